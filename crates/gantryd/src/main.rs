@@ -1,0 +1,2 @@
+//! gantryd
+fn main() {}

@@ -1,0 +1,1 @@
+//! Client tests: real clients against the built daemon.
