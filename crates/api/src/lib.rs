@@ -1,1 +1,2 @@
 //! api
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! content
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! engine
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! logs
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! model
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! monitor
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! network
+#![forbid(unsafe_code)]

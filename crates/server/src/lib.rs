@@ -1,1 +1,2 @@
 //! server
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! snapshot
+#![forbid(unsafe_code)]

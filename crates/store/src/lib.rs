@@ -1,1 +1,2 @@
 //! store
+#![forbid(unsafe_code)]

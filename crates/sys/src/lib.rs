@@ -1,1 +1,21 @@
-//! sys
+//! The kernel, as Gantry uses it: the only crate that contains `unsafe`.
+//!
+//! Every module wraps one kernel interface; callers get `OwnedFd`, never a raw number, and `model::Error` or
+//! `std::io::Error` with the errno kept. Nothing here knows what a container is.
+#![allow(unsafe_code)]
+
+pub mod capability;
+pub mod cgroup;
+pub mod clock;
+pub mod clone;
+pub mod exe;
+pub mod fdpass;
+pub mod mount;
+pub mod netlink;
+pub mod nft;
+pub mod ns;
+pub mod process;
+pub mod pty;
+pub mod random;
+pub mod rooted;
+pub mod seccomp;

@@ -1,1 +1,2 @@
 //! volume
+#![forbid(unsafe_code)]
