@@ -1,2 +1,92 @@
-//! runtime
+//! From an OCI specification to a running process, and exec into it.
+//!
+//! Two implementations of [`Runtime`]: [`builtin`], one clone3 and a small init, and [`cli`], any OCI command-line
+//! runtime. Both run in the container's monitor, a single-threaded process without an async runtime; [`spec`] and
+//! [`seccomp`] are pure and run in the daemon. Nothing here knows images, networks or the API.
 #![forbid(unsafe_code)]
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub mod builtin;
+pub mod cli;
+pub mod error;
+pub mod oci;
+pub mod seccomp;
+pub mod spec;
+pub mod user;
+
+pub use error::{Stage, StartError, What};
+
+/// Everything that a runtime needs to know of one container. Travels from the daemon to the monitor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// The container's id, 64 hex digits.
+    pub id: String,
+    pub spec: oci::Spec,
+    pub rootfs: Rootfs,
+    /// The compiled seccomp program ([`seccomp::compile`]): `struct sock_filter` array, native endian, 8 bytes an
+    /// instruction. Empty = unconfined.
+    pub seccomp: Vec<u8>,
+    /// Directory of the container under the exec root; only command-line runtimes write there.
+    pub state_dir: PathBuf,
+}
+
+/// What becomes the container's `/`. Mounted by the container's init in its own mount namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// `lower` is top first.
+    Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
+    /// A complete tree.
+    Dir(PathBuf),
+}
+
+/// The child's ends of its standard streams; `None` = `/dev/null`. Ignored when `spec.process.terminal` is set.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A process that has reached its `execve`. It is a child of the caller, who waits for it by `pidfd`.
+#[derive(Debug)]
+pub struct Process {
+    /// In the caller's PID namespace.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// The terminal's master end, if the process has one.
+    pub console: Option<OwnedFd>,
+}
+
+/// Whom a signal reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// The one process.
+    Process,
+    /// Every process of the container's cgroup.
+    All,
+}
+
+/// How processes are started and controlled.
+///
+/// Life cycle: `start` once; then any number of `exec`, `kill`, `pause`, `resume`, `update`; after the init process has
+/// been reaped, `cleanup`. A failed `start` has already cleaned up after itself. Calls block for milliseconds.
+pub trait Runtime {
+    /// Returns once the container's program is running (after its `execve`), or tells why it does not. `netns`: the
+    /// network namespace to join, in place of one named by the spec.
+    fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError>;
+    /// Runs a further process in the container whose first process is `init`.
+    fn exec(&self, bundle: &Bundle, init: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError>;
+    /// Sends a signal; a process that has ended already is [`model::Kind::NotFound`].
+    fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()>;
+    /// Stops every process of the container from running until `resume`.
+    fn pause(&self, bundle: &Bundle) -> model::Result<()>;
+    fn resume(&self, bundle: &Bundle) -> model::Result<()>;
+    /// Applies new limits to the running container.
+    fn update(&self, bundle: &Bundle, resources: &oci::Resources) -> model::Result<()>;
+    /// Kills what is left of the container and removes its cgroup in every hierarchy. Idempotent.
+    fn cleanup(&self, bundle: &Bundle) -> model::Result<()>;
+}
