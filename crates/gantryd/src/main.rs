@@ -1,2 +1,4 @@
 //! gantryd
+#![forbid(unsafe_code)]
+mod config;
 fn main() {}
