@@ -1,2 +1,79 @@
-//! api
+//! Wire types of the Engine API, newest shapes, and the rules by which they are read and written.
+//!
+//! One module per noun. Field names, their order and the choice between `null`, an empty value and an absent
+//! field follow the reference: `Option<Vec<_>>`/`Option<BTreeMap<_>>` is a Go slice or map that may be nil (`null`),
+//! a plain `Vec`/`BTreeMap` is always `[]`/`{}` unless it is marked as left out when empty.
+//!
+//! Invariants: serde only; no engine rule lives here; older versions are conversions of a finished JSON value
+//! at the edge ([`version`]), never a second set of types.
 #![forbid(unsafe_code)]
+
+pub mod build;
+pub mod container;
+pub mod decode;
+pub mod encode;
+pub mod event;
+pub mod exec;
+mod go;
+pub mod host_config;
+pub mod image;
+pub mod mount;
+pub mod network;
+pub mod oci;
+pub mod port;
+pub mod progress;
+pub mod registry;
+pub mod stats;
+pub mod swarm;
+pub mod system;
+pub mod version;
+pub mod volume;
+
+use serde::{Deserialize, Serialize};
+
+pub use build::{BuildCachePruneReport, BuildCacheRecord};
+pub use container::{
+    ChangeItem, CommitResponse, ContainerConfig, ContainerInspect, ContainerPruneReport, ContainerState,
+    ContainerSummary, CreateRequest, CreateResponse, Health, HealthConfig, HealthSummary, HealthcheckResult,
+    NetworkSettings, NetworkSettingsSummary, PathStat, SummaryHostConfig, TopResponse, UpdateResponse, WaitExitError,
+    WaitResponse,
+};
+pub use event::{Actor, EventMessage};
+pub use exec::{ExecConfig, ExecInspect, ExecProcessConfig, ExecStart};
+pub use host_config::{
+    DeviceMapping, DeviceRequest, HostConfig, LogConfig, RestartPolicy, ThrottleDevice, Ulimit, UpdateRequest,
+    WeightDevice,
+};
+pub use image::{
+    HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect, ImageMetadata, ImagePruneReport, ImageSummary, RootFs,
+};
+pub use mount::{Mount, MountPoint};
+pub use network::{
+    ConnectRequest, DisconnectRequest, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam, IpamConfig,
+    Network, NetworkCreateRequest, NetworkCreateResponse, NetworkPruneReport, NetworkingConfig,
+};
+pub use oci::{Descriptor, Platform};
+pub use port::{PortBinding, PortMap, PortSet, PortSummary};
+pub use progress::{ErrorDetail, Progress, ProgressMessage};
+pub use registry::{AuthConfig, AuthResponse, DistributionInspect, IndexInfo, SearchResult, ServiceConfig};
+pub use stats::StatsResponse;
+pub use system::{DiskUsage, Info, Version};
+pub use version::ApiVersion;
+pub use volume::{UsageData, Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneReport};
+
+/// An answer that carries only an identifier (`POST /commit`, exec create).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IdResponse {
+    /// The full id of what was made.
+    #[serde(rename = "Id")]
+    pub id: String,
+}
+
+/// The body of every refused request from version 1.24 on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorResponse {
+    /// The text shown to the user.
+    pub message: String,
+}
