@@ -1,2 +1,28 @@
-//! network
+//! Networks of containers: topology → netlink and nftables operations; drivers, address management, published ports,
+//! and the contents of the three files a container gets for name resolution.
+//!
+//! Invariants:
+//! - What should stand in the kernel is a pure function of the topology (`plan`); applying it is a separate step that
+//!   is tested against the real kernel.
+//! - The firewall rules live in one table that this crate owns; no other table is touched.
+//! - `Networks` holds no lock while it creates a namespace or talks to the kernel about a link, so that many
+//!   containers start side by side. Every call blocks and belongs on a blocking thread.
+//! - Live endpoints are owned by the caller's rows: after a restart `Networks::reconcile` is told which endpoints live,
+//!   takes their addresses and ports again and removes whatever else carries this crate's names.
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod driver;
+pub mod endpoint;
+pub mod files;
+pub mod ipam;
+pub mod mac;
+pub mod networks;
+pub mod plan;
+pub mod port;
+pub mod row;
+
+pub use config::{AddressPool, Enabled, NetworkConfig};
+pub use endpoint::{BoundPort, Connected, Endpoint, EndpointSpec, Protocol, PublishSpec};
+pub use mac::MacAddress;
+pub use networks::{Network, Networks};
