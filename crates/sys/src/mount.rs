@@ -1,1 +1,103 @@
-//! mount
+//! The mount calls that rustix lacks: `mount_setattr`, and fsconfig with long values.
+//!
+//! Everything else of the mount interface is rustix's `rustix::mount`, which is safe.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Attributes of a mount, `MOUNT_ATTR_*` of linux/mount.h.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attr(pub u64);
+
+impl Attr {
+    pub const RDONLY: Attr = Attr(0x1);
+    pub const NOSUID: Attr = Attr(0x2);
+    pub const NODEV: Attr = Attr(0x4);
+    pub const NOEXEC: Attr = Attr(0x8);
+    /// Mask of the access time modes; 0 = relatime.
+    pub const ATIME: Attr = Attr(0x70);
+    pub const NOATIME: Attr = Attr(0x10);
+    pub const STRICTATIME: Attr = Attr(0x20);
+    pub const NODIRATIME: Attr = Attr(0x80);
+    pub const NOSYMFOLLOW: Attr = Attr(0x20_0000);
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl std::ops::BitOrAssign for Attr {
+    fn bitor_assign(&mut self, other: Attr) {
+        self.0 |= other.0;
+    }
+}
+
+impl std::ops::BitOr for Attr {
+    type Output = Attr;
+    fn bitor(self, other: Attr) -> Attr {
+        Attr(self.0 | other.0)
+    }
+}
+
+/// How mount events spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Private,
+    Slave,
+    Shared,
+    Unbindable,
+}
+
+impl Propagation {
+    fn bits(self) -> u64 {
+        match self {
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::Slave => libc::MS_SLAVE,
+            Propagation::Shared => libc::MS_SHARED,
+            Propagation::Unbindable => libc::MS_UNBINDABLE,
+        }
+    }
+}
+
+/// How much of a tree a change reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Mount,
+    Tree,
+}
+
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Changes the attributes of the mount (or tree of mounts) that `fd` is the root of.
+pub fn set_attr(
+    fd: BorrowedFd<'_>,
+    reach: Reach,
+    set: Attr,
+    clear: Attr,
+    propagation: Option<Propagation>,
+) -> io::Result<()> {
+    let attr =
+        MountAttr { set: set.0, clear: clear.0, propagation: propagation.map_or(0, Propagation::bits), userns_fd: 0 };
+    mount_setattr(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH, reach, &attr)
+}
+
+/// Changes the propagation of the mount at the process's root directory.
+pub fn set_root_propagation(reach: Reach, propagation: Propagation) -> io::Result<()> {
+    let attr = MountAttr { set: 0, clear: 0, propagation: propagation.bits(), userns_fd: 0 };
+    mount_setattr(libc::AT_FDCWD, c"/", 0, reach, &attr)
+}
+
+fn mount_setattr(fd: i32, path: &std::ffi::CStr, flags: i32, reach: Reach, attr: &MountAttr) -> io::Result<()> {
+    let flags = flags | if reach == Reach::Tree { libc::AT_RECURSIVE } else { 0 };
+    let size = size_of::<MountAttr>();
+    // SAFETY: path is a C string, attr points to `size` readable bytes.
+    let r = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path.as_ptr(), flags, attr, size) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,1 +1,35 @@
-//! seccomp
+//! Loading a system call filter.
+
+use std::io;
+
+/// Bytes of one BPF instruction (`struct sock_filter`).
+pub const INSTRUCTION: usize = 8;
+
+#[repr(C)]
+struct Program {
+    len: u16,
+    filter: *const libc::sock_filter,
+}
+
+/// Filters all further system calls of this process and its descendants by `program`, a `struct sock_filter` array. Needs
+/// `no_new_privs` or `CAP_SYS_ADMIN`. Speculation mitigations are not forced on, as in the reference.
+pub fn load(program: &[u8]) -> io::Result<()> {
+    let count = program.len() / INSTRUCTION;
+    if program.len() % INSTRUCTION != 0 || count == 0 || count > usize::from(u16::MAX) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let filter: Vec<libc::sock_filter> = program
+        .chunks_exact(INSTRUCTION)
+        .map(|c| libc::sock_filter {
+            code: u16::from_ne_bytes([c[0], c[1]]),
+            jt: c[2],
+            jf: c[3],
+            k: u32::from_ne_bytes([c[4], c[5], c[6], c[7]]),
+        })
+        .collect();
+    let program = Program { len: count as u16, filter: filter.as_ptr() };
+    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+    // SAFETY: program points to `len` instructions that live until the call returns; the kernel copies them.
+    let r = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
