@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub mod builtin;
 pub mod cli;
 pub mod error;
+pub mod init;
 pub mod oci;
 pub mod seccomp;
 pub mod spec;
