@@ -1,2 +1,50 @@
-//! logs
+//! Container logs: drivers that write them, readers that give them back.
+//!
+//! [`JsonFile`] writes the reference engine's json-file format byte for byte and rotates; [`Reader`] reads such files,
+//! rotated and compressed ones included, from any process at any time without the writer's knowledge. The monitor writes,
+//! the daemon reads: files are all that they share.
 #![forbid(unsafe_code)]
+
+pub mod attrs;
+pub mod options;
+pub mod reader;
+pub mod writer;
+
+pub use attrs::Subject;
+pub use options::Options;
+pub use reader::{Batch, Entry, Format, ReadOptions, Reader, Stop};
+pub use writer::JsonFile;
+
+/// Which of the container's outputs a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    /// As written in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+
+    /// The first byte of a multiplexed frame.
+    pub fn number(self) -> u8 {
+        match self {
+            Stream::Stdout => 1,
+            Stream::Stderr => 2,
+        }
+    }
+}
+
+/// Length of a multiplexed frame's header.
+pub const FRAME_HEADER: usize = 8;
+
+/// The header of a multiplexed frame: stream, three zero bytes, length of the payload big-endian.
+pub fn frame_header(stream: Stream, length: u32) -> [u8; FRAME_HEADER] {
+    let [a, b, c, d] = length.to_be_bytes();
+    [stream.number(), 0, 0, 0, a, b, c, d]
+}

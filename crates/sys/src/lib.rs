@@ -19,3 +19,4 @@ pub mod pty;
 pub mod random;
 pub mod rooted;
 pub mod seccomp;
+pub mod spawn;

@@ -1,0 +1,250 @@
+//! The wire protocol between daemon and monitor: one postcard message per SEQPACKET packet.
+//!
+//! Additive for ever, because a newer daemon drives older monitors: new variants go to the end of an enum, new fields to
+//! the end of a *message's* payload, and their zero value means the old behaviour. A decoder ignores what it does not know
+//! at the end of a message and reads what is missing there as zero ([`decode`]). Only [`StartSpec`] is free to change: it is
+//! read by a monitor that the very same executable has just been started as. An exec's process travels as JSON, which
+//! tolerates change by itself. The golden tests below pin every message's bytes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use model::Kind;
+use runtime::{Bundle, Scope, StartError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Counts incompatible changes; there are none so far.
+pub const VERSION: u16 = 1;
+/// Bytes of one packet, in either direction.
+pub const MAX_PACKET: usize = 64 * 1024;
+/// Bytes of [`Attach::prefix`]; a client that has sent more ahead is attached through a socket pair.
+pub const MAX_PREFIX: usize = 32 * 1024;
+/// Bytes of a [`StartSpec`] or of an exec's process in their memfd.
+pub const MAX_SPEC: usize = 16 * 1024 * 1024;
+/// Texts in events are cut to this many bytes.
+pub const MAX_TEXT: usize = 8 * 1024;
+/// Ended execs that a [`State`] remembers.
+pub const MAX_ENDED_EXECS: usize = 64;
+
+/// What travels: `seq` is the daemon's number of a request, repeated in its answer; 0 in an event that answers nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Packet<T> {
+    pub seq: u32,
+    pub body: T,
+}
+
+/// From the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Starts the container, once in a monitor's life. Descriptors: a memfd with the [`StartSpec`]; the network namespace
+    /// if `netns`; one socket per `attach`. Answer: `Started` or `Failed` (the monitor then ends).
+    Start,
+    /// Published ports, one bound (TCP: listening) socket per entry. Answer: `Done`.
+    Ports(Vec<Port>),
+    /// Runs a further process. Descriptors: a memfd with the `oci::Process` as JSON; the client's socket if `attach`.
+    /// Answer: `Started` or `Failed`; at its end `Exited`.
+    Exec(Exec),
+    /// Connects a client to the container's streams. Descriptor: its socket. Answer: `Done`.
+    Attach(Attach),
+    /// Sets the size of the terminal of the container (`None`) or of an exec. Answer: `Done`.
+    Resize { exec: Option<String>, rows: u16, columns: u16 },
+    /// Answer: `Done`.
+    Signal { exec: Option<String>, signal: i32, scope: Scope },
+    /// Pauses or resumes the container. Answer: `Done`.
+    Freeze { frozen: bool },
+    /// The daemon has recorded the exit: the monitor may end. No answer.
+    Release,
+}
+
+/// To the daemon; events go to the newest connection, answers to the one that asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The first message on a connection to the monitor's listening socket.
+    Hello(State),
+    /// `exec: None` is the container. `at`: unix nanoseconds.
+    Started { exec: Option<String>, pid: i32, at: i64 },
+    Failed { exec: Option<String>, error: StartError },
+    /// All output has been delivered and logged, and (container) the exit record is on disk.
+    Exited { exec: Option<String>, exit: Exit },
+    /// A client has typed its detach keys.
+    Detached { exec: Option<String> },
+    Done { refused: Option<Refusal> },
+}
+
+/// One client of the container's or an exec's streams.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Attach {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// Eight-byte frame headers; never with a terminal.
+    pub multiplex: bool,
+    /// Empty = ctrl-p, ctrl-q. Only looked for with a terminal.
+    pub detach_keys: Vec<u8>,
+    /// Bytes that the client has sent already, behind its request; at most [`MAX_PREFIX`].
+    pub prefix: Vec<u8>,
+}
+
+/// A further process in the container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    pub id: String,
+    /// Its standard input is a pipe (or the terminal), not `/dev/null`.
+    pub open_stdin: bool,
+    /// `None` = detached: output is read and dropped.
+    pub attach: Option<Attach>,
+}
+
+/// A published port: connections and datagrams to its socket go to `target`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub transport: Transport,
+    pub target: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// How a process ended. Also the container's exit record, as JSON, in [`StartSpec::exit_path`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Exit {
+    /// 0–255, or 128 + signal.
+    pub code: i32,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// The kernel killed a process of the container for want of memory.
+    pub oom: bool,
+    /// Unix nanoseconds.
+    #[serde(rename = "at_unix_nanos")]
+    pub at: i64,
+    /// What went wrong at the end; usually empty.
+    pub error: String,
+}
+
+/// All that a daemon needs to take over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub version: u16,
+    pub id: String,
+    /// 0 = not started yet.
+    pub pid: i32,
+    /// Unix nanoseconds.
+    pub started_at: i64,
+    pub tty: bool,
+    pub paused: bool,
+    /// The container has ended.
+    pub exit: Option<Exit>,
+    /// Running ones and the last [`MAX_ENDED_EXECS`] ended ones.
+    pub execs: Vec<ExecState>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExecState {
+    pub id: String,
+    pub pid: i32,
+    pub exit: Option<Exit>,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The container, exec or process is not there (any more).
+    NotRunning,
+    /// The message makes no sense to this monitor.
+    NotUnderstood,
+    Failed,
+}
+
+impl Refusal {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Refusal {
+        let mut message = message.into();
+        cut(&mut message);
+        Refusal { reason, message }
+    }
+
+    pub fn to_error(&self) -> model::Error {
+        let kind = match self.reason {
+            Reason::NotRunning => Kind::Conflict,
+            Reason::NotUnderstood => Kind::NotImplemented,
+            Reason::Failed => Kind::System,
+        };
+        model::Error::new(kind, self.message.clone())
+    }
+}
+
+/// Cuts a text that goes into an event to [`MAX_TEXT`] bytes.
+pub(crate) fn cut(text: &mut String) {
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+/// What a monitor starts with, postcard in a memfd. See [`Request::Start`] for the descriptors that go with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StartSpec {
+    pub bundle: Bundle,
+    pub runtime: RuntimeChoice,
+    /// The container has a standard input; else it is `/dev/null`.
+    pub open_stdin: bool,
+    /// The first client that ends its input ends the container's (never with a terminal).
+    pub stdin_once: bool,
+    pub log: LogSpec,
+    /// Where the [`Exit`] record goes, `<exec-root>/<id>/exit`.
+    pub exit_path: PathBuf,
+    /// A directory on disk (not tmpfs) for unnamed files with the backlog of slow clients.
+    pub spill_dir: PathBuf,
+    /// A network namespace descriptor follows the memfd.
+    pub netns: bool,
+    /// Clients that were attached before the start.
+    pub attach: Vec<Attach>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum RuntimeChoice {
+    Builtin,
+    /// Any OCI command-line runtime.
+    Cli { path: PathBuf, args: Vec<String> },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LogSpec {
+    None,
+    JsonFile { path: PathBuf, options: logs::Options },
+}
+
+/// One packet's bytes.
+pub fn encode<T: Serialize>(seq: u32, body: T) -> Vec<u8> {
+    postcard::to_stdvec(&Packet { seq, body }).expect("messages contain nothing that postcard refuses")
+}
+
+/// Zero bytes that stand for the fields which an older sender does not know.
+const UNKNOWN_FIELDS: usize = 64;
+
+/// The message in a packet, whatever its sender's age.
+pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<Packet<T>, NotUnderstood> {
+    let mut padded = Vec::with_capacity(packet.len() + UNKNOWN_FIELDS);
+    padded.extend_from_slice(packet);
+    padded.resize(packet.len() + UNKNOWN_FIELDS, 0);
+    match postcard::take_from_bytes::<Packet<T>>(&padded) {
+        Ok((message, _)) => Ok(message),
+        Err(_) => Err(NotUnderstood { seq: postcard::take_from_bytes::<u32>(packet).map_or(0, |(seq, _)| seq) }),
+    }
+}
+
+/// A packet that cannot be decoded; its sequence number, if it has one, to answer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotUnderstood {
+    pub seq: u32,
+}
