@@ -14,12 +14,15 @@ pub mod options;
 pub mod parse;
 pub mod reload;
 pub mod settings;
+pub mod sizes;
 pub mod tls;
+mod usage;
 pub mod validate;
 
 use std::collections::HashMap;
 
 pub use load::load;
+pub use options::Effect;
 pub use reload::{Reloaded, reload};
 pub use settings::*;
 

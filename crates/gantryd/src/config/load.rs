@@ -1,8 +1,261 @@
 //! From arguments and environment to a [`Loaded`] configuration.
+//!
+//! Order: command line (help, version) → file → conflicts → merge → validation → TLS → `--validate`.
 
-use super::{Env, Exit, Loaded};
+use std::path::PathBuf;
 
-/// Reads flags, then `daemon.json`, merges and validates. `args` are without the program's name (`program` is its base name).
-pub fn load(_program: &str, _args: &[String], _env: &Env) -> Result<Loaded, Exit> {
-    todo!()
+use super::file::{self, Fault, FileValues};
+use super::flags::{self, CommandLine};
+use super::options::{self, Effect, TABLE};
+use super::parse::{self, Slot};
+use super::{Config, Env, Exit, Loaded, Source, hosts, tls, usage, validate};
+
+/// Reads flags, then `daemon.json`, merges and validates. `args` are without the program's name; `program` is its base name.
+pub fn load(program: &str, args: &[String], env: &Env) -> Result<Loaded, Exit> {
+    let (line, flags) =
+        flags::scan(args).map_err(|why| Exit::failure(format!("Status: {why}\nSee '{program} --help'., Code: 125")))?;
+    if line.switch("help") {
+        return Err(Exit { code: 0, stdout: usage::help(program), stderr: String::new() });
+    }
+    if line.switch("version") {
+        return Err(Exit { code: 0, stdout: usage::version(program), stderr: String::new() });
+    }
+    if !line.positional.is_empty() {
+        return Err(Exit::failure(usage::no_arguments(program)));
+    }
+    let merged = merge(&line, &flags, env).map_err(Exit::failure)?;
+    if line.switch("validate") {
+        return Err(Exit { code: 0, stdout: String::new(), stderr: "configuration OK".into() });
+    }
+    let source = Source { args: args.to_vec(), env: env.clone() };
+    Ok(Loaded { config: merged.config, warnings: merged.warnings, source })
+}
+
+/// A merged, validated configuration and what the file set.
+pub(super) struct Merged {
+    pub config: Config,
+    pub warnings: Vec<String>,
+    pub file: FileValues,
+}
+
+/// Merges file and flags over the defaults. Also the first half of a reload.
+pub(super) fn merge(line: &CommandLine, flags: &Config, env: &Env) -> Result<Merged, String> {
+    let mut config = Config::default();
+    if let Some(path) = line.last("config-file") {
+        config.paths.config_file = PathBuf::from(path);
+    }
+    let path = config.paths.config_file.clone();
+    let named = |why: String| format!("unable to configure the Docker daemon with file {}: {why}", path.display());
+    let mut warnings = deprecated(line);
+    let mut from_file = FileValues::default();
+    if !path.as_os_str().is_empty() {
+        match file::read(&path, line, flags) {
+            Ok(values) => from_file = values,
+            Err(Fault::Missing(_)) if !line.has("config-file") => {}
+            Err(Fault::Missing(why) | Fault::Bad(why)) => return Err(named(why)),
+        }
+        warnings.extend(file::apply(&from_file, &mut config).map_err(named)?);
+    }
+    overlay_flags(line, flags, &mut config);
+    validate::validate(&config).map_err(|why| {
+        if from_file.is_empty() {
+            why
+        } else {
+            named(format!("merged configuration validation from file and command line flags failed: {why}"))
+        }
+    })?;
+    environment(&mut config, &from_file, env)?;
+    finish(&mut config, env)?;
+    warnings.extend(without_effect(line, &from_file, &config));
+    Ok(Merged { config, warnings, file: from_file })
+}
+
+fn overlay_flags(line: &CommandLine, flags: &Config, config: &mut Config) {
+    let mut scratch = flags.clone();
+    for given in &line.given {
+        if let Slot::Runtimes(field) = given.row.slot {
+            for (name, entry) in field(&mut scratch).clone() {
+                field(config).entry(name).or_insert(entry);
+            }
+        } else {
+            parse::copy(&given.row.slot, &mut scratch, config);
+        }
+    }
+}
+
+fn environment(config: &mut Config, file: &FileValues, env: &Env) -> Result<(), String> {
+    let var = |name: &str| env.get(name).filter(|v| !v.is_empty());
+    if let Some(version) = var("DOCKER_MIN_API_VERSION") {
+        validate::min_api_version(version).map_err(|why| format!("invalid DOCKER_MIN_API_VERSION: {why}"))?;
+        if !file.has("min-api-version") {
+            config.listen.min_api_version.clone_from(version);
+        }
+    }
+    validate::min_api_version(&config.listen.min_api_version)
+        .map_err(|why| format!("invalid min-api-version: {why}"))?;
+    if let Some(driver) = var("DOCKER_DRIVER") {
+        config.storage.driver.clone_from(driver);
+    }
+    config.paths.tmp_dir = var("DOCKER_TMPDIR").map_or_else(|| config.paths.data_root.join("tmp"), PathBuf::from);
+    let registry = &mut config.registry;
+    for (field, name) in [
+        (&mut registry.http_proxy, "HTTP_PROXY"),
+        (&mut registry.https_proxy, "HTTPS_PROXY"),
+        (&mut registry.no_proxy, "NO_PROXY"),
+    ] {
+        if field.is_empty() {
+            *field = var(name).or_else(|| var(&name.to_lowercase())).cloned().unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+fn finish(config: &mut Config, env: &Env) -> Result<(), String> {
+    let listen = &mut config.listen;
+    tls::resolve(listen, env)?;
+    listen.host_specs.retain(|spec| !spec.trim().is_empty());
+    let default = if listen.tls.is_some() { hosts::DEFAULT_TLS } else { hosts::DEFAULT_UNIX };
+    let specs = if listen.host_specs.is_empty() { vec![default.to_string()] } else { listen.host_specs.clone() };
+    listen.hosts = hosts::normalize(&specs)?;
+    config.engine.labels = validate::conflict_free_labels(&config.engine.labels)?;
+    config.daemon_log.level = config.daemon_log.level.to_lowercase();
+    config.registry.mirrors = config.registry.mirrors.iter().map(|m| parse::mirror(m)).collect::<Result<_, _>>()?;
+    if !config.network.iptables {
+        config.network.ip_masq = false;
+    }
+    Ok(())
+}
+
+fn deprecated(line: &CommandLine) -> Vec<String> {
+    if line.has("restart") {
+        vec!["Flag --restart has been deprecated, Please use a restart policy on docker run".into()]
+    } else {
+        vec![]
+    }
+}
+
+/// One warning for each option that was set to something and does nothing.
+fn without_effect(line: &CommandLine, file: &FileValues, config: &Config) -> Vec<String> {
+    let default = Config::default();
+    let mut warnings = Vec::new();
+    for row in TABLE {
+        let from_flag = !row.flag.is_empty() && line.has(row.flag);
+        if !from_flag && !file.sets(row) {
+            continue;
+        }
+        let shown = if from_flag { format!("--{}", row.flag) } else { format!("\"{}\"", row.key) };
+        let changed = options::printed(row, config) != options::printed(row, &default);
+        match row.effect {
+            Effect::Later if changed => warnings.push(format!("the option {shown} has no effect yet")),
+            Effect::Never => warnings.push(format!("the option {shown} is ignored: Gantry has no such component")),
+            _ => {}
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Host;
+
+    fn load_words(words: &str, json: Option<&str>, env: &[(&str, &str)]) -> Result<Loaded, Exit> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.json");
+        let mut args: Vec<String> = words.split_whitespace().map(String::from).collect();
+        std::fs::write(&path, json.unwrap_or("")).unwrap();
+        args.extend(["--config-file".to_string(), path.display().to_string()]);
+        let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        load("gantryd", &args, &env).map_err(|mut exit| {
+            exit.stderr = exit.stderr.replace(&path.display().to_string(), "FILE");
+            exit
+        })
+    }
+
+    #[test]
+    fn a_harness_command_line() {
+        let words = "--data-root /d --exec-root /e --pidfile /p --containerd-namespace n --containerd-plugins-namespace m \
+                     --containerd /run/c.sock --userland-proxy=true --host unix:///s --debug --storage-driver overlayfs";
+        let loaded = load_words(words, None, &[]).unwrap();
+        assert_eq!(loaded.config.listen.hosts, [Host::Unix("/s".into())]);
+        assert_eq!(loaded.config.paths.tmp_dir, PathBuf::from("/d/tmp"));
+        assert!(loaded.config.daemon_log.debug);
+        assert_eq!(loaded.warnings.len(), 3, "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn file_and_flags_add_up() {
+        let loaded =
+            load_words("-D", Some(r#"{"icc": false, "labels": ["a=1"], "runtimes": {"r": {"path": "/r"}}}"#), &[])
+                .unwrap();
+        let config = loaded.config;
+        assert!(config.daemon_log.debug && !config.bridge.icc);
+        assert_eq!(config.engine.labels, ["a=1"]);
+        assert!(config.containers.runtimes.contains_key("r"));
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let text = |json: &str| load_words("", Some(json), &[]).unwrap_err().stderr;
+        assert_eq!(
+            text(r#"{"nope": 1}"#),
+            "unable to configure the Docker daemon with file FILE: the following directives don't match any configuration option: nope"
+        );
+        assert_eq!(
+            text(r#"{"log-level": "loud"}"#),
+            "unable to configure the Docker daemon with file FILE: merged configuration validation from file and command line flags failed: invalid logging level: loud"
+        );
+        let missing = load("gantryd", &["--config-file=/nonexistent.json".into()], &Env::new()).unwrap_err();
+        assert_eq!(
+            missing.stderr,
+            "unable to configure the Docker daemon with file /nonexistent.json: open /nonexistent.json: no such file or directory"
+        );
+    }
+
+    #[test]
+    fn early_exits() {
+        let exit = load_words("--validate", None, &[]).unwrap_err();
+        assert_eq!((exit.code, exit.stderr.as_str()), (0, "configuration OK"));
+        assert!(load_words("--help", None, &[]).unwrap_err().stdout.contains("--data-root string"));
+        assert!(load_words("-v", None, &[]).unwrap_err().stdout.contains("version"));
+        let exit = load_words("surplus", None, &[]).unwrap_err();
+        assert!(exit.code == 1 && exit.stderr.starts_with("\"gantryd\" accepts no argument(s)."));
+        assert_eq!(
+            load_words("--nope", None, &[]).unwrap_err().stderr,
+            "Status: unknown flag: --nope\nSee 'gantryd --help'., Code: 125"
+        );
+    }
+
+    #[test]
+    fn the_environment_counts() {
+        let loaded = load_words(
+            "",
+            None,
+            &[("DOCKER_MIN_API_VERSION", "1.24"), ("DOCKER_DRIVER", "copy"), ("DOCKER_TMPDIR", "/t")],
+        )
+        .unwrap();
+        assert_eq!(loaded.config.listen.min_api_version, "1.24");
+        assert_eq!(loaded.config.storage.driver, "copy");
+        assert_eq!(loaded.config.paths.tmp_dir, PathBuf::from("/t"));
+        let exit = load_words("", None, &[("DOCKER_MIN_API_VERSION", "1.23")]).unwrap_err();
+        assert_eq!(exit.stderr, "invalid DOCKER_MIN_API_VERSION: minimum supported API version is 1.24: 1.23");
+    }
+
+    #[test]
+    fn hosts_have_defaults() {
+        assert_eq!(load_words("", None, &[]).unwrap().config.listen.hosts, [Host::Unix("/var/run/docker.sock".into())]);
+        let many = load_words("-H tcp://:1 -H unix:///x -H fd:// -H unix:///x", None, &[]).unwrap();
+        assert_eq!(many.config.listen.hosts.len(), 3);
+    }
+
+    #[test]
+    fn options_without_effect_warn_only_when_they_change_something() {
+        assert!(load_words("--ip6tables=true", None, &[]).unwrap().warnings.is_empty());
+        assert_eq!(
+            load_words("--ip6tables=false", None, &[]).unwrap().warnings,
+            ["the option --ip6tables has no effect yet"]
+        );
+        let loaded = load_words("", Some(r#"{"metrics-addr": "127.0.0.1:9323", "host": "x"}"#), &[]).unwrap();
+        assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    }
 }
