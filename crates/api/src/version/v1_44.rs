@@ -1,0 +1,33 @@
+//! 1.44: aliases of endpoints held the short id and the hostname; images showed the container that they were
+//! committed from.
+
+use serde_json::{Map, Value, json};
+
+use super::{add, endpoints};
+
+/// Characters of a short id.
+const SHORT_ID: usize = 12;
+
+pub(super) fn container_inspect(map: &mut Map<String, Value>) {
+    let short = map.get("Id").and_then(Value::as_str).and_then(|id| id.get(..SHORT_ID)).unwrap_or_default().to_owned();
+    let hostname = map.get("Config").and_then(|config| config.get("Hostname")).and_then(Value::as_str);
+    let names = [Some(short), hostname.map(str::to_owned)];
+    for (network, endpoint) in endpoints(map) {
+        if matches!(network.as_str(), "bridge" | "host" | "none" | "default") || network.starts_with("container:") {
+            continue;
+        }
+        let mut aliases = endpoint.get("Aliases").and_then(Value::as_array).cloned().unwrap_or_default();
+        for name in names.iter().flatten() {
+            let name = Value::String(name.clone());
+            if !aliases.contains(&name) {
+                aliases.push(name);
+            }
+        }
+        endpoint.insert("Aliases".to_owned(), Value::Array(aliases));
+    }
+}
+
+pub(super) fn image_inspect(map: &mut Map<String, Value>) {
+    add(map, "Container", json!(""));
+    add(map, "ContainerConfig", Value::Null);
+}
