@@ -1,1 +1,31 @@
-//! nft/mod
+//! nf_tables without the `nft` program: tables as data, written in one transaction.
+//!
+//! - `Table` and what is in it are plain data with the text form of `nft list table`; they compare and print.
+//! - `Transaction` collects changes and commits them: all or nothing, errors name the failing change.
+//! - `state` reads back what stands, as far as needed to compare.
+//!
+//! Only the statements that Gantry's rules use exist here. A rule is written with `Statement`s and encoded into the
+//! kernel's register machine by `encode`.
+
+mod encode;
+mod model;
+mod state;
+mod text;
+mod transaction;
+mod uapi;
+
+pub use model::{
+    Chain, Comparison, ConntrackState, Element, Family, Field, Hook, HookPoint, Policy, Prefix, Rule, Set, Statement,
+    Table,
+};
+pub use state::{State, elements, read};
+pub use transaction::Transaction;
+
+use rustix::io::Errno;
+
+use crate::netlink::Error;
+
+/// Whether an error means that this kernel has no nf_tables (module missing, or not allowed to load).
+pub fn is_unsupported(error: &Error) -> bool {
+    matches!(error.errno, Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT)
+}

@@ -1,0 +1,164 @@
+//! The text form of a table, in the syntax of `nft list table`, with counters at zero.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::model::{
+    Chain, Comparison, ConntrackState, Element, Family, Field, HookPoint, Policy, Prefix, Rule, Set, Statement, Table,
+};
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+        };
+        writeln!(f, "table {family} {} {{", self.name)?;
+        let mut first = true;
+        for set in &self.sets {
+            separate(f, &mut first)?;
+            write_set(f, set)?;
+        }
+        for chain in &self.chains {
+            separate(f, &mut first)?;
+            write_chain(f, chain)?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+fn separate(f: &mut fmt::Formatter<'_>, first: &mut bool) -> fmt::Result {
+    if std::mem::take(first) { Ok(()) } else { writeln!(f) }
+}
+
+fn write_set(f: &mut fmt::Formatter<'_>, set: &Set) -> fmt::Result {
+    let word = if set.data.is_empty() { "set" } else { "map" };
+    writeln!(f, "\t{word} {} {{", set.name)?;
+    write!(f, "\t\ttype {}", types(&set.key))?;
+    if !set.data.is_empty() {
+        write!(f, " : {}", types(&set.data))?;
+    }
+    writeln!(f)?;
+    if !set.elements.is_empty() {
+        let elements: Vec<_> = set.elements.iter().map(|e| element(set, e)).collect();
+        writeln!(f, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "))?;
+    }
+    writeln!(f, "\t}}")
+}
+
+fn types(fields: &[Field]) -> String {
+    let name = |field: &Field| match field {
+        Field::Protocol => "inet_proto",
+        Field::Ipv4 => "ipv4_addr",
+        Field::Ipv6 => "ipv6_addr",
+        Field::Port => "inet_service",
+    };
+    fields.iter().map(name).collect::<Vec<_>>().join(" . ")
+}
+
+fn element(set: &Set, element: &Element) -> String {
+    let key = values(&set.key, &element.key);
+    if set.data.is_empty() { key } else { format!("{key} : {}", values(&set.data, &element.data)) }
+}
+
+fn values(fields: &[Field], bytes: &[u8]) -> String {
+    let mut rest = bytes;
+    let mut texts = Vec::new();
+    for field in fields {
+        let (part, after) = rest.split_at_checked(field.padded() as usize).unwrap_or((rest, &[]));
+        texts.push(value(*field, part));
+        rest = after;
+    }
+    texts.join(" . ")
+}
+
+fn value(field: Field, part: &[u8]) -> String {
+    match (field, part) {
+        (Field::Protocol, [6, ..]) => "tcp".to_owned(),
+        (Field::Protocol, [17, ..]) => "udp".to_owned(),
+        (Field::Protocol, [132, ..]) => "sctp".to_owned(),
+        (Field::Protocol, [number, ..]) => number.to_string(),
+        (Field::Port, [high, low, ..]) => u16::from_be_bytes([*high, *low]).to_string(),
+        (Field::Ipv4, _) => {
+            <[u8; 4]>::try_from(part).map_or_else(|_| "?".to_owned(), |a| Ipv4Addr::from(a).to_string())
+        }
+        (Field::Ipv6, _) => {
+            <[u8; 16]>::try_from(part).map_or_else(|_| "?".to_owned(), |a| Ipv6Addr::from(a).to_string())
+        }
+        _ => "?".to_owned(),
+    }
+}
+
+fn write_chain(f: &mut fmt::Formatter<'_>, chain: &Chain) -> fmt::Result {
+    writeln!(f, "\tchain {} {{", chain.name)?;
+    if let Some(hook) = chain.hook {
+        let point = match hook.point {
+            HookPoint::RawPrerouting => "filter hook prerouting priority raw",
+            HookPoint::NatPrerouting => "nat hook prerouting priority dstnat",
+            // The `nft` program has a name for this number at the prerouting hook only.
+            HookPoint::NatOutput => "nat hook output priority -100",
+            HookPoint::NatPostrouting => "nat hook postrouting priority srcnat",
+            HookPoint::FilterForward => "filter hook forward priority filter",
+        };
+        let policy = match hook.policy {
+            Policy::Accept => "accept",
+            Policy::Drop => "drop",
+        };
+        writeln!(f, "\t\ttype {point}; policy {policy};")?;
+    }
+    for rule in &chain.rules {
+        writeln!(f, "\t\t{rule}")?;
+    }
+    writeln!(f, "\t}}")
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<_> = self.statements.iter().map(statement).collect();
+        f.write_str(&texts.join(" "))
+    }
+}
+
+fn statement(statement: &Statement) -> String {
+    match statement {
+        Statement::InputLink(comparison, name) => format!("iifname {}\"{name}\"", operator(*comparison)),
+        Statement::OutputLink(comparison, name) => format!("oifname {}\"{name}\"", operator(*comparison)),
+        Statement::Source(comparison, prefix) => format!("ip saddr {}{}", operator(*comparison), network(*prefix)),
+        Statement::Destination(comparison, prefix) => format!("ip daddr {}{}", operator(*comparison), network(*prefix)),
+        Statement::SourceIsLocal => "fib saddr type local".to_owned(),
+        Statement::DestinationIsLocal => "fib daddr type local".to_owned(),
+        Statement::Connection(ConntrackState::EstablishedOrRelated) => "ct state established,related".to_owned(),
+        Statement::Connection(ConntrackState::Invalid) => "ct state invalid".to_owned(),
+        Statement::DestinationTranslated => "ct status dnat".to_owned(),
+        Statement::Counter => "counter packets 0 bytes 0".to_owned(),
+        Statement::Accept => "accept".to_owned(),
+        Statement::Drop => "drop".to_owned(),
+        Statement::Return => "return".to_owned(),
+        Statement::Jump(chain) => format!("jump {chain}"),
+        Statement::Masquerade => "masquerade".to_owned(),
+        Statement::TranslateByMap { key, map } => {
+            let fields: Vec<_> = key.iter().map(|f| packet_field(*f)).collect();
+            format!("dnat ip to {} map @{map}", fields.join(" . "))
+        }
+    }
+}
+
+fn operator(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Is => "",
+        Comparison::IsNot => "!= ",
+    }
+}
+
+fn network(prefix: Prefix) -> String {
+    if prefix.length == 32 { prefix.address.to_string() } else { format!("{}/{}", prefix.address, prefix.length) }
+}
+
+fn packet_field(field: Field) -> &'static str {
+    match field {
+        Field::Protocol => "meta l4proto",
+        Field::Ipv4 => "ip daddr",
+        Field::Ipv6 => "ip6 daddr",
+        Field::Port => "th dport",
+    }
+}

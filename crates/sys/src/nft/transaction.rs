@@ -1,0 +1,128 @@
+//! Changes that the kernel carries out together or not at all.
+
+use super::encode;
+use super::model::{Element, Family, Table};
+use super::uapi::{
+    BATCH_BEGIN, BATCH_END, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE,
+    SUBSYSTEM, table,
+};
+use crate::netlink::wire::Writer;
+use crate::netlink::{Batch, Error, Socket};
+
+/// Elements in one message, so that their list stays below an attribute's 64 KiB.
+const ELEMENTS_PER_MESSAGE: usize = 500;
+const CREATE: u16 = libc::NLM_F_CREATE as u16;
+const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
+const APPEND: u16 = libc::NLM_F_APPEND as u16;
+
+/// Changes in the order in which they are made.
+#[derive(Debug)]
+pub struct Transaction {
+    batch: Batch,
+    sets: u32,
+}
+
+impl Default for Transaction {
+    fn default() -> Self {
+        Transaction::new()
+    }
+}
+
+/// Writes `struct nfgenmsg`.
+pub(super) fn header(w: &mut Writer<'_>, family: u8, resource: u16) {
+    w.put(&[family, 0]);
+    w.put(&resource.to_be_bytes());
+}
+
+impl Transaction {
+    pub fn new() -> Transaction {
+        let mut batch = Batch::new();
+        batch.push("begin transaction", BATCH_BEGIN, 0, |w| header(w, 0, SUBSYSTEM));
+        Transaction { batch, sets: 0 }
+    }
+
+    fn push(
+        &mut self,
+        label: &'static str,
+        message: u16,
+        flags: u16,
+        family: Family,
+        body: impl FnOnce(&mut Writer<'_>),
+    ) {
+        self.batch.push(label, SUBSYSTEM << 8 | message, flags, |w| {
+            header(w, family.number(), 0);
+            body(w);
+        });
+    }
+
+    /// Makes `wanted` the table's whole contents, whatever stands now. `fingerprint` (at most 256 bytes) is kept with
+    /// the table and read back by `read`.
+    pub fn replace_table(&mut self, wanted: &Table, fingerprint: &[u8]) {
+        // The table is added first so that deleting it cannot fail.
+        let family = wanted.family;
+        let name = &wanted.name;
+        self.push("add table", NEW_TABLE, CREATE, family, |w| write_table(w, name, &[]));
+        self.delete_table(family, name);
+        self.push("add table", NEW_TABLE, CREATE | EXCLUSIVE, family, |w| write_table(w, name, fingerprint));
+        for set in &wanted.sets {
+            self.sets += 1;
+            let id = self.sets;
+            self.push("add set", NEW_SET, CREATE | EXCLUSIVE, family, |w| encode::write_set(w, name, set, id));
+            self.add_elements(family, name, &set.name, &set.elements);
+        }
+        for chain in &wanted.chains {
+            self.push("add chain", NEW_CHAIN, CREATE | EXCLUSIVE, family, |w| encode::write_chain(w, name, chain));
+        }
+        for chain in &wanted.chains {
+            for rule in &chain.rules {
+                let write = |w: &mut Writer<'_>| encode::write_rule(w, name, &chain.name, rule);
+                self.push("add rule", NEW_RULE, CREATE | APPEND, family, write);
+            }
+        }
+    }
+
+    /// The kernel refuses when there is no such table.
+    pub fn delete_table(&mut self, family: Family, name: &str) {
+        self.push("delete table", DELETE_TABLE, 0, family, |w| w.string(table::NAME, name));
+    }
+
+    /// The kernel refuses an element that exists with other data.
+    pub fn add_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
+        for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
+            let write = |w: &mut Writer<'_>| encode::write_elements(w, table, set, part, true);
+            self.push("add elements", NEW_ELEMENT, CREATE, family, write);
+        }
+    }
+
+    /// The kernel refuses an element that does not exist.
+    pub fn delete_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
+        for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
+            let write = |w: &mut Writer<'_>| encode::write_elements(w, table, set, part, false);
+            self.push("delete elements", DELETE_ELEMENT, 0, family, write);
+        }
+    }
+
+    /// True when no change was added.
+    pub fn is_empty(&self) -> bool {
+        self.batch.len() == 1
+    }
+
+    /// Carries out everything or nothing; the error's index is 1 for the first change (0 is the begin message).
+    pub fn commit(mut self, socket: &mut Socket) -> Result<(), Error> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        // The acknowledgement is asked of the last change: kernels before 6.10 do not acknowledge the end message.
+        let last = self.batch.len() - 1;
+        self.batch.push("end transaction", BATCH_END, 0, |w| header(w, 0, SUBSYSTEM));
+        socket.transact(&mut self.batch, last, |_| ())
+    }
+}
+
+fn write_table(w: &mut Writer<'_>, name: &str, fingerprint: &[u8]) {
+    w.string(table::NAME, name);
+    w.be32(table::FLAGS, 0);
+    if !fingerprint.is_empty() {
+        w.bytes(table::USERDATA, fingerprint);
+    }
+}

@@ -1,0 +1,155 @@
+//! Links, addresses, routes, sockets that hold ports.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+use sys::netlink::address::{self, Address};
+use sys::netlink::link::{self, Bridge, LOOPBACK, Veth};
+use sys::netlink::{Batch, Route, Socket, listen, namespace};
+
+use crate::{in_namespace, output};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+
+/// A bridge `br0` that is up with the gateway's address.
+fn bridge(socket: &mut Socket) -> link::Link {
+    let mut batch = Batch::new();
+    link::create_bridge(&mut batch, &Bridge { name: "br0", mac: [2, 0, 0, 0, 0, 1], mtu: 1400 });
+    socket.request(&mut batch).expect("bridge");
+    let made = link::find(socket, "br0").expect("find").expect("br0");
+    let mut batch = Batch::new();
+    address::add(&mut batch, &Address { link: made.index, address: GATEWAY, prefix_len: 16 });
+    link::set_up(&mut batch, made.index);
+    socket.request(&mut batch).expect("address, up");
+    link::find(socket, "br0").expect("find").expect("br0")
+}
+
+#[test]
+fn bridge_is_made_as_asked() {
+    in_namespace(|_| {
+        let mut socket = Socket::route().unwrap();
+        let made = bridge(&mut socket);
+        assert_eq!((made.kind.as_str(), made.mac, made.mtu, made.up), ("bridge", Some([2, 0, 0, 0, 0, 1]), 1400, true));
+        assert!(output("ip", &["addr", "show", "br0"]).contains("inet 172.17.0.1/16 brd 172.17.255.255"));
+        let routes = address::list_routes(&mut socket).unwrap();
+        assert_eq!(routes.len(), 1);
+        assert_eq!((routes[0].destination, routes[0].prefix_len), (Ipv4Addr::new(172, 17, 0, 0), 16));
+        let mut batch = Batch::new();
+        link::delete(&mut batch, "br0");
+        socket.request(&mut batch).unwrap();
+        assert_eq!(link::find(&mut socket, "br0").unwrap(), None);
+        assert_eq!(link::list(&mut socket).unwrap().iter().filter(|l| l.name == "br0").count(), 0);
+    });
+}
+
+#[test]
+fn pair_appears_in_both_namespaces_and_answers() {
+    in_namespace(|_| {
+        let mut socket = Socket::route().unwrap();
+        let br = bridge(&mut socket);
+        let (inner, mut inner_socket) = namespace::create_with(|_| Socket::route()).unwrap();
+        let outer = namespace::current().unwrap();
+        let mut batch = Batch::new();
+        let veth = Veth {
+            name: "eth0",
+            mac: [2, 0, 0, 0, 0, 2],
+            index: 20,
+            mtu: 1400,
+            far_name: "vethabcdef0",
+            far_namespace: outer.as_fd(),
+        };
+        link::set_up(&mut batch, LOOPBACK);
+        link::create_veth(&mut batch, &veth);
+        address::add(&mut batch, &Address { link: 20, address: CONTAINER, prefix_len: 16 });
+        let route = Route { destination: Ipv4Addr::UNSPECIFIED, prefix_len: 0, gateway: Some(GATEWAY), link: 0 };
+        address::add_route(&mut batch, &route);
+        inner_socket.request(&mut batch).unwrap();
+        let mut batch = Batch::new();
+        link::attach(&mut batch, "vethabcdef0", br.index);
+        link::set_hairpin(&mut batch, "vethabcdef0");
+        socket.request(&mut batch).unwrap();
+
+        let host_end = link::find(&mut socket, "vethabcdef0").unwrap().unwrap();
+        assert_eq!((host_end.kind.as_str(), host_end.master, host_end.up), ("veth", br.index, true));
+        assert!(output("ip", &["-d", "link", "show", "vethabcdef0"]).contains("hairpin on"));
+        let eth0 = link::find(&mut inner_socket, "eth0").unwrap().unwrap();
+        assert_eq!((eth0.index, eth0.mac, eth0.mtu, eth0.up), (20, Some([2, 0, 0, 0, 0, 2]), 1400, true));
+        let routes = address::list_routes(&mut inner_socket).unwrap();
+        assert!(routes.iter().any(|r| r.prefix_len == 0 && r.gateway == Some(GATEWAY)), "{routes:?}");
+        namespace::enter(inner.as_fd(), || {
+            output("busybox", &["ping", "-c", "1", "-W", "2", "172.17.0.1"]);
+            Ok(())
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn refusals_name_the_message() {
+    in_namespace(|_| {
+        let mut socket = Socket::route().unwrap();
+        bridge(&mut socket);
+        let mut batch = Batch::new();
+        link::set_up(&mut batch, LOOPBACK);
+        link::create_bridge(&mut batch, &Bridge { name: "br0", mac: [2, 0, 0, 0, 0, 1], mtu: 1500 });
+        let error = socket.request(&mut batch).unwrap_err();
+        assert_eq!((error.index, error.label, error.errno), (1, "create bridge", Errno::EXIST));
+        let mut batch = Batch::new();
+        link::delete(&mut batch, "nothing0");
+        assert_eq!(socket.request(&mut batch).unwrap_err().errno, Errno::NODEV);
+        let mut batch = Batch::new();
+        let route = Route {
+            destination: Ipv4Addr::UNSPECIFIED,
+            prefix_len: 0,
+            gateway: Some(Ipv4Addr::new(9, 9, 9, 9)),
+            link: 0,
+        };
+        address::add_route(&mut batch, &route);
+        let error = socket.request(&mut batch).unwrap_err();
+        assert!(error.text.contains("gateway"), "the kernel's words: {error}");
+    });
+}
+
+#[test]
+fn link_settings_change() {
+    in_namespace(|_| {
+        let mut socket = Socket::route().unwrap();
+        let br = bridge(&mut socket);
+        let mut batch = Batch::new();
+        link::set_mtu(&mut batch, br.index, 1300);
+        link::set_mac(&mut batch, br.index, [2, 0, 0, 0, 0, 9]);
+        address::set_neighbour(&mut batch, br.index, CONTAINER, [2, 0, 0, 0, 0, 2]);
+        address::set_neighbour(&mut batch, br.index, CONTAINER, [2, 0, 0, 0, 0, 3]);
+        socket.request(&mut batch).unwrap();
+        let changed = link::find(&mut socket, "br0").unwrap().unwrap();
+        assert_eq!((changed.mtu, changed.mac), (1300, Some([2, 0, 0, 0, 0, 9])));
+        assert!(output("ip", &["neigh", "show", "dev", "br0"]).contains("02:00:00:00:00:03"));
+        let mut batch = Batch::new();
+        address::remove(&mut batch, &Address { link: br.index, address: GATEWAY, prefix_len: 16 });
+        socket.request(&mut batch).unwrap();
+        assert!(address::list(&mut socket).unwrap().iter().all(|a| a.address != GATEWAY));
+    });
+}
+
+#[test]
+fn port_sockets_are_deaf_until_told() {
+    in_namespace(|_| {
+        let any = SocketAddr::from(([127, 0, 0, 1], 8081));
+        let socket = listen::bind(listen::Kind::Tcp, any).unwrap();
+        let second = listen::bind(listen::Kind::Tcp, any).unwrap_err();
+        assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
+        let soon = std::time::Duration::from_millis(100);
+        assert!(std::net::TcpStream::connect_timeout(&any, soon).is_err(), "deaf");
+        listen::hear(&socket).unwrap();
+        std::net::TcpStream::connect_timeout(&any, std::time::Duration::from_secs(2)).unwrap();
+        let v6 = SocketAddr::from(([0u16; 8], 8082));
+        let _both = (
+            listen::bind(listen::Kind::Tcp, v6).unwrap(),
+            listen::bind(listen::Kind::Tcp, SocketAddr::from(([0; 4], 8082))).unwrap(),
+        );
+        listen::bind(listen::Kind::Udp, v6).unwrap();
+        assert!(listen::has_ipv6());
+    });
+}

@@ -1,0 +1,151 @@
+//! nf_tables: the `nft` program lists what was written exactly as the data prints.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rustix::io::Errno;
+use sys::netlink::Socket;
+use sys::nft::{
+    self, Chain, Comparison, ConntrackState, Element, Family, Field, Hook, HookPoint, Policy, Prefix, Set, Statement,
+    Table, Transaction,
+};
+
+use crate::{in_namespace, output};
+
+fn element(port: u16, container: [u8; 4]) -> Element {
+    let mut made = Element::default();
+    Element::push_protocol(&mut made.key, 6);
+    Element::push_port(&mut made.key, port);
+    Element::push_address(&mut made.data, IpAddr::V4(Ipv4Addr::from(container)));
+    Element::push_port(&mut made.data, 80);
+    made
+}
+
+fn base(name: &str, point: HookPoint, rules: Vec<Vec<Statement>>) -> Chain {
+    let hook = Some(Hook { point, policy: Policy::Accept });
+    Chain { name: name.to_owned(), hook, rules: rules.into_iter().map(Into::into).collect() }
+}
+
+/// Every statement and hook once.
+fn table(elements: Vec<Element>) -> Table {
+    let subnet = Prefix { address: Ipv4Addr::new(172, 17, 0, 0), length: 16 };
+    let host = Prefix { address: Ipv4Addr::new(10, 1, 2, 3), length: 32 };
+    let link = || "docker0".to_owned();
+    use Comparison::{Is, IsNot};
+    use Statement::*;
+    let published = Chain {
+        name: "published".to_owned(),
+        hook: None,
+        rules: vec![
+            vec![InputLink(Is, link()), Return].into(),
+            vec![TranslateByMap { key: vec![Field::Protocol, Field::Port], map: "ports".to_owned() }].into(),
+        ],
+    };
+    let loopback = Prefix { address: Ipv4Addr::new(127, 0, 0, 0), length: 8 };
+    Table {
+        family: Family::Ip,
+        name: "test".to_owned(),
+        sets: vec![Set {
+            name: "ports".to_owned(),
+            key: vec![Field::Protocol, Field::Port],
+            data: vec![Field::Ipv4, Field::Port],
+            elements,
+        }],
+        chains: vec![
+            published,
+            base(
+                "raw",
+                HookPoint::RawPrerouting,
+                vec![vec![InputLink(IsNot, "lo".to_owned()), Destination(Is, loopback), Drop]],
+            ),
+            base("prerouting", HookPoint::NatPrerouting, vec![vec![DestinationIsLocal, Jump("published".to_owned())]]),
+            base(
+                "output",
+                HookPoint::NatOutput,
+                vec![vec![Destination(IsNot, loopback), DestinationIsLocal, Jump("published".to_owned())]],
+            ),
+            base(
+                "postrouting",
+                HookPoint::NatPostrouting,
+                vec![
+                    vec![OutputLink(IsNot, link()), Source(Is, subnet), Masquerade],
+                    vec![OutputLink(Is, link()), SourceIsLocal, Masquerade],
+                ],
+            ),
+            base(
+                "forward",
+                HookPoint::FilterForward,
+                vec![
+                    vec![Connection(ConntrackState::EstablishedOrRelated), Accept],
+                    vec![Connection(ConntrackState::Invalid), Drop],
+                    vec![DestinationTranslated, Counter, Accept],
+                    vec![Source(IsNot, host), Counter, Drop],
+                ],
+            ),
+        ],
+    }
+}
+
+#[test]
+fn listing_is_the_text_form() {
+    in_namespace(|_| {
+        let mut socket = Socket::netfilter().unwrap();
+        let wanted = table(vec![element(8080, [172, 17, 0, 2])]);
+        let mut change = Transaction::new();
+        change.replace_table(&wanted, b"print");
+        change.commit(&mut socket).unwrap();
+        assert_eq!(output("nft", &["list", "table", "ip", "test"]), wanted.to_string());
+
+        let state = nft::read(&mut socket, Family::Ip, "test").unwrap().unwrap();
+        assert_eq!(state.fingerprint, b"print");
+        assert_eq!(state.rules.get("forward"), Some(&4));
+        assert_eq!(nft::elements(&mut socket, Family::Ip, "test", "ports").unwrap(), wanted.sets[0].elements);
+        assert_eq!(nft::elements(&mut socket, Family::Ip, "test", "other").unwrap(), []);
+        assert_eq!(nft::read(&mut socket, Family::Ip6, "test").unwrap(), None);
+
+        let mut change = Transaction::new();
+        change.delete_table(Family::Ip, "test");
+        change.commit(&mut socket).unwrap();
+        assert_eq!(nft::read(&mut socket, Family::Ip, "test").unwrap(), None);
+    });
+}
+
+#[test]
+fn a_refused_change_undoes_the_whole_transaction() {
+    in_namespace(|_| {
+        let mut socket = Socket::netfilter().unwrap();
+        let mut change = Transaction::new();
+        change.replace_table(&table(Vec::new()), b"");
+        change.commit(&mut socket).unwrap();
+        let (one, two) = (element(1, [10, 0, 0, 1]), element(2, [10, 0, 0, 2]));
+        let mut change = Transaction::new();
+        change.add_elements(Family::Ip, "test", "ports", std::slice::from_ref(&one));
+        change.delete_elements(Family::Ip, "test", "ports", &[two]);
+        let error = change.commit(&mut socket).unwrap_err();
+        assert_eq!((error.index, error.label, error.errno), (2, "delete elements", Errno::NOENT));
+        assert_eq!(nft::elements(&mut socket, Family::Ip, "test", "ports").unwrap(), []);
+        let mut change = Transaction::new();
+        change.add_elements(Family::Ip, "test", "ports", std::slice::from_ref(&one));
+        change.commit(&mut socket).unwrap();
+        let mut change = Transaction::new();
+        change.add_elements(Family::Ip, "test", "ports", &[element(1, [10, 0, 0, 9])]);
+        assert_eq!(change.commit(&mut socket).unwrap_err().errno, Errno::EXIST);
+        assert!(Transaction::new().is_empty());
+    });
+}
+
+#[test]
+fn thousands_of_elements_in_one_transaction() {
+    in_namespace(|_| {
+        let mut socket = Socket::netfilter().unwrap();
+        let mut elements: Vec<_> = (1..=5000).map(|port| element(port, [172, 17, 0, 2])).collect();
+        elements.sort();
+        let mut change = Transaction::new();
+        change.replace_table(&table(elements.clone()), b"many");
+        change.commit(&mut socket).unwrap();
+        assert_eq!(nft::elements(&mut socket, Family::Ip, "test", "ports").unwrap(), elements);
+        let mut change = Transaction::new();
+        change.replace_table(&table(Vec::new()), b"none");
+        change.commit(&mut socket).unwrap();
+        assert_eq!(nft::elements(&mut socket, Family::Ip, "test", "ports").unwrap(), []);
+    });
+}
