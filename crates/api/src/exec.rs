@@ -44,7 +44,7 @@ pub struct ExecInspect {
     #[serde(rename = "ExitCode")]
     pub exit_code: Option<i64>,
     #[serde(rename = "ProcessConfig")]
-    pub process_config: Option<ExecProcessConfig>,
+    pub process_config: ExecProcessConfig,
     #[serde(rename = "OpenStdin")]
     pub open_stdin: bool,
     #[serde(rename = "OpenStderr")]
@@ -57,7 +57,7 @@ pub struct ExecInspect {
     pub container_id: String,
     /// Base64 of the detach sequence's bytes; empty for the default.
     #[serde(rename = "DetachKeys")]
-    pub detach_keys: Option<String>,
+    pub detach_keys: String,
     #[serde(rename = "Pid")]
     pub pid: i64,
 }
