@@ -1,0 +1,123 @@
+//! `gantry-probe`: a static program with many small behaviours, the only content of the image `probe`.
+//!
+//! It needs nothing of its root file system, so what it reports is what the engine has set up.
+
+use std::io::{Read, Write};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let word = |n: usize| words.get(n).map_or("", String::as_str);
+    let number = |n: usize| word(n).parse::<u64>().unwrap_or(0);
+    match word(0) {
+        "" | "true" => {}
+        "exit" => return ExitCode::from(u8::try_from(number(1)).unwrap_or(255)),
+        "env" => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        "args" => words.iter().for_each(|word| println!("{word}")),
+        "echo" => println!("{}", words[1..].join(" ")),
+        "warn" => eprintln!("{}", words[1..].join(" ")),
+        "cat" => copy_input(),
+        "flood" => flood(number(1), number(2).max(2)),
+        "sleep" => std::thread::sleep(Duration::from_secs(number(1))),
+        "ticks" => ticks(number(1)),
+        "wait" => wait_for_ever(),
+        "descriptors" => list("/proc/self/fd"),
+        "list" => list(word(1)),
+        "read" => print!("{}", std::fs::read_to_string(word(1)).unwrap_or_else(|e| e.to_string())),
+        "write" => return report(std::fs::write(word(1), word(2))),
+        "fork" => fork(number(1)),
+        "fork-bomb" => fork_bomb(),
+        "allocate" => allocate(number(1)),
+        other => {
+            eprintln!("gantry-probe: unknown word {other}");
+            return ExitCode::from(64);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn report(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Standard input to standard output, then the number of bytes on standard error.
+fn copy_input() {
+    let copied = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::stdout().lock());
+    eprintln!("{} bytes", copied.unwrap_or(0));
+}
+
+/// `total` bytes in lines of `width` bytes.
+fn flood(total: u64, width: u64) {
+    let line = [vec![b'x'; usize::try_from(width - 1).unwrap_or(99)], vec![b'\n']].concat();
+    let lines_per_write = (65536 / line.len()).max(1);
+    let block = line.repeat(lines_per_write);
+    let mut out = std::io::stdout().lock();
+    let mut left = usize::try_from(total).unwrap_or(usize::MAX);
+    while left > 0 {
+        let size = left.min(block.len());
+        if out.write_all(&block[..size]).is_err() {
+            return;
+        }
+        left -= size;
+    }
+}
+
+/// A counter, one line every `pause` milliseconds (10 when 0).
+fn ticks(pause: u64) {
+    for n in 0.. {
+        println!("tick {n}");
+        std::thread::sleep(Duration::from_millis(if pause == 0 { 10 } else { pause }));
+    }
+}
+
+/// As PID 1 without handlers it ignores SIGTERM; reads its input so that closing it is seen.
+fn wait_for_ever() {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+fn list(dir: &str) {
+    let mut found: Vec<String> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| {
+            let target = std::fs::read_link(entry.path()).map(|t| format!(" -> {}", t.display())).unwrap_or_default();
+            format!("{}{target}", entry.file_name().display())
+        })
+        .collect();
+    found.sort();
+    println!("{}", found.join("\n"));
+}
+
+/// Starts `count` sleeping children and says how many could be started.
+fn fork(count: u64) {
+    let started = (0..count).map_while(|_| Command::new("/proc/self/exe").args(["sleep", "100"]).spawn().ok()).count();
+    println!("{started} started");
+    std::thread::sleep(Duration::from_secs(100));
+}
+
+/// Forks without end; every child does the same.
+fn fork_bomb() {
+    println!("boom");
+    loop {
+        if Command::new("/proc/self/exe").arg("fork-bomb").spawn().is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Fills memory of so many bytes.
+fn allocate(bytes: u64) {
+    let block = vec![1_u8; usize::try_from(bytes).unwrap_or(0)];
+    println!("{} bytes", block.iter().map(|b| u64::from(*b)).sum::<u64>());
+}
