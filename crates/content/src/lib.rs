@@ -1,2 +1,153 @@
-//! content
+//! Blobs by digest: ingest, verify, open, sweep.
+//!
+//! Layout under the root (an OCI layout's `blobs` directory): `blobs/sha256/<hex>` and `ingest/<name>`.
+//!
+//! Invariants:
+//! - a file under `blobs` has the content its name says: it is hashed while it is written and renamed into place last;
+//! - `ingest` holds only what an operation of this process is writing; it is emptied at open;
+//! - **referent before referrer**: no blob is synced one by one. Whoever commits a row that names blobs calls
+//!   [`Blobs::barrier`] once before the commit, and whatever no row names is swept at boot. So a blob that a power
+//!   failure left torn is never trusted: no row can name it;
+//! - an unnamed blob is kept while a [`store::Lease`] pins it.
 #![forbid(unsafe_code)]
+
+mod ingest;
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use model::digest::Digest;
+use model::{Context, Error, Result};
+use store::{Lease, Sweep};
+
+pub use ingest::Ingest;
+
+/// The blobs of one data root. Clones share it.
+#[derive(Clone)]
+pub struct Blobs {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// `<root>/blobs/sha256`
+    blobs: PathBuf,
+    /// `<root>/ingest`
+    ingest: PathBuf,
+    /// The root, open, for the barrier.
+    root: File,
+    next: AtomicU64,
+}
+
+impl Blobs {
+    /// Opens or creates the store of blobs under `root` and empties its `ingest`.
+    pub fn open(root: &Path) -> Result<Blobs> {
+        let blobs = root.join("blobs/sha256");
+        let ingest = root.join("ingest");
+        if ingest.exists() {
+            fs::remove_dir_all(&ingest).with_context(|| format!("emptying {}", ingest.display()))?;
+        }
+        for dir in [&blobs, &ingest] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .with_context(|| format!("creating {}", dir.display()))?;
+        }
+        let root = File::open(root).with_context(|| format!("opening {}", root.display()))?;
+        Ok(Blobs { inner: Arc::new(Inner { blobs, ingest, root, next: AtomicU64::new(0) }) })
+    }
+
+    /// Begins to write a blob whose digest need not be known yet.
+    pub fn ingest(&self) -> Result<Ingest> {
+        Ingest::begin(self.inner.clone())
+    }
+
+    /// Writes a small blob in one step and pins it.
+    pub fn put(&self, bytes: &[u8], lease: &Lease) -> Result<(Digest, u64)> {
+        use std::io::Write;
+        let mut ingest = self.ingest()?;
+        ingest.write_all(bytes).context("writing a blob")?;
+        ingest.finish(None, None, lease)
+    }
+
+    /// Opens a blob for reading. `NotFound` when it is absent.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        File::open(self.path(digest)).map_err(|e| absent(digest, e))
+    }
+
+    /// Reads a whole blob of at most `max` bytes; a larger one is `InvalidParameter`.
+    pub fn read_small(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open_blob(digest)?.take(max + 1).read_to_end(&mut bytes).context("reading a blob")?;
+        if bytes.len() as u64 > max {
+            return Err(Error::invalid(format!("content {digest} is larger than {max} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// Whether the blob is here. Pin it first when the answer has to last.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.path(digest).exists()
+    }
+
+    /// Length of the blob in bytes. `NotFound` when it is absent.
+    pub fn size(&self, digest: &Digest) -> Result<u64> {
+        fs::metadata(self.path(digest)).map(|m| m.len()).map_err(|e| absent(digest, e))
+    }
+
+    /// Every blob with its length, in no order.
+    pub fn list(&self) -> Result<Vec<(Digest, u64)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.inner.blobs).context("listing blobs")? {
+            let entry = entry.context("listing blobs")?;
+            let name = entry.file_name();
+            let Some(digest) = name.to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok()) else {
+                tracing::warn!(path = %entry.path().display(), "not a blob; left alone");
+                continue;
+            };
+            if let Ok(metadata) = entry.metadata() {
+                found.push((digest, metadata.len()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes every blob that is neither in `live` nor pinned; answers the bytes that became free.
+    pub fn sweep(&self, live: &HashSet<Digest>, sweep: &Sweep<'_>) -> Result<u64> {
+        let mut freed = 0;
+        for (digest, size) in self.list()? {
+            if live.contains(&digest) {
+                continue;
+            }
+            if let Some(removed) = sweep.unless_pinned(&digest, || fs::remove_file(self.path(&digest))) {
+                removed.with_context(|| format!("removing content {digest}"))?;
+                freed += size;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Makes everything written so far durable, directories included: one `syncfs` of the file system below.
+    pub fn barrier(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.inner.root).map_err(std::io::Error::from).context("syncing content")
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.inner.blobs.join(digest.hex())
+    }
+}
+
+fn absent(digest: &Digest, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Error::not_found(format!("content {digest}: not found")),
+        _ => Error::from(error).prefix(format!("content {digest}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,2 +1,165 @@
-//! snapshot
+//! Layers of images and the writable layers of containers: layer chain in, what to mount out.
+//!
+//! Invariants:
+//! - a layer is a directory of its own, keyed by its diff-id (the digest of its uncompressed tar); layers do not look
+//!   at each other, so those of one image are unpacked side by side;
+//! - a layer appears by a rename when it is whole; a crash leaves only what lies under `tmp`, emptied at open;
+//! - **referent before referrer**: nothing is synced layer by layer; whoever commits a row that names layers calls
+//!   [`Snapshotter::sync`] once before. What no row names is swept;
+//! - nothing is mounted here: a container's init mounts [`Rootfs`] in its own namespace;
+//! - paths that come out of an archive are resolved by [`sys::rooted::Rooted`] only, never by `std::path`.
 #![forbid(unsafe_code)]
+
+mod apply;
+mod archive;
+mod changes;
+mod containers;
+mod copy;
+mod decompress;
+mod layers;
+mod merge;
+mod overlay;
+mod pax;
+mod tree;
+mod view;
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::digest::Digest;
+use model::{Error, Result};
+use serde::{Deserialize, Serialize};
+use store::{Lease, Sweep};
+
+pub use copy::Copy;
+pub use decompress::{Compression, decompress};
+pub use overlay::Overlay;
+
+/// Keeps layers and containers' writable layers, and says how a root file system is put together from them.
+///
+/// Life cycle: `apply_layer` for every layer of an image → `sync` → the image's row is committed. `prepare` once per
+/// container → `rootfs` at every start → `remove` with the container. `sweep` at boot and on prune.
+///
+/// All calls block (run them off the async threads) and may run at the same time; two that apply the same layer both
+/// succeed and one result is kept.
+pub trait Snapshotter: Send + Sync {
+    /// The name shown by `info` (`overlayfs`, `native`).
+    fn name(&self) -> &'static str;
+
+    /// What is known of a layer, if it is here. Pin it first when the answer has to last.
+    fn layer(&self, diff_id: &Digest) -> Result<Option<LayerInfo>>;
+
+    /// Unpacks an uncompressed tar to a layer and pins it in `lease`. The whole stream is read, padding included.
+    ///
+    /// Errors: `InvalidParameter` when the archive is malformed, leaves the layer, or its digest is not `expected`;
+    /// `System` when the disk refuses. Nothing is left of a failed layer.
+    fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo>;
+
+    /// Makes every layer written so far durable.
+    fn sync(&self) -> Result<()>;
+
+    /// Makes the writable layer of a container over `layers` (bottom first). Cheap with overlay: two directories.
+    fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()>;
+
+    /// What to mount as the container's root. `NotFound` when a layer is missing.
+    fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs>;
+
+    /// Removes the container's writable layer; absent is fine.
+    fn remove(&self, container: &str) -> Result<()>;
+
+    /// Bytes on disk of the container's writable layer; a file with several links counts once.
+    fn usage(&self, container: &str) -> Result<u64>;
+
+    /// What the container changed over `layers`, ordered by path. The container's root must not be in flux.
+    fn changes(&self, container: &str, layers: &[Digest]) -> Result<Vec<Change>>;
+
+    /// Removes layers and writable layers that are neither live nor pinned; answers the bytes that became free.
+    fn sweep(&self, live: &Live, sweep: &Sweep<'_>) -> Result<u64>;
+}
+
+/// What rows name: the roots of a sweep.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Diff-ids of all images' and containers' layers.
+    pub layers: HashSet<Digest>,
+    /// Ids of all containers; `None`: leave writable layers alone. Given at boot only, when none is being made.
+    pub containers: Option<HashSet<String>>,
+}
+
+/// A layer on the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Bytes the unpacked files take.
+    pub size: u64,
+}
+
+/// How a container's root file system comes about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// An overlay mount.
+    Overlay {
+        /// Lower directories, top first; at least one.
+        lower: Vec<PathBuf>,
+        /// The writable layer.
+        upper: PathBuf,
+        /// Overlay's work directory, on the same file system as `upper`.
+        work: PathBuf,
+    },
+    /// A directory that is the root itself.
+    Dir(PathBuf),
+}
+
+/// One entry of `GET /containers/{id}/changes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Absolute within the container.
+    pub path: String,
+    /// What happened to it.
+    pub kind: ChangeKind,
+}
+
+/// The numbers are the API's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChangeKind {
+    /// Content or attributes differ, or something below does.
+    Modified = 0,
+    /// Not in the image.
+    Added = 1,
+    /// In the image only.
+    Deleted = 2,
+}
+
+/// Where a snapshotter keeps its things. Both must lie on one file system.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// `<data-root>/snapshots`: layers, a directory per driver.
+    pub layers: PathBuf,
+    /// `<data-root>/containers`: the writable layer of `<id>` is `<id>/rw`.
+    pub containers: PathBuf,
+}
+
+/// Opens the snapshotter of this name, or without a name the best that works on this disk.
+///
+/// Names are those of `--storage-driver`. `InvalidParameter` for an unknown one, `System` when the named one does not
+/// work here.
+pub fn open(name: Option<&str>, roots: Roots) -> Result<Arc<dyn Snapshotter>> {
+    match name {
+        None | Some("") => match overlay::probe(&roots.layers) {
+            Ok(()) => Ok(Arc::new(Overlay::open(roots)?)),
+            Err(error) => {
+                tracing::warn!(%error, "overlay does not work on this data root: every container gets a full copy");
+                Ok(Arc::new(Copy::open(roots)?))
+            }
+        },
+        Some("overlay2" | "overlayfs" | "overlay") => {
+            overlay::probe(&roots.layers)?;
+            Ok(Arc::new(Overlay::open(roots)?))
+        }
+        Some("vfs" | "native" | "copy") => Ok(Arc::new(Copy::open(roots)?)),
+        Some(other) => Err(Error::invalid(format!("unknown storage driver: {other}"))),
+    }
+}

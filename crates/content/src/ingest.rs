@@ -1,0 +1,92 @@
+//! Writing one blob: hashed on the way, verified, then renamed to its digest.
+//!
+//! An [`Ingest`] that is dropped unfinished removes its file. Finishing a blob that exists already keeps the old file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::digest::Digest;
+use model::{Context, Error, Result};
+use sha2::{Digest as _, Sha256};
+use store::Lease;
+
+use crate::Inner;
+
+/// A blob being written.
+pub struct Ingest {
+    inner: Arc<Inner>,
+    path: Option<PathBuf>,
+    file: File,
+    hash: Sha256,
+    written: u64,
+}
+
+impl Ingest {
+    pub(crate) fn begin(inner: Arc<Inner>) -> Result<Ingest> {
+        let number = inner.next.fetch_add(1, Ordering::Relaxed);
+        let path = inner.ingest.join(number.to_string());
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("creating {}", path.display()))?;
+        Ok(Ingest { inner, path: Some(path), file, hash: Sha256::new(), written: 0 })
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Verifies, pins and publishes the blob. What was expected and did not arrive is `InvalidParameter`.
+    pub fn finish(mut self, expected: Option<&Digest>, size: Option<u64>, lease: &Lease) -> Result<(Digest, u64)> {
+        if let Some(size) = size
+            && size != self.written
+        {
+            return Err(Error::invalid(format!("unexpected size: got {} bytes, want {size}", self.written)));
+        }
+        let digest = Digest::from_sha256(&std::mem::take(&mut self.hash).finalize().into());
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            return Err(Error::invalid(format!("unexpected digest: got {digest}, want {expected}")));
+        }
+        lease.pin(&digest);
+        let target = self.inner.blobs.join(digest.hex());
+        let path = self.path.take().expect("the path is taken by finish only");
+        if target.exists() {
+            fs::remove_file(&path).context("removing a blob that is here already")?;
+        } else {
+            fs::rename(&path, &target).with_context(|| format!("publishing content {digest}"))?;
+        }
+        Ok((digest, self.written))
+    }
+}
+
+impl Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.hash.update(&bytes[..n]);
+        self.written += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take()
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "an unfinished blob stays until the next start");
+        }
+    }
+}

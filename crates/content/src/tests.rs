@@ -1,0 +1,72 @@
+//! The promises of the blob store.
+
+use std::collections::HashSet;
+use std::io::Write;
+
+use super::*;
+use store::Pins;
+
+const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+fn blobs() -> (tempfile::TempDir, Blobs, Pins) {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    (dir, blobs, Pins::default())
+}
+
+fn files(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+#[test]
+fn a_blob_is_found_under_its_digest() {
+    let (_dir, blobs, pins) = blobs();
+    let lease = pins.lease();
+    let (digest, size) = blobs.put(b"hello", &lease).unwrap();
+    assert_eq!((digest.to_string().as_str(), size), (HELLO, 5));
+    assert_eq!(blobs.put(b"hello", &lease).unwrap().0, digest);
+    assert_eq!(blobs.read_small(&digest, 5).unwrap(), b"hello");
+    assert!(blobs.read_small(&digest, 4).is_err());
+    assert_eq!(blobs.list().unwrap(), [(digest, 5)]);
+    blobs.barrier().unwrap();
+}
+
+#[test]
+fn what_does_not_verify_or_is_dropped_leaves_nothing() {
+    let (dir, blobs, pins) = blobs();
+    let lease = pins.lease();
+    let digest = Digest::parse(HELLO).unwrap();
+    let begin = |bytes: &[u8]| {
+        let mut ingest = blobs.ingest().unwrap();
+        ingest.write_all(bytes).unwrap();
+        ingest
+    };
+    assert!(begin(b"hellO").finish(Some(&digest), None, &lease).is_err());
+    assert!(begin(b"hello").finish(Some(&digest), Some(4), &lease).is_err());
+    drop(begin(b"hel"));
+    assert_eq!((files(&dir.path().join("ingest")), files(&dir.path().join("blobs/sha256"))), (0, 0));
+    assert_eq!(blobs.open_blob(&digest).unwrap_err().kind(), model::Kind::NotFound);
+    assert!(begin(b"hello").finish(Some(&digest), Some(5), &lease).is_ok());
+}
+
+#[test]
+fn reopening_empties_the_ingest_and_a_sweep_takes_what_nothing_names() {
+    let (dir, blobs, pins) = blobs();
+    let lease = pins.lease();
+    let (live, _) = blobs.put(b"live", &lease).unwrap();
+    blobs.put(b"dead", &lease).unwrap();
+    drop(lease);
+    let lease = pins.lease();
+    let (pinned, _) = blobs.put(b"pinned", &lease).unwrap();
+    let unfinished = blobs.ingest().unwrap();
+    std::mem::forget(unfinished);
+    let blobs = Blobs::open(dir.path()).unwrap();
+    assert_eq!(files(&dir.path().join("ingest")), 0);
+    let freed = blobs.sweep(&HashSet::from([live.clone()]), &pins.begin_sweep()).unwrap();
+    assert_eq!(freed, 4);
+    let mut left: Vec<_> = blobs.list().unwrap().into_iter().map(|(d, _)| d).collect();
+    left.sort();
+    let mut expected = [live, pinned];
+    expected.sort();
+    assert_eq!(left, expected);
+}

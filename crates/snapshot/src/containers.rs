@@ -1,0 +1,69 @@
+//! The writable layer of a container: `<containers>/<id>/rw`, whatever a driver keeps in it.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::{Context, Error, Result};
+
+use crate::layers::{make_dir, remove_tree};
+use crate::tree;
+
+const RW: &str = "rw";
+
+/// The path of the writable layer. Ids are names of directories: anything else is `InvalidParameter`.
+pub(crate) fn rw(root: &Path, container: &str) -> Result<PathBuf> {
+    Ok(dir(root, container)?.join(RW))
+}
+
+fn dir(root: &Path, container: &str) -> Result<PathBuf> {
+    let plain = !container.is_empty() && container.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if !plain {
+        return Err(Error::invalid(format!("invalid container id: {container:?}")));
+    }
+    Ok(root.join(container))
+}
+
+/// Makes the directory of a new writable layer. `Conflict` when there is one.
+pub(crate) fn new_rw(root: &Path, container: &str) -> Result<PathBuf> {
+    let dir = dir(root, container)?;
+    make_dir(&dir, 0o710)?;
+    let rw = dir.join(RW);
+    match fs::create_dir(&rw) {
+        Ok(()) => Ok(rw),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::conflict(format!("container {container} has a writable layer already")))
+        }
+        Err(e) => Err(Error::from(e).prefix(format!("creating {}", rw.display()))),
+    }
+}
+
+/// Removes the writable layer; absent is fine.
+pub(crate) fn remove(root: &Path, container: &str) -> Result<()> {
+    remove_tree(&dir(root, container)?, RW)
+}
+
+/// Bytes on disk of a tree; `NotFound` when it is absent.
+pub(crate) fn usage(tree: &Path) -> Result<u64> {
+    let dir = File::open(tree).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::not_found(format!("no writable layer at {}", tree.display())),
+        _ => Error::from(e),
+    })?;
+    tree::usage(dir.into()).with_context(|| format!("measuring {}", tree.display()))
+}
+
+/// Removes writable layers of containers that are not live; answers the bytes that became free.
+pub(crate) fn sweep(root: &Path, live: &HashSet<String>) -> Result<u64> {
+    let mut freed = 0;
+    for entry in fs::read_dir(root).context("listing containers")? {
+        let name = entry.context("listing containers")?.file_name();
+        let Some(container) = name.to_str().filter(|id| !live.contains(*id)) else { continue };
+        let Ok(rw) = rw(root, container) else { continue };
+        if rw.is_dir() {
+            freed += usage(&rw)?;
+            remove(root, container)?;
+        }
+    }
+    Ok(freed)
+}

@@ -1,0 +1,97 @@
+//! The copying driver (`vfs`): a container gets a full copy of its image's merged tree.
+//!
+//! For data roots on which overlay cannot have a writable directory (nested overlays, some network file systems).
+//! Layers keep their whiteouts as files named `.wh.…`, so it asks nothing of the file system; blocks are shared with
+//! the layer where the file system can (reflink).
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use model::digest::Digest;
+use model::{Context, Error, Result};
+use store::{Lease, Sweep};
+
+use crate::apply::Whiteouts;
+use crate::layers::{Layers, make_dir};
+use crate::view::View;
+use crate::{Change, LayerInfo, Live, Roots, Rootfs, Snapshotter, changes, containers, merge};
+
+/// See the module.
+pub struct Copy {
+    layers: Layers,
+    containers: PathBuf,
+}
+
+impl Copy {
+    /// Opens the driver's directories.
+    pub fn open(roots: Roots) -> Result<Copy> {
+        let layers = Layers::open(roots.layers.join("copy"), Whiteouts::Files)?;
+        make_dir(&roots.containers, 0o710)?;
+        Ok(Copy { layers, containers: roots.containers })
+    }
+
+    fn fs(&self, container: &str) -> Result<PathBuf> {
+        Ok(containers::rw(&self.containers, container)?.join("fs"))
+    }
+}
+
+impl Snapshotter for Copy {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn layer(&self, diff_id: &Digest) -> Result<Option<LayerInfo>> {
+        Ok(self.layers.get(diff_id)?.map(|layer| layer.info.clone()))
+    }
+
+    fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
+        self.layers.apply(expected, tar, lease)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.layers.sync()
+    }
+
+    fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()> {
+        let chain = self.layers.chain(layers)?;
+        let fs = containers::new_rw(&self.containers, container)?.join("fs");
+        let copy = |fs: &Path| -> Result<()> {
+            make_dir(fs, 0o755)?;
+            for layer in &chain {
+                merge::merge(layer, fs).with_context(|| format!("copying layer {}", layer.info.diff_id))?;
+            }
+            Ok(())
+        };
+        copy(&fs).inspect_err(|_| drop(self.remove(container)))
+    }
+
+    fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {
+        // The image's layers are in the copy already; asked for only so that both drivers answer alike.
+        self.layers.chain(layers)?;
+        Ok(Rootfs::Dir(self.fs(container)?))
+    }
+
+    fn remove(&self, container: &str) -> Result<()> {
+        containers::remove(&self.containers, container)
+    }
+
+    fn usage(&self, container: &str) -> Result<u64> {
+        containers::usage(&self.fs(container)?)
+    }
+
+    fn changes(&self, container: &str, layers: &[Digest]) -> Result<Vec<Change>> {
+        let fs = self.fs(container)?;
+        if !fs.is_dir() {
+            return Err(Error::not_found(format!("no writable layer at {}", fs.display())));
+        }
+        changes::of_tree(&View::open(&self.layers.chain(layers)?, Whiteouts::Files)?, &fs)
+    }
+
+    fn sweep(&self, live: &Live, sweep: &Sweep<'_>) -> Result<u64> {
+        let containers = match &live.containers {
+            Some(live) => containers::sweep(&self.containers, live)?,
+            None => 0,
+        };
+        Ok(self.layers.sweep(&live.layers, sweep)? + containers)
+    }
+}

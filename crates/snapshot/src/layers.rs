@@ -1,0 +1,220 @@
+//! The directory of layers that both drivers keep: `<hex>/fs` is the tree, `<hex>/layer.json` what is known of it.
+//!
+//! A layer is written under `tmp/<n>` and renamed when whole; one that is removed is renamed back there first. So a
+//! name outside `tmp` is always a whole layer.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::digest::Digest;
+use model::{Context, Error, Result};
+use rustix::fs::{CWD, RenameFlags};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use store::{Lease, Sweep};
+
+use crate::apply::{self, Applied, Whiteouts};
+use crate::{LayerInfo, tree};
+
+/// Bytes read from the decoder at once.
+const BUFFER: usize = 128 << 10;
+/// Bound of a `layer.json`.
+const RECORD_BYTES: u64 = 64 << 20;
+
+/// What `layer.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    v: u32,
+    info: LayerInfo,
+    /// Directories without an entry in the archive. Names that are not UTF-8 are left out.
+    implicit: BTreeSet<String>,
+}
+
+/// A layer as the drivers use it.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub info: LayerInfo,
+    /// The tree.
+    pub fs: PathBuf,
+    /// See [`Applied::implicit`].
+    pub implicit: BTreeSet<String>,
+}
+
+/// The layers of one driver.
+pub(crate) struct Layers {
+    root: PathBuf,
+    tmp: PathBuf,
+    whiteouts: Whiteouts,
+    next: AtomicU64,
+    known: Mutex<HashMap<Digest, Arc<Layer>>>,
+}
+
+impl Layers {
+    /// Opens or makes the directory and empties its `tmp`.
+    pub(crate) fn open(root: PathBuf, whiteouts: Whiteouts) -> Result<Layers> {
+        let tmp = root.join("tmp");
+        make_dir(&root, 0o710)?;
+        remove_tree(&root, "tmp")?;
+        make_dir(&tmp, 0o700)?;
+        Ok(Layers { root, tmp, whiteouts, next: AtomicU64::new(0), known: Mutex::default() })
+    }
+
+    /// The layer, if it is here.
+    pub(crate) fn get(&self, diff_id: &Digest) -> Result<Option<Arc<Layer>>> {
+        if let Some(layer) = self.known().get(diff_id) {
+            return Ok(Some(layer.clone()));
+        }
+        let dir = self.root.join(diff_id.hex());
+        let file = match File::open(dir.join("layer.json")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.with_context(|| format!("opening layer {diff_id}"))?,
+        };
+        let record: Record = serde_json::from_reader(BufReader::new(file.take(RECORD_BYTES)))
+            .map_err(|e| Error::data_loss(format!("layer {diff_id}: {e}")))?;
+        let layer = Layer { info: record.info, fs: dir.join("fs"), implicit: record.implicit };
+        Ok(Some(self.known().entry(diff_id.clone()).or_insert(Arc::new(layer)).clone()))
+    }
+
+    /// The layers of a chain, bottom first. `NotFound` names the first that is missing.
+    pub(crate) fn chain(&self, diff_ids: &[Digest]) -> Result<Vec<Arc<Layer>>> {
+        let missing = |diff_id: &Digest| Error::not_found(format!("layer {diff_id} does not exist"));
+        diff_ids.iter().map(|diff_id| self.get(diff_id)?.ok_or_else(|| missing(diff_id))).collect()
+    }
+
+    /// See [`crate::Snapshotter::apply_layer`]. A layer that is here already is not read again.
+    pub(crate) fn apply(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
+        if let Some(expected) = expected {
+            lease.pin(expected);
+            if let Some(layer) = self.get(expected)? {
+                return Ok(layer.info.clone());
+            }
+        }
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let result = self.unpack(&self.tmp.join(&name), expected, tar, lease);
+        if let Err(error) = remove_tree(&self.tmp, &name) {
+            tracing::warn!(%error, "a discarded layer stays until the next start");
+        }
+        result
+    }
+
+    fn unpack(&self, tmp: &Path, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
+        make_dir(&tmp.join("fs"), 0o755)?;
+        let fs: OwnedFd = File::open(tmp.join("fs")).context("opening a new layer")?.into();
+        let mut reader = BufReader::with_capacity(BUFFER, Hashed { inner: tar, hash: Sha256::new() });
+        let applied = apply::apply(fs, &mut reader, self.whiteouts).map_err(malformed)?;
+        let diff_id = Digest::from_sha256(&reader.into_inner().hash.finalize().into());
+        if let Some(expected) = expected
+            && *expected != diff_id
+        {
+            return Err(Error::invalid(format!("wrong diff id calculated on extraction {diff_id:?}, want {expected:?}")));
+        }
+        lease.pin(&diff_id);
+        self.publish(tmp, diff_id, applied)
+    }
+
+    fn publish(&self, tmp: &Path, diff_id: Digest, applied: Applied) -> Result<LayerInfo> {
+        let info = LayerInfo { diff_id, size: applied.size };
+        let implicit = applied.implicit.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
+        let record = Record { v: 1, info: info.clone(), implicit };
+        let bytes = serde_json::to_vec(&record).map_err(|e| Error::system(format!("encoding a layer's record: {e}")))?;
+        fs::write(tmp.join("layer.json"), bytes).context("writing a layer's record")?;
+        let target = self.root.join(info.diff_id.hex());
+        match rustix::fs::renameat_with(CWD, tmp, CWD, &target, RenameFlags::NOREPLACE) {
+            // Another unpacked the same layer meanwhile.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(info),
+            Err(e) => Err(Error::from(io::Error::from(e)).prefix("publishing a layer")),
+        }
+    }
+
+    /// Removes what is neither live nor pinned; answers the bytes that became free.
+    pub(crate) fn sweep(&self, live: &std::collections::HashSet<Digest>, sweep: &Sweep<'_>) -> Result<u64> {
+        let mut freed = 0;
+        for entry in fs::read_dir(&self.root).context("listing layers")? {
+            let name = entry.context("listing layers")?.file_name();
+            let digest = name.to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
+            let Some(digest) = digest.filter(|d| !live.contains(d)) else { continue };
+            let size = self.get(&digest).ok().flatten().map_or(0, |layer| layer.info.size);
+            let doomed = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+            let renamed = sweep.unless_pinned(&digest, || {
+                self.known().remove(&digest);
+                fs::rename(self.root.join(digest.hex()), self.tmp.join(&doomed))
+            });
+            if let Some(renamed) = renamed {
+                renamed.with_context(|| format!("removing layer {digest}"))?;
+                remove_tree(&self.tmp, &doomed)?;
+                freed += size;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Makes all layers durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let root = File::open(&self.root).context("syncing layers")?;
+        rustix::fs::syncfs(root).map_err(io::Error::from).context("syncing layers")
+    }
+
+    /// The directory of layers.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Layer>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An archive that is wrong is the client's fault, a disk that refuses is ours.
+fn malformed(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
+            Error::invalid(error.to_string())
+        }
+        _ => Error::from(error).prefix("unpacking a layer"),
+    }
+}
+
+struct Hashed<'r> {
+    inner: &'r mut dyn Read,
+    hash: Sha256,
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// Makes a directory (and its parents) of exactly this mode; an existing one is left as it is.
+pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        // The mode above is cut by the umask.
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+        .with_context(|| format!("creating {}", path.display()))
+}
+
+/// Removes the tree `name` of the directory `parent`; absent is fine.
+pub(crate) fn remove_tree(parent: &Path, name: &str) -> Result<()> {
+    let context = || format!("removing {}", parent.join(name).display());
+    let dir = match File::open(parent) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(context)?,
+    };
+    let name = CString::new(name).map_err(|_| Error::invalid("name with a zero byte"))?;
+    tree::remove(&dir, &name).with_context(context)
+}

@@ -1,0 +1,126 @@
+//! The overlay driver: a layer is a lower directory, a container an upper and a work directory.
+//!
+//! Whiteouts lie in the layers as overlay wants them, so the kernel merges what was unpacked. A directory that a layer
+//! has no entry for but files in ("implicit") would hide the attributes it has below; such directories are made in the
+//! container's upper layer with the attributes of the topmost layer that does have an entry.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use model::digest::Digest;
+use model::{Context, Result};
+use rustix::fs::{FileType, Mode, XattrFlags};
+use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
+use store::{Lease, Sweep};
+
+use crate::apply::{OPAQUE_XATTR, Whiteouts};
+use crate::layers::{Layers, make_dir, remove_tree};
+use crate::view::View;
+use crate::{Change, LayerInfo, Live, Roots, Rootfs, Snapshotter, containers};
+
+/// See the module.
+pub struct Overlay {
+    layers: Layers,
+    containers: PathBuf,
+    /// An empty directory: overlay wants a lower one, and an image may have no layer.
+    empty: PathBuf,
+}
+
+impl Overlay {
+    /// Opens the driver's directories.
+    pub fn open(roots: Roots) -> Result<Overlay> {
+        let layers = Layers::open(roots.layers.join("overlay"), Whiteouts::Overlay)?;
+        let empty = layers.root().join("empty");
+        make_dir(&empty, 0o755)?;
+        make_dir(&roots.containers, 0o710)?;
+        Ok(Overlay { layers, containers: roots.containers, empty })
+    }
+}
+
+impl Snapshotter for Overlay {
+    fn name(&self) -> &'static str {
+        "overlayfs"
+    }
+
+    fn layer(&self, diff_id: &Digest) -> Result<Option<LayerInfo>> {
+        Ok(self.layers.get(diff_id)?.map(|layer| layer.info.clone()))
+    }
+
+    fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
+        self.layers.apply(expected, tar, lease)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.layers.sync()
+    }
+
+    fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()> {
+        let chain = self.layers.chain(layers)?;
+        let rw = containers::new_rw(&self.containers, container)?;
+        let made = make_dir(&rw.join("upper"), 0o755).and_then(|()| make_dir(&rw.join("work"), 0o700));
+        let made = made.and_then(|()| match chain.iter().all(|layer| layer.implicit.is_empty()) {
+            true => Ok(()),
+            false => View::open(&chain, Whiteouts::Overlay)?.fill_implicit(&rw.join("upper")),
+        });
+        made.inspect_err(|_| drop(self.remove(container)))
+    }
+
+    fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {
+        let rw = containers::rw(&self.containers, container)?;
+        let mut lower: Vec<PathBuf> = self.layers.chain(layers)?.iter().rev().map(|layer| layer.fs.clone()).collect();
+        if lower.is_empty() {
+            lower.push(self.empty.clone());
+        }
+        Ok(Rootfs::Overlay { lower, upper: rw.join("upper"), work: rw.join("work") })
+    }
+
+    fn remove(&self, container: &str) -> Result<()> {
+        containers::remove(&self.containers, container)
+    }
+
+    fn usage(&self, container: &str) -> Result<u64> {
+        containers::usage(&containers::rw(&self.containers, container)?.join("upper"))
+    }
+
+    fn changes(&self, container: &str, layers: &[Digest]) -> Result<Vec<Change>> {
+        let upper = containers::rw(&self.containers, container)?.join("upper");
+        View::open(&self.layers.chain(layers)?, Whiteouts::Overlay)?.changes_of_upper(&upper)
+    }
+
+    fn sweep(&self, live: &Live, sweep: &Sweep<'_>) -> Result<u64> {
+        let containers = match &live.containers {
+            Some(live) => containers::sweep(&self.containers, live)?,
+            None => 0,
+        };
+        Ok(self.layers.sweep(&live.layers, sweep)? + containers)
+    }
+}
+
+/// Whether overlay works with its writable directories under `root`: mounts one (attached nowhere), and makes what
+/// layers need. Nested overlays and some network file systems cannot do it.
+pub(crate) fn probe(root: &Path) -> Result<()> {
+    make_dir(root, 0o710)?;
+    remove_tree(root, "probe")?;
+    let result = try_overlay(&root.join("probe")).context("overlay on the data root");
+    remove_tree(root, "probe")?;
+    result
+}
+
+fn try_overlay(probe: &Path) -> io::Result<()> {
+    let dir = |name: &str| -> io::Result<OwnedFd> {
+        fs::create_dir_all(probe.join(name))?;
+        Ok(File::open(probe.join(name))?.into())
+    };
+    let (lower, upper, work) = (dir("lower")?, dir("upper")?, dir("work")?);
+    rustix::fs::mknodat(&lower, c"gone", FileType::CharacterDevice, Mode::empty(), 0)?;
+    rustix::fs::fsetxattr(&lower, OPAQUE_XATTR, b"y", XattrFlags::empty())?;
+    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // Through descriptors: a path with a colon or comma in it would be taken apart.
+    for (key, fd) in [("lowerdir", &lower), ("upperdir", &upper), ("workdir", &work)] {
+        fsconfig_set_string(&overlay, key, format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    }
+    fsconfig_create(&overlay)?;
+    Ok(())
+}

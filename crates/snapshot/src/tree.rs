@@ -1,0 +1,220 @@
+//! Directory trees by descriptor: list, remove, measure. No path is ever resolved below the first directory.
+//!
+//! Every function works on `(parent descriptor, name)` and never follows a symbolic link, so a tree that a container
+//! wrote cannot lead out of itself. A tree may be deeper than paths are long or descriptors are many: a walk holds one
+//! descriptor, goes up by `..` and checks that it came back to where it was.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+/// Opens the directory `name` of `parent` for reading, not through a link.
+pub(crate) fn open_dir(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+/// The status of `name` itself; `None` when there is no such name.
+pub(crate) fn stat(parent: impl AsFd, name: &CStr) -> io::Result<Option<Stat>> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The file type in a status.
+pub(crate) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// The names in a directory, `.` and `..` left out, sorted.
+pub(crate) fn names(dir: impl AsFd) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// A walk's way back: which directory a level was, what is left to visit in it, and its own name above.
+struct Level {
+    id: (u64, u64),
+    todo: Vec<CString>,
+    name: CString,
+}
+
+/// A position in a tree.
+struct Walk {
+    here: OwnedFd,
+    levels: Vec<Level>,
+}
+
+impl Walk {
+    fn new(dir: OwnedFd, name: &CStr) -> io::Result<Walk> {
+        let mut walk = Walk { here: dir, levels: Vec::new() };
+        walk.push(name)?;
+        Ok(walk)
+    }
+
+    fn push(&mut self, name: &CStr) -> io::Result<()> {
+        let mut todo = names(&self.here)?;
+        todo.reverse();
+        self.levels.push(Level { id: identity(&self.here)?, todo, name: name.to_owned() });
+        Ok(())
+    }
+
+    /// The next name in the current directory; `None` when all were visited.
+    fn next(&mut self) -> Option<CString> {
+        self.levels.last_mut()?.todo.pop()
+    }
+
+    /// Enters a directory; false when it is gone or not a directory any more.
+    fn enter(&mut self, name: &CStr) -> io::Result<bool> {
+        match open_dir(&self.here, name) {
+            Ok(dir) => self.here = dir,
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
+                return Ok(false);
+            }
+            Err(e) => return Err(e),
+        }
+        self.push(name)?;
+        Ok(true)
+    }
+
+    /// Goes up; answers the name of the directory that was left, `None` at the top.
+    fn leave(&mut self) -> io::Result<Option<CString>> {
+        let Some(left) = self.levels.pop() else { return Ok(None) };
+        let Some(above) = self.levels.last() else { return Ok(None) };
+        self.here = open_dir(&self.here, c"..")?;
+        if identity(&self.here)? != above.id {
+            return Err(io::Error::other("a directory was moved while its tree was walked"));
+        }
+        Ok(Some(left.name))
+    }
+}
+
+fn identity(dir: &OwnedFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(dir)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Removes `name` of `parent` and all below it; absent is fine.
+pub(crate) fn remove(parent: impl AsFd, name: &CStr) -> io::Result<()> {
+    let parent = parent.as_fd();
+    if unlink(parent, name)? {
+        return Ok(());
+    }
+    let mut walk = Walk::new(open_dir(parent, name)?, name)?;
+    loop {
+        while let Some(child) = walk.next() {
+            if !unlink(walk.here.as_fd(), &child)? {
+                walk.enter(&child)?;
+            }
+        }
+        match walk.leave()? {
+            Some(left) => remove_dir(walk.here.as_fd(), &left)?,
+            None => return remove_dir(parent, name),
+        }
+    }
+}
+
+/// Removes a name that is no directory; false when it is one.
+fn unlink(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::ISDIR) => Ok(false),
+        // What POSIX says of a directory; also an immutable file.
+        Err(Errno::PERM) if stat(parent, name)?.is_some_and(|s| file_type(&s).is_dir()) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn remove_dir(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Bytes on disk of everything below `dir` and of itself; an inode with several links counts once.
+pub(crate) fn usage(dir: OwnedFd) -> io::Result<u64> {
+    let mut seen = HashSet::new();
+    let mut bytes = blocks(&rustix::fs::fstat(&dir)?);
+    let mut walk = Walk::new(dir, c".")?;
+    loop {
+        while let Some(name) = walk.next() {
+            // A running container removes files while they are counted.
+            let Some(stat) = stat(&walk.here, &name)? else { continue };
+            let directory = file_type(&stat).is_dir();
+            if !directory && stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino)) {
+                continue;
+            }
+            bytes += blocks(&stat);
+            if directory {
+                walk.enter(&name)?;
+            }
+        }
+        if walk.leave()?.is_none() {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Bytes on disk of one inode.
+fn blocks(stat: &Stat) -> u64 {
+    stat.st_blocks.unsigned_abs() * 512
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::fs::File;
+
+    #[test]
+    fn a_tree_is_removed_without_following_links() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("t/a/b")).unwrap();
+        fs::write(dir.path().join("kept"), "x").unwrap();
+        std::os::unix::fs::symlink("../../kept", dir.path().join("t/a/link")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("t/up")).unwrap();
+        let parent = File::open(dir.path()).unwrap();
+        remove(&parent, c"t").unwrap();
+        remove(&parent, c"t").unwrap();
+        assert_eq!(names(&parent).unwrap(), [c"kept".to_owned()]);
+    }
+
+    #[test]
+    fn hard_links_count_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), vec![1; 100_000]).unwrap();
+        let before = usage(File::open(dir.path()).unwrap().into()).unwrap();
+        fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+        assert_eq!(usage(File::open(dir.path()).unwrap().into()).unwrap(), before);
+        assert!(before >= 100_000);
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_path_is_walked() {
+        let dir = tempfile::tempdir().unwrap();
+        let top: OwnedFd = File::open(dir.path()).unwrap().into();
+        let mut here = top.try_clone().unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&here, c"d", Mode::from_raw_mode(0o755)).unwrap();
+            here = open_dir(&here, c"d").unwrap();
+        }
+        usage(top.try_clone().unwrap()).unwrap();
+        remove(&top, c"d").unwrap();
+        assert!(names(&top).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,298 @@
+//! The merged view of a chain of layers, without mounting it: what is where, and what a container changed over it.
+//!
+//! Lookups go component by component with `NOFOLLOW`, top layer first, and stop at what hides the rest: a whiteout, an
+//! opaque directory, something that is no directory.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use model::{Context, Result};
+use rustix::fs::{Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::apply::{OPAQUE, OPAQUE_XATTR, WHITEOUT, Whiteouts, is_whiteout};
+use crate::layers::Layer;
+use crate::{Change, tree};
+
+/// Largest extended attribute copied.
+const XATTR_BYTES: usize = 64 << 10;
+
+/// A chain, top first.
+pub(crate) struct View {
+    layers: Vec<(Arc<Layer>, OwnedFd)>,
+    whiteouts: Whiteouts,
+}
+
+/// Where a name was found.
+pub(crate) struct Found {
+    pub stat: Stat,
+    /// Index of the layer, 0 is the top.
+    pub layer: usize,
+    /// The directory that holds it in that layer.
+    pub parent: OwnedFd,
+    pub name: CString,
+}
+
+/// What one layer says of a path.
+enum Look {
+    Here(Found),
+    /// Not in this layer; those below may have it.
+    Below,
+    /// Not in this layer, and those below are hidden.
+    Hidden,
+}
+
+impl View {
+    /// A view of the chain (bottom first).
+    pub(crate) fn open(chain: &[Arc<Layer>], whiteouts: Whiteouts) -> Result<View> {
+        let open = |layer: &Arc<Layer>| -> Result<(Arc<Layer>, OwnedFd)> {
+            let fs = File::open(&layer.fs).with_context(|| format!("opening layer {}", layer.info.diff_id))?;
+            Ok((layer.clone(), fs.into()))
+        };
+        Ok(View { layers: chain.iter().rev().map(open).collect::<Result<_>>()?, whiteouts })
+    }
+
+    /// Makes the directories that the chain's top has no entry for in `upper`, with the attributes found further down.
+    pub(crate) fn fill_implicit(&self, upper: &Path) -> Result<()> {
+        let paths: BTreeSet<&str> = self.layers.iter().flat_map(|(l, _)| l.implicit.iter().map(String::as_str)).collect();
+        let upper: OwnedFd = File::open(upper).context("opening a writable layer")?.into();
+        for path in paths {
+            self.fill(&upper, path).with_context(|| format!("making {path} in a writable layer"))?;
+        }
+        Ok(())
+    }
+
+    fn fill(&self, upper: &OwnedFd, path: &str) -> io::Result<()> {
+        let Some(top) = self.find(path.as_bytes(), 0)? else { return Ok(()) };
+        if !self.layers[top.layer].0.implicit.contains(path) {
+            return Ok(());
+        }
+        let Some(explicit) = self.attributes_of(path, top.layer)? else { return Ok(()) };
+        // Parents first, so that each gets its own attributes: a parent may be explicit in the same layer.
+        let mut here = upper.try_clone()?;
+        let mut end = 0;
+        for part in path.split('/') {
+            end += part.len();
+            let name = CString::new(part)?;
+            let prefix = &path[..end];
+            let made = match rustix::fs::mkdirat(&here, &name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(e) => return Err(e.into()),
+            };
+            here = tree::open_dir(&here, &name)?;
+            if made && prefix == path {
+                explicit.copy_to(&here)?;
+            } else if made && let Some(source) = self.attributes_of(prefix, 0)? {
+                source.copy_to(&here)?;
+            }
+            end += 1;
+        }
+        Ok(())
+    }
+
+    /// The directory whose attributes `path` shows: the first from layer `from` on that has an entry of its own.
+    fn attributes_of(&self, path: &str, from: usize) -> io::Result<Option<Attributes>> {
+        let mut at = from;
+        while let Some(found) = self.find(path.as_bytes(), at)? {
+            if !tree::file_type(&found.stat).is_dir() {
+                return Ok(None);
+            }
+            if !self.layers[found.layer].0.implicit.contains(path) {
+                return Attributes::read(&found).map(Some);
+            }
+            at = found.layer + 1;
+        }
+        Ok(None)
+    }
+
+    /// Looks a relative path up in the layers from `from` (0: the top) down. Links are not followed.
+    pub(crate) fn find(&self, path: &[u8], from: usize) -> io::Result<Option<Found>> {
+        for layer in from..self.layers.len() {
+            match self.look(layer, path)? {
+                Look::Here(found) => return Ok(Some(found)),
+                Look::Hidden => return Ok(None),
+                Look::Below => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn look(&self, layer: usize, path: &[u8]) -> io::Result<Look> {
+        let mut here = self.layers[layer].1.try_clone()?;
+        let mut hidden = false;
+        let mut parts = path.split(|b| *b == b'/').filter(|p| !p.is_empty()).peekable();
+        while let Some(part) = parts.next() {
+            let name = CString::new(part)?;
+            hidden |= self.opaque(&here)?;
+            let stat = match tree::stat(&here, &name)? {
+                Some(stat) if self.whiteouts == Whiteouts::Overlay && is_whiteout(&stat) => return Ok(Look::Hidden),
+                Some(stat) => stat,
+                None => {
+                    hidden |= self.whiteout_file(&here, part)?;
+                    return Ok(if hidden { Look::Hidden } else { Look::Below });
+                }
+            };
+            if parts.peek().is_none() {
+                return Ok(Look::Here(Found { stat, layer, parent: here, name }));
+            }
+            if !tree::file_type(&stat).is_dir() {
+                return Ok(Look::Hidden);
+            }
+            here = tree::open_dir(&here, &name)?;
+        }
+        Ok(Look::Hidden)
+    }
+
+    /// Whether a directory of a layer hides those below.
+    fn opaque(&self, dir: &OwnedFd) -> io::Result<bool> {
+        match self.whiteouts {
+            Whiteouts::Overlay => is_opaque(dir),
+            Whiteouts::Files => Ok(tree::stat(dir, &CString::new(OPAQUE)?)?.is_some()),
+        }
+    }
+
+    fn whiteout_file(&self, dir: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+        match self.whiteouts {
+            Whiteouts::Overlay => Ok(false),
+            Whiteouts::Files => Ok(tree::stat(dir, &CString::new([WHITEOUT, name].concat())?)?.is_some()),
+        }
+    }
+
+    /// Every name in the merged directory.
+    pub(crate) fn list(&self, path: &[u8]) -> io::Result<BTreeSet<CString>> {
+        let mut names = BTreeSet::new();
+        let mut gone = BTreeSet::new();
+        let mut from = 0;
+        while let Some(found) = self.find_dir(path, from)? {
+            let (layer, dir) = found;
+            for name in tree::names(&dir)? {
+                let bytes = name.as_bytes();
+                let deleted = match self.whiteouts {
+                    Whiteouts::Overlay => tree::stat(&dir, &name)?.is_some_and(|s| is_whiteout(&s)),
+                    Whiteouts::Files => bytes.starts_with(WHITEOUT),
+                };
+                if !deleted {
+                    if !gone.contains(&name) {
+                        names.insert(name);
+                    }
+                    continue;
+                }
+                let hidden = if self.whiteouts == Whiteouts::Files { &bytes[WHITEOUT.len()..] } else { bytes };
+                let hidden = CString::new(hidden)?;
+                if !names.contains(&hidden) {
+                    gone.insert(hidden);
+                }
+            }
+            if self.opaque(&dir)? {
+                break;
+            }
+            from = layer + 1;
+        }
+        Ok(names)
+    }
+
+    fn find_dir(&self, path: &[u8], from: usize) -> io::Result<Option<(usize, OwnedFd)>> {
+        if path.is_empty() {
+            return match self.layers.get(from) {
+                Some((_, dir)) => Ok(Some((from, dir.try_clone()?))),
+                None => Ok(None),
+            };
+        }
+        match self.find(path, from)? {
+            Some(found) if tree::file_type(&found.stat).is_dir() => {
+                Ok(Some((found.layer, tree::open_dir(&found.parent, &found.name)?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The changes an overlay's upper directory holds over this chain.
+    pub(crate) fn changes_of_upper(&self, upper: &Path) -> Result<Vec<Change>> {
+        crate::changes::of_upper(self, upper)
+    }
+}
+
+pub(crate) fn is_opaque(dir: &OwnedFd) -> io::Result<bool> {
+    let mut value = [0; 2];
+    match rustix::fs::fgetxattr(dir, OPAQUE_XATTR, &mut value) {
+        Ok(n) => Ok(&value[..n] == b"y"),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What a directory carries beside its content.
+pub(crate) struct Attributes {
+    stat: Stat,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Attributes {
+    fn read(found: &Found) -> io::Result<Attributes> {
+        let dir = tree::open_dir(&found.parent, &found.name)?;
+        Ok(Attributes { stat: found.stat, xattrs: xattrs(&dir)? })
+    }
+
+    fn copy_to(&self, dir: &OwnedFd) -> io::Result<()> {
+        copy_attributes(dir, &self.stat, &self.xattrs)
+    }
+}
+
+/// Gives an open file or directory ownership, attributes, mode and times, in the order in which they do not undo each
+/// other.
+pub(crate) fn copy_attributes(file: &OwnedFd, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+    rustix::fs::fchown(file, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    for (key, value) in xattrs {
+        match rustix::fs::fsetxattr(file, key.as_slice(), value, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::NOTSUP | Errno::PERM) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    rustix::fs::fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    Ok(rustix::fs::futimens(file, &stat_times(stat))?)
+}
+
+pub(crate) fn stat_times(stat: &Stat) -> Timestamps {
+    let time = |tv_sec: i64, nsec: u64| Timespec { tv_sec, tv_nsec: i64::try_from(nsec).unwrap_or(0) };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+/// The extended attributes of an open file, overlay's own left out.
+pub(crate) fn xattrs(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut names = vec![0; XATTR_BYTES];
+    let length = match rustix::fs::flistxattr(file, &mut names) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => 0,
+        Err(e) => return Err(e.into()),
+    };
+    let mut found = Vec::new();
+    for name in names[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        let mut value = vec![0; XATTR_BYTES];
+        match rustix::fs::fgetxattr(file, name, &mut value) {
+            Ok(n) => {
+                value.truncate(n);
+                found.push((name.to_vec(), value));
+            }
+            Err(Errno::NODATA) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// The target of the symbolic link `name`.
+pub(crate) fn link_target(parent: &OwnedFd, name: &CString) -> io::Result<CString> {
+    Ok(rustix::fs::readlinkat(parent, name, Vec::new())?)
+}

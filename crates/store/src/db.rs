@@ -1,0 +1,84 @@
+//! The open database, and opening it again after the disk refused a write.
+//!
+//! After a failed write the library below refuses everything until its file is opened anew. Rows on the disk are whole
+//! then (the failed commit is simply not there), so the store closes the file, opens it and goes on; while that does not
+//! succeed either, every use of the store tries again and reports why.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use model::{Error, Result};
+use redb::{Database, DatabaseError};
+
+use crate::backend::LockedFile;
+use crate::tx;
+
+/// Bytes of pages the database may keep in memory. Rows are small and few are hot: the kernel's page cache does the rest.
+const CACHE_BYTES: usize = 2 << 20;
+/// Pause between looks at whether the last reader of the failed database is done, and how many looks.
+const DRAIN: (Duration, u32) = (Duration::from_millis(1), 1000);
+
+/// The database behind a lock that is held for a pointer's copy only.
+pub(crate) struct Db {
+    path: PathBuf,
+    current: Mutex<Option<Arc<Database>>>,
+}
+
+impl Db {
+    pub(crate) fn open(path: &Path) -> Result<Db> {
+        let db = open_file(path)?;
+        tx::create_rows(&db)?;
+        Ok(Db { path: path.to_owned(), current: Mutex::new(Some(Arc::new(db))) })
+    }
+
+    /// The database to start a transaction on.
+    pub(crate) fn get(&self) -> Result<Arc<Database>> {
+        let mut current = self.lock();
+        if let Some(db) = &*current {
+            return Ok(db.clone());
+        }
+        let db = Arc::new(open_file(&self.path)?);
+        *current = Some(db.clone());
+        Ok(db)
+    }
+
+    /// Closes the database once its readers are done; the next [`Db::get`] opens it again.
+    pub(crate) fn reopen(&self) {
+        let mut current = self.lock();
+        let Some(mut db) = current.take() else { return };
+        for _ in 0..DRAIN.1 {
+            match Arc::try_unwrap(db) {
+                Ok(last) => return drop(last),
+                Err(shared) => db = shared,
+            }
+            std::thread::sleep(DRAIN.0);
+        }
+        tracing::error!("a reader holds the failed store; it cannot be opened again yet");
+        *current = Some(db);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Database>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_file(path: &Path) -> Result<Database> {
+    let file = LockedFile::open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => {
+            Error::unavailable(format!("the store {} is in use by another process", path.display()))
+        }
+        _ => Error::from(e).prefix(format!("opening the store {}", path.display())),
+    })?;
+    let shown = path.display().to_string();
+    Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .set_repair_callback(move |_| tracing::info!(store = shown, "verifying the store after an unclean end"))
+        .create_with_backend(file)
+        .map_err(|e| match e {
+            DatabaseError::Storage(redb::StorageError::Io(e)) => Error::from(e),
+            other => Error::data_loss(other.to_string()),
+        })
+        .map_err(|e| e.prefix(format!("opening the store {}", path.display())))
+}

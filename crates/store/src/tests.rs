@@ -1,0 +1,118 @@
+//! The store's promises, one test each.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
+struct Thing {
+    n: u32,
+}
+impl Row for Thing {
+    const VERSION: u32 = 1;
+}
+const THINGS: Table<Thing> = Table::new("things");
+const OTHERS: Table<Thing> = Table::new("things2");
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("gantry.redb")).unwrap();
+    (dir, store)
+}
+
+#[test]
+fn rows_live_in_their_table_and_survive_reopening() {
+    let (dir, store) = store();
+    store.write_blocking(|tx| tx.put(&THINGS, "a", &Thing { n: 1 })).unwrap();
+    store.write_blocking(|tx| tx.put(&OTHERS, "b", &Thing { n: 2 })).unwrap();
+    drop(store);
+    let store = Store::open(&dir.path().join("gantry.redb")).unwrap();
+    let (things, others) = store.read(|tx| Ok((tx.scan(&THINGS)?, tx.keys(&OTHERS)?))).unwrap();
+    assert_eq!(things, [("a".to_owned(), Thing { n: 1 })]);
+    assert_eq!(others, ["b"]);
+    assert!(store.write_blocking(|tx| tx.delete(&THINGS, "a")).unwrap());
+    assert!(!store.write_blocking(|tx| tx.delete(&THINGS, "a")).unwrap());
+    assert_eq!(store.read(|tx| tx.get(&THINGS, "a")).unwrap(), None);
+}
+
+#[test]
+fn a_closure_sees_its_own_changes_and_an_error_undoes_them() {
+    let (_dir, store) = store();
+    store.write_blocking(|tx| tx.put(&THINGS, "kept", &Thing { n: 1 })).unwrap();
+    let result: Result<()> = store.write_blocking(|tx| {
+        tx.put(&THINGS, "new", &Thing { n: 2 })?;
+        assert!(tx.delete(&THINGS, "kept")?);
+        assert_eq!(tx.get(&THINGS, "kept")?, None);
+        assert_eq!(tx.scan(&THINGS)?, [("new".to_owned(), Thing { n: 2 })]);
+        Err(Error::conflict("no"))
+    });
+    assert_eq!(result.unwrap_err().kind(), model::Kind::Conflict);
+    assert_eq!(store.read(|tx| tx.keys(&THINGS)).unwrap(), ["kept"]);
+}
+
+#[tokio::test]
+async fn writers_that_wait_share_a_round_and_errors_stay_their_own() {
+    let (_dir, store) = store();
+    let mut tasks = Vec::new();
+    for n in 0..100_u32 {
+        let store = store.clone();
+        tasks.push(tokio::spawn(async move {
+            store
+                .write(move |tx| {
+                    tx.put(&THINGS, &format!("{n:03}"), &Thing { n })?;
+                    if n % 3 == 0 { Err(Error::invalid("third")) } else { Ok(n) }
+                })
+                .await
+        }));
+    }
+    let answered = AtomicUsize::new(0);
+    for task in tasks {
+        answered.fetch_add(usize::from(task.await.unwrap().is_ok()), Ordering::Relaxed);
+    }
+    assert_eq!(answered.into_inner(), 66);
+    assert_eq!(store.read(|tx| tx.keys(&THINGS)).unwrap().len(), 66);
+}
+
+#[test]
+fn readers_do_not_wait_for_a_writer() {
+    let (_dir, store) = store();
+    let (started, wait_started) = std::sync::mpsc::channel();
+    let (release, wait_release) = std::sync::mpsc::channel::<()>();
+    let writer = {
+        let store = store.clone();
+        std::thread::spawn(move || {
+            store.write_blocking(move |tx| {
+                tx.put(&THINGS, "a", &Thing { n: 1 })?;
+                started.send(()).unwrap();
+                wait_release.recv().unwrap();
+                Ok(())
+            })
+        })
+    };
+    wait_started.recv().unwrap();
+    assert_eq!(store.read(|tx| tx.get(&THINGS, "a")).unwrap(), None);
+    release.send(()).unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!(store.read(|tx| tx.get(&THINGS, "a")).unwrap(), Some(Thing { n: 1 }));
+}
+
+#[test]
+fn the_file_is_private_and_opens_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, _store) = store();
+    let path = dir.path().join("gantry.redb");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let Err(error) = Store::open(&path) else { panic!("opened twice") };
+    assert_eq!(error.kind(), model::Kind::Unavailable);
+    assert!(error.message().ends_with("is in use by another process"), "{}", error.message());
+}
+
+#[test]
+fn a_file_that_is_no_store_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gantry.redb");
+    std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+    let Err(error) = Store::open(&path) else { panic!("opened rubbish") };
+    assert!(error.message().starts_with(&format!("opening the store {}", path.display())), "{}", error.message());
+}

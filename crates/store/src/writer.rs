@@ -1,0 +1,157 @@
+//! The writer thread: rounds of closures, one durable commit a round.
+//!
+//! A round takes every job that waits (at most [`ROUND`]), runs each over the same transaction, commits once and then
+//! answers all. While the disk syncs, the next round gathers. A round in which nothing changed is not committed. When
+//! merging or committing fails, the transaction is dropped whole, every job of the round is answered with the error, and
+//! the database is opened afresh (a failed write leaves it unusable), so that a full disk is a passing trouble.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use model::{Context, Error, Kind, Result};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::db::Db;
+use crate::tx::{self, WriteTx};
+
+/// Closures that may wait for the writer before senders wait themselves.
+const QUEUE: usize = 1024;
+/// Closures that share one commit at most: bounds the memory of a round.
+const ROUND: usize = 256;
+/// Stack of the writer thread, which runs callers' closures and the B-tree, neither deep.
+const STACK: usize = 256 << 10;
+
+/// What became of the round, told to each job: durable, or the error's kind and text.
+pub(crate) type Outcome = std::result::Result<(), (Kind, String)>;
+/// Answers the caller once the round's outcome is known.
+type Answer = Box<dyn FnOnce(&Outcome) + Send>;
+/// Runs a closure over the round's rows, or only packs its answer when there is no transaction to run over.
+pub(crate) type Job = Box<dyn FnOnce(Option<&mut tx::Rows<'_>>) -> Ran + Send>;
+
+/// What one job did to the round.
+pub(crate) struct Ran {
+    changed: Result<bool>,
+    answer: Answer,
+}
+
+/// The thread and its queue. Dropping it lets queued jobs finish, then joins.
+pub(crate) struct Writer {
+    queue: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(crate) fn start(db: Arc<Db>) -> Result<Writer> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .stack_size(STACK)
+            .spawn(move || run(&db, receiver))
+            .context("starting the store's writer")?;
+        Ok(Writer { queue: Some(sender), thread: Some(thread) })
+    }
+
+    pub(crate) fn queue(&self) -> &mpsc::Sender<Job> {
+        self.queue.as_ref().expect("the queue lives until drop")
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer ended by a panic");
+        }
+    }
+}
+
+/// The error of a store that is closing or whose writer died.
+pub(crate) fn ended() -> Error {
+    Error::unavailable("the store is closed")
+}
+
+/// Packs a closure with the channel on which its result travels back.
+pub(crate) fn job<T: Send + 'static>(
+    f: impl FnOnce(&mut WriteTx<'_, '_>) -> Result<T> + Send + 'static,
+) -> (Job, oneshot::Receiver<Result<T>>) {
+    let (sender, receiver) = oneshot::channel();
+    let job: Job = Box::new(move |rows| {
+        let (changed, result) = match rows.map(WriteTx::new) {
+            None => (Ok(false), None),
+            Some(mut tx) => match f(&mut tx) {
+                Ok(value) => (tx.merge(), Some(Ok(value))),
+                Err(error) => (Ok(false), Some(Err(error))),
+            },
+        };
+        let answer: Answer = Box::new(move |outcome| {
+            let result = match (result, outcome) {
+                (Some(Err(error)), _) => Err(error),
+                (Some(Ok(value)), Ok(())) => Ok(value),
+                (_, Err((kind, text))) => Err(Error::new(*kind, text.clone())),
+                (None, Ok(())) => Err(ended()),
+            };
+            // The caller may have stopped waiting; the write stands.
+            drop(sender.send(result));
+        });
+        Ran { changed, answer }
+    });
+    (job, receiver)
+}
+
+fn run(db: &Db, mut queue: mpsc::Receiver<Job>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut jobs = vec![first];
+        while jobs.len() < ROUND
+            && let Ok(job) = queue.try_recv()
+        {
+            jobs.push(job);
+        }
+        let mut answers = Vec::with_capacity(jobs.len());
+        let outcome = round(db, jobs, &mut answers).map_err(|e| (e.kind(), e.message().to_owned()));
+        if let Err((_, text)) = &outcome {
+            tracing::error!(error = text, "the store did not commit");
+            db.reopen();
+        }
+        for answer in answers {
+            answer(&outcome);
+        }
+    }
+}
+
+fn round(db: &Db, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<()> {
+    let tx = match db.get().and_then(|db| db.begin_write().map_err(tx::failed)) {
+        Ok(tx) => tx,
+        Err(error) => {
+            answers.extend(jobs.into_iter().map(|job| job(None).answer));
+            return Err(error);
+        }
+    };
+    let changed = stage(&tx, jobs, answers);
+    match changed {
+        Ok(true) => tx.commit().map_err(tx::failed),
+        Ok(false) => tx.abort().map_err(tx::failed),
+        // Dropping the transaction rolls the whole round back.
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs the jobs in order; tells whether any changed a row.
+fn stage(tx: &redb::WriteTransaction, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<bool> {
+    let mut rows = tx::open_rows(tx);
+    let mut changed = false;
+    let mut failed = None;
+    for job in jobs {
+        let ran = job(rows.as_mut().ok());
+        answers.push(ran.answer);
+        match ran.changed {
+            Ok(now) => changed |= now,
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => rows.map(|_| changed),
+    }
+}
