@@ -1,2 +1,29 @@
-//! model
+//! The nouns and rules of the engine: everything about containers and images that can be stated without the kernel.
+//!
+//! No function here performs I/O or reads a clock; a function that depends on the time takes it. Texts that clients
+//! compare stand beside the rule that raises them. The behaviour ids in tests (`B-st-1`) name rows of the inventory
+//! of the reference engine's behaviours.
 #![forbid(unsafe_code)]
+
+pub mod capability;
+pub mod clock;
+pub mod device;
+pub mod digest;
+pub mod duration;
+pub mod error;
+pub mod filter;
+pub mod id;
+pub mod lifecycle;
+pub mod mount;
+pub mod name;
+pub mod platform;
+pub mod port;
+pub mod reference;
+pub mod restart;
+pub mod signal;
+pub mod time;
+pub mod ulimit;
+pub mod units;
+pub mod user;
+
+pub use error::{Context, Error, Kind, Result};

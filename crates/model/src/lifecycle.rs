@@ -167,13 +167,17 @@ impl Refusal {
             Refusal::PauseRestarting => format!("container {id} is restarting, wait until the container is running"),
             Refusal::NotPaused => format!("Container {id} is not paused"),
             Refusal::RemoveRunning => {
-                format!("cannot remove container \"/{name}\": container is running: stop the container before removing or force remove")
+                format!(
+                    "cannot remove container \"/{name}\": container is running: stop the container before removing or force remove"
+                )
             }
             Refusal::RemovePaused => {
                 format!("cannot remove container \"/{name}\": container is paused and must be unpaused first")
             }
             Refusal::RemoveRestarting => {
-                format!("cannot remove container \"/{name}\": container is restarting: stop the container before removing or force remove")
+                format!(
+                    "cannot remove container \"/{name}\": container is restarting: stop the container before removing or force remove"
+                )
             }
             Refusal::AlreadyRemoving => format!("removal of container {name} is already in progress"),
         };
@@ -427,10 +431,7 @@ mod tests {
         assert_eq!(refused(running, Input::Unpause), Refusal::NotPaused);
         assert_eq!(refused(running, Input::Remove { force: false }), Refusal::RemoveRunning);
         assert_eq!(refused(State::Removing, Input::Remove { force: true }), Refusal::AlreadyRemoving);
-        assert_eq!(
-            step(State::Restarting, Input::Stop),
-            Outcome::Accept(State::Exited, vec![Effect::CancelRestart])
-        );
+        assert_eq!(step(State::Restarting, Input::Stop), Outcome::Accept(State::Exited, vec![Effect::CancelRestart]));
     }
 
     /// The texts clients compare, and the one refusal that is a 500.
