@@ -6,13 +6,26 @@
 #![forbid(unsafe_code)]
 
 pub mod attrs;
+mod chain;
+mod compress;
+mod encode;
+mod follow;
+mod lines;
 pub mod options;
-pub mod reader;
-pub mod writer;
+mod parse;
+mod reader;
+mod shape;
+mod split;
+mod stop;
+mod tail;
+mod time;
+mod writer;
 
 pub use attrs::Subject;
+pub use compress::all as compress_rotated;
 pub use options::Options;
-pub use reader::{Batch, Entry, Format, ReadOptions, Reader, Stop};
+pub use reader::{Batch, Format, ReadOptions, Reader};
+pub use stop::Stop;
 pub use writer::JsonFile;
 
 /// Which of the container's outputs a line came from.

@@ -1,10 +1,21 @@
-//! json-file reader.
+//! Reading a json-file log back: tail, since, until, follow; rotated and compressed files included.
+//!
+//! The reader shares nothing with the writer but the files. Opening takes all files of the log as they stand at one
+//! moment; following goes on from there and across any number of rotations (see [`crate::chain`]).
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
-use crate::Stream;
+use crate::Stop;
+use crate::chain::{self, Link};
+use crate::follow::{Follower, Next};
+use crate::lines::Lines;
+use crate::shape::{Shaper, Verdict};
+use crate::time;
+
+/// Bytes after which a batch is complete.
+const BATCH: usize = 64 * 1024;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -22,65 +33,147 @@ pub struct ReadOptions {
 }
 
 /// How [`Reader::next_batch`] writes entries.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Format {
     /// Eight-byte frame headers.
     pub multiplex: bool,
+    /// The entry's time with nine digits, and a space.
     pub timestamps: bool,
+    /// The entry's attributes as `k=v,k=v`, and a space.
     pub details: bool,
-}
-
-/// One entry of the log.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    pub stream: Stream,
-    /// Unix nanoseconds.
-    pub time: i64,
-    /// With its newline, if it has one.
-    pub line: &'a [u8],
-    /// A JSON object, or empty.
-    pub attrs: &'a [u8],
-}
-
-/// Tells a following reader, from another thread, that it shall end.
-#[derive(Clone, Debug)]
-pub struct Stop(#[allow(dead_code)] Arc<()>);
-
-impl Stop {
-    pub fn new() -> io::Result<Stop> {
-        todo!()
-    }
-    /// The reader's client has gone: end at once.
-    pub fn cancel(&self) {
-        todo!()
-    }
-    /// The writer has finished: end after the last entry.
-    pub fn ended(&self) {
-        todo!()
-    }
 }
 
 /// What [`Reader::next_batch`] has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batch {
-    /// Something was appended; there may be more.
+    /// Something was appended, and there may be more.
     More,
-    /// Nothing more will come.
+    /// Perhaps something was appended; nothing more will come.
     End,
 }
 
 /// Reads a log from a blocking thread.
-pub struct Reader {}
+pub struct Reader {
+    /// The files after the present one, oldest first.
+    waiting: VecDeque<Lines>,
+    present: Option<Lines>,
+    shaper: Shaper,
+    follower: Option<Follower>,
+    until: Option<i64>,
+    stop: Stop,
+    /// Later entries are not wanted.
+    past: bool,
+}
 
 impl Reader {
     /// Opens the log at `path` and all its rotated files. A log that does not exist is empty.
     pub fn open(path: &Path, options: ReadOptions, stop: Stop) -> io::Result<Reader> {
-        let _ = (path, options, stop);
-        todo!()
+        let links = chain::snapshot(path)?;
+        let newest = links.first().filter(|link| !link.gzip).map(|link| link.inode);
+        let follower = newest.filter(|_| options.follow).map(|inode| Follower::new(path, inode));
+        let mut waiting = choose(links, &options)?;
+        if let (Some(_), Some(last)) = (&follower, waiting.back_mut()) {
+            last.grow();
+        }
+        let mut reader = Reader {
+            present: waiting.pop_front(),
+            waiting,
+            shaper: Shaper::new(&options),
+            follower,
+            until: options.until,
+            stop,
+            past: false,
+        };
+        reader.watch_last();
+        Ok(reader)
     }
-    /// Appends entries in the chosen format, about 64 KiB at a time; blocks when following.
+
+    /// Appends entries in the chosen format, about 64 KiB at a time. Waits only when following, and only with nothing to
+    /// give.
     pub fn next_batch(&mut self, out: &mut Vec<u8>) -> io::Result<Batch> {
-        let _ = out;
-        todo!()
+        let begin = out.len();
+        loop {
+            if self.stop.is_cancelled() {
+                return Ok(Batch::End);
+            }
+            if self.take(begin + BATCH, out)? {
+                return Ok(Batch::More);
+            }
+            if self.past {
+                return Ok(Batch::End);
+            }
+            if let Some(next) = self.waiting.pop_front() {
+                self.present = Some(next);
+                self.watch_last();
+                continue;
+            }
+            let Some(follower) = &mut self.follower else { return Ok(Batch::End) };
+            if out.len() > begin {
+                return Ok(Batch::More);
+            }
+            match follower.next(&self.stop, self.until)? {
+                Next::Again => {}
+                Next::File(link) => self.go_to(link)?,
+                Next::End => return Ok(Batch::End),
+            }
+        }
     }
+
+    /// Appends entries of the present file; true = `limit` is reached, false = it has no more.
+    fn take(&mut self, limit: usize, out: &mut Vec<u8>) -> io::Result<bool> {
+        let Some(lines) = &mut self.present else { return Ok(false) };
+        while out.len() < limit {
+            let Some(line) = lines.next()? else { return Ok(false) };
+            if self.shaper.line(line, out) == Verdict::Past {
+                self.past = true;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn go_to(&mut self, link: Link) -> io::Result<()> {
+        let (mut lines, _) = Lines::last(link, None)?;
+        lines.grow();
+        self.present = Some(lines);
+        self.watch_last();
+        Ok(())
+    }
+
+    /// Watches the present file if it is the one to follow.
+    fn watch_last(&mut self) {
+        if let (true, Some(lines), Some(follower)) = (self.waiting.is_empty(), &self.present, &mut self.follower) {
+            follower.watch(lines.file());
+        }
+    }
+}
+
+/// The files to read, oldest first, each from where the tail begins in it.
+fn choose(links: Vec<Link>, options: &ReadOptions) -> io::Result<VecDeque<Lines>> {
+    let mut chosen = VecDeque::new();
+    let mut wanted = options.tail;
+    for (age, link) in links.into_iter().enumerate() {
+        if age > 0 && wanted == Some(0) {
+            break;
+        }
+        if link.gzip && is_before(&link, options.since) {
+            continue;
+        }
+        match Lines::last(link, wanted) {
+            Ok((lines, count)) => {
+                wanted = wanted.map(|wanted| wanted - count);
+                chosen.push_front(lines);
+            }
+            // A rotated file that cannot be read must not hide the others.
+            Err(_) if age > 0 => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(chosen)
+}
+
+/// All of the compressed file is before `since`.
+fn is_before(link: &Link, since: Option<i64>) -> bool {
+    let Some(since) = since else { return false };
+    time::parse(link.extra().last_time.as_bytes()).is_some_and(|last| last < since)
 }

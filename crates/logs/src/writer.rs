@@ -1,22 +1,428 @@
-//! json-file writer.
+//! The json-file writer.
+//!
+//! Output is split into lines and encoded into one buffer without allocating; [`JsonFile::flush`], called by the monitor
+//! at the end of each round of its loop, makes one write(2) of it, so followers see lines at once and a flood costs few
+//! system calls. Every line carries a time of its own: the clock is read once for all output of one read, later lines of
+//! it are a nanosecond apart.
+//!
+//! The container is never blocked and never hurt by its log: what cannot be written (a full disk) is dropped and counted,
+//! writing is tried again later, and a line in the log then tells how much is missing. The file always ends with a complete
+//! line.
 
-use std::io;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::{Options, Stream};
+use crate::compress::Compressor;
+use crate::split::{Piece, Splitter};
+use crate::time::{self, Formatter};
+use crate::{Options, Stream, chain, encode};
 
-/// An open log.
-pub struct JsonFile {}
+/// Encoded bytes that are written without waiting for the end of the round.
+const FLUSH_AT: usize = 64 * 1024;
+/// A buffer that has grown beyond this (by lines full of escapes) is given back.
+const KEEP_CAPACITY: usize = 128 * 1024;
+/// How long nothing is tried after a write has failed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A clock that went back by more than this is believed.
+const CLOCK_SET_BACK: i64 = 1_000_000_000;
+const MODE: u32 = 0o640;
+const NEW: &str = ".new";
+
+/// An open log. Only one writer per log at a time.
+#[derive(Debug)]
+pub struct JsonFile {
+    sink: Sink,
+    stdout: Splitter,
+    stderr: Splitter,
+}
 
 impl JsonFile {
-    /// Opens or creates the log at `path`.
+    /// Opens or creates the log at `path` (0640) and goes on behind what is there.
     pub fn open(path: &Path, options: Options) -> io::Result<JsonFile> {
-        let _ = (path, options);
-        todo!()
+        Ok(JsonFile { sink: Sink::open(path, options)?, stdout: Splitter::default(), stderr: Splitter::default() })
     }
-    /// Takes output of the container; complete lines reach the file at the next [`JsonFile::flush`] at the latest.
+
+    /// Takes output of the container as one read gave it.
     pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        let _ = (stream, bytes);
-        todo!()
+        let sink = &mut self.sink;
+        sink.tick();
+        let splitter = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        splitter.push(bytes, |piece| sink.entry(stream, piece));
+    }
+
+    /// A stream has ended: what it left without a newline becomes an entry without one.
+    pub fn finish(&mut self, stream: Stream) {
+        let sink = &mut self.sink;
+        sink.tick();
+        let splitter = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        splitter.finish(|piece| sink.entry(stream, piece));
+    }
+
+    /// Writes what is complete.
+    pub fn flush(&mut self) {
+        self.sink.flush();
+    }
+
+    /// Whether [`JsonFile::idle`] has anything to do.
+    pub fn has_idle_work(&self) -> bool {
+        self.sink.compressor.as_ref().is_some_and(Compressor::is_pending)
+    }
+
+    /// Compresses a little of a rotated file; for times when nothing else is to be done. Below a millisecond.
+    pub fn idle(&mut self) {
+        if let Some(compressor) = &mut self.sink.compressor
+            && let Err(e) = compressor.step()
+        {
+            self.sink.report = Some(format!("compressing {}: {e}", self.sink.path.display()));
+        }
+    }
+
+    /// The last trouble, once, for the daemon's log.
+    pub fn take_report(&mut self) -> Option<String> {
+        self.sink.report.take()
+    }
+}
+
+/// The file behind the encoder.
+#[derive(Debug)]
+struct Sink {
+    file: File,
+    path: PathBuf,
+    options: Options,
+    /// Bytes in the file.
+    size: u64,
+    buffer: Vec<u8>,
+    /// Entries in the buffer.
+    entries: u64,
+    formatter: Formatter,
+    /// The clock at the last read, and the last time given out.
+    now: i64,
+    compressor: Option<Compressor>,
+    lost: Lost,
+    report: Option<String>,
+}
+
+/// Entries that could not be written.
+#[derive(Debug, Default)]
+struct Lost {
+    entries: u64,
+    reason: String,
+    retry_at: Option<Instant>,
+}
+
+impl Sink {
+    fn open(path: &Path, options: Options) -> io::Result<Sink> {
+        let file = fs::OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(path)?;
+        let size = file.metadata()?.len();
+        let rotates = options.max_size.is_some() && options.max_file > 1;
+        let compressor = (rotates && options.compress).then(|| Compressor::new(path, options.max_file, size > 0));
+        let mut sink = Sink {
+            file,
+            path: path.to_owned(),
+            options,
+            size,
+            buffer: Vec::new(),
+            entries: 0,
+            formatter: Formatter::new(),
+            now: 0,
+            compressor,
+            lost: Lost::default(),
+            report: None,
+        };
+        sink.end_cut_off_line()?;
+        Ok(sink)
+    }
+
+    /// A writer that was killed may have left half a line.
+    fn end_cut_off_line(&mut self) -> io::Result<()> {
+        let mut last = [b'\n'];
+        if self.size > 0 {
+            self.file.read_exact_at(&mut last, self.size - 1)?;
+        }
+        if last != [b'\n'] {
+            self.buffer.push(b'\n');
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        let now = time::now();
+        if now > self.now || self.now - now > CLOCK_SET_BACK {
+            self.now = now;
+        }
+    }
+
+    fn entry(&mut self, stream: Stream, piece: Piece<'_>) -> i64 {
+        if self.options.max_size.is_some_and(|max| self.size + self.buffer.len() as u64 >= max) {
+            self.flush();
+            self.rotate();
+        }
+        let time = piece.time.unwrap_or(self.now);
+        self.now += 1;
+        self.encode(stream, piece, time);
+        self.entries += 1;
+        if self.buffer.len() >= FLUSH_AT {
+            self.flush();
+        }
+        time
+    }
+
+    fn encode(&mut self, stream: Stream, piece: Piece<'_>, time: i64) {
+        let out = &mut self.buffer;
+        out.extend_from_slice(b"{\"log\":\"");
+        encode::escape(piece.text, out);
+        out.extend_from_slice(if piece.ends_line { b"\\n\",\"stream\":\"" } else { b"\",\"stream\":\"" });
+        out.extend_from_slice(stream.name().as_bytes());
+        out.push(b'"');
+        if !self.options.attrs.is_empty() {
+            out.extend_from_slice(b",\"attrs\":");
+            out.extend_from_slice(self.options.attrs.as_bytes());
+        }
+        out.extend_from_slice(b",\"time\":\"");
+        self.formatter.write(time, out);
+        out.extend_from_slice(b"\"}\n");
+    }
+
+    fn flush(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        if self.lost.retry_at.is_some_and(|at| Instant::now() < at) {
+            self.drop_buffer();
+            return;
+        }
+        if self.lost.entries > 0 {
+            self.prepend_note();
+        }
+        match self.write_buffer() {
+            Ok(()) => {
+                if self.lost.entries > 0 {
+                    self.report =
+                        Some(format!("{}: writing again, {} lines lost", self.path.display(), self.lost.entries));
+                }
+                self.lost = Lost::default();
+                self.buffer.clear();
+                self.entries = 0;
+            }
+            Err(e) => {
+                if self.lost.entries == 0 {
+                    self.report = Some(format!("writing {}: {e}", self.path.display()));
+                }
+                self.lost.reason = e.to_string();
+                self.lost.retry_at = Some(Instant::now() + RETRY_AFTER);
+                self.drop_buffer();
+            }
+        }
+        if self.buffer.capacity() > KEEP_CAPACITY {
+            self.buffer = Vec::new();
+        }
+    }
+
+    fn drop_buffer(&mut self) {
+        self.lost.entries += self.entries;
+        self.entries = 0;
+        self.buffer.clear();
+    }
+
+    /// Puts a line that tells of the lost ones before what will be written.
+    fn prepend_note(&mut self) {
+        let note = format!("[gantry: {} lines of this log were lost: {}]", self.lost.entries, self.lost.reason);
+        let rest = std::mem::take(&mut self.buffer);
+        let piece = Piece { text: note.as_bytes(), ends_line: true, time: None };
+        self.encode(Stream::Stderr, piece, self.now);
+        self.buffer.extend_from_slice(&rest);
+    }
+
+    /// Writes the whole buffer or, after an error, complete lines only; those are then no longer in the buffer.
+    fn write_buffer(&mut self) -> io::Result<()> {
+        let mut written = 0;
+        let result = loop {
+            match self.file.write(&self.buffer[written..]) {
+                Ok(0) => break Err(io::Error::from(io::ErrorKind::WriteZero)),
+                Ok(n) => written += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => break Err(e),
+            }
+            if written == self.buffer.len() {
+                break Ok(());
+            }
+        };
+        if result.is_err() {
+            written = self.keep_complete_lines(written);
+            self.entries -=
+                memchr::memchr_iter(b'\n', &self.buffer[..written]).count().min(self.entries as usize) as u64;
+            self.buffer.drain(..written);
+        }
+        self.size += written as u64;
+        result
+    }
+
+    /// Removes half a line from the end of the file; returns how many of the `written` bytes stay.
+    fn keep_complete_lines(&mut self, written: usize) -> usize {
+        let complete = memchr::memrchr(b'\n', &self.buffer[..written]).map_or(0, |at| at + 1);
+        let end = self.file.metadata().map_or(0, |m| m.len());
+        if complete < written && end >= (written - complete) as u64 {
+            // If even this fails, readers pass over the half line.
+            let _ = self.file.set_len(end - (written - complete) as u64);
+        }
+        complete
+    }
+
+    /// Starts a new file. If that is impossible the old one goes on growing, and the next entry tries again.
+    fn rotate(&mut self) {
+        match self.new_file() {
+            Ok(file) => {
+                self.file = file;
+                self.size = 0;
+                if let Some(compressor) = &mut self.compressor {
+                    compressor.rotated();
+                }
+            }
+            Err(e) => self.report = Some(format!("rotating {}: {e}", self.path.display())),
+        }
+    }
+
+    /// The new file is ready before the first rename, and takes the log's name in one step.
+    fn new_file(&self) -> io::Result<File> {
+        let new = chain::unfinished(&self.path, NEW);
+        let file = fs::OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&new)?;
+        if self.options.max_file > 1 {
+            chain::shift(&self.path, self.options.max_file)?;
+            let first = chain::rotated(&self.path, 1, false);
+            // A second name keeps the log's own name present all the time; some file systems have no hard links.
+            if fs::hard_link(&self.path, &first).is_err() {
+                chain::ignore_missing(fs::rename(&self.path, &first))?;
+            }
+        }
+        fs::rename(&new, &self.path)?;
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn options(max_size: u64, max_file: u32, compress: bool) -> Options {
+        Options { max_size: Some(max_size), max_file, compress, attrs: String::new() }
+    }
+
+    fn lines_of(text: &str) -> Vec<String> {
+        text.lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["log"].as_str().unwrap().into())
+            .collect()
+    }
+
+    #[test]
+    fn the_format_of_the_reference() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let attrs = "{\"a\":\"b\"}".to_owned();
+        let mut log = JsonFile::open(&path, Options { attrs, ..options(1 << 20, 1, false) }).unwrap();
+        log.write(Stream::Stdout, b"out <1>\npart");
+        log.write(Stream::Stderr, b"err\r\n");
+        log.finish(Stream::Stdout);
+        log.flush();
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with(r#"{"log":"out \u003c1\u003e\n","stream":"stdout","attrs":{"a":"b"},"time":"20"#));
+        assert!(lines[0].ends_with("Z\"}"));
+        assert!(lines[1].starts_with(r#"{"log":"err\r\n","stream":"stderr","attrs""#));
+        assert!(lines[2].starts_with(r#"{"log":"part","stream":"stdout""#));
+        assert_eq!(
+            fs::metadata(&path).map(|m| std::os::unix::fs::PermissionsExt::mode(&m.permissions()) & 0o777).unwrap(),
+            0o640
+        );
+    }
+
+    #[test]
+    fn rotation_keeps_so_many_files_of_so_many_bytes_and_every_line_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let mut log = JsonFile::open(&path, options(2000, 4, false)).unwrap();
+        for n in 0..200 {
+            log.write(Stream::Stdout, format!("line {n}\n").as_bytes());
+        }
+        log.flush();
+        let mut all = Vec::new();
+        for index in (0..4).rev() {
+            let text = fs::read_to_string(chain::rotated(&path, index, false)).unwrap();
+            assert!(index == 0 || (2000..2100).contains(&text.len()));
+            all.extend(lines_of(&text));
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        let first: usize = all[0].trim().strip_prefix("line ").unwrap().parse().unwrap();
+        assert_eq!(all, (first..200).map(|n| format!("line {n}\n")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn compression_happens_in_idle_time_even_across_rotations() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let mut log = JsonFile::open(&path, options(100_000, 3, true)).unwrap();
+        for n in 0..5000 {
+            log.write(Stream::Stdout, format!("line {n}\n").as_bytes());
+            if n % 3 == 0 {
+                log.idle();
+            }
+        }
+        log.flush();
+        while log.has_idle_work() {
+            log.idle();
+        }
+        let mut all = String::new();
+        for index in [2, 1] {
+            let file = File::open(chain::rotated(&path, index, true)).unwrap();
+            chain::decompress(&file).unwrap().read_to_string(&mut all).unwrap();
+        }
+        all += &fs::read_to_string(&path).unwrap();
+        let lines = lines_of(&all);
+        let first: usize = lines[0].trim().strip_prefix("line ").unwrap().parse().unwrap();
+        assert_eq!(lines, (first..5000).map(|n| format!("line {n}\n")).collect::<Vec<_>>());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_line_cut_off_by_a_crash_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        fs::write(&path, "{\"log\":\"hal").unwrap();
+        let mut log = JsonFile::open(&path, options(1 << 20, 1, false)).unwrap();
+        log.write(Stream::Stdout, b"next\n");
+        log.flush();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(lines_of(text.split_once('\n').unwrap().1), ["next\n"]);
+    }
+
+    #[test]
+    fn a_write_error_drops_and_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let mut log = JsonFile::open(&path, options(1 << 20, 1, false)).unwrap();
+        let good = std::mem::replace(&mut log.sink.file, File::options().write(true).open("/dev/full").unwrap());
+        log.write(Stream::Stdout, b"one\ntwo\n");
+        log.flush();
+        assert!(log.take_report().unwrap().contains("No space left"));
+        log.write(Stream::Stdout, b"three\n");
+        log.flush();
+        assert_eq!(log.sink.lost.entries, 3);
+        log.sink.file = good;
+        log.sink.lost.retry_at = None;
+        log.write(Stream::Stdout, b"four\n");
+        log.flush();
+        let lines = lines_of(&fs::read_to_string(&path).unwrap());
+        assert_eq!(lines[0], "[gantry: 3 lines of this log were lost: No space left on device (os error 28)]\n");
+        assert_eq!(lines[1], "four\n");
+        assert!(log.take_report().unwrap().contains("3 lines lost"));
     }
 }

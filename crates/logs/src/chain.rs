@@ -1,0 +1,278 @@
+//! The files of one log: `name`, then `name.1`, `name.2`, … from newer to older, each plain or gzipped (`.gz`).
+//!
+//! The writer changes the chain only by renames, oldest first, and `name` itself always exists: readers in other processes
+//! need no lock. A gzipped file carries in its header the time of its last entry (the reference's field, so that `--since`
+//! can skip it) and the inode number that it had uncompressed, so that a reader that holds that file open finds its place
+//! again.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// No log has more rotated files than this.
+pub const MAX_ROTATED: u32 = 10_000;
+/// Beginning of a gzip header with an extra field.
+const GZIP_EXTRA: [u8; 4] = [0x1f, 0x8b, 8, 4];
+
+/// The header's extra field, JSON as in the reference engine.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extra {
+    #[serde(rename = "lastTime")]
+    pub last_time: String,
+    /// Gantry's own: the inode number of the file that was compressed.
+    pub inode: u64,
+}
+
+/// `name.<index>` or `name.<index>.gz`; index 0 is `name` itself.
+pub fn rotated(name: &Path, index: u32, gzip: bool) -> PathBuf {
+    let mut text = OsString::from(name);
+    if index > 0 {
+        text.push(format!(".{index}"));
+    }
+    if gzip {
+        text.push(".gz");
+    }
+    text.into()
+}
+
+/// A name beside the log for a file that is not ready yet.
+pub fn unfinished(name: &Path, what: &str) -> PathBuf {
+    let mut text = OsString::from(name);
+    text.push(what);
+    text.into()
+}
+
+/// Makes room at index 1; what would get an index of `max_file` or more is removed.
+pub fn shift(name: &Path, max_file: u32) -> io::Result<()> {
+    for index in (1..max_file).rev() {
+        for gzip in [false, true] {
+            let from = rotated(name, index, gzip);
+            let done = if index + 1 >= max_file {
+                fs::remove_file(from)
+            } else {
+                fs::rename(from, rotated(name, index + 1, gzip))
+            };
+            ignore_missing(done)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// A file of the chain, opened.
+#[derive(Debug)]
+pub struct Link {
+    pub file: File,
+    pub inode: u64,
+    /// At the time of opening.
+    pub size: u64,
+    pub gzip: bool,
+}
+
+impl Link {
+    fn open(path: &Path, gzip: bool) -> io::Result<Option<Link>> {
+        match File::open(path) {
+            Ok(file) => {
+                let metadata = file.metadata()?;
+                Ok(Some(Link { inode: metadata.ino(), size: metadata.len(), file, gzip }))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The file with this index, plain if there is one.
+    pub fn at(name: &Path, index: u32) -> io::Result<Option<Link>> {
+        match Link::open(&rotated(name, index, false), false)? {
+            None if index > 0 => Link::open(&rotated(name, index, true), true),
+            found => Ok(found),
+        }
+    }
+
+    /// The extra field of a gzipped file; zero when there is none.
+    pub fn extra(&self) -> Extra {
+        if self.gzip { read_extra(&self.file).unwrap_or_default() } else { Extra::default() }
+    }
+}
+
+fn read_extra(file: &File) -> Option<Extra> {
+    use std::os::unix::fs::FileExt;
+    let mut head = [0; 12];
+    file.read_exact_at(&mut head, 0).ok()?;
+    if head[..4] != GZIP_EXTRA {
+        return None;
+    }
+    let mut extra = vec![0; usize::from(u16::from_le_bytes([head[10], head[11]]))];
+    file.read_exact_at(&mut extra, 12).ok()?;
+    serde_json::from_slice(&extra).ok()
+}
+
+/// All files of the log, newest first, each once, as they stand at one moment.
+pub fn snapshot(name: &Path) -> io::Result<Vec<Link>> {
+    const ATTEMPTS: u32 = 50;
+    for _ in 0..ATTEMPTS {
+        let links = collect(name)?;
+        if unchanged(name, &links)? {
+            return Ok(links.into_iter().map(|(_, link)| link).collect());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // A log that rotates without pause: every file once is the best there is.
+    let mut links = collect(name)?;
+    let mut seen = std::collections::HashSet::new();
+    links.retain(|(_, link)| seen.insert(link.inode));
+    Ok(links.into_iter().map(|(_, link)| link).collect())
+}
+
+fn collect(name: &Path) -> io::Result<Vec<(u32, Link)>> {
+    // While the writer renames, one index may be empty.
+    const GAP: u32 = 2;
+    let mut links = Vec::new();
+    let mut gap = 0;
+    for index in 0..=MAX_ROTATED {
+        match Link::at(name, index)? {
+            Some(link) => {
+                gap = 0;
+                links.push((index, link));
+            }
+            None if index > 0 => gap += 1,
+            None => {}
+        }
+        if gap == GAP {
+            break;
+        }
+    }
+    Ok(links)
+}
+
+/// Every file still has the index at which it was found, and there is no further one.
+fn unchanged(name: &Path, links: &[(u32, Link)]) -> io::Result<bool> {
+    for (index, link) in links {
+        if inode_of(&rotated(name, *index, link.gzip))? != Some(link.inode) {
+            return Ok(false);
+        }
+    }
+    let next = links.last().map_or(1, |(index, _)| index + 1);
+    Ok(inode_of(&rotated(name, next, false))?.is_none() && inode_of(&rotated(name, next, true))?.is_none())
+}
+
+/// The inode number of the file that has this name now.
+pub fn inode_of(path: &Path) -> io::Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The index that a file has now; it must be held open, so that its inode number is nobody else's. `None`: it is gone.
+pub fn locate(name: &Path, inode: u64) -> io::Result<Option<u32>> {
+    let mut missing = 0;
+    for index in 0..=MAX_ROTATED {
+        let plain = inode_of(&rotated(name, index, false))?;
+        if plain == Some(inode) {
+            return Ok(Some(index));
+        }
+        let packed = if index > 0 { Link::open(&rotated(name, index, true), true)? } else { None };
+        missing = if plain.is_none() && packed.is_none() { missing + 1 } else { 0 };
+        if packed.is_some_and(|link| link.inode == inode || link.extra().inode == inode) {
+            return Ok(Some(index));
+        }
+        if missing > 2 {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// The file that follows the one with this inode number, which has been rotated away. If that one is gone, the oldest file
+/// there is: what lay between was thrown away by the rotation. `None`: there is nothing.
+pub fn successor(name: &Path, inode: u64) -> io::Result<Option<Link>> {
+    const ATTEMPTS: u32 = 100;
+    for _ in 0..ATTEMPTS {
+        match locate(name, inode)? {
+            Some(0) => return Ok(None),
+            Some(index) => {
+                let next = Link::at(name, index - 1)?;
+                // Files move to higher indices only: an unmoved predecessor means that this is the right neighbour.
+                if next.is_some() && locate(name, inode)? == Some(index) {
+                    return Ok(next);
+                }
+            }
+            None => return Ok(snapshot(name)?.pop().filter(|link| link.inode != inode)),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Err(io::Error::other("the log rotates faster than it can be read"))
+}
+
+/// Decompresses a gzipped file of the chain from its beginning.
+pub fn decompress(file: &File) -> io::Result<Box<dyn Read + Send>> {
+    let mut file = file.try_clone()?;
+    io::Seek::rewind(&mut file)?;
+    Ok(Box::new(flate2::read::MultiGzDecoder::new(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(dir: &Path, names: &[&str]) {
+        for name in names {
+            fs::write(dir.join(name), name).unwrap();
+        }
+    }
+
+    fn names(dir: &Path) -> Vec<(String, String)> {
+        let mut all: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap())
+            .map(|e| (e.file_name().into_string().unwrap(), fs::read_to_string(e.path()).unwrap()))
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn shifting_keeps_kinds_and_drops_the_oldest() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path(), &["l", "l.1", "l.2.gz", "l.3", "l.4.gz"]);
+        shift(&dir.path().join("l"), 5).unwrap();
+        let expected = [("l", "l"), ("l.2", "l.1"), ("l.3.gz", "l.2.gz"), ("l.4", "l.3")];
+        assert_eq!(names(dir.path()), expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+
+    #[test]
+    fn a_snapshot_is_newest_first_and_prefers_plain() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path(), &["l", "l.1", "l.1.gz", "l.3.gz"]);
+        let links = snapshot(&dir.path().join("l")).unwrap();
+        assert_eq!(links.iter().map(|l| l.gzip).collect::<Vec<_>>(), [false, false, true]);
+        assert!(snapshot(&dir.path().join("none")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_successor_of_a_lost_file_is_the_oldest() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("l");
+        fill(dir.path(), &["l", "l.1"]);
+        let held = Link::at(&log, 1).unwrap().unwrap();
+        assert_eq!(locate(&log, held.inode).unwrap(), Some(1));
+        assert_eq!(successor(&log, held.inode).unwrap().unwrap().size, 1);
+        fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
+        fs::write(&log, "newest").unwrap();
+        assert_eq!(locate(&log, held.inode).unwrap(), None);
+        assert_eq!(successor(&log, held.inode).unwrap().unwrap().size, 1);
+    }
+}

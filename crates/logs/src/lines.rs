@@ -1,0 +1,204 @@
+//! The lines of one file of the chain, plain or gzipped, from a starting point.
+//!
+//! Only complete lines are given. At the end of a plain file that may still grow, nothing of an incomplete line is kept: it
+//! is read again later, because a writer that has run out of disk space takes half a line back.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+
+use crate::chain::{self, Link};
+use crate::{parse, tail};
+
+const BLOCK: usize = 64 * 1024;
+
+/// Reads lines in order.
+pub struct Lines {
+    source: Source,
+    buffer: Vec<u8>,
+    /// The unread part of the buffer.
+    start: usize,
+    filled: usize,
+    /// Lines to pass over first.
+    skip: u64,
+    /// Inside a line that is longer than any of ours.
+    oversized: bool,
+}
+
+enum Source {
+    Plain { file: File, position: u64, end: u64 },
+    Gzip(Box<dyn Read + Send>),
+}
+
+impl Lines {
+    /// The last `tail` lines of the file (`None` = all) and how many these are.
+    pub fn last(link: Link, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+        if link.gzip { Lines::last_of_gzip(&link.file, tail) } else { Lines::last_of_plain(link.file, link.size, tail) }
+    }
+
+    fn last_of_plain(file: File, end: u64, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+        let (position, count) = match tail {
+            None => (0, 0),
+            Some(0) => (end, 0),
+            Some(lines) => tail::start_of_last(&file, end, lines)?,
+        };
+        Ok((Lines::new(Source::Plain { file, position, end }, 0), count))
+    }
+
+    /// Decompresses twice, once to count, rather than keeping the text.
+    fn last_of_gzip(file: &File, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+        let (skip, count) = match tail {
+            None => (0, 0),
+            Some(wanted) => {
+                let there = tail::count(&mut *chain::decompress(file)?)?;
+                (there.saturating_sub(wanted), there.min(wanted))
+            }
+        };
+        Ok((Lines::new(Source::Gzip(chain::decompress(file)?), skip), count))
+    }
+
+    fn new(source: Source, skip: u64) -> Lines {
+        Lines { source, buffer: Vec::new(), start: 0, filled: 0, skip, oversized: false }
+    }
+
+    /// From now on, read whatever is appended to the file.
+    pub fn grow(&mut self) {
+        if let Source::Plain { end, .. } = &mut self.source {
+            *end = u64::MAX;
+        }
+    }
+
+    /// The open file, if it is a plain one.
+    pub fn file(&self) -> Option<&File> {
+        match &self.source {
+            Source::Plain { file, .. } => Some(file),
+            Source::Gzip(_) => None,
+        }
+    }
+
+    /// The next line without its newline; `None` at the (present) end.
+    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.start..self.filled]) {
+                let line = self.start..self.start + at;
+                self.start += at + 1;
+                if std::mem::take(&mut self.oversized) {
+                    continue;
+                }
+                if self.skip > 0 {
+                    self.skip -= 1;
+                    continue;
+                }
+                return Ok(Some(&self.buffer[line]));
+            }
+            if !self.refill()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads more behind the incomplete line in the buffer; false = there is no more.
+    fn refill(&mut self) -> io::Result<bool> {
+        self.buffer.copy_within(self.start..self.filled, 0);
+        self.filled -= self.start;
+        self.start = 0;
+        if self.filled > parse::MAX_LINE {
+            self.oversized = true;
+            self.filled = 0;
+        }
+        if self.buffer.len() < self.filled + BLOCK {
+            self.buffer.resize(self.filled + BLOCK, 0);
+        }
+        let room = &mut self.buffer[self.filled..];
+        let n = match &mut self.source {
+            Source::Plain { file, position, end } => read_plain(file, position, *end, room)?,
+            // A compressed file that is damaged ends where the damage begins.
+            Source::Gzip(reader) => read(reader, room).unwrap_or(0),
+        };
+        self.filled += n;
+        if n == 0 {
+            self.forget_incomplete()?;
+        }
+        Ok(n > 0)
+    }
+
+    fn forget_incomplete(&mut self) -> io::Result<()> {
+        if let Source::Plain { file, position, end } = &mut self.source {
+            *position -= self.filled as u64;
+            if *end == u64::MAX && file.metadata()?.len() < *position {
+                // Somebody has truncated the log.
+                *position = 0;
+            }
+        }
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+fn read_plain(file: &File, position: &mut u64, end: u64, room: &mut [u8]) -> io::Result<usize> {
+    let wanted = usize::try_from(end.saturating_sub(*position)).unwrap_or(usize::MAX).min(room.len());
+    let n = loop {
+        match file.read_at(&mut room[..wanted], *position) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    *position += n as u64;
+    Ok(n)
+}
+
+fn read(reader: &mut dyn Read, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(room) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn all(lines: &mut Lines) -> Vec<String> {
+        let mut found = Vec::new();
+        while let Some(line) = lines.next().unwrap() {
+            found.push(String::from_utf8(line.to_vec()).unwrap());
+        }
+        found
+    }
+
+    #[test]
+    fn a_growing_file_gives_complete_lines_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(b"one\ntw").unwrap();
+        let link = Link::at(&path, 0).unwrap().unwrap();
+        let (mut lines, _) = Lines::last(link, None).unwrap();
+        lines.grow();
+        assert_eq!(all(&mut lines), ["one"]);
+        assert_eq!(all(&mut lines), [""; 0]);
+        // The writer takes the half line back and writes another.
+        file.set_len(4).unwrap();
+        std::io::Seek::seek(&mut file, io::SeekFrom::End(0)).unwrap();
+        file.write_all(b"other\n").unwrap();
+        assert_eq!(all(&mut lines), ["other"]);
+        file.set_len(0).unwrap();
+        assert_eq!(all(&mut lines), [""; 0]);
+        std::io::Seek::rewind(&mut file).unwrap();
+        file.write_all(b"x\n").unwrap();
+        assert_eq!(all(&mut lines), ["x"]);
+    }
+
+    #[test]
+    fn lines_longer_than_the_buffer_and_longer_than_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let (long, huge) = ("x".repeat(3 * BLOCK), "y".repeat(parse::MAX_LINE + 2 * BLOCK));
+        std::fs::write(&path, format!("a\n{long}\n{huge}\nb\n")).unwrap();
+        let (mut lines, _) = Lines::last(Link::at(&path, 0).unwrap().unwrap(), None).unwrap();
+        assert_eq!(all(&mut lines), ["a", &long, "b"]);
+    }
+}

@@ -1,0 +1,195 @@
+//! A line of the file into what a client sees: filtered, with time and attributes in front, framed.
+
+use std::collections::BTreeMap;
+
+use crate::parse::{self, Raw};
+use crate::reader::{Format, ReadOptions};
+use crate::{FRAME_HEADER, Stream, encode, frame_header, time};
+
+/// What became of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Written, filtered out, or no entry at all.
+    Done,
+    /// Later than `until`: neither this nor any further line is wanted.
+    Past,
+}
+
+/// Applies one reader's options to lines in order.
+#[derive(Debug)]
+pub struct Shaper {
+    /// Taken away by the first entry that is late enough: times need not be in order.
+    since: Option<i64>,
+    until: Option<i64>,
+    stdout: bool,
+    stderr: bool,
+    format: Format,
+    /// The last attributes seen and their text, since they rarely change.
+    details: (Vec<u8>, Vec<u8>),
+}
+
+enum Log<'a> {
+    Escaped(&'a [u8]),
+    Plain(&'a str),
+}
+
+impl Shaper {
+    pub fn new(options: &ReadOptions) -> Shaper {
+        Shaper {
+            since: options.since,
+            until: options.until,
+            stdout: options.stdout,
+            stderr: options.stderr,
+            format: options.format,
+            details: (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// Appends the entry in `line`, if there is one and it is wanted.
+    pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Verdict {
+        if let Some(raw) = parse::own(line) {
+            return self.entry(Log::Escaped(raw.log), raw, out);
+        }
+        let Some(loose) = parse::loose(line) else { return Verdict::Done };
+        let attrs = if loose.attrs.is_object() { loose.attrs.to_string() } else { String::new() };
+        let raw =
+            Raw { log: b"", stream: loose.stream.as_bytes(), attrs: attrs.as_bytes(), time: loose.time.as_bytes() };
+        self.entry(Log::Plain(&loose.log), raw, out)
+    }
+
+    fn entry(&mut self, log: Log<'_>, raw: Raw<'_>, out: &mut Vec<u8>) -> Verdict {
+        let stream = match raw.stream {
+            b"stdout" => Stream::Stdout,
+            b"stderr" => Stream::Stderr,
+            _ => return Verdict::Done,
+        };
+        if self.since.is_some() || self.until.is_some() {
+            let Some(time) = time::parse(raw.time) else { return Verdict::Done };
+            if self.since.is_some_and(|since| time < since) {
+                return Verdict::Done;
+            }
+            self.since = None;
+            if self.until.is_some_and(|until| time > until) {
+                return Verdict::Past;
+            }
+        }
+        let wanted = match stream {
+            Stream::Stdout => self.stdout,
+            Stream::Stderr => self.stderr,
+        };
+        if wanted {
+            self.write(stream, log, raw, out);
+        }
+        Verdict::Done
+    }
+
+    fn write(&mut self, stream: Stream, log: Log<'_>, raw: Raw<'_>, out: &mut Vec<u8>) {
+        let begin = out.len();
+        if self.format.multiplex {
+            out.extend_from_slice(&[0; FRAME_HEADER]);
+        }
+        let payload = out.len();
+        if self.format.timestamps {
+            time::write_fixed(raw.time, out);
+            out.push(b' ');
+        }
+        if self.format.details {
+            self.write_details(raw.attrs, out);
+            out.push(b' ');
+        }
+        let valid = match log {
+            Log::Escaped(text) => encode::unescape(text, out),
+            Log::Plain(text) => {
+                out.extend_from_slice(text.as_bytes());
+                true
+            }
+        };
+        if !valid {
+            out.truncate(begin);
+        } else if self.format.multiplex {
+            let length = u32::try_from(out.len() - payload).expect("a line is not longer than parse::MAX_LINE");
+            out[begin..payload].copy_from_slice(&frame_header(stream, length));
+        }
+    }
+
+    /// `k=v,k=v`, sorted, both parts escaped as in a URL's query.
+    fn write_details(&mut self, attrs: &[u8], out: &mut Vec<u8>) {
+        if self.details.0 != attrs {
+            let map: BTreeMap<String, String> = serde_json::from_slice(attrs).unwrap_or_default();
+            let mut text = Vec::new();
+            for (key, value) in &map {
+                if !text.is_empty() {
+                    text.push(b',');
+                }
+                query_escape(key, &mut text);
+                text.push(b'=');
+                query_escape(value, &mut text);
+            }
+            self.details = (attrs.to_vec(), text);
+        }
+        out.extend_from_slice(&self.details.1);
+    }
+}
+
+/// Go's `url.QueryEscape`.
+fn query_escape(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for b in text.bytes() {
+        match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(b),
+            b' ' => out.push(b'+'),
+            _ => out.extend_from_slice(&[b'%', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &[u8] =
+        br#"{"log":"a \"b\"\n","stream":"stderr","attrs":{"z":"1 2","a":"x=y"},"time":"2026-11-23T17:37:59.31Z"}"#;
+
+    fn shaped(options: ReadOptions) -> Vec<u8> {
+        let mut out = Vec::new();
+        Shaper::new(&ReadOptions { stdout: true, ..options }).line(LINE, &mut out);
+        out
+    }
+
+    #[test]
+    fn prefixes_and_frame() {
+        let format = Format { multiplex: true, timestamps: true, details: true };
+        let text = b"2026-11-23T17:37:59.310000000Z a=x%3Dy,z=1+2 a \"b\"\n";
+        let mut expected = vec![2, 0, 0, 0, 0, 0, 0, text.len() as u8];
+        expected.extend_from_slice(text);
+        assert_eq!(shaped(ReadOptions { stderr: true, format, ..Default::default() }), expected);
+        assert_eq!(shaped(ReadOptions { stderr: true, ..Default::default() }), b"a \"b\"\n");
+        assert_eq!(shaped(ReadOptions::default()), b"");
+    }
+
+    #[test]
+    fn since_and_until_are_inclusive() {
+        let at = time::parse(b"2026-11-23T17:37:59.31Z").unwrap();
+        let window = |since, until| {
+            let options = ReadOptions { stderr: true, since: Some(since), until: Some(until), ..Default::default() };
+            let mut out = Vec::new();
+            (Shaper::new(&options).line(LINE, &mut out), out.len())
+        };
+        assert_eq!(window(at, at), (Verdict::Done, 6));
+        assert_eq!(window(at + 1, at + 1), (Verdict::Done, 0));
+        assert_eq!(window(at - 2, at - 1), (Verdict::Past, 0));
+    }
+
+    #[test]
+    fn a_frame_never_stays_half_written() {
+        let mut out = Vec::new();
+        let options = ReadOptions {
+            stdout: true,
+            format: Format { multiplex: true, ..Default::default() },
+            ..Default::default()
+        };
+        let bad = br#"{"log":"a\u12","stream":"stdout","time":"2026-11-23T17:37:59Z"}"#;
+        assert_eq!(Shaper::new(&options).line(bad, &mut out), Verdict::Done);
+        assert!(out.is_empty());
+    }
+}

@@ -1,0 +1,171 @@
+//! Following a log while it is written, rotated and compressed under the reader's hands.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use logs::{Batch, JsonFile, Options, ReadOptions, Reader, Stop, Stream};
+
+/// A small reproducible random number generator.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn follow(path: &Path, stop: Stop, slow: Option<u64>) -> Vec<u64> {
+    let options = ReadOptions { follow: true, stdout: true, stderr: true, ..ReadOptions::default() };
+    let mut reader = Reader::open(path, options, stop).unwrap();
+    let mut random = slow.map(Random);
+    let (mut out, mut numbers) = (Vec::new(), Vec::new());
+    loop {
+        out.clear();
+        let batch = reader.next_batch(&mut out).unwrap();
+        let text = std::str::from_utf8(&out).unwrap();
+        numbers.extend(text.lines().map(|l| l.trim_end_matches('x').parse::<u64>().unwrap()));
+        if batch == Batch::End {
+            return numbers;
+        }
+        if let Some(random) = &mut random {
+            thread::sleep(Duration::from_micros(random.below(3000)));
+        }
+    }
+}
+
+/// Writes numbered lines in random portions with random idle time, until `lines` are written.
+fn write(path: &Path, seed: u64, lines: u64, max_file: u32) {
+    let options = Options { max_size: Some(20_000), max_file, compress: true, ..Options::default() };
+    let mut log = JsonFile::open(path, options).unwrap();
+    let mut random = Random(seed);
+    let mut next = 0;
+    while next < lines {
+        for _ in 0..random.below(40) {
+            let filler = "x".repeat(random.below(300) as usize);
+            log.write(Stream::Stdout, format!("{next}{filler}\n").as_bytes());
+            next += 1;
+        }
+        log.flush();
+        for _ in 0..random.below(8) {
+            if log.has_idle_work() {
+                log.idle();
+            }
+        }
+        if random.below(4) == 0 {
+            thread::sleep(Duration::from_micros(random.below(2000)));
+        }
+    }
+}
+
+#[test]
+fn random_rotation_loses_and_repeats_nothing() {
+    for seed in 1..=6_u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        std::fs::write(&path, "").unwrap();
+        let stop = Stop::new().unwrap();
+        let readers: Vec<_> = (0..3)
+            .map(|n| {
+                let (path, stop) = (path.clone(), stop.clone());
+                // Slow readers fall many files behind, some of them compressed before they get there.
+                thread::spawn(move || follow(&path, stop, if n == 0 { None } else { Some(seed * 10 + n) }))
+            })
+            .collect();
+        write(&path, seed * 7919, 12_000, 1000);
+        stop.ended();
+        for reader in readers {
+            let numbers = reader.join().unwrap();
+            let wrong = numbers.iter().zip(0..).find(|&(&got, expected)| got != expected);
+            assert_eq!(wrong, None, "seed {seed}");
+            assert!(numbers.len() >= 12_000, "seed {seed}: {} lines", numbers.len());
+        }
+    }
+}
+
+#[test]
+fn retention_loses_whole_files_only_and_never_repeats() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    std::fs::write(&path, "").unwrap();
+    let stop = Stop::new().unwrap();
+    let reader = {
+        let (path, stop) = (path.clone(), stop.clone());
+        thread::spawn(move || follow(&path, stop, Some(5)))
+    };
+    write(&path, 4242, 20_000, 2);
+    stop.ended();
+    let numbers = reader.join().unwrap();
+    assert!(numbers.windows(2).all(|w| w[0] < w[1]), "in order, nothing twice");
+    assert!(*numbers.last().unwrap() >= 19_999);
+}
+
+#[test]
+fn a_reader_that_starts_while_the_log_rotates_sees_each_line_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    std::fs::write(&path, "").unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (path, done) = (path.clone(), done.clone());
+        thread::spawn(move || {
+            write(&path, 99, 30_000, 1000);
+            done.store(true, Ordering::Release);
+        })
+    };
+    while !done.load(Ordering::Acquire) {
+        let options = ReadOptions { stdout: true, ..ReadOptions::default() };
+        let mut reader = Reader::open(&path, options, Stop::new().unwrap()).unwrap();
+        let mut out = Vec::new();
+        while reader.next_batch(&mut out).unwrap() == Batch::More {}
+        let text = String::from_utf8(out).unwrap();
+        let numbers = text.lines().map(|l| l.trim_end_matches('x').parse::<u64>().unwrap());
+        assert_eq!(numbers.zip(0..).find(|&(got, expected)| got != expected), None);
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn cancelling_wakes_a_waiting_reader_and_lines_arrive_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    let mut log = JsonFile::open(&path, Options::default()).unwrap();
+    let stop = Stop::new().unwrap();
+    let options = ReadOptions { follow: true, stdout: true, ..ReadOptions::default() };
+    let mut reader = Reader::open(&path, options, stop.clone()).unwrap();
+    let waiting = thread::spawn(move || {
+        let mut out = Vec::new();
+        assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::More);
+        let seen = Instant::now();
+        assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::End);
+        (out, seen)
+    });
+    thread::sleep(Duration::from_millis(50));
+    let written = Instant::now();
+    log.write(Stream::Stdout, b"now\n");
+    log.flush();
+    thread::sleep(Duration::from_millis(300));
+    stop.cancel();
+    let (out, seen) = waiting.join().unwrap();
+    assert_eq!(out, b"now\n");
+    assert!(seen.duration_since(written) < Duration::from_millis(150));
+}
+
+#[test]
+fn until_ends_a_follower() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l");
+    std::fs::write(&path, "").unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
+    let options = ReadOptions { follow: true, stdout: true, until: Some(now + 200_000_000), ..ReadOptions::default() };
+    let mut reader = Reader::open(&path, options, Stop::new().unwrap()).unwrap();
+    let started = Instant::now();
+    assert_eq!(reader.next_batch(&mut Vec::new()).unwrap(), Batch::End);
+    let took = started.elapsed();
+    assert!(took > Duration::from_millis(100) && took < Duration::from_secs(5), "{took:?}");
+}

@@ -1,0 +1,4 @@
+//! The log's writer and readers together, through files only.
+
+mod follow;
+mod read;
