@@ -131,11 +131,9 @@ pub fn keep_capabilities(keep: bool) -> io::Result<()> {
 }
 
 /// Replaces supplementary groups, group and user, in this order.
-pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
-    if let Some(groups) = groups {
-        // SAFETY: the list has `len` elements.
-        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) } as libc::c_int)?;
-    }
+pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the list has `len` elements.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) } as libc::c_int)?;
     // SAFETY: no memory is passed. The raw calls change this thread only, which is the process.
     check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) } as libc::c_int)?;
     // SAFETY: as above.
@@ -171,6 +169,20 @@ pub fn set_rlimit(number: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: reads one struct.
     check(unsafe { libc::prlimit64(0, number, &raw const limit, std::ptr::null_mut()) })
+}
+
+/// Joins a new session keyring of its own, so that keys of the host's session cannot be read. A kernel without keyrings is
+/// no error.
+pub fn new_session_keyring(name: &CStr) -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: name is a C string.
+    let r = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
+    match r {
+        -1 => Err(io::Error::last_os_error()).or_else(|e| {
+            if e.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(e) }
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Sets the host name of the calling process's UTS namespace.

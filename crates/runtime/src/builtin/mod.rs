@@ -1,10 +1,43 @@
 //! The built-in runtime: one clone3 with every namespace, one init, one execve.
-use std::os::fd::BorrowedFd;
+//!
+//! `start` prepares all it can in the monitor (cgroup, limits, descriptors), clones, and waits for a close-on-exec socket to
+//! close: closed without a word means that the program runs. The child's line of work is `init`; `enter` is that of an
+//! exec; both end in `program`. Only a single-threaded process may call this (clone3 refuses otherwise).
 
-use crate::{Bundle, Process, Runtime, Scope, StartError, Stdio, oci};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The built-in runtime. One per monitor: `exec` moves the calling process's `pid_for_children` into the container's PID
-/// namespace for good, so that an instance serves one container only.
+use model::Context;
+use sys::cgroup::{Cgroup, Layout};
+use sys::clone::{Flags, Side, clone3};
+use sys::process::{self, Block};
+use sys::{ns, pty};
+
+use crate::error::{At, Stage, StartError};
+use crate::{Bundle, Process, Runtime, Scope, Stdio, oci};
+
+mod devices;
+mod enter;
+mod init;
+mod limits;
+mod mounts;
+mod namespaces;
+mod options;
+mod program;
+mod protect;
+mod report;
+mod rootfs;
+mod tree;
+
+use enter::Enter;
+use init::Init;
+use report::Reporter;
+
+/// Exit code of a child that reported an error: nobody sees it.
+const EXIT_REPORTED: i32 = 1;
+
+/// The built-in runtime. One per monitor: starting and entering move the calling process's `pid_for_children` into the
+/// container's PID namespace for good, so that an instance serves one container only.
 #[derive(Debug, Default)]
 pub struct Builtin {
     /// Whether `pid_for_children` is the container's already.
@@ -15,30 +48,192 @@ impl Builtin {
     pub fn new() -> Builtin {
         Builtin::default()
     }
+
+    fn clone_init(
+        &self,
+        bundle: &Bundle,
+        cgroup: &Cgroup,
+        io: Stdio,
+        netns: Option<BorrowedFd<'_>>,
+    ) -> Result<Process, StartError> {
+        let namespaces = namespaces::plan(&bundle.spec.linux.namespaces, netns)?;
+        let doors = cgroup.doors().at(|| Stage::Cgroup, "open tasks")?;
+        let birthplace = cgroup.birthplace().at(|| Stage::Cgroup, "open")?;
+        if let Some(pid) = &namespaces.join_pid {
+            ns::join(pid.as_fd(), Flags::NEWPID).at(|| Stage::Namespace, "setns")?;
+            self.joined.set(true);
+        }
+        let (listener, reporter) = report::pair()?;
+        let (pid, pidfd) =
+            match clone3(namespaces.new, birthplace.as_ref().map(AsFd::as_fd)).at(|| Stage::Clone, "clone3")? {
+                Side::Child => Init { bundle, namespaces: &namespaces, cgroup, doors: &doors, io, reporter }.run(),
+                Side::Parent { pid, pidfd } => (pid, pidfd),
+            };
+        drop((reporter, io));
+        if namespaces.new.contains(Flags::NEWUSER) {
+            write_maps(pid, &bundle.spec.linux).and_then(|()| listener.go()).inspect_err(|_| abandon(&pidfd))?;
+        }
+        finish(listener, pid, pidfd)
+    }
+
+    /// Makes the next children of this process members of the container's PID namespace.
+    fn join_pid_namespace(&self, bundle: &Bundle, init: &Process) -> Result<(), StartError> {
+        let own = bundle.spec.linux.namespaces.iter().any(|n| n.kind == oci::NamespaceKind::Pid);
+        if own && !self.joined.get() {
+            ns::join(init.pidfd.as_fd(), Flags::NEWPID).map_err(|e| not_running(bundle, &e))?;
+            self.joined.set(true);
+        }
+        Ok(())
+    }
 }
 
-#[allow(clippy::todo)]
 impl Runtime for Builtin {
-    fn start(&self, _bundle: &Bundle, _io: Stdio, _netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
-        todo!()
+    fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
+        let resources = limits::convert(&bundle.spec.linux.resources);
+        let devices = limits::device_rules(&bundle.spec.linux.resources.devices);
+        let layout = Layout::detect().at(|| Stage::Cgroup, "")?;
+        let cgroup = layout.create(&bundle.spec.linux.cgroups_path).at(|| Stage::Cgroup, "")?;
+        let result = (|| {
+            cgroup.apply(&resources).at(|| Stage::Cgroup, "")?;
+            cgroup.set_devices(&devices).at(|| Stage::Cgroup, "")?;
+            self.clone_init(bundle, &cgroup, io, netns)
+        })();
+        if result.is_err() {
+            // The error that happened first is the one to tell.
+            let _ = cgroup.remove();
+        }
+        result
     }
-    fn exec(&self, _b: &Bundle, _init: &Process, _p: &oci::Process, _io: Stdio) -> Result<Process, StartError> {
-        let _ = &self.joined;
-        todo!()
+
+    fn exec(&self, bundle: &Bundle, init: &Process, p: &oci::Process, io: Stdio) -> Result<Process, StartError> {
+        let keyring =
+            CString::new(format!("_ses.{}", bundle.id)).map_err(|_| StartError::new(Stage::Clone, 0, "id"))?;
+        let cgroup = cgroup(bundle).map_err(|e| StartError::new(Stage::Cgroup, 0, e.message()))?;
+        let doors = cgroup.doors().map_err(|e| not_running(bundle, &e))?;
+        let birthplace = cgroup.birthplace().map_err(|e| not_running(bundle, &e))?;
+        self.join_pid_namespace(bundle, init)?;
+        let (listener, reporter) = report::pair()?;
+        let namespaces = namespaces::of_container(&bundle.spec.linux.namespaces);
+        let side = clone3(Flags::default(), birthplace.as_ref().map(AsFd::as_fd));
+        // The PID namespace of a dead init takes no new process.
+        let side = side.map_err(|e| match e.kind() {
+            std::io::ErrorKind::OutOfMemory => not_running(bundle, &e),
+            _ => StartError::new(Stage::Clone, e.raw_os_error().unwrap_or(0), "clone3"),
+        })?;
+        let (pid, pidfd) = match side {
+            Side::Child => Enter {
+                process: p,
+                seccomp: &bundle.seccomp,
+                init: init.pidfd.as_fd(),
+                namespaces,
+                doors: &doors,
+                keyring: &keyring,
+                io,
+                reporter,
+            }
+            .run(),
+            Side::Parent { pid, pidfd } => (pid, pidfd),
+        };
+        drop((reporter, io));
+        finish(listener, pid, pidfd)
     }
-    fn kill(&self, _bundle: &Bundle, _process: &Process, _signal: i32, _scope: Scope) -> model::Result<()> {
-        todo!()
+
+    fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()> {
+        match scope {
+            Scope::Process => process::signal(&process.pidfd, signal).map_err(|e| match e.raw_os_error() {
+                Some(errno) if errno == rustix::io::Errno::SRCH.raw_os_error() => {
+                    model::Error::not_found("process already finished").with_source(e)
+                }
+                _ => model::Error::from(e),
+            }),
+            Scope::All => {
+                for pid in cgroup(bundle)?.processes()?.into_iter().filter_map(rustix::process::Pid::from_raw) {
+                    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+                    let _ = fd.map_err(std::io::Error::from).and_then(|fd| process::signal(&fd, signal));
+                }
+                Ok(())
+            }
+        }
     }
-    fn pause(&self, _bundle: &Bundle) -> model::Result<()> {
-        todo!()
+
+    fn pause(&self, bundle: &Bundle) -> model::Result<()> {
+        cgroup(bundle)?.freeze().context("unable to freeze")
     }
-    fn resume(&self, _bundle: &Bundle) -> model::Result<()> {
-        todo!()
+
+    fn resume(&self, bundle: &Bundle) -> model::Result<()> {
+        cgroup(bundle)?.thaw().context("unable to thaw")
     }
-    fn update(&self, _bundle: &Bundle, _resources: &oci::Resources) -> model::Result<()> {
-        todo!()
+
+    fn update(&self, bundle: &Bundle, resources: &oci::Resources) -> model::Result<()> {
+        Ok(cgroup(bundle)?.apply(&limits::convert(resources))?)
     }
-    fn cleanup(&self, _bundle: &Bundle) -> model::Result<()> {
-        todo!()
+
+    fn cleanup(&self, bundle: &Bundle) -> model::Result<()> {
+        cgroup(bundle)?.remove().context("failed to remove the container's cgroup")
     }
+}
+
+/// The container's cgroup, for reading statistics or acting on all its processes.
+pub fn cgroup(bundle: &Bundle) -> model::Result<Cgroup> {
+    Ok(Layout::detect()?.at(&bundle.spec.linux.cgroups_path)?)
+}
+
+fn not_running(bundle: &Bundle, cause: &std::io::Error) -> StartError {
+    let text = format!("container {} is not running", bundle.id);
+    StartError::new(Stage::NotRunning, cause.raw_os_error().unwrap_or(0), text)
+}
+
+/// Waits for the child's execve.
+fn finish(listener: report::Listener, pid: i32, pidfd: OwnedFd) -> Result<Process, StartError> {
+    match listener.listen() {
+        Ok(console) => Ok(Process { pid, pidfd, console }),
+        Err(error) => {
+            abandon(&pidfd);
+            Err(error)
+        }
+    }
+}
+
+/// Ends and reaps a child that will not become a container's process.
+fn abandon(pidfd: &OwnedFd) {
+    const SIGKILL: i32 = 9;
+    let _ = process::signal(pidfd, SIGKILL);
+    let _ = process::wait(pidfd.as_fd(), Block::Yes);
+}
+
+/// The child's frame: nothing ever leaves it, neither by return nor by panic.
+fn run_child(reporter: &Reporter, body: impl FnOnce() -> Result<(), StartError>) -> ! {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    let error = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error),
+        Err(_) => Some(StartError::new(Stage::Clone, 0, "panic in the container's init")),
+    };
+    if let Some(error) = error {
+        reporter.error(&error);
+    }
+    process::exit_now(EXIT_REPORTED)
+}
+
+/// Through the host's `/proc`, before anything of the container is mounted.
+fn write_oom_score(score: i32) -> Result<(), StartError> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string()).at(|| Stage::Rlimit, "oom_score_adj")
+}
+
+/// Sizes the terminal and gives its master end to the monitor.
+fn hand_over_console(pair: pty::Pair, p: &oci::Process, reporter: &Reporter) -> Result<OwnedFd, StartError> {
+    if let Some(size) = p.console_size {
+        pty::resize(&pair.master, size.height, size.width).at(|| Stage::Console, "TIOCSWINSZ")?;
+    }
+    reporter.console(pair.master.as_fd())?;
+    Ok(pair.peer)
+}
+
+/// The id maps of a child in a new user namespace.
+fn write_maps(pid: i32, linux: &oci::Linux) -> Result<(), StartError> {
+    for (file, maps) in [("uid_map", &linux.uid_mappings), ("gid_map", &linux.gid_mappings)] {
+        let lines: String = maps.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect();
+        std::fs::write(format!("/proc/{pid}/{file}"), lines).at(|| Stage::UserMap, file)?;
+    }
+    Ok(())
 }

@@ -1,1 +1,374 @@
-//! cgroup/mod
+//! Control groups of either version, found by looking.
+//!
+//! A container's cgroup has one path (`/docker/<id>`) below the root of *every* mounted hierarchy: each v1 controller's,
+//! the named one of systemd, and the unified one, which on a hybrid machine carries no controllers but gives atomic kill
+//! and freeze. A [`Cgroup`] is the set of these directories; it holds no descriptors, so that it survives anything.
+//!
+//! On v1 a process joins by writing `0` into `tasks` itself: for a single thread moving itself the kernel skips the global
+//! lock whose first taker waits for an RCU grace period. On v2 it is born there (`CLONE_INTO_CGROUP`).
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+mod control;
+mod devices;
+mod resources;
+mod stats;
+
+pub use control::OomWatch;
+pub use devices::{DeviceKind, DeviceRule};
+pub use resources::{BlockDevice, Resources};
+pub use stats::{BlkioEntry, Cpu, Memory, Pids, Stats};
+
+const MODE_DIR: Mode = Mode::from_raw_mode(0o755);
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    unified: bool,
+    /// v1: `cpu`, `cpuacct`, …, `name=systemd`. Empty for the unified one (its controllers are looked up on use).
+    controllers: Vec<String>,
+}
+
+/// The hierarchies of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    hierarchies: Vec<Hierarchy>,
+}
+
+/// Which version carries the controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    V1,
+    V2,
+}
+
+impl Layout {
+    /// Looks at the mounts of the calling process.
+    pub fn detect() -> io::Result<Layout> {
+        let layout = Layout::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+        if layout.hierarchies.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no cgroup hierarchy is mounted"));
+        }
+        Ok(layout)
+    }
+
+    /// `mountinfo(5)`: `id parent dev root mountpoint options… - type source super-options`.
+    fn parse(mountinfo: &str) -> Layout {
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let mut right = right.split(' ');
+            let kind = right.next().unwrap_or("");
+            if !matches!(kind, "cgroup" | "cgroup2") {
+                continue;
+            }
+            let Some(mount) = left.split(' ').nth(4) else { continue };
+            let unified = kind == "cgroup2";
+            let flags = ["rw", "ro", "xattr", "clone_children", "favordynmods", "noprefix"];
+            let controllers: Vec<String> = match right.nth(1) {
+                Some(options) if !unified => options
+                    .split(',')
+                    .filter(|o| !flags.contains(o) && !o.starts_with("release_agent="))
+                    .map(str::to_owned)
+                    .collect(),
+                _ => Vec::new(),
+            };
+            let hierarchy = Hierarchy { mount: PathBuf::from(unescape(mount)), unified, controllers };
+            // The same hierarchy may be mounted twice; the first mount counts.
+            let known = |h: &Hierarchy| h.unified == unified && h.controllers == hierarchy.controllers;
+            if !hierarchies.iter().any(known) {
+                hierarchies.push(hierarchy);
+            }
+        }
+        Layout { hierarchies }
+    }
+
+    /// v2 only if there is nothing else: a hybrid machine's controllers are on v1.
+    pub fn version(&self) -> Version {
+        if self.hierarchies.iter().all(|h| h.unified) { Version::V2 } else { Version::V1 }
+    }
+
+    /// The controllers that limits can be set with.
+    pub fn controllers(&self) -> Vec<String> {
+        if self.version() == Version::V1 {
+            return self.hierarchies.iter().flat_map(|h| h.controllers.iter().cloned()).collect();
+        }
+        let list = fs::read_to_string(self.hierarchies[0].mount.join("cgroup.controllers")).unwrap_or_default();
+        list.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Makes the cgroup `path` (absolute, below each hierarchy's root) and its parents. On failure nothing of it is left.
+    pub fn create(&self, path: &str) -> io::Result<Cgroup> {
+        let cgroup = self.at(path)?;
+        for dir in &cgroup.dirs {
+            if let Err(e) = dir.create() {
+                let _ = cgroup.remove();
+                return Err(io::Error::new(e.kind(), format!("{}: {e}", dir.path.display())));
+            }
+        }
+        Ok(cgroup)
+    }
+
+    /// The cgroup `path`, whether or not it exists.
+    pub fn at(&self, path: &str) -> io::Result<Cgroup> {
+        let relative = path.trim_matches('/');
+        if relative.is_empty() || relative.split('/').any(|c| matches!(c, "" | "." | "..")) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid cgroup path {path:?}")));
+        }
+        let dir = |h: &Hierarchy| Dir { path: h.mount.join(relative), hierarchy: h.clone() };
+        Ok(Cgroup { dirs: self.hierarchies.iter().map(dir).collect(), version: self.version() })
+    }
+}
+
+/// One hierarchy's directory of a cgroup.
+#[derive(Clone, Debug)]
+struct Dir {
+    path: PathBuf,
+    hierarchy: Hierarchy,
+}
+
+impl Dir {
+    fn has(&self, controller: &str) -> bool {
+        self.hierarchy.controllers.iter().any(|c| c == controller)
+    }
+
+    fn create(&self) -> io::Result<()> {
+        match rustix::fs::mkdirat(CWD, &self.path, MODE_DIR) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => self.create_parents()?,
+            Err(e) => return Err(e.into()),
+        }
+        if self.has("cpuset") {
+            inherit_cpuset(&self.path, &self.hierarchy.mount)?;
+        }
+        Ok(())
+    }
+
+    /// The slow way, for the first container below a parent.
+    fn create_parents(&self) -> io::Result<()> {
+        let below = self.path.strip_prefix(&self.hierarchy.mount).expect("joined to the mount");
+        let mut path = self.hierarchy.mount.clone();
+        for name in below {
+            if self.hierarchy.unified {
+                delegate(&path)?;
+            }
+            path.push(name);
+            match rustix::fs::mkdirat(CWD, &path, MODE_DIR) {
+                Ok(()) if self.has("cpuset") && path != self.path => {
+                    inherit_cpuset(&path, &self.hierarchy.mount)?;
+                    // Children then start with their parent's sets, without further writes.
+                    fs::write(path.join("cgroup.clone_children"), "1")?;
+                }
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one control file of this directory.
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        write_file(&self.path.join(file), value)
+    }
+
+    fn read(&self, file: &str) -> io::Result<String> {
+        fs::read_to_string(self.path.join(file))
+    }
+}
+
+/// One write(2) to an existing control file.
+fn write_file(path: &Path, value: &str) -> io::Result<()> {
+    fs::File::options().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+/// v1: an empty cpuset accepts no process; take the parent's.
+fn inherit_cpuset(path: &Path, root: &Path) -> io::Result<()> {
+    if path == root || !fs::read_to_string(path.join("cpuset.cpus"))?.trim().is_empty() {
+        return Ok(());
+    }
+    let parent = path.parent().expect("below the hierarchy's root");
+    inherit_cpuset(parent, root)?;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let value = fs::read_to_string(parent.join(file))?;
+        write_file(&path.join(file), value.trim())?;
+    }
+    Ok(())
+}
+
+/// v2: lets the children of `path` use every controller that `path` has. A cgroup with processes of its own cannot
+/// delegate most of them (`EBUSY`): the limits that need them will say so when they are set.
+fn delegate(path: &Path) -> io::Result<()> {
+    let Ok(have) = fs::read_to_string(path.join("cgroup.controllers")) else { return Ok(()) };
+    let on = fs::read_to_string(path.join("cgroup.subtree_control"))?;
+    for controller in have.split_whitespace().filter(|c| !on.split_whitespace().any(|o| o == *c)) {
+        let _ = write_file(&path.join("cgroup.subtree_control"), &format!("+{controller}"));
+    }
+    Ok(())
+}
+
+/// A container's cgroup: the directories of one path in every hierarchy.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    dirs: Vec<Dir>,
+    version: Version,
+}
+
+impl Cgroup {
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The v1 directory of a controller.
+    fn controller(&self, name: &str) -> Option<&Dir> {
+        self.dirs.iter().find(|d| d.has(name))
+    }
+
+    fn unified(&self) -> Option<&Dir> {
+        self.dirs.iter().find(|d| d.hierarchy.unified)
+    }
+
+    /// The directory of `controller` on v1, else the unified one.
+    fn dir_of(&self, controller: &str) -> Option<&Dir> {
+        self.controller(controller).or_else(|| self.unified())
+    }
+
+    /// The unified directory, opened for `CLONE_INTO_CGROUP`; `None` on a pure v1 machine.
+    pub fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.unified().map(|d| Ok(rustix::fs::openat(CWD, &d.path, flags, Mode::empty())?)).transpose()
+    }
+
+    /// The open `tasks` files of the v1 hierarchies, for [`enter`] by a process that will not see these paths any more.
+    pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let v1 = self.dirs.iter().filter(|d| !d.hierarchy.unified);
+        v1.map(|d| Ok(rustix::fs::openat(CWD, d.path.join("tasks"), flags, Mode::empty())?)).collect()
+    }
+
+    /// Moves the calling, single-threaded process in, in every v1 hierarchy.
+    pub fn enter_v1(&self) -> io::Result<()> {
+        let v1 = self.dirs.iter().filter(|d| !d.hierarchy.unified);
+        v1.map(|d| d.write("tasks", "0").map_err(|e| e_at(e, &d.path))).collect()
+    }
+
+    /// The directories as a container is to see them below `/sys/fs/cgroup`.
+    pub fn views(&self) -> Vec<View> {
+        let view = |d: &Dir| {
+            let name = d.hierarchy.mount.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            View { name, path: d.path.clone() }
+        };
+        self.dirs.iter().map(view).collect()
+    }
+
+    /// Removes the cgroup and what the container has made below it. Without processes it is gone at once; otherwise they
+    /// are killed first. Idempotent.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut killed = false;
+        for dir in &self.dirs {
+            match rustix::fs::unlinkat(CWD, &dir.path, rustix::fs::AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(Errno::BUSY | Errno::NOTEMPTY) => {}
+                Err(e) => return Err(e_at(e.into(), &dir.path)),
+            }
+            if !std::mem::replace(&mut killed, true) {
+                self.kill_all()?;
+            }
+            control::remove_tree(&dir.path).map_err(|e| e_at(e, &dir.path))?;
+        }
+        Ok(())
+    }
+
+    /// Whether any hierarchy still has it.
+    pub fn exists(&self) -> bool {
+        self.dirs.iter().any(|d| d.path.exists())
+    }
+}
+
+/// One hierarchy of a cgroup: the name of its mount point (`cpu,cpuacct`) and the cgroup's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// Keeps the errno's text and adds the path.
+fn e_at(error: io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Joins through descriptors of [`Cgroup::doors`].
+pub fn enter(doors: &[OwnedFd]) -> io::Result<()> {
+    doors.iter().try_for_each(|door| Ok(rustix::io::write(door, b"0").map(|_| ())?))
+}
+
+/// mountinfo writes blanks and backslashes as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        match after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &after[3..];
+            }
+            None => {
+                out.push('\\');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+42 31 0:29 / /mnt/a\\040b rw,relatime - cgroup cgroup rw,cpu,cpuacct
+";
+
+    #[test]
+    fn hybrid_layout() {
+        let layout = Layout::parse(HYBRID);
+        assert_eq!(layout.version(), Version::V1);
+        assert_eq!(layout.controllers(), ["cpu", "cpuacct", "name=systemd"]);
+        assert_eq!(layout.hierarchies.len(), 3);
+        let cgroup = layout.at("/docker/x").unwrap();
+        assert_eq!(cgroup.controller("cpuacct").unwrap().path, Path::new("/sys/fs/cgroup/cpu,cpuacct/docker/x"));
+        assert_eq!(cgroup.dir_of("memory").unwrap().path, Path::new("/sys/fs/cgroup/unified/docker/x"));
+    }
+
+    #[test]
+    fn unified_layout() {
+        let layout = Layout::parse("35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n");
+        assert_eq!(layout.version(), Version::V2);
+    }
+
+    #[test]
+    fn paths_are_checked() {
+        let layout = Layout::parse(HYBRID);
+        for path in ["", "/", "/a/../b", "a//b", "./a"] {
+            assert!(layout.at(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(unescape("/a\\040b\\134"), "/a b\\");
+        assert_eq!(unescape("/a\\x"), "/a\\x");
+    }
+}

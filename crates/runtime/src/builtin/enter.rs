@@ -1,0 +1,56 @@
+//! A further process in a running container.
+//!
+//! The child makes itself undumpable before it enters, so that nothing in the container can look into it through `/proc`
+//! (its memory, its descriptors, the program it still runs).
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use sys::clone::Flags;
+use sys::process::{self, Dumpable};
+use sys::rooted::Rooted;
+use sys::{cgroup, ns};
+
+use super::program::{self, Streams};
+use super::report::Reporter;
+use super::{devices, run_child};
+use crate::error::{At, Stage};
+use crate::{Stdio, oci};
+
+/// What the parent has prepared.
+pub(super) struct Enter<'a> {
+    pub(super) process: &'a oci::Process,
+    pub(super) seccomp: &'a [u8],
+    pub(super) init: BorrowedFd<'a>,
+    pub(super) namespaces: Flags,
+    pub(super) doors: &'a [OwnedFd],
+    pub(super) keyring: &'a std::ffi::CStr,
+    pub(super) io: Stdio,
+    pub(super) reporter: Reporter,
+}
+
+impl Enter<'_> {
+    /// The whole life of the child.
+    pub(super) fn run(self) -> ! {
+        let Enter { process, seccomp, init, namespaces, doors, keyring, io, reporter } = self;
+        run_child(&reporter, || {
+            process::set_dumpable(Dumpable::No).at(|| Stage::Clone, "prctl")?;
+            process::reset_signals().at(|| Stage::Clone, "signals")?;
+            cgroup::enter(doors).at(|| Stage::Cgroup, "enter")?;
+            if let Some(score) = process.oom_score_adj {
+                super::write_oom_score(score)?;
+            }
+            rustix::process::setsid().at(|| Stage::Clone, "setsid")?;
+            process::new_session_keyring(keyring).at(|| Stage::Clone, "keyctl")?;
+            ns::join(init, namespaces).at(|| Stage::Namespace, "setns")?;
+            let streams = match process.terminal {
+                false => Streams::Pipes(io),
+                true => {
+                    let root = Rooted::open_dir("/").at(|| Stage::Console, "open /")?;
+                    let pair = devices::terminal_in(&root)?;
+                    Streams::Terminal(super::hand_over_console(pair, process, &reporter)?)
+                }
+            };
+            program::run(process, seccomp, streams, &reporter)
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! The mounts of the specification, in its order, each on a place resolved inside the root by the kernel.
+//!
+//! Sources of binds are cloned with their whole propagation before they are attached, attributes are set while the clone
+//! is still detached: a bind is never writable for a moment. What the container's image contains (links, device nodes,
+//! mounts over `/proc`) cannot redirect a mount, and nothing is mounted inside `/proc` but a few known files.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use sys::cgroup::Cgroup;
+use sys::mount::{Attr, Reach, set_attr};
+use sys::rooted::{Rooted, Target};
+
+use super::options::{self, Options};
+use super::tree;
+use crate::error::{At, Stage, StartError};
+use crate::oci;
+
+/// Mounts that later steps work on by descriptor.
+#[derive(Debug, Default)]
+pub(super) struct Mounted {
+    /// The fresh procfs at `/proc`.
+    pub(super) proc: Option<OwnedFd>,
+    /// The tmpfs at `/dev`; `None` also if the specification binds something there.
+    pub(super) dev: Option<OwnedFd>,
+    /// The instance at `/dev/pts`.
+    pub(super) devpts: Option<OwnedFd>,
+}
+
+/// Files of procfs that may be mounted over, as in runc (lxcfs and friends).
+const PROC_FILES: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// Where mounts go.
+pub(super) struct Place<'a> {
+    pub(super) root: &'a Rooted,
+    pub(super) cgroup: &'a Cgroup,
+}
+
+/// Mounts everything.
+pub(super) fn all(place: &Place<'_>, mounts: &[oci::Mount]) -> Result<Mounted, StartError> {
+    let mut mounted = Mounted::default();
+    for mount in mounts {
+        one(place, mount, &mut mounted)?;
+    }
+    Ok(mounted)
+}
+
+fn one(place: &Place<'_>, mount: &oci::Mount, mounted: &mut Mounted) -> Result<(), StartError> {
+    let stage = || Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() };
+    let mut options = options::parse(&mount.options);
+    if mount.kind == "bind" && options.bind.is_none() {
+        options.bind = Some(Reach::Tree);
+    }
+    let path = Path::new(&mount.destination);
+    if let Some(reach) = options.bind {
+        return bind(place.root, mount, &options, reach);
+    }
+    if mount.kind == "cgroup" || mount.kind == "cgroup2" {
+        return cgroup_view(place, path, &options).map_err(|e| StartError { stage: stage(), ..e });
+    }
+    if matches!(mount.kind.as_str(), "proc" | "sysfs") {
+        ordinary_directory(place.root, path).at(stage, "must be mounted on ordinary directory")?;
+    }
+    let target = place.root.mount_point(path, Target::Directory).at(stage, "")?;
+    if mount.kind == "tmpfs" && !options.data.iter().any(|o| o.starts_with("mode=")) {
+        // A tmpfs over a directory looks like the directory.
+        let mode = rustix::fs::fstat(&target).at(stage, "fstat")?.st_mode & 0o7777;
+        options.data.insert(0, format!("mode={mode:o}"));
+    }
+    outside_proc(target.as_fd(), path).at(stage, "cannot be mounted because it is inside /proc")?;
+    let fd = tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, "fsmount")?;
+    tree::attach(&fd, &target).at(stage, "move_mount")?;
+    propagate(fd.as_fd(), &options).at(stage, "mount propagation")?;
+    match (mount.destination.trim_end_matches('/'), mount.kind.as_str()) {
+        ("/proc", "proc") => mounted.proc = Some(fd),
+        ("/dev", "tmpfs") => mounted.dev = Some(fd),
+        ("/dev/pts", "devpts") => mounted.devpts = Some(fd),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> Result<(), StartError> {
+    let stage = || Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() };
+    let path = Path::new(&mount.destination);
+    let fd = tree::clone_at(Path::new(&mount.source), reach).at(stage, &format!("open {}", mount.source))?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).at(stage, "fstat")?.st_mode);
+    let target = if kind.is_dir() { Target::Directory } else { Target::File };
+    let target = root.mount_point(path, target).at(stage, "")?;
+    outside_proc(target.as_fd(), path).at(stage, "cannot be mounted because it is inside /proc")?;
+    if !options.set_tree.is_empty() || !options.clear_tree.is_empty() {
+        set_attr(fd.as_fd(), Reach::Tree, options.set_tree, options.clear_tree, None).at(stage, "mount_setattr")?;
+    }
+    // Top mount and propagation of the top mount in one call.
+    if !options.set.is_empty() || !options.clear.is_empty() {
+        set_attr(fd.as_fd(), Reach::Mount, options.set, options.clear, None).at(stage, "mount_setattr")?;
+    }
+    propagate(fd.as_fd(), options).at(stage, "mount propagation")?;
+    tree::attach(&fd, &target).at(stage, "move_mount")
+}
+
+fn propagate(fd: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
+    let none = Attr::default();
+    options.propagation.iter().try_for_each(|(p, reach)| set_attr(fd, *reach, none, none, Some(*p)))
+}
+
+/// `/proc` and `/sys` of an image that are links would put the kernel's files, and the masks over them, elsewhere.
+fn ordinary_directory(root: &Rooted, path: &Path) -> std::io::Result<()> {
+    match root.open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(fd) if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode).is_dir() => Ok(()),
+        Ok(_) => Err(Errno::NOTDIR.into()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Refuses a place on procfs: a container that hides its `/proc/self/…` could redirect what is written there. (A mount
+/// over `/proc` as a whole is found by its parent's being no procfs.)
+fn outside_proc(target: BorrowedFd<'_>, path: &Path) -> std::io::Result<()> {
+    let allowed = PROC_FILES.iter().any(|p| Path::new(p) == path);
+    if !allowed && rustix::fs::fstatfs(target)?.f_type == PROC_SUPER_MAGIC {
+        return Err(Errno::PERM.into());
+    }
+    Ok(())
+}
+
+/// `/sys/fs/cgroup`: the container's own directory of every hierarchy, bound. Inside the container's cgroup namespace
+/// these look exactly like fresh mounts, at a fraction of the price.
+fn cgroup_view(place: &Place<'_>, path: &Path, options: &Options) -> Result<(), StartError> {
+    let stage = || Stage::Cgroup;
+    let readonly = Attr(options.set.0 & Attr::RDONLY.0);
+    let own = Attr::NOSUID | Attr::NODEV | Attr::NOEXEC | readonly;
+    let target = place.root.mount_point(path, Target::Directory).at(stage, "")?;
+    let views = place.cgroup.views();
+    if let [only] = views.as_slice()
+        && place.cgroup.version() == sys::cgroup::Version::V2
+    {
+        let fd = tree::clone_at(&only.path, Reach::Mount).at(stage, "open_tree")?;
+        set_attr(fd.as_fd(), Reach::Mount, own, Attr::default(), None).at(stage, "mount_setattr")?;
+        return tree::attach(&fd, &target).at(stage, "move_mount");
+    }
+    let data = ["mode=755".to_owned()];
+    let top = tree::new("tmpfs", "tmpfs", &data, Attr::NOSUID | Attr::NODEV | Attr::NOEXEC).at(stage, "fsmount")?;
+    tree::attach(&top, &target).at(stage, "move_mount")?;
+    for view in &views {
+        let fd = tree::clone_at(&view.path, Reach::Mount).at(stage, "open_tree")?;
+        set_attr(fd.as_fd(), Reach::Mount, own, Attr::default(), None).at(stage, "mount_setattr")?;
+        rustix::fs::mkdirat(&top, &view.name, Mode::from_raw_mode(0o755)).at(stage, "mkdir")?;
+        tree::attach_in(&fd, &top, &view.name).at(stage, "move_mount")?;
+        // `cpu,cpuacct` is also found as `cpu` and as `cpuacct`.
+        for alias in view.name.split(',').filter(|_| view.name.contains(',')) {
+            rustix::fs::symlinkat(&view.name, &top, alias).at(stage, "symlink")?;
+        }
+    }
+    if readonly.is_empty() { Ok(()) } else { set_attr(top.as_fd(), Reach::Mount, readonly, Attr::default(), None) }
+        .at(stage, "mount_setattr")
+}

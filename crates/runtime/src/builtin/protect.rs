@@ -1,0 +1,145 @@
+//! Hiding and write-protecting parts of `/proc` and `/sys`, and setting sysctls.
+//!
+//! Sources and targets are descriptors that have been looked at: the null device must be the null device
+//! (CVE-2025-31133), sysctls are written below the descriptor of the procfs mounted a moment ago, without following any
+//! link or mount (CVE-2025-52881).
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use sys::mount::{Attr, Reach, set_attr};
+use sys::rooted::{Rooted, openat2};
+
+use super::mounts::Mounted;
+use super::tree;
+use crate::error::{At, Stage, StartError};
+
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// Covers files with the null device and directories with an empty read-only tmpfs. Paths that do not exist need none.
+pub(super) fn mask(root: &Rooted, mounted: &Mounted, paths: &[String]) -> Result<(), StartError> {
+    let mut null: Option<OwnedFd> = None;
+    let mut empty: Option<OwnedFd> = None;
+    for path in paths {
+        let stage = || Stage::Protect { path: path.clone() };
+        let Some(target) = existing(root, path)? else { continue };
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).at(stage, "fstat")?.st_mode);
+        let cover = if kind.is_dir() {
+            match &empty {
+                // Attached already, hence clonable on every kernel.
+                Some(first) => tree::clone_fd(first.as_fd(), Reach::Mount).at(stage, "open_tree")?,
+                None => {
+                    let attr = Attr::RDONLY | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC;
+                    tree::new("tmpfs", "tmpfs", &["nr_blocks=1".into(), "nr_inodes=1".into()], attr)
+                        .at(stage, "fsmount")?
+                }
+            }
+        } else {
+            if null.is_none() {
+                null = Some(null_device(root, mounted)?);
+            }
+            let null = null.as_ref().expect("set above");
+            tree::clone_fd(null.as_fd(), Reach::Mount).at(stage, "open_tree")?
+        };
+        tree::attach(&cover, &target).at(stage, "move_mount")?;
+        if kind.is_dir() && empty.is_none() {
+            empty = Some(cover);
+        }
+    }
+    Ok(())
+}
+
+/// The container's `/dev/null`, proved to be the null device.
+fn null_device(root: &Rooted, mounted: &Mounted) -> Result<OwnedFd, StartError> {
+    let stage = || Stage::Protect { path: "/dev/null".into() };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    let null = match &mounted.dev {
+        Some(dev) => {
+            openat2(dev.as_fd(), Path::new("null"), flags, Mode::empty(), ResolveFlags::BENEATH).at(stage, "")?
+        }
+        None => root.open("/dev/null", flags, Mode::empty()).at(stage, "")?,
+    };
+    let stat = rustix::fs::fstat(&null).at(stage, "fstat")?;
+    let is_null =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
+    if is_null { Ok(null) } else { Err(StartError::new(stage(), Errno::NODEV.raw_os_error(), "not the null device")) }
+}
+
+/// Binds paths onto themselves, read-only, with all that is mounted below.
+pub(super) fn write_protect(root: &Rooted, paths: &[String]) -> Result<(), StartError> {
+    for path in paths {
+        let stage = || Stage::Protect { path: path.clone() };
+        let Some(target) = existing(root, path)? else { continue };
+        let cover = tree::clone_fd(target.as_fd(), Reach::Tree).at(stage, "open_tree")?;
+        set_attr(cover.as_fd(), Reach::Tree, Attr::RDONLY, Attr::default(), None).at(stage, "mount_setattr")?;
+        tree::attach(&cover, &target).at(stage, "move_mount")?;
+    }
+    Ok(())
+}
+
+fn existing(root: &Rooted, path: &str) -> Result<Option<OwnedFd>, StartError> {
+    match root.locate(path) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e).at(|| Stage::Protect { path: path.to_owned() }, ""),
+    }
+}
+
+/// Writes sysctls; `net.*` and `kernel.*` ones reach the namespaces that the process is in.
+pub(super) fn sysctls(mounted: &Mounted, values: &BTreeMap<String, String>) -> Result<(), StartError> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let fresh;
+    let proc: BorrowedFd<'_> = match &mounted.proc {
+        Some(proc) => proc.as_fd(),
+        None => {
+            fresh = tree::new("proc", "proc", &[], Attr::NOSUID | Attr::NODEV | Attr::NOEXEC)
+                .at(|| Stage::Sysctl { key: String::new() }, "mount proc")?;
+            fresh.as_fd()
+        }
+    };
+    for (key, value) in values {
+        let stage = || Stage::Sysctl { key: key.clone() };
+        let path = sysctl_path(key);
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let file = openat2(proc, Path::new(&path), OFlags::WRONLY, Mode::empty(), resolve).at(stage, "")?;
+        if rustix::fs::fstatfs(&file).at(stage, "statfs")?.f_type != PROC_SUPER_MAGIC {
+            return Err(StartError::new(stage(), Errno::XDEV.raw_os_error(), "not on procfs"));
+        }
+        let written = rustix::io::write(&file, value.as_bytes()).at(stage, "write")?;
+        if written != value.len() {
+            return Err(StartError::new(stage(), Errno::IO.raw_os_error(), "write"));
+        }
+    }
+    Ok(())
+}
+
+/// As sysctl(8): `net.ipv4.conf.eth0/1.x` → `sys/net/ipv4/conf/eth0.1/x`, but a key whose first separator is a slash is a
+/// path already.
+fn sysctl_path(key: &str) -> String {
+    if key.find(['.', '/']).is_some_and(|at| key.as_bytes()[at] == b'/') {
+        return format!("sys/{key}");
+    }
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        c => c,
+    };
+    format!("sys/{}", key.chars().map(swap).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctl_paths() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "sys/net/ipv4/ip_forward");
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.x"), "sys/net/ipv4/conf/eth0.1/x");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/x"), "sys/net/ipv4/conf/eth0.1/x");
+    }
+}
