@@ -142,7 +142,7 @@ impl<R: Read> Archive<R> {
         }
         let header = Header::from_byte_slice(&block).clone();
         let sum: u32 = block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
-        if header.cksum().ok() != Some(sum) {
+        if numeric(&header.as_old().cksum).ok() != Some(i64::from(sum)) {
             return Err(bad("invalid tar header"));
         }
         Ok(Some(header))
@@ -150,7 +150,7 @@ impl<R: Read> Archive<R> {
 
     /// The data of an extended header.
     fn special(&mut self, header: &Header) -> io::Result<Vec<u8>> {
-        let size = header.entry_size().map_err(|_| bad("invalid tar header"))?;
+        let size = unsigned(&header.as_old().size)?;
         if size > SPECIAL_BYTES {
             return Err(bad("header field too long"));
         }
@@ -163,11 +163,9 @@ impl<R: Read> Archive<R> {
     }
 
     fn entry(&mut self, header: &Header, pax: Pax) -> io::Result<Entry> {
-        let invalid = |_| bad("invalid tar header");
-        let size = match pax.size {
-            Some(size) => size,
-            None => header.entry_size().map_err(invalid)?,
-        };
+        let old = header.as_old();
+        let size = pax.size.map_or_else(|| unsigned(&old.size), Ok)?;
+        let (major, minor) = devices(header)?;
         let path = pax.path.unwrap_or_else(|| header.path_bytes().into_owned());
         let kind = kind(header.entry_type(), &path);
         // A link or directory may carry a size; there is no data behind it.
@@ -178,15 +176,15 @@ impl<R: Read> Archive<R> {
             path,
             link: pax.link.or_else(|| header.link_name_bytes().map(|l| l.into_owned())).unwrap_or_default(),
             size,
-            mode: header.mode().map_err(invalid)? & 0o7777,
-            uid: id(pax.uid.map_or_else(|| header.uid().map_err(invalid), Ok)?)?,
-            gid: id(pax.gid.map_or_else(|| header.gid().map_err(invalid), Ok)?)?,
+            mode: unsigned(&old.mode)? as u32 & 0o7777,
+            uid: id(pax.uid.map_or_else(|| unsigned(&old.uid), Ok)?)?,
+            gid: id(pax.gid.map_or_else(|| unsigned(&old.gid), Ok)?)?,
             mtime: match pax.mtime {
                 Some(time) => time,
-                None => Time { seconds: header.mtime().map_err(invalid)? as i64, nanos: 0 },
+                None => Time { seconds: numeric(&old.mtime)?, nanos: 0 },
             },
-            major: header.device_major().ok().flatten().unwrap_or(0),
-            minor: header.device_minor().ok().flatten().unwrap_or(0),
+            major,
+            minor,
             xattrs: pax.xattrs,
             sparse: None,
         };
@@ -200,7 +198,7 @@ impl<R: Read> Archive<R> {
     fn sparse(&mut self, header: &Header, records: pax::Sparse, entry: &mut Entry) -> io::Result<()> {
         let map = if header.entry_type() == EntryType::GNUSparse {
             let gnu = header.as_gnu().ok_or_else(|| bad("invalid tar header"))?;
-            entry.size = gnu.real_size().map_err(|_| bad("invalid tar header"))?;
+            entry.size = unsigned(&gnu.realsize)?;
             self.old_gnu_map(gnu)?
         } else if let (Some(1), Some(0)) = (records.major, records.minor) {
             self.map_in_data()?
@@ -310,6 +308,42 @@ fn kind(kind: EntryType, path: &[u8]) -> Kind {
     }
 }
 
+/// Device numbers; archives older than POSIX have none.
+fn devices(header: &Header) -> io::Result<(u32, u32)> {
+    let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
+        (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
+        (_, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
+        _ => return Ok((0, 0)),
+    };
+    let number = |field| u32::try_from(unsigned(field)?).map_err(|_| bad("invalid device number"));
+    Ok((number(major)?, number(minor)?))
+}
+
+fn unsigned(field: &[u8]) -> io::Result<u64> {
+    u64::try_from(numeric(field)?).map_err(|_| bad("invalid tar header"))
+}
+
+/// A number of a header: octal digits between blanks (none: 0), or base 256 when the highest bit is set.
+fn numeric(field: &[u8]) -> io::Result<i64> {
+    if field[0] & 0x80 != 0 {
+        // Two's complement over all bits but the marker.
+        let negative = field[0] & 0x40 != 0;
+        let first = if negative { field[0] } else { field[0] & 0x3f };
+        let bytes = std::iter::once(first).chain(field[1..].iter().copied());
+        let start = if negative { -1 } else { 0 };
+        let value = bytes.fold(i128::from(start), |value, byte| (value << 8 | i128::from(byte)).clamp(-1 << 100, 1 << 100));
+        return i64::try_from(value).map_err(|_| bad("invalid tar header"));
+    }
+    let blank = |b: &u8| *b == b' ' || *b == 0;
+    let start = field.iter().position(|b| !blank(b)).unwrap_or(field.len());
+    let digits = field[start..].iter().take_while(|b| !blank(b));
+    let value = digits.into_iter().try_fold(0_i64, |value, digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
+        _ => None,
+    });
+    value.ok_or_else(|| bad("invalid tar header"))
+}
+
 fn id(id: u64) -> io::Result<u32> {
     u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| bad("invalid owner"))
 }
@@ -333,9 +367,7 @@ fn pairs(numbers: &[u64]) -> io::Result<Vec<(u64, u64)>> {
 
 fn take(headers: &[GnuSparseHeader], map: &mut Vec<(u64, u64)>) -> io::Result<()> {
     for header in headers.iter().filter(|h| !h.is_empty()) {
-        let offset = header.offset().map_err(|_| bad("invalid sparse map"))?;
-        let length = header.length().map_err(|_| bad("invalid sparse map"))?;
-        map.push((offset, length));
+        map.push((unsigned(&header.offset)?, unsigned(&header.numbytes)?));
     }
     Ok(())
 }
@@ -386,6 +418,19 @@ mod tests {
         }
         archive.drain()?;
         Ok(names)
+    }
+
+    #[test]
+    fn numbers_come_octal_or_binary() {
+        assert_eq!(numeric(b"0000644\0").unwrap(), 0o644);
+        assert_eq!(numeric(b"  12 \0").unwrap(), 0o12);
+        assert_eq!(numeric(b"\0\0\0").unwrap(), 0);
+        assert_eq!(numeric(b"\x80\0\x01\0").unwrap(), 256);
+        assert_eq!(numeric(&[0xff; 12]).unwrap(), -1);
+        assert_eq!(numeric(b"\xff\xff\xff\xfe").unwrap(), -2);
+        for wrong in [&b"8"[..], b"12a", &[0xbf; 12], b"7777777777777777777777777"] {
+            assert!(numeric(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,21 @@ use model::{Error, Result};
 use redb::{Database, DatabaseError};
 
 use crate::backend::LockedFile;
+use crate::row::{Row, Table};
 use crate::tx;
+
+/// The format of the file as a whole; a file with a higher number belongs to a newer Gantry and is refused.
+const FORMAT: u32 = 1;
+const META: Table<Meta> = Table::new("meta");
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Meta {
+    format: u32,
+}
+
+impl Row for Meta {
+    const VERSION: u32 = 1;
+}
 
 /// Bytes of pages the database may keep in memory. Rows are small and few are hot: the kernel's page cache does the rest.
 const CACHE_BYTES: usize = 2 << 20;
@@ -29,7 +43,7 @@ pub(crate) struct Db {
 impl Db {
     pub(crate) fn open(path: &Path) -> Result<Db> {
         let db = open_file(path)?;
-        tx::create_rows(&db)?;
+        check_format(&db, path)?;
         Ok(Db { path: path.to_owned(), current: Mutex::new(Some(Arc::new(db))) })
     }
 
@@ -61,6 +75,16 @@ impl Db {
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Database>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Marks a new file with the format, refuses one of a newer format.
+fn check_format(db: &Database, path: &Path) -> Result<()> {
+    let newer = |format| format!("{} was written by a newer version (format {format} > {FORMAT})", path.display());
+    match tx::peek(db, &META, "store")? {
+        Some(meta) if meta.format > FORMAT => Err(Error::data_loss(newer(meta.format))),
+        Some(_) => Ok(()),
+        None => tx::plant(db, &META, "store", &Meta { format: FORMAT }),
     }
 }
 

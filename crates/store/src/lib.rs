@@ -23,7 +23,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{Context, Error, Result};
+use model::{Context, Result};
 use redb::ReadableDatabase;
 
 use db::Db;
@@ -31,19 +31,6 @@ use db::Db;
 pub use pins::{Lease, Pins, Sweep};
 pub use row::{Row, Table};
 pub use tx::{ReadTx, WriteTx};
-
-/// The format of the file as a whole; a file with a higher number belongs to a newer Gantry and is refused.
-const FORMAT: u32 = 1;
-const META: Table<Meta> = Table::new("meta");
-
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Meta {
-    format: u32,
-}
-
-impl Row for Meta {
-    const VERSION: u32 = 1;
-}
 
 /// A handle to the open database. Clones share it; the last one dropped closes the file cleanly.
 #[derive(Clone)]
@@ -74,21 +61,7 @@ impl Store {
                 .with_context(|| format!("creating {}", parent.display()))?;
         }
         let db = Arc::new(Db::open(path)?);
-        let store = Store { inner: Arc::new(Inner { writer: writer::Writer::start(db.clone())?, db }) };
-        store.check_format(path)?;
-        Ok(store)
-    }
-
-    fn check_format(&self, path: &Path) -> Result<()> {
-        match self.read(|tx| tx.get(&META, "store"))? {
-            None => self.write_blocking(|tx| tx.put(&META, "store", &Meta { format: FORMAT })),
-            Some(meta) if meta.format <= FORMAT => Ok(()),
-            Some(meta) => Err(Error::data_loss(format!(
-                "{} was written by a newer version (format {}, this version reads up to {FORMAT})",
-                path.display(),
-                meta.format
-            ))),
-        }
+        Ok(Store { inner: Arc::new(Inner { writer: writer::Writer::start(db.clone())?, db }) })
     }
 
     /// Runs `f` on a consistent view of the last commit. Never waits for a writer.
@@ -112,7 +85,7 @@ impl Store {
         answer.await.map_err(|_| writer::ended())?
     }
 
-    /// As [`Store::write`], for threads outside the async runtime.
+    /// As [`Store::write`], for threads outside the async runtime (panics on a task: it would stop the runtime's thread).
     pub fn write_blocking<T: Send + 'static>(
         &self,
         f: impl FnOnce(&mut WriteTx<'_, '_>) -> Result<T> + Send + 'static,

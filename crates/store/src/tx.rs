@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use model::{Error, Result};
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use crate::row::{self, Row, Table};
 
@@ -16,15 +16,26 @@ const ROWS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinit
 /// The round's open B-tree.
 pub(crate) type Rows<'txn> = redb::Table<'txn, &'static str, &'static [u8]>;
 
-/// Makes the B-tree of a new database.
-pub(crate) fn create_rows(db: &Database) -> Result<()> {
-    let missing = db.begin_read().map_err(failed)?.open_table(ROWS).is_err();
-    if missing {
-        let tx = db.begin_write().map_err(failed)?;
-        tx.open_table(ROWS).map_err(failed)?;
-        tx.commit().map_err(failed)?;
+/// A row of a database that may be new.
+pub(crate) fn peek<R: Row>(db: &Database, table: &Table<R>, key: &str) -> Result<Option<R>> {
+    let tx = db.begin_read().map_err(failed)?;
+    match tx.open_table(ROWS) {
+        Ok(rows) => ReadTx { rows }.get(table, key),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(e) => Err(failed(e)),
     }
-    Ok(())
+}
+
+/// Makes the B-tree of a new database, with its first row.
+pub(crate) fn plant<R: Row>(db: &Database, table: &Table<R>, key: &str, row: &R) -> Result<()> {
+    let tx = db.begin_write().map_err(failed)?;
+    {
+        let mut rows = open_rows(&tx)?;
+        let mut staged = WriteTx::new(&mut rows);
+        staged.put(table, key, row)?;
+        staged.merge()?;
+    }
+    tx.commit().map_err(failed)
 }
 
 /// Opens the B-tree for a round of writes.
