@@ -1,2 +1,59 @@
-//! engine
+//! The engine: what the daemon can do, one verb a function.
+//!
+//! `Engine` is a record of services and has no verbs: a verb takes the services it uses. It never sees HTTP; it speaks
+//! `api` types because inspect must echo them. Facts travel upward as published views and events, calls go downward only.
 #![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod container;
+pub mod events;
+pub mod image;
+pub mod network;
+pub mod settings;
+pub mod system;
+pub mod volume;
+
+use std::sync::{Arc, RwLock};
+
+use crate::container::Containers;
+use crate::container::exec::Execs;
+use crate::events::Events;
+use crate::image::Images;
+use crate::settings::Settings;
+use crate::system::Host;
+
+/// The services of one daemon.
+pub struct Engine {
+    /// All containers.
+    pub containers: Containers,
+    /// All exec sessions.
+    pub execs: Execs,
+    /// Images and their content.
+    pub images: Images,
+    /// Networks.
+    pub networks: Arc<::network::Networks>,
+    /// Volumes.
+    pub volumes: ::volume::Volumes,
+    /// What happened.
+    pub events: Events,
+    /// Where containers' root file systems come from.
+    pub snapshots: Arc<dyn snapshot::Snapshotter>,
+    /// The metadata.
+    pub store: store::Store,
+    /// Facts of the machine and of this daemon, read once.
+    pub host: Host,
+    /// The configuration in force.
+    settings: RwLock<Arc<Settings>>,
+}
+
+impl Engine {
+    /// The configuration in force now; an operation takes it once.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Puts a reloaded configuration in force.
+    pub fn replace_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
+    }
+}

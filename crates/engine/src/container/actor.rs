@@ -1,0 +1,395 @@
+//! The actor: one task per container, the only thing that changes it.
+//!
+//! Its loop takes a command, a fact from the monitor, the end of a job or a timer; asks `model::lifecycle::step` what
+//! that means; and performs the effects. At most one job (launch, teardown or removal) is in flight; commands that cannot
+//! go on without its result are deferred, everything else is answered meanwhile. Every change goes the same way:
+//! persist, then publish, then answer.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::lifecycle::{self, Effect, Input, Outcome, State};
+use model::restart::Backoff;
+use model::{Error, Result};
+use monitor::proto::{Event, Packet, Request};
+use runtime::Scope;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::attach::Attached;
+use super::exec::ExecStart;
+use super::launch::{self, Failed, Launched};
+use super::link::Link;
+use super::remove::RemoveArgs;
+use super::row::{CONTAINERS, ContainerRow};
+use super::stop::StopPlan;
+use super::view::ContainerView;
+use super::{COMMAND_QUEUE, Handle};
+use crate::Engine;
+
+/// Where an answer goes.
+pub type Reply<T = ()> = oneshot::Sender<Result<T>>;
+
+/// What can be asked of a container.
+pub enum Command {
+    /// Run.
+    Start { reply: Reply },
+    /// End, by the plan.
+    Stop { plan: StopPlan, reply: Reply },
+    /// End if need be, then run.
+    Restart { plan: StopPlan, reply: Reply },
+    /// Send a signal.
+    Kill { signal: i32, reply: Reply },
+    /// Freeze.
+    Pause { reply: Reply },
+    /// Go on.
+    Unpause { reply: Reply },
+    /// Take another name, which is reserved already.
+    Rename { new: String, reply: Reply },
+    /// Resize the terminal of the container or of an exec session.
+    Resize { exec: Option<String>, height: u16, width: u16, reply: Reply },
+    /// Go away.
+    Remove { args: RemoveArgs, reply: Reply },
+    /// Connect a client.
+    Attach(Attached),
+    /// Start an exec session.
+    Exec(Box<ExecStart>),
+    /// The daemon ends and takes its containers with it.
+    Shutdown { reply: Reply },
+    /// The daemon is up: consider the restart policy.
+    Booted,
+}
+
+/// The end of a job.
+pub enum Done {
+    /// A launch.
+    Launched(Result<Launched, Failed>),
+    /// What a run held has been let go.
+    TornDown,
+    /// Files and volumes are gone, or could not be removed.
+    Deleted(Result<()>),
+}
+
+/// Those who wait for something to happen.
+#[derive(Default)]
+pub struct Waiting {
+    /// For the launch.
+    pub starts: Vec<Reply>,
+    /// For the end of the run.
+    pub ends: Vec<Reply>,
+    /// For the end of a run that a stop call asked for: a `stop` event is due.
+    pub stopped: bool,
+    /// For the launch after the end of the run.
+    pub restarts: Vec<Reply>,
+    /// For the removal.
+    pub removals: Vec<Reply>,
+    /// The removal that follows the end of the run.
+    pub removal: Option<RemoveArgs>,
+    /// For the monitor's word, by request number.
+    pub answers: HashMap<u32, Reply>,
+    /// For the start of an exec session, by its id.
+    pub execs: HashMap<String, ExecStart>,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// SIGKILL is due.
+    Deadline,
+    /// SIGKILL was sent and the container still lives.
+    Unkillable,
+    /// A restart by policy is due.
+    Backoff,
+}
+
+/// One container's life.
+pub struct Actor {
+    pub(super) engine: Arc<Engine>,
+    pub(super) row: ContainerRow,
+    pub(super) exits: u64,
+    pub(super) link: Option<Link>,
+    pub(super) jobs: JoinSet<Done>,
+    pub(super) waiting: Waiting,
+    /// Clients that wait for the container to run.
+    pub(super) clients: Vec<Attached>,
+    pub(super) timer: Option<(Instant, Timer)>,
+    /// The pauses between restarts by policy.
+    pub(super) backoff: Backoff,
+    /// The pause before the next one.
+    pub(super) restart_in: Duration,
+    /// The exit whose teardown is under way.
+    pub(super) exit: Option<monitor::proto::Exit>,
+    deferred: VecDeque<Command>,
+    views: watch::Sender<Arc<ContainerView>>,
+}
+
+/// Lists a new container and lets its life begin.
+pub fn spawn(engine: &Arc<Engine>, row: ContainerRow) {
+    let (actor, commands) = Actor::new(engine, row);
+    tokio::spawn(actor.live(commands));
+}
+
+impl Actor {
+    /// The actor and the receiving end of its commands; the container can be found from now on.
+    pub(super) fn new(engine: &Arc<Engine>, row: ContainerRow) -> (Actor, mpsc::Receiver<Command>) {
+        let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
+        let (views, receiver) = watch::channel(Arc::new(view_of(&row, 0, Vec::new())));
+        engine.containers.insert(Handle { id: row.id.clone(), commands: sender, views: receiver });
+        let actor = Actor {
+            engine: engine.clone(),
+            row,
+            exits: 0,
+            link: None,
+            jobs: JoinSet::new(),
+            waiting: Waiting::default(),
+            clients: Vec::new(),
+            timer: None,
+            backoff: Backoff::default(),
+            restart_in: Duration::ZERO,
+            exit: None,
+            deferred: VecDeque::new(),
+            views,
+        };
+        (actor, commands)
+    }
+
+    /// Lives until the container is removed.
+    pub(super) async fn live(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            let timer = self.timer;
+            tokio::select! {
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
+                    if self.finished(done).await {
+                        return;
+                    }
+                }
+                packet = hear(self.link.as_ref()) => self.heard(packet).await,
+                kind = ring(timer) => self.rang(kind).await,
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Whether the job's end was the end of the container.
+    async fn finished(&mut self, done: Result<Done, tokio::task::JoinError>) -> bool {
+        match done {
+            Ok(Done::Launched(Ok(launched))) => self.launched(launched).await,
+            Ok(Done::Launched(Err(failed))) => self.launch_failed(failed).await,
+            Ok(Done::TornDown) => self.torn_down().await,
+            Ok(Done::Deleted(outcome)) => {
+                if self.deleted(outcome) {
+                    return true;
+                }
+            }
+            Err(error) => {
+                let error = Error::system("a procedure of the container broke off").with_source(error);
+                tracing::error!(container = self.row.id.short(), ?error, "job failed");
+                if matches!(self.row.state, State::Starting { .. }) {
+                    self.launch_failed(Failed::from(error)).await;
+                }
+            }
+        }
+        self.catch_up().await;
+        false
+    }
+
+    /// Obeys what had to wait for the job.
+    async fn catch_up(&mut self) {
+        while self.jobs.is_empty() {
+            let Some(command) = self.deferred.pop_front() else {
+                return;
+            };
+            Box::pin(self.obey(command)).await;
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        if !self.jobs.is_empty() && needs_rest(&command) {
+            self.deferred.push_back(command);
+            return;
+        }
+        match command {
+            Command::Start { reply } => self.start(reply).await,
+            Command::Stop { plan, reply } => self.stop(plan, reply).await,
+            Command::Restart { plan, reply } => self.restart(plan, reply).await,
+            Command::Kill { signal, reply } => self.kill(signal, reply).await,
+            Command::Pause { reply } => self.freeze(Input::Pause, reply).await,
+            Command::Unpause { reply } => self.freeze(Input::Unpause, reply).await,
+            Command::Rename { new, reply } => self.rename(new, reply).await,
+            Command::Resize { exec, height, width, reply } => {
+                self.request(&Request::Resize { exec, rows: height, columns: width }, reply).await;
+            }
+            Command::Remove { args, reply } => self.remove(args, reply).await,
+            Command::Attach(client) => self.attach(client).await,
+            Command::Exec(start) => self.exec(*start).await,
+            Command::Shutdown { reply } => self.shutdown(reply).await,
+            Command::Booted => self.booted().await,
+        }
+    }
+
+    /// Asks the rules; a refusal is answered at once. `None`: there is nothing more to do for this reply.
+    pub(super) fn step(&mut self, input: Input, reply: Reply) -> Option<(Vec<Effect>, Reply)> {
+        match lifecycle::step(self.row.state, input) {
+            Outcome::Accept(next, effects) => {
+                self.row.state = next;
+                return Some((effects, reply));
+            }
+            Outcome::Nothing => answer(reply, Err(Error::not_modified())),
+            Outcome::Refuse(refusal) => {
+                answer(reply, Err(refusal.to_error(&self.row.name, self.row.id.as_str())));
+            }
+            // Deferred commands wait for the job; a launch is always one.
+            Outcome::Defer => answer(reply, Err(Error::unavailable("the container is being started"))),
+        }
+        None
+    }
+
+    /// A fact changes the state without anybody asking.
+    pub(super) fn happened(&mut self, fact: Input) -> Vec<Effect> {
+        match lifecycle::step(self.row.state, fact) {
+            Outcome::Accept(next, effects) => {
+                self.row.state = next;
+                effects
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Commits the row; an error leaves the old row on disk and is told.
+    pub(super) async fn persist(&self) -> Result<()> {
+        let mut row = self.row.clone();
+        row.state = row.state.at_rest();
+        self.engine.store.write(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row)).await
+    }
+
+    /// Commits where the change has already happened and cannot be refused any more: a failure is logged, the daemon's
+    /// next commit of this container carries it.
+    pub(super) async fn record(&self) {
+        if let Err(error) = self.persist().await {
+            tracing::error!(container = self.row.id.short(), %error, "the container's state could not be recorded");
+        }
+    }
+
+    /// Shows the container as it is now.
+    pub(super) fn publish(&self) {
+        let execs = self.engine.execs.live_of(&self.row.id);
+        self.views.send_replace(Arc::new(view_of(&self.row, self.exits, execs)));
+    }
+
+    /// Shows the container as gone, or as impossible to remove.
+    pub(super) fn publish_removal(&self, error: Option<String>) {
+        let mut view = view_of(&self.row, self.exits, Vec::new());
+        view.removed = error.is_none();
+        view.removal_error = error;
+        self.views.send_replace(Arc::new(view));
+    }
+
+    /// Publishes an event of this container.
+    pub(super) fn event<const N: usize>(&self, action: &str, more: [(&str, String); N]) {
+        self.engine.publish_container(&self.row, action, more);
+    }
+
+    /// Asks the monitor for something; its word is the answer.
+    pub(super) async fn request(&mut self, request: &Request, reply: Reply) {
+        let Some(link) = self.link.as_mut() else {
+            let text = format!("container {} is not running", self.row.id.as_str());
+            return answer(reply, Err(Error::conflict(text)));
+        };
+        match link.send(request, &[]).await {
+            Ok(seq) => drop(self.waiting.answers.insert(seq, reply)),
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    /// Sends a signal to the container's init and tells of it.
+    pub(super) async fn signal(&mut self, signal: i32) {
+        if let Some(link) = self.link.as_mut() {
+            let request = Request::Signal { exec: None, signal, scope: Scope::Process };
+            if let Err(error) = link.send(&request, &[]).await {
+                tracing::warn!(container = self.row.id.short(), signal, %error, "signal not sent");
+            }
+        }
+        self.event("kill", [("signal", signal.to_string())]);
+    }
+
+    /// A word from the monitor; `None`: it is gone.
+    async fn heard(&mut self, packet: Option<Packet<Event>>) {
+        let Some(Packet { seq, body }) = packet else {
+            return self.monitor_lost().await;
+        };
+        match body {
+            Event::Exited { exec: None, exit } => self.ended(exit),
+            Event::Exited { exec: Some(id), exit } => self.exec_ended(&id, exit.code),
+            Event::Started { exec: Some(id), pid, .. } => self.exec_started(&id, pid),
+            Event::Failed { exec: Some(id), error } => self.exec_failed(&id, &error),
+            Event::Detached { exec: None } => self.event("detach", []),
+            Event::Detached { exec: Some(id) } => self.event("exec_detach", [("execID", id)]),
+            Event::Done { refused } => {
+                if let Some(reply) = self.waiting.answers.remove(&seq) {
+                    answer(reply, refused.map_or(Ok(()), |r| Err(r.to_error())));
+                }
+            }
+            // Answers to a start come before the actor listens.
+            Event::Started { exec: None, .. } | Event::Failed { exec: None, .. } | Event::Hello(_) => {}
+        }
+    }
+
+    async fn rang(&mut self, timer: Timer) {
+        self.timer = None;
+        match timer {
+            Timer::Deadline => self.deadline().await,
+            Timer::Unkillable => {
+                for reply in self.waiting.ends.drain(..) {
+                    let text = format!("could not kill container: container {} did not end", self.row.id.short());
+                    answer(reply, Err(Error::system(text)));
+                }
+            }
+            Timer::Backoff => self.backoff_over().await,
+        }
+    }
+
+    /// Starts the launch; its end comes as a [`Done`].
+    pub(super) fn begin_launch(&mut self) {
+        let (engine, row) = (self.engine.clone(), self.row.clone());
+        let clients = std::mem::take(&mut self.clients);
+        self.jobs.spawn_blocking(move || Done::Launched(launch::launch(&engine, &row, clients)));
+    }
+}
+
+/// Commands that change what a job is changing wait for its end.
+fn needs_rest(command: &Command) -> bool {
+    !matches!(command, Command::Attach(_))
+}
+
+fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerView {
+    let pid = row.state.pid().unwrap_or(0);
+    ContainerView { row: row.clone(), pid, exec_ids, exits, removed: false, removal_error: None }
+}
+
+async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
+    match link {
+        Some(link) => link.receive().await,
+        None => pending().await,
+    }
+}
+
+async fn ring(timer: Option<(Instant, Timer)>) -> Timer {
+    match timer {
+        Some((at, kind)) => {
+            sleep_until(at).await;
+            kind
+        }
+        None => pending().await,
+    }
+}
+
+/// Answers; a caller that does not wait any more is no concern.
+pub fn answer<T>(reply: Reply<T>, outcome: Result<T>) {
+    drop(reply.send(outcome));
+}

@@ -1,0 +1,203 @@
+//! Attach: a client's connection becomes part of the container's stdio.
+//!
+//! The daemon checks, answers the HTTP head and then gives the client's own socket to the monitor; no byte of the stream
+//! passes through the daemon, and an attached client survives it. A container that does not run yet keeps its waiting
+//! sockets in the actor until the start (B-io-5). Recorded output (`logs=1`) is replayed before the socket moves on.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use model::{Error, Result};
+use monitor::proto::Request;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::Handle;
+use super::actor::{Actor, Command};
+use super::launch::wire_attach;
+use super::logs::{self, LogsArgs};
+use crate::Engine;
+
+/// The query of an attach call.
+#[derive(Clone, Debug, Default)]
+pub struct AttachArgs {
+    /// Feed the container's stdin.
+    pub stdin: bool,
+    /// Receive stdout.
+    pub stdout: bool,
+    /// Receive stderr.
+    pub stderr: bool,
+    /// Replay the log first.
+    pub logs: bool,
+    /// Stay attached.
+    pub stream: bool,
+    /// The keys that detach from a terminal; `None` for the default ctrl-p,ctrl-q.
+    pub detach_keys: Option<String>,
+    /// Frame stdout and stderr unless there is a terminal.
+    pub multiplex: bool,
+}
+
+/// A checked attach call, ready for its socket.
+pub struct Attachment {
+    /// The container has a terminal: the stream is raw.
+    pub tty: bool,
+    engine: Arc<Engine>,
+    handle: Handle,
+    args: AttachArgs,
+    detach_keys: Vec<u8>,
+}
+
+/// A client that is (or waits to be) attached.
+pub struct Attached {
+    /// The client's socket.
+    pub socket: OwnedFd,
+    /// Bytes the client sent behind its request.
+    pub prefix: Vec<u8>,
+    /// Feed the container's stdin.
+    pub stdin: bool,
+    /// Receive stdout.
+    pub stdout: bool,
+    /// Receive stderr.
+    pub stderr: bool,
+    /// 8-byte frame heads.
+    pub multiplex: bool,
+    /// Key codes that detach; empty for none.
+    pub detach_keys: Vec<u8>,
+}
+
+/// Checks an attach call; 409 in states that have no streams.
+pub async fn attach(engine: &Arc<Engine>, name: &str, args: AttachArgs) -> Result<Attachment> {
+    let handle = engine.containers.find(name)?;
+    let view = handle.view();
+    let detach_keys = detach_keys(args.detach_keys.as_deref())?;
+    if view.row.state.is_paused() {
+        return Err(Error::conflict(format!("container {name} is paused, unpause the container before attach")));
+    }
+    if view.row.state.is_restarting() {
+        return Err(Error::conflict(format!("container {name} is restarting, wait until the container is running")));
+    }
+    let tty = view.row.config.tty;
+    Ok(Attachment { tty, engine: engine.clone(), handle, args, detach_keys })
+}
+
+impl Attachment {
+    /// Takes over the client's socket; `prefix` is what it sent behind the request's head.
+    pub async fn connect(self, socket: OwnedFd, prefix: Vec<u8>) {
+        let view = self.handle.view();
+        if self.args.logs && self.replay(&socket).await.is_err() {
+            return;
+        }
+        if !self.args.stream {
+            return;
+        }
+        let attached = Attached {
+            socket,
+            prefix,
+            stdin: self.args.stdin && view.row.config.open_stdin,
+            stdout: self.args.stdout,
+            stderr: self.args.stderr,
+            multiplex: self.args.multiplex && !self.tty,
+            detach_keys: if self.tty { self.detach_keys } else { Vec::new() },
+        };
+        self.engine.publish_container(&view.row, "attach", []);
+        // A container that went away closes the socket by dropping it.
+        drop(self.handle.send(Command::Attach(attached)).await);
+    }
+
+    /// Writes what the log holds to the client; an error means the client left.
+    async fn replay(&self, socket: &OwnedFd) -> Result<()> {
+        let args = LogsArgs { stdout: self.args.stdout, stderr: self.args.stderr, ..LogsArgs::default() };
+        let raw = !self.args.multiplex;
+        let mut stream = match logs::open(&self.engine, &self.handle.view(), args, raw).await {
+            Ok(stream) => stream,
+            // A log driver that cannot be read replays nothing.
+            Err(_) => return Ok(()),
+        };
+        let file = std::fs::File::from(socket.try_clone()?);
+        while let Some(chunk) = stream.chunks.recv().await {
+            let (chunk, mut file) = (chunk?, file.try_clone()?);
+            tokio::task::spawn_blocking(move || sys::fdpass::wait_writable_all(&mut file, &chunk))
+                .await
+                .map_err(|e| Error::system("replaying the log").with_source(e))??;
+        }
+        Ok(())
+    }
+}
+
+impl Actor {
+    /// Hands a client to the monitor; before the start it waits here.
+    pub(super) async fn attach(&mut self, client: Attached) {
+        let Some(link) = self.link.as_mut() else {
+            self.clients.retain(|waiting| !has_left(&waiting.socket));
+            return self.clients.push(client);
+        };
+        let request = Request::Attach(wire_attach(&client));
+        if let Err(error) = link.send(&request, &[client.socket.as_fd()]).await {
+            tracing::warn!(container = self.row.id.short(), %error, "client not attached");
+        }
+    }
+}
+
+/// Whether the other end of the socket is closed.
+fn has_left(socket: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
+}
+
+/// Key names as the reference reads them: single characters or `ctrl-<char>`, comma-separated.
+pub fn detach_keys(text: Option<&str>) -> Result<Vec<u8>> {
+    const DEFAULT: &[u8] = &[16, 17];
+    let Some(text) = text.filter(|t| !t.is_empty()) else {
+        return Ok(DEFAULT.to_vec());
+    };
+    text.split(',').map(|key| key_code(key).ok_or_else(|| invalid_keys(text))).collect()
+}
+
+fn invalid_keys(text: &str) -> Error {
+    Error::invalid(format!("Invalid detach keys ({text}) provided"))
+}
+
+fn key_code(key: &str) -> Option<u8> {
+    if let [single] = key.as_bytes() {
+        return Some(*single);
+    }
+    match key.strip_prefix("ctrl-")?.as_bytes() {
+        [c @ b'a'..=b'z'] => Some(c - b'a' + 1),
+        [b'@'] => Some(0),
+        [b'['] => Some(27),
+        [b'\\'] => Some(28),
+        [b']'] => Some(29),
+        [b'^'] => Some(30),
+        [b'_'] => Some(31),
+        _ => None,
+    }
+}
+
+/// Writes one frame of text to a client and lets it go: how errors of a stream already begun are told.
+pub fn tell(socket: OwnedFd, multiplex: bool, text: &str) {
+    let mut bytes = Vec::with_capacity(text.len() + 10);
+    if multiplex {
+        bytes.extend_from_slice(&[1, 0, 0, 0]);
+        bytes.extend_from_slice(&(text.len() as u32 + 2).to_be_bytes());
+    }
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.extend_from_slice(b"\r\n");
+    // The client may have left; there is nobody else to tell.
+    drop(std::fs::File::from(socket).write_all(&bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B-io-4: default and custom detach keys.
+    #[test]
+    fn detach_keys_parse() {
+        assert_eq!(detach_keys(None).expect("default"), [16, 17]);
+        assert_eq!(detach_keys(Some("ctrl-a,x")).expect("custom"), [1, b'x']);
+        assert_eq!(detach_keys(Some("ctrl-@,ctrl-[")).expect("controls"), [0, 27]);
+        assert!(detach_keys(Some("ctrl-")).is_err());
+        assert!(detach_keys(Some("wrong")).is_err());
+    }
+}

@@ -1,0 +1,242 @@
+//! `POST /containers/create`: from a request to a committed row.
+//!
+//! Order: image → merge → validation → name → mounts → writable layer → row → actor → event → answer. Whatever fails
+//! takes back what was made before it; the name is reserved before any work is done and freed on failure (B-id-2).
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+
+use model::id::ContainerId;
+use model::lifecycle::State;
+use model::name;
+use model::{Context, Error, Result};
+
+use super::row::{CONTAINERS, ContainerRow, ImagePin, RunRow};
+use super::{actor, launch, merge, mounts, validate};
+use crate::Engine;
+use crate::image::ResolvedImage;
+use crate::settings::Settings;
+
+/// The query and body of a create call.
+#[derive(Clone, Debug, Default)]
+pub struct CreateArgs {
+    /// The wished name, with or without slash.
+    pub name: Option<String>,
+    /// `os[/arch[/variant]]`.
+    pub platform: Option<String>,
+    /// The body.
+    pub request: api::CreateRequest,
+}
+
+/// What create answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Created {
+    /// The full id.
+    pub id: String,
+    /// What the user should know; may be empty.
+    pub warnings: Vec<String>,
+}
+
+/// Creates a container.
+pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
+    let settings = engine.settings();
+    let id = ContainerId::from_bytes(sys::random::bytes32());
+    let config = args.request.config.clone();
+    let config = config.ok_or_else(|| Error::invalid("config cannot be empty in order to create a container"))?;
+    if let Some(name) = args.name.as_deref().filter(|n| !n.is_empty()) {
+        name::validate(name)?;
+    }
+    let image = engine.images.resolve(&config.image, args.platform.as_deref()).await?;
+    let host = validate::Host::new(engine, &settings);
+    let mut merged = merge::merge(config, args.request.host_config.clone().unwrap_or_default(), &image.config, &host, &id)?;
+    resolve_container_modes(engine, &mut merged.host_config)?;
+    let warnings = validate::check(&merged, &args.request, &host)?;
+    launch::runtime_choice(&settings, &merged.host_config.runtime)?;
+    let name = reserve_name(engine, args.name.as_deref(), &id)?;
+    let built = build(engine, &settings, Draft { id: id.clone(), name: name.clone(), merged, image, request: args.request }).await;
+    if built.is_err() {
+        engine.containers.release(&name, &id);
+    }
+    built?;
+    Ok(Created { id: id.as_str().into(), warnings })
+}
+
+/// What the rest of create works on.
+struct Draft {
+    id: ContainerId,
+    name: String,
+    merged: merge::Merged,
+    image: ResolvedImage,
+    request: api::CreateRequest,
+}
+
+async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
+    let Draft { id, name, merged, image, request } = draft;
+    let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, &id).await?;
+    let row = ContainerRow {
+        id,
+        name,
+        created: engine.now(),
+        networks: requested_networks(request.networking_config),
+        image: ImagePin {
+            id: image.id.clone(),
+            reference: merged.config.image.clone(),
+            layers: image.layers.clone(),
+            platform: image.platform.clone(),
+            manifest: image.manifest.clone(),
+        },
+        config: merged.config,
+        host_config: merged.host_config,
+        mounts: mounts.rows.clone(),
+        storage: engine.snapshots.name().into(),
+        state: State::Created,
+        run: RunRow::default(),
+        endpoints: Vec::new(),
+    };
+    let prepared = prepare(engine, settings, &row).await;
+    let committed = match prepared {
+        Ok(()) => commit(engine, &row).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = committed {
+        take_back(engine, settings, &row, &mounts).await;
+        return Err(error);
+    }
+    actor::spawn(engine, row.clone());
+    engine.publish_container(&row, "create", []);
+    Ok(())
+}
+
+/// The directory, the writable layer, and the data that new volumes take over from the image.
+async fn prepare(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &ContainerRow) -> Result<()> {
+    let (engine, settings, row) = (engine.clone(), settings.clone(), row.clone());
+    let work = tokio::task::spawn_blocking(move || -> Result<()> {
+        let dir = settings.container_dir(row.id.as_str());
+        DirBuilder::new().mode(0o710).create(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
+        if row.host_config.ipc_mode == "shareable" {
+            DirBuilder::new().mode(0o1777).create(dir.join("shm")).context("creating the container's shm directory")?;
+        }
+        mounts::copy_up(&engine, &row)
+    });
+    work.await.map_err(|e| Error::system("preparing the container").with_source(e))?
+}
+
+async fn commit(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
+    let row = row.clone();
+    engine
+        .store
+        .write(move |tx| {
+            // The image may have been removed since it was resolved.
+            crate::image::require(tx, &row.image.id)?;
+            tx.put(&CONTAINERS, row.id.as_str(), &row)
+        })
+        .await
+}
+
+/// Leaves nothing of a container that could not be made.
+async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &ContainerRow, mounts: &mounts::Resolved) {
+    for volume in &mounts.made {
+        if let Err(error) = engine.volumes.remove(volume).await {
+            tracing::warn!(volume, %error, "a volume of a failed create stays");
+        }
+    }
+    let (engine, settings, id) = (engine.clone(), settings.clone(), row.id.clone());
+    let removed = tokio::task::spawn_blocking(move || -> Result<()> {
+        engine.snapshots.remove(id.as_str())?;
+        match std::fs::remove_dir_all(settings.container_dir(id.as_str())) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+            _ => Ok(()),
+        }
+    });
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(%error, "a directory of a failed create stays until the next start");
+    }
+}
+
+/// The wished name, or a generated one that is free.
+fn reserve_name(engine: &Engine, wished: Option<&str>, id: &ContainerId) -> Result<String> {
+    if let Some(wished) = wished.filter(|n| !n.is_empty()) {
+        let name = wished.strip_prefix('/').unwrap_or(wished).to_string();
+        engine.containers.reserve(&name, id)?;
+        return Ok(name);
+    }
+    for retry in 0..=name::RETRIES {
+        let bytes = sys::random::bytes32();
+        let random = u64::from_le_bytes(bytes[..8].try_into().expect("eight of 32 bytes"));
+        let name = name::generated(random, retry);
+        if engine.containers.reserve(&name, id).is_ok() {
+            return Ok(name);
+        }
+    }
+    engine.containers.reserve(id.short(), id)?;
+    Ok(id.short().to_string())
+}
+
+/// `container:<name>` becomes `container:<id>`, so that a rename does not break it (B-id-4).
+fn resolve_container_modes(engine: &Engine, host: &mut api::HostConfig) -> Result<()> {
+    for mode in [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode] {
+        if let Some(other) = mode.strip_prefix("container:") {
+            let id = engine.containers.find(other)?.id;
+            *mode = format!("container:{}", id.as_str());
+        }
+    }
+    Ok(())
+}
+
+/// What is to be published: bindings, and with `-P` every exposed port (B-pt-9).
+pub fn publish_specs(row: &ContainerRow) -> Result<Vec<network::PublishSpec>> {
+    let bindings = row.host_config.port_bindings.clone().unwrap_or_default();
+    let mut specs = Vec::new();
+    for (port, hosts) in &bindings {
+        let (container_port, protocol) = parse_port(port)?;
+        for binding in hosts.iter().flatten() {
+            specs.push(network::PublishSpec {
+                container_port,
+                protocol,
+                host_ip: parse_host_ip(&binding.host_ip)?,
+                host_ports: parse_host_ports(&binding.host_port)?,
+            });
+        }
+    }
+    if row.host_config.publish_all_ports {
+        for port in row.config.exposed_ports.keys().filter(|port| !bindings.contains_key(*port)) {
+            let (container_port, protocol) = parse_port(port)?;
+            specs.push(network::PublishSpec { container_port, protocol, host_ip: None, host_ports: None });
+        }
+    }
+    Ok(specs)
+}
+
+fn parse_port(text: &str) -> Result<(u16, network::Protocol)> {
+    let invalid = || Error::invalid(format!("invalid port specification: {text:?}"));
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    Ok((number.parse().map_err(|_| invalid())?, network::Protocol::parse(protocol).ok_or_else(invalid)?))
+}
+
+fn parse_host_ip(text: &str) -> Result<Option<std::net::IpAddr>> {
+    let text = text.trim_start_matches('[').trim_end_matches(']');
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| Error::invalid(format!("invalid IP address: {text}")))
+}
+
+fn parse_host_ports(text: &str) -> Result<Option<(u16, u16)>> {
+    if text.is_empty() || text == "0" {
+        return Ok(None);
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let parse = |n: &str| n.parse::<u16>().map_err(|_| Error::invalid(format!("invalid port specification: {text:?}")));
+    let (first, last) = (parse(first)?, parse(last)?);
+    if last < first {
+        return Err(Error::invalid(format!("invalid port specification: {text:?}")));
+    }
+    Ok(Some((first, last)))
+}
+
+fn requested_networks(config: Option<api::NetworkingConfig>) -> std::collections::BTreeMap<String, api::EndpointSettings> {
+    let endpoints = config.map(|c| c.endpoints_config).unwrap_or_default();
+    endpoints.into_iter().map(|(name, endpoint)| (name, endpoint.unwrap_or_default())).collect()
+}

@@ -1,0 +1,368 @@
+//! Exec: further processes in a running container.
+//!
+//! A session is made (`create`), started once, and stays known for some minutes after its end ([`KEPT_FOR`], B-io-7) or
+//! until its container is removed. Sessions are not persisted: the processes live in the monitor, which tells a new
+//! daemon of those that still run.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use model::id::ContainerId;
+use model::{Error, Kind, Result};
+use tokio::sync::{oneshot, watch};
+
+use super::actor::{Actor, Command, answer};
+use super::attach::{self, Attached};
+use super::facts;
+use super::launch::wire_attach;
+use super::row::ContainerRow;
+use crate::Engine;
+
+/// How long an ended session can be inspected.
+pub const KEPT_FOR: Duration = Duration::from_secs(300);
+/// How long a resize waits for the session's start (B-io-10).
+const RESIZE_WAIT: Duration = Duration::from_secs(10);
+
+/// All sessions of all containers.
+#[derive(Default)]
+pub struct Execs {
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+}
+
+/// One exec session.
+pub struct Session {
+    /// 64 hex digits.
+    pub id: String,
+    /// The container it belongs to.
+    pub container: ContainerId,
+    /// As given at create.
+    pub config: api::ExecConfig,
+    phase: watch::Sender<Phase>,
+}
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Made, not started.
+    Created,
+    /// On its way.
+    Starting,
+    /// Running; the pid on the host.
+    Running(i32),
+    /// Over: exit code, the pid it had (0 if it never ran), when.
+    Ended(i32, i32, Instant),
+}
+
+impl Session {
+    /// Its phase now.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Moves on.
+    pub fn set(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// The command line as events show it.
+    pub fn command_line(&self) -> String {
+        self.config.cmd.as_deref().unwrap_or_default().join(" ")
+    }
+
+    /// Claims the start; false when it was started before.
+    fn claim(&self) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let free = *phase == Phase::Created;
+            if free {
+                *phase = Phase::Starting;
+            }
+            free
+        })
+    }
+}
+
+impl Execs {
+    /// Finds by full id or unique prefix.
+    pub fn find(&self, key: &str) -> Result<Arc<Session>> {
+        let sessions = self.lock();
+        if let Some(session) = sessions.get(key) {
+            return Ok(session.clone());
+        }
+        let mut matching = sessions.values().filter(|s| !key.is_empty() && s.id.starts_with(key));
+        match (matching.next(), matching.next()) {
+            (Some(session), None) => Ok(session.clone()),
+            _ => Err(Error::not_found(format!("No such exec instance: {key}"))),
+        }
+    }
+
+    /// Registers a session, forgetting those that ended long ago.
+    pub fn insert(&self, session: Arc<Session>) {
+        let mut sessions = self.lock();
+        sessions.retain(|_, s| !matches!(s.phase(), Phase::Ended(_, _, at) if at.elapsed() > KEPT_FOR));
+        sessions.insert(session.id.clone(), session);
+    }
+
+    /// Forgets the sessions of a removed container.
+    pub fn forget_container(&self, container: &ContainerId) {
+        self.lock().retain(|_, s| s.container != *container);
+    }
+
+    /// Ends every session of a container that stopped; ids are given back.
+    pub fn end_all(&self, container: &ContainerId, code: i32) {
+        for session in self.lock().values().filter(|s| s.container == *container) {
+            if let Phase::Running(pid) = session.phase() {
+                session.set(Phase::Ended(code, pid, Instant::now()));
+            }
+        }
+    }
+
+    /// Ids of the container's sessions that have not ended.
+    pub fn live_of(&self, container: &ContainerId) -> Vec<String> {
+        let live = |s: &&Arc<Session>| s.container == *container && !matches!(s.phase(), Phase::Ended(..));
+        self.lock().values().filter(live).map(|s| s.id.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a session in a running container.
+pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -> Result<String> {
+    let handle = engine.containers.find(name)?;
+    let view = handle.view();
+    if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::invalid("No exec command specified"));
+    }
+    check_running(&view.row, name)?;
+    attach::detach_keys(Some(config.detach_keys.as_str()))?;
+    let id = super::random_id();
+    let session = Session { id: id.clone(), container: handle.id.clone(), config, phase: watch::Sender::new(Phase::Created) };
+    let action = format!("exec_create: {}", session.command_line());
+    engine.execs.insert(Arc::new(session));
+    engine.publish_container(&view.row, &action, [("execID", id.clone())]);
+    Ok(id)
+}
+
+fn check_running(row: &ContainerRow, name: &str) -> Result<()> {
+    if row.state.is_paused() {
+        return Err(Error::conflict(format!("container {name} is paused, unpause the container before exec")));
+    }
+    if row.state.is_restarting() {
+        let id = row.id.as_str();
+        return Err(Error::conflict(format!("container {id} is restarting, wait until the container is running")));
+    }
+    if !row.state.is_running() {
+        return Err(Error::conflict(format!("container {} is not running", row.id.as_str())));
+    }
+    Ok(())
+}
+
+/// The body of an exec start call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExecStartArgs {
+    /// Do not attach.
+    pub detach: bool,
+    /// Height and width of the terminal.
+    pub console_size: Option<[u16; 2]>,
+    /// Frame stdout and stderr unless there is a terminal.
+    pub multiplex: bool,
+}
+
+/// How an exec start call goes on.
+pub enum ExecSession {
+    /// Started detached; there is no stream.
+    Detached,
+    /// Waits for the client's socket.
+    Attached(ExecAttachment),
+}
+
+/// A checked exec start call, ready for its socket.
+pub struct ExecAttachment {
+    /// The session has a terminal: the stream is raw.
+    pub tty: bool,
+    engine: Arc<Engine>,
+    session: Arc<Session>,
+    args: ExecStartArgs,
+}
+
+/// Starts a session. Attached, the process starts when the socket is there, and errors are told in the stream.
+pub async fn start(engine: &Arc<Engine>, id: &str, args: ExecStartArgs) -> Result<ExecSession> {
+    let session = engine.execs.find(id)?;
+    if args.detach {
+        run(engine, &session, args, None).await?;
+        return Ok(ExecSession::Detached);
+    }
+    let tty = session.config.tty;
+    Ok(ExecSession::Attached(ExecAttachment { tty, engine: engine.clone(), session, args }))
+}
+
+impl ExecAttachment {
+    /// Takes over the client's socket and starts the process.
+    pub async fn connect(self, socket: OwnedFd, prefix: Vec<u8>) {
+        let config = &self.session.config;
+        let multiplex = self.args.multiplex && !self.tty;
+        let spare = socket.try_clone();
+        let keys = attach::detach_keys(Some(config.detach_keys.as_str())).unwrap_or_default();
+        let client = Attached {
+            socket,
+            prefix,
+            stdin: config.attach_stdin,
+            stdout: config.attach_stdout,
+            stderr: config.attach_stderr,
+            multiplex,
+            detach_keys: if self.tty { keys } else { Vec::new() },
+        };
+        if let (Err(error), Ok(socket)) = (run(&self.engine, &self.session, self.args, Some(client)).await, spare) {
+            attach::tell(socket, multiplex, error.message());
+        }
+    }
+}
+
+/// Claims the session and has the container's actor start it.
+async fn run(
+    engine: &Arc<Engine>,
+    session: &Arc<Session>,
+    args: ExecStartArgs,
+    client: Option<Attached>,
+) -> Result<()> {
+    let handle = engine.containers.find(session.container.as_str())?;
+    check_running(&handle.view().row, session.container.as_str())?;
+    if !session.claim() {
+        return Err(Error::conflict(format!("Error: Exec command {} has already run", session.id)));
+    }
+    let (reply, answer) = oneshot::channel();
+    let start = ExecStart { session: session.clone(), console_size: args.console_size, client, reply };
+    handle.send(Command::Exec(Box::new(start))).await?;
+    answer.await.unwrap_or_else(|_| Err(super::no_such(session.container.as_str())))
+}
+
+/// What the actor needs to start a session.
+pub struct ExecStart {
+    /// The claimed session.
+    pub session: Arc<Session>,
+    /// Height and width of the terminal.
+    pub console_size: Option<[u16; 2]>,
+    /// The attached client.
+    pub client: Option<Attached>,
+    /// Answered when the process runs or could not.
+    pub reply: oneshot::Sender<Result<()>>,
+}
+
+impl Actor {
+    /// Has the monitor start a session; its word comes as an event.
+    pub(super) async fn exec(&mut self, start: ExecStart) {
+        let id = start.session.id.clone();
+        match self.send_exec(&start).await {
+            Ok(()) => drop(self.waiting.execs.insert(id, start)),
+            Err(error) => {
+                start.session.set(Phase::Ended(126, 0, Instant::now()));
+                answer(start.reply, Err(error));
+            }
+        }
+    }
+
+    async fn send_exec(&mut self, start: &ExecStart) -> Result<()> {
+        check_running(&self.row, self.row.id.as_str())?;
+        let config = &start.session.config;
+        let process = facts::exec_process(&self.engine, &self.row, config, start.console_size)?;
+        let exec = monitor::proto::Exec {
+            id: start.session.id.clone(),
+            open_stdin: config.attach_stdin,
+            attach: start.client.as_ref().map(wire_attach),
+        };
+        let text = || Error::conflict(format!("container {} is not running", self.row.id.as_str()));
+        let link = self.link.as_mut().ok_or_else(text)?;
+        link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await.map(drop)
+    }
+
+    pub(super) fn exec_started(&mut self, id: &str, pid: i32) {
+        let Some(start) = self.waiting.execs.remove(id) else {
+            return;
+        };
+        start.session.set(Phase::Running(pid));
+        self.publish();
+        let action = format!("exec_start: {}", start.session.command_line());
+        self.event(&action, [("execID", id.to_string())]);
+        answer(start.reply, Ok(()));
+    }
+
+    pub(super) fn exec_failed(&mut self, id: &str, error: &runtime::StartError) {
+        let Some(start) = self.waiting.execs.remove(id) else {
+            return;
+        };
+        let (error, code) = error.to_error(runtime::What::Exec);
+        start.session.set(Phase::Ended(code, 0, Instant::now()));
+        answer(start.reply, Err(error));
+    }
+
+    pub(super) fn exec_ended(&mut self, id: &str, code: i32) {
+        let Ok(session) = self.engine.execs.find(id) else {
+            return;
+        };
+        let pid = if let Phase::Running(pid) = session.phase() { pid } else { 0 };
+        session.set(Phase::Ended(code, pid, Instant::now()));
+        self.publish();
+        self.event("exec_die", [("execID", id.to_string()), ("exitCode", code.to_string())]);
+    }
+
+    /// The container's end is the end of all its sessions.
+    pub(super) fn end_execs(&mut self, code: i32) {
+        for (_, start) in self.waiting.execs.drain() {
+            start.session.set(Phase::Ended(code, 0, Instant::now()));
+            let text = format!("container {} is not running", self.row.id.as_str());
+            answer(start.reply, Err(Error::conflict(text)));
+        }
+        self.engine.execs.end_all(&self.row.id, code);
+    }
+}
+
+/// Resizes the session's terminal, waiting for its start if need be.
+pub async fn resize(engine: &Arc<Engine>, id: &str, height: u16, width: u16) -> Result<()> {
+    let session = engine.execs.find(id)?;
+    let mut phases = session.phase.subscribe();
+    let started = phases.wait_for(|phase| matches!(phase, Phase::Running(_) | Phase::Ended(..)));
+    match tokio::time::timeout(RESIZE_WAIT, started).await {
+        Ok(Ok(phase)) if matches!(*phase, Phase::Running(_)) => {}
+        Ok(_) => return Err(Error::conflict(format!("exec {id} is not running"))),
+        Err(_) => return Err(Error::new(Kind::System, "timeout waiting for exec session ready")),
+    }
+    let handle = engine.containers.find(session.container.as_str())?;
+    handle.ask(|reply| Command::Resize { exec: Some(session.id.clone()), height, width, reply }).await
+}
+
+/// What is known of a session.
+pub fn inspect(engine: &Arc<Engine>, id: &str) -> Result<api::ExecInspect> {
+    let session = engine.execs.find(id)?;
+    let handle = engine.containers.find(session.container.as_str());
+    let config = &session.config;
+    let command = config.cmd.clone().unwrap_or_default();
+    let (running, exit_code, pid) = match session.phase() {
+        Phase::Created | Phase::Starting => (false, None, 0),
+        Phase::Running(pid) => (true, None, pid),
+        Phase::Ended(code, pid, _) => (false, Some(i64::from(code)), pid),
+    };
+    // The reference answers for sessions of a stopped container too, but not of a removed one.
+    handle?;
+    Ok(api::ExecInspect {
+        id: session.id.clone(),
+        running,
+        exit_code,
+        process_config: api::ExecProcessConfig {
+            tty: config.tty,
+            entrypoint: command.first().cloned().unwrap_or_default(),
+            arguments: command.iter().skip(1).cloned().collect(),
+            privileged: Some(config.privileged),
+            user: config.user.clone(),
+        },
+        open_stdin: config.attach_stdin,
+        open_stderr: config.attach_stderr,
+        open_stdout: config.attach_stdout,
+        can_remove: !running && exit_code.is_some(),
+        container_id: session.container.as_str().to_string(),
+        detach_keys: config.detach_keys.clone(),
+        pid: i64::from(pid),
+    })
+}

@@ -1,0 +1,246 @@
+//! The end of a run: what the monitor says, what is let go, what the restart policy wants; and what a new daemon finds.
+
+use std::sync::Arc;
+
+use model::lifecycle::{Effect, Input, State};
+use model::restart::{Policy, Run};
+use model::time::Timestamp;
+use model::{Error, Result};
+use monitor::proto::{Exit, Request};
+use tokio::time::Instant;
+
+use super::actor::{Actor, Done, Timer, answer};
+use super::launch;
+use super::link::{self, Probe};
+use super::remove::RemoveArgs;
+use super::row::ContainerRow;
+use crate::Engine;
+
+/// Recorded when nobody knows how a container ended (B-st-1).
+const UNKNOWN_EXIT: i32 = 255;
+/// Recorded when a container was killed along with its monitor.
+const KILLED: i32 = 137;
+
+impl Actor {
+    /// The container's program has ended; its network is let go before anybody hears of it.
+    pub(super) fn ended(&mut self, exit: Exit) {
+        if self.exit.is_some() || self.row.state.pid().is_none() {
+            return;
+        }
+        self.exit = Some(exit);
+        let (engine, id) = (self.engine.clone(), self.row.id.clone());
+        let connected = self.row.endpoints.iter().any(|e| e.address.is_some());
+        self.jobs.spawn(async move {
+            if connected {
+                let release = tokio::task::spawn_blocking(move || engine.networks.release(&id));
+                if let Ok(Err(error)) = release.await {
+                    tracing::warn!(%error, "releasing a network");
+                }
+            }
+            Done::TornDown
+        });
+    }
+
+    /// The monitor is gone without a word. Whatever still runs of the container is killed, its end is recorded.
+    pub(super) async fn monitor_lost(&mut self) {
+        self.link = None;
+        for (_, reply) in self.waiting.answers.drain() {
+            answer(reply, Err(Error::conflict(format!("container {} is not running", self.row.id.as_str()))));
+        }
+        if self.row.state.pid().is_none() || self.exit.is_some() {
+            return;
+        }
+        let run_dir = self.engine.settings().run_dir(self.row.id.as_str());
+        let exit = link::exit_record(&run_dir).unwrap_or_else(|| Exit {
+            code: KILLED,
+            signal: Some(9),
+            at: self.engine.now().unix_nanos(),
+            error: "the container's monitor was killed".into(),
+            ..Exit::default()
+        });
+        clear_cgroup(&self.engine, &self.row).await;
+        self.ended(exit);
+    }
+
+    /// Everything the run held is free: commit, show, tell, answer; then what the policy wants.
+    pub(super) async fn torn_down(&mut self) {
+        let Some(exit) = self.exit.take() else {
+            return;
+        };
+        let wants_restart = self.note_exit(&exit);
+        let effects = self.happened(Input::Ended { restart: wants_restart });
+        let endpoints = std::mem::take(&mut self.row.endpoints);
+        self.timer = None;
+        self.end_execs(exit.code);
+        self.record().await;
+        self.exits += 1;
+        self.publish();
+        if exit.oom {
+            self.event("oom", []);
+        }
+        endpoints.iter().for_each(|endpoint| self.network_event("disconnect", endpoint));
+        if std::mem::take(&mut self.waiting.stopped) {
+            self.event("stop", []);
+        }
+        let lasted = last_run(&self.row).lasted.as_secs();
+        let figures = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];
+        self.event("die", figures);
+        self.release_monitor().await;
+        for reply in self.waiting.ends.drain(..) {
+            answer(reply, Ok(()));
+        }
+        self.go_on(&effects).await;
+    }
+
+    /// Writes the exit into the row; whether the policy wants another run.
+    fn note_exit(&mut self, exit: &Exit) -> bool {
+        let run = &mut self.row.run;
+        run.finished_at = Timestamp::from_unix_nanos(exit.at);
+        run.exit_code = exit.code;
+        run.oom_killed = exit.oom;
+        run.error.clone_from(&exit.error);
+        let now = self.engine.now();
+        let next = self.backoff.next(policy(&self.row), last_run(&self.row), self.row.run.restart_count, now);
+        let called_off = self.row.run.manually_stopped || !self.waiting.restarts.is_empty() || self.waiting.removal.is_some();
+        let Some(at) = next.filter(|_| !called_off) else {
+            return false;
+        };
+        self.row.run.restart_count += 1;
+        self.restart_in = at.after(now);
+        true
+    }
+
+    /// After the end: the removal or start that was waiting for it, the removal of `--rm`, or the policy's restart.
+    async fn go_on(&mut self, effects: &[Effect]) {
+        if effects.contains(&Effect::ScheduleRestart) {
+            self.timer = Some((Instant::now() + self.restart_in, Timer::Backoff));
+        } else if !self.waiting.removals.is_empty() {
+            self.begin_removal();
+        } else if !self.waiting.restarts.is_empty() {
+            let effects = self.happened(Input::Start);
+            self.perform_launch(&effects);
+        } else if self.row.auto_remove() {
+            self.remove_itself().await;
+        }
+    }
+
+    pub(super) async fn backoff_over(&mut self) {
+        let effects = self.happened(Input::BackoffOver);
+        self.perform_launch(&effects);
+    }
+
+    /// The container goes with its anonymous volumes (B-ar-1).
+    pub(super) async fn remove_itself(&mut self) {
+        self.waiting.removal = Some(RemoveArgs { volumes: true, ..RemoveArgs::default() });
+        self.begin_removal();
+    }
+
+    /// Lets the monitor end, now that the exit is recorded.
+    async fn release_monitor(&mut self) {
+        if let Some(mut link) = self.link.take() {
+            drop(link.send(&Request::Release, &[]).await);
+        }
+        let run_dir = self.engine.settings().run_dir(self.row.id.as_str());
+        if let Err(error) = std::fs::remove_dir_all(&run_dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(container = self.row.id.short(), %error, "removing the run directory");
+        }
+    }
+
+    /// The daemon is up: leftovers of `--rm` go, and the policy may want a run (B-rs-4).
+    pub(super) async fn booted(&mut self) {
+        if self.row.state != State::Exited || !self.jobs.is_empty() {
+            return;
+        }
+        if self.row.auto_remove() {
+            return self.remove_itself().await;
+        }
+        let run = &self.row.run;
+        if run.was_started && policy(&self.row).wants(last_run(&self.row), run.restart_count) {
+            let effects = self.happened(Input::Start);
+            self.perform_launch(&effects);
+        }
+    }
+}
+
+fn policy(row: &ContainerRow) -> Policy {
+    let policy = &row.host_config.restart_policy;
+    Policy::parse(&policy.name, policy.maximum_retry_count).unwrap_or(Policy::No)
+}
+
+/// How the newest run ended.
+fn last_run(row: &ContainerRow) -> Run {
+    let lasted = row.run.finished_at.after(row.run.started_at);
+    Run { exit_code: row.run.exit_code, manually_stopped: row.run.manually_stopped, lasted }
+}
+
+/// Kills what is left in the container's cgroup and removes it.
+async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
+    let (engine, row) = (engine.clone(), row.clone());
+    let cleared = tokio::task::spawn_blocking(move || -> Result<()> {
+        let cgroup = launch::cgroup_of(&engine, &row)?;
+        cgroup.kill_all()?;
+        cgroup.remove()?;
+        Ok(())
+    });
+    match cleared.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "clearing a cgroup"),
+        Err(error) => tracing::warn!(%error, "clearing a cgroup"),
+    }
+}
+
+/// Takes up a container after the daemon's start. Its endpoints, if it lives.
+pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, probe: Probe) -> Result<Vec<network::Endpoint>> {
+    row.state = row.state.at_rest();
+    match probe {
+        Probe::Connected(link, state) => {
+            row.state = if state.paused { State::Paused { pid: state.pid } } else { State::Running { pid: state.pid } };
+            // A start that the last daemon did not live to commit.
+            if row.run.started_at.unix_nanos() != state.started_at {
+                row.run.started_at = Timestamp::from_unix_nanos(state.started_at);
+                row.run.was_started = true;
+            }
+            let (mut actor, commands) = Actor::new(&engine, row);
+            actor.link = Some(link);
+            let endpoints = actor.row.endpoints.clone();
+            match state.exit {
+                Some(exit) => actor.ended(exit),
+                None => actor.record().await,
+            }
+            actor.publish();
+            tokio::spawn(actor.live(commands));
+            Ok(endpoints)
+        }
+        Probe::Ended(exit) => {
+            end_while_away(&engine, row, Some(exit)).await;
+            Ok(Vec::new())
+        }
+        Probe::Gone => {
+            end_while_away(&engine, row, None).await;
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The container ended (or was never there) while no daemon was.
+async fn end_while_away(engine: &Arc<Engine>, mut row: ContainerRow, record: Option<Exit>) {
+    let ran = row.state.pid().is_some() || row.state == State::Restarting;
+    let news = record.filter(|exit| exit.at > row.run.finished_at.unix_nanos());
+    if ran || news.is_some() {
+        clear_cgroup(engine, &row).await;
+        let exit = news.unwrap_or_else(|| Exit { code: UNKNOWN_EXIT, at: engine.now().unix_nanos(), ..Exit::default() });
+        row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
+        (row.run.exit_code, row.run.oom_killed) = (exit.code, exit.oom);
+        row.run.error = exit.error;
+        row.run.was_started = true;
+        row.state = State::Exited;
+        row.endpoints.clear();
+    }
+    drop(std::fs::remove_dir_all(engine.settings().run_dir(row.id.as_str())));
+    let (actor, commands) = Actor::new(engine, row);
+    actor.record().await;
+    actor.publish();
+    tokio::spawn(actor.live(commands));
+}

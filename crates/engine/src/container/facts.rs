@@ -1,0 +1,368 @@
+//! From a container's row to what the runtime takes: Docker's options in the runtime's own terms.
+//!
+//! Everything was validated at create; what is looked up here is what can change between starts: other containers'
+//! processes, device files, the configuration in force.
+
+use std::sync::Arc;
+
+use model::{Context, Error, Result};
+use runtime::oci;
+use runtime::spec::{self, ContainerSpec, Share};
+
+use super::row::{ContainerRow, MountKind, MountRow};
+use crate::Engine;
+use crate::settings::Settings;
+
+/// The narrow input of `runtime::spec::build` for this container.
+pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<ContainerSpec> {
+    let (config, host) = (&row.config, &row.host_config);
+    Ok(ContainerSpec {
+        process: process(engine, settings, row),
+        hostname: if host.uts_mode == "host" { engine.host.hostname.clone() } else { config.hostname.clone() },
+        domainname: config.domainname.clone(),
+        namespaces: namespaces(engine, settings, row)?,
+        readonly_rootfs: host.readonly_rootfs,
+        mounts: mounts(engine, settings, row)?,
+        security: security(settings, row)?,
+        devices: devices(row)?,
+        resources: resources(row)?,
+        sysctls: host.sysctls.clone(),
+        cgroups_path: cgroups_path(settings, row),
+        annotations: host.annotations.clone(),
+    })
+}
+
+/// `<parent>/<id>` below every hierarchy's root; the reference's `/docker/<id>` by default.
+pub fn cgroups_path(settings: &Settings, row: &ContainerRow) -> String {
+    let own = row.host_config.cgroup_parent.as_str();
+    let parent = [own, settings.cgroup_parent.as_str(), "/docker"].into_iter().find(|p| !p.is_empty());
+    format!("/{}/{}", parent.unwrap_or_default().trim_matches('/'), row.id.as_str())
+}
+
+fn process(engine: &Engine, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {
+    let (config, host) = (&row.config, &row.host_config);
+    let [height, width] = host.console_size.map(|n| u16::try_from(n).unwrap_or(u16::MAX));
+    let wants_init = host.init.unwrap_or(settings.init);
+    spec::ProcessSpec {
+        args: command_line(config),
+        env: config.env.clone().unwrap_or_default(),
+        link_env: Vec::new(),
+        cwd: config.working_dir.clone(),
+        user: config.user.clone(),
+        groups: host.group_add.clone().unwrap_or_default(),
+        terminal: config.tty,
+        console_size: (height > 0 && width > 0).then_some(oci::ConsoleSize { height, width }),
+        ulimits: ulimits(settings, host),
+        oom_score_adj: i32::try_from(host.oom_score_adj).unwrap_or(0),
+        init: wants_init.then(|| engine.host.executable_path.display().to_string()),
+    }
+}
+
+/// Entrypoint and command, joined (B-cr-1).
+pub fn command_line(config: &api::ContainerConfig) -> Vec<String> {
+    let entrypoint = config.entrypoint.iter().flatten();
+    let resets = config.entrypoint.as_deref().is_some_and(|e| e == [String::new()]);
+    entrypoint.filter(|_| !resets).chain(config.cmd.iter().flatten()).cloned().collect()
+}
+
+/// The container's own, then the daemon's defaults for names it does not set.
+fn ulimits(settings: &Settings, host: &api::HostConfig) -> Vec<spec::Ulimit> {
+    let own = host.ulimits.as_deref().unwrap_or_default();
+    let defaults = settings.default_ulimits.iter().filter(|d| !own.iter().any(|o| o.name == d.name));
+    let convert = |u: &api::Ulimit| spec::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard };
+    own.iter().chain(defaults).map(convert).collect()
+}
+
+fn namespaces(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<spec::Namespaces> {
+    let host = &row.host_config;
+    let cgroup_mode = match host.cgroupns_mode.as_str() {
+        "" => settings.default_cgroupns_mode.as_str(),
+        own => own,
+    };
+    let cgroup = match cgroup_mode {
+        "host" => Share::Host,
+        "" if !engine.host.has_cgroup_v2() || host.privileged => Share::Host,
+        _ => Share::New,
+    };
+    Ok(spec::Namespaces {
+        network: share(engine, &host.network_mode, "net")?,
+        ipc: share(engine, &host.ipc_mode, "ipc")?,
+        pid: share(engine, &host.pid_mode, "pid")?,
+        uts: share(engine, &host.uts_mode, "uts")?,
+        cgroup,
+        user: None,
+    })
+}
+
+/// `host`, `container:<id>` or the container's own.
+fn share(engine: &Engine, mode: &str, kind: &str) -> Result<Share> {
+    match mode.strip_prefix("container:") {
+        Some(other) => Ok(Share::Join(format!("/proc/{}/ns/{kind}", running_pid(engine, other)?))),
+        None if mode == "host" => Ok(Share::Host),
+        None => Ok(Share::New),
+    }
+}
+
+/// The init process of another container whose namespace is to be joined.
+pub fn running_pid(engine: &Engine, container: &str) -> Result<i32> {
+    let view = engine.containers.find(container)?.view();
+    if view.row.state.is_restarting() {
+        return Err(Error::conflict(format!("Container {container} is restarting, wait until the container is running")));
+    }
+    match view.pid {
+        0 => Err(Error::conflict(format!("cannot join network namespace of a non running container: {container}"))),
+        pid => Ok(pid),
+    }
+}
+
+fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<spec::Mounts> {
+    let host = &row.host_config;
+    let dir = settings.container_dir(row.id.as_str());
+    let files_owner = match host.network_mode.strip_prefix("container:") {
+        Some(other) => settings.container_dir(engine.containers.find(other)?.id.as_str()),
+        None => dir.clone(),
+    };
+    let file = |name: &str, target: &str| spec::FileMount {
+        source: files_owner.join(name).display().to_string(),
+        target: target.into(),
+    };
+    let shm = match host.ipc_mode.as_str() {
+        "none" => spec::Shm::None,
+        "host" => spec::Shm::Bind("/dev/shm".into()),
+        "shareable" => spec::Shm::Bind(dir.join("shm").display().to_string()),
+        other => match other.strip_prefix("container:") {
+            Some(owner) => {
+                let owner = engine.containers.find(owner)?.id;
+                spec::Shm::Bind(settings.container_dir(owner.as_str()).join("shm").display().to_string())
+            }
+            None => spec::Shm::Private { size: host.shm_size },
+        },
+    };
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut user = row.mounts.iter().map(|m| mount(settings, m, &mountinfo)).collect::<Result<Vec<_>>>()?;
+    user.extend(host.tmpfs.iter().map(|(target, options)| spec::Mount {
+        target: target.clone(),
+        kind: spec::MountKind::Tmpfs { options: options.clone() },
+    }));
+    Ok(spec::Mounts {
+        user,
+        shm,
+        files: vec![
+            file("resolv.conf", "/etc/resolv.conf"),
+            file("hostname", "/etc/hostname"),
+            file("hosts", "/etc/hosts"),
+        ],
+    })
+}
+
+fn mount(settings: &Settings, row: &MountRow, mountinfo: &str) -> Result<spec::Mount> {
+    let kind = match row.kind {
+        MountKind::Tmpfs => spec::MountKind::Tmpfs { options: tmpfs_options(row) },
+        MountKind::Bind | MountKind::Volume => spec::MountKind::Bind(bind(settings, row, mountinfo)),
+    };
+    Ok(spec::Mount { target: row.destination.clone(), kind })
+}
+
+fn bind(settings: &Settings, row: &MountRow, mountinfo: &str) -> spec::Bind {
+    let options = row.spec.as_ref().and_then(|m| m.bind_options.as_ref());
+    let access = match (row.writable, options) {
+        (true, _) => spec::Access::ReadWrite,
+        (false, Some(o)) if o.read_only_force_recursive => spec::Access::ReadOnlyForced,
+        (false, Some(o)) if o.read_only_non_recursive => spec::Access::ReadOnlyTop,
+        (false, _) => spec::Access::ReadOnly,
+    };
+    let reaches_root = row.kind == MountKind::Bind && settings.data_root.starts_with(&row.source);
+    let asked = spec::Propagation::parse(&row.propagation);
+    let subpath = row.spec.as_ref().and_then(|m| m.volume_options.as_ref()).map_or("", |v| v.subpath.as_str());
+    let source = if subpath.is_empty() { row.source.clone() } else { format!("{}/{subpath}", row.source) };
+    spec::Bind {
+        source_mount: spec::source_mount(mountinfo, &source),
+        source,
+        access,
+        recursion: match options {
+            Some(o) if o.non_recursive => spec::Recursion::Top,
+            _ => spec::Recursion::Tree,
+        },
+        propagation: if reaches_root && asked.is_none() { Some(spec::Propagation::RSlave) } else { asked },
+        propagation_optional: reaches_root && asked.is_none(),
+    }
+}
+
+fn tmpfs_options(row: &MountRow) -> String {
+    let Some(spec) = &row.spec else {
+        return String::new();
+    };
+    let mut words = Vec::new();
+    if spec.read_only {
+        words.push("ro".to_string());
+    }
+    if let Some(options) = &spec.tmpfs_options {
+        if options.mode != 0 {
+            words.push(format!("mode={:o}", options.mode));
+        }
+        if options.size_bytes != 0 {
+            words.push(format!("size={}", options.size_bytes));
+        }
+        words.extend(options.options.iter().map(|pair| pair.join("=")));
+    }
+    words.join(",")
+}
+
+/// `--security-opt`, parsed: `key=value`, `key:value` (legacy) or a bare word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct SecurityOptions {
+    seccomp: Option<String>,
+    apparmor: Option<String>,
+    no_new_privileges: Option<bool>,
+    writable_cgroups: Option<bool>,
+    labels: Vec<String>,
+}
+
+impl SecurityOptions {
+    fn parse(options: &[String]) -> SecurityOptions {
+        let mut parsed = SecurityOptions::default();
+        for option in options {
+            let split = option.split_once('=').or_else(|| option.split_once(':'));
+            let (key, value) = split.unwrap_or((option, ""));
+            match key {
+                "seccomp" => parsed.seccomp = Some(value.to_string()),
+                "apparmor" => parsed.apparmor = Some(value.to_string()),
+                "no-new-privileges" => parsed.no_new_privileges = Some(matches!(value, "" | "true" | "1")),
+                "writable-cgroups" => parsed.writable_cgroups = Some(matches!(value, "" | "true" | "1")),
+                "label" => parsed.labels.push(value.to_string()),
+                _ => {}
+            }
+        }
+        parsed
+    }
+}
+
+fn security(settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
+    let host = &row.host_config;
+    let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default());
+    let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
+    Ok(spec::Security {
+        privileged: host.privileged,
+        capabilities: model::capability::resolve(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
+        no_new_privileges: options.no_new_privileges.unwrap_or(settings.no_new_privileges),
+        seccomp: seccomp_choice(settings, options.seccomp.as_deref())?,
+        apparmor_profile: apparmor_profile(host.privileged, options.apparmor),
+        process_label: String::new(),
+        mount_label: String::new(),
+        masked_paths: host.masked_paths.clone(),
+        readonly_paths: host.readonly_paths.clone(),
+        writable_cgroups: options.writable_cgroups,
+    })
+}
+
+/// The container's profile (JSON text), else the daemon's (a file), else the built-in one.
+fn seccomp_choice(settings: &Settings, own: Option<&str>) -> Result<spec::SeccompChoice> {
+    let parse = |text: &[u8], whose: &str| {
+        let profile = serde_json::from_slice(text);
+        let profile = profile.map_err(|e| Error::invalid(format!("decoding {whose} seccomp profile failed: {e}")))?;
+        Ok(spec::SeccompChoice::Profile(Box::new(profile)))
+    };
+    match (own, settings.seccomp_profile.as_str()) {
+        (Some("unconfined"), _) => Ok(spec::SeccompChoice::Unconfined),
+        (Some("builtin" | ""), _) => Ok(spec::SeccompChoice::Default),
+        (Some(text), _) => parse(text.as_bytes(), "the container's"),
+        (None, "" | "builtin") => Ok(spec::SeccompChoice::Default),
+        (None, "unconfined") => Ok(spec::SeccompChoice::Unconfined),
+        (None, path) => parse(&std::fs::read(path).with_context(|| format!("opening seccomp profile ({path})"))?, "the daemon's"),
+    }
+}
+
+/// Where the kernel has AppArmor: the container's profile, `docker-default`, or none when privileged.
+fn apparmor_profile(privileged: bool, own: Option<String>) -> Option<String> {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'));
+    let default = if privileged { "unconfined" } else { "docker-default" };
+    enabled.then(|| own.unwrap_or_else(|| default.to_string()))
+}
+
+fn devices(row: &ContainerRow) -> Result<spec::Devices> {
+    let host = &row.host_config;
+    let mut nodes = Vec::new();
+    // A privileged container has all devices of the host anyway.
+    for device in host.devices.iter().flatten().filter(|_| !host.privileged) {
+        let inside = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
+        let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
+        nodes.extend(spec::host::devices_from_path(&device.path_on_host, inside, access)?);
+    }
+    Ok(spec::Devices { nodes, cgroup_rules: host.device_cgroup_rules.clone().unwrap_or_default() })
+}
+
+fn resources(row: &ContainerRow) -> Result<spec::Resources> {
+    let host = &row.host_config;
+    Ok(spec::Resources {
+        memory: host.memory,
+        memory_reservation: host.memory_reservation,
+        memory_swap: host.memory_swap,
+        memory_swappiness: host.memory_swappiness,
+        oom_kill_disable: host.oom_kill_disable,
+        cpu: spec::CpuLimits {
+            shares: host.cpu_shares,
+            nano_cpus: host.nano_cpus,
+            period: host.cpu_period,
+            quota: host.cpu_quota,
+            realtime_period: host.cpu_realtime_period,
+            realtime_runtime: host.cpu_realtime_runtime,
+            cpus: host.cpuset_cpus.clone(),
+            mems: host.cpuset_mems.clone(),
+        },
+        pids_limit: host.pids_limit,
+        block_io: block_io(host)?,
+        unified: Default::default(),
+    })
+}
+
+fn block_io(host: &api::HostConfig) -> Result<spec::BlockIo> {
+    Ok(spec::BlockIo {
+        weight: host.blkio_weight,
+        weight_device: weights(host.blkio_weight_device.as_deref())?,
+        read_bps: throttles(host.blkio_device_read_bps.as_deref())?,
+        write_bps: throttles(host.blkio_device_write_bps.as_deref())?,
+        read_iops: throttles(host.blkio_device_read_iops.as_deref())?,
+        write_iops: throttles(host.blkio_device_write_iops.as_deref())?,
+    })
+}
+
+fn device_number(path: &str) -> Result<(i64, i64)> {
+    spec::host::device_number(path).with_context(|| format!("reading device {path}"))
+}
+
+fn weights(list: Option<&[api::WeightDevice]>) -> Result<Vec<oci::WeightDevice>> {
+    let convert = |d: &api::WeightDevice| {
+        let (major, minor) = device_number(&d.path)?;
+        Ok(oci::WeightDevice { major, minor, weight: Some(d.weight), ..Default::default() })
+    };
+    list.unwrap_or_default().iter().map(convert).collect()
+}
+
+fn throttles(list: Option<&[api::ThrottleDevice]>) -> Result<Vec<oci::ThrottleDevice>> {
+    let convert = |d: &api::ThrottleDevice| {
+        let (major, minor) = device_number(&d.path)?;
+        Ok(oci::ThrottleDevice { major, minor, rate: d.rate })
+    };
+    list.unwrap_or_default().iter().map(convert).collect()
+}
+
+/// The process of an exec session in this container (B-io-9): the container's own with what the session changes.
+pub fn exec_process(engine: &Arc<Engine>, row: &ContainerRow, session: &api::ExecConfig, size: Option<[u16; 2]>) -> Result<oci::Process> {
+    let settings = engine.settings();
+    let mut own = container_spec(engine, &settings, row)?;
+    own.process.init = None;
+    own.process.args = session.cmd.clone().unwrap_or_default();
+    own.process.terminal = session.tty;
+    own.process.env.extend(session.env.iter().flatten().cloned());
+    own.process.console_size = size.map(|[height, width]| oci::ConsoleSize { height, width });
+    if !session.user.is_empty() {
+        own.process.user.clone_from(&session.user);
+    }
+    if !session.working_dir.is_empty() {
+        own.process.cwd.clone_from(&session.working_dir);
+    }
+    if session.privileged {
+        own.security.capabilities = model::capability::resolve(&["ALL".into()], &[], true)?;
+    }
+    Ok(spec::build(&own, &engine.host.runtime)?.process)
+}

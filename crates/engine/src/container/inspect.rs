@@ -1,0 +1,167 @@
+//! `GET /containers/{id}/json`: the published view in the wire's shape. Nothing waits for the actor.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{Error, Result};
+
+use super::launch;
+use super::row::{ContainerRow, MountRow};
+use super::view::ContainerView;
+use crate::Engine;
+use crate::settings::Settings;
+
+/// Everything about one container; with its sizes if wished.
+pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<api::ContainerInspect> {
+    let view = engine.containers.find(name)?.view();
+    let mut answer = assemble(engine, &view);
+    if size {
+        let (writable, root) = sizes(engine, &view.row).await?;
+        (answer.size_rw, answer.size_root_fs) = (Some(writable), Some(root));
+    }
+    Ok(answer)
+}
+
+fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
+    let (row, settings) = (&view.row, engine.settings());
+    let dir = settings.container_dir(row.id.as_str());
+    let file = |name: &str| dir.join(name).display().to_string();
+    let command = super::facts::command_line(&row.config);
+    let log_path = match row.host_config.log_config.kind.as_str() {
+        "json-file" | "" => super::logs::path(&settings, row).display().to_string(),
+        _ => String::new(),
+    };
+    let storage = api::container::SnapshotStorage { name: row.storage.clone() };
+    api::ContainerInspect {
+        id: row.id.as_str().into(),
+        created: row.created.rfc3339_nano(),
+        path: command.first().cloned().unwrap_or_default(),
+        args: command.iter().skip(1).cloned().collect(),
+        state: Some(state(view)),
+        image: row.image.id.as_str().into(),
+        resolv_conf_path: file("resolv.conf"),
+        hostname_path: file("hostname"),
+        hosts_path: file("hosts"),
+        log_path,
+        name: format!("/{}", row.name),
+        restart_count: i64::from(row.run.restart_count),
+        driver: row.storage.clone(),
+        platform: "linux".into(),
+        exec_ids: Some(view.exec_ids.clone()).filter(|ids| !ids.is_empty()),
+        host_config: Some(row.host_config.clone()),
+        storage: Some(api::container::Storage {
+            root_fs: Some(api::container::RootFsStorage { snapshot: Some(storage) }),
+        }),
+        mounts: row.mounts.iter().map(mount_point).collect(),
+        config: Some(row.config.clone()),
+        network_settings: Some(network_settings(engine, &settings, view)),
+        image_manifest_descriptor: manifest(row),
+        ..api::ContainerInspect::default()
+    }
+}
+
+/// The manifest the container was made from.
+pub(super) fn manifest(row: &ContainerRow) -> Option<api::Descriptor> {
+    let (media_type, digest, size) = row.image.manifest.as_ref()?;
+    Some(api::Descriptor {
+        media_type: media_type.clone(),
+        digest: digest.as_str().into(),
+        size: i64::try_from(*size).unwrap_or(i64::MAX),
+        ..api::Descriptor::default()
+    })
+}
+
+fn state(view: &ContainerView) -> api::ContainerState {
+    let (state, run) = (view.row.state, &view.row.run);
+    api::ContainerState {
+        status: state.word().into(),
+        running: state.is_running(),
+        paused: state.is_paused(),
+        restarting: state.is_restarting(),
+        oom_killed: run.oom_killed,
+        dead: state.is_dead(),
+        pid: i64::from(view.pid),
+        exit_code: i64::from(run.exit_code),
+        error: run.error.clone(),
+        started_at: run.started_at.rfc3339_nano(),
+        finished_at: run.finished_at.rfc3339_nano(),
+        health: None,
+    }
+}
+
+/// A mount as inspect and list show it.
+pub(super) fn mount_point(row: &MountRow) -> api::MountPoint {
+    api::MountPoint {
+        kind: row.kind.as_str().into(),
+        name: row.name.clone(),
+        source: row.source.clone(),
+        destination: row.destination.clone(),
+        driver: row.driver.clone(),
+        mode: row.mode.clone(),
+        rw: row.writable,
+        propagation: row.propagation.clone(),
+    }
+}
+
+fn network_settings(engine: &Engine, settings: &Settings, view: &ContainerView) -> api::NetworkSettings {
+    let row = &view.row;
+    let running = view.pid != 0;
+    let sandbox_key = if running { format!("/proc/{}/ns/net", view.pid) } else { String::new() };
+    api::NetworkSettings {
+        sandbox_id: if running { row.id.as_str().into() } else { String::new() },
+        sandbox_key,
+        ports: Some(if running { ports(row) } else { BTreeMap::new() }),
+        networks: Some(networks(engine, settings, row)),
+    }
+}
+
+/// Published ports with their bindings, exposed ones with `null` (B-nw-11).
+fn ports(row: &ContainerRow) -> api::PortMap {
+    let mut ports: api::PortMap = row.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect();
+    for port in row.endpoints.iter().flat_map(|e| &e.ports) {
+        let bindings = ports.entry(format!("{}/{}", port.container_port, port.protocol)).or_default();
+        let binding = api::PortBinding { host_ip: port.host_ip.to_string(), host_port: port.host_port.to_string() };
+        bindings.get_or_insert_default().push(binding);
+    }
+    ports
+}
+
+/// The container's networks: as asked for, with addresses while it runs.
+pub(super) fn networks(engine: &Engine, settings: &Settings, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
+    let mode = launch::network_mode(settings, row);
+    if mode.starts_with("container:") {
+        return BTreeMap::new();
+    }
+    let mut all = row.networks.clone();
+    all.entry(mode.to_string()).or_default();
+    for (name, endpoint) in &mut all {
+        let Ok(network) = engine.networks.find(name) else {
+            continue;
+        };
+        endpoint.network_id = network.id.as_str().into();
+        let live = row.endpoints.iter().find(|e| e.network == network.id);
+        let text = |address: Option<std::net::Ipv4Addr>| address.map(|a| a.to_string()).unwrap_or_default();
+        endpoint.endpoint_id = live.map(|e| e.id.as_str().to_string()).unwrap_or_default();
+        endpoint.gateway = text(live.and_then(|e| e.gateway));
+        endpoint.ip_address = text(live.and_then(|e| e.address));
+        endpoint.ip_prefix_len = live.map_or(0, |e| i64::from(e.prefix_len));
+        if let Some(mac) = live.and_then(|e| e.mac) {
+            endpoint.mac_address = mac.to_string();
+        }
+    }
+    all
+}
+
+/// Bytes of the writable layer, and of the whole root file system.
+pub(super) async fn sizes(engine: &Arc<Engine>, row: &ContainerRow) -> Result<(i64, i64)> {
+    let (engine, row) = (engine.clone(), row.clone());
+    let measured = tokio::task::spawn_blocking(move || -> Result<(i64, i64)> {
+        let writable = engine.snapshots.usage(row.id.as_str())?;
+        let mut root = writable;
+        for layer in &row.image.layers {
+            root += engine.snapshots.layer(layer)?.map_or(0, |info| info.size);
+        }
+        Ok((writable as i64, root as i64))
+    });
+    measured.await.map_err(|e| Error::system("measuring the container").with_source(e))?
+}

@@ -1,0 +1,83 @@
+//! `POST /containers/{id}/kill`, `pause` and `unpause`.
+
+use std::sync::Arc;
+
+use model::lifecycle::{Effect, Input};
+use model::{Result, signal};
+use monitor::proto::Request;
+
+use super::actor::{Actor, Command, Reply, answer};
+use super::stop::{StopArgs, StopPlan};
+use crate::Engine;
+
+const SIGKILL: i32 = 9;
+
+/// Sends a signal, by name or number; empty means SIGKILL.
+pub async fn kill(engine: &Arc<Engine>, name: &str, word: &str) -> Result<()> {
+    let signal = signal::parse(if word.is_empty() { "SIGKILL" } else { word })?;
+    engine.containers.find(name)?.ask(|reply| Command::Kill { signal, reply }).await
+}
+
+/// Freezes all processes of the container.
+pub async fn pause(engine: &Arc<Engine>, name: &str) -> Result<()> {
+    engine.containers.find(name)?.ask(|reply| Command::Pause { reply }).await
+}
+
+/// Lets them go on.
+pub async fn unpause(engine: &Arc<Engine>, name: &str) -> Result<()> {
+    engine.containers.find(name)?.ask(|reply| Command::Unpause { reply }).await
+}
+
+impl Actor {
+    /// SIGKILL is answered when the container has ended, any other signal when it was sent.
+    pub(super) async fn kill(&mut self, signal: i32, reply: Reply) {
+        let stop_signal = StopPlan::new(&self.row, &StopArgs::default()).map_or(15, |plan| plan.signal);
+        let ends = signal == SIGKILL || signal == stop_signal;
+        let Some((effects, reply)) = self.step(Input::Kill { signal, ends }, reply) else {
+            return;
+        };
+        self.row.run.manually_stopped |= ends;
+        if effects.contains(&Effect::CancelRestart) {
+            self.timer = None;
+            self.record().await;
+            self.publish();
+            return answer(reply, Ok(()));
+        }
+        self.signal(signal).await;
+        if effects.contains(&Effect::Thaw) {
+            self.thaw().await;
+            self.publish();
+        }
+        if signal == SIGKILL {
+            self.waiting.ends.push(reply);
+            self.expect_death();
+        } else {
+            answer(reply, Ok(()));
+        }
+    }
+
+    /// Pause and unpause; undone when the monitor cannot do it.
+    pub(super) async fn freeze(&mut self, input: Input, reply: Reply) {
+        let before = self.row.state;
+        let Some((effects, reply)) = self.step(input, reply) else {
+            return;
+        };
+        let frozen = effects.contains(&Effect::Freeze);
+        if let Err(error) = self.freeze_now(frozen).await {
+            self.row.state = before;
+            return answer(reply, Err(error));
+        }
+        self.record().await;
+        self.publish();
+        self.event(if frozen { "pause" } else { "unpause" }, []);
+        answer(reply, Ok(()));
+    }
+
+    /// Freezing is the cgroup's work and does not need the monitor, unless another program owns the cgroup.
+    async fn freeze_now(&mut self, frozen: bool) -> Result<()> {
+        let Some(link) = self.link.as_mut() else {
+            return Err(model::Error::conflict(format!("container {} is not running", self.row.id.as_str())));
+        };
+        link.send(&Request::Freeze { frozen }, &[]).await.map(drop)
+    }
+}

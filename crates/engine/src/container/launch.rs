@@ -1,0 +1,398 @@
+//! The launch: from a row to a running process, straight down, with an undo for every step (ARCHITECTURE, flow of start).
+//!
+//! Runs on a blocking thread and touches nothing of the actor: it gets what it needs and gives back what it made, or an
+//! error after taking everything back.
+
+use std::fs::{self, DirBuilder};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Context, Error, Result};
+use monitor::client::{self, Client};
+use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
+use network::files;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::attach::Attached;
+use super::facts;
+use super::row::ContainerRow;
+use crate::Engine;
+use crate::settings::{BUILT_IN_RUNTIMES, Settings};
+
+/// How long a monitor may take to start a process before it is given up.
+const START_WAIT: Duration = Duration::from_secs(120);
+
+/// What a launch made.
+pub struct Launched {
+    /// The line to the monitor.
+    pub client: Client,
+    /// The monitor, to be reaped.
+    pub monitor: OwnedFd,
+    /// The container's init on the host.
+    pub pid: i32,
+    /// Unix nanoseconds.
+    pub started_at: i64,
+    /// Its connections.
+    pub endpoints: Vec<network::Endpoint>,
+}
+
+/// Why a launch failed: what the client is told, and the exit code that is recorded (126, 127 or 128).
+pub struct Failed {
+    /// For the client, and the row's `State.Error`.
+    pub error: Error,
+    /// For the row.
+    pub exit_code: i32,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { error, exit_code: 128 }
+    }
+}
+
+/// Starts the container; blocks until its program runs or could not.
+pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>) -> Result<Launched, Failed> {
+    let settings = engine.settings();
+    let run_dir = settings.run_dir(row.id.as_str());
+    make_run_dir(&run_dir)?;
+    let outcome = with_network(engine, &settings, row, &run_dir, attached);
+    if outcome.is_err() {
+        // The monitor has ended or never was; a later start makes the directory anew.
+        drop(fs::remove_dir_all(&run_dir));
+    }
+    outcome
+}
+
+fn make_run_dir(dir: &Path) -> Result<()> {
+    // What a killed monitor left behind is of no use any more.
+    if let Err(e) = fs::remove_dir_all(dir)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(Error::from(e).prefix(format!("clearing {}", dir.display())));
+    }
+    DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("creating {}", dir.display()))
+}
+
+fn with_network(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    row: &ContainerRow,
+    run_dir: &Path,
+    attached: Vec<Attached>,
+) -> Result<Launched, Failed> {
+    prepare_sources(row)?;
+    let connected = connect(engine, settings, row)?;
+    let outcome = with_files(engine, settings, row, run_dir, &connected, attached);
+    match outcome {
+        Ok((client, spawned, pid, started_at)) => {
+            let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
+            Ok(Launched { client, monitor: spawned, pid, started_at, endpoints })
+        }
+        Err(failed) => {
+            if let Err(error) = engine.networks.release(&row.id) {
+                tracing::warn!(container = row.id.short(), %error, "releasing the network of a failed start");
+            }
+            Err(failed)
+        }
+    }
+}
+
+/// Sources of binds that vanished since create are made again, as the reference does for `Binds` (B-vol-2).
+fn prepare_sources(row: &ContainerRow) -> Result<()> {
+    for mount in row.mounts.iter().filter(|m| m.kind == super::row::MountKind::Bind) {
+        if fs::exists(&mount.source).unwrap_or(false) {
+            continue;
+        }
+        if mount.from_mounts {
+            let text = format!("invalid mount config for type \"bind\": bind source path does not exist: {}", mount.source);
+            return Err(Error::invalid(text));
+        }
+        fs::create_dir_all(&mount.source).with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
+    }
+    Ok(())
+}
+
+/// Joins the container to its network. Modes without one of their own connect nothing.
+fn connect(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<Option<network::Connected>> {
+    let mode = network_mode(settings, row);
+    if mode.starts_with("container:") {
+        return Ok(None);
+    }
+    let network = engine.networks.find(mode)?;
+    let endpoint = row.networks.get(mode).or_else(|| row.networks.get(network.id.as_str()));
+    let mac = endpoint.map_or("", |e| e.mac_address.as_str());
+    let spec = network::EndpointSpec {
+        container: row.id.clone(),
+        name: row.name.clone(),
+        network: network.id,
+        mac: network::MacAddress::parse(mac),
+        address: None,
+        ports: super::create::publish_specs(row)?,
+    };
+    engine.networks.connect(&spec).map(Some)
+}
+
+/// `default` and empty mean the default bridge.
+pub fn network_mode<'a>(_settings: &Settings, row: &'a ContainerRow) -> &'a str {
+    match row.host_config.network_mode.as_str() {
+        "" | "default" => "bridge",
+        mode => mode,
+    }
+}
+
+type Spawned = (Client, OwnedFd, i32, i64);
+
+fn with_files(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    row: &ContainerRow,
+    run_dir: &Path,
+    connected: &Option<network::Connected>,
+    attached: Vec<Attached>,
+) -> Result<Spawned, Failed> {
+    write_files(engine, settings, row, connected.as_ref())?;
+    let spec = start_spec(engine, settings, row, run_dir, connected.as_ref(), &attached)?;
+    let spawned = client::spawn(engine.host.executable.as_fd(), run_dir, row.id.as_str())
+        .context("starting the container's monitor")?;
+    let netns = connected.as_ref().and_then(|c| c.netns.as_ref()).map(AsFd::as_fd);
+    let sockets: Vec<_> = attached.iter().map(|a| a.socket.as_fd()).collect();
+    let sent = spawned.client.start(1, &spec, netns, &sockets).map_err(|e| Error::from(e).prefix("starting the container"));
+    let outcome = sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client));
+    match outcome {
+        Ok((pid, at)) => {
+            hand_over_ports(&spawned.client, connected.as_ref());
+            Ok((spawned.client, spawned.pidfd, pid, at))
+        }
+        Err(failed) => {
+            end_monitor(spawned);
+            Err(failed)
+        }
+    }
+}
+
+/// A monitor whose start failed ends by itself when its line closes; it is reaped here so that nothing is left.
+fn end_monitor(spawned: client::Spawned) {
+    drop(spawned.client);
+    let id = rustix::process::WaitId::PidFd(spawned.pidfd.as_fd());
+    let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&spawned.pidfd, PollFlags::IN)];
+    if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
+        drop(rustix::process::pidfd_send_signal(&spawned.pidfd, rustix::process::Signal::KILL));
+    }
+    drop(rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED));
+}
+
+/// The monitor's answer to the start request.
+fn await_start(client: &Client) -> Result<(i32, i64), Failed> {
+    loop {
+        let timeout = rustix::event::Timespec { tv_sec: START_WAIT.as_secs() as i64, tv_nsec: 0 };
+        let mut fds = [PollFd::new(client, PollFlags::IN)];
+        if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
+            return Err(Error::system("the container did not start in time").into());
+        }
+        match client.receive() {
+            Ok(Some(packet)) => match packet.body {
+                Event::Started { exec: None, pid, at } => return Ok((pid, at)),
+                Event::Failed { exec: None, error } => {
+                    let (error, exit_code) = error.to_error(runtime::What::Create);
+                    return Err(Failed { error, exit_code });
+                }
+                _ => {}
+            },
+            Ok(None) => return Err(Error::system("the container's monitor ended while starting it").into()),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(Error::from(e).prefix("starting the container").into()),
+        }
+    }
+}
+
+/// Gives the monitor the bound sockets of published ports; without them only the packet filter forwards.
+fn hand_over_ports(client: &Client, connected: Option<&network::Connected>) {
+    let Some(connected) = connected.filter(|c| !c.sockets.is_empty()) else {
+        return;
+    };
+    let Some(address) = connected.endpoint.address else {
+        return;
+    };
+    let transport = |p: network::Protocol| match p {
+        network::Protocol::Udp => Some(proto::Transport::Udp),
+        network::Protocol::Tcp => Some(proto::Transport::Tcp),
+        network::Protocol::Sctp => None,
+    };
+    let proxied = connected.sockets.iter().filter_map(|(port, socket)| {
+        let target = SocketAddr::new(IpAddr::V4(address), port.container_port);
+        Some((proto::Port { transport: transport(port.protocol)?, target }, socket.as_fd()))
+    });
+    let (ports, sockets): (Vec<_>, Vec<_>) = proxied.unzip();
+    for (ports, sockets) in ports.chunks(PORTS_PER_MESSAGE).zip(sockets.chunks(PORTS_PER_MESSAGE)) {
+        if let Err(error) = client.send(2, &Request::Ports(ports.to_vec()), sockets) {
+            tracing::warn!(%error, "published ports have no proxy");
+        }
+    }
+}
+
+/// Sockets in one message: below the kernel's limit of 253 descriptors.
+const PORTS_PER_MESSAGE: usize = 60;
+
+/// `hostname`, `hosts` and `resolv.conf` in the container's directory (B-dns-1, B-dns-5).
+fn write_files(
+    engine: &Engine,
+    settings: &Settings,
+    row: &ContainerRow,
+    connected: Option<&network::Connected>,
+) -> Result<()> {
+    let mode = network_mode(settings, row);
+    if mode.starts_with("container:") {
+        return Ok(());
+    }
+    let dir = settings.container_dir(row.id.as_str());
+    let (config, host) = (&row.config, &row.host_config);
+    let write = |name: &str, text: String| {
+        fs::write(dir.join(name), text).with_context(|| format!("writing {name} of the container"))
+    };
+    let host_hosts = mode == "host" && host.extra_hosts.iter().flatten().next().is_none();
+    let hosts = if host_hosts { fs::read_to_string("/etc/hosts").ok() } else { None };
+    let hosts = match hosts {
+        Some(text) => text,
+        None => {
+            let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
+            let own: Vec<IpAddr> = connected.and_then(|c| c.endpoint.address).map(IpAddr::V4).into_iter().collect();
+            files::hosts(name, &own, &extra_hosts(engine, settings, host)?, false)
+        }
+    };
+    write("hosts", hosts)?;
+    write("hostname", files::hostname(&config.hostname))?;
+    let host_text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let source = files::host_resolv_conf_path(&host_text);
+    let text = if source == "/etc/resolv.conf" { host_text } else { fs::read_to_string(source).unwrap_or(host_text) };
+    let dns_mode = match mode {
+        "host" => files::DnsMode::Host,
+        "none" => files::DnsMode::None,
+        _ => files::DnsMode::Bridge { ipv6: false },
+    };
+    write("resolv.conf", files::resolv_conf(&text, source, &dns_config(settings, host), dns_mode))
+}
+
+fn dns_config(settings: &Settings, host: &api::HostConfig) -> files::DnsConfig {
+    let pick = |own: &Option<Vec<String>>, default: &[String]| match own {
+        Some(own) if !own.is_empty() => own.clone(),
+        _ => default.to_vec(),
+    };
+    files::DnsConfig {
+        servers: pick(&host.dns, &settings.dns).iter().filter_map(|s| s.parse().ok()).collect(),
+        search: pick(&host.dns_search, &settings.dns_search),
+        options: pick(&host.dns_options, &settings.dns_opts),
+    }
+}
+
+/// `name:address` or `name=address`; `host-gateway` is the configured or the bridge's own address.
+fn extra_hosts(engine: &Engine, settings: &Settings, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
+    let mut hosts = Vec::new();
+    for entry in host.extra_hosts.iter().flatten() {
+        let (name, address) = entry
+            .split_once(['=', ':'])
+            .ok_or_else(|| Error::invalid(format!("bad format for add-host: {entry:?}")))?;
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        if address != "host-gateway" {
+            let address = address.parse().map_err(|_| Error::invalid(format!("invalid IP address in add-host: {address:?}")))?;
+            hosts.push((name.to_string(), address));
+            continue;
+        }
+        let configured: Vec<IpAddr> = settings.host_gateway_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let gateway = || engine.networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
+        let addresses = if configured.is_empty() { gateway().into_iter().collect() } else { configured };
+        if addresses.is_empty() {
+            let text = "unable to derive the IP value for host-gateway";
+            return Err(Error::invalid(text));
+        }
+        hosts.extend(addresses.into_iter().map(|address| (name.to_string(), address)));
+    }
+    Ok(hosts)
+}
+
+fn start_spec(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    row: &ContainerRow,
+    run_dir: &Path,
+    connected: Option<&network::Connected>,
+    attached: &[Attached],
+) -> Result<StartSpec> {
+    let narrow = facts::container_spec(engine, settings, row)?;
+    let mut facts = engine.host.runtime.clone();
+    if row.host_config.privileged {
+        facts.devices = runtime::spec::host::host_devices().context("reading /dev")?;
+    }
+    let runtime = runtime_choice(settings, &row.host_config.runtime)?;
+    let mut spec = runtime::spec::build(&narrow, &facts)?;
+    let seccomp = match (&runtime, spec.linux.seccomp.take()) {
+        (RuntimeChoice::Builtin, Some(filter)) => engine.host.seccomp.program(&filter)?,
+        (_, filter) => {
+            spec.linux.seccomp = filter;
+            Vec::new()
+        }
+    };
+    let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
+        snapshot::Rootfs::Overlay { lower, upper, work } => runtime::Rootfs::Overlay { lower, upper, work },
+        snapshot::Rootfs::Dir(path) => runtime::Rootfs::Dir(path),
+    };
+    let bundle =
+        runtime::Bundle { id: row.id.as_str().into(), spec, rootfs, seccomp, state_dir: run_dir.join("runtime") };
+    Ok(StartSpec {
+        bundle,
+        runtime,
+        open_stdin: row.config.open_stdin,
+        stdin_once: row.config.stdin_once,
+        log: log_spec(settings, row)?,
+        exit_path: run_dir.join(client::EXIT_RECORD),
+        spill_dir: settings.data_root.join("tmp"),
+        netns: connected.is_some_and(|c| c.netns.is_some()),
+        attach: attached.iter().map(wire_attach).collect(),
+    })
+}
+
+/// A client in the protocol's words; its socket travels beside it.
+pub fn wire_attach(client: &Attached) -> proto::Attach {
+    proto::Attach {
+        stdin: client.stdin,
+        stdout: client.stdout,
+        stderr: client.stderr,
+        multiplex: client.multiplex,
+        detach_keys: client.detach_keys.clone(),
+        prefix: client.prefix.clone(),
+    }
+}
+
+/// The runtime of this name; an unknown one is refused as the reference does.
+pub fn runtime_choice(settings: &Settings, name: &str) -> Result<RuntimeChoice> {
+    let name = if name.is_empty() { settings.default_runtime.as_str() } else { name };
+    if let Some(program) = settings.runtimes.get(name) {
+        return Ok(RuntimeChoice::Cli { path: program.path.clone().into(), args: program.args.clone() });
+    }
+    if BUILT_IN_RUNTIMES.contains(&name) {
+        return Ok(RuntimeChoice::Builtin);
+    }
+    Err(Error::invalid(format!("unknown or invalid runtime name: {name}")))
+}
+
+fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
+    let config = &row.host_config.log_config;
+    match config.kind.as_str() {
+        "none" => Ok(LogSpec::None),
+        _ => {
+            let options = config.config.clone().unwrap_or_default();
+            let options = logs::options::parse(&options, super::logs::attributes(row)?)?;
+            Ok(LogSpec::JsonFile { path: super::logs::path(settings, row), options })
+        }
+    }
+}
+
+/// The container's control group.
+pub fn cgroup_of(engine: &Engine, row: &ContainerRow) -> Result<sys::cgroup::Cgroup> {
+    let path = facts::cgroups_path(&engine.settings(), row);
+    sys::cgroup::Cgroup::open(&engine.host.cgroups, &path)
+}

@@ -1,0 +1,123 @@
+//! The actor's line to its monitor, and the probe that finds out what became of a container.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use model::{Context, Error, Result};
+use monitor::client::{self, Client};
+use monitor::proto::{Event, Exit, Packet, Request, State};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// How long a monitor may take to say hello to a new daemon.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// How long a request may wait for a full socket.
+const SEND_WAIT: Duration = Duration::from_secs(5);
+
+/// A control connection, driven by the async runtime.
+pub struct Link {
+    client: AsyncFd<Client>,
+    next: u32,
+}
+
+/// What became of a container since the last daemon.
+pub enum Probe {
+    /// Its monitor lives and told its state.
+    Connected(Link, Box<State>),
+    /// It ended and left its record.
+    Ended(Exit),
+    /// Neither: the machine was booted anew, or the monitor was killed.
+    Gone,
+}
+
+impl Link {
+    /// Registers the connection with the async runtime.
+    pub fn new(client: Client) -> io::Result<Link> {
+        Ok(Link { client: AsyncFd::with_interest(client, Interest::READABLE | Interest::WRITABLE)?, next: 1 })
+    }
+
+    /// Sends a request; the number of its answer.
+    pub async fn send(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<u32> {
+        let seq = self.number();
+        let send = self.client.async_io(Interest::WRITABLE, |client| client.send(seq, request, fds));
+        delivered(tokio::time::timeout(SEND_WAIT, send).await)?;
+        Ok(seq)
+    }
+
+    /// Sends an exec with its process; the number of its answer.
+    pub async fn exec(
+        &mut self,
+        exec: &monitor::proto::Exec,
+        process: &runtime::oci::Process,
+        socket: Option<&OwnedFd>,
+    ) -> Result<u32> {
+        let seq = self.number();
+        let socket = socket.map(AsFd::as_fd);
+        let send =
+            self.client.async_io(Interest::WRITABLE, |client| client.exec(seq, exec.clone(), process, socket));
+        delivered(tokio::time::timeout(SEND_WAIT, send).await)?;
+        Ok(seq)
+    }
+
+    /// The next event; `None` when the monitor is gone. Cancel-safe.
+    pub async fn receive(&self) -> Option<Packet<Event>> {
+        loop {
+            match self.client.async_io(Interest::READABLE, Client::receive).await {
+                Ok(packet) => return packet,
+                // A message of a newer monitor that this daemon does not know.
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => continue,
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Numbers are never 0: that stands for events that answer nothing.
+    fn number(&mut self) -> u32 {
+        let seq = self.next;
+        self.next = self.next.checked_add(1).unwrap_or(1);
+        seq
+    }
+}
+
+fn delivered(outcome: Result<io::Result<()>, tokio::time::error::Elapsed>) -> Result<()> {
+    match outcome {
+        Ok(sent) => sent.context("speaking to the container's monitor"),
+        Err(_) => Err(Error::unavailable("the container's monitor does not answer")),
+    }
+}
+
+/// Finds out what became of the container whose directory under the exec root is `dir`.
+pub async fn probe(dir: &Path) -> Probe {
+    match connect(dir).await {
+        Ok((link, state)) => Probe::Connected(link, Box::new(state)),
+        Err(_) => exit_record(dir).map_or(Probe::Gone, Probe::Ended),
+    }
+}
+
+async fn connect(dir: &Path) -> Result<(Link, State)> {
+    let link = Link::new(Client::connect(dir)?)?;
+    match tokio::time::timeout(HELLO_WAIT, link.receive()).await {
+        Ok(Some(Packet { body: Event::Hello(state), .. })) => Ok((link, state)),
+        _ => Err(Error::unavailable("the container's monitor does not answer")),
+    }
+}
+
+/// The record a monitor left at its container's end.
+pub fn exit_record(dir: &Path) -> Option<Exit> {
+    serde_json::from_slice(&std::fs::read(dir.join(client::EXIT_RECORD)).ok()?).ok()
+}
+
+/// Reaps a monitor when it ends. Monitors of an earlier daemon belong to the system's init.
+pub fn reap(pidfd: OwnedFd) {
+    let Ok(pidfd) = AsyncFd::with_interest(pidfd, Interest::READABLE) else {
+        return;
+    };
+    tokio::spawn(async move {
+        // Readable once, at the end; there is nothing to do about an error.
+        drop(pidfd.readable().await);
+        let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
+        drop(rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED));
+    });
+}

@@ -1,0 +1,263 @@
+//! Create's merge rules: what the image says, unless the request says otherwise, and the defaults that inspect shows
+//! (B-cr-1 to B-cr-4). Pure.
+
+use std::collections::BTreeMap;
+
+use model::id::ContainerId;
+use model::{Error, Result};
+
+use super::validate::Host;
+
+/// A request merged with its image.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Merged {
+    /// As the row keeps it.
+    pub config: api::ContainerConfig,
+    /// As the row keeps it.
+    pub host_config: api::HostConfig,
+}
+
+/// Paths that are hidden from unprivileged containers (B-oci-3).
+pub const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// Paths that unprivileged containers cannot write to (B-oci-3).
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Bytes of /dev/shm when nobody says.
+pub const DEFAULT_SHM_SIZE: i64 = 64 << 20;
+
+/// Merges the image into the request and fills in the defaults.
+pub fn merge(
+    config: api::ContainerConfig,
+    host_config: api::HostConfig,
+    image: &api::ImageConfig,
+    host: &Host,
+    id: &ContainerId,
+) -> Result<Merged> {
+    let config = merge_config(config, image, &host_config, host, id)?;
+    let host_config = fill_host_config(host_config, host);
+    Ok(Merged { config, host_config })
+}
+
+fn merge_config(
+    mut config: api::ContainerConfig,
+    image: &api::ImageConfig,
+    host_config: &api::HostConfig,
+    host: &Host,
+    id: &ContainerId,
+) -> Result<api::ContainerConfig> {
+    inherit(&mut config.user, &image.user);
+    inherit(&mut config.working_dir, &image.working_dir);
+    inherit(&mut config.stop_signal, &image.stop_signal);
+    for (port, empty) in &image.exposed_ports {
+        config.exposed_ports.entry(port.clone()).or_insert(*empty);
+    }
+    for port in host_config.port_bindings.iter().flatten().map(|(port, _)| port) {
+        config.exposed_ports.entry(port.clone()).or_default();
+    }
+    config.env = Some(merge_env(config.env.take().unwrap_or_default(), &image.env));
+    let mut labels: BTreeMap<String, String> = image.labels.clone();
+    labels.extend(config.labels.take().unwrap_or_default());
+    config.labels = Some(labels);
+    if !image.volumes.is_empty() {
+        let mut volumes = image.volumes.clone();
+        volumes.extend(config.volumes.take().unwrap_or_default());
+        config.volumes = Some(volumes);
+    }
+    merge_command(&mut config, image)?;
+    merge_health(&mut config, image);
+    if config.shell.is_empty() {
+        config.shell.clone_from(&image.shell);
+    }
+    config.working_dir = clean_path(&config.working_dir);
+    if config.hostname.is_empty() {
+        let of_host = host_config.network_mode == "host" || host_config.uts_mode == "host";
+        config.hostname = if of_host { host.hostname.clone() } else { id.short().to_string() };
+    }
+    Ok(config)
+}
+
+fn inherit(own: &mut String, image: &str) {
+    if own.is_empty() {
+        *own = image.to_string();
+    }
+}
+
+/// Own variables first in their order, then those of the image whose key is not given.
+fn merge_env(own: Vec<String>, image: &[String]) -> Vec<String> {
+    let key = |entry: &str| entry.split('=').next().unwrap_or(entry).to_string();
+    let given: Vec<String> = own.iter().map(|entry| key(entry)).collect();
+    let inherited = image.iter().filter(|entry| !given.contains(&key(entry)));
+    own.iter().chain(inherited).cloned().collect()
+}
+
+/// An own entrypoint drops the image's command; `[""]` resets the entrypoint.
+fn merge_command(config: &mut api::ContainerConfig, image: &api::ImageConfig) -> Result<()> {
+    let list = |list: &[String]| Some(list.to_vec()).filter(|l| !l.is_empty());
+    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd = list(&image.cmd);
+            config.args_escaped = image.args_escaped;
+        }
+        if config.entrypoint.is_none() {
+            config.entrypoint = list(&image.entrypoint);
+        }
+    } else if config.entrypoint.as_deref() == Some(&[String::new()]) {
+        config.entrypoint = None;
+    }
+    let empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
+    if empty(&config.entrypoint) && empty(&config.cmd) {
+        return Err(Error::invalid("no command specified"));
+    }
+    Ok(())
+}
+
+fn merge_health(config: &mut api::ContainerConfig, image: &api::ImageConfig) {
+    let Some(of_image) = &image.healthcheck else {
+        return;
+    };
+    let own = config.healthcheck.get_or_insert_default();
+    if own.test.is_empty() {
+        own.test.clone_from(&of_image.test);
+    }
+    let numbers = [
+        (&mut own.interval, of_image.interval),
+        (&mut own.timeout, of_image.timeout),
+        (&mut own.start_period, of_image.start_period),
+        (&mut own.start_interval, of_image.start_interval),
+        (&mut own.retries, of_image.retries),
+    ];
+    for (own, image) in numbers {
+        if *own == 0 {
+            *own = image;
+        }
+    }
+}
+
+/// An absolute path without `.`, `..`, double and trailing slashes; empty stays empty.
+fn clean_path(path: &str) -> String {
+    if !path.starts_with('/') {
+        return path.to_string();
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn fill_host_config(mut host_config: api::HostConfig, host: &Host) -> api::HostConfig {
+    let default = |own: &mut String, default: &str| {
+        if own.is_empty() {
+            *own = default.to_string();
+        }
+    };
+    if matches!(host_config.network_mode.as_str(), "" | "default") {
+        host_config.network_mode = "bridge".into();
+    }
+    default(&mut host_config.restart_policy.name, "no");
+    default(&mut host_config.ipc_mode, &host.ipc_mode);
+    let cgroupns = if host_config.privileged && host.cgroup_v1 { "host" } else { host.cgroupns_mode.as_str() };
+    default(&mut host_config.cgroupns_mode, cgroupns);
+    default(&mut host_config.runtime, &host.default_runtime);
+    if host_config.shm_size == 0 {
+        host_config.shm_size = host.shm_size;
+    }
+    if host_config.memory > 0 && host_config.memory_swap == 0 {
+        host_config.memory_swap = host_config.memory.saturating_mul(2);
+    }
+    if host_config.oom_kill_disable.is_none() && host.cgroup_v1 {
+        host_config.oom_kill_disable = Some(false);
+    }
+    if !host_config.privileged {
+        let list = |paths: &[&str]| Some(paths.iter().map(ToString::to_string).collect());
+        host_config.masked_paths = host_config.masked_paths.or_else(|| list(&MASKED_PATHS));
+        host_config.readonly_paths = host_config.readonly_paths.or_else(|| list(&READONLY_PATHS));
+    }
+    merge_log(&mut host_config.log_config, host);
+    host_config
+}
+
+/// The daemon's driver unless one is named; its options too when the driver is the same (B-cr-4).
+fn merge_log(log: &mut api::LogConfig, host: &Host) {
+    if log.kind.is_empty() {
+        log.kind.clone_from(&host.log_driver);
+    }
+    let mut options = log.config.take().unwrap_or_default();
+    if log.kind == host.log_driver {
+        for (key, value) in &host.log_opts {
+            options.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    log.config = Some(options);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> api::ImageConfig {
+        api::ImageConfig {
+            env: vec!["PATH=/bin".into(), "A=image".into()],
+            cmd: vec!["sh".into()],
+            user: "www".into(),
+            labels: [("l".to_string(), "image".to_string())].into(),
+            working_dir: "/srv//x/../y/".into(),
+            ..Default::default()
+        }
+    }
+
+    fn merged(config: api::ContainerConfig, host_config: api::HostConfig) -> Result<Merged> {
+        let host = Host { ipc_mode: "private".into(), shm_size: DEFAULT_SHM_SIZE, ..Host::default() };
+        merge(config, host_config, &image(), &host, &ContainerId::from_bytes([1; 32]))
+    }
+
+    /// B-cr-1: keys not given come from the image.
+    #[test]
+    fn the_image_fills_what_the_request_leaves_out() {
+        let config = api::ContainerConfig { env: Some(vec!["A=own".into()]), ..Default::default() };
+        let merged = merged(config, Default::default()).expect("merges").config;
+        assert_eq!(merged.env.as_deref(), Some(&["A=own".to_string(), "PATH=/bin".into()][..]));
+        assert_eq!((merged.user.as_str(), merged.working_dir.as_str()), ("www", "/srv/y"));
+        assert_eq!(merged.cmd.as_deref(), Some(&["sh".to_string()][..]));
+        assert_eq!(merged.hostname, "010101010101");
+    }
+
+    /// B-cr-1 and B-cr-2: an own entrypoint drops the image's command; nothing to run is refused.
+    #[test]
+    fn commands_merge_as_the_reference() {
+        let own = |entrypoint: &[&str]| api::ContainerConfig {
+            entrypoint: Some(entrypoint.iter().map(ToString::to_string).collect()),
+            ..Default::default()
+        };
+        let config = merged(own(&["/bin/true"]), Default::default()).expect("merges").config;
+        assert_eq!(config.cmd, None);
+        assert_eq!(merged(own(&[""]), Default::default()).expect_err("nothing").message(), "no command specified");
+    }
+
+    /// B-cr-3: defaults are written back and visible in inspect.
+    #[test]
+    fn defaults_are_written_back() {
+        let host = merged(Default::default(), api::HostConfig { memory: 10, ..Default::default() }).expect("merges");
+        let host = host.host_config;
+        assert_eq!((host.memory_swap, host.shm_size, host.ipc_mode.as_str()), (20, DEFAULT_SHM_SIZE, "private"));
+        assert!(host.masked_paths.is_some());
+        let privileged = api::HostConfig { privileged: true, ..Default::default() };
+        assert_eq!(merged(Default::default(), privileged).expect("merges").host_config.masked_paths, None);
+    }
+}

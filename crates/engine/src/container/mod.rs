@@ -1,0 +1,180 @@
+//! Containers: a registry of actors and their published views.
+//!
+//! Invariants: a container is changed by its actor only; the registry holds the name reservations and, per container,
+//! the sending end of its actor and the receiving end of its views. Its lock is held for look-ups only, never across
+//! an await, never while work is done. One file per verb.
+
+pub mod actor;
+pub mod attach;
+pub mod create;
+pub mod exec;
+pub mod exit;
+pub mod facts;
+pub mod inspect;
+pub mod kill;
+pub mod launch;
+pub mod link;
+pub mod list;
+pub mod logs;
+pub mod merge;
+pub mod mounts;
+pub mod remove;
+pub mod rename;
+pub mod resize;
+pub mod row;
+pub mod start;
+pub mod stop;
+pub mod top;
+pub mod validate;
+pub mod view;
+pub mod wait;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use model::id::ContainerId;
+use model::{Error, Result};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::actor::Command;
+use self::view::ContainerView;
+
+/// Commands that may wait for one actor.
+pub const COMMAND_QUEUE: usize = 64;
+
+/// A container as others see it: somebody to talk to and something to read.
+#[derive(Clone)]
+pub struct Handle {
+    /// The full id.
+    pub id: ContainerId,
+    commands: mpsc::Sender<Command>,
+    views: watch::Receiver<Arc<ContainerView>>,
+}
+
+impl Handle {
+    /// The newest published view; never waits.
+    pub fn view(&self) -> Arc<ContainerView> {
+        self.views.borrow().clone()
+    }
+
+    /// A receiver that sees every later change.
+    pub fn watch(&self) -> watch::Receiver<Arc<ContainerView>> {
+        self.views.clone()
+    }
+
+    /// Sends a command; an actor that is gone means the container is.
+    pub async fn send(&self, command: Command) -> Result<()> {
+        self.commands.send(command).await.map_err(|_| no_such(self.id.as_str()))
+    }
+}
+
+/// All containers of the daemon.
+#[derive(Default)]
+pub struct Containers {
+    index: RwLock<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    by_id: BTreeMap<ContainerId, Handle>,
+    names: HashMap<String, ContainerId>,
+}
+
+impl Containers {
+    /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).
+    pub fn find(&self, key: &str) -> Result<Handle> {
+        if key.is_empty() {
+            return Err(Error::invalid("invalid empty id"));
+        }
+        let index = self.read();
+        let by_id = ContainerId::parse(key).and_then(|id| index.by_id.get(&id));
+        let named = || index.names.get(key.strip_prefix('/').unwrap_or(key)).and_then(|id| index.by_id.get(id));
+        if let Some(handle) = by_id.or_else(named) {
+            return Ok(handle.clone());
+        }
+        let mut with_prefix = index.by_id.values().filter(|h| h.id.as_str().starts_with(key));
+        match (with_prefix.next(), with_prefix.next()) {
+            (Some(handle), None) => Ok(handle.clone()),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("multiple IDs found with provided prefix: {key}")))
+            }
+            (None, _) => Err(no_such(key)),
+        }
+    }
+
+    /// All containers, in the order of their ids.
+    pub fn all(&self) -> Vec<Handle> {
+        self.read().by_id.values().cloned().collect()
+    }
+
+    /// Reserves a name for an id; the holder's id is named in the refusal (B-id-2).
+    pub fn reserve(&self, name: &str, id: &ContainerId) -> Result<()> {
+        let mut index = self.write();
+        match index.names.get(name) {
+            Some(holder) if holder != id => Err(Error::conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". \
+                 You have to remove (or rename) that container to be able to reuse that name.",
+                holder = holder.as_str()
+            ))),
+            _ => {
+                index.names.insert(name.to_string(), id.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Frees a name if this id holds it.
+    pub fn release(&self, name: &str, id: &ContainerId) {
+        let mut index = self.write();
+        if index.names.get(name) == Some(id) {
+            index.names.remove(name);
+        }
+    }
+
+    /// Whether the name is taken.
+    pub fn is_reserved(&self, name: &str) -> bool {
+        self.read().names.contains_key(name)
+    }
+
+    /// Lists the container for look-ups. Its name must have been reserved.
+    pub(crate) fn insert(&self, handle: Handle) {
+        self.write().by_id.insert(handle.id.clone(), handle);
+    }
+
+    /// Forgets the container and its name.
+    pub(crate) fn forget(&self, id: &ContainerId, name: &str) {
+        let mut index = self.write();
+        index.by_id.remove(id);
+        if index.names.get(name) == Some(id) {
+            index.names.remove(name);
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The reference's text for a container that cannot be found.
+pub fn no_such(key: &str) -> Error {
+    Error::not_found(format!("No such container: {key}"))
+}
+
+impl Handle {
+    /// Sends a command and waits for its answer.
+    pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await?;
+        // An actor that ends with commands in its queue has removed its container.
+        answer.await.unwrap_or_else(|_| Err(no_such(self.id.as_str())))
+    }
+}
+
+/// 64 random hex digits: the form of container and exec ids.
+pub fn random_id() -> String {
+    ContainerId::from_bytes(sys::random::bytes32()).as_str().to_string()
+}

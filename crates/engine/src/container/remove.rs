@@ -1,0 +1,148 @@
+//! `DELETE /containers/{id}` and `POST /containers/prune`.
+
+use std::sync::Arc;
+
+use model::filter::Filters;
+use model::lifecycle::{Effect, Input};
+use model::{Error, Kind, Result};
+
+use super::actor::{Actor, Command, Done, Reply, answer};
+use super::row::{CONTAINERS, MountKind};
+use crate::Engine;
+
+/// The query of a remove call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemoveArgs {
+    /// Kill it first if it runs.
+    pub force: bool,
+    /// Remove its anonymous volumes too.
+    pub volumes: bool,
+    /// Remove a legacy link instead of the container.
+    pub link: bool,
+}
+
+/// Removes a container with its writable layer, its directory and its log.
+pub async fn remove(engine: &Arc<Engine>, name: &str, args: RemoveArgs) -> Result<()> {
+    if args.link {
+        return Err(Error::not_found(format!("Cannot get parent / for name {name}")));
+    }
+    let handle = engine.containers.find(name)?;
+    if handle.view().row.state.is_removing() {
+        return Err(Error::conflict(format!("removal of container {name} is already in progress")));
+    }
+    match handle.ask(|reply| Command::Remove { args, reply }).await {
+        // Somebody else's removal came first; the container is gone, as wished.
+        Err(error) if error.kind() == Kind::NotFound && engine.containers.find(name).is_err() && args.force => Ok(()),
+        outcome => outcome,
+    }
+}
+
+impl Actor {
+    pub(super) async fn remove(&mut self, args: RemoveArgs, reply: Reply) {
+        let Some((effects, reply)) = self.step(Input::Remove { force: args.force }, reply) else {
+            return;
+        };
+        self.waiting.removals.push(reply);
+        self.waiting.removal = Some(args);
+        for effect in effects {
+            match effect {
+                Effect::Delete => self.begin_removal(),
+                Effect::CancelRestart => self.timer = None,
+                Effect::Signal(signal) => {
+                    self.signal(signal).await;
+                    self.expect_death();
+                }
+                Effect::Thaw => self.thaw().await,
+                _ => {}
+            }
+        }
+    }
+
+    /// The row goes first, then what it referred to; a crash in between leaves what the next start sweeps.
+    pub(super) fn begin_removal(&mut self) {
+        self.happened(Input::Remove { force: true });
+        self.publish();
+        let (engine, row) = (self.engine.clone(), self.row.clone());
+        let args = self.waiting.removal.unwrap_or_default();
+        self.jobs.spawn(async move { Done::Deleted(delete(&engine, row, args).await) });
+    }
+
+    /// Whether the container is gone; if not, it is dead and can be removed again.
+    pub(super) fn deleted(&mut self, outcome: Result<()>) -> bool {
+        let text = outcome.err().map(|e| e.message().to_string());
+        if let Some(text) = &text {
+            self.happened(Input::RemovalFailed);
+            self.row.run.error.clone_from(text);
+        } else {
+            self.engine.execs.forget_container(&self.row.id);
+            self.engine.containers.forget(&self.row.id, &self.row.name);
+            self.event("destroy", []);
+        }
+        self.waiting.removal = None;
+        self.publish_removal(text.clone());
+        for reply in self.waiting.removals.drain(..) {
+            answer(reply, text.clone().map_or(Ok(()), |text| Err(Error::system(text))));
+        }
+        text.is_none()
+    }
+}
+
+async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs) -> Result<()> {
+    let key = row.id.as_str().to_string();
+    engine.store.write(move |tx| tx.delete(&CONTAINERS, &key).map(drop)).await?;
+    let volumes: Vec<String> = row
+        .mounts
+        .iter()
+        .filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume)
+        .map(|m| m.name.clone())
+        .collect();
+    for name in volumes {
+        if crate::volume::users(engine, &name).iter().all(|user| *user == row.id) {
+            engine.volumes.remove(&name).await?;
+        }
+    }
+    let engine = engine.clone();
+    let files = tokio::task::spawn_blocking(move || -> Result<()> {
+        let settings = engine.settings();
+        engine.snapshots.remove(row.id.as_str())?;
+        for directory in [settings.container_dir(row.id.as_str()), settings.run_dir(row.id.as_str())] {
+            match std::fs::remove_dir_all(&directory) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::from(e).prefix(format!("removing {}", directory.display())));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    });
+    files.await.map_err(|e| Error::system("removing the container's files").with_source(e))?
+}
+
+/// The filter keys of prune.
+const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
+
+/// Removes all containers that do not run and pass the filters; their ids and the bytes given back.
+pub async fn prune(engine: &Arc<Engine>, filters: Filters) -> Result<(Vec<String>, u64)> {
+    filters.validate(PRUNE_KEYS)?;
+    let until = filters.until(engine.now())?;
+    let (mut removed, mut bytes) = (Vec::new(), 0);
+    for handle in engine.containers.all() {
+        let view = handle.view();
+        let labels = view.row.config.labels.clone().unwrap_or_default();
+        let chosen = !view.row.state.is_running()
+            && until.is_none_or(|until| view.row.created < until)
+            && filters.match_kv_list("label", &labels)
+            && (!filters.contains("label!") || !filters.match_kv_list("label!", &labels));
+        if !chosen {
+            continue;
+        }
+        let size = engine.snapshots.usage(handle.id.as_str()).unwrap_or(0);
+        let args = RemoveArgs::default();
+        if handle.ask(|reply| Command::Remove { args, reply }).await.is_ok() {
+            removed.push(handle.id.as_str().to_string());
+            bytes += size;
+        }
+    }
+    engine.publish("container", "prune", "", [("reclaimed", bytes.to_string())]);
+    Ok((removed, bytes))
+}

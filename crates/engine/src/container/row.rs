@@ -1,0 +1,154 @@
+//! The persisted form of a container: what `create` decided and how its last run stands.
+//!
+//! One row per container in table `containers`, keyed by the full id. The row holds the wire `Config` and `HostConfig`
+//! as merged by create, since inspect echoes them; everything that can be derived (status text, flags) is not stored.
+
+use std::collections::BTreeMap;
+
+use model::digest::Digest;
+use model::id::ContainerId;
+use model::lifecycle::State;
+use model::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use store::{Row, Table};
+
+/// All containers, by full id.
+pub const CONTAINERS: Table<ContainerRow> = Table::new("containers");
+
+/// A container as it lies on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerRow {
+    /// 64 hex digits.
+    pub id: ContainerId,
+    /// Without the leading slash.
+    pub name: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The merged portable configuration.
+    pub config: api::ContainerConfig,
+    /// The merged host configuration.
+    pub host_config: api::HostConfig,
+    /// The endpoints asked for at create, by network name or id.
+    pub networks: BTreeMap<String, api::EndpointSettings>,
+    /// The image it was made from.
+    pub image: ImagePin,
+    /// What is mounted where, besides the root file system.
+    pub mounts: Vec<MountRow>,
+    /// The storage driver that holds its writable layer.
+    pub storage: String,
+    /// How it lives.
+    pub state: State,
+    /// The figures of its runs.
+    pub run: RunRow,
+    /// Its connections while it runs.
+    #[serde(default)]
+    pub endpoints: Vec<network::Endpoint>,
+}
+
+impl Row for ContainerRow {
+    const VERSION: u32 = 1;
+}
+
+/// The image a container was made from, pinned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImagePin {
+    /// The image's id (the digest of its manifest or index).
+    pub id: Digest,
+    /// As the user wrote it at create.
+    pub reference: String,
+    /// Its layers' diff ids, lowest first.
+    pub layers: Vec<Digest>,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// The chosen manifest: media type, digest, size in bytes.
+    pub manifest: Option<(String, Digest, u64)>,
+}
+
+/// The figures of a container's runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunRow {
+    /// Start of the newest run; zero when it never ran.
+    pub started_at: Timestamp,
+    /// End of the newest finished run; zero when none finished.
+    pub finished_at: Timestamp,
+    /// The newest run's exit code, or 126/127/128 of a failed start.
+    pub exit_code: i32,
+    /// Why the newest start failed, in the client's words.
+    pub error: String,
+    /// Whether the kernel killed it for memory.
+    pub oom_killed: bool,
+    /// Restarts by policy since the last manual start.
+    pub restart_count: u32,
+    /// It ran at least once: the daemon's start considers its restart policy.
+    pub was_started: bool,
+    /// The user stopped it: `unless-stopped` does not start it again.
+    pub manually_stopped: bool,
+}
+
+/// A mount of a container, resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRow {
+    /// Bind, volume, tmpfs.
+    pub kind: MountKind,
+    /// The volume's name; empty for others.
+    pub name: String,
+    /// The directory or file on the host; empty for tmpfs.
+    pub source: String,
+    /// The absolute path in the container.
+    pub destination: String,
+    /// The volume's driver; empty for others.
+    pub driver: String,
+    /// The mode as given (`ro`, `z`, …), echoed by inspect.
+    pub mode: String,
+    /// Whether it may be written.
+    pub writable: bool,
+    /// `rprivate`, `rslave`, …; empty for volumes and tmpfs.
+    pub propagation: String,
+    /// It was made for this container alone and goes with it.
+    pub anonymous: bool,
+    /// Given as `Mounts` entry (true) or as a bind string, a volume of the image, … (false).
+    pub from_mounts: bool,
+    /// The `Mounts` entry behind it, for options that have no other place.
+    pub spec: Option<api::Mount>,
+    /// Volume data is copied from the image when the volume is empty.
+    pub copy_data: bool,
+}
+
+/// What kind of thing is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A path of the host.
+    Bind,
+    /// A directory of a volume driver.
+    Volume,
+    /// Memory.
+    Tmpfs,
+}
+
+impl MountKind {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MountKind::Bind => "bind",
+            MountKind::Volume => "volume",
+            MountKind::Tmpfs => "tmpfs",
+        }
+    }
+}
+
+impl ContainerRow {
+    /// Attributes of every event of this container: its labels, its image, its name.
+    pub fn event_attributes(&self) -> BTreeMap<String, String> {
+        let mut attributes: BTreeMap<String, String> =
+            self.config.labels.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        attributes.insert("image".into(), self.config.image.clone());
+        attributes.insert("name".into(), self.name.clone());
+        attributes
+    }
+
+    /// Whether the container removes itself after its run.
+    pub fn auto_remove(&self) -> bool {
+        self.host_config.auto_remove
+    }
+}

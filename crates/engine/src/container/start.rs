@@ -1,0 +1,102 @@
+//! `POST /containers/{id}/start`, and what a launch's end means: also for restarts by policy and at the daemon's start.
+
+use std::sync::Arc;
+
+use model::Result;
+use model::lifecycle::{Effect, Input};
+use model::time::Timestamp;
+
+use super::actor::{Actor, Command, Reply, answer};
+use super::launch::{Failed, Launched};
+use super::link::{self, Link};
+use crate::Engine;
+
+/// Starts a container; `Kind::NotModified` when it runs already.
+pub async fn start(engine: &Arc<Engine>, name: &str) -> Result<()> {
+    engine.containers.find(name)?.ask(|reply| Command::Start { reply }).await
+}
+
+impl Actor {
+    pub(super) async fn start(&mut self, reply: Reply) {
+        let Some((effects, reply)) = self.step(Input::Start, reply) else {
+            return;
+        };
+        // A start by hand begins the policy's counting anew (B-rs-1).
+        self.row.run.restart_count = 0;
+        self.backoff = Default::default();
+        self.waiting.starts.push(reply);
+        self.perform_launch(&effects);
+    }
+
+    pub(super) fn perform_launch(&mut self, effects: &[Effect]) {
+        if effects.contains(&Effect::Launch) {
+            self.begin_launch();
+        }
+    }
+
+    /// The program runs: commit, show, tell, answer.
+    pub(super) async fn launched(&mut self, launched: Launched) {
+        let Launched { client, monitor, pid, started_at, endpoints } = launched;
+        link::reap(monitor);
+        match Link::new(client) {
+            Ok(link) => self.link = Some(link),
+            Err(error) => tracing::error!(container = self.row.id.short(), %error, "no line to the monitor"),
+        }
+        self.happened(Input::Launched { pid });
+        self.row.endpoints = endpoints;
+        let run = &mut self.row.run;
+        run.started_at = Timestamp::from_unix_nanos(started_at);
+        (run.exit_code, run.oom_killed, run.was_started, run.manually_stopped) = (0, false, true, false);
+        run.error.clear();
+        self.record().await;
+        self.publish();
+        for endpoint in self.row.endpoints.clone() {
+            self.network_event("connect", &endpoint);
+        }
+        self.event("start", []);
+        self.answer_starts(|| Ok(()));
+        for client in std::mem::take(&mut self.clients) {
+            self.attach(client).await;
+        }
+    }
+
+    /// The launch took everything back; what is left is to say so (B-st-1).
+    pub(super) async fn launch_failed(&mut self, failed: Failed) {
+        self.happened(Input::LaunchFailed);
+        let Failed { error, exit_code } = failed;
+        self.row.run.exit_code = exit_code;
+        self.row.run.error = error.message().to_string();
+        self.record().await;
+        self.publish();
+        let (kind, text) = (error.kind(), error.message().to_string());
+        self.answer_starts(|| Err(model::Error::new(kind, text.clone())));
+        if self.row.auto_remove() {
+            self.remove_itself().await;
+        }
+    }
+
+    fn answer_starts(&mut self, outcome: impl Fn() -> Result<()>) {
+        for reply in self.waiting.starts.drain(..) {
+            answer(reply, outcome());
+        }
+        for reply in self.waiting.restarts.drain(..) {
+            if outcome().is_ok() {
+                self.engine.publish_container(&self.row, "restart", []);
+            }
+            answer(reply, outcome());
+        }
+    }
+
+    /// `network connect` and `disconnect`: the network is the actor, the container an attribute.
+    pub(super) fn network_event(&self, action: &str, endpoint: &network::Endpoint) {
+        let Ok(network) = self.engine.networks.find(endpoint.network.as_str()) else {
+            return;
+        };
+        let attributes = [
+            ("container", self.row.id.as_str().to_string()),
+            ("name", network.name),
+            ("type", network.driver),
+        ];
+        self.engine.publish("network", action, endpoint.network.as_str(), attributes);
+    }
+}

@@ -1,0 +1,209 @@
+//! The event bus: what happened, in order, to whoever listens.
+//!
+//! Invariants: an event is published only after the row it speaks of is durable; publishing never waits (a subscriber
+//! that falls behind by more than [`BACKLOG`] events is told so and goes on); the last [`HISTORY`] events are kept in
+//! memory for `since` (B-ev-1).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+
+use model::clock::Clock;
+use model::filter::Filters;
+use model::time::Timestamp;
+use tokio::sync::broadcast;
+
+/// Events kept for `since`.
+pub const HISTORY: usize = 256;
+/// Events a subscriber may lag behind.
+pub const BACKLOG: usize = 1024;
+
+/// One thing that happened. Times are unix nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// `container`, `image`, `network`, `volume`, `daemon`, ….
+    pub kind: &'static str,
+    /// `create`, `start`, `exec_create: sh -c …`, ….
+    pub action: String,
+    /// The full id (or reference) of the actor.
+    pub actor: String,
+    /// Attributes, sorted by key as the reference's maps are when encoded.
+    pub attributes: BTreeMap<String, String>,
+    /// When it was published.
+    pub time: Timestamp,
+}
+
+/// An event before it has a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// See [`Event::kind`].
+    pub kind: &'static str,
+    /// See [`Event::action`].
+    pub action: String,
+    /// See [`Event::actor`].
+    pub actor: String,
+    /// See [`Event::attributes`].
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// Publishes to all subscribers and remembers the newest.
+pub struct Events {
+    clock: sys::clock::System,
+    inner: Mutex<VecDeque<Event>>,
+    live: broadcast::Sender<Event>,
+}
+
+/// What a subscriber gets: the past that matches, then the stream of the present.
+pub struct Subscription {
+    /// Events since the requested time, oldest first.
+    pub past: Vec<Event>,
+    /// Events from now on.
+    pub live: broadcast::Receiver<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events {
+            clock: sys::clock::System,
+            inner: Mutex::new(VecDeque::with_capacity(HISTORY)),
+            live: broadcast::channel(BACKLOG).0,
+        }
+    }
+}
+
+impl Events {
+    /// Gives the draft a time, remembers it and hands it to all subscribers.
+    pub fn publish(&self, draft: Draft) {
+        let Draft { kind, action, actor, attributes } = draft;
+        let mut history = self.history();
+        let event = Event { kind, action, actor, attributes, time: self.clock.now() };
+        if history.len() == HISTORY {
+            history.pop_front();
+        }
+        history.push_back(event.clone());
+        // Sent under the lock: a subscription sees each event exactly once, in the past or in the stream.
+        drop(self.live.send(event));
+    }
+
+    /// Subscribes; `since` asks for the remembered events from that time on as well.
+    pub fn subscribe(&self, since: Option<Timestamp>) -> Subscription {
+        let history = self.history();
+        let past = match since {
+            Some(since) => history.iter().filter(|e| e.time >= since).cloned().collect(),
+            None => Vec::new(),
+        };
+        Subscription { past, live: self.live.subscribe() }
+    }
+
+    /// How many clients listen now (`NEventsListener` of `/info`).
+    pub fn listeners(&self) -> usize {
+        self.live.receiver_count()
+    }
+
+    fn history(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The filter keys `/events` accepts.
+pub const FILTER_KEYS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+
+/// Whether the event passes the filters (B-ev-1): same key = or, different keys = and.
+pub fn matches(event: &Event, filters: &Filters) -> bool {
+    let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
+    let actor = |kind: &str| {
+        any(kind, &|wanted| {
+            event.kind == kind
+                && (event.actor.contains(wanted) || event.attributes.get("name").is_some_and(|n| n.contains(wanted)))
+        })
+    };
+    any("event", &|wanted| action_matches(&event.action, wanted))
+        && any("type", &|wanted| event.kind == wanted)
+        && any("scope", &|wanted| wanted == "local")
+        && any("image", &|wanted| image_matches(event, wanted))
+        && filters.match_kv_list("label", &event.attributes)
+        && ["container", "plugin", "volume", "network", "daemon", "service", "node", "secret", "config"]
+            .iter()
+            .all(|kind| actor(kind))
+}
+
+/// `exec_create`, `exec_start` and `health_status` carry a text behind the name; the others are compared whole.
+fn action_matches(action: &str, wanted: &str) -> bool {
+    const OPEN_ENDED: [&str; 3] = ["exec_create", "exec_start", "health_status"];
+    action == wanted
+        || OPEN_ENDED.iter().any(|name| wanted == *name && action.strip_prefix(name).is_some_and(|r| r.starts_with(':')))
+}
+
+fn image_matches(event: &Event, wanted: &str) -> bool {
+    let attribute = match event.kind {
+        "image" => "name",
+        "container" => "image",
+        _ => return false,
+    };
+    let name = event.attributes.get(attribute).map_or("", String::as_str);
+    let without_tag = match name.rfind(':') {
+        Some(at) if !name[at..].contains('/') => &name[..at],
+        _ => name,
+    };
+    event.actor == wanted || name == wanted || without_tag == wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(action: &str) -> Draft {
+        let attributes = [("name", "web"), ("image", "busybox:1.36"), ("tier", "front")];
+        Draft {
+            kind: "container",
+            action: action.into(),
+            actor: "ab12".into(),
+            attributes: attributes.map(|(k, v)| (k.to_string(), v.to_string())).into(),
+        }
+    }
+
+    /// B-ev-1: at most 256 events are replayed, each exactly once over past and present.
+    #[tokio::test]
+    async fn history_is_bounded_and_joins_the_stream() {
+        let events = Events::default();
+        for n in 0..300 {
+            events.publish(draft(&format!("a{n}")));
+        }
+        let mut subscription = events.subscribe(Some(Timestamp::ZERO));
+        assert_eq!(subscription.past.len(), HISTORY);
+        assert_eq!(subscription.past[0].action, "a44");
+        events.publish(draft("later"));
+        assert_eq!(subscription.live.recv().await.map(|e| e.action), Ok("later".to_string()));
+    }
+
+    /// B-ev-1: names by substring, image with and without tag, prefix only for open-ended actions.
+    #[test]
+    fn filters_select() {
+        let events = Events::default();
+        events.publish(draft("exec_create: sh"));
+        let event = events.subscribe(Some(Timestamp::ZERO)).past.remove(0);
+        let passes = |json: &str| matches(&event, &Filters::parse(json).expect("valid filters"));
+        assert!(passes(r#"{"event":["exec_create"]}"#));
+        assert!(!passes(r#"{"event":["exec"]}"#));
+        assert!(passes(r#"{"container":["we"]}"#));
+        assert!(passes(r#"{"image":["busybox"]}"#));
+        assert!(passes(r#"{"image":["busybox:1.36"]}"#));
+        assert!(!passes(r#"{"image":["busybox:1"]}"#));
+        assert!(passes(r#"{"label":["tier=front"]}"#));
+        assert!(!passes(r#"{"type":["image"]}"#));
+    }
+}

@@ -1,0 +1,75 @@
+//! Networks as the API shows them. Making and joining networks beside the predefined ones has its own issue of work;
+//! what stands here is what the default networks need.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::filter::Filters;
+use model::{Error, Result};
+
+use crate::Engine;
+
+const KEYS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+/// All networks that pass the filters, by name.
+pub fn list(engine: &Arc<Engine>, filters: &Filters) -> Result<Vec<api::Network>> {
+    filters.validate(KEYS)?;
+    let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
+    let mut networks = engine.networks.list();
+    networks.retain(|network| {
+        any("driver", &|driver| driver == network.driver)
+            && any("id", &|id| network.id.as_str().starts_with(id))
+            && any("name", &|name| network.name.contains(name))
+            && any("scope", &|scope| scope == "local")
+            && any("type", &|kind| kind == "builtin")
+            && any("dangling", &|word| matches!(word, "false" | "0"))
+            && filters.match_kv_list("label", &BTreeMap::new())
+    });
+    Ok(networks.into_iter().map(wire).collect())
+}
+
+/// One network with its containers.
+pub fn inspect(engine: &Arc<Engine>, key: &str) -> Result<api::Network> {
+    let network = engine.networks.find(key)?;
+    let containers = network.endpoints.iter().filter_map(|endpoint| {
+        let view = engine.containers.find(endpoint.container.as_str()).ok()?.view();
+        let address = endpoint.address.map(|a| format!("{a}/{}", endpoint.prefix_len)).unwrap_or_default();
+        let resource = api::EndpointResource {
+            name: view.row.name.clone(),
+            endpoint_id: endpoint.id.as_str().into(),
+            mac_address: endpoint.mac.map(|m| m.to_string()).unwrap_or_default(),
+            ipv4_address: address,
+            ipv6_address: String::new(),
+        };
+        Some((endpoint.container.as_str().to_string(), resource))
+    });
+    let containers = containers.collect();
+    Ok(api::Network { containers: Some(containers), ..wire(network) })
+}
+
+/// The predefined networks stay.
+pub fn remove(engine: &Arc<Engine>, key: &str) -> Result<()> {
+    let network = engine.networks.find(key)?;
+    Err(Error::forbidden(format!("{} is a pre-defined network and cannot be removed", network.name)))
+}
+
+fn wire(network: ::network::Network) -> api::Network {
+    let pool = network.subnet.map(|subnet| api::IpamConfig {
+        subnet: subnet.to_string(),
+        gateway: network.gateway.map(|g| g.to_string()).unwrap_or_default(),
+        ip_range: network.range.map(|r| r.to_string()).unwrap_or_default(),
+        ..api::IpamConfig::default()
+    });
+    api::Network {
+        name: network.name,
+        id: network.id.as_str().into(),
+        created: network.created.rfc3339_nano(),
+        scope: "local".into(),
+        driver: network.driver,
+        enable_ipv4: true,
+        ipam: api::Ipam { driver: "default".into(), options: None, config: Some(pool.into_iter().collect()) },
+        options: Some(network.options),
+        labels: Some(BTreeMap::new()),
+        ..api::Network::default()
+    }
+}

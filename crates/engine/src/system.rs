@@ -1,0 +1,330 @@
+//! The daemon itself: facts of the machine, `/info`, `/version`.
+//!
+//! `Host` is read once at boot; `/info` never touches a container and never waits.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::clock::Clock;
+
+use crate::Engine;
+use crate::events::Draft;
+use crate::settings::{BUILT_IN_RUNTIMES, Settings};
+
+/// The engine version that clients see.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version of the reference engine whose behaviour Gantry has; `ServerVersion` of `/info` and `/version`, because
+/// clients compare it.
+pub const ENGINE_VERSION: &str = "29.0.0";
+
+/// Facts of the machine and of this daemon.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The engine's id, kept in the data root.
+    pub engine_id: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// The machine as Docker names it (`x86_64`, `aarch64`).
+    pub machine: String,
+    /// The architecture as images name it (`amd64`, `arm64`).
+    pub architecture: String,
+    /// The host's name.
+    pub hostname: String,
+    /// `PRETTY_NAME` of os-release.
+    pub operating_system: String,
+    /// `VERSION_ID` of os-release.
+    pub os_version: String,
+    /// Processors that are online.
+    pub processors: usize,
+    /// Bytes.
+    pub memory: u64,
+    /// What the kernel's control groups can do.
+    pub cgroups: sys::cgroup::Layout,
+    /// Gantry's own executable, sealed: what monitors are started from.
+    pub executable: Arc<std::os::fd::OwnedFd>,
+    /// The path of the executable, for the bind mount of `--init`.
+    pub executable_path: PathBuf,
+    /// `major.minor` of the newest API.
+    pub api_version: &'static str,
+    /// The oldest API served.
+    pub min_api_version: String,
+}
+
+impl Host {
+    /// Reads the facts.
+    pub fn read(engine_id: String, min_api_version: String) -> model::Result<Host> {
+        let uname = rustix::system::uname();
+        let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
+        let machine = text(uname.machine());
+        let release = os_release();
+        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let memory = memory.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+        Ok(Host {
+            engine_id,
+            kernel: text(uname.release()),
+            architecture: architecture(&machine).to_string(),
+            machine,
+            hostname: text(uname.nodename()),
+            operating_system: release.get("PRETTY_NAME").cloned().unwrap_or_else(|| "Linux".into()),
+            os_version: release.get("VERSION_ID").cloned().unwrap_or_default(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: memory.unwrap_or(0u64) * 1024,
+            cgroups: sys::cgroup::Layout::detect()?,
+            executable: Arc::new(sys::exe::sealed()?),
+            executable_path: fs::read_link("/proc/self/exe")?,
+            api_version: "1.56",
+            min_api_version,
+        })
+    }
+
+    /// Whether containers live in cgroup v2.
+    pub fn has_cgroup_v2(&self) -> bool {
+        self.cgroups.version() == 2
+    }
+}
+
+fn architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "i686" | "i386" => "386",
+        "armv7l" | "armv6l" => "arm",
+        other => other,
+    }
+}
+
+/// os-release(5) as a map.
+fn os_release() -> BTreeMap<String, String> {
+    let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+    let pair = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        Some((key.trim().to_string(), value.trim().trim_matches(['"', '\'']).to_string()))
+    };
+    text.unwrap_or_default().lines().filter_map(pair).collect()
+}
+
+/// `GET /version`.
+pub fn version(engine: &Engine) -> api::Version {
+    let host = &engine.host;
+    let experimental = engine.settings().experimental;
+    let details = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let component = |name: &str, version: &str, pairs: &[(&str, &str)]| api::system::ComponentVersion {
+        name: name.into(),
+        version: version.into(),
+        details: details(pairs),
+    };
+    let engine_details = [
+        ("ApiVersion", host.api_version),
+        ("Arch", host.architecture.as_str()),
+        ("Experimental", if experimental { "true" } else { "false" }),
+        ("KernelVersion", host.kernel.as_str()),
+        ("MinAPIVersion", host.min_api_version.as_str()),
+        ("Os", "linux"),
+        ("GantryVersion", VERSION),
+    ];
+    api::Version {
+        platform: api::system::PlatformInfo { name: "Gantry".into() },
+        version: ENGINE_VERSION.into(),
+        api_version: host.api_version.into(),
+        min_api_version: host.min_api_version.clone(),
+        os: "linux".into(),
+        arch: host.architecture.clone(),
+        components: vec![
+            component("Engine", ENGINE_VERSION, &engine_details),
+            component("gantry", VERSION, &[("Runtime", "built in"), ("Init", "built in")]),
+        ],
+        kernel_version: host.kernel.clone(),
+        experimental,
+        ..api::Version::default()
+    }
+}
+
+/// `GET /info`.
+pub fn info(engine: &Engine) -> api::Info {
+    let (host, settings) = (&engine.host, engine.settings());
+    let cgroups = host.cgroups.abilities();
+    let counts = Counts::of(engine);
+    let storage = engine.snapshots.name();
+    api::Info {
+        id: host.engine_id.clone(),
+        containers: counts.all,
+        containers_running: counts.running,
+        containers_paused: counts.paused,
+        containers_stopped: counts.all - counts.running - counts.paused,
+        images: engine.images.count() as i64,
+        driver: if storage == "overlay" { "overlayfs".into() } else { storage.into() },
+        driver_status: vec![["driver-type".into(), "io.containerd.snapshotter.v1".into()]],
+        plugins: api::system::PluginsInfo {
+            volume: vec!["local".into()],
+            network: ["bridge", "host", "null"].map(String::from).into(),
+            authorization: None,
+            log: ["json-file", "none"].map(String::from).into(),
+        },
+        memory_limit: cgroups.memory,
+        swap_limit: cgroups.swap,
+        cpu_cfs_period: cgroups.cpu_cfs,
+        cpu_cfs_quota: cgroups.cpu_cfs,
+        cpu_shares: cgroups.cpu_shares,
+        cpu_set: cgroups.cpuset,
+        pids_limit: cgroups.pids,
+        oom_kill_disable: cgroups.oom_kill_disable,
+        ipv4_forwarding: sysctl_is_on("net/ipv4/ip_forward"),
+        debug: settings.debug,
+        n_fd: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as i64,
+        n_goroutines: fs::read_dir("/proc/self/task").map_or(0, Iterator::count) as i64,
+        system_time: engine.now().rfc3339_nano(),
+        logging_driver: settings.log_driver.clone(),
+        cgroup_driver: "cgroupfs".into(),
+        cgroup_version: host.cgroups.version().to_string(),
+        n_events_listener: engine.events.listeners() as i64,
+        kernel_version: host.kernel.clone(),
+        operating_system: host.operating_system.clone(),
+        os_version: host.os_version.clone(),
+        os_type: "linux".into(),
+        architecture: host.machine.clone(),
+        index_server_address: "https://index.docker.io/v1/".into(),
+        registry_config: Some(registry_config(&settings)),
+        ncpu: host.processors as i64,
+        mem_total: host.memory as i64,
+        docker_root_dir: settings.data_root.display().to_string(),
+        name: host.hostname.clone(),
+        labels: settings.labels.clone(),
+        experimental_build: settings.experimental,
+        server_version: ENGINE_VERSION.into(),
+        runtimes: runtimes(&settings),
+        default_runtime: settings.default_runtime.clone(),
+        live_restore_enabled: settings.live_restore,
+        init_binary: "gantry-init".into(),
+        security_options: security_options(&settings, host),
+        warnings: Some(warnings(&settings, host)),
+        ..api::Info::default()
+    }
+}
+
+/// How many containers are in which state.
+#[derive(Default)]
+struct Counts {
+    all: i64,
+    running: i64,
+    paused: i64,
+}
+
+impl Counts {
+    fn of(engine: &Engine) -> Counts {
+        let mut counts = Counts::default();
+        for handle in engine.containers.all() {
+            let view = handle.view();
+            counts.all += 1;
+            match (view.row.state.is_paused(), view.row.state.is_running()) {
+                (true, _) => counts.paused += 1,
+                (false, true) => counts.running += 1,
+                (false, false) => {}
+            }
+        }
+        counts
+    }
+}
+
+fn runtimes(settings: &Settings) -> BTreeMap<String, api::system::RuntimeInfo> {
+    let built_in = |name: &str| (name.to_string(), api::system::RuntimeInfo { path: "gantry".into(), ..Default::default() });
+    let mut all: BTreeMap<_, _> = BUILT_IN_RUNTIMES.iter().map(|name| built_in(name)).collect();
+    for (name, program) in &settings.runtimes {
+        let (path, args) = (program.path.clone(), program.args.clone());
+        all.insert(name.clone(), api::system::RuntimeInfo { path, args, ..Default::default() });
+    }
+    all
+}
+
+fn registry_config(settings: &Settings) -> api::ServiceConfig {
+    let (addresses, hosts): (Vec<_>, Vec<_>) =
+        settings.insecure_registries.iter().cloned().partition(|r| r.contains('/'));
+    let index = |name: String, secure, official, mirrors| {
+        (name.clone(), api::IndexInfo { name, mirrors, secure, official })
+    };
+    let mut index_configs: BTreeMap<_, _> = hosts.into_iter().map(|host| index(host, false, false, Vec::new())).collect();
+    index_configs.extend([index("docker.io".into(), true, true, settings.registry_mirrors.clone())]);
+    let mut insecure_registry_cidrs = vec!["::1/128".to_string(), "127.0.0.0/8".to_string()];
+    insecure_registry_cidrs.extend(addresses);
+    api::ServiceConfig { insecure_registry_cidrs, index_configs, mirrors: Some(settings.registry_mirrors.clone()) }
+}
+
+fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
+    let mut options = Vec::new();
+    if fs::exists("/sys/kernel/security/apparmor").unwrap_or(false) {
+        options.push("name=apparmor".into());
+    }
+    let profile = match settings.seccomp_profile.as_str() {
+        "" => "builtin",
+        path => path,
+    };
+    options.push(format!("name=seccomp,profile={profile}"));
+    if host.has_cgroup_v2() {
+        options.push("name=cgroupns".into());
+    }
+    if settings.no_new_privileges {
+        options.push("name=no-new-privileges".into());
+    }
+    options
+}
+
+/// What an administrator should know (B-dm-4).
+fn warnings(settings: &Settings, host: &Host) -> Vec<String> {
+    let abilities = host.cgroups.abilities();
+    let missing = [
+        (abilities.memory, "WARNING: No memory limit support"),
+        (abilities.swap, "WARNING: No swap limit support"),
+        (abilities.cpu_cfs, "WARNING: No cpu cfs quota support"),
+        (abilities.cpu_shares, "WARNING: No cpu shares support"),
+        (abilities.cpuset, "WARNING: No cpuset support"),
+        (abilities.pids, "WARNING: No pids limit support"),
+        (sysctl_is_on("net/ipv4/ip_forward"), "WARNING: IPv4 forwarding is disabled"),
+    ];
+    let mut all: Vec<String> = missing.iter().filter(|(there, _)| !there).map(|(_, text)| text.to_string()).collect();
+    if !host.has_cgroup_v2() {
+        all.push("WARNING: Support for cgroup v1 is deprecated and planned to be removed by no later than May 2029 (https://github.com/moby/moby/issues/51111)".into());
+    }
+    if !matches!(settings.seccomp_profile.as_str(), "" | "builtin") {
+        all.push("WARNING: daemon is not using the default seccomp profile".into());
+    }
+    all.extend(settings.insecure_listeners.iter().map(|address| {
+        format!(
+            "[DEPRECATION NOTICE]: API is accessible on {address} without encryption.\n         \
+             Access to the remote API is equivalent to root access on the host. Refer\n         \
+             to the 'Docker daemon attack surface' section in the documentation for\n         \
+             more information: https://docs.docker.com/go/attack-surface/"
+        )
+    }));
+    all
+}
+
+fn sysctl_is_on(name: &str) -> bool {
+    fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|text| text.trim() == "1")
+}
+
+impl Engine {
+    /// The time now.
+    pub fn now(&self) -> model::time::Timestamp {
+        sys::clock::System.now()
+    }
+
+    /// Publishes an event.
+    pub fn publish<const N: usize>(&self, kind: &'static str, action: &str, actor: &str, attributes: [(&str, String); N]) {
+        let attributes = attributes.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+        self.events.publish(Draft { kind, action: action.into(), actor: actor.into(), attributes });
+    }
+
+    /// Publishes an event of a container, with its name, image and labels.
+    pub fn publish_container<const N: usize>(
+        &self,
+        row: &crate::container::row::ContainerRow,
+        action: &str,
+        more: [(&str, String); N],
+    ) {
+        let mut attributes = row.event_attributes();
+        attributes.extend(more.into_iter().map(|(k, v)| (k.to_string(), v)));
+        let actor = row.id.as_str().to_string();
+        self.events.publish(Draft { kind: "container", action: action.into(), actor, attributes });
+    }
+}
