@@ -1,1 +1,44 @@
-fn main() {}
+//! The project's own tasks: `cargo xtask tidy | test | demo | bench | coverage`.
+//!
+//! Each task is one file. They need nothing but cargo and, for tests, root; what else is missing they install or name.
+
+#![forbid(unsafe_code)]
+
+mod demo;
+mod measure;
+mod routes;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask TASK
+
+  tidy [--update]         the repository's own law: layers, sizes, names, licences
+  test [FILTER]           everything: programs, formatting, lints, tidy, all tests
+  demo                    a container's output on the screen, from nothing
+  bench [--quick] [--vs unix://SOCKET]
+                          speed and memory against the kernel's floor and another engine
+  coverage                routes of the API: which are served";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let rest = words.get(1..).unwrap_or_default();
+    let result = match words.first().map(String::as_str) {
+        Some("tidy") => tidy::run(rest),
+        Some("test") => test::run(rest),
+        Some("demo") => demo::run(),
+        Some("bench") => measure::run(rest),
+        Some("coverage") => routes::run(),
+        _ => Err(USAGE.to_string()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}

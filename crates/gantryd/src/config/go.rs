@@ -27,7 +27,7 @@ pub fn parse_int(text: &str) -> Result<i64, String> {
         Some(b'+') => (false, &text[1..]),
         _ => (false, text),
     };
-    let (base, digits) = base_of(digits);
+    let (base, digits) = radix_of(digits);
     let plain: String = digits.chars().filter(|c| *c != '_').collect();
     if plain.is_empty() || !plain.chars().all(|c| c.is_digit(base)) {
         return Err(fail("invalid syntax"));
@@ -39,14 +39,14 @@ pub fn parse_int(text: &str) -> Result<i64, String> {
 /// `strconv.ParseUint(text, 0, 32)`
 pub fn parse_uint32(text: &str) -> Result<u32, String> {
     let fail = |why: &str| format!("strconv.ParseUint: parsing {}: {why}", quote(text));
-    let (base, digits) = base_of(text);
+    let (base, digits) = radix_of(text);
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(base)) {
         return Err(fail("invalid syntax"));
     }
     u32::from_str_radix(digits, base).map_err(|_| fail("value out of range"))
 }
 
-fn base_of(digits: &str) -> (u32, &str) {
+fn radix_of(digits: &str) -> (u32, &str) {
     let lower = digits.get(..2).unwrap_or("").to_ascii_lowercase();
     match lower.as_str() {
         "0x" => (16, &digits[2..]),

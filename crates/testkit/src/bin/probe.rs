@@ -2,6 +2,8 @@
 //!
 //! It needs nothing of its root file system, so what it reports is what the engine has set up.
 
+#![forbid(unsafe_code)]
+
 use std::io::{Read, Write};
 use std::process::{Command, ExitCode};
 use std::time::Duration;

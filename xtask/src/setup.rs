@@ -1,0 +1,90 @@
+//! The programs that tests need: found, or installed with apt, or (the docker CLI) unpacked privately.
+//!
+//! The docker package is never installed: its daemon must not be started. Only the client is taken out of it.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::shell::{self, find, output, run};
+
+/// Program and the Debian package that has it.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
+    ("crun", "crun"),
+    ("curl", "curl"),
+    ("debootstrap", "debootstrap"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
+    ("runc", "runc"),
+    ("setsid", "util-linux"),
+    ("strace", "strace"),
+    ("tar", "tar"),
+    ("unshare", "util-linux"),
+];
+/// Packages that carry the docker CLI, newest kind first.
+const CLI_PACKAGES: [&str; 2] = ["docker-cli", "docker.io"];
+
+/// Makes sure that every program is there.
+pub fn programs() -> Result<(), String> {
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).collect();
+    if !missing.is_empty() || !busybox_is_static() {
+        let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+        packages.push("busybox-static");
+        packages.sort_unstable();
+        packages.dedup();
+        install(&packages)?;
+    }
+    docker_cli()
+}
+
+fn busybox_is_static() -> bool {
+    let Some(path) = find("busybox") else { return false };
+    let bytes = std::fs::read(path).unwrap_or_default();
+    let interpreter = b"/ld-linux";
+    !bytes.windows(interpreter.len()).take(1 << 16).any(|window| window == interpreter)
+}
+
+fn apt(args: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn install(packages: &[&str]) -> Result<(), String> {
+    println!("installing {}", packages.join(" "));
+    let words = [&["install", "-y", "--no-install-recommends"], packages].concat();
+    if run(&mut apt(&words)).is_ok() {
+        return Ok(());
+    }
+    run(&mut apt(&["update"]))?;
+    run(&mut apt(&words)).map_err(|e| format!("{e}\ninstall by hand: {}", packages.join(" ")))
+}
+
+/// The docker CLI on `PATH`, or unpacked below `target/tools/docker`.
+fn docker_cli() -> Result<(), String> {
+    let place = shell::root().join("target/tools/docker");
+    if find("docker").is_some() || place.join("usr/bin/docker").exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&place).map_err(|e| e.to_string())?;
+    let fetched = CLI_PACKAGES.iter().any(|package| unpack(package, &place).is_ok());
+    if !fetched {
+        run(&mut apt(&["update"]))?;
+    }
+    if !fetched && !CLI_PACKAGES.iter().any(|package| unpack(package, &place).is_ok()) {
+        return Err("the docker CLI is missing and no package of it could be fetched".into());
+    }
+    Ok(())
+}
+
+fn unpack(package: &str, place: &Path) -> Result<(), String> {
+    run(apt(&["download", package]).current_dir(place))?;
+    for entry in std::fs::read_dir(place).map_err(|e| e.to_string())?.flatten() {
+        if entry.path().extension().is_some_and(|ext| ext == "deb") {
+            output(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(place))?;
+        }
+    }
+    if place.join("usr/bin/docker").exists() { Ok(()) } else { Err(format!("{package} has no client")) }
+}
