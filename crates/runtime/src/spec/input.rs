@@ -119,7 +119,9 @@ pub struct Mount {
 pub enum MountKind {
     Bind(Bind),
     /// `options`: mount(8) words and tmpfs data, comma separated, e.g. `size=64m,mode=1770,exec`.
-    Tmpfs { options: String },
+    Tmpfs {
+        options: String,
+    },
 }
 
 /// A host directory or file: bind mounts, and volumes of every driver.

@@ -1,0 +1,36 @@
+//! Which namespaces the container gets, in the reference's order.
+
+use super::HostFacts;
+use super::input::{Namespaces, Share};
+use crate::oci::{Namespace, NamespaceKind};
+
+pub(super) fn list(namespaces: &Namespaces, host: &HostFacts) -> Vec<Namespace> {
+    use NamespaceKind::{Cgroup, Ipc, Mount, Network, Pid, Time, User, Uts};
+    let new = |kind| Some(Namespace { kind, path: None });
+    let shared = |kind, share: &Share| match share {
+        Share::New => new(kind),
+        Share::Host => None,
+        Share::Join(path) => Some(Namespace { kind, path: Some(path.clone()) }),
+    };
+    [
+        new(Mount),
+        shared(Network, &namespaces.network),
+        new(Time).filter(|_| host.time_namespaces),
+        shared(Uts, &namespaces.uts),
+        shared(Pid, &namespaces.pid),
+        shared(Ipc, &namespaces.ipc),
+        namespaces.user.as_ref().map(|_| Namespace { kind: User, path: donor(namespaces) }),
+        shared(Cgroup, &namespaces.cgroup),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A remapped container that joins a namespace of another must also join the user namespace that owns it.
+fn donor(namespaces: &Namespaces) -> Option<String> {
+    [&namespaces.pid, &namespaces.ipc, &namespaces.network].into_iter().find_map(|share| match share {
+        Share::Join(path) => path.rsplit_once('/').map(|(dir, _)| format!("{dir}/user")),
+        Share::New | Share::Host => None,
+    })
+}
