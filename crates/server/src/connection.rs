@@ -1,0 +1,161 @@
+//! One client: HTTP/1.1 over its connection until it ends, is hijacked, or the daemon shuts down.
+//!
+//! hyper half-closes with the client (`half_close`), so it does not notice a client that vanished while a handler
+//! works: the task watches the socket itself and drops everything of the request when nobody is there any more.
+
+use std::io;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::frame::Frame;
+use crate::hijack::{self, Hijack};
+use crate::limits;
+use crate::response::Response;
+use crate::routes::Outcome;
+use crate::stream::{Io, PeerClosed, Socket};
+
+/// Serves one connection to its end.
+pub async fn serve<S: Send + Sync + 'static>(
+    frame: Arc<Frame<S>>,
+    socket: Socket,
+    tls: Option<TlsAcceptor>,
+    shutdown: watch::Receiver<bool>,
+) {
+    let socket = Arc::new(socket);
+    let served = match tls {
+        None => plain(&frame, &socket, shutdown).await,
+        Some(acceptor) => encrypted(&frame, &socket, acceptor, shutdown).await,
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+async fn plain<S: Send + Sync + 'static>(
+    frame: &Arc<Frame<S>>,
+    socket: &Arc<Socket>,
+    shutdown: watch::Receiver<bool>,
+) -> io::Result<()> {
+    match http(frame, socket, Io(socket.clone()), shutdown).await? {
+        None => Ok(()),
+        Some((stream, ahead, hijack)) if matches!(hijack.head, hijack::Head::WebSocket(_)) => {
+            hijack::take_layered(stream, socket, ahead, hijack).await
+        }
+        Some((stream, ahead, hijack)) => {
+            drop(stream);
+            hijack::take_plain(socket, ahead, hijack).await
+        }
+    }
+}
+
+async fn encrypted<S: Send + Sync + 'static>(
+    frame: &Arc<Frame<S>>,
+    socket: &Arc<Socket>,
+    acceptor: TlsAcceptor,
+    shutdown: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let handshake = acceptor.accept(Io(socket.clone()));
+    let stream =
+        tokio::time::timeout(limits::TLS_HANDSHAKE_TIME, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    match http(frame, socket, stream, shutdown).await? {
+        None => Ok(()),
+        Some((stream, ahead, hijack)) => hijack::take_layered(stream, socket, ahead, hijack).await,
+    }
+}
+
+/// A connection that left HTTP: its stream, what was read ahead, and who takes it.
+type Taken<T> = Option<(T, Vec<u8>, Hijack)>;
+
+async fn http<S, T>(
+    frame: &Arc<Frame<S>>,
+    socket: &Arc<Socket>,
+    stream: T,
+    mut shutdown: watch::Receiver<bool>,
+) -> io::Result<Taken<T>>
+where
+    S: Send + Sync + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (hijacks, mut hijacked) = mpsc::channel::<Hijack>(1);
+    let (tell_gone, gone) = watch::channel(false);
+    let service = service_fn({
+        let frame = frame.clone();
+        move |request| respond(frame.clone(), request, hijacks.clone(), gone.clone())
+    });
+    let mut connection = builder().serve_connection(TokioIo::new(stream), service);
+    let vanished = vanished(socket, &tell_gone);
+    tokio::pin!(vanished);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = &mut connection => return ended.map(|()| None).map_err(io::Error::other),
+            Some(hijack) = hijacked.recv() => {
+                let parts = connection.into_parts();
+                return Ok(Some((parts.io.into_inner(), parts.read_buf.to_vec(), hijack)));
+            }
+            () = &mut vanished => return Ok(None),
+            () = is_true(&mut shutdown), if !stopping => {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                stopping = true;
+            }
+        }
+    }
+}
+
+/// Resolves when the flag is up, and never when its owner forgot it.
+async fn is_true(flag: &mut watch::Receiver<bool>) {
+    if flag.wait_for(|up| *up).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true)
+        .keep_alive(true)
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEAD_TIME)
+        .max_buf_size(limits::HEAD)
+        .max_headers(limits::HEADER_FIELDS);
+    builder
+}
+
+/// Answers one request; a hijack is put down for the connection task, and this future then never ends.
+async fn respond<S: Send + Sync + 'static>(
+    frame: Arc<Frame<S>>,
+    request: hyper::Request<Incoming>,
+    hijacks: mpsc::Sender<Hijack>,
+    gone: watch::Receiver<bool>,
+) -> Result<Response, std::convert::Infallible> {
+    let (head, body) = request.into_parts();
+    match frame.answer(head, body, gone).await {
+        Outcome::Response(response) => Ok(response),
+        Outcome::Hijack(hijack) => {
+            // The connection task is waiting for exactly this; it drops the future that we are in.
+            let _ = hijacks.send(hijack).await;
+            std::future::pending().await
+        }
+    }
+}
+
+/// Resolves when there is nobody to answer any more. A client that only may have gone is told of to streams, which then
+/// end; what is nearly finished is still delivered.
+async fn vanished(socket: &Socket, tell_gone: &watch::Sender<bool>) {
+    match socket.peer_closed().await {
+        PeerClosed::Fully => {}
+        PeerClosed::Half => socket.peer_gone().await,
+        PeerClosed::MaybeHalf => {
+            tell_gone.send_replace(true);
+            std::future::pending::<()>().await;
+        }
+    }
+}

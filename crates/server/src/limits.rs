@@ -1,0 +1,34 @@
+//! Bounds of everything that comes from outside.
+
+use std::time::Duration;
+
+/// Longest request body that is kept in memory (every JSON body).
+pub const JSON_BODY: usize = 4 << 20;
+/// Longest time for such a body to arrive.
+pub const JSON_BODY_TIME: Duration = Duration::from_secs(60);
+/// Read buffer of a connection, and with it the longest request head.
+pub const HEAD: usize = 256 << 10;
+/// Most header fields of a request.
+pub const HEADER_FIELDS: usize = 128;
+/// Longest time between two requests of a connection, and for a request's head to arrive.
+pub const HEAD_TIME: Duration = Duration::from_secs(300);
+/// Longest time for a TLS handshake.
+pub const TLS_HANDSHAKE_TIME: Duration = Duration::from_secs(20);
+/// Longest time for the head of a hijacked connection to be written.
+pub const HIJACK_HEAD_TIME: Duration = Duration::from_secs(10);
+/// Longest wait until the client has taken that head.
+pub const HIJACK_TAKEN_TIME: Duration = Duration::from_millis(50);
+/// Clients served at one time; further ones wait in the kernel's queue.
+pub const CONNECTIONS: usize = 8192;
+/// Chunks of a streamed answer that wait for the client.
+pub const STREAM_QUEUE: usize = 16;
+/// Chunks of a streamed request body that wait for their reader.
+pub const UPLOAD_QUEUE: usize = 4;
+/// Longest payload of one websocket frame.
+pub const WEBSOCKET_FRAME: usize = 1 << 20;
+/// Longest time that open connections get to finish at shutdown.
+pub const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Pause after an `accept` that failed for want of descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often a half-closed unix connection is looked at for its full end.
+pub const HANG_UP_POLL: Duration = Duration::from_secs(1);

@@ -1,0 +1,107 @@
+//! Accepting clients: listeners come bound and are served until shutdown.
+
+use std::io;
+use std::net::TcpListener as StdTcpListener;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::connection;
+use crate::frame::Frame;
+use crate::limits;
+use crate::stream::Socket;
+
+/// A bound socket to accept from.
+pub enum Listener {
+    /// A unix stream socket.
+    Unix(StdUnixListener),
+    /// Plain TCP.
+    Tcp(StdTcpListener),
+    /// TCP with TLS.
+    Tls(StdTcpListener, Arc<ServerConfig>),
+}
+
+enum Bound {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Bound {
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Bound::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Bound::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+        }
+    }
+}
+
+impl Listener {
+    fn bind(self) -> io::Result<(Bound, Option<TlsAcceptor>)> {
+        let tcp = |listener: StdTcpListener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener).map(Bound::Tcp)
+        };
+        match self {
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok((Bound::Unix(UnixListener::from_std(listener)?), None))
+            }
+            Listener::Tcp(listener) => Ok((tcp(listener)?, None)),
+            Listener::Tls(listener, config) => Ok((tcp(listener)?, Some(TlsAcceptor::from(config)))),
+        }
+    }
+}
+
+/// Serves a listener until `shutdown` turns true, then lets open requests finish within [`limits::DRAIN_TIME`].
+///
+/// Hijacked connections that a monitor holds are no longer the server's and are not waited for.
+pub async fn serve<S: Send + Sync + 'static>(
+    listener: Listener,
+    frame: Arc<Frame<S>>,
+    mut shutdown: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let (listener, tls) = listener.bind()?;
+    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let mut clients = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            _ = shutdown.wait_for(|down| *down) => break,
+            Some(_) = clients.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((place, socket)) = accepted else { continue };
+        let connection = connection::serve(frame.clone(), socket, tls.clone(), shutdown.clone());
+        clients.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    let finished = async { while clients.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits::DRAIN_TIME, finished).await.is_err() {
+        tracing::warn!(open = clients.len(), "connections are cut at shutdown");
+    }
+    Ok(())
+}
+
+/// One client and its place; `None` when accepting failed (the client left, or descriptors are short for a moment).
+async fn accept(listener: &Bound, places: &Arc<Semaphore>) -> Option<(tokio::sync::OwnedSemaphorePermit, Socket)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok(socket) => Some((place, socket)),
+        Err(error) => {
+            tracing::warn!(%error, "accepting a client failed");
+            tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A request as handlers see it: what was matched, what was asked, and a body that is read on demand.
+
+use api::ApiVersion;
+use api::decode::DecodeError;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use model::{Error, Result};
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+
+use crate::limits;
+use crate::query::Query;
+
+/// One request.
+pub struct Request {
+    /// `GET`, `POST`, …
+    pub method: Method,
+    /// The decoded path behind the version, for the log.
+    pub path: String,
+    /// The values of the pattern's variables, in order.
+    pub vars: Vec<String>,
+    /// The decoded query.
+    pub query: Query,
+    /// All header fields.
+    pub headers: HeaderMap,
+    /// The version that the client asked for, or the newest.
+    pub version: ApiVersion,
+    /// Turns true when the client closed its side for good.
+    pub gone: watch::Receiver<bool>,
+    uri: hyper::Uri,
+    body: Option<Incoming>,
+}
+
+impl Request {
+    /// A matched request.
+    pub fn new(head: hyper::http::request::Parts, body: Incoming, gone: watch::Receiver<bool>) -> Request {
+        Request {
+            method: head.method,
+            path: String::new(),
+            vars: Vec::new(),
+            query: Query::default(),
+            headers: head.headers,
+            version: ApiVersion::MAX,
+            gone,
+            uri: head.uri,
+            body: Some(body),
+        }
+    }
+
+    /// What stands behind the `?`.
+    pub fn query_text(&self) -> &str {
+        self.uri.query().unwrap_or_default()
+    }
+
+    /// The first variable of the path: the object's name or id.
+    pub fn name(&self) -> &str {
+        self.vars.first().map(String::as_str).unwrap_or_default()
+    }
+
+    /// A header field as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Whether the client wants the connection for itself.
+    pub fn wants_upgrade(&self) -> bool {
+        self.headers.contains_key(hyper::header::UPGRADE)
+    }
+
+    /// The announced length of the body; `None` when it is chunked.
+    pub fn content_length(&self) -> Option<u64> {
+        self.body.as_ref().map_or(Some(0), |body| body.size_hint().exact())
+    }
+
+    /// Reads an optional JSON body: an empty one is the zero value, anything else has to say that it is JSON.
+    pub async fn json<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
+        match self.json_bytes().await? {
+            Some(bytes) => api::decode::from_slice(&bytes).map_err(invalid_body),
+            None => Ok(T::default()),
+        }
+    }
+
+    /// The bytes of an optional JSON body; `None` when there is none.
+    pub async fn json_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.check_json()?;
+        if self.content_length() == Some(0) {
+            return Ok(None);
+        }
+        self.bytes().await.map(Some)
+    }
+
+    /// Refuses a body that does not say that it is JSON.
+    pub fn check_json(&self) -> Result<()> {
+        let given = self.headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let given = given.unwrap_or_default();
+        if given.is_empty() && self.content_length() == Some(0) {
+            return Ok(());
+        }
+        let media_type = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if media_type.is_empty() || media_type.contains(char::is_whitespace) {
+            let reason =
+                if media_type.is_empty() { "mime: no media type" } else { "mime: unexpected content after media type" };
+            return Err(Error::invalid(format!("malformed Content-Type header ({given}): {reason}")));
+        }
+        if media_type != "application/json" {
+            return Err(Error::invalid(format!(
+                "unsupported Content-Type header ({given}): must be 'application/json'"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The whole body, within [`limits::JSON_BODY`] and [`limits::JSON_BODY_TIME`].
+    pub async fn bytes(&mut self) -> Result<Bytes> {
+        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let reading = http_body_util::Limited::new(body, limits::JSON_BODY).collect();
+        match tokio::time::timeout(limits::JSON_BODY_TIME, reading).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(Error::invalid("http: request body too large"))
+            }
+            Ok(Err(error)) => Err(Error::invalid(format!("invalid JSON: {error}"))),
+            Err(_) => Err(Error::invalid("invalid JSON: the request body did not arrive in time")),
+        }
+    }
+
+    /// The body as a stream of chunks, read as fast as they are taken.
+    pub fn upload(&mut self) -> Upload {
+        let (sender, chunks) = mpsc::channel(limits::UPLOAD_QUEUE);
+        if let Some(mut body) = self.body.take() {
+            tokio::spawn(async move {
+                while let Some(frame) = body.frame().await {
+                    let chunk = match frame.map(hyper::body::Frame::into_data) {
+                        Ok(Ok(bytes)) => Ok(bytes),
+                        Ok(Err(_trailers)) => continue,
+                        Err(error) => Err(std::io::Error::other(error)),
+                    };
+                    if sender.send(chunk).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Upload { chunks, rest: Bytes::new() }
+    }
+
+    /// Resolves when the client is gone.
+    pub async fn client_gone(mut gone: watch::Receiver<bool>) {
+        // A sender that is dropped belongs to a connection that ended.
+        let _ = gone.wait_for(|gone| *gone).await;
+    }
+}
+
+/// The text with which a body that cannot be decoded is refused.
+pub fn invalid_body(error: DecodeError) -> Error {
+    Error::invalid(error.body_message())
+}
+
+/// A request body for readers that block (tar extraction): use it outside of async tasks only.
+pub struct Upload {
+    chunks: mpsc::Receiver<std::io::Result<Bytes>>,
+    rest: Bytes,
+}
+
+impl std::io::Read for Upload {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => self.rest = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.rest.len().min(out.len());
+        out[..count].copy_from_slice(&self.rest.split_to(count));
+        Ok(count)
+    }
+}
