@@ -18,6 +18,7 @@ pub const LOOPBACK: u32 = 1;
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFINFOMSG: usize = 16;
 const UP: u32 = libc::IFF_UP as u32;
 
@@ -108,12 +109,22 @@ pub fn attach(batch: &mut Batch, name: &str, bridge: u32) {
 
 /// Lets a bridge port send frames back where they came from (needed for hairpin NAT).
 pub fn set_hairpin(batch: &mut Batch, name: &str) {
-    batch.push("set hairpin mode", libc::RTM_NEWLINK, 0, |w| {
+    set_port(batch, "set hairpin mode", name, IFLA_BRPORT_MODE);
+}
+
+/// Keeps frames of a bridge port from other isolated ports.
+pub fn set_isolated(batch: &mut Batch, name: &str) {
+    set_port(batch, "isolate bridge port", name, IFLA_BRPORT_ISOLATED);
+}
+
+/// Turns a flag of a bridge port on.
+fn set_port(batch: &mut Batch, label: &'static str, name: &str, flag: u16) {
+    batch.push(label, libc::RTM_NEWLINK, 0, |w| {
         header(w, 0, 0, 0);
         w.string(libc::IFLA_IFNAME, name);
         w.nested(libc::IFLA_LINKINFO, |w| {
             w.string(libc::IFLA_INFO_SLAVE_KIND, "bridge");
-            w.nested(libc::IFLA_INFO_SLAVE_DATA, |w| w.u8(IFLA_BRPORT_MODE, 1));
+            w.nested(libc::IFLA_INFO_SLAVE_DATA, |w| w.u8(flag, 1));
         });
     });
 }

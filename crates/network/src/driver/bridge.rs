@@ -1,0 +1,434 @@
+//! Bridge networks: a bridge device on the host, a pair of links per container, translated ports.
+//!
+//! Order of `connect`: address and ports (books, then sockets), namespace with its links, rules, sockets opened. Each
+//! step is undone when a later one fails; a namespace that is dropped takes its links with it. Nothing is locked while
+//! the namespace and its links are made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use ipnet::Ipv4Net;
+use model::id::{EndpointId, NetworkId};
+use model::{Context, Error, Result};
+use rustix::io::Errno;
+use sys::netlink::{Socket, link, listen, namespace};
+
+use super::lingering::{self, Lingering};
+use super::rules::Rules;
+use super::{NetworkDriver, device};
+use crate::config::NetworkConfig;
+use crate::endpoint::{BoundPort, Connected, Endpoint, EndpointSpec};
+use crate::ipam::{Ipam, PoolRequest};
+use crate::mac::MacAddress;
+use crate::plan::{BridgeNetwork, BridgePort, EndpointLinks, Published, Topology};
+use crate::port::{self, Ports};
+use crate::row::NetworkRow;
+
+/// Driver options of a bridge network's row.
+pub mod option {
+    pub const NAME: &str = "com.docker.network.bridge.name";
+    pub const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
+    pub const ICC: &str = "com.docker.network.bridge.enable_icc";
+    pub const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+    pub const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+    pub const MTU: &str = "com.docker.network.driver.mtu";
+}
+
+/// The first index that is free in most new namespaces (1 is loopback).
+const FIRST_INDEX: u32 = 2;
+/// How often a pair is tried when its name or index is taken.
+const ATTEMPTS: usize = 8;
+/// Names of our ends of pairs: `veth` and this many hex digits.
+const LINK_DIGITS: usize = 7;
+const IPV6_DEFAULT: &str = "net/ipv6/conf/default/disable_ipv6";
+
+/// See the module.
+pub struct BridgeDriver {
+    config: NetworkConfig,
+    ipam: Box<dyn Ipam>,
+    ports: Ports,
+    rules: Rules,
+    /// The daemon's namespace: where the bridges are.
+    host: OwnedFd,
+    links: Mutex<Socket>,
+    lingering: Lingering,
+    devices: Mutex<BTreeMap<NetworkId, Device>>,
+    /// Index for the container's end; moves on when a kernel puts links of its own into new namespaces.
+    index: AtomicU32,
+    ipv6: bool,
+}
+
+/// An open network.
+#[derive(Clone, Copy, Debug)]
+struct Device {
+    index: u32,
+    subnet: Ipv4Net,
+    gateway: Ipv4Addr,
+    mtu: u32,
+    port: BridgePort,
+}
+
+impl BridgeDriver {
+    /// Works in the calling thread's namespace.
+    pub fn new(config: NetworkConfig, ipam: Box<dyn Ipam>) -> Result<BridgeDriver> {
+        let topology = Topology { bridges: Vec::new(), published: Vec::new(), userland_proxy: config.userland_proxy };
+        let rules = if config.iptables.yes() { Rules::open(topology) } else { Rules::off(topology) };
+        Ok(BridgeDriver {
+            ipam,
+            ports: Ports::open(),
+            rules,
+            host: namespace::current().context("opening the network namespace")?,
+            links: Mutex::new(Socket::route().context("opening a netlink socket")?),
+            lingering: Lingering::default(),
+            devices: Mutex::default(),
+            index: AtomicU32::new(FIRST_INDEX),
+            ipv6: listen::has_ipv6(),
+            config,
+        })
+    }
+
+    /// Whether firewall rules stand; without them published ports work through the proxy only.
+    pub fn translates(&self) -> bool {
+        self.rules.enabled()
+    }
+
+    fn links<T>(&self, call: impl FnOnce(&mut Socket) -> T) -> T {
+        // A socket is usable after a panic: it skips answers that it did not ask for.
+        call(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn device(&self, network: &NetworkId) -> Result<Device> {
+        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.get(network).copied().ok_or_else(|| Error::system(format!("network {network} is not open")))
+    }
+
+    /// The network's subnet, reserved, and the bridge device's own address in it.
+    ///
+    /// Without a given subnet: that of the device's address when it stands, else the one it had before, else the first
+    /// predefined one that hides nothing the host reaches.
+    fn choose_subnet(&self, network: &NetworkRow, name: &str) -> Result<(Ipv4Net, Ipv4Addr)> {
+        let given = network.options.get(option::DEFAULT_BRIDGE).is_none() || self.config.bip.is_some();
+        let index = self.links(|socket| device::find(socket, name))?.map_or(0, |l| l.index);
+        let mut subnet = network.subnet;
+        let mut own = network.address;
+        let mut avoid = Vec::new();
+        if !given {
+            avoid = self.links(|socket| device::reached(socket, index))?;
+            let standing = self.links(|socket| device::addresses(socket, index))?;
+            if let Some(first) = standing.first() {
+                subnet = Some(Ipv4Net::new(first.address, first.prefix_len).context("the bridge's address")?.trunc());
+                own = Some(first.address);
+            } else if self.config.bridge_is_given() {
+                return Err(Error::invalid(format!("bridge {name} has no IPv4 address")));
+            } else {
+                subnet = subnet.filter(|s| !avoid.iter().any(|other| other.contains(s) || s.contains(other)));
+            }
+            // The range decides when it lies elsewhere.
+            if let Some(range) = network.range.filter(|r| subnet.is_none_or(|s| !s.contains(r))) {
+                subnet = Some(range.trunc());
+            }
+        }
+        let subnet = self.reserve(subnet, network.range, avoid)?;
+        let own = own.filter(|o| subnet.contains(o)).or_else(|| subnet.hosts().next());
+        Ok((subnet, own.ok_or_else(|| Error::invalid(format!("no address in {subnet}")))?))
+    }
+
+    fn reserve(&self, subnet: Option<Ipv4Net>, range: Option<Ipv4Net>, avoid: Vec<Ipv4Net>) -> Result<Ipv4Net> {
+        let pool = self.ipam.request_pool(&PoolRequest { subnet, range, avoid })?;
+        pool.ok_or_else(|| Error::invalid("a bridge network needs a subnet"))
+    }
+
+    /// Makes the device and its rules; the subnet is reserved and the row complete.
+    fn open_device(&self, network: &mut NetworkRow, name: &str, subnet: Ipv4Net, own: Ipv4Addr) -> Result<()> {
+        let mac = *network.mac.get_or_insert_with(MacAddress::random);
+        let mtu = network.options.get(option::MTU).and_then(|m| m.parse().ok()).unwrap_or(self.config.mtu);
+        let index = if self.config.bridge_is_given() {
+            let found = self.links(|socket| device::find(socket, name))?;
+            found.map(|l| l.index).ok_or_else(|| {
+                Error::system(format!("bridge device with non default name {name} must be created manually"))
+            })?
+        } else {
+            let wanted = device::Wanted { name, mac, mtu, address: own, prefix_len: subnet.prefix_len() };
+            self.links(|socket| device::ensure(socket, &wanted))?
+        };
+        let switch = |key: &str| network.options.get(key).is_none_or(|value| value == "true").into();
+        let bridge = BridgeNetwork {
+            device: name.to_owned(),
+            subnet,
+            icc: switch(option::ICC),
+            masquerade: switch(option::MASQUERADE),
+        };
+        let port = if !self.config.userland_proxy.yes() {
+            BridgePort::Hairpin
+        } else if !bridge.icc.yes() {
+            BridgePort::Isolated
+        } else {
+            BridgePort::Normal
+        };
+        self.set_forwarding(name)?;
+        self.rules.change(|topology| {
+            topology.bridges.retain(|b| b.device != bridge.device);
+            topology.bridges.push(bridge);
+        })?;
+        let gateway = network.gateway.unwrap_or(own);
+        let device = Device { index, subnet, gateway, mtu, port };
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(network.id.clone(), device);
+        Ok(())
+    }
+
+    fn set_forwarding(&self, bridge: &str) -> Result<()> {
+        if self.config.ip_forward.yes() {
+            namespace::set_sysctl("net/ipv4/ip_forward", "1").context("enabling IP forwarding")?;
+        }
+        if !self.config.userland_proxy.yes() {
+            let name = format!("net/ipv4/conf/{bridge}/route_localnet");
+            namespace::set_sysctl(&name, "1").context("enabling routing of loopback addresses")?;
+        }
+        Ok(())
+    }
+
+    /// A new namespace with its pair of links, attached to the bridge.
+    fn build(&self, device: &Device, mac: MacAddress, address: Ipv4Addr) -> Result<(OwnedFd, String)> {
+        for _ in 0..ATTEMPTS {
+            let host_link = link_name();
+            let index = self.index.load(Ordering::Relaxed);
+            let links = EndpointLinks {
+                host_link: &host_link,
+                mac,
+                index,
+                mtu: device.mtu,
+                address,
+                prefix_len: device.subnet.prefix_len(),
+                gateway: device.gateway,
+                bridge: device.index,
+                port: device.port,
+            };
+            let (netns, made) =
+                namespace::create_with(|_| self.furnish(&links)).context("creating a network namespace")?;
+            match made {
+                Ok(()) => {
+                    let attached = self.links(|socket| socket.request(&mut links.outside()));
+                    attached.map_err(device::failed).context(format!("attaching {host_link}"))?;
+                    return Ok((netns, host_link));
+                }
+                Err(Refused { errno: Errno::EXIST, .. }) => (),
+                Err(Refused { errno: Errno::BUSY, highest, .. }) => self.index.store(highest + 1, Ordering::Relaxed),
+                Err(refused) => return Err(refused.error),
+            }
+        }
+        Err(Error::system("cannot find a free name for the container's link"))
+    }
+
+    /// Runs in the new namespace: everything inside it, in one batch.
+    fn furnish(&self, links: &EndpointLinks<'_>) -> std::io::Result<Result<(), Refused>> {
+        let mut socket = Socket::route()?;
+        // The network has no IPv6: its links must not have either. The setting for links to come is on only while this
+        // one is made.
+        disable_ipv6("1");
+        let made = socket.request(&mut links.inside(self.host.as_fd()));
+        disable_ipv6("0");
+        let Err(error) = made else { return Ok(Ok(())) };
+        let present = link::list(&mut socket).unwrap_or_default();
+        let highest = present.iter().map(|l| l.index).max().unwrap_or(FIRST_INDEX);
+        // Only the second message (the pair) is refused for a name or an index.
+        let errno = if error.index == 1 { error.errno } else { Errno::IO };
+        Ok(Err(Refused { errno, highest, error: device::failed(error) }))
+    }
+
+    fn published(&self, address: Option<Ipv4Addr>, ports: &[BoundPort]) -> Vec<Published> {
+        let Some(address) = address else { return Vec::new() };
+        ports.iter().filter_map(|port| Published::new(port, address, self.config.userland_proxy)).collect()
+    }
+
+    /// What comes after the address is taken.
+    fn connect_at(&self, device: &Device, spec: &EndpointSpec, address: Ipv4Addr) -> Result<Connected> {
+        let id = EndpointId::from_bytes(sys::random::bytes32());
+        let ipv6 = self.ipv6 && self.config.userland_proxy.yes();
+        let defaults = port::Defaults { address: self.config.host_binding_ip, ipv6 };
+        let outside = |error: Error| {
+            error.prefix(format!("driver failed programming external connectivity on endpoint {} ({id})", spec.name))
+        };
+        let sockets = self.ports.bind(&port::groups(&spec.ports, defaults)).map_err(outside)?;
+        let ports: Vec<_> = sockets.iter().map(|(port, _)| *port).collect();
+        let mac = spec.mac.unwrap_or_else(MacAddress::random);
+        let published = self.published(Some(address), &ports);
+        let made = self.build(device, mac, address).and_then(|built| {
+            self.rules.add(&published).map_err(outside)?;
+            self.open_sockets(&sockets).inspect_err(|_| self.forget(&published)).map_err(outside)?;
+            Ok(built)
+        });
+        let (netns, host_link) = made.inspect_err(|_| self.ports.release(&ports))?;
+        let endpoint = Endpoint {
+            id,
+            network: spec.network.clone(),
+            container: spec.container.clone(),
+            address: Some(address),
+            prefix_len: device.subnet.prefix_len(),
+            gateway: Some(device.gateway),
+            mac: Some(mac),
+            host_link: Some(host_link),
+            ports,
+        };
+        Ok(Connected { endpoint, netns: Some(netns), sockets })
+    }
+
+    /// Lets the sockets hear, unless translation does everything.
+    fn open_sockets(&self, sockets: &[(BoundPort, OwnedFd)]) -> Result<()> {
+        if self.config.userland_proxy.yes() || !self.translates() {
+            for (_, socket) in sockets {
+                listen::hear(socket).context("opening a published port")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, published: &[Published]) {
+        if let Err(error) = self.rules.remove(published) {
+            tracing::warn!(%error, "cannot remove rules of published ports");
+        }
+    }
+
+    /// Deletes links of ours on our bridges that belong to no live endpoint.
+    fn remove_stale_links(&self, live: &[Endpoint]) -> Result<()> {
+        let bridges: BTreeSet<u32> = {
+            let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+            devices.values().map(|d| d.index).collect()
+        };
+        let wanted: BTreeSet<&str> = live.iter().filter_map(|e| e.host_link.as_deref()).collect();
+        self.links(|socket| {
+            let standing = link::list(socket).map_err(device::failed)?;
+            let stale = standing
+                .into_iter()
+                .filter(|l| bridges.contains(&l.master) && is_ours(&l.name) && !wanted.contains(l.name.as_str()))
+                .map(|l| l.name)
+                .collect();
+            lingering::delete_present(socket, &stale);
+            Ok(())
+        })
+    }
+}
+
+/// A pair that was not made.
+struct Refused {
+    errno: Errno,
+    /// The highest index in the namespace.
+    highest: u32,
+    error: Error,
+}
+
+fn disable_ipv6(value: &str) {
+    match namespace::set_sysctl(IPV6_DEFAULT, value) {
+        Ok(()) => (),
+        // A kernel without IPv6.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+        Err(error) => tracing::warn!(%error, "cannot switch IPv6 off on a container's link"),
+    }
+}
+
+fn link_name() -> String {
+    let number = sys::random::number() & ((1 << (4 * LINK_DIGITS)) - 1);
+    format!("veth{number:0LINK_DIGITS$x}")
+}
+
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix("veth").is_some_and(|digits| {
+        digits.len() == LINK_DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+impl NetworkDriver for BridgeDriver {
+    fn name(&self) -> &'static str {
+        "bridge"
+    }
+
+    fn open(&self, network: &mut NetworkRow) -> Result<()> {
+        let name = network.options.get(option::NAME).cloned().unwrap_or_else(|| format!("br-{}", network.id.short()));
+        let (subnet, own) = self.choose_subnet(network, &name)?;
+        let opened = (|| {
+            let own = self.ipam.request_address(subnet, Some(own))?;
+            if let Some(gateway) = network.gateway.filter(|g| *g != own && subnet.contains(g)) {
+                self.ipam.request_address(subnet, Some(gateway))?;
+            }
+            self.open_device(network, &name, subnet, own)?;
+            network.gateway.get_or_insert(own);
+            network.subnet = Some(subnet);
+            network.address = Some(own);
+            Ok(())
+        })();
+        if opened.is_err() {
+            self.ipam.release_pool(subnet);
+        }
+        opened
+    }
+
+    fn close(&self, network: &NetworkRow) -> Result<()> {
+        let device = self.devices.lock().unwrap_or_else(PoisonError::into_inner).remove(&network.id);
+        let Some(device) = device else { return Ok(()) };
+        self.ipam.release_pool(device.subnet);
+        self.links(|socket| {
+            let standing = link::list(socket).map_err(device::failed)?;
+            let Some(found) = standing.into_iter().find(|l| l.index == device.index) else { return Ok(()) };
+            self.rules.change(|topology| topology.bridges.retain(|b| b.device != found.name))?;
+            if self.config.bridge_is_given() {
+                return Ok(());
+            }
+            let mut batch = sys::netlink::Batch::new();
+            link::delete(&mut batch, &found.name);
+            socket.request(&mut batch).map_err(device::failed)
+        })
+    }
+
+    fn reconcile(&self, live: &[Endpoint]) -> Result<()> {
+        let mut published = Vec::new();
+        for endpoint in live {
+            let device = self.device(&endpoint.network)?;
+            if let Some(address) = endpoint.address {
+                if let Err(error) = self.ipam.request_address(device.subnet, Some(address)) {
+                    tracing::warn!(%error, %address, container = %endpoint.container, "a live container's address");
+                }
+            }
+            self.ports.adopt(&endpoint.ports);
+            published.extend(self.published(endpoint.address, &endpoint.ports));
+        }
+        self.rules.replace_published(published)?;
+        self.remove_stale_links(live)
+    }
+
+    fn connect(&self, network: &NetworkRow, spec: &EndpointSpec) -> Result<Connected> {
+        let device = self.device(&network.id)?;
+        let address = self.ipam.request_address(device.subnet, spec.address)?;
+        self.connect_at(&device, spec, address).inspect_err(|_| self.ipam.release_address(device.subnet, address))
+    }
+
+    fn release(&self, network: &NetworkRow, endpoint: &Endpoint) -> Result<()> {
+        let device = self.device(&network.id)?;
+        let removed = self.rules.remove(&self.published(endpoint.address, &endpoint.ports));
+        self.ports.release(&endpoint.ports);
+        if let Some(link) = &endpoint.host_link {
+            self.lingering.watch(link.clone(), || namespace::enter(self.host.as_fd(), Socket::route));
+        }
+        if let Some(address) = endpoint.address {
+            self.ipam.release_address(device.subnet, address);
+        }
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names() {
+        for _ in 0..100 {
+            let name = link_name();
+            assert!(is_ours(&name) && name.len() <= link::MAX_NAME, "{name}");
+        }
+        for other in ["veth", "veth123456", "veth12345678", "vethABCDEF0", "eth0", "vethghijklm"] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The rules that stand, kept in line with the topology.
+//!
+//! A published port is one or two map elements, added and deleted in one transaction. When the table is gone or was
+//! changed by others (a firewall's reload flushes everything), the whole table is written again, in one transaction.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use model::{Error, Result};
+use rustix::io::Errno;
+use sys::netlink::Socket;
+use sys::nft::{self, Family, Transaction};
+
+use crate::plan::{self, BY_ADDRESS, BY_PORT, Published, Topology};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Rules {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// `None` = no rules are kept: switched off, or this kernel has no nf_tables.
+    socket: Option<Socket>,
+    topology: Topology,
+}
+
+impl Rules {
+    /// Rules in the calling thread's namespace. Elements that stand are kept until `replace_published`.
+    pub fn open(topology: Topology) -> Rules {
+        let made = Socket::netfilter().map_err(Error::from).and_then(|mut socket| {
+            bring_in_line(&mut socket, &topology, Elements::Keep)?;
+            Ok(socket)
+        });
+        let socket = made
+            .inspect_err(|error| {
+                tracing::warn!(%error, "no firewall rules: published ports work through the proxy only, containers are not masqueraded");
+            })
+            .ok();
+        Rules { state: Mutex::new(State { socket, topology }) }
+    }
+
+    /// No rules are kept (`--iptables=false`).
+    pub fn off(topology: Topology) -> Rules {
+        Rules { state: Mutex::new(State { socket: None, topology }) }
+    }
+
+    /// Whether translation works.
+    pub fn enabled(&self) -> bool {
+        self.lock().socket.is_some()
+    }
+
+    /// Changes the bridges; elements stay.
+    pub fn change(&self, change: impl FnOnce(&mut Topology)) -> Result<()> {
+        let state = &mut *self.lock();
+        change(&mut state.topology);
+        match &mut state.socket {
+            None => Ok(()),
+            Some(socket) => bring_in_line(socket, &state.topology, Elements::Keep),
+        }
+    }
+
+    /// Makes `published` the only elements.
+    pub fn replace_published(&self, published: Vec<Published>) -> Result<()> {
+        let state = &mut *self.lock();
+        state.topology.published = published;
+        match &mut state.socket {
+            None => Ok(()),
+            Some(socket) => bring_in_line(socket, &state.topology, Elements::Replace),
+        }
+    }
+
+    pub fn add(&self, published: &[Published]) -> Result<()> {
+        if published.is_empty() {
+            return Ok(());
+        }
+        let state = &mut *self.lock();
+        state.topology.published.extend(published);
+        let Some(socket) = &mut state.socket else { return Ok(()) };
+        let mut change = Transaction::new();
+        for map in [BY_ADDRESS, BY_PORT] {
+            change.add_elements(Family::Ip, plan::TABLE, map, &plan::elements(published, map));
+        }
+        let result = commit(change, socket, &state.topology);
+        if result.is_err() {
+            state.topology.published.retain(|p| !published.contains(p));
+        }
+        result
+    }
+
+    pub fn remove(&self, published: &[Published]) -> Result<()> {
+        if published.is_empty() {
+            return Ok(());
+        }
+        let state = &mut *self.lock();
+        state.topology.published.retain(|p| !published.contains(p));
+        let Some(socket) = &mut state.socket else { return Ok(()) };
+        let mut change = Transaction::new();
+        for map in [BY_ADDRESS, BY_PORT] {
+            change.delete_elements(Family::Ip, plan::TABLE, map, &plan::elements(published, map));
+        }
+        commit(change, socket, &state.topology)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The topology is changed before the kernel is asked and is right by itself.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Commits a change of elements; writes the whole table when what stands is not what the change assumes.
+fn commit(change: Transaction, socket: &mut Socket, topology: &Topology) -> Result<()> {
+    match change.commit(socket) {
+        Ok(()) => Ok(()),
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::EXIST) => {
+            tracing::warn!(%error, "the table was changed by others; writing it again");
+            replace(socket, topology)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Elements {
+    Keep,
+    Replace,
+}
+
+/// Writes the table when it differs from the topology's.
+fn bring_in_line(socket: &mut Socket, topology: &Topology, mode: Elements) -> Result<()> {
+    let mut wanted = plan::table(topology);
+    let fingerprint = plan::fingerprint(topology);
+    let standing = nft::read(socket, Family::Ip, plan::TABLE).map_err(failed)?;
+    let mut same = match &standing {
+        None => false,
+        Some(state) => {
+            let rules = wanted.chains.iter().filter(|c| !c.rules.is_empty()).map(|c| (c.name.clone(), c.rules.len()));
+            state.fingerprint == fingerprint.as_bytes() && state.rules == rules.collect()
+        }
+    };
+    for set in &mut wanted.sets {
+        if standing.is_some() {
+            let elements = nft::elements(socket, Family::Ip, plan::TABLE, &set.name).map_err(failed)?;
+            match mode {
+                Elements::Keep => set.elements = elements,
+                Elements::Replace => same &= set.elements == elements,
+            }
+        }
+    }
+    if same {
+        return Ok(());
+    }
+    let mut change = Transaction::new();
+    change.replace_table(&wanted, fingerprint.as_bytes());
+    change.commit(socket).map_err(failed)
+}
+
+fn replace(socket: &mut Socket, topology: &Topology) -> Result<()> {
+    let mut change = Transaction::new();
+    change.replace_table(&plan::table(topology), plan::fingerprint(topology).as_bytes());
+    change.commit(socket).map_err(failed)
+}
+
+fn failed(error: sys::netlink::Error) -> Error {
+    if nft::is_unsupported(&error) {
+        return Error::system("this kernel has no nf_tables").with_source(error);
+    }
+    Error::system(format!("nftables: {error}")).with_source(error)
+}

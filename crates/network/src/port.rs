@@ -1,0 +1,368 @@
+//! Host ports: which are taken, which is next, and the sockets that hold them.
+//!
+//! A port is first reserved in the books (so that two containers never race and the error names the conflict), then
+//! bound (so that no other process can have it). IPv4 and IPv6 bindings of one published port get the same number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use model::{Error, Result};
+use sys::netlink::listen;
+
+use crate::endpoint::{BoundPort, Protocol, PublishSpec};
+
+/// How many ports of a range are tried when other processes hold them.
+const ATTEMPTS: usize = 10;
+/// The range of automatic ports when the kernel's own cannot be read.
+const FALLBACK: RangeInclusive<u16> = 49153..=65535;
+
+/// Why a port was not given.
+#[derive(Debug)]
+enum Refused {
+    /// Taken by another container.
+    Taken(IpAddr, u16),
+    /// The whole range is taken.
+    Exhausted,
+    /// By the kernel: another process has it, or the address is not this host's.
+    Bind(SocketAddr, io::Error),
+}
+
+/// All published ports of this daemon.
+#[derive(Debug)]
+pub struct Ports {
+    books: Mutex<Books>,
+    automatic: RangeInclusive<u16>,
+    /// Ports that the administrator keeps from automatic choice.
+    reserved: BTreeSet<u16>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    taken: BTreeMap<(Protocol, IpAddr), BTreeSet<u16>>,
+    /// The port given last per range; the next search starts after it.
+    last: BTreeMap<(Protocol, IpAddr, u16, u16), u16>,
+}
+
+/// Where one published port is bound: the same number on each address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub container_port: u16,
+    pub protocol: Protocol,
+    pub addresses: Vec<IpAddr>,
+    pub host_ports: Option<(u16, u16)>,
+}
+
+/// Host addresses of ports that name none, and whether IPv6 ones can serve a container without IPv6.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// `--ip`.
+    pub address: IpAddr,
+    /// The host has IPv6 and a proxy carries it to the container's IPv4 address.
+    pub ipv6: bool,
+}
+
+/// Pure: what to bind for the requested ports, in binding order.
+pub fn groups(requested: &[PublishSpec], defaults: Defaults) -> Vec<Group> {
+    let mut sorted: Vec<_> = requested.to_vec();
+    sorted.sort_by_key(|p| (p.container_port, p.protocol, p.host_ports, p.host_ip));
+    let mut groups: Vec<Group> = Vec::new();
+    for port in sorted {
+        let addresses = match port.host_ip {
+            Some(ip) => vec![ip],
+            None if defaults.address == IpAddr::V4(Ipv4Addr::UNSPECIFIED) => {
+                vec![defaults.address, IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+            }
+            None => vec![defaults.address],
+        };
+        let addresses: Vec<_> = addresses.into_iter().filter(|a| a.is_ipv4() || defaults.ipv6).collect();
+        if addresses.is_empty() {
+            continue;
+        }
+        let made = Group {
+            container_port: port.container_port,
+            protocol: port.protocol,
+            addresses,
+            host_ports: port.host_ports.filter(|range| *range != (0, 0)),
+        };
+        match groups.last_mut().filter(|last| last.may_share(&made)) {
+            Some(last) => last.addresses.extend(made.addresses),
+            None => groups.push(made),
+        }
+    }
+    groups
+}
+
+impl Group {
+    /// Two requests that differ in the host address only get the same number.
+    fn may_share(&self, other: &Group) -> bool {
+        let same = (self.container_port, self.protocol, self.host_ports)
+            == (other.container_port, other.protocol, other.host_ports);
+        same && other.addresses.iter().all(|a| self.addresses.iter().all(|b| !conflict(*a, *b)))
+    }
+}
+
+/// Whether one port number cannot be bound on both addresses.
+fn conflict(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+impl Ports {
+    /// Reads the kernel's range of automatic ports in the calling thread's namespace.
+    pub fn open() -> Ports {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+        Ports {
+            books: Mutex::default(),
+            automatic: parse_range(&read("ip_local_port_range")).unwrap_or(FALLBACK),
+            reserved: parse_list(&read("ip_local_reserved_ports")),
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // Every change is a single insertion or removal: a panic elsewhere leaves the books right.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves and binds every group, or nothing. The sockets are deaf (see `sys::netlink::listen`).
+    pub fn bind(&self, groups: &[Group]) -> Result<Vec<(BoundPort, OwnedFd)>> {
+        let mut bound = Vec::new();
+        for group in groups {
+            match self.bind_group(group) {
+                Ok(sockets) => bound.extend(sockets),
+                Err(refused) => {
+                    self.release(bound.iter().map(|(port, _)| port));
+                    return Err(refused.into_error(group.protocol));
+                }
+            }
+        }
+        Ok(bound)
+    }
+
+    fn bind_group(&self, group: &Group) -> Result<Vec<(BoundPort, OwnedFd)>, Refused> {
+        let fixed = group.host_ports.is_some_and(|(first, last)| first == last);
+        let mut attempt = 1;
+        loop {
+            let number = self.reserve(group)?;
+            match bind_all(group, number) {
+                Ok(sockets) => return Ok(sockets),
+                Err(refused) => {
+                    self.release(&group.bound(number));
+                    if fixed || attempt == ATTEMPTS {
+                        return Err(refused);
+                    }
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    fn reserve(&self, group: &Group) -> Result<u16, Refused> {
+        let mut books = self.books();
+        let number = match group.host_ports {
+            Some((first, last)) if first == last => match books.conflict(group, first) {
+                Some(address) => return Err(Refused::Taken(address, first)),
+                None => first,
+            },
+            Some((first, last)) => books.search(group, first..=last, &BTreeSet::new()).ok_or(Refused::Exhausted)?,
+            None => books.search(group, self.automatic.clone(), &self.reserved).ok_or(Refused::Exhausted)?,
+        };
+        for address in &group.addresses {
+            books.taken.entry((group.protocol, *address)).or_default().insert(number);
+        }
+        Ok(number)
+    }
+
+    /// Marks the ports of a container that ran before this daemon did.
+    pub fn adopt(&self, ports: &[BoundPort]) {
+        let mut books = self.books();
+        for port in ports {
+            books.taken.entry((port.protocol, port.host_ip)).or_default().insert(port.host_port);
+        }
+    }
+
+    /// Frees ports in the books; their sockets are closed by whoever holds them.
+    pub fn release<'a>(&self, ports: impl IntoIterator<Item = &'a BoundPort>) {
+        let mut books = self.books();
+        for port in ports {
+            if let Some(taken) = books.taken.get_mut(&(port.protocol, port.host_ip)) {
+                taken.remove(&port.host_port);
+            }
+        }
+        books.taken.retain(|_, taken| !taken.is_empty());
+    }
+
+    /// How many (address, port) pairs are taken.
+    pub fn taken(&self) -> usize {
+        self.books().taken.values().map(BTreeSet::len).sum()
+    }
+}
+
+impl Books {
+    /// The requested address that cannot have the port.
+    fn conflict(&self, group: &Group, number: u16) -> Option<IpAddr> {
+        group.addresses.iter().copied().find_map(|wanted| {
+            self.taken
+                .iter()
+                .find(|((protocol, address), taken)| {
+                    *protocol == group.protocol && conflict(*address, wanted) && taken.contains(&number)
+                })
+                .map(|((_, address), _)| *address)
+        })
+    }
+
+    fn search(&mut self, group: &Group, range: RangeInclusive<u16>, skip: &BTreeSet<u16>) -> Option<u16> {
+        let (first, last) = (*range.start(), *range.end());
+        let key = (group.protocol, *group.addresses.first()?, first, last);
+        let after = self.last.get(&key).map_or(first, |l| l.checked_add(1).unwrap_or(first)).clamp(first, last);
+        let order = (after..=last).chain(first..after);
+        let number = order.into_iter().find(|n| !skip.contains(n) && self.conflict(group, *n).is_none())?;
+        self.last.insert(key, number);
+        Some(number)
+    }
+}
+
+impl Group {
+    fn bound(&self, host_port: u16) -> Vec<BoundPort> {
+        let (container_port, protocol) = (self.container_port, self.protocol);
+        self.addresses.iter().map(|ip| BoundPort { container_port, protocol, host_ip: *ip, host_port }).collect()
+    }
+}
+
+fn bind_all(group: &Group, number: u16) -> Result<Vec<(BoundPort, OwnedFd)>, Refused> {
+    let kind = match group.protocol {
+        Protocol::Tcp => listen::Kind::Tcp,
+        Protocol::Udp => listen::Kind::Udp,
+        Protocol::Sctp => listen::Kind::Sctp,
+    };
+    let bind = |port: BoundPort| {
+        let address = SocketAddr::new(port.host_ip, number);
+        listen::bind(kind, address).map(|socket| (port, socket)).map_err(|e| Refused::Bind(address, e))
+    };
+    group.bound(number).into_iter().map(bind).collect()
+}
+
+impl Refused {
+    fn into_error(self, protocol: Protocol) -> Error {
+        match self {
+            Refused::Taken(ip, port) => {
+                Error::system(format!("Bind for {ip}:{port} failed: port is already allocated"))
+            }
+            Refused::Exhausted => Error::system("all ports are allocated"),
+            Refused::Bind(address, error) => {
+                let reason = match error.kind() {
+                    io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+                    io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+                    io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+                    _ => error.to_string(),
+                };
+                Error::system(format!("failed to bind host port {address}/{protocol}: {reason}")).with_source(error)
+            }
+        }
+    }
+}
+
+/// `32768	60999`.
+fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+    let (first, last) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    (first > 0 && first <= last).then_some(first..=last)
+}
+
+/// `1,2,10-20`.
+fn parse_list(text: &str) -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    for part in text.trim().split(',').filter(|p| !p.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) {
+            ports.extend(first..=last);
+        }
+    }
+    ports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    const BOTH: Defaults = Defaults { address: ANY4, ipv6: true };
+
+    fn ports(automatic: RangeInclusive<u16>) -> Ports {
+        Ports { books: Mutex::default(), automatic, reserved: BTreeSet::from([101]) }
+    }
+
+    fn spec(container_port: u16, host_ip: Option<&str>, host_ports: Option<(u16, u16)>) -> PublishSpec {
+        let host_ip = host_ip.map(|ip| ip.parse().unwrap());
+        PublishSpec { container_port, protocol: Protocol::Tcp, host_ip, host_ports }
+    }
+
+    fn group(addresses: &[IpAddr], host_ports: Option<(u16, u16)>) -> Group {
+        Group { container_port: 80, protocol: Protocol::Tcp, addresses: addresses.to_vec(), host_ports }
+    }
+
+    fn reserve(ports: &Ports, group: &Group) -> String {
+        ports.reserve(group).map_or_else(|r| r.into_error(Protocol::Tcp).message().to_owned(), |n| n.to_string())
+    }
+
+    #[test]
+    fn unspecified_means_both_families() {
+        let made = groups(&[spec(80, None, Some((8080, 8080)))], BOTH);
+        assert_eq!(made, [group(&[ANY4, ANY6], Some((8080, 8080)))]);
+        let without = Defaults { ipv6: false, ..BOTH };
+        assert_eq!(groups(&[spec(80, None, None)], without), [group(&[ANY4], None)]);
+        assert_eq!(groups(&[spec(80, Some("::"), None)], without), []);
+        let local: IpAddr = "127.0.0.1".parse().unwrap();
+        let configured = Defaults { address: local, ipv6: true };
+        assert_eq!(groups(&[spec(80, None, None)], configured), [group(&[local], None)]);
+    }
+
+    #[test]
+    fn requests_that_differ_in_address_share_a_number() {
+        let made =
+            groups(&[spec(80, Some("127.0.0.1"), None), spec(80, Some("10.0.0.1"), None), spec(80, None, None)], BOTH);
+        assert_eq!(made.len(), 2, "0.0.0.0 conflicts with the others: {made:?}");
+        let made = groups(&[spec(80, None, None), spec(80, None, None)], BOTH);
+        assert_eq!(made.len(), 2, "the same twice needs two numbers");
+    }
+
+    #[test]
+    fn automatic_ports_run_on_and_skip_reserved_ones() {
+        let ports = ports(100..=104);
+        let both = group(&[ANY4, ANY6], None);
+        assert_eq!([reserve(&ports, &both), reserve(&ports, &both), reserve(&ports, &both)], ["100", "102", "103"]);
+        ports.release(&both.bound(102));
+        assert_eq!([reserve(&ports, &both), reserve(&ports, &both)], ["104", "102"]);
+        assert_eq!(reserve(&ports, &both), "all ports are allocated");
+    }
+
+    #[test]
+    fn conflicts_name_the_address_that_has_the_port() {
+        let ports = ports(100..=104);
+        let local: IpAddr = "127.0.0.1".parse().unwrap();
+        let other: IpAddr = "10.0.0.1".parse().unwrap();
+        assert_eq!(reserve(&ports, &group(&[local], Some((8081, 8081)))), "8081");
+        assert_eq!(reserve(&ports, &group(&[other], Some((8081, 8081)))), "8081");
+        assert_eq!(reserve(&ports, &group(&[ANY6], Some((8081, 8081)))), "8081");
+        let refused = reserve(&ports, &group(&[local], Some((8081, 8081))));
+        assert_eq!(refused, "Bind for 127.0.0.1:8081 failed: port is already allocated");
+        let refused = reserve(&ports, &group(&[ANY4], Some((8081, 8081))));
+        assert!(refused.ends_with(":8081 failed: port is already allocated"), "{refused}");
+        assert_eq!(ports.taken(), 3);
+        assert_eq!(reserve(&ports, &group(&[ANY4], Some((8081, 8083)))), "8082");
+        assert_eq!(reserve(&ports, &group(&[ANY4], Some((8081, 8083)))), "8083");
+        assert_eq!(reserve(&ports, &group(&[ANY4], Some((8081, 8083)))), "all ports are allocated");
+    }
+
+    #[test]
+    fn the_kernels_lists() {
+        assert_eq!(parse_range("32768\t60999\n"), Some(32768..=60999));
+        assert_eq!(parse_range("5 1"), None);
+        assert_eq!(parse_range(""), None);
+        assert_eq!(parse_list("8080,9148-9150\n"), BTreeSet::from([8080, 9148, 9149, 9150]));
+        assert_eq!(parse_list("\n"), BTreeSet::new());
+    }
+}
