@@ -19,4 +19,5 @@ pub mod pty;
 pub mod random;
 pub mod rooted;
 pub mod seccomp;
+pub mod signal;
 pub mod spawn;

@@ -71,8 +71,11 @@ fn join(kind: &str) -> Share {
     Share::Join(format!("/proc/4242/ns/{kind}"))
 }
 
+/// Sets one option.
+type Change<'a> = &'a dyn Fn(&mut ContainerSpec, &mut HostFacts);
+
 /// Compares every case before it fails. The long seccomp section is only shown where it is what matters.
-fn cases(list: &[(&str, &dyn Fn(&mut ContainerSpec, &mut HostFacts))]) {
+fn cases(list: &[(&str, Change<'_>)]) {
     let whole = json(&container(), &host());
     let mut failed = Vec::new();
     for (name, change) in list {
@@ -94,7 +97,8 @@ fn cases(list: &[(&str, &dyn Fn(&mut ContainerSpec, &mut HostFacts))]) {
 }
 
 fn json(container: &ContainerSpec, host: &HostFacts) -> serde_json::Value {
-    serde_json::from_slice(&build(container, host).unwrap().to_json()).unwrap()
+    let spec = build(container, host).expect("the case is a valid container");
+    serde_json::from_slice(&spec.to_json()).expect("the specification is JSON")
 }
 
 #[test]
@@ -336,7 +340,7 @@ fn resources() {
 
 #[test]
 fn refusals() {
-    let text = |change: &dyn Fn(&mut ContainerSpec, &mut HostFacts)| {
+    let text = |change: Change<'_>| {
         let (mut container, mut host) = (container(), host());
         change(&mut container, &mut host);
         build(&container, &host).unwrap_err().to_string()
