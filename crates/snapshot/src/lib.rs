@@ -25,7 +25,7 @@ mod view;
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::digest::Digest;
@@ -142,24 +142,25 @@ pub struct Roots {
     pub containers: PathBuf,
 }
 
-/// Opens the snapshotter of this name, or without a name the best that works on this disk.
+/// Opens the snapshotter of this name under the data root; an empty name asks for the best that works on this disk.
 ///
 /// Names are those of `--storage-driver`. `InvalidParameter` for an unknown one, `System` when the named one does not
 /// work here.
-pub fn open(name: Option<&str>, roots: Roots) -> Result<Arc<dyn Snapshotter>> {
-    match name {
-        None | Some("") => match overlay::probe(&roots.layers) {
+pub fn open(data_root: &Path, driver: &str) -> Result<Arc<dyn Snapshotter>> {
+    let roots = Roots { layers: data_root.join("snapshots"), containers: data_root.join("containers") };
+    match driver {
+        "" => match overlay::probe(&roots.layers) {
             Ok(()) => Ok(Arc::new(Overlay::open(roots)?)),
             Err(error) => {
                 tracing::warn!(%error, "overlay does not work on this data root: every container gets a full copy");
                 Ok(Arc::new(Copy::open(roots)?))
             }
         },
-        Some("overlay2" | "overlayfs" | "overlay") => {
+        "overlay2" | "overlayfs" | "overlay" => {
             overlay::probe(&roots.layers)?;
             Ok(Arc::new(Overlay::open(roots)?))
         }
-        Some("vfs" | "native" | "copy") => Ok(Arc::new(Copy::open(roots)?)),
-        Some(other) => Err(Error::invalid(format!("unknown storage driver: {other}"))),
+        "vfs" | "native" | "copy" => Ok(Arc::new(Copy::open(roots)?)),
+        other => Err(Error::invalid(format!("unknown storage driver: {other}"))),
     }
 }

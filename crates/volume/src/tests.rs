@@ -1,0 +1,89 @@
+//! Volumes as the engine uses them.
+
+use std::fs;
+
+use super::*;
+use model::Kind;
+
+async fn volumes() -> (tempfile::TempDir, Volumes) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("gantry.redb")).unwrap();
+    let volumes = Volumes::open(&dir.path().join("volumes"), store).unwrap();
+    (dir, volumes)
+}
+
+fn named(name: &str) -> CreateVolume {
+    CreateVolume { name: name.into(), ..CreateVolume::default() }
+}
+
+/// B-vol-9
+#[tokio::test]
+async fn create_is_idempotent_and_remove_takes_the_data() {
+    let (dir, volumes) = volumes().await;
+    let (made, new) = volumes.create(named("wfv")).await.unwrap();
+    assert!(new && made.labels.is_none() && made.options.is_none() && made.driver == "local");
+    fs::write(made.mountpoint.join("file"), "x").unwrap();
+    let (again, new) = volumes.create(named("wfv")).await.unwrap();
+    assert_eq!((again, new), (made.clone(), false));
+    assert_eq!(volumes.list().unwrap(), [made.clone()]);
+    assert!(volumes.usage("wfv").unwrap() > 0);
+    volumes.remove("wfv").await.unwrap();
+    assert!(!dir.path().join("volumes/wfv").exists());
+    let error = volumes.remove("wfv").await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::NotFound, "get wfv: no such volume"));
+}
+
+/// B-vol-3
+#[tokio::test]
+async fn without_a_name_it_is_anonymous() {
+    let (_dir, volumes) = volumes().await;
+    let (made, _) = volumes.create(CreateVolume::default()).await.unwrap();
+    assert!(made.is_anonymous() && made.name.len() == 64);
+    assert_eq!(made.labels.unwrap()[ANONYMOUS_LABEL], "");
+}
+
+#[tokio::test]
+async fn refusals_use_the_references_words() {
+    let (_dir, volumes) = volumes().await;
+    let error = volumes.create(named("/x")).await.unwrap_err();
+    assert_eq!(
+        error.message(),
+        "create /x: \"/x\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are \
+         allowed. If you intended to pass a host directory, use absolute path"
+    );
+    let options = Some(BTreeMap::from([("type".to_owned(), "nfs".to_owned())]));
+    let error = volumes.create(CreateVolume { options, ..named("nfs") }).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotImplemented);
+    let error = volumes.create(CreateVolume { driver: "zz".into(), ..named("other") }).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    volumes.create(named("mine")).await.unwrap();
+    let error = volumes.create(CreateVolume { driver: "zz".into(), ..named("mine") }).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(volumes.list().unwrap().len() == 1);
+}
+
+#[tokio::test]
+async fn a_mounted_volume_stays() {
+    let (_dir, volumes) = volumes().await;
+    volumes.create(named("data")).await.unwrap();
+    let path = volumes.mount("data", "c1").await.unwrap();
+    assert_eq!(volumes.mount("data", "c2").await.unwrap(), path);
+    let error = volumes.remove("data").await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::Conflict, "remove data: volume is in use - [c1, c2]"));
+    volumes.unmount("data", "c1").await.unwrap();
+    volumes.unmount("data", "c2").await.unwrap();
+    volumes.unmount("data", "c2").await.unwrap();
+    volumes.remove("data").await.unwrap();
+}
+
+#[tokio::test]
+async fn many_creates_of_one_name_make_one_volume() {
+    let (_dir, volumes) = volumes().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let volumes = volumes.clone();
+        tasks.spawn(async move { volumes.create(named("same")).await.unwrap().1 });
+    }
+    let new = tasks.join_all().await.into_iter().filter(|new| *new).count();
+    assert_eq!(new, 1);
+}
