@@ -35,8 +35,9 @@ impl Policy {
         let policy = match name {
             "always" => Policy::Always,
             "unless-stopped" => Policy::UnlessStopped,
-            // An empty name with a count is refused below.
-            "no" | "" => Policy::No,
+            "no" => Policy::No,
+            // Old engines stored no name; such a policy is taken with any count.
+            "" => return Ok(Policy::No),
             "on-failure" => {
                 return match u32::try_from(max_retries) {
                     Ok(max_retries) => Ok(Policy::OnFailure { max_retries }),
@@ -102,6 +103,7 @@ mod tests {
     #[test]
     fn policies_are_read() {
         assert_eq!(Policy::parse("", 0).unwrap(), Policy::No);
+        assert_eq!(Policy::parse("", 3).unwrap(), Policy::No);
         assert_eq!(Policy::parse("no", 0).unwrap(), Policy::No);
         assert_eq!(Policy::parse("always", 0).unwrap(), Policy::Always);
         assert_eq!(Policy::parse("unless-stopped", 0).unwrap(), Policy::UnlessStopped);
