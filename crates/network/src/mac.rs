@@ -18,7 +18,19 @@ impl MacAddress {
         MacAddress(bytes)
     }
 
-    /// The same, with bytes from the kernel's generator.
+    /// Six hexadecimal pairs separated by `:` or `-`.
+    pub fn parse(text: &str) -> Option<MacAddress> {
+        let separator = if text.contains('-') { '-' } else { ':' };
+        let mut bytes = [0u8; 6];
+        let mut parts = text.split(separator);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2)?;
+            *byte = u8::from_str_radix(part, 16).ok()?;
+        }
+        parts.next().is_none().then_some(MacAddress(bytes))
+    }
+
+    /// `local`, with bytes from the kernel's generator.
     pub fn random() -> MacAddress {
         let bytes = sys::random::bytes32();
         MacAddress::local([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]])
@@ -41,17 +53,8 @@ impl fmt::Debug for MacAddress {
 impl FromStr for MacAddress {
     type Err = Error;
 
-    /// Six hexadecimal pairs separated by `:` or `-`.
     fn from_str(text: &str) -> Result<MacAddress, Error> {
-        let invalid = || Error::invalid(format!("address {text}: invalid MAC address"));
-        let separator = if text.contains('-') { '-' } else { ':' };
-        let mut bytes = [0u8; 6];
-        let mut parts = text.split(separator);
-        for byte in &mut bytes {
-            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(invalid)?;
-            *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
-        }
-        if parts.next().is_some() { Err(invalid()) } else { Ok(MacAddress(bytes)) }
+        MacAddress::parse(text).ok_or_else(|| Error::invalid(format!("address {text}: invalid MAC address")))
     }
 }
 

@@ -264,7 +264,7 @@ impl Refused {
     }
 }
 
-/// `32768	60999`.
+/// First and last port, separated by white space.
 fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(str::parse::<u16>);
     let (first, last) = (numbers.next()?.ok()?, numbers.next()?.ok()?);

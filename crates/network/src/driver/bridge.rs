@@ -110,7 +110,7 @@ impl BridgeDriver {
     /// Without a given subnet: that of the device's address when it stands, else the one it had before, else the first
     /// predefined one that hides nothing the host reaches.
     fn choose_subnet(&self, network: &NetworkRow, name: &str) -> Result<(Ipv4Net, Ipv4Addr)> {
-        let given = network.options.get(option::DEFAULT_BRIDGE).is_none() || self.config.bip.is_some();
+        let given = !network.options.contains_key(option::DEFAULT_BRIDGE) || self.config.bip.is_some();
         let index = self.links(|socket| device::find(socket, name))?.map_or(0, |l| l.index);
         let mut subnet = network.subnet;
         let mut own = network.address;
@@ -385,10 +385,9 @@ impl NetworkDriver for BridgeDriver {
         let mut published = Vec::new();
         for endpoint in live {
             let device = self.device(&endpoint.network)?;
-            if let Some(address) = endpoint.address {
-                if let Err(error) = self.ipam.request_address(device.subnet, Some(address)) {
-                    tracing::warn!(%error, %address, container = %endpoint.container, "a live container's address");
-                }
+            let taken = endpoint.address.map(|address| self.ipam.request_address(device.subnet, Some(address)));
+            if let Some(Err(error)) = taken {
+                tracing::warn!(%error, container = %endpoint.container, "a live container's address is not free");
             }
             self.ports.adopt(&endpoint.ports);
             published.extend(self.published(endpoint.address, &endpoint.ports));

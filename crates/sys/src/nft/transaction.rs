@@ -15,6 +15,23 @@ const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 
+/// A kind of change: its name in errors, the message and its flags.
+#[derive(Clone, Copy)]
+struct Kind {
+    label: &'static str,
+    message: u16,
+    flags: u16,
+}
+
+const ENSURE_TABLE: Kind = Kind { label: "add table", message: NEW_TABLE, flags: CREATE };
+const ADD_TABLE: Kind = Kind { label: "add table", message: NEW_TABLE, flags: CREATE | EXCLUSIVE };
+const ADD_SET: Kind = Kind { label: "add set", message: NEW_SET, flags: CREATE | EXCLUSIVE };
+const ADD_CHAIN: Kind = Kind { label: "add chain", message: NEW_CHAIN, flags: CREATE | EXCLUSIVE };
+const ADD_RULE: Kind = Kind { label: "add rule", message: NEW_RULE, flags: CREATE | APPEND };
+const ADD_ELEMENTS: Kind = Kind { label: "add elements", message: NEW_ELEMENT, flags: CREATE };
+const REMOVE_TABLE: Kind = Kind { label: "delete table", message: DELETE_TABLE, flags: 0 };
+const REMOVE_ELEMENTS: Kind = Kind { label: "delete elements", message: DELETE_ELEMENT, flags: 0 };
+
 /// Changes in the order in which they are made.
 #[derive(Debug)]
 pub struct Transaction {
@@ -41,15 +58,8 @@ impl Transaction {
         Transaction { batch, sets: 0 }
     }
 
-    fn push(
-        &mut self,
-        label: &'static str,
-        message: u16,
-        flags: u16,
-        family: Family,
-        body: impl FnOnce(&mut Writer<'_>),
-    ) {
-        self.batch.push(label, SUBSYSTEM << 8 | message, flags, |w| {
+    fn push(&mut self, kind: Kind, family: Family, body: impl FnOnce(&mut Writer<'_>)) {
+        self.batch.push(kind.label, SUBSYSTEM << 8 | kind.message, kind.flags, |w| {
             header(w, family.number(), 0);
             body(w);
         });
@@ -61,36 +71,36 @@ impl Transaction {
         // The table is added first so that deleting it cannot fail.
         let family = wanted.family;
         let name = &wanted.name;
-        self.push("add table", NEW_TABLE, CREATE, family, |w| write_table(w, name, &[]));
+        self.push(ENSURE_TABLE, family, |w| write_table(w, name, &[]));
         self.delete_table(family, name);
-        self.push("add table", NEW_TABLE, CREATE | EXCLUSIVE, family, |w| write_table(w, name, fingerprint));
+        self.push(ADD_TABLE, family, |w| write_table(w, name, fingerprint));
         for set in &wanted.sets {
             self.sets += 1;
             let id = self.sets;
-            self.push("add set", NEW_SET, CREATE | EXCLUSIVE, family, |w| encode::write_set(w, name, set, id));
+            self.push(ADD_SET, family, |w| encode::write_set(w, name, set, id));
             self.add_elements(family, name, &set.name, &set.elements);
         }
         for chain in &wanted.chains {
-            self.push("add chain", NEW_CHAIN, CREATE | EXCLUSIVE, family, |w| encode::write_chain(w, name, chain));
+            self.push(ADD_CHAIN, family, |w| encode::write_chain(w, name, chain));
         }
         for chain in &wanted.chains {
             for rule in &chain.rules {
                 let write = |w: &mut Writer<'_>| encode::write_rule(w, name, &chain.name, rule);
-                self.push("add rule", NEW_RULE, CREATE | APPEND, family, write);
+                self.push(ADD_RULE, family, write);
             }
         }
     }
 
     /// The kernel refuses when there is no such table.
     pub fn delete_table(&mut self, family: Family, name: &str) {
-        self.push("delete table", DELETE_TABLE, 0, family, |w| w.string(table::NAME, name));
+        self.push(REMOVE_TABLE, family, |w| w.string(table::NAME, name));
     }
 
     /// The kernel refuses an element that exists with other data.
     pub fn add_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
         for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
             let write = |w: &mut Writer<'_>| encode::write_elements(w, table, set, part, true);
-            self.push("add elements", NEW_ELEMENT, CREATE, family, write);
+            self.push(ADD_ELEMENTS, family, write);
         }
     }
 
@@ -98,7 +108,7 @@ impl Transaction {
     pub fn delete_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
         for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
             let write = |w: &mut Writer<'_>| encode::write_elements(w, table, set, part, false);
-            self.push("delete elements", DELETE_ELEMENT, 0, family, write);
+            self.push(REMOVE_ELEMENTS, family, write);
         }
     }
 

@@ -1,0 +1,11 @@
+//! Networks against the real kernel, each test in a network namespace of its own thread. Needs root.
+//!
+//! Nothing here mounts anything, so the mount namespace is not changed. `nft` and `busybox` are second opinions and
+//! clients; the code under test runs no program.
+
+mod bridge;
+mod conformance;
+mod crowd;
+mod ports;
+mod recovery;
+mod world;

@@ -1,0 +1,187 @@
+//! A daemon's networks in a namespace of their own, containers that are only namespaces, and an outside host.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use model::id::ContainerId;
+use network::{Connected, EndpointSpec, NetworkConfig, Networks, Protocol, PublishSpec};
+use store::Store;
+use sys::netlink::address::{self, Address};
+use sys::netlink::link::{self, Link, Veth};
+use sys::netlink::{Batch, Route, Socket, namespace};
+use sys::nft::{self, Family};
+
+pub const TIMEOUT: Duration = Duration::from_secs(3);
+/// The daemon's address on the link to the outside host, and that host's own.
+pub const UPLINK: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+
+pub struct World {
+    pub networks: Networks,
+    pub store: Store,
+    _dir: tempfile::TempDir,
+}
+
+/// Runs `body` in a new namespace with `lo` up.
+pub fn in_namespace(body: impl FnOnce() + Send) {
+    namespace::create_with(|_| {
+        let mut batch = Batch::new();
+        link::set_up(&mut batch, link::LOOPBACK);
+        Socket::route()?.request(&mut batch)?;
+        body();
+        Ok(())
+    })
+    .expect("a network namespace (root is needed)");
+}
+
+/// Runs `body` with open networks without live endpoints.
+pub fn world(config: NetworkConfig, body: impl FnOnce(&World) + Send) {
+    in_namespace(|| body(&World::open(config)));
+}
+
+impl World {
+    pub fn open(config: NetworkConfig) -> World {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(&dir.path().join("db")).expect("store");
+        let networks = Networks::open(config, &store).expect("networks");
+        networks.reconcile(&[]).expect("reconcile");
+        World { networks, store, _dir: dir }
+    }
+
+    pub fn spec(&self, name: &str, ports: Vec<PublishSpec>) -> EndpointSpec {
+        self.spec_in("bridge", name, ports)
+    }
+
+    pub fn spec_in(&self, network: &str, name: &str, ports: Vec<PublishSpec>) -> EndpointSpec {
+        EndpointSpec {
+            container: ContainerId::from_bytes(sys::random::bytes32()),
+            name: name.to_owned(),
+            network: self.networks.find(network).expect("network").id,
+            mac: None,
+            address: None,
+            ports,
+        }
+    }
+
+    pub fn connect(&self, name: &str, ports: Vec<PublishSpec>) -> Connected {
+        self.networks.connect(&self.spec(name, ports)).expect("connect")
+    }
+}
+
+/// `-p host:container` on all addresses.
+pub fn publish(host: u16, container: u16) -> PublishSpec {
+    let host_ports = Some((host, host));
+    PublishSpec { container_port: container, protocol: Protocol::Tcp, host_ip: None, host_ports }
+}
+
+pub fn address_of(connected: &Connected) -> Ipv4Addr {
+    connected.endpoint.address.expect("address")
+}
+
+/// Runs `body` in a container's namespace.
+pub fn inside<T: Send>(connected: &Connected, body: impl FnOnce() -> T + Send) -> T {
+    enter(connected.netns.as_ref().expect("namespace"), body)
+}
+
+pub fn enter<T: Send>(netns: &OwnedFd, body: impl FnOnce() -> T + Send) -> T {
+    namespace::enter(netns.as_fd(), || Ok(body())).expect("entering")
+}
+
+/// Whether one echo request is answered, from the calling thread's namespace.
+pub fn ping(to: Ipv4Addr) -> bool {
+    let out = Command::new("busybox").args(["ping", "-c1", "-W2", &to.to_string()]).output().expect("busybox");
+    out.status.success()
+}
+
+/// A TCP server in `netns` that answers each connection with the peer's address as it sees it.
+pub fn serve(netns: &OwnedFd, port: u16) {
+    let listener = enter(netns, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("listen"));
+    std::thread::spawn(move || answer_all(&listener));
+}
+
+pub fn answer_all(listener: &TcpListener) {
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { return };
+        let peer = stream.peer_addr().map(|p| p.ip().to_string()).unwrap_or_default();
+        let _ = stream.write_all(peer.as_bytes());
+    }
+}
+
+/// What `serve` says at an address, from the calling thread's namespace; `None` when there is no answer.
+pub fn ask(ip: impl Into<IpAddr>, port: u16) -> Option<IpAddr> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip.into(), port), TIMEOUT).ok()?;
+    stream.set_read_timeout(Some(TIMEOUT)).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    text.parse().ok()
+}
+
+/// Another host: a namespace whose only link leads to the calling thread's.
+pub fn outside_host() -> OwnedFd {
+    let here = namespace::current().expect("namespace");
+    let (netns, ()) = namespace::create_with(|_| {
+        let mut batch = Batch::new();
+        let (name, far_name, mac) = ("eth0", "uplink0", [2, 0, 0, 0, 9, 2]);
+        link::create_veth(&mut batch, &Veth { name, mac, index: 2, mtu: 1500, far_name, far_namespace: here.as_fd() });
+        address::add(&mut batch, &Address { link: 2, address: OUTSIDE, prefix_len: 24 });
+        Ok(Socket::route()?.request(&mut batch)?)
+    })
+    .expect("outside host");
+    let mut socket = Socket::route().expect("socket");
+    let uplink = link::find(&mut socket, "uplink0").expect("find").expect("uplink0");
+    let mut batch = Batch::new();
+    link::set_up(&mut batch, uplink.index);
+    address::add(&mut batch, &Address { link: uplink.index, address: UPLINK, prefix_len: 24 });
+    socket.request(&mut batch).expect("uplink0");
+    netns
+}
+
+/// Gives the outside host a route to the containers.
+pub fn route_to_containers(outside: &OwnedFd) {
+    enter(outside, || {
+        let mut batch = Batch::new();
+        let destination = Ipv4Addr::new(172, 17, 0, 0);
+        address::add_route(&mut batch, &Route { destination, prefix_len: 16, gateway: Some(UPLINK), link: 0 });
+        Socket::route().expect("socket").request(&mut batch).expect("route");
+    });
+}
+
+/// Our ends of pairs, in the calling thread's namespace.
+pub fn host_links() -> Vec<Link> {
+    let all = link::list(&mut Socket::route().expect("socket")).expect("links");
+    all.into_iter().filter(|l| l.kind == "veth" && l.name.starts_with("veth")).collect()
+}
+
+/// Number of elements in both maps.
+pub fn elements() -> usize {
+    let mut socket = Socket::netfilter().expect("socket");
+    let count = |set| nft::elements(&mut socket, Family::Ip, network::plan::TABLE, set).expect("elements").len();
+    [network::plan::BY_ADDRESS, network::plan::BY_PORT].into_iter().map(count).sum()
+}
+
+/// Waits until `done`, which the kernel does in the background.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < limit, "{what} within 10 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The table as the `nft` program lists it, without counts.
+pub fn listing() -> String {
+    let out = Command::new("nft").args(["list", "table", "ip", network::plan::TABLE]).output().expect("nft");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).expect("UTF-8");
+    let zero = |line: &str| match line.find("counter packets ") {
+        Some(at) => {
+            let after = line[at..].split_whitespace().skip(5).collect::<Vec<_>>().join(" ");
+            format!("{}counter packets 0 bytes 0 {after}", &line[..at])
+        }
+        None => line.to_owned(),
+    };
+    text.lines().map(|l| zero(l) + "\n").collect()
+}
