@@ -7,6 +7,7 @@
 
 pub mod capability;
 pub mod clock;
+pub mod cpuset;
 pub mod device;
 pub mod digest;
 pub mod duration;
