@@ -44,7 +44,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     tracing::info!("volumes are ready");
     let rows = load_containers(&store)?;
     let (config, network_store) = (settings.network.clone(), store.clone());
-    let networks = tokio::task::spawn_blocking(move || ::network::Networks::open(config, network_store));
+    let networks = tokio::task::spawn_blocking(move || ::network::Networks::open(config, &network_store));
     let networks = Arc::new(networks.await.map_err(|e| Error::system("opening networks").with_source(e))??);
     let engine = Arc::new(Engine {
         containers: Containers::default(),

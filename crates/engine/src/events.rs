@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
-use model::clock::Clock;
 use model::filter::Filters;
 use model::time::Timestamp;
 use tokio::sync::broadcast;
@@ -47,7 +46,6 @@ pub struct Draft {
 
 /// Publishes to all subscribers and remembers the newest.
 pub struct Events {
-    clock: sys::clock::System,
     inner: Mutex<VecDeque<Event>>,
     live: broadcast::Sender<Event>,
 }
@@ -63,8 +61,7 @@ pub struct Subscription {
 impl Default for Events {
     fn default() -> Events {
         Events {
-            clock: sys::clock::System,
-            inner: Mutex::new(VecDeque::with_capacity(HISTORY)),
+                    inner: Mutex::new(VecDeque::with_capacity(HISTORY)),
             live: broadcast::channel(BACKLOG).0,
         }
     }
@@ -75,7 +72,7 @@ impl Events {
     pub fn publish(&self, draft: Draft) {
         let Draft { kind, action, actor, attributes } = draft;
         let mut history = self.history();
-        let event = Event { kind, action, actor, attributes, time: self.clock.now() };
+        let event = Event { kind, action, actor, attributes, time: now() };
         if history.len() == HISTORY {
             history.pop_front();
         }
@@ -102,6 +99,11 @@ impl Events {
     fn history(&self) -> MutexGuard<'_, VecDeque<Event>> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// The system's time.
+pub fn now() -> Timestamp {
+    Timestamp::from_unix_nanos(sys::clock::System.unix_nanos())
 }
 
 /// The filter keys `/events` accepts.

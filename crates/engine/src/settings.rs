@@ -30,6 +30,8 @@ pub struct Settings {
     pub default_shm_size: i64,
     /// Ulimits given to every container unless it names its own.
     pub default_ulimits: Vec<api::Ulimit>,
+    /// Seconds between the stop signal and SIGKILL of containers that do not say.
+    pub default_stop_timeout: i64,
     /// `--init` for every container that does not say otherwise.
     pub init: bool,
     /// no_new_privs for every container.

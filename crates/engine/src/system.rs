@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use model::clock::Clock;
+use sys::cgroup::{Layout, Version};
 
 use crate::Engine;
 use crate::events::Draft;
@@ -44,6 +44,10 @@ pub struct Host {
     pub cgroups: sys::cgroup::Layout,
     /// Gantry's own executable, sealed: what monitors are started from.
     pub executable: Arc<std::os::fd::OwnedFd>,
+    /// What the runtime's specifications depend on.
+    pub runtime: runtime::spec::HostFacts,
+    /// Compiled system call filters.
+    pub seccomp: Arc<Programs>,
     /// The path of the executable, for the bind mount of `--init`.
     pub executable_path: PathBuf,
     /// `major.minor` of the newest API.
@@ -74,6 +78,8 @@ impl Host {
             cgroups: sys::cgroup::Layout::detect()?,
             executable: Arc::new(sys::exe::sealed()?),
             executable_path: fs::read_link("/proc/self/exe")?,
+            runtime: runtime::spec::HostFacts::probe(),
+            seccomp: Arc::default(),
             api_version: "1.56",
             min_api_version,
         })
@@ -81,7 +87,82 @@ impl Host {
 
     /// Whether containers live in cgroup v2.
     pub fn has_cgroup_v2(&self) -> bool {
-        self.cgroups.version() == 2
+        self.cgroups.version() == Version::V2
+    }
+}
+
+/// What the machine's control groups can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Limit memory.
+    pub memory: bool,
+    /// Limit memory and swap together.
+    pub swap: bool,
+    /// Never kill for memory (cgroup v1).
+    pub oom_kill_disable: bool,
+    /// Swappiness of a single container (cgroup v1).
+    pub swappiness: bool,
+    /// Share processors by weight.
+    pub cpu_shares: bool,
+    /// Limit processor time.
+    pub cpu_cfs: bool,
+    /// Real-time scheduling budgets (cgroup v1).
+    pub cpu_realtime: bool,
+    /// Bind to processors and memory nodes.
+    pub cpuset: bool,
+    /// Limit the number of processes.
+    pub pids: bool,
+    /// Weigh block devices.
+    pub blkio_weight: bool,
+    /// Limit block devices.
+    pub blkio: bool,
+}
+
+impl Abilities {
+    /// Looks at the hierarchies.
+    pub fn of(layout: &Layout) -> Abilities {
+        let controllers = layout.controllers();
+        let has = |name: &str| controllers.iter().any(|c| c == name);
+        let v1 = layout.version() == Version::V1;
+        let file = |path: &str| fs::exists(format!("/sys/fs/cgroup/{path}")).unwrap_or(false);
+        Abilities {
+            memory: has("memory"),
+            swap: if v1 { file("memory/memory.memsw.limit_in_bytes") } else { has("memory") },
+            oom_kill_disable: v1 && has("memory"),
+            swappiness: v1 && has("memory"),
+            cpu_shares: has("cpu"),
+            cpu_cfs: if v1 { file("cpu/cpu.cfs_quota_us") } else { has("cpu") },
+            cpu_realtime: v1 && file("cpu/cpu.rt_runtime_us"),
+            cpuset: has("cpuset"),
+            pids: has("pids"),
+            blkio_weight: if v1 { file("blkio/blkio.weight") || file("blkio/blkio.bfq.weight") } else { has("io") },
+            blkio: has("blkio") || has("io"),
+        }
+    }
+}
+
+/// Filters given to the kernel, compiled once each: containers mostly share one.
+#[derive(Debug, Default)]
+pub struct Programs {
+    compiled: Mutex<Vec<(runtime::oci::Seccomp, Vec<u8>)>>,
+}
+
+/// Filters kept.
+const PROGRAMS: usize = 32;
+
+impl Programs {
+    /// The program of this filter.
+    pub fn program(&self, filter: &runtime::oci::Seccomp) -> model::Result<Vec<u8>> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, program)) = compiled.iter().find(|(known, _)| known == filter) {
+            return Ok(program.clone());
+        }
+        let program = runtime::seccomp::compile(filter, runtime::seccomp::Arch::default())?;
+        if compiled.len() == PROGRAMS {
+            compiled.remove(0);
+        }
+        compiled.push((filter.clone(), program.clone()));
+        Ok(program)
     }
 }
 
@@ -144,7 +225,7 @@ pub fn version(engine: &Engine) -> api::Version {
 /// `GET /info`.
 pub fn info(engine: &Engine) -> api::Info {
     let (host, settings) = (&engine.host, engine.settings());
-    let cgroups = host.cgroups.abilities();
+    let cgroups = Abilities::of(&host.cgroups);
     let counts = Counts::of(engine);
     let storage = engine.snapshots.name();
     api::Info {
@@ -177,7 +258,7 @@ pub fn info(engine: &Engine) -> api::Info {
         system_time: engine.now().rfc3339_nano(),
         logging_driver: settings.log_driver.clone(),
         cgroup_driver: "cgroupfs".into(),
-        cgroup_version: host.cgroups.version().to_string(),
+        cgroup_version: if host.has_cgroup_v2() { "2" } else { "1" }.into(),
         n_events_listener: engine.events.listeners() as i64,
         kernel_version: host.kernel.clone(),
         operating_system: host.operating_system.clone(),
@@ -271,7 +352,7 @@ fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
 
 /// What an administrator should know (B-dm-4).
 fn warnings(settings: &Settings, host: &Host) -> Vec<String> {
-    let abilities = host.cgroups.abilities();
+    let abilities = Abilities::of(&host.cgroups);
     let missing = [
         (abilities.memory, "WARNING: No memory limit support"),
         (abilities.swap, "WARNING: No swap limit support"),
@@ -306,7 +387,7 @@ fn sysctl_is_on(name: &str) -> bool {
 impl Engine {
     /// The time now.
     pub fn now(&self) -> model::time::Timestamp {
-        sys::clock::System.now()
+        crate::events::now()
     }
 
     /// Publishes an event.

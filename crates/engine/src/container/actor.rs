@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::lifecycle::{self, Effect, Input, Outcome, State};
-use model::restart::Backoff;
 use model::{Error, Result};
 use monitor::proto::{Event, Packet, Request};
 use runtime::Scope;
@@ -116,10 +115,8 @@ pub struct Actor {
     /// Clients that wait for the container to run.
     pub(super) clients: Vec<Attached>,
     pub(super) timer: Option<(Instant, Timer)>,
-    /// The pauses between restarts by policy.
-    pub(super) backoff: Backoff,
-    /// The pause before the next one.
-    pub(super) restart_in: Duration,
+    /// The pause before the next restart by policy.
+    pub(super) backoff: Duration,
     /// The exit whose teardown is under way.
     pub(super) exit: Option<monitor::proto::Exit>,
     deferred: VecDeque<Command>,
@@ -147,8 +144,7 @@ impl Actor {
             waiting: Waiting::default(),
             clients: Vec::new(),
             timer: None,
-            backoff: Backoff::default(),
-            restart_in: Duration::ZERO,
+            backoff: Duration::ZERO,
             exit: None,
             deferred: VecDeque::new(),
             views,

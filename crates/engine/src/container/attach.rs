@@ -114,9 +114,10 @@ impl Attachment {
             Err(_) => return Ok(()),
         };
         let file = std::fs::File::from(socket.try_clone()?);
+        rustix::io::ioctl_fionbio(&file, false).map_err(std::io::Error::from)?;
         while let Some(chunk) = stream.chunks.recv().await {
             let (chunk, mut file) = (chunk?, file.try_clone()?);
-            tokio::task::spawn_blocking(move || sys::fdpass::wait_writable_all(&mut file, &chunk))
+            tokio::task::spawn_blocking(move || file.write_all(&chunk))
                 .await
                 .map_err(|e| Error::system("replaying the log").with_source(e))??;
         }

@@ -1,9 +1,10 @@
 //! The end of a run: what the monitor says, what is let go, what the restart policy wants; and what a new daemon finds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::lifecycle::{Effect, Input, State};
-use model::restart::{Policy, Run};
+use model::restart::{self, Policy};
 use model::time::Timestamp;
 use model::{Error, Result};
 use monitor::proto::{Exit, Request};
@@ -82,7 +83,7 @@ impl Actor {
         if std::mem::take(&mut self.waiting.stopped) {
             self.event("stop", []);
         }
-        let lasted = last_run(&self.row).lasted.as_secs();
+        let lasted = lasted(&self.row).as_secs();
         let figures = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];
         self.event("die", figures);
         self.release_monitor().await;
@@ -99,21 +100,24 @@ impl Actor {
         run.exit_code = exit.code;
         run.oom_killed = exit.oom;
         run.error.clone_from(&exit.error);
-        let now = self.engine.now();
-        let next = self.backoff.next(policy(&self.row), last_run(&self.row), self.row.run.restart_count, now);
-        let called_off = self.row.run.manually_stopped || !self.waiting.restarts.is_empty() || self.waiting.removal.is_some();
-        let Some(at) = next.filter(|_| !called_off) else {
+        let called_off = !self.waiting.restarts.is_empty() || self.waiting.removal.is_some();
+        let (run, lasted) = (&self.row.run, lasted(&self.row));
+        // A manual stop calls off every policy for now; `always` remembers at the daemon's next start.
+        if called_off
+            || run.manually_stopped
+            || !policy(&self.row).restarts(exit.code, run.manually_stopped, run.restart_count)
+        {
             return false;
-        };
+        }
+        self.backoff = restart::backoff(self.backoff, lasted);
         self.row.run.restart_count += 1;
-        self.restart_in = at.after(now);
         true
     }
 
     /// After the end: the removal or start that was waiting for it, the removal of `--rm`, or the policy's restart.
     async fn go_on(&mut self, effects: &[Effect]) {
         if effects.contains(&Effect::ScheduleRestart) {
-            self.timer = Some((Instant::now() + self.restart_in, Timer::Backoff));
+            self.timer = Some((Instant::now() + self.backoff, Timer::Backoff));
         } else if !self.waiting.removals.is_empty() {
             self.begin_removal();
         } else if !self.waiting.restarts.is_empty() {
@@ -157,7 +161,7 @@ impl Actor {
             return self.remove_itself().await;
         }
         let run = &self.row.run;
-        if run.was_started && policy(&self.row).wants(last_run(&self.row), run.restart_count) {
+        if run.was_started && policy(&self.row).restarts_at_boot(run.exit_code, run.manually_stopped, run.restart_count) {
             let effects = self.happened(Input::Start);
             self.perform_launch(&effects);
         }
@@ -169,10 +173,9 @@ fn policy(row: &ContainerRow) -> Policy {
     Policy::parse(&policy.name, policy.maximum_retry_count).unwrap_or(Policy::No)
 }
 
-/// How the newest run ended.
-fn last_run(row: &ContainerRow) -> Run {
-    let lasted = row.run.finished_at.after(row.run.started_at);
-    Run { exit_code: row.run.exit_code, manually_stopped: row.run.manually_stopped, lasted }
+/// How long the newest run was.
+fn lasted(row: &ContainerRow) -> Duration {
+    row.run.finished_at.after(row.run.started_at)
 }
 
 /// Kills what is left in the container's cgroup and removes it.

@@ -157,7 +157,7 @@ fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<sp
 
 fn mount(settings: &Settings, row: &MountRow, mountinfo: &str) -> Result<spec::Mount> {
     let kind = match row.kind {
-        MountKind::Tmpfs => spec::MountKind::Tmpfs { options: tmpfs_options(row) },
+        MountKind::Tmpfs => spec::MountKind::Tmpfs { options: tmpfs_options(row)? },
         MountKind::Bind | MountKind::Volume => spec::MountKind::Bind(bind(settings, row, mountinfo)),
     };
     Ok(spec::Mount { target: row.destination.clone(), kind })
@@ -188,24 +188,11 @@ fn bind(settings: &Settings, row: &MountRow, mountinfo: &str) -> spec::Bind {
     }
 }
 
-fn tmpfs_options(row: &MountRow) -> String {
-    let Some(spec) = &row.spec else {
-        return String::new();
+fn tmpfs_options(row: &MountRow) -> Result<String> {
+    let Some(entry) = &row.spec else {
+        return Ok(String::new());
     };
-    let mut words = Vec::new();
-    if spec.read_only {
-        words.push("ro".to_string());
-    }
-    if let Some(options) = &spec.tmpfs_options {
-        if options.mode != 0 {
-            words.push(format!("mode={:o}", options.mode));
-        }
-        if options.size_bytes != 0 {
-            words.push(format!("size={}", options.size_bytes));
-        }
-        words.extend(options.options.iter().map(|pair| pair.join("=")));
-    }
-    words.join(",")
+    model::mount::tmpfs_options(&super::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
 /// `--security-opt`, parsed: `key=value`, `key:value` (legacy) or a bare word.

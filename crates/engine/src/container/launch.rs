@@ -394,5 +394,5 @@ fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
 /// The container's control group.
 pub fn cgroup_of(engine: &Engine, row: &ContainerRow) -> Result<sys::cgroup::Cgroup> {
     let path = facts::cgroups_path(&engine.settings(), row);
-    sys::cgroup::Cgroup::open(&engine.host.cgroups, &path)
+    Ok(engine.host.cgroups.at(&path)?)
 }

@@ -1,7 +1,7 @@
 //! The actor's line to its monitor, and the probe that finds out what became of a container.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub enum Probe {
 impl Link {
     /// Registers the connection with the async runtime.
     pub fn new(client: Client) -> io::Result<Link> {
-        Ok(Link { client: AsyncFd::with_interest(client, Interest::READABLE | Interest::WRITABLE)?, next: 1 })
+        Ok(Link { client: register(client, Interest::READABLE | Interest::WRITABLE)?, next: 1 })
     }
 
     /// Sends a request; the number of its answer.
@@ -81,6 +81,12 @@ impl Link {
     }
 }
 
+/// Registers a descriptor that its wrapper owns.
+#[expect(deprecated, reason = "the successor is unsafe for wrappers that change their descriptor; these own theirs")]
+fn register<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(owner, interest)
+}
+
 fn delivered(outcome: Result<io::Result<()>, tokio::time::error::Elapsed>) -> Result<()> {
     match outcome {
         Ok(sent) => sent.context("speaking to the container's monitor"),
@@ -111,7 +117,7 @@ pub fn exit_record(dir: &Path) -> Option<Exit> {
 
 /// Reaps a monitor when it ends. Monitors of an earlier daemon belong to the system's init.
 pub fn reap(pidfd: OwnedFd) {
-    let Ok(pidfd) = AsyncFd::with_interest(pidfd, Interest::READABLE) else {
+    let Ok(pidfd) = register(pidfd, Interest::READABLE) else {
         return;
     };
     tokio::spawn(async move {

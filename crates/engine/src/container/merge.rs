@@ -80,7 +80,9 @@ fn merge_config(
     if config.shell.is_empty() {
         config.shell.clone_from(&image.shell);
     }
-    config.working_dir = clean_path(&config.working_dir);
+    if config.working_dir.starts_with('/') {
+        config.working_dir = model::mount::clean(&config.working_dir);
+    }
     if config.hostname.is_empty() {
         let of_host = host_config.network_mode == "host" || host_config.uts_mode == "host";
         config.hostname = if of_host { host.hostname.clone() } else { id.short().to_string() };
@@ -143,22 +145,6 @@ fn merge_health(config: &mut api::ContainerConfig, image: &api::ImageConfig) {
             *own = image;
         }
     }
-}
-
-/// An absolute path without `.`, `..`, double and trailing slashes; empty stays empty.
-fn clean_path(path: &str) -> String {
-    if !path.starts_with('/') {
-        return path.to_string();
-    }
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            name => parts.push(name),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 fn fill_host_config(mut host_config: api::HostConfig, host: &Host) -> api::HostConfig {

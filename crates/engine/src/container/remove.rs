@@ -7,7 +7,7 @@ use model::lifecycle::{Effect, Input};
 use model::{Error, Kind, Result};
 
 use super::actor::{Actor, Command, Done, Reply, answer};
-use super::row::{CONTAINERS, MountKind};
+use super::row::{CONTAINERS, ContainerRow, MountKind};
 use crate::Engine;
 
 /// The query of a remove call.

@@ -7,6 +7,7 @@ use model::Result;
 use super::merge::Merged;
 use crate::Engine;
 use crate::settings::Settings;
+use crate::system::Abilities;
 
 /// What merging and validation need to know of the host and the daemon's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct Host {
     /// Processors that are online.
     pub processors: usize,
     /// What the control groups can do.
-    pub abilities: sys::cgroup::Abilities,
+    pub abilities: Abilities,
 }
 
 impl Host {
@@ -49,7 +50,7 @@ impl Host {
             log_driver: or(&settings.log_driver, "json-file"),
             log_opts: settings.log_opts.clone(),
             processors: engine.host.processors,
-            abilities: engine.host.cgroups.abilities(),
+            abilities: Abilities::of(&engine.host.cgroups),
         }
     }
 }

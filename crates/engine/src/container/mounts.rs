@@ -1,0 +1,259 @@
+//! From what a request mounts to rows: volumes of other containers, bind strings, `Mounts` entries, volumes of the image.
+//!
+//! One mount per target; later sources win over earlier ones (volumes-from < binds < mounts, B-vol-1), two of the same
+//! source are refused. Volumes are made here, and taken back by create when it fails.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use ::volume::CreateVolume;
+use model::id::ContainerId;
+use model::mount::{self, clean};
+use model::{Context, Error, Result};
+
+use super::row::{ContainerRow, MountKind, MountRow};
+use crate::Engine;
+
+/// Rows, and the volumes that were made for them.
+#[derive(Clone, Debug, Default)]
+pub struct Resolved {
+    /// Sorted by target.
+    pub rows: Vec<MountRow>,
+    /// Names of volumes that did not exist before.
+    pub made: Vec<String>,
+}
+
+/// Resolves all mounts of a create request; makes volumes and missing bind directories.
+pub async fn resolve(
+    engine: &Arc<Engine>,
+    config: &api::ContainerConfig,
+    host: &api::HostConfig,
+    _id: &ContainerId,
+) -> Result<Resolved> {
+    let mut table = Table { engine: engine.clone(), driver: host.volume_driver.clone(), rows: BTreeMap::new(), made: Vec::new() };
+    let filled = table.fill(config, host).await;
+    if let Err(error) = filled {
+        for name in &table.made {
+            drop(engine.volumes.remove(name).await);
+        }
+        return Err(error);
+    }
+    Ok(Resolved { rows: table.rows.into_values().collect(), made: table.made })
+}
+
+struct Table {
+    engine: Arc<Engine>,
+    driver: String,
+    rows: BTreeMap<String, MountRow>,
+    made: Vec<String>,
+}
+
+impl Table {
+    async fn fill(&mut self, config: &api::ContainerConfig, host: &api::HostConfig) -> Result<()> {
+        for from in host.volumes_from.iter().flatten() {
+            self.volumes_from(from)?;
+        }
+        let mut named = Vec::new();
+        for bind in host.binds.iter().flatten() {
+            let row = self.bind(bind).await?;
+            claim(&mut named, &row.destination)?;
+            self.rows.insert(row.destination.clone(), row);
+        }
+        for mount in &host.mounts {
+            let row = self.mount(mount).await?;
+            claim(&mut named, &row.destination)?;
+            self.rows.insert(row.destination.clone(), row);
+        }
+        for target in host.tmpfs.keys() {
+            claim(&mut named, target)?;
+        }
+        for target in config.volumes.iter().flatten().map(|(target, _)| clean(target)) {
+            if !self.rows.contains_key(&target) && !named.contains(&target) {
+                let row = self.anonymous(&target).await?;
+                self.rows.insert(target, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// All volumes and binds of another container.
+    fn volumes_from(&mut self, text: &str) -> Result<()> {
+        let (name, writable) = mount::parse_volumes_from(text)?;
+        let view = self.engine.containers.find(&name)?.view();
+        for row in &view.row.mounts {
+            let mut row = row.clone();
+            row.writable &= writable;
+            row.anonymous = false;
+            row.copy_data = false;
+            self.rows.insert(row.destination.clone(), row);
+        }
+        Ok(())
+    }
+
+    async fn bind(&mut self, text: &str) -> Result<MountRow> {
+        let bind = mount::parse_bind(text, &self.driver)?;
+        if bind.kind == mount::MountKind::Volume {
+            let mut row = match bind.source.as_str() {
+                "" => self.anonymous(&bind.target).await?,
+                name => self.volume(name, &bind.target, CreateVolume::default()).await?,
+            };
+            row.writable = bind.writable;
+            if !bind.mode.is_empty() {
+                row.mode = bind.mode;
+            }
+            row.copy_data &= !bind.no_copy;
+            return Ok(row);
+        }
+        // Made now, with the container, as the reference does (B-vol-2).
+        if !fs::exists(&bind.source).unwrap_or(false) {
+            fs::create_dir_all(&bind.source)
+                .with_context(|| format!("error while creating mount source path '{}'", bind.source))?;
+        }
+        Ok(MountRow {
+            source: bind.source,
+            mode: bind.mode,
+            writable: bind.writable,
+            propagation: bind.propagation,
+            ..blank(MountKind::Bind, &bind.target)
+        })
+    }
+
+    async fn mount(&mut self, mount: &api::Mount) -> Result<MountRow> {
+        mount::check(&spec_of(mount), |source| fs::exists(source).unwrap_or(false))?;
+        let target = clean(&mount.target);
+        let mut row = match mount.kind.as_str() {
+            "bind" => bind_mount(mount)?,
+            "tmpfs" => blank(MountKind::Tmpfs, &target),
+            "volume" => {
+                let options = mount.volume_options.clone().unwrap_or_default();
+                let driver = options.driver_config.unwrap_or_default();
+                let request = CreateVolume {
+                    name: String::new(),
+                    driver: driver.name,
+                    options: Some(driver.options).filter(|o| !o.is_empty()),
+                    labels: Some(options.labels).filter(|l| !l.is_empty()),
+                };
+                let mut row = match mount.source.as_str() {
+                    "" => self.anonymous(&target).await?,
+                    name => self.volume(name, &target, request).await?,
+                };
+                row.copy_data &= !options.no_copy;
+                row.mode = "z".into();
+                row
+            }
+            other => return Err(Error::invalid(format!("mount type unknown: {other:?}"))),
+        };
+        row.destination = target;
+        row.writable = !mount.read_only;
+        row.from_mounts = true;
+        row.spec = Some(mount.clone());
+        Ok(row)
+    }
+
+    async fn volume(&mut self, name: &str, target: &str, request: CreateVolume) -> Result<MountRow> {
+        let driver = if request.driver.is_empty() { self.driver.clone() } else { request.driver };
+        let request = CreateVolume { name: name.into(), driver, ..request };
+        let (volume, is_new) = crate::volume::make(&self.engine, request).await?;
+        if is_new {
+            self.made.push(volume.name.clone());
+        }
+        Ok(MountRow {
+            name: volume.name,
+            source: volume.mountpoint.display().to_string(),
+            driver: volume.driver,
+            mode: "z".into(),
+            copy_data: true,
+            ..blank(MountKind::Volume, target)
+        })
+    }
+
+    async fn anonymous(&mut self, target: &str) -> Result<MountRow> {
+        let mut row = self.volume("", target, CreateVolume::default()).await?;
+        row.anonymous = true;
+        row.mode = String::new();
+        Ok(row)
+    }
+}
+
+fn blank(kind: MountKind, target: &str) -> MountRow {
+    MountRow {
+        kind,
+        name: String::new(),
+        source: String::new(),
+        destination: clean(target),
+        driver: String::new(),
+        mode: String::new(),
+        writable: true,
+        propagation: String::new(),
+        anonymous: false,
+        from_mounts: false,
+        spec: None,
+        copy_data: false,
+    }
+}
+
+fn bind_mount(mount: &api::Mount) -> Result<MountRow> {
+    let options = mount.bind_options.clone().unwrap_or_default();
+    if options.create_mountpoint && !fs::exists(&mount.source).unwrap_or(false) {
+        fs::create_dir_all(&mount.source)
+            .with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
+    }
+    let propagation =
+        if options.propagation.is_empty() { mount::DEFAULT_PROPAGATION.into() } else { options.propagation };
+    Ok(MountRow { source: clean(&mount.source), propagation, ..blank(MountKind::Bind, &mount.target) })
+}
+
+/// The part of a `Mounts` entry that the rules check.
+pub(super) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
+    let volume = entry.volume_options.as_ref().map(|v| mount::VolumeOptions {
+        no_copy: v.no_copy,
+        subpath: v.subpath.clone(),
+        driver: v.driver_config.as_ref().map(|d| d.name.clone()).unwrap_or_default(),
+    });
+    let bind = entry.bind_options.as_ref().map(|b| mount::BindOptions {
+        propagation: b.propagation.clone(),
+        create_mountpoint: b.create_mountpoint,
+    });
+    mount::MountSpec {
+        kind: mount::MountKind::parse(&entry.kind),
+        source: entry.source.clone(),
+        target: entry.target.clone(),
+        read_only: entry.read_only,
+        bind,
+        volume,
+        tmpfs: tmpfs_of(entry),
+        image_subpath: entry.image_options.as_ref().map(|i| i.subpath.clone()),
+        has_cluster_options: entry.cluster_options.is_some(),
+    }
+}
+
+/// The entry's tmpfs options in the rules' shape.
+pub(super) fn tmpfs_of(entry: &api::Mount) -> Option<mount::TmpfsOptions> {
+    let options = entry.tmpfs_options.as_ref()?;
+    Some(mount::TmpfsOptions { size: options.size_bytes, mode: options.mode, options: options.options.clone() })
+}
+
+fn claim(named: &mut Vec<String>, target: &str) -> Result<()> {
+    let target = clean(target);
+    if named.contains(&target) {
+        return Err(Error::invalid(format!("Duplicate mount point: {target}")));
+    }
+    named.push(target);
+    Ok(())
+}
+
+/// New volumes take over what the image has at their target (B-vol-4).
+pub fn copy_up(engine: &Engine, row: &ContainerRow) -> Result<()> {
+    let volumes = row.mounts.iter().filter(|m| m.kind == MountKind::Volume && m.copy_data);
+    for mount in volumes {
+        let is_empty = fs::read_dir(&mount.source).is_ok_and(|mut entries| entries.next().is_none());
+        if is_empty {
+            engine
+                .snapshots
+                .copy_out(&row.image.layers, &mount.destination, mount.source.as_ref())
+                .with_context(|| format!("copying the image's {} to volume {}", mount.destination, mount.name))?;
+        }
+    }
+    Ok(())
+}

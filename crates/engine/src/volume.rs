@@ -1,0 +1,126 @@
+//! Volumes as the API shows them. Who uses a volume is read off the containers' published views.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use ::volume::{CreateVolume, Volume};
+use model::filter::Filters;
+use model::id::ContainerId;
+use model::{Error, Kind, Result};
+
+use crate::Engine;
+use crate::container::row::MountKind;
+
+const KEYS: &[&str] = &["dangling", "driver", "label", "name"];
+const PRUNE_KEYS: &[&str] = &["all", "label", "label!"];
+
+/// Containers that refer to the volume, running or not.
+pub fn users(engine: &Engine, name: &str) -> Vec<ContainerId> {
+    let refers = |view: &crate::container::view::ContainerView| {
+        view.row.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
+    };
+    engine.containers.all().into_iter().filter(|h| refers(&h.view())).map(|h| h.id).collect()
+}
+
+/// Makes a volume, or answers the one that is there.
+pub async fn create(engine: &Arc<Engine>, request: api::volume::VolumeCreateRequest) -> Result<api::volume::Volume> {
+    let request = CreateVolume {
+        name: request.name,
+        driver: request.driver,
+        options: request.driver_opts,
+        labels: request.labels,
+    };
+    make(engine, request).await.map(|(volume, _)| wire(&volume))
+}
+
+/// As [`create`], telling whether the volume is new.
+pub(crate) async fn make(engine: &Arc<Engine>, request: CreateVolume) -> Result<(Volume, bool)> {
+    let (volume, is_new) = engine.volumes.create(request).await?;
+    if is_new {
+        engine.publish("volume", "create", &volume.name, [("driver", volume.driver.clone())]);
+    }
+    Ok((volume, is_new))
+}
+
+/// One volume.
+pub fn inspect(engine: &Arc<Engine>, name: &str) -> Result<api::volume::Volume> {
+    engine.volumes.get(name).map(|volume| wire(&volume))
+}
+
+/// All volumes that pass the filters.
+pub fn list(engine: &Arc<Engine>, filters: &Filters) -> Result<Vec<api::volume::Volume>> {
+    filters.validate(KEYS)?;
+    let dangling = filters.contains("dangling").then(|| filters.flag("dangling", false)).transpose()?;
+    let used = used_names(engine);
+    let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
+    let mut volumes = engine.volumes.list()?;
+    volumes.retain(|volume| {
+        any("name", &|name| volume.name.contains(name))
+            && any("driver", &|driver| volume.driver == driver)
+            && filters.match_kv_list("label", volume.labels.as_ref().unwrap_or(&BTreeMap::new()))
+            && dangling.is_none_or(|dangling| dangling != used.contains(&volume.name))
+    });
+    Ok(volumes.iter().map(wire).collect())
+}
+
+fn used_names(engine: &Engine) -> HashSet<String> {
+    let mounts = engine.containers.all().into_iter().flat_map(|h| h.view().row.mounts.clone());
+    mounts.filter(|m| m.kind == MountKind::Volume).map(|m| m.name).collect()
+}
+
+/// Removes a volume that no container refers to; `force` hides one that is not there (B-vol-9).
+pub async fn remove(engine: &Arc<Engine>, name: &str, force: bool) -> Result<()> {
+    let volume = match engine.volumes.get(name) {
+        Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
+        other => other?,
+    };
+    let users = users(engine, name);
+    if !users.is_empty() {
+        let ids: Vec<String> = users.iter().map(|id| id.as_str().to_string()).collect();
+        return Err(::volume::in_use(name, &ids));
+    }
+    engine.volumes.remove(name).await?;
+    engine.publish("volume", "destroy", name, [("driver", volume.driver)]);
+    Ok(())
+}
+
+/// Removes unused volumes, anonymous ones only unless `all` is set (B-vol-11); names and bytes.
+pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<(Vec<String>, u64)> {
+    filters.validate(PRUNE_KEYS)?;
+    let all = filters.flag("all", false)?;
+    let (mut removed, mut bytes) = (Vec::new(), 0);
+    for volume in engine.volumes.list()? {
+        let labels = volume.labels.clone().unwrap_or_default();
+        let chosen = (all || volume.is_anonymous())
+            && !volume.has_mount_options()
+            && filters.match_kv_list("label", &labels)
+            && (!filters.contains("label!") || !filters.match_kv_list("label!", &labels))
+            && users(engine, &volume.name).is_empty();
+        if !chosen {
+            continue;
+        }
+        let (volumes, name) = (engine.volumes.clone(), volume.name.clone());
+        let size = tokio::task::spawn_blocking(move || volumes.usage(&name)).await;
+        let size = size.map_err(|e| Error::system("measuring a volume").with_source(e))?.unwrap_or(0);
+        if engine.volumes.remove(&volume.name).await.is_ok() {
+            engine.publish("volume", "destroy", &volume.name, [("driver", volume.driver)]);
+            removed.push(volume.name);
+            bytes += size;
+        }
+    }
+    engine.publish("volume", "prune", "", [("reclaimed", bytes.to_string())]);
+    Ok((removed, bytes))
+}
+
+fn wire(volume: &Volume) -> api::volume::Volume {
+    api::volume::Volume {
+        created_at: volume.created.rfc3339(),
+        driver: volume.driver.clone(),
+        labels: volume.labels.clone(),
+        mountpoint: volume.mountpoint.display().to_string(),
+        name: volume.name.clone(),
+        options: volume.options.clone(),
+        scope: volume.scope().into(),
+        ..Default::default()
+    }
+}
