@@ -1,4 +1,28 @@
-//! gantryd
+//! `gantryd`: one executable, three programs.
+//!
+//! By its own name (or `dockerd`) the daemon; as `gantry-monitor` a container's monitor; as `gantry-init` or
+//! `docker-init` PID 1 of a container started with `--init`. Which one it is must be known before anything else is set
+//! up: a monitor has no async runtime and an init next to no memory.
 #![forbid(unsafe_code)]
+
 mod config;
-fn main() {}
+mod daemon;
+mod listen;
+mod pidfile;
+mod signals;
+mod wiring;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or(OsStr::new("gantryd")).to_string_lossy().into_owned();
+    match name.as_str() {
+        "gantry-monitor" => monitor::main(),
+        "gantry-init" | "docker-init" => runtime::init::main(),
+        _ => daemon::main(&name, arguments.map(|a| a.to_string_lossy().into_owned()).collect()),
+    }
+}

@@ -1,0 +1,129 @@
+//! The daemon's life: configuration → pid file → engine → API → service manager, and back.
+//!
+//! The order is the reference's: `--help`, `--version` and `--validate` end before anything is touched; clients are
+//! served only when every container has been recovered; a graceful end takes the API down last.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Context, Result};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{self, Config, Env, Loaded};
+use crate::{listen, pidfile, signals, wiring};
+
+/// Worker threads: handlers wait for the kernel and the disk, not for the processor.
+const WORKERS: usize = 2;
+/// Blocking threads at most; each serves one start, one log reader or one directory walk.
+const BLOCKING: usize = 256;
+/// How long an idle blocking thread stays.
+const BLOCKING_IDLE: Duration = Duration::from_secs(2);
+
+/// Runs the daemon.
+pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
+    let env: Env = std::env::vars().collect();
+    let loaded = match config::load(program, &arguments, &env) {
+        Ok(loaded) => loaded,
+        Err(exit) => {
+            let line = |text: &str| if text.is_empty() { String::new() } else { format!("{text}\n") };
+            print!("{}", line(&exit.stdout));
+            eprint!("{}", line(&exit.stderr));
+            return ExitCode::from(exit.code);
+        }
+    };
+    set_up_log(&loaded.config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(BLOCKING_IDLE)
+        .thread_name("gantryd")
+        .enable_all()
+        .build();
+    let ended = runtime.map_err(model::Error::from).and_then(|runtime| {
+        let ended = runtime.block_on(run(loaded));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "daemon ends");
+            eprintln!("failed to start daemon: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn set_up_log(config: &Config) {
+    let level = match config.daemon_log.level.as_str() {
+        _ if config.daemon_log.debug => tracing::Level::DEBUG,
+        "trace" => tracing::Level::TRACE,
+        "debug" => tracing::Level::DEBUG,
+        "warn" => tracing::Level::WARN,
+        "error" | "fatal" | "panic" => tracing::Level::ERROR,
+        _ => tracing::Level::INFO,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    match config.daemon_log.format.as_str() {
+        "json" => log.json().init(),
+        _ => log.with_ansi(false).init(),
+    }
+}
+
+async fn run(loaded: Loaded) -> Result<()> {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = loaded.config.clone();
+    let mut signals = signals::Signals::new()?;
+    // Modes are set where files are made; nothing the user configured is narrowed by an inherited mask.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let _pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
+    let booted = engine::boot::boot(wiring::settings(&config), config.listen.min_api_version.clone()).await?;
+    let listeners = listen::bind(&config.listen).await?;
+    let (stop, stopped) = watch::channel(false);
+    let frame = wiring::frame(&config, booted.engine.clone())?;
+    let mut served = JoinSet::new();
+    for listener in listeners {
+        served.spawn(server::listener::serve(listener, frame.clone(), stopped.clone()));
+    }
+    tell_manager(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("daemon has completed initialization");
+    serve_signals(&mut signals, &booted.engine, loaded).await;
+    tell_manager(&[sd_notify::NotifyState::Stopping]);
+    engine::boot::shutdown(&booted.engine).await;
+    stop.send_replace(true);
+    while served.join_next().await.is_some() {}
+    listen::clean_up(&config.listen);
+    tracing::info!("daemon shutdown complete");
+    Ok(())
+}
+
+/// Reloads on SIGHUP, until a signal says to end.
+async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engine>, loaded: Loaded) {
+    let mut current = loaded.config.clone();
+    while signals.next().await == signals::Wish::Reload {
+        match config::reload(&loaded, &current) {
+            Ok(reloaded) => {
+                reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                engine.replace_settings(wiring::settings(&reloaded.config));
+                let name = engine.host.hostname.clone();
+                let attributes = reloaded.attributes.into_iter().chain([("name".to_string(), name)]).collect();
+                let actor = engine.host.engine_id.clone();
+                engine.events.publish(engine::events::Draft { kind: "daemon", action: "reload".into(), actor, attributes });
+                tracing::info!("configuration reloaded");
+                current = reloaded.config;
+            }
+            Err(error) => tracing::error!("configuration not reloaded: {error}"),
+        }
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn tell_manager(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states).context("telling the service manager") {
+        tracing::warn!(%error, "service manager not told");
+    }
+}

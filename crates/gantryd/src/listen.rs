@@ -1,0 +1,159 @@
+//! Binding the API's sockets: unix (mode 0660, the configured group), tcp, tcp with TLS, and those inherited from the
+//! service manager (`fd://`).
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Context, Error, Result};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use server::listener::Listener;
+
+use crate::config::{Host, Listen, Tls};
+
+/// What an administrator has to wait for when the API is open to everybody (B-api-12).
+const INSECURE_DELAY: Duration = Duration::from_secs(1);
+/// In addition, when it can be reached from other machines.
+const INSECURE_REMOTE_DELAY: Duration = Duration::from_secs(15);
+
+/// Binds all configured addresses.
+pub async fn bind(listen: &Listen) -> Result<Vec<Listener>> {
+    let tls = listen.tls.as_ref().map(tls_config).transpose()?;
+    let mut inherited = listenfd::ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for host in &listen.hosts {
+        match host {
+            Host::Unix(path) => listeners.push(Listener::Unix(bind_unix(path, &listen.group)?)),
+            Host::Tcp { host, port } => {
+                warn_if_open(listen, host).await;
+                for address in resolve(host, *port)? {
+                    let listener = TcpListener::bind(address).with_context(|| format!("listen tcp {address}"))?;
+                    listeners.push(match &tls {
+                        Some(config) => Listener::Tls(listener, config.clone()),
+                        None => Listener::Tcp(listener),
+                    });
+                }
+            }
+            Host::Fd(_) => listeners.extend(take_inherited(&mut inherited, tls.as_ref())?),
+        }
+    }
+    Ok(listeners)
+}
+
+fn bind_unix(path: &Path, group: &str) -> Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    }
+    if fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        if UnixStream::connect(path).is_ok() {
+            return Err(Error::conflict(format!("can't create unix socket {}: address already in use", path.display())));
+        }
+        fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("can't create unix socket {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).with_context(|| format!("chmod {}", path.display()))?;
+    match group_id(group) {
+        Some(gid) => std::os::unix::fs::chown(path, Some(0), Some(gid)).with_context(|| format!("chown {}", path.display()))?,
+        None if group.is_empty() || group == "docker" => {
+            tracing::warn!(group, "could not change group of {}: group not found", path.display());
+        }
+        None => return Err(Error::invalid(format!("could not change group {} to {group}: group {group} not found", path.display()))),
+    }
+    Ok(listener)
+}
+
+/// group(5), or a number.
+fn group_id(group: &str) -> Option<u32> {
+    let text = fs::read_to_string("/etc/group").unwrap_or_default();
+    let named = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    named.or_else(|| group.parse().ok())
+}
+
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    if host == "localhost" {
+        // Answered without the machine's resolver.
+        return Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]);
+    }
+    let addresses = (host, port).to_socket_addrs().with_context(|| format!("lookup {host}"))?;
+    Ok(addresses.collect())
+}
+
+/// Whoever reaches an unverified tcp address is root on this host.
+async fn warn_if_open(listen: &Listen, host: &str) {
+    if listen.tls.as_ref().is_some_and(|tls| tls.verify_clients) {
+        return;
+    }
+    tracing::warn!(host, "[DEPRECATION NOTICE] binding to an IP address without --tlsverify is insecure and gives root access on this machine to everyone who has access to your network.");
+    if listen.insecure_tcp_accepted {
+        return;
+    }
+    tokio::time::sleep(INSECURE_DELAY).await;
+    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if !local {
+        tracing::warn!("[DEPRECATION NOTICE] startup is intentionally being slowed down to show this message");
+        tokio::time::sleep(INSECURE_REMOTE_DELAY).await;
+    }
+}
+
+fn take_inherited(inherited: &mut listenfd::ListenFd, tls: Option<&Arc<rustls::ServerConfig>>) -> Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for index in 0..inherited.len() {
+        if let Ok(Some(listener)) = inherited.take_unix_listener(index) {
+            listeners.push(Listener::Unix(listener));
+        } else if let Ok(Some(listener)) = inherited.take_tcp_listener(index) {
+            listeners.push(match tls {
+                Some(config) => Listener::Tls(listener, config.clone()),
+                None => Listener::Tcp(listener),
+            });
+        }
+    }
+    if listeners.is_empty() {
+        return Err(Error::invalid("no sockets found via socket activation: make sure the service was started by systemd"));
+    }
+    Ok(listeners)
+}
+
+fn tls_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>> {
+    let read = |e: rustls::pki_types::pem::Error, path: &Path| {
+        Error::invalid(format!("could not load X509 key pair ({}): {e}", path.display()))
+    };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect)
+        .map_err(|e| read(e, &tls.cert))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| read(e, &tls.key))?;
+    let builder = rustls::ServerConfig::builder();
+    let builder = if tls.verify_clients {
+        let mut roots = rustls::RootCertStore::empty();
+        let authorities: Vec<_> =
+            CertificateDer::pem_file_iter(&tls.ca).and_then(Iterator::collect).map_err(|e| read(e, &tls.ca))?;
+        roots.add_parsable_certificates(authorities);
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
+        builder.with_client_cert_verifier(verifier.map_err(|e| Error::invalid(format!("invalid TLS configuration: {e}")))?)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let config = builder.with_single_cert(chain, key);
+    Ok(Arc::new(config.map_err(|e| Error::invalid(format!("invalid TLS configuration: {e}")))?))
+}
+
+/// Removes the unix sockets.
+pub fn clean_up(listen: &Listen) {
+    for host in &listen.hosts {
+        if let Host::Unix(path) = host
+            && let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "socket stays");
+        }
+    }
+}

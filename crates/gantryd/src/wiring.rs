@@ -1,0 +1,114 @@
+//! From the daemon's configuration to what the engine and the server take.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use engine::Engine;
+use engine::settings::{RuntimeProgram, Settings};
+use ipnet::IpNet;
+use model::{Error, Result};
+use network::{AddressPool, NetworkConfig};
+use server::frame::Frame;
+
+use crate::config::{Config, Host, MAX_API_VERSION};
+
+/// The engine's settings.
+pub fn settings(config: &Config) -> Settings {
+    let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect();
+    let (containers, isolation) = (&config.containers, &config.isolation);
+    Settings {
+        data_root: config.paths.data_root.clone(),
+        exec_root: config.paths.exec_root.clone(),
+        storage_driver: config.storage.driver.clone(),
+        log_driver: config.log.driver.clone(),
+        log_opts: config.log.opts.clone(),
+        runtimes: runtimes(config),
+        default_runtime: containers.default_runtime.clone(),
+        cgroup_parent: isolation.cgroup_parent.clone(),
+        default_cgroupns_mode: containers.cgroupns_mode.clone(),
+        default_ipc_mode: containers.ipc_mode.clone(),
+        default_shm_size: containers.shm_size,
+        default_ulimits: ulimits(config),
+        default_stop_timeout: containers.stop_timeout,
+        init: containers.init,
+        no_new_privileges: isolation.no_new_privileges,
+        seccomp_profile: isolation.seccomp_profile.clone(),
+        shutdown_timeout: config.engine.shutdown_timeout,
+        live_restore: config.engine.live_restore,
+        labels: config.engine.labels.clone(),
+        debug: config.daemon_log.debug,
+        experimental: config.engine.experimental,
+        dns: text(&config.dns.servers),
+        dns_opts: config.dns.options.clone(),
+        dns_search: config.dns.search.clone(),
+        host_gateway_ips: text(&config.dns.host_gateway_ips),
+        network: network(config),
+        insecure_registries: config.registry.insecure.clone(),
+        registry_mirrors: config.registry.mirrors.clone(),
+        insecure_listeners: insecure_listeners(config),
+    }
+}
+
+fn runtimes(config: &Config) -> std::collections::BTreeMap<String, RuntimeProgram> {
+    let by_path = config.containers.runtimes.iter().filter(|(_, entry)| !entry.path.is_empty());
+    by_path.map(|(name, e)| (name.clone(), RuntimeProgram { path: e.path.clone(), args: e.args.clone() })).collect()
+}
+
+fn ulimits(config: &Config) -> Vec<api::Ulimit> {
+    let limits = config.containers.ulimits.values();
+    limits.map(|u| api::Ulimit { name: u.name.clone(), hard: u.hard, soft: u.soft }).collect()
+}
+
+fn network(config: &Config) -> NetworkConfig {
+    let (bridge, options) = (&config.bridge, &config.network);
+    let v4 = |net: Option<IpNet>| match net {
+        Some(IpNet::V4(net)) => Some(net),
+        _ => None,
+    };
+    let gateway = match bridge.default_gateway {
+        Some(IpAddr::V4(address)) => Some(address),
+        _ => None,
+    };
+    let pools = options.default_address_pools.iter().filter_map(|pool| match pool.base {
+        IpNet::V4(base) => Some(AddressPool { base, size: u8::try_from(pool.size).ok()? }),
+        IpNet::V6(_) => None,
+    });
+    let defaults = NetworkConfig::default();
+    NetworkConfig {
+        bridge: Some(bridge.name.clone()).filter(|name| !name.is_empty()),
+        bip: v4(bridge.bip),
+        fixed_cidr: v4(bridge.fixed_cidr),
+        mtu: u32::try_from(bridge.mtu).ok().filter(|mtu| *mtu > 0).unwrap_or(defaults.mtu),
+        default_gateway: gateway,
+        icc: bridge.icc.into(),
+        ip_masq: options.ip_masq.into(),
+        ip_forward: options.ip_forward.into(),
+        iptables: options.iptables.into(),
+        userland_proxy: options.userland_proxy.into(),
+        default_address_pools: pools.collect(),
+        host_binding_ip: bridge.ip.unwrap_or(defaults.host_binding_ip),
+    }
+}
+
+/// Addresses where whoever connects is root.
+fn insecure_listeners(config: &Config) -> Vec<String> {
+    let verified = config.listen.tls.as_ref().is_some_and(|tls| tls.verify_clients);
+    let tcp = config.listen.hosts.iter().filter_map(|host| match host {
+        Host::Tcp { host, port } => Some(format!("http://{host}:{port}")),
+        _ => None,
+    });
+    tcp.filter(|_| !verified).collect()
+}
+
+/// The API around the engine.
+pub fn frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<Engine>>> {
+    let version = |text: &str| text.parse().map_err(|_| Error::invalid(format!("invalid API version: {text}")));
+    let served = server::frame::Config {
+        version: engine::system::ENGINE_VERSION.into(),
+        max_api: version(MAX_API_VERSION)?,
+        min_api: version(&config.listen.min_api_version)?,
+        experimental: config.engine.experimental,
+        debug: config.daemon_log.debug,
+    };
+    Ok(Arc::new(server::routes::frame(served, engine)))
+}
