@@ -92,7 +92,7 @@ impl Table {
     }
 
     async fn bind(&mut self, text: &str) -> Result<MountRow> {
-        let bind = mount::parse_bind(text, &self.driver)?;
+        let bind = mount::BindSpec::parse(text)?;
         if bind.kind == mount::MountKind::Volume {
             let mut row = match bind.source.as_str() {
                 "" => self.anonymous(&bind.target).await?,
@@ -102,7 +102,7 @@ impl Table {
             if !bind.mode.is_empty() {
                 row.mode = bind.mode;
             }
-            row.copy_data &= !bind.no_copy;
+            row.copy_data &= bind.copy_data;
             return Ok(row);
         }
         // Made now, with the container, as the reference does (B-vol-2).
@@ -209,7 +209,6 @@ pub(super) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
     let volume = entry.volume_options.as_ref().map(|v| mount::VolumeOptions {
         no_copy: v.no_copy,
         subpath: v.subpath.clone(),
-        driver: v.driver_config.as_ref().map(|d| d.name.clone()).unwrap_or_default(),
     });
     let bind = entry.bind_options.as_ref().map(|b| mount::BindOptions {
         propagation: b.propagation.clone(),
