@@ -84,8 +84,6 @@ pub struct VolumeOptions {
     pub no_copy: bool,
     /// A directory in it.
     pub subpath: String,
-    /// The driver, or empty.
-    pub driver: String,
 }
 
 /// Options of a tmpfs.
@@ -101,7 +99,7 @@ pub struct TmpfsOptions {
 
 /// A bind string, read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bind {
+pub struct BindSpec {
     /// Bind or volume.
     pub kind: MountKind,
     /// The host's path, cleaned, or the volume's name; empty for an anonymous volume.
@@ -114,8 +112,8 @@ pub struct Bind {
     pub writable: bool,
     /// Of binds; never empty there.
     pub propagation: String,
-    /// A volume is not filled from the image.
-    pub no_copy: bool,
+    /// A new volume is filled from the image.
+    pub copy_data: bool,
 }
 
 /// The propagation modes.
@@ -143,49 +141,45 @@ fn find_mode<'a>(mode: &'a str, group: &[&str]) -> Option<&'a str> {
     mode.split(',').find(|word| group.contains(word))
 }
 
-/// Reads a bind string; `volume_driver` is the container's, for volumes. Refusals are the reference's; it answers 500
-/// to them, so their kind is [`crate::Kind::System`].
-pub fn parse_bind(text: &str, volume_driver: &str) -> Result<Bind> {
-    let invalid = || Error::system(format!("invalid volume specification: '{text}'"));
-    let (source, target, mode) = match text.splitn(4, ':').collect::<Vec<_>>()[..] {
-        ["", ..] => return Err(invalid()),
-        [target] => ("", target, ""),
-        // A mode without a source makes no sense.
-        [_, mode] if is_mode(mode) => return Err(invalid()),
-        [source, target] => (source, target, ""),
-        [source, target, mode] => (source, target, mode),
-        _ => return Err(invalid()),
-    };
-    if !is_mode(mode) {
-        return Err(Error::system(format!("invalid mode: {mode}")));
+impl BindSpec {
+    /// Reads a bind string. Refusals are the reference's; it answers 500 to them, so their kind is
+    /// [`crate::Kind::System`].
+    pub fn parse(text: &str) -> Result<BindSpec> {
+        let invalid = || Error::system(format!("invalid volume specification: '{text}'"));
+        let (source, target, mode) = match text.splitn(4, ':').collect::<Vec<_>>()[..] {
+            ["", ..] => return Err(invalid()),
+            [target] => ("", target, ""),
+            // A mode without a source makes no sense.
+            [_, mode] if is_mode(mode) => return Err(invalid()),
+            [source, target] => (source, target, ""),
+            [source, target, mode] => (source, target, mode),
+            _ => return Err(invalid()),
+        };
+        if !is_mode(mode) {
+            return Err(Error::system(format!("invalid mode: {mode}")));
+        }
+        let propagation = find_mode(mode, &PROPAGATIONS);
+        let no_copy = find_mode(mode, MODES[3]).is_some();
+        let is_bind = source.starts_with('/');
+        let spec = MountSpec {
+            kind: if is_bind { MountKind::Bind } else { MountKind::Volume },
+            source: source.to_owned(),
+            target: target.to_owned(),
+            bind: propagation.map(|p| BindOptions { propagation: p.to_owned(), create_mountpoint: true }),
+            volume: no_copy.then(|| VolumeOptions { no_copy, ..VolumeOptions::default() }),
+            ..MountSpec::default()
+        };
+        check(&spec, |_| true).map_err(|e| Error::system(format!("{}: {e}", invalid())))?;
+        Ok(BindSpec {
+            source: if is_bind { clean(source) } else { source.to_owned() },
+            target: clean(target),
+            mode: mode.to_owned(),
+            writable: find_mode(mode, &["ro"]).is_none(),
+            propagation: if is_bind { propagation.unwrap_or(DEFAULT_PROPAGATION).to_owned() } else { String::new() },
+            copy_data: !is_bind && !no_copy,
+            kind: spec.kind,
+        })
     }
-    let propagation = find_mode(mode, &PROPAGATIONS);
-    let no_copy = find_mode(mode, MODES[3]).is_some();
-    let kind = if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume };
-    let driver = if kind == MountKind::Volume { volume_driver } else { "" };
-    let spec = MountSpec {
-        source: source.to_owned(),
-        target: target.to_owned(),
-        bind: propagation.map(|p| BindOptions { propagation: p.to_owned(), create_mountpoint: true }),
-        volume: (no_copy || !driver.is_empty()).then(|| VolumeOptions {
-            no_copy,
-            driver: driver.to_owned(),
-            ..VolumeOptions::default()
-        }),
-        kind,
-        ..MountSpec::default()
-    };
-    check(&spec, |_| true).map_err(|e| Error::system(format!("{}: {e}", invalid())))?;
-    let is_bind = spec.kind == MountKind::Bind;
-    Ok(Bind {
-        source: if is_bind { clean(source) } else { source.to_owned() },
-        target: clean(target),
-        mode: mode.to_owned(),
-        writable: find_mode(mode, &["ro"]).is_none(),
-        propagation: if is_bind { propagation.unwrap_or(DEFAULT_PROPAGATION).to_owned() } else { String::new() },
-        no_copy,
-        kind: spec.kind,
-    })
 }
 
 /// Reads a `VolumesFrom` entry: the other container, and whether its mounts stay writable.
@@ -350,12 +344,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn bind(text: &str) -> Bind {
-        parse_bind(text, "").unwrap()
+    fn bind(text: &str) -> BindSpec {
+        BindSpec::parse(text).unwrap()
     }
 
     fn refused(text: &str) -> String {
-        parse_bind(text, "").unwrap_err().message().to_owned()
+        BindSpec::parse(text).unwrap_err().message().to_owned()
     }
 
     fn check_message(spec: &MountSpec) -> String {
@@ -368,7 +362,7 @@ mod tests {
         assert_eq!((b.kind, b.source.as_str(), b.target.as_str()), (MountKind::Bind, "/x", "/c"));
         assert_eq!((b.mode.as_str(), b.writable, b.propagation.as_str()), ("ro,rslave,z", false, "rslave"));
         let v = bind("data:/c:nocopy");
-        assert_eq!((v.kind, v.source.as_str(), v.writable, v.no_copy), (MountKind::Volume, "data", true, true));
+        assert_eq!((v.kind, v.source.as_str(), v.writable, v.copy_data), (MountKind::Volume, "data", true, false));
         assert_eq!(bind("/a:/b").propagation, "rprivate");
         let anonymous = bind("/c");
         assert_eq!(
@@ -496,7 +490,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bind_string_is_read_or_refused(text in "[/a-c.:,rowz ]{0,20}") {
-            if let Ok(bind) = parse_bind(&text, "") {
+            if let Ok(bind) = BindSpec::parse(&text) {
                 prop_assert!(bind.target.starts_with('/') && bind.target != "/");
                 prop_assert_eq!(bind.kind == MountKind::Bind, bind.source.starts_with('/'));
             }
