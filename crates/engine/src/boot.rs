@@ -71,7 +71,11 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
         (settings.exec_root.clone(), 0o711),
     ];
     for (path, mode) in directories {
-        DirBuilder::new().recursive(true).mode(mode).create(&path).with_context(|| format!("creating {}", path.display()))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&path)
+            .with_context(|| format!("creating {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))
             .with_context(|| format!("setting the mode of {}", path.display()))?;
     }
@@ -81,7 +85,8 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
 fn empty_directory(path: &Path) -> Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        let removed = if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+        let removed =
+            if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
         removed.with_context(|| format!("emptying {}", path.display()))?;
     }
     Ok(())
@@ -130,7 +135,11 @@ async fn recover(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<()> {
     let mut starts = tokio::task::JoinSet::new();
     for row in rows {
         if row.storage != engine.snapshots.name() {
-            tracing::warn!(container = row.id.short(), driver = row.storage, "not loaded: it belongs to another storage driver");
+            tracing::warn!(
+                container = row.id.short(),
+                driver = row.storage,
+                "not loaded: it belongs to another storage driver"
+            );
             continue;
         }
         if let Err(error) = engine.containers.reserve(&row.name, &row.id) {
@@ -192,7 +201,8 @@ pub async fn shutdown(engine: &Arc<Engine>) {
             stops.spawn(async move { handle.ask(|reply| actor::Command::Shutdown { reply }).await });
         }
     }
-    let longest = engine.containers.all().iter().filter_map(|h| h.view().row.config.stop_timeout).max().unwrap_or(0) + 5;
+    let longest =
+        engine.containers.all().iter().filter_map(|h| h.view().row.config.stop_timeout).max().unwrap_or(0) + 5;
     let limit = std::time::Duration::from_secs(longest.max(settings.shutdown_timeout).max(0) as u64);
     let all = async { while stops.join_next().await.is_some() {} };
     if tokio::time::timeout(limit, all).await.is_err() {

@@ -60,10 +60,7 @@ pub struct Subscription {
 
 impl Default for Events {
     fn default() -> Events {
-        Events {
-                    inner: Mutex::new(VecDeque::with_capacity(HISTORY)),
-            live: broadcast::channel(BACKLOG).0,
-        }
+        Events { inner: Mutex::new(VecDeque::with_capacity(HISTORY)), live: broadcast::channel(BACKLOG).0 }
     }
 }
 
@@ -147,7 +144,9 @@ pub fn matches(event: &Event, filters: &Filters) -> bool {
 fn action_matches(action: &str, wanted: &str) -> bool {
     const OPEN_ENDED: [&str; 3] = ["exec_create", "exec_start", "health_status"];
     action == wanted
-        || OPEN_ENDED.iter().any(|name| wanted == *name && action.strip_prefix(name).is_some_and(|r| r.starts_with(':')))
+        || OPEN_ENDED
+            .iter()
+            .any(|name| wanted == *name && action.strip_prefix(name).is_some_and(|r| r.starts_with(':')))
 }
 
 fn image_matches(event: &Event, wanted: &str) -> bool {

@@ -64,7 +64,8 @@ impl Host {
         let machine = text(uname.machine());
         let release = os_release();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let memory = memory.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+        let memory =
+            memory.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
         Ok(Host {
             engine_id,
             kernel: text(uname.release()),
@@ -309,7 +310,8 @@ impl Counts {
 }
 
 fn runtimes(settings: &Settings) -> BTreeMap<String, api::system::RuntimeInfo> {
-    let built_in = |name: &str| (name.to_string(), api::system::RuntimeInfo { path: "gantry".into(), ..Default::default() });
+    let built_in =
+        |name: &str| (name.to_string(), api::system::RuntimeInfo { path: "gantry".into(), ..Default::default() });
     let mut all: BTreeMap<_, _> = BUILT_IN_RUNTIMES.iter().map(|name| built_in(name)).collect();
     for (name, program) in &settings.runtimes {
         let (path, args) = (program.path.clone(), program.args.clone());
@@ -321,10 +323,10 @@ fn runtimes(settings: &Settings) -> BTreeMap<String, api::system::RuntimeInfo> {
 fn registry_config(settings: &Settings) -> api::ServiceConfig {
     let (addresses, hosts): (Vec<_>, Vec<_>) =
         settings.insecure_registries.iter().cloned().partition(|r| r.contains('/'));
-    let index = |name: String, secure, official, mirrors| {
-        (name.clone(), api::IndexInfo { name, mirrors, secure, official })
-    };
-    let mut index_configs: BTreeMap<_, _> = hosts.into_iter().map(|host| index(host, false, false, Vec::new())).collect();
+    let index =
+        |name: String, secure, official, mirrors| (name.clone(), api::IndexInfo { name, mirrors, secure, official });
+    let mut index_configs: BTreeMap<_, _> =
+        hosts.into_iter().map(|host| index(host, false, false, Vec::new())).collect();
     index_configs.extend([index("docker.io".into(), true, true, settings.registry_mirrors.clone())]);
     let mut insecure_registry_cidrs = vec!["::1/128".to_string(), "127.0.0.0/8".to_string()];
     insecure_registry_cidrs.extend(addresses);
@@ -391,7 +393,13 @@ impl Engine {
     }
 
     /// Publishes an event.
-    pub fn publish<const N: usize>(&self, kind: &'static str, action: &str, actor: &str, attributes: [(&str, String); N]) {
+    pub fn publish<const N: usize>(
+        &self,
+        kind: &'static str,
+        action: &str,
+        actor: &str,
+        attributes: [(&str, String); N],
+    ) {
         let attributes = attributes.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
         self.events.publish(Draft { kind, action: action.into(), actor: actor.into(), attributes });
     }

@@ -49,12 +49,15 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     }
     let image = engine.images.resolve(&config.image, args.platform.as_deref()).await?;
     let host = validate::Host::new(engine, &settings);
-    let mut merged = merge::merge(config, args.request.host_config.clone().unwrap_or_default(), &image.config, &host, &id)?;
+    let mut merged =
+        merge::merge(config, args.request.host_config.clone().unwrap_or_default(), &image.config, &host, &id)?;
     resolve_container_modes(engine, &mut merged.host_config)?;
     let warnings = validate::check(&merged, &args.request, &host)?;
     launch::runtime_choice(&settings, &merged.host_config.runtime)?;
     let name = reserve_name(engine, args.name.as_deref(), &id)?;
-    let built = build(engine, &settings, Draft { id: id.clone(), name: name.clone(), merged, image, request: args.request }).await;
+    let built =
+        build(engine, &settings, Draft { id: id.clone(), name: name.clone(), merged, image, request: args.request })
+            .await;
     if built.is_err() {
         engine.containers.release(&name, &id);
     }
@@ -236,7 +239,9 @@ fn parse_host_ports(text: &str) -> Result<Option<(u16, u16)>> {
     Ok(Some((first, last)))
 }
 
-fn requested_networks(config: Option<api::NetworkingConfig>) -> std::collections::BTreeMap<String, api::EndpointSettings> {
+fn requested_networks(
+    config: Option<api::NetworkingConfig>,
+) -> std::collections::BTreeMap<String, api::EndpointSettings> {
     let endpoints = config.map(|c| c.endpoints_config).unwrap_or_default();
     endpoints.into_iter().map(|(name, endpoint)| (name, endpoint.unwrap_or_default())).collect()
 }

@@ -139,7 +139,8 @@ pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -
     check_running(&view.row, name)?;
     attach::detach_keys(Some(config.detach_keys.as_str()))?;
     let id = super::random_id();
-    let session = Session { id: id.clone(), container: handle.id.clone(), config, phase: watch::Sender::new(Phase::Created) };
+    let session =
+        Session { id: id.clone(), container: handle.id.clone(), config, phase: watch::Sender::new(Phase::Created) };
     let action = format!("exec_create: {}", session.command_line());
     engine.execs.insert(Arc::new(session));
     engine.publish_container(&view.row, &action, [("execID", id.clone())]);

@@ -161,7 +161,8 @@ impl Actor {
             return self.remove_itself().await;
         }
         let run = &self.row.run;
-        if run.was_started && policy(&self.row).restarts_at_boot(run.exit_code, run.manually_stopped, run.restart_count) {
+        if run.was_started && policy(&self.row).restarts_at_boot(run.exit_code, run.manually_stopped, run.restart_count)
+        {
             let effects = self.happened(Input::Start);
             self.perform_launch(&effects);
         }
@@ -233,7 +234,8 @@ async fn end_while_away(engine: &Arc<Engine>, mut row: ContainerRow, record: Opt
     let news = record.filter(|exit| exit.at > row.run.finished_at.unix_nanos());
     if ran || news.is_some() {
         clear_cgroup(engine, &row).await;
-        let exit = news.unwrap_or_else(|| Exit { code: UNKNOWN_EXIT, at: engine.now().unix_nanos(), ..Exit::default() });
+        let exit =
+            news.unwrap_or_else(|| Exit { code: UNKNOWN_EXIT, at: engine.now().unix_nanos(), ..Exit::default() });
         row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
         (row.run.exit_code, row.run.oom_killed) = (exit.code, exit.oom);
         row.run.error = exit.error;

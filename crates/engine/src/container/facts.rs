@@ -107,7 +107,9 @@ fn share(engine: &Engine, mode: &str, kind: &str) -> Result<Share> {
 pub fn running_pid(engine: &Engine, container: &str) -> Result<i32> {
     let view = engine.containers.find(container)?.view();
     if view.row.state.is_restarting() {
-        return Err(Error::conflict(format!("Container {container} is restarting, wait until the container is running")));
+        return Err(Error::conflict(format!(
+            "Container {container} is restarting, wait until the container is running"
+        )));
     }
     match view.pid {
         0 => Err(Error::conflict(format!("cannot join network namespace of a non running container: {container}"))),
@@ -255,7 +257,9 @@ fn seccomp_choice(settings: &Settings, own: Option<&str>) -> Result<spec::Seccom
         (Some(text), _) => parse(text.as_bytes(), "the container's"),
         (None, "" | "builtin") => Ok(spec::SeccompChoice::Default),
         (None, "unconfined") => Ok(spec::SeccompChoice::Unconfined),
-        (None, path) => parse(&std::fs::read(path).with_context(|| format!("opening seccomp profile ({path})"))?, "the daemon's"),
+        (None, path) => {
+            parse(&std::fs::read(path).with_context(|| format!("opening seccomp profile ({path})"))?, "the daemon's")
+        }
     }
 }
 
@@ -320,7 +324,7 @@ fn device_number(path: &str) -> Result<(i64, i64)> {
 fn weights(list: Option<&[api::WeightDevice]>) -> Result<Vec<oci::WeightDevice>> {
     let convert = |d: &api::WeightDevice| {
         let (major, minor) = device_number(&d.path)?;
-        Ok(oci::WeightDevice { major, minor, weight: Some(d.weight), ..Default::default() })
+        Ok(oci::WeightDevice { major, minor, weight: Some(d.weight) })
     };
     list.unwrap_or_default().iter().map(convert).collect()
 }
@@ -334,7 +338,12 @@ fn throttles(list: Option<&[api::ThrottleDevice]>) -> Result<Vec<oci::ThrottleDe
 }
 
 /// The process of an exec session in this container (B-io-9): the container's own with what the session changes.
-pub fn exec_process(engine: &Arc<Engine>, row: &ContainerRow, session: &api::ExecConfig, size: Option<[u16; 2]>) -> Result<oci::Process> {
+pub fn exec_process(
+    engine: &Arc<Engine>,
+    row: &ContainerRow,
+    session: &api::ExecConfig,
+    size: Option<[u16; 2]>,
+) -> Result<oci::Process> {
     let settings = engine.settings();
     let mut own = container_spec(engine, &settings, row)?;
     own.process.init = None;

@@ -127,7 +127,11 @@ fn ports(row: &ContainerRow) -> api::PortMap {
 }
 
 /// The container's networks: as asked for, with addresses while it runs.
-pub(super) fn networks(engine: &Engine, settings: &Settings, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
+pub(super) fn networks(
+    engine: &Engine,
+    settings: &Settings,
+    row: &ContainerRow,
+) -> BTreeMap<String, api::EndpointSettings> {
     let mode = launch::network_mode(settings, row);
     if mode.starts_with("container:") {
         return BTreeMap::new();

@@ -14,7 +14,6 @@ use std::time::Duration;
 use model::{Context, Error, Result};
 use monitor::client::{self, Client};
 use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
-use network::files;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::attach::Attached;
@@ -54,12 +53,23 @@ impl From<Error> for Failed {
     }
 }
 
+/// A launch under way.
+struct Launch<'a> {
+    engine: &'a Arc<Engine>,
+    settings: &'a Settings,
+    row: &'a ContainerRow,
+    run_dir: &'a Path,
+    /// Clients that were attached before the start.
+    attached: Vec<Attached>,
+}
+
 /// Starts the container; blocks until its program runs or could not.
 pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>) -> Result<Launched, Failed> {
     let settings = engine.settings();
     let run_dir = settings.run_dir(row.id.as_str());
     make_run_dir(&run_dir)?;
-    let outcome = with_network(engine, &settings, row, &run_dir, attached);
+    let launch = Launch { engine, settings: &settings, row, run_dir: &run_dir, attached };
+    let outcome = launch.with_network();
     if outcome.is_err() {
         // The monitor has ended or never was; a later start makes the directory anew.
         drop(fs::remove_dir_all(&run_dir));
@@ -77,27 +87,78 @@ fn make_run_dir(dir: &Path) -> Result<()> {
     DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("creating {}", dir.display()))
 }
 
-fn with_network(
-    engine: &Arc<Engine>,
-    settings: &Settings,
-    row: &ContainerRow,
-    run_dir: &Path,
-    attached: Vec<Attached>,
-) -> Result<Launched, Failed> {
-    prepare_sources(row)?;
-    let connected = connect(engine, settings, row)?;
-    let outcome = with_files(engine, settings, row, run_dir, &connected, attached);
-    match outcome {
-        Ok((client, spawned, pid, started_at)) => {
-            let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
-            Ok(Launched { client, monitor: spawned, pid, started_at, endpoints })
-        }
-        Err(failed) => {
-            if let Err(error) = engine.networks.release(&row.id) {
-                tracing::warn!(container = row.id.short(), %error, "releasing the network of a failed start");
+impl Launch<'_> {
+    fn with_network(&self) -> Result<Launched, Failed> {
+        prepare_sources(self.row)?;
+        let connected = connect(self.engine, self.settings, self.row)?;
+        match self.with_files(connected.as_ref()) {
+            Ok((client, monitor, pid, started_at)) => {
+                let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
+                Ok(Launched { client, monitor, pid, started_at, endpoints })
             }
-            Err(failed)
+            Err(failed) => {
+                if let Err(error) = self.engine.networks.release(&self.row.id) {
+                    tracing::warn!(container = self.row.id.short(), %error, "releasing the network of a failed start");
+                }
+                Err(failed)
+            }
         }
+    }
+
+    fn with_files(&self, connected: Option<&network::Connected>) -> Result<Spawned, Failed> {
+        super::files::write(self.engine, self.settings, self.row, connected)?;
+        let spec = self.start_spec(connected)?;
+        let executable = self.engine.host.executable.as_fd();
+        let spawned = client::spawn(executable, self.run_dir, self.row.id.as_str())
+            .context("starting the container's monitor")?;
+        let netns = connected.and_then(|c| c.netns.as_ref()).map(AsFd::as_fd);
+        let sockets: Vec<_> = self.attached.iter().map(|a| a.socket.as_fd()).collect();
+        let sent = spawned.client.start(1, &spec, netns, &sockets).context("starting the container");
+        match sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client)) {
+            Ok((pid, at)) => {
+                hand_over_ports(&spawned.client, connected);
+                Ok((spawned.client, spawned.pidfd, pid, at))
+            }
+            Err(failed) => {
+                end_monitor(spawned);
+                Err(failed)
+            }
+        }
+    }
+
+    fn start_spec(&self, connected: Option<&network::Connected>) -> Result<StartSpec> {
+        let Launch { engine, settings, row, run_dir, attached } = self;
+        let narrow = facts::container_spec(engine, settings, row)?;
+        let mut facts = engine.host.runtime.clone();
+        if row.host_config.privileged {
+            facts.devices = runtime::spec::host::host_devices().context("reading /dev")?;
+        }
+        let runtime = runtime_choice(settings, &row.host_config.runtime)?;
+        let mut spec = runtime::spec::build(&narrow, &facts)?;
+        let seccomp = match (&runtime, spec.linux.seccomp.take()) {
+            (RuntimeChoice::Builtin, Some(filter)) => engine.host.seccomp.program(&filter)?,
+            (_, filter) => {
+                spec.linux.seccomp = filter;
+                Vec::new()
+            }
+        };
+        let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
+            snapshot::Rootfs::Overlay { lower, upper, work } => runtime::Rootfs::Overlay { lower, upper, work },
+            snapshot::Rootfs::Dir(path) => runtime::Rootfs::Dir(path),
+        };
+        let bundle =
+            runtime::Bundle { id: row.id.as_str().into(), spec, rootfs, seccomp, state_dir: run_dir.join("runtime") };
+        Ok(StartSpec {
+            bundle,
+            runtime,
+            open_stdin: row.config.open_stdin,
+            stdin_once: row.config.stdin_once,
+            log: log_spec(settings, row)?,
+            exit_path: run_dir.join(client::EXIT_RECORD),
+            spill_dir: settings.data_root.join("tmp"),
+            netns: connected.is_some_and(|c| c.netns.is_some()),
+            attach: attached.iter().map(wire_attach).collect(),
+        })
     }
 }
 
@@ -108,10 +169,12 @@ fn prepare_sources(row: &ContainerRow) -> Result<()> {
             continue;
         }
         if mount.from_mounts {
-            let text = format!("invalid mount config for type \"bind\": bind source path does not exist: {}", mount.source);
+            let text =
+                format!("invalid mount config for type \"bind\": bind source path does not exist: {}", mount.source);
             return Err(Error::invalid(text));
         }
-        fs::create_dir_all(&mount.source).with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
+        fs::create_dir_all(&mount.source)
+            .with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
     }
     Ok(())
 }
@@ -146,34 +209,6 @@ pub fn network_mode<'a>(_settings: &Settings, row: &'a ContainerRow) -> &'a str 
 
 type Spawned = (Client, OwnedFd, i32, i64);
 
-fn with_files(
-    engine: &Arc<Engine>,
-    settings: &Settings,
-    row: &ContainerRow,
-    run_dir: &Path,
-    connected: &Option<network::Connected>,
-    attached: Vec<Attached>,
-) -> Result<Spawned, Failed> {
-    write_files(engine, settings, row, connected.as_ref())?;
-    let spec = start_spec(engine, settings, row, run_dir, connected.as_ref(), &attached)?;
-    let spawned = client::spawn(engine.host.executable.as_fd(), run_dir, row.id.as_str())
-        .context("starting the container's monitor")?;
-    let netns = connected.as_ref().and_then(|c| c.netns.as_ref()).map(AsFd::as_fd);
-    let sockets: Vec<_> = attached.iter().map(|a| a.socket.as_fd()).collect();
-    let sent = spawned.client.start(1, &spec, netns, &sockets).map_err(|e| Error::from(e).prefix("starting the container"));
-    let outcome = sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client));
-    match outcome {
-        Ok((pid, at)) => {
-            hand_over_ports(&spawned.client, connected.as_ref());
-            Ok((spawned.client, spawned.pidfd, pid, at))
-        }
-        Err(failed) => {
-            end_monitor(spawned);
-            Err(failed)
-        }
-    }
-}
-
 /// A monitor whose start failed ends by itself when its line closes; it is reaped here so that nothing is left.
 fn end_monitor(spawned: client::Spawned) {
     drop(spawned.client);
@@ -181,9 +216,11 @@ fn end_monitor(spawned: client::Spawned) {
     let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
     let mut fds = [PollFd::new(&spawned.pidfd, PollFlags::IN)];
     if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
-        drop(rustix::process::pidfd_send_signal(&spawned.pidfd, rustix::process::Signal::KILL));
+        // It ended in between: as wished.
+        let _ = rustix::process::pidfd_send_signal(&spawned.pidfd, rustix::process::Signal::KILL);
     }
-    drop(rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED));
+    // A monitor that cannot be waited for is not this daemon's child.
+    let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
 }
 
 /// The monitor's answer to the start request.
@@ -237,123 +274,6 @@ fn hand_over_ports(client: &Client, connected: Option<&network::Connected>) {
 
 /// Sockets in one message: below the kernel's limit of 253 descriptors.
 const PORTS_PER_MESSAGE: usize = 60;
-
-/// `hostname`, `hosts` and `resolv.conf` in the container's directory (B-dns-1, B-dns-5).
-fn write_files(
-    engine: &Engine,
-    settings: &Settings,
-    row: &ContainerRow,
-    connected: Option<&network::Connected>,
-) -> Result<()> {
-    let mode = network_mode(settings, row);
-    if mode.starts_with("container:") {
-        return Ok(());
-    }
-    let dir = settings.container_dir(row.id.as_str());
-    let (config, host) = (&row.config, &row.host_config);
-    let write = |name: &str, text: String| {
-        fs::write(dir.join(name), text).with_context(|| format!("writing {name} of the container"))
-    };
-    let host_hosts = mode == "host" && host.extra_hosts.iter().flatten().next().is_none();
-    let hosts = if host_hosts { fs::read_to_string("/etc/hosts").ok() } else { None };
-    let hosts = match hosts {
-        Some(text) => text,
-        None => {
-            let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
-            let own: Vec<IpAddr> = connected.and_then(|c| c.endpoint.address).map(IpAddr::V4).into_iter().collect();
-            files::hosts(name, &own, &extra_hosts(engine, settings, host)?, false)
-        }
-    };
-    write("hosts", hosts)?;
-    write("hostname", files::hostname(&config.hostname))?;
-    let host_text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let source = files::host_resolv_conf_path(&host_text);
-    let text = if source == "/etc/resolv.conf" { host_text } else { fs::read_to_string(source).unwrap_or(host_text) };
-    let dns_mode = match mode {
-        "host" => files::DnsMode::Host,
-        "none" => files::DnsMode::None,
-        _ => files::DnsMode::Bridge { ipv6: false },
-    };
-    write("resolv.conf", files::resolv_conf(&text, source, &dns_config(settings, host), dns_mode))
-}
-
-fn dns_config(settings: &Settings, host: &api::HostConfig) -> files::DnsConfig {
-    let pick = |own: &Option<Vec<String>>, default: &[String]| match own {
-        Some(own) if !own.is_empty() => own.clone(),
-        _ => default.to_vec(),
-    };
-    files::DnsConfig {
-        servers: pick(&host.dns, &settings.dns).iter().filter_map(|s| s.parse().ok()).collect(),
-        search: pick(&host.dns_search, &settings.dns_search),
-        options: pick(&host.dns_options, &settings.dns_opts),
-    }
-}
-
-/// `name:address` or `name=address`; `host-gateway` is the configured or the bridge's own address.
-fn extra_hosts(engine: &Engine, settings: &Settings, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
-    let mut hosts = Vec::new();
-    for entry in host.extra_hosts.iter().flatten() {
-        let (name, address) = entry
-            .split_once(['=', ':'])
-            .ok_or_else(|| Error::invalid(format!("bad format for add-host: {entry:?}")))?;
-        let address = address.trim_start_matches('[').trim_end_matches(']');
-        if address != "host-gateway" {
-            let address = address.parse().map_err(|_| Error::invalid(format!("invalid IP address in add-host: {address:?}")))?;
-            hosts.push((name.to_string(), address));
-            continue;
-        }
-        let configured: Vec<IpAddr> = settings.host_gateway_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
-        let gateway = || engine.networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
-        let addresses = if configured.is_empty() { gateway().into_iter().collect() } else { configured };
-        if addresses.is_empty() {
-            let text = "unable to derive the IP value for host-gateway";
-            return Err(Error::invalid(text));
-        }
-        hosts.extend(addresses.into_iter().map(|address| (name.to_string(), address)));
-    }
-    Ok(hosts)
-}
-
-fn start_spec(
-    engine: &Arc<Engine>,
-    settings: &Settings,
-    row: &ContainerRow,
-    run_dir: &Path,
-    connected: Option<&network::Connected>,
-    attached: &[Attached],
-) -> Result<StartSpec> {
-    let narrow = facts::container_spec(engine, settings, row)?;
-    let mut facts = engine.host.runtime.clone();
-    if row.host_config.privileged {
-        facts.devices = runtime::spec::host::host_devices().context("reading /dev")?;
-    }
-    let runtime = runtime_choice(settings, &row.host_config.runtime)?;
-    let mut spec = runtime::spec::build(&narrow, &facts)?;
-    let seccomp = match (&runtime, spec.linux.seccomp.take()) {
-        (RuntimeChoice::Builtin, Some(filter)) => engine.host.seccomp.program(&filter)?,
-        (_, filter) => {
-            spec.linux.seccomp = filter;
-            Vec::new()
-        }
-    };
-    let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
-        snapshot::Rootfs::Overlay { lower, upper, work } => runtime::Rootfs::Overlay { lower, upper, work },
-        snapshot::Rootfs::Dir(path) => runtime::Rootfs::Dir(path),
-    };
-    let bundle =
-        runtime::Bundle { id: row.id.as_str().into(), spec, rootfs, seccomp, state_dir: run_dir.join("runtime") };
-    Ok(StartSpec {
-        bundle,
-        runtime,
-        open_stdin: row.config.open_stdin,
-        stdin_once: row.config.stdin_once,
-        log: log_spec(settings, row)?,
-        exit_path: run_dir.join(client::EXIT_RECORD),
-        spill_dir: settings.data_root.join("tmp"),
-        netns: connected.is_some_and(|c| c.netns.is_some()),
-        attach: attached.iter().map(wire_attach).collect(),
-    })
-}
 
 /// A client in the protocol's words; its socket travels beside it.
 pub fn wire_attach(client: &Attached) -> proto::Attach {

@@ -55,8 +55,7 @@ impl Link {
     ) -> Result<u32> {
         let seq = self.number();
         let socket = socket.map(AsFd::as_fd);
-        let send =
-            self.client.async_io(Interest::WRITABLE, |client| client.exec(seq, exec.clone(), process, socket));
+        let send = self.client.async_io(Interest::WRITABLE, |client| client.exec(seq, exec.clone(), process, socket));
         delivered(tokio::time::timeout(SEND_WAIT, send).await)?;
         Ok(seq)
     }
@@ -124,6 +123,6 @@ pub fn reap(pidfd: OwnedFd) {
         // Readable once, at the end; there is nothing to do about an error.
         drop(pidfd.readable().await);
         let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
-        drop(rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED));
+        let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
     });
 }

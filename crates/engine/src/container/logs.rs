@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ::logs::{Batch, Format, ReadOptions, Reader, Stop};
+use bytes::Bytes;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use model::{Context, Error, Result};

@@ -10,6 +10,7 @@ pub mod create;
 pub mod exec;
 pub mod exit;
 pub mod facts;
+mod files;
 pub mod inspect;
 pub mod kill;
 pub mod launch;
@@ -95,9 +96,7 @@ impl Containers {
         let mut with_prefix = index.by_id.values().filter(|h| h.id.as_str().starts_with(key));
         match (with_prefix.next(), with_prefix.next()) {
             (Some(handle), None) => Ok(handle.clone()),
-            (Some(_), Some(_)) => {
-                Err(Error::invalid(format!("multiple IDs found with provided prefix: {key}")))
-            }
+            (Some(_), Some(_)) => Err(Error::invalid(format!("multiple IDs found with provided prefix: {key}"))),
             (None, _) => Err(no_such(key)),
         }
     }

@@ -31,7 +31,8 @@ pub async fn resolve(
     host: &api::HostConfig,
     _id: &ContainerId,
 ) -> Result<Resolved> {
-    let mut table = Table { engine: engine.clone(), driver: host.volume_driver.clone(), rows: BTreeMap::new(), made: Vec::new() };
+    let mut table =
+        Table { engine: engine.clone(), driver: host.volume_driver.clone(), rows: BTreeMap::new(), made: Vec::new() };
     let filled = table.fill(config, host).await;
     if let Err(error) = filled {
         for name in &table.made {
@@ -206,14 +207,12 @@ fn bind_mount(mount: &api::Mount) -> Result<MountRow> {
 
 /// The part of a `Mounts` entry that the rules check.
 pub(super) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
-    let volume = entry.volume_options.as_ref().map(|v| mount::VolumeOptions {
-        no_copy: v.no_copy,
-        subpath: v.subpath.clone(),
-    });
-    let bind = entry.bind_options.as_ref().map(|b| mount::BindOptions {
-        propagation: b.propagation.clone(),
-        create_mountpoint: b.create_mountpoint,
-    });
+    let volume =
+        entry.volume_options.as_ref().map(|v| mount::VolumeOptions { no_copy: v.no_copy, subpath: v.subpath.clone() });
+    let bind = entry
+        .bind_options
+        .as_ref()
+        .map(|b| mount::BindOptions { propagation: b.propagation.clone(), create_mountpoint: b.create_mountpoint });
     mount::MountSpec {
         kind: mount::MountKind::parse(&entry.kind),
         source: entry.source.clone(),

@@ -92,11 +92,8 @@ impl Actor {
         let Ok(network) = self.engine.networks.find(endpoint.network.as_str()) else {
             return;
         };
-        let attributes = [
-            ("container", self.row.id.as_str().to_string()),
-            ("name", network.name),
-            ("type", network.driver),
-        ];
+        let attributes =
+            [("container", self.row.id.as_str().to_string()), ("name", network.name), ("type", network.driver)];
         self.engine.publish("network", action, endpoint.network.as_str(), attributes);
     }
 }

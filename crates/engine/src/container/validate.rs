@@ -46,7 +46,11 @@ impl Host {
             cgroupns_mode: or(&settings.default_cgroupns_mode, of_kernel),
             cgroup_v1,
             default_runtime: or(&settings.default_runtime, "runc"),
-            shm_size: if settings.default_shm_size == 0 { super::merge::DEFAULT_SHM_SIZE } else { settings.default_shm_size },
+            shm_size: if settings.default_shm_size == 0 {
+                super::merge::DEFAULT_SHM_SIZE
+            } else {
+                settings.default_shm_size
+            },
             log_driver: or(&settings.log_driver, "json-file"),
             log_opts: settings.log_opts.clone(),
             processors: engine.host.processors,

@@ -1,0 +1,90 @@
+//! The three files every container gets: `hostname`, `hosts` and `resolv.conf`, written anew at every start
+//! (B-dns-1, B-dns-5). Their contents are `network::files`'s; here is what goes into them.
+
+use std::fs;
+use std::net::IpAddr;
+
+use model::{Context, Error, Result};
+use network::files;
+
+use super::launch::network_mode;
+use super::row::ContainerRow;
+use crate::Engine;
+use crate::settings::Settings;
+
+/// `hostname`, `hosts` and `resolv.conf` in the container's directory (B-dns-1, B-dns-5).
+pub fn write(
+    engine: &Engine,
+    settings: &Settings,
+    row: &ContainerRow,
+    connected: Option<&network::Connected>,
+) -> Result<()> {
+    let mode = network_mode(settings, row);
+    if mode.starts_with("container:") {
+        return Ok(());
+    }
+    let dir = settings.container_dir(row.id.as_str());
+    let (config, host) = (&row.config, &row.host_config);
+    let put = |name: &str, text: String| {
+        fs::write(dir.join(name), text).with_context(|| format!("writing {name} of the container"))
+    };
+    let host_hosts = mode == "host" && host.extra_hosts.iter().flatten().next().is_none();
+    let hosts = if host_hosts { fs::read_to_string("/etc/hosts").ok() } else { None };
+    let hosts = match hosts {
+        Some(text) => text,
+        None => {
+            let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
+            let own: Vec<IpAddr> = connected.and_then(|c| c.endpoint.address).map(IpAddr::V4).into_iter().collect();
+            files::hosts(name, &own, &extra_hosts(engine, settings, host)?, false)
+        }
+    };
+    put("hosts", hosts)?;
+    put("hostname", files::hostname(&config.hostname))?;
+    let host_text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let source = files::host_resolv_conf_path(&host_text);
+    let text = if source == "/etc/resolv.conf" { host_text } else { fs::read_to_string(source).unwrap_or(host_text) };
+    let dns_mode = match mode {
+        "host" => files::DnsMode::Host,
+        "none" => files::DnsMode::None,
+        _ => files::DnsMode::Bridge { ipv6: false },
+    };
+    put("resolv.conf", files::resolv_conf(&text, source, &dns_config(settings, host), dns_mode))
+}
+
+fn dns_config(settings: &Settings, host: &api::HostConfig) -> files::DnsConfig {
+    let pick = |own: &Option<Vec<String>>, default: &[String]| match own {
+        Some(own) if !own.is_empty() => own.clone(),
+        _ => default.to_vec(),
+    };
+    files::DnsConfig {
+        servers: pick(&host.dns, &settings.dns).iter().filter_map(|s| s.parse().ok()).collect(),
+        search: pick(&host.dns_search, &settings.dns_search),
+        options: pick(&host.dns_options, &settings.dns_opts),
+    }
+}
+
+/// `name:address` or `name=address`; `host-gateway` is the configured or the bridge's own address.
+fn extra_hosts(engine: &Engine, settings: &Settings, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
+    let mut hosts = Vec::new();
+    for entry in host.extra_hosts.iter().flatten() {
+        let (name, address) = entry
+            .split_once(['=', ':'])
+            .ok_or_else(|| Error::invalid(format!("bad format for add-host: {entry:?}")))?;
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        if address != "host-gateway" {
+            let address =
+                address.parse().map_err(|_| Error::invalid(format!("invalid IP address in add-host: {address:?}")))?;
+            hosts.push((name.to_string(), address));
+            continue;
+        }
+        let configured: Vec<IpAddr> = settings.host_gateway_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let gateway = || engine.networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
+        let addresses = if configured.is_empty() { gateway().into_iter().collect() } else { configured };
+        if addresses.is_empty() {
+            let text = "unable to derive the IP value for host-gateway";
+            return Err(Error::invalid(text));
+        }
+        hosts.extend(addresses.into_iter().map(|address| (name.to_string(), address)));
+    }
+    Ok(hosts)
+}
