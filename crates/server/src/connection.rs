@@ -103,6 +103,8 @@ where
             () = &mut vanished => return Ok(None),
             () = is_true(&mut shutdown), if !stopping => {
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
+                // Streams without end would outlast any shutdown.
+                tell_gone.send_replace(true);
                 stopping = true;
             }
         }

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use api::{ApiVersion, ErrorResponse};
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, SERVER};
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode};
 use model::{Error, Result};
 use tokio::sync::watch;
 
@@ -154,7 +154,6 @@ impl<S: Send + Sync + 'static> Frame<S> {
         let not_yet =
             || Error::not_implemented(format!("Gantry does not implement {} {} yet", route.method, route.path));
         match route.handler {
-            Handler::Run(_) if matches!(request.method, Method::OPTIONS) => Ok(response::empty(StatusCode::OK).into()),
             Handler::Run(run) => {
                 let query = request.query_text().to_owned();
                 request.query = Query::parse(&query)?;

@@ -8,6 +8,7 @@
 pub mod connection;
 pub mod error;
 pub mod frame;
+pub mod handler;
 pub mod hijack;
 pub mod limits;
 pub mod listener;
@@ -17,6 +18,25 @@ pub mod response;
 pub mod routes;
 pub mod stream;
 pub mod websocket;
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use frame::{Config, Frame};
+pub use handler::State;
+pub use listener::Listener;
+
+/// The API around an engine.
+pub fn frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
+    Arc::new(Frame::new(config, handler::table::ROUTES, state))
+}
+
+/// Serves one listener until `shutdown` turns true, then lets open requests finish.
+pub async fn serve(listener: Listener, frame: Arc<Frame<State>>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
+    listener::serve(listener, frame, shutdown).await
+}
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The version that the client asked for, or the newest.
     pub version: ApiVersion,
-    /// Turns true when the client closed its side for good.
+    /// Turns true when the client closed its side for good, or the server shuts down: streams end then.
     pub gone: watch::Receiver<bool>,
     uri: hyper::Uri,
     body: Option<Incoming>,

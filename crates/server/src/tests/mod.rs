@@ -1,5 +1,7 @@
 //! The frame over a real unix socket: raw bytes in, raw bytes out, compared with what a real engine answered.
 
+mod tls;
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -46,11 +48,15 @@ const ROUTES: &[Route<Seen>] = &[
     Route { method: "POST", path: "/panic", since: 24, handler: run!(panics) },
     Route { method: "GET", path: "/nodes", since: 24, handler: Handler::NeedsSwarm },
     Route { method: "POST", path: "/build", since: 24, handler: Handler::NotYet },
-    Route { method: "OPTIONS", path: "/{anyroute:.*}", since: 24, handler: run!(info) },
+    Route { method: "OPTIONS", path: "/{anyroute:.*}", since: 24, handler: run!(options) },
 ];
 
 async fn info(_: Arc<Seen>, _: Request) -> Result<Outcome> {
     Ok(response::json(StatusCode::OK, &serde_json::json!({"ID": "x<y"})).into())
+}
+
+async fn options(_: Arc<Seen>, _: Request) -> Result<Outcome> {
+    Ok(response::empty(StatusCode::OK).into())
 }
 
 async fn head(_: Arc<Seen>, _: Request) -> Result<Outcome> {
@@ -139,23 +145,29 @@ struct Server {
     seen: Arc<Seen>,
     shutdown: watch::Sender<bool>,
     thread: Option<std::thread::JoinHandle<()>>,
-    _dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
 }
 
 impl Server {
     fn start() -> Server {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("s");
-        let listener = UnixListener::bind(&path).expect("bound");
+        let listener = Listener::Unix(UnixListener::bind(&path).expect("bound"));
+        let mut server = Server::on(listener);
+        (server.path, server.dir) = (path, Some(dir));
+        server
+    }
+
+    fn on(listener: Listener) -> Server {
         let (shutdown, down) = watch::channel(false);
         let seen = Arc::new(Seen::default());
         let config = Config { version: "26.1.5".into(), max_api: ApiVersion::v1(45), ..Config::default() };
         let frame = Arc::new(Frame::new(config, ROUTES, seen.clone()));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.expect("runtime").block_on(serve(Listener::Unix(listener), frame, down)).expect("served");
+            runtime.expect("runtime").block_on(serve(listener, frame, down)).expect("served");
         });
-        Server { path, seen, shutdown, thread: Some(thread), _dir: dir }
+        Server { path: std::path::PathBuf::new(), seen, shutdown, thread: Some(thread), dir: None }
     }
 
     fn connect(&self) -> UnixStream {
@@ -180,6 +192,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.shutdown.send_replace(true);
         let ended = self.thread.take().expect("once").join();
+        drop(self.dir.take());
         assert!(ended.is_ok() || std::thread::panicking());
     }
 }

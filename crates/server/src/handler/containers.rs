@@ -1,0 +1,165 @@
+//! Containers: everything but create and the streams.
+
+use std::sync::Arc;
+
+use api::{ContainerPruneReport, UpdateRequest};
+use engine::container::list::{self, ListArgs};
+use engine::container::remove::{self, RemoveArgs};
+use engine::container::stop::{self, StopArgs};
+use engine::container::{inspect, kill, rename, resize, start, top};
+use hyper::StatusCode;
+use model::{Error, Result};
+
+use super::{State, done, ok, versioned};
+use crate::request::Request;
+use crate::routes::Outcome;
+
+/// Bytes of the longest body of `start` that cannot be an object with a field.
+const EMPTY_BODY: u64 = 7;
+
+/// `GET /containers/json`
+pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let query = &request.query;
+    let args = ListArgs {
+        filters: query.filters()?,
+        all: query.flag("all"),
+        size: query.flag("size"),
+        limit: query.integer("limit")?.unwrap_or(0),
+    };
+    let summaries = list::list(&state.engine, args).await?;
+    Ok(versioned(&summaries, request.version, 52, api::version::container_list).into())
+}
+
+/// `GET /containers/{name}/json`
+pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let inspect = inspect::inspect(&state.engine, request.name(), request.query.flag("size")).await?;
+    Ok(versioned(&inspect, request.version, 52, api::version::container_inspect).into())
+}
+
+/// `GET /containers/{name}/top`
+pub async fn top(state: Arc<State>, request: Request) -> Result<Outcome> {
+    ok(&top::top(&state.engine, request.name(), request.query.text("ps_args")).await?)
+}
+
+/// `POST /containers/{name}/start`
+pub async fn start(state: Arc<State>, request: Request) -> Result<Outcome> {
+    if request.content_length().is_none_or(|length| length > EMPTY_BODY) {
+        return Err(Error::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
+    if !request.query.text("checkpoint").is_empty() {
+        return Err(Error::not_implemented("Gantry does not implement starting from a checkpoint yet"));
+    }
+    start::start(&state.engine, request.name()).await?;
+    done(StatusCode::NO_CONTENT)
+}
+
+/// The query of stop and restart; the signal came with 1.42.
+fn stop_args(request: &Request) -> Result<StopArgs> {
+    let signal = request.query.text("signal");
+    let heard = !signal.is_empty() && !request.version.before(42);
+    Ok(StopArgs { timeout: request.query.integer("t")?, signal: heard.then(|| signal.to_owned()) })
+}
+
+/// `POST /containers/{name}/stop`
+pub async fn stop(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let args = stop_args(&request).map_err(|error| error.with_kind(model::Kind::InvalidParameter))?;
+    stop::stop(&state.engine, request.name(), args).await?;
+    done(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{name}/restart`
+pub async fn restart(state: Arc<State>, request: Request) -> Result<Outcome> {
+    stop::restart(&state.engine, request.name(), stop_args(&request)?).await?;
+    done(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{name}/kill`
+pub async fn kill(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let name = request.name();
+    let killed = kill::kill(&state.engine, name, request.query.text("signal")).await;
+    killed.map_err(|error| error.prefix(format!("cannot kill container: {name}")))?;
+    done(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{name}/pause`
+pub async fn pause(state: Arc<State>, request: Request) -> Result<Outcome> {
+    kill::pause(&state.engine, request.name()).await?;
+    done(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{name}/unpause`
+pub async fn unpause(state: Arc<State>, request: Request) -> Result<Outcome> {
+    kill::unpause(&state.engine, request.name()).await?;
+    done(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{name}/rename`
+pub async fn rename(state: Arc<State>, request: Request) -> Result<Outcome> {
+    rename::rename(&state.engine, request.name(), request.query.text("name")).await?;
+    done(StatusCode::NO_CONTENT)
+}
+
+/// Height and width of a terminal; the kernel counts in 16 bits.
+pub(super) fn window(request: &Request) -> Result<(u16, u16)> {
+    let height = request.query.size("h", "height")?;
+    let width = request.query.size("w", "width")?;
+    let narrow = |size: u32| u16::try_from(size).unwrap_or(u16::MAX);
+    Ok((narrow(height), narrow(width)))
+}
+
+/// `POST /containers/{name}/resize`
+pub async fn resize(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let (height, width) = window(&request)?;
+    resize::resize(&state.engine, request.name(), height, width).await?;
+    done(StatusCode::OK)
+}
+
+/// `DELETE /containers/{name}`
+pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let query = &request.query;
+    let args = RemoveArgs { force: query.flag("force"), volumes: query.flag("v"), link: query.flag("link") };
+    remove::remove(&state.engine, request.name(), args).await?;
+    done(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/prune`
+pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let (removed, space_reclaimed) = remove::prune(&state.engine, request.query.filters()?).await?;
+    let containers_deleted = Some(removed).filter(|removed| !removed.is_empty());
+    ok(&ContainerPruneReport { containers_deleted, space_reclaimed })
+}
+
+/// What an update means at a version: limits that came later are not heard, and every way to say "no limit on
+/// processes" is 0.
+pub fn update_at(version: api::ApiVersion, mut update: UpdateRequest) -> UpdateRequest {
+    if version.before(40) {
+        update.pids_limit = None;
+    }
+    if version.before(55) {
+        update.blkio_weight_device = None;
+        update.blkio_device_read_bps = None;
+        update.blkio_device_write_bps = None;
+        update.blkio_device_read_iops = None;
+        update.blkio_device_write_iops = None;
+    }
+    update.pids_limit = update.pids_limit.map(|limit| limit.max(0));
+    update
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::ApiVersion;
+
+    #[test]
+    fn an_update_means_less_at_older_versions() {
+        let update = UpdateRequest { pids_limit: Some(-5), blkio_device_read_bps: Some(vec![]), ..Default::default() };
+        let newest = update_at(ApiVersion::MAX, update.clone());
+        assert_eq!((newest.pids_limit, newest.blkio_device_read_bps.is_some()), (Some(0), true));
+        let older = update_at(ApiVersion::v1(54), update.clone());
+        assert_eq!((older.pids_limit, older.blkio_device_read_bps.is_some()), (Some(0), false));
+        assert_eq!(update_at(ApiVersion::v1(39), update).pids_limit, None);
+    }
+}

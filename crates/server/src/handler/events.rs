@@ -1,0 +1,226 @@
+//! `GET /events`: what happened, then what happens, one JSON value a line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Actor, ApiVersion, EventMessage};
+use bytes::Bytes;
+use engine::events::{self, Event, Subscription};
+use hyper::HeaderMap;
+use hyper::header::ACCEPT;
+use model::filter::Filters;
+use model::time::Timestamp;
+use model::{Error, Result};
+use tokio::sync::{broadcast, mpsc};
+
+use super::State;
+use crate::limits;
+use crate::query::Query;
+use crate::request::Request;
+use crate::response;
+use crate::routes::Outcome;
+
+/// How the values of a stream of JSON are set apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// A newline behind each, called `application/json` below 1.52.
+    Json,
+    /// The same under its own name.
+    JsonLines,
+    /// The same under an older name.
+    NdJson,
+    /// A record separator in front of each as well.
+    JsonSequence,
+}
+
+impl Format {
+    const fn content_type(self) -> &'static str {
+        match self {
+            Format::Json => response::JSON,
+            Format::JsonLines => "application/jsonl",
+            Format::NdJson => "application/x-ndjson",
+            Format::JsonSequence => "application/json-seq",
+        }
+    }
+
+    /// The first of the client's accepted types that names a format; wildcards name none.
+    fn choose(headers: &HeaderMap, version: ApiVersion) -> Format {
+        let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let named = accepted.flat_map(|value| value.split(',')).find_map(|item| {
+            let media_type = item.split(';').next().unwrap_or_default().trim();
+            [Format::JsonLines, Format::NdJson, Format::JsonSequence]
+                .into_iter()
+                .find(|format| media_type.eq_ignore_ascii_case(format.content_type()))
+        });
+        named.unwrap_or(if version.before(52) { Format::Json } else { Format::JsonLines })
+    }
+}
+
+/// What the client wants to hear.
+struct Wish {
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    filters: Filters,
+    version: ApiVersion,
+    format: Format,
+}
+
+impl Wish {
+    fn read(query: &Query, headers: &HeaderMap, version: ApiVersion) -> Result<Wish> {
+        let time = |key: &str| query.unix_time(key).map_err(|error| error.prefix(format!("invalid value for '{key}'")));
+        let (since, until) = (time("since")?, time("until")?);
+        if let (Some(from), Some(to)) = (since, until)
+            && to < from
+        {
+            let (from, to) = (query.text("since"), query.text("until"));
+            return Err(Error::invalid(format!("`since` time ({from}) cannot be after `until` time ({to})")));
+        }
+        Ok(Wish { since, until, filters: query.filters()?, version, format: Format::choose(headers, version) })
+    }
+
+    /// The line of an event, if the client is to see it.
+    fn line(&self, event: &Event) -> Option<Bytes> {
+        let message = message(event);
+        let passes = api::version::knows_event(self.version, &message)
+            && self.until.is_none_or(|until| event.time <= until)
+            && events::matches(event, &self.filters);
+        passes.then(|| self.encode(&message))
+    }
+
+    fn encode(&self, message: &EventMessage) -> Bytes {
+        let mut shown = serde_json::to_value(message).expect("wire types are plain data");
+        api::version::event(self.version, &mut shown);
+        let mut line = api::encode::to_vec(&shown);
+        if self.format == Format::JsonSequence {
+            line.insert(0, 0x1e);
+        }
+        line.into()
+    }
+}
+
+/// `GET /events`
+pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let wish = Wish::read(&request.query, &request.headers, request.version)?;
+    // Without a beginning but with an end, the past up to that end is meant.
+    let since = wish.since.or(wish.until.map(|_| Timestamp::from_unix_seconds(0)));
+    let subscription = state.engine.events.subscribe(since);
+    let left = wish.until.map(|until| until.after(state.engine.now()));
+    let content_type = wish.format.content_type();
+    let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = tell(wish, subscription, left, &sender) => {}
+            () = sender.closed() => {}
+            () = Request::client_gone(request.gone) => {}
+        }
+    });
+    Ok(response::stream(content_type, chunks).into())
+}
+
+/// Sends the past, then the present until the client leaves or its end has come.
+async fn tell(wish: Wish, subscription: Subscription, left: Option<Duration>, sender: &mpsc::Sender<Bytes>) {
+    for event in &subscription.past {
+        if let Some(line) = wish.line(event)
+            && sender.send(line).await.is_err()
+        {
+            return;
+        }
+    }
+    if left.is_some_and(|left| left.is_zero()) {
+        return;
+    }
+    let end = async {
+        match left {
+            Some(left) => tokio::time::sleep(left).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = end => {}
+        () = follow(&wish, subscription.live, sender) => {}
+    }
+}
+
+async fn follow(wish: &Wish, mut live: broadcast::Receiver<Event>, sender: &mpsc::Sender<Bytes>) {
+    loop {
+        let event = match live.recv().await {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "a client of /events reads too slowly");
+                continue;
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if let Some(line) = wish.line(&event)
+            && sender.send(line).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// The wire form of an event.
+fn message(event: &Event) -> EventMessage {
+    EventMessage {
+        kind: event.kind.to_owned(),
+        action: event.action.clone(),
+        actor: Actor { id: event.actor.clone(), attributes: event.attributes.clone() },
+        scope: "local".to_owned(),
+        time: event.time.unix_seconds(),
+        time_nano: event.time.unix_nanos(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    fn accepting(text: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(text))])
+    }
+
+    fn wish(query: &str, minor: u32) -> Result<Wish> {
+        Wish::read(&Query::parse(query).expect("valid query"), &HeaderMap::new(), ApiVersion::v1(minor))
+    }
+
+    #[test]
+    fn the_format_is_negotiated() {
+        let format = |accept, minor| Format::choose(&accepting(accept), ApiVersion::v1(minor));
+        assert_eq!(format("*/*", 45), Format::Json);
+        assert_eq!(format("application/json, */*", 56), Format::JsonLines);
+        assert_eq!(format("text/html, application/json-seq;q=0.9", 45), Format::JsonSequence);
+        assert_eq!(format("application/x-ndjson", 56), Format::NdJson);
+    }
+
+    #[test]
+    fn times_are_checked() {
+        assert_eq!(
+            wish("since=20&until=10", 45).err().expect("refused").message(),
+            "`since` time (20) cannot be after `until` time (10)"
+        );
+        assert!(wish("since=x", 45).err().expect("refused").message().starts_with("invalid value for 'since': "));
+        assert!(wish("since=0&until=10.5", 45).is_ok());
+    }
+
+    #[test]
+    fn an_event_becomes_a_line_of_its_version() {
+        let event = Event {
+            kind: "container",
+            action: "start".to_owned(),
+            actor: "ab".to_owned(),
+            attributes: [("image".to_owned(), "busybox".to_owned())].into(),
+            time: Timestamp::from_unix_seconds(5),
+        };
+        let line = |query, minor| wish(query, minor).expect("valid").line(&event);
+        let old = line("", 45).expect("seen");
+        assert!(old.starts_with(b"{\"status\":\"start\",\"id\":\"ab\",\"from\":\"busybox\",\"Type\":"), "{old:?}");
+        let new = line("", 56).expect("seen");
+        assert_eq!(
+            new,
+            &b"{\"Type\":\"container\",\"Action\":\"start\",\"Actor\":{\"ID\":\"ab\",\"Attributes\":{\"image\":\"busybox\"}},\"scope\":\"local\",\"time\":5,\"timeNano\":5000000000}\n"[..]
+        );
+        assert_eq!(line("until=4", 56), None);
+        assert_eq!(line("filters={\"type\":[\"image\"]}", 56), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! The endpoints: one thin function each. Parse, call one verb of the engine, encode.
+//!
+//! Rules of older versions that change what a request means stand beside the handler that reads it; those that change
+//! an answer are conversions of `api::version`.
+
+pub mod containers;
+pub mod create;
+pub mod events;
+pub mod exec;
+pub mod images;
+pub mod networks;
+pub mod progress;
+pub mod streams;
+pub mod system;
+pub mod table;
+pub mod volumes;
+
+use std::sync::Arc;
+
+use api::ApiVersion;
+use engine::Engine;
+use hyper::StatusCode;
+use model::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::response::{self, Response};
+use crate::routes::Outcome;
+
+/// What all handlers share.
+pub struct State {
+    /// The engine whose verbs they call.
+    pub engine: Arc<Engine>,
+}
+
+/// A 200 with a JSON value.
+fn ok<T: Serialize + ?Sized>(value: &T) -> Result<Outcome> {
+    Ok(response::json(StatusCode::OK, value).into())
+}
+
+/// A 201 with a JSON value.
+fn created<T: Serialize + ?Sized>(value: &T) -> Result<Outcome> {
+    Ok(response::json(StatusCode::CREATED, value).into())
+}
+
+/// An answer without a body.
+fn done(status: StatusCode) -> Result<Outcome> {
+    Ok(response::empty(status).into())
+}
+
+/// A 200 whose value looks different below version 1.`since`.
+fn versioned<T: Serialize + ?Sized>(
+    value: &T,
+    version: ApiVersion,
+    since: u32,
+    convert: fn(ApiVersion, &mut Value),
+) -> Response {
+    if !version.before(since) {
+        return response::json(StatusCode::OK, value);
+    }
+    let mut shown = serde_json::to_value(value).expect("wire types are plain data");
+    convert(version, &mut shown);
+    response::json(StatusCode::OK, &shown)
+}

@@ -1,0 +1,28 @@
+//! Networks.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use model::Result;
+
+use super::{State, done, versioned};
+use crate::request::Request;
+use crate::routes::Outcome;
+
+/// `GET /networks`
+pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let networks = engine::network::list(&state.engine, &request.query.filters()?)?;
+    Ok(versioned(&networks, request.version, 52, api::version::network_list).into())
+}
+
+/// `GET /networks/{id}`
+pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let network = engine::network::inspect(&state.engine, request.name())?;
+    Ok(versioned(&network, request.version, 52, api::version::network_inspect).into())
+}
+
+/// `DELETE /networks/{id}`
+pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
+    engine::network::remove(&state.engine, request.name())?;
+    done(StatusCode::NO_CONTENT)
+}

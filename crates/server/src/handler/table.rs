@@ -1,0 +1,211 @@
+//! The routing table: every route of the inventory, and who answers it.
+
+use super::{State, containers, create, events, exec, networks, streams, system, volumes};
+use crate::routes::{Handler, Route};
+
+macro_rules! handler {
+    (run $($path:tt)+) => {
+        Handler::Run(|state, request| Box::pin($($path)+(state, request)))
+    };
+    (not_yet) => { Handler::NotYet };
+    (needs_swarm) => { Handler::NeedsSwarm };
+    (experimental) => { Handler::Experimental };
+    (debug) => { Handler::Debug };
+    (elsewhere) => { Handler::Elsewhere };
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $since:literal $kind:ident $($function:ident)::*;)*) => {
+        &[$(Route {
+            method: stringify!($method),
+            path: $path,
+            since: $since,
+            handler: handler!($kind $($function)::*),
+        }),*]
+    };
+}
+
+/// Method, path as in the inventory, minor version that brought it, who answers.
+#[rustfmt::skip]
+pub const ROUTES: &[Route<State>] = routes! {
+    // system
+    OPTIONS "/{anyroute:.*}" 24 run system::options;
+    GET "/_ping" 11 run system::ping;
+    HEAD "/_ping" 40 run system::ping;
+    GET "/version" 0 run system::version;
+    GET "/info" 0 run system::info;
+    GET "/events" 3 run events::events;
+    GET "/system/df" 25 not_yet;
+    POST "/auth" 0 not_yet;
+    // container
+    GET "/containers/json" 0 run containers::list;
+    POST "/containers/create" 0 run create::create;
+    GET "/containers/{name}/json" 0 run containers::inspect;
+    GET "/containers/{name}/top" 3 run containers::top;
+    GET "/containers/{name}/logs" 11 run streams::logs;
+    GET "/containers/{name}/changes" 0 not_yet;
+    GET "/containers/{name}/export" 0 not_yet;
+    GET "/containers/{name}/stats" 17 not_yet;
+    POST "/containers/{name}/resize" 15 run containers::resize;
+    POST "/containers/{name}/start" 0 run containers::start;
+    POST "/containers/{name}/stop" 0 run containers::stop;
+    POST "/containers/{name}/restart" 0 run containers::restart;
+    POST "/containers/{name}/kill" 0 run containers::kill;
+    POST "/containers/{name}/update" 22 not_yet;
+    POST "/containers/{name}/rename" 17 run containers::rename;
+    POST "/containers/{name}/pause" 12 run containers::pause;
+    POST "/containers/{name}/unpause" 12 run containers::unpause;
+    POST "/containers/{name}/attach" 0 run streams::attach;
+    GET "/containers/{name}/attach/ws" 6 run streams::attach_websocket;
+    POST "/containers/{name}/wait" 0 run streams::wait;
+    DELETE "/containers/{name}" 0 run containers::remove;
+    HEAD "/containers/{name}/archive" 20 not_yet;
+    GET "/containers/{name}/archive" 20 not_yet;
+    PUT "/containers/{name}/archive" 20 not_yet;
+    POST "/containers/prune" 25 run containers::prune;
+    // image
+    POST "/commit" 0 not_yet;
+    // container
+    GET "/containers/{name}/checkpoints" 25 experimental;
+    POST "/containers/{name}/checkpoints" 25 experimental;
+    DELETE "/containers/{name}/checkpoints/{checkpoint}" 25 experimental;
+    // exec
+    POST "/containers/{name}/exec" 15 run exec::create;
+    POST "/exec/{id}/start" 15 run exec::start;
+    POST "/exec/{id}/resize" 15 run exec::resize;
+    GET "/exec/{id}/json" 16 run exec::inspect;
+    // image
+    GET "/images/json" 0 not_yet;
+    POST "/images/create" 0 not_yet;
+    GET "/images/{name}/json" 0 not_yet;
+    GET "/images/{name}/attestations" 55 not_yet;
+    GET "/images/{name}/history" 0 not_yet;
+    POST "/images/{name}/push" 0 not_yet;
+    POST "/images/{name}/tag" 0 not_yet;
+    DELETE "/images/{name}" 0 not_yet;
+    GET "/images/search" 0 not_yet;
+    POST "/images/prune" 25 not_yet;
+    GET "/images/{name}/get" 7 not_yet;
+    GET "/images/get" 15 not_yet;
+    POST "/images/load" 7 not_yet;
+    // build
+    POST "/build" 0 not_yet;
+    POST "/build/prune" 31 not_yet;
+    POST "/build/cancel" 39 not_yet;
+    // session
+    POST "/session" 31 not_yet;
+    POST "/grpc" 39 not_yet;
+    // distribution
+    GET "/distribution/{name}/json" 30 not_yet;
+    // network
+    GET "/networks" 21 run networks::list;
+    GET "/networks/" 21 run networks::list;
+    GET "/networks/{id}" 21 run networks::inspect;
+    POST "/networks/create" 21 not_yet;
+    DELETE "/networks/{id}" 21 run networks::remove;
+    POST "/networks/{id}/connect" 21 not_yet;
+    POST "/networks/{id}/disconnect" 21 not_yet;
+    POST "/networks/prune" 25 not_yet;
+    // volume
+    GET "/volumes" 21 run volumes::list;
+    GET "/volumes/{name}" 21 run volumes::inspect;
+    POST "/volumes/create" 21 run volumes::create;
+    PUT "/volumes/{name}" 42 run volumes::update;
+    DELETE "/volumes/{name}" 21 run volumes::remove;
+    POST "/volumes/prune" 25 run volumes::prune;
+    // plugin
+    GET "/plugins" 24 not_yet;
+    GET "/plugins/privileges" 25 not_yet;
+    POST "/plugins/pull" 24 not_yet;
+    GET "/plugins/{name}/json" 25 not_yet;
+    DELETE "/plugins/{name}" 25 not_yet;
+    POST "/plugins/{name}/enable" 25 not_yet;
+    POST "/plugins/{name}/disable" 25 not_yet;
+    POST "/plugins/{name}/upgrade" 26 not_yet;
+    POST "/plugins/create" 25 not_yet;
+    POST "/plugins/{name}/push" 25 not_yet;
+    POST "/plugins/{name}/set" 25 not_yet;
+    // swarm
+    GET "/swarm" 24 needs_swarm;
+    POST "/swarm/init" 24 not_yet;
+    POST "/swarm/join" 24 not_yet;
+    POST "/swarm/leave" 24 needs_swarm;
+    POST "/swarm/update" 24 needs_swarm;
+    GET "/swarm/unlockkey" 24 needs_swarm;
+    POST "/swarm/unlock" 24 needs_swarm;
+    // service
+    GET "/services" 24 needs_swarm;
+    POST "/services/create" 24 needs_swarm;
+    GET "/services/{id}" 24 needs_swarm;
+    DELETE "/services/{id}" 24 needs_swarm;
+    POST "/services/{id}/update" 24 needs_swarm;
+    GET "/services/{id}/logs" 29 needs_swarm;
+    // node
+    GET "/nodes" 24 needs_swarm;
+    GET "/nodes/{id}" 24 needs_swarm;
+    DELETE "/nodes/{id}" 24 needs_swarm;
+    POST "/nodes/{id}/update" 24 needs_swarm;
+    // task
+    GET "/tasks" 24 needs_swarm;
+    GET "/tasks/{id}" 24 needs_swarm;
+    GET "/tasks/{id}/logs" 29 needs_swarm;
+    // secret
+    GET "/secrets" 25 needs_swarm;
+    POST "/secrets/create" 25 needs_swarm;
+    GET "/secrets/{id}" 25 needs_swarm;
+    DELETE "/secrets/{id}" 25 needs_swarm;
+    POST "/secrets/{id}/update" 26 needs_swarm;
+    // config
+    GET "/configs" 30 needs_swarm;
+    POST "/configs/create" 30 needs_swarm;
+    GET "/configs/{id}" 30 needs_swarm;
+    DELETE "/configs/{id}" 30 needs_swarm;
+    POST "/configs/{id}/update" 30 needs_swarm;
+    // debug
+    GET "/debug/vars" 24 debug;
+    GET "/debug/pprof/" 24 debug;
+    GET "/debug/pprof/cmdline" 24 debug;
+    GET "/debug/pprof/profile" 24 debug;
+    GET "/debug/pprof/symbol" 24 debug;
+    GET "/debug/pprof/trace" 24 debug;
+    GET "/debug/pprof/{name}" 24 debug;
+    // metrics
+    GET "/metrics" 24 elsewhere;
+    // session
+    POST "/v1/... gRPC on same socket (h2c prior knowledge)" 24 elsewhere;
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The first two columns of the inventory.
+    fn inventory() -> BTreeSet<(String, String)> {
+        let row = |line: &str| {
+            let mut columns = line.splitn(3, ',');
+            Some((columns.next()?.to_owned(), columns.next()?.to_owned()))
+        };
+        include_str!("../../inventory/endpoints.csv").lines().skip(1).filter_map(row).collect()
+    }
+
+    /// Every route of the inventory is in the table and the other way round; prints what is served.
+    #[test]
+    fn coverage() {
+        let table: BTreeSet<_> = ROUTES.iter().map(|route| (route.method.to_owned(), route.path.to_owned())).collect();
+        assert_eq!(table.len(), ROUTES.len(), "a route stands twice in the table");
+        assert_eq!(table, inventory());
+        let mut served = 0;
+        for route in ROUTES {
+            let state = match route.handler {
+                Handler::Run(_) => "served",
+                Handler::NotYet | Handler::Experimental | Handler::Debug => "not implemented yet (501)",
+                Handler::NeedsSwarm => "swarm is inactive (503)",
+                Handler::Elsewhere => "another listener or protocol, not there yet",
+            };
+            served += usize::from(state == "served");
+            println!("{:<8}{:<46}{state}", route.method, route.path);
+        }
+        println!("{served} of {} routes are served", ROUTES.len());
+    }
+}
