@@ -1,1 +1,3 @@
-//! Client tests: real clients against the built daemon.
+//! Client tests: real clients against the built daemon. The tests are in `client/`, one file per area.
+
+#![forbid(unsafe_code)]

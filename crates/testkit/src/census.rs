@@ -151,11 +151,14 @@ fn processes(subject: &Subject<'_>) -> Vec<String> {
 }
 
 fn files(subject: &Subject<'_>) -> Vec<String> {
+    // Seen from inside, because the data root may be a mount of its own there.
+    let root = format!("/proc/{}/root", subject.namespaces.holder());
     let mut found = Vec::new();
-    let mut keep = |path: &Path| found.push(path.display().to_string());
-    walk(subject.exec_root, &mut keep);
-    for dir in DATA_DIRS {
-        walk(&subject.data_root.join(dir), &mut keep);
+    let mut keep = |path: &Path| found.push(path.display().to_string().replacen(&root, "", 1));
+    let mut roots = vec![subject.exec_root.to_path_buf()];
+    roots.extend(DATA_DIRS.map(|dir| subject.data_root.join(dir)));
+    for dir in roots {
+        walk(Path::new(&format!("{root}{}", dir.display())), &mut keep);
     }
     found.sort();
     found

@@ -35,6 +35,7 @@ pub struct Options {
     args: Vec<String>,
     env: Vec<(String, String)>,
     config: String,
+    disk: String,
 }
 
 impl Options {
@@ -62,6 +63,13 @@ impl Options {
     #[must_use]
     pub fn config(mut self, json: &str) -> Self {
         self.config = json.into();
+        self
+    }
+
+    /// Gives the data root a disk of its own (in memory) of this size, such as `48m`.
+    #[must_use]
+    pub fn disk(mut self, size: &str) -> Self {
+        self.disk = size.into();
         self
     }
 
@@ -115,9 +123,15 @@ impl Daemon {
         }
         let config = if options.config.is_empty() { "{}" } else { &options.config };
         fs::write(dir.path().join("daemon.json"), config).expect("a fresh directory can be filled");
+        let namespaces = Namespaces::new();
+        if !options.disk.is_empty() {
+            let place = dir.path().join("d").display().to_string();
+            let size = format!("size={}", options.disk);
+            let _ = namespaces.run(&["mount", "-t", "tmpfs", "-o", &size, "disk", &place]).ok();
+        }
         Self {
             options,
-            namespaces: Namespaces::new(),
+            namespaces,
             data_root: dir.path().join("d"),
             exec_root: dir.path().join("x"),
             dir,

@@ -1,0 +1,182 @@
+//! Terminals and attaching: resize, detach, come back, half-close, websocket, the hijack's two heads.
+
+use std::time::Duration;
+
+use testkit::command::eventually;
+use testkit::http::{frames, stream_text};
+
+use crate::with_busybox;
+
+const DETACH: &str = "\u{10}\u{11}";
+
+#[test]
+fn run_in_a_terminal_detach_and_come_back() {
+    let d = with_busybox();
+    let mut terminal = d.pty(&["run", "-it", "--name", "t", "busybox", "sh"]);
+    terminal.expect("#");
+    terminal.type_keys("X=kept; tty\r");
+    terminal.expect("/dev/pts/0");
+    terminal.type_keys(DETACH);
+    assert_eq!(terminal.end(), 0);
+    assert_eq!(d.inspect("t", "{{.State.Status}}"), "running");
+    let mut again = d.pty(&["attach", "t"]);
+    again.type_keys("echo $X-$X\r");
+    again.expect("kept-kept");
+    again.type_keys("exit 6\r");
+    assert_eq!(again.end(), 6);
+    d.finish();
+}
+
+#[test]
+fn the_window_reaches_the_container() {
+    let d = with_busybox();
+    let mut terminal = d.pty(&["run", "-it", "--rm", "busybox", "sh"]);
+    terminal.expect("#");
+    terminal.resize(33, 111);
+    let seen = eventually(Duration::from_secs(10), || {
+        terminal.type_keys("stty size\r");
+        std::thread::sleep(Duration::from_millis(200));
+        terminal.screen().contains("33 111")
+    });
+    assert!(seen, "{}", terminal.screen());
+    terminal.type_keys("exit\r");
+    assert_eq!(terminal.end(), 0);
+    d.finish();
+}
+
+#[test]
+fn the_interrupt_key_interrupts() {
+    let d = with_busybox();
+    let mut terminal = d.pty(&["run", "-it", "--rm", "busybox", "sh", "-c", "echo ready; sleep 100"]);
+    terminal.expect("ready");
+    terminal.type_keys("\u{3}");
+    assert_eq!(terminal.end(), 130);
+    d.finish();
+}
+
+#[test]
+fn own_detach_keys() {
+    let d = with_busybox();
+    let mut terminal = d.pty(&["run", "-it", "--detach-keys", "ctrl-a,x", "--name", "t", "busybox", "sh"]);
+    terminal.expect("#");
+    terminal.type_keys("\u{1}x");
+    assert_eq!(terminal.end(), 0);
+    assert_eq!(d.inspect("t", "{{.State.Running}}"), "true");
+    d.finish();
+}
+
+#[test]
+fn attach_sees_what_is_written_and_the_exit_code() {
+    let d = with_busybox();
+    let script = "i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo line $i; sleep 0.1; done; exit 4";
+    let _ = d.docker(&["run", "-d", "--name", "w", "busybox", "sh", "-c", script]).ok();
+    let mut attached = d.spawn(&["attach", "--no-stdin", "w"]);
+    attached.expect("line");
+    let _ = d.docker(&["exec", "w", "touch", "/tmp/stop"]).ok();
+    assert_eq!(attached.end().code, 4);
+    d.finish();
+}
+
+#[test]
+fn two_clients_see_the_same() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-di", "--name", "c", "busybox", "cat"]).ok();
+    let mut one = d.spawn(&["attach", "--sig-proxy=false", "c"]);
+    let two = d.spawn(&["attach", "--no-stdin", "--sig-proxy=false", "c"]);
+    // Attached when the echo comes back.
+    let seen = eventually(Duration::from_secs(10), || {
+        one.write(b"hello\n");
+        std::thread::sleep(Duration::from_millis(100));
+        one.stdout().contains("hello") && two.stdout().contains("hello")
+    });
+    assert!(seen, "{:?} {:?}", one.stdout(), two.stdout());
+    d.finish();
+}
+
+#[test]
+fn half_close_is_the_end_of_input_and_all_output_still_comes() {
+    let d = with_busybox();
+    let body = r#"{"Image":"busybox","Cmd":["sh","-c","cat; echo done >&2"],"AttachStdin":true,"AttachStdout":true,"AttachStderr":true,"OpenStdin":true,"StdinOnce":true}"#;
+    let id = d.http("POST", "/containers/create", body).expect(201).json()["Id"].as_str().unwrap().to_string();
+    let mut stream = d.connection();
+    let head = stream.upgrade(&format!("/v1.45/containers/{id}/attach?stdin=1&stdout=1&stderr=1&stream=1"), "");
+    assert_eq!(head.status, 101);
+    assert_eq!(head.header("Upgrade"), Some("tcp"));
+    assert_eq!(head.header("Content-Type"), Some("application/vnd.docker.multiplexed-stream"));
+    assert_eq!(d.http("POST", &format!("/containers/{id}/start"), "").status, 204);
+    stream.send(b"abc\n").unwrap();
+    stream.half_close().unwrap();
+    let bytes = stream.rest().unwrap();
+    assert_eq!((stream_text(&bytes, 1).as_str(), stream_text(&bytes, 2).as_str()), ("abc\n", "done\n"));
+    d.finish();
+}
+
+#[test]
+fn without_an_upgrade_header_the_answer_is_200_and_raw() {
+    let d = with_busybox();
+    let body = r#"{"Image":"busybox","Cmd":["echo","x"],"AttachStdout":true}"#;
+    let id = d.http("POST", "/containers/create", body).expect(201).json()["Id"].as_str().unwrap().to_string();
+    let mut stream = d.connection();
+    let path = format!("/v1.45/containers/{id}/attach?stdout=1&stream=1");
+    stream.send(format!("POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap();
+    let head = stream.head().unwrap();
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("Content-Type"), Some("application/vnd.docker.raw-stream"));
+    assert_eq!((head.header("Content-Length"), head.header("Transfer-Encoding")), (None, None));
+    assert_eq!(d.http("POST", &format!("/containers/{id}/start"), "").status, 204);
+    assert_eq!(frames(&stream.rest().unwrap()), [(1, b"x\n".to_vec())]);
+    d.finish();
+}
+
+#[test]
+fn attach_replays_the_log_on_request() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "--name", "l", "busybox", "echo", "old"]).ok();
+    let mut stream = d.connection();
+    let head = stream.upgrade("/containers/l/attach?logs=1&stdout=1", "");
+    assert_eq!(head.status, 101);
+    assert_eq!(stream_text(&stream.rest().unwrap(), 1), "old\n");
+    d.finish();
+}
+
+#[test]
+fn websocket_attach() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-di", "--name", "c", "busybox", "cat"]).ok();
+    let mut stream = d.connection();
+    let request = "GET /containers/c/attach/ws?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: docker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://docker\r\n\r\n";
+    stream.send(request.as_bytes()).unwrap();
+    let head = stream.head().unwrap();
+    assert_eq!(head.status, 101);
+    assert_eq!(head.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    // A masked text frame "hi\n" with the mask 0.
+    stream.send(&[0x81, 0x83, 0, 0, 0, 0, b'h', b'i', b'\n']).unwrap();
+    let frame = stream.exactly(5).unwrap();
+    assert_eq!((&frame[1..2], &frame[2..]), (&[3_u8][..], &b"hi\n"[..]), "{frame:?}");
+    d.finish();
+}
+
+#[test]
+fn a_client_that_does_not_read_blocks_nobody() {
+    let d = with_busybox();
+    let _ = d
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "f",
+            "busybox",
+            "sh",
+            "-c",
+            "yes > /dev/null & while true; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
+        ])
+        .ok();
+    let mut lazy = d.connection();
+    let head = lazy.upgrade("/containers/f/attach?stream=1&stdout=1", "");
+    assert_eq!(head.status, 101);
+    let size = || std::fs::metadata(d.inspect("f", "{{.LogPath}}")).map(|m| m.len()).unwrap_or(0);
+    let first = size();
+    assert!(eventually(Duration::from_secs(10), || size() > first + (1 << 20)), "the log stands still");
+    drop(lazy);
+    d.finish();
+}

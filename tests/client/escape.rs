@@ -1,0 +1,178 @@
+//! Known ways out of a container, one regression test each. Every one starts from content that an attacker controls.
+
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+use testkit::images::{Tar, busybox_tar, docker_archive, sha256};
+use testkit::{Daemon, places};
+
+use crate::with_busybox;
+
+fn with_image(layer: Tar) -> Daemon {
+    let d = Daemon::start();
+    let env = "PATH=/bin:/usr/bin";
+    d.load(&docker_archive("evil:latest", &[busybox_tar(), layer.bytes()], &json!({"Cmd": ["sh"], "Env": [env]})));
+    d
+}
+
+/// CVE-2019-5736: the engine's own program must not be writable through `/proc/<pid>/exe`.
+#[test]
+fn the_daemons_program_cannot_be_overwritten() {
+    let d = with_image(Tar::new().symlink("evil", "/proc/self/exe"));
+    let before = sha256(&std::fs::read(places::gantryd()).unwrap());
+    let write = "for p in /proc/[0-9]*; do (echo overwritten > $p/exe) 2>/dev/null; done";
+    let _ = d.docker(&["run", "-d", "--name", "c", "evil", "sh", "-c", &format!("while true; do {write}; done")]).ok();
+    for _ in 0..20 {
+        let _ = d.docker(&["exec", "c", "/bin/true"]);
+        let _ = d.docker(&["exec", "c", "/evil"]);
+    }
+    let _ = d.docker(&["run", "--rm", "evil", "/evil"]);
+    let _ = d.docker(&["run", "--rm", "--entrypoint", "/proc/self/exe", "evil"]);
+    assert_eq!(sha256(&std::fs::read(places::gantryd()).unwrap()), before);
+    assert_eq!(d.http("GET", "/_ping", "").status, 200);
+    d.finish();
+}
+
+/// CVE-2024-21626: a working directory that names a leaked descriptor must not lead to the host.
+#[test]
+fn a_leaked_descriptor_is_no_working_directory() {
+    let d = with_busybox();
+    for n in 3..30 {
+        let dir = format!("/proc/self/fd/{n}");
+        let output = d.docker(&[
+            "run",
+            "--rm",
+            "-w",
+            &dir,
+            "busybox",
+            "sh",
+            "-c",
+            "cat ../../../../../../../../../../proc/1/cmdline; ls /proc/self/cwd/../../../../../..",
+        ]);
+        assert!(output.code != 0 || !output.stdout.contains("gantryd"), "{n}: {output:?}");
+        assert_ne!(output.code, 0, "{n}: {output:?}");
+    }
+    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sleep", "100"]).ok();
+    for n in 3..15 {
+        let output = d.docker(&["exec", "-w", &format!("/proc/self/fd/{n}"), "c", "pwd"]);
+        assert_ne!(output.code, 0, "{n}: {output:?}");
+    }
+    d.finish();
+}
+
+/// CVE-2025-31133: a `/dev/null` that is a link must not become the mask, or the mask's target be unmasked.
+#[test]
+fn a_false_dev_null_masks_nothing_else() {
+    let d = with_busybox();
+    let dev = tempfile::tempdir().unwrap();
+    symlink("/proc/sys/kernel/core_pattern", dev.path().join("null")).unwrap();
+    let before = std::fs::read("/proc/sys/kernel/core_pattern").unwrap();
+    let bind = format!("{}:/dev", dev.path().display());
+    let script =
+        "echo evil > /proc/kcore; echo evil > /proc/keys; cat /proc/kcore | wc -c; mount | grep -c core_pattern";
+    let output = d.docker(&["run", "--rm", "-v", &bind, "busybox", "sh", "-c", script]);
+    assert_eq!(std::fs::read("/proc/sys/kernel/core_pattern").unwrap(), before);
+    if output.code != 125 {
+        assert!(output.stdout.starts_with("0\n0"), "{output:?}");
+    }
+    d.finish();
+}
+
+/// CVE-2025-52565: a `/dev/console` or `/dev/pts/N` that is a link must not be mounted over its target.
+#[test]
+fn a_false_console_is_mounted_nowhere_else() {
+    let d = with_busybox();
+    let dev = tempfile::tempdir().unwrap();
+    symlink("/proc/sys/kernel/core_pattern", dev.path().join("console")).unwrap();
+    let before = std::fs::read("/proc/sys/kernel/core_pattern").unwrap();
+    let bind = format!("{}:/dev", dev.path().display());
+    let mut terminal = d.pty(&[
+        "run",
+        "-it",
+        "--rm",
+        "-v",
+        &bind,
+        "busybox",
+        "sh",
+        "-c",
+        "echo evil > /proc/sys/kernel/core_pattern; mount | grep core_pattern; echo done-$?",
+    ]);
+    let _ = terminal.end();
+    let screen = terminal.screen();
+    assert!(!screen.contains("done-0"), "{screen}");
+    assert_eq!(std::fs::read("/proc/sys/kernel/core_pattern").unwrap(), before);
+    d.finish();
+}
+
+/// CVE-2025-52881 and its kin: `/proc` and `/sys` of the image may be links or files; writes for labels and sysctls go to
+/// the real procfs or nowhere.
+#[test]
+fn a_false_proc_is_refused() {
+    for (path, target) in [("proc", "/tmp"), ("sys", "/tmp"), ("dev", "/tmp")] {
+        let layer = Tar::new().file(&format!(".wh.{path}"), 0, b"").bytes();
+        let link = Tar::new().symlink(path, target).bytes();
+        let d = Daemon::start();
+        d.load(&docker_archive(
+            "evil:latest",
+            &[busybox_tar(), layer, link],
+            &json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]}),
+        ));
+        let args = [
+            "run",
+            "--rm",
+            "--sysctl",
+            "net.core.somaxconn=77",
+            "evil",
+            "sh",
+            "-c",
+            "mount | grep ' /tmp ' | grep -E 'proc|sysfs|devtmpfs'; ls /tmp/sys/net 2>/dev/null; echo fine",
+        ];
+        let output = d.docker(&args);
+        let refused = matches!(output.code, 125..=128);
+        assert!(refused || output.stdout == "fine\n", "{path}: {output:?}");
+        d.finish();
+    }
+}
+
+/// Mount targets and working directories go through links of the image without leaving it.
+#[test]
+fn links_in_the_image_stay_inside() {
+    let outside = tempfile::tempdir().unwrap();
+    let up = format!("../../../../../../../../..{}", outside.path().display());
+    let d = with_image(Tar::new().symlink("way-out", &up).symlink("absolute", &outside.path().display().to_string()));
+    let source = tempfile::tempdir().unwrap();
+    std::fs::write(source.path().join("f"), "content").unwrap();
+    for target in ["/way-out/made", "/absolute/made"] {
+        let bind = format!("{}:{target}", source.path().display());
+        let output = d.docker(&["run", "--rm", "-v", &bind, "evil", "cat", &format!("{target}/f")]);
+        assert!(output.code != 0 || output.stdout == "content", "{output:?}");
+    }
+    let _ = d.docker(&["run", "--rm", "-w", "/way-out/dir", "evil", "true"]);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "something was made outside");
+    d.finish();
+}
+
+/// Archive entries that climb or go through links end inside the layer.
+#[test]
+fn layers_cannot_write_outside() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().display().to_string();
+    let d = Daemon::start();
+    let layer = Tar::new().symlink("link", &target).file("link/escaped", 0o644, b"x");
+    let archive = docker_archive("evil:latest", &[busybox_tar(), layer.bytes()], &json!({"Cmd": ["sh"]}));
+    let _ = d.docker_input(&["load"], &archive);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "something was made outside");
+    d.finish();
+}
+
+/// A program in the container never runs outside: nothing of its file system is loaded by the engine.
+#[test]
+fn nothing_of_the_image_runs_on_the_host() {
+    let d = with_image(Tar::new().file("etc/ld.so.preload", 0o644, b"/evil.so\n").file(
+        "lib/libnss_files.so.2",
+        0o755,
+        b"garbage",
+    ));
+    assert_eq!(d.docker(&["run", "--rm", "-u", "daemon", "evil", "id", "-un"]).text(), "daemon");
+    d.finish();
+}

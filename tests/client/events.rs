@@ -1,0 +1,102 @@
+//! `docker events`: order, window, filters.
+
+use serde_json::Value;
+
+use crate::with_busybox;
+
+fn actions(text: &str) -> Vec<String> {
+    let word = |line: &str| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        format!("{} {}", event["Type"].as_str().unwrap(), event["Action"].as_str().unwrap())
+    };
+    text.lines().map(word).collect()
+}
+
+#[test]
+fn the_life_of_a_container() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "--rm", "--name", "r", "busybox", "sh", "-c", "exit 3"]);
+    let _ = d.docker(&["run", "-d", "--name", "s", "busybox", "sleep", "1000"]).ok();
+    let _ = d.docker(&["stop", "-t", "0", "s"]).ok();
+    let _ = d.docker(&["rm", "s"]).ok();
+    let of = |name: &str| {
+        let filter = format!("container={name}");
+        let args = [
+            "events",
+            "--since",
+            "0",
+            "--until",
+            "1s",
+            "--filter",
+            &filter,
+            "--filter",
+            "type=container",
+            "--format",
+            "{{json .}}",
+        ];
+        actions(&d.docker(&args).ok().stdout).join(", ")
+    };
+    assert_eq!(of("r"), "container create, container attach, container start, container die, container destroy");
+    assert_eq!(
+        of("s"),
+        "container create, container start, container kill, container kill, container stop, container die, container destroy"
+    );
+    let network = d
+        .docker(&["events", "--since", "0", "--until", "1s", "--filter", "type=network", "--format", "{{json .}}"])
+        .ok()
+        .stdout;
+    assert_eq!(actions(&network), ["network connect", "network disconnect", "network connect", "network disconnect"]);
+    d.finish();
+}
+
+#[test]
+fn attributes_and_old_fields() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "--name", "e", "--label", "k=v", "busybox", "sh", "-c", "exit 3"]);
+    let text = d.http("GET", &format!("/v1.45/events?since=0&until={}", now()), "").text();
+    let die: Value = text
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap())
+        .find(|e| e["Action"] == "die")
+        .expect("a die event");
+    assert_eq!(die["Actor"]["Attributes"]["exitCode"], "3");
+    assert_eq!(die["Actor"]["Attributes"]["k"], "v");
+    assert_eq!(die["Actor"]["Attributes"]["image"], "busybox");
+    assert_eq!(die["Actor"]["Attributes"]["name"], "e");
+    assert_eq!((die["status"].as_str(), die["from"].as_str()), (Some("die"), Some("busybox")));
+    assert_eq!(die["id"], die["Actor"]["ID"]);
+    assert_eq!(die["scope"], "local");
+    let newest = d.http("GET", &format!("/v1.52/events?since=0&until={}", now()), "").text();
+    assert!(!newest.contains("\"status\""), "{newest}");
+    d.finish();
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 1
+}
+
+#[test]
+fn live() {
+    let d = with_busybox();
+    let mut stream =
+        d.spawn(&["events", "--filter", "event=start", "--format", "{{.Action}} {{.Actor.Attributes.name}}"]);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let _ = d.docker(&["run", "-d", "--name", "x", "busybox", "sleep", "100"]).ok();
+    stream.expect("start x");
+    d.finish();
+}
+
+#[test]
+fn execs_and_restarts() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "x", "busybox", "sleep", "100"]).ok();
+    let _ = d.docker(&["exec", "x", "sh", "-c", "exit 4"]);
+    let _ = d.docker(&["restart", "-t", "0", "x"]).ok();
+    let _ = d.docker(&["rename", "x", "y"]).ok();
+    let args = ["events", "--since", "0", "--until", "1s", "--filter", "type=container", "--format", "{{json .}}"];
+    let seen = actions(&d.docker(&args).ok().stdout).join(", ");
+    let wanted = "container create, container start, container exec_create: sh -c exit 4, container exec_start: sh -c exit 4, container exec_die, container kill, container kill, container stop, container die, container start, container restart, container rename";
+    let relaxed = |text: &str| text.replace("container kill, container kill", "container kill");
+    assert_eq!(relaxed(&seen), relaxed(wanted));
+    d.finish();
+}

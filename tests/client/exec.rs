@@ -1,0 +1,142 @@
+//! `docker exec`: output, stdin, terminals, users, exit codes.
+
+use std::time::Duration;
+
+use testkit::command::eventually;
+use testkit::http::stream_text;
+
+use crate::with_busybox;
+
+fn with_web() -> testkit::Daemon {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "web", "busybox", "sleep", "1000"]).ok();
+    d
+}
+
+#[test]
+fn output_input_and_codes() {
+    let d = with_web();
+    assert!(d.docker(&["exec", "web", "ls", "/"]).text().contains("etc"));
+    assert_eq!(d.docker_input(&["exec", "-i", "web", "cat"], b"z\n").ok().stdout, "z\n");
+    assert_eq!(d.docker(&["exec", "web", "sh", "-c", "exit 7"]).code, 7);
+    assert_eq!(d.docker(&["exec", "web", "sh", "-c", "echo o; echo e >&2"]).ok().stderr, "e\n");
+    assert_eq!(d.docker(&["exec", "web", "sh", "-c", "kill -9 $$"]).code, 137);
+    d.finish();
+}
+
+#[test]
+fn a_missing_program() {
+    let d = with_web();
+    let output = d.docker(&["exec", "web", "nosuch"]);
+    assert!(matches!(output.code, 126 | 127), "{output:?}");
+    let said = format!("{}{}", output.stdout, output.stderr);
+    assert!(said.contains(r#"OCI runtime exec failed: exec failed: unable to start container process: exec: "nosuch": executable file not found in $PATH"#), "{said}");
+    d.finish();
+}
+
+#[test]
+fn users_directories_and_variables() {
+    let d = with_web();
+    assert_eq!(d.docker(&["exec", "-u", "daemon", "web", "id", "-un"]).text(), "daemon");
+    assert_eq!(d.docker(&["exec", "-w", "/etc", "web", "pwd"]).text(), "/etc");
+    assert_eq!(d.docker(&["exec", "-e", "X=1", "web", "sh", "-c", "echo $X$HOME"]).text(), "1/root");
+    let output = d.docker(&["exec", "-u", "nosuch", "web", "true"]);
+    assert_ne!(output.code, 0);
+    let said = format!("{}{}", output.stdout, output.stderr);
+    assert!(said.contains("unable to find user nosuch: no matching entries in passwd file"), "{said}");
+    let output = d.docker(&["exec", "-w", "/nosuch", "web", "true"]);
+    assert_ne!(output.code, 0, "{output:?}");
+    d.finish();
+}
+
+#[test]
+fn the_container_must_run() {
+    let d = with_web();
+    let _ = d.docker(&["stop", "-t", "0", "web"]).ok();
+    d.docker(&["exec", "web", "true"]).fails(1, "is not running");
+    d.docker(&["exec", "nosuch", "true"]).fails(1, "No such container: nosuch");
+    d.finish();
+}
+
+#[test]
+fn in_a_terminal() {
+    let d = with_web();
+    let mut terminal = d.pty(&["exec", "-it", "web", "sh"]);
+    terminal.expect("#");
+    terminal.type_keys("tty; stty size\r");
+    terminal.expect("/dev/pts/");
+    terminal.expect("24 80");
+    terminal.resize(40, 120);
+    let resized = eventually(Duration::from_secs(10), || {
+        terminal.clear();
+        terminal.type_keys("stty size\r");
+        std::thread::sleep(Duration::from_millis(200));
+        terminal.screen().contains("40 120")
+    });
+    assert!(resized, "{}", terminal.screen());
+    terminal.type_keys("exit 5\r");
+    assert_eq!(terminal.end(), 5);
+    d.finish();
+}
+
+#[test]
+fn detached_exec_goes_on_and_ends_with_the_container() {
+    let d = with_web();
+    let _ = d.docker(&["exec", "-d", "web", "sh", "-c", "echo made > /tmp/f; sleep 500"]).ok();
+    assert!(eventually(Duration::from_secs(5), || d.docker(&["exec", "web", "cat", "/tmp/f"]).stdout == "made\n"));
+    assert!(d.docker(&["exec", "web", "ps"]).text().contains("sleep 500"));
+    d.finish();
+}
+
+#[test]
+fn over_the_api() {
+    let d = with_web();
+    let mut connection = d.connection();
+    let create = connection.request(
+        "POST",
+        "/containers/web/exec",
+        r#"{"Cmd":["sh","-c","echo o; exit 3"],"AttachStdout":true}"#,
+    );
+    let id = create.expect(201).json()["Id"].as_str().unwrap().to_string();
+    let before = connection.request("GET", &format!("/exec/{id}/json"), "").expect(200).json();
+    assert_eq!((before["Running"].as_bool(), before["ExitCode"].is_null()), (Some(false), true));
+    let mut stream = d.connection();
+    let head = stream.upgrade(&format!("/exec/{id}/start"), r#"{"Detach":false,"Tty":false}"#);
+    assert_eq!((head.status, head.reason.as_str()), (101, "UPGRADED"));
+    assert_eq!(head.header("Content-Type"), Some("application/vnd.docker.multiplexed-stream"));
+    assert_eq!(stream_text(&stream.rest().unwrap(), 1), "o\n");
+    let mut after = serde_json::Value::Null;
+    eventually(Duration::from_secs(5), || {
+        after = connection.request("GET", &format!("/exec/{id}/json"), "").expect(200).json();
+        after["Running"] == false
+    });
+    assert_eq!((after["Running"].as_bool(), after["ExitCode"].as_i64()), (Some(false), Some(3)));
+    assert_eq!(
+        connection.request("POST", "/containers/web/exec", "{}").expect(400).message(),
+        "No exec command specified"
+    );
+    assert_eq!(connection.request("GET", "/exec/zz/json", "").expect(404).message(), "No such exec instance: zz");
+    d.finish();
+}
+
+#[test]
+fn many_at_once() {
+    let d = with_web();
+    let mut running: Vec<_> = (0..20).map(|n| d.spawn(&["exec", "web", "sh", "-c", &format!("echo {n}")])).collect();
+    for (n, one) in running.iter_mut().enumerate() {
+        assert_eq!(one.end().ok().stdout, format!("{n}\n"));
+    }
+    d.finish();
+}
+
+#[test]
+fn exec_shares_the_containers_namespaces_and_limits() {
+    let d = with_web();
+    let script = "for n in mnt uts ipc net pid cgroup; do [ $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) ] || echo $n differs; done; grep -E 'CapEff|Seccomp:' /proc/self/status";
+    let output = d.docker(&["exec", "web", "sh", "-c", script]).text();
+    assert!(!output.contains("differs"), "{output}");
+    assert!(output.contains("00000000a80425fb") && output.contains("Seccomp:\t2"), "{output}");
+    let output = d.docker(&["exec", "--privileged", "web", "grep", "CapEff", "/proc/self/status"]).text();
+    assert!(!output.contains("00000000a80425fb"), "{output}");
+    d.finish();
+}

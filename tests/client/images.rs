@@ -1,0 +1,130 @@
+//! Images: import, load, list, inspect, tag, remove.
+
+use testkit::Daemon;
+use testkit::images::{busybox_tar, debian_tar, layered_archive, sha256};
+
+use crate::with_busybox;
+
+#[test]
+fn import_a_root_file_system() {
+    let d = Daemon::start();
+    let tar = d.path("rootfs.tar");
+    std::fs::write(&tar, busybox_tar()).unwrap();
+    let id = d.docker(&["import", tar.to_str().unwrap(), "busybox:latest"]).text();
+    assert!(id.starts_with("sha256:"), "{id}");
+    assert_eq!(d.docker(&["run", "--rm", "busybox", "echo", "hello"]).text(), "hello");
+    assert_eq!(
+        d.docker_input(&["import", "-c", "CMD [\"echo\", \"from import\"]", "-", "second:v1"], &busybox_tar())
+            .ok()
+            .code,
+        0
+    );
+    assert_eq!(d.docker(&["run", "--rm", "second:v1"]).text(), "from import");
+    d.finish();
+}
+
+#[test]
+fn load_list_inspect_tag_remove() {
+    let d = Daemon::start();
+    let archive = layered_archive("layers:v1", 5);
+    let output = d.docker_input(&["load"], &archive).ok().stdout;
+    assert_eq!(output, "Loaded image: layers:v1\n");
+    assert_eq!(d.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).text(), "layers:v1");
+    let id = d.docker(&["inspect", "-f", "{{.Id}}", "layers:v1"]).text();
+    assert_eq!(d.docker(&["images", "-q", "--no-trunc"]).text(), id);
+    assert_eq!(d.docker(&["inspect", "-f", "{{len .RootFS.Layers}} {{.Os}}", "layers:v1"]).text(), "5 linux");
+    let _ = d.docker(&["tag", "layers:v1", "other/name:x"]).ok();
+    assert_eq!(d.docker(&["inspect", "-f", "{{.Id}}", "other/name:x"]).text(), id);
+    assert_eq!(d.docker(&["rmi", "other/name:x"]).ok().stdout, "Untagged: other/name:x\n");
+    let removed = d.docker(&["rmi", "layers:v1"]).ok().stdout;
+    assert!(removed.contains("Untagged: layers:v1") && removed.contains(&format!("Deleted: {id}")), "{removed}");
+    assert_eq!(d.docker(&["images", "-q"]).text(), "");
+    d.docker(&["inspect", "--type", "image", "layers:v1"]).fails(1, "No such image: layers:v1");
+    d.finish();
+}
+
+#[test]
+fn layers_stack_and_whiteouts_hide() {
+    let d = Daemon::start();
+    d.load(&layered_archive("layers:latest", 60));
+    let output = d.docker(&[
+        "run",
+        "--rm",
+        "layers",
+        "sh",
+        "-c",
+        "cat /top; echo; ls / | grep -c layer-; ls /layer-58 /layer-59; ls /layer-57",
+    ]);
+    assert_eq!(output.stdout, "59\n2\n/layer-58\n/layer-59\n", "{output:?}");
+    d.finish();
+}
+
+#[test]
+fn an_image_in_use_stays() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "c", "busybox", "true"]).ok();
+    let output = d.docker(&["rmi", "busybox"]);
+    assert_eq!(output.code, 1);
+    assert!(
+        output.stderr.contains("conflict: unable to")
+            && output.stderr.contains("image is being used by stopped container"),
+        "{output:?}"
+    );
+    let _ = d.docker(&["rm", "c"]).ok();
+    let _ = d.docker(&["rmi", "busybox"]).ok();
+    d.finish();
+}
+
+#[test]
+fn a_moved_tag_leaves_the_old_image() {
+    let d = with_busybox();
+    let old = d.docker(&["inspect", "-f", "{{.Id}}", "busybox"]).text();
+    d.load(&layered_archive("busybox:latest", 2));
+    assert_ne!(d.docker(&["inspect", "-f", "{{.Id}}", "busybox"]).text(), old);
+    assert_eq!(d.docker(&["images", "-q", "--no-trunc", "--filter", "dangling=true"]).text(), old);
+    d.finish();
+}
+
+#[test]
+fn garbage_is_refused_and_nothing_stays() {
+    let d = Daemon::start();
+    let output = d.docker_input(&["load"], b"this is no archive");
+    assert_ne!(output.code, 0, "{output:?}");
+    let mut broken = layered_archive("broken:v1", 3);
+    broken.truncate(broken.len() / 2);
+    let output = d.docker_input(&["load"], &broken);
+    assert_ne!(output.code, 0, "{output:?}");
+    assert_eq!(d.docker(&["images", "-aq"]).text(), "");
+    d.docker(&["run", "nosuch:1", "true"]).fails(125, "");
+    assert_eq!(d.http("GET", "/images/nosuch/json", "").expect(404).message(), "No such image: nosuch:latest");
+    d.finish();
+}
+
+#[test]
+fn the_same_archive_gives_the_same_identity() {
+    let archive = layered_archive("same:v1", 3);
+    let id = |d: &Daemon| d.docker(&["inspect", "-f", "{{.Id}}", "same:v1"]).text();
+    let one = Daemon::start();
+    one.load(&archive);
+    let two = Daemon::start();
+    two.load(&archive);
+    assert_eq!(id(&one), id(&two));
+    assert_eq!(sha256(b"").len(), 64);
+    one.finish();
+    two.finish();
+}
+
+#[test]
+fn a_whole_debian() {
+    let d = Daemon::start();
+    let tar = debian_tar();
+    let _ = d.docker(&["import", tar.to_str().unwrap(), "debian:latest"]).ok();
+    assert!(d.docker(&["run", "--rm", "debian", "cat", "/etc/os-release"]).text().contains("Debian"));
+    assert_eq!(d.docker(&["run", "--rm", "debian", "dpkg", "--verify", "bash"]).text(), "");
+    assert_eq!(
+        d.docker(&["run", "--rm", "-u", "nobody", "debian", "stat", "-c", "%A", "/usr/bin/passwd"]).text(),
+        "-rwsr-xr-x"
+    );
+    assert_eq!(d.docker(&["run", "--rm", "debian", "perl", "-e", "print 6*7"]).text(), "42");
+    d.finish();
+}

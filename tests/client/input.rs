@@ -1,0 +1,174 @@
+//! Bad input: the reference's status and text, and no half-made thing left.
+
+use std::time::Duration;
+
+use testkit::Daemon;
+use testkit::command::eventually;
+
+use crate::with_busybox;
+
+fn refused(d: &Daemon, query: &str, body: &str, status: u16, message: &str) {
+    let answer = d.http("POST", &format!("/containers/create{query}"), body);
+    assert_eq!((answer.status, answer.message().as_str()), (status, message), "{body}");
+}
+
+#[test]
+fn creating() {
+    let d = with_busybox();
+    refused(&d, "", "{bad", 400, "invalid JSON: invalid character 'b' looking for beginning of object key string");
+    refused(&d, "", r#"{"Cmd":["true"]}"#, 400, "config cannot be empty in order to create a container");
+    refused(&d, "", r#"{"Image":"nosuch:1"}"#, 404, "No such image: nosuch:1");
+    refused(
+        &d,
+        "?name=a%20b",
+        r#"{"Image":"busybox"}"#,
+        400,
+        "Invalid container name (a b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+    );
+    refused(&d, "", r#"{"Image":"busybox"} {"x":1}"#, 400, "unexpected content after JSON");
+    refused(
+        &d,
+        "",
+        r#"{"Image":"busybox","HostConfig":{"RestartPolicy":{"Name":"zz"}}}"#,
+        400,
+        "invalid restart policy: unknown policy 'zz'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+    );
+    refused(
+        &d,
+        "",
+        r#"{"Image":"busybox","HostConfig":{"Mounts":[{"Type":"bind","Source":"/no/such","Target":"/x"}]}}"#,
+        400,
+        "invalid mount config for type \"bind\": bind source path does not exist: /no/such",
+    );
+    assert_eq!(d.http("GET", "/containers/json?all=1", "").json().as_array().unwrap().len(), 0);
+    d.finish();
+}
+
+#[test]
+fn bodies_and_types() {
+    let d = with_busybox();
+    let raw = |text: &str| {
+        let mut connection = d.connection();
+        connection.send(text.as_bytes()).unwrap();
+        let head = connection.head().unwrap();
+        let body = connection.body(&head).unwrap();
+        (head.status, String::from_utf8_lossy(&body).into_owned())
+    };
+    let (status, text) =
+        raw("POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}");
+    assert_eq!(
+        (status, text.as_str()),
+        (400, "{\"message\":\"unsupported Content-Type header (text/plain): must be 'application/json'\"}\n")
+    );
+    let (status, text) = raw(
+        "POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n",
+    );
+    assert_eq!((status, text.as_str()), (400, "{\"message\":\"invalid JSON: got EOF while reading request body\"}\n"));
+    d.finish();
+}
+
+#[test]
+fn users_and_directories_at_start() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "u", "-u", "nosuch", "busybox", "true"]).ok();
+    d.docker(&["start", "u"]).fails(1, "unable to find user nosuch: no matching entries in passwd file");
+    assert_eq!(d.inspect("u", "{{.State.Status}}"), "created");
+    // A missing working directory is made; a file in its place is refused.
+    assert_eq!(d.docker(&["run", "--rm", "-w", "/new/dir", "busybox", "pwd"]).text(), "/new/dir");
+    let output = d.docker(&["run", "--name", "w", "-w", "/etc/passwd", "busybox", "true"]);
+    assert!(matches!(output.code, 125..=127), "{output:?}");
+    d.docker(&["run", "--rm", "-w", "relative", "busybox", "true"])
+        .fails(125, "the working directory 'relative' is invalid, it needs to be an absolute path");
+    d.docker(&["run", "--rm", "-m", "1k", "busybox", "true"]).fails(125, "Minimum memory limit allowed is 6MB");
+    d.finish();
+}
+
+#[test]
+fn a_huge_body_is_refused_and_memory_stays() {
+    let d = with_busybox();
+    let before = testkit::process::memory_kib(d.pid(), "status", "VmRSS:").unwrap();
+    let mut connection = d.connection();
+    connection.patience(Duration::from_secs(30));
+    let length = 1_u64 << 30;
+    let head = format!(
+        "POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{{\"Image\":\""
+    );
+    connection.send(head.as_bytes()).unwrap();
+    let block = vec![b'x'; 1 << 20];
+    for _ in 0..256 {
+        if connection.send(&block).is_err() {
+            break;
+        }
+    }
+    let after = testkit::process::memory_kib(d.pid(), "status", "VmRSS:").unwrap();
+    assert!(after < before + (64 << 10), "{before} KiB, then {after} KiB");
+    assert_eq!(d.http("GET", "/_ping", "").status, 200);
+    drop(connection);
+    d.finish();
+}
+
+#[test]
+fn slow_and_broken_clients_disturb_nobody() {
+    let d = with_busybox();
+    let mut slow: Vec<_> = (0..50).map(|_| d.connection()).collect();
+    for connection in &mut slow {
+        connection.send(b"POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Le").unwrap();
+    }
+    assert_eq!(d.docker(&["run", "--rm", "busybox", "echo", "ok"]).text(), "ok");
+    drop(slow);
+    for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", &[b'A'; 100_000]] {
+        let mut connection = d.connection();
+        let _ = connection.send(garbage);
+        let _ = connection.half_close();
+        let _ = connection.rest();
+    }
+    assert_eq!(d.http("GET", "/_ping", "").status, 200);
+    d.finish();
+}
+
+#[test]
+fn clients_that_vanish() {
+    let d = with_busybox();
+    let _ =
+        d.docker(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "while true; do echo x; sleep 0.01; done"]).ok();
+    for path in ["attach?stream=1&stdout=1&stdin=1", "logs?follow=1&stdout=1"] {
+        for _ in 0..5 {
+            let mut connection = d.connection();
+            let method = if path.starts_with("logs") { "GET" } else { "POST" };
+            connection
+                .send(
+                    format!("{method} /containers/c/{path} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+                        .as_bytes(),
+                )
+                .unwrap();
+            connection.head().unwrap();
+            drop(connection);
+        }
+    }
+    // Create and start are finished although nobody waits for the answer.
+    let mut connection = d.connection();
+    let body = r#"{"Image":"busybox","Cmd":["sleep","1000"]}"#;
+    connection.send(format!("POST /containers/create?name=v HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+    drop(connection);
+    assert!(eventually(Duration::from_secs(5), || d.http("GET", "/containers/v/json", "").status == 200));
+    let mut connection = d.connection();
+    connection.send(b"POST /containers/v/start HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n").unwrap();
+    drop(connection);
+    d.until("v", "{{.State.Status}}", "running");
+    let mut waiting = d.connection();
+    waiting.send(b"POST /containers/v/wait HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n").unwrap();
+    waiting.head().unwrap();
+    drop(waiting);
+    d.finish();
+}
+
+#[test]
+fn paths_do_not_climb() {
+    let d = with_busybox();
+    for path in ["/containers/..%2f..%2fetc/json", "/containers/%00/json", "/containers/a%2fb/json"] {
+        let status = d.http("GET", path, "").status;
+        assert!(matches!(status, 400 | 404), "{path}: {status}");
+    }
+    d.docker(&["run", "--rm", "-v", "../x:/y", "busybox", "true"]).fails(125, "");
+    d.finish();
+}

@@ -1,0 +1,152 @@
+//! What `inspect`, `info`, `version` and the frame of the API say.
+
+use serde_json::Value;
+
+use crate::with_busybox;
+
+#[test]
+fn the_keys_of_a_container_in_order() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "--name", "c", "busybox", "sh", "-c", "exit 5"]);
+    let body = d.http("GET", "/v1.45/containers/c/json", "").expect(200);
+    let json = body.json();
+    let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
+    let wanted = "Id Created Path Args State Image ResolvConfPath HostnamePath HostsPath LogPath Name RestartCount Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs HostConfig GraphDriver Mounts Config NetworkSettings";
+    assert_eq!(keys.into_iter().map(String::as_str).collect::<Vec<_>>().join(" "), wanted);
+    let state: Vec<&String> = json["State"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        state.into_iter().map(String::as_str).collect::<Vec<_>>().join(" "),
+        "Status Running Paused Restarting OOMKilled Dead Pid ExitCode Error StartedAt FinishedAt"
+    );
+    assert!(body.text().ends_with("}\n"));
+    d.finish();
+}
+
+#[test]
+fn null_and_empty_are_told_apart() {
+    let d = with_busybox();
+    let created =
+        d.http("POST", "/containers/create?name=c", r#"{"Image":"busybox","Cmd":["true"]}"#).expect(201).json();
+    assert_eq!(created["Warnings"], serde_json::json!([]));
+    let json = d.http("GET", "/v1.45/containers/c/json", "").expect(200).json();
+    let host = &json["HostConfig"];
+    for key in
+        ["Binds", "PortBindings", "VolumesFrom", "CapAdd", "CapDrop", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt"]
+    {
+        assert_eq!(host[key], Value::Null, "{key}");
+    }
+    assert_eq!(json["Config"]["Entrypoint"], Value::Null);
+    assert_eq!(json["NetworkSettings"]["Ports"], serde_json::json!({}));
+    assert_eq!(json["ExecIDs"], Value::Null);
+    assert_eq!(json["Mounts"], serde_json::json!([]));
+    assert_eq!(host["ShmSize"], 64 << 20);
+    assert_eq!(host["RestartPolicy"]["Name"], "no");
+    assert_eq!(host["IpcMode"], "private");
+    assert_eq!(host["Runtime"], "runc");
+    assert!(host["MaskedPaths"].as_array().unwrap().iter().any(|p| p == "/proc/kcore"));
+    d.finish();
+}
+
+#[test]
+fn field_names_match_in_any_case_and_unknown_ones_are_ignored() {
+    let d = with_busybox();
+    let body = r#"{"image":"busybox","CMD":["true"],"nosuch":{"a":1},"hostconfig":{"autoremove":true}}"#;
+    let _ = d.http("POST", "/containers/create?name=c", body).expect(201);
+    assert_eq!(d.inspect("c", "{{.HostConfig.AutoRemove}} {{.Path}}"), "true true");
+    d.finish();
+}
+
+#[test]
+fn version_and_info_tell_the_truth() {
+    let d = with_busybox();
+    let text = d.docker(&["version"]).text();
+    assert!(text.contains("Server") && text.contains("API version"), "{text}");
+    let version = d.http("GET", "/version", "").expect(200).json();
+    assert_eq!((version["ApiVersion"].as_str(), version["MinAPIVersion"].as_str()), (Some("1.56"), Some("1.40")));
+    assert_eq!(
+        (version["Os"].as_str(), version["Arch"].as_str()),
+        (Some("linux"), Some(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }))
+    );
+    let _ = d.docker(&["run", "-d", "busybox", "sleep", "100"]).ok();
+    let _ = d.docker(&["create", "busybox", "true"]).ok();
+    let info = d.http("GET", "/info", "").expect(200).json();
+    assert_eq!(
+        (info["Containers"].as_i64(), info["ContainersRunning"].as_i64(), info["ContainersStopped"].as_i64()),
+        (Some(2), Some(1), Some(1))
+    );
+    assert_eq!(info["Images"], 1);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_eq!(info["KernelVersion"], kernel.trim());
+    assert_eq!(info["DockerRootDir"], d.data_root().to_str().unwrap());
+    assert_eq!(info["NCPU"], std::thread::available_parallelism().unwrap().get());
+    assert_eq!(info["DefaultRuntime"], "runc");
+    assert!(d.docker(&["info"]).text().contains("Server:"));
+    d.finish();
+}
+
+#[test]
+fn ping() {
+    let d = with_busybox();
+    let get = d.http("GET", "/_ping", "").expect(200);
+    assert_eq!(get.text(), "OK");
+    for (name, value) in [
+        ("Api-Version", "1.56"),
+        ("Ostype", "linux"),
+        ("Docker-Experimental", "false"),
+        ("Swarm", "inactive"),
+        ("Cache-Control", "no-cache, no-store, must-revalidate"),
+        ("Pragma", "no-cache"),
+    ] {
+        assert_eq!(get.header(name), Some(value), "{name}");
+    }
+    let head = d.http("HEAD", "/_ping", "").expect(200);
+    assert_eq!(head.header("Content-Length"), Some("0"));
+    assert!(get.header("Server").unwrap().starts_with("Docker/"));
+    d.finish();
+}
+
+#[test]
+fn versions_in_paths() {
+    let d = with_busybox();
+    assert_eq!(d.http("GET", "/v1.40/version", "").status, 200);
+    assert_eq!(
+        d.http("GET", "/v9.99/version", "").expect(400).message(),
+        "client version 9.99 is too new. Maximum supported API version is 1.56"
+    );
+    assert_eq!(
+        d.http("GET", "/v1.30/version", "").expect(400).message(),
+        "client version 1.30 is too old. Minimum supported API version is 1.40, please upgrade your client to a newer version"
+    );
+    for (method, path) in
+        [("GET", "/nosuch"), ("GET", "/v1.45/nosuch"), ("PUT", "/containers/json"), ("DELETE", "/_ping")]
+    {
+        assert_eq!(d.http(method, path, "").expect(404).message(), "page not found", "{method} {path}");
+    }
+    assert_eq!(d.http("OPTIONS", "/anything", "").status, 200);
+    d.finish();
+}
+
+#[test]
+fn what_is_not_there_yet_says_so() {
+    let d = with_busybox();
+    let answer = d.http("POST", "/build", "").expect(501);
+    assert!(!answer.message().is_empty());
+    let answer = d.http("GET", "/nodes", "").expect(503);
+    assert_eq!(
+        answer.message(),
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."
+    );
+    d.finish();
+}
+
+#[test]
+fn many_requests_on_one_connection() {
+    let d = with_busybox();
+    let mut connection = d.connection();
+    for _ in 0..50 {
+        let _ = connection.request("GET", "/containers/json?all=1", "").expect(200);
+        let _ = connection.request("GET", "/nosuch", "").expect(404);
+        let _ = connection.request("POST", "/containers/zz/start", "").expect(404);
+    }
+    d.finish();
+}

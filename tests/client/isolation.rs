@@ -1,0 +1,197 @@
+//! The default environment of a container as the program inside sees it: namespaces, capabilities, masks, limits.
+
+use crate::{with_busybox, with_images};
+
+#[test]
+fn capabilities_and_seccomp() {
+    let d = with_busybox();
+    let status = |args: &[&str]| {
+        let words =
+            [&["run", "--rm"], args, &["busybox", "grep", "-E", "Cap|NoNewPrivs|Seccomp:", "/proc/self/status"]]
+                .concat();
+        d.docker(&words).text()
+    };
+    let plain = status(&[]);
+    for wanted in [
+        "CapInh:\t0000000000000000",
+        "CapPrm:\t00000000a80425fb",
+        "CapEff:\t00000000a80425fb",
+        "CapBnd:\t00000000a80425fb",
+        "CapAmb:\t0000000000000000",
+        "NoNewPrivs:\t0",
+        "Seccomp:\t2",
+    ] {
+        assert!(plain.contains(wanted), "{wanted} is not in {plain}");
+    }
+    assert!(status(&["--cap-drop", "ALL"]).contains("CapEff:\t0000000000000000"));
+    assert!(status(&["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"]).contains("CapEff:\t0000000000001000"));
+    assert!(status(&["-u", "1000"]).contains("CapEff:\t0000000000000000"));
+    assert!(status(&["--security-opt", "no-new-privileges"]).contains("NoNewPrivs:\t1"));
+    assert!(status(&["--security-opt", "seccomp=unconfined"]).contains("Seccomp:\t0"));
+    let privileged = status(&["--privileged"]);
+    let host = std::fs::read_to_string("/proc/self/status").unwrap();
+    let bounding = host.lines().find(|line| line.starts_with("CapBnd")).unwrap();
+    assert!(privileged.contains(bounding) && privileged.contains("Seccomp:\t0"), "{privileged}");
+    d.docker(&["run", "--rm", "--cap-add", "NOSUCH", "busybox", "true"]).fails(125, "NOSUCH");
+    d.finish();
+}
+
+#[test]
+fn the_seccomp_profile_bites() {
+    let d = with_busybox();
+    let output = d.docker(&["run", "--rm", "busybox", "unshare", "-U", "true"]);
+    assert_ne!(output.code, 0, "{output:?}");
+    assert!(output.stderr.contains("Operation not permitted"), "{output:?}");
+    d.finish();
+}
+
+#[test]
+fn namespaces_are_its_own() {
+    let d = with_busybox();
+    let kinds = ["mnt", "uts", "ipc", "net", "pid"];
+    let inside = |args: &[&str], kind: &str| {
+        d.docker(&[&["run", "--rm"], args, &["busybox", "readlink", &format!("/proc/self/ns/{kind}")]].concat()).text()
+    };
+    let outside = |kind: &str| testkit::process::namespace(d.pid(), kind).unwrap();
+    for kind in kinds {
+        assert_ne!(inside(&[], kind), outside(kind), "{kind}");
+    }
+    assert_eq!(inside(&["--net", "host"], "net"), outside("net"));
+    assert_eq!(inside(&["--pid", "host"], "pid"), outside("pid"));
+    assert_eq!(inside(&["--ipc", "host"], "ipc"), outside("ipc"));
+    assert_eq!(inside(&["--uts", "host"], "uts"), outside("uts"));
+    assert_ne!(inside(&["--cgroupns", "private"], "cgroup"), outside("cgroup"));
+    assert_eq!(d.docker(&["run", "--rm", "busybox", "sh", "-c", "echo $$"]).text(), "1");
+    let _ = d.docker(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"]).ok();
+    assert!(d.docker(&["run", "--rm", "--pid", "container:a", "busybox", "ps"]).text().contains("sleep 1000"));
+    d.finish();
+}
+
+#[test]
+fn masked_and_read_only_paths() {
+    let d = with_busybox();
+    let run = |script: &str| d.docker(&["run", "--rm", "busybox", "sh", "-c", script]);
+    assert_eq!(run("cat /proc/kcore | wc -c").text(), "0");
+    assert_eq!(run("cat /proc/keys /proc/timer_list | wc -c").text(), "0");
+    assert_eq!(run("ls /sys/firmware | wc -l").text(), "0");
+    for path in ["/proc/sys/kernel/domainname", "/proc/sysrq-trigger", "/sys/kernel/mm/ksm/run"] {
+        let output = run(&format!("echo x > {path}"));
+        assert_ne!(output.code, 0, "{path}");
+        assert!(output.stderr.contains("Read-only file system") || output.stderr.contains("ermission"), "{output:?}");
+    }
+    let unmasked =
+        ["run", "--rm", "--security-opt", "systempaths=unconfined", "busybox", "sh", "-c", "mount | grep -c kcore"];
+    assert_eq!(d.docker(&unmasked).stdout.trim(), "0");
+    d.finish();
+}
+
+#[test]
+fn devices() {
+    let d = with_busybox();
+    let names = d.docker(&["run", "--rm", "busybox", "ls", "/dev"]).text();
+    for name in [
+        "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout",
+        "tty", "urandom", "zero",
+    ] {
+        let wanted = name != "console" || names.contains(name);
+        assert!(!wanted || names.lines().any(|n| n == name), "{name} is not in {names:?}");
+    }
+    assert_eq!(
+        d.docker(&["run", "--rm", "busybox", "sh", "-c", "head -c 4 /dev/zero | wc -c; echo x > /dev/null"]).text(),
+        "4"
+    );
+    let denied = d.docker(&["run", "--rm", "busybox", "sh", "-c", "mknod /tmp/d b 7 0 && cat /tmp/d"]);
+    assert!(denied.code != 0 && denied.stderr.contains("not permitted"), "{denied:?}");
+    assert_eq!(
+        d.docker(&[
+            "run",
+            "--rm",
+            "--device",
+            "/dev/zero:/dev/nought",
+            "busybox",
+            "sh",
+            "-c",
+            "head -c 3 /dev/nought | wc -c"
+        ])
+        .text(),
+        "3"
+    );
+    d.docker(&["run", "--rm", "--device", "/dev/nosuch", "busybox", "true"])
+        .fails(125, "error gathering device information");
+    d.finish();
+}
+
+#[test]
+fn only_three_descriptors_reach_the_program() {
+    let d = with_images();
+    let list = d.docker(&["run", "--rm", "probe", "descriptors"]).ok().stdout;
+    let numbers: Vec<&str> = list.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    // The fourth is the open directory itself.
+    assert_eq!(numbers, ["0", "1", "2", "3"], "{list}");
+    let _ = d.docker(&["run", "-d", "--name", "c", "probe", "sleep", "100"]).ok();
+    let list = d.docker(&["exec", "c", "/probe", "descriptors"]).ok().stdout;
+    assert_eq!(list.lines().count(), 4, "{list}");
+    d.finish();
+}
+
+#[test]
+fn limits() {
+    let d = with_images();
+    let run = |args: &[&str], script: &str| {
+        d.docker(&[&["run", "--rm"], args, &["busybox", "sh", "-c", script]].concat()).text()
+    };
+    assert_eq!(run(&["--ulimit", "nofile=100:200"], "ulimit -Sn; ulimit -Hn"), "100\n200");
+    let memory = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+    assert_eq!(run(&["-m", "64m"], memory), "67108864");
+    let shares = "cat /sys/fs/cgroup/cpu.max 2>/dev/null || (cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us | tr '\\n' ' ')";
+    assert_eq!(run(&["--cpus", "0.5"], shares).trim(), "50000 100000");
+    assert_eq!(run(&["--cpuset-cpus", "0"], "grep Cpus_allowed_list /proc/self/status"), "Cpus_allowed_list:\t0");
+    let started = d.docker(&["run", "-d", "--pids-limit", "10", "--name", "f", "probe", "fork", "50"]);
+    let _ = started.ok();
+    assert!(testkit::command::eventually(std::time::Duration::from_secs(10), || !d
+        .docker(&["logs", "f"])
+        .stdout
+        .is_empty()));
+    let count: u32 = d.docker(&["logs", "f"]).stdout.split(' ').next().unwrap().parse().unwrap();
+    assert!(count < 10, "{count}");
+    assert_eq!(run(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500");
+    assert_eq!(run(&["--shm-size", "1m"], "df -k /dev/shm | tail -1 | awk '{print $2}'"), "1024");
+    d.finish();
+}
+
+#[test]
+fn sysctls() {
+    let d = with_busybox();
+    assert_eq!(
+        d.docker(&[
+            "run",
+            "--rm",
+            "--sysctl",
+            "net.core.somaxconn=321",
+            "busybox",
+            "cat",
+            "/proc/sys/net/core/somaxconn"
+        ])
+        .text(),
+        "321"
+    );
+    assert_eq!(
+        d.docker(&["run", "--rm", "busybox", "cat", "/proc/sys/net/ipv4/ping_group_range"]).text(),
+        "0\t2147483647"
+    );
+    assert_eq!(
+        d.docker(&["run", "--rm", "busybox", "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"]).text(),
+        "0"
+    );
+    d.finish();
+}
+
+#[test]
+fn its_cgroup_is_below_the_parent_asked_for() {
+    let d = with_busybox();
+    let id = d.docker(&["run", "-d", "busybox", "sleep", "1000"]).text();
+    let pid: u32 = d.inspect(&id, "{{.State.Pid}}").parse().unwrap();
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(cgroups.contains(&format!("/{}/{id}", d.cgroup())), "{cgroups}");
+    d.finish();
+}

@@ -1,0 +1,280 @@
+//! create, start, stop, kill, restart, pause, rename, wait, rm, restart policies: states, codes and texts.
+
+use std::time::{Duration, Instant};
+
+use testkit::Daemon;
+
+use crate::{with_busybox, with_images};
+
+fn sleeper(d: &Daemon, name: &str) {
+    let _ = d.docker(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]).ok();
+}
+
+#[test]
+fn the_whole_life() {
+    let d = with_busybox();
+    let status = |name: &str| d.inspect(name, "{{.State.Status}}");
+    let _ = d.docker(&["create", "--name", "c", "busybox", "sh", "-c", "echo run; sleep 1000"]).ok();
+    assert_eq!(status("c"), "created");
+    let _ = d.docker(&["start", "c"]).ok();
+    assert_eq!(status("c"), "running");
+    let _ = d.docker(&["stop", "-t", "0", "c"]).ok();
+    assert_eq!(d.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    let _ = d.docker(&["restart", "-t", "0", "c"]).ok();
+    assert_eq!(status("c"), "running");
+    let _ = d.docker(&["rename", "c", "e"]).ok();
+    assert_eq!(d.inspect("e", "{{.Name}}"), "/e");
+    d.docker(&["inspect", "c"]).fails(1, "No such object: c");
+    d.docker(&["rm", "e"]).fails(
+        1,
+        "cannot remove container \"e\": container is running: stop the container before removing or force remove",
+    );
+    let _ = d.docker(&["rm", "-f", "e"]).ok();
+    assert_eq!(d.docker(&["ps", "-aq"]).text(), "");
+    d.finish();
+}
+
+#[test]
+fn start_attached_gives_output_and_code() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "c", "busybox", "sh", "-c", "echo hi; exit 3"]).ok();
+    for _ in 0..3 {
+        let output = d.docker(&["start", "-a", "c"]);
+        assert_eq!((output.code, output.stdout.as_str()), (3, "hi\n"));
+    }
+    let _ = d.docker(&["create", "-i", "--name", "i", "busybox", "cat"]).ok();
+    assert_eq!(d.docker_input(&["start", "-ai", "i"], b"typed").ok().stdout, "typed");
+    d.finish();
+}
+
+#[test]
+fn statuses_of_repeated_requests() {
+    let d = with_busybox();
+    sleeper(&d, "c");
+    let mut connection = d.connection();
+    let mut status = |method: &str, path: &str| connection.request(method, path, "").status;
+    assert_eq!(status("POST", "/containers/c/start"), 304);
+    assert_eq!(status("POST", "/containers/c/stop?t=0"), 204);
+    assert_eq!(status("POST", "/containers/c/stop"), 304);
+    assert_eq!(status("POST", "/containers/c/kill"), 409);
+    assert_eq!(status("POST", "/containers/c/pause"), 409);
+    assert_eq!(status("POST", "/containers/c/resize?h=1&w=1"), 409);
+    assert_eq!(status("POST", "/containers/nosuch/start"), 404);
+    assert_eq!(status("DELETE", "/containers/c"), 204);
+    assert_eq!(status("DELETE", "/containers/c"), 404);
+    d.finish();
+}
+
+#[test]
+fn texts_of_refusals() {
+    let d = with_busybox();
+    let id = d.docker(&["create", "--name", "c", "busybox", "true"]).text();
+    let message = |method: &str, path: &str| d.http(method, path, "").message();
+    let not_running = format!("container {id} is not running");
+    assert_eq!(message("POST", "/containers/c/kill"), format!("cannot kill container: c: {not_running}"));
+    assert_eq!(message("POST", "/containers/c/pause"), not_running);
+    assert_eq!(message("GET", "/containers/c/top"), not_running);
+    assert_eq!(message("POST", "/containers/c/resize?h=1&w=1"), not_running);
+    assert_eq!(message("POST", "/containers/c/rename?name="), "Neither old nor new names may be empty");
+    assert_eq!(message("POST", "/containers/c/wait?condition=foo"), "invalid condition: \"foo\"");
+    assert_eq!(message("GET", "/containers/zzz/json"), "No such container: zzz");
+    let other = d.docker(&["create", "--name", "other", "busybox", "true"]).text();
+    assert_eq!(
+        message("POST", "/containers/c/rename?name=other"),
+        format!(
+            "Error when allocating new name: Conflict. The container name \"/other\" is already in use by container \"{other}\". You have to remove (or rename) that container to be able to reuse that name."
+        )
+    );
+    d.finish();
+}
+
+#[test]
+fn stop_waits_then_kills() {
+    let d = with_busybox();
+    let _ = d
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "deaf",
+            "busybox",
+            "sh",
+            "-c",
+            "trap '' TERM; echo up; while true; do sleep 0.1; done",
+        ])
+        .ok();
+    let begin = Instant::now();
+    let _ = d.docker(&["stop", "-t", "1", "deaf"]).ok();
+    assert!((900..6000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
+    assert_eq!(d.inspect("deaf", "{{.State.ExitCode}}"), "137");
+    let _ = d
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "polite",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'exit 3' TERM; while true; do sleep 0.1; done",
+        ])
+        .ok();
+    let _ = d.docker(&["stop", "polite"]).ok();
+    assert_eq!(d.inspect("polite", "{{.State.ExitCode}}"), "3");
+    let _ = d
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "usr",
+            "--stop-signal",
+            "USR1",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'exit 4' USR1; while true; do sleep 0.1; done",
+        ])
+        .ok();
+    let _ = d.docker(&["stop", "usr"]).ok();
+    assert_eq!(d.inspect("usr", "{{.State.ExitCode}}"), "4");
+    d.finish();
+}
+
+#[test]
+fn a_long_stop_blocks_nothing() {
+    let d = with_busybox();
+    let _ = d
+        .docker(&["run", "-d", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; while true; do sleep 0.1; done"])
+        .ok();
+    let mut stop = d.spawn(&["stop", "-t", "60", "deaf"]);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(d.inspect("deaf", "{{.State.Status}}"), "running");
+    assert_eq!(d.docker(&["exec", "deaf", "echo", "in"]).text(), "in");
+    let _ = d.docker(&["kill", "deaf"]).ok();
+    assert_eq!(stop.wait(Duration::from_secs(10)).expect("stop ends with the container").code, 0);
+    d.finish();
+}
+
+#[test]
+fn signals() {
+    let d = with_busybox();
+    let script = "trap 'echo hup' HUP; echo ready; while true; do sleep 0.05; done";
+    let _ = d.docker(&["run", "-d", "--name", "s", "busybox", "sh", "-c", script]).ok();
+    let mut follower = d.spawn(&["logs", "-f", "s"]);
+    follower.expect("ready");
+    for signal in ["HUP", "SIGHUP", "1"] {
+        follower_sees(&d, &mut follower, signal);
+    }
+    d.docker(&["kill", "-s", "NOSUCH", "s"]).fails(1, "NOSUCH");
+    let _ = d.docker(&["kill", "s"]).ok();
+    assert_eq!(d.inspect("s", "{{.State.ExitCode}}"), "137");
+    d.finish();
+}
+
+fn follower_sees(d: &Daemon, follower: &mut testkit::Running, signal: &str) {
+    let before = follower.stdout().matches("hup").count();
+    let _ = d.docker(&["kill", "-s", signal, "s"]).ok();
+    let seen =
+        testkit::command::eventually(Duration::from_secs(5), || follower.stdout().matches("hup").count() > before);
+    assert!(seen, "{signal} did not arrive");
+}
+
+#[test]
+fn waiting() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "w", "busybox", "sh", "-c", "sleep 0.5; exit 9"]).ok();
+    assert_eq!(d.docker(&["wait", "w"]).text(), "9");
+    assert_eq!(d.docker(&["wait", "w", "w"]).text(), "9\n9");
+    // The header comes before the container ends; a removed container still answers.
+    let _ = d.docker(&["create", "--rm", "--name", "r", "busybox", "sh", "-c", "exit 1"]).ok();
+    let mut connection = d.connection();
+    connection
+        .send(b"POST /v1.45/containers/r/wait?condition=removed HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    let head = connection.head().expect("the head comes at once");
+    assert_eq!(head.status, 200);
+    assert_eq!(d.http("POST", "/containers/r/start", "").status, 204);
+    let body = connection.body(&head).unwrap();
+    assert_eq!(String::from_utf8_lossy(&body), "{\"StatusCode\":1}\n");
+    d.finish();
+}
+
+#[test]
+fn pausing() {
+    let d = with_busybox();
+    let _ = d
+        .docker(&["run", "-d", "--name", "p", "busybox", "sh", "-c", "while true; do echo tick; sleep 0.05; done"])
+        .ok();
+    let _ = d.docker(&["pause", "p"]).ok();
+    assert_eq!(d.inspect("p", "{{.State.Status}} {{.State.Running}} {{.State.Paused}}"), "paused true true");
+    let size = || d.docker(&["logs", "p"]).ok().stdout.len();
+    let first = size();
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(size(), first);
+    d.docker(&["pause", "p"]).fails(1, "is already paused");
+    d.docker(&["exec", "p", "true"]).fails(1, "is paused, unpause the container before exec");
+    assert!(d.docker(&["ps", "--format", "{{.Status}}"]).text().ends_with("(Paused)"));
+    let _ = d.docker(&["unpause", "p"]).ok();
+    assert_eq!(d.inspect("p", "{{.State.Status}}"), "running");
+    let _ = d.docker(&["pause", "p"]).ok();
+    let _ = d.docker(&["rm", "-f", "p"]).ok();
+    d.finish();
+}
+
+#[test]
+fn names_and_ids() {
+    let d = with_busybox();
+    let id = d.docker(&["create", "--name", "name", "busybox", "true"]).text();
+    for way in [id.as_str(), &id[..12], &id[..5], "name", "/name"] {
+        assert_eq!(d.inspect(way, "{{.Id}}"), id);
+    }
+    let taken = format!(
+        "Conflict. The container name \"/name\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    );
+    d.docker(&["create", "--name", "name", "busybox", "true"]).fails(1, &taken);
+    let other = d.docker(&["create", "busybox", "true"]).text();
+    let name = d.inspect(&other, "{{.Name}}");
+    assert!(name.starts_with('/') && name.contains('_'), "{name}");
+    d.finish();
+}
+
+#[test]
+fn removing_itself() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--rm", "--name", "r", "busybox", "sleep", "0.2"]).ok();
+    assert!(testkit::command::eventually(Duration::from_secs(10), || d.docker(&["ps", "-aq"]).text().is_empty()));
+    let _ = d.docker(&["run", "-d", "--rm", "--name", "r", "busybox", "sleep", "100"]).ok();
+    let _ = d.docker(&["stop", "-t", "0", "r"]).ok();
+    assert!(testkit::command::eventually(Duration::from_secs(10), || d.docker(&["ps", "-aq"]).text().is_empty()));
+    d.docker(&["create", "--rm", "--restart", "always", "busybox", "true"]).fails(125, "conflicting options");
+    d.finish();
+}
+
+#[test]
+fn restart_policies() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "f", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 5"]).ok();
+    d.until("f", "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}", "exited 2 5");
+    let _ = d.docker(&["run", "-d", "--name", "ok", "--restart", "on-failure", "busybox", "true"]).ok();
+    d.until("ok", "{{.State.Status}} {{.RestartCount}}", "exited 0");
+    let _ = d.docker(&["run", "-d", "--name", "a", "--restart", "always", "busybox", "sh", "-c", "sleep 0.1"]).ok();
+    assert!(testkit::command::eventually(Duration::from_secs(15), || {
+        d.inspect("a", "{{.RestartCount}}").parse::<u32>().unwrap() >= 3
+    }));
+    let _ = d.docker(&["stop", "a"]).ok();
+    let count = d.inspect("a", "{{.RestartCount}}");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(d.inspect("a", "{{.State.Status}} {{.RestartCount}}"), format!("exited {count}"));
+    d.docker(&["create", "--restart", "zz", "busybox", "true"]).fails(1, "unknown policy 'zz'");
+    d.finish();
+}
+
+#[test]
+fn out_of_memory() {
+    let d = with_images();
+    let output =
+        d.docker(&["run", "--name", "o", "-m", "16m", "--memory-swap", "16m", "probe", "allocate", "67108864"]);
+    assert_eq!(output.code, 137, "{output:?}");
+    assert_eq!(d.inspect("o", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
+    d.finish();
+}

@@ -1,0 +1,43 @@
+//! Real clients against the built daemon: the docker CLI, and raw HTTP where the CLI hides what matters.
+//!
+//! Every test has a daemon of its own in private namespaces and ends with the leak census (`finish`, or dropping the
+//! daemon). Texts are the reference's: `wire_facts` of a real engine decided them.
+
+#![forbid(unsafe_code)]
+
+mod attach;
+mod escape;
+mod events;
+mod exec;
+mod faults;
+mod images;
+mod input;
+mod inspect;
+mod isolation;
+mod lifecycle;
+mod list;
+mod logs;
+mod network;
+mod restart;
+mod run;
+mod runtimes;
+mod startup;
+mod storage;
+
+use testkit::Daemon;
+
+/// A daemon with the image `busybox`.
+#[track_caller]
+fn with_busybox() -> Daemon {
+    let daemon = Daemon::start();
+    daemon.busybox();
+    daemon
+}
+
+/// A daemon with the images `busybox` and `probe`.
+#[track_caller]
+fn with_images() -> Daemon {
+    let daemon = with_busybox();
+    daemon.probe();
+    daemon
+}

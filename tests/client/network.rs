@@ -1,0 +1,202 @@
+//! The default bridge, published ports, host and none.
+
+use std::time::Duration;
+
+use testkit::Daemon;
+use testkit::command::eventually;
+
+use crate::with_busybox;
+
+fn serve(d: &Daemon, name: &str, publish: &str) {
+    let script = "mkdir -p /www && hostname > /www/index.html && httpd -f -p 80 -h /www";
+    let _ = d.docker(&["run", "-d", "--name", name, "-h", name, "-p", publish, "busybox", "sh", "-c", script]).ok();
+}
+
+fn fetch(d: &Daemon, url: &str) -> String {
+    let mut text = String::new();
+    eventually(Duration::from_secs(10), || {
+        let output = d.exec_inside(&["curl", "-s", "-m", "3", url]);
+        text = output.stdout;
+        output.code == 0
+    });
+    text
+}
+
+#[test]
+fn addresses_routes_and_names() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"]).ok();
+    let address = d.inspect("a", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    assert!(address.starts_with("172.17.0."), "{address}");
+    assert_eq!(d.inspect("a", "{{.NetworkSettings.Networks.bridge.Gateway}}"), "172.17.0.1");
+    let routes = d.docker(&["exec", "a", "ip", "route"]).text();
+    assert!(
+        routes.contains("default via 172.17.0.1 dev eth0") && routes.contains("172.17.0.0/16 dev eth0"),
+        "{routes}"
+    );
+    assert!(d.docker(&["exec", "a", "cat", "/etc/hosts"]).text().contains(&address));
+    assert_eq!(d.docker(&["exec", "a", "cat", "/sys/class/net/eth0/mtu"]).text(), "1500");
+    assert!(d.exec_inside(&["ip", "-br", "addr", "show", "docker0"]).text().contains("172.17.0.1/16"));
+    let ping = d.docker(&["run", "--rm", "busybox", "ping", "-c1", "-W5", &address]);
+    assert_eq!(ping.code, 0, "{ping:?}");
+    assert_eq!(d.docker(&["run", "--rm", "busybox", "ping", "-c1", "-W5", "172.17.0.1"]).code, 0);
+    d.finish();
+}
+
+#[test]
+fn addresses_are_given_back() {
+    let d = with_busybox();
+    for _ in 0..5 {
+        let _ = d.docker(&["run", "--rm", "busybox", "true"]).ok();
+    }
+    let inside = d.docker(&["run", "--rm", "busybox", "ip", "-o", "-4", "addr", "show", "eth0"]).text();
+    assert!(inside.contains("172.17.0."), "{inside}");
+    assert_eq!(d.exec_inside(&["ip", "-o", "link"]).text().lines().count(), 2, "lo and docker0");
+    d.finish();
+}
+
+#[test]
+fn a_published_port_is_reached_from_everywhere() {
+    let d = with_busybox();
+    serve(&d, "web", "8081:80");
+    assert_eq!(fetch(&d, "http://127.0.0.1:8081/"), "web\n");
+    assert_eq!(fetch(&d, "http://172.17.0.1:8081/"), "web\n");
+    // Hairpin: another container through the host's address.
+    let other = d.docker(&["run", "--rm", "busybox", "wget", "-q", "-O-", "http://172.17.0.1:8081/"]);
+    assert_eq!(other.text(), "web");
+    assert_eq!(d.docker(&["port", "web"]).text().lines().next(), Some("80/tcp -> 0.0.0.0:8081"));
+    assert!(d.docker(&["ps", "--format", "{{.Ports}}"]).text().contains("0.0.0.0:8081->80/tcp"));
+    let _ = d.docker(&["rm", "-f", "web"]).ok();
+    assert_ne!(d.exec_inside(&["curl", "-s", "-m", "2", "http://127.0.0.1:8081/"]).code, 0);
+    d.finish();
+}
+
+#[test]
+fn from_another_machine() {
+    let d = with_busybox();
+    serve(&d, "web", "8081:80");
+    // A second network namespace beyond a veth plays the other machine.
+    let setup = "ip netns add peer && ip link add up0 type veth peer name eth0 netns peer && ip addr add 10.9.0.1/24 dev up0 && ip link set up0 up && ip -n peer addr add 10.9.0.2/24 dev eth0 && ip -n peer link set eth0 up";
+    let _ = d.exec_inside(&["sh", "-c", setup]).ok();
+    let reached = eventually(Duration::from_secs(10), || {
+        d.exec_inside(&["sh", "-c", "ip netns exec peer curl -s -m 3 http://10.9.0.1:8081/"]).stdout == "web\n"
+    });
+    let _ = d.exec_inside(&["sh", "-c", "ip link del up0; ip netns del peer; umount /run/netns 2>/dev/null; true"]);
+    assert!(reached);
+    d.finish();
+}
+
+#[test]
+fn udp() {
+    let d = with_busybox();
+    let _ = d
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "u",
+            "-p",
+            "9053:53/udp",
+            "busybox",
+            "nc",
+            "-u",
+            "-l",
+            "-p",
+            "53",
+            "-e",
+            "cat",
+        ])
+        .ok();
+    let answered = eventually(Duration::from_secs(10), || {
+        d.exec_inside(&["sh", "-c", "echo hello | busybox nc -u -w 1 127.0.0.1 9053"]).stdout.contains("hello")
+    });
+    assert!(answered, "no answer over UDP");
+    assert_eq!(d.docker(&["port", "u"]).text().lines().next(), Some("53/udp -> 0.0.0.0:9053"));
+    d.finish();
+}
+
+#[test]
+fn a_taken_port_is_an_error_at_once() {
+    let d = with_busybox();
+    serve(&d, "one", "8081:80");
+    let output = d.docker(&["run", "-d", "--name", "two", "-p", "8081:80", "busybox", "sleep", "1"]);
+    assert_eq!(output.code, 125);
+    assert!(output.stderr.contains("port is already allocated"), "{output:?}");
+    assert_eq!(d.inspect("two", "{{.State.Status}}"), "created");
+    // Ephemeral and loopback-only.
+    let _ = d
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "e",
+            "-p",
+            "127.0.0.1::80",
+            "busybox",
+            "sh",
+            "-c",
+            "echo e > /index.html; httpd -f -p 80 -h /",
+        ])
+        .ok();
+    let port = d.docker(&["port", "e", "80"]).text();
+    assert!(port.starts_with("127.0.0.1:"), "{port}");
+    assert_eq!(fetch(&d, &format!("http://{port}/")), "e\n");
+    d.finish();
+}
+
+#[test]
+fn none_and_host() {
+    let d = with_busybox();
+    assert_eq!(
+        d.docker(&["run", "--rm", "--network", "none", "busybox", "ip", "-o", "link"]).text().lines().count(),
+        1
+    );
+    assert_eq!(d.docker(&["run", "--rm", "--network", "none", "busybox", "ping", "-c1", "-W2", "127.0.0.1"]).code, 0);
+    assert!(d.docker(&["run", "--rm", "--network", "host", "busybox", "ip", "-o", "link"]).text().contains("docker0"));
+    let _ = d.docker(&["run", "-d", "--name", "a", "busybox", "sleep", "100"]).ok();
+    let address = d.inspect("a", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    assert!(d.docker(&["run", "--rm", "--network", "container:a", "busybox", "ip", "addr"]).text().contains(&address));
+    d.docker(&["run", "--rm", "--network", "nosuch", "busybox", "true"]).fails(125, "network nosuch not found");
+    d.finish();
+}
+
+#[test]
+fn name_servers_and_extra_hosts() {
+    let d = with_busybox();
+    let run =
+        |args: &[&str], file: &str| d.docker(&[&["run", "--rm"], args, &["busybox", "cat", file]].concat()).text();
+    let resolv =
+        run(&["--dns", "9.9.9.9", "--dns-search", "example.org", "--dns-option", "ndots:3"], "/etc/resolv.conf");
+    for wanted in ["nameserver 9.9.9.9", "search example.org", "options ndots:3"] {
+        assert!(resolv.contains(wanted), "{resolv}");
+    }
+    assert!(run(&["--add-host", "far:10.1.2.3"], "/etc/hosts").contains("10.1.2.3\tfar"));
+    assert!(run(&["--add-host", "up:host-gateway"], "/etc/hosts").contains("172.17.0.1\tup"));
+    d.finish();
+}
+
+#[test]
+fn ports_survive_a_crash_of_the_daemon() {
+    let mut d = with_busybox();
+    serve(&d, "web", "8081:80");
+    assert_eq!(fetch(&d, "http://127.0.0.1:8081/"), "web\n");
+    d.kill9();
+    assert_eq!(fetch(&d, "http://127.0.0.1:8081/"), "web\n");
+    assert_eq!(fetch(&d, "http://172.17.0.1:8081/"), "web\n");
+    d.again();
+    assert_eq!(fetch(&d, "http://127.0.0.1:8081/"), "web\n");
+    let output = d.docker(&["run", "-d", "-p", "8081:80", "busybox", "sleep", "1"]);
+    assert!(output.stderr.contains("port is already allocated"), "{output:?}");
+    d.finish();
+}
+
+#[test]
+fn the_engine_owns_one_table() {
+    let d = with_busybox();
+    let _ = d.exec_inside(&["nft", "add table inet strangers"]).ok();
+    serve(&d, "web", "8081:80");
+    let tables = d.exec_inside(&["nft", "list", "tables"]).text();
+    assert!(tables.contains("table inet strangers"), "{tables}");
+    let _ = d.exec_inside(&["nft", "delete table inet strangers"]).ok();
+    d.finish();
+}

@@ -1,0 +1,60 @@
+//! OCI command line runtimes beside the built-in one: `--add-runtime`, `--runtime`.
+
+use testkit::{Daemon, Options, places};
+
+fn with_runtime(name: &str) -> Daemon {
+    let path = places::find(name);
+    let d = Options::new().args(&["--add-runtime", &format!("other={}", path.display())]).start();
+    d.busybox();
+    d
+}
+
+fn the_usual(d: &Daemon) {
+    let run = |args: &[&str]| d.docker(&[&["run", "--rm", "--runtime", "other"], args].concat());
+    assert_eq!(run(&["busybox", "echo", "hello"]).text(), "hello");
+    assert_eq!(run(&["busybox", "sh", "-c", "exit 9"]).code, 9);
+    assert_eq!(d.docker_input(&["run", "-i", "--rm", "--runtime", "other", "busybox", "cat"], b"in").ok().stdout, "in");
+    assert_eq!(run(&["busybox", "nosuchprogram"]).code, 127);
+    let _ = d.docker(&["run", "-d", "--runtime", "other", "--name", "c", "busybox", "sleep", "1000"]).ok();
+    assert_eq!(d.inspect("c", "{{.HostConfig.Runtime}}"), "other");
+    assert_eq!(d.docker(&["exec", "c", "sh", "-c", "echo x; exit 0"]).text(), "x");
+    let _ = d.docker(&["stop", "-t", "1", "c"]).ok();
+    assert_eq!(d.inspect("c", "{{.State.Status}}"), "exited");
+}
+
+#[test]
+fn runc() {
+    let d = with_runtime("runc");
+    the_usual(&d);
+    d.finish();
+}
+
+#[test]
+fn crun_is_known_to_info() {
+    // Debian's crun does not start containers on every layout of cgroups; that it is registered and that its refusals
+    // come back as errors is what holds everywhere.
+    let d = with_runtime("crun");
+    assert!(d.docker(&["info", "-f", "{{json .Runtimes}}"]).text().contains("\"other\""));
+    let output = d.docker(&["run", "--rm", "--runtime", "other", "busybox", "echo", "hello"]);
+    assert!(output.stdout == "hello\n" || (output.code == 125 && !output.stderr.is_empty()), "{output:?}");
+    d.finish();
+}
+
+#[test]
+fn an_unknown_runtime() {
+    let d = with_runtime("runc");
+    d.docker(&["run", "--rm", "--runtime", "nosuch", "busybox", "true"])
+        .fails(125, "unknown or invalid runtime name: nosuch");
+    d.finish();
+}
+
+#[test]
+fn a_default_runtime_from_the_file() {
+    let path = places::find("runc");
+    let config = format!(r#"{{"runtimes": {{"r": {{"path": "{}"}}}}, "default-runtime": "r"}}"#, path.display());
+    let d = Options::new().config(&config).start();
+    d.busybox();
+    assert_eq!(d.docker(&["run", "--name", "c", "busybox", "echo", "x"]).text(), "x");
+    assert_eq!(d.inspect("c", "{{.HostConfig.Runtime}}"), "r");
+    d.finish();
+}

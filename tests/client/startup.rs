@@ -1,0 +1,303 @@
+//! Starting and stopping the daemon itself: flags, files, listeners, locks, signals, the scenario's other name.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use testkit::command::{eventually, run};
+use testkit::{Daemon, Options, Output, places};
+
+fn gantryd(args: &[&str]) -> Output {
+    run(Command::new(places::gantryd()).args(args), b"")
+}
+
+#[test]
+fn texts_of_the_command_line() {
+    assert!(gantryd(&["--version"]).text().starts_with("Gantry version "));
+    let help = gantryd(&["--help"]).text();
+    for wanted in ["Usage:", "--data-root string", "-H, --host list", "-D, --debug", "--userland-proxy"] {
+        assert!(help.contains(wanted), "{wanted}");
+    }
+    gantryd(&["--nosuch"]).fails(1, "unknown flag: --nosuch");
+    gantryd(&["word"]).fails(1, "accepts no argument(s)");
+    gantryd(&["--log-level", "loud"]).fails(1, "invalid logging level: loud");
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("dockerd");
+    std::os::unix::fs::symlink(places::gantryd(), &link).unwrap();
+    assert!(run(Command::new(link).arg("--version"), b"").text().starts_with("Docker version "));
+}
+
+#[test]
+fn validating_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("daemon.json");
+    let path = file.display().to_string();
+    let validate = |json: &str, args: &[&str]| {
+        std::fs::write(&file, json).unwrap();
+        gantryd(&[&["--validate", "--config-file", &path], args].concat())
+    };
+    let good = validate(r#"{"debug": true, "labels": ["a=b"], "log-opts": {"max-size": "1m"}}"#, &[]);
+    assert_eq!((good.code, good.stderr.trim()), (0, "configuration OK"));
+    validate(r#"{"nosuch": 1}"#, &[]).fails(1, &format!("unable to configure the Docker daemon with file {path}: the following directives don't match any configuration option: nosuch"));
+    validate(r#"{"debug": true}"#, &["--debug"]).fails(1, "the following directives are specified both as a flag and in the configuration file: debug: (from flag: true, from file: true)");
+    validate("{", &[]).fails(1, "unexpected end of JSON input");
+    assert_eq!(validate("", &[]).code, 0);
+    gantryd(&["--validate", "--config-file", "/nonexistent"]).fails(1, "open /nonexistent: no such file or directory");
+}
+
+#[test]
+fn one_daemon_per_root() {
+    let d = Daemon::start();
+    let data = d.data_root().display().to_string();
+    let second = d
+        .namespaces()
+        .command(places::gantryd())
+        .args([
+            "--data-root",
+            &data,
+            "--exec-root",
+            "/tmp/gt-second",
+            "--pidfile",
+            "/tmp/gt-second.pid",
+            "--config-file",
+            "/dev/null",
+            "--host",
+            "unix:///tmp/gt-second.sock",
+        ])
+        .output()
+        .unwrap();
+    let _ = std::fs::remove_dir_all("/tmp/gt-second");
+    assert!(!second.status.success());
+    let text = String::from_utf8_lossy(&second.stderr);
+    assert!(text.contains(&data) && text.contains("another"), "{text}");
+    let pid = d.path("pid").display().to_string();
+    let third = d
+        .namespaces()
+        .command(places::gantryd())
+        .args([
+            "--data-root",
+            "/tmp/gt-third",
+            "--exec-root",
+            "/tmp/gt-third/x",
+            "--pidfile",
+            &pid,
+            "--config-file",
+            "/dev/null",
+            "--host",
+            "unix:///tmp/gt-third.sock",
+        ])
+        .output()
+        .unwrap();
+    let _ = std::fs::remove_dir_all("/tmp/gt-third");
+    assert!(!third.status.success());
+    let text = String::from_utf8_lossy(&third.stderr);
+    assert!(text.contains("ensure docker is not running or delete"), "{text}");
+    assert_eq!(d.http("GET", "/_ping", "").status, 200);
+    d.finish();
+}
+
+#[test]
+fn what_it_leaves_and_takes_away() {
+    let mut d = Daemon::start();
+    assert_eq!(std::fs::read_to_string(d.path("pid")).unwrap().trim(), d.pid().to_string());
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(d.data_root()), mode(d.exec_root()), mode(&d.socket())), (0o710, 0o711, 0o660));
+    assert_eq!(d.stop(), 0);
+    assert!(!d.path("pid").exists() && !d.socket().exists());
+    d.again();
+    d.signal(Signal::INT);
+    assert_eq!(d.wait_end(), 0);
+    d.again();
+    d.kill9();
+    assert!(d.socket().exists(), "a crash leaves the socket behind");
+    d.again();
+    d.finish();
+}
+
+#[test]
+fn a_harness_starts_it() {
+    let d = Options::new()
+        .args(&[
+            "--containerd-namespace",
+            "n",
+            "--containerd-plugins-namespace",
+            "m",
+            "--containerd",
+            "/run/nosuch.sock",
+            "--userland-proxy=true",
+            "--debug",
+            "--storage-driver",
+            "overlayfs",
+        ])
+        .start();
+    assert!(d.log().contains("ignored"), "{}", d.log());
+    d.busybox();
+    assert_eq!(d.docker(&["run", "--rm", "busybox", "echo", "hello"]).text(), "hello");
+    d.finish();
+}
+
+#[test]
+fn reloading() {
+    let d = Options::new().config(r#"{"labels": ["a=1"]}"#).start();
+    let labels = || d.docker(&["info", "-f", "{{.Labels}}"]).text();
+    assert_eq!(labels(), "[a=1]");
+    let mut events = d.spawn(&["events", "--filter", "type=daemon", "--format", "{{json .}}"]);
+    std::thread::sleep(Duration::from_millis(300));
+    std::fs::write(d.path("daemon.json"), r#"{"labels": ["a=2"], "debug": true, "shutdown-timeout": 3}"#).unwrap();
+    d.signal(Signal::HUP);
+    assert!(eventually(Duration::from_secs(5), || labels() == "[a=2]"));
+    events.expect("\"reload\"");
+    events.expect("\"shutdown-timeout\":\"3\"");
+    // All or nothing.
+    std::fs::write(d.path("daemon.json"), r#"{"labels": ["a=3"], "nosuch": 1}"#).unwrap();
+    d.signal(Signal::HUP);
+    assert!(eventually(Duration::from_secs(5), || d.log().contains("don't match any configuration option: nosuch")));
+    assert_eq!(labels(), "[a=2]");
+    d.finish();
+}
+
+#[test]
+fn several_listeners() {
+    let d = Options::new().args(&["-H", "tcp://127.0.0.1:4711", "--tls=false"]).start();
+    let answer = d.exec_inside(&["curl", "-s", "http://127.0.0.1:4711/_ping"]);
+    assert_eq!(answer.text(), "OK");
+    assert_eq!(d.http("GET", "/_ping", "").text(), "OK");
+    d.finish();
+}
+
+#[test]
+fn mutual_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let args = [
+        "-H",
+        "tcp://127.0.0.1:4712",
+        "--tlsverify",
+        "--tlscacert",
+        &file("ca.pem"),
+        "--tlscert",
+        &file("server.pem"),
+        "--tlskey",
+        &file("server-key.pem"),
+    ];
+    let d = Options::new().args(&args).start();
+    let url = "https://127.0.0.1:4712/_ping";
+    let good = d.exec_inside(&[
+        "curl",
+        "-s",
+        "--cacert",
+        &file("ca.pem"),
+        "--cert",
+        &file("client.pem"),
+        "--key",
+        &file("client-key.pem"),
+        url,
+    ]);
+    assert_eq!(good.text(), "OK");
+    let without = d.exec_inside(&["curl", "-s", "-m", "5", "--cacert", &file("ca.pem"), url]);
+    assert!(without.code != 0 && without.stdout.is_empty(), "{without:?}");
+    let plain = d.exec_inside(&["curl", "-s", "-m", "5", "http://127.0.0.1:4712/_ping"]);
+    assert_ne!(plain.stdout, "OK");
+    // The CLI itself, with streams.
+    d.busybox();
+    let cli = d
+        .namespaces()
+        .command(places::docker())
+        .env("DOCKER_CONFIG", d.path("cli"))
+        .env_remove("DOCKER_HOST")
+        .args([
+            "-H",
+            "tcp://127.0.0.1:4712",
+            "--tlsverify",
+            "--tlscacert",
+            &file("ca.pem"),
+            "--tlscert",
+            &file("client.pem"),
+            "--tlskey",
+            &file("client-key.pem"),
+            "run",
+            "-i",
+            "--rm",
+            "busybox",
+            "cat",
+        ])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut cli = cli.unwrap();
+    std::io::Write::write_all(&mut cli.stdin.take().unwrap(), b"over tls").unwrap();
+    assert_eq!(String::from_utf8_lossy(&cli.wait_with_output().unwrap().stdout), "over tls");
+    d.finish();
+}
+
+/// A CA, a server certificate for 127.0.0.1 and a client certificate.
+fn certificates(dir: &std::path::Path) {
+    let script = "set -e
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca-key.pem -out ca.pem
+for who in server client; do
+  openssl req -newkey rsa:2048 -nodes -subj /CN=$who -keyout $who-key.pem -out $who.csr
+done
+printf 'subjectAltName=IP:127.0.0.1\\nextendedKeyUsage=serverAuth\\n' > server.ext
+printf 'extendedKeyUsage=clientAuth\\n' > client.ext
+for who in server client; do
+  openssl x509 -req -days 2 -in $who.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -extfile $who.ext -out $who.pem
+done";
+    let _ = run(Command::new("sh").args(["-c", script]).current_dir(dir), b"").ok();
+}
+
+#[test]
+fn a_socket_from_the_service_manager() {
+    let d = Daemon::start();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("activated.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let place = |name: &str| dir.path().join(name).display().to_string();
+    // Descriptor 3 is the listener, as the service manager passes it.
+    let script = format!(
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec {} -H fd:// --data-root {} --exec-root {} --pidfile {} --config-file /dev/null --bridge none",
+        places::gantryd().display(),
+        place("d"),
+        place("x"),
+        place("pid")
+    );
+    let mut child =
+        d.namespaces().command("sh").args(["-c", &script]).stdin(std::os::fd::OwnedFd::from(listener)).spawn().unwrap();
+    let up = eventually(Duration::from_secs(20), || {
+        testkit::Connection::open(&socket)
+            .and_then(|mut c| {
+                c.patience(Duration::from_secs(1));
+                c.try_request("GET", "/_ping", "")
+            })
+            .is_ok_and(|r| r.status == 200)
+    });
+    testkit::process::signal(child.id(), Signal::TERM);
+    let status = child.wait().unwrap();
+    assert!(up, "no answer on the inherited socket");
+    assert!(status.success(), "{status}");
+    d.finish();
+}
+
+#[test]
+fn the_floor_of_the_api() {
+    let d = Options::new().env("DOCKER_MIN_API_VERSION", "1.24").start();
+    assert_eq!(d.http("GET", "/v1.24/version", "").status, 200);
+    assert_eq!(d.http("GET", "/v1.23/version", "").status, 400);
+    d.finish();
+    let refused = Options::new().env("DOCKER_MIN_API_VERSION", "1.20").refused();
+    assert!(refused.stderr.contains("minimum supported API version is 1.24: 1.20"), "{refused:?}");
+}
+
+#[test]
+fn a_second_boot_finds_everything() {
+    let mut d = Daemon::start();
+    d.busybox();
+    let _ = d.docker(&["run", "--name", "c", "--label", "a=b", "busybox", "sh", "-c", "echo said; exit 6"]);
+    let before = d.http("GET", "/v1.45/containers/c/json", "").text();
+    d.restart();
+    assert_eq!(d.http("GET", "/v1.45/containers/c/json", "").text(), before);
+    assert_eq!(d.docker(&["logs", "c"]).text(), "said");
+    assert_eq!(d.docker(&["images", "-q"]).text().lines().count(), 1);
+    d.finish();
+}

@@ -1,0 +1,106 @@
+//! Binds, volumes, tmpfs, a read-only root.
+
+use crate::with_busybox;
+
+#[test]
+fn binds() {
+    let d = with_busybox();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display();
+    let _ = d.docker(&["run", "--rm", "-v", &format!("{path}:/data"), "busybox", "sh", "-c", "echo x > /data/f"]).ok();
+    assert_eq!(std::fs::read_to_string(dir.path().join("f")).unwrap(), "x\n");
+    let mount = format!("type=bind,src={path},dst=/d,readonly");
+    let output = d.docker(&["run", "--rm", "--mount", &mount, "busybox", "sh", "-c", "cat /d/f; touch /d/g"]);
+    assert!(output.stdout == "x\n" && output.stderr.contains("Read-only file system"), "{output:?}");
+    // A file over a file; the target is made in the container, not on the host.
+    let file = format!("{path}/f:/etc/deep/new/file");
+    assert_eq!(d.docker(&["run", "--rm", "-v", &file, "busybox", "cat", "/etc/deep/new/file"]).text(), "x");
+    // The old syntax makes a missing source.
+    let made = format!("{path}/made:/m");
+    let _ = d.docker(&["run", "--rm", "-v", &made, "busybox", "true"]).ok();
+    assert!(dir.path().join("made").is_dir());
+    d.docker(&["run", "--rm", "--mount", "type=bind,src=/no/such,dst=/x", "busybox", "true"])
+        .fails(125, "invalid mount config for type \"bind\": bind source path does not exist: /no/such");
+    d.docker(&["run", "--rm", "-v", "/tmp:relative", "busybox", "true"]).fails(125, "mount path must be absolute");
+    d.finish();
+}
+
+#[test]
+fn a_read_only_root_with_places_to_write() {
+    let d = with_busybox();
+    let output = d.docker(&["run", "--rm", "--read-only", "busybox", "touch", "/f"]);
+    assert!(output.code == 1 && output.stderr.contains("Read-only file system"), "{output:?}");
+    let script = "touch /scratch/f && mount | grep ' /scratch ' && df -k /scratch | tail -1";
+    let output = d
+        .docker(&["run", "--rm", "--read-only", "--tmpfs", "/scratch:size=1m,mode=1777", "busybox", "sh", "-c", script])
+        .text();
+    assert!(output.contains("nosuid,nodev,noexec") && output.contains("1024"), "{output}");
+    let mount = [
+        "run",
+        "--rm",
+        "--mount",
+        "type=tmpfs,dst=/t,tmpfs-size=2097152",
+        "busybox",
+        "sh",
+        "-c",
+        "df -k /t | tail -1 | awk '{print $2}'",
+    ];
+    assert_eq!(d.docker(&mount).text(), "2048");
+    d.finish();
+}
+
+#[test]
+fn anonymous_volumes_go_with_the_container() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "--name", "v", "-v", "/data", "busybox", "sh", "-c", "echo x > /data/f"]).ok();
+    let volumes = d.data_root().join("volumes");
+    let count =
+        || std::fs::read_dir(&volumes).map(|list| list.flatten().filter(|e| e.path().is_dir()).count()).unwrap_or(0);
+    assert_eq!(count(), 1);
+    let _ = d.docker(&["rm", "-v", "v"]).ok();
+    assert_eq!(count(), 0);
+    let _ = d.docker(&["run", "--rm", "-v", "/data", "busybox", "true"]).ok();
+    assert_eq!(count(), 0);
+    d.finish();
+}
+
+#[test]
+fn named_volumes_stay_and_take_the_images_content() {
+    let d = with_busybox();
+    let _ = d
+        .docker(&[
+            "run",
+            "--rm",
+            "-v",
+            "vol:/etc",
+            "busybox",
+            "sh",
+            "-c",
+            "cat /etc/passwd > /dev/null && echo kept > /etc/mine",
+        ])
+        .ok();
+    assert_eq!(d.docker(&["run", "--rm", "-v", "vol:/x:ro", "busybox", "cat", "/x/mine"]).text(), "kept");
+    assert!(d.docker(&["run", "--rm", "-v", "vol:/x", "busybox", "cat", "/x/passwd"]).text().contains("root:x:0:0"));
+    d.finish();
+}
+
+#[test]
+fn the_root_is_written_where_it_belongs() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "--name", "a", "busybox", "sh", "-c", "echo mine > /etc/passwd; rm /bin/ls"]).ok();
+    assert_eq!(
+        d.docker(&["run", "--rm", "busybox", "head", "-n1", "/etc/passwd"]).text(),
+        "root:x:0:0:root:/root:/bin/sh"
+    );
+    assert_eq!(d.docker(&["start", "-a", "a"]).code, 1, "the second rm fails: the first change was kept");
+    d.finish();
+}
+
+#[test]
+fn the_copy_driver() {
+    let d = testkit::Options::new().args(&["--storage-driver", "vfs"]).start();
+    d.load(&testkit::images::layered_archive("layers:latest", 4));
+    assert_eq!(d.docker(&["run", "--rm", "layers", "cat", "/top"]).text(), "3");
+    assert_eq!(d.docker(&["run", "--rm", "layers", "sh", "-c", "ls /layer-1"]).code, 1);
+    d.finish();
+}
