@@ -90,13 +90,20 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) })
 }
 
-/// Undoes what Rust's runtime and the monitor did to signals: nothing blocked, SIGPIPE not ignored. (Handlers are reset by
+/// Signals that shells and Rust's runtime leave ignored in what they start (`gantryd &`, nohup).
+const OFTEN_IGNORED: [libc::c_int; 6] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTERM, libc::SIGCHLD];
+
+/// Undoes what was done to signals on the way here: nothing blocked, nothing of the usual ignored. (Handlers are reset by
 /// the clone.)
 pub fn reset_signals() -> io::Result<()> {
-    // SAFETY: a zeroed sigset_t is an empty set; SIG_DFL is a valid disposition.
+    for signal in OFTEN_IGNORED {
+        // SAFETY: SIG_DFL is a valid disposition.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: a zeroed sigset_t is an empty set.
     unsafe {
         let empty: libc::sigset_t = std::mem::zeroed();
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()))
     }
 }
@@ -178,9 +185,8 @@ pub fn new_session_keyring(name: &CStr) -> io::Result<()> {
     // SAFETY: name is a C string.
     let r = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
     match r {
-        -1 => Err(io::Error::last_os_error()).or_else(|e| {
-            if e.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(e) }
-        }),
+        -1 => Err(io::Error::last_os_error())
+            .or_else(|e| if e.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(e) }),
         _ => Ok(()),
     }
 }

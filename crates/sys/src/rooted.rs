@@ -93,7 +93,24 @@ impl Rooted {
             Err(e) if e.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
             other => return other,
         }
-        self.walk(path.as_ref(), mode)
+        match self.make_last(path.as_ref(), mode)? {
+            Some(fd) => Ok(fd),
+            None => self.walk(path.as_ref(), mode),
+        }
+    }
+
+    /// The usual case: only the last component is missing. `None` if it is not so plain.
+    fn make_last(&self, path: &Path, mode: Mode) -> io::Result<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+        let Ok(parent) = self.open(parent, flags, Mode::empty()) else { return Ok(None) };
+        match rustix::fs::mkdirat(&parent, name, mode) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        Ok(Some(openat2(parent.as_fd(), Path::new(name), flags, Mode::empty(), resolve)?))
     }
 
     /// The slow way of [`Rooted::make_dir_all`]: component by component. `done` is what exists, textually.

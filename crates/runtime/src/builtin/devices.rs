@@ -42,7 +42,7 @@ pub(super) fn populate(
     devices: &[oci::Device],
     nodes: Nodes,
 ) -> Result<(), StartError> {
-    let Some(dev) = &mounted.dev else { return Ok(()) };
+    let Some(dev) = mounted.dev else { return Ok(()) };
     for (name, major, minor) in DEFAULT {
         let device = oci::Device {
             path: format!("/dev/{name}"),
@@ -52,7 +52,7 @@ pub(super) fn populate(
             ..oci::Device::default()
         };
         if !devices.iter().any(|d| d.path == device.path) {
-            node(dev.as_fd(), name, &device, nodes)?;
+            node(dev, name, &device, nodes)?;
         }
     }
     for device in devices {
@@ -67,13 +67,13 @@ pub(super) fn populate(
             return Err(StartError::new(stage(), Errno::INVAL.raw_os_error(), ""));
         };
         if parent == Path::new("/dev") {
-            node(dev.as_fd(), name, device, nodes)?;
+            node(dev, name, device, nodes)?;
         } else {
             let parent = root.make_dir_all(parent, Mode::from_raw_mode(0o755)).at(stage, "mkdir")?;
             node(parent.as_fd(), name, device, nodes)?;
         }
     }
-    links(dev.as_fd(), mounted.devpts.is_some())
+    links(dev, mounted.devpts.is_some())
 }
 
 fn node(dir: BorrowedFd<'_>, name: &str, device: &oci::Device, nodes: Nodes) -> Result<(), StartError> {
@@ -135,7 +135,7 @@ fn links(dev: BorrowedFd<'_>, devpts: bool) -> Result<(), StartError> {
 pub(super) fn console(root: &Rooted, mounted: &Mounted) -> Result<pty::Pair, StartError> {
     let stage = || Stage::Console;
     let pair = match &mounted.devpts {
-        Some(devpts) => pty::open_in(devpts.as_fd()).at(stage, "open ptmx")?,
+        Some(devpts) => pty::open_in(*devpts).at(stage, "open ptmx")?,
         None => terminal_in(root)?,
     };
     // The source is a descriptor, the target is in our own tmpfs or, without one, resolved and checked to be a plain

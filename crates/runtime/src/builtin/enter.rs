@@ -3,12 +3,13 @@
 //! The child makes itself undumpable before it enters, so that nothing in the container can look into it through `/proc`
 //! (its memory, its descriptors, the program it still runs).
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
+use sys::cgroup::Cgroup;
 use sys::clone::Flags;
+use sys::ns;
 use sys::process::{self, Dumpable};
 use sys::rooted::Rooted;
-use sys::{cgroup, ns};
 
 use super::program::{self, Streams};
 use super::report::Reporter;
@@ -22,7 +23,7 @@ pub(super) struct Enter<'a> {
     pub(super) seccomp: &'a [u8],
     pub(super) init: BorrowedFd<'a>,
     pub(super) namespaces: Flags,
-    pub(super) doors: &'a [OwnedFd],
+    pub(super) cgroup: &'a Cgroup,
     pub(super) keyring: &'a std::ffi::CStr,
     pub(super) io: Stdio,
     pub(super) reporter: Reporter,
@@ -31,11 +32,11 @@ pub(super) struct Enter<'a> {
 impl Enter<'_> {
     /// The whole life of the child.
     pub(super) fn run(self) -> ! {
-        let Enter { process, seccomp, init, namespaces, doors, keyring, io, reporter } = self;
+        let Enter { process, seccomp, init, namespaces, cgroup, keyring, io, reporter } = self;
         run_child(&reporter, || {
             process::set_dumpable(Dumpable::No).at(|| Stage::Clone, "prctl")?;
             process::reset_signals().at(|| Stage::Clone, "signals")?;
-            cgroup::enter(doors).at(|| Stage::Cgroup, "enter")?;
+            cgroup.enter_v1().at(|| Stage::Cgroup, "enter")?;
             if let Some(score) = process.oom_score_adj {
                 super::write_oom_score(score)?;
             }
@@ -47,7 +48,9 @@ impl Enter<'_> {
                 true => {
                     let root = Rooted::open_dir("/").at(|| Stage::Console, "open /")?;
                     let pair = devices::terminal_in(&root)?;
-                    Streams::Terminal(super::hand_over_console(pair, process, &reporter)?)
+                    super::size_console(&pair, process)?;
+                    reporter.keep(Some(pair.master.as_fd()), None)?;
+                    Streams::Terminal(pair.peer)
                 }
             };
             program::run(process, seccomp, streams, &reporter)

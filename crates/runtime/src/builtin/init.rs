@@ -4,10 +4,10 @@
 //! ends. Until the pivot the host's tree is in sight and trusted; what the image brings is reached by descriptor only.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::Mode;
-use sys::cgroup::{self, Cgroup};
+use sys::cgroup::Cgroup;
 use sys::clone::Flags;
 use sys::process;
 
@@ -26,8 +26,6 @@ pub(super) struct Init<'a> {
     pub(super) bundle: &'a Bundle,
     pub(super) namespaces: &'a Plan,
     pub(super) cgroup: &'a Cgroup,
-    /// Open `tasks` files of the v1 hierarchies.
-    pub(super) doors: &'a [OwnedFd],
     pub(super) io: Stdio,
     pub(super) reporter: Reporter,
 }
@@ -35,10 +33,10 @@ pub(super) struct Init<'a> {
 impl Init<'_> {
     /// The whole life of the child.
     pub(super) fn run(self) -> ! {
-        let Init { bundle, namespaces, cgroup, doors, io, reporter } = self;
+        let Init { bundle, namespaces, cgroup, io, reporter } = self;
         run_child(&reporter, || {
             let wait = namespaces.new.contains(Flags::NEWUSER).then_some(&reporter);
-            join(bundle, namespaces, doors, wait)?;
+            join(bundle, namespaces, cgroup, wait)?;
             let terminal = build(bundle, namespaces, cgroup, &reporter)?;
             let streams = terminal.map_or(Streams::Pipes(io), Streams::Terminal);
             program::run(&bundle.spec.process, &bundle.seccomp, streams, &reporter)
@@ -47,9 +45,9 @@ impl Init<'_> {
 }
 
 /// Cgroups and namespaces, and what is written through the host's `/proc`.
-fn join(bundle: &Bundle, plan: &Plan, doors: &[OwnedFd], wait: Option<&Reporter>) -> Result<(), StartError> {
+fn join(bundle: &Bundle, plan: &Plan, cgroup: &Cgroup, wait: Option<&Reporter>) -> Result<(), StartError> {
     process::reset_signals().at(|| Stage::Clone, "signals")?;
-    cgroup::enter(doors).at(|| Stage::Cgroup, "enter")?;
+    cgroup.enter_v1().at(|| Stage::Cgroup, "enter")?;
     if let Some(score) = bundle.spec.process.oom_score_adj {
         super::write_oom_score(score)?;
     }
@@ -92,5 +90,8 @@ fn build(bundle: &Bundle, plan: &Plan, cgroup: &Cgroup, reporter: &Reporter) -> 
     let cwd = &spec.process.cwd;
     root.make_dir_all(cwd, Mode::from_raw_mode(0o755)).at(|| Stage::Cwd { path: cwd.clone() }, "mkdir")?;
     rootfs::pivot(&root, sharing, spec.root.readonly)?;
-    terminal.map(|pair| super::hand_over_console(pair, &spec.process, reporter)).transpose()
+    reporter.keep(terminal.as_ref().map(|pair| pair.master.as_fd()), Some(root.as_fd()))?;
+    let Some(pair) = terminal else { return Ok(None) };
+    super::size_console(&pair, &spec.process)?;
+    Ok(Some(pair.peer))
 }

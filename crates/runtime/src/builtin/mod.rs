@@ -42,6 +42,9 @@ const EXIT_REPORTED: i32 = 1;
 pub struct Builtin {
     /// Whether `pid_for_children` is the container's already.
     joined: std::cell::Cell<bool>,
+    /// The container's root file system. Without it the init's exit would take the last reference away, and wait until
+    /// all that the disk below the overlay has not written yet is written.
+    root: std::cell::RefCell<Option<OwnedFd>>,
 }
 
 impl Builtin {
@@ -57,7 +60,6 @@ impl Builtin {
         netns: Option<BorrowedFd<'_>>,
     ) -> Result<Process, StartError> {
         let namespaces = namespaces::plan(&bundle.spec.linux.namespaces, netns)?;
-        let doors = cgroup.doors().at(|| Stage::Cgroup, "open tasks")?;
         let birthplace = cgroup.birthplace().at(|| Stage::Cgroup, "open")?;
         if let Some(pid) = &namespaces.join_pid {
             ns::join(pid.as_fd(), Flags::NEWPID).at(|| Stage::Namespace, "setns")?;
@@ -66,14 +68,16 @@ impl Builtin {
         let (listener, reporter) = report::pair()?;
         let (pid, pidfd) =
             match clone3(namespaces.new, birthplace.as_ref().map(AsFd::as_fd)).at(|| Stage::Clone, "clone3")? {
-                Side::Child => Init { bundle, namespaces: &namespaces, cgroup, doors: &doors, io, reporter }.run(),
+                Side::Child => Init { bundle, namespaces: &namespaces, cgroup, io, reporter }.run(),
                 Side::Parent { pid, pidfd } => (pid, pidfd),
             };
         drop((reporter, io));
         if namespaces.new.contains(Flags::NEWUSER) {
             write_maps(pid, &bundle.spec.linux).and_then(|()| listener.go()).inspect_err(|_| abandon(&pidfd))?;
         }
-        finish(listener, pid, pidfd)
+        let (process, root) = finish(listener, pid, pidfd)?;
+        self.root.replace(root);
+        Ok(process)
     }
 
     /// Makes the next children of this process members of the container's PID namespace.
@@ -109,7 +113,6 @@ impl Runtime for Builtin {
         let keyring =
             CString::new(format!("_ses.{}", bundle.id)).map_err(|_| StartError::new(Stage::Clone, 0, "id"))?;
         let cgroup = cgroup(bundle).map_err(|e| StartError::new(Stage::Cgroup, 0, e.message()))?;
-        let doors = cgroup.doors().map_err(|e| not_running(bundle, &e))?;
         let birthplace = cgroup.birthplace().map_err(|e| not_running(bundle, &e))?;
         self.join_pid_namespace(bundle, init)?;
         let (listener, reporter) = report::pair()?;
@@ -126,7 +129,7 @@ impl Runtime for Builtin {
                 seccomp: &bundle.seccomp,
                 init: init.pidfd.as_fd(),
                 namespaces,
-                doors: &doors,
+                cgroup: &cgroup,
                 keyring: &keyring,
                 io,
                 reporter,
@@ -135,7 +138,7 @@ impl Runtime for Builtin {
             Side::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop((reporter, io));
-        finish(listener, pid, pidfd)
+        Ok(finish(listener, pid, pidfd)?.0)
     }
 
     fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()> {
@@ -183,10 +186,10 @@ fn not_running(bundle: &Bundle, cause: &std::io::Error) -> StartError {
     StartError::new(Stage::NotRunning, cause.raw_os_error().unwrap_or(0), text)
 }
 
-/// Waits for the child's execve.
-fn finish(listener: report::Listener, pid: i32, pidfd: OwnedFd) -> Result<Process, StartError> {
+/// Waits for the child's execve: the process and the root file system.
+fn finish(listener: report::Listener, pid: i32, pidfd: OwnedFd) -> Result<(Process, Option<OwnedFd>), StartError> {
     match listener.listen() {
-        Ok(console) => Ok(Process { pid, pidfd, console }),
+        Ok(kept) => Ok((Process { pid, pidfd, console: kept.console }, kept.root)),
         Err(error) => {
             abandon(&pidfd);
             Err(error)
@@ -220,13 +223,10 @@ fn write_oom_score(score: i32) -> Result<(), StartError> {
     std::fs::write("/proc/self/oom_score_adj", score.to_string()).at(|| Stage::Rlimit, "oom_score_adj")
 }
 
-/// Sizes the terminal and gives its master end to the monitor.
-fn hand_over_console(pair: pty::Pair, p: &oci::Process, reporter: &Reporter) -> Result<OwnedFd, StartError> {
-    if let Some(size) = p.console_size {
-        pty::resize(&pair.master, size.height, size.width).at(|| Stage::Console, "TIOCSWINSZ")?;
-    }
-    reporter.console(pair.master.as_fd())?;
-    Ok(pair.peer)
+/// Gives the terminal its size.
+fn size_console(pair: &pty::Pair, p: &oci::Process) -> Result<(), StartError> {
+    let Some(size) = p.console_size else { return Ok(()) };
+    pty::resize(&pair.master, size.height, size.width).at(|| Stage::Console, "TIOCSWINSZ")
 }
 
 /// The id maps of a child in a new user namespace.

@@ -4,7 +4,7 @@
 //! is still detached: a bind is never writable for a moment. What the container's image contains (links, device nodes,
 //! mounts over `/proc`) cannot redirect a mount, and nothing is mounted inside `/proc` but a few known files.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -14,7 +14,7 @@ use sys::mount::{Attr, Reach, set_attr};
 use sys::rooted::{Rooted, Target};
 
 use super::options::{self, Options};
-use super::tree;
+use super::tree::{self, Fd, keep};
 use crate::error::{At, Stage, StartError};
 use crate::oci;
 
@@ -22,11 +22,11 @@ use crate::oci;
 #[derive(Debug, Default)]
 pub(super) struct Mounted {
     /// The fresh procfs at `/proc`.
-    pub(super) proc: Option<OwnedFd>,
+    pub(super) proc: Option<Fd>,
     /// The tmpfs at `/dev`; `None` also if the specification binds something there.
-    pub(super) dev: Option<OwnedFd>,
+    pub(super) dev: Option<Fd>,
     /// The instance at `/dev/pts`.
-    pub(super) devpts: Option<OwnedFd>,
+    pub(super) devpts: Option<Fd>,
 }
 
 /// Files of procfs that may be mounted over, as in runc (lxcfs and friends).
@@ -75,16 +75,16 @@ fn one(place: &Place<'_>, mount: &oci::Mount, mounted: &mut Mounted) -> Result<(
     if matches!(mount.kind.as_str(), "proc" | "sysfs") {
         ordinary_directory(place.root, path).at(stage, "must be mounted on ordinary directory")?;
     }
-    let target = place.root.mount_point(path, Target::Directory).at(stage, "")?;
+    let target = keep(place.root.mount_point(path, Target::Directory).at(stage, "")?);
     if mount.kind == "tmpfs" && !options.data.iter().any(|o| o.starts_with("mode=")) {
         // A tmpfs over a directory looks like the directory.
-        let mode = rustix::fs::fstat(&target).at(stage, "fstat")?.st_mode & 0o7777;
+        let mode = rustix::fs::fstat(target).at(stage, "fstat")?.st_mode & 0o7777;
         options.data.insert(0, format!("mode={mode:o}"));
     }
-    outside_proc(target.as_fd(), path).at(stage, "cannot be mounted because it is inside /proc")?;
+    outside_proc(target, path).at(stage, "cannot be mounted because it is inside /proc")?;
     let fd = tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, "fsmount")?;
-    tree::attach(&fd, &target).at(stage, "move_mount")?;
-    propagate(fd.as_fd(), &options).at(stage, "mount propagation")?;
+    tree::attach(fd, target).at(stage, "move_mount")?;
+    propagate(fd, &options).at(stage, "mount propagation")?;
     match (mount.destination.trim_end_matches('/'), mount.kind.as_str()) {
         ("/proc", "proc") => mounted.proc = Some(fd),
         ("/dev", "tmpfs") => mounted.dev = Some(fd),
@@ -98,19 +98,19 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
     let stage = || Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() };
     let path = Path::new(&mount.destination);
     let fd = tree::clone_at(Path::new(&mount.source), reach).at(stage, &format!("open {}", mount.source))?;
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).at(stage, "fstat")?.st_mode);
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).at(stage, "fstat")?.st_mode);
     let target = if kind.is_dir() { Target::Directory } else { Target::File };
-    let target = root.mount_point(path, target).at(stage, "")?;
-    outside_proc(target.as_fd(), path).at(stage, "cannot be mounted because it is inside /proc")?;
+    let target = keep(root.mount_point(path, target).at(stage, "")?);
+    outside_proc(target, path).at(stage, "cannot be mounted because it is inside /proc")?;
     if !options.set_tree.is_empty() || !options.clear_tree.is_empty() {
-        set_attr(fd.as_fd(), Reach::Tree, options.set_tree, options.clear_tree, None).at(stage, "mount_setattr")?;
+        set_attr(fd, Reach::Tree, options.set_tree, options.clear_tree, None).at(stage, "mount_setattr")?;
     }
     // Top mount and propagation of the top mount in one call.
     if !options.set.is_empty() || !options.clear.is_empty() {
-        set_attr(fd.as_fd(), Reach::Mount, options.set, options.clear, None).at(stage, "mount_setattr")?;
+        set_attr(fd, Reach::Mount, options.set, options.clear, None).at(stage, "mount_setattr")?;
     }
-    propagate(fd.as_fd(), options).at(stage, "mount propagation")?;
-    tree::attach(&fd, &target).at(stage, "move_mount")
+    propagate(fd, options).at(stage, "mount propagation")?;
+    tree::attach(fd, target).at(stage, "move_mount")
 }
 
 fn propagate(fd: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
@@ -120,8 +120,8 @@ fn propagate(fd: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {
 
 /// `/proc` and `/sys` of an image that are links would put the kernel's files, and the masks over them, elsewhere.
 fn ordinary_directory(root: &Rooted, path: &Path) -> std::io::Result<()> {
-    match root.open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
-        Ok(fd) if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode).is_dir() => Ok(()),
+    match root.open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()).map(keep) {
+        Ok(fd) if FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode).is_dir() => Ok(()),
         Ok(_) => Err(Errno::NOTDIR.into()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
@@ -144,28 +144,28 @@ fn cgroup_view(place: &Place<'_>, path: &Path, options: &Options) -> Result<(), 
     let stage = || Stage::Cgroup;
     let readonly = Attr(options.set.0 & Attr::RDONLY.0);
     let own = Attr::NOSUID | Attr::NODEV | Attr::NOEXEC | readonly;
-    let target = place.root.mount_point(path, Target::Directory).at(stage, "")?;
+    let target = keep(place.root.mount_point(path, Target::Directory).at(stage, "")?);
     let views = place.cgroup.views();
     if let [only] = views.as_slice()
         && place.cgroup.version() == sys::cgroup::Version::V2
     {
         let fd = tree::clone_at(&only.path, Reach::Mount).at(stage, "open_tree")?;
-        set_attr(fd.as_fd(), Reach::Mount, own, Attr::default(), None).at(stage, "mount_setattr")?;
-        return tree::attach(&fd, &target).at(stage, "move_mount");
+        set_attr(fd, Reach::Mount, own, Attr::default(), None).at(stage, "mount_setattr")?;
+        return tree::attach(fd, target).at(stage, "move_mount");
     }
     let data = ["mode=755".to_owned()];
-    let top = tree::new("tmpfs", "tmpfs", &data, Attr::NOSUID | Attr::NODEV | Attr::NOEXEC).at(stage, "fsmount")?;
-    tree::attach(&top, &target).at(stage, "move_mount")?;
+    let top = tree::new("tmpfs", "tmpfs", &data, Attr::default()).at(stage, "fsmount")?;
+    tree::attach(top, target).at(stage, "move_mount")?;
+    // The tmpfs is fresh and ours: names in it are safe.
+    rustix::process::fchdir(top).at(stage, "fchdir")?;
     for view in &views {
-        let fd = tree::clone_at(&view.path, Reach::Mount).at(stage, "open_tree")?;
-        set_attr(fd.as_fd(), Reach::Mount, own, Attr::default(), None).at(stage, "mount_setattr")?;
-        rustix::fs::mkdirat(&top, &view.name, Mode::from_raw_mode(0o755)).at(stage, "mkdir")?;
-        tree::attach_in(&fd, &top, &view.name).at(stage, "move_mount")?;
+        rustix::fs::mkdir(&view.name, Mode::from_raw_mode(0o755)).at(stage, "mkdir")?;
+        rustix::mount::mount_bind(&view.path, &view.name).at(stage, "bind")?;
         // `cpu,cpuacct` is also found as `cpu` and as `cpuacct`.
         for alias in view.name.split(',').filter(|_| view.name.contains(',')) {
-            rustix::fs::symlinkat(&view.name, &top, alias).at(stage, "symlink")?;
+            rustix::fs::symlink(&view.name, alias).at(stage, "symlink")?;
         }
     }
-    if readonly.is_empty() { Ok(()) } else { set_attr(top.as_fd(), Reach::Mount, readonly, Attr::default(), None) }
-        .at(stage, "mount_setattr")
+    rustix::process::chdir("/").at(stage, "chdir")?;
+    set_attr(top, Reach::Tree, own, Attr::default(), None).at(stage, "mount_setattr")
 }

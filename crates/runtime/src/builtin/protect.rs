@@ -5,7 +5,7 @@
 //! link or mount (CVE-2025-52881).
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -14,23 +14,23 @@ use sys::mount::{Attr, Reach, set_attr};
 use sys::rooted::{Rooted, openat2};
 
 use super::mounts::Mounted;
-use super::tree;
+use super::tree::{self, Fd, keep};
 use crate::error::{At, Stage, StartError};
 
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// Covers files with the null device and directories with an empty read-only tmpfs. Paths that do not exist need none.
 pub(super) fn mask(root: &Rooted, mounted: &Mounted, paths: &[String]) -> Result<(), StartError> {
-    let mut null: Option<OwnedFd> = None;
-    let mut empty: Option<OwnedFd> = None;
+    let mut null: Option<Fd> = None;
+    let mut empty: Option<Fd> = None;
     for path in paths {
         let stage = || Stage::Protect { path: path.clone() };
         let Some(target) = existing(root, path)? else { continue };
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).at(stage, "fstat")?.st_mode);
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(target).at(stage, "fstat")?.st_mode);
         let cover = if kind.is_dir() {
-            match &empty {
+            match empty {
                 // Attached already, hence clonable on every kernel.
-                Some(first) => tree::clone_fd(first.as_fd(), Reach::Mount).at(stage, "open_tree")?,
+                Some(first) => tree::clone_fd(first, Reach::Mount).at(stage, "open_tree")?,
                 None => {
                     let attr = Attr::RDONLY | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC;
                     tree::new("tmpfs", "tmpfs", &["nr_blocks=1".into(), "nr_inodes=1".into()], attr)
@@ -41,10 +41,10 @@ pub(super) fn mask(root: &Rooted, mounted: &Mounted, paths: &[String]) -> Result
             if null.is_none() {
                 null = Some(null_device(root, mounted)?);
             }
-            let null = null.as_ref().expect("set above");
-            tree::clone_fd(null.as_fd(), Reach::Mount).at(stage, "open_tree")?
+            let null = null.expect("set above");
+            tree::clone_fd(null, Reach::Mount).at(stage, "open_tree")?
         };
-        tree::attach(&cover, &target).at(stage, "move_mount")?;
+        tree::attach(cover, target).at(stage, "move_mount")?;
         if kind.is_dir() && empty.is_none() {
             empty = Some(cover);
         }
@@ -53,16 +53,16 @@ pub(super) fn mask(root: &Rooted, mounted: &Mounted, paths: &[String]) -> Result
 }
 
 /// The container's `/dev/null`, proved to be the null device.
-fn null_device(root: &Rooted, mounted: &Mounted) -> Result<OwnedFd, StartError> {
+fn null_device(root: &Rooted, mounted: &Mounted) -> Result<Fd, StartError> {
     let stage = || Stage::Protect { path: "/dev/null".into() };
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
-    let null = match &mounted.dev {
+    let null = keep(match &mounted.dev {
         Some(dev) => {
             openat2(dev.as_fd(), Path::new("null"), flags, Mode::empty(), ResolveFlags::BENEATH).at(stage, "")?
         }
         None => root.open("/dev/null", flags, Mode::empty()).at(stage, "")?,
-    };
-    let stat = rustix::fs::fstat(&null).at(stage, "fstat")?;
+    });
+    let stat = rustix::fs::fstat(null).at(stage, "fstat")?;
     let is_null =
         FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
     if is_null { Ok(null) } else { Err(StartError::new(stage(), Errno::NODEV.raw_os_error(), "not the null device")) }
@@ -73,16 +73,16 @@ pub(super) fn write_protect(root: &Rooted, paths: &[String]) -> Result<(), Start
     for path in paths {
         let stage = || Stage::Protect { path: path.clone() };
         let Some(target) = existing(root, path)? else { continue };
-        let cover = tree::clone_fd(target.as_fd(), Reach::Tree).at(stage, "open_tree")?;
-        set_attr(cover.as_fd(), Reach::Tree, Attr::RDONLY, Attr::default(), None).at(stage, "mount_setattr")?;
-        tree::attach(&cover, &target).at(stage, "move_mount")?;
+        let cover = tree::clone_fd(target, Reach::Tree).at(stage, "open_tree")?;
+        set_attr(cover, Reach::Tree, Attr::RDONLY, Attr::default(), None).at(stage, "mount_setattr")?;
+        tree::attach(cover, target).at(stage, "move_mount")?;
     }
     Ok(())
 }
 
-fn existing(root: &Rooted, path: &str) -> Result<Option<OwnedFd>, StartError> {
+fn existing(root: &Rooted, path: &str) -> Result<Option<Fd>, StartError> {
     match root.locate(path) {
-        Ok(fd) => Ok(Some(fd)),
+        Ok(fd) => Ok(Some(keep(fd))),
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(e).at(|| Stage::Protect { path: path.to_owned() }, ""),
     }
@@ -93,24 +93,20 @@ pub(super) fn sysctls(mounted: &Mounted, values: &BTreeMap<String, String>) -> R
     if values.is_empty() {
         return Ok(());
     }
-    let fresh;
-    let proc: BorrowedFd<'_> = match &mounted.proc {
-        Some(proc) => proc.as_fd(),
-        None => {
-            fresh = tree::new("proc", "proc", &[], Attr::NOSUID | Attr::NODEV | Attr::NOEXEC)
-                .at(|| Stage::Sysctl { key: String::new() }, "mount proc")?;
-            fresh.as_fd()
-        }
+    let proc = match mounted.proc {
+        Some(proc) => proc,
+        None => tree::new("proc", "proc", &[], Attr::NOSUID | Attr::NODEV | Attr::NOEXEC)
+            .at(|| Stage::Sysctl { key: String::new() }, "mount proc")?,
     };
     for (key, value) in values {
         let stage = || Stage::Sysctl { key: key.clone() };
         let path = sysctl_path(key);
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let file = openat2(proc, Path::new(&path), OFlags::WRONLY, Mode::empty(), resolve).at(stage, "")?;
-        if rustix::fs::fstatfs(&file).at(stage, "statfs")?.f_type != PROC_SUPER_MAGIC {
+        let file = keep(openat2(proc, Path::new(&path), OFlags::WRONLY, Mode::empty(), resolve).at(stage, "")?);
+        if rustix::fs::fstatfs(file).at(stage, "statfs")?.f_type != PROC_SUPER_MAGIC {
             return Err(StartError::new(stage(), Errno::XDEV.raw_os_error(), "not on procfs"));
         }
-        let written = rustix::io::write(&file, value.as_bytes()).at(stage, "write")?;
+        let written = rustix::io::write(file, value.as_bytes()).at(stage, "write")?;
         if written != value.len() {
             return Err(StartError::new(stage(), Errno::IO.raw_os_error(), "write"));
         }

@@ -1,7 +1,7 @@
 //! The channel between a child that is becoming a container's process and its parent.
 //!
-//! A pair of SEQPACKET sockets, close-on-exec. Child to parent: at most one console, at most one error; then the execve
-//! (or death) closes it, and that is the news the parent waits for. Parent to child: at most one "go on", used only when
+//! A pair of SEQPACKET sockets, close-on-exec. Child to parent: at most one set of descriptors, at most one error; then
+//! the execve (or death) closes it, and that is the news the parent waits for. Parent to child: at most one "go on", used only when
 //! the child must wait for its id maps.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +10,7 @@ use sys::fdpass;
 
 use crate::error::{At, Stage, StartError};
 
-const CONSOLE: u8 = b'C';
+const KEEP: u8 = b'K';
 const ERROR: u8 = b'E';
 const GO: u8 = b'G';
 /// Bytes of a report; an error's texts are cut to fit.
@@ -21,6 +21,15 @@ pub(super) struct Listener(OwnedFd);
 
 /// The child's end.
 pub(super) struct Reporter(OwnedFd);
+
+/// What a child leaves with its parent.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// The terminal's master end.
+    pub(super) console: Option<OwnedFd>,
+    /// The root file system of a new container.
+    pub(super) root: Option<OwnedFd>,
+}
 
 pub(super) fn pair() -> Result<(Listener, Reporter), StartError> {
     let (parent, child) = fdpass::pair().at(|| Stage::Clone, "socketpair")?;
@@ -33,15 +42,19 @@ impl Listener {
         fdpass::send(&self.0, &[GO], &[]).at(|| Stage::Clone, "send")
     }
 
-    /// Waits for the child's execve: the console's master end, if it has sent one, or its error.
-    pub(super) fn listen(self) -> Result<Option<OwnedFd>, StartError> {
-        let mut console = None;
+    /// Waits for the child's execve: what it has sent, or its error.
+    pub(super) fn listen(self) -> Result<Kept, StartError> {
+        let mut kept = Kept::default();
         let mut buffer = vec![0; MAX_REPORT];
         loop {
             let (length, mut fds) = fdpass::receive(&self.0, &mut buffer).at(|| Stage::Clone, "receive")?;
             match buffer[..length].split_first() {
-                None => return Ok(console),
-                Some((&CONSOLE, _)) => console = fds.pop(),
+                None => return Ok(kept),
+                // In the order of `Reporter::keep`, the console first.
+                Some((&KEEP, [console, root])) => {
+                    kept.root = if *root == 1 { fds.pop() } else { None };
+                    kept.console = if *console == 1 { fds.pop() } else { None };
+                }
                 Some((_, report)) => {
                     let lost = || StartError::new(Stage::Clone, 0, "malformed report of the container's init");
                     return Err(serde_json::from_slice(report).unwrap_or_else(|_| lost()));
@@ -58,8 +71,10 @@ impl Reporter {
         if length == 1 { Ok(()) } else { Err(StartError::new(Stage::UserMap, 0, "the monitor has gone")) }
     }
 
-    pub(super) fn console(&self, master: BorrowedFd<'_>) -> Result<(), StartError> {
-        fdpass::send(&self.0, &[CONSOLE], &[master]).at(|| Stage::Console, "send")
+    pub(super) fn keep(&self, console: Option<BorrowedFd<'_>>, root: Option<BorrowedFd<'_>>) -> Result<(), StartError> {
+        let message = [KEEP, u8::from(console.is_some()), u8::from(root.is_some())];
+        let fds: Vec<BorrowedFd<'_>> = [console, root].into_iter().flatten().collect();
+        fdpass::send(&self.0, &message, &fds).at(|| Stage::Console, "send")
     }
 
     pub(super) fn error(&self, error: &StartError) {

@@ -11,7 +11,7 @@ use rustix::mount::{FsOpenFlags, MountFlags, UnmountFlags, fsconfig_set_string, 
 use sys::mount::{Attr, Propagation, Reach, set_attr, set_root_propagation};
 use sys::rooted::Rooted;
 
-use super::tree;
+use super::tree::{self, Fd};
 use crate::Rootfs;
 use crate::error::{At, Stage, StartError};
 
@@ -62,7 +62,7 @@ pub(super) fn prepare(rootfs_spec: &Rootfs, sharing: Sharing) -> Result<Rooted, 
             let tree = tree::clone_at(path, Reach::Tree).at(rootfs, &path.display().to_string())?;
             set_attr(tree.as_fd(), Reach::Tree, Attr::default(), Attr::default(), Some(Propagation::Private))
                 .at(rootfs, "mount_setattr")?;
-            tree
+            tree.try_clone_to_owned().at(rootfs, "dup")?
         }
         Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
     };
@@ -70,13 +70,13 @@ pub(super) fn prepare(rootfs_spec: &Rootfs, sharing: Sharing) -> Result<Rooted, 
         // The mount that the root is attached to must not be shared, or the host would see it.
         set_root_propagation(Reach::Mount, Propagation::Private).at(rootfs, "mount propagation")?;
     }
-    tree::attach(&tree, &slash()?).at(rootfs, "move_mount")?;
+    tree::attach(&tree, slash()?).at(rootfs, "move_mount")?;
     Ok(Rooted::from_fd(tree))
 }
 
-fn slash() -> Result<OwnedFd, StartError> {
+fn slash() -> Result<Fd, StartError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, "/", flags, Mode::empty()).at(rootfs, "open")
+    rustix::fs::openat(CWD, "/", flags, Mode::empty()).map(tree::keep).at(rootfs, "open")
 }
 
 fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, StartError> {
@@ -93,16 +93,16 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Star
 }
 
 fn overlay_by_layer(lower: &[PathBuf], upper: &Path, work: &Path) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", "overlay")?;
+    let context = tree::keep(fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?);
+    fsconfig_set_string(context, "source", "overlay")?;
     for layer in lower {
-        fsconfig_set_string(&context, "lowerdir+", layer)?;
+        fsconfig_set_string(context, "lowerdir+", layer)?;
     }
-    fsconfig_set_string(&context, "upperdir", upper)?;
-    fsconfig_set_string(&context, "workdir", work)?;
+    fsconfig_set_string(context, "upperdir", upper)?;
+    fsconfig_set_string(context, "workdir", work)?;
     // Inode numbers of another run of the same layers must not be looked for.
-    fsconfig_set_string(&context, "index", "off")?;
-    tree::create(&context, Attr::default())
+    fsconfig_set_string(context, "index", "off")?;
+    tree::create(context, Attr::default())
 }
 
 /// One option string of a page: paths are made short by starting from the directory that all layers share.
@@ -122,7 +122,7 @@ fn overlay_classic(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<Owned
     let tree = tree::clone_at(upper, Reach::Mount).at(rootfs, "open_tree")?;
     unmount(upper, UnmountFlags::DETACH).at(rootfs, "umount")?;
     rustix::process::chdir("/").at(rootfs, "chdir")?;
-    Ok(tree)
+    tree.try_clone_to_owned().at(rootfs, "dup")
 }
 
 fn common_parent(paths: &[PathBuf]) -> PathBuf {
@@ -138,13 +138,13 @@ fn escape(path: &str) -> String {
 
 /// Makes the prepared root the process's `/` and lets the host's go.
 pub(super) fn pivot(root: &Rooted, sharing: Sharing, readonly: bool) -> Result<(), StartError> {
-    let old = slash()?;
+    let old = if sharing == Sharing::Shared { Some(slash()?) } else { None };
     rustix::process::fchdir(root.as_fd()).at(rootfs, "fchdir")?;
     // The old root lands on top of the new one, so that no directory for it is needed.
     rustix::process::pivot_root(".", ".").at(rootfs, "pivot_root")?;
-    if sharing == Sharing::Shared {
+    if let Some(old) = old {
         // Or detaching it would detach the host's own mounts.
-        set_attr(old.as_fd(), Reach::Tree, Attr::default(), Attr::default(), Some(Propagation::Slave))
+        set_attr(old, Reach::Tree, Attr::default(), Attr::default(), Some(Propagation::Slave))
             .at(rootfs, "mount propagation")?;
     }
     unmount(".", UnmountFlags::DETACH).at(rootfs, "umount")?;

@@ -1,6 +1,7 @@
 //! Mounting by descriptor: new file systems, clones of existing trees, and attaching them to a place already resolved.
 //!
-//! Nothing here takes a path inside a container as text; the place to mount on is always a descriptor.
+//! Nothing here takes a path inside a container as text; the place to mount on is always a descriptor. This is the child's
+//! code: descriptors stay open until its execve closes them all, which is cheaper than one by one.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -13,23 +14,32 @@ use rustix::mount::{
 };
 use sys::mount::{Attr, Reach};
 
+/// A descriptor that is open as long as the child is not its program yet.
+pub(super) type Fd = BorrowedFd<'static>;
+
+/// Leaves a descriptor to the execve.
+pub(super) fn keep(fd: OwnedFd) -> Fd {
+    let fd: &'static OwnedFd = Box::leak(Box::new(fd));
+    fd.as_fd()
+}
+
 /// A new, detached mount of a file system. `data` are its options.
-pub(super) fn new(kind: &str, source: &str, data: &[String], attr: Attr) -> Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+pub(super) fn new(kind: &str, source: &str, data: &[String], attr: Attr) -> Result<Fd> {
+    let context = keep(fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?);
     if !source.is_empty() {
-        fsconfig_set_string(&context, "source", source)?;
+        fsconfig_set_string(context, "source", source)?;
     }
     for option in data {
         match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-            None => fsconfig_set_flag(&context, option.as_str())?,
+            Some((key, value)) => fsconfig_set_string(context, key, value)?,
+            None => fsconfig_set_flag(context, option.as_str())?,
         }
     }
-    create(&context, attr)
+    create(context, attr).map(keep)
 }
 
 /// The detached mount of a configured context.
-pub(super) fn create(context: &OwnedFd, attr: Attr) -> Result<OwnedFd> {
+pub(super) fn create(context: Fd, attr: Attr) -> Result<OwnedFd> {
     fsconfig_create(context)?;
     let attr = MountAttrFlags::from_bits_retain(attr.0 as u32);
     fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attr)
@@ -41,13 +51,13 @@ fn clone_flags(reach: Reach) -> OpenTreeFlags {
 }
 
 /// A detached copy of the mount (or tree) at a path of the calling process.
-pub(super) fn clone_at(path: &Path, reach: Reach) -> Result<OwnedFd> {
-    open_tree(CWD, path, clone_flags(reach))
+pub(super) fn clone_at(path: &Path, reach: Reach) -> Result<Fd> {
+    open_tree(CWD, path, clone_flags(reach)).map(keep)
 }
 
 /// A detached copy of the mount (or tree) at a descriptor.
-pub(super) fn clone_fd(fd: BorrowedFd<'_>, reach: Reach) -> Result<OwnedFd> {
-    open_tree(fd, "", clone_flags(reach) | OpenTreeFlags::AT_EMPTY_PATH)
+pub(super) fn clone_fd(fd: BorrowedFd<'_>, reach: Reach) -> Result<Fd> {
+    open_tree(fd, "", clone_flags(reach) | OpenTreeFlags::AT_EMPTY_PATH).map(keep)
 }
 
 /// Attaches a detached mount to the file or directory `target`.

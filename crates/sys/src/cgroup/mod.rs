@@ -25,6 +25,7 @@ pub use devices::{DeviceKind, DeviceRule};
 pub use resources::{BlockDevice, Resources};
 pub use stats::{BlkioEntry, Cpu, Memory, Pids, Stats};
 
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 const MODE_DIR: Mode = Mode::from_raw_mode(0o755);
 
 /// One mounted hierarchy.
@@ -52,6 +53,11 @@ pub enum Version {
 impl Layout {
     /// Looks at the mounts of the calling process.
     pub fn detect() -> io::Result<Layout> {
+        const USUAL: &str = "/sys/fs/cgroup";
+        if rustix::fs::statfs(USUAL).is_ok_and(|s| s.f_type == CGROUP2_SUPER_MAGIC) {
+            let only = Hierarchy { mount: PathBuf::from(USUAL), unified: true, controllers: Vec::new() };
+            return Ok(Layout { hierarchies: vec![only] });
+        }
         let layout = Layout::parse(&fs::read_to_string("/proc/self/mountinfo")?);
         if layout.hierarchies.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no cgroup hierarchy is mounted"));
@@ -185,12 +191,21 @@ impl Dir {
 
 /// One write(2) to an existing control file.
 fn write_file(path: &Path, value: &str) -> io::Result<()> {
-    fs::File::options().write(true).open(path)?.write_all(value.as_bytes())
+    let file = rustix::fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    fs::File::from(file).write_all(value.as_bytes())
+}
+
+/// Whether a control file has nothing in it. One read tells.
+fn is_blank(path: &Path) -> io::Result<bool> {
+    let mut start = [0; 16];
+    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let n = rustix::io::read(&file, &mut start)?;
+    Ok(start[..n].trim_ascii().is_empty())
 }
 
 /// v1: an empty cpuset accepts no process; take the parent's.
 fn inherit_cpuset(path: &Path, root: &Path) -> io::Result<()> {
-    if path == root || !fs::read_to_string(path.join("cpuset.cpus"))?.trim().is_empty() {
+    if path == root || !is_blank(&path.join("cpuset.cpus"))? {
         return Ok(());
     }
     let parent = path.parent().expect("below the hierarchy's root");
@@ -245,17 +260,17 @@ impl Cgroup {
         self.unified().map(|d| Ok(rustix::fs::openat(CWD, &d.path, flags, Mode::empty())?)).transpose()
     }
 
-    /// The open `tasks` files of the v1 hierarchies, for [`enter`] by a process that will not see these paths any more.
-    pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let v1 = self.dirs.iter().filter(|d| !d.hierarchy.unified);
-        v1.map(|d| Ok(rustix::fs::openat(CWD, d.path.join("tasks"), flags, Mode::empty())?)).collect()
-    }
-
-    /// Moves the calling, single-threaded process in, in every v1 hierarchy.
+    /// Moves the calling process, which must have one thread, into every v1 hierarchy's directory. It will not see these
+    /// paths any more once it is in the container's root. A directory that is gone is `NotFound`.
     pub fn enter_v1(&self) -> io::Result<()> {
-        let v1 = self.dirs.iter().filter(|d| !d.hierarchy.unified);
-        v1.map(|d| d.write("tasks", "0").map_err(|e| e_at(e, &d.path))).collect()
+        for dir in self.dirs.iter().filter(|d| !d.hierarchy.unified) {
+            let tasks =
+                rustix::fs::openat(CWD, dir.path.join("tasks"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::io::write(&tasks, b"0")?;
+            // The next execve, or exit, closes it with everything else.
+            std::mem::forget(tasks);
+        }
+        Ok(())
     }
 
     /// The directories as a container is to see them below `/sys/fs/cgroup`.
@@ -301,11 +316,6 @@ pub struct View {
 /// Keeps the errno's text and adds the path.
 fn e_at(error: io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// Joins through descriptors of [`Cgroup::doors`].
-pub fn enter(doors: &[OwnedFd]) -> io::Result<()> {
-    doors.iter().try_for_each(|door| Ok(rustix::io::write(door, b"0").map(|_| ())?))
 }
 
 /// mountinfo writes blanks and backslashes as three octal digits.

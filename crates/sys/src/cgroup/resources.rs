@@ -186,7 +186,11 @@ fn plan_v2(r: &Resources) -> io::Result<Vec<Step>> {
     out.extend(r.cpu_burst.map(|v| step("cpu", "cpu.max.burst", v)));
     if r.cpu_quota.is_some() || r.cpu_period.is_some() {
         let quota = r.cpu_quota.filter(|q| *q > 0).map_or("max".to_owned(), |q| q.to_string());
-        out.push(step("cpu", "cpu.max", format!("{quota} {}", r.cpu_period.filter(|p| *p > 0).unwrap_or(DEFAULT_PERIOD))));
+        out.push(step(
+            "cpu",
+            "cpu.max",
+            format!("{quota} {}", r.cpu_period.filter(|p| *p > 0).unwrap_or(DEFAULT_PERIOD)),
+        ));
     }
     out.extend(some(&r.cpuset_cpus).map(|v| step("cpuset", "cpuset.cpus", v)));
     out.extend(some(&r.cpuset_mems).map(|v| step("cpuset", "cpuset.mems", v)));
