@@ -262,6 +262,16 @@ impl EndpointLinks<'_> {
         }
         // The host may still know the address's last owner.
         address::set_neighbour(&mut batch, self.bridge, self.address, self.mac.0);
+        // A first packet that is dropped comes again after a second.
+        link::settle_named(&mut batch, self.host_link);
+        link::settle(&mut batch, self.bridge);
+        batch
+    }
+
+    /// Requests for a socket inside the container's namespace, after `outside`.
+    pub fn settle(&self) -> Batch {
+        let mut batch = Batch::new();
+        link::settle(&mut batch, self.index);
         batch
     }
 }

@@ -209,9 +209,10 @@ impl BridgeDriver {
             let (netns, made) =
                 namespace::create_with(|_| self.furnish(&links)).context("creating a network namespace")?;
             match made {
-                Ok(()) => {
+                Ok(mut inner) => {
                     let attached = self.links(|socket| socket.request(&mut links.outside()));
-                    attached.map_err(device::failed).context(format!("attaching {host_link}"))?;
+                    let settled = attached.and_then(|()| inner.request(&mut links.settle()));
+                    settled.map_err(device::failed).context(format!("attaching {host_link}"))?;
                     return Ok((netns, host_link));
                 }
                 Err(Refused { errno: Errno::EXIST, .. }) => (),
@@ -222,15 +223,15 @@ impl BridgeDriver {
         Err(Error::system("cannot find a free name for the container's link"))
     }
 
-    /// Runs in the new namespace: everything inside it, in one batch.
-    fn furnish(&self, links: &EndpointLinks<'_>) -> std::io::Result<Result<(), Refused>> {
+    /// Runs in the new namespace: everything inside it, in one batch. Returns the socket, which stays in there.
+    fn furnish(&self, links: &EndpointLinks<'_>) -> std::io::Result<Result<Socket, Refused>> {
         let mut socket = Socket::route()?;
         // The network has no IPv6: its links must not have either. The setting for links to come is on only while this
         // one is made.
         disable_ipv6("1");
         let made = socket.request(&mut links.inside(self.host.as_fd()));
         disable_ipv6("0");
-        let Err(error) = made else { return Ok(Ok(())) };
+        let Err(error) = made else { return Ok(Ok(socket)) };
         let present = link::list(&mut socket).unwrap_or_default();
         let highest = present.iter().map(|l| l.index).max().unwrap_or(FIRST_INDEX);
         // Only the second message (the pair) is refused for a name or an index.

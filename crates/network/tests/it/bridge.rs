@@ -58,6 +58,24 @@ fn containers_reach_each_other_and_the_gateway() {
     });
 }
 
+/// A dropped ARP request or SYN is sent again after a second: a new container must not need that.
+#[test]
+fn the_first_packet_arrives() {
+    world(NetworkConfig::default(), |world| {
+        let listener = std::net::TcpListener::bind("0.0.0.0:7000").unwrap();
+        std::thread::spawn(move || answer_all(&listener));
+        for round in 0..30 {
+            let container = world.connect("short", Vec::new());
+            let start = std::time::Instant::now();
+            assert!(inside(&container, || ask(GATEWAY, 7000)).is_some());
+            assert!(start.elapsed() < std::time::Duration::from_millis(900), "round {round}: {:?}", start.elapsed());
+            world.networks.release(&container.endpoint.container).unwrap();
+            drop(container);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+}
+
 #[test]
 fn the_way_out_is_masqueraded_and_the_way_in_closed() {
     world(NetworkConfig::default(), |world| {
