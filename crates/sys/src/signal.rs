@@ -13,8 +13,8 @@ pub const CHILD: i32 = libc::SIGCHLD;
 pub const TERMINAL_INPUT: i32 = libc::SIGTTIN;
 pub const TERMINAL_OUTPUT: i32 = libc::SIGTTOU;
 
-/// All signals but faults, blocked: they wait until [`Blocked::next`] takes them. Children started by
-/// `std::process::Command` begin with nothing blocked.
+/// All signals but faults, blocked: they wait until [`Blocked::next`] takes them. Children inherit that, but for
+/// [`spawn_in_foreground`].
 #[derive(Debug)]
 pub struct Blocked {
     set: libc::sigset_t,
@@ -75,15 +75,16 @@ pub fn send(pid: i32, signal: i32) -> io::Result<()> {
 }
 
 /// Starts a child in a process group of its own, which becomes the foreground of the terminal on standard input, if there is
-/// one, before the program runs: keys like Ctrl-C then reach the child alone. [`TERMINAL_INPUT`] and [`TERMINAL_OUTPUT`]
-/// have their default effect in the child.
+/// one, before the program runs: keys like Ctrl-C then reach the child alone. In the child nothing is blocked, and
+/// [`TERMINAL_INPUT`] and [`TERMINAL_OUTPUT`] have their default effect.
 pub fn spawn_in_foreground(command: &mut Command) -> io::Result<Child> {
     let take_terminal = || {
         set_disposition(libc::SIGTTOU, libc::SIG_IGN)?;
         // SAFETY: no memory is passed. Without a terminal there is nothing to take.
         unsafe { libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpid()) };
         set_disposition(libc::SIGTTIN, libc::SIG_DFL)?;
-        set_disposition(libc::SIGTTOU, libc::SIG_DFL)
+        set_disposition(libc::SIGTTOU, libc::SIG_DFL)?;
+        crate::process::reset_signals()
     };
     command.process_group(0);
     // SAFETY: the closure makes system calls only; nothing in it allocates or takes a lock.
@@ -102,6 +103,17 @@ mod tests {
             // SAFETY: no memory is passed.
             unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGRTMIN() + 3) };
             assert_eq!(blocked.next().unwrap(), libc::SIGRTMIN() + 3);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn children_in_the_foreground_have_nothing_blocked() {
+        std::thread::spawn(|| {
+            let _blocked = Blocked::all().unwrap();
+            let mut child = spawn_in_foreground(Command::new("sh").args(["-c", "kill -TERM $$"])).unwrap();
+            assert_eq!(child.wait().unwrap().code(), None);
         })
         .join()
         .unwrap();

@@ -1,9 +1,30 @@
 //! Any OCI command-line runtime (`runc`, `crun`, …) behind [`Runtime`].
+//!
+//! Runs in the container's monitor. What the program needs lies in `<state_dir>/bundle` (configuration, root, log, pid files)
+//! and `<state_dir>/state` (its own state): both vanish with `cleanup`. The monitor becomes the reaper of its descendants, so
+//! that the container's processes, which the program leaves behind as orphans, become its children and can be waited for.
+//! An overlay root is mounted in a mount namespace of the monitor's own.
 
-use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
-use crate::{Bundle, Process, Runtime, Scope, StartError, Stdio, oci};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
+use sys::process;
+use sys::rooted::Rooted;
+
+use crate::error::{At, Stage, StartError, What};
+use crate::{Bundle, Process, Runtime, Scope, Stdio, oci, user};
+
+mod command;
+mod config;
+mod console;
+mod rootfs;
+
+use command::{Call, Output};
+use console::Console;
 
 /// A runtime program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,26 +35,206 @@ pub struct Cli {
     pub args: Vec<String>,
 }
 
+/// Files of one container.
+struct Files {
+    bundle: PathBuf,
+    state: PathBuf,
+}
+
+impl Files {
+    fn of(bundle: &Bundle) -> Files {
+        Files { bundle: bundle.state_dir.join("bundle"), state: bundle.state_dir.join("state") }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let mut dir = fs::DirBuilder::new();
+        // Remapped users must be able to reach the root.
+        dir.recursive(true).mode(0o711);
+        dir.create(&self.bundle)?;
+        dir.create(&self.state)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.bundle.join("config.json")
+    }
+
+    fn rootfs(&self) -> PathBuf {
+        self.bundle.join("rootfs")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.bundle.join("log.json")
+    }
+
+    fn init_pid(&self) -> PathBuf {
+        self.bundle.join("init.pid")
+    }
+}
+
+impl Cli {
+    /// A call of the program for this container, its command still to be added.
+    fn call(&self, bundle: &Bundle) -> Call {
+        let files = Files::of(bundle);
+        let mut call = Call::new(&self.path, files.log());
+        call.args(&self.args);
+        call.arg("--root").arg(&files.state);
+        call.arg("--log").arg(files.log()).args(["--log-format", "json"]);
+        if is_systemd_path(&bundle.spec.linux.cgroups_path) {
+            call.arg("--systemd-cgroup");
+        }
+        call
+    }
+
+    /// A command without streams.
+    fn simple(&self, bundle: &Bundle, command: &str, args: &[&str]) -> model::Result<()> {
+        let mut call = self.call(bundle);
+        call.arg(command).args(args);
+        call.run(Output::Captured).map_err(|failure| failure.to_error())
+    }
+
+    fn create(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
+        let files = Files::of(bundle);
+        files.make().at(rootfs_stage, "state directory")?;
+        // The container's processes will be orphans.
+        set_child_subreaper(Some(rustix::process::getpid())).at(|| Stage::Clone, "prctl")?;
+        let root = rootfs::mount(&bundle.rootfs, &files.rootfs())?;
+        let mut spec = config::adapt(&bundle.spec, &root, netns);
+        resolve_user(&mut spec.process, &Rooted::open_dir(&root).at(rootfs_stage, "open")?)?;
+        write_private(&files.config(), &spec.to_json()).at(rootfs_stage, "config.json")?;
+
+        let console = Console::listen(spec.process.terminal, &files.bundle)?;
+        let mut call = self.call(bundle);
+        call.arg("create").arg("--bundle").arg(&files.bundle).arg("--pid-file").arg(files.init_pid());
+        console.add_to(&mut call);
+        call.arg(&bundle.id);
+        call.run(Output::Container(io)).map_err(|failure| failure.to_start_error(What::Create))?;
+        started(&files.init_pid(), console)
+    }
+}
+
 impl Runtime for Cli {
-    fn start(&self, _: &Bundle, _: Stdio, _: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
-        todo!()
+    fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
+        let started = self.create(bundle, io, netns).and_then(|process| {
+            let mut call = self.call(bundle);
+            call.arg("start").arg(&bundle.id);
+            let result = call.run(Output::Captured).map_err(|failure| failure.to_start_error(What::Create));
+            result.map(|()| process)
+        });
+        started.inspect_err(|_| {
+            // The first failure is the one to tell.
+            let _ = self.cleanup(bundle);
+        })
     }
-    fn exec(&self, _: &Bundle, _: &Process, _: &oci::Process, _: Stdio) -> Result<Process, StartError> {
-        todo!()
+
+    fn exec(&self, bundle: &Bundle, init: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
+        let files = Files::of(bundle);
+        let root = format!("/proc/{}/root", init.pid);
+        let root = Rooted::open_dir(&root).at(|| Stage::NotRunning, "container is not running")?;
+        let mut process = process.clone();
+        resolve_user(&mut process, &root)?;
+        // Execs of one container do not overlap: the monitor has one thread.
+        let (description, pid_file) = (files.bundle.join("process.json"), files.bundle.join("exec.pid"));
+        write_private(&description, &process.to_json()).at(rootfs_stage, "process.json")?;
+        let _ = fs::remove_file(&pid_file);
+
+        let console = Console::listen(process.terminal, &files.bundle)?;
+        let mut call = self.call(bundle);
+        call.args(["exec", "--detach", "--process"]).arg(&description).arg("--pid-file").arg(&pid_file);
+        console.add_to(&mut call);
+        call.arg(&bundle.id);
+        call.run(Output::Container(io)).map_err(|failure| failure.to_start_error(What::Exec))?;
+        started(&pid_file, console)
     }
-    fn kill(&self, _: &Bundle, _: &Process, _: i32, _: Scope) -> model::Result<()> {
-        todo!()
+
+    fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()> {
+        let signal_text = signal.to_string();
+        match scope {
+            Scope::All => self.simple(bundle, "kill", &["--all", &bundle.id, &signal_text]),
+            // The program may stand between the container and its pid on the host (sandboxes).
+            Scope::Process if read_pid(&Files::of(bundle).init_pid()).ok() == Some(process.pid) => {
+                self.simple(bundle, "kill", &[&bundle.id, &signal_text])
+            }
+            Scope::Process => process::signal(&process.pidfd, signal).map_err(|e| {
+                if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) {
+                    model::Error::not_found("process already finished").with_source(e)
+                } else {
+                    e.into()
+                }
+            }),
+        }
     }
-    fn pause(&self, _: &Bundle) -> model::Result<()> {
-        todo!()
+
+    fn pause(&self, bundle: &Bundle) -> model::Result<()> {
+        self.simple(bundle, "pause", &[&bundle.id])
     }
-    fn resume(&self, _: &Bundle) -> model::Result<()> {
-        todo!()
+
+    fn resume(&self, bundle: &Bundle) -> model::Result<()> {
+        self.simple(bundle, "resume", &[&bundle.id])
     }
-    fn update(&self, _: &Bundle, _: &oci::Resources) -> model::Result<()> {
-        todo!()
+
+    fn update(&self, bundle: &Bundle, resources: &oci::Resources) -> model::Result<()> {
+        let file = Files::of(bundle).bundle.join("resources.json");
+        write_private(&file, &config::resources(resources))?;
+        self.simple(bundle, "update", &["--resources", &file.to_string_lossy(), &bundle.id])
     }
-    fn cleanup(&self, _: &Bundle) -> model::Result<()> {
-        todo!()
+
+    fn cleanup(&self, bundle: &Bundle) -> model::Result<()> {
+        let files = Files::of(bundle);
+        if !files.state.exists() {
+            return Ok(());
+        }
+        let deleted = self.simple(bundle, "delete", &["--force", &bundle.id]);
+        rootfs::unmount(&bundle.rootfs, &files.rootfs());
+        for dir in [&files.bundle, &files.state] {
+            match fs::remove_dir_all(dir) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+                _ => {}
+            }
+        }
+        deleted
     }
+}
+
+fn rootfs_stage() -> Stage {
+    Stage::Rootfs
+}
+
+/// The environment of a process may hold secrets.
+fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all(content)
+}
+
+/// `slice:prefix:name`
+fn is_systemd_path(path: &str) -> bool {
+    path.split(':').count() == 3 && !path.starts_with('/')
+}
+
+/// Names become numbers: command-line runtimes know only these.
+fn resolve_user(process: &mut oci::Process, root: &Rooted) -> Result<(), StartError> {
+    let Some(name) = process.user.username.take() else { return Ok(()) };
+    let found = user::resolve(root, &name, &process.user.groups)?;
+    process.user.groups.clear();
+    process.user.uid = found.uid;
+    process.user.gid = found.gid;
+    process.user.additional_gids = found.groups;
+    Ok(())
+}
+
+/// The process that the program has left behind, now our child.
+fn started(pid_file: &Path, console: Console) -> Result<Process, StartError> {
+    let pid = read_pid(pid_file).at(|| Stage::Runtime, "pid file")?;
+    let raw = Pid::from_raw(pid).ok_or_else(|| StartError::new(Stage::Runtime, 0, "pid file: no pid"))?;
+    let pidfd: OwnedFd = pidfd_open(raw, PidfdFlags::empty()).at(|| Stage::Runtime, "pidfd_open")?;
+    Ok(Process { pid, pidfd, console: console.receive()? })
+}
+
+fn read_pid(file: &Path) -> io::Result<i32> {
+    let text = fs::read_to_string(file)?;
+    text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// The path by which another process reaches a descriptor of this one.
+fn path_of(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
 }

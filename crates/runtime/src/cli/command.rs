@@ -1,0 +1,228 @@
+//! One run of the runtime program: its streams, its time limit, and what its log says when it fails.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio as Stream};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Deserialize;
+
+use crate::Stdio;
+use crate::error::{Stage, StartError, What, libc_errno};
+
+/// A runtime that takes longer is stuck and is killed.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Of a log or an error stream, its last part is read.
+const MAX_TEXT: u64 = 64 * 1024;
+
+// The words that the reference's shim puts before what the runtime says.
+const CREATE_PREFIX: &str =
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: ";
+const EXEC_PREFIX: &str = "OCI runtime exec failed: ";
+const SUFFIX: &str = ": unknown";
+
+/// What the program's streams are.
+pub(super) enum Output {
+    /// The container's: the program passes them on.
+    Container(Stdio),
+    /// Nobody's; what it writes is kept for the error text.
+    Captured,
+}
+
+/// A command line in the making.
+pub(super) struct Call {
+    command: Command,
+    log: PathBuf,
+}
+
+impl Call {
+    pub fn new(program: &Path, log: PathBuf) -> Call {
+        Call { command: Command::new(program), log }
+    }
+
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Call {
+        self.command.arg(arg);
+        self
+    }
+
+    pub fn args<S: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = S>) -> &mut Call {
+        self.command.args(args);
+        self
+    }
+
+    /// Runs the program to its end.
+    pub fn run(mut self, output: Output) -> Result<(), Failure> {
+        // A file, since whatever the program leaves running could keep a pipe open.
+        let errors = self.log.with_extension("err");
+        let stream = |fd: Option<std::os::fd::OwnedFd>| fd.map_or_else(Stream::null, Stream::from);
+        match output {
+            Output::Container(io) => {
+                self.command.stdin(stream(io.stdin)).stdout(stream(io.stdout)).stderr(stream(io.stderr));
+            }
+            Output::Captured => {
+                let file = fs::File::create(&errors).map_or_else(|_| Stream::null(), Stream::from);
+                self.command.stdin(Stream::null()).stdout(Stream::null()).stderr(file);
+            }
+        }
+        // The log tells about this run only.
+        let _ = fs::remove_file(&self.log);
+        let program = self.command.get_program().to_string_lossy().into_owned();
+        let spawned = self.command.spawn();
+        // Or the container's streams would stay open here.
+        drop(self.command);
+        let mut child = spawned.map_err(|e| Failure::new(format!("{program}: {e}")))?;
+        let status = wait(&mut child).map_err(|e| Failure::new(format!("{program}: {e}")))?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = || tail(&errors).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+        let told = last_error(&self.log).or_else(said);
+        Err(Failure::new(told.unwrap_or_else(|| format!("{program}: {status}"))))
+    }
+}
+
+/// Waits, but not for ever.
+fn wait(child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
+    let pid = Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => {
+                child.kill()?;
+                child.wait()?;
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no end after two minutes"));
+            }
+            Err(Errno::INTR) => {}
+            Ok(_) => return child.wait(),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// A line of the program's JSON log.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default)]
+    level: String,
+    #[serde(default)]
+    msg: String,
+}
+
+/// The last error of the log.
+fn last_error(log: &Path) -> Option<String> {
+    let text = tail(log)?;
+    let lines = text.lines().rev().filter_map(|l| serde_json::from_str::<Line>(l).ok());
+    let mut errors = lines.filter(|l| matches!(l.level.as_str(), "error" | "fatal"));
+    errors.next().map(|l| l.msg.trim().to_owned()).filter(|m| !m.is_empty())
+}
+
+fn tail(file: &Path) -> Option<String> {
+    let mut file = fs::File::open(file).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MAX_TEXT))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Why the program failed, in its own words.
+#[derive(Debug)]
+pub(super) struct Failure {
+    text: String,
+}
+
+impl Failure {
+    fn new(text: String) -> Failure {
+        Failure { text }
+    }
+
+    /// For starting a process; the errno is what the text stands for, as the reference reads it.
+    pub fn to_start_error(&self, what: What) -> StartError {
+        let prefix = if what == What::Create { CREATE_PREFIX } else { EXEC_PREFIX };
+        let detail = format!("{prefix}{}{SUFFIX}", self.text);
+        StartError::new(Stage::Runtime, errno_of(&self.text), detail)
+    }
+
+    /// For everything else.
+    pub fn to_error(&self) -> model::Error {
+        let text = self.text.to_lowercase();
+        let gone = ["process already finished", "container not running", "no such process", "does not exist"];
+        if gone.iter().any(|words| text.contains(words)) {
+            return model::Error::not_found(self.text.clone());
+        }
+        model::Error::system(self.text.clone())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A command-line runtime tells the cause in words only; clients depend on the exit codes that follow from them.
+fn errno_of(text: &str) -> i32 {
+    const CAUSES: [(&str, i32); 5] = [
+        ("permission denied", libc_errno::EACCES),
+        ("is a directory", libc_errno::EISDIR),
+        ("not a directory", libc_errno::ENOTDIR),
+        ("executable file not found", libc_errno::ENOENT),
+        ("no such file or directory", libc_errno::ENOENT),
+    ];
+    let text = text.to_lowercase();
+    CAUSES.iter().find(|(words, _)| text.contains(words)).map_or(0, |(_, errno)| *errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_UNKNOWN};
+
+    #[test]
+    fn exit_codes_follow_from_words() {
+        let code = |text: &str| Failure::new(text.into()).to_start_error(What::Create).to_error(What::Create);
+        let (error, exit) = code("runc create failed: exec: \"x\": executable file not found in $PATH");
+        assert_eq!(exit, EXIT_NOT_FOUND);
+        assert_eq!(
+            error.message(),
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: \
+             runc create failed: exec: \"x\": executable file not found in $PATH: unknown"
+        );
+        assert_eq!(code("exec: \"/etc\": permission denied").1, EXIT_NOT_EXECUTABLE);
+        assert_eq!(code("exec: \"/etc\": is a directory").1, EXIT_NOT_EXECUTABLE);
+        assert_eq!(code("mount: Not a directory").1, EXIT_NOT_FOUND);
+        assert_eq!(code("something else").1, EXIT_UNKNOWN);
+    }
+
+    #[test]
+    fn log_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log.json");
+        assert_eq!(last_error(&log), None);
+        let text = "{\"level\":\"error\",\"msg\":\"first\",\"time\":\"t\"}\n{\"level\":\"warning\",\"msg\":\"w\"}\n";
+        fs::write(&log, text.to_owned() + "{\"level\":\"error\",\"msg\":\"last\\n\"}\nnot json\n").unwrap();
+        assert_eq!(last_error(&log).as_deref(), Some("last"));
+    }
+
+    #[test]
+    fn programs_that_fail() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |program: &str, args: &[&str]| {
+            let mut call = Call::new(Path::new(program), dir.path().join("log"));
+            call.args(args);
+            call.run(Output::Captured).map_err(|f| f.to_string())
+        };
+        assert_eq!(run("true", &[]), Ok(()));
+        assert_eq!(run("sh", &["-c", "echo why >&2; exit 1"]), Err("why".into()));
+        assert_eq!(run("false", &[]), Err("false: exit status: 1".into()));
+        assert!(run("/no/such/program", &[]).unwrap_err().starts_with("/no/such/program: No such file"));
+    }
+}
