@@ -40,24 +40,26 @@ pub use container::{
 };
 pub use event::{Actor, EventMessage};
 pub use exec::{ExecConfig, ExecInspect, ExecProcessConfig, ExecStart};
+pub use go::Empty;
 pub use host_config::{
     DeviceMapping, DeviceRequest, HostConfig, LogConfig, RestartPolicy, ThrottleDevice, Ulimit, UpdateRequest,
     WeightDevice,
 };
 pub use image::{
-    HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect, ImageMetadata, ImagePruneReport, ImageSummary, RootFs,
+    AttestationProperties, DriverData, HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect, ImageMetadata,
+    ImageProperties, ImagePruneReport, ImageSummary, ManifestSize, ManifestSummary, RootFs, UnpackedSize,
 };
-pub use mount::{Mount, MountPoint};
+pub use mount::{BindOptions, ImageOptions, Mount, MountPoint, TmpfsOptions, VolumeOptions};
 pub use network::{
-    ConnectRequest, DisconnectRequest, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam, IpamConfig,
-    Network, NetworkCreateRequest, NetworkCreateResponse, NetworkPruneReport, NetworkingConfig,
+    ConfigReference, ConnectRequest, DisconnectRequest, EndpointIpamConfig, EndpointResource, EndpointSettings, Ipam,
+    IpamConfig, Network, NetworkCreateRequest, NetworkCreateResponse, NetworkPruneReport, NetworkingConfig,
 };
 pub use oci::{Descriptor, Platform};
 pub use port::{PortBinding, PortMap, PortSet, PortSummary};
 pub use progress::{ErrorDetail, Progress, ProgressMessage};
 pub use registry::{AuthConfig, AuthResponse, DistributionInspect, IndexInfo, SearchResult, ServiceConfig};
 pub use stats::StatsResponse;
-pub use system::{DiskUsage, Info, Version};
+pub use system::{Commit, ComponentVersion, DiskUsage, Info, PlatformInfo, PluginsInfo, RuntimeInfo, Usage, Version};
 pub use version::ApiVersion;
 pub use volume::{UsageData, Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneReport};
 
