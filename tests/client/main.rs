@@ -4,6 +4,7 @@
 //! daemon). Texts are the reference's: `wire_facts` of a real engine decided them.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
 mod attach;
 mod escape;
