@@ -186,7 +186,7 @@ fn sweep(engine: &Engine, settings: &Settings, known: &HashSet<String>) -> Resul
             }
         }
     }
-    engine.images.sweep()
+    engine.images.sweep().map(drop)
 }
 
 /// Ends the engine: stops all containers unless they may live on (B-sg-3), then lets go.

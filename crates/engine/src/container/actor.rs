@@ -52,6 +52,8 @@ pub enum Command {
     Resize { exec: Option<String>, height: u16, width: u16, reply: Reply },
     /// Go away.
     Remove { args: RemoveArgs, reply: Reply },
+    /// A client will come.
+    Expect(oneshot::Receiver<Attached>),
     /// Connect a client.
     Attach(Attached),
     /// Start an exec session.
@@ -114,6 +116,8 @@ pub struct Actor {
     pub(super) waiting: Waiting,
     /// Clients that wait for the container to run.
     pub(super) clients: Vec<Attached>,
+    /// Clients on their way while it does not run.
+    pub(super) expected: Vec<oneshot::Receiver<Attached>>,
     pub(super) timer: Option<(Instant, Timer)>,
     /// The pause before the next restart by policy.
     pub(super) backoff: Duration,
@@ -143,6 +147,7 @@ impl Actor {
             jobs: JoinSet::new(),
             waiting: Waiting::default(),
             clients: Vec::new(),
+            expected: Vec::new(),
             timer: None,
             backoff: Duration::ZERO,
             exit: None,
@@ -222,6 +227,7 @@ impl Actor {
                 self.request(&Request::Resize { exec, rows: height, columns: width }, reply).await;
             }
             Command::Remove { args, reply } => self.remove(args, reply).await,
+            Command::Expect(arriving) => self.expect(arriving),
             Command::Attach(client) => self.attach(client).await,
             Command::Exec(start) => self.exec(*start).await,
             Command::Shutdown { reply } => self.shutdown(reply).await,
@@ -353,14 +359,20 @@ impl Actor {
     /// Starts the launch; its end comes as a [`Done`].
     pub(super) fn begin_launch(&mut self) {
         let (engine, row) = (self.engine.clone(), self.row.clone());
-        let clients = std::mem::take(&mut self.clients);
-        self.jobs.spawn_blocking(move || Done::Launched(launch::launch(&engine, &row, clients)));
+        let clients = super::attach::gather(std::mem::take(&mut self.clients), std::mem::take(&mut self.expected));
+        self.jobs.spawn(async move {
+            let clients = clients.await;
+            let launch = tokio::task::spawn_blocking(move || launch::launch(&engine, &row, clients));
+            Done::Launched(launch.await.unwrap_or_else(|error| {
+                Err(Failed::from(Error::system("the start of the container broke off").with_source(error)))
+            }))
+        });
     }
 }
 
 /// Commands that change what a job is changing wait for its end.
 fn needs_rest(command: &Command) -> bool {
-    !matches!(command, Command::Attach(_))
+    !matches!(command, Command::Attach(_) | Command::Expect(_))
 }
 
 fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerView {

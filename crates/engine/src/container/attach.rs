@@ -7,16 +7,21 @@
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Error, Result};
 use monitor::proto::Request;
 use rustix::event::{PollFd, PollFlags, poll};
+use tokio::sync::oneshot;
 
 use super::Handle;
 use super::actor::{Actor, Command};
 use super::launch::wire_attach;
 use super::logs::{self, LogsArgs};
 use crate::Engine;
+
+/// How long a start waits for a client whose attach call was accepted before it.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(2);
 
 /// The query of an attach call.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +50,7 @@ pub struct Attachment {
     handle: Handle,
     args: AttachArgs,
     detach_keys: Vec<u8>,
+    arrival: oneshot::Sender<Attached>,
 }
 
 /// A client that is (or waits to be) attached.
@@ -77,7 +83,12 @@ pub async fn attach(engine: &Arc<Engine>, name: &str, args: AttachArgs) -> Resul
         return Err(Error::conflict(format!("container {name} is restarting, wait until the container is running")));
     }
     let tty = view.row.config.tty;
-    Ok(Attachment { tty, engine: engine.clone(), handle, args, detach_keys })
+    let (arrival, arriving) = oneshot::channel();
+    if args.stream {
+        // Before the client hears of it: a start that it asks for next waits for its socket (B-io-5).
+        handle.send(Command::Expect(arriving)).await?;
+    }
+    Ok(Attachment { tty, engine: engine.clone(), handle, args, detach_keys, arrival })
 }
 
 impl Attachment {
@@ -101,7 +112,7 @@ impl Attachment {
         };
         self.engine.publish_container(&view.row, "attach", []);
         // A container that went away closes the socket by dropping it.
-        drop(self.handle.send(Command::Attach(attached)).await);
+        drop(self.arrival.send(attached));
     }
 
     /// Writes what the log holds to the client; an error means the client left.
@@ -126,6 +137,26 @@ impl Attachment {
 }
 
 impl Actor {
+    /// A client will come: before the start it is waited for, later it is let in as it comes.
+    pub(super) fn expect(&mut self, arriving: oneshot::Receiver<Attached>) {
+        match self.link {
+            None => self.expected.push(arriving),
+            Some(_) => self.let_in(arriving),
+        }
+    }
+
+    /// Brings a client to this actor once it is there.
+    pub(super) fn let_in(&self, arriving: oneshot::Receiver<Attached>) {
+        let Ok(handle) = self.engine.containers.find(self.row.id.as_str()) else {
+            return;
+        };
+        tokio::spawn(async move {
+            if let Ok(client) = arriving.await {
+                drop(handle.send(Command::Attach(client)).await);
+            }
+        });
+    }
+
     /// Hands a client to the monitor; before the start it waits here.
     pub(super) async fn attach(&mut self, client: Attached) {
         let Some(link) = self.link.as_mut() else {
@@ -137,6 +168,16 @@ impl Actor {
             tracing::warn!(container = self.row.id.short(), %error, "client not attached");
         }
     }
+}
+
+/// Waits for the clients that are on their way, each for a moment only.
+pub(super) async fn gather(mut clients: Vec<Attached>, expected: Vec<oneshot::Receiver<Attached>>) -> Vec<Attached> {
+    for arriving in expected {
+        if let Ok(Ok(client)) = tokio::time::timeout(ARRIVAL_WAIT, arriving).await {
+            clients.push(client);
+        }
+    }
+    clients
 }
 
 /// Whether the other end of the socket is closed.

@@ -42,22 +42,21 @@ pub struct Created {
 pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     let settings = engine.settings();
     let id = ContainerId::from_bytes(sys::random::bytes32());
-    let config = args.request.config.clone();
-    let config = config.ok_or_else(|| Error::invalid("config cannot be empty in order to create a container"))?;
+    let host = validate::Host::new(engine, &settings);
+    let mut request = args.request;
+    let mut warnings = validate::request(&mut request, &host, |path| std::fs::exists(path).unwrap_or(false))?;
     if let Some(name) = args.name.as_deref().filter(|n| !n.is_empty()) {
         name::validate(name)?;
     }
-    let image = engine.images.resolve(&config.image, args.platform.as_deref()).await?;
-    let host = validate::Host::new(engine, &settings);
-    let mut merged =
-        merge::merge(config, args.request.host_config.clone().unwrap_or_default(), &image.config, &host, &id)?;
+    let (config, host_config) =
+        (request.config.clone().unwrap_or_default(), request.host_config.clone().unwrap_or_default());
+    let image = engine.images.resolve(&config.image, args.platform.as_deref())?;
+    let mut merged = merge::merge(config, host_config, &image.config, &host, &id)?;
     resolve_container_modes(engine, &mut merged.host_config)?;
-    let warnings = validate::check(&merged, &args.request, &host)?;
+    warnings.extend(validate::check(&merged, &request, &host)?);
     launch::runtime_choice(&settings, &merged.host_config.runtime)?;
     let name = reserve_name(engine, args.name.as_deref(), &id)?;
-    let built =
-        build(engine, &settings, Draft { id: id.clone(), name: name.clone(), merged, image, request: args.request })
-            .await;
+    let built = build(engine, &settings, Draft { id: id.clone(), name: name.clone(), merged, image, request }).await;
     if built.is_err() {
         engine.containers.release(&name, &id);
     }

@@ -63,28 +63,22 @@ fn merge_config(
     for (port, empty) in &image.exposed_ports {
         config.exposed_ports.entry(port.clone()).or_insert(*empty);
     }
-    for port in host_config.port_bindings.iter().flatten().map(|(port, _)| port) {
-        config.exposed_ports.entry(port.clone()).or_default();
-    }
-    config.env = Some(merge_env(config.env.take().unwrap_or_default(), &image.env));
+    // No variables at all are shown as null.
+    let env = merge_env(config.env.take().unwrap_or_default(), &image.env);
+    config.env = Some(env).filter(|env| !env.is_empty());
     let mut labels: BTreeMap<String, String> = image.labels.clone();
     labels.extend(config.labels.take().unwrap_or_default());
     config.labels = Some(labels);
-    if !image.volumes.is_empty() {
-        let mut volumes = image.volumes.clone();
-        volumes.extend(config.volumes.take().unwrap_or_default());
-        config.volumes = Some(volumes);
-    }
+    let mut volumes = config.volumes.take().unwrap_or_default();
+    volumes.extend(image.volumes.clone());
+    config.volumes = Some(volumes).filter(|volumes| !volumes.is_empty());
     merge_command(&mut config, image)?;
     merge_health(&mut config, image);
-    if config.shell.is_empty() {
-        config.shell.clone_from(&image.shell);
-    }
     if config.working_dir.starts_with('/') {
         config.working_dir = model::mount::clean(&config.working_dir);
     }
     if config.hostname.is_empty() {
-        let of_host = host_config.network_mode == "host" || host_config.uts_mode == "host";
+        let of_host = host_config.network_mode == "host";
         config.hostname = if of_host { host.hostname.clone() } else { id.short().to_string() };
     }
     Ok(config)
@@ -97,32 +91,35 @@ fn inherit(own: &mut String, image: &str) {
 }
 
 /// Own variables first in their order, then those of the image whose key is not given.
-fn merge_env(own: Vec<String>, image: &[String]) -> Vec<String> {
+fn merge_env(mut own: Vec<String>, image: &[String]) -> Vec<String> {
     let key = |entry: &str| entry.split('=').next().unwrap_or(entry).to_string();
-    let given: Vec<String> = own.iter().map(|entry| key(entry)).collect();
-    let inherited = image.iter().filter(|entry| !given.contains(&key(entry)));
-    own.iter().chain(inherited).cloned().collect()
+    for entry in image {
+        if !own.iter().any(|given| key(given) == key(entry)) {
+            own.push(entry.clone());
+        }
+    }
+    own
 }
 
-/// An own entrypoint drops the image's command; `[""]` resets the entrypoint.
+/// An own entrypoint, be it empty, drops the image's, one with words its command too; `[""]` is no entrypoint.
 fn merge_command(config: &mut api::ContainerConfig, image: &api::ImageConfig) -> Result<()> {
+    let empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
     let list = |list: &[String]| Some(list.to_vec()).filter(|l| !l.is_empty());
-    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
-        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+    if empty(&config.entrypoint) {
+        if empty(&config.cmd) {
             config.cmd = list(&image.cmd);
-            config.args_escaped = image.args_escaped;
         }
         if config.entrypoint.is_none() {
             config.entrypoint = list(&image.entrypoint);
         }
-    } else if config.entrypoint.as_deref() == Some(&[String::new()]) {
+    }
+    if config.entrypoint.as_deref() == Some(&[String::new()]) {
         config.entrypoint = None;
     }
-    let empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
-    if empty(&config.entrypoint) && empty(&config.cmd) {
-        return Err(Error::invalid("no command specified"));
+    match empty(&config.entrypoint) && empty(&config.cmd) {
+        true => Err(Error::invalid("no command specified")),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 fn merge_health(config: &mut api::ContainerConfig, image: &api::ImageConfig) {
@@ -175,8 +172,18 @@ fn fill_host_config(mut host_config: api::HostConfig, host: &Host) -> api::HostC
         host_config.masked_paths = host_config.masked_paths.or_else(|| list(&MASKED_PATHS));
         host_config.readonly_paths = host_config.readonly_paths.or_else(|| list(&READONLY_PATHS));
     }
+    disable_labels(&mut host_config);
     merge_log(&mut host_config.log_config, host);
     host_config
+}
+
+/// A container that shares the host's processes or is privileged has no SELinux label of its own; inspect says so.
+fn disable_labels(host_config: &mut api::HostConfig) {
+    let chosen = |options: &[String]| options.iter().any(|option| option.split('=').next() == Some("label"));
+    let open = host_config.privileged || host_config.ipc_mode == "host" || host_config.pid_mode == "host";
+    if open && !host_config.security_opt.as_deref().is_some_and(chosen) {
+        host_config.security_opt.get_or_insert_default().push("label=disable".into());
+    }
 }
 
 /// The daemon's driver unless one is named; its options too when the driver is the same (B-cr-4).
@@ -234,6 +241,44 @@ mod tests {
         let config = merged(own(&["/bin/true"]), Default::default()).expect("merges").config;
         assert_eq!(config.cmd, None);
         assert_eq!(merged(own(&[""]), Default::default()).expect_err("nothing").message(), "no command specified");
+        // An empty list is no entrypoint, but drops the image's; the command is the image's.
+        let config = merged(own(&[]), Default::default()).expect("merges").config;
+        assert_eq!((config.entrypoint, config.cmd), (Some(vec![]), Some(vec!["sh".to_string()])));
+    }
+
+    /// B-cr-1: nothing given, by neither side, is shown as the reference shows it.
+    #[test]
+    fn absent_lists_stay_absent() {
+        let config = api::ContainerConfig { cmd: Some(vec!["x".into()]), ..Default::default() };
+        let (host, id) = (Host::default(), ContainerId::from_bytes([1; 32]));
+        let config = merge(config, Default::default(), &Default::default(), &host, &id).expect("merges").config;
+        assert_eq!((config.env, config.volumes, config.entrypoint), (None, None, None));
+        assert_eq!(config.labels, Some(BTreeMap::new()));
+        assert!(config.exposed_ports.is_empty());
+    }
+
+    /// The reference notes that such containers have no label.
+    #[test]
+    fn open_containers_have_no_label() {
+        let options = |host_config| merged(Default::default(), host_config).expect("merges").host_config.security_opt;
+        let privileged = api::HostConfig { privileged: true, ..Default::default() };
+        assert_eq!(options(privileged.clone()), Some(vec!["label=disable".to_string()]));
+        let own = Some(vec!["label=level:x".to_string()]);
+        assert_eq!(options(api::HostConfig { security_opt: own.clone(), ..privileged }), own);
+        assert_eq!(options(Default::default()), None);
+    }
+
+    /// B-cr-4: the daemon's options only go with the daemon's driver.
+    #[test]
+    fn log_options_go_with_their_driver() {
+        let opts = BTreeMap::from([("max-size".to_string(), "1m".to_string())]);
+        let host = Host { log_driver: "json-file".into(), log_opts: opts.clone(), ..Host::default() };
+        let filled = |kind: &str| {
+            let log_config = api::LogConfig { kind: kind.into(), config: None };
+            fill_host_config(api::HostConfig { log_config, ..Default::default() }, &host).log_config
+        };
+        assert_eq!(filled(""), api::LogConfig { kind: "json-file".into(), config: Some(opts) });
+        assert_eq!(filled("none").config, Some(BTreeMap::new()));
     }
 
     /// B-cr-3: defaults are written back and visible in inspect.

@@ -58,6 +58,9 @@ impl Actor {
         for client in std::mem::take(&mut self.clients) {
             self.attach(client).await;
         }
+        for arriving in std::mem::take(&mut self.expected) {
+            self.let_in(arriving);
+        }
     }
 
     /// The launch took everything back; what is left is to say so (B-st-1).

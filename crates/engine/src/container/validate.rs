@@ -1,10 +1,22 @@
-//! Validation of a merged create request, in the reference's words. Pure: the host's abilities are an input.
+//! Validation of create, in the reference's words and order. Pure: the host's abilities are an input.
+//!
+//! [`request`] comes first, before the image is looked for: it brings the request to its normal form and refuses what
+//! no image could make right. [`check`] looks at what came out of the merge. What the kernel cannot do is discarded
+//! with a warning, never silently. Errors are 400 unless the reference says otherwise.
+
+mod config;
+mod network;
+mod resources;
+mod security;
 
 use std::collections::BTreeMap;
 
-use model::Result;
+use model::restart::Policy;
+use model::{Error, Result, mount, port};
 
+pub use self::security::SecurityOptions;
 use super::merge::Merged;
+use super::mounts;
 use crate::Engine;
 use crate::settings::Settings;
 use crate::system::Abilities;
@@ -28,8 +40,14 @@ pub struct Host {
     pub log_driver: String,
     /// The daemon's log options.
     pub log_opts: BTreeMap<String, String>,
-    /// Processors that are online.
+    /// How many processors are online.
     pub processors: usize,
+    /// Which processors are online, as a list (`0-3`).
+    pub cpus: String,
+    /// Which memory nodes are online, as a list.
+    pub memory_nodes: String,
+    /// The kernel forwards IPv4 packets.
+    pub ip_forwarding: bool,
     /// What the control groups can do.
     pub abilities: Abilities,
 }
@@ -40,6 +58,7 @@ impl Host {
         let cgroup_v1 = !engine.host.has_cgroup_v2();
         let of_kernel = if cgroup_v1 { "host" } else { "private" };
         let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_string();
         Host {
             hostname: engine.host.hostname.clone(),
             ipc_mode: or(&settings.default_ipc_mode, "private"),
@@ -54,13 +73,156 @@ impl Host {
             log_driver: or(&settings.log_driver, "json-file"),
             log_opts: settings.log_opts.clone(),
             processors: engine.host.processors,
+            cpus: read("/sys/devices/system/cpu/online"),
+            memory_nodes: or(&read("/sys/devices/system/node/online"), "0"),
+            ip_forwarding: read("/proc/sys/net/ipv4/ip_forward") == "1",
             abilities: Abilities::of(&engine.host.cgroups),
         }
     }
 }
 
-/// Refuses what cannot be run; warns of what will not take effect.
-pub fn check(merged: &Merged, request: &api::CreateRequest, host: &Host) -> Result<Vec<String>> {
-    let _ = (merged, request, host);
-    Ok(Vec::new())
+/// The longest host name the kernel takes, in bytes.
+const MAX_HOSTNAME: usize = 64;
+
+/// Brings a request to its normal form and refuses what cannot be. `exists` tells whether a path of the host is there.
+pub fn request(request: &mut api::CreateRequest, host: &Host, exists: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let Some(config) = request.config.as_mut() else {
+        return Err(Error::invalid("config cannot be empty in order to create a container"));
+    };
+    let host_config = request.host_config.get_or_insert_default();
+    host_config.port_bindings.get_or_insert_default();
+    let networking = request.networking_config.get_or_insert_default();
+    network::default_mode(host_config, networking);
+    network::check_mode(config, host_config)?;
+    check_for_linux(host_config, host)?;
+    let mut warnings = network::fill_port_bindings(host_config);
+    // 0 and below mean no limit.
+    host_config.pids_limit = host_config.pids_limit.filter(|limit| *limit > 0);
+    if host_config.restart_policy.name.is_empty() {
+        host_config.restart_policy.name = "no".into();
+    }
+    config::check(config)?;
+    check_host_config(host_config, exists)?;
+    if config.hostname.len() > MAX_HOSTNAME {
+        let name = &config.hostname;
+        return Err(Error::invalid(format!("hostname {name:?} is too long (maximum {MAX_HOSTNAME} bytes)")));
+    }
+    resources::check(host_config, host, &mut warnings)?;
+    check_modes(host_config)?;
+    warnings.extend(network::warnings(host_config, host));
+    for target in host_config.tmpfs.keys() {
+        mount::check_tmpfs_target(target)?;
+    }
+    check_cgroup_namespace(host_config)?;
+    network::check_endpoints(networking)?;
+    Ok(warnings)
 }
+
+/// Looks at the outcome of the merge.
+pub fn check(merged: &Merged, request: &api::CreateRequest, _host: &Host) -> Result<Vec<String>> {
+    let host_config = &merged.host_config;
+    let log = &host_config.log_config;
+    logs::options::validate(&log.kind, log.config.as_ref().unwrap_or(&BTreeMap::new()))?;
+    SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
+    let asked = request.host_config.as_ref().and_then(|h| h.links.as_ref()).is_some_and(|links| !links.is_empty());
+    let mut warnings = Vec::new();
+    if asked && host_config.network_mode == "bridge" {
+        warnings.push(
+            "Links on the default bridge network are deprecated and will be removed in a future release. \
+             Use a custom network instead."
+                .into(),
+        );
+    }
+    Ok(warnings)
+}
+
+/// What only other systems have.
+fn check_for_linux(host_config: &api::HostConfig, host: &Host) -> Result<()> {
+    let isolation = &host_config.isolation;
+    if !matches!(isolation.to_lowercase().as_str(), "" | "default") {
+        return Err(Error::invalid(format!("invalid isolation ({isolation}): linux only supports 'default'")));
+    }
+    let quality = "invalid option: QoS maximum";
+    if host_config.io_maximum_bandwidth != 0 {
+        return Err(Error::invalid(format!("{quality} bandwidth configuration is not supported on linux")));
+    }
+    if host_config.io_maximum_iops != 0 {
+        return Err(Error::invalid(format!("{quality} IOPs configuration is not supported on linux")));
+    }
+    resources::check_scheduler(host_config, host)
+}
+
+fn check_host_config(host_config: &api::HostConfig, exists: impl Fn(&str) -> bool) -> Result<()> {
+    let policy = &host_config.restart_policy;
+    if host_config.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+    }
+    for entry in &host_config.mounts {
+        mount::check(&mounts::spec_of(entry), &exists)?;
+    }
+    network::check_extra_hosts(host_config.extra_hosts.as_deref().unwrap_or_default())?;
+    network::check_dns(host_config.dns.as_deref().unwrap_or_default())?;
+    let bindings = host_config.port_bindings.iter().flatten();
+    port::validate_bindings(
+        bindings
+            .map(|(port, hosts)| (port.as_str(), hosts.iter().flatten().map(|host| host.host_port.as_str()).collect())),
+    )?;
+    network::check_host_addresses(host_config)?;
+    Policy::parse(&policy.name, policy.maximum_retry_count)?;
+    for (names, field) in [(&host_config.cap_add, "CapAdd"), (&host_config.cap_drop, "CapDrop")] {
+        model::capability::normalize(names.as_deref().unwrap_or_default())
+            .map_err(|e| e.prefix(format!("invalid {field}")))?;
+    }
+    match host_config.annotations.contains_key("") {
+        true => Err(Error::invalid("invalid Annotations: the empty string is not permitted as an annotation key")),
+        false => Ok(()),
+    }
+}
+
+/// Namespace modes and the other numbers of the host configuration.
+fn check_modes(host_config: &api::HostConfig) -> Result<()> {
+    let (ipc, pid, uts) = (&host_config.ipc_mode, &host_config.pid_mode, &host_config.uts_mode);
+    if !matches!(ipc.as_str(), "" | "none" | "private" | "host" | "shareable") && !ipc.starts_with("container:") {
+        return Err(Error::invalid(format!("invalid IPC mode: {ipc}")));
+    }
+    let of_container = pid.strip_prefix("container:").is_some_and(|name| !name.is_empty());
+    if !matches!(pid.as_str(), "" | "host") && !of_container {
+        return Err(Error::invalid(format!("invalid PID mode: {pid}")));
+    }
+    if host_config.shm_size < 0 {
+        return Err(Error::invalid("SHM size can not be less than 0"));
+    }
+    if !matches!(uts.as_str(), "" | "host") {
+        return Err(Error::invalid(format!("invalid UTS mode: {uts}")));
+    }
+    let score = host_config.oom_score_adj;
+    match (-1000..=1000).contains(&score) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("Invalid value {score}, range for oom score adj is [-1000, 1000]"))),
+    }
+}
+
+fn check_cgroup_namespace(host_config: &api::HostConfig) -> Result<()> {
+    let mode = &host_config.cgroupns_mode;
+    match matches!(mode.as_str(), "" | "private" | "host") {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("invalid cgroup namespace mode: {mode}"))),
+    }
+}
+
+/// Devices of device drivers (GPUs, CDI): Gantry has none of these drivers yet. Asked at start, as in the reference.
+pub fn check_device_requests(host_config: &api::HostConfig) -> Result<()> {
+    let Some(wanted) = host_config.device_requests.iter().flatten().next() else {
+        return Ok(());
+    };
+    let alternatives: Vec<String> =
+        wanted.capabilities.iter().flatten().map(|list| format!("[{}]", list.join(" "))).collect();
+    Err(Error::invalid(format!(
+        "could not select device driver {:?} with capabilities: [{}]",
+        wanted.driver,
+        alternatives.join(" ")
+    )))
+}
+
+#[cfg(test)]
+mod tests;
