@@ -35,6 +35,7 @@ pub fn check(root: &Path) -> Result<Vec<String>, String> {
     faults.extend(packages.iter().filter_map(licence_fault));
     faults.extend(duplicates(root, &packages));
     faults.extend(reasons(root));
+    faults.extend(unused(root, &packages));
     Ok(faults)
 }
 
@@ -46,11 +47,14 @@ struct Package<'a> {
     own: bool,
     layer: Option<u64>,
     dev: bool,
+    /// Its directory below the root.
+    place: &'a str,
     /// Name and kind (`normal`, `dev`, `build`) of dependencies.
     dependencies: Vec<(&'a str, &'a str)>,
 }
 
 fn packages(metadata: &Value) -> Vec<Package<'_>> {
+    let top = metadata["workspace_root"].as_str().unwrap_or_default();
     let array = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
     let resolved: HashSet<String> =
         array(&metadata["resolve"]["nodes"]).iter().filter_map(|n| n["id"].as_str().map(String::from)).collect();
@@ -66,6 +70,10 @@ fn packages(metadata: &Value) -> Vec<Package<'_>> {
             own: p["id"].as_str().is_some_and(|id| own.contains(id)),
             layer: p["metadata"]["gantry"]["layer"].as_u64(),
             dev: p["metadata"]["gantry"]["dev"].as_bool().unwrap_or(false),
+            place: p["manifest_path"]
+                .as_str()
+                .and_then(|m| m.strip_prefix(top)?.trim_start_matches('/').strip_suffix("/Cargo.toml"))
+                .unwrap_or_default(),
             dependencies: p["dependencies"].as_array().map(|list| list.iter().map(edge).collect()).unwrap_or_default(),
         })
         .collect()
@@ -154,28 +162,60 @@ fn duplicates(root: &Path, packages: &[Package<'_>]) -> Vec<String> {
     faults
 }
 
-/// Every dependency of the workspace has its reason in the comment above it.
+/// Dependencies that no source file of their crate names, and entries of the workspace that no crate takes.
+fn unused(root: &Path, packages: &[Package<'_>]) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut taken: HashSet<&str> = HashSet::new();
+    for package in packages.iter().filter(|p| p.own) {
+        let text = all_sources(&root.join(package.place));
+        for (name, _) in &package.dependencies {
+            taken.insert(name);
+            if !text.contains(&name.replace('-', "_")) {
+                faults.push(format!("{}: the dependency {name} is named nowhere", package.name));
+            }
+        }
+    }
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap_or_default();
+    let section =
+        manifest.split("[workspace.dependencies]").nth(1).and_then(|s| s.split("\n[").next()).unwrap_or_default();
+    let names =
+        section.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once('=')).map(|(n, _)| n.trim());
+    faults.extend(names.filter(|n| !taken.contains(n)).map(|n| format!("Cargo.toml: no crate takes {n}")));
+    faults
+}
+
+/// All Rust text below a directory, nested packages not told apart.
+fn all_sources(dir: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            text.push_str(&all_sources(&path));
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            text.push_str(&std::fs::read_to_string(&path).unwrap_or_default());
+        }
+    }
+    text
+}
+
+/// Every group of dependencies of the workspace has its reason in the comment above it.
 fn reasons(root: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(root.join("Cargo.toml")).unwrap_or_default();
     let mut faults = Vec::new();
     let mut inside = false;
-    let mut before = "";
+    let mut said = false;
     for line in text.lines() {
+        let is_dependency = inside && line.contains('=') && !line.starts_with('#');
         if line.starts_with('[') {
             inside = line == "[workspace.dependencies]";
-        } else if inside && line.contains('=') && !line.starts_with('#') {
-            let own = line.contains("path = ");
-            let shares_reason = before.contains('=')
-                && !before.contains("path = ")
-                && before.split('-').next() == line.split('-').next();
-            if !own && !before.starts_with('#') && !shares_reason {
-                faults.push(format!(
-                    "Cargo.toml: no reason above `{}`",
-                    line.split('=').next().unwrap_or_default().trim()
-                ));
-            }
+        } else if line.starts_with('#') {
+            said = true;
+        } else if is_dependency && !said {
+            let name = line.split('=').next().unwrap_or_default().trim();
+            faults.push(format!("Cargo.toml: no reason above `{name}`"));
+        } else if !is_dependency {
+            said = false;
         }
-        before = line;
     }
     faults
 }
@@ -209,6 +249,7 @@ mod tests {
             own: true,
             layer: Some(layer),
             dev: layer == 9,
+            place: "",
             dependencies: dependencies.to_vec(),
         }
     }

@@ -26,15 +26,12 @@ impl Source {
         self.path.display().to_string()
     }
 
-    /// True for the root file of a crate, a program or a test program.
+    /// True for the root file of a crate or a program. (Test programs are held by the workspace's lint.)
     fn is_crate_root(&self) -> bool {
         let text = self.shown();
-        let name = self.path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let program =
-            text.contains("/src/bin/") && (name == "main.rs" || self.path.parent().is_some_and(|p| p.ends_with("bin")));
-        let tests =
-            self.path.parent().is_some_and(|p| p.ends_with("tests")) || (text.contains("/tests/") && name == "main.rs");
-        text.ends_with("src/lib.rs") || text.ends_with("src/main.rs") || program || tests
+            text.split_once("/src/bin/").is_some_and(|(_, rest)| !rest.contains('/') || rest.ends_with("main.rs"));
+        text.ends_with("src/lib.rs") || text.ends_with("src/main.rs") || program
     }
 }
 
