@@ -8,8 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use model::{Error, Result};
 use rustix::io::Errno;
 use sys::netlink::Socket;
+use sys::netlink::conntrack::{self, Destination};
 use sys::nft::{self, Family, Transaction};
 
+use crate::endpoint::Protocol;
 use crate::plan::{self, BY_ADDRESS, BY_PORT, Published, Topology};
 
 /// See the module.
@@ -85,6 +87,7 @@ impl Rules {
         if result.is_err() {
             state.topology.published.retain(|p| !published.contains(p));
         }
+        forget_connections(socket, published);
         result
     }
 
@@ -99,7 +102,9 @@ impl Rules {
         for map in [BY_ADDRESS, BY_PORT] {
             change.delete_elements(Family::Ip, plan::TABLE, map, &plan::elements(published, map));
         }
-        commit(change, socket, &state.topology)
+        let result = commit(change, socket, &state.topology);
+        forget_connections(socket, published);
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,6 +122,17 @@ fn commit(change: Transaction, socket: &mut Socket, topology: &Topology) -> Resu
             replace(socket, topology)
         }
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Lets clients that go on sending datagrams be translated anew.
+fn forget_connections(socket: &mut Socket, published: &[Published]) {
+    for port in published.iter().filter(|p| p.protocol == Protocol::Udp) {
+        let address = Some(port.host).filter(|host| !host.is_unspecified());
+        let to = Destination { protocol: port.protocol.number(), address, port: port.host_port };
+        if let Err(error) = conntrack::forget(socket, to) {
+            tracing::warn!(%error, port = port.host_port, "cannot forget connections to a published port");
+        }
     }
 }
 

@@ -76,6 +76,25 @@ fn ports_of_one_address_and_other_protocols() {
 }
 
 #[test]
+fn datagrams_of_an_old_client_reach_the_new_container() {
+    world(NetworkConfig::default(), |world| {
+        let outside = outside_host();
+        let client = enter(&outside, || UdpSocket::bind("0.0.0.0:0").unwrap());
+        let dns = PublishSpec { protocol: Protocol::Udp, ..publish(5353, 53) };
+        for round in [b"1", b"2"] {
+            let connected = world.connect("c", vec![dns.clone()]);
+            let server = inside(&connected, || UdpSocket::bind("0.0.0.0:53").unwrap());
+            server.set_read_timeout(Some(TIMEOUT)).unwrap();
+            client.send_to(round, (UPLINK, 5353)).unwrap();
+            let mut buffer = [0; 16];
+            assert_eq!(server.recv(&mut buffer).expect("arrives"), 1);
+            assert_eq!(buffer[0], round[0]);
+            world.networks.release(&connected.endpoint.container).unwrap();
+        }
+    });
+}
+
+#[test]
 fn conflicts_have_the_texts_that_clients_know_and_leave_nothing() {
     world(NetworkConfig::default(), |world| {
         let first = world.connect("first", vec![publish(8081, 80)]);

@@ -1,4 +1,4 @@
-//! rtnetlink: links, addresses, routes, and network namespaces.
+//! rtnetlink: links, addresses, routes, and network namespaces; tracked connections; sockets that hold ports.
 //!
 //! - `wire` writes and reads netlink messages; `nft` uses it too. Nothing in it trusts a length that came from outside.
 //! - `Socket` sends a `Batch` of requests in one `sendmsg` and reads every answer. A batch is not a transaction: the
@@ -10,6 +10,7 @@
 //! as well, and no intermediate object per message (docs/design/0005-network-path.md).
 
 pub mod address;
+pub mod conntrack;
 pub mod link;
 pub mod listen;
 pub mod namespace;
