@@ -5,11 +5,49 @@
 //! except the log file. `docs/design/0004-monitor.md` tells why it is built like this.
 #![forbid(unsafe_code)]
 
+mod backlog;
 pub mod client;
+mod container;
+mod detach;
+mod input;
+mod link;
 pub mod proto;
+mod proxy;
+mod run;
+mod session;
+mod viewer;
+
+use runtime::Runtime;
+use runtime::builtin::Builtin;
+use runtime::cli::Cli;
+
+pub use client::{Client, Spawned, spawn};
+
+use proto::RuntimeChoice;
 
 /// Runs as a monitor until the container has ended; called by `gantryd` in a process of its own whose descriptor 3 is the
 /// control connection and 4 the listening socket.
 pub fn main() -> ! {
-    std::process::exit(1)
+    let (Ok(control), Ok(listener)) = (sys::spawn::inherited(3), sys::spawn::inherited(4)) else {
+        std::process::exit(1)
+    };
+    // Only for `ps`: the name would be the number of the descriptor that was executed.
+    let _ = rustix::thread::set_name(c"gantry-monitor");
+    // A command-line runtime's container becomes our child when that runtime ends.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    run::Monitor::new(control, listener, make_runtime).run();
+    std::process::exit(0)
+}
+
+fn make_runtime(choice: &RuntimeChoice) -> Box<dyn Runtime> {
+    match choice {
+        RuntimeChoice::Builtin => Box::new(Builtin::new()),
+        RuntimeChoice::Cli { path, args } => Box::new(Cli { path: path.clone(), args: args.clone() }),
+    }
+}
+
+/// Unix nanoseconds.
+fn now() -> i64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    t.tv_sec * 1_000_000_000 + t.tv_nsec
 }

@@ -63,13 +63,27 @@ pub enum Event {
     /// The first message on a connection to the monitor's listening socket.
     Hello(State),
     /// `exec: None` is the container. `at`: unix nanoseconds.
-    Started { exec: Option<String>, pid: i32, at: i64 },
-    Failed { exec: Option<String>, error: StartError },
+    Started {
+        exec: Option<String>,
+        pid: i32,
+        at: i64,
+    },
+    Failed {
+        exec: Option<String>,
+        error: StartError,
+    },
     /// All output has been delivered and logged, and (container) the exit record is on disk.
-    Exited { exec: Option<String>, exit: Exit },
+    Exited {
+        exec: Option<String>,
+        exit: Exit,
+    },
     /// A client has typed its detach keys.
-    Detached { exec: Option<String> },
-    Done { refused: Option<Refusal> },
+    Detached {
+        exec: Option<String>,
+    },
+    Done {
+        refused: Option<Refusal>,
+    },
 }
 
 /// One client of the container's or an exec's streams.
@@ -215,7 +229,10 @@ pub struct StartSpec {
 pub enum RuntimeChoice {
     Builtin,
     /// Any OCI command-line runtime.
-    Cli { path: PathBuf, args: Vec<String> },
+    Cli {
+        path: PathBuf,
+        args: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -234,12 +251,17 @@ const UNKNOWN_FIELDS: usize = 64;
 
 /// The message in a packet, whatever its sender's age.
 pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<Packet<T>, NotUnderstood> {
-    let mut padded = Vec::with_capacity(packet.len() + UNKNOWN_FIELDS);
-    padded.extend_from_slice(packet);
-    padded.resize(packet.len() + UNKNOWN_FIELDS, 0);
-    match postcard::take_from_bytes::<Packet<T>>(&padded) {
-        Ok((message, _)) => Ok(message),
-        Err(_) => Err(NotUnderstood { seq: postcard::take_from_bytes::<u32>(packet).map_or(0, |(seq, _)| seq) }),
+    let (seq, body) = postcard::take_from_bytes::<u32>(packet).map_err(|_| NotUnderstood { seq: 0 })?;
+    // Fields may be missing at the end, but not all of the message.
+    if body.is_empty() {
+        return Err(NotUnderstood { seq });
+    }
+    let mut padded = Vec::with_capacity(body.len() + UNKNOWN_FIELDS);
+    padded.extend_from_slice(body);
+    padded.resize(body.len() + UNKNOWN_FIELDS, 0);
+    match postcard::take_from_bytes::<T>(&padded) {
+        Ok((body, _)) => Ok(Packet { seq, body }),
+        Err(_) => Err(NotUnderstood { seq }),
     }
 }
 
@@ -247,4 +269,98 @@ pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<Packet<T>, NotUnders
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotUnderstood {
     pub seq: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug + Clone>(message: &T, bytes: &str) {
+        let packet = encode(300, message);
+        let text: String = packet.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(text, bytes, "{message:?}");
+        assert_eq!(decode::<T>(&packet).unwrap(), Packet { seq: 300, body: message.clone() });
+    }
+
+    fn attach() -> Attach {
+        Attach { stdin: true, stderr: true, detach_keys: vec![16], prefix: b"ab".to_vec(), ..Attach::default() }
+    }
+
+    #[test]
+    fn requests_on_the_wire() {
+        golden(&Request::Start, "ac0200");
+        let port = Port { transport: Transport::Udp, target: "172.17.0.2:80".parse().unwrap() };
+        golden(&Request::Ports(vec![port]), "ac020101010".to_owned().replace("0101010", "01010100ac11000250").as_str());
+        golden(
+            &Request::Exec(Exec { id: "e".into(), open_stdin: true, attach: Some(attach()) }),
+            "ac020201650101010001000110026162",
+        );
+        golden(&Request::Attach(attach()), "ac0203010001000110026162");
+        golden(&Request::Resize { exec: None, rows: 24, columns: 200 }, "ac02040018c801");
+        golden(&Request::Signal { exec: Some("e".into()), signal: 15, scope: Scope::All }, "ac02050101651e01");
+        golden(&Request::Freeze { frozen: true }, "ac020601");
+        golden(&Request::Release, "ac0207");
+    }
+
+    #[test]
+    fn events_on_the_wire() {
+        let exit = Exit { code: 137, signal: Some(9), oom: true, at: 5, error: "e".into() };
+        let state = State {
+            version: 1,
+            id: "c".into(),
+            pid: 7,
+            started_at: 4,
+            tty: true,
+            paused: false,
+            exit: Some(exit.clone()),
+            execs: vec![ExecState { id: "x".into(), pid: 8, exit: None }],
+        };
+        golden(&Event::Hello(state), "ac02000101630e0801000192020112010a01650101781000");
+        golden(&Event::Started { exec: None, pid: 7, at: 4 }, "ac0201000e08");
+        let error = StartError::new(runtime::Stage::Clone, 11, "d");
+        golden(&Event::Failed { exec: None, error }, "ac02020000160164");
+        golden(&Event::Exited { exec: Some("x".into()), exit }, "ac020301017892020112010a0165");
+        golden(&Event::Detached { exec: None }, "ac020400");
+        let refused = Some(Refusal::new(Reason::Failed, "m"));
+        golden(&Event::Done { refused }, "ac02050102016d");
+    }
+
+    #[test]
+    fn older_and_newer_senders_are_understood() {
+        // An older sender's exec without the last field; a newer sender's with one more.
+        let packet = encode(1, Request::Exec(Exec { id: "e".into(), open_stdin: true, attach: None }));
+        let older = &packet[..packet.len() - 1];
+        let newer = [&packet[..], b"more"].concat();
+        for packet in [older, &newer] {
+            let Request::Exec(exec) = decode::<Request>(packet).unwrap().body else { panic!() };
+            assert_eq!((exec.id.as_str(), exec.open_stdin, exec.attach), ("e", true, None));
+        }
+        assert_eq!(decode::<Request>(&[5]), Err(NotUnderstood { seq: 5 }));
+        assert_eq!(decode::<Request>(&[5, 99]), Err(NotUnderstood { seq: 5 }));
+        assert_eq!(decode::<Request>(&[]), Err(NotUnderstood { seq: 0 }));
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let refusal = Refusal::new(Reason::Failed, "é".repeat(MAX_TEXT));
+        assert_eq!(refusal.message.len(), MAX_TEXT);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Event>(&bytes);
+            let _ = postcard::from_bytes::<StartSpec>(&bytes);
+        }
+
+        #[test]
+        fn damaged_messages_never_panic(at in 0..40_usize, byte in any::<u8>()) {
+            let mut packet = encode(9, Request::Exec(Exec { id: "e".repeat(20), open_stdin: true, attach: Some(attach()) }));
+            let at = at % packet.len();
+            packet[at] = byte;
+            let _ = decode::<Request>(&packet);
+        }
+    }
 }

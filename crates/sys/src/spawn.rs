@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -44,6 +44,17 @@ pub fn detached(path: &CStr, argv: &[CString], fds: &[BorrowedFd<'_>]) -> io::Re
     let child = Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn returned no pid"))?;
     // The child cannot have been reaped: only the caller does that, and only by what is returned here.
     Ok(Child { pid, pidfd: pidfd_open(child, PidfdFlags::empty())? })
+}
+
+/// Takes possession of a descriptor that [`detached`] gave to this process, and marks it close-on-exec. Each number once,
+/// before anything else opens descriptors; a number that is not open is an error.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the protocol above nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn check(errno: libc::c_int) -> io::Result<()> {

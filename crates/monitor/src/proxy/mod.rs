@@ -1,0 +1,199 @@
+//! Published ports: what reaches the host's socket is carried to the container's address.
+//!
+//! Most traffic never comes here, since the firewall rewrites it; what does is the host's own and that of containers which
+//! use the host's address. All sockets of all ports are in one epoll instance of their own, which the monitor's loop polls
+//! as one descriptor: a monitor without published ports pays nothing, one with many connections does not pay per round.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with};
+
+use crate::proto::{Port, Transport};
+
+mod tcp;
+mod udp;
+
+use tcp::Connection;
+use udp::{Flows, Front};
+
+/// Connections at once, over all ports.
+const MAX_CONNECTIONS: usize = 4096;
+/// Connections accepted in one round.
+const ACCEPTS: usize = 64;
+/// Events of one round.
+const EVENTS: usize = 128;
+/// Pause after an accept that failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// All proxies of one container.
+#[derive(Debug, Default)]
+pub struct Proxies {
+    epoll: Option<OwnedFd>,
+    ports: Vec<Listening>,
+    connections: HashMap<u64, Connection>,
+    next: u64,
+    paused_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    port: Port,
+    socket: OwnedFd,
+    flows: Flows,
+}
+
+/// What an epoll event belongs to, packed into its 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    /// Index of a port.
+    Port(u32),
+    /// Index of a port, number of a flow.
+    Flow(u32, u32),
+    /// Number of a connection.
+    Connection(u64),
+}
+
+impl Token {
+    fn data(self) -> EventData {
+        EventData::new_u64(match self {
+            Token::Port(port) => u64::from(port) << 2,
+            Token::Flow(port, flow) => (u64::from(flow) << 32) | (u64::from(port) << 2) | 1,
+            Token::Connection(number) => (number << 2) | 2,
+        })
+    }
+
+    fn of(data: EventData) -> Token {
+        let bits = data.u64();
+        let port = ((bits & 0xffff_ffff) >> 2) as u32;
+        match bits & 3 {
+            0 => Token::Port(port),
+            1 => Token::Flow(port, (bits >> 32) as u32),
+            _ => Token::Connection(bits >> 2),
+        }
+    }
+}
+
+impl Proxies {
+    /// Readable when there is something to do.
+    pub fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        self.epoll.as_ref().filter(|_| self.paused_until.is_none()).map(AsFd::as_fd)
+    }
+
+    /// Begins to serve a port on its bound (TCP: listening) socket.
+    pub fn add(&mut self, port: Port, socket: OwnedFd) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let epoll = match self.epoll.take() {
+            Some(epoll) => epoll,
+            None => epoll::create(CreateFlags::CLOEXEC)?,
+        };
+        let index = self.ports.len() as u32;
+        let added = epoll::add(&epoll, &socket, Token::Port(index).data(), EventFlags::IN);
+        self.epoll = Some(epoll);
+        added?;
+        self.ports.push(Listening { port, socket, flows: Flows::default() });
+        Ok(())
+    }
+
+    /// Deals with everything that is ready. `buffer` is scratch space.
+    pub fn handle(&mut self, buffer: &mut [u8]) {
+        let Some(epoll) = self.epoll.take() else { return };
+        let mut events = Vec::with_capacity(EVENTS);
+        let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        if epoll::wait(&epoll, spare_capacity(&mut events), Some(&none)).is_ok() {
+            for event in events {
+                let epoll::Event { flags, data } = event;
+                self.dispatch(epoll.as_fd(), Token::of(data), flags, buffer);
+            }
+        }
+        self.epoll = Some(epoll);
+    }
+
+    fn dispatch(&mut self, epoll: BorrowedFd<'_>, token: Token, flags: EventFlags, buffer: &mut [u8]) {
+        match token {
+            Token::Port(index) => {
+                let Some(listening) = self.ports.get_mut(index as usize) else { return };
+                match listening.port.transport {
+                    Transport::Tcp => self.accept(epoll, index as usize),
+                    Transport::Udp => {
+                        let (socket, target) = (listening.socket.as_fd(), listening.port.target);
+                        listening.flows.read_clients(Front { epoll, port: index, socket, target }, buffer);
+                    }
+                }
+            }
+            Token::Flow(index, flow) => {
+                if let Some(listening) = self.ports.get_mut(index as usize) {
+                    listening.flows.read_container(flow, listening.socket.as_fd(), buffer);
+                }
+            }
+            Token::Connection(number) => {
+                if let Some(connection) = self.connections.get_mut(&number)
+                    && connection.advance(epoll, Token::Connection(number).data(), flags, buffer).is_err()
+                {
+                    self.connections.remove(&number);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, epoll: BorrowedFd<'_>, index: usize) {
+        for _ in 0..ACCEPTS {
+            let listening = &self.ports[index];
+            let client = match accept_with(&listening.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(client) => client,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+                    return;
+                }
+                // None left, or one that was aborted in the queue.
+                Err(_) => return,
+            };
+            if self.connections.len() >= MAX_CONNECTIONS {
+                continue;
+            }
+            self.next += 1;
+            // A connection that cannot be made is closed, as a client of an unreachable server expects.
+            if let Ok(connection) =
+                Connection::open(epoll, Token::Connection(self.next).data(), client, listening.port.target)
+            {
+                self.connections.insert(self.next, connection);
+            }
+        }
+    }
+
+    /// When [`Proxies::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.ports.iter().filter_map(|listening| listening.flows.deadline()).chain(self.paused_until).min()
+    }
+
+    /// Forgets flows that have been silent for long.
+    pub fn expire(&mut self, now: Instant) {
+        self.paused_until = self.paused_until.filter(|&until| until > now);
+        for listening in &mut self.ports {
+            listening.flows.expire(now);
+        }
+    }
+}
+
+/// A non-blocking socket of the family that `target` needs.
+fn socket_for(target: std::net::SocketAddr, kind: SocketType) -> rustix::io::Result<OwnedFd> {
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_packing() {
+        for token in [Token::Port(0), Token::Port(70_000), Token::Flow(3, u32::MAX), Token::Connection(1 << 40)] {
+            assert_eq!(Token::of(token.data()), token);
+        }
+    }
+}

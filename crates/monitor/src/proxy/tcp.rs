@@ -1,0 +1,216 @@
+//! One proxied TCP connection: bytes of both sides copied to the other, each side's end passed on as a half-close.
+//!
+//! A side is read only when the other has taken everything before, so a connection keeps at most one read's worth per
+//! direction.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketType};
+
+/// Reads in one direction in one round, so that one connection does not starve the others.
+const READS: usize = 8;
+
+/// Both sockets and what is under way between them.
+#[derive(Debug)]
+pub struct Connection {
+    client: OwnedFd,
+    container: OwnedFd,
+    connecting: bool,
+    inbound: Direction,
+    outbound: Direction,
+    /// What epoll waits for at present.
+    interest: (EventFlags, EventFlags),
+}
+
+/// From one socket to the other.
+#[derive(Debug, Default)]
+struct Direction {
+    waiting: Vec<u8>,
+    ended: bool,
+    /// The end has been passed on.
+    shut: bool,
+}
+
+impl Direction {
+    fn pump(&mut self, from: &OwnedFd, to: &OwnedFd, buffer: &mut [u8]) -> rustix::io::Result<()> {
+        if !self.waiting.is_empty() {
+            let sent = send(to, &self.waiting)?;
+            self.waiting.drain(..sent);
+        }
+        for _ in 0..READS {
+            if !self.waiting.is_empty() || self.ended {
+                break;
+            }
+            match rustix::net::recv(from, &mut *buffer, RecvFlags::empty()) {
+                Ok((0, _)) => self.ended = true,
+                Ok((n, _)) => {
+                    let sent = send(to, &buffer[..n])?;
+                    self.waiting.extend_from_slice(&buffer[sent..n]);
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        if self.ended && self.waiting.is_empty() && !self.shut {
+            self.shut = true;
+            rustix::net::shutdown(to, Shutdown::Write)?;
+        }
+        if self.waiting.is_empty() {
+            self.waiting = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn reads(&self) -> bool {
+        !self.ended && self.waiting.is_empty()
+    }
+}
+
+fn send(to: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match rustix::net::send(to, &bytes[sent..], SendFlags::NOSIGNAL) {
+            Ok(n) => sent += n,
+            Err(Errno::AGAIN) => break,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(sent)
+}
+
+impl Connection {
+    /// Begins to connect to the container on behalf of `client`, a non-blocking socket.
+    pub fn open(
+        epoll: BorrowedFd<'_>,
+        data: EventData,
+        client: OwnedFd,
+        target: SocketAddr,
+    ) -> rustix::io::Result<Connection> {
+        let container = super::socket_for(target, SocketType::STREAM)?;
+        match rustix::net::connect(&container, &target) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(e) => return Err(e),
+        }
+        // Small writes were small before: no further delay is added to them.
+        let _ = rustix::net::sockopt::set_tcp_nodelay(&client, true);
+        let _ = rustix::net::sockopt::set_tcp_nodelay(&container, true);
+        let interest = (EventFlags::empty(), EventFlags::OUT);
+        epoll::add(epoll, &client, data, interest.0)?;
+        epoll::add(epoll, &container, data, interest.1)?;
+        let (inbound, outbound) = (Direction::default(), Direction::default());
+        Ok(Connection { client, container, connecting: true, inbound, outbound, interest })
+    }
+
+    /// Moves what can be moved. An error means that the connection is over, in whatever way.
+    pub fn advance(
+        &mut self,
+        epoll: BorrowedFd<'_>,
+        data: EventData,
+        flags: EventFlags,
+        buffer: &mut [u8],
+    ) -> rustix::io::Result<()> {
+        if self.connecting {
+            rustix::net::sockopt::socket_error(&self.container)??;
+            // The client's socket may have woken us: nothing to do yet, unless it has gone.
+            if rustix::net::getpeername(&self.container).is_err() {
+                return if flags.contains(EventFlags::HUP) { Err(Errno::CONNABORTED) } else { Ok(()) };
+            }
+            self.connecting = false;
+        }
+        self.inbound.pump(&self.client, &self.container, buffer)?;
+        self.outbound.pump(&self.container, &self.client, buffer)?;
+        if self.inbound.shut && self.outbound.shut {
+            return Err(Errno::SHUTDOWN);
+        }
+        self.update(epoll, data)
+    }
+
+    fn update(&mut self, epoll: BorrowedFd<'_>, data: EventData) -> rustix::io::Result<()> {
+        let flags = |reads: bool, writes: bool| {
+            let mut flags = EventFlags::empty();
+            flags.set(EventFlags::IN, reads);
+            flags.set(EventFlags::OUT, writes);
+            flags
+        };
+        let client = flags(self.inbound.reads(), !self.outbound.waiting.is_empty());
+        let container = flags(self.outbound.reads(), !self.inbound.waiting.is_empty());
+        if client != self.interest.0 {
+            epoll::modify(epoll, self.client.as_fd(), data, client)?;
+        }
+        if container != self.interest.1 {
+            epoll::modify(epoll, self.container.as_fd(), data, container)?;
+        }
+        self.interest = (client, container);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::thread;
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use crate::proto::{Port, Transport};
+    use crate::proxy::Proxies;
+
+    /// Runs the proxies of one TCP port to `target` until the thread's other end is dropped.
+    fn proxy(target: SocketAddr) -> (SocketAddr, std::sync::mpsc::Sender<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        thread::spawn(move || {
+            let mut proxies = Proxies::default();
+            proxies.add(Port { transport: Transport::Tcp, target }, listener.into()).unwrap();
+            let mut buffer = vec![0; 65536];
+            while stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                let fd = proxies.pollable().unwrap();
+                let timeout = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+                if poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)], Some(&timeout)).unwrap() > 0 {
+                    proxies.handle(&mut buffer);
+                }
+            }
+        });
+        (address, stop)
+    }
+
+    #[test]
+    fn large_data_both_ways_and_half_close() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, _stop) = proxy(server.local_addr().unwrap());
+        let echo = thread::spawn(move || {
+            // Everything is read before anything is answered: the client's half-close has to arrive.
+            let (mut peer, _) = server.accept().unwrap();
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            peer.write_all(&all).unwrap();
+        });
+        let mut client = TcpStream::connect(address).unwrap();
+        let data: Vec<u8> = (0..5_000_000_u32).map(|n| (n / 3) as u8).collect();
+        client.write_all(&data).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert!(answer == data);
+        echo.join().unwrap();
+    }
+
+    #[test]
+    fn a_refused_connection_closes_the_client() {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (address, _stop) = proxy(nobody);
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut buffer = [0; 8];
+        assert!(matches!(client.read(&mut buffer), Ok(0) | Err(_)));
+    }
+}

@@ -1,0 +1,175 @@
+//! Proxied UDP: each client gets a socket of its own towards the container, so that answers find back.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketType};
+
+use super::Token;
+
+/// A client that is silent for this long is forgotten; the reference's value.
+const EXPIRY: Duration = Duration::from_secs(90);
+/// How often silence is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Clients of one port; the one that has been silent longest makes room.
+const MAX_FLOWS: usize = 1024;
+/// Datagrams taken from one socket in one round.
+const DATAGRAMS: usize = 64;
+
+/// The clients of one port.
+#[derive(Debug, Default)]
+pub struct Flows {
+    by_client: HashMap<SocketAddr, u32>,
+    flows: HashMap<u32, Flow>,
+    next: u32,
+    look_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Flow {
+    client: SocketAddr,
+    container: OwnedFd,
+    active: Instant,
+}
+
+/// The port that flows belong to.
+#[derive(Clone, Copy, Debug)]
+pub struct Front<'a> {
+    pub epoll: BorrowedFd<'a>,
+    /// Its index.
+    pub port: u32,
+    pub socket: BorrowedFd<'a>,
+    pub target: SocketAddr,
+}
+
+impl Flows {
+    /// Datagrams of clients have arrived on the port's socket.
+    pub fn read_clients(&mut self, front: Front<'_>, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS {
+            let (n, client) = match rustix::net::recvfrom(front.socket, &mut *buffer, RecvFlags::empty()) {
+                Ok((n, _, Some(from))) => match SocketAddr::try_from(from) {
+                    Ok(client) => (n, client),
+                    Err(_) => continue,
+                },
+                Ok(_) | Err(Errno::INTR) => continue,
+                // Nothing left; or an answer could not be delivered, which is reported here.
+                Err(_) => return,
+            };
+            let flow = match self.by_client.get(&client) {
+                Some(number) => *number,
+                None => match self.open(front, client) {
+                    Ok(number) => number,
+                    Err(_) => continue,
+                },
+            };
+            if let Some(flow) = self.flows.get_mut(&flow) {
+                flow.active = Instant::now();
+                // Datagrams may be lost.
+                let _ = rustix::net::send(&flow.container, &buffer[..n], SendFlags::NOSIGNAL);
+            }
+        }
+    }
+
+    fn open(&mut self, front: Front<'_>, client: SocketAddr) -> rustix::io::Result<u32> {
+        if self.flows.len() >= MAX_FLOWS
+            && let Some(&oldest) = self.flows.iter().min_by_key(|(_, flow)| flow.active).map(|(number, _)| number)
+        {
+            self.forget(oldest);
+        }
+        let container = super::socket_for(front.target, SocketType::DGRAM)?;
+        rustix::net::connect(&container, &front.target)?;
+        self.next = self.next.wrapping_add(1);
+        epoll::add(front.epoll, &container, Token::Flow(front.port, self.next).data(), EventFlags::IN)?;
+        self.flows.insert(self.next, Flow { client, container, active: Instant::now() });
+        self.by_client.insert(client, self.next);
+        if self.look_at.is_none() {
+            self.look_at = Some(Instant::now() + LOOK_EVERY);
+        }
+        Ok(self.next)
+    }
+
+    fn forget(&mut self, number: u32) {
+        if let Some(flow) = self.flows.remove(&number) {
+            self.by_client.remove(&flow.client);
+        }
+    }
+
+    /// The container has answered one client.
+    pub fn read_container(&mut self, number: u32, socket: BorrowedFd<'_>, buffer: &mut [u8]) {
+        let Some(flow) = self.flows.get_mut(&number) else { return };
+        for _ in 0..DATAGRAMS {
+            match rustix::net::recv(&flow.container, &mut *buffer, RecvFlags::empty()) {
+                Ok((n, _)) => {
+                    flow.active = Instant::now();
+                    let _ = rustix::net::sendto(socket, &buffer[..n], SendFlags::NOSIGNAL, &flow.client);
+                }
+                Err(Errno::INTR) => {}
+                // Nothing left; or nobody listens in the container, which the client finds out by itself.
+                Err(_) => return,
+            }
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    pub fn expire(&mut self, now: Instant) {
+        if self.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.flows.retain(|_, flow| now.duration_since(flow.active) < EXPIRY);
+        let flows = &self.flows;
+        self.by_client.retain(|_, number| flows.contains_key(number));
+        self.look_at = if self.flows.is_empty() { None } else { Some(now + LOOK_EVERY) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::{Duration, Instant};
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::EXPIRY;
+    use crate::proto::{Port, Transport};
+    use crate::proxy::Proxies;
+
+    fn pump(proxies: &mut Proxies) {
+        let fd = proxies.pollable().unwrap();
+        let timeout = Timespec { tv_sec: 2, tv_nsec: 0 };
+        assert!(poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout)).unwrap() > 0);
+        proxies.handle(&mut vec![0; 65536]);
+    }
+
+    #[test]
+    fn answers_find_back_to_their_clients() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let front = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = front.local_addr().unwrap();
+        let mut proxies = Proxies::default();
+        let port = Port { transport: Transport::Udp, target: server.local_addr().unwrap() };
+        proxies.add(port, front.into()).unwrap();
+        let clients = [UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap()];
+        for (client, text) in clients.iter().zip([&b"one"[..], b"two"]) {
+            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            client.send_to(text, address).unwrap();
+            pump(&mut proxies);
+            let mut buffer = [0; 16];
+            let (n, from) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..n], text);
+            server.send_to(&[&buffer[..n], b"!"].concat(), from).unwrap();
+            pump(&mut proxies);
+            let (n, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..n], from), (&[text, b"!"].concat()[..], address));
+        }
+        assert!(proxies.deadline().is_some());
+        proxies.expire(Instant::now() + EXPIRY + Duration::from_secs(1));
+        assert!(proxies.deadline().is_none());
+    }
+}

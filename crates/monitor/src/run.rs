@@ -1,0 +1,330 @@
+//! The monitor's loop: wait, deal with what has happened, write the log, let go of what is over.
+//!
+//! Parts are polled anew in each round; removals happen only between rounds, so that an event never meets another part than
+//! the one that it was meant for.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use runtime::{Runtime, Stage, StartError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::container::{self, Container};
+use crate::link::{self, Incoming, Link};
+use crate::proto::{
+    Event, Exec, MAX_PACKET, Packet, Port, Reason, Refusal, Request, RuntimeChoice, StartSpec, State, VERSION,
+};
+use crate::proxy::Proxies;
+use crate::session::{self, News, Session};
+
+/// How long the daemon may take to record the exit.
+const RELEASE: Duration = Duration::from_secs(10);
+
+/// Makes the runtime that the start specification asks for.
+pub type MakeRuntime = fn(&RuntimeChoice) -> Box<dyn Runtime>;
+
+/// A monitor before, during and after its container's life.
+pub struct Monitor {
+    link: Link,
+    make_runtime: MakeRuntime,
+    container: Option<Container>,
+    proxies: Proxies,
+    /// Scratch space of every read.
+    buffer: Vec<u8>,
+    /// Since when the exit is known to the daemon, and whether it has recorded it.
+    ended: Option<Instant>,
+    released: bool,
+    /// The container could not be started: there is nothing to live for.
+    failed: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    Link(link::Part),
+    Proxies,
+    Init(session::Part),
+    Exec(usize, session::Part),
+}
+
+impl Monitor {
+    pub fn new(control: OwnedFd, listener: OwnedFd, make_runtime: MakeRuntime) -> Monitor {
+        Monitor {
+            link: Link::new(control, listener),
+            make_runtime,
+            container: None,
+            proxies: Proxies::default(),
+            buffer: vec![0; MAX_PACKET],
+            ended: None,
+            released: false,
+            failed: false,
+        }
+    }
+
+    /// Returns when the container is over and told of.
+    pub fn run(&mut self) {
+        let mut ready = Vec::new();
+        while !self.is_done() {
+            self.wait(&mut ready);
+            if ready.is_empty() {
+                self.idle();
+            }
+            for (part, events) in ready.drain(..) {
+                self.handle(part, events);
+            }
+            self.settle();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let Some(container) = &self.container else {
+            return self.link.is_alone() || self.failed && self.link.is_flushed();
+        };
+        let Some(ended) = self.ended else { return false };
+        let told = self.released || self.link.is_alone() || ended.elapsed() >= RELEASE;
+        told && container.init.is_over() && container.execs.is_empty()
+    }
+
+    /// Collects what is ready; nothing after a timeout.
+    fn wait(&self, ready: &mut Vec<(Part, PollFlags)>) {
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(16);
+        let mut parts = Vec::with_capacity(16);
+        self.link.interests(|part, fd, flags| {
+            parts.push(Part::Link(part));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        });
+        if let Some(fd) = self.proxies.pollable() {
+            parts.push(Part::Proxies);
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        for (index, session) in self.sessions() {
+            session.interests(|part, fd, flags| {
+                parts.push(index.map_or(Part::Init(part), |index| Part::Exec(index, part)));
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
+            });
+        }
+        match poll(&mut fds, self.timeout().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // Out of kernel memory, at worst: better slow than dead.
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+        let found = parts.into_iter().zip(fds.iter().map(PollFd::revents));
+        ready.extend(found.filter(|(_, events)| !events.is_empty()));
+    }
+
+    /// The container's session, and those of execs with their index.
+    fn sessions(&self) -> impl Iterator<Item = (Option<usize>, &Session)> {
+        self.container.iter().flat_map(|container| {
+            let execs = container.execs.iter().enumerate().map(|(index, exec)| (Some(index), exec));
+            std::iter::once((None, &container.init)).chain(execs)
+        })
+    }
+
+    /// Until the next deadline; zero while there is idle work to do.
+    fn timeout(&self) -> Option<Timespec> {
+        let idle = self.sessions().any(|(_, s)| s.log.as_ref().is_some_and(logs::JsonFile::has_idle_work));
+        let now = Instant::now();
+        let deadlines = self.sessions().filter_map(|(_, session)| session.deadline());
+        let release = self.ended.map(|ended| ended + RELEASE).filter(|&at| at > now);
+        let next = deadlines.chain(release).chain(self.proxies.deadline()).min();
+        let left = if idle { Some(Duration::ZERO) } else { next.map(|at| at.saturating_duration_since(now)) };
+        // Rounded up: waking too early would mean waking twice.
+        left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
+    }
+
+    /// Nothing was ready: time for what can wait.
+    fn idle(&mut self) {
+        if let Some(log) = self.container.as_mut().and_then(|container| container.init.log.as_mut()) {
+            log.idle();
+        }
+    }
+
+    fn handle(&mut self, part: Part, events: PollFlags) {
+        match part {
+            Part::Link(link::Part::Listener) => self.accept(),
+            Part::Link(link::Part::Connection(id)) => {
+                if let Some(incoming) = self.link.handle(id, events, &mut self.buffer) {
+                    self.receive(id, incoming);
+                }
+            }
+            Part::Proxies => self.proxies.handle(&mut self.buffer),
+            Part::Init(part) => self.handle_session(None, part, events),
+            Part::Exec(index, part) => self.handle_session(Some(index), part, events),
+        }
+    }
+
+    fn handle_session(&mut self, index: Option<usize>, part: session::Part, events: PollFlags) {
+        let Some(container) = &mut self.container else { return };
+        let session = match index {
+            None => Some(&mut container.init),
+            Some(index) => container.execs.get_mut(index),
+        };
+        let Some(session) = session else { return };
+        if session.handle(part, events, &mut self.buffer, &container.spill_dir) == News::Detached {
+            self.link.tell(Event::Detached { exec: session.exec.clone() });
+        }
+    }
+
+    /// A daemon has connected: it learns everything.
+    fn accept(&mut self) {
+        if let Some(id) = self.link.accept() {
+            let none = State { version: VERSION, ..State::default() };
+            let state = self.container.as_ref().map_or(none, Container::state);
+            self.link.answer(id, 0, Event::Hello(state));
+        }
+    }
+
+    fn receive(&mut self, from: u32, incoming: Incoming) {
+        let (Packet { seq, body }, fds) = match incoming {
+            Incoming::Request(packet, fds) => (packet, fds),
+            Incoming::NotUnderstood(unknown) => {
+                let refusal =
+                    Refusal::new(Reason::NotUnderstood, "the container's monitor does not understand the request");
+                self.link.answer(from, unknown.seq, Event::Done { refused: Some(refusal) });
+                return;
+            }
+        };
+        let answer = match body {
+            Request::Start => self.start(fds),
+            Request::Exec(exec) => self.exec(exec, fds),
+            Request::Release => {
+                self.released = true;
+                self.link.stop_listening();
+                return;
+            }
+            other => Event::Done { refused: self.simple(other, fds).err() },
+        };
+        self.link.answer(from, seq, answer);
+    }
+
+    fn start(&mut self, fds: Vec<OwnedFd>) -> Event {
+        if self.container.is_some() {
+            let refusal = Refusal::new(Reason::NotUnderstood, "the container has been started already");
+            return Event::Done { refused: Some(refusal) };
+        }
+        match self.try_start(fds) {
+            Ok(container) => {
+                let (pid, at) = (container.init.process.pid, container.started_at());
+                self.container = Some(container);
+                Event::Started { exec: None, pid, at }
+            }
+            Err(mut error) => {
+                crate::proto::cut(&mut error.detail);
+                self.failed = true;
+                Event::Failed { exec: None, error }
+            }
+        }
+    }
+
+    fn try_start(&self, fds: Vec<OwnedFd>) -> Result<Container, StartError> {
+        let invalid =
+            |e: &dyn std::fmt::Display| StartError::new(Stage::Runtime, 0, format!("start specification: {e}"));
+        let mut fds = fds.into_iter();
+        let bytes = container::read_memory(fds.next()).map_err(|e| invalid(&e))?;
+        let spec: StartSpec = postcard::from_bytes(&bytes).map_err(|e| invalid(&e))?;
+        drop(bytes);
+        let netns = if spec.netns { fds.next() } else { None };
+        let sockets: Vec<OwnedFd> = fds.collect();
+        if sockets.len() != spec.attach.len() || netns.is_some() != spec.netns {
+            return Err(invalid(&"descriptors are missing"));
+        }
+        let runtime = (self.make_runtime)(&spec.runtime);
+        Container::start(spec, runtime, netns, sockets)
+    }
+
+    fn exec(&mut self, exec: Exec, fds: Vec<OwnedFd>) -> Event {
+        let id = exec.id.clone();
+        let Some(container) = &mut self.container else {
+            let error = StartError::new(Stage::NotRunning, 0, "the container is not running");
+            return Event::Failed { exec: Some(id), error };
+        };
+        let mut fds = fds.into_iter();
+        match container.exec(exec, fds.next(), fds.next()) {
+            Ok(pid) => Event::Started { exec: Some(id), pid, at: crate::now() },
+            Err(mut error) => {
+                crate::proto::cut(&mut error.detail);
+                Event::Failed { exec: Some(id), error }
+            }
+        }
+    }
+
+    /// Requests that are answered by `Done`.
+    fn simple(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+        let Some(container) = &mut self.container else {
+            return Err(Refusal::new(Reason::NotRunning, "the container is not running"));
+        };
+        match request {
+            Request::Ports(ports) => self.ports(ports, fds),
+            Request::Attach(attach) => {
+                let socket = fds.into_iter().next().ok_or_else(missing)?;
+                let news = container.session(None)?.attach(socket, attach);
+                let news = news.ok_or_else(|| Refusal::new(Reason::Failed, "too many clients are attached"))?;
+                if news == News::Detached {
+                    self.link.tell(Event::Detached { exec: None });
+                }
+                Ok(())
+            }
+            Request::Resize { exec, rows, columns } => container.resize(exec.as_deref(), rows, columns),
+            Request::Signal { exec, signal, scope } => container.signal(exec.as_deref(), signal, scope),
+            Request::Freeze { frozen } => container.freeze(frozen),
+            Request::Start | Request::Exec(_) | Request::Release => Ok(()),
+        }
+    }
+
+    fn ports(&mut self, ports: Vec<Port>, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+        if ports.len() != fds.len() {
+            return Err(missing());
+        }
+        ports.into_iter().zip(fds).try_for_each(|(port, socket)| {
+            self.proxies.add(port, socket).map_err(|e| Refusal::new(Reason::Failed, e.to_string()))
+        })
+    }
+
+    /// After each round: the log is written, and what has ended is told and let go of.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        self.proxies.expire(now);
+        if let Some(container) = &mut self.container {
+            settle_execs(container, &mut self.link, now);
+            container.init.flush();
+            report(container);
+            if let Some(exit) = container.init.settle(now) {
+                self.proxies = Proxies::default();
+                let exit = container.end(exit);
+                self.link.tell(Event::Exited { exec: None, exit });
+                self.ended = Some(now);
+            }
+        }
+        self.link.settle();
+    }
+}
+
+fn settle_execs(container: &mut Container, link: &mut Link, now: Instant) {
+    let mut ended = Vec::new();
+    for session in &mut container.execs {
+        if let Some(exit) = session.settle(now) {
+            ended.push((session.exec.clone().unwrap_or_default(), session.process.pid, exit));
+        }
+    }
+    container.execs.retain(|session| !session.is_over());
+    for (id, pid, exit) in ended {
+        container.exec_ended(&id, pid, &exit);
+        link.tell(Event::Exited { exec: Some(id), exit });
+    }
+}
+
+/// Trouble with the log goes to standard error, which is the daemon's.
+fn report(container: &mut Container) {
+    if let Some(text) = container.init.log.as_mut().and_then(logs::JsonFile::take_report) {
+        use std::io::Write;
+        // The daemon may be gone, and its terminal with it.
+        let _ = writeln!(std::io::stderr(), "monitor of {}: {text}", container.id());
+    }
+}
+
+fn missing() -> Refusal {
+    Refusal::new(Reason::NotUnderstood, "a descriptor is missing")
+}
+
+#[cfg(test)]
+mod tests;

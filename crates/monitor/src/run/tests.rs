@@ -1,0 +1,311 @@
+//! The whole monitor in a thread, around host programs instead of containers.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio as CommandStdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use runtime::{Bundle, Process, Rootfs, Runtime, Scope, Stage, StartError, Stdio, oci};
+
+use super::Monitor;
+use crate as api;
+use crate::proto::{Attach, Event, Exec, LogSpec, Request, RuntimeChoice, StartSpec};
+
+#[path = "../../tests/it/daemon.rs"]
+mod daemon;
+use daemon::{Daemon, all_streams, log_text, pair, read_all, read_until, unframe, write};
+
+/// Runs programs of the host.
+struct Fake;
+
+impl Fake {
+    fn spawn(process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
+        let failed = |e: std::io::Error| {
+            let stage = Stage::Exec { argv0: process.args[0].clone(), lookup: true };
+            StartError::new(stage, e.raw_os_error().unwrap_or(0), "")
+        };
+        let stdio = |fd: Option<OwnedFd>| fd.map_or_else(CommandStdio::null, CommandStdio::from);
+        let mut command = Command::new(if process.terminal { "setsid" } else { &process.args[0] });
+        let mut console = None;
+        if process.terminal {
+            let devpts = std::fs::File::open("/dev/pts").map_err(failed)?;
+            let terminal = sys::pty::open_in(devpts.as_fd()).map_err(failed)?;
+            let copy = || terminal.peer.try_clone().map(CommandStdio::from).map_err(failed);
+            command.arg("--ctty").arg("--wait").args(&process.args);
+            command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
+            console = Some(terminal.master);
+        } else {
+            command.args(&process.args[1..]);
+            command.stdin(stdio(io.stdin)).stdout(stdio(io.stdout)).stderr(stdio(io.stderr));
+        }
+        let child = command.spawn().map_err(failed)?;
+        let pid = child.id() as i32;
+        let pidfd = rustix::process::pidfd_open(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::PidfdFlags::empty(),
+        );
+        Ok(Process { pid, pidfd: pidfd.unwrap(), console })
+    }
+}
+
+impl Runtime for Fake {
+    fn start(&self, bundle: &Bundle, io: Stdio, _: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
+        Fake::spawn(&bundle.spec.process, io)
+    }
+    fn exec(&self, _: &Bundle, _: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
+        Fake::spawn(process, io)
+    }
+    fn kill(&self, _: &Bundle, process: &Process, signal: i32, _: Scope) -> model::Result<()> {
+        Ok(sys::process::signal(&process.pidfd, signal)?)
+    }
+    fn pause(&self, _: &Bundle) -> model::Result<()> {
+        Ok(())
+    }
+    fn resume(&self, _: &Bundle) -> model::Result<()> {
+        Ok(())
+    }
+    fn update(&self, _: &Bundle, _: &oci::Resources) -> model::Result<()> {
+        Ok(())
+    }
+    fn cleanup(&self, _: &Bundle) -> model::Result<()> {
+        Ok(())
+    }
+}
+
+fn process(script: &str) -> oci::Process {
+    oci::Process { args: ["sh", "-c", script].map(String::from).to_vec(), ..Default::default() }
+}
+
+fn spec(dir: &Path, script: &str) -> StartSpec {
+    let bundle = Bundle {
+        id: "c".repeat(64),
+        spec: oci::Spec { process: process(script), ..Default::default() },
+        rootfs: Rootfs::Dir("/".into()),
+        seccomp: Vec::new(),
+        state_dir: dir.to_owned(),
+    };
+    daemon::spec(dir, bundle)
+}
+
+fn fake(_: &RuntimeChoice) -> Box<dyn Runtime> {
+    Box::new(Fake)
+}
+
+/// A monitor in a thread, and the daemon that started it.
+fn monitor(dir: &Path) -> (Daemon, thread::JoinHandle<()>) {
+    let (client, control, listener) = daemon::sockets(dir);
+    let run = thread::spawn(move || Monitor::new(control, listener, fake).run());
+    (Daemon::new(client), run)
+}
+
+#[test]
+fn output_goes_to_the_log_and_to_clients_and_the_exit_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    let (mut early, theirs) = pair();
+    let spec =
+        StartSpec { attach: vec![all_streams(false, true)], ..spec(dir.path(), "echo out; echo err >&2; exit 7") };
+    let pid = daemon.started(&spec, &[&theirs]);
+    drop(theirs);
+    let exit = daemon.exited(None);
+    assert!(pid > 0 && exit.code == 7 && exit.signal.is_none() && exit.error.is_empty());
+    assert_eq!(unframe(&read_all(&mut early)), ("out\n".into(), "err\n".into()));
+    let log = log_text(dir.path());
+    assert!(log == "out\nerr\n" || log == "err\nout\n");
+    let record: crate::proto::Exit = serde_json::from_slice(&std::fs::read(dir.path().join("exit")).unwrap()).unwrap();
+    assert_eq!(record, exit);
+    assert!(daemon.request(&Request::Freeze { frozen: true }, &[]).unwrap_err().contains("is not running"));
+    daemon.release();
+    run.join().unwrap();
+}
+
+#[test]
+fn half_close_of_the_first_client_ends_the_input_and_output_still_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    let (mut client, theirs) = pair();
+    let attach = Attach { prefix: b"pre".to_vec(), ..all_streams(true, true) };
+    let spec = StartSpec {
+        open_stdin: true,
+        stdin_once: true,
+        attach: vec![attach],
+        ..spec(dir.path(), "cat; sleep 0.2; echo done >&2")
+    };
+    daemon.started(&spec, &[&theirs]);
+    drop(theirs);
+    let data = "0123456789\n".repeat(50_000);
+    write(&mut client, data.as_bytes());
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(unframe(&read_all(&mut client)), (format!("pre{data}"), "done\n".into()));
+    assert_eq!(daemon.exited(None).code, 0);
+    daemon.release();
+    run.join().unwrap();
+}
+
+#[test]
+fn without_stdin_once_the_end_of_input_ends_the_attachment_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    daemon
+        .started(&StartSpec { open_stdin: true, ..spec(dir.path(), "read a; echo $a; read b; echo $b; exit 3") }, &[]);
+    for word in ["one", "two"] {
+        let mut client = daemon.attach(all_streams(true, false));
+        write(&mut client, format!("{word}\n").as_bytes());
+        read_until(&mut client, word);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client), b"");
+    }
+    assert_eq!(daemon.exited(None).code, 3);
+    daemon.release();
+    run.join().unwrap();
+}
+
+#[test]
+fn a_client_that_listens_only_may_half_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    daemon.started(&spec(dir.path(), "sleep 0.3; echo late"), &[]);
+    let mut client = daemon.attach(all_streams(true, false));
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut client), b"late\n");
+    daemon.exited(None);
+    daemon.release();
+    run.join().unwrap();
+}
+
+#[test]
+fn a_terminal_is_raw_resizes_and_detaches() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    let mut spec = StartSpec {
+        open_stdin: true,
+        ..spec(dir.path(), "echo ready; read a; stty size; echo got $a; read b; exit 4")
+    };
+    spec.bundle.spec.process.terminal = true;
+    daemon.started(&spec, &[]);
+    let mut client = daemon.attach(Attach { multiplex: true, ..all_streams(true, true) });
+    daemon.request(&Request::Resize { exec: None, rows: 33, columns: 111 }, &[]).unwrap();
+    write(&mut client, b"hello\r");
+    let seen = read_until(&mut client, "got hello");
+    assert!(seen.contains("33 111") && !seen.contains('\u{1}'), "{seen:?}");
+    write(&mut client, &[16, 17]);
+    assert_eq!(daemon.event(), Event::Detached { exec: None });
+    read_all(&mut client);
+    let mut again = daemon.attach(Attach { detach_keys: b"x".to_vec(), ..all_streams(true, false) });
+    write(&mut again, b"x");
+    assert_eq!(daemon.event(), Event::Detached { exec: None });
+    let mut last = daemon.attach(all_streams(true, false));
+    write(&mut last, b"\r");
+    assert_eq!(daemon.exited(None).code, 4);
+    daemon.release();
+    run.join().unwrap();
+    assert!(log_text(dir.path()).contains("got hello\r\n"));
+}
+
+#[test]
+fn several_execs_at_once_and_a_daemon_that_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    daemon.started(&StartSpec { open_stdin: true, ..spec(dir.path(), "cat >/dev/null") }, &[]);
+    let exec = |id: &str, stdin| Exec { id: id.into(), open_stdin: stdin, attach: Some(all_streams(stdin, true)) };
+    let (mut first, theirs) = pair();
+    assert!(matches!(daemon.exec(exec("e1", true), &process("cat; exit 5"), Some(&theirs)), Event::Started { .. }));
+    drop(theirs);
+    let (mut second, theirs) = pair();
+    assert!(matches!(
+        daemon.exec(exec("e2", false), &process("echo two; exit 6"), Some(&theirs)),
+        Event::Started { .. }
+    ));
+    drop(theirs);
+    assert_eq!(unframe(&read_all(&mut second)).0, "two\n");
+    assert_eq!(daemon.exited(Some("e2")).code, 6);
+    let missing = oci::Process { args: vec!["/nonexistent".into()], ..Default::default() };
+    assert!(matches!(daemon.exec(exec("e3", false), &missing, None), Event::Failed { exec: Some(_), .. }));
+
+    // The daemon dies; the next one finds everything as it was.
+    drop(daemon);
+    let (mut daemon, state) = Daemon::reconnect(dir.path());
+    assert_eq!((state.id, state.paused, state.exit, state.execs.len()), ("c".repeat(64), false, None, 2));
+    assert!(state.execs.iter().any(|e| e.id == "e1" && e.exit.is_none()));
+    assert!(state.execs.iter().any(|e| e.id == "e2" && e.exit.as_ref().is_some_and(|x| x.code == 6)));
+    write(&mut first, b"still there");
+    first.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(unframe(&read_all(&mut first)).0, "still there");
+    assert_eq!(daemon.exited(Some("e1")).code, 5);
+    daemon.request(&Request::Signal { exec: None, signal: 9, scope: Scope::Process }, &[]).unwrap();
+    let exit = daemon.exited(None);
+    assert_eq!((exit.code, exit.signal), (137, Some(9)));
+    daemon.release();
+    run.join().unwrap();
+}
+
+#[test]
+fn a_container_that_ends_while_no_daemon_is_there_leaves_its_record_and_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    daemon.started(&spec(dir.path(), "sleep 0.3; echo bye; exit 9"), &[]);
+    drop(daemon);
+    run.join().unwrap();
+    let record: crate::proto::Exit = serde_json::from_slice(&std::fs::read(dir.path().join("exit")).unwrap()).unwrap();
+    assert_eq!((record.code, log_text(dir.path()).as_str()), (9, "bye\n"));
+}
+
+#[test]
+fn a_failed_start_says_so_and_ends_the_monitor() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    let mut spec = spec(dir.path(), "");
+    spec.bundle.spec.process.args = vec!["/nonexistent".into()];
+    let Event::Failed { exec: None, error } = daemon.start(&spec, &[]) else { panic!("started") };
+    assert_eq!(error.errno, 2);
+    run.join().unwrap();
+    assert!(!dir.path().join("exit").exists());
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_stop_the_container_and_a_slow_one_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    let spec =
+        StartSpec { log: LogSpec::None, ..spec(dir.path(), "sleep 0.2; head -c 30000000 /dev/zero; echo end >&2") };
+    daemon.started(&spec, &[]);
+    let stuck = daemon.attach(all_streams(false, true));
+    let mut slow = daemon.attach(Attach { stdout: true, ..Attach::default() });
+    let started = Instant::now();
+    assert_eq!(daemon.exited(None).code, 0);
+    assert!(started.elapsed() < Duration::from_secs(15));
+    // Only now does it begin to read.
+    assert_eq!(read_all(&mut slow).len(), 30_000_000);
+    drop(stuck);
+    daemon.release();
+    run.join().unwrap();
+}
+
+#[test]
+fn a_grandchild_that_holds_the_output_open_delays_the_end_by_the_drain_time_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    daemon.started(&spec(dir.path(), "sleep 6 & echo started"), &[]);
+    let started = Instant::now();
+    daemon.exited(None);
+    let took = started.elapsed();
+    assert!(took > Duration::from_millis(1500) && took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(log_text(dir.path()), "started\n");
+    daemon.release();
+    run.join().unwrap();
+}
+
+#[test]
+fn rubbish_is_answered_not_obeyed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    for packet in [&[7, 200, 1][..], &[0xff; 40], b"x"] {
+        sys::fdpass::send(&daemon.client, packet, &[]).unwrap();
+        assert!(matches!(daemon.receive(), Some(Event::Done { refused: Some(_) })));
+    }
+    assert!(daemon.request(&Request::Attach(Attach::default()), &[]).unwrap_err().contains("not running"));
+    assert!(matches!(daemon.exec(Exec::default(), &process("true"), None), Event::Failed { .. }));
+    drop(daemon);
+    run.join().unwrap();
+}

@@ -1,0 +1,297 @@
+//! One process with its streams and clients: the container's first process, or one of an exec.
+//!
+//! Output is read once and given to the log and to every client. A session ends when its process has been reaped and its
+//! output has ended, or [`DRAIN`] later: a grandchild may hold the pipe open for ever.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use logs::{JsonFile, Stream};
+use runtime::Process;
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use crate::input::Input;
+use crate::proto::{Attach, Exit};
+use crate::viewer::{Heard, Manners, Viewer};
+
+/// How long output is still awaited after the process has ended.
+pub const DRAIN: Duration = Duration::from_secs(2);
+/// Clients of one session.
+const MAX_VIEWERS: usize = 256;
+/// The code of a process whose real one nobody can tell.
+const EXIT_UNKNOWN: i32 = 255;
+
+/// A process, its streams, its clients.
+#[derive(Debug)]
+pub struct Session {
+    /// The exec's id; `None` = the container.
+    pub exec: Option<String>,
+    pub process: Process,
+    pub log: Option<JsonFile>,
+    manners: Manners,
+    input: Input,
+    /// The container has a standard input at all.
+    has_input: bool,
+    outputs: Vec<Output>,
+    viewers: Vec<Viewer>,
+    ended: Option<Ended>,
+}
+
+/// Our end of one output; a terminal's master is also the input's.
+#[derive(Debug)]
+struct Output {
+    stream: Stream,
+    from: Rc<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    exit: Exit,
+    /// Output that has not ended by then is given up.
+    deadline: Instant,
+    reported: bool,
+}
+
+/// Our ends of a process's streams.
+#[derive(Debug, Default)]
+pub struct Streams {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A part of a session that is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Process,
+    Input,
+    Output(Stream),
+    Viewer(usize),
+}
+
+/// What is new in a session after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    Nothing,
+    Detached,
+}
+
+impl Session {
+    /// Around a process that has just been started. `once`: see [`Manners`].
+    pub fn new(exec: Option<String>, mut process: Process, streams: Streams, once: bool) -> Session {
+        let console = process.console.take().map(Rc::new);
+        let tty = console.is_some();
+        let stdin = console.clone().or(streams.stdin.map(Rc::new));
+        let stdout = console.or(streams.stdout.map(Rc::new));
+        let mut outputs = Vec::new();
+        outputs.extend(stdout.map(|from| Output { stream: Stream::Stdout, from }));
+        outputs.extend(streams.stderr.map(|from| Output { stream: Stream::Stderr, from: Rc::new(from) }));
+        for fd in outputs.iter().map(|output| &output.from).chain(&stdin) {
+            // A failure would be a kernel without pipes.
+            let _ = rustix::io::ioctl_fionbio(fd, true);
+        }
+        Session {
+            exec,
+            process,
+            log: None,
+            manners: Manners { tty, once },
+            has_input: stdin.is_some(),
+            input: Input::new(stdin),
+            outputs,
+            viewers: Vec::new(),
+            ended: None,
+        }
+    }
+
+    /// Without an input, terminals included: what clients send is dropped.
+    pub fn without_input(mut self) -> Session {
+        self.has_input = false;
+        self.input.close();
+        self
+    }
+
+    pub fn tty(&self) -> bool {
+        self.manners.tty
+    }
+
+    /// Its terminal, to be resized.
+    pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.outputs.first().filter(|_| self.manners.tty).map(|output| output.from.as_fd())
+    }
+
+    /// How it ended, once it has.
+    pub fn exit(&self) -> Option<&Exit> {
+        self.ended.as_ref().map(|ended| &ended.exit)
+    }
+
+    /// Connects a client. False: there are too many.
+    pub fn attach(&mut self, socket: OwnedFd, mut attach: Attach) -> Option<News> {
+        if self.viewers.len() >= MAX_VIEWERS {
+            return None;
+        }
+        let prefix = std::mem::take(&mut attach.prefix);
+        let mut viewer = Viewer::new(socket, attach, self.manners.tty, self.has_input);
+        let heard = viewer.give(&prefix, &mut self.input);
+        if self.ended.as_ref().is_some_and(|ended| ended.reported) {
+            viewer.finish();
+        }
+        self.viewers.push(viewer);
+        Some(self.hear(heard))
+    }
+
+    fn hear(&mut self, heard: Heard) -> News {
+        match heard {
+            Heard::Nothing => News::Nothing,
+            Heard::Detached => News::Detached,
+            Heard::EndInput => {
+                self.input.end();
+                News::Nothing
+            }
+        }
+    }
+
+    /// Everything of it that is to be polled now.
+    pub fn interests<'a>(&'a self, mut add: impl FnMut(Part, BorrowedFd<'a>, PollFlags)) {
+        if self.ended.is_none() {
+            add(Part::Process, self.process.pidfd.as_fd(), PollFlags::IN);
+        }
+        if let Some(fd) = self.input.pollable() {
+            add(Part::Input, fd, PollFlags::OUT);
+        }
+        // What a dead process has left in its pipes is little and is taken in any case.
+        if self.ended.is_some() || !self.viewers.iter().any(Viewer::is_full) {
+            for output in &self.outputs {
+                add(Part::Output(output.stream), output.from.as_fd(), PollFlags::IN);
+            }
+        }
+        for (index, viewer) in self.viewers.iter().enumerate() {
+            if let Some(flags) = viewer.interest(self.input.is_blocked()) {
+                add(Part::Viewer(index), viewer.as_fd(), flags);
+            }
+        }
+    }
+
+    /// Deals with what poll found. `spill`: where slow clients' backlogs go.
+    pub fn handle(&mut self, part: Part, events: PollFlags, buffer: &mut [u8], spill: &Path) -> News {
+        match part {
+            Part::Process => self.reap(),
+            Part::Input => self.input.flush(),
+            Part::Output(stream) => self.read_output(stream, buffer, spill),
+            Part::Viewer(index) => return self.handle_viewer(index, events, buffer),
+        }
+        News::Nothing
+    }
+
+    fn handle_viewer(&mut self, index: usize, events: PollFlags, buffer: &mut [u8]) -> News {
+        let viewer = &mut self.viewers[index];
+        if events.contains(PollFlags::OUT) {
+            viewer.writable();
+        }
+        if events.contains(PollFlags::IN) {
+            let heard = viewer.readable(self.manners, &mut self.input, buffer);
+            return self.hear(heard);
+        }
+        if events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+            viewer.hung_up();
+        }
+        News::Nothing
+    }
+
+    /// One read, so that one busy stream does not starve the rest.
+    fn read_output(&mut self, stream: Stream, buffer: &mut [u8], spill: &Path) {
+        let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else { return };
+        match rustix::io::read(&output.from, &mut *buffer) {
+            Ok(n) if n > 0 => {
+                let bytes = &buffer[..n];
+                if let Some(log) = &mut self.log {
+                    log.write(stream, bytes);
+                }
+                for viewer in &mut self.viewers {
+                    viewer.send(stream, bytes, spill);
+                }
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // End of file; of a terminal that is EIO.
+            _ => self.close_output(stream),
+        }
+    }
+
+    fn close_output(&mut self, stream: Stream) {
+        self.outputs.retain(|output| output.stream != stream);
+        if let Some(log) = &mut self.log {
+            log.finish(stream);
+        }
+        if self.outputs.is_empty() {
+            self.viewers.iter_mut().for_each(Viewer::finish);
+        }
+    }
+
+    /// Collects the process's exit status.
+    fn reap(&mut self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = match waitid(WaitId::PidFd(self.process.pidfd.as_fd()), options) {
+            Ok(None) | Err(Errno::INTR) => return,
+            Ok(Some(status)) => Some(status),
+            Err(_) => None,
+        };
+        const SIGNALLED: i32 = 128;
+        let signal = status.as_ref().and_then(|s| s.terminating_signal());
+        let code = status.as_ref().and_then(|s| s.exit_status());
+        let exit = Exit {
+            code: code.or(signal.map(|n| SIGNALLED + n)).unwrap_or(EXIT_UNKNOWN),
+            signal,
+            at: crate::now(),
+            error: if status.is_none() { "the exit status was lost".into() } else { String::new() },
+            oom: false,
+        };
+        self.ended = Some(Ended { exit, deadline: Instant::now() + DRAIN, reported: false });
+        self.input.close();
+    }
+
+    /// Writes the log; to be called after each round.
+    pub fn flush(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+    }
+
+    /// Lets go of clients that are done or out of time; gives up output that takes too long. Returns the exit, once, when
+    /// the process has ended and all its output has been dealt with.
+    pub fn settle(&mut self, now: Instant) -> Option<Exit> {
+        for viewer in &mut self.viewers {
+            viewer.check(now);
+        }
+        self.viewers.retain(|viewer| !viewer.is_gone());
+        let ended = self.ended.as_ref().filter(|ended| !ended.reported)?;
+        if self.outputs.is_empty() || ended.deadline <= now {
+            return self.end();
+        }
+        None
+    }
+
+    fn end(&mut self) -> Option<Exit> {
+        while let Some(output) = self.outputs.first() {
+            self.close_output(output.stream);
+        }
+        self.flush();
+        self.viewers.iter_mut().for_each(Viewer::finish);
+        let ended = self.ended.as_mut()?;
+        ended.reported = true;
+        Some(ended.exit.clone())
+    }
+
+    /// The process has ended, that has been told, and no client is left.
+    pub fn is_over(&self) -> bool {
+        self.viewers.is_empty() && self.ended.as_ref().is_some_and(|ended| ended.reported)
+    }
+
+    /// When [`Session::settle`] has something to decide.
+    pub fn deadline(&self) -> Option<Instant> {
+        let drain = self.ended.as_ref().filter(|ended| !ended.reported).map(|ended| ended.deadline);
+        self.viewers.iter().filter_map(Viewer::deadline).chain(drain).min()
+    }
+}
