@@ -2,6 +2,7 @@
 //!
 //! Every case is a process of its own with one thread (as a monitor is), in its own mount and network namespace and its
 //! own cgroups. Needs root; an argument selects cases by name.
+#![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};

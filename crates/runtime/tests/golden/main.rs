@@ -1,5 +1,6 @@
 //! One golden file per option: `spec/default.json` is the whole specification of a plain container, every other file the
 //! lines that one option changes in it.
+#![forbid(unsafe_code)]
 
 use runtime::oci;
 use runtime::seccomp::{Arch, Profile};

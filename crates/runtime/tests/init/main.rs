@@ -1,6 +1,7 @@
 //! The init of containers as PID 1 of real PID namespaces. Needs root.
 //!
 //! The program runs itself as the init, so it has a main of its own.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
