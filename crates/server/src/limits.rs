@@ -22,6 +22,8 @@ pub const HIJACK_TAKEN_TIME: Duration = Duration::from_millis(50);
 pub const CONNECTIONS: usize = 8192;
 /// Chunks of a streamed answer that wait for the client.
 pub const STREAM_QUEUE: usize = 16;
+/// Bytes of a download's chunk.
+pub const DOWNLOAD_CHUNK: usize = 64 << 10;
 /// Chunks of a streamed request body that wait for their reader.
 pub const UPLOAD_QUEUE: usize = 4;
 /// Longest payload of one websocket frame.

@@ -1,5 +1,6 @@
 //! Answers: status, fields, and a body that is whole or streamed.
 
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,7 +10,9 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::response::Builder;
 use hyper::{Response as HttpResponse, StatusCode};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::limits;
 
 /// What a handler answers with.
 pub type Response = HttpResponse<Body>;
@@ -20,11 +23,14 @@ pub enum Body {
     Whole(Option<Bytes>),
     /// Chunks as they come; ends when the sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
+    /// The same, of something that may break in the middle: the connection is cut then, so that nobody takes the part
+    /// for the whole.
+    Download(mpsc::Receiver<io::Result<Bytes>>),
 }
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -33,6 +39,7 @@ impl HttpBody for Body {
         match &mut *self {
             Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Stream(chunks) => chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Download(chunks) => chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| bytes.map(Frame::data))),
         }
     }
 
@@ -43,7 +50,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Body::Stream(_) => SizeHint::default(),
+            Body::Stream(_) | Body::Download(_) => SizeHint::default(),
         }
     }
 }
@@ -86,6 +93,59 @@ pub fn stream(content_type: &'static str, chunks: mpsc::Receiver<Bytes>) -> Resp
     with_type(StatusCode::OK, content_type, Body::Stream(chunks))
 }
 
+/// Answers with what a blocking producer writes. An error before the first byte is the answer's status; the producer
+/// learns by a failing write that the client left.
+pub async fn download<F>(content_type: &'static str, produce: F) -> model::Result<Response>
+where
+    F: FnOnce(&mut Sink) -> model::Result<()> + Send + 'static,
+{
+    let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
+    let (begun, first) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let mut sink = Sink { sender, begun: Some(begun), buffer: Vec::new() };
+        let produced = produce(&mut sink).and_then(|()| Ok(sink.flush()?));
+        match (produced, sink.begun.take()) {
+            (produced, Some(begun)) => drop(begun.send(produced)),
+            (Err(error), None) => drop(sink.sender.blocking_send(Err(io::Error::other(error)))),
+            (Ok(()), None) => {}
+        }
+    });
+    match first.await {
+        Ok(produced) => produced?,
+        Err(_) => return Err(model::Error::system("internal error: the download's producer failed")),
+    }
+    Ok(with_type(StatusCode::OK, content_type, Body::Download(chunks)))
+}
+
+/// Where a blocking producer writes to.
+pub struct Sink {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    /// Told when the first chunk is on its way; after that errors cut the connection.
+    begun: Option<oneshot::Sender<model::Result<()>>>,
+    buffer: Vec<u8>,
+}
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= limits::DOWNLOAD_CHUNK {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        if let Some(begun) = self.begun.take() {
+            drop(begun.send(Ok(())));
+        }
+        let chunk = Bytes::from(std::mem::take(&mut self.buffer));
+        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
 /// Adds a field.
 pub fn with_header(mut response: Response, name: &'static str, value: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(value) {
@@ -101,4 +161,29 @@ pub fn bad_request(message: &str) -> Response {
         .header(CONTENT_TYPE, "text/plain; charset=utf-8")
         .body(whole(format!("400 Bad Request: {message}").into_bytes()))
         .expect("constant fields are valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test]
+    async fn a_download_fails_early_by_status_and_late_by_cutting() {
+        let early = download(TAR, |_| Err(model::Error::not_found("nothing"))).await;
+        assert_eq!(early.err().expect("refused").message(), "nothing");
+        let whole = download(TAR, |sink| Ok(sink.write_all(b"abc")?)).await.expect("begun");
+        assert_eq!(whole.into_body().collect().await.expect("whole").to_bytes(), "abc");
+        let cut = download(TAR, |sink| {
+            sink.write_all(&vec![0; limits::DOWNLOAD_CHUNK])?;
+            Err(model::Error::system("broken"))
+        });
+        assert!(cut.await.expect("begun").into_body().collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_empty_download_is_an_answer() {
+        let empty = download(TAR, |_| Ok(())).await.expect("begun");
+        assert!(empty.into_body().collect().await.expect("whole").to_bytes().is_empty());
+    }
 }

@@ -1,1 +1,262 @@
-//! Images.
+//! Images. The engine's verbs block (disk, hashing), so each runs on a thread for blocking work.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::Engine;
+use engine::image::{self, ImportArgs, ListArgs, RemoveArgs};
+use hyper::StatusCode;
+use model::digest::Digest;
+use model::platform::Platform;
+use model::{Error, Result};
+
+use tokio::sync::mpsc;
+
+use super::{State, done, ok, progress, versioned};
+use crate::limits;
+use crate::query::Query;
+use crate::request::Request;
+use crate::response;
+use crate::routes::Outcome;
+
+/// Runs a verb that blocks.
+async fn blocking<T: Send + 'static>(
+    state: &Arc<State>,
+    verb: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let engine = state.engine.clone();
+    let ended = tokio::task::spawn_blocking(move || verb(&engine)).await;
+    ended.unwrap_or_else(|failed| Err(Error::system("internal error: the verb failed").with_source(failed)))
+}
+
+/// A platform as the OCI writes it: `{"os": "linux", "architecture": "amd64"}`.
+fn platform(json: &str) -> Result<Platform> {
+    let given: api::Platform = api::decode::from_slice(json.as_bytes())
+        .map_err(|error| Error::invalid(format!("failed to parse platform: {error}")))?;
+    let optional = !given.variant.is_empty() || !given.os_version.is_empty() || !given.os_features.is_empty();
+    if given.os.is_empty() && given.architecture.is_empty() && optional {
+        return Err(Error::invalid("optional platform fields provided, but OS and Architecture are missing"));
+    }
+    if given.os.is_empty() || given.architecture.is_empty() {
+        return Err(Error::invalid("both OS and Architecture must be provided"));
+    }
+    Ok(Platform::new(&given.os, &given.architecture, &given.variant))
+}
+
+/// The `platform` parameter of versions that have it.
+fn platform_since(request: &Request, since: u32) -> Result<Option<Platform>> {
+    let text = request.query.text("platform");
+    if text.is_empty() || request.version.before(since) { Ok(None) } else { platform(text).map(Some) }
+}
+
+/// The query of the list.
+fn list_args(request: &Request) -> Result<ListArgs> {
+    let (query, version) = (&request.query, request.version);
+    let mut filters = query.filters()?;
+    let old = query.text("filter");
+    if version.before(25) && !filters.contains("reference") && !old.is_empty() {
+        filters.add("reference", old);
+    }
+    let manifests = !version.before(47) && query.flag("manifests");
+    if !version.before(54) && query.flag("identity") && !manifests {
+        return Err(Error::invalid("conflicting options: identity requires manifests=1"));
+    }
+    let shared_size = !version.before(42) && query.flag("shared-size");
+    Ok(ListArgs { filters, shared_size, manifests, containers: HashMap::new() })
+}
+
+/// Which containers are made of which image.
+fn containers_by_image(engine: &Engine) -> HashMap<Digest, Vec<String>> {
+    let mut containers: HashMap<Digest, Vec<String>> = HashMap::new();
+    for handle in engine.containers.all() {
+        let view = handle.view();
+        containers.entry(view.row.image.id.clone()).or_default().push(handle.id.as_str().to_owned());
+    }
+    containers
+}
+
+/// `GET /images/json`
+pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let mut args = list_args(&request)?;
+    args.containers = containers_by_image(&state.engine);
+    let images = blocking(&state, move |engine| image::list(&engine.images, &args)).await?;
+    Ok(versioned(&images, request.version, 51, api::version::image_list).into())
+}
+
+/// `GET /images/{name}/json`
+pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let platform = platform_since(&request, 49)?;
+    let manifests = !request.version.before(48) && request.query.flag("manifests");
+    if manifests && platform.is_some() {
+        return Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"));
+    }
+    let name = request.name().to_owned();
+    let inspect =
+        blocking(&state, move |engine| image::inspect(&engine.images, &name, platform.as_ref(), manifests)).await?;
+    Ok(versioned(&inspect, request.version, 52, api::version::image_inspect).into())
+}
+
+/// `GET /images/{name}/history`
+pub async fn history(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let platform = platform_since(&request, 48)?;
+    let name = request.name().to_owned();
+    ok(&blocking(&state, move |engine| image::history(&engine.images, &name, platform.as_ref())).await?)
+}
+
+/// `POST /images/{name}/tag`
+pub async fn tag(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let name = request.name().to_owned();
+    let (repo, tag) = (request.query.text("repo").to_owned(), request.query.text("tag").to_owned());
+    blocking(&state, move |engine| image::tag(&engine.images, &engine.events, &name, &repo, &tag)).await?;
+    done(StatusCode::CREATED)
+}
+
+/// `DELETE /images/{name}`
+pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let name = request.name().to_owned();
+    if name.trim().is_empty() {
+        return Err(Error::invalid("image name cannot be blank"));
+    }
+    let args = RemoveArgs { force: request.query.flag("force") };
+    ok(&blocking(&state, move |engine| image::remove(&engine.images, &engine.events, &name, args)).await?)
+}
+
+/// `POST /images/prune`
+pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let filters = request.query.filters()?;
+    ok(&blocking(&state, move |engine| image::prune(&engine.images, &engine.events, &filters)).await?)
+}
+
+/// Whether `POST /images/create` pulls or imports, and what.
+#[derive(Debug, PartialEq)]
+enum Source {
+    /// From a registry.
+    Pull,
+    /// A tar in the request's body.
+    Body,
+    /// A tar somewhere else.
+    Url(String),
+}
+
+impl Source {
+    fn of(query: &Query) -> Source {
+        match (query.text("fromImage"), query.text("fromSrc")) {
+            ("", "-") => Source::Body,
+            ("", source) => Source::Url(source.to_owned()),
+            _ => Source::Pull,
+        }
+    }
+}
+
+/// `POST /images/create`
+pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    match Source::of(&request.query) {
+        Source::Body => import(state, &mut request).await,
+        Source::Pull => Err(Error::not_implemented("Gantry does not implement POST /images/create?fromImage= yet")),
+        Source::Url(_) => Err(Error::not_implemented("Gantry does not implement POST /images/create?fromSrc=URL yet")),
+    }
+}
+
+/// Makes an image of the tar in the body; one line tells its id.
+async fn import(state: Arc<State>, request: &mut Request) -> Result<Outcome> {
+    let query = &request.query;
+    let wanted = query.text("platform");
+    let host = Platform::new("linux", &state.engine.host.architecture, "");
+    let named = !wanted.is_empty() && !request.version.before(32);
+    let message = match query.text("message") {
+        "" => "Imported from -".to_owned(),
+        message => message.to_owned(),
+    };
+    let args = ImportArgs {
+        reference: image::repository_tag(query.text("repo"), query.text("tag"))?,
+        platform: if named { Some(Platform::parse(wanted, &host)?) } else { None },
+        message,
+        changes: query.all("changes").map(str::to_owned).collect(),
+    };
+    let body = request.upload();
+    let id = blocking(&state, move |engine| image::import(&engine.images, &engine.events, args, body)).await?;
+    let line = api::encode::progress_line(&api::ProgressMessage::status("", id.to_string()));
+    let (sender, chunks) = mpsc::channel(1);
+    // There is room for the one line.
+    drop(sender.try_send(line.into()));
+    Ok(response::stream(response::JSON, chunks).into())
+}
+
+/// The `platform` parameters of save and load: one from 1.48 on, several from 1.52 on.
+fn platforms(request: &Request) -> Result<Vec<Platform>> {
+    if request.version.before(48) {
+        return Ok(Vec::new());
+    }
+    let given: Vec<&str> = request.query.all("platform").collect();
+    if request.version.before(52) && given.len() > 1 {
+        return Err(Error::invalid(
+            "multiple platform parameters are not supported in this API version; use API version 1.52 or later",
+        ));
+    }
+    given.into_iter().map(platform).collect()
+}
+
+/// `POST /images/load`: 200 whatever happens; a failure is told in the stream.
+pub async fn load(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let platforms = platforms(&request)?;
+    let body = request.upload();
+    let (sender, messages) = mpsc::channel(limits::STREAM_QUEUE);
+    let engine = state.engine.clone();
+    tokio::task::spawn_blocking(move || {
+        // A client that left hears nothing more; what it sent is loaded all the same.
+        let mut tell = |message| drop(sender.blocking_send(Ok(message)));
+        if let Err(error) = image::load(&engine.images, &engine.events, body, &platforms, &mut tell) {
+            drop(sender.blocking_send(Err(error)));
+        }
+    });
+    Ok(progress::answer_at_once(messages).into())
+}
+
+/// `GET /images/{name}/get`
+pub async fn save_one(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let name = request.name().to_owned();
+    save(&state, &request, vec![name]).await
+}
+
+/// `GET /images/get`
+pub async fn save_several(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let names = request.query.all("names").map(str::to_owned).collect();
+    save(&state, &request, names).await
+}
+
+async fn save(state: &Arc<State>, request: &Request, names: Vec<String>) -> Result<Outcome> {
+    let mut platforms = platforms(request)?;
+    if platforms.len() > 1 {
+        return Err(Error::not_implemented("Gantry does not implement saving several platforms at once yet"));
+    }
+    let (platform, engine) = (platforms.pop(), state.engine.clone());
+    let archive = response::download(response::TAR, move |sink| {
+        image::save(&engine.images, &engine.events, &names, platform.as_ref(), sink)
+    });
+    Ok(archive.await?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_checked() {
+        let text = |json| platform(json).expect_err(json).message().to_owned();
+        assert_eq!(platform(r#"{"os":"linux","architecture":"amd64"}"#).expect("valid").os, "linux");
+        assert_eq!(text(r#"{"os":"linux"}"#), "both OS and Architecture must be provided");
+        assert_eq!(
+            text(r#"{"variant":"v7"}"#),
+            "optional platform fields provided, but OS and Architecture are missing"
+        );
+        assert_eq!(text("x"), "failed to parse platform: invalid character 'x' looking for beginning of value");
+    }
+
+    #[test]
+    fn create_pulls_or_imports() {
+        let source = |query| Source::of(&Query::parse(query).expect("valid query"));
+        assert_eq!(source("fromImage=alpine&tag=3"), Source::Pull);
+        assert_eq!(source("fromSrc=-&repo=a"), Source::Body);
+        assert_eq!(source("fromSrc=http://x"), Source::Url("http://x".to_owned()));
+    }
+}

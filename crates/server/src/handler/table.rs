@@ -1,6 +1,6 @@
 //! The routing table: every route of the inventory, and who answers it.
 
-use super::{State, containers, create, events, exec, networks, streams, system, volumes};
+use super::{State, containers, create, events, exec, images, networks, streams, system, volumes};
 use crate::routes::{Handler, Route};
 
 macro_rules! handler {
@@ -75,19 +75,19 @@ pub const ROUTES: &[Route<State>] = routes! {
     POST "/exec/{id}/resize" 15 run exec::resize;
     GET "/exec/{id}/json" 16 run exec::inspect;
     // image
-    GET "/images/json" 0 not_yet;
-    POST "/images/create" 0 not_yet;
-    GET "/images/{name}/json" 0 not_yet;
+    GET "/images/json" 0 run images::list;
+    POST "/images/create" 0 run images::create;
+    GET "/images/{name}/json" 0 run images::inspect;
     GET "/images/{name}/attestations" 55 not_yet;
-    GET "/images/{name}/history" 0 not_yet;
+    GET "/images/{name}/history" 0 run images::history;
     POST "/images/{name}/push" 0 not_yet;
-    POST "/images/{name}/tag" 0 not_yet;
-    DELETE "/images/{name}" 0 not_yet;
+    POST "/images/{name}/tag" 0 run images::tag;
+    DELETE "/images/{name}" 0 run images::remove;
     GET "/images/search" 0 not_yet;
-    POST "/images/prune" 25 not_yet;
-    GET "/images/{name}/get" 7 not_yet;
-    GET "/images/get" 15 not_yet;
-    POST "/images/load" 7 not_yet;
+    POST "/images/prune" 25 run images::prune;
+    GET "/images/{name}/get" 7 run images::save_one;
+    GET "/images/get" 15 run images::save_several;
+    POST "/images/load" 7 run images::load;
     // build
     POST "/build" 0 not_yet;
     POST "/build/prune" 31 not_yet;
