@@ -112,7 +112,12 @@ async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engi
                 let name = engine.host.hostname.clone();
                 let attributes = reloaded.attributes.into_iter().chain([("name".to_string(), name)]).collect();
                 let actor = engine.host.engine_id.clone();
-                engine.events.publish(engine::events::Draft { kind: "daemon", action: "reload".into(), actor, attributes });
+                engine.events.publish(engine::events::Draft {
+                    kind: "daemon",
+                    action: "reload".into(),
+                    actor,
+                    attributes,
+                });
                 tracing::info!("configuration reloaded");
                 current = reloaded.config;
             }

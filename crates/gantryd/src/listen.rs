@@ -53,18 +53,29 @@ fn bind_unix(path: &Path, group: &str) -> Result<UnixListener> {
     }
     if fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
         if UnixStream::connect(path).is_ok() {
-            return Err(Error::conflict(format!("can't create unix socket {}: address already in use", path.display())));
+            return Err(Error::conflict(format!(
+                "can't create unix socket {}: address already in use",
+                path.display()
+            )));
         }
         fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
     }
     let listener = UnixListener::bind(path).with_context(|| format!("can't create unix socket {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).with_context(|| format!("chmod {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("chmod {}", path.display()))?;
     match group_id(group) {
-        Some(gid) => std::os::unix::fs::chown(path, Some(0), Some(gid)).with_context(|| format!("chown {}", path.display()))?,
+        Some(gid) => {
+            std::os::unix::fs::chown(path, Some(0), Some(gid)).with_context(|| format!("chown {}", path.display()))?
+        }
         None if group.is_empty() || group == "docker" => {
             tracing::warn!(group, "could not change group of {}: group not found", path.display());
         }
-        None => return Err(Error::invalid(format!("could not change group {} to {group}: group {group} not found", path.display()))),
+        None => {
+            return Err(Error::invalid(format!(
+                "could not change group {} to {group}: group {group} not found",
+                path.display()
+            )));
+        }
     }
     Ok(listener)
 }
@@ -93,7 +104,10 @@ async fn warn_if_open(listen: &Listen, host: &str) {
     if listen.tls.as_ref().is_some_and(|tls| tls.verify_clients) {
         return;
     }
-    tracing::warn!(host, "[DEPRECATION NOTICE] binding to an IP address without --tlsverify is insecure and gives root access on this machine to everyone who has access to your network.");
+    tracing::warn!(
+        host,
+        "[DEPRECATION NOTICE] binding to an IP address without --tlsverify is insecure and gives root access on this machine to everyone who has access to your network."
+    );
     if listen.insecure_tcp_accepted {
         return;
     }
@@ -105,7 +119,10 @@ async fn warn_if_open(listen: &Listen, host: &str) {
     }
 }
 
-fn take_inherited(inherited: &mut listenfd::ListenFd, tls: Option<&Arc<rustls::ServerConfig>>) -> Result<Vec<Listener>> {
+fn take_inherited(
+    inherited: &mut listenfd::ListenFd,
+    tls: Option<&Arc<rustls::ServerConfig>>,
+) -> Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for index in 0..inherited.len() {
         if let Ok(Some(listener)) = inherited.take_unix_listener(index) {
@@ -118,7 +135,9 @@ fn take_inherited(inherited: &mut listenfd::ListenFd, tls: Option<&Arc<rustls::S
         }
     }
     if listeners.is_empty() {
-        return Err(Error::invalid("no sockets found via socket activation: make sure the service was started by systemd"));
+        return Err(Error::invalid(
+            "no sockets found via socket activation: make sure the service was started by systemd",
+        ));
     }
     Ok(listeners)
 }
@@ -127,9 +146,8 @@ fn tls_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>> {
     let read = |e: rustls::pki_types::pem::Error, path: &Path| {
         Error::invalid(format!("could not load X509 key pair ({}): {e}", path.display()))
     };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&tls.cert)
-        .and_then(Iterator::collect)
-        .map_err(|e| read(e, &tls.cert))?;
+    let chain: Vec<_> =
+        CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect).map_err(|e| read(e, &tls.cert))?;
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| read(e, &tls.key))?;
     let builder = rustls::ServerConfig::builder();
     let builder = if tls.verify_clients {
@@ -138,7 +156,8 @@ fn tls_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>> {
             CertificateDer::pem_file_iter(&tls.ca).and_then(Iterator::collect).map_err(|e| read(e, &tls.ca))?;
         roots.add_parsable_certificates(authorities);
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
-        builder.with_client_cert_verifier(verifier.map_err(|e| Error::invalid(format!("invalid TLS configuration: {e}")))?)
+        builder
+            .with_client_cert_verifier(verifier.map_err(|e| Error::invalid(format!("invalid TLS configuration: {e}")))?)
     } else {
         builder.with_no_client_auth()
     };

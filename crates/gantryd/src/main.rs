@@ -22,7 +22,11 @@ fn main() -> ExitCode {
     let name = Path::new(&program).file_name().unwrap_or(OsStr::new("gantryd")).to_string_lossy().into_owned();
     match name.as_str() {
         "gantry-monitor" => monitor::main(),
-        "gantry-init" | "docker-init" => runtime::init::main(),
+        "gantry-init" | "docker-init" => {
+            let command: Vec<_> = arguments.collect();
+            let code = runtime::init::main(&command);
+            ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+        }
         _ => daemon::main(&name, arguments.map(|a| a.to_string_lossy().into_owned()).collect()),
     }
 }

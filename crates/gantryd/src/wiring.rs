@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::ApiVersion;
 use engine::Engine;
 use engine::settings::{RuntimeProgram, Settings};
 use ipnet::IpNet;
 use model::{Error, Result};
 use network::{AddressPool, NetworkConfig};
-use server::frame::Frame;
+use server::{Frame, State};
 
 use crate::config::{Config, Host, MAX_API_VERSION};
 
@@ -101,8 +102,10 @@ fn insecure_listeners(config: &Config) -> Vec<String> {
 }
 
 /// The API around the engine.
-pub fn frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<Engine>>> {
-    let version = |text: &str| text.parse().map_err(|_| Error::invalid(format!("invalid API version: {text}")));
+pub fn frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<State>>> {
+    let version = |text: &str| {
+        ApiVersion::parse(text).ok_or_else(|| Error::invalid(format!("invalid API version: {text}")))
+    };
     let served = server::frame::Config {
         version: engine::system::ENGINE_VERSION.into(),
         max_api: version(MAX_API_VERSION)?,
@@ -110,5 +113,5 @@ pub fn frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<Engine>>>
         experimental: config.engine.experimental,
         debug: config.daemon_log.debug,
     };
-    Ok(Arc::new(server::routes::frame(served, engine)))
+    Ok(server::frame(served, Arc::new(State { engine })))
 }
