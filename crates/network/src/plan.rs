@@ -133,7 +133,7 @@ fn chains(topology: &Topology) -> Vec<Chain> {
     let proxy = topology.userland_proxy.yes();
     let mut chains = vec![
         Chain { name: "published".to_owned(), hook: None, rules: published_rules(topology) },
-        base("prerouting", HookPoint::NatPrerouting, vec![vec![DestinationIsLocal, jump()].into()]),
+        hooked("prerouting", HookPoint::NatPrerouting, vec![vec![DestinationIsLocal, jump()].into()]),
     ];
     let mut output = vec![DestinationIsLocal, jump()];
     if proxy {
@@ -141,15 +141,15 @@ fn chains(topology: &Topology) -> Vec<Chain> {
     } else {
         // Without a proxy the bridges route 127.0.0.0/8 (route_localnet): nothing from outside may use that.
         let martian = vec![InputLink(IsNot, "lo".to_owned()), Destination(Comparison::Is, ANY_LOOPBACK), Drop];
-        chains.push(base("loopback", HookPoint::RawPrerouting, vec![martian.into()]));
+        chains.push(hooked("loopback", HookPoint::RawPrerouting, vec![martian.into()]));
     }
-    chains.push(base("output", HookPoint::NatOutput, vec![output.into()]));
-    chains.push(base("postrouting", HookPoint::NatPostrouting, postrouting_rules(topology)));
-    chains.push(base("forward", HookPoint::FilterForward, topology.bridges.iter().flat_map(forward_rules).collect()));
+    chains.push(hooked("output", HookPoint::NatOutput, vec![output.into()]));
+    chains.push(hooked("postrouting", HookPoint::NatPostrouting, postrouting_rules(topology)));
+    chains.push(hooked("forward", HookPoint::FilterForward, topology.bridges.iter().flat_map(forward_rules).collect()));
     chains
 }
 
-fn base(name: &str, point: HookPoint, rules: Vec<Rule>) -> Chain {
+fn hooked(name: &str, point: HookPoint, rules: Vec<Rule>) -> Chain {
     Chain { name: name.to_owned(), hook: Some(Hook { point, policy: Policy::Accept }), rules }
 }
 

@@ -20,7 +20,7 @@ fn element(port: u16, container: [u8; 4]) -> Element {
     made
 }
 
-fn base(name: &str, point: HookPoint, rules: Vec<Vec<Statement>>) -> Chain {
+fn hooked(name: &str, point: HookPoint, rules: Vec<Vec<Statement>>) -> Chain {
     let hook = Some(Hook { point, policy: Policy::Accept });
     Chain { name: name.to_owned(), hook, rules: rules.into_iter().map(Into::into).collect() }
 }
@@ -52,18 +52,22 @@ fn table(elements: Vec<Element>) -> Table {
         }],
         chains: vec![
             published,
-            base(
+            hooked(
                 "raw",
                 HookPoint::RawPrerouting,
                 vec![vec![InputLink(IsNot, "lo".to_owned()), Destination(Is, loopback), Drop]],
             ),
-            base("prerouting", HookPoint::NatPrerouting, vec![vec![DestinationIsLocal, Jump("published".to_owned())]]),
-            base(
+            hooked(
+                "prerouting",
+                HookPoint::NatPrerouting,
+                vec![vec![DestinationIsLocal, Jump("published".to_owned())]],
+            ),
+            hooked(
                 "output",
                 HookPoint::NatOutput,
                 vec![vec![Destination(IsNot, loopback), DestinationIsLocal, Jump("published".to_owned())]],
             ),
-            base(
+            hooked(
                 "postrouting",
                 HookPoint::NatPostrouting,
                 vec![
@@ -71,7 +75,7 @@ fn table(elements: Vec<Element>) -> Table {
                     vec![OutputLink(Is, link()), SourceIsLocal, Masquerade],
                 ],
             ),
-            base(
+            hooked(
                 "forward",
                 HookPoint::FilterForward,
                 vec![
