@@ -1,11 +1,11 @@
-//! Reading a tar stream entry by entry, with bounded memory.
+//! Reading a tar stream entry by entry, with bounded memory; writing a plain one.
 //!
 //! Headers are decoded by the `tar` crate; finding them, and everything an entry's meaning is spread over (GNU long
 //! names, PAX records, the GNU sparse formats), happens here, because those parts are sized by the archive: each is
 //! read only up to [`SPECIAL_BYTES`]. What Go's reader accepts (which wrote most layers there are) is accepted.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
@@ -21,20 +21,29 @@ const FRAGMENTS: usize = 1 << 16;
 
 /// Seconds since the epoch, and nanoseconds in `0..1_000_000_000`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Time {
+pub struct Time {
+    /// May be negative.
     pub seconds: i64,
+    /// Always forward.
     pub nanos: i64,
 }
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// With data.
     File,
+    /// To an earlier entry.
     HardLink,
+    /// To any path.
     Symlink,
+    /// A character device.
     Char,
+    /// A block device.
     Block,
+    /// A named pipe.
     Fifo,
+    /// A directory.
     Directory,
     /// Neither known nor harmful: read over.
     Other,
@@ -42,28 +51,35 @@ pub(crate) enum Kind {
 
 /// One member of the archive. Its data is read from the stream before the next entry.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// What it is.
     pub kind: Kind,
     /// As in the archive.
     pub path: Vec<u8>,
+    /// The target of a link, as in the archive.
     pub link: Vec<u8>,
     /// Bytes of the file when written out, holes included.
     pub size: u64,
     /// Permission bits with setuid, setgid, sticky.
     pub mode: u32,
+    /// Owner.
     pub uid: u32,
+    /// Group.
     pub gid: u32,
+    /// Of the last modification.
     pub mtime: Time,
-    /// Device numbers.
+    /// Device number.
     pub major: u32,
+    /// Device number.
     pub minor: u32,
+    /// Extended attributes by name.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Where the data belongs in the file, ascending (offset, length); `None`: all of it, from 0.
     pub sparse: Option<Vec<(u64, u64)>>,
 }
 
 /// A reader of entries.
-pub(crate) struct Archive<R> {
+pub struct Archive<R> {
     reader: R,
     /// Data of the current entry that has not been read.
     data: u64,
@@ -81,12 +97,13 @@ fn eof() -> io::Error {
 }
 
 impl<R: Read> Archive<R> {
-    pub(crate) fn new(reader: R) -> Archive<R> {
+    /// Reads from `reader`, which is uncompressed.
+    pub fn new(reader: R) -> Archive<R> {
         Archive { reader, data: 0, padding: 0 }
     }
 
     /// The next entry; `None` at the end of the archive. What was left of the one before is skipped.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next(&mut self) -> io::Result<Option<Entry>> {
         self.skip(self.data.checked_add(self.padding).ok_or_else(|| bad("invalid tar header"))?)?;
         (self.data, self.padding) = (0, 0);
         let mut pax = Pax::default();
@@ -109,7 +126,7 @@ impl<R: Read> Archive<R> {
     }
 
     /// Reads data of the current entry; 0 at its end.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.data).unwrap_or(usize::MAX));
         if wanted == 0 {
             return Ok(0);
@@ -123,7 +140,7 @@ impl<R: Read> Archive<R> {
     }
 
     /// Reads the stream to its end, behind the end of the archive as well.
-    pub(crate) fn drain(&mut self) -> io::Result<()> {
+    pub fn drain(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * BLOCK];
         while read_some(&mut self.reader, &mut buffer)? > 0 {}
         Ok(())
@@ -290,6 +307,52 @@ impl<R: Read> Archive<R> {
             }
         }
         Ok(())
+    }
+}
+
+/// Writes an archive of files and directories that belong to root and have no times.
+pub struct Writer<W> {
+    writer: W,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes to `writer`; nothing is buffered here.
+    pub fn new(writer: W) -> Writer<W> {
+        Writer { writer }
+    }
+
+    /// A directory; its name ends with a slash.
+    pub fn directory(&mut self, path: &str, mode: u32) -> io::Result<()> {
+        self.header(path, EntryType::Directory, mode, 0)
+    }
+
+    /// A file of exactly `size` bytes out of `data`. `UnexpectedEof` when there are fewer.
+    pub fn file(&mut self, path: &str, mode: u32, size: u64, data: &mut impl Read) -> io::Result<()> {
+        self.header(path, EntryType::Regular, mode, size)?;
+        if io::copy(&mut data.take(size), &mut self.writer)? != size {
+            return Err(eof());
+        }
+        self.writer.write_all(&[0; BLOCK][..padding(size) as usize])
+    }
+
+    /// The end mark.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.writer.write_all(&[0; 2 * BLOCK])?;
+        self.writer.flush()?;
+        Ok(self.writer)
+    }
+
+    fn header(&mut self, path: &str, kind: EntryType, mode: u32, size: u64) -> io::Result<()> {
+        let mut header = Header::new_ustar();
+        header.set_path(path)?;
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(size);
+        header.set_cksum();
+        self.writer.write_all(header.as_bytes())
     }
 }
 

@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
-mod archive;
+pub mod archive;
 mod changes;
 mod containers;
 mod copy;
@@ -68,6 +68,13 @@ pub trait Snapshotter: Send + Sync {
 
     /// Removes the container's writable layer; absent is fine.
     fn remove(&self, container: &str) -> Result<()>;
+
+    /// Copies what the chain has at `path` (absolute, a directory) into the empty directory `target`: content, owners,
+    /// modes, times, xattrs; the directory's own attributes too. Nothing happens when the chain has no directory there.
+    fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
+        let _ = (layers, path, target);
+        Ok(())
+    }
 
     /// Bytes on disk of the container's writable layer; a file with several links counts once.
     fn usage(&self, container: &str) -> Result<u64>;

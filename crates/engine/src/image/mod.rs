@@ -1,24 +1,80 @@
-//! Images: what they are called, what they consist of, which container may be made of which.
+//! Images: their rows, their content, and one file per verb.
+//!
+//! Invariants:
+//! - an image's id is the digest of its manifest or index, as in the containerd image store (B-im-3);
+//! - blobs and layers are durable before the one commit that makes image and name visible; the catalog in memory is
+//!   replaced after it, so readers see only what is committed and never wait;
+//! - nothing is removed by cascade: [`Images::sweep`] frees what neither an image, nor a container, nor a running
+//!   operation's lease names.
+//!
+//! The verbs block (disk, hashing): call them off the async threads. Look-ups do not.
 
+mod catalog;
+mod changes;
+mod history;
+mod import;
+mod inspect;
+mod list;
+mod load;
+pub mod oci;
+mod prune;
+mod remove;
+pub mod row;
+mod save;
+mod tag;
+mod unpack;
+
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use model::Result;
+use content::Blobs;
 use model::digest::Digest;
-use snapshot::Snapshotter;
-use store::{Store, WriteTx};
+use model::lifecycle::State;
+use model::platform::Platform;
+use model::time::Timestamp;
+use model::{Context, Result};
+use serde::{Deserialize, Serialize};
+use snapshot::{Live, Snapshotter};
+use store::{Pins, Row, Store, Table, WriteTx};
 
-/// The image service.
-pub struct Images {}
+use crate::events::{Draft, Events};
+use row::{IMAGES, ImageRow, ManifestKind, NAMES, NameRow};
 
-/// An image chosen for a container.
+pub use catalog::{Catalog, Found, Matched, no_such, select};
+pub use history::history;
+pub use import::{ImportArgs, import, repository_tag};
+pub use inspect::{inspect, platform_parameter};
+pub use list::{ListArgs, list};
+pub use load::load;
+pub use prune::prune;
+pub use remove::{RemoveArgs, remove};
+pub use save::save;
+pub use tag::tag;
+
+/// All images of a daemon.
+pub struct Images {
+    store: Store,
+    blobs: Blobs,
+    pins: Pins,
+    snapshots: Arc<dyn Snapshotter>,
+    catalog: RwLock<Arc<Catalog>>,
+    /// Held by the one change that is being committed; never across an await.
+    changing: Mutex<()>,
+    /// Held by a running prune.
+    pruning: Mutex<()>,
+}
+
+/// An image as a container needs it.
 #[derive(Clone, Debug)]
 pub struct ResolvedImage {
-    /// Digest of the manifest or index: the image's id.
+    /// The digest of the manifest or index.
     pub id: Digest,
-    /// What its configuration says to containers.
+    /// The name it was found by, as users write it; `None` when found by id.
+    pub name: Option<String>,
+    /// What a container of it does.
     pub config: api::ImageConfig,
-    /// Diff ids of its layers, bottom first.
+    /// Diff-ids, bottom first.
     pub layers: Vec<Digest>,
     /// `linux/amd64`.
     pub platform: String,
@@ -27,33 +83,197 @@ pub struct ResolvedImage {
 }
 
 impl Images {
-    /// Opens the service over the content below the data root.
-    pub fn open(_data_root: &Path, _store: Store, _snapshots: Arc<dyn Snapshotter>) -> Result<Images> {
-        todo!()
+    /// Opens the images under the data root.
+    pub fn open(data_root: &Path, store: Store, snapshots: Arc<dyn Snapshotter>) -> Result<Images> {
+        let blobs = Blobs::open(&data_root.join("content"))?;
+        let (images, names) = store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&NAMES)?)))?;
+        let images: BTreeMap<_, _> =
+            images.into_iter().map(|(_, row)| (row.target.digest.clone(), Arc::new(row))).collect();
+        let names = names.into_iter().filter(|(_, row)| images.contains_key(&row.image)).collect();
+        Ok(Images {
+            store,
+            blobs,
+            pins: Pins::default(),
+            snapshots,
+            catalog: RwLock::new(Arc::new(Catalog { images, names })),
+            changing: Mutex::new(()),
+            pruning: Mutex::new(()),
+        })
+    }
+
+    /// What is here now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many images there are.
     pub fn count(&self) -> usize {
-        todo!()
+        self.catalog().images.len()
     }
 
-    /// The image a container is made from; 404 `No such image: nosuch:latest`.
-    pub async fn resolve(&self, _reference: &str, _platform: Option<&str>) -> Result<ResolvedImage> {
-        todo!()
+    /// The ids of images that a text leads to: none or one.
+    pub fn ids_of(&self, text: &str) -> Vec<String> {
+        self.catalog().find(text).map(|found| found.image.target.digest.to_string()).into_iter().collect()
     }
 
-    /// Ids of the images that a reference, id or id prefix means; empty when none. Never waits.
-    pub fn ids_of(&self, _reference: &str) -> Vec<String> {
-        todo!()
+    /// The image that a container is to be made of; `platform` as given by the client.
+    ///
+    /// Errors: `NotFound` `No such image: nosuch:latest` (clients pull then), `InvalidParameter` for a bad reference.
+    pub fn resolve(&self, text: &str, platform: Option<&str>) -> Result<ResolvedImage> {
+        let found = self.catalog().find(text)?;
+        let wished = platform.filter(|p| !p.is_empty()).map(|p| Platform::parse(p, &oci::host())).transpose()?;
+        let manifest = select(&found.image, wished.as_ref(), text)?;
+        Ok(ResolvedImage {
+            id: found.image.target.digest.clone(),
+            name: match &found.matched {
+                Matched::Name(name) => catalog::parsed(name).map(|name| name.familiar()),
+                Matched::Id | Matched::Repository(_) => None,
+            },
+            config: manifest.document.as_ref().map(|d| d.config.clone()).unwrap_or_default(),
+            layers: manifest.diff_ids.clone(),
+            platform: oci::platform(&manifest.platform).to_string(),
+            manifest: Some((
+                manifest.content.media_type.clone(),
+                manifest.content.digest.clone(),
+                manifest.content.size,
+            )),
+        })
     }
 
-    /// Removes blobs and layers that no image and no container needs.
-    pub fn sweep(&self) -> Result<()> {
-        todo!()
+    /// Frees blobs and layers that nothing names; answers the bytes. Blocks.
+    pub fn sweep(&self) -> Result<u64> {
+        let sweep = self.pins.begin_sweep();
+        // Read after the sweep has begun: what a lease lets go of from now on stays pinned.
+        let (images, containers) = self.store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&USERS)?)))?;
+        let manifests = images.iter().flat_map(|(_, image)| &image.manifests);
+        let mut blobs: HashSet<Digest> = images.iter().map(|(_, image)| image.target.digest.clone()).collect();
+        let mut layers: HashSet<Digest> = containers.into_iter().flat_map(|(_, user)| user.image.layers).collect();
+        for manifest in manifests {
+            blobs.extend(manifest.blobs().map(|blob| blob.digest.clone()));
+            if manifest.kind == ManifestKind::Image {
+                layers.extend(manifest.diff_ids.iter().cloned());
+            }
+        }
+        let live = Live { layers, containers: None };
+        Ok(self.blobs.sweep(&blobs, &sweep)? + self.snapshots.sweep(&live, &sweep)?)
+    }
+
+    /// Commits a change and then shows it. `f` runs in the store's writer over the catalog as committed so far.
+    fn change<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Catalog, &mut Edit<'_, '_, '_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.catalog();
+        let (value, after) = self.store.write_blocking(move |tx| {
+            let mut edit = Edit { tx, after: Catalog::clone(&before) };
+            let value = f(&before, &mut edit)?;
+            Ok((value, edit.after))
+        })?;
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+        Ok(value)
+    }
+
+    /// Makes what was written durable and then, in one commit, the image and its names visible.
+    fn publish(&self, row: ImageRow, names: Vec<String>) -> Result<()> {
+        self.snapshots.sync()?;
+        self.blobs.barrier()?;
+        self.change(move |_, edit| {
+            edit.put_image(&row)?;
+            names.iter().try_for_each(|name| edit.put_name(name, &row.target.digest))
+        })
+    }
+
+    /// Sweeps after a failed or removing operation; a failure is only logged, the next sweep tries again.
+    fn tidy_up(&self) -> u64 {
+        self.sweep().inspect_err(|error| tracing::warn!(%error, "content that nothing names could not be removed")).unwrap_or(0)
     }
 }
 
-/// Fails (404) unless the image is still there: for the commit of a container row.
-pub fn require(_tx: &WriteTx<'_, '_>, _id: &Digest) -> Result<()> {
-    todo!()
+/// A change of the tables and of the catalog that mirrors them.
+struct Edit<'e, 'r, 'txn> {
+    tx: &'e mut WriteTx<'r, 'txn>,
+    after: Catalog,
 }
+
+impl Edit<'_, '_, '_> {
+    fn put_image(&mut self, row: &ImageRow) -> Result<()> {
+        let id = &row.target.digest;
+        self.tx.put(&IMAGES, id.as_str(), row)?;
+        self.after.images.insert(id.clone(), Arc::new(row.clone()));
+        Ok(())
+    }
+
+    fn put_name(&mut self, name: &str, image: &Digest) -> Result<()> {
+        let row = NameRow { image: image.clone(), tagged: now() };
+        self.tx.put(&NAMES, name, &row)?;
+        self.after.names.insert(name.to_owned(), row);
+        Ok(())
+    }
+
+    fn delete_image(&mut self, id: &Digest) -> Result<()> {
+        self.tx.delete(&IMAGES, id.as_str())?;
+        self.after.images.remove(id);
+        Ok(())
+    }
+
+    fn delete_name(&mut self, name: &str) -> Result<()> {
+        self.tx.delete(&NAMES, name)?;
+        self.after.names.remove(name);
+        Ok(())
+    }
+
+    /// Containers made of an image.
+    fn users(&self, id: &Digest) -> Result<Vec<User>> {
+        Ok(self.tx.scan(&USERS)?.into_iter().map(|(_, user)| user).filter(|user| user.image.id == *id).collect())
+    }
+}
+
+/// The part of a container's row that speaks of its image.
+#[derive(Serialize, Deserialize)]
+struct User {
+    id: model::id::ContainerId,
+    image: UserImage,
+    state: State,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UserImage {
+    id: Digest,
+    layers: Vec<Digest>,
+}
+
+impl Row for User {
+    const VERSION: u32 = <crate::container::row::ContainerRow as Row>::VERSION;
+}
+
+/// The containers' table, read for its images only.
+const USERS: Table<User> = Table::new("containers");
+
+/// Refuses to commit a container whose image was removed since it was resolved.
+pub fn require(tx: &WriteTx<'_, '_>, id: &Digest) -> Result<()> {
+    match tx.get(&IMAGES, id.as_str()).with_context(|| format!("image {id}"))? {
+        Some(_) => Ok(()),
+        None => Err(no_such(id.as_str())),
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_unix_nanos(sys::clock::System.unix_nanos())
+}
+
+/// Publishes an event of an image; `labels` are those of its configuration.
+fn publish(events: &Events, action: &str, id: &Digest, name: &str, labels: &BTreeMap<String, String>) {
+    let mut attributes = labels.clone();
+    attributes.insert("name".to_owned(), name.to_owned());
+    events.publish(Draft { kind: "image", action: action.to_owned(), actor: id.to_string(), attributes });
+}
+
+/// The labels of the image's manifest for this host.
+fn labels(image: &ImageRow) -> BTreeMap<String, String> {
+    let manifest = select(image, None, "").ok().or(image.manifests.first());
+    manifest.and_then(|m| m.document.as_ref()).map(|d| d.config.labels.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! `docker history`: the steps an image was made in, newest first (B-im-13).
+
+use api::HistoryItem;
+use model::platform::Platform;
+use model::{Error, Result, time};
+
+use super::{Images, select};
+
+/// The history of the image that `text` leads to.
+pub fn history(images: &Images, text: &str, platform: Option<&Platform>) -> Result<Vec<HistoryItem>> {
+    let catalog = images.catalog();
+    let image = catalog.find(text)?.image;
+    let manifest = select(&image, platform, text)?;
+    let mut sizes = Vec::with_capacity(manifest.diff_ids.len());
+    for diff_id in &manifest.diff_ids {
+        sizes.push(images.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size));
+    }
+    let mut sizes = sizes.into_iter();
+    let mut items = Vec::new();
+    for step in manifest.document.iter().flat_map(|document| &document.history) {
+        let size = match step.empty_layer {
+            true => 0,
+            false => sizes.next().ok_or_else(|| Error::system("unable to find the size of the layer"))?,
+        };
+        items.push(HistoryItem {
+            comment: step.comment.clone(),
+            created: time::parse_rfc3339(&step.created).map_or(0, |t| t.unix_seconds()),
+            created_by: step.created_by.clone(),
+            id: "<missing>".into(),
+            size: size as i64,
+            tags: None,
+        });
+    }
+    items.reverse();
+    if let Some(newest) = items.first_mut() {
+        let id = &image.target.digest;
+        let (tags, _) = catalog.tags_and_digests(id, catalog.names_of(id));
+        newest.id = id.to_string();
+        newest.tags = if tags.is_empty() { None } else { Some(tags) };
+    }
+    Ok(items)
+}

@@ -1,0 +1,114 @@
+//! `docker image inspect`, and the shapes that list shares with it.
+
+use api::oci::Descriptor;
+use api::{ImageInspect, ManifestSummary};
+use model::platform::Platform;
+use model::time::Timestamp;
+use model::{Error, Result};
+
+use super::catalog::{Catalog, select};
+use super::row::{ImageRow, ManifestKind, ManifestRow};
+use super::{Images, oci};
+
+/// The image that `text` leads to. `manifests` asks for the list of its manifests.
+pub fn inspect(images: &Images, text: &str, platform: Option<&Platform>, manifests: bool) -> Result<ImageInspect> {
+    let catalog = images.catalog();
+    let image = catalog.find(text)?.image;
+    let best = match (select(&image, platform, text), platform) {
+        (Ok(best), _) => Some(best),
+        (Err(error), Some(_)) => return Err(error),
+        (Err(_), None) => None,
+    };
+    let id = &image.target.digest;
+    let (repo_tags, repo_digests) = catalog.tags_and_digests(id, catalog.names_of(id));
+    let mut answer = ImageInspect {
+        id: id.to_string(),
+        repo_tags,
+        repo_digests,
+        descriptor: Some(match (best, platform) {
+            (Some(best), Some(_)) => best.content.descriptor(),
+            _ => image.target.descriptor(),
+        }),
+        size: best.map_or_else(|| total_size(&image), |best| best.total_size() as i64),
+        graph_driver: Some(api::DriverData { data: None, name: images.snapshots.name().into() }),
+        manifests: if manifests { image.manifests.iter().map(|m| summary(m, &[])).collect() } else { Vec::new() },
+        ..ImageInspect::default()
+    };
+    answer.metadata.last_tag_time = last_tag_time(&catalog, &image).rfc3339_nano();
+    if let Some(document) = best.and_then(|best| best.document.as_ref()) {
+        fill(&mut answer, document);
+    }
+    Ok(answer)
+}
+
+fn fill(answer: &mut ImageInspect, document: &oci::Document) {
+    answer.config = Some(document.config.clone());
+    answer.author.clone_from(&document.author);
+    answer.architecture.clone_from(&document.platform.architecture);
+    answer.variant.clone_from(&document.platform.variant);
+    answer.os.clone_from(&document.platform.os);
+    answer.os_version.clone_from(&document.platform.os_version);
+    answer.comment = document.history.last().map(|h| h.comment.clone()).unwrap_or_default();
+    answer.created.clone_from(&document.created);
+    answer.root_fs.kind.clone_from(&document.rootfs.kind);
+    answer.root_fs.layers.clone_from(&document.rootfs.diff_ids);
+}
+
+/// When a name was last given; the time of arrival for an image without.
+fn last_tag_time(catalog: &Catalog, image: &ImageRow) -> Timestamp {
+    let tagged = catalog.names.values().filter(|row| row.image == image.target.digest).map(|row| row.tagged);
+    tagged.max().unwrap_or(image.created)
+}
+
+/// Bytes of all manifests' blobs and unpacked layers.
+pub(super) fn total_size(image: &ImageRow) -> i64 {
+    image.manifests.iter().map(ManifestRow::total_size).sum::<u64>() as i64
+}
+
+/// A manifest as `manifests=1` shows it; `containers`: ids of those made of it.
+pub(super) fn summary(manifest: &ManifestRow, containers: &[String]) -> ManifestSummary {
+    let descriptor = Descriptor {
+        annotations: manifest.annotations.clone(),
+        platform: Some(manifest.platform.clone()).filter(|p| *p != api::oci::Platform::default()),
+        ..manifest.content.descriptor()
+    };
+    let mut summary = ManifestSummary {
+        id: descriptor.digest.clone(),
+        descriptor,
+        available: manifest.available,
+        ..ManifestSummary::default()
+    };
+    summary.size.content = manifest.content_size() as i64;
+    summary.size.total = manifest.total_size() as i64;
+    match &manifest.kind {
+        ManifestKind::Image => {
+            let mut data = api::ImageProperties {
+                platform: manifest.platform.clone(),
+                containers: containers.to_vec(),
+                ..Default::default()
+            };
+            data.size.unpacked = manifest.unpacked.unwrap_or(0) as i64;
+            summary.kind = "image".into();
+            summary.image_data = Some(data);
+        }
+        ManifestKind::Attestation(subject) => {
+            summary.kind = "attestation".into();
+            summary.attestation_data = Some(api::AttestationProperties { subject: subject.clone() });
+        }
+        ManifestKind::Unknown => summary.kind = "unknown".into(),
+    }
+    summary
+}
+
+/// The platform parameter of a query (an OCI platform as JSON). `InvalidParameter` when it is none.
+pub fn platform_parameter(json: &str) -> Result<Option<Platform>> {
+    if json.is_empty() {
+        return Ok(None);
+    }
+    let platform: api::oci::Platform =
+        api::decode::from_slice(json.as_bytes()).map_err(|e| Error::invalid(format!("failed to parse platform: {e}")))?;
+    if platform.os.is_empty() || platform.architecture.is_empty() {
+        return Err(Error::invalid("both OS and Architecture must be provided"));
+    }
+    Ok(Some(oci::platform(&platform)))
+}

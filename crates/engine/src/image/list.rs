@@ -1,0 +1,239 @@
+//! `docker images`: summaries of all images with filters (B-im-14). Reads the catalog only.
+
+use std::collections::{BTreeMap, HashMap};
+
+use api::ImageSummary;
+use model::digest::Digest;
+use model::filter::Filters;
+use model::time::{self, Timestamp};
+use model::Result;
+
+use super::catalog::{Catalog, parsed, select};
+use super::inspect::{summary, total_size};
+use super::row::ImageRow;
+use super::{Images, labels, now};
+
+const KEYS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
+
+/// What list takes.
+#[derive(Clone, Debug, Default)]
+pub struct ListArgs {
+    /// See [`KEYS`].
+    pub filters: Filters,
+    /// Compute `SharedSize`.
+    pub shared_size: bool,
+    /// Show each image's manifests.
+    pub manifests: bool,
+    /// Ids of the containers made of each manifest.
+    pub containers: HashMap<Digest, Vec<String>>,
+}
+
+/// The filters, with the images they name looked up.
+struct Selection<'f> {
+    filters: &'f Filters,
+    before: Vec<Timestamp>,
+    since: Vec<Timestamp>,
+    until: Option<Timestamp>,
+    dangling: Option<bool>,
+    references: Vec<&'f str>,
+}
+
+/// Summaries, newest first.
+pub fn list(images: &Images, args: &ListArgs) -> Result<Vec<ImageSummary>> {
+    let catalog = images.catalog();
+    let selection = Selection::new(&catalog, &args.filters)?;
+    let mut names: HashMap<&Digest, Vec<&str>> = HashMap::new();
+    for (name, row) in &catalog.names {
+        names.entry(&row.image).or_default().push(name);
+    }
+    let mut summaries = Vec::new();
+    for (id, image) in &catalog.images {
+        let all = names.remove(id).unwrap_or_default();
+        if let Some(shown) = selection.names_shown(image, &all) {
+            summaries.push(one(&catalog, image, &shown, args));
+        }
+    }
+    if args.shared_size {
+        let shared = shared_sizes(images, &catalog)?;
+        for summary in &mut summaries {
+            summary.shared_size = shared.get(summary.id.as_str()).copied().unwrap_or(0) as i64;
+        }
+    }
+    summaries.sort_by_key(|summary| std::cmp::Reverse(summary.created));
+    Ok(summaries)
+}
+
+fn one(catalog: &Catalog, image: &ImageRow, names: &[&str], args: &ListArgs) -> ImageSummary {
+    let id = &image.target.digest;
+    let (repo_tags, repo_digests) = catalog.tags_and_digests(id, names.iter().copied());
+    let users = |digest: &Digest| args.containers.get(digest).map_or(&[][..], Vec::as_slice);
+    let containers: usize = image.manifests.iter().map(|m| users(&m.content.digest).len()).sum();
+    ImageSummary {
+        containers: containers as i64,
+        created: created(image).map_or(0, Timestamp::unix_seconds),
+        id: id.to_string(),
+        labels: Some(labels(image)),
+        parent_id: String::new(),
+        descriptor: Some(image.target.descriptor()),
+        manifests: match args.manifests {
+            true => image.manifests.iter().map(|m| summary(m, users(&m.content.digest))).collect(),
+            false => Vec::new(),
+        },
+        repo_digests,
+        repo_tags,
+        shared_size: -1,
+        size: total_size(image),
+    }
+}
+
+/// When the image says it was made.
+fn created(image: &ImageRow) -> Option<Timestamp> {
+    let manifest = select(image, None, "").ok().or(image.manifests.first())?;
+    time::parse_rfc3339(&manifest.document.as_ref()?.created).ok()
+}
+
+impl<'f> Selection<'f> {
+    fn new(catalog: &Catalog, filters: &'f Filters) -> Result<Selection<'f>> {
+        filters.validate(KEYS)?;
+        let times = |key: &str| -> Result<Vec<Timestamp>> {
+            let found = filters.get(key).map(|text| catalog.find(text));
+            Ok(found.collect::<Result<Vec<_>>>()?.iter().filter_map(|found| created(&found.image)).collect())
+        };
+        Ok(Selection {
+            filters,
+            before: times("before")?,
+            since: times("since")?,
+            until: filters.until(now())?,
+            dangling: if filters.contains("dangling") { Some(filters.flag("dangling", false)?) } else { None },
+            references: filters.get("reference").collect(),
+        })
+    }
+
+    /// The names to show of an image; `None`: it is not shown at all.
+    fn names_shown<'n>(&self, image: &ImageRow, all: &[&'n str]) -> Option<Vec<&'n str>> {
+        let time = created(image);
+        let older = |than: &Timestamp| time.is_some_and(|time| time < *than);
+        let newer = |than: &Timestamp| time.is_some_and(|time| time > *than);
+        let passes = self.before.iter().all(older)
+            && self.since.iter().all(newer)
+            && self.until.is_none_or(|until| image.created < until)
+            && self.dangling.is_none_or(|dangling| dangling == all.is_empty())
+            && label_filter(self.filters, &labels(image));
+        if !passes {
+            return None;
+        }
+        if self.references.is_empty() {
+            return Some(all.to_vec());
+        }
+        let shown: Vec<_> = all.iter().copied().filter(|name| self.reference_matches(name)).collect();
+        if shown.is_empty() { None } else { Some(shown) }
+    }
+
+    fn reference_matches(&self, name: &str) -> bool {
+        let Some(reference) = parsed(name) else { return false };
+        let forms = [
+            reference.familiar(),
+            reference.familiar_name(),
+            reference.clone().with_default_tag().canonical(),
+            reference.name(),
+        ];
+        self.references.iter().any(|pattern| forms.iter().any(|form| glob(pattern.as_bytes(), form.as_bytes())))
+    }
+}
+
+/// `label` and `label!`: all must hold; a `!` behind the key turns it round.
+pub(super) fn label_filter(filters: &Filters, labels: &BTreeMap<String, String>) -> bool {
+    let holds = |text: &str, negated: bool| {
+        let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
+        let (key, negated) = key.strip_suffix('!').map_or((key, negated), |key| (key, !negated));
+        let has = labels.get(key).is_some_and(|found| value.is_none_or(|value| found == value));
+        has != negated
+    };
+    filters.get("label").all(|text| holds(text, false)) && filters.get("label!").all(|text| holds(text, true))
+}
+
+/// Go's `path.Match`: `*` and `?` stop at slashes, `[a-z]` and `[^a-z]`, `\` quotes. A bad pattern matches nothing.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
+    match first {
+        b'*' => {
+            let reach = text.iter().position(|b| *b == b'/').unwrap_or(text.len());
+            (0..=reach).any(|n| glob(rest, &text[n..]))
+        }
+        b'?' => text.first().is_some_and(|b| *b != b'/') && glob(rest, &text[1..]),
+        b'[' => match (text.split_first(), class(rest)) {
+            (Some((b, text)), Some((set, rest))) => set.contains(b) && glob(rest, text),
+            _ => false,
+        },
+        b'\\' => match rest.split_first() {
+            Some((quoted, rest)) => text.first() == Some(quoted) && glob(rest, &text[1..]),
+            None => false,
+        },
+        literal => text.first() == Some(literal) && glob(rest, &text[1..]),
+    }
+}
+
+/// The bytes a class stands for, and the pattern behind it.
+fn class(pattern: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let (negated, mut at) = if pattern.first() == Some(&b'^') { (true, 1) } else { (false, 0) };
+    let mut listed = Vec::new();
+    while *pattern.get(at)? != b']' {
+        let first = *pattern.get(at)?;
+        let last = if pattern.get(at + 1) == Some(&b'-') { *pattern.get(at + 2)? } else { first };
+        at += if last == first && pattern.get(at + 1) != Some(&b'-') { 1 } else { 3 };
+        listed.extend(first..=last);
+    }
+    let set = (0..=255).filter(|b| listed.contains(b) != negated && *b != b'/').collect();
+    Some((set, &pattern[at + 1..]))
+}
+
+/// Bytes of blobs and layers that an image shares with another, by id.
+fn shared_sizes(images: &Images, catalog: &Catalog) -> Result<HashMap<String, u64>> {
+    let mut users: HashMap<Digest, usize> = HashMap::new();
+    let mut parts: Vec<(&Digest, BTreeMap<Digest, u64>)> = Vec::new();
+    for (id, image) in &catalog.images {
+        let mut own = BTreeMap::new();
+        for manifest in image.manifests.iter().filter(|m| m.available) {
+            own.extend(manifest.blobs().map(|blob| (blob.digest.clone(), blob.size)));
+            for diff_id in manifest.diff_ids.iter().filter(|_| manifest.unpacked.is_some()) {
+                let size = images.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size);
+                // A plain layer's blob has the same digest as its diff-id: both lie on the disk.
+                *own.entry(diff_id.clone()).or_insert(0) += size;
+            }
+        }
+        own.keys().for_each(|digest| *users.entry(digest.clone()).or_insert(0) += 1);
+        parts.push((id, own));
+    }
+    let shared = |own: &BTreeMap<Digest, u64>| own.iter().filter(|(d, _)| users[*d] > 1).map(|(_, size)| size).sum();
+    Ok(parts.iter().map(|(id, own)| (id.to_string(), shared(own))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_match_as_paths_do() {
+        for (pattern, text, expected) in [
+            ("busy*", "busybox:latest", true),
+            ("*", "busybox", true),
+            ("*", "localhost/busybox", false),
+            ("*/*", "localhost/busybox", true),
+            ("busybox:?", "busybox:1", true),
+            ("busybox:[0-9]", "busybox:1", true),
+            ("busybox:[^0-9]", "busybox:1", false),
+            ("busybox:[0-9", "busybox:1", false),
+            ("b\\*", "b*", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn labels_are_compared_and_turned_round() {
+        let labels = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+        let passes = |json: &str| label_filter(&Filters::parse(json).unwrap(), &labels);
+        assert!(passes(r#"{"label":["a"]}"#) && passes(r#"{"label":["a=1"]}"#) && passes(r#"{"label!":["b"]}"#));
+        assert!(!passes(r#"{"label":["a=2"]}"#) && !passes(r#"{"label!":["a"]}"#) && passes(r#"{"label!":["a=2"]}"#));
+    }
+}

@@ -1,0 +1,171 @@
+//! `docker rmi`: takes names away and, with the last one, the image (B-im-9).
+//!
+//! Conflicts: a running container refuses always; a stopped container, and an id with several names, refuse unless
+//! forced. All is decided and done in one transaction, so a container being created meanwhile is either seen or its
+//! commit is refused.
+
+use std::collections::BTreeMap;
+
+use api::ImageDeleteItem;
+use model::digest::Digest;
+use model::reference::ImageRef;
+use model::{Error, Result};
+
+use super::catalog::{Catalog, Matched, parsed};
+use super::{Edit, Images, User, no_such, publish};
+use crate::events::Events;
+
+/// What remove takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemoveArgs {
+    /// Soft conflicts do not count.
+    pub force: bool,
+}
+
+/// What is to be done: decided over one catalog.
+#[derive(Debug)]
+struct Plan {
+    id: Digest,
+    names: Vec<String>,
+    /// The image goes as well.
+    delete: bool,
+}
+
+/// Removes names and images; answers what was, in order. Events: untag, delete.
+pub fn remove(images: &Images, events: &Events, text: &str, args: RemoveArgs) -> Result<Vec<ImageDeleteItem>> {
+    let wanted = text.to_owned();
+    let plan = images.change(move |catalog, edit| {
+        let plan = plan(catalog, edit, &wanted, args.force)?;
+        apply(edit, &plan)?;
+        Ok(plan)
+    })?;
+    let items = report(events, &plan);
+    if plan.delete {
+        images.tidy_up();
+    }
+    Ok(items)
+}
+
+/// Removes an image with all its names unless a container uses it; for prune. `None`: it is used or gone.
+pub(super) fn remove_unused(images: &Images, events: &Events, id: &Digest) -> Result<Option<Vec<ImageDeleteItem>>> {
+    let wanted = id.clone();
+    let plan = images.change(move |catalog, edit| {
+        if !catalog.images.contains_key(&wanted) || !edit.users(&wanted)?.is_empty() {
+            return Ok(None);
+        }
+        let names = catalog.names_of(&wanted).map(str::to_owned).collect();
+        let plan = Plan { id: wanted.clone(), names, delete: true };
+        apply(edit, &plan)?;
+        Ok(Some(plan))
+    })?;
+    Ok(plan.map(|plan| report(events, &plan)))
+}
+
+fn apply(edit: &mut Edit<'_, '_, '_>, plan: &Plan) -> Result<()> {
+    plan.names.iter().try_for_each(|name| edit.delete_name(name))?;
+    if plan.delete { edit.delete_image(&plan.id) } else { Ok(()) }
+}
+
+fn report(events: &Events, plan: &Plan) -> Vec<ImageDeleteItem> {
+    let mut items = Vec::new();
+    for name in plan.names.iter().filter_map(|name| parsed(name)) {
+        let untagged = name.familiar();
+        publish(events, "untag", &plan.id, &untagged, &BTreeMap::new());
+        items.push(ImageDeleteItem { untagged, ..ImageDeleteItem::default() });
+    }
+    if plan.delete {
+        publish(events, "delete", &plan.id, plan.id.as_str(), &BTreeMap::new());
+        items.push(ImageDeleteItem { deleted: plan.id.to_string(), ..ImageDeleteItem::default() });
+    }
+    items
+}
+
+fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> Result<Plan> {
+    let found = catalog.find(text)?;
+    let id = found.image.target.digest.clone();
+    let all: Vec<String> = catalog.names_of(&id).map(str::to_owned).collect();
+    let users = edit.users(&id)?;
+    let untag = |names: Vec<String>| Ok(Plan { id: id.clone(), names, delete: false });
+    let mut several_refuse = !force;
+    match &found.matched {
+        Matched::Id => {}
+        Matched::Repository(reference) => {
+            let same: Vec<_> = all.iter().filter(|n| parsed(n).is_some_and(|n| n.same_name(reference))).cloned().collect();
+            if same.is_empty() {
+                return Err(no_such(text));
+            }
+            if same.len() != all.len() {
+                return untag(same);
+            }
+            several_refuse = false;
+        }
+        Matched::Name(name) => {
+            let same = same_references(name, &all);
+            if same.len() != all.len() {
+                return untag(same);
+            }
+            several_refuse = false;
+            if let Some(user) = users.first() {
+                if !force {
+                    return Err(used_by_name(name, user, &id));
+                }
+                // The image stays without a name as long as it is used.
+                return untag(all);
+            }
+        }
+    }
+    refuse(&id, &users, force)?;
+    if several_refuse && all.len() > 1 {
+        return Err(conflict(id.short(), "must be forced", "image is referenced in multiple repositories"));
+    }
+    Ok(Plan { id, names: all, delete: true })
+}
+
+/// The name itself, and digest references of its repository when it is the repository's only tag.
+fn same_references(name: &str, all: &[String]) -> Vec<String> {
+    let Some(wanted) = parsed(name) else { return vec![name.to_owned()] };
+    let same_repository = |n: &ImageRef| n.same_name(&wanted);
+    let tags = all.iter().filter_map(|n| parsed(n)).filter(|n| same_repository(n) && n.digest.is_none()).count();
+    let alone = tags <= 1;
+    let same = |n: &String| n == name || (alone && parsed(n).is_some_and(|n| same_repository(&n) && n.digest.is_some()));
+    all.iter().filter(|n| same(n)).cloned().collect()
+}
+
+fn refuse(id: &Digest, users: &[User], force: bool) -> Result<()> {
+    if let Some(user) = users.iter().find(|user| user.state.is_running()) {
+        let why = format!("image is being used by running container {}", user.id.short());
+        return Err(conflict(id.short(), "cannot be forced", &why));
+    }
+    match users.first() {
+        Some(user) if !force => {
+            let why = format!("image is being used by stopped container {}", user.id.short());
+            Err(conflict(id.short(), "must be forced", &why))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn used_by_name(name: &str, user: &User, id: &Digest) -> Error {
+    let shown = parsed(name).map_or_else(|| name.to_owned(), |name| name.familiar());
+    let why = format!("container {} is using its referenced image {}", user.id.short(), id.short());
+    conflict(&shown, "must be forced", &why)
+}
+
+fn conflict(what: &str, how: &str, why: &str) -> Error {
+    Error::conflict(format!("conflict: unable to delete {what} ({how}) - {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digest_references_go_with_the_last_tag_of_their_repository() {
+        let digest = format!("docker.io/library/a@sha256:{}", "0".repeat(64));
+        let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let one = names(&["docker.io/library/a:1", &digest, "docker.io/library/b:1"]);
+        assert_eq!(same_references("docker.io/library/a:1", &one), names(&["docker.io/library/a:1", &digest]));
+        let two = names(&["docker.io/library/a:1", "docker.io/library/a:2", &digest]);
+        assert_eq!(same_references("docker.io/library/a:1", &two), names(&["docker.io/library/a:1"]));
+    }
+}

@@ -1,0 +1,185 @@
+//! `docker save`: images into one archive that is an OCI layout and a Docker archive at once (B-im-10).
+//!
+//! Blobs go out as they are, so every digest survives. All times are zero: the same images give the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use api::oci::Descriptor;
+use model::digest::Digest;
+use model::platform::Platform;
+use model::reference::ImageRef;
+use model::{Error, Result};
+use serde::Serialize;
+use snapshot::archive::Writer;
+use store::Lease;
+
+use super::catalog::{Catalog, Matched, parsed, select};
+use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
+use super::{Images, labels, no_such, oci, publish};
+use crate::events::Events;
+
+/// One image to write, under one name or none.
+struct Chosen {
+    image: Arc<ImageRow>,
+    name: Option<ImageRef>,
+    /// A single manifest of it, when platforms were asked for.
+    only: Option<Content>,
+}
+
+/// An entry of Docker's `manifest.json`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    repo_tags: Vec<String>,
+    layers: Vec<String>,
+}
+
+/// Writes the images that the texts lead to (a name without tag: all its tags). Events: save, one per image.
+///
+/// Errors before the first byte: `NotFound` for an image or platform that is not here. Later ones break the archive off.
+pub fn save(
+    images: &Images,
+    events: &Events,
+    texts: &[String],
+    platform: Option<&Platform>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    // Keeps the blobs when an image is removed while it is being written.
+    let lease = images.pins.lease();
+    let catalog = images.catalog();
+    let mut chosen = Vec::new();
+    for text in texts {
+        choose(&catalog, text, platform, &mut chosen)?;
+    }
+    let blobs = blobs(images, &chosen, &lease)?;
+    write(images, &chosen, &blobs, out)?;
+    for one in &chosen {
+        let id = &one.image.target.digest;
+        publish(events, "save", id, id.as_str(), &labels(&one.image));
+    }
+    Ok(())
+}
+
+fn choose(catalog: &Catalog, text: &str, platform: Option<&Platform>, chosen: &mut Vec<Chosen>) -> Result<()> {
+    let mut push = |image: &Arc<ImageRow>, name: Option<ImageRef>| -> Result<()> {
+        let only = match platform {
+            Some(_) => Some(select(image, platform, text)?.content.clone()),
+            None => None,
+        };
+        chosen.push(Chosen { image: image.clone(), name, only });
+        Ok(())
+    };
+    let found = catalog.find(text);
+    if let Ok(found) = &found
+        && found.matched == Matched::Id
+    {
+        return push(&found.image, None);
+    }
+    let reference = ImageRef::parse_normalized(text)?;
+    if reference.tag.is_some() || reference.digest.is_some() {
+        let found = found?;
+        let name = if reference.digest.is_some() { None } else { Some(reference) };
+        return push(&found.image, name);
+    }
+    let mut any = false;
+    for (name, row) in &catalog.names {
+        let Some(name) = parsed(name).filter(|n| n.same_name(&reference) && n.tag.is_some()) else { continue };
+        if let Some(image) = catalog.images.get(&row.image) {
+            push(image, Some(name))?;
+            any = true;
+        }
+    }
+    if any { Ok(()) } else { Err(no_such(text)) }
+}
+
+impl Chosen {
+    fn target(&self) -> &Content {
+        self.only.as_ref().unwrap_or(&self.image.target)
+    }
+
+    /// Its manifests whose content is here.
+    fn manifests(&self) -> impl Iterator<Item = &ManifestRow> {
+        let wanted = |m: &&ManifestRow| self.only.as_ref().is_none_or(|only| m.content == *only) && m.available;
+        self.image.manifests.iter().filter(wanted)
+    }
+}
+
+/// All blobs to write, pinned, ordered by digest.
+fn blobs(images: &Images, chosen: &[Chosen], lease: &Lease) -> Result<BTreeMap<Digest, u64>> {
+    let mut blobs = BTreeMap::new();
+    for one in chosen {
+        blobs.insert(one.target().digest.clone(), one.target().size);
+        let parts = one.manifests().flat_map(ManifestRow::blobs);
+        blobs.extend(parts.map(|blob| (blob.digest.clone(), blob.size)));
+    }
+    for digest in blobs.keys() {
+        lease.pin(digest);
+        images.blobs.size(digest)?;
+    }
+    Ok(blobs)
+}
+
+fn write(images: &Images, chosen: &[Chosen], blobs: &BTreeMap<Digest, u64>, out: &mut dyn Write) -> Result<()> {
+    let mut tar = Writer::new(out);
+    tar.directory("blobs/", 0o755)?;
+    tar.directory("blobs/sha256/", 0o755)?;
+    for (digest, size) in blobs {
+        let mut blob = images.blobs.open_blob(digest)?;
+        tar.file(&format!("blobs/sha256/{}", digest.hex()), 0o644, *size, &mut blob)?;
+    }
+    let index = oci::Index {
+        schema_version: 2,
+        media_type: oci::INDEX.into(),
+        manifests: chosen.iter().map(descriptor).collect(),
+        ..oci::Index::default()
+    };
+    document(&mut tar, "index.json", &index)?;
+    document(&mut tar, "manifest.json", &docker_manifest(chosen))?;
+    document(&mut tar, "oci-layout", &serde_json::json!({ "imageLayoutVersion": "1.0.0" }))?;
+    tar.finish()?;
+    Ok(())
+}
+
+fn document(tar: &mut Writer<&mut dyn Write>, name: &str, value: &impl Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|e| Error::system(format!("encoding {name}: {e}")))?;
+    tar.file(name, 0o644, bytes.len() as u64, &mut io::Cursor::new(bytes))?;
+    Ok(())
+}
+
+fn descriptor(one: &Chosen) -> Descriptor {
+    let mut descriptor = one.target().descriptor();
+    if let Some(name) = &one.name {
+        let tag = name.tag.clone().unwrap_or_default();
+        descriptor.annotations.insert("io.containerd.image.name".into(), name.canonical());
+        descriptor.annotations.insert("org.opencontainers.image.ref.name".into(), tag);
+    }
+    descriptor
+}
+
+/// Docker's list: the manifests that can be run here, one entry per image with all its names.
+fn docker_manifest(chosen: &[Chosen]) -> Vec<DockerImage> {
+    let path = |content: &Content| format!("blobs/sha256/{}", content.digest.hex());
+    let mut entries: Vec<(Digest, DockerImage)> = Vec::new();
+    for one in chosen {
+        let host = oci::host();
+        let runnable: Vec<_> = one.manifests().filter(|m| m.kind == ManifestKind::Image).collect();
+        let native = runnable.iter().find(|m| host.runs(&oci::platform(&m.platform)));
+        let Some(manifest) = native.or(runnable.first()) else { continue };
+        let Some(config) = &manifest.config else { continue };
+        let digest = &manifest.content.digest;
+        let at = entries.iter().position(|(known, _)| known == digest).unwrap_or_else(|| {
+            let layers = manifest.layers.iter().map(path).collect();
+            entries.push((digest.clone(), DockerImage { config: path(config), repo_tags: Vec::new(), layers }));
+            entries.len() - 1
+        });
+        entries[at].1.repo_tags.extend(one.name.as_ref().map(ImageRef::familiar));
+    }
+    let mut seen = BTreeSet::new();
+    for (_, entry) in &mut entries {
+        entry.repo_tags.retain(|tag| seen.insert(tag.clone()));
+    }
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}

@@ -1,0 +1,38 @@
+//! `docker tag`: one more name for an image. A name that led elsewhere moves; the other image stays (B-im-8).
+
+use model::reference::ImageRef;
+use model::{Error, Result};
+
+use super::{Images, labels, publish};
+use crate::events::Events;
+
+/// Gives the image that `text` leads to the name `repo:tag` (an empty tag is `latest`). Event: tag.
+pub fn tag(images: &Images, events: &Events, text: &str, repo: &str, tag: &str) -> Result<()> {
+    let reference = target(repo, tag)?;
+    let image = images.catalog().find(text)?.image;
+    let id = image.target.digest.clone();
+    let name = reference.canonical();
+    images.change({
+        let (id, text) = (id.clone(), text.to_owned());
+        move |catalog, edit| match catalog.images.contains_key(&id) {
+            true => edit.put_name(&name, &id),
+            // Removed since it was looked up.
+            false => Err(super::no_such(&text)),
+        }
+    })?;
+    publish(events, "tag", &id, &reference.familiar(), &labels(&image));
+    Ok(())
+}
+
+fn target(repo: &str, tag: &str) -> Result<ImageRef> {
+    let reference = ImageRef::parse_normalized(repo)?;
+    if reference.digest.is_some() {
+        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+    }
+    let reference = if tag.is_empty() { reference.with_default_tag() } else { reference.with_tag(tag)? };
+    // `sha256:abc` would be taken for the part of an id.
+    if reference.familiar_name() == "sha256" {
+        return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+    }
+    Ok(reference)
+}

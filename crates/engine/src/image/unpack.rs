@@ -1,0 +1,146 @@
+//! From blobs to a row and to layers: what an image's documents say, and its layers unpacked side by side.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use api::oci::{Descriptor, Platform};
+use model::digest::Digest;
+use model::{Error, Result};
+use store::Lease;
+
+use super::oci::{self, Document};
+use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
+use super::{Images, now};
+
+/// Layers unpacked at the same time.
+const WORKERS: usize = 4;
+/// Manifests of one index.
+const MANIFESTS: usize = 1024;
+
+/// The row of the image behind `target`, whose blob is here.
+pub(super) fn describe(images: &Images, target: &Descriptor) -> Result<ImageRow> {
+    let content = content(target)?;
+    let bytes = images.blobs.read_small(&content.digest, oci::MANIFEST_BYTES)?;
+    let manifests = if oci::is_index(&content.media_type) {
+        let index = oci::parse_index(&bytes)?;
+        if index.manifests.len() > MANIFESTS {
+            return Err(Error::invalid(format!("invalid index: it lists {} manifests", index.manifests.len())));
+        }
+        index.manifests.iter().map(|descriptor| manifest(images, descriptor)).collect::<Result<_>>()?
+    } else if oci::is_manifest(&content.media_type) {
+        vec![manifest(images, target)?]
+    } else {
+        return Err(Error::invalid(format!("unsupported media type of an image: {:?}", content.media_type)));
+    };
+    Ok(ImageRow { target: content, created: now(), manifests })
+}
+
+fn content(descriptor: &Descriptor) -> Result<Content> {
+    let size = u64::try_from(descriptor.size).map_err(|_| Error::invalid("descriptor with a negative size"))?;
+    Ok(Content { media_type: descriptor.media_type.clone(), digest: oci::digest(descriptor)?, size })
+}
+
+/// The row of one manifest; content that is not here leaves it unavailable.
+fn manifest(images: &Images, descriptor: &Descriptor) -> Result<ManifestRow> {
+    let kind = match descriptor.annotations.get(oci::REFERENCE_TYPE).map(String::as_str) {
+        Some("attestation-manifest") => {
+            ManifestKind::Attestation(descriptor.annotations.get(oci::REFERENCE_DIGEST).cloned().unwrap_or_default())
+        }
+        _ => ManifestKind::Unknown,
+    };
+    let mut row = ManifestRow {
+        content: content(descriptor)?,
+        kind,
+        platform: descriptor.platform.clone().unwrap_or_default(),
+        annotations: descriptor.annotations.clone(),
+        available: false,
+        config: None,
+        layers: Vec::new(),
+        diff_ids: Vec::new(),
+        unpacked: None,
+        document: None,
+    };
+    if !images.blobs.contains(&row.content.digest) || !oci::is_manifest(&row.content.media_type) {
+        return Ok(row);
+    }
+    let bytes = images.blobs.read_small(&row.content.digest, oci::MANIFEST_BYTES)?;
+    let manifest = oci::parse_manifest(&bytes)?;
+    let config = content(&manifest.config)?;
+    row.layers = manifest.layers.iter().map(content).collect::<Result<_>>()?;
+    let here = |blob: &Content| images.blobs.size(&blob.digest).is_ok_and(|size| size == blob.size);
+    row.available = here(&config) && row.layers.iter().all(here);
+    if row.kind == ManifestKind::Unknown && here(&config) && is_image_config(&config.media_type) {
+        read_config(images, &config, &mut row)?;
+    }
+    row.config = Some(config);
+    Ok(row)
+}
+
+fn is_image_config(media_type: &str) -> bool {
+    matches!(media_type, oci::CONFIG | oci::DOCKER_CONFIG)
+}
+
+fn read_config(images: &Images, config: &Content, row: &mut ManifestRow) -> Result<()> {
+    let bytes = images.blobs.read_small(&config.digest, oci::CONFIG_BYTES)?;
+    let document: Document = oci::parse(&bytes, "image configuration")?;
+    if document.rootfs.diff_ids.len() != row.layers.len() {
+        return Err(Error::invalid("mismatched image rootfs and manifest layers"));
+    }
+    row.diff_ids = document.rootfs.diff_ids.iter().map(|id| Digest::parse(id)).collect::<Result<_>>()?;
+    if row.platform == Platform::default() {
+        row.platform = document.platform.clone();
+    }
+    row.kind = ManifestKind::Image;
+    row.document = Some(document);
+    Ok(())
+}
+
+/// Unpacks the manifests that `wanted` picks, and notes their sizes in the row.
+pub(super) fn unpack(
+    images: &Images,
+    row: &mut ImageRow,
+    wanted: impl Fn(&ManifestRow) -> bool,
+    lease: &Lease,
+) -> Result<()> {
+    for manifest in row.manifests.iter_mut().filter(|m| m.kind == ManifestKind::Image && m.available) {
+        if wanted(manifest) {
+            manifest.unpacked = Some(unpack_layers(images, manifest, lease)?);
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks the layers of a manifest side by side; answers the bytes they take.
+fn unpack_layers(images: &Images, manifest: &ManifestRow, lease: &Lease) -> Result<u64> {
+    let jobs: Vec<_> = manifest.layers.iter().zip(&manifest.diff_ids).collect();
+    let next = AtomicUsize::new(0);
+    let outcome = Mutex::new(Ok(0_u64));
+    let work = || {
+        while let Some((blob, diff_id)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let size = unpack_layer(images, blob, diff_id, lease);
+            let mut total = outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match (&mut *total, size) {
+                (Ok(total), Ok(size)) => *total += size,
+                (Ok(_), Err(error)) => *total = Err(error),
+                (Err(_), _) => return,
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..WORKERS.min(jobs.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    outcome.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn unpack_layer(images: &Images, blob: &Content, diff_id: &Digest, lease: &Lease) -> Result<u64> {
+    lease.pin(diff_id);
+    if let Some(layer) = images.snapshots.layer(diff_id)? {
+        return Ok(layer.size);
+    }
+    let mut tar = snapshot::decompress(images.blobs.open_blob(&blob.digest)?)?;
+    let layer = images.snapshots.apply_layer(Some(diff_id), &mut tar, lease)?;
+    Ok(layer.size)
+}
