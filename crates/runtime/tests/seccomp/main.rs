@@ -10,8 +10,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, socket};
 use sys::clone::{Flags, clone3};
 
-const CASES: &[(&str, &[&str], fn())] =
-    &[("plain", &["CAP_CHOWN", "CAP_SYS_CHROOT"], plain), ("admin", &["CAP_SYS_ADMIN"], admin)];
+/// Name, granted capabilities, what to try.
+type Case = (&'static str, &'static [&'static str], fn());
+
+const CASES: &[Case] = &[("plain", &["CAP_CHOWN", "CAP_SYS_CHROOT"], plain), ("admin", &["CAP_SYS_ADMIN"], admin)];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
