@@ -74,7 +74,7 @@ pub(crate) fn apply(root: OwnedFd, tar: impl Read, whiteouts: Whiteouts) -> io::
     };
     let mut archive = Archive::new(tar);
     let mut entries = 0;
-    while let Some(entry) = archive.next()? {
+    while let Some(entry) = archive.next_entry()? {
         entries += 1;
         if entries > ENTRIES {
             return Err(bad("too many entries"));
@@ -121,9 +121,12 @@ impl Applier {
         }
         let dir = self.parent(parent)?;
         let name = c_name(name)?;
-        let replaced = self.make_room(&dir, &name, entry.kind, &path)?;
+        let hidden = self.make_room(&dir, &name, entry.kind, &path)?;
         match entry.kind {
-            Kind::Directory => return self.directory(&dir, &name, entry, path, replaced),
+            Kind::Directory => {
+                self.directory(&dir, &name, entry, path)?;
+                return if hidden { set_opaque(&tree::open_dir(&*dir, &name)?) } else { Ok(()) };
+            }
             Kind::File => return self.file(&dir, &name, entry, archive),
             Kind::HardLink => return self.hard_link(&dir, &name, entry),
             Kind::Symlink => {
@@ -145,7 +148,9 @@ impl Applier {
             let dir = match self.root.open(Path::new(OsStr::from_bytes(&path)), flags, Mode::empty()) {
                 Ok(dir) => dir,
                 // Replaced by a later entry through another name.
-                Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => continue,
+                Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
+                    continue;
+                }
                 Err(e) => return Err(named(&path, e)),
             };
             rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode))?;
@@ -238,14 +243,7 @@ impl Applier {
         self.applied.implicit.retain(|p| !below(p));
     }
 
-    fn directory(
-        &mut self,
-        dir: &OwnedFd,
-        name: &CString,
-        entry: &Entry,
-        path: Vec<u8>,
-        was_whiteout: bool,
-    ) -> io::Result<()> {
+    fn directory(&mut self, dir: &OwnedFd, name: &CString, entry: &Entry, path: Vec<u8>) -> io::Result<()> {
         match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700)) {
             Ok(()) => self.applied.size += BLOCK,
             Err(Errno::EXIST) => {}
@@ -255,9 +253,6 @@ impl Applier {
         let (uid, gid) = owner(entry);
         rustix::fs::fchown(&made, uid, gid)?;
         xattrs(entry, |key, value| rustix::fs::fsetxattr(&made, key, value, XattrFlags::empty()))?;
-        if was_whiteout {
-            set_opaque(&made)?;
-        }
         let mut place = self.place(dir)?;
         place.extend_from_slice(name.as_bytes());
         self.applied.implicit.remove(&place);
@@ -316,10 +311,13 @@ impl Applier {
         let target = clean(&entry.link)?;
         let Some((above, target_name)) = split(&target) else { return Err(Errno::PERM.into()) };
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let above = self.root.open(Path::new(OsStr::from_bytes(if above.is_empty() { b"/" } else { above })), flags, Mode::empty());
-        let linked = above.and_then(|above| {
-            Ok(rustix::fs::linkat(&above, c_name(target_name)?, dir, name, AtFlags::empty())?)
-        });
+        let above = self.root.open(
+            Path::new(OsStr::from_bytes(if above.is_empty() { b"/" } else { above })),
+            flags,
+            Mode::empty(),
+        );
+        let linked =
+            above.and_then(|above| Ok(rustix::fs::linkat(&above, c_name(target_name)?, dir, name, AtFlags::empty())?));
         linked.map_err(|e| {
             let text = format!("hard link to {}: {e}", String::from_utf8_lossy(&entry.link));
             io::Error::new(io::ErrorKind::InvalidData, format!("{}: {text}", String::from_utf8_lossy(&entry.path)))

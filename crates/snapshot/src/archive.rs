@@ -103,7 +103,7 @@ impl<R: Read> Archive<R> {
     }
 
     /// The next entry; `None` at the end of the archive. What was left of the one before is skipped.
-    pub fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         self.skip(self.data.checked_add(self.padding).ok_or_else(|| bad("invalid tar header"))?)?;
         (self.data, self.padding) = (0, 0);
         let mut pax = Pax::default();
@@ -158,7 +158,8 @@ impl<R: Read> Archive<R> {
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();
-        let sum: u32 = block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+        let sum: u32 =
+            block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
         if numeric(&header.as_old().cksum).ok() != Some(i64::from(sum)) {
             return Err(bad("invalid tar header"));
         }
@@ -394,7 +395,8 @@ fn numeric(field: &[u8]) -> io::Result<i64> {
         let first = if negative { field[0] } else { field[0] & 0x3f };
         let bytes = std::iter::once(first).chain(field[1..].iter().copied());
         let start = if negative { -1 } else { 0 };
-        let value = bytes.fold(i128::from(start), |value, byte| (value << 8 | i128::from(byte)).clamp(-1 << 100, 1 << 100));
+        let value =
+            bytes.fold(i128::from(start), |value, byte| (value << 8 | i128::from(byte)).clamp(-1 << 100, 1 << 100));
         return i64::try_from(value).map_err(|_| bad("invalid tar header"));
     }
     let blank = |b: &u8| *b == b' ' || *b == 0;
@@ -422,7 +424,7 @@ fn c_string(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 fn pairs(numbers: &[u64]) -> io::Result<Vec<(u64, u64)>> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(bad("invalid sparse map"));
     }
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
@@ -476,7 +478,7 @@ mod tests {
     fn names(bytes: &[u8]) -> io::Result<Vec<String>> {
         let mut archive = Archive::new(bytes);
         let mut names = Vec::new();
-        while let Some(entry) = archive.next()? {
+        while let Some(entry) = archive.next_entry()? {
             names.push(String::from_utf8(entry.path).unwrap());
         }
         archive.drain()?;
@@ -543,12 +545,12 @@ mod tests {
         builder.append_data(&mut header, "GNUSparseFile.0/real", &data[..]).unwrap();
         let bytes = builder.into_inner().unwrap();
         let mut archive = Archive::new(&bytes[..]);
-        let entry = archive.next().unwrap().unwrap();
+        let entry = archive.next_entry().unwrap().unwrap();
         assert_eq!((entry.path.as_slice(), entry.size), (&b"real"[..], 2000));
         assert_eq!(entry.sparse.unwrap(), [(0, 3), (1000, 2)]);
         let mut rest = [0; 10];
         assert_eq!(archive.read(&mut rest).unwrap(), 5);
         assert_eq!(&rest[..5], b"abcde");
-        assert!(archive.next().unwrap().is_none());
+        assert!(archive.next_entry().unwrap().is_none());
     }
 }

@@ -17,8 +17,8 @@ use crate::apply::is_whiteout;
 use crate::view::{View, is_opaque, link_target};
 use crate::{Change, ChangeKind, tree};
 
-/// Levels of directories looked into: deeper paths cannot be named in an answer.
-const DEPTH: usize = 1024;
+/// Bytes of the longest path looked into: longer ones cannot be opened by their name anyway.
+const PATH: usize = 4096;
 
 /// Which names of a container's directory to look at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ fn run(view: &View, root: &Path, source: Source) -> Result<Vec<Change>> {
     let context = || format!("comparing {}", root.display());
     let dir: OwnedFd = File::open(root).with_context(context)?.into();
     let mut differ = Differ { view, source, found: Vec::new() };
-    differ.directory(&dir, &mut Vec::new(), false, 0).with_context(context)?;
+    differ.directory(&dir, &mut Vec::new(), false).with_context(context)?;
     differ.found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(differ.found)
 }
@@ -61,7 +61,7 @@ impl Differ<'_> {
     }
 
     /// Compares one directory; `added`: nothing of it is in the layers. Tells whether anything in it changed.
-    fn directory(&mut self, dir: &OwnedFd, path: &mut Vec<u8>, added: bool, depth: usize) -> io::Result<bool> {
+    fn directory(&mut self, dir: &OwnedFd, path: &mut Vec<u8>, added: bool) -> io::Result<bool> {
         let before = self.found.len();
         let names = tree::names(dir)?;
         for name in &names {
@@ -70,7 +70,7 @@ impl Differ<'_> {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
-            self.name(dir, name, path, added, depth)?;
+            self.name(dir, name, path, added)?;
             path.truncate(length);
         }
         let complete = self.source == Source::Whole || is_opaque(dir)?;
@@ -83,7 +83,7 @@ impl Differ<'_> {
         Ok(self.found.len() > before)
     }
 
-    fn name(&mut self, dir: &OwnedFd, name: &CString, path: &mut Vec<u8>, added: bool, depth: usize) -> io::Result<()> {
+    fn name(&mut self, dir: &OwnedFd, name: &CString, path: &mut Vec<u8>, added: bool) -> io::Result<()> {
         let Some(stat) = tree::stat(dir, name)? else { return Ok(()) };
         let lower = if added { None } else { self.view.find(path, 0)? };
         if self.source == Source::Upper && is_whiteout(&stat) {
@@ -102,9 +102,9 @@ impl Differ<'_> {
             }
         };
         let new = lower.as_ref().is_none_or(|lower| is_dir && !tree::file_type(&lower.stat).is_dir());
-        let below = is_dir && depth < DEPTH && {
+        let below = is_dir && path.len() < PATH && {
             let child = tree::open_dir(dir, name)?;
-            self.directory(&child, path, new, depth + 1)?
+            self.directory(&child, path, new)?
         };
         match lower {
             None => self.note(path, ChangeKind::Added),

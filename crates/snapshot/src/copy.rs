@@ -14,7 +14,7 @@ use store::{Lease, Sweep};
 use crate::apply::Whiteouts;
 use crate::layers::{Layers, make_dir};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Roots, Rootfs, Snapshotter, changes, containers, merge};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, merge};
 
 /// See the module.
 pub struct Copy {

@@ -113,7 +113,9 @@ impl Layers {
         if let Some(expected) = expected
             && *expected != diff_id
         {
-            return Err(Error::invalid(format!("wrong diff id calculated on extraction {diff_id:?}, want {expected:?}")));
+            return Err(Error::invalid(format!(
+                "wrong diff id calculated on extraction {diff_id:?}, want {expected:?}"
+            )));
         }
         lease.pin(&diff_id);
         self.publish(tmp, diff_id, applied)
@@ -123,7 +125,8 @@ impl Layers {
         let info = LayerInfo { diff_id, size: applied.size };
         let implicit = applied.implicit.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
         let record = Record { v: 1, info: info.clone(), implicit };
-        let bytes = serde_json::to_vec(&record).map_err(|e| Error::system(format!("encoding a layer's record: {e}")))?;
+        let bytes =
+            serde_json::to_vec(&record).map_err(|e| Error::system(format!("encoding a layer's record: {e}")))?;
         fs::write(tmp.join("layer.json"), bytes).context("writing a layer's record")?;
         let target = self.root.join(info.diff_id.hex());
         match rustix::fs::renameat_with(CWD, tmp, CWD, &target, RenameFlags::NOREPLACE) {

@@ -19,8 +19,8 @@ use crate::layers::Layer;
 use crate::tree;
 use crate::view::{copy_attributes, link_target, stat_times, xattrs};
 
-/// Levels of directories in a layer: the names of its archive were shorter than a path may be.
-const DEPTH: usize = 2048;
+/// Bytes of the longest path in a layer: the names of its archive are bounded, links in them may add to it.
+const PATH: usize = 1 << 16;
 
 struct Merge<'l> {
     layer: &'l Layer,
@@ -34,12 +34,12 @@ pub(crate) fn merge(layer: &Layer, target: &Path) -> io::Result<()> {
     let top: OwnedFd = File::open(target)?.into();
     let source: OwnedFd = File::open(&layer.fs)?.into();
     let mut merge = Merge { layer, top: top.try_clone()?, links: HashMap::new() };
-    merge.directory(&source, &top, Path::new(""), 0)
+    merge.directory(&source, &top, Path::new(""))
 }
 
 impl Merge<'_> {
-    fn directory(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path, depth: usize) -> io::Result<()> {
-        if depth > DEPTH {
+    fn directory(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path) -> io::Result<()> {
+        if path.as_os_str().len() > PATH {
             return Err(Errno::NAMETOOLONG.into());
         }
         let names = tree::names(from)?;
@@ -54,12 +54,12 @@ impl Merge<'_> {
             }
         }
         for name in names.iter().filter(|name| !name.as_bytes().starts_with(WHITEOUT)) {
-            self.name(from, to, name, &path.join(OsStr::from_bytes(name.as_bytes())), depth)?;
+            self.name(from, to, name, &path.join(OsStr::from_bytes(name.as_bytes())))?;
         }
         Ok(())
     }
 
-    fn name(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CString, path: &Path, depth: usize) -> io::Result<()> {
+    fn name(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CString, path: &Path) -> io::Result<()> {
         let Some(stat) = tree::stat(from, name)? else { return Ok(()) };
         let kind = tree::file_type(&stat);
         let old = tree::stat(to, name)?;
@@ -73,7 +73,7 @@ impl Merge<'_> {
             }
             let (source, target) = (tree::open_dir(from, name)?, tree::open_dir(to, name)?);
             let before = rustix::fs::fstat(&target)?;
-            self.directory(&source, &target, path, depth + 1)?;
+            self.directory(&source, &target, path)?;
             let implicit = keep && path.to_str().is_some_and(|path| self.layer.implicit.contains(path));
             return match implicit {
                 true => Ok(rustix::fs::futimens(&target, &stat_times(&before))?),

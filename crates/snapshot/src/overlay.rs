@@ -18,7 +18,7 @@ use store::{Lease, Sweep};
 use crate::apply::{OPAQUE_XATTR, Whiteouts};
 use crate::layers::{Layers, make_dir, remove_tree};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Roots, Rootfs, Snapshotter, containers};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, containers};
 
 /// See the module.
 pub struct Overlay {

@@ -160,7 +160,16 @@ mod tests {
 
     #[test]
     fn malformed_blocks_are_refused() {
-        for block in ["5 a=b", "4 a=\n\n", "99 a=b\n", "x a=b\n", "6 a=b\nx", "0 a=b\n", "9 path=\0\n", "18446744073709551616 a=b\n"] {
+        for block in [
+            "5 a=b",
+            "4 a=\n\n",
+            "99 a=b\n",
+            "x a=b\n",
+            "6 a=b\nx",
+            "0 a=b\n",
+            "9 path=\0\n",
+            "18446744073709551616 a=b\n",
+        ] {
             assert!(parse(block.as_bytes()).is_err(), "{block:?}");
         }
     }

@@ -59,7 +59,8 @@ impl View {
 
     /// Makes the directories that the chain's top has no entry for in `upper`, with the attributes found further down.
     pub(crate) fn fill_implicit(&self, upper: &Path) -> Result<()> {
-        let paths: BTreeSet<&str> = self.layers.iter().flat_map(|(l, _)| l.implicit.iter().map(String::as_str)).collect();
+        let paths: BTreeSet<&str> =
+            self.layers.iter().flat_map(|(l, _)| l.implicit.iter().map(String::as_str)).collect();
         let upper: OwnedFd = File::open(upper).context("opening a writable layer")?.into();
         for path in paths {
             self.fill(&upper, path).with_context(|| format!("making {path} in a writable layer"))?;

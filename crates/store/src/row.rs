@@ -71,9 +71,8 @@ pub(crate) fn encode<R: Row>(row: &R) -> Result<Vec<u8>> {
 
 /// Decodes a row, migrating it when it is older than `R`.
 pub(crate) fn decode<R: Row>(table: &Table<R>, full_key: &str, bytes: &[u8]) -> Result<R> {
-    let damaged = |why: &str| {
-        Error::data_loss(format!("row {:?} of table {}: {why}", table.short_key(full_key), table.name))
-    };
+    let damaged =
+        |why: &str| Error::data_loss(format!("row {:?} of table {}: {why}", table.short_key(full_key), table.name));
     let (version, body) = split(bytes).ok_or_else(|| damaged("not a row"))?;
     if version == R::VERSION {
         return serde_json::from_slice(body).map_err(|e| damaged(&e.to_string()));

@@ -170,7 +170,8 @@ impl Volumes {
             }
             return Ok((existing, false));
         }
-        let row = Volume { driver: if volume.driver.is_empty() { LOCAL.into() } else { volume.driver.clone() }, ..volume };
+        let row =
+            Volume { driver: if volume.driver.is_empty() { LOCAL.into() } else { volume.driver.clone() }, ..volume };
         let (volumes, draft) = (self.clone(), row);
         let made = blocking(move || {
             let driver = volumes.driver(&draft.driver).map_err(|e| e.prefix(format!("create {}", draft.name)))?;
@@ -229,7 +230,8 @@ impl Volumes {
         let key = name.to_owned();
         self.inner.store.write(move |tx| tx.delete(&VOLUMES, &key).map(drop)).await?;
         let (volumes, name) = (self.clone(), name.to_owned());
-        blocking(move || volumes.driver(&volume.driver)?.remove(&name).map_err(|e| e.prefix(format!("remove {name}")))).await
+        blocking(move || volumes.driver(&volume.driver)?.remove(&name).map_err(|e| e.prefix(format!("remove {name}"))))
+            .await
     }
 
     /// Makes the volume's data reachable for `user` (a container's id) and answers where.
@@ -283,7 +285,8 @@ impl Volumes {
 
     fn driver(&self, name: &str) -> Result<&dyn VolumeDriver> {
         let found = self.inner.drivers.iter().find(|driver| driver.name() == name);
-        let unknown = || Error::not_found(format!("error looking up volume plugin {name}: plugin \"{name}\" not found"));
+        let unknown =
+            || Error::not_found(format!("error looking up volume plugin {name}: plugin \"{name}\" not found"));
         found.map(Box::as_ref).ok_or_else(unknown)
     }
 

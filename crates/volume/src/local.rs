@@ -31,15 +31,13 @@ impl VolumeDriver for Local {
     }
 
     fn validate(&self, _name: &str, options: &BTreeMap<String, String>) -> Result<()> {
-        for key in options.keys() {
-            match key.as_str() {
-                "type" | "o" | "device" | "size" => {
-                    return Err(Error::not_implemented(format!("volume option {key:?} is not supported yet")));
-                }
-                _ => return Err(Error::invalid(format!("invalid option: {key:?}"))),
+        match options.keys().next().map(String::as_str) {
+            None => Ok(()),
+            Some(key @ ("type" | "o" | "device" | "size")) => {
+                Err(Error::not_implemented(format!("volume option {key:?} is not supported yet")))
             }
+            Some(key) => Err(Error::invalid(format!("invalid option: {key:?}"))),
         }
-        Ok(())
     }
 
     fn create(&self, name: &str, _options: &BTreeMap<String, String>) -> Result<()> {

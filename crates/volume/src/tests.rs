@@ -25,7 +25,7 @@ async fn create_is_idempotent_and_remove_takes_the_data() {
     fs::write(made.mountpoint.join("file"), "x").unwrap();
     let (again, new) = volumes.create(named("wfv")).await.unwrap();
     assert_eq!((again, new), (made.clone(), false));
-    assert_eq!(volumes.list().unwrap(), [made.clone()]);
+    assert_eq!(volumes.list().unwrap(), std::slice::from_ref(&made));
     assert!(volumes.usage("wfv").unwrap() > 0);
     volumes.remove("wfv").await.unwrap();
     assert!(!dir.path().join("volumes/wfv").exists());

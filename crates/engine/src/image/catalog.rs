@@ -105,7 +105,11 @@ impl Catalog {
     }
 
     /// Names as users write them, and `name@digest` for each repository, both without repetition.
-    pub fn tags_and_digests<'c>(&self, id: &Digest, names: impl Iterator<Item = &'c str>) -> (Vec<String>, Vec<String>) {
+    pub fn tags_and_digests<'c>(
+        &self,
+        id: &Digest,
+        names: impl Iterator<Item = &'c str>,
+    ) -> (Vec<String>, Vec<String>) {
         let (mut tags, mut digests) = (Vec::new(), Vec::new());
         for reference in names.filter_map(parsed) {
             if reference.digest.is_none() {

@@ -137,15 +137,17 @@ fn one(name: &str, rest: &str, env: &[String]) -> Result<String> {
 fn pairs(name: &str, rest: &str, env: &[String]) -> Result<Vec<(String, String)>> {
     let first = rest.split(char::is_whitespace).next().unwrap_or_default();
     if !first.contains('=') {
-        let (key, value) = rest.split_once(char::is_whitespace).ok_or_else(|| {
-            Error::invalid(format!("{name} must have two arguments"))
-        })?;
+        let (key, value) = rest
+            .split_once(char::is_whitespace)
+            .ok_or_else(|| Error::invalid(format!("{name} must have two arguments")))?;
         return Ok(vec![(key.to_owned(), expand_quoted(value.trim(), env)?)]);
     }
     let parse = |word: String| match word.split_once('=') {
         Some(("", _)) => Err(Error::invalid(format!("{name} names can not be blank"))),
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(Error::invalid(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value"))),
+        None => {
+            Err(Error::invalid(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value")))
+        }
     };
     words(rest, env)?.into_iter().map(parse).collect()
 }
@@ -267,7 +269,8 @@ fn healthcheck(rest: &str) -> Result<api::HealthConfig> {
     let mut rest = rest;
     while let Some(flag) = rest.strip_prefix("--") {
         let (flag, behind) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
-        let (key, value) = flag.split_once('=').ok_or_else(|| Error::invalid(format!("Missing a value on flag: {flag}")))?;
+        let (key, value) =
+            flag.split_once('=').ok_or_else(|| Error::invalid(format!("Missing a value on flag: {flag}")))?;
         match key {
             "interval" => health.interval = model::duration::parse(value)?,
             "timeout" => health.timeout = model::duration::parse(value)?,

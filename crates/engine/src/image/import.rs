@@ -127,8 +127,7 @@ fn ingest_layer(images: &Images, body: impl Read + Send, lease: &Lease) -> Resul
     };
     let (digest, size) = tee.ingest.finish(None, None, lease)?;
     let media_type = format!("{}{suffix}", oci::LAYER);
-    let descriptor =
-        Descriptor { media_type, digest: digest.to_string(), size: size as i64, ..Descriptor::default() };
+    let descriptor = Descriptor { media_type, digest: digest.to_string(), size: size as i64, ..Descriptor::default() };
     Ok((descriptor, layer.diff_id))
 }
 

@@ -105,8 +105,8 @@ pub fn platform_parameter(json: &str) -> Result<Option<Platform>> {
     if json.is_empty() {
         return Ok(None);
     }
-    let platform: api::oci::Platform =
-        api::decode::from_slice(json.as_bytes()).map_err(|e| Error::invalid(format!("failed to parse platform: {e}")))?;
+    let platform: api::oci::Platform = api::decode::from_slice(json.as_bytes())
+        .map_err(|e| Error::invalid(format!("failed to parse platform: {e}")))?;
     if platform.os.is_empty() || platform.architecture.is_empty() {
         return Err(Error::invalid("both OS and Architecture must be provided"));
     }

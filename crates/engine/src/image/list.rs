@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use api::ImageSummary;
+use model::Result;
 use model::digest::Digest;
 use model::filter::Filters;
 use model::time::{self, Timestamp};
-use model::Result;
 
 use super::catalog::{Catalog, parsed, select};
 use super::inspect::{summary, total_size};

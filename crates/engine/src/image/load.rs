@@ -68,40 +68,44 @@ pub fn load(
     progress: &mut dyn FnMut(ProgressMessage),
 ) -> Result<()> {
     let lease = images.pins.lease();
-    let result = run(images, events, body, platforms, progress, &lease);
+    let result = read(images, body, &lease).and_then(|members| {
+        for loaded in interpret(images, &members, &lease)? {
+            let (id, labels) = show(images, &loaded, platforms, &lease)?;
+            progress(ProgressMessage::stream(match &loaded.name {
+                Some(name) => format!("Loaded image: {}\n", name.familiar()),
+                None => format!("Loaded image ID: {id}\n"),
+            }));
+            publish(events, "load", &id, id.as_str(), &labels);
+        }
+        Ok(())
+    });
     drop(lease);
     images.tidy_up();
     result
 }
 
-fn run(
-    images: &Images,
-    events: &Events,
-    body: impl Read + Send,
-    platforms: &[Platform],
-    progress: &mut dyn FnMut(ProgressMessage),
-    lease: &Lease,
-) -> Result<()> {
-    let members = read(images, body, lease)?;
-    let found = if members.get("index.json").is_some() && members.get("oci-layout").is_some() {
-        layout(images, &members, lease)?
+/// What the members mean.
+fn interpret(images: &Images, members: &Members, lease: &Lease) -> Result<Vec<Loaded>> {
+    if members.get("index.json").is_some() && members.get("oci-layout").is_some() {
+        layout(images, members, lease)
     } else if let Some(manifest) = members.get("manifest.json") {
-        docker(images, &members, manifest, lease)?
+        docker(images, members, manifest, lease)
     } else {
-        return Err(Error::invalid("unrecognized image format: neither index.json nor manifest.json in the archive"));
-    };
-    for loaded in found {
-        let row = unpacked(images, &loaded, platforms, lease)?;
-        let id = row.target.digest.clone();
-        let labels = labels(&row);
-        images.publish(row, loaded.name.iter().map(ImageRef::canonical).collect())?;
-        progress(ProgressMessage::stream(match &loaded.name {
-            Some(name) => format!("Loaded image: {}\n", name.familiar()),
-            None => format!("Loaded image ID: {id}\n"),
-        }));
-        publish(events, "load", &id, id.as_str(), &labels);
+        Err(Error::invalid("unrecognized image format: neither index.json nor manifest.json in the archive"))
     }
-    Ok(())
+}
+
+/// Unpacks an image and makes it visible; answers its id and labels.
+fn show(
+    images: &Images,
+    loaded: &Loaded,
+    platforms: &[Platform],
+    lease: &Lease,
+) -> Result<(Digest, BTreeMap<String, String>)> {
+    let row = unpacked(images, loaded, platforms, lease)?;
+    let (id, labels) = (row.target.digest.clone(), labels(&row));
+    images.publish(row, loaded.name.iter().map(ImageRef::canonical).collect())?;
+    Ok((id, labels))
 }
 
 /// The image's row, with the layers of the wanted platforms unpacked.
@@ -133,7 +137,7 @@ fn read(images: &Images, body: impl Read + Send, lease: &Lease) -> Result<Member
     let mut members = Members::default();
     let mut kept = 0;
     let mut count = 0;
-    while let Some(entry) = archive.next().map_err(malformed)? {
+    while let Some(entry) = archive.next_entry().map_err(malformed)? {
         count += 1;
         if count > MEMBERS {
             return Err(Error::invalid("the archive has too many members"));
@@ -141,7 +145,7 @@ fn read(images: &Images, body: impl Read + Send, lease: &Lease) -> Result<Member
         let Some(name) = cleaned("", &String::from_utf8_lossy(&entry.path)) else { continue };
         match entry.kind {
             Kind::File if entry.sparse.is_none() => {
-                kept += keep(images, &mut archive, &entry, name, &mut members, lease)?;
+                kept += keep(images, &mut archive, (&entry, name), &mut members, lease)?;
                 if kept > DOCUMENTS_BYTES {
                     return Err(Error::invalid("the archive's documents are too large"));
                 }
@@ -164,13 +168,14 @@ fn read(images: &Images, body: impl Read + Send, lease: &Lease) -> Result<Member
 fn keep<R: Read>(
     images: &Images,
     archive: &mut Archive<R>,
-    entry: &Entry,
-    name: String,
+    entry: (&Entry, String),
     members: &mut Members,
     lease: &Lease,
 ) -> Result<u64> {
+    let (entry, name) = entry;
     let expected = name.strip_prefix("blobs/sha256/").map(|hex| Digest::parse(&format!("sha256:{hex}"))).transpose()?;
-    let document = expected.is_none() && !name.ends_with("/layer.tar") && entry.size <= DOCUMENT_BYTES && is_text(&name);
+    let document =
+        expected.is_none() && !name.ends_with("/layer.tar") && entry.size <= DOCUMENT_BYTES && is_text(&name);
     let mut data = Data { archive };
     if document {
         let mut bytes = Vec::new();

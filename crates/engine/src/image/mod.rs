@@ -186,7 +186,9 @@ impl Images {
 
     /// Sweeps after a failed or removing operation; a failure is only logged, the next sweep tries again.
     fn tidy_up(&self) -> u64 {
-        self.sweep().inspect_err(|error| tracing::warn!(%error, "content that nothing names could not be removed")).unwrap_or(0)
+        self.sweep()
+            .inspect_err(|error| tracing::warn!(%error, "content that nothing names could not be removed"))
+            .unwrap_or(0)
     }
 }
 

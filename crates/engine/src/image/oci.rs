@@ -148,7 +148,10 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
     refuse_both(bytes, "manifests", "manifest")?;
     let manifest: Manifest = parse(bytes, "manifest")?;
     if manifest.layers.len() > LAYERS {
-        return Err(Error::invalid(format!("the image has {} layers, at most {LAYERS} are supported", manifest.layers.len())));
+        return Err(Error::invalid(format!(
+            "the image has {} layers, at most {LAYERS} are supported",
+            manifest.layers.len()
+        )));
     }
     Ok(manifest)
 }

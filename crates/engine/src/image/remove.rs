@@ -90,7 +90,8 @@ fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> 
     match &found.matched {
         Matched::Id => {}
         Matched::Repository(reference) => {
-            let same: Vec<_> = all.iter().filter(|n| parsed(n).is_some_and(|n| n.same_name(reference))).cloned().collect();
+            let same: Vec<_> =
+                all.iter().filter(|n| parsed(n).is_some_and(|n| n.same_name(reference))).cloned().collect();
             if same.is_empty() {
                 return Err(no_such(text));
             }
@@ -127,7 +128,8 @@ fn same_references(name: &str, all: &[String]) -> Vec<String> {
     let same_repository = |n: &ImageRef| n.same_name(&wanted);
     let tags = all.iter().filter_map(|n| parsed(n)).filter(|n| same_repository(n) && n.digest.is_none()).count();
     let alone = tags <= 1;
-    let same = |n: &String| n == name || (alone && parsed(n).is_some_and(|n| same_repository(&n) && n.digest.is_some()));
+    let same =
+        |n: &String| n == name || (alone && parsed(n).is_some_and(|n| same_repository(&n) && n.digest.is_some()));
     all.iter().filter(|n| same(n)).cloned().collect()
 }
 
