@@ -79,8 +79,14 @@ pub async fn restart(state: Arc<State>, request: Request) -> Result<Outcome> {
 pub async fn kill(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name();
     let killed = kill::kill(&state.engine, name, request.query.text("signal")).await;
-    killed.map_err(|error| error.prefix(format!("cannot kill container: {name}")))?;
+    killed.map_err(|error| kill_error(error, name))?;
     done(StatusCode::NO_CONTENT)
+}
+
+/// Every refusal of kill begins alike; the one of a container that does not run says it by itself.
+fn kill_error(error: Error, name: &str) -> Error {
+    const PREFIX: &str = "cannot kill container: ";
+    if error.message().starts_with(PREFIX) { error } else { error.prefix(format!("{PREFIX}{name}")) }
 }
 
 /// `POST /containers/{name}/pause`
@@ -152,6 +158,13 @@ pub fn update_at(version: api::ApiVersion, mut update: UpdateRequest) -> UpdateR
 mod tests {
     use super::*;
     use api::ApiVersion;
+
+    #[test]
+    fn refusals_of_kill_begin_alike() {
+        let text = |message: &str| kill_error(Error::conflict(message), "wf1").message().to_owned();
+        assert_eq!(text("cannot kill container: wf1: x"), "cannot kill container: wf1: x");
+        assert_eq!(text("No such container: wf1"), "cannot kill container: wf1: No such container: wf1");
+    }
 
     #[test]
     fn an_update_means_less_at_older_versions() {
