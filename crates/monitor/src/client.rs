@@ -36,10 +36,9 @@ pub fn spawn(exe: BorrowedFd<'_>, dir: &Path, id: &str) -> io::Result<Spawned> {
     remove_stale_socket(dir)?;
     let listener = sys::fdpass::listen_in(at.as_fd(), SOCKET)?;
     let (ours, theirs) = sys::fdpass::pair()?;
-    let path = CString::new(format!("/proc/self/fd/{}", exe.as_raw_fd())).expect("a number has no NUL");
     let id = CString::new(id).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let argv = [c"gantry-monitor".to_owned(), id];
-    let child = sys::spawn::detached(&path, &argv, &[theirs.as_fd(), listener.as_fd()])?;
+    let child = sys::spawn::detached(exe, &argv, &[theirs.as_fd(), listener.as_fd()])?;
     Ok(Spawned { client: Client::new(ours)?, pid: child.pid, pidfd: child.pidfd })
 }
 

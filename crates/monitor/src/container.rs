@@ -12,7 +12,8 @@ use runtime::{Bundle, Runtime, Scope, Stage, StartError, Stdio, oci};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::proto::{
-    Exec, ExecState, Exit, LogSpec, MAX_ENDED_EXECS, MAX_SPEC, Reason, Refusal, StartSpec, State, VERSION,
+    Exec, ExecState, Exit, LogSpec, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, StartSpec, State,
+    VERSION,
 };
 use crate::session::{Session, Streams};
 
@@ -168,7 +169,8 @@ impl Container {
 
     /// All that a daemon needs to take over.
     pub fn state(&self) -> State {
-        let running = self.execs.iter().filter(|session| session.exit().is_none()).map(|session| ExecState {
+        let running = self.execs.iter().filter(|session| session.exit().is_none());
+        let running = running.take(MAX_RUNNING_EXECS).map(|session| ExecState {
             id: session.exec.clone().unwrap_or_default(),
             pid: session.process.pid,
             exit: None,

@@ -26,6 +26,8 @@ pub const MAX_SPEC: usize = 16 * 1024 * 1024;
 pub const MAX_TEXT: usize = 8 * 1024;
 /// Ended execs that a [`State`] remembers.
 pub const MAX_ENDED_EXECS: usize = 64;
+/// Running execs that a [`State`] lists, so that it fits into a packet.
+pub const MAX_RUNNING_EXECS: usize = 512;
 
 /// What travels: `seq` is the daemon's number of a request, repeated in its answer; 0 in an event that answers nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,7 +155,7 @@ pub struct State {
     pub paused: bool,
     /// The container has ended.
     pub exit: Option<Exit>,
-    /// Running ones and the last [`MAX_ENDED_EXECS`] ended ones.
+    /// Running ones ([`MAX_RUNNING_EXECS`]) and the last [`MAX_ENDED_EXECS`] ended ones.
     pub execs: Vec<ExecState>,
 }
 

@@ -17,11 +17,13 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// Runs `path` with the arguments `argv` in a new session, in `/`, with `/dev/null` as standard input and output, the
+/// Runs the program that `exe` is (open for reading, or only as a path) with the arguments `argv` in a new session, in `/`, with `/dev/null` as standard input and output, the
 /// caller's standard error, `fds` as 3, 4, …, an environment of `PATH` only, and all signals at their defaults.
-pub fn detached(path: &CStr, argv: &[CString], fds: &[BorrowedFd<'_>]) -> io::Result<Child> {
+pub fn detached(exe: BorrowedFd<'_>, argv: &[CString], fds: &[BorrowedFd<'_>]) -> io::Result<Child> {
     let first_free = 3 + i32::try_from(fds.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // Out of the way of the numbers that they are moved to.
+    // All out of the way of the numbers that they are moved to.
+    let exe = rustix::io::fcntl_dupfd_cloexec(exe, first_free)?;
+    let path = CString::new(format!("/proc/self/fd/{}", exe.as_raw_fd())).expect("a number has no zero byte");
     let fds: Vec<OwnedFd> =
         fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, first_free)).collect::<Result<_, _>>()?;
     let mut actions = Actions::new()?;
@@ -133,28 +135,38 @@ impl Drop for Attributes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Read;
     use std::os::fd::AsFd;
 
-    #[test]
-    fn descriptors_and_arguments_arrive() {
+    /// The output of a shell script, which it writes to descriptor 3, of which it has `copies` in a row.
+    fn output(script: &CStr, copies: usize) -> String {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let script = c"test \"$0\" = zero && echo $(ls /proc/self/fd | wc -l) $(pwd) >&3";
         let argv = [c"sh".to_owned(), c"-c".to_owned(), script.to_owned(), c"zero".to_owned()];
-        let child = detached(c"/bin/sh", &argv, &[writer.as_fd()]).unwrap();
+        let fds = vec![writer.as_fd(); copies];
+        let child = detached(File::open("/bin/sh").unwrap().as_fd(), &argv, &fds).unwrap();
         drop(writer);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        // 0, 1, 2, 3 and the directory that ls reads.
-        assert_eq!(text, "5 /\n");
         let id = rustix::process::WaitId::PidFd(child.pidfd.as_fd());
         let status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED).unwrap().unwrap();
         assert_eq!(status.exit_status(), Some(0));
+        text
     }
 
     #[test]
-    fn missing_program_is_an_error() {
-        let error = detached(c"/nonexistent", &[c"x".to_owned()], &[]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    fn descriptors_and_arguments_arrive() {
+        assert_eq!(output(c"echo $0 $(pwd) >&3", 1), "zero /\n");
+        assert_eq!(output(c"echo x >&4; echo y >&5", 3), "x\ny\n");
+        // The test itself may have been started with open descriptors: only the difference counts.
+        let count = |copies| output(c"ls /proc/self/fd | wc -l >&3", copies).trim().parse::<usize>().unwrap();
+        assert_eq!(count(3), count(1) + 2);
+    }
+
+    #[test]
+    fn what_is_no_program_is_an_error() {
+        let file = File::open("/etc/passwd").unwrap();
+        let error = detached(file.as_fd(), &[c"x".to_owned()], &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 }
