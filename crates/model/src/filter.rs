@@ -89,7 +89,14 @@ impl Filters {
     /// As [`Filters::exact_match`], or a value as regular expression occurs in the text. A value that is no expression
     /// matches nothing.
     pub fn pattern_match(&self, key: &str, text: &str) -> bool {
-        self.exact_match(key, text) || self.get(key).any(|value| pattern_occurs(value, text))
+        self.patterns(key).matches(text)
+    }
+
+    /// The values of a key as patterns, for texts that are many.
+    pub fn patterns(&self, key: &str) -> Patterns {
+        let values: Vec<String> = self.get(key).map(str::to_owned).collect();
+        let expressions = values.iter().filter_map(|value| regex_lite::Regex::new(value).ok()).collect();
+        Patterns { values, expressions }
     }
 
     /// Whether all values (`name` or `name=value`) are among the pairs.
@@ -128,15 +135,20 @@ impl Filters {
     }
 }
 
-/// Whether a regular expression occurs in the text; one that is none occurs nowhere.
-fn pattern_occurs(pattern: &str, text: &str) -> bool {
-    regex_lite::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
+/// Values of a filter that match as [`Filters::pattern_match`] does, made ready once.
+#[derive(Clone, Debug, Default)]
+pub struct Patterns {
+    values: Vec<String>,
+    expressions: Vec<regex_lite::Regex>,
 }
 
-/// The `name` filter of container lists: a regular expression against the name with and without its slash (B-id-2).
-pub fn name_pattern(pattern: &str, name: &str) -> bool {
-    let name = name.strip_prefix('/').unwrap_or(name);
-    pattern == name || pattern_occurs(pattern, name) || pattern_occurs(pattern, &format!("/{name}"))
+impl Patterns {
+    /// No values, this very text among them, or a value occurs in the text as an expression.
+    pub fn matches(&self, text: &str) -> bool {
+        self.values.is_empty()
+            || self.values.iter().any(|value| value == text)
+            || self.expressions.iter().any(|expression| expression.is_match(text))
+    }
 }
 
 /// `invalid filter 'zz'`
@@ -215,14 +227,9 @@ mod tests {
         assert!(f.pattern_match("name", "aweb1") && !f.pattern_match("name", "db"));
         assert!(f.pattern_match("bad", "[") && !f.pattern_match("bad", "x"));
         assert!(!filters(r#"{"name":["^/web$"]}"#).pattern_match("name", "/web1"));
-    }
-
-    #[test]
-    fn container_names_match_with_and_without_their_slash() {
-        for pattern in ["web", "^web$", "^/web$", "/we", "w.b", "web|db"] {
-            assert!(name_pattern(pattern, "web"), "{pattern}");
+        for (key, text) in [("name", "aweb1"), ("name", "db"), ("bad", "["), ("bad", "x"), ("none", "x")] {
+            assert_eq!(f.patterns(key).matches(text), f.pattern_match(key, text), "{key} {text}");
         }
-        assert!(!name_pattern("^/web$", "web1") && !name_pattern("[", "web"));
     }
 
     /// B-pr-1

@@ -164,7 +164,7 @@ impl Refusal {
             Refusal::NotRunning => format!("container {id} is not running"),
             Refusal::KillNotRunning => format!("cannot kill container: {name}: container {id} is not running"),
             Refusal::AlreadyPaused => format!("container {id} is already paused"),
-            Refusal::PauseRestarting => format!("container {id} is restarting, wait until the container is running"),
+            Refusal::PauseRestarting => format!("Container {id} is restarting, wait until the container is running"),
             Refusal::NotPaused => format!("Container {id} is not paused"),
             Refusal::RemoveRunning => {
                 format!(

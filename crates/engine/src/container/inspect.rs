@@ -31,7 +31,9 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
         "json-file" | "" => super::logs::path(&settings, row).display().to_string(),
         _ => String::new(),
     };
-    let storage = api::container::SnapshotStorage { name: row.storage.clone() };
+    let driver = driver_name(&row.storage);
+    let storage = api::container::SnapshotStorage { name: driver.into() };
+    let os = row.image.platform.split('/').next().unwrap_or_default();
     api::ContainerInspect {
         id: row.id.as_str().into(),
         created: row.created.rfc3339_nano(),
@@ -45,10 +47,10 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
         log_path,
         name: format!("/{}", row.name),
         restart_count: i64::from(row.run.restart_count),
-        driver: row.storage.clone(),
-        platform: "linux".into(),
+        driver: driver.into(),
+        platform: os.into(),
         exec_ids: Some(view.exec_ids.clone()).filter(|ids| !ids.is_empty()),
-        host_config: Some(row.host_config.clone()),
+        host_config: Some(host_config(&row.host_config, &settings.default_ulimits)),
         storage: Some(api::container::Storage {
             root_fs: Some(api::container::RootFsStorage { snapshot: Some(storage) }),
         }),
@@ -60,13 +62,38 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
     }
 }
 
+/// A storage driver's name as clients know it.
+pub fn driver_name(storage: &str) -> &str {
+    match storage {
+        "overlay" => "overlayfs",
+        other => other,
+    }
+}
+
+/// The daemon's limits are shown with the container's, where it does not set its own.
+fn host_config(own: &api::HostConfig, defaults: &[api::Ulimit]) -> api::HostConfig {
+    let mut shown = own.clone();
+    let mut limits = shown.ulimits.take().unwrap_or_default();
+    for limit in defaults {
+        if !limits.iter().any(|own| own.name == limit.name) {
+            limits.push(limit.clone());
+        }
+    }
+    shown.ulimits = if limits.is_empty() { own.ulimits.clone() } else { Some(limits) };
+    shown
+}
+
 /// The manifest the container was made from.
 pub(super) fn manifest(row: &ContainerRow) -> Option<api::Descriptor> {
     let (media_type, digest, size) = row.image.manifest.as_ref()?;
+    let mut words = row.image.platform.splitn(3, '/').map(str::to_owned);
+    let mut word = || words.next().unwrap_or_default();
+    let (os, architecture, variant) = (word(), word(), word());
     Some(api::Descriptor {
         media_type: media_type.clone(),
         digest: digest.as_str().into(),
         size: i64::try_from(*size).unwrap_or(i64::MAX),
+        platform: Some(api::oci::Platform { architecture, os, variant, ..api::oci::Platform::default() }),
         ..api::Descriptor::default()
     })
 }
@@ -168,4 +195,21 @@ pub(super) async fn sizes(engine: &Arc<Engine>, row: &ContainerRow) -> Result<(i
         Ok((writable as i64, root as i64))
     });
     measured.await.map_err(|e| Error::system("measuring the container").with_source(e))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(name: &str, soft: i64) -> api::Ulimit {
+        api::Ulimit { name: name.into(), soft, hard: soft }
+    }
+
+    #[test]
+    fn the_daemons_limits_are_shown_unless_the_container_has_its_own() {
+        let own = api::HostConfig { ulimits: Some(vec![limit("nofile", 1)]), ..Default::default() };
+        let shown = host_config(&own, &[limit("nofile", 9), limit("core", 0)]).ulimits;
+        assert_eq!(shown, Some(vec![limit("nofile", 1), limit("core", 0)]));
+        assert_eq!(host_config(&Default::default(), &[]).ulimits, None);
+    }
 }
