@@ -15,7 +15,7 @@ struct Program {
 /// `no_new_privs` or `CAP_SYS_ADMIN`. Speculation mitigations are not forced on, as in the reference.
 pub fn load(program: &[u8]) -> io::Result<()> {
     let count = program.len() / INSTRUCTION;
-    if program.len() % INSTRUCTION != 0 || count == 0 || count > usize::from(u16::MAX) {
+    if !program.len().is_multiple_of(INSTRUCTION) || count == 0 || count > usize::from(u16::MAX) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let filter: Vec<libc::sock_filter> = program

@@ -110,7 +110,7 @@ fn bind_node(dir: BorrowedFd<'_>, name: &str, device: &oci::Device) -> rustix::i
     let source = tree::clone_at(Path::new(&device.path), Reach::Mount)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644))?;
-    tree::attach_in(&source, dir, name)
+    tree::attach_in(source, dir, name)
 }
 
 fn links(dev: BorrowedFd<'_>, devpts: bool) -> Result<(), StartError> {
@@ -153,7 +153,7 @@ pub(super) fn console(root: &Rooted, mounted: &Mounted) -> Result<pty::Pair, Sta
             target
         }
     };
-    tree::attach(&peer, &target).at(stage, "mount /dev/console")?;
+    tree::attach(peer, &target).at(stage, "mount /dev/console")?;
     Ok(pair)
 }
 

@@ -110,7 +110,16 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
         set_attr(fd, Reach::Mount, options.set, options.clear, None).at(stage, "mount_setattr")?;
     }
     propagate(fd, options).at(stage, "mount propagation")?;
-    tree::attach(fd, target).at(stage, "move_mount")
+    let attached = tree::attach(fd, target).map_err(|e| match e {
+        // What mount(2) says of a file on a directory, and the reference's clients know.
+        Errno::INVAL if is_dir(target) != kind.is_dir() => Errno::NOTDIR,
+        e => e,
+    });
+    attached.at(stage, "move_mount")
+}
+
+fn is_dir(fd: Fd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode).is_dir())
 }
 
 fn propagate(fd: BorrowedFd<'_>, options: &Options) -> std::io::Result<()> {

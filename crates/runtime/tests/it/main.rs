@@ -4,6 +4,8 @@
 //! own, in its own mount and network namespace, and prints results as libtest does. Arguments filter by name.
 
 #![forbid(unsafe_code)]
+// A test in all but the harness.
+#![allow(clippy::unwrap_used)]
 
 use std::process::{Command, ExitCode};
 
@@ -20,6 +22,8 @@ mod security;
 type Case = (&'static str, fn());
 
 const ARGUMENT: &str = "--case";
+/// Makes the program do nothing for a second, for a test that executes it inside a container.
+const IDLE: &str = "--idle";
 
 fn cases() -> Vec<Case> {
     [basics::CASES, execs::CASES, mounts::CASES, security::CASES, limits::CASES, escape::CASES, bench::CASES].concat()
@@ -27,6 +31,10 @@ fn cases() -> Vec<Case> {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == IDLE) {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        return ExitCode::SUCCESS;
+    }
     if args.first().is_some_and(|a| a == ARGUMENT) {
         let name = args.get(1).expect("a name follows");
         let (_, case) = cases().into_iter().find(|(n, _)| n == name).expect("a known case");
