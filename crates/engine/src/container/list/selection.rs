@@ -54,9 +54,9 @@ pub struct Candidate<'a> {
 /// Looks up what filters name.
 pub struct Lookup<'a> {
     /// The place of a container by name or id.
-    pub place: &'a dyn Fn(&str) -> Result<Place>,
+    pub place: &'a (dyn Fn(&str) -> Result<Place> + Sync),
     /// The ids of images that a name stands for.
-    pub images: &'a dyn Fn(&str) -> Vec<String>,
+    pub images: &'a (dyn Fn(&str) -> Vec<String> + Sync),
 }
 
 /// The filters, checked and looked up.
