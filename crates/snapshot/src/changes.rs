@@ -85,7 +85,7 @@ impl Differ<'_> {
 
     fn name(&mut self, dir: &OwnedFd, name: &CString, path: &mut Vec<u8>, added: bool) -> io::Result<()> {
         let Some(stat) = tree::stat(dir, name)? else { return Ok(()) };
-        let lower = if added { None } else { self.view.find(path, 0)? };
+        let lower = if added { None } else { self.view.shown(path)? };
         if self.source == Source::Upper && is_whiteout(&stat) {
             if lower.is_some() {
                 self.note(path, ChangeKind::Deleted);

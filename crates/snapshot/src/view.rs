@@ -62,54 +62,77 @@ impl View {
         let paths: BTreeSet<&str> =
             self.layers.iter().flat_map(|(l, _)| l.implicit.iter().map(String::as_str)).collect();
         let upper: OwnedFd = File::open(upper).context("opening a writable layer")?.into();
+        let mut made = BTreeSet::new();
         for path in paths {
-            self.fill(&upper, path).with_context(|| format!("making {path} in a writable layer"))?;
+            self.fill(&upper, path, &mut made).with_context(|| format!("making {path} in a writable layer"))?;
+        }
+        // Deepest first: making a directory has changed the times of the one above.
+        for path in made.iter().rev() {
+            self.dress(&upper, path).with_context(|| format!("making {path} in a writable layer"))?;
         }
         Ok(())
     }
 
-    fn fill(&self, upper: &OwnedFd, path: &str) -> io::Result<()> {
+    /// Makes `path` and its parents, if the chain shows attributes for it that its top layer does not have.
+    fn fill(&self, upper: &OwnedFd, path: &str, made: &mut BTreeSet<String>) -> io::Result<()> {
         let Some(top) = self.find(path.as_bytes(), 0)? else { return Ok(()) };
-        if !self.layers[top.layer].0.implicit.contains(path) {
+        if !self.layers[top.layer].0.implicit.contains(path) || self.attributes_of(path, top.layer)?.is_none() {
             return Ok(());
         }
-        let Some(explicit) = self.attributes_of(path, top.layer)? else { return Ok(()) };
-        // Parents first, so that each gets its own attributes: a parent may be explicit in the same layer.
         let mut here = upper.try_clone()?;
         let mut end = 0;
         for part in path.split('/') {
             end += part.len();
             let name = CString::new(part)?;
-            let prefix = &path[..end];
-            let made = match rustix::fs::mkdirat(&here, &name, Mode::from_raw_mode(0o755)) {
-                Ok(()) => true,
-                Err(Errno::EXIST) => false,
+            match rustix::fs::mkdirat(&here, &name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => _ = made.insert(path[..end].to_owned()),
+                Err(Errno::EXIST) => {}
                 Err(e) => return Err(e.into()),
-            };
-            here = tree::open_dir(&here, &name)?;
-            if made && prefix == path {
-                explicit.copy_to(&here)?;
-            } else if made && let Some(source) = self.attributes_of(prefix, 0)? {
-                source.copy_to(&here)?;
             }
+            here = tree::open_dir(&here, &name)?;
             end += 1;
         }
         Ok(())
     }
 
+    /// Gives a directory of the upper layer the attributes that the chain shows for it.
+    fn dress(&self, upper: &OwnedFd, path: &str) -> io::Result<()> {
+        let mut here = upper.try_clone()?;
+        for part in path.split('/') {
+            here = tree::open_dir(&here, &CString::new(part)?)?;
+        }
+        match self.attributes_of(path, 0)? {
+            Some(found) => {
+                let source = tree::open_dir(&found.parent, &found.name)?;
+                copy_attributes(&here, &found.stat, &xattrs(&source)?)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The directory whose attributes `path` shows: the first from layer `from` on that has an entry of its own.
-    fn attributes_of(&self, path: &str, from: usize) -> io::Result<Option<Attributes>> {
+    fn attributes_of(&self, path: &str, from: usize) -> io::Result<Option<Found>> {
         let mut at = from;
         while let Some(found) = self.find(path.as_bytes(), at)? {
             if !tree::file_type(&found.stat).is_dir() {
                 return Ok(None);
             }
             if !self.layers[found.layer].0.implicit.contains(path) {
-                return Attributes::read(&found).map(Some);
+                return Ok(Some(found));
             }
             at = found.layer + 1;
         }
         Ok(None)
+    }
+
+    /// What the merged view shows at a relative path: as [`View::find`], with the attributes that count.
+    pub(crate) fn shown(&self, path: &[u8]) -> io::Result<Option<Found>> {
+        let Some(found) = self.find(path, 0)? else { return Ok(None) };
+        let implicit = std::str::from_utf8(path).ok().filter(|p| self.layers[found.layer].0.implicit.contains(*p));
+        match implicit {
+            Some(path) => Ok(self.attributes_of(path, found.layer)?.or(Some(found))),
+            None => Ok(Some(found)),
+        }
     }
 
     /// Looks a relative path up in the layers from `from` (0: the top) down. Links are not followed.
@@ -225,23 +248,6 @@ pub(crate) fn is_opaque(dir: &OwnedFd) -> io::Result<bool> {
         Ok(n) => Ok(&value[..n] == b"y"),
         Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
         Err(e) => Err(e.into()),
-    }
-}
-
-/// What a directory carries beside its content.
-pub(crate) struct Attributes {
-    stat: Stat,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Attributes {
-    fn read(found: &Found) -> io::Result<Attributes> {
-        let dir = tree::open_dir(&found.parent, &found.name)?;
-        Ok(Attributes { stat: found.stat, xattrs: xattrs(&dir)? })
-    }
-
-    fn copy_to(&self, dir: &OwnedFd) -> io::Result<()> {
-        copy_attributes(dir, &self.stat, &self.xattrs)
     }
 }
 

@@ -39,7 +39,9 @@ fn main() {
                 let one = |n: usize| {
                     let row = Container { name: format!("c{n}"), config: "x".repeat(4000) };
                     let begun = Instant::now();
-                    store.write_blocking(move |tx| tx.put(&CONTAINERS, &format!("{writer}-{}", n % 200), &row)).expect("writing");
+                    store
+                        .write_blocking(move |tx| tx.put(&CONTAINERS, &format!("{writer}-{}", n % 200), &row))
+                        .expect("writing");
                     begun.elapsed()
                 };
                 (0..commits).map(one).collect()

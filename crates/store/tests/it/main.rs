@@ -1,4 +1,5 @@
-//! The store against a process that dies at any moment.
+//! The store against a process that dies at any moment, and against a full disk.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -121,7 +122,13 @@ fn a_full_disk_passes() {
     let mount = dir.path().join("small");
     std::fs::create_dir(&mount).unwrap();
     let status = Command::new("unshare")
-        .args(["-m", "sh", "-c", "mount -t tmpfs -o size=6m none \"$1\" && exec \"$2\" --exact full_disk_child --nocapture", "sh"])
+        .args([
+            "-m",
+            "sh",
+            "-c",
+            "mount -t tmpfs -o size=6m none \"$1\" && exec \"$2\" --exact full_disk_child --nocapture",
+            "sh",
+        ])
         .arg(&mount)
         .arg(std::env::current_exe().unwrap())
         .env(DIR, &mount)

@@ -1,0 +1,264 @@
+//! What every snapshotter promises; run by each driver.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use model::Kind;
+use model::digest::Digest;
+use snapshot::{Change, ChangeKind, Live};
+use tar::EntryType;
+
+use crate::layer::Layer;
+use crate::{Mounted, Place};
+
+fn apply(place: &Place, layer: Layer) -> Digest {
+    let lease = place.pins.lease();
+    place.snapshots.apply_layer(None, &mut layer.tar().as_slice(), &lease).unwrap().diff_id
+}
+
+fn mounted(place: &Place, id: &str, layers: &[Digest]) -> Mounted {
+    place.snapshots.prepare(id, layers).unwrap();
+    Mounted::new(&place.snapshots.rootfs(id, layers).unwrap())
+}
+
+fn names(root: &Mounted, path: &str) -> Vec<String> {
+    let entries = fs::read_dir(root.at(path)).unwrap();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn live(layers: &[&Digest], containers: Option<&[&str]>) -> Live {
+    Live {
+        layers: layers.iter().map(|d| (*d).clone()).collect(),
+        containers: containers.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect::<HashSet<_>>()),
+    }
+}
+
+pub fn layers_are_merged_top_over_bottom(place: Place) {
+    let bottom = Layer::default()
+        .dir("etc", 0o755)
+        .file("etc/kept", "bottom")
+        .file("etc/gone", "bottom")
+        .file("etc/changed", "bottom")
+        .dir("opaque", 0o755)
+        .file("opaque/hidden", "bottom")
+        .dir("turned", 0o755)
+        .file("turned/inside", "bottom")
+        .file("file", "bottom")
+        .dir("removed", 0o755)
+        .file("removed/x", "bottom");
+    let top = Layer::default()
+        .dir("etc", 0o700)
+        .file("etc/.wh.gone", "")
+        .file("etc/changed", "top")
+        .dir("opaque", 0o755)
+        .file("opaque/.wh..wh..opq", "")
+        .file("opaque/shown", "top")
+        .file("turned", "a file now")
+        .dir("file", 0o755)
+        .file("file/inside", "top")
+        .file(".wh.removed", "");
+    let again = Layer::default().dir("removed", 0o755).file("removed/y", "third");
+    let layers = [apply(&place, bottom), apply(&place, top), apply(&place, again)];
+    let root = mounted(&place, "c1", &layers);
+    assert_eq!(names(&root, "."), ["etc", "file", "opaque", "removed", "turned"]);
+    assert_eq!(names(&root, "etc"), ["changed", "kept"]);
+    assert_eq!(fs::read_to_string(root.at("etc/changed")).unwrap(), "top");
+    assert_eq!(names(&root, "opaque"), ["shown"]);
+    assert_eq!(fs::read_to_string(root.at("turned")).unwrap(), "a file now");
+    assert_eq!(names(&root, "file"), ["inside"]);
+    assert_eq!(names(&root, "removed"), ["y"]);
+    assert_eq!(fs::metadata(root.at("etc")).unwrap().mode() & 0o7777, 0o700);
+}
+
+pub fn attributes_survive(place: Place) {
+    let layer = Layer::default()
+        .dir("bin", 0o2755)
+        .suid("bin/su")
+        .link("bin/hard", EntryType::Link, "bin/su")
+        .link("bin/soft", EntryType::Symlink, "/bin/su")
+        .device("null");
+    let layers = [apply(&place, layer)];
+    let root = mounted(&place, "c1", &layers);
+    let meta = |path: &str| fs::symlink_metadata(root.at(path)).unwrap();
+    assert_eq!((meta("bin/su").mode() & 0o7777, meta("bin/su").uid()), (0o4755, 7));
+    assert_eq!(meta("bin/su").nlink(), 2);
+    assert_eq!(meta("bin/hard").ino(), meta("bin/su").ino());
+    assert_eq!(fs::read_link(root.at("bin/soft")).unwrap().to_str(), Some("/bin/su"));
+    assert_eq!(meta("null").rdev(), 0x103);
+    assert_eq!((meta("bin").mode() & 0o7777, meta("bin").mtime()), (0o2755, 1_600_000_000));
+    assert_eq!(meta("").mode() & 0o7777, 0o755);
+}
+
+pub fn directories_without_an_entry_keep_what_is_below(place: Place) {
+    let bottom = Layer::default().dir("tmp", 0o1777).dir("srv", 0o750).dir("srv/deep", 0o711);
+    let top = Layer::default().file("tmp/file", "x").file("srv/deep/file", "x").file("new/file", "x");
+    let layers = [apply(&place, bottom), apply(&place, top)];
+    let root = mounted(&place, "c1", &layers);
+    let mode = |path: &str| fs::metadata(root.at(path)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("tmp"), mode("srv"), mode("srv/deep"), mode("new")), (0o1777, 0o750, 0o711, 0o755));
+    assert!(root.at("tmp/file").exists() && root.at("srv/deep/file").exists());
+    drop(root);
+    assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), []);
+}
+
+pub fn containers_do_not_see_each_other(place: Place) {
+    let layers = [apply(&place, Layer::default().file("file", "image"))];
+    let one = mounted(&place, "one", &layers);
+    let two = mounted(&place, "two", &layers);
+    let before = place.snapshots.usage("one").unwrap();
+    fs::write(one.at("file"), vec![b'x'; 1 << 20]).unwrap();
+    fs::hard_link(one.at("file"), one.at("link")).unwrap();
+    assert_eq!(fs::read_to_string(two.at("file")).unwrap(), "image");
+    let grown = place.snapshots.usage("one").unwrap() - before;
+    assert!(((1 << 20) - 4096..(1 << 20) + 65536).contains(&grown), "{grown}");
+    let error = place.snapshots.prepare("one", &layers).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    drop(one);
+    place.snapshots.remove("one").unwrap();
+    place.snapshots.remove("one").unwrap();
+    assert_eq!(place.snapshots.usage("one").unwrap_err().kind(), Kind::NotFound);
+    place.snapshots.prepare("one", &layers).unwrap();
+    assert_eq!(fs::read_to_string(two.at("file")).unwrap(), "image");
+}
+
+/// Everything under the directory of layers that is not a whole layer.
+fn leftovers(place: &Place) -> Vec<String> {
+    let driver = fs::read_dir(place.dir.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
+    let mut found: Vec<String> = fs::read_dir(driver.join("tmp")).unwrap().map(|e| format!("{e:?}")).collect();
+    let others = fs::read_dir(&driver).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    found.extend(others.filter(|name| !matches!(name.as_str(), "tmp" | "empty")));
+    found
+}
+
+pub fn a_bad_layer_leaves_nothing(place: Place) {
+    let lease = place.pins.lease();
+    let tar = Layer::default().file("a", "1").file("b", "2").tar();
+    let wrong = Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap();
+    let try_apply = |expected: Option<&Digest>, mut tar: &[u8]| place.snapshots.apply_layer(expected, &mut tar, &lease);
+    let error = try_apply(Some(&wrong), &tar).unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidParameter);
+    assert!(error.message().starts_with("wrong diff id calculated on extraction"), "{error}");
+    let error = try_apply(None, &tar[..600]).unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::InvalidParameter, "unexpected EOF"));
+    let mut outside = Layer::default().file("x", "1").tar();
+    outside[..4].copy_from_slice(b"../x");
+    let sum: u32 =
+        outside[..512].iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+    outside[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    assert_eq!(try_apply(None, &outside).unwrap_err().message(), "\"../x\" is outside of the layer");
+    assert_eq!(leftovers(&place), Vec::<String>::new());
+}
+
+pub fn one_layer_applied_by_many_is_one_layer(place: Place) {
+    let tar = Layer::default().file("a", "1").tar();
+    let lease = place.pins.lease();
+    let infos: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| place.snapshots.apply_layer(None, &mut tar.as_slice(), &lease).unwrap()))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(infos.iter().all(|info| *info == infos[0]));
+    assert_eq!(leftovers(&place), [infos[0].diff_id.hex()]);
+    place.snapshots.sync().unwrap();
+    let again = place.snapshots.apply_layer(Some(&infos[0].diff_id), &mut std::io::empty(), &lease).unwrap();
+    assert_eq!(again, infos[0]);
+}
+
+pub fn a_sweep_takes_what_nothing_names(place: Place) {
+    let kept = apply(&place, Layer::default().file("kept", "1"));
+    let dead = apply(&place, Layer::default().file("dead", "2"));
+    let lease = place.pins.lease();
+    let mut tar = &Layer::default().file("pinned", "3").tar()[..];
+    let pinned = place.snapshots.apply_layer(None, &mut tar, &lease).unwrap().diff_id;
+    place.snapshots.prepare("alive", std::slice::from_ref(&kept)).unwrap();
+    place.snapshots.prepare("orphan", std::slice::from_ref(&kept)).unwrap();
+    let roots = live(&[&kept], None);
+    assert!(place.snapshots.sweep(&roots, &place.pins.begin_sweep()).unwrap() > 0);
+    let here = |d: &Digest| place.snapshots.layer(d).unwrap().is_some();
+    assert!(here(&kept) && here(&pinned) && !here(&dead));
+    place.snapshots.usage("orphan").unwrap();
+    drop(lease);
+    place.snapshots.sweep(&live(&[&kept], Some(&["alive"])), &place.pins.begin_sweep()).unwrap();
+    assert!(here(&kept) && !here(&pinned));
+    place.snapshots.usage("alive").unwrap();
+    assert_eq!(place.snapshots.usage("orphan").unwrap_err().kind(), Kind::NotFound);
+}
+
+pub fn changes_are_told(place: Place) {
+    let bottom = Layer::default()
+        .dir("etc", 0o755)
+        .file("etc/same", "1")
+        .file("etc/written", "1")
+        .file("etc/gone", "1")
+        .dir("dir", 0o755)
+        .file("dir/a", "1")
+        .dir("again", 0o755)
+        .file("again/old", "1");
+    let top = Layer::default().dir("top", 0o755).file("top/file", "1");
+    let layers = [apply(&place, bottom), apply(&place, top)];
+    let root = mounted(&place, "c1", &layers);
+    assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), []);
+    fs::write(root.at("etc/written"), "changed").unwrap();
+    fs::remove_file(root.at("etc/gone")).unwrap();
+    fs::remove_dir_all(root.at("dir")).unwrap();
+    fs::remove_dir_all(root.at("again")).unwrap();
+    fs::create_dir(root.at("again")).unwrap();
+    fs::write(root.at("again/new"), "x").unwrap();
+    fs::create_dir(root.at("fresh")).unwrap();
+    fs::write(root.at("fresh/file"), "x").unwrap();
+    fs::set_permissions(root.at("top/file"), fs::Permissions::from_mode(0o600)).unwrap();
+    drop(root);
+    let change = |kind: ChangeKind, path: &str| Change { path: path.to_owned(), kind };
+    use ChangeKind::{Added, Deleted, Modified};
+    let expected = [
+        change(Modified, "/again"),
+        change(Added, "/again/new"),
+        change(Deleted, "/again/old"),
+        change(Deleted, "/dir"),
+        change(Modified, "/etc"),
+        change(Deleted, "/etc/gone"),
+        change(Modified, "/etc/written"),
+        change(Added, "/fresh"),
+        change(Added, "/fresh/file"),
+        change(Modified, "/top"),
+        change(Modified, "/top/file"),
+    ];
+    assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), expected);
+}
+
+pub fn a_restart_keeps_layers_and_containers(mut place: Place) {
+    let layers = [apply(&place, Layer::default().file("tmp/file", "image"))];
+    let info = place.snapshots.layer(&layers[0]).unwrap().unwrap();
+    let root = mounted(&place, "c1", &layers);
+    fs::write(root.at("written"), "x").unwrap();
+    drop(root);
+    let driver = fs::read_dir(place.dir.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
+    fs::create_dir_all(driver.join("tmp/7/fs/half")).unwrap();
+    place.reopen();
+    assert_eq!(leftovers(&place), [layers[0].hex()]);
+    assert_eq!(place.snapshots.layer(&layers[0]).unwrap(), Some(info));
+    let root = Mounted::new(&place.snapshots.rootfs("c1", &layers).unwrap());
+    assert_eq!(names(&root, "."), ["tmp", "written"]);
+}
+
+pub fn an_image_may_have_many_layers_or_none(place: Place) {
+    let layers: Vec<_> = (0..150).map(|n| apply(&place, Layer::default().file(&format!("f{n}"), "x"))).collect();
+    let root = mounted(&place, "many", &layers);
+    assert_eq!(names(&root, ".").len(), 150);
+    let none = mounted(&place, "none", &[]);
+    fs::write(none.at("file"), "x").unwrap();
+    assert_eq!(names(&none, "."), ["file"]);
+}
+
+pub fn missing_things_are_named(place: Place) {
+    let missing = Digest::parse(&format!("sha256:{}", "e".repeat(64))).unwrap();
+    let error = place.snapshots.prepare("c1", std::slice::from_ref(&missing)).unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::NotFound, &*format!("layer {missing} does not exist")));
+    for id in ["", "..", "a/b", "."] {
+        assert_eq!(place.snapshots.prepare(id, &[]).unwrap_err().kind(), Kind::InvalidParameter, "{id:?}");
+    }
+}

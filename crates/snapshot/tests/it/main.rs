@@ -1,0 +1,116 @@
+//! Both snapshotters on the real kernel. Needs root: ownership, devices, overlay (mounted detached, attached nowhere).
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod layer;
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
+use snapshot::{Copy, Overlay, Rootfs, Roots, Snapshotter};
+
+/// A root file system put together: alive as long as this is.
+pub struct Mounted {
+    path: PathBuf,
+    _mount: Option<OwnedFd>,
+}
+
+impl Mounted {
+    /// Mounts what a snapshotter answered.
+    pub fn new(rootfs: &Rootfs) -> Mounted {
+        match rootfs {
+            Rootfs::Dir(path) => Mounted { path: path.clone(), _mount: None },
+            Rootfs::Overlay { lower, upper, work } => {
+                let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+                for dir in lower {
+                    fsconfig_set_string(&context, "lowerdir+", dir.as_path()).unwrap();
+                }
+                fsconfig_set_string(&context, "upperdir", upper.as_path()).unwrap();
+                fsconfig_set_string(&context, "workdir", work.as_path()).unwrap();
+                fsconfig_create(&context).unwrap();
+                let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+                let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+                Mounted { path, _mount: Some(mount) }
+            }
+        }
+    }
+
+    /// A path in it.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.path.join(path)
+    }
+}
+
+/// A snapshotter on a data root of its own.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+    pub make: fn(Roots) -> Box<dyn Snapshotter>,
+    pub snapshots: Box<dyn Snapshotter>,
+    pub pins: store::Pins,
+}
+
+impl Place {
+    fn new(make: fn(Roots) -> Box<dyn Snapshotter>) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = make(roots(&dir));
+        Place { dir, make, snapshots, pins: store::Pins::default() }
+    }
+
+    /// As after a restart of the daemon.
+    pub fn reopen(&mut self) {
+        self.snapshots = (self.make)(roots(&self.dir));
+    }
+}
+
+fn roots(dir: &tempfile::TempDir) -> Roots {
+    Roots { layers: dir.path().join("snapshots"), containers: dir.path().join("containers") }
+}
+
+fn overlay() -> Place {
+    Place::new(|roots| Box::new(Overlay::open(roots).unwrap()))
+}
+
+fn copy() -> Place {
+    Place::new(|roots| Box::new(Copy::open(roots).unwrap()))
+}
+
+macro_rules! both {
+    ($($name:ident),* $(,)?) => {
+        mod overlay_driver { $(#[test] fn $name() { crate::conformance::$name(crate::overlay()); })* }
+        mod copy_driver { $(#[test] fn $name() { crate::conformance::$name(crate::copy()); })* }
+    };
+}
+
+both!(
+    layers_are_merged_top_over_bottom,
+    attributes_survive,
+    directories_without_an_entry_keep_what_is_below,
+    containers_do_not_see_each_other,
+    a_bad_layer_leaves_nothing,
+    one_layer_applied_by_many_is_one_layer,
+    a_sweep_takes_what_nothing_names,
+    changes_are_told,
+    a_restart_keeps_layers_and_containers,
+    an_image_may_have_many_layers_or_none,
+    missing_things_are_named,
+);
+
+/// Overlay in overlay cannot have a writable directory: the probe says so and the copy is chosen.
+#[test]
+fn the_driver_is_chosen_by_trying() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(snapshot::open(dir.path(), "").unwrap().name(), "overlayfs");
+    assert_eq!(snapshot::open(dir.path(), "vfs").unwrap().name(), "native");
+    let Err(error) = snapshot::open(dir.path(), "aufs") else { panic!("opened aufs") };
+    assert_eq!(error.message(), "unknown storage driver: aufs");
+    assert!(!dir.path().join("snapshots/probe").exists());
+    let place = overlay();
+    place.snapshots.prepare("outer", &[]).unwrap();
+    let outer = Mounted::new(&place.snapshots.rootfs("outer", &[]).unwrap());
+    std::fs::create_dir(outer.at("root")).unwrap();
+    assert_eq!(snapshot::open(&outer.at("root"), "").unwrap().name(), "native");
+    assert!(snapshot::open(&outer.at("root"), "overlay2").is_err());
+    drop(File::open(outer.at("root")).unwrap());
+}
