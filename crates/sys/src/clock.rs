@@ -1,5 +1,8 @@
 //! The system's clock.
 
+use model::clock::Clock;
+use model::time::Timestamp;
+
 /// `CLOCK_REALTIME`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
@@ -9,5 +12,11 @@ impl System {
     pub fn unix_nanos(self) -> i64 {
         let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         t.tv_sec * 1_000_000_000 + t.tv_nsec
+    }
+}
+
+impl Clock for System {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_nanos(self.unix_nanos())
     }
 }

@@ -11,12 +11,14 @@ use std::process::{Command, ExitCode};
 
 mod basics;
 mod bench;
+mod built;
 mod escape;
 mod execs;
 mod fixture;
 mod limits;
 mod mounts;
 mod security;
+mod unified;
 
 /// A named test.
 type Case = (&'static str, fn());
@@ -26,7 +28,18 @@ const ARGUMENT: &str = "--case";
 const IDLE: &str = "--idle";
 
 fn cases() -> Vec<Case> {
-    [basics::CASES, execs::CASES, mounts::CASES, security::CASES, limits::CASES, escape::CASES, bench::CASES].concat()
+    [
+        basics::CASES,
+        execs::CASES,
+        mounts::CASES,
+        security::CASES,
+        limits::CASES,
+        escape::CASES,
+        unified::CASES,
+        built::CASES,
+        bench::CASES,
+    ]
+    .concat()
 }
 
 fn main() -> ExitCode {
