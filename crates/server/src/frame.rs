@@ -53,7 +53,8 @@ pub struct Frame<S: 'static> {
     config: Config,
     routes: &'static [Route<S>],
     state: Arc<S>,
-    common: HeaderMap,
+    /// The fields of every answer of a route.
+    standing: HeaderMap,
 }
 
 /// The text of a swarm route while swarm mode is off.
@@ -70,18 +71,13 @@ const EXPERIMENTAL: HeaderName = HeaderName::from_static("docker-experimental");
 impl<S: Send + Sync + 'static> Frame<S> {
     /// A frame around a table.
     pub fn new(config: Config, routes: &'static [Route<S>], state: Arc<S>) -> Frame<S> {
-        let mut common = HeaderMap::new();
+        let mut standing = HeaderMap::new();
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-        common.insert(API_VERSION, value(&config.max_api.to_string()));
-        common.insert(EXPERIMENTAL, value(if config.experimental { "true" } else { "false" }));
-        common.insert(OSTYPE, HeaderValue::from_static("linux"));
-        common.insert(SERVER, value(&format!("Docker/{} (linux)", config.version)));
-        Frame { config, routes, state, common }
-    }
-
-    /// The fields that every answer of a route carries.
-    pub fn common_fields(&self) -> &HeaderMap {
-        &self.common
+        standing.insert(API_VERSION, value(&config.max_api.to_string()));
+        standing.insert(EXPERIMENTAL, value(if config.experimental { "true" } else { "false" }));
+        standing.insert(OSTYPE, HeaderValue::from_static("linux"));
+        standing.insert(SERVER, value(&format!("Docker/{} (linux)", config.version)));
+        Frame { config, routes, state, standing }
     }
 
     /// Answers one request.
@@ -98,7 +94,7 @@ impl<S: Send + Sync + 'static> Frame<S> {
             Ok(version) => version,
             Err((error, version)) => {
                 let mut answer = error::answer(&error, Some(version));
-                self.add_common(&mut answer, false);
+                self.tell_of_server(&mut answer, false);
                 return answer.into();
             }
         };
@@ -108,19 +104,19 @@ impl<S: Send + Sync + 'static> Frame<S> {
         request.vars = vars;
         match self.call(route, request).await {
             Ok(Outcome::Response(mut answer)) => {
-                self.add_common(&mut answer, true);
+                self.tell_of_server(&mut answer, true);
                 answer.into()
             }
             Ok(Outcome::Hijack(mut hijack)) => {
                 if let Head::Raw { fields: Some(fields), .. } = &mut hijack.head {
-                    fields.clone_from(&self.common);
+                    fields.clone_from(&self.standing);
                 }
                 Outcome::Hijack(hijack)
             }
             Err(error) => {
                 error::log(&error, method.as_str(), &path);
                 let mut answer = error::answer(&error, asked);
-                self.add_common(&mut answer, true);
+                self.tell_of_server(&mut answer, true);
                 answer.into()
             }
         }
@@ -169,9 +165,9 @@ impl<S: Send + Sync + 'static> Frame<S> {
         }
     }
 
-    fn add_common(&self, answer: &mut Response, experimental: bool) {
+    fn tell_of_server(&self, answer: &mut Response, experimental: bool) {
         let fields = answer.headers_mut();
-        for (name, value) in &self.common {
+        for (name, value) in &self.standing {
             if experimental || name != EXPERIMENTAL {
                 fields.insert(name.clone(), value.clone());
             }

@@ -56,5 +56,5 @@ pub async fn resize(state: Arc<State>, request: Request) -> Result<Outcome> {
 
 /// `GET /exec/{id}/json`
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
-    ok(&exec::inspect(&state.engine, request.name())?)
+    ok(&exec::inspect(&state.engine, request.name()).await?)
 }
