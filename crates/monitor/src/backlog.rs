@@ -44,7 +44,8 @@ impl Backlog {
     pub fn is_full(&self) -> bool {
         match &self.spill {
             Some(spill) => !spill.behind.is_empty() || spill.written >= SPILL,
-            None => self.memory.len() >= MEMORY,
+            // More than that is in memory only if no file could be made.
+            None => self.memory.len() > MEMORY,
         }
     }
 
@@ -156,6 +157,16 @@ mod tests {
         got.extend(drain(&mut backlog, 30_000));
         assert!(got == data);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn memory_filled_exactly_is_not_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut backlog = Backlog::default();
+        backlog.push(&[1; MEMORY], dir.path());
+        assert!(!backlog.is_full() && backlog.spill.is_none());
+        backlog.push(&[1], dir.path());
+        assert!(!backlog.is_full() && backlog.spill.is_some());
     }
 
     #[test]

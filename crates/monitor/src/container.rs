@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use logs::JsonFile;
 use runtime::{Bundle, Runtime, Scope, Stage, StartError, Stdio, oci};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::WaitOptions;
 
 use crate::proto::{
-    Exec, ExecState, Exit, LogSpec, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, StartSpec, State,
-    VERSION,
+    Exec, ExecState, Exit, LogSpec, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, RuntimeChoice,
+    StartSpec, State, VERSION,
 };
 use crate::session::{Session, Streams};
 
@@ -29,6 +30,8 @@ pub struct Container {
     pub spill_dir: PathBuf,
     started_at: i64,
     paused: bool,
+    /// Processes of the container may become children of the monitor.
+    adopts: bool,
     exit: Option<Exit>,
 }
 
@@ -64,6 +67,7 @@ impl Container {
             spill_dir: spec.spill_dir,
             started_at: crate::now(),
             paused: false,
+            adopts: matches!(spec.runtime, RuntimeChoice::Cli { .. }),
             exit: None,
         })
     }
@@ -143,6 +147,21 @@ impl Container {
         Ok(())
     }
 
+    /// Reaps processes that have lost their parent inside the container and were left to us; an orphan that nobody reaps
+    /// would stay a zombie for as long as the container runs.
+    pub fn reap_adopted(&mut self) {
+        if !self.adopts {
+            return;
+        }
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let pid = pid.as_raw_nonzero().get();
+            let sessions = std::iter::once(&mut self.init).chain(&mut self.execs);
+            if let Some(session) = sessions.filter(|s| s.exit().is_none()).find(|s| s.process.pid == pid) {
+                session.has_ended(status.exit_status(), status.terminating_signal());
+            }
+        }
+    }
+
     /// An exec has ended: remembered for a daemon that connects later.
     pub fn exec_ended(&mut self, id: &str, pid: i32, exit: &Exit) {
         if self.ended_execs.len() == MAX_ENDED_EXECS {
@@ -153,8 +172,12 @@ impl Container {
 
     /// The container has ended: cleans up, records and returns how.
     pub fn end(&mut self, mut exit: Exit) -> Exit {
-        let cgroup = runtime::builtin::cgroup(&self.bundle);
-        exit.oom = cgroup.is_ok_and(|cgroup| cgroup.oom_kills().is_ok_and(|count| count > 0));
+        // Without a limit of its own, a container in which memory ran out will hardly have ended well.
+        let limited = self.bundle.spec.linux.resources.memory.as_ref().is_some_and(|memory| memory.limit.is_some());
+        if limited || exit.code != 0 {
+            let cgroup = runtime::builtin::cgroup(&self.bundle);
+            exit.oom = cgroup.is_ok_and(|cgroup| cgroup.oom_kills().is_ok_and(|count| count > 0));
+        }
         if let Err(e) = self.runtime.cleanup(&self.bundle) {
             append(&mut exit.error, &format!("cleaning up: {e}"));
         }

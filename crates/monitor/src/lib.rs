@@ -28,13 +28,12 @@ use proto::RuntimeChoice;
 /// Runs as a monitor until the container has ended; called by `gantryd` in a process of its own whose descriptor 3 is the
 /// control connection and 4 the listening socket.
 pub fn main() -> ! {
+    let _ = sys::spawn::unblock_signals();
     let (Ok(control), Ok(listener)) = (sys::spawn::inherited(3), sys::spawn::inherited(4)) else {
         std::process::exit(1)
     };
     // Only for `ps`: the name would be the number of the descriptor that was executed.
     let _ = rustix::thread::set_name(c"gantry-monitor");
-    // A command-line runtime's container becomes our child when that runtime ends.
-    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     run::Monitor::new(control, listener, make_runtime).run();
     std::process::exit(0)
 }
@@ -42,7 +41,11 @@ pub fn main() -> ! {
 fn make_runtime(choice: &RuntimeChoice) -> Box<dyn Runtime> {
     match choice {
         RuntimeChoice::Builtin => Box::new(Builtin::new()),
-        RuntimeChoice::Cli { path, args } => Box::new(Cli { path: path.clone(), args: args.clone() }),
+        RuntimeChoice::Cli { path, args } => {
+            // The container becomes our child when the program that started it ends. (`run` reaps what else does.)
+            let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+            Box::new(Cli { path: path.clone(), args: args.clone() })
+        }
     }
 }
 

@@ -285,6 +285,7 @@ impl Monitor {
         let now = Instant::now();
         self.proxies.expire(now);
         if let Some(container) = &mut self.container {
+            container.reap_adopted();
             settle_execs(container, &mut self.link, now);
             container.init.flush();
             report(container);
@@ -292,6 +293,7 @@ impl Monitor {
                 self.proxies = Proxies::default();
                 let exit = container.end(exit);
                 self.link.tell(Event::Exited { exec: None, exit });
+                container.init.finish();
                 self.ended = Some(now);
             }
         }
@@ -306,11 +308,14 @@ fn settle_execs(container: &mut Container, link: &mut Link, now: Instant) {
             ended.push((session.exec.clone().unwrap_or_default(), session.process.pid, exit));
         }
     }
-    container.execs.retain(|session| !session.is_over());
     for (id, pid, exit) in ended {
         container.exec_ended(&id, pid, &exit);
-        link.tell(Event::Exited { exec: Some(id), exit });
+        link.tell(Event::Exited { exec: Some(id.clone()), exit });
+        if let Some(session) = container.execs.iter_mut().find(|session| session.exec.as_deref() == Some(&id)) {
+            session.finish();
+        }
     }
+    container.execs.retain(|session| !session.is_over());
 }
 
 /// Trouble with the log goes to standard error, which is the daemon's.

@@ -20,6 +20,9 @@ use crate::viewer::{Heard, Manners, Viewer};
 
 /// How long output is still awaited after the process has ended.
 pub const DRAIN: Duration = Duration::from_secs(2);
+/// A process that has closed its outputs usually ends at once: its clients are kept for so long, to be closed after its
+/// end was told. One that goes on without outputs lets them go then.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// Clients of one session.
 const MAX_VIEWERS: usize = 256;
 /// The code of a process whose real one nobody can tell.
@@ -38,6 +41,8 @@ pub struct Session {
     has_input: bool,
     outputs: Vec<Output>,
     viewers: Vec<Viewer>,
+    /// Since when there is no output any more.
+    silent: Option<Instant>,
     ended: Option<Ended>,
 }
 
@@ -103,6 +108,7 @@ impl Session {
             input: Input::new(stdin),
             outputs,
             viewers: Vec::new(),
+            silent: None,
             ended: None,
         }
     }
@@ -226,8 +232,14 @@ impl Session {
             log.finish(stream);
         }
         if self.outputs.is_empty() {
-            self.viewers.iter_mut().for_each(Viewer::finish);
+            self.silent.get_or_insert_with(Instant::now);
         }
+    }
+
+    /// Sends the clients what waits for them, then closes. For a session that ends this comes after its end was told: a
+    /// client that sees the end of its stream can ask for the exit code at once.
+    pub fn finish(&mut self) {
+        self.viewers.iter_mut().for_each(Viewer::finish);
     }
 
     /// Collects the process's exit status.
@@ -238,14 +250,20 @@ impl Session {
             Ok(Some(status)) => Some(status),
             Err(_) => None,
         };
-        const SIGNALLED: i32 = 128;
-        let signal = status.as_ref().and_then(|s| s.terminating_signal());
         let code = status.as_ref().and_then(|s| s.exit_status());
+        let signal = status.as_ref().and_then(|s| s.terminating_signal());
+        self.has_ended(code, signal);
+    }
+
+    /// The process has been reaped: its exit code, or the signal that killed it.
+    pub fn has_ended(&mut self, code: Option<i32>, signal: Option<i32>) {
+        const SIGNALLED: i32 = 128;
+        let known = code.or(signal.map(|n| SIGNALLED + n));
         let exit = Exit {
-            code: code.or(signal.map(|n| SIGNALLED + n)).unwrap_or(EXIT_UNKNOWN),
+            code: known.unwrap_or(EXIT_UNKNOWN),
             signal,
             at: crate::now(),
-            error: if status.is_none() { "the exit status was lost".into() } else { String::new() },
+            error: if known.is_none() { "the exit status was lost".into() } else { String::new() },
             oom: false,
         };
         self.ended = Some(Ended { exit, deadline: Instant::now() + DRAIN, reported: false });
@@ -266,6 +284,9 @@ impl Session {
             viewer.check(now);
         }
         self.viewers.retain(|viewer| !viewer.is_gone());
+        if self.ended.is_none() && self.silent.is_some_and(|since| since + FAREWELL <= now) {
+            self.finish();
+        }
         let ended = self.ended.as_ref().filter(|ended| !ended.reported)?;
         if self.outputs.is_empty() || ended.deadline <= now {
             return self.end();
@@ -278,7 +299,6 @@ impl Session {
             self.close_output(output.stream);
         }
         self.flush();
-        self.viewers.iter_mut().for_each(Viewer::finish);
         let ended = self.ended.as_mut()?;
         ended.reported = true;
         Some(ended.exit.clone())
@@ -292,6 +312,8 @@ impl Session {
     /// When [`Session::settle`] has something to decide.
     pub fn deadline(&self) -> Option<Instant> {
         let drain = self.ended.as_ref().filter(|ended| !ended.reported).map(|ended| ended.deadline);
-        self.viewers.iter().filter_map(Viewer::deadline).chain(drain).min()
+        let farewell = self.silent.filter(|_| self.ended.is_none() && self.viewers.iter().any(Viewer::is_open));
+        let farewell = farewell.map(|since| since + FAREWELL);
+        self.viewers.iter().filter_map(Viewer::deadline).chain(drain).chain(farewell).min()
     }
 }

@@ -241,6 +241,11 @@ impl Viewer {
         self.phase = Phase::Gone;
     }
 
+    /// Whether output still comes its way.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
     /// No more output comes: sends what waits, then closes.
     pub fn finish(&mut self) {
         if self.phase != Phase::Open {

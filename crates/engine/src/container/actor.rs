@@ -58,6 +58,8 @@ pub enum Command {
     Attach(Attached),
     /// Start an exec session.
     Exec(Box<ExecStart>),
+    /// Take note of everything the monitor has said so far.
+    Hear { reply: Reply },
     /// The daemon ends and takes its containers with it.
     Shutdown { reply: Reply },
     /// The daemon is up: consider the restart policy.
@@ -230,6 +232,12 @@ impl Actor {
             Command::Expect(arriving) => self.expect(arriving),
             Command::Attach(client) => self.attach(client).await,
             Command::Exec(start) => self.exec(*start).await,
+            Command::Hear { reply } => {
+                while let Some(packet) = self.link.as_ref().and_then(Link::already_there) {
+                    self.heard(Some(packet)).await;
+                }
+                answer(reply, Ok(()));
+            }
             Command::Shutdown { reply } => self.shutdown(reply).await,
             Command::Booted => self.booted().await,
         }
@@ -372,7 +380,7 @@ impl Actor {
 
 /// Commands that change what a job is changing wait for its end.
 fn needs_rest(command: &Command) -> bool {
-    !matches!(command, Command::Attach(_) | Command::Expect(_))
+    !matches!(command, Command::Attach(_) | Command::Expect(_) | Command::Hear { .. })
 }
 
 fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerView {

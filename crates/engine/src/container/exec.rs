@@ -24,6 +24,8 @@ use crate::Engine;
 pub const KEPT_FOR: Duration = Duration::from_secs(300);
 /// How long a resize waits for the session's start (B-io-10).
 const RESIZE_WAIT: Duration = Duration::from_secs(10);
+/// How long an inspect of a running session waits for the actor to hear what the monitor has said.
+const HEAR_WAIT: Duration = Duration::from_millis(200);
 
 /// All sessions of all containers.
 #[derive(Default)]
@@ -136,7 +138,7 @@ pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
     }
-    check_running(&view.row, name)?;
+    check_running(&view.row)?;
     attach::detach_keys(Some(config.detach_keys.as_str()))?;
     let id = super::random_id();
     let session =
@@ -147,13 +149,14 @@ pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -
     Ok(id)
 }
 
-fn check_running(row: &ContainerRow, name: &str) -> Result<()> {
+fn check_running(row: &ContainerRow) -> Result<()> {
     if row.state.is_paused() {
-        return Err(Error::conflict(format!("container {name} is paused, unpause the container before exec")));
+        let id = row.id.as_str();
+        return Err(Error::conflict(format!("Container {id} is paused, unpause the container before exec")));
     }
     if row.state.is_restarting() {
         let id = row.id.as_str();
-        return Err(Error::conflict(format!("container {id} is restarting, wait until the container is running")));
+        return Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")));
     }
     if !row.state.is_running() {
         return Err(Error::conflict(format!("container {} is not running", row.id.as_str())));
@@ -230,7 +233,7 @@ async fn run(
     client: Option<Attached>,
 ) -> Result<()> {
     let handle = engine.containers.find(session.container.as_str())?;
-    check_running(&handle.view().row, session.container.as_str())?;
+    check_running(&handle.view().row)?;
     if !session.claim() {
         return Err(Error::conflict(format!("Error: Exec command {} has already run", session.id)));
     }
@@ -266,7 +269,7 @@ impl Actor {
     }
 
     async fn send_exec(&mut self, start: &ExecStart) -> Result<()> {
-        check_running(&self.row, self.row.id.as_str())?;
+        check_running(&self.row)?;
         let config = &start.session.config;
         let process = facts::exec_process(&self.engine, &self.row, config, start.console_size)?;
         let exec = monitor::proto::Exec {
@@ -335,9 +338,16 @@ pub async fn resize(engine: &Arc<Engine>, id: &str, height: u16, width: u16) -> 
 }
 
 /// What is known of a session.
-pub fn inspect(engine: &Arc<Engine>, id: &str) -> Result<api::ExecInspect> {
+///
+/// A client asks as soon as its stream ends. The monitor told the end before it closed the stream; the short wait is for
+/// the actor to have heard it.
+pub async fn inspect(engine: &Arc<Engine>, id: &str) -> Result<api::ExecInspect> {
     let session = engine.execs.find(id)?;
     let handle = engine.containers.find(session.container.as_str());
+    if let (Phase::Running(_), Ok(handle)) = (session.phase(), &handle) {
+        let heard = handle.ask(|reply| Command::Hear { reply });
+        drop(tokio::time::timeout(HEAR_WAIT, heard).await);
+    }
     let config = &session.config;
     let command = config.cmd.clone().unwrap_or_default();
     let (running, exit_code, pid) = match session.phase() {

@@ -10,12 +10,14 @@ use runtime::oci;
 use runtime::spec::{self, ContainerSpec, Share};
 
 use super::row::{ContainerRow, MountKind, MountRow};
+use super::validate::{self, SecurityOptions};
 use crate::Engine;
 use crate::settings::Settings;
 
 /// The narrow input of `runtime::spec::build` for this container.
 pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<ContainerSpec> {
     let (config, host) = (&row.config, &row.host_config);
+    validate::check_device_requests(host)?;
     Ok(ContainerSpec {
         process: process(engine, settings, row),
         hostname: if host.uts_mode == "host" { engine.host.hostname.clone() } else { config.hostname.clone() },
@@ -197,38 +199,9 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     model::mount::tmpfs_options(&super::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
-/// `--security-opt`, parsed: `key=value`, `key:value` (legacy) or a bare word.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct SecurityOptions {
-    seccomp: Option<String>,
-    apparmor: Option<String>,
-    no_new_privileges: Option<bool>,
-    writable_cgroups: Option<bool>,
-    labels: Vec<String>,
-}
-
-impl SecurityOptions {
-    fn parse(options: &[String]) -> SecurityOptions {
-        let mut parsed = SecurityOptions::default();
-        for option in options {
-            let split = option.split_once('=').or_else(|| option.split_once(':'));
-            let (key, value) = split.unwrap_or((option, ""));
-            match key {
-                "seccomp" => parsed.seccomp = Some(value.to_string()),
-                "apparmor" => parsed.apparmor = Some(value.to_string()),
-                "no-new-privileges" => parsed.no_new_privileges = Some(matches!(value, "" | "true" | "1")),
-                "writable-cgroups" => parsed.writable_cgroups = Some(matches!(value, "" | "true" | "1")),
-                "label" => parsed.labels.push(value.to_string()),
-                _ => {}
-            }
-        }
-        parsed
-    }
-}
-
 fn security(settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
     let host = &row.host_config;
-    let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default());
+    let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
     Ok(spec::Security {
         privileged: host.privileged,

@@ -35,7 +35,7 @@ pub fn write(
         None => {
             let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
             let own: Vec<IpAddr> = connected.and_then(|c| c.endpoint.address).map(IpAddr::V4).into_iter().collect();
-            files::hosts(name, &own, &extra_hosts(engine, settings, host)?, false)
+            files::hosts(name, &own, &extra_hosts(engine, settings, host)?, sys::netlink::listen::has_ipv6())
         }
     };
     put("hosts", hosts)?;

@@ -72,6 +72,11 @@ impl Link {
         }
     }
 
+    /// An event that has arrived already, without waiting for one.
+    pub fn already_there(&self) -> Option<Packet<Event>> {
+        self.client.get_ref().receive().ok().flatten()
+    }
+
     /// Numbers are never 0: that stands for events that answer nothing.
     fn number(&mut self) -> u32 {
         let seq = self.next;
