@@ -1,14 +1,32 @@
-//! posix_spawn of a program with chosen descriptors, from a multi-threaded process.
+//! Starting a program with chosen descriptors, from a multi-threaded process.
 //!
-//! glibc's posix_spawn is a vfork: no page table is copied, and the descriptors get their places in the child only, so that
-//! no thread of the caller ever sees (or leaks into another child) a descriptor without close-on-exec.
+//! A vfork in effect: the child borrows the caller's memory until its execve, so no page table is copied, and the
+//! descriptors get their places in the child only: no thread of the caller ever sees (or leaks into another child) one
+//! without close-on-exec. glibc's posix_spawn does the same with sixty more system calls, because it asks for the
+//! disposition of every signal; here all signals stay blocked instead, and the new program unblocks them
+//! ([`unblock_signals`]).
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+/// The child's stack until its execve.
+const STACK: usize = 64 * 1024;
+const STACK_ALIGNMENT: usize = 16;
+/// Signals that whoever started the caller may have made it ignore (nohup, a shell's background), and the one that Rust's
+/// runtime ignores. Handlers are reset by the execve.
+const OFTEN_IGNORED: [c_int; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGPIPE,
+    libc::SIGCHLD,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+const EXIT_NOT_STARTED: c_int = 127;
 
 /// A child of the calling process.
 #[derive(Debug)]
@@ -17,35 +35,146 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// Runs the program that `exe` is (open for reading, or only as a path) with the arguments `argv` in a new session, in `/`, with `/dev/null` as standard input and output, the
-/// caller's standard error, `fds` as 3, 4, …, an environment of `PATH` only, and all signals at their defaults.
+/// What the child does; made before, since it must not allocate.
+struct Plan<'a> {
+    path: &'a CStr,
+    argv: &'a [*const c_char],
+    envp: &'a [*const c_char],
+    fds: &'a [RawFd],
+    /// The errno of the step that failed.
+    error: AtomicI32,
+}
+
+/// Runs the program that `exe` is (open for reading, or only as a path) with the arguments `argv` in a new session, in `/`,
+/// with `/dev/null` as standard input and output, the caller's standard error, `fds` as 3, 4, …, and an environment of
+/// `PATH` only. All signals are blocked.
 pub fn detached(exe: BorrowedFd<'_>, argv: &[CString], fds: &[BorrowedFd<'_>]) -> io::Result<Child> {
-    let first_free = 3 + i32::try_from(fds.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // All out of the way of the numbers that they are moved to.
-    let exe = rustix::io::fcntl_dupfd_cloexec(exe, first_free)?;
-    let path = CString::new(format!("/proc/self/fd/{}", exe.as_raw_fd())).expect("a number has no zero byte");
-    let fds: Vec<OwnedFd> =
-        fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, first_free)).collect::<Result<_, _>>()?;
-    let mut actions = Actions::new()?;
-    actions.open(0, c"/dev/null", libc::O_RDONLY)?;
-    actions.open(1, c"/dev/null", libc::O_WRONLY)?;
-    for (fd, target) in fds.iter().zip(3..) {
-        actions.move_to(fd, target)?;
-    }
-    actions.chdir(c"/")?;
-    let attributes = Attributes::new_session()?;
+    let first_free = 3 + c_int::try_from(fds.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // What lies where a descriptor is moved to is moved out of the way first.
+    let mut copies = Vec::new();
+    let mut clear = |fd: BorrowedFd<'_>| -> io::Result<RawFd> {
+        if fd.as_raw_fd() >= first_free {
+            return Ok(fd.as_raw_fd());
+        }
+        let copy = rustix::io::fcntl_dupfd_cloexec(fd, first_free)?;
+        copies.push(copy);
+        Ok(copies[copies.len() - 1].as_raw_fd())
+    };
+    let exe = clear(exe)?;
+    let fds: Vec<RawFd> = fds.iter().map(|fd| clear(*fd)).collect::<Result<_, _>>()?;
+    let path = CString::new(format!("/proc/self/fd/{exe}")).expect("a number has no zero byte");
     let search = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     let search = CString::new(format!("PATH={search}")).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let argv: Vec<*mut libc::c_char> = argv.iter().map(|a| a.as_ptr().cast_mut()).chain([std::ptr::null_mut()]).collect();
-    let envp = [search.as_ptr().cast_mut(), std::ptr::null_mut()];
-    let mut pid: libc::pid_t = 0;
-    // SAFETY: every pointer is to an initialised object that outlives the call; argv and envp end with null.
-    check(unsafe {
-        libc::posix_spawn(&mut pid, path.as_ptr(), &actions.0, &attributes.0, argv.as_ptr(), envp.as_ptr())
-    })?;
-    let child = Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn returned no pid"))?;
-    // The child cannot have been reaped: only the caller does that, and only by what is returned here.
-    Ok(Child { pid, pidfd: pidfd_open(child, PidfdFlags::empty())? })
+    let argv: Vec<*const c_char> = argv.iter().map(|a| a.as_ptr()).chain([std::ptr::null()]).collect();
+    let envp = [search.as_ptr(), std::ptr::null()];
+    let plan = Plan { path: &path, argv: &argv, envp: &envp, fds: &fds, error: AtomicI32::new(0) };
+    let child = launch(&plan)?;
+    match plan.error.load(Ordering::Acquire) {
+        0 => Ok(child),
+        errno => {
+            let id = rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&child.pidfd));
+            // It has ended already; only its remains are collected.
+            let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+            Err(io::Error::from_raw_os_error(errno))
+        }
+    }
+}
+
+/// Comes back when the child has executed its program or given up.
+fn launch(plan: &Plan<'_>) -> io::Result<Child> {
+    let mut stack = vec![0_u8; STACK];
+    let top = stack.as_mut_ptr_range().end;
+    // SAFETY: the result lies within the allocation.
+    let top = unsafe { top.sub(top.addr() % STACK_ALIGNMENT) };
+    let mut pidfd: c_int = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let arg = std::ptr::from_ref(plan).cast_mut().cast::<c_void>();
+    let before = block_signals()?;
+    // SAFETY: the child has a stack of its own and the plan for as long as it shares our memory, since this thread sleeps
+    // until its execve or exit; signal handlers cannot run in it, as everything is blocked.
+    let pid = unsafe { libc::clone(child, top.cast(), flags, arg, &raw mut pidfd) };
+    let error = io::Error::last_os_error();
+    set_signal_mask(&before)?;
+    if pid < 0 {
+        return Err(error);
+    }
+    // SAFETY: the kernel has stored a new descriptor, owned by nobody else.
+    Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// In the child: system calls only, on memory that the parent prepared.
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: `launch` passes a plan that outlives the child's use of it.
+    let plan = unsafe { &*plan.cast_const().cast::<Plan<'_>>() };
+    let errno = match arrange(plan) {
+        Ok(()) => {
+            // SAFETY: strings and arrays end with zero and outlive the call.
+            unsafe { libc::execve(plan.path.as_ptr(), plan.argv.as_ptr(), plan.envp.as_ptr()) };
+            last_errno()
+        }
+        Err(errno) => errno,
+    };
+    plan.error.store(errno, Ordering::Release);
+    // SAFETY: ends this process without running anything of the parent's.
+    unsafe { libc::_exit(EXIT_NOT_STARTED) }
+}
+
+fn arrange(plan: &Plan<'_>) -> Result<(), c_int> {
+    // SAFETY: numbers and constant strings only; the process is the caller's own child.
+    unsafe {
+        for signal in OFTEN_IGNORED {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        done(libc::setsid())?;
+        let null = done(libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC))?;
+        done(libc::dup2(null, 0))?;
+        done(libc::dup2(null, 1))?;
+        done(libc::chdir(c"/".as_ptr()))?;
+    }
+    for (&fd, target) in plan.fds.iter().zip(3..) {
+        // SAFETY: numbers only.
+        done(unsafe { libc::dup2(fd, target) })?;
+    }
+    Ok(())
+}
+
+fn done(result: c_int) -> Result<c_int, c_int> {
+    if result < 0 { Err(last_errno()) } else { Ok(result) }
+}
+
+fn last_errno() -> c_int {
+    // SAFETY: the address of this thread's errno is always valid.
+    unsafe { *libc::__errno_location() }
+}
+
+fn block_signals() -> io::Result<libc::sigset_t> {
+    let (mut all, mut before) = (empty_set(), empty_set());
+    // SAFETY: both sets are initialised.
+    let r = unsafe {
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before)
+    };
+    if r == 0 { Ok(before) } else { Err(io::Error::from_raw_os_error(r)) }
+}
+
+fn empty_set() -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: initialises the set it is given, and cannot fail.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+fn set_signal_mask(mask: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: the set is initialised.
+    let r = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+    if r == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(r)) }
+}
+
+/// To be called first by a program that [`detached`] has started.
+pub fn unblock_signals() -> io::Result<()> {
+    set_signal_mask(&empty_set())
 }
 
 /// Takes possession of a descriptor that [`detached`] gave to this process, and marks it close-on-exec. Each number once,
@@ -57,79 +186,6 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open, and by the protocol above nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-fn check(errno: libc::c_int) -> io::Result<()> {
-    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
-}
-
-struct Actions(libc::posix_spawn_file_actions_t);
-
-impl Actions {
-    fn new() -> io::Result<Actions> {
-        let mut actions = MaybeUninit::uninit();
-        // SAFETY: initialises the object it is given.
-        check(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
-        // SAFETY: initialised by the successful call above.
-        Ok(Actions(unsafe { actions.assume_init() }))
-    }
-
-    fn open(&mut self, fd: i32, path: &CStr, flags: i32) -> io::Result<()> {
-        // SAFETY: the object is initialised; the path is copied.
-        check(unsafe { libc::posix_spawn_file_actions_addopen(&mut self.0, fd, path.as_ptr(), flags, 0) })
-    }
-
-    fn move_to(&mut self, fd: &OwnedFd, target: i32) -> io::Result<()> {
-        // SAFETY: the object is initialised; numbers only.
-        check(unsafe { libc::posix_spawn_file_actions_adddup2(&mut self.0, fd.as_raw_fd(), target) })
-    }
-
-    fn chdir(&mut self, path: &CStr) -> io::Result<()> {
-        // SAFETY: the object is initialised; the path is copied.
-        check(unsafe { libc::posix_spawn_file_actions_addchdir_np(&mut self.0, path.as_ptr()) })
-    }
-}
-
-impl Drop for Actions {
-    fn drop(&mut self) {
-        // SAFETY: initialised in `new`, destroyed once.
-        unsafe { libc::posix_spawn_file_actions_destroy(&mut self.0) };
-    }
-}
-
-struct Attributes(libc::posix_spawnattr_t);
-
-impl Attributes {
-    /// A new session, every signal at its default and none blocked.
-    fn new_session() -> io::Result<Attributes> {
-        let mut attributes = MaybeUninit::uninit();
-        // SAFETY: initialises the object it is given.
-        check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
-        // SAFETY: initialised by the successful call above.
-        let mut attributes = Attributes(unsafe { attributes.assume_init() });
-        let (mut all, mut none) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        // SAFETY: both calls initialise the set they are given and cannot fail.
-        let (all, none): (libc::sigset_t, libc::sigset_t) = unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            libc::sigemptyset(none.as_mut_ptr());
-            (all.assume_init(), none.assume_init())
-        };
-        let flags = libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSID as i32;
-        // SAFETY: the object and the sets are initialised and copied.
-        unsafe {
-            check(libc::posix_spawnattr_setsigdefault(&mut attributes.0, &all))?;
-            check(libc::posix_spawnattr_setsigmask(&mut attributes.0, &none))?;
-            check(libc::posix_spawnattr_setflags(&mut attributes.0, flags as libc::c_short))?;
-        }
-        Ok(attributes)
-    }
-}
-
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: initialised in `new_session`, destroyed once.
-        unsafe { libc::posix_spawnattr_destroy(&mut self.0) };
-    }
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn write(path: &Path, seed: u64, lines: u64, max_file: u32) {
 
 #[test]
 fn random_rotation_loses_and_repeats_nothing() {
-    for seed in 1..=6_u64 {
+    for seed in 1..=3_u64 {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
         std::fs::write(&path, "").unwrap();
@@ -77,13 +77,13 @@ fn random_rotation_loses_and_repeats_nothing() {
                 thread::spawn(move || follow(&path, stop, if n == 0 { None } else { Some(seed * 10 + n) }))
             })
             .collect();
-        write(&path, seed * 7919, 12_000, 1000);
+        write(&path, seed * 7919, 8_000, 1000);
         stop.ended();
         for reader in readers {
             let numbers = reader.join().unwrap();
             let wrong = numbers.iter().zip(0..).find(|&(&got, expected)| got != expected);
             assert_eq!(wrong, None, "seed {seed}");
-            assert!(numbers.len() >= 12_000, "seed {seed}: {} lines", numbers.len());
+            assert!(numbers.len() >= 8_000, "seed {seed}: {} lines", numbers.len());
         }
     }
 }
@@ -114,7 +114,7 @@ fn a_reader_that_starts_while_the_log_rotates_sees_each_line_once() {
     let writer = {
         let (path, done) = (path.clone(), done.clone());
         thread::spawn(move || {
-            write(&path, 99, 30_000, 1000);
+            write(&path, 99, 10_000, 1000);
             done.store(true, Ordering::Release);
         })
     };
