@@ -12,14 +12,14 @@ const DETACH: &str = "\u{10}\u{11}";
 #[test]
 fn run_in_a_terminal_detach_and_come_back() {
     let d = with_busybox();
-    let mut terminal = d.pty(&["run", "-it", "--name", "t", "busybox", "sh"]);
+    let mut terminal = d.pty(&["run", "-it", "--name", "t1", "busybox", "sh"]);
     terminal.expect("#");
     terminal.type_keys("X=kept; tty\r");
     terminal.expect("/dev/pts/0");
     terminal.type_keys(DETACH);
     assert_eq!(terminal.end(), 0);
-    assert_eq!(d.inspect("t", "{{.State.Status}}"), "running");
-    let mut again = d.pty(&["attach", "t"]);
+    assert_eq!(d.inspect("t1", "{{.State.Status}}"), "running");
+    let mut again = d.pty(&["attach", "t1"]);
     again.type_keys("echo $X-$X\r");
     again.expect("kept-kept");
     again.type_keys("exit 6\r");
@@ -47,7 +47,15 @@ fn the_window_reaches_the_container() {
 #[test]
 fn the_interrupt_key_interrupts() {
     let d = with_busybox();
-    let mut terminal = d.pty(&["run", "-it", "--rm", "busybox", "sh", "-c", "echo ready; sleep 100"]);
+    let mut terminal = d.pty(&[
+        "run",
+        "-it",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 130' INT; echo ready; while true; do sleep 1; done",
+    ]);
     terminal.expect("ready");
     terminal.type_keys("\u{3}");
     assert_eq!(terminal.end(), 130);
@@ -57,11 +65,11 @@ fn the_interrupt_key_interrupts() {
 #[test]
 fn own_detach_keys() {
     let d = with_busybox();
-    let mut terminal = d.pty(&["run", "-it", "--detach-keys", "ctrl-a,x", "--name", "t", "busybox", "sh"]);
+    let mut terminal = d.pty(&["run", "-it", "--detach-keys", "ctrl-a,x", "--name", "t1", "busybox", "sh"]);
     terminal.expect("#");
     terminal.type_keys("\u{1}x");
     assert_eq!(terminal.end(), 0);
-    assert_eq!(d.inspect("t", "{{.State.Running}}"), "true");
+    assert_eq!(d.inspect("t1", "{{.State.Running}}"), "true");
     d.finish();
 }
 
@@ -69,10 +77,10 @@ fn own_detach_keys() {
 fn attach_sees_what_is_written_and_the_exit_code() {
     let d = with_busybox();
     let script = "i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo line $i; sleep 0.1; done; exit 4";
-    let _ = d.docker(&["run", "-d", "--name", "w", "busybox", "sh", "-c", script]).ok();
-    let mut attached = d.spawn(&["attach", "--no-stdin", "w"]);
+    let _ = d.docker(&["run", "-d", "--name", "w1", "busybox", "sh", "-c", script]).ok();
+    let mut attached = d.spawn(&["attach", "--no-stdin", "w1"]);
     attached.expect("line");
-    let _ = d.docker(&["exec", "w", "touch", "/tmp/stop"]).ok();
+    let _ = d.docker(&["exec", "w1", "touch", "/tmp/stop"]).ok();
     assert_eq!(attached.end().code, 4);
     d.finish();
 }
@@ -80,9 +88,9 @@ fn attach_sees_what_is_written_and_the_exit_code() {
 #[test]
 fn two_clients_see_the_same() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-di", "--name", "c", "busybox", "cat"]).ok();
-    let mut one = d.spawn(&["attach", "--sig-proxy=false", "c"]);
-    let two = d.spawn(&["attach", "--no-stdin", "--sig-proxy=false", "c"]);
+    let _ = d.docker(&["run", "-di", "--name", "c1", "busybox", "cat"]).ok();
+    let mut one = d.spawn(&["attach", "--sig-proxy=false", "c1"]);
+    let two = d.spawn(&["attach", "--no-stdin", "--sig-proxy=false", "c1"]);
     // Attached when the echo comes back.
     let seen = eventually(Duration::from_secs(10), || {
         one.write(b"hello\n");
@@ -90,6 +98,7 @@ fn two_clients_see_the_same() {
         one.stdout().contains("hello") && two.stdout().contains("hello")
     });
     assert!(seen, "{:?} {:?}", one.stdout(), two.stdout());
+    drop((one, two));
     d.finish();
 }
 
@@ -131,9 +140,9 @@ fn without_an_upgrade_header_the_answer_is_200_and_raw() {
 #[test]
 fn attach_replays_the_log_on_request() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "l", "busybox", "echo", "old"]).ok();
+    let _ = d.docker(&["run", "--name", "l1", "busybox", "echo", "old"]).ok();
     let mut stream = d.connection();
-    let head = stream.upgrade("/containers/l/attach?logs=1&stdout=1", "");
+    let head = stream.upgrade("/containers/l1/attach?logs=1&stdout=1", "");
     assert_eq!(head.status, 101);
     assert_eq!(stream_text(&stream.rest().unwrap(), 1), "old\n");
     d.finish();
@@ -142,9 +151,9 @@ fn attach_replays_the_log_on_request() {
 #[test]
 fn websocket_attach() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-di", "--name", "c", "busybox", "cat"]).ok();
+    let _ = d.docker(&["run", "-di", "--name", "c1", "busybox", "cat"]).ok();
     let mut stream = d.connection();
-    let request = "GET /containers/c/attach/ws?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: docker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://docker\r\n\r\n";
+    let request = "GET /containers/c1/attach/ws?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: docker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://docker\r\n\r\n";
     stream.send(request.as_bytes()).unwrap();
     let head = stream.head().unwrap();
     assert_eq!(head.status, 101);
@@ -164,7 +173,7 @@ fn a_client_that_does_not_read_blocks_nobody() {
             "run",
             "-d",
             "--name",
-            "f",
+            "f1",
             "busybox",
             "sh",
             "-c",
@@ -172,9 +181,9 @@ fn a_client_that_does_not_read_blocks_nobody() {
         ])
         .ok();
     let mut lazy = d.connection();
-    let head = lazy.upgrade("/containers/f/attach?stream=1&stdout=1", "");
+    let head = lazy.upgrade("/containers/f1/attach?stream=1&stdout=1", "");
     assert_eq!(head.status, 101);
-    let size = || std::fs::metadata(d.inspect("f", "{{.LogPath}}")).map(|m| m.len()).unwrap_or(0);
+    let size = || std::fs::metadata(d.inspect("f1", "{{.LogPath}}")).map(|m| m.len()).unwrap_or(0);
     let first = size();
     assert!(eventually(Duration::from_secs(10), || size() > first + (1 << 20)), "the log stands still");
     drop(lazy);

@@ -15,18 +15,19 @@ fn actions(text: &str) -> Vec<String> {
 #[test]
 fn the_life_of_a_container() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--rm", "--name", "r", "busybox", "sh", "-c", "exit 3"]);
-    let _ = d.docker(&["run", "-d", "--name", "s", "busybox", "sleep", "1000"]).ok();
-    let _ = d.docker(&["stop", "-t", "0", "s"]).ok();
-    let _ = d.docker(&["rm", "s"]).ok();
+    let _ = d.docker(&["run", "--rm", "--name", "r1", "busybox", "sh", "-c", "exit 3"]);
+    let _ = d.docker(&["run", "-d", "--name", "s1", "busybox", "sleep", "1000"]).ok();
+    let _ = d.docker(&["stop", "-t", "0", "s1"]).ok();
+    let _ = d.docker(&["rm", "s1"]).ok();
     let of = |name: &str| {
         let filter = format!("container={name}");
+        let until = now().to_string();
         let args = [
             "events",
             "--since",
             "0",
             "--until",
-            "1s",
+            &until,
             "--filter",
             &filter,
             "--filter",
@@ -36,13 +37,23 @@ fn the_life_of_a_container() {
         ];
         actions(&d.docker(&args).ok().stdout).join(", ")
     };
-    assert_eq!(of("r"), "container create, container attach, container start, container die, container destroy");
+    assert_eq!(of("r1"), "container create, container attach, container start, container die, container destroy");
     assert_eq!(
-        of("s"),
+        of("s1"),
         "container create, container start, container kill, container kill, container stop, container die, container destroy"
     );
     let network = d
-        .docker(&["events", "--since", "0", "--until", "1s", "--filter", "type=network", "--format", "{{json .}}"])
+        .docker(&[
+            "events",
+            "--since",
+            "0",
+            "--until",
+            &now().to_string(),
+            "--filter",
+            "type=network",
+            "--format",
+            "{{json .}}",
+        ])
         .ok()
         .stdout;
     assert_eq!(actions(&network), ["network connect", "network disconnect", "network connect", "network disconnect"]);
@@ -52,7 +63,7 @@ fn the_life_of_a_container() {
 #[test]
 fn attributes_and_old_fields() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "e", "--label", "k=v", "busybox", "sh", "-c", "exit 3"]);
+    let _ = d.docker(&["run", "--name", "e1", "--label", "k=v", "busybox", "sh", "-c", "exit 3"]);
     let text = d.http("GET", &format!("/v1.45/events?since=0&until={}", now()), "").text();
     let die: Value = text
         .lines()
@@ -62,7 +73,7 @@ fn attributes_and_old_fields() {
     assert_eq!(die["Actor"]["Attributes"]["exitCode"], "3");
     assert_eq!(die["Actor"]["Attributes"]["k"], "v");
     assert_eq!(die["Actor"]["Attributes"]["image"], "busybox");
-    assert_eq!(die["Actor"]["Attributes"]["name"], "e");
+    assert_eq!(die["Actor"]["Attributes"]["name"], "e1");
     assert_eq!((die["status"].as_str(), die["from"].as_str()), (Some("die"), Some("busybox")));
     assert_eq!(die["id"], die["Actor"]["ID"]);
     assert_eq!(die["scope"], "local");
@@ -81,19 +92,21 @@ fn live() {
     let mut stream =
         d.spawn(&["events", "--filter", "event=start", "--format", "{{.Action}} {{.Actor.Attributes.name}}"]);
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let _ = d.docker(&["run", "-d", "--name", "x", "busybox", "sleep", "100"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "x1", "busybox", "sleep", "100"]).ok();
     stream.expect("start x");
+    drop(stream);
     d.finish();
 }
 
 #[test]
 fn execs_and_restarts() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "x", "busybox", "sleep", "100"]).ok();
-    let _ = d.docker(&["exec", "x", "sh", "-c", "exit 4"]);
-    let _ = d.docker(&["restart", "-t", "0", "x"]).ok();
-    let _ = d.docker(&["rename", "x", "y"]).ok();
-    let args = ["events", "--since", "0", "--until", "1s", "--filter", "type=container", "--format", "{{json .}}"];
+    let _ = d.docker(&["run", "-d", "--name", "x1", "busybox", "sleep", "100"]).ok();
+    let _ = d.docker(&["exec", "x1", "sh", "-c", "exit 4"]);
+    let _ = d.docker(&["restart", "-t", "0", "x1"]).ok();
+    let _ = d.docker(&["rename", "x1", "y1"]).ok();
+    let until = now().to_string();
+    let args = ["events", "--since", "0", "--until", &until, "--filter", "type=container", "--format", "{{json .}}"];
     let seen = actions(&d.docker(&args).ok().stdout).join(", ");
     let wanted = "container create, container start, container exec_create: sh -c exit 4, container exec_start: sh -c exit 4, container exec_die, container kill, container kill, container stop, container die, container start, container restart, container rename";
     let relaxed = |text: &str| text.replace("container kill, container kill", "container kill");

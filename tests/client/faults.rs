@@ -25,26 +25,27 @@ fn responsive(d: &Daemon, name: &str) {
 #[test]
 fn a_flood_of_output() {
     let d = with_images();
-    let _ =
-        d.docker(&["run", "-d", "--name", "f", "--log-opt", "max-size=1m", "probe", "flood", "99999999999", "80"]).ok();
+    let _ = d
+        .docker(&["run", "-d", "--name", "f1", "--log-opt", "max-size=1m", "probe", "flood", "99999999999", "80"])
+        .ok();
     std::thread::sleep(Duration::from_secs(1));
     for _ in 0..5 {
-        responsive(&d, "f");
+        responsive(&d, "f1");
     }
     assert_eq!(d.docker(&["run", "--rm", "busybox", "echo", "ok"]).text(), "ok");
-    let _ = d.docker(&["kill", "f"]).ok();
+    let _ = d.docker(&["kill", "f1"]).ok();
     d.finish();
 }
 
 #[test]
 fn a_fork_bomb_under_a_limit() {
     let d = with_images();
-    let _ = d.docker(&["run", "-d", "--name", "b", "--pids-limit", "50", "probe", "fork-bomb"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "b1", "--pids-limit", "50", "probe", "fork-bomb"]).ok();
     std::thread::sleep(Duration::from_millis(700));
-    responsive(&d, "b");
+    responsive(&d, "b1");
     let begin = Instant::now();
-    let _ = d.docker(&["kill", "b"]).ok();
-    d.until("b", "{{.State.Status}}", "exited");
+    let _ = d.docker(&["kill", "b1"]).ok();
+    d.until("b1", "{{.State.Status}}", "exited");
     assert!(begin.elapsed() < Duration::from_secs(10));
     d.finish();
 }
@@ -53,11 +54,11 @@ fn a_fork_bomb_under_a_limit() {
 fn a_frozen_container() {
     let d = with_images();
     let _ =
-        d.docker(&["run", "-d", "--name", "z", "busybox", "sh", "-c", "while true; do echo x; sleep 0.1; done"]).ok();
-    let _ = d.docker(&["pause", "z"]).ok();
-    responsive(&d, "z");
+        d.docker(&["run", "-d", "--name", "z1", "busybox", "sh", "-c", "while true; do echo x; sleep 0.1; done"]).ok();
+    let _ = d.docker(&["pause", "z1"]).ok();
+    responsive(&d, "z1");
     let begin = Instant::now();
-    let _ = d.docker(&["stop", "-t", "1", "z"]).ok();
+    let _ = d.docker(&["stop", "-t", "1", "z1"]).ok();
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     d.finish();
 }
@@ -72,7 +73,7 @@ fn a_full_disk() {
             "run",
             "-d",
             "--name",
-            "w",
+            "w1",
             "--log-opt",
             "max-size=1m",
             "busybox",
@@ -93,11 +94,11 @@ fn a_full_disk() {
             );
         }
     }
-    responsive(&d, "w");
-    assert_eq!(d.inspect("w", "{{.State.Status}}"), "running");
+    responsive(&d, "w1");
+    assert_eq!(d.inspect("w1", "{{.State.Status}}"), "running");
     let _ = d.exec_inside(&["rm", filler.to_str().unwrap()]).ok();
     assert_eq!(d.docker(&["run", "--rm", "busybox", "echo", "works again"]).text(), "works again");
-    let lines = || d.docker(&["logs", "w"]).ok().stdout.len();
+    let lines = || d.docker(&["logs", "w1"]).ok().stdout.len();
     let before = lines();
     assert!(eventually(Duration::from_secs(10), || lines() > before), "the log stands still");
     d.finish();

@@ -62,15 +62,14 @@ fn layers_stack_and_whiteouts_hide() {
 #[test]
 fn an_image_in_use_stays() {
     let d = with_busybox();
-    let _ = d.docker(&["create", "--name", "c", "busybox", "true"]).ok();
+    let _ = d.docker(&["create", "--name", "c1", "busybox", "true"]).ok();
     let output = d.docker(&["rmi", "busybox"]);
     assert_eq!(output.code, 1);
     assert!(
-        output.stderr.contains("conflict: unable to")
-            && output.stderr.contains("image is being used by stopped container"),
+        output.stderr.contains("conflict: unable to delete busybox:latest (must be forced) - container"),
         "{output:?}"
     );
-    let _ = d.docker(&["rm", "c"]).ok();
+    let _ = d.docker(&["rm", "c1"]).ok();
     let _ = d.docker(&["rmi", "busybox"]).ok();
     d.finish();
 }

@@ -14,22 +14,22 @@ fn sleeper(d: &Daemon, name: &str) {
 fn the_whole_life() {
     let d = with_busybox();
     let status = |name: &str| d.inspect(name, "{{.State.Status}}");
-    let _ = d.docker(&["create", "--name", "c", "busybox", "sh", "-c", "echo run; sleep 1000"]).ok();
-    assert_eq!(status("c"), "created");
-    let _ = d.docker(&["start", "c"]).ok();
-    assert_eq!(status("c"), "running");
-    let _ = d.docker(&["stop", "-t", "0", "c"]).ok();
-    assert_eq!(d.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
-    let _ = d.docker(&["restart", "-t", "0", "c"]).ok();
-    assert_eq!(status("c"), "running");
-    let _ = d.docker(&["rename", "c", "e"]).ok();
-    assert_eq!(d.inspect("e", "{{.Name}}"), "/e");
-    d.docker(&["inspect", "c"]).fails(1, "No such object: c");
-    d.docker(&["rm", "e"]).fails(
+    let _ = d.docker(&["create", "--name", "c1", "busybox", "sh", "-c", "echo run; sleep 1000"]).ok();
+    assert_eq!(status("c1"), "created");
+    let _ = d.docker(&["start", "c1"]).ok();
+    assert_eq!(status("c1"), "running");
+    let _ = d.docker(&["stop", "-t", "0", "c1"]).ok();
+    assert_eq!(d.inspect("c1", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    let _ = d.docker(&["restart", "-t", "0", "c1"]).ok();
+    assert_eq!(status("c1"), "running");
+    let _ = d.docker(&["rename", "c1", "e1"]).ok();
+    assert_eq!(d.inspect("e1", "{{.Name}}"), "/e1");
+    d.docker(&["inspect", "c1"]).fails(1, "No such object: c1");
+    d.docker(&["rm", "e1"]).fails(
         1,
-        "cannot remove container \"e\": container is running: stop the container before removing or force remove",
+        "cannot remove container \"e1\": container is running: stop the container before removing or force remove",
     );
-    let _ = d.docker(&["rm", "-f", "e"]).ok();
+    let _ = d.docker(&["rm", "-f", "e1"]).ok();
     assert_eq!(d.docker(&["ps", "-aq"]).text(), "");
     d.finish();
 }
@@ -37,50 +37,50 @@ fn the_whole_life() {
 #[test]
 fn start_attached_gives_output_and_code() {
     let d = with_busybox();
-    let _ = d.docker(&["create", "--name", "c", "busybox", "sh", "-c", "echo hi; exit 3"]).ok();
+    let _ = d.docker(&["create", "--name", "c1", "busybox", "sh", "-c", "echo hi; exit 3"]).ok();
     for _ in 0..3 {
-        let output = d.docker(&["start", "-a", "c"]);
+        let output = d.docker(&["start", "-a", "c1"]);
         assert_eq!((output.code, output.stdout.as_str()), (3, "hi\n"));
     }
-    let _ = d.docker(&["create", "-i", "--name", "i", "busybox", "cat"]).ok();
-    assert_eq!(d.docker_input(&["start", "-ai", "i"], b"typed").ok().stdout, "typed");
+    let _ = d.docker(&["create", "-i", "--name", "i1", "busybox", "cat"]).ok();
+    assert_eq!(d.docker_input(&["start", "-ai", "i1"], b"typed").ok().stdout, "typed");
     d.finish();
 }
 
 #[test]
 fn statuses_of_repeated_requests() {
     let d = with_busybox();
-    sleeper(&d, "c");
+    sleeper(&d, "c1");
     let mut connection = d.connection();
     let mut status = |method: &str, path: &str| connection.request(method, path, "").status;
-    assert_eq!(status("POST", "/containers/c/start"), 304);
-    assert_eq!(status("POST", "/containers/c/stop?t=0"), 204);
-    assert_eq!(status("POST", "/containers/c/stop"), 304);
-    assert_eq!(status("POST", "/containers/c/kill"), 409);
-    assert_eq!(status("POST", "/containers/c/pause"), 409);
-    assert_eq!(status("POST", "/containers/c/resize?h=1&w=1"), 409);
+    assert_eq!(status("POST", "/containers/c1/start"), 304);
+    assert_eq!(status("POST", "/containers/c1/stop?t=0"), 204);
+    assert_eq!(status("POST", "/containers/c1/stop"), 304);
+    assert_eq!(status("POST", "/containers/c1/kill"), 409);
+    assert_eq!(status("POST", "/containers/c1/pause"), 409);
+    assert_eq!(status("POST", "/containers/c1/resize?h=1&w=1"), 409);
     assert_eq!(status("POST", "/containers/nosuch/start"), 404);
-    assert_eq!(status("DELETE", "/containers/c"), 204);
-    assert_eq!(status("DELETE", "/containers/c"), 404);
+    assert_eq!(status("DELETE", "/containers/c1"), 204);
+    assert_eq!(status("DELETE", "/containers/c1"), 404);
     d.finish();
 }
 
 #[test]
 fn texts_of_refusals() {
     let d = with_busybox();
-    let id = d.docker(&["create", "--name", "c", "busybox", "true"]).text();
+    let id = d.docker(&["create", "--name", "c1", "busybox", "true"]).text();
     let message = |method: &str, path: &str| d.http(method, path, "").message();
     let not_running = format!("container {id} is not running");
-    assert_eq!(message("POST", "/containers/c/kill"), format!("cannot kill container: c: {not_running}"));
-    assert_eq!(message("POST", "/containers/c/pause"), not_running);
-    assert_eq!(message("GET", "/containers/c/top"), not_running);
-    assert_eq!(message("POST", "/containers/c/resize?h=1&w=1"), not_running);
-    assert_eq!(message("POST", "/containers/c/rename?name="), "Neither old nor new names may be empty");
-    assert_eq!(message("POST", "/containers/c/wait?condition=foo"), "invalid condition: \"foo\"");
+    assert_eq!(message("POST", "/containers/c1/kill"), format!("cannot kill container: c1: {not_running}"));
+    assert_eq!(message("POST", "/containers/c1/pause"), not_running);
+    assert_eq!(message("GET", "/containers/c1/top"), not_running);
+    assert_eq!(message("POST", "/containers/c1/resize?h=1&w=1"), not_running);
+    assert_eq!(message("POST", "/containers/c1/rename?name="), "Neither old nor new names may be empty");
+    assert_eq!(message("POST", "/containers/c1/wait?condition=foo"), "invalid condition: \"foo\"");
     assert_eq!(message("GET", "/containers/zzz/json"), "No such container: zzz");
     let other = d.docker(&["create", "--name", "other", "busybox", "true"]).text();
     assert_eq!(
-        message("POST", "/containers/c/rename?name=other"),
+        message("POST", "/containers/c1/rename?name=other"),
         format!(
             "Error when allocating new name: Conflict. The container name \"/other\" is already in use by container \"{other}\". You have to remove (or rename) that container to be able to reuse that name."
         )
@@ -159,21 +159,22 @@ fn a_long_stop_blocks_nothing() {
 fn signals() {
     let d = with_busybox();
     let script = "trap 'echo hup' HUP; echo ready; while true; do sleep 0.05; done";
-    let _ = d.docker(&["run", "-d", "--name", "s", "busybox", "sh", "-c", script]).ok();
-    let mut follower = d.spawn(&["logs", "-f", "s"]);
+    let _ = d.docker(&["run", "-d", "--name", "s1", "busybox", "sh", "-c", script]).ok();
+    let mut follower = d.spawn(&["logs", "-f", "s1"]);
     follower.expect("ready");
     for signal in ["HUP", "SIGHUP", "1"] {
         follower_sees(&d, &mut follower, signal);
     }
-    d.docker(&["kill", "-s", "NOSUCH", "s"]).fails(1, "NOSUCH");
-    let _ = d.docker(&["kill", "s"]).ok();
-    assert_eq!(d.inspect("s", "{{.State.ExitCode}}"), "137");
+    d.docker(&["kill", "-s", "NOSUCH", "s1"]).fails(1, "NOSUCH");
+    let _ = d.docker(&["kill", "s1"]).ok();
+    assert_eq!(d.inspect("s1", "{{.State.ExitCode}}"), "137");
+    drop(follower);
     d.finish();
 }
 
 fn follower_sees(d: &Daemon, follower: &mut testkit::Running, signal: &str) {
     let before = follower.stdout().matches("hup").count();
-    let _ = d.docker(&["kill", "-s", signal, "s"]).ok();
+    let _ = d.docker(&["kill", "-s", signal, "s1"]).ok();
     let seen =
         testkit::command::eventually(Duration::from_secs(5), || follower.stdout().matches("hup").count() > before);
     assert!(seen, "{signal} did not arrive");
@@ -182,18 +183,18 @@ fn follower_sees(d: &Daemon, follower: &mut testkit::Running, signal: &str) {
 #[test]
 fn waiting() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "w", "busybox", "sh", "-c", "sleep 0.5; exit 9"]).ok();
-    assert_eq!(d.docker(&["wait", "w"]).text(), "9");
-    assert_eq!(d.docker(&["wait", "w", "w"]).text(), "9\n9");
+    let _ = d.docker(&["run", "-d", "--name", "w1", "busybox", "sh", "-c", "sleep 0.5; exit 9"]).ok();
+    assert_eq!(d.docker(&["wait", "w1"]).text(), "9");
+    assert_eq!(d.docker(&["wait", "w1", "w1"]).text(), "9\n9");
     // The header comes before the container ends; a removed container still answers.
-    let _ = d.docker(&["create", "--rm", "--name", "r", "busybox", "sh", "-c", "exit 1"]).ok();
+    let _ = d.docker(&["create", "--rm", "--name", "r1", "busybox", "sh", "-c", "exit 1"]).ok();
     let mut connection = d.connection();
     connection
-        .send(b"POST /v1.45/containers/r/wait?condition=removed HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+        .send(b"POST /v1.45/containers/r1/wait?condition=removed HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
         .unwrap();
     let head = connection.head().expect("the head comes at once");
     assert_eq!(head.status, 200);
-    assert_eq!(d.http("POST", "/containers/r/start", "").status, 204);
+    assert_eq!(d.http("POST", "/containers/r1/start", "").status, 204);
     let body = connection.body(&head).unwrap();
     assert_eq!(String::from_utf8_lossy(&body), "{\"StatusCode\":1}\n");
     d.finish();
@@ -203,21 +204,21 @@ fn waiting() {
 fn pausing() {
     let d = with_busybox();
     let _ = d
-        .docker(&["run", "-d", "--name", "p", "busybox", "sh", "-c", "while true; do echo tick; sleep 0.05; done"])
+        .docker(&["run", "-d", "--name", "p1", "busybox", "sh", "-c", "while true; do echo tick; sleep 0.05; done"])
         .ok();
-    let _ = d.docker(&["pause", "p"]).ok();
-    assert_eq!(d.inspect("p", "{{.State.Status}} {{.State.Running}} {{.State.Paused}}"), "paused true true");
-    let size = || d.docker(&["logs", "p"]).ok().stdout.len();
+    let _ = d.docker(&["pause", "p1"]).ok();
+    assert_eq!(d.inspect("p1", "{{.State.Status}} {{.State.Running}} {{.State.Paused}}"), "paused true true");
+    let size = || d.docker(&["logs", "p1"]).ok().stdout.len();
     let first = size();
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(size(), first);
-    d.docker(&["pause", "p"]).fails(1, "is already paused");
-    d.docker(&["exec", "p", "true"]).fails(1, "is paused, unpause the container before exec");
+    d.docker(&["pause", "p1"]).fails(1, "is already paused");
+    d.docker(&["exec", "p1", "true"]).fails(1, "is paused, unpause the container before exec");
     assert!(d.docker(&["ps", "--format", "{{.Status}}"]).text().ends_with("(Paused)"));
-    let _ = d.docker(&["unpause", "p"]).ok();
-    assert_eq!(d.inspect("p", "{{.State.Status}}"), "running");
-    let _ = d.docker(&["pause", "p"]).ok();
-    let _ = d.docker(&["rm", "-f", "p"]).ok();
+    let _ = d.docker(&["unpause", "p1"]).ok();
+    assert_eq!(d.inspect("p1", "{{.State.Status}}"), "running");
+    let _ = d.docker(&["pause", "p1"]).ok();
+    let _ = d.docker(&["rm", "-f", "p1"]).ok();
     d.finish();
 }
 
@@ -241,10 +242,10 @@ fn names_and_ids() {
 #[test]
 fn removing_itself() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--rm", "--name", "r", "busybox", "sleep", "0.2"]).ok();
+    let _ = d.docker(&["run", "-d", "--rm", "--name", "r1", "busybox", "sleep", "0.2"]).ok();
     assert!(testkit::command::eventually(Duration::from_secs(10), || d.docker(&["ps", "-aq"]).text().is_empty()));
-    let _ = d.docker(&["run", "-d", "--rm", "--name", "r", "busybox", "sleep", "100"]).ok();
-    let _ = d.docker(&["stop", "-t", "0", "r"]).ok();
+    let _ = d.docker(&["run", "-d", "--rm", "--name", "r1", "busybox", "sleep", "100"]).ok();
+    let _ = d.docker(&["stop", "-t", "0", "r1"]).ok();
     assert!(testkit::command::eventually(Duration::from_secs(10), || d.docker(&["ps", "-aq"]).text().is_empty()));
     d.docker(&["create", "--rm", "--restart", "always", "busybox", "true"]).fails(125, "conflicting options");
     d.finish();
@@ -253,18 +254,18 @@ fn removing_itself() {
 #[test]
 fn restart_policies() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "f", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 5"]).ok();
-    d.until("f", "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}", "exited 2 5");
+    let _ = d.docker(&["run", "-d", "--name", "f1", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 5"]).ok();
+    d.until("f1", "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}", "exited 2 5");
     let _ = d.docker(&["run", "-d", "--name", "ok", "--restart", "on-failure", "busybox", "true"]).ok();
     d.until("ok", "{{.State.Status}} {{.RestartCount}}", "exited 0");
-    let _ = d.docker(&["run", "-d", "--name", "a", "--restart", "always", "busybox", "sh", "-c", "sleep 0.1"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "a1", "--restart", "always", "busybox", "sh", "-c", "sleep 0.1"]).ok();
     assert!(testkit::command::eventually(Duration::from_secs(15), || {
-        d.inspect("a", "{{.RestartCount}}").parse::<u32>().unwrap() >= 3
+        d.inspect("a1", "{{.RestartCount}}").parse::<u32>().unwrap() >= 3
     }));
-    let _ = d.docker(&["stop", "a"]).ok();
-    let count = d.inspect("a", "{{.RestartCount}}");
+    let _ = d.docker(&["stop", "a1"]).ok();
+    let count = d.inspect("a1", "{{.RestartCount}}");
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(d.inspect("a", "{{.State.Status}} {{.RestartCount}}"), format!("exited {count}"));
+    assert_eq!(d.inspect("a1", "{{.State.Status}} {{.RestartCount}}"), format!("exited {count}"));
     d.docker(&["create", "--restart", "zz", "busybox", "true"]).fails(1, "unknown policy 'zz'");
     d.finish();
 }
@@ -273,8 +274,8 @@ fn restart_policies() {
 fn out_of_memory() {
     let d = with_images();
     let output =
-        d.docker(&["run", "--name", "o", "-m", "16m", "--memory-swap", "16m", "probe", "allocate", "67108864"]);
+        d.docker(&["run", "--name", "o1", "-m", "16m", "--memory-swap", "16m", "probe", "allocate", "67108864"]);
     assert_eq!(output.code, 137, "{output:?}");
-    assert_eq!(d.inspect("o", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
+    assert_eq!(d.inspect("o1", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
     d.finish();
 }

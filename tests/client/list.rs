@@ -33,7 +33,7 @@ fn filters() {
     let id = d.inspect("run1", "{{.Id}}");
     assert_eq!(names(&[&format!("id={}", &id[..12])]), "run1");
     assert_eq!(d.docker(&["ps", "-q", "--no-trunc"]).text(), id);
-    assert_eq!(d.docker(&["ps", "-lq", "--format", "{{.Names}}"]).text(), "done1");
+    assert_eq!(d.docker(&["ps", "-l", "--format", "{{.Names}}"]).text(), "done1");
     assert_eq!(d.docker(&["ps", "-n", "2", "-q"]).text().lines().count(), 2);
     d.docker(&["ps", "--filter", "status=zz"]).fails(1, "invalid filter 'status=zz'");
     d.docker(&["ps", "--filter", "zz=1"]).fails(1, "invalid filter 'zz'");
@@ -43,7 +43,7 @@ fn filters() {
 #[test]
 fn both_forms_of_filters_and_bad_ones() {
     let d = with_busybox();
-    let _ = d.docker(&["create", "--name", "c", "--label", "a=b", "busybox", "true"]).ok();
+    let _ = d.docker(&["create", "--name", "c1", "--label", "a=b", "busybox", "true"]).ok();
     let get = |filters: &str| d.http("GET", &format!("/containers/json?all=1&filters={filters}"), "");
     assert_eq!(get("%7B%22label%22%3A%7B%22a%3Db%22%3Atrue%7D%7D").expect(200).json().as_array().unwrap().len(), 1);
     assert_eq!(get("%7B%22label%22%3A%5B%22a%3Db%22%5D%7D").expect(200).json().as_array().unwrap().len(), 1);
@@ -69,10 +69,10 @@ fn statuses_read_like_sentences() {
 #[test]
 fn sizes() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "s", "busybox", "dd", "if=/dev/zero", "of=/file", "bs=1M", "count=3"]).ok();
+    let _ = d.docker(&["run", "--name", "s1", "busybox", "dd", "if=/dev/zero", "of=/file", "bs=1M", "count=3"]).ok();
     let size = d.docker(&["ps", "-as", "--format", "{{.Size}}"]).text();
     assert!(size.starts_with("3.15MB (virtual "), "{size}");
-    let inspect = d.docker(&["inspect", "-s", "-f", "{{.SizeRw}}", "s"]).text().parse::<u64>().unwrap();
+    let inspect = d.docker(&["inspect", "-s", "-f", "{{.SizeRw}}", "s1"]).text().parse::<u64>().unwrap();
     assert!((3 << 20..4 << 20).contains(&inspect), "{inspect}");
     d.finish();
 }

@@ -10,8 +10,8 @@ use crate::{with_busybox, with_images};
 #[test]
 fn all_of_it_both_streams() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "l", "busybox", "sh", "-c", "echo out; echo err >&2; printf tail"]).ok();
-    let output = d.docker(&["logs", "l"]).ok();
+    let _ = d.docker(&["run", "--name", "l1", "busybox", "sh", "-c", "echo out; echo err >&2; printf tail"]).ok();
+    let output = d.docker(&["logs", "l1"]).ok();
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\ntail", "err\n"));
     d.finish();
 }
@@ -19,17 +19,17 @@ fn all_of_it_both_streams() {
 #[test]
 fn tail_and_times() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "l", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; done"]).ok();
-    assert_eq!(d.docker(&["logs", "--tail", "2", "l"]).ok().stdout, "4\n5\n");
-    assert_eq!(d.docker(&["logs", "--tail", "0", "l"]).ok().stdout, "");
-    assert_eq!(d.docker(&["logs", "--tail", "all", "l"]).ok().stdout.lines().count(), 5);
-    let stamped = d.docker(&["logs", "-t", "--tail", "1", "l"]).ok().stdout;
+    let _ = d.docker(&["run", "--name", "l1", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; done"]).ok();
+    assert_eq!(d.docker(&["logs", "--tail", "2", "l1"]).ok().stdout, "4\n5\n");
+    assert_eq!(d.docker(&["logs", "--tail", "0", "l1"]).ok().stdout, "");
+    assert_eq!(d.docker(&["logs", "--tail", "all", "l1"]).ok().stdout.lines().count(), 5);
+    let stamped = d.docker(&["logs", "-t", "--tail", "1", "l1"]).ok().stdout;
     let (time, line) = stamped.trim().split_once(' ').unwrap();
     assert_eq!(line, "5");
     assert!(time.len() == "2006-01-02T15:04:05.000000000Z".len() && time.ends_with('Z'), "{time}");
-    assert_eq!(d.docker(&["logs", "--since", time, "l"]).ok().stdout, "5\n");
-    assert_eq!(d.docker(&["logs", "--until", "2001-01-01T00:00:00Z", "l"]).ok().stdout, "");
-    assert_eq!(d.docker(&["logs", "--since", "1h", "l"]).ok().stdout.lines().count(), 5);
+    assert_eq!(d.docker(&["logs", "--since", time, "l1"]).ok().stdout, "5\n");
+    assert_eq!(d.docker(&["logs", "--until", "2001-01-01T00:00:00Z", "l1"]).ok().stdout, "");
+    assert_eq!(d.docker(&["logs", "--since", "1h", "l1"]).ok().stdout.lines().count(), 5);
     d.finish();
 }
 
@@ -37,30 +37,30 @@ fn tail_and_times() {
 fn following_ends_with_the_container() {
     let d = with_busybox();
     let script = "for i in 1 2 3; do echo $i; sleep 0.3; done";
-    let _ = d.docker(&["run", "-d", "--name", "l", "busybox", "sh", "-c", script]).ok();
-    let mut follower = d.spawn(&["logs", "-f", "l"]);
+    let _ = d.docker(&["run", "-d", "--name", "l1", "busybox", "sh", "-c", script]).ok();
+    let mut follower = d.spawn(&["logs", "-f", "l1"]);
     assert_eq!(follower.end().ok().stdout, "1\n2\n3\n");
-    assert_eq!(d.docker(&["logs", "-f", "l"]).ok().stdout, "1\n2\n3\n");
+    assert_eq!(d.docker(&["logs", "-f", "l1"]).ok().stdout, "1\n2\n3\n");
     d.finish();
 }
 
 #[test]
 fn following_over_a_restart() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "l", "busybox", "sh", "-c", "echo begin; sleep 100"]).ok();
-    let mut follower = d.spawn(&["logs", "-f", "l"]);
+    let _ = d.docker(&["run", "-d", "--name", "l1", "busybox", "sh", "-c", "echo begin; sleep 100"]).ok();
+    let mut follower = d.spawn(&["logs", "-f", "l1"]);
     follower.expect("begin");
     follower.kill();
-    let _ = d.docker(&["restart", "-t", "0", "l"]).ok();
-    assert!(eventually(Duration::from_secs(5), || d.docker(&["logs", "l"]).stdout == "begin\nbegin\n"));
+    let _ = d.docker(&["restart", "-t", "0", "l1"]).ok();
+    assert!(eventually(Duration::from_secs(5), || d.docker(&["logs", "l1"]).stdout == "begin\nbegin\n"));
     d.finish();
 }
 
 #[test]
 fn long_lines_come_back_whole() {
     let d = with_images();
-    let _ = d.docker(&["run", "--name", "l", "probe", "flood", "100001", "100001"]).ok();
-    let output = d.docker(&["logs", "l"]).ok().stdout;
+    let _ = d.docker(&["run", "--name", "l1", "probe", "flood", "100001", "100001"]).ok();
+    let output = d.docker(&["logs", "l1"]).ok().stdout;
     assert_eq!((output.len(), output.lines().count()), (100_001, 1));
     d.finish();
 }
@@ -68,8 +68,8 @@ fn long_lines_come_back_whole() {
 #[test]
 fn the_file_has_the_references_format() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "l", "busybox", "sh", "-c", "echo 'a <b> \"c\"'"]).ok();
-    let path = d.inspect("l", "{{.LogPath}}");
+    let _ = d.docker(&["run", "--name", "l1", "busybox", "sh", "-c", "echo 'a <b> \"c\"'"]).ok();
+    let path = d.inspect("l1", "{{.LogPath}}");
     assert!(path.ends_with("-json.log"), "{path}");
     let line = std::fs::read_to_string(path).unwrap();
     let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -84,15 +84,15 @@ fn rotation_loses_and_repeats_nothing_while_following() {
     let d = with_busybox();
     let opts = ["--log-opt", "max-size=20k", "--log-opt", "max-file=200"];
     let script = "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); echo line $i; done; sleep 1";
-    let args = [&["run", "-d", "--name", "l"], &opts[..], &["busybox", "sh", "-c", script]].concat();
+    let args = [&["run", "-d", "--name", "l1"], &opts[..], &["busybox", "sh", "-c", script]].concat();
     let _ = d.docker(&args).ok();
-    let mut follower = d.spawn(&["logs", "-f", "l"]);
+    let mut follower = d.spawn(&["logs", "-f", "l1"]);
     let followed = follower.end().ok().stdout;
     let expected: String = (1..=5000).map(|n| format!("line {n}\n")).collect();
     assert_eq!(followed, expected);
-    assert_eq!(d.docker(&["logs", "l"]).ok().stdout, expected);
-    assert_eq!(d.docker(&["logs", "--tail", "3000", "l"]).ok().stdout.lines().next(), Some("line 2001"));
-    let dir = std::path::PathBuf::from(d.inspect("l", "{{.LogPath}}"));
+    assert_eq!(d.docker(&["logs", "l1"]).ok().stdout, expected);
+    assert_eq!(d.docker(&["logs", "--tail", "3000", "l1"]).ok().stdout.lines().next(), Some("line 2001"));
+    let dir = std::path::PathBuf::from(d.inspect("l1", "{{.LogPath}}"));
     assert!(std::fs::read_dir(dir.parent().unwrap()).unwrap().count() > 3, "nothing was rotated");
     d.finish();
 }
@@ -100,8 +100,8 @@ fn rotation_loses_and_repeats_nothing_while_following() {
 #[test]
 fn rotation_by_default_bounds_the_disk() {
     let d = with_images();
-    let _ = d.docker(&["run", "--name", "l", "probe", "flood", "150000000", "1000"]).ok();
-    let dir = std::path::PathBuf::from(d.inspect("l", "{{.LogPath}}")).parent().unwrap().to_path_buf();
+    let _ = d.docker(&["run", "--name", "l1", "probe", "flood", "150000000", "1000"]).ok();
+    let dir = std::path::PathBuf::from(d.inspect("l1", "{{.LogPath}}")).parent().unwrap().to_path_buf();
     let sum = || -> u64 {
         let logs = std::fs::read_dir(&dir)
             .unwrap()
@@ -116,8 +116,8 @@ fn rotation_by_default_bounds_the_disk() {
 #[test]
 fn the_driver_none_keeps_nothing() {
     let d = with_busybox();
-    assert_eq!(d.docker(&["run", "--name", "l", "--log-driver", "none", "busybox", "echo", "x"]).ok().stdout, "x\n");
-    d.docker(&["logs", "l"]).fails(1, "configured logging driver does not support reading");
+    assert_eq!(d.docker(&["run", "--name", "l1", "--log-driver", "none", "busybox", "echo", "x"]).ok().stdout, "x\n");
+    d.docker(&["logs", "l1"]).fails(1, "configured logging driver does not support reading");
     d.docker(&["run", "--log-driver", "nosuch", "busybox", "true"]).fails(125, "nosuch");
     d.finish();
 }
@@ -128,24 +128,24 @@ fn daemon_wide_log_options() {
         .args(&["--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "labels=a"])
         .start();
     d.busybox();
-    let _ = d.docker(&["run", "--name", "l", "--label", "a=b", "busybox", "echo", "x"]).ok();
+    let _ = d.docker(&["run", "--name", "l1", "--label", "a=b", "busybox", "echo", "x"]).ok();
     assert_eq!(
-        d.inspect("l", "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"max-size\"}}"),
+        d.inspect("l1", "{{.HostConfig.LogConfig.Type}} {{index .HostConfig.LogConfig.Config \"max-size\"}}"),
         "json-file 1m"
     );
-    assert_eq!(d.docker(&["logs", "--details", "l"]).ok().stdout, "a=b x\n");
+    assert_eq!(d.docker(&["logs", "--details", "l1"]).ok().stdout, "a=b x\n");
     d.finish();
 }
 
 #[test]
 fn bad_requests() {
     let d = with_busybox();
-    let _ = d.docker(&["create", "--name", "l", "busybox", "true"]).ok();
+    let _ = d.docker(&["create", "--name", "l1", "busybox", "true"]).ok();
     assert_eq!(
-        d.http("GET", "/containers/l/logs", "").expect(400).message(),
+        d.http("GET", "/containers/l1/logs", "").expect(400).message(),
         "Bad parameters: you must choose at least one stream"
     );
-    assert_eq!(d.http("GET", "/containers/l/logs?stdout=1", "").expect(200).body, b"");
+    assert_eq!(d.http("GET", "/containers/l1/logs?stdout=1", "").expect(200).body, b"");
     d.docker(&["logs", "nosuch"]).fails(1, "No such container: nosuch");
     d.finish();
 }
@@ -153,9 +153,12 @@ fn bad_requests() {
 #[test]
 fn the_newest_content_type_depends_on_the_version() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "l", "busybox", "echo", "x"]).ok();
+    let _ = d.docker(&["run", "--name", "l1", "busybox", "echo", "x"]).ok();
     let kind = |path: &str| d.http("GET", path, "").expect(200).header("Content-Type").map(str::to_string);
-    assert_eq!(kind("/v1.45/containers/l/logs?stdout=1").as_deref(), Some("application/vnd.docker.multiplexed-stream"));
-    assert_eq!(kind("/v1.41/containers/l/logs?stdout=1").as_deref(), Some("application/vnd.docker.raw-stream"));
+    assert_eq!(
+        kind("/v1.45/containers/l1/logs?stdout=1").as_deref(),
+        Some("application/vnd.docker.multiplexed-stream")
+    );
+    assert_eq!(kind("/v1.41/containers/l1/logs?stdout=1").as_deref(), Some("application/vnd.docker.raw-stream"));
     d.finish();
 }

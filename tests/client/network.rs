@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::Daemon;
 use testkit::command::eventually;
 
-use crate::with_busybox;
+use crate::{with_busybox, with_images};
 
 fn serve(d: &Daemon, name: &str, publish: &str) {
     let script = "mkdir -p /www && hostname > /www/index.html && httpd -f -p 80 -h /www";
@@ -25,17 +25,17 @@ fn fetch(d: &Daemon, url: &str) -> String {
 #[test]
 fn addresses_routes_and_names() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"]).ok();
-    let address = d.inspect("a", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    let _ = d.docker(&["run", "-d", "--name", "a1", "busybox", "sleep", "1000"]).ok();
+    let address = d.inspect("a1", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
     assert!(address.starts_with("172.17.0."), "{address}");
-    assert_eq!(d.inspect("a", "{{.NetworkSettings.Networks.bridge.Gateway}}"), "172.17.0.1");
-    let routes = d.docker(&["exec", "a", "ip", "route"]).text();
+    assert_eq!(d.inspect("a1", "{{.NetworkSettings.Networks.bridge.Gateway}}"), "172.17.0.1");
+    let routes = d.docker(&["exec", "a1", "ip", "route"]).text();
     assert!(
         routes.contains("default via 172.17.0.1 dev eth0") && routes.contains("172.17.0.0/16 dev eth0"),
         "{routes}"
     );
-    assert!(d.docker(&["exec", "a", "cat", "/etc/hosts"]).text().contains(&address));
-    assert_eq!(d.docker(&["exec", "a", "cat", "/sys/class/net/eth0/mtu"]).text(), "1500");
+    assert!(d.docker(&["exec", "a1", "cat", "/etc/hosts"]).text().contains(&address));
+    assert_eq!(d.docker(&["exec", "a1", "cat", "/sys/class/net/eth0/mtu"]).text(), "1500");
     assert!(d.exec_inside(&["ip", "-br", "addr", "show", "docker0"]).text().contains("172.17.0.1/16"));
     let ping = d.docker(&["run", "--rm", "busybox", "ping", "-c1", "-W5", &address]);
     assert_eq!(ping.code, 0, "{ping:?}");
@@ -88,30 +88,18 @@ fn from_another_machine() {
 
 #[test]
 fn udp() {
-    let d = with_busybox();
-    let _ = d
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "u",
-            "-p",
-            "9053:53/udp",
-            "busybox",
-            "nc",
-            "-u",
-            "-l",
-            "-p",
-            "53",
-            "-e",
-            "cat",
-        ])
-        .ok();
-    let answered = eventually(Duration::from_secs(10), || {
-        d.exec_inside(&["sh", "-c", "echo hello | busybox nc -u -w 1 127.0.0.1 9053"]).stdout.contains("hello")
-    });
-    assert!(answered, "no answer over UDP");
-    assert_eq!(d.docker(&["port", "u"]).text().lines().next(), Some("53/udp -> 0.0.0.0:9053"));
+    let d = with_images();
+    let _ = d.docker(&["run", "-d", "--name", "u1", "-p", "9053:53/udp", "probe", "udp-echo", "53"]).ok();
+    let probe = testkit::places::program("gantry-probe").display().to_string();
+    for address in ["127.0.0.1:9053", "172.17.0.1:9053"] {
+        let mut answer = String::new();
+        let answered = eventually(Duration::from_secs(10), || {
+            answer = d.exec_inside(&[&probe, "udp-ask", address, "hello"]).stdout;
+            answer == "hello\n"
+        });
+        assert!(answered, "{address}: {answer:?}");
+    }
+    assert_eq!(d.docker(&["port", "u1"]).text().lines().next(), Some("53/udp -> 0.0.0.0:9053"));
     d.finish();
 }
 
@@ -129,7 +117,7 @@ fn a_taken_port_is_an_error_at_once() {
             "run",
             "-d",
             "--name",
-            "e",
+            "e1",
             "-p",
             "127.0.0.1::80",
             "busybox",
@@ -138,7 +126,7 @@ fn a_taken_port_is_an_error_at_once() {
             "echo e > /index.html; httpd -f -p 80 -h /",
         ])
         .ok();
-    let port = d.docker(&["port", "e", "80"]).text();
+    let port = d.docker(&["port", "e1", "80"]).text();
     assert!(port.starts_with("127.0.0.1:"), "{port}");
     assert_eq!(fetch(&d, &format!("http://{port}/")), "e\n");
     d.finish();
@@ -153,9 +141,9 @@ fn none_and_host() {
     );
     assert_eq!(d.docker(&["run", "--rm", "--network", "none", "busybox", "ping", "-c1", "-W2", "127.0.0.1"]).code, 0);
     assert!(d.docker(&["run", "--rm", "--network", "host", "busybox", "ip", "-o", "link"]).text().contains("docker0"));
-    let _ = d.docker(&["run", "-d", "--name", "a", "busybox", "sleep", "100"]).ok();
-    let address = d.inspect("a", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
-    assert!(d.docker(&["run", "--rm", "--network", "container:a", "busybox", "ip", "addr"]).text().contains(&address));
+    let _ = d.docker(&["run", "-d", "--name", "a1", "busybox", "sleep", "100"]).ok();
+    let address = d.inspect("a1", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    assert!(d.docker(&["run", "--rm", "--network", "container:a1", "busybox", "ip", "addr"]).text().contains(&address));
     d.docker(&["run", "--rm", "--network", "nosuch", "busybox", "true"]).fails(125, "network nosuch not found");
     d.finish();
 }

@@ -12,17 +12,17 @@ const COUNTER: &str = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.01;
 #[test]
 fn containers_run_on_and_no_line_is_lost() {
     let mut d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sh", "-c", COUNTER]).ok();
-    let pid = d.inspect("c", "{{.State.Pid}}");
+    let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sh", "-c", COUNTER]).ok();
+    let pid = d.inspect("c1", "{{.State.Pid}}");
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(200));
         d.kill9();
         std::thread::sleep(Duration::from_millis(300));
         d.again();
-        assert_eq!(d.inspect("c", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
+        assert_eq!(d.inspect("c1", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
     }
-    let _ = d.docker(&["stop", "-t", "1", "c"]).ok();
-    let log = d.docker(&["logs", "c"]).ok().stdout;
+    let _ = d.docker(&["stop", "-t", "1", "c1"]).ok();
+    let log = d.docker(&["logs", "c1"]).ok().stdout;
     let numbers: Vec<usize> = log.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect();
     assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
     assert!(numbers.len() > 60, "{} lines", numbers.len());
@@ -32,99 +32,99 @@ fn containers_run_on_and_no_line_is_lost() {
 #[test]
 fn an_end_while_the_daemon_is_away_is_recorded() {
     let mut d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "sleep 0.5; echo last; exit 17"]).ok();
-    let _ = d.docker(&["run", "-d", "--rm", "--name", "r", "busybox", "sh", "-c", "sleep 0.5"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sh", "-c", "sleep 0.5; echo last; exit 17"]).ok();
+    let _ = d.docker(&["run", "-d", "--rm", "--name", "r1", "busybox", "sh", "-c", "sleep 0.5"]).ok();
     d.kill9();
     std::thread::sleep(Duration::from_millis(1500));
     d.again();
-    d.until("c", "{{.State.Status}} {{.State.ExitCode}}", "exited 17");
-    assert_eq!(d.docker(&["logs", "c"]).text(), "last");
-    assert!(eventually(Duration::from_secs(5), || !d.docker(&["ps", "-a"]).stdout.contains(" r\n")));
+    d.until("c1", "{{.State.Status}} {{.State.ExitCode}}", "exited 17");
+    assert_eq!(d.docker(&["logs", "c1"]).text(), "last");
+    assert!(eventually(Duration::from_secs(5), || !d.docker(&["ps", "-a"]).stdout.contains(" r1\n")));
     d.finish();
 }
 
 #[test]
 fn everything_works_on_an_adopted_container() {
     let mut d = with_busybox();
-    let _ = d.docker(&["run", "-di", "--name", "c", "busybox", "cat"]).ok();
-    let _ = d.docker(&["run", "-dit", "--name", "t", "busybox", "sh"]).ok();
+    let _ = d.docker(&["run", "-di", "--name", "c1", "busybox", "cat"]).ok();
+    let _ = d.docker(&["run", "-dit", "--name", "t1", "busybox", "sh"]).ok();
     d.crash();
-    assert_eq!(d.docker(&["exec", "c", "echo", "in"]).text(), "in");
-    assert!(d.docker(&["top", "c"]).text().contains("cat"));
-    let mut attached = d.spawn(&["attach", "--sig-proxy=false", "c"]);
+    assert_eq!(d.docker(&["exec", "c1", "echo", "in"]).text(), "in");
+    assert!(d.docker(&["top", "c1"]).text().contains("cat"));
+    let mut attached = d.spawn(&["attach", "--sig-proxy=false", "c1"]);
     assert!(eventually(Duration::from_secs(10), || {
         attached.write(b"typed\n");
         std::thread::sleep(Duration::from_millis(100));
         attached.stdout().contains("typed")
     }));
     attached.kill();
-    let mut terminal = d.pty(&["attach", "t"]);
+    let mut terminal = d.pty(&["attach", "t1"]);
     terminal.type_keys("echo $((6*7))\r");
     terminal.expect("42");
     drop(terminal);
-    let _ = d.docker(&["pause", "c"]).ok();
-    let _ = d.docker(&["unpause", "c"]).ok();
-    let mut waiter = d.spawn(&["wait", "c"]);
-    let _ = d.docker(&["kill", "c"]).ok();
+    let _ = d.docker(&["pause", "c1"]).ok();
+    let _ = d.docker(&["unpause", "c1"]).ok();
+    let mut waiter = d.spawn(&["wait", "c1"]);
+    let _ = d.docker(&["kill", "c1"]).ok();
     assert_eq!(waiter.end().text(), "137");
-    let _ = d.docker(&["start", "c"]).ok();
-    assert_eq!(d.inspect("c", "{{.State.Status}}"), "running");
+    let _ = d.docker(&["start", "c1"]).ok();
+    assert_eq!(d.inspect("c1", "{{.State.Status}}"), "running");
     d.finish();
 }
 
 #[test]
 fn a_graceful_stop_stops_containers_unless_live_restore() {
     let mut d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sleep", "1000"]).ok();
     let _ = d.docker(&["run", "-d", "--name", "always", "--restart", "always", "busybox", "sleep", "1000"]).ok();
-    let _ = d.docker(&["update", "--restart", "no", "c"]);
+    let _ = d.docker(&["update", "--restart", "no", "c1"]);
     let begin = Instant::now();
     d.restart();
     assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
-    assert_eq!(d.inspect("c", "{{.State.Status}}"), "exited");
+    assert_eq!(d.inspect("c1", "{{.State.Status}}"), "exited");
     d.until("always", "{{.State.Status}}", "running");
     d.finish();
 
     let mut d = Options::new().args(&["--live-restore"]).start();
     d.busybox();
-    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
-    let pid = d.inspect("c", "{{.State.Pid}}");
+    let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sleep", "1000"]).ok();
+    let pid = d.inspect("c1", "{{.State.Pid}}");
     d.restart();
-    assert_eq!(d.inspect("c", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
+    assert_eq!(d.inspect("c1", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
     d.finish();
 }
 
 #[test]
 fn a_killed_monitor_ends_the_container_and_hangs_nothing() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
-    let pid: u32 = d.inspect("c", "{{.State.Pid}}").parse().unwrap();
+    let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sleep", "1000"]).ok();
+    let pid: u32 = d.inspect("c1", "{{.State.Pid}}").parse().unwrap();
     let monitor = process::parent(pid).expect("the container has a parent");
     assert_ne!(monitor, d.pid());
-    let mut waiter = d.spawn(&["wait", "c"]);
-    let mut follower = d.spawn(&["logs", "-f", "c"]);
+    let mut waiter = d.spawn(&["wait", "c1"]);
+    let mut follower = d.spawn(&["logs", "-f", "c1"]);
     std::thread::sleep(Duration::from_millis(300));
     assert!(process::signal(monitor, rustix::process::Signal::KILL));
-    d.until("c", "{{.State.Status}} {{.State.ExitCode}}", "exited 137");
+    d.until("c1", "{{.State.Status}} {{.State.ExitCode}}", "exited 137");
     assert_eq!(waiter.end().text(), "137");
     assert_eq!(follower.end().code, 0);
     assert!(eventually(Duration::from_secs(5), || !process::alive(pid)), "the program outlived its monitor");
-    let _ = d.docker(&["start", "c"]).ok();
-    assert_eq!(d.inspect("c", "{{.State.Status}}"), "running");
+    let _ = d.docker(&["start", "c1"]).ok();
+    assert_eq!(d.inspect("c1", "{{.State.Status}}"), "running");
     d.finish();
 }
 
 #[test]
 fn a_monitor_killed_while_the_daemon_is_away() {
     let mut d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
-    let pid: u32 = d.inspect("c", "{{.State.Pid}}").parse().unwrap();
+    let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sleep", "1000"]).ok();
+    let pid: u32 = d.inspect("c1", "{{.State.Pid}}").parse().unwrap();
     let monitor = process::parent(pid).expect("the container has a parent");
     d.kill9();
     assert!(process::signal(monitor, rustix::process::Signal::KILL));
     std::thread::sleep(Duration::from_millis(200));
     d.again();
-    assert_eq!(d.inspect("c", "{{.State.Running}}"), "false");
+    assert_eq!(d.inspect("c1", "{{.State.Running}}"), "false");
     assert!(!process::alive(pid));
     d.finish();
 }

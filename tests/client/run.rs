@@ -23,7 +23,8 @@ fn exit_codes() {
     d.docker(&["run", "--rm", "busybox", "/etc"]).fails(126, r#"exec: "/etc": is a directory"#);
     d.docker(&["run", "--nosuchflag", "busybox"]).fails(125, "unknown flag: --nosuchflag");
     d.docker(&["run", "--rm", "--name", "a b", "busybox", "true"]).fails(125, "Invalid container name (a b)");
-    assert_eq!(d.docker(&["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"]).code, 137);
+    // PID 1 is immune to its own signals; with an init the program is not PID 1.
+    assert_eq!(d.docker(&["run", "--rm", "--init", "busybox", "sh", "-c", "kill -9 $$"]).code, 137);
     assert_eq!(d.docker(&["run", "--rm", "busybox", "sh", "-c", "trap 'exit 9' TERM; kill -15 $$; sleep 1"]).code, 9);
     d.finish();
 }
@@ -31,13 +32,13 @@ fn exit_codes() {
 #[test]
 fn a_failed_start_leaves_a_created_container_with_the_code() {
     let d = with_busybox();
-    assert_eq!(d.docker(&["run", "--name", "x", "busybox", "/nope"]).code, 127);
+    assert_eq!(d.docker(&["run", "--name", "x1", "busybox", "/nope"]).code, 127);
     assert_eq!(
-        d.inspect("x", "{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.Pid}}"),
+        d.inspect("x1", "{{.State.Status}} {{.State.ExitCode}} {{.State.Running}} {{.State.Pid}}"),
         "created 127 false 0"
     );
     assert_eq!(
-        d.inspect("x", "{{.State.Error}}"),
+        d.inspect("x1", "{{.State.Error}}"),
         r#"failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: exec: "/nope": stat /nope: no such file or directory: unknown"#
     );
     d.finish();
@@ -177,10 +178,10 @@ fn init_reaps_and_forwards() {
     // Orphans of orphans are reaped: nothing in state Z after a while.
     let script = "for i in 1 2 3; do (sleep 0 & ) ; done; sleep 1; grep -h ^State /proc/[0-9]*/status | grep -c Z";
     assert_eq!(d.docker(&["run", "--rm", "--init", "busybox", "sh", "-c", script]).stdout.trim(), "0");
-    let _ = d.docker(&["run", "-d", "--init", "--name", "s", "busybox", "sleep", "100"]).ok();
+    let _ = d.docker(&["run", "-d", "--init", "--name", "s1", "busybox", "sleep", "100"]).ok();
     let begin = std::time::Instant::now();
-    let _ = d.docker(&["stop", "s"]).ok();
+    let _ = d.docker(&["stop", "s1"]).ok();
     assert!(begin.elapsed().as_secs() < 5, "init forwards SIGTERM");
-    assert_eq!(d.inspect("s", "{{.State.ExitCode}}"), "143");
+    assert_eq!(d.inspect("s1", "{{.State.ExitCode}}"), "143");
     d.finish();
 }

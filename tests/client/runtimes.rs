@@ -15,11 +15,11 @@ fn the_usual(d: &Daemon) {
     assert_eq!(run(&["busybox", "sh", "-c", "exit 9"]).code, 9);
     assert_eq!(d.docker_input(&["run", "-i", "--rm", "--runtime", "other", "busybox", "cat"], b"in").ok().stdout, "in");
     assert_eq!(run(&["busybox", "nosuchprogram"]).code, 127);
-    let _ = d.docker(&["run", "-d", "--runtime", "other", "--name", "c", "busybox", "sleep", "1000"]).ok();
-    assert_eq!(d.inspect("c", "{{.HostConfig.Runtime}}"), "other");
-    assert_eq!(d.docker(&["exec", "c", "sh", "-c", "echo x; exit 0"]).text(), "x");
-    let _ = d.docker(&["stop", "-t", "1", "c"]).ok();
-    assert_eq!(d.inspect("c", "{{.State.Status}}"), "exited");
+    let _ = d.docker(&["run", "-d", "--runtime", "other", "--name", "c1", "busybox", "sleep", "1000"]).ok();
+    assert_eq!(d.inspect("c1", "{{.HostConfig.Runtime}}"), "other");
+    assert_eq!(d.docker(&["exec", "c1", "sh", "-c", "echo x; exit 0"]).text(), "x");
+    let _ = d.docker(&["stop", "-t", "1", "c1"]).ok();
+    assert_eq!(d.inspect("c1", "{{.State.Status}}"), "exited");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_default_runtime_from_the_file() {
     let config = format!(r#"{{"runtimes": {{"r": {{"path": "{}"}}}}, "default-runtime": "r"}}"#, path.display());
     let d = Options::new().config(&config).start();
     d.busybox();
-    assert_eq!(d.docker(&["run", "--name", "c", "busybox", "echo", "x"]).text(), "x");
-    assert_eq!(d.inspect("c", "{{.HostConfig.Runtime}}"), "r");
+    assert_eq!(d.docker(&["run", "--name", "c1", "busybox", "echo", "x"]).text(), "x");
+    assert_eq!(d.inspect("c1", "{{.HostConfig.Runtime}}"), "r");
     d.finish();
 }

@@ -52,12 +52,12 @@ fn a_read_only_root_with_places_to_write() {
 #[test]
 fn anonymous_volumes_go_with_the_container() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "v", "-v", "/data", "busybox", "sh", "-c", "echo x > /data/f"]).ok();
+    let _ = d.docker(&["run", "--name", "v1", "-v", "/data", "busybox", "sh", "-c", "echo x > /data/f"]).ok();
     let volumes = d.data_root().join("volumes");
     let count =
         || std::fs::read_dir(&volumes).map(|list| list.flatten().filter(|e| e.path().is_dir()).count()).unwrap_or(0);
     assert_eq!(count(), 1);
-    let _ = d.docker(&["rm", "-v", "v"]).ok();
+    let _ = d.docker(&["rm", "-v", "v1"]).ok();
     assert_eq!(count(), 0);
     let _ = d.docker(&["run", "--rm", "-v", "/data", "busybox", "true"]).ok();
     assert_eq!(count(), 0);
@@ -87,12 +87,12 @@ fn named_volumes_stay_and_take_the_images_content() {
 #[test]
 fn the_root_is_written_where_it_belongs() {
     let d = with_busybox();
-    let _ = d.docker(&["run", "--name", "a", "busybox", "sh", "-c", "echo mine > /etc/passwd; rm /bin/ls"]).ok();
+    let _ = d.docker(&["run", "--name", "a1", "busybox", "sh", "-c", "echo mine > /etc/passwd; rm /bin/ls"]).ok();
     assert_eq!(
         d.docker(&["run", "--rm", "busybox", "head", "-n1", "/etc/passwd"]).text(),
         "root:x:0:0:root:/root:/bin/sh"
     );
-    assert_eq!(d.docker(&["start", "-a", "a"]).code, 1, "the second rm fails: the first change was kept");
+    assert_eq!(d.docker(&["start", "-a", "a1"]).code, 1, "the second rm fails: the first change was kept");
     d.finish();
 }
 

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 
 pub use load::load;
 pub use options::Effect;
-pub use reload::{Reloaded, reload};
+pub use reload::reload;
 pub use settings::*;
 
 /// Newest API version that the daemon speaks.

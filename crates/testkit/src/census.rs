@@ -29,6 +29,8 @@ pub struct Subject<'a> {
     pub data_root: &'a Path,
     /// Name of its parent cgroup, without slashes.
     pub cgroup: &'a str,
+    /// Connections that the test itself still holds open.
+    pub connections: usize,
 }
 
 /// What was found, by kind.
@@ -51,7 +53,7 @@ impl Census {
         kinds.insert("nft rule", lines(subject, &["nft", "list", "ruleset"], |l| Some(without_counters(l))));
         kinds.insert("cgroup", cgroups(subject.cgroup).iter().map(|p| p.display().to_string()).collect());
         kinds.insert("process", processes(subject));
-        kinds.insert("descriptor", subject.daemon.map(process::descriptors).unwrap_or_default());
+        kinds.insert("descriptor", descriptors(subject));
         kinds.insert("file", files(subject));
         Self { kinds }
     }
@@ -129,6 +131,17 @@ pub fn cgroup_roots(name: &str) -> Vec<PathBuf> {
     roots.extend(entries.map(|hierarchy| hierarchy.path().join(name)));
     roots.retain(|path| path.is_dir());
     roots
+}
+
+/// The daemon's descriptors, without its ends of the test's own connections.
+fn descriptors(subject: &Subject<'_>) -> Vec<String> {
+    let mut found = subject.daemon.map(process::descriptors).unwrap_or_default();
+    for _ in 0..subject.connections {
+        if let Some(at) = found.iter().position(|target| target == "socket") {
+            found.remove(at);
+        }
+    }
+    found
 }
 
 /// Monitors and container processes, zombies of the daemon included.
@@ -211,6 +224,7 @@ mod tests {
             exec_root: &exec_root,
             data_root: &data_root,
             cgroup: "gantry-test-none",
+            connections: 0,
         };
         let before = Census::take(&subject);
         let _ = namespaces.run(&["ip", "link", "add", "left7", "type", "veth", "peer", "name", "left8"]).ok();

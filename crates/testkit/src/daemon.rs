@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ pub struct Daemon {
     cgroup: String,
     process: Option<Child>,
     baseline: Census,
+    /// One more holder for each open connection.
+    connections: Arc<()>,
     finished: bool,
 }
 
@@ -138,6 +141,7 @@ impl Daemon {
             cgroup: format!("gantry-test-{}-{number}", std::process::id()),
             process: None,
             baseline: Census::default(),
+            connections: Arc::default(),
             finished: false,
         }
     }
@@ -203,6 +207,7 @@ impl Daemon {
             exec_root: &self.exec_root,
             data_root: &self.data_root,
             cgroup: &self.cgroup,
+            connections: Arc::strong_count(&self.connections) - 1,
         }
     }
 
@@ -309,7 +314,7 @@ impl Daemon {
     #[track_caller]
     #[must_use]
     pub fn connection(&self) -> Connection {
-        Connection::open(&self.socket()).expect("the daemon's socket accepts")
+        Connection::open_counted(&self.socket(), &self.connections).expect("the daemon's socket accepts")
     }
 
     /// Runs a program in the daemon's namespaces.

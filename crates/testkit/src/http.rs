@@ -5,6 +5,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest silence of the server.
@@ -63,6 +64,8 @@ impl Response {
 /// A connection that may carry many requests.
 pub struct Connection {
     reader: BufReader<UnixStream>,
+    /// Lets the daemon's owner count the open ones.
+    _counted: Option<Arc<()>>,
 }
 
 impl Connection {
@@ -70,7 +73,12 @@ impl Connection {
     pub fn open(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(SILENCE))?;
-        Ok(Self { reader: BufReader::new(stream) })
+        Ok(Self { reader: BufReader::new(stream), _counted: None })
+    }
+
+    /// Connects, and holds `token` as long as the connection lives.
+    pub fn open_counted(socket: &Path, token: &Arc<()>) -> io::Result<Self> {
+        Ok(Self { _counted: Some(Arc::clone(token)), ..Self::open(socket)? })
     }
 
     /// Sends a request with a JSON body (none when empty) and reads the whole answer.

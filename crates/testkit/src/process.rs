@@ -74,7 +74,8 @@ pub fn descriptors(pid: u32) -> Vec<String> {
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())
         .map(|target| {
-            let text = target.display().to_string();
+            // A rebuilt executable is "deleted" without being a leak.
+            let text = target.display().to_string().replace(" (deleted)", "");
             match text.split_once(":[") {
                 Some((kind, _)) if !text.starts_with('/') => kind.to_string(),
                 _ => text,

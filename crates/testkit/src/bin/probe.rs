@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
         "write" => return report(std::fs::write(word(1), word(2))),
         "fork" => fork(number(1)),
         "fork-bomb" => fork_bomb(),
+        "udp-echo" => return report(udp_echo(number(1))),
+        "udp-ask" => return report(udp_ask(word(1), word(2))),
         "allocate" => allocate(number(1)),
         other => {
             eprintln!("gantry-probe: unknown word {other}");
@@ -116,6 +119,28 @@ fn fork_bomb() {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Sends every datagram back.
+fn udp_echo(port: u64) -> std::io::Result<()> {
+    let socket = UdpSocket::bind(("0.0.0.0", u16::try_from(port).unwrap_or(0)))?;
+    let mut buffer = [0; 65536];
+    loop {
+        let (size, from) = socket.recv_from(&mut buffer)?;
+        socket.send_to(&buffer[..size], from)?;
+    }
+}
+
+/// Sends one datagram and prints the answer.
+fn udp_ask(address: &str, text: &str) -> std::io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.connect(address)?;
+    socket.send(text.as_bytes())?;
+    let mut buffer = [0; 65536];
+    let size = socket.recv(&mut buffer)?;
+    println!("{}", String::from_utf8_lossy(&buffer[..size]));
+    Ok(())
 }
 
 /// Fills memory of so many bytes.

@@ -1,0 +1,36 @@
+//! Crashes and faults: whatever dies, fills up, floods or vanishes, what was acknowledged stands, what runs is not
+//! disturbed, nothing hangs and nothing is left behind.
+//!
+//! Requests are raw HTTP, because the docker CLI retries and hides. Every test ends with the leak census.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
+
+mod calls;
+mod daemon_killed;
+mod disk_full;
+mod hostile;
+mod ledger;
+mod monitor_killed;
+mod orphans;
+mod requests;
+mod start_errors;
+mod vanished;
+
+use testkit::Daemon;
+
+/// A daemon with the image `busybox`.
+#[track_caller]
+fn with_busybox() -> Daemon {
+    let daemon = Daemon::start();
+    daemon.busybox();
+    daemon
+}
+
+/// A daemon with the images `busybox` and `probe`.
+#[track_caller]
+fn with_images() -> Daemon {
+    let daemon = with_busybox();
+    daemon.probe();
+    daemon
+}
