@@ -121,13 +121,15 @@ impl Applier {
         }
         let dir = self.parent(parent)?;
         let name = c_name(name)?;
+        if entry.kind == Kind::File {
+            return self.file((&dir, &name), &path, entry, archive);
+        }
         let hidden = self.make_room(&dir, &name, entry.kind, &path)?;
         match entry.kind {
             Kind::Directory => {
                 self.directory(&dir, &name, entry, path)?;
                 return if hidden { set_opaque(&tree::open_dir(&*dir, &name)?) } else { Ok(()) };
             }
-            Kind::File => return self.file(&dir, &name, entry, archive),
             Kind::HardLink => return self.hard_link(&dir, &name, entry),
             Kind::Symlink => {
                 rustix::fs::symlinkat(c_name(&entry.link)?, &*dir, &name)?;
@@ -135,7 +137,7 @@ impl Applier {
             Kind::Char => node(&dir, &name, FileType::CharacterDevice, entry)?,
             Kind::Block => node(&dir, &name, FileType::BlockDevice, entry)?,
             Kind::Fifo => node(&dir, &name, FileType::Fifo, entry)?,
-            Kind::Other => {}
+            Kind::File | Kind::Other => {}
         }
         attributes(&dir, &name, entry)
     }
@@ -262,13 +264,21 @@ impl Applier {
 
     fn file<R: Read>(
         &mut self,
-        dir: &OwnedFd,
-        name: &CString,
+        (dir, name): (&OwnedFd, &CString),
+        path: &[u8],
         entry: &Entry,
         archive: &mut Archive<R>,
     ) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
+        let create = || rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600));
+        let file = match create() {
+            // Rare, so nothing is asked before.
+            Err(Errno::EXIST) => {
+                self.make_room(dir, name, entry.kind, path)?;
+                create()?
+            }
+            other => other?,
+        };
         let mut file = File::from(file);
         match &entry.sparse {
             None => self.copy(&mut file, entry.size, archive)?,

@@ -149,7 +149,9 @@ impl Inner {
 impl Volumes {
     /// Opens the volumes under `root` (`<data-root>/volumes`).
     pub fn open(root: &Path, store: Store) -> Result<Volumes> {
-        Ok(Volumes::with(store, vec![Box::new(Local::open(root)?)]))
+        let local = Local::open(root)?;
+        local.sweep(&store.read(|tx| tx.keys(&VOLUMES))?)?;
+        Ok(Volumes::with(store, vec![Box::new(local)]))
     }
 
     fn with(store: Store, drivers: Vec<Box<dyn VolumeDriver>>) -> Volumes {

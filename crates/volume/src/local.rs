@@ -25,6 +25,21 @@ impl Local {
     }
 }
 
+impl Local {
+    /// Removes directories that a create cut short has left: without a row and without data.
+    pub(crate) fn sweep(&self, known: &[String]) -> Result<()> {
+        for entry in fs::read_dir(&self.root).with_context(|| format!("listing {}", self.root.display()))? {
+            let name = entry.context("listing volumes")?.file_name();
+            let Some(name) = name.to_str().filter(|name| !known.iter().any(|k| k == name)) else { continue };
+            // Both fail when something is in the way, which is then none of ours to remove.
+            if fs::remove_dir(self.mountpoint(name)).is_ok() {
+                drop(fs::remove_dir(self.root.join(name)));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl VolumeDriver for Local {
     fn name(&self) -> &'static str {
         crate::LOCAL

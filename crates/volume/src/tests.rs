@@ -87,3 +87,17 @@ async fn many_creates_of_one_name_make_one_volume() {
     let new = tasks.join_all().await.into_iter().filter(|new| *new).count();
     assert_eq!(new, 1);
 }
+
+#[tokio::test]
+async fn only_empty_directories_without_a_row_are_swept() {
+    let (dir, volumes) = volumes().await;
+    volumes.create(named("known")).await.unwrap();
+    for name in ["empty/_data", "full/_data/x", "foreign"] {
+        fs::create_dir_all(dir.path().join("volumes").join(name)).unwrap();
+    }
+    let store = volumes.inner.store.clone();
+    Volumes::open(&dir.path().join("volumes"), store).unwrap();
+    let mut left: Vec<_> = fs::read_dir(dir.path().join("volumes")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["foreign", "full", "known"]);
+}
