@@ -29,6 +29,7 @@ pub const CASES: &[(&str, fn())] = &[
     ("out_of_memory_is_told", out_of_memory_is_told),
     ("published_port_to_the_container", published_port_to_the_container),
     ("private_memory_is_small", private_memory_is_small),
+    ("a_hundred_megabytes_are_logged", a_hundred_megabytes_are_logged),
 ];
 
 /// A monitor of a container that runs `script`, not started yet.
@@ -323,5 +324,26 @@ fn private_memory_is_small() {
     write(&mut client, b"\n");
     daemon.exited(None);
     assert!(!matches!(spec.log, LogSpec::None));
+    finish(&container, daemon, &pidfd);
+}
+
+/// The budget is checked by the benchmark, with an optimised build; here every line must be there, and the time is shown.
+fn a_hundred_megabytes_are_logged() {
+    const LINES: u64 = 1_000_000;
+    let line = "this is a line of one hundred bytes with nothing special in it, as programs write them all the day";
+    let container = Container::sh(&format!("yes '{line}' | busybox head -n {LINES}"));
+    std::os::unix::fs::symlink("busybox", container.lower().join("bin/yes")).unwrap();
+    let (mut daemon, pidfd, _) = monitor(&container);
+    let started = Instant::now();
+    daemon.started(&specification(&container), &[]);
+    assert_eq!(daemon.exited(None).code, 0);
+    let logged = started.elapsed();
+    let copied = Instant::now();
+    let target = container.dir.path().join("copy");
+    let script = format!("busybox yes '{line}' | busybox head -n {LINES} | cat >{}", target.display());
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    println!("logged in {logged:?}, copied by cat in {:?}", copied.elapsed());
+    let kept = log_text(container.dir.path());
+    assert!(kept.lines().all(|l| l == line) && kept.lines().count() as u64 > LINES / 4);
     finish(&container, daemon, &pidfd);
 }
