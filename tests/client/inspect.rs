@@ -65,7 +65,7 @@ fn version_and_info_tell_the_truth() {
     let text = d.docker(&["version"]).text();
     assert!(text.contains("Server") && text.contains("API version"), "{text}");
     let version = d.http("GET", "/version", "").expect(200).json();
-    assert_eq!((version["ApiVersion"].as_str(), version["MinAPIVersion"].as_str()), (Some("1.56"), Some("1.40")));
+    assert_eq!((version["ApiVersion"].as_str(), version["MinAPIVersion"].as_str()), (Some("1.56"), Some("1.24")));
     assert_eq!(
         (version["Os"].as_str(), version["Arch"].as_str()),
         (Some("linux"), Some(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }))
@@ -111,14 +111,14 @@ fn ping() {
 #[test]
 fn versions_in_paths() {
     let d = with_busybox();
-    assert_eq!(d.http("GET", "/v1.40/version", "").status, 200);
+    assert_eq!(d.http("GET", "/v1.24/version", "").status, 200);
     assert_eq!(
         d.http("GET", "/v9.99/version", "").expect(400).message(),
         "client version 9.99 is too new. Maximum supported API version is 1.56"
     );
     assert_eq!(
-        d.http("GET", "/v1.30/version", "").expect(400).message(),
-        "client version 1.30 is too old. Minimum supported API version is 1.40, please upgrade your client to a newer version"
+        d.http("GET", "/v1.23/version", "").expect(400).message(),
+        "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
     );
     for (method, path) in
         [("GET", "/nosuch"), ("GET", "/v1.45/nosuch"), ("PUT", "/containers/json"), ("DELETE", "/_ping")]

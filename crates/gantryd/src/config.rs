@@ -30,8 +30,8 @@ pub use settings::*;
 pub const MAX_API_VERSION: &str = "1.56";
 /// Oldest API version that `min-api-version` may ask for.
 pub const MIN_API_VERSION: &str = "1.24";
-/// Default floor of the API version.
-pub const DEFAULT_MIN_API_VERSION: &str = "1.40";
+/// Default floor of the API version: the oldest, so that every client that can be served is. The reference's is 1.40.
+pub const DEFAULT_MIN_API_VERSION: &str = MIN_API_VERSION;
 
 /// What [`load`] found: the configuration and what is needed to load it again on SIGHUP.
 #[derive(Clone, Debug)]

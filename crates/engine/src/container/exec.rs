@@ -371,7 +371,7 @@ pub async fn inspect(engine: &Arc<Engine>, id: &str) -> Result<api::ExecInspect>
         open_stdin: config.attach_stdin,
         open_stderr: config.attach_stderr,
         open_stdout: config.attach_stdout,
-        can_remove: !running && exit_code.is_some(),
+        can_remove: false,
         container_id: session.container.as_str().to_string(),
         detach_keys: config.detach_keys.clone(),
         pid: i64::from(pid),

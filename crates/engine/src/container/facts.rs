@@ -36,9 +36,13 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) 
 
 /// `<parent>/<id>` below every hierarchy's root; the reference's `/docker/<id>` by default.
 pub fn cgroups_path(settings: &Settings, row: &ContainerRow) -> String {
-    let own = row.host_config.cgroup_parent.as_str();
+    cgroups_path_in(settings, &row.host_config.cgroup_parent, row.id.as_str())
+}
+
+/// The same for a container of which only the id and its own parent (or none) are known.
+pub fn cgroups_path_in(settings: &Settings, own: &str, id: &str) -> String {
     let parent = [own, settings.cgroup_parent.as_str(), "/docker"].into_iter().find(|p| !p.is_empty());
-    format!("/{}/{}", parent.unwrap_or_default().trim_matches('/'), row.id.as_str())
+    format!("/{}/{id}", parent.unwrap_or_default().trim_matches('/'))
 }
 
 fn process(engine: &Engine, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {
