@@ -75,6 +75,11 @@ impl Snapshotter for Copy {
         containers::remove(&self.containers, container)
     }
 
+    fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
+        let view = View::open(&self.layers.chain(layers)?, Whiteouts::Files)?;
+        crate::copy_out::copy_out(&view, path, target)
+    }
+
     fn usage(&self, container: &str) -> Result<u64> {
         containers::usage(&self.fs(container)?)
     }

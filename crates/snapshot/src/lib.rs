@@ -15,6 +15,7 @@ pub mod archive;
 mod changes;
 mod containers;
 mod copy;
+mod copy_out;
 mod decompress;
 mod layers;
 mod merge;
@@ -71,10 +72,7 @@ pub trait Snapshotter: Send + Sync {
 
     /// Copies what the chain has at `path` (absolute, a directory) into the empty directory `target`: content, owners,
     /// modes, times, xattrs; the directory's own attributes too. Nothing happens when the chain has no directory there.
-    fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
-        let _ = (layers, path, target);
-        Ok(())
-    }
+    fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()>;
 
     /// Bytes on disk of the container's writable layer; a file with several links counts once.
     fn usage(&self, container: &str) -> Result<u64>;

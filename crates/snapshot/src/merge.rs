@@ -99,7 +99,7 @@ impl Merge<'_> {
 }
 
 /// Copies what is no directory; the name is free in `to`.
-fn copy_one(from: &OwnedFd, to: &OwnedFd, name: &CString, stat: &Stat) -> io::Result<()> {
+pub(crate) fn copy_one(from: &OwnedFd, to: &OwnedFd, name: &CString, stat: &Stat) -> io::Result<()> {
     match tree::file_type(stat) {
         FileType::RegularFile => return copy_file(from, to, name, stat),
         FileType::Symlink => rustix::fs::symlinkat(link_target(from, name)?, to, name)?,

@@ -80,6 +80,11 @@ impl Snapshotter for Overlay {
         containers::remove(&self.containers, container)
     }
 
+    fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
+        let view = View::open(&self.layers.chain(layers)?, Whiteouts::Overlay)?;
+        crate::copy_out::copy_out(&view, path, target)
+    }
+
     fn usage(&self, container: &str) -> Result<u64> {
         containers::usage(&containers::rw(&self.containers, container)?.join("upper"))
     }

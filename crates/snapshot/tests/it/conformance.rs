@@ -73,6 +73,35 @@ pub fn layers_are_merged_top_over_bottom(place: Place) {
     assert_eq!(fs::metadata(root.at("etc")).unwrap().mode() & 0o7777, 0o700);
 }
 
+/// B-vol-4: what a volume takes over from the image.
+pub fn a_directory_is_copied_out(place: Place) {
+    let bottom = Layer::default()
+        .dir("data", 0o750)
+        .file("data/kept", "bottom")
+        .file("data/gone", "bottom")
+        .dir("data/below", 0o711)
+        .file("data/below/deep", "deep")
+        .file("plain", "no directory");
+    let top = Layer::default().file("data/.wh.gone", "").file("data/new", "top");
+    let layers = [apply(&place, bottom), apply(&place, top)];
+    let target = place.dir.path().join("volume");
+    fs::create_dir(&target).unwrap();
+    place.snapshots.copy_out(&layers, "/data", &target).unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(&target).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["below", "kept", "new"]);
+    assert_eq!(fs::read_to_string(target.join("below/deep")).unwrap(), "deep");
+    assert_eq!(fs::metadata(target.join("below")).unwrap().mode() & 0o7777, 0o711);
+    assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o750);
+    let other = place.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    for absent in ["/nowhere", "/plain"] {
+        place.snapshots.copy_out(&layers, absent, &other).unwrap();
+    }
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+}
+
 pub fn attributes_survive(place: Place) {
     let layer = Layer::default()
         .dir("bin", 0o2755)
