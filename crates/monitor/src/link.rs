@@ -13,6 +13,8 @@ use crate::proto::{self, Event, NotUnderstood, Packet, Request};
 
 /// Packets that wait for one connection.
 const MAX_WAITING: usize = 1024;
+/// Pause after an accept that has failed.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 16;
 
@@ -95,8 +97,15 @@ impl Link {
 
     /// Accepts a connection; its id.
     pub fn accept(&mut self) -> Option<u32> {
-        let socket = sys::fdpass::accept(self.listener.as_ref()?.as_fd()).ok()?;
-        self.add(socket)
+        match sys::fdpass::accept(self.listener.as_ref()?.as_fd()) {
+            Ok(socket) => self.add(socket),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => None,
+            Err(_) => {
+                // No descriptors left, at worst: the connection stays in the queue, which must not keep the loop busy.
+                std::thread::sleep(ACCEPT_PAUSE);
+                None
+            }
+        }
     }
 
     /// Sends what waits and reads one message. `buffer` is scratch space.

@@ -13,6 +13,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with};
+use rustix::process::{Resource, getrlimit};
 
 use crate::proto::{Port, Transport};
 
@@ -24,6 +25,8 @@ use udp::{Flows, Front};
 
 /// Connections at once, over all ports.
 const MAX_CONNECTIONS: usize = 4096;
+/// Descriptors that the proxies leave to everything else.
+const KEPT_FREE: u64 = 256;
 /// Connections accepted in one round.
 const ACCEPTS: usize = 64;
 /// Events of one round.
@@ -38,7 +41,16 @@ pub struct Proxies {
     ports: Vec<Listening>,
     connections: HashMap<u64, Connection>,
     next: u64,
+    /// Descriptors for all of them.
+    limit: usize,
     paused_until: Option<Instant>,
+}
+
+/// The sockets of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Container,
 }
 
 #[derive(Debug)]
@@ -55,8 +67,8 @@ enum Token {
     Port(u32),
     /// Index of a port, number of a flow.
     Flow(u32, u32),
-    /// Number of a connection.
-    Connection(u64),
+    /// Number of a connection, and which of its sockets.
+    Connection(u64, Side),
 }
 
 impl Token {
@@ -64,7 +76,8 @@ impl Token {
         EventData::new_u64(match self {
             Token::Port(port) => u64::from(port) << 2,
             Token::Flow(port, flow) => (u64::from(flow) << 32) | (u64::from(port) << 2) | 1,
-            Token::Connection(number) => (number << 2) | 2,
+            Token::Connection(number, Side::Client) => (number << 2) | 2,
+            Token::Connection(number, Side::Container) => (number << 2) | 3,
         })
     }
 
@@ -74,7 +87,8 @@ impl Token {
         match bits & 3 {
             0 => Token::Port(port),
             1 => Token::Flow(port, (bits >> 32) as u32),
-            _ => Token::Connection(bits >> 2),
+            2 => Token::Connection(bits >> 2, Side::Client),
+            _ => Token::Connection(bits >> 2, Side::Container),
         }
     }
 }
@@ -88,6 +102,8 @@ impl Proxies {
     /// Begins to serve a port on its bound (TCP: listening) socket.
     pub fn add(&mut self, port: Port, socket: OwnedFd) -> io::Result<()> {
         rustix::io::ioctl_fionbio(&socket, true)?;
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(KEPT_FREE);
+        self.limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let epoll = match self.epoll.take() {
             Some(epoll) => epoll,
             None => epoll::create(CreateFlags::CLOEXEC)?,
@@ -115,6 +131,7 @@ impl Proxies {
     }
 
     fn dispatch(&mut self, epoll: BorrowedFd<'_>, token: Token, flags: EventFlags, buffer: &mut [u8]) {
+        let room = self.room();
         match token {
             Token::Port(index) => {
                 let Some(listening) = self.ports.get_mut(index as usize) else { return };
@@ -122,7 +139,7 @@ impl Proxies {
                     Transport::Tcp => self.accept(epoll, index as usize),
                     Transport::Udp => {
                         let (socket, target) = (listening.socket.as_fd(), listening.port.target);
-                        listening.flows.read_clients(Front { epoll, port: index, socket, target }, buffer);
+                        listening.flows.read_clients(Front { epoll, port: index, socket, target, room }, buffer);
                     }
                 }
             }
@@ -131,9 +148,9 @@ impl Proxies {
                     listening.flows.read_container(flow, listening.socket.as_fd(), buffer);
                 }
             }
-            Token::Connection(number) => {
+            Token::Connection(number, side) => {
                 if let Some(connection) = self.connections.get_mut(&number)
-                    && connection.advance(epoll, Token::Connection(number).data(), flags, buffer).is_err()
+                    && connection.advance(epoll, (side, flags), buffer).is_err()
                 {
                     self.connections.remove(&number);
                 }
@@ -153,17 +170,23 @@ impl Proxies {
                 // None left, or one that was aborted in the queue.
                 Err(_) => return,
             };
-            if self.connections.len() >= MAX_CONNECTIONS {
+            let target = listening.port.target;
+            if self.room() < 2 || self.connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
             self.next += 1;
             // A connection that cannot be made is closed, as a client of an unreachable server expects.
-            if let Ok(connection) =
-                Connection::open(epoll, Token::Connection(self.next).data(), client, listening.port.target)
-            {
+            if let Ok(connection) = Connection::open(epoll, self.next, client, target) {
                 self.connections.insert(self.next, connection);
             }
         }
+    }
+
+    /// How many descriptors the proxies may still open: exec and attach must always be possible, and the limit is not raised
+    /// because the container's processes would inherit it.
+    fn room(&self) -> usize {
+        let flows: usize = self.ports.iter().map(|listening| listening.flows.len()).sum();
+        self.limit.saturating_sub(2 * self.connections.len() + flows)
     }
 
     /// When [`Proxies::expire`] has something to do.
@@ -192,7 +215,9 @@ mod tests {
 
     #[test]
     fn tokens_survive_packing() {
-        for token in [Token::Port(0), Token::Port(70_000), Token::Flow(3, u32::MAX), Token::Connection(1 << 40)] {
+        for token in
+            [Token::Port(0), Token::Port(70_000), Token::Flow(3, u32::MAX), Token::Connection(1 << 40, Side::Container)]
+        {
             assert_eq!(Token::of(token.data()), token);
         }
     }

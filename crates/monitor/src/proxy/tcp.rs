@@ -6,9 +6,11 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketType};
+
+use super::{Side, Token};
 
 /// Reads in one direction in one round, so that one connection does not starve the others.
 const READS: usize = 8;
@@ -16,13 +18,14 @@ const READS: usize = 8;
 /// Both sockets and what is under way between them.
 #[derive(Debug)]
 pub struct Connection {
+    number: u64,
     client: OwnedFd,
     container: OwnedFd,
     connecting: bool,
     inbound: Direction,
     outbound: Direction,
-    /// What epoll waits for at present.
-    interest: (EventFlags, EventFlags),
+    /// What epoll waits for at present; `None`: that socket is closed in both directions and no longer watched.
+    interest: (Option<EventFlags>, Option<EventFlags>),
 }
 
 /// From one socket to the other.
@@ -87,7 +90,7 @@ impl Connection {
     /// Begins to connect to the container on behalf of `client`, a non-blocking socket.
     pub fn open(
         epoll: BorrowedFd<'_>,
-        data: EventData,
+        number: u64,
         client: OwnedFd,
         target: SocketAddr,
     ) -> rustix::io::Result<Connection> {
@@ -99,27 +102,32 @@ impl Connection {
         // Small writes were small before: no further delay is added to them.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&client, true);
         let _ = rustix::net::sockopt::set_tcp_nodelay(&container, true);
-        let interest = (EventFlags::empty(), EventFlags::OUT);
-        epoll::add(epoll, &client, data, interest.0)?;
-        epoll::add(epoll, &container, data, interest.1)?;
-        let (inbound, outbound) = (Direction::default(), Direction::default());
-        Ok(Connection { client, container, connecting: true, inbound, outbound, interest })
+        epoll::add(epoll, &client, Token::Connection(number, Side::Client).data(), EventFlags::empty())?;
+        epoll::add(epoll, &container, Token::Connection(number, Side::Container).data(), EventFlags::OUT)?;
+        Ok(Connection {
+            number,
+            client,
+            container,
+            connecting: true,
+            inbound: Direction::default(),
+            outbound: Direction::default(),
+            interest: (Some(EventFlags::empty()), Some(EventFlags::OUT)),
+        })
     }
 
-    /// Moves what can be moved. An error means that the connection is over, in whatever way.
+    /// Moves what can be moved after an event of one socket. An error means that the connection is over, in whatever way.
     pub fn advance(
         &mut self,
         epoll: BorrowedFd<'_>,
-        data: EventData,
-        flags: EventFlags,
+        (side, flags): (Side, EventFlags),
         buffer: &mut [u8],
     ) -> rustix::io::Result<()> {
         if self.connecting {
-            rustix::net::sockopt::socket_error(&self.container)??;
-            // The client's socket may have woken us: nothing to do yet, unless it has gone.
-            if rustix::net::getpeername(&self.container).is_err() {
-                return if flags.contains(EventFlags::HUP) { Err(Errno::CONNABORTED) } else { Ok(()) };
+            if side == Side::Client {
+                // Nothing was asked for: it has gone.
+                return Err(Errno::CONNABORTED);
             }
+            rustix::net::sockopt::socket_error(&self.container)??;
             self.connecting = false;
         }
         self.inbound.pump(&self.client, &self.container, buffer)?;
@@ -127,10 +135,35 @@ impl Connection {
         if self.inbound.shut && self.outbound.shut {
             return Err(Errno::SHUTDOWN);
         }
-        self.update(epoll, data)
+        if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            self.hung_up(epoll, side)?;
+        }
+        self.update(epoll)
     }
 
-    fn update(&mut self, epoll: BorrowedFd<'_>, data: EventData) -> rustix::io::Result<()> {
+    /// One socket is closed in both directions; it would be reported for ever.
+    fn hung_up(&mut self, epoll: BorrowedFd<'_>, side: Side) -> rustix::io::Result<()> {
+        let all_read = match side {
+            Side::Client => self.inbound.ended,
+            Side::Container => self.outbound.ended,
+        };
+        if !all_read {
+            return Ok(());
+        }
+        if self.inbound.waiting.is_empty() && self.outbound.waiting.is_empty() {
+            return Err(Errno::SHUTDOWN);
+        }
+        let (socket, interest) = match side {
+            Side::Client => (&self.client, &mut self.interest.0),
+            Side::Container => (&self.container, &mut self.interest.1),
+        };
+        if interest.take().is_some() {
+            epoll::delete(epoll, socket)?;
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, epoll: BorrowedFd<'_>) -> rustix::io::Result<()> {
         let flags = |reads: bool, writes: bool| {
             let mut flags = EventFlags::empty();
             flags.set(EventFlags::IN, reads);
@@ -139,13 +172,15 @@ impl Connection {
         };
         let client = flags(self.inbound.reads(), !self.outbound.waiting.is_empty());
         let container = flags(self.outbound.reads(), !self.inbound.waiting.is_empty());
-        if client != self.interest.0 {
-            epoll::modify(epoll, self.client.as_fd(), data, client)?;
+        for (socket, side, present, wanted) in [
+            (&self.client, Side::Client, &mut self.interest.0, client),
+            (&self.container, Side::Container, &mut self.interest.1, container),
+        ] {
+            if present.is_some_and(|present| present != wanted) {
+                epoll::modify(epoll, socket.as_fd(), Token::Connection(self.number, side).data(), wanted)?;
+                *present = Some(wanted);
+            }
         }
-        if container != self.interest.1 {
-            epoll::modify(epoll, self.container.as_fd(), data, container)?;
-        }
-        self.interest = (client, container);
         Ok(())
     }
 }
@@ -202,6 +237,26 @@ mod tests {
         client.read_to_end(&mut answer).unwrap();
         assert!(answer == data);
         echo.join().unwrap();
+    }
+
+    #[test]
+    fn a_container_that_resets_after_its_end_closes_the_client() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, _stop) = proxy(server.local_addr().unwrap());
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (peer, _) = server.accept().unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        // Unread data makes the close a reset, of which the client must hear although it has been told of the end.
+        client.write_all(b"unread").unwrap();
+        thread::sleep(Duration::from_millis(100));
+        drop(peer);
+        let gone = (0..100).any(|_| {
+            thread::sleep(Duration::from_millis(20));
+            client.write_all(b"x").is_err()
+        });
+        assert!(gone);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Front<'a> {
     pub port: u32,
     pub socket: BorrowedFd<'a>,
     pub target: SocketAddr,
+    /// Sockets that may still be opened.
+    pub room: usize,
 }
 
 impl Flows {
@@ -75,7 +77,7 @@ impl Flows {
     }
 
     fn open(&mut self, front: Front<'_>, client: SocketAddr) -> rustix::io::Result<u32> {
-        if self.flows.len() >= MAX_FLOWS
+        if (self.flows.len() >= MAX_FLOWS || front.room == 0)
             && let Some(&oldest) = self.flows.iter().min_by_key(|(_, flow)| flow.active).map(|(number, _)| number)
         {
             self.forget(oldest);
@@ -112,6 +114,10 @@ impl Flows {
                 Err(_) => return,
             }
         }
+    }
+
+    pub fn len(&self) -> usize {
+        self.flows.len()
     }
 
     pub fn deadline(&self) -> Option<Instant> {
