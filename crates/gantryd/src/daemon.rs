@@ -89,10 +89,10 @@ async fn run(loaded: Loaded) -> Result<()> {
     for listener in listeners {
         served.spawn(server::listener::serve(listener, frame.clone(), stopped.clone()));
     }
-    tell_manager(&[sd_notify::NotifyState::Ready]);
+    tell_supervisor(&[sd_notify::NotifyState::Ready]);
     tracing::info!("daemon has completed initialization");
     serve_signals(&mut signals, &booted.engine, loaded).await;
-    tell_manager(&[sd_notify::NotifyState::Stopping]);
+    tell_supervisor(&[sd_notify::NotifyState::Stopping]);
     engine::boot::shutdown(&booted.engine).await;
     stop.send_replace(true);
     while served.join_next().await.is_some() {}
@@ -127,7 +127,7 @@ async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engi
 }
 
 /// Tells the service manager, if there is one.
-fn tell_manager(states: &[sd_notify::NotifyState<'_>]) {
+fn tell_supervisor(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states).context("telling the service manager") {
         tracing::warn!(%error, "service manager not told");
     }

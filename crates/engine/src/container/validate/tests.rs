@@ -1,3 +1,5 @@
+//! The validation rules, each with what it takes and what it refuses.
+
 use super::*;
 
 fn host() -> Host {
