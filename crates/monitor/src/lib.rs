@@ -2,7 +2,7 @@
 //!
 //! A monitor owns its container's streams, terminal, log, exec sessions, published-port proxies and exit record, so that
 //! nothing of these depends on the daemon being alive. It has one thread and one poll loop; no descriptor of it blocks
-//! except the log file. `docs/design/0004-monitor.md` tells why it is built like this.
+//! except the log file. `docs/design/0006-monitor.md` tells why it is built like this.
 #![forbid(unsafe_code)]
 
 mod backlog;
