@@ -192,4 +192,36 @@ mod tests {
         assert_eq!(Shaper::new(&options).line(bad, &mut out), Verdict::Done);
         assert!(out.is_empty());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_written_comes_back(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let mut escaped = Vec::new();
+            encode::escape(&bytes, &mut escaped);
+            let line =
+                [b"{\"log\":\"", &escaped[..], b"\",\"stream\":\"stdout\",\"time\":\"2026-11-23T17:37:59Z\"}"].concat();
+            let mut out = Vec::new();
+            Shaper::new(&ReadOptions { stdout: true, ..Default::default() }).line(&line, &mut out);
+            // One replacement character for each byte that is not part of a character, as in Go.
+            let mut expected = String::new();
+            for chunk in bytes.utf8_chunks() {
+                expected.push_str(chunk.valid());
+                expected.extend(chunk.invalid().iter().map(|_| '\u{fffd}'));
+            }
+            proptest::prop_assert_eq!(&out, expected.as_bytes());
+            let json: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            proptest::prop_assert_eq!(json["log"].as_str(), Some(expected.as_str()));
+        }
+
+        #[test]
+        fn damaged_lines_never_panic(at in 0..200_usize, byte in proptest::prelude::any::<u8>(), end in 0..200_usize) {
+            let mut line = LINE.to_vec();
+            let at = at % line.len();
+            line[at] = byte;
+            line.truncate(end.max(1));
+            let format = Format { multiplex: true, timestamps: true, details: true };
+            let options = ReadOptions { stdout: true, stderr: true, since: Some(0), format, ..Default::default() };
+            Shaper::new(&options).line(&line, &mut Vec::new());
+        }
+    }
 }
