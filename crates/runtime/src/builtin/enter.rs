@@ -37,9 +37,7 @@ impl Enter<'_> {
             process::set_dumpable(Dumpable::No).at(|| Stage::Clone, "prctl")?;
             process::reset_signals().at(|| Stage::Clone, "signals")?;
             cgroup.enter_v1().at(|| Stage::Cgroup, "enter")?;
-            if let Some(score) = process.oom_score_adj {
-                super::write_oom_score(score)?;
-            }
+            super::write_attributes(process)?;
             rustix::process::setsid().at(|| Stage::Clone, "setsid")?;
             process::new_session_keyring(keyring).at(|| Stage::Clone, "keyctl")?;
             ns::join(init, namespaces).at(|| Stage::Namespace, "setns")?;

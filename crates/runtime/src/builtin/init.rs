@@ -26,6 +26,8 @@ pub(super) struct Init<'a> {
     pub(super) bundle: &'a Bundle,
     pub(super) namespaces: &'a Plan,
     pub(super) cgroup: &'a Cgroup,
+    /// The parent is still making the cgroup.
+    pub(super) late: bool,
     pub(super) io: Stdio,
     pub(super) reporter: Reporter,
 }
@@ -33,28 +35,33 @@ pub(super) struct Init<'a> {
 impl Init<'_> {
     /// The whole life of the child.
     pub(super) fn run(self) -> ! {
-        let Init { bundle, namespaces, cgroup, io, reporter } = self;
+        let Init { bundle, namespaces, cgroup, late, io, reporter } = self;
         run_child(&reporter, || {
-            let wait = namespaces.new.contains(Flags::NEWUSER).then_some(&reporter);
-            join(bundle, namespaces, cgroup, wait)?;
-            let terminal = build(bundle, namespaces, cgroup, &reporter)?;
+            let settle = || {
+                if late {
+                    reporter.wait_go()?;
+                }
+                cgroup.enter_v1().at(|| Stage::Cgroup, "enter")?;
+                namespaces.enter_cgroup()
+            };
+            process::reset_signals().at(|| Stage::Clone, "signals")?;
+            super::write_attributes(&bundle.spec.process)?;
+            let mut place = Place::new(cgroup, &settle);
+            if namespaces.new.contains(Flags::NEWUSER) {
+                place.settle()?;
+                reporter.wait_go()?;
+                process::set_ids(0, 0, &[]).at(|| Stage::UserMap, "setresuid")?;
+            }
+            join(bundle, namespaces)?;
+            let terminal = build(bundle, namespaces, place, &reporter)?;
             let streams = terminal.map_or(Streams::Pipes(io), Streams::Terminal);
             program::run(&bundle.spec.process, &bundle.seccomp, streams, &reporter)
         })
     }
 }
 
-/// Cgroups and namespaces, and what is written through the host's `/proc`.
-fn join(bundle: &Bundle, plan: &Plan, cgroup: &Cgroup, wait: Option<&Reporter>) -> Result<(), StartError> {
-    process::reset_signals().at(|| Stage::Clone, "signals")?;
-    cgroup.enter_v1().at(|| Stage::Cgroup, "enter")?;
-    if let Some(score) = bundle.spec.process.oom_score_adj {
-        super::write_oom_score(score)?;
-    }
-    if let Some(reporter) = wait {
-        reporter.wait_go()?;
-        process::set_ids(0, 0, &[]).at(|| Stage::UserMap, "setresuid")?;
-    }
+/// Session, namespaces and names.
+fn join(bundle: &Bundle, plan: &Plan) -> Result<(), StartError> {
     rustix::process::setsid().at(|| Stage::Clone, "setsid")?;
     let keyring = CString::new(format!("_ses.{}", bundle.id)).map_err(|_| StartError::new(Stage::Clone, 0, "id"))?;
     process::new_session_keyring(&keyring).at(|| Stage::Clone, "keyctl")?;
@@ -70,14 +77,14 @@ fn join(bundle: &Bundle, plan: &Plan, cgroup: &Cgroup, wait: Option<&Reporter>) 
 }
 
 /// The container's view of the file system, up to the pivot. Returns the terminal's end for the process.
-fn build(bundle: &Bundle, plan: &Plan, cgroup: &Cgroup, reporter: &Reporter) -> Result<Option<OwnedFd>, StartError> {
+fn build(bundle: &Bundle, plan: &Plan, place: Place<'_>, reporter: &Reporter) -> Result<Option<OwnedFd>, StartError> {
     let (spec, linux) = (&bundle.spec, &bundle.spec.linux);
     let sharing = Sharing::of(&linux.rootfs_propagation);
     // Modes of nodes and mount points are meant as given.
     rustix::process::umask(Mode::empty());
     rootfs::isolate(sharing)?;
     let root = rootfs::prepare(&bundle.rootfs, sharing)?;
-    let mounted = mounts::all(&Place { root: &root, cgroup }, &spec.mounts)?;
+    let mounted = mounts::all(&root, place, &spec.mounts)?;
     let nodes = if plan.new.contains(Flags::NEWUSER) { Nodes::Bind } else { Nodes::Make };
     devices::populate(&root, &mounted, &linux.devices, nodes)?;
     let terminal = match spec.process.terminal {

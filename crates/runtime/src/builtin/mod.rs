@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::Context;
-use sys::cgroup::{Cgroup, Layout};
+use sys::cgroup::{Cgroup, Layout, Version};
 use sys::clone::{Flags, Side, clone3};
 use sys::process::{self, Block};
 use sys::{ns, pty};
@@ -52,7 +52,9 @@ impl Builtin {
         Builtin::default()
     }
 
-    fn clone_init(
+    /// The start, without cleaning up after a failure. On v1, where a cgroup is ten directories, the parent makes them
+    /// while the child is mounting; the child joins them before it mounts its view of them.
+    fn launch(
         &self,
         bundle: &Bundle,
         cgroup: &Cgroup,
@@ -60,21 +62,34 @@ impl Builtin {
         netns: Option<BorrowedFd<'_>>,
     ) -> Result<Process, StartError> {
         let namespaces = namespaces::plan(&bundle.spec.linux.namespaces, netns)?;
-        let birthplace = cgroup.birthplace().at(|| Stage::Cgroup, "open")?;
+        // A child that is somebody else by then could not join any more.
+        let late = cgroup.version() == Version::V1 && !namespaces.new.contains(Flags::NEWUSER);
+        if !late {
+            prepare_cgroup(bundle, cgroup)?;
+        }
+        let birthplace = cgroup.create_birthplace().at(|| Stage::Cgroup, "")?;
         if let Some(pid) = &namespaces.join_pid {
             ns::join(pid.as_fd(), Flags::NEWPID).at(|| Stage::Namespace, "setns")?;
             self.joined.set(true);
         }
         let (listener, reporter) = report::pair()?;
-        let (pid, pidfd) =
-            match clone3(namespaces.new, birthplace.as_ref().map(AsFd::as_fd)).at(|| Stage::Clone, "clone3")? {
-                Side::Child => Init { bundle, namespaces: &namespaces, cgroup, io, reporter }.run(),
-                Side::Parent { pid, pidfd } => (pid, pidfd),
-            };
+        let side = clone3(namespaces.new, birthplace.as_ref().map(AsFd::as_fd)).at(|| Stage::Clone, "clone3")?;
+        let (pid, pidfd) = match side {
+            Side::Child => Init { bundle, namespaces: &namespaces, cgroup, late, io, reporter }.run(),
+            Side::Parent { pid, pidfd } => (pid, pidfd),
+        };
         drop((reporter, io));
-        if namespaces.new.contains(Flags::NEWUSER) {
-            write_maps(pid, &bundle.spec.linux).and_then(|()| listener.go()).inspect_err(|_| abandon(&pidfd))?;
-        }
+        let assist = || {
+            if late {
+                prepare_cgroup(bundle, cgroup)?;
+                listener.go();
+            } else if namespaces.new.contains(Flags::NEWUSER) {
+                write_maps(pid, &bundle.spec.linux)?;
+                listener.go();
+            }
+            Ok(())
+        };
+        assist().inspect_err(|_| abandon(&pidfd))?;
         let (process, root) = finish(listener, pid, pidfd)?;
         self.root.replace(root);
         Ok(process)
@@ -93,20 +108,10 @@ impl Builtin {
 
 impl Runtime for Builtin {
     fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
-        let resources = limits::convert(&bundle.spec.linux.resources);
-        let devices = limits::device_rules(&bundle.spec.linux.resources.devices);
         let layout = Layout::detect().at(|| Stage::Cgroup, "")?;
-        let cgroup = layout.create(&bundle.spec.linux.cgroups_path).at(|| Stage::Cgroup, "")?;
-        let result = (|| {
-            cgroup.apply(&resources).at(|| Stage::Cgroup, "")?;
-            cgroup.set_devices(&devices).at(|| Stage::Cgroup, "")?;
-            self.clone_init(bundle, &cgroup, io, netns)
-        })();
-        if result.is_err() {
-            // The error that happened first is the one to tell.
-            let _ = cgroup.remove();
-        }
-        result
+        let cgroup = layout.at(&bundle.spec.linux.cgroups_path).at(|| Stage::Cgroup, "")?;
+        // The error that happened first is the one to tell.
+        self.launch(bundle, &cgroup, io, netns).inspect_err(|_| drop(cgroup.remove()))
     }
 
     fn exec(&self, bundle: &Bundle, init: &Process, p: &oci::Process, io: Stdio) -> Result<Process, StartError> {
@@ -181,6 +186,14 @@ pub fn cgroup(bundle: &Bundle) -> model::Result<Cgroup> {
     Ok(Layout::detect()?.at(&bundle.spec.linux.cgroups_path)?)
 }
 
+/// Makes the cgroup and sets its limits.
+fn prepare_cgroup(bundle: &Bundle, cgroup: &Cgroup) -> Result<(), StartError> {
+    let resources = &bundle.spec.linux.resources;
+    cgroup.create().at(|| Stage::Cgroup, "")?;
+    cgroup.apply(&limits::convert(resources)).at(|| Stage::Cgroup, "")?;
+    cgroup.set_devices(&limits::device_rules(&resources.devices)).at(|| Stage::Cgroup, "")
+}
+
 fn not_running(bundle: &Bundle, cause: &std::io::Error) -> StartError {
     let text = format!("container {} is not running", bundle.id);
     StartError::new(Stage::NotRunning, cause.raw_os_error().unwrap_or(0), text)
@@ -218,9 +231,23 @@ fn run_child(reporter: &Reporter, body: impl FnOnce() -> Result<(), StartError>)
     process::exit_now(EXIT_REPORTED)
 }
 
-/// Through the host's `/proc`, before anything of the container is mounted.
-fn write_oom_score(score: i32) -> Result<(), StartError> {
-    std::fs::write("/proc/self/oom_score_adj", score.to_string()).at(|| Stage::Rlimit, "oom_score_adj")
+/// What is set through `/proc/self`: the host's, before anything of the container is mounted or joined, so that no write
+/// can be redirected (CVE-2025-52881). The labels take effect at the next execve.
+fn write_attributes(p: &oci::Process) -> Result<(), StartError> {
+    if let Some(score) = p.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", score.to_string()).at(|| Stage::Rlimit, "oom_score_adj")?;
+    }
+    if let Some(profile) = p.apparmor_profile.as_deref().filter(|p| !p.is_empty()) {
+        let text = format!("exec {profile}");
+        // The old place is shared with other security modules.
+        std::fs::write("/proc/self/attr/apparmor/exec", &text)
+            .or_else(|_| std::fs::write("/proc/self/attr/exec", &text))
+            .at(|| Stage::Seccomp, &format!("unable to apply apparmor profile {profile:?}"))?;
+    }
+    if let Some(label) = p.selinux_label.as_deref().filter(|l| !l.is_empty()) {
+        std::fs::write("/proc/self/attr/exec", label).at(|| Stage::Seccomp, "unable to set the SELinux label")?;
+    }
+    Ok(())
 }
 
 /// Gives the terminal its size.

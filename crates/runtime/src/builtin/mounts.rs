@@ -44,38 +44,63 @@ const PROC_FILES: [&str; 10] = [
 ];
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
-/// Where mounts go.
+/// The container's place among the cgroups. It is taken as late as possible, since the parent is preparing it meanwhile.
 pub(super) struct Place<'a> {
-    pub(super) root: &'a Rooted,
-    pub(super) cgroup: &'a Cgroup,
+    cgroup: &'a Cgroup,
+    settle: Option<&'a dyn Fn() -> Result<(), StartError>>,
 }
 
-/// Mounts everything.
-pub(super) fn all(place: &Place<'_>, mounts: &[oci::Mount]) -> Result<Mounted, StartError> {
+impl<'a> Place<'a> {
+    /// `settle` enters the cgroup and its namespace.
+    pub(super) fn new(cgroup: &'a Cgroup, settle: &'a dyn Fn() -> Result<(), StartError>) -> Place<'a> {
+        Place { cgroup, settle: Some(settle) }
+    }
+
+    /// Takes the place, if that has not been done.
+    pub(super) fn settle(&mut self) -> Result<(), StartError> {
+        self.settle.take().map_or(Ok(()), |settle| settle())
+    }
+}
+
+/// Mounts everything, and takes the container's place among the cgroups on the way.
+pub(super) fn all(root: &Rooted, mut place: Place<'_>, mounts: &[oci::Mount]) -> Result<Mounted, StartError> {
     let mut mounted = Mounted::default();
     for mount in mounts {
-        one(place, mount, &mut mounted)?;
+        let mut options = options::parse(&mount.options);
+        if mount.kind == "bind" && options.bind.is_none() {
+            options.bind = Some(Reach::Tree);
+        }
+        if let Some(reach) = options.bind {
+            bind(root, mount, &options, reach)?;
+        } else if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
+            place.settle()?;
+            cgroup_view(root, place.cgroup, Path::new(&mount.destination), &options)
+                .map_err(|e| StartError { stage: stage(mount), ..e })?;
+        } else {
+            file_system(root, mount, options, &mut mounted)?;
+        }
     }
+    place.settle()?;
     Ok(mounted)
 }
 
-fn one(place: &Place<'_>, mount: &oci::Mount, mounted: &mut Mounted) -> Result<(), StartError> {
-    let stage = || Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() };
-    let mut options = options::parse(&mount.options);
-    if mount.kind == "bind" && options.bind.is_none() {
-        options.bind = Some(Reach::Tree);
-    }
+fn stage(mount: &oci::Mount) -> Stage {
+    Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() }
+}
+
+/// A mount of a file system of its own.
+fn file_system(
+    root: &Rooted,
+    mount: &oci::Mount,
+    mut options: Options,
+    mounted: &mut Mounted,
+) -> Result<(), StartError> {
+    let stage = || stage(mount);
     let path = Path::new(&mount.destination);
-    if let Some(reach) = options.bind {
-        return bind(place.root, mount, &options, reach);
-    }
-    if mount.kind == "cgroup" || mount.kind == "cgroup2" {
-        return cgroup_view(place, path, &options).map_err(|e| StartError { stage: stage(), ..e });
-    }
     if matches!(mount.kind.as_str(), "proc" | "sysfs") {
-        ordinary_directory(place.root, path).at(stage, "must be mounted on ordinary directory")?;
+        ordinary_directory(root, path).at(stage, "must be mounted on ordinary directory")?;
     }
-    let target = keep(place.root.mount_point(path, Target::Directory).at(stage, "")?);
+    let target = keep(root.mount_point(path, Target::Directory).at(stage, "")?);
     if mount.kind == "tmpfs" && !options.data.iter().any(|o| o.starts_with("mode=")) {
         // A tmpfs over a directory looks like the directory.
         let mode = rustix::fs::fstat(target).at(stage, "fstat")?.st_mode & 0o7777;
@@ -95,7 +120,7 @@ fn one(place: &Place<'_>, mount: &oci::Mount, mounted: &mut Mounted) -> Result<(
 }
 
 fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> Result<(), StartError> {
-    let stage = || Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() };
+    let stage = || stage(mount);
     let path = Path::new(&mount.destination);
     let fd = tree::clone_at(Path::new(&mount.source), reach).at(stage, &format!("open {}", mount.source))?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).at(stage, "fstat")?.st_mode);
@@ -149,14 +174,14 @@ fn outside_proc(target: BorrowedFd<'_>, path: &Path) -> std::io::Result<()> {
 
 /// `/sys/fs/cgroup`: the container's own directory of every hierarchy, bound. Inside the container's cgroup namespace
 /// these look exactly like fresh mounts, at a fraction of the price.
-fn cgroup_view(place: &Place<'_>, path: &Path, options: &Options) -> Result<(), StartError> {
+fn cgroup_view(root: &Rooted, cgroup: &Cgroup, path: &Path, options: &Options) -> Result<(), StartError> {
     let stage = || Stage::Cgroup;
     let readonly = Attr(options.set.0 & Attr::RDONLY.0);
     let own = Attr::NOSUID | Attr::NODEV | Attr::NOEXEC | readonly;
-    let target = keep(place.root.mount_point(path, Target::Directory).at(stage, "")?);
-    let views = place.cgroup.views();
+    let target = keep(root.mount_point(path, Target::Directory).at(stage, "")?);
+    let views = cgroup.views();
     if let [only] = views.as_slice()
-        && place.cgroup.version() == sys::cgroup::Version::V2
+        && cgroup.version() == sys::cgroup::Version::V2
     {
         let fd = tree::clone_at(&only.path, Reach::Mount).at(stage, "open_tree")?;
         set_attr(fd, Reach::Mount, own, Attr::default(), None).at(stage, "mount_setattr")?;

@@ -83,11 +83,16 @@ impl Plan {
         for (fd, flag) in &self.join {
             ns::join(fd.as_fd(), *flag).at(|| Stage::Namespace, "setns")?;
         }
-        if self.new_cgroup {
-            ns::unshare(Flags::NEWCGROUP).at(|| Stage::Namespace, "unshare")?;
-        }
         if self.new_network {
             ns::loopback_up().at(|| Stage::Namespace, "loopback")?;
+        }
+        Ok(())
+    }
+
+    /// The child's part once it is in its cgroup.
+    pub(super) fn enter_cgroup(&self) -> Result<(), StartError> {
+        if self.new_cgroup {
+            ns::unshare(Flags::NEWCGROUP).at(|| Stage::Namespace, "unshare")?;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! The channel between a child that is becoming a container's process and its parent.
 //!
 //! A pair of SEQPACKET sockets, close-on-exec. Child to parent: at most one set of descriptors, at most one error; then
-//! the execve (or death) closes it, and that is the news the parent waits for. Parent to child: at most one "go on", used only when
-//! the child must wait for its id maps.
+//! the execve (or death) closes it, and that is the news the parent waits for. Parent to child: "go on", once the parent has
+//! done its part (id maps, cgroup).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -37,9 +37,9 @@ pub(super) fn pair() -> Result<(Listener, Reporter), StartError> {
 }
 
 impl Listener {
-    /// Lets a child in [`Reporter::wait_go`] continue.
-    pub(super) fn go(&self) -> Result<(), StartError> {
-        fdpass::send(&self.0, &[GO], &[]).at(|| Stage::Clone, "send")
+    /// Lets a child in [`Reporter::wait_go`] continue. A child that has ended has left word why.
+    pub(super) fn go(&self) {
+        let _ = fdpass::send(&self.0, &[GO], &[]);
     }
 
     /// Waits for the child's execve: what it has sent, or its error.
@@ -47,7 +47,12 @@ impl Listener {
         let mut kept = Kept::default();
         let mut buffer = vec![0; MAX_REPORT];
         loop {
-            let (length, mut fds) = fdpass::receive(&self.0, &mut buffer).at(|| Stage::Clone, "receive")?;
+            let received = match fdpass::receive(&self.0, &mut buffer) {
+                // The child has ended without reading its "go on"; what it has said before is still there.
+                Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => continue,
+                other => other,
+            };
+            let (length, mut fds) = received.at(|| Stage::Clone, "receive")?;
             match buffer[..length].split_first() {
                 None => return Ok(kept),
                 // In the order of `Reporter::keep`, the console first.
@@ -67,8 +72,8 @@ impl Listener {
 impl Reporter {
     /// Waits until the parent says go on; fails if the parent is gone.
     pub(super) fn wait_go(&self) -> Result<(), StartError> {
-        let (length, _) = fdpass::receive(&self.0, &mut [0]).at(|| Stage::UserMap, "receive")?;
-        if length == 1 { Ok(()) } else { Err(StartError::new(Stage::UserMap, 0, "the monitor has gone")) }
+        let (length, _) = fdpass::receive(&self.0, &mut [0]).at(|| Stage::Clone, "receive")?;
+        if length == 1 { Ok(()) } else { Err(StartError::new(Stage::Clone, 0, "the monitor has gone")) }
     }
 
     pub(super) fn keep(&self, console: Option<BorrowedFd<'_>>, root: Option<BorrowedFd<'_>>) -> Result<(), StartError> {

@@ -113,12 +113,7 @@ impl Layout {
     /// Makes the cgroup `path` (absolute, below each hierarchy's root) and its parents. On failure nothing of it is left.
     pub fn create(&self, path: &str) -> io::Result<Cgroup> {
         let cgroup = self.at(path)?;
-        for dir in &cgroup.dirs {
-            if let Err(e) = dir.create() {
-                let _ = cgroup.remove();
-                return Err(io::Error::new(e.kind(), format!("{}: {e}", dir.path.display())));
-            }
-        }
+        cgroup.create().inspect_err(|_| drop(cgroup.remove()))?;
         Ok(cgroup)
     }
 
@@ -161,10 +156,11 @@ impl Dir {
     fn create_parents(&self) -> io::Result<()> {
         let below = self.path.strip_prefix(&self.hierarchy.mount).expect("joined to the mount");
         let mut path = self.hierarchy.mount.clone();
+        if self.hierarchy.unified {
+            // The directory itself does not exist yet; its parents may not either.
+            delegate(&path)?;
+        }
         for name in below {
-            if self.hierarchy.unified {
-                delegate(&path)?;
-            }
             path.push(name);
             match rustix::fs::mkdirat(CWD, &path, MODE_DIR) {
                 Ok(()) if self.has("cpuset") && path != self.path => {
@@ -172,9 +168,20 @@ impl Dir {
                     // Children then start with their parent's sets, without further writes.
                     fs::write(path.join("cgroup.clone_children"), "1")?;
                 }
+                Ok(()) if self.hierarchy.unified && path != self.path => delegate(&path)?,
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(e) => return Err(e.into()),
             }
+        }
+        Ok(())
+    }
+
+    /// v2: hands the controllers down from the root to this directory.
+    fn delegate_parents(&self) -> io::Result<()> {
+        let mut path = self.hierarchy.mount.clone();
+        for name in self.path.strip_prefix(&self.hierarchy.mount).expect("joined to the mount") {
+            delegate(&path)?;
+            path.push(name);
         }
         Ok(())
     }
@@ -238,6 +245,17 @@ pub struct Cgroup {
 impl Cgroup {
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Makes the directories of all hierarchies that do not exist yet.
+    pub fn create(&self) -> io::Result<()> {
+        self.dirs.iter().try_for_each(|d| d.create().map_err(|e| e_at(e, &d.path)))
+    }
+
+    /// Makes the unified directory alone and opens it for `CLONE_INTO_CGROUP`; `None` on a pure v1 machine.
+    pub fn create_birthplace(&self) -> io::Result<Option<OwnedFd>> {
+        self.unified().map_or(Ok(()), |d| d.create().map_err(|e| e_at(e, &d.path)))?;
+        self.birthplace()
     }
 
     /// The v1 directory of a controller.

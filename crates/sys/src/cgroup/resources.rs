@@ -82,10 +82,16 @@ impl Cgroup {
             Version::V2 => {
                 let dir = self.unified().ok_or_else(|| missing("unified"))?;
                 plan_v2(resources)?.iter().try_for_each(|s| {
-                    dir.write(&s.file, &s.value).map_err(|e| match e.kind() {
-                        io::ErrorKind::NotFound => missing(s.controller),
-                        _ => refused(s, &e),
-                    })
+                    let not_found = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+                    let written = dir.write(&s.file, &s.value).or_else(|e| {
+                        // A parent that somebody made without handing its controllers down.
+                        if not_found(&e) {
+                            dir.delegate_parents().and_then(|()| dir.write(&s.file, &s.value))
+                        } else {
+                            Err(e)
+                        }
+                    });
+                    written.map_err(|e| if not_found(&e) { missing(s.controller) } else { refused(s, &e) })
                 })
             }
         }

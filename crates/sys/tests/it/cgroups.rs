@@ -1,0 +1,150 @@
+//! Cgroups: made in every hierarchy, entered, limited, frozen, killed, removed.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use sys::cgroup::{Cgroup, DeviceKind, DeviceRule, Layout, Resources, Version};
+use sys::clone::{Flags, Side, clone3};
+use sys::process::{Block, exit_now, wait};
+
+use crate::Case;
+
+pub const CASES: &[Case] = &[
+    ("cgroups::life", life),
+    ("cgroups::parents_inherit", parents_inherit),
+    ("cgroups::kill_with_forks", kill_with_forks),
+    ("cgroups::device_program", device_program),
+    ("cgroups::oom_watch", oom_watch),
+    ("cgroups::unknown_is_empty", unknown_is_empty),
+];
+
+struct Own(Layout, Cgroup, String);
+
+impl Own {
+    fn new() -> Own {
+        let layout = Layout::detect().unwrap();
+        let parent = format!("/gantry-test-{}", std::process::id());
+        let cgroup = layout.create(&format!("{parent}/c")).unwrap();
+        Own(layout, cgroup, parent)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.1.remove().unwrap();
+        self.0.at(&self.2).unwrap().remove().unwrap();
+        assert!(!self.1.exists());
+    }
+}
+
+/// A child in the cgroup that runs `body`.
+fn child(cgroup: &Cgroup, body: impl FnOnce()) -> std::os::fd::OwnedFd {
+    let birthplace = cgroup.birthplace().unwrap();
+    match clone3(Flags::default(), birthplace.as_ref().map(AsFd::as_fd)).unwrap() {
+        Side::Child => {
+            cgroup.enter_v1().unwrap();
+            body();
+            exit_now(0)
+        }
+        Side::Parent { pidfd, .. } => pidfd,
+    }
+}
+
+fn sleeper(cgroup: &Cgroup) -> std::os::fd::OwnedFd {
+    let child = child(cgroup, || std::thread::sleep(Duration::from_secs(1000)));
+    while cgroup.processes().unwrap().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+fn life() {
+    let own = Own::new();
+    let child = sleeper(&own.1);
+    assert_eq!(own.1.processes().unwrap().len(), 1);
+    own.1.freeze().unwrap();
+    assert!(own.1.is_frozen());
+    own.1.thaw().unwrap();
+    assert!(!own.1.is_frozen());
+    own.1.kill_all().unwrap();
+    assert_eq!(wait(child.as_fd(), Block::Yes).unwrap(), Some(128 + 9));
+    own.1.remove().unwrap();
+    own.1.remove().unwrap();
+}
+
+fn parents_inherit() {
+    let own = Own::new();
+    let deeper = own.0.create(&format!("{}/a/b/c", own.2)).unwrap();
+    let resources = Resources { pids: Some(10), ..Resources::default() };
+    match deeper.apply(&resources) {
+        Ok(()) => assert_eq!(deeper.stats().pids.limit, 10),
+        Err(e) => assert!(e.to_string().contains("controller is not available"), "{e}"),
+    }
+    let child = sleeper(&deeper);
+    own.0.at(&format!("{}/a", own.2)).unwrap().remove().unwrap();
+    assert_eq!(wait(child.as_fd(), Block::Yes).unwrap(), Some(128 + 9));
+}
+
+fn kill_with_forks() {
+    let own = Own::new();
+    let bomb = child(&own.1, || {
+        // Forks and dies for ever.
+        loop {
+            if matches!(clone3(Flags::default(), None), Ok(Side::Parent { .. })) {
+                exit_now(0);
+            }
+        }
+    });
+    wait(bomb.as_fd(), Block::Yes).unwrap();
+    own.1.kill_all().unwrap();
+    assert!(own.1.processes().unwrap().is_empty());
+}
+
+fn device_program() {
+    let own = Own::new();
+    let rule = |allow, kind, major, minor| DeviceRule { allow, kind, major, minor, access: String::new() };
+    let rules = [
+        rule(false, DeviceKind::All, None, None),
+        rule(true, DeviceKind::Char, Some(1), Some(3)),
+        rule(true, DeviceKind::Char, Some(1), Some(9)),
+        rule(true, DeviceKind::Char, Some(1), Some(5)),
+        // v1 takes back only what was given in the same words.
+        rule(false, DeviceKind::Char, Some(1), Some(5)),
+    ];
+    own.1.set_devices(&rules).unwrap();
+    let child = child(&own.1, || {
+        let open = |path| std::fs::File::open(path).is_ok();
+        let seen = [open("/dev/null"), open("/dev/urandom"), open("/dev/zero"), open("/dev/tty0")];
+        exit_now(seen.iter().fold(0, |bits, ok| bits << 1 | i32::from(*ok)));
+    });
+    assert_eq!(wait(child.as_fd(), Block::Yes).unwrap(), Some(0b1100));
+}
+
+fn oom_watch() {
+    let own = Own::new();
+    if own.1.version() == Version::V2 && !own.0.controllers().iter().any(|c| c == "memory") {
+        return assert!(own.1.oom_watch().is_err());
+    }
+    let limit = Some(8 << 20);
+    own.1.apply(&Resources { memory: limit, memory_swap: limit, ..Resources::default() }).unwrap();
+    let watch = own.1.oom_watch().unwrap();
+    assert_eq!(own.1.oom_kills().unwrap(), 0);
+    let child = child(&own.1, || {
+        let hog = vec![1_u8; 64 << 20];
+        assert_eq!(hog[12345], 1);
+    });
+    assert_eq!(wait(child.as_fd(), Block::Yes).unwrap(), Some(128 + 9));
+    let events = if watch.eventfd { rustix::event::PollFlags::IN } else { rustix::event::PollFlags::PRI };
+    let mut poll = [rustix::event::PollFd::new(&watch.fd, events)];
+    let limit = rustix::time::Timespec { tv_sec: 5, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut poll, Some(&limit)).unwrap(), 1);
+    assert!(own.1.oom_kills().unwrap() >= 1);
+}
+
+fn unknown_is_empty() {
+    let layout = Layout::detect().unwrap();
+    let cgroup = layout.at("/gantry-test-no-such").unwrap();
+    assert!(!cgroup.exists());
+    assert!(cgroup.processes().unwrap().is_empty());
+    cgroup.remove().unwrap();
+}
