@@ -1,0 +1,246 @@
+//! A connection to a server: name to address, TCP, through a proxy perhaps, TLS perhaps.
+//!
+//! Errors have the words that users know from Go's programs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig, InvalidMessage};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::proxy::Proxy;
+use crate::resolver::Resolver;
+use crate::url::{Scheme, Url};
+
+/// Pause before the next address of a name is tried as well (RFC 8305).
+const STAGGER: Duration = Duration::from_millis(300);
+/// Addresses of a name that are tried.
+const ADDRESSES: usize = 8;
+/// Longest answer of a proxy to CONNECT.
+const PROXY_HEAD: usize = 16 << 10;
+
+/// How a connection is made.
+#[derive(Clone)]
+pub struct Route {
+    /// Looks names up.
+    pub resolver: Resolver,
+    /// The proxy to go through.
+    pub proxy: Option<Proxy>,
+    /// Longest wait for TCP.
+    pub connect: Duration,
+    /// Longest wait for TLS (and for the proxy before it).
+    pub handshake: Duration,
+}
+
+/// The bytes to and from a server.
+pub enum Stream {
+    /// In clear.
+    Plain(TcpStream),
+    /// Encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Connects to the server of a URL.
+pub async fn connect(url: &Url, tls: &Arc<ClientConfig>, route: &Route) -> io::Result<Stream> {
+    let near = route.proxy.as_ref().map_or(url, |proxy| &proxy.url);
+    let mut tcp = dial(near, route).await?;
+    let (host, port) = url.host_port();
+    if url.scheme == Scheme::Http {
+        return Ok(Stream::Plain(tcp));
+    }
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("invalid host {host:?}")))?;
+    let secured = async {
+        if let Some(proxy) = &route.proxy {
+            tunnel(&mut tcp, proxy, host, port).await?;
+        }
+        TlsConnector::from(tls.clone()).connect(name, tcp).await.map_err(|error| tls_error(&error, host))
+    };
+    match timeout(route.handshake, secured).await {
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream?))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "net/http: TLS handshake timeout")),
+    }
+}
+
+async fn dial(url: &Url, route: &Route) -> io::Result<TcpStream> {
+    let (host, port) = url.host_port();
+    let dialed = async {
+        let addresses = route.resolver.resolve(host).await;
+        let addresses = addresses.map_err(|e| io::Error::new(e.kind(), format!("dial tcp: {e}")))?;
+        first_of(addresses.into_iter().take(ADDRESSES).map(|address| SocketAddr::new(address, port))).await
+    };
+    match timeout(route.connect, dialed).await {
+        Ok(stream) => stream,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("dial tcp {}: i/o timeout", url.authority))),
+    }
+}
+
+/// The first address that accepts; each gets a head start on the next.
+async fn first_of(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut attempts = JoinSet::new();
+    for (n, address) in addresses.enumerate() {
+        attempts.spawn(async move {
+            sleep(STAGGER * u32::try_from(n).unwrap_or(0)).await;
+            let connected = TcpStream::connect(address).await;
+            connected.map_err(|e| io::Error::new(e.kind(), format!("dial tcp {address}: connect: {}", said(&e))))
+        });
+    }
+    let mut failure = io::Error::other("dial tcp: no address");
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt.map_err(io::Error::other)? {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// `Connection refused (os error 111)` → `connection refused`
+fn said(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// Asks a proxy for a way to the server.
+async fn tunnel(tcp: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let authorization = proxy_authorization(proxy).map(|value| format!("Proxy-Authorization: {value}\r\n"));
+    let request = format!(
+        "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{}\r\n",
+        authorization.unwrap_or_default()
+    );
+    tcp.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    // Byte by byte: what follows the head belongs to TLS.
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() == PROXY_HEAD {
+            return Err(io::Error::other("proxyconnect tcp: the proxy's answer is too long"));
+        }
+        head.push(tcp.read_u8().await?);
+    }
+    let line = String::from_utf8_lossy(&head);
+    let line = line.lines().next().unwrap_or_default();
+    match line.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        _ => Err(io::Error::other(format!("proxyconnect tcp: {}", line.split_once(' ').map_or(line, |(_, why)| why)))),
+    }
+}
+
+/// The credentials in a proxy's URL, as a header's value.
+pub fn proxy_authorization(proxy: &Proxy) -> Option<String> {
+    let user = unescape(proxy.user.as_ref()?);
+    Some(format!("Basic {}", STANDARD.encode(user)))
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let digits = tail.get(..2).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 16).ok());
+        rest = match (first, digits) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                &tail[2..]
+            }
+            _ => {
+                out.push(*first);
+                tail
+            }
+        };
+    }
+    out
+}
+
+fn tls_error(error: &io::Error, host: &str) -> io::Error {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let verify = |why: String| format!("tls: failed to verify certificate: x509: {why}");
+    let text = match inner {
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "http: server gave HTTP response to HTTPS client".to_owned()
+        }
+        Some(rustls::Error::InvalidCertificate(reason)) => match reason {
+            CertificateError::UnknownIssuer => verify("certificate signed by unknown authority".into()),
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => {
+                verify("certificate has expired or is not yet valid".into())
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                verify(format!("certificate is not valid for {host}"))
+            }
+            other => verify(format!("{other:?}")),
+        },
+        Some(rustls::Error::AlertReceived(alert)) => format!("remote error: tls: {alert:?}"),
+        Some(other) => format!("tls: {other}"),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".into(),
+        None => error.to_string(),
+    };
+    io::Error::other(text)
+}
+
+macro_rules! either {
+    ($stream:expr, $inner:ident => $body:expr) => {
+        match $stream.get_mut() {
+            Stream::Plain($inner) => $body,
+            Stream::Tls($inner) => $body,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => Pin::new(inner).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, inner => Pin::new(inner).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => Pin::new(inner).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxys_credentials_are_unescaped() {
+        let url = Url::parse("http://p.test/").unwrap();
+        let with = |user: &str| proxy_authorization(&Proxy { url: url.clone(), user: Some(user.into()) }).unwrap();
+        assert_eq!(with("u:p%40w%"), format!("Basic {}", STANDARD.encode("u:p@w%")));
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_accepts_is_taken() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert!(first_of([closed, open].into_iter()).await.is_ok());
+        let refused = first_of([closed].into_iter()).await.unwrap_err();
+        assert_eq!(refused.to_string(), "dial tcp 127.0.0.1:1: connect: connection refused");
+    }
+}

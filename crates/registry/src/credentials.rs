@@ -1,0 +1,152 @@
+//! Credentials of a client, and the header in which they come (`X-Registry-Auth`).
+//!
+//! Secrets are never shown by `Debug` and never leave this crate but in a request to the host they are for.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use model::reference::ImageRef;
+use model::{Error, Result};
+use serde::Deserialize;
+
+/// Longest header that is looked at.
+const HEADER_BYTES: usize = 64 << 10;
+
+/// What a client may show to a registry.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Credentials {
+    /// Of an account.
+    pub username: String,
+    /// Of an account.
+    pub password: String,
+    /// `base64(username:password)`, where the two are not given.
+    pub auth: String,
+    /// The registry that they are for; empty: the one that is spoken to.
+    pub serveraddress: String,
+    /// A refresh token.
+    pub identitytoken: String,
+    /// A bearer token, used as it is.
+    pub registrytoken: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("serveraddress", &self.serveraddress).finish_non_exhaustive()
+    }
+}
+
+/// Either alphabet, padded or not.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let lenient = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    let alphabet = if text.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
+    GeneralPurpose::new(alphabet, lenient).decode(text).ok()
+}
+
+impl Credentials {
+    /// From the header; an absent or empty one means none. The refusal has the reference's words.
+    pub fn from_header(header: &str) -> Result<Credentials> {
+        let text = header.trim();
+        if text.is_empty() {
+            return Ok(Credentials::default());
+        }
+        let refuse = |why: &str| Error::invalid(format!("invalid X-Registry-Auth header: {why}"));
+        let bytes = (text.len() <= HEADER_BYTES).then(|| decode_base64(text)).flatten();
+        let bytes = bytes.ok_or_else(|| refuse("must be a valid base64url-encoded string"))?;
+        if bytes.is_empty() {
+            return Ok(Credentials::default());
+        }
+        let credentials: Credentials =
+            serde_json::from_slice(&bytes).map_err(|error| refuse(&format!("invalid JSON: {error}")))?;
+        Ok(credentials.completed())
+    }
+
+    /// With `auth` taken apart where name and password are missing.
+    #[must_use]
+    pub fn completed(mut self) -> Credentials {
+        if self.username.is_empty()
+            && let Some(plain) = decode_base64(&self.auth).and_then(|bytes| String::from_utf8(bytes).ok())
+            && let Some((username, password)) = plain.split_once(':')
+        {
+            (self.username, self.password) = (username.to_owned(), password.trim_end_matches('\0').to_owned());
+        }
+        self
+    }
+
+    /// Whether there is nothing to show.
+    pub fn is_empty(&self) -> bool {
+        self.username.is_empty() && self.identitytoken.is_empty() && self.registrytoken.is_empty()
+    }
+
+    /// `Basic …`, if there is a name.
+    pub(crate) fn basic(&self) -> Option<String> {
+        let plain = format!("{}:{}", self.username, self.password);
+        let encoded = base64::engine::general_purpose::STANDARD.encode(plain);
+        (!self.username.is_empty()).then(|| format!("Basic {encoded}"))
+    }
+
+    /// The host (`host[:port]`) that they may be shown to.
+    pub(crate) fn host(&self, reference: &ImageRef) -> String {
+        let given = host_of(&self.serveraddress);
+        hub_host(if given.is_empty() { &reference.domain } else { given }).to_owned()
+    }
+}
+
+/// `https://host:1/v1/` and `host:1` are both `host:1`.
+pub(crate) fn host_of(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
+}
+
+/// The host behind the names of Docker Hub.
+pub(crate) fn hub_host(host: &str) -> &str {
+    match host {
+        "docker.io" | "index.docker.io" => crate::endpoint::HUB_HOST,
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+
+    #[test]
+    fn every_encoding_that_clients_send_is_read() {
+        let json = r#"{"username":"ä?>","password":"p>?>","serveraddress":"https://r:5000/v1/","email":"x"}"#;
+        let encodings = [STANDARD.encode(json), STANDARD_NO_PAD.encode(json), URL_SAFE.encode(json)];
+        for header in encodings.into_iter().chain([URL_SAFE_NO_PAD.encode(json)]) {
+            let credentials = Credentials::from_header(&header).unwrap();
+            assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("ä?>", "p>?>"));
+            let reference = ImageRef::parse_normalized("r:5000/x").unwrap();
+            assert_eq!(credentials.host(&reference), "r:5000");
+        }
+        let auth = format!(r#"{{"auth":"{}"}}"#, STANDARD.encode("me:secret:x"));
+        let credentials = Credentials::from_header(&URL_SAFE.encode(auth)).unwrap();
+        assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("me", "secret:x"));
+        assert_eq!(format!("{credentials:?}"), "Credentials { serveraddress: \"\", .. }");
+    }
+
+    #[test]
+    fn nothing_is_nothing_and_garbage_is_named() {
+        for empty in ["", " ", "e30="] {
+            assert!(Credentials::from_header(empty).unwrap().is_empty(), "{empty:?}");
+        }
+        let message = |header: &str| Credentials::from_header(header).unwrap_err().message().to_owned();
+        assert_eq!(message("%%"), "invalid X-Registry-Auth header: must be a valid base64url-encoded string");
+        assert!(message(&URL_SAFE.encode("nonsense")).starts_with("invalid X-Registry-Auth header: invalid JSON: "));
+    }
+
+    #[test]
+    fn the_hub_has_one_host() {
+        let reference = ImageRef::parse_normalized("busybox").unwrap();
+        for address in ["", "https://index.docker.io/v1/", "docker.io", "registry-1.docker.io"] {
+            let credentials = Credentials { serveraddress: address.into(), ..Credentials::default() };
+            assert_eq!(credentials.host(&reference), "registry-1.docker.io", "{address}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The distribution protocol: resolve, fetch, push, auth. Registry API v2 as Docker and OCI have it.
+//!
+//! Invariants:
+//! - nothing here knows images: documents are bytes with a media type, the caller verifies digests and gives meaning;
+//! - credentials reach the registry they are for, and the token server it names; never where a redirect leads;
+//! - only `http` and `https` exist; every wait, size, list and number of attempts has a bound;
+//! - a session's sockets end with it; names are looked up without glibc's plug-ins.
+#![forbid(unsafe_code)]
+
+mod certs;
+pub mod challenge;
+mod connect;
+mod credentials;
+pub mod dns;
+mod endpoint;
+mod exchange;
+mod failure;
+mod fetch;
+pub mod hosts_toml;
+mod login;
+mod proxy;
+mod push;
+mod resolver;
+mod search;
+mod session;
+mod settings;
+mod token;
+pub mod url;
+mod validity;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use model::Result;
+use model::reference::ImageRef;
+
+pub use credentials::Credentials;
+pub use failure::{Fault, Reason, Retry};
+pub use fetch::{Blob, Document, MANIFEST_BYTES, Resolved};
+pub use login::login;
+pub use push::{Begun, CHUNK, Source, Upload};
+pub use search::{Hit, search};
+pub use session::{Access, Pauses, Repository};
+pub use settings::{Proxies, Settings, Timeouts};
+
+/// All registries, as the configuration has them.
+pub struct Registries {
+    settings: RwLock<Arc<Settings>>,
+    roots: Arc<certs::SystemRoots>,
+}
+
+impl Registries {
+    /// With this configuration.
+    pub fn new(settings: Settings) -> Registries {
+        Registries { settings: RwLock::new(Arc::new(settings)), roots: Arc::default() }
+    }
+
+    /// The configuration in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts a reloaded configuration in force, for sessions that begin from now on.
+    pub fn replace_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// Begins a session with the repository of a reference.
+    pub async fn repository(
+        &self,
+        reference: &ImageRef,
+        credentials: Credentials,
+        access: Access,
+    ) -> Result<Arc<Repository>> {
+        let session = Repository::open(self.settings(), self.roots.clone(), reference, credentials, access);
+        Ok(Arc::new(session.await?))
+    }
+}

@@ -1,0 +1,145 @@
+//! Tokens: from a challenge and credentials to what a request shows.
+//!
+//! Credentials are shown to the registry they are for and to the token server that this registry names, and over
+//! clear text only if the registry itself is spoken to so.
+
+use std::time::{Duration, Instant};
+
+use hyper::Method;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use serde::Deserialize;
+
+use crate::challenge::Challenge;
+use crate::credentials::Credentials;
+use crate::exchange::{Body, Call, Http, set};
+use crate::failure::{self, Fault, Reason, Result};
+use crate::url::{Scheme, Url, escape};
+
+/// Longest answer of a token server.
+const ANSWER_BYTES: usize = 1 << 20;
+/// How long a token lives that does not say (as the specification has it).
+const DEFAULT_LIFE: u64 = 60;
+/// Longest life that is believed.
+const LONGEST_LIFE: u64 = 24 * 3600;
+/// A token is not used in its last seconds.
+const MARGIN: Duration = Duration::from_secs(5);
+/// The name under which tokens are asked for.
+const CLIENT: &str = "docker";
+
+/// A token and how long it may be shown.
+#[derive(Clone)]
+pub struct Token {
+    /// `Bearer …`
+    pub authorization: String,
+    /// Until when.
+    pub until: Instant,
+    /// A refresh token, when one was asked for.
+    pub refresh: String,
+}
+
+impl Token {
+    /// Whether it may still be shown.
+    pub fn is_fresh(&self) -> bool {
+        Instant::now() + MARGIN < self.until
+    }
+}
+
+/// What is asked for.
+pub struct Wish<'a> {
+    /// `repository:x:pull`, …
+    pub scopes: &'a [String],
+    /// Shown to the token server; `None`: as anybody.
+    pub credentials: Option<&'a Credentials>,
+    /// For a login: the answer shall hold a refresh token.
+    pub offline: bool,
+    /// How the registry itself is reached.
+    pub registry: Scheme,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answered {
+    token: String,
+    access_token: String,
+    refresh_token: String,
+    expires_in: Option<u64>,
+}
+
+/// Asks the token server of a challenge.
+pub async fn fetch(
+    http: &Http,
+    challenge: &Challenge,
+    wish: &Wish<'_>,
+    tls: &std::sync::Arc<rustls::ClientConfig>,
+) -> Result<Token> {
+    let Challenge::Bearer { realm, service, .. } = challenge else {
+        return Err(Fault::nonsense("the registry wants no token"));
+    };
+    let url = Url::parse(realm).map_err(|e| Fault::nonsense(format!("invalid token auth challenge realm: {e}")))?;
+    if url.scheme == Scheme::Http && wish.registry == Scheme::Https && wish.credentials.is_some() {
+        return Err(Fault::nonsense(format!(
+            "the registry sends credentials over clear text: {}; they were not sent",
+            url.shown()
+        )));
+    }
+    let call = call(url, service, wish, tls.clone());
+    let answer = http.send(call).await?;
+    let (status, headers) = (answer.status, answer.headers.clone());
+    let body = answer.bytes(ANSWER_BYTES).await?;
+    if !status.is_success() {
+        let mut fault = failure::refusal(status, &headers, &body);
+        if status == hyper::StatusCode::FORBIDDEN {
+            fault.reason = Reason::Denied;
+        }
+        return Err(fault);
+    }
+    let answered: Answered = serde_json::from_slice(&body)
+        .map_err(|e| Fault::nonsense(format!("unable to decode token response: {e}")))?;
+    let token = if answered.token.is_empty() { answered.access_token } else { answered.token };
+    if token.is_empty() {
+        return Err(Fault::nonsense("authorization server did not include a token in the response"));
+    }
+    let life = answered.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, LONGEST_LIFE);
+    Ok(Token {
+        authorization: format!("Bearer {token}"),
+        until: Instant::now() + Duration::from_secs(life),
+        refresh: answered.refresh_token,
+    })
+}
+
+fn call(url: Url, service: &str, wish: &Wish<'_>, tls: std::sync::Arc<rustls::ClientConfig>) -> Call {
+    let mut headers = HeaderMap::new();
+    set(&mut headers, ACCEPT, "application/json");
+    let refresh = wish.credentials.map(|c| c.identitytoken.as_str()).filter(|token| !token.is_empty());
+    if let Some(refresh) = refresh {
+        // OAuth2, as registries with identity tokens have it.
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("service", service),
+            ("client_id", CLIENT),
+            ("scope", &wish.scopes.join(" ")),
+            ("refresh_token", refresh),
+        ];
+        let form: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
+        set(&mut headers, CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let body = Body::Whole(form.join("&").into());
+        return Call { method: Method::POST, url, headers, body, tls, dial_timeout: None };
+    }
+    let mut url = url;
+    if !service.is_empty() {
+        url = url.with_query("service", service);
+    }
+    for scope in wish.scopes {
+        url = url.with_query("scope", scope);
+    }
+    if wish.offline {
+        url = url.with_query("offline_token", "true").with_query("client_id", CLIENT);
+    }
+    if let Some(credentials) = wish.credentials
+        && let Some(basic) = credentials.basic()
+    {
+        url = url.with_query("account", &credentials.username);
+        set(&mut headers, AUTHORIZATION, &basic);
+    }
+    Call { method: Method::GET, url, headers, body: Body::Empty, tls, dial_timeout: None }
+}
