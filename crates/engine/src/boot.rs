@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use model::{Context, Error, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -17,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Engine;
 use crate::container::actor;
 use crate::container::row::{CONTAINERS, ContainerRow};
-use crate::container::{Containers, exit, link};
+use crate::container::{Containers, recover};
 use crate::events::Events;
 use crate::settings::Settings;
 use crate::system::Host;
@@ -33,7 +34,9 @@ pub struct Booted {
 /// Brings the engine up. Everything that was acknowledged before a crash is there afterwards.
 pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted> {
     prepare_roots(&settings)?;
-    let lock = lock_root(&settings.data_root)?;
+    let lock = lock_root(&settings.data_root).await?;
+    // Not before: until then it may be another daemon's.
+    empty_directory(&settings.data_root.join("tmp"))?;
     let host = Host::read(engine_id(&settings.data_root)?, min_api_version)?;
     let store = store::Store::open(&settings.data_root.join("gantry.redb"))?;
     tracing::info!(path = %settings.data_root.display(), "metadata store is open");
@@ -58,7 +61,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
         host,
         settings: RwLock::new(Arc::new(settings)),
     });
-    recover(&engine, rows).await?;
+    take_up(&engine, rows).await?;
     Ok(Booted { engine, lock })
 }
 
@@ -79,7 +82,7 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))
             .with_context(|| format!("setting the mode of {}", path.display()))?;
     }
-    empty_directory(&settings.data_root.join("tmp"))
+    Ok(())
 }
 
 fn empty_directory(path: &Path) -> Result<()> {
@@ -92,15 +95,23 @@ fn empty_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// How often a held lock is tried again, and the pause before each: a daemon that was killed in the middle of starting a
+/// process leaves its descriptors to it until that has begun.
+const LOCK_ATTEMPTS: (u32, Duration) = (50, Duration::from_millis(20));
+
 /// One daemon per data root.
-fn lock_root(root: &Path) -> Result<File> {
+async fn lock_root(root: &Path) -> Result<File> {
     let path = root.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::conflict(format!("the data root {} is in use by another daemon (its lock is held)", root.display()))
-    })?;
-    Ok(file)
+    for _ in 0..LOCK_ATTEMPTS.0 {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(file);
+        }
+        tokio::time::sleep(LOCK_ATTEMPTS.1).await;
+    }
+    let text = format!("the data root {} is in use by another daemon (its lock is held)", root.display());
+    Err(Error::conflict(text))
 }
 
 /// The engine's id: made once, kept in the data root.
@@ -129,8 +140,7 @@ fn load_containers(store: &store::Store) -> Result<Vec<ContainerRow>> {
 }
 
 /// Finds out what became of every container and lets its actor go on.
-async fn recover(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<()> {
-    let settings = engine.settings();
+async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<()> {
     let known: HashSet<String> = rows.iter().map(|row| row.id.as_str().to_string()).collect();
     let mut starts = tokio::task::JoinSet::new();
     for row in rows {
@@ -146,47 +156,27 @@ async fn recover(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<()> {
             tracing::error!(container = row.id.short(), %error, "not loaded: its name is taken");
             continue;
         }
-        let (engine, settings) = (engine.clone(), settings.clone());
-        starts.spawn(async move {
-            let probe = link::probe(&settings.run_dir(row.id.as_str())).await;
-            exit::recover(engine, row, probe).await
-        });
+        starts.spawn(recover::recover(engine.clone(), row));
     }
-    let mut live = Vec::new();
-    while let Some(recovered) = starts.join_next().await {
-        match recovered.map_err(|e| Error::system("recovering containers").with_source(e))? {
-            Ok(endpoints) => live.extend(endpoints),
-            Err(error) => tracing::error!(%error, "a container could not be recovered"),
-        }
+    let mut recovered = Vec::new();
+    while let Some(one) = starts.join_next().await {
+        recovered.push(one.map_err(|e| Error::system("recovering containers").with_source(e))?);
     }
     tracing::info!(containers = known.len(), "containers are recovered");
+    recover::sweep(engine, &known).await;
+    let live: Vec<_> = recovered.iter().flat_map(recover::Recovered::endpoints).cloned().collect();
     let networks = engine.networks.clone();
     tokio::task::spawn_blocking(move || networks.reconcile(&live))
         .await
         .map_err(|e| Error::system("reconciling networks").with_source(e))??;
     tracing::info!("networks are ready");
-    sweep(engine, &settings, &known)?;
+    engine.images.sweep()?;
+    recovered.into_iter().for_each(recover::Recovered::live);
     for handle in engine.containers.all() {
         // Dependencies are looked up by the start itself; the policy decides who starts.
         drop(handle.send(actor::Command::Booted).await);
     }
     Ok(())
-}
-
-/// Removes what no container owns: leftovers of a create or remove that a crash cut short.
-fn sweep(engine: &Engine, settings: &Settings, known: &HashSet<String>) -> Result<()> {
-    for root in [settings.data_root.join("containers"), settings.exec_root.clone()] {
-        for entry in fs::read_dir(&root)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_container = model::id::ContainerId::parse(&name).is_some();
-            if is_container && !known.contains(&name) {
-                tracing::info!(path = %entry.path().display(), "removing what no container owns");
-                fs::remove_dir_all(entry.path()).with_context(|| format!("removing {}", entry.path().display()))?;
-            }
-        }
-    }
-    engine.images.sweep().map(drop)
 }
 
 /// Ends the engine: stops all containers unless they may live on (B-sg-3), then lets go.
@@ -203,7 +193,7 @@ pub async fn shutdown(engine: &Arc<Engine>) {
     }
     let longest =
         engine.containers.all().iter().filter_map(|h| h.view().row.config.stop_timeout).max().unwrap_or(0) + 5;
-    let limit = std::time::Duration::from_secs(longest.max(settings.shutdown_timeout).max(0) as u64);
+    let limit = Duration::from_secs(longest.max(settings.shutdown_timeout).max(0) as u64);
     let all = async { while stops.join_next().await.is_some() {} };
     if tokio::time::timeout(limit, all).await.is_err() {
         tracing::warn!("some containers did not stop in time");

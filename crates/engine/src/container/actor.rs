@@ -346,7 +346,13 @@ impl Actor {
                 }
             }
             // Answers to a start come before the actor listens.
-            Event::Started { exec: None, .. } | Event::Failed { exec: None, .. } | Event::Hello(_) => {}
+            Event::Started { exec: None, .. } | Event::Failed { exec: None, .. } => {}
+            // Late, of a monitor that was slow when this daemon came.
+            Event::Hello(state) => {
+                if let Some(exit) = state.exit {
+                    self.ended(exit);
+                }
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! The end of a run: what the monitor says, what is let go, what the restart policy wants; and what a new daemon finds.
+//! The end of a run: what the monitor says, what is let go, what the restart policy wants.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,11 @@ use tokio::time::Instant;
 
 use super::actor::{Actor, Done, Timer, answer};
 use super::launch;
-use super::link::{self, Probe};
+use super::link;
 use super::remove::RemoveArgs;
 use super::row::ContainerRow;
 use crate::Engine;
 
-/// Recorded when nobody knows how a container ended (B-st-1).
-const UNKNOWN_EXIT: i32 = 255;
 /// Recorded when a container was killed along with its monitor.
 const KILLED: i32 = 137;
 
@@ -52,13 +50,7 @@ impl Actor {
             return;
         }
         let run_dir = self.engine.settings().run_dir(self.row.id.as_str());
-        let exit = link::exit_record(&run_dir).unwrap_or_else(|| Exit {
-            code: KILLED,
-            signal: Some(9),
-            at: self.engine.now().unix_nanos(),
-            error: "the container's monitor was killed".into(),
-            ..Exit::default()
-        });
+        let exit = link::exit_record(&run_dir).unwrap_or_else(|| killed_with_monitor(&self.engine));
         clear_cgroup(&self.engine, &self.row).await;
         self.ended(exit);
     }
@@ -179,14 +171,22 @@ fn lasted(row: &ContainerRow) -> Duration {
     row.run.finished_at.after(row.run.started_at)
 }
 
+/// The end of a container whose monitor was killed: it cannot live without.
+pub(super) fn killed_with_monitor(engine: &Engine) -> Exit {
+    Exit {
+        code: KILLED,
+        signal: Some(9),
+        at: engine.now().unix_nanos(),
+        error: "the container's monitor was killed".into(),
+        ..Exit::default()
+    }
+}
+
 /// Kills what is left in the container's cgroup and removes it.
-async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
+pub(super) async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
     let (engine, row) = (engine.clone(), row.clone());
     let cleared = tokio::task::spawn_blocking(move || -> Result<()> {
-        let cgroup = launch::cgroup_of(&engine, &row)?;
-        cgroup.kill_all()?;
-        cgroup.remove()?;
-        Ok(())
+        Ok(clear(&launch::cgroup_of(&engine, &row)?)?)
     });
     match cleared.await {
         Ok(Ok(())) => {}
@@ -195,57 +195,8 @@ async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
     }
 }
 
-/// Takes up a container after the daemon's start. Its endpoints, if it lives.
-pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, probe: Probe) -> Result<Vec<network::Endpoint>> {
-    row.state = row.state.at_rest();
-    match probe {
-        Probe::Connected(link, state) => {
-            row.state = if state.paused { State::Paused { pid: state.pid } } else { State::Running { pid: state.pid } };
-            // A start that the last daemon did not live to commit.
-            if row.run.started_at.unix_nanos() != state.started_at {
-                row.run.started_at = Timestamp::from_unix_nanos(state.started_at);
-                row.run.was_started = true;
-            }
-            let (mut actor, commands) = Actor::new(&engine, row);
-            actor.link = Some(link);
-            let endpoints = actor.row.endpoints.clone();
-            match state.exit {
-                Some(exit) => actor.ended(exit),
-                None => actor.record().await,
-            }
-            actor.publish();
-            tokio::spawn(actor.live(commands));
-            Ok(endpoints)
-        }
-        Probe::Ended(exit) => {
-            end_while_away(&engine, row, Some(exit)).await;
-            Ok(Vec::new())
-        }
-        Probe::Gone => {
-            end_while_away(&engine, row, None).await;
-            Ok(Vec::new())
-        }
-    }
-}
-
-/// The container ended (or was never there) while no daemon was.
-async fn end_while_away(engine: &Arc<Engine>, mut row: ContainerRow, record: Option<Exit>) {
-    let ran = row.state.pid().is_some() || row.state == State::Restarting;
-    let news = record.filter(|exit| exit.at > row.run.finished_at.unix_nanos());
-    if ran || news.is_some() {
-        clear_cgroup(engine, &row).await;
-        let exit =
-            news.unwrap_or_else(|| Exit { code: UNKNOWN_EXIT, at: engine.now().unix_nanos(), ..Exit::default() });
-        row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
-        (row.run.exit_code, row.run.oom_killed) = (exit.code, exit.oom);
-        row.run.error = exit.error;
-        row.run.was_started = true;
-        row.state = State::Exited;
-        row.endpoints.clear();
-    }
-    drop(std::fs::remove_dir_all(engine.settings().run_dir(row.id.as_str())));
-    let (actor, commands) = Actor::new(engine, row);
-    actor.record().await;
-    actor.publish();
-    tokio::spawn(actor.live(commands));
+/// Kills what is left in a cgroup and removes it; one that is not there is fine.
+pub(super) fn clear(cgroup: &sys::cgroup::Cgroup) -> std::io::Result<()> {
+    cgroup.kill_all()?;
+    cgroup.remove()
 }

@@ -209,7 +209,7 @@ fn security(settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
     Ok(spec::Security {
         privileged: host.privileged,
-        capabilities: model::capability::resolve(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
+        capabilities: capabilities(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
         no_new_privileges: options.no_new_privileges.unwrap_or(settings.no_new_privileges),
         seccomp: seccomp_choice(settings, options.seccomp.as_deref())?,
         apparmor_profile: apparmor_profile(host.privileged, options.apparmor),
@@ -219,6 +219,18 @@ fn security(settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
         readonly_paths: host.readonly_paths.clone(),
         writable_cgroups: options.writable_cgroups,
     })
+}
+
+/// The granted capabilities. "All" means all that the daemon itself may give (B-oci-13).
+fn capabilities(add: &[String], drop: &[String], privileged: bool) -> Result<Vec<String>> {
+    let names = model::capability::resolve(add, drop, privileged)?;
+    let wants_all = privileged || add.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
+    if !wants_all {
+        return Ok(names);
+    }
+    let own = sys::capability::get().context("reading the daemon's capabilities")?.permitted;
+    let given: Vec<&str> = own.names().collect();
+    Ok(names.into_iter().filter(|name| given.contains(&name.as_str())).collect())
 }
 
 /// The container's profile (JSON text), else the daemon's (a file), else the built-in one.
@@ -335,7 +347,7 @@ pub fn exec_process(
         own.process.cwd.clone_from(&session.working_dir);
     }
     if session.privileged {
-        own.security.capabilities = model::capability::resolve(&["ALL".into()], &[], true)?;
+        own.security.capabilities = capabilities(&[], &[], true)?;
     }
     Ok(spec::build(&own, &engine.host.runtime)?.process)
 }

@@ -8,11 +8,14 @@ use std::time::Duration;
 use model::{Context, Error, Result};
 use monitor::client::{self, Client};
 use monitor::proto::{Event, Exit, Packet, Request, State};
+use runtime::Scope;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// How long a monitor may take to say hello to a new daemon.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// How long a container may take to end that nobody wants.
+const END_WAIT: Duration = Duration::from_secs(15);
 /// How long a request may wait for a full socket.
 const SEND_WAIT: Duration = Duration::from_secs(5);
 
@@ -26,9 +29,13 @@ pub struct Link {
 pub enum Probe {
     /// Its monitor lives and told its state.
     Connected(Link, Box<State>),
+    /// Its monitor lives and has not told its state in time: it waits for a disk, or is stopped.
+    Silent(Link),
     /// It ended and left its record.
     Ended(Exit),
-    /// Neither: the machine was booted anew, or the monitor was killed.
+    /// Its monitor was killed.
+    Killed,
+    /// There is not even a run directory: it did not run, or the machine was booted anew.
     Gone,
 }
 
@@ -100,17 +107,60 @@ fn delivered(outcome: Result<io::Result<()>, tokio::time::error::Elapsed>) -> Re
 
 /// Finds out what became of the container whose directory under the exec root is `dir`.
 pub async fn probe(dir: &Path) -> Probe {
-    match connect(dir).await {
-        Ok((link, state)) => Probe::Connected(link, Box::new(state)),
-        Err(_) => exit_record(dir).map_or(Probe::Gone, Probe::Ended),
+    if let Ok(link) = Client::connect(dir).and_then(Link::new) {
+        match tokio::time::timeout(HELLO_WAIT, link.receive()).await {
+            Ok(Some(Packet { body: Event::Hello(state), .. })) => return Probe::Connected(link, Box::new(state)),
+            // It ended meanwhile.
+            Ok(_) => {}
+            Err(_) => return Probe::Silent(link),
+        }
+    }
+    match exit_record(dir) {
+        Some(exit) => Probe::Ended(exit),
+        None if dir.exists() => Probe::Killed,
+        None => Probe::Gone,
     }
 }
 
-async fn connect(dir: &Path) -> Result<(Link, State)> {
-    let link = Link::new(Client::connect(dir)?)?;
-    match tokio::time::timeout(HELLO_WAIT, link.receive()).await {
-        Ok(Some(Packet { body: Event::Hello(state), .. })) => Ok((link, state)),
-        _ => Err(Error::unavailable("the container's monitor does not answer")),
+/// Ends the container of a monitor, and with it the monitor; `false` when that did not work in time.
+///
+/// What the last daemon has asked for is done before what this one asks for: a start that was under way has happened, or
+/// never will, when the monitor answers.
+pub async fn end(mut link: Link) -> bool {
+    let kill = Request::Signal { exec: None, signal: 9, scope: Scope::All };
+    let ending = async {
+        drop(link.send(&Request::Freeze { frozen: false }, &[]).await);
+        let killed = link.send(&kill, &[]).await?;
+        loop {
+            match link.receive().await {
+                Some(Packet { body: Event::Exited { exec: None, .. }, .. }) | None => break,
+                // There is no container (any more).
+                Some(Packet { seq, body: Event::Done { refused: Some(_) } }) if seq == killed => break,
+                Some(_) => {}
+            }
+        }
+        link.send(&Request::Release, &[]).await
+    };
+    tokio::time::timeout(END_WAIT, ending).await.is_ok()
+}
+
+/// Kills the monitor of this container if one is left. It is known by its arguments, and by living where this daemon
+/// does: a program in a container can call itself what it likes.
+pub fn kill_monitor(id: &str) {
+    let own = std::fs::read_link("/proc/self/ns/pid").ok();
+    let wanted = format!("gantry-monitor\0{id}\0");
+    let is_it = |pid: i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+            && std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == own
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|pid| is_it(*pid)) {
+        let Some(handle) = rustix::process::Pid::from_raw(pid) else { continue };
+        let Ok(handle) = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()) else { continue };
+        // The number may have gone to another process before it was held.
+        if is_it(pid) {
+            let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
+        }
     }
 }
 

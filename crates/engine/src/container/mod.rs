@@ -19,6 +19,7 @@ pub mod list;
 pub mod logs;
 pub mod merge;
 pub mod mounts;
+pub mod recover;
 pub mod remove;
 pub mod rename;
 pub mod resize;

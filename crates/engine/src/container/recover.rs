@@ -1,0 +1,182 @@
+//! What a new daemon takes up: every container by what its probe tells, and what no row owns.
+//!
+//! The row decides. A start that was not committed was not acknowledged either: its container is ended, and the row stays
+//! what it was. A container whose row says that it runs, and whose monitor lives, is not touched. Nothing of a container
+//! happens before the networks know which of them live ([`Recovered::live`]).
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use model::id::ContainerId;
+use model::lifecycle::State;
+use model::time::Timestamp;
+use monitor::proto::{self, Exit};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::actor::{Actor, Command};
+use super::exit::{clear, clear_cgroup, killed_with_monitor};
+use super::facts;
+use super::link::{self, Link, Probe};
+use super::row::ContainerRow;
+use crate::Engine;
+use crate::settings::Settings;
+
+/// Recorded when nobody knows how a container ended (B-st-1).
+const UNKNOWN_EXIT: i32 = 255;
+
+/// A container taken up, whose life has yet to go on.
+pub struct Recovered {
+    actor: Actor,
+    commands: mpsc::Receiver<Command>,
+    exit: Option<Exit>,
+}
+
+impl Recovered {
+    /// Its connections, if it runs.
+    pub fn endpoints(&self) -> &[network::Endpoint] {
+        &self.actor.row.endpoints
+    }
+
+    /// Lets it go on.
+    pub fn live(mut self) {
+        if let Some(exit) = self.exit {
+            self.actor.ended(exit);
+        }
+        tokio::spawn(self.actor.live(self.commands));
+    }
+}
+
+/// Finds out what became of a container and brings its row in line.
+pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
+    row.state = row.state.at_rest();
+    let before = row.state;
+    let run_dir = engine.settings().run_dir(row.id.as_str());
+    let (link, exit) = match link::probe(&run_dir).await {
+        Probe::Connected(link, state) if is_committed(&row, &state) => {
+            row.state = if state.paused { State::Paused { pid: state.pid } } else { State::Running { pid: state.pid } };
+            (Some(link), state.exit)
+        }
+        Probe::Silent(link) if row.state.pid().is_some() => {
+            tracing::warn!(container = row.id.short(), "the container's monitor is slow to answer");
+            (Some(link), None)
+        }
+        Probe::Connected(link, _) | Probe::Silent(link) => {
+            tracing::info!(container = row.id.short(), "ending a run that was not committed");
+            end(link, row.id.as_str()).await;
+            clear_cgroup(&engine, &row).await;
+            settle(&engine, &mut row, None);
+            (None, None)
+        }
+        Probe::Ended(exit) => {
+            clear_cgroup(&engine, &row).await;
+            settle(&engine, &mut row, Some(exit));
+            (None, None)
+        }
+        Probe::Killed => {
+            link::kill_monitor(row.id.as_str());
+            clear_cgroup(&engine, &row).await;
+            let exit = killed_with_monitor(&engine);
+            settle(&engine, &mut row, Some(exit));
+            (None, None)
+        }
+        Probe::Gone => {
+            if row.state.pid().is_some() {
+                clear_cgroup(&engine, &row).await;
+            }
+            settle(&engine, &mut row, None);
+            (None, None)
+        }
+    };
+    let changed = row.state != before;
+    let (mut actor, commands) = Actor::new(&engine, row);
+    actor.link = link;
+    if changed {
+        actor.record().await;
+    }
+    if actor.link.is_none() {
+        // Only now: until the end is recorded, what tells of it must stay.
+        drop(fs::remove_dir_all(&run_dir));
+    }
+    actor.publish();
+    Recovered { actor, commands, exit }
+}
+
+/// Whether the row knows of this run.
+fn is_committed(row: &ContainerRow, state: &proto::State) -> bool {
+    row.state.pid() == Some(state.pid) && row.run.started_at.unix_nanos() == state.started_at
+}
+
+/// Nothing runs: notes the end of a run that the row still takes for running.
+fn settle(engine: &Engine, row: &mut ContainerRow, exit: Option<Exit>) {
+    if row.state == State::Restarting {
+        // The restart that was due is considered anew, and counted again.
+        row.run.restart_count = row.run.restart_count.saturating_sub(1);
+        row.state = State::Exited;
+    }
+    if row.state.pid().is_some() {
+        let unknown = || Exit { code: UNKNOWN_EXIT, at: engine.now().unix_nanos(), ..Exit::default() };
+        let exit = exit.unwrap_or_else(unknown);
+        row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
+        (row.run.exit_code, row.run.oom_killed) = (exit.code, exit.oom);
+        row.run.error = exit.error;
+        row.state = State::Exited;
+    }
+    row.endpoints.clear();
+}
+
+/// Ends the container of a monitor, by force if it does not listen.
+async fn end(link: Link, id: &str) {
+    if !link::end(link).await {
+        link::kill_monitor(id);
+    }
+}
+
+/// Ends and removes what no row owns: leftovers of a create or remove that a crash cut short. What cannot be removed is
+/// told and stays.
+pub async fn sweep(engine: &Arc<Engine>, known: &HashSet<String>) {
+    let settings = engine.settings();
+    let mut ends = JoinSet::new();
+    for id in unowned(&settings.exec_root, known) {
+        let (engine, settings) = (engine.clone(), settings.clone());
+        ends.spawn(async move { end_unowned(&engine, &settings, &id).await });
+    }
+    while ends.join_next().await.is_some() {}
+    for id in unowned(&settings.data_root.join("containers"), known) {
+        remove(&settings.container_dir(&id));
+    }
+}
+
+/// The containers' directories here that belong to none.
+fn unowned(root: &Path, known: &HashSet<String>) -> Vec<String> {
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| ContainerId::parse(name).is_some() && !known.contains(name)).collect()
+}
+
+async fn end_unowned(engine: &Arc<Engine>, settings: &Settings, id: &str) {
+    let run_dir = settings.run_dir(id);
+    if let Probe::Connected(link, _) | Probe::Silent(link) = link::probe(&run_dir).await {
+        tracing::warn!(container = id, "ending a container that nobody knows");
+        end(link, id).await;
+    }
+    link::kill_monitor(id);
+    // A parent of its own is not known without the row; its monitor has removed such a cgroup.
+    let cgroup = engine.host.cgroups.at(&facts::cgroups_path_in(settings, "", id));
+    let cleared = tokio::task::spawn_blocking(move || clear(&cgroup?));
+    if let Ok(Err(error)) = cleared.await {
+        tracing::warn!(container = id, %error, "clearing a cgroup");
+    }
+    remove(&run_dir);
+}
+
+fn remove(path: &Path) {
+    tracing::info!(path = %path.display(), "removing what no container owns");
+    if let Err(error) = fs::remove_dir_all(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "it stays");
+    }
+}
