@@ -84,10 +84,17 @@ impl Image {
     }
 }
 
-/// Marks every descriptor from `first` on close-on-exec.
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: no memory is passed; descriptors stay open.
-    check(unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) })
+/// Closes every descriptor from 3 on but one, whoever owns it: only for a process that will own nothing any more, just
+/// before its execve. Close-on-exec alone would be too late, since a path like `/proc/self/fd/7/..` in what is executed is
+/// resolved before it takes effect.
+pub fn close_all_but(keep: BorrowedFd<'_>) -> io::Result<()> {
+    let keep = keep.as_raw_fd() as u32;
+    if keep > 3 {
+        // SAFETY: no memory is passed.
+        check(unsafe { libc::close_range(3, keep - 1, 0) })?;
+    }
+    // SAFETY: as above.
+    check(unsafe { libc::close_range(keep + 1, u32::MAX, 0) })
 }
 
 /// Signals that shells and Rust's runtime leave ignored in what they start (`gantryd &`, nohup).

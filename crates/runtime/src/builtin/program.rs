@@ -2,8 +2,8 @@
 //!
 //! Order matters. Everything that needs privileges comes before they are dropped; the seccomp filter is loaded as late as
 //! it can be (after it only capset, prctl and execve are called), because the profile need not allow what Gantry does; no
-//! program is looked for before the process is who it will be. After the final check of the working directory nothing of
-//! the host is reachable: every descriptor from 3 on is close-on-exec (CVE-2024-21626).
+//! program is looked for before the process is who it will be. Before the first path of the specification is used all
+//! descriptors of the host are closed, and the working directory is checked besides (CVE-2024-21626).
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,13 +42,16 @@ struct Identity {
 
 /// Executes `p`. Comes back only with an error; a refused execve ends the process.
 pub(super) fn run(p: &oci::Process, seccomp: &[u8], streams: Streams, reporter: &Reporter) -> Result<(), StartError> {
-    let slash = Rooted::open_dir("/").at(|| Stage::Rootfs, "open /")?;
-    let (identity, home) = identify(p, &slash)?;
+    let (identity, home) = identify(p)?;
     let env = environment(p, home);
+    let stage = || Stage::Exec { argv0: p.args.first().cloned().unwrap_or_default(), lookup: false };
+    let image = Image::new(&p.args, &env).at(stage, "")?;
     connect(streams, identity.uid)?;
-    limits(p)?;
+    // From here on no path, neither the working directory nor the program, can lead through a descriptor of the host.
+    process::close_all_but(reporter.as_fd()).at(|| Stage::Clone, "close_range")?;
     rustix::process::umask(Mode::from_raw_mode(p.user.umask.unwrap_or(0o022)));
     let entered = enter_directory(&p.cwd);
+    limits(p)?;
     assume(&identity)?;
     if entered.is_err() {
         // Perhaps only the user may enter it (a FUSE or NFS mount).
@@ -58,14 +61,11 @@ pub(super) fn run(p: &oci::Process, seccomp: &[u8], streams: Streams, reporter: 
     let late_privilege = filtered && !p.no_new_privileges;
     restrict(&identity, late_privilege)?;
     let path = find_program(&p.args, &env)?;
-    let image = Image::new(&p.args, &env).at(|| Stage::Exec { argv0: argv0(p), lookup: false }, "")?;
-    let path =
-        CString::new(path).map_err(|_| StartError::new(Stage::Exec { argv0: argv0(p), lookup: false }, 0, ""))?;
+    let path = CString::new(path).map_err(|_| StartError::new(stage(), 0, ""))?;
     process::die_with_parent().at(|| Stage::Clone, "prctl")?;
     if !reporter.parent_lives() {
         process::exit_now(EXIT_NOT_EXECUTED);
     }
-    process::close_on_exec_from(3).at(|| Stage::Clone, "close_range")?;
     if p.no_new_privileges {
         process::set_no_new_privs().at(|| Stage::Seccomp, "no_new_privs")?;
     }
@@ -82,10 +82,6 @@ pub(super) fn run(p: &oci::Process, seccomp: &[u8], streams: Streams, reporter: 
     give_up(&path, &error)
 }
 
-fn argv0(p: &oci::Process) -> String {
-    p.args.first().cloned().unwrap_or_default()
-}
-
 /// The kernel refuses a file that looked executable (no interpreter, wrong format). The reference's runtime has reported
 /// success by then, so that the text goes to the container's own error stream.
 fn give_up(path: &CString, error: &std::io::Error) -> ! {
@@ -95,7 +91,8 @@ fn give_up(path: &CString, error: &std::io::Error) -> ! {
     process::exit_now(EXIT_NOT_EXECUTED)
 }
 
-fn identify(p: &oci::Process, root: &Rooted) -> Result<(Identity, Option<String>), StartError> {
+fn identify(p: &oci::Process) -> Result<(Identity, Option<String>), StartError> {
+    let root = &Rooted::open_dir("/").at(|| Stage::Rootfs, "open /")?;
     let has_home = p.env.iter().any(|e| e.starts_with("HOME="));
     let wanted = p.capabilities.as_ref();
     let set = |names: &dyn Fn(&oci::Capabilities) -> &Vec<String>| wanted.map(|c| Set::from_names(names(c)));

@@ -70,6 +70,10 @@ impl Listener {
 }
 
 impl Reporter {
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// Waits until the parent says go on; fails if the parent is gone.
     pub(super) fn wait_go(&self) -> Result<(), StartError> {
         let (length, _) = fdpass::receive(&self.0, &mut [0]).at(|| Stage::Clone, "receive")?;

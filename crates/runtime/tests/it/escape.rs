@@ -67,9 +67,20 @@ fn cve_2024_21626() {
             }
         }
     }
+    // The program itself is named through a descriptor; close-on-exec takes effect after it has been found.
+    for n in 3..100 {
+        for up in ["", "../../../../../.."] {
+            let mut container = Container::new(&["x"]);
+            container.process().args = vec![format!("/proc/self/fd/{n}/{up}/bin/busybox"), "true".into()];
+            let error = container.refused();
+            assert!(matches!(error.stage, Stage::Exec { .. }), "{n}: {error:?}");
+        }
+    }
     let container = Container::sh(super::execs::IDLE);
     let (init, _pipes) = super::execs::running(&container);
     for n in 3..24 {
+        let program = format!("/proc/self/fd/{n}/../../../../../bin/busybox");
+        assert!(container.exec_args(&init, &[&program, "true"]).is_err(), "{n}");
         let process = oci::Process {
             args: vec!["pwd".into()],
             cwd: format!("/proc/self/fd/{n}"),
