@@ -9,6 +9,7 @@ pub mod events;
 pub mod exec;
 pub mod images;
 pub mod networks;
+pub mod plugins;
 pub mod progress;
 pub mod streams;
 pub mod system;

@@ -1,6 +1,6 @@
 //! The routing table: every route of the inventory, and who answers it.
 
-use super::{State, containers, create, events, exec, images, networks, streams, system, volumes};
+use super::{State, containers, create, events, exec, images, networks, plugins, streams, system, volumes};
 use crate::routes::{Handler, Route};
 
 macro_rules! handler {
@@ -114,10 +114,10 @@ pub const ROUTES: &[Route<State>] = routes! {
     DELETE "/volumes/{name}" 21 run volumes::remove;
     POST "/volumes/prune" 25 run volumes::prune;
     // plugin
-    GET "/plugins" 24 not_yet;
+    GET "/plugins" 24 run plugins::list;
     GET "/plugins/privileges" 25 not_yet;
     POST "/plugins/pull" 24 not_yet;
-    GET "/plugins/{name}/json" 25 not_yet;
+    GET "/plugins/{name}/json" 25 run plugins::inspect;
     DELETE "/plugins/{name}" 25 not_yet;
     POST "/plugins/{name}/enable" 25 not_yet;
     POST "/plugins/{name}/disable" 25 not_yet;
