@@ -29,6 +29,9 @@ use super::view::ContainerView;
 use super::{COMMAND_QUEUE, Handle};
 use crate::Engine;
 
+/// How long a monitor may take to answer when its container does not end.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
 /// Where an answer goes.
 pub type Reply<T = ()> = oneshot::Sender<Result<T>>;
 
@@ -360,13 +363,41 @@ impl Actor {
         self.timer = None;
         match timer {
             Timer::Deadline => self.deadline().await,
-            Timer::Unkillable => {
-                for reply in self.waiting.ends.drain(..) {
-                    let text = format!("could not kill container: container {} did not end", self.row.id.short());
-                    answer(reply, Err(Error::system(text)));
-                }
-            }
+            Timer::Unkillable => self.unkillable().await,
             Timer::Backoff => self.backoff_over().await,
+        }
+    }
+
+    /// SIGKILL did not help. A monitor that stands still is killed, which ends the container; with one that is well the
+    /// container itself cannot be killed, and everybody who waits for that is told.
+    async fn unkillable(&mut self) {
+        if !self.monitor_answers().await {
+            tracing::warn!(container = self.row.id.short(), "killing the container's monitor, which does not answer");
+            return super::link::kill_monitor(self.row.id.as_str());
+        }
+        if self.row.state.pid().is_none() {
+            return;
+        }
+        let waiting = &mut self.waiting;
+        waiting.removal = None;
+        let refused = waiting.ends.drain(..).chain(waiting.restarts.drain(..)).chain(waiting.removals.drain(..));
+        for reply in refused {
+            let text = format!("could not kill container: container {} did not end", self.row.id.short());
+            answer(reply, Err(Error::system(text)));
+        }
+    }
+
+    /// Whether the monitor does its work.
+    async fn monitor_answers(&mut self) -> bool {
+        let (reply, mut answered) = oneshot::channel();
+        self.request(&Request::Freeze { frozen: false }, reply).await;
+        let deadline = Instant::now() + ANSWER_WAIT;
+        loop {
+            tokio::select! {
+                _ = &mut answered => return true,
+                packet = hear(self.link.as_ref()) => self.heard(packet).await,
+                () = sleep_until(deadline) => return false,
+            }
         }
     }
 

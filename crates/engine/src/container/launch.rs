@@ -121,6 +121,11 @@ impl Launch<'_> {
             }
             Err(failed) => {
                 end_monitor(spawned);
+                // It has cleaned up after itself, unless it was killed.
+                let cleared = cgroup_of(self.engine, self.row).and_then(|cgroup| Ok(super::exit::clear(&cgroup)?));
+                if let Err(error) = cleared {
+                    tracing::warn!(container = self.row.id.short(), %error, "clearing the cgroup of a failed start");
+                }
                 Err(failed)
             }
         }

@@ -75,7 +75,11 @@ impl Builtin {
         let (listener, reporter) = report::pair()?;
         let side = clone3(namespaces.new, birthplace.as_ref().map(AsFd::as_fd)).at(|| Stage::Clone, "clone3")?;
         let (pid, pidfd) = match side {
-            Side::Child => Init { bundle, namespaces: &namespaces, cgroup, late, io, reporter }.run(),
+            Side::Child => {
+                // Else the child would not notice that its parent is gone.
+                drop(listener);
+                Init { bundle, namespaces: &namespaces, cgroup, late, io, reporter }.run()
+            }
             Side::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop((reporter, io));
@@ -129,17 +133,20 @@ impl Runtime for Builtin {
             _ => StartError::new(Stage::Clone, e.raw_os_error().unwrap_or(0), "clone3"),
         })?;
         let (pid, pidfd) = match side {
-            Side::Child => Enter {
-                process: p,
-                seccomp: &bundle.seccomp,
-                init: init.pidfd.as_fd(),
-                namespaces,
-                cgroup: &cgroup,
-                keyring: &keyring,
-                io,
-                reporter,
+            Side::Child => {
+                drop(listener);
+                Enter {
+                    process: p,
+                    seccomp: &bundle.seccomp,
+                    init: init.pidfd.as_fd(),
+                    namespaces,
+                    cgroup: &cgroup,
+                    keyring: &keyring,
+                    io,
+                    reporter,
+                }
+                .run()
             }
-            .run(),
             Side::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop((reporter, io));
@@ -219,6 +226,9 @@ fn abandon(pidfd: &OwnedFd) {
 
 /// The child's frame: nothing ever leaves it, neither by return nor by panic.
 fn run_child(reporter: &Reporter, body: impl FnOnce() -> Result<(), StartError>) -> ! {
+    // A monitor that dies in the middle of a start leaves nothing behind. (Changed credentials end this; it is set anew
+    // before the execve.)
+    let _ = process::die_with_parent();
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
     let error = match result {
         Ok(Ok(())) => None,
