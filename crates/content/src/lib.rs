@@ -1,10 +1,11 @@
 //! Blobs by digest: ingest, verify, open, sweep.
 //!
-//! Layout under the root (an OCI layout's `blobs` directory): `blobs/sha256/<hex>` and `ingest/<name>`.
+//! Layout under the root (an OCI layout's `blobs` directory): `blobs/sha256/<hex>`, `ingest/<name>`, `parts/<hex>`.
 //!
 //! Invariants:
 //! - a file under `blobs` has the content its name says: it is hashed while it is written and renamed into place last;
 //! - `ingest` holds only what an operation of this process is writing; it is emptied at open;
+//! - `parts` holds what was fetched of blobs that are not whole: it outlives the process, and expires;
 //! - **referent before referrer**: no blob is synced one by one. Whoever commits a row that names blobs calls
 //!   [`Blobs::barrier`] once before the commit, and whatever no row names is swept at boot. So a blob that a power
 //!   failure left torn is never trusted: no row can name it;
@@ -12,13 +13,14 @@
 #![forbid(unsafe_code)]
 
 mod ingest;
+mod part;
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicU64;
 
 use model::digest::Digest;
@@ -26,6 +28,7 @@ use model::{Context, Error, Result};
 use store::{Lease, Sweep};
 
 pub use ingest::Ingest;
+pub use part::{Part, PartReader};
 
 /// The blobs of one data root. Clones share it.
 #[derive(Clone)]
@@ -38,6 +41,10 @@ struct Inner {
     blobs: PathBuf,
     /// `<root>/ingest`
     ingest: PathBuf,
+    /// `<root>/parts`
+    parts: PathBuf,
+    /// The parts that are being written.
+    claims: Mutex<HashSet<Digest>>,
     /// The root, open, for the barrier.
     root: File,
     next: AtomicU64,
@@ -48,10 +55,11 @@ impl Blobs {
     pub fn open(root: &Path) -> Result<Blobs> {
         let blobs = root.join("blobs/sha256");
         let ingest = root.join("ingest");
+        let parts = root.join("parts");
         if ingest.exists() {
             fs::remove_dir_all(&ingest).with_context(|| format!("emptying {}", ingest.display()))?;
         }
-        for dir in [&blobs, &ingest] {
+        for dir in [&blobs, &ingest, &parts] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -59,7 +67,7 @@ impl Blobs {
                 .with_context(|| format!("creating {}", dir.display()))?;
         }
         let root = File::open(root).with_context(|| format!("opening {}", root.display()))?;
-        Ok(Blobs { inner: Arc::new(Inner { blobs, ingest, root, next: AtomicU64::new(0) }) })
+        Ok(Blobs { inner: Arc::new(Inner { blobs, ingest, parts, claims: Mutex::default(), root, next: AtomicU64::new(0) }) })
     }
 
     /// Begins to write a blob whose digest need not be known yet.

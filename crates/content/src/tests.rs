@@ -70,3 +70,42 @@ fn reopening_empties_the_ingest_and_a_sweep_takes_what_nothing_names() {
     expected.sort();
     assert_eq!(left, expected);
 }
+
+#[test]
+fn a_part_goes_on_after_a_restart_and_becomes_a_blob_when_it_was_read() {
+    use std::io::Read;
+    let (dir, blobs, pins) = blobs();
+    let lease = pins.lease();
+    let digest = Digest::parse(HELLO).unwrap();
+    let mut part = blobs.part(&digest).unwrap();
+    part.append(b"hel").unwrap();
+    assert_eq!(blobs.part(&digest).err().unwrap().kind(), model::Kind::Conflict);
+    drop(part);
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let mut part = blobs.part(&digest).unwrap();
+    assert_eq!((part.length(), blobs.parts().unwrap()), (3, vec![(digest.clone(), 3)]));
+    part.append(b"lo").unwrap();
+    let unread = part.reader().unwrap();
+    let mut reader = part.reader().unwrap();
+    reader.read_to_end(&mut Vec::new()).unwrap();
+    part.publish(reader, 5, &lease).unwrap();
+    assert_eq!((blobs.read_small(&digest, 9).unwrap(), blobs.parts().unwrap()), (b"hello".to_vec(), vec![]));
+    let mut part = blobs.part(&digest).unwrap();
+    part.append(b"hello").unwrap();
+    assert_eq!(part.publish(unread, 5, &lease).unwrap_err().kind(), model::Kind::DataLoss);
+    assert!(blobs.parts().unwrap().is_empty());
+}
+
+#[test]
+fn parts_expire_unless_they_are_being_written() {
+    let (_dir, blobs, _pins) = blobs();
+    let digest = Digest::parse(HELLO).unwrap();
+    let mut part = blobs.part(&digest).unwrap();
+    part.append(b"hel").unwrap();
+    assert_eq!(blobs.expire_parts(std::time::Duration::ZERO).unwrap(), 0);
+    drop(part);
+    assert_eq!(blobs.expire_parts(std::time::Duration::from_secs(60)).unwrap(), 0);
+    assert_eq!(blobs.expire_parts(std::time::Duration::ZERO).unwrap(), 3);
+    drop(blobs.part(&digest).unwrap());
+    assert!(blobs.parts().unwrap().is_empty());
+}

@@ -1,0 +1,151 @@
+//! Parts: what is here of blobs that are being fetched. They outlive the process, so a fetch goes on where it broke off.
+//!
+//! - A part grows at its end only and has one writer at a time; readers follow with files of their own.
+//! - A part becomes a blob when a reader has read and hashed all of it; nothing else makes it one.
+//! - What nobody adds to for [`Blobs::expire_parts`]'s age is removed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use model::digest::Digest;
+use model::{Context, Error, Result};
+use sha2::{Digest as _, Sha256};
+use store::Lease;
+
+use crate::{Blobs, Inner};
+
+/// A blob that is being fetched.
+pub struct Part {
+    inner: Arc<Inner>,
+    digest: Digest,
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+/// Reads a part from its beginning, and hashes it.
+pub struct PartReader {
+    file: File,
+    hash: Sha256,
+    read: u64,
+}
+
+impl Blobs {
+    /// Opens or begins the part of a blob. `Conflict` while another has it open.
+    pub fn part(&self, digest: &Digest) -> Result<Part> {
+        let claimed = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
+        if !claimed {
+            return Err(Error::conflict(format!("content {digest} is being fetched")));
+        }
+        let path = self.inner.parts.join(digest.hex());
+        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+        let opened = opened.and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
+        match opened {
+            Ok((file, length)) => Ok(Part { inner: self.inner.clone(), digest: digest.clone(), path, file, length }),
+            Err(error) => {
+                self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+                Err(Error::from(error).prefix(format!("opening {}", path.display())))
+            }
+        }
+    }
+
+    /// Every part with its length, in no order.
+    pub fn parts(&self) -> Result<Vec<(Digest, u64)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.inner.parts).context("listing parts of blobs")? {
+            let entry = entry.context("listing parts of blobs")?;
+            let digest = entry.file_name().to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
+            if let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) {
+                found.push((digest, metadata.len()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes the parts that nobody has added to for so long; answers the bytes that became free.
+    pub fn expire_parts(&self, age: Duration) -> Result<u64> {
+        let mut freed = 0;
+        for (digest, length) in self.parts()? {
+            let path = self.inner.parts.join(digest.hex());
+            // Held while removing, so that none is opened meanwhile.
+            let claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            let idle = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
+            if idle >= age && !claims.contains(&digest) && fs::remove_file(&path).is_ok() {
+                freed += length;
+            }
+        }
+        Ok(freed)
+    }
+}
+
+impl Part {
+    /// Bytes that are here.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Adds bytes at the end.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Forgets what is here.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.length = 0;
+        Ok(())
+    }
+
+    /// A reader of its own, at the beginning.
+    pub fn reader(&self) -> io::Result<PartReader> {
+        Ok(PartReader { file: File::open(&self.path)?, hash: Sha256::new(), read: 0 })
+    }
+
+    /// Makes it a blob, if the reader has read all of it and found what was expected; it is pinned first.
+    ///
+    /// `DataLoss` when the content is another: the part is removed then.
+    pub fn publish(self, reader: PartReader, size: u64, lease: &Lease) -> Result<()> {
+        let found = Digest::from_sha256(&reader.hash.finalize().into());
+        if found != self.digest || reader.read != size || self.length != size {
+            let text = format!("unexpected content: {found}, {} bytes; want {}, {size} bytes", reader.read, self.digest);
+            self.discard();
+            return Err(Error::data_loss(text));
+        }
+        lease.pin(&self.digest);
+        let target = self.inner.blobs.join(self.digest.hex());
+        fs::rename(&self.path, target).with_context(|| format!("publishing content {}", self.digest))
+    }
+
+    /// Removes it.
+    pub fn discard(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a part of a blob stays until it expires");
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
+        if self.length == 0 {
+            // Nothing worth keeping; it may have been published or discarded already.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Read for PartReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hash.update(&buffer[..n]);
+        self.read += n as u64;
+        Ok(n)
+    }
+}
