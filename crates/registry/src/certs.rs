@@ -192,9 +192,7 @@ impl ServerCertVerifier for Trusted {
             };
         }
         match &self.chains {
-            Some(chains) => {
-                chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
+            Some(chains) => chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
             None => Err(CertificateError::UnknownIssuer.into()),
         }
     }

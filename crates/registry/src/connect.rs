@@ -120,10 +120,8 @@ fn said(error: &io::Error) -> String {
 async fn tunnel(tcp: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let authorization = proxy_authorization(proxy).map(|value| format!("Proxy-Authorization: {value}\r\n"));
-    let request = format!(
-        "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{}\r\n",
-        authorization.unwrap_or_default()
-    );
+    let request =
+        format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{}\r\n", authorization.unwrap_or_default());
     tcp.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
     // Byte by byte: what follows the head belongs to TLS.

@@ -52,8 +52,7 @@ enum Directory {
 
 /// The endpoints of a domain (`docker.io`, `localhost:5000`), those of a push without mirrors.
 pub async fn endpoints(settings: &Settings, domain: &str) -> Result<Vec<Endpoint>> {
-    let resolver =
-        Resolver { hosts_file: settings.hosts_file.clone(), resolv_conf: settings.resolv_conf.clone() };
+    let resolver = Resolver { hosts_file: settings.hosts_file.clone(), resolv_conf: settings.resolv_conf.clone() };
     let itself = if domain == HUB || domain == "index.docker.io" { HUB_HOST } else { domain };
     let insecure = is_insecure(settings, domain, &resolver).await;
     let mut found = Vec::new();
@@ -75,13 +74,13 @@ pub async fn endpoints(settings: &Settings, domain: &str) -> Result<Vec<Endpoint
 
 /// The registry over https and, if it is insecure, over http.
 fn secure_then_plain(host: &str, files: CertFiles, insecure: bool) -> Result<Vec<Endpoint>> {
+    let files = CertFiles { skip_verify: files.skip_verify || insecure, ..files };
     let https = plain_endpoint(Url::parse(&format!("https://{host}/v2"))?, files);
     if !insecure {
         return Ok(vec![https]);
     }
     let http = Endpoint { root: Url { scheme: Scheme::Http, ..https.root.clone() }, ..https.clone() };
-    let https = Endpoint { files: CertFiles { skip_verify: true, ..https.files.clone() }, fallback: true, ..https };
-    Ok(vec![https, http])
+    Ok(vec![Endpoint { fallback: true, ..https }, http])
 }
 
 fn plain_endpoint(root: Url, files: CertFiles) -> Endpoint {

@@ -159,7 +159,7 @@ impl Http {
             connect: call.dial_timeout.unwrap_or(self.settings.timeouts.connect),
             handshake: self.settings.timeouts.handshake,
         };
-        let stream = connect::connect(&call.url, &call.tls, &route).await.map_err(|e| Fault::transport(&what, &e))?;
+        let stream = connect::connect(&call.url, &call.tls, &route).await.map_err(|e| Fault::unreachable(&what, &e))?;
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER)
             .max_headers(FIELDS)

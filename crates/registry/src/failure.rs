@@ -36,7 +36,9 @@ pub enum Retry {
 /// Reasons that callers tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// No connection, or it broke.
+    /// No connection came about.
+    Unreachable,
+    /// The connection broke, or nothing came any more.
     Transport,
     /// Credentials are missing or wrong.
     Unauthorized,
@@ -76,6 +78,11 @@ impl Fault {
         Fault { error, retry: Retry::Later, reason: Reason::Transport }
     }
 
+    /// No connection came about.
+    pub(crate) fn unreachable(context: &str, error: &io::Error) -> Fault {
+        Fault { reason: Reason::Unreachable, ..Fault::transport(context, error) }
+    }
+
     /// An answer that makes no sense.
     pub(crate) fn nonsense(text: impl Into<String>) -> Fault {
         Error::system(text).into()
@@ -86,13 +93,18 @@ impl Fault {
         let (name, text) = (reference.familiar_name(), self.error.message().to_owned());
         let told = match self.reason {
             Reason::Denied => {
-                format!("pull access denied for {name}, repository does not exist or may require 'docker login': {text}")
+                format!(
+                    "pull access denied for {name}, repository does not exist or may require 'docker login': {text}"
+                )
             }
             Reason::ManifestUnknown => format!("manifest for {} not found: {text}", reference.familiar()),
             Reason::NameUnknown => format!("repository {name} not found: {text}"),
-            Reason::Unauthorized | Reason::BlobUnknown | Reason::Range | Reason::Transport | Reason::Other => {
-                return self.error;
-            }
+            Reason::Unauthorized
+            | Reason::BlobUnknown
+            | Reason::Range
+            | Reason::Unreachable
+            | Reason::Transport
+            | Reason::Other => return self.error,
         };
         Error::not_found(told)
     }
@@ -263,6 +275,9 @@ mod tests {
         let after = refusal(StatusCode::TOO_MANY_REQUESTS, &headers, b"");
         assert_eq!(after.retry, Retry::After(Duration::from_secs(7)));
         assert_eq!((fault(500, "").retry, fault(503, "").retry), (Retry::Later, Retry::Later));
-        assert_eq!((fault(404, "").retry, fault(401, "").retry, fault(501, "").retry), (Retry::Never, Retry::Never, Retry::Never));
+        assert_eq!(
+            (fault(404, "").retry, fault(401, "").retry, fault(501, "").retry),
+            (Retry::Never, Retry::Never, Retry::Never)
+        );
     }
 }

@@ -1,9 +1,6 @@
 //! `docker login`: whether a registry takes the credentials.
 
-use std::sync::Arc;
-
 use hyper::header::WWW_AUTHENTICATE;
-use hyper::Method;
 use model::reference::ImageRef;
 use model::{Error, Result};
 
@@ -12,8 +9,8 @@ use crate::challenge::{self, Challenge};
 use crate::credentials::{Credentials, host_of, hub_host};
 use crate::endpoint::Endpoint;
 use crate::failure::{Fault, Reason, shown};
-use crate::session::{Access, Ask, Repository};
-use crate::token::{self, Wish};
+use crate::session::{Access, Repository};
+use crate::token::Wish;
 use crate::url::Url;
 
 /// The domain that a login without an address means.
@@ -45,25 +42,27 @@ pub async fn login(registries: &Registries, credentials: Credentials) -> Result<
 }
 
 async fn at(
-    session: &Arc<Repository>,
+    session: &Repository,
     endpoint: &Endpoint,
     credentials: &Credentials,
 ) -> std::result::Result<String, Fault> {
     let url = Url { path: format!("{}/", endpoint.root.path), ..endpoint.root.clone() };
-    let probe = session.probe(endpoint, url.clone()).await?;
+    let probe = session.probe(endpoint, &url, None).await?;
     let values = probe.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let challenges = challenge::parse(values);
-    let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. })).cloned();
     probe.discard().await;
-    let mut identity = String::new();
-    if let Some(Challenge::Bearer { realm, .. }) = &bearer {
-        let realm = Url::parse(realm).map_err(|e| e.prefix("invalid token auth challenge realm"))?;
-        let wish = Wish { scopes: &[], credentials: Some(credentials), offline: true, registry: endpoint.root.scheme };
-        let challenge = bearer.as_ref().expect("matched above");
-        let tls = session.tls(endpoint, &realm)?;
-        identity = token::fetch(session.http(), challenge, &wish, &tls).await?.refresh;
-    }
-    let answer = session.send(endpoint, Ask::new(Method::GET, url.clone())).await?;
+    let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
+    let (authorization, identity) = match bearer {
+        Some(challenge) => {
+            let (scopes, credentials) = (&[][..], Some(credentials));
+            let wish = Wish { scopes, credentials, offline: true, registry: endpoint.root.scheme };
+            let token = session.token(endpoint, challenge, &wish).await?;
+            (Some(token.authorization), token.refresh)
+        }
+        None if challenges.is_empty() => (None, String::new()),
+        None => (credentials.basic(), String::new()),
+    };
+    let answer = session.probe(endpoint, &url, authorization.as_deref()).await?;
     if !answer.status.is_success() {
         let text = format!("login attempt to {url} failed with status: {}", shown(answer.status));
         return Err(Error::system(text).into());

@@ -98,9 +98,9 @@ fn unexpected(answer: &Answer, status: StatusCode) -> Fault {
 }
 
 fn location(answer: &Answer) -> Result<Url> {
-    let text = answer.header(LOCATION).ok_or_else(|| {
-        Fault::nonsense(format!("{}: the registry does not say where to upload to", answer.what()))
-    })?;
+    let text = answer
+        .header(LOCATION)
+        .ok_or_else(|| Fault::nonsense(format!("{}: the registry does not say where to upload to", answer.what())))?;
     Ok(answer.url.join(text)?)
 }
 

@@ -105,13 +105,8 @@ fn addresses_in(hosts: &str, name: &str) -> Vec<IpAddr> {
 
 impl Config {
     fn parse(text: &str) -> Config {
-        let mut config = Config {
-            servers: Vec::new(),
-            search: Vec::new(),
-            ndots: 1,
-            timeout: Duration::from_secs(5),
-            attempts: 2,
-        };
+        let mut config =
+            Config { servers: Vec::new(), search: Vec::new(), ndots: 1, timeout: Duration::from_secs(5), attempts: 2 };
         for line in text.lines() {
             let line = line.split(['#', ';']).next().unwrap_or_default();
             let mut words = line.split_whitespace();
@@ -218,7 +213,9 @@ mod tests {
 
     #[test]
     fn resolv_conf_is_read() {
-        let config = Config::parse("# c\nsearch a.test b.test\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nnameserver ::1\noptions ndots:2 timeout:1 attempts:9 rotate\n");
+        let config = Config::parse(
+            "# c\nsearch a.test b.test\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nnameserver ::1\noptions ndots:2 timeout:1 attempts:9 rotate\n",
+        );
         assert_eq!(config.servers, ["10.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
         assert_eq!((config.ndots, config.timeout, config.attempts), (2, Duration::from_secs(1), 5));
         assert_eq!(config.names("x.y"), ["x.y.a.test", "x.y.b.test", "x.y"]);

@@ -243,6 +243,32 @@ impl Repository {
         if answer.status.is_success() { Ok(answer) } else { Err(refusal(answer).await) }
     }
 
+    /// Sends a request without body that shows only what is given, and follows nothing.
+    pub(crate) async fn probe(&self, endpoint: &Endpoint, url: &Url, authorization: Option<&str>) -> Result<Answer> {
+        let mut headers = HeaderMap::new();
+        if let Some(authorization) = authorization {
+            set(&mut headers, AUTHORIZATION, authorization);
+        }
+        let (url, tls) = (url.clone(), self.tls(endpoint, url)?);
+        let dial_timeout = endpoint.dial_timeout;
+        self.http.send(Call { method: Method::GET, url, headers, body: Body::Empty, tls, dial_timeout }).await
+    }
+
+    /// A token of the server that a challenge of the endpoint names.
+    pub(crate) async fn token(&self, endpoint: &Endpoint, challenge: &Challenge, wish: &Wish<'_>) -> Result<Token> {
+        let Challenge::Bearer { realm, .. } = challenge else {
+            return Err(Fault::nonsense("the registry wants no token"));
+        };
+        let realm = Url::parse(realm).map_err(|e| e.prefix("invalid token auth challenge realm"))?;
+        token::fetch(&self.http, challenge, wish, &self.tls(endpoint, &realm)?).await
+    }
+
+    /// The endpoints that are the registry itself.
+    pub(crate) fn own_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let only_mirrors = self.endpoints.iter().all(|e| e.mirror);
+        self.endpoints.iter().filter(move |e| only_mirrors || !e.mirror)
+    }
+
     /// How the server of a URL is verified: as the endpoint; only the endpoint sees the client's certificate.
     fn tls(&self, endpoint: &Endpoint, url: &Url) -> Result<Arc<ClientConfig>> {
         let files = match url.same_origin(&endpoint.root) {
@@ -291,7 +317,7 @@ impl Repository {
         }
         let known = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&endpoint.root.authority).cloned();
         let Some(grant) = known else { return Ok(None) };
-        let Challenge::Bearer { realm, scope, .. } = &grant.challenge else {
+        let Challenge::Bearer { scope, .. } = &grant.challenge else {
             return Ok(credentials.and_then(Credentials::basic));
         };
         let scopes = self.scopes(scope, more);
@@ -299,10 +325,8 @@ impl Repository {
         if let Some(token) = grant.tokens.get(&key).filter(|token| token.is_fresh()) {
             return Ok(Some(token.authorization.clone()));
         }
-        let realm = Url::parse(realm).map_err(|e| e.prefix("invalid token auth challenge realm"))?;
-        let tls = self.tls(endpoint, &realm)?;
         let wish = Wish { scopes: &scopes, credentials, offline: false, registry: endpoint.root.scheme };
-        let token = token::fetch(&self.http, &grant.challenge, &wish, &tls).await?;
+        let token = self.token(endpoint, &grant.challenge, &wish).await?;
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(grant) = grants.get_mut(&endpoint.root.authority) {
             grant.tokens.insert(key, token.clone());

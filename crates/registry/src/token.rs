@@ -93,8 +93,8 @@ pub async fn fetch(
         }
         return Err(fault);
     }
-    let answered: Answered = serde_json::from_slice(&body)
-        .map_err(|e| Fault::nonsense(format!("unable to decode token response: {e}")))?;
+    let answered: Answered =
+        serde_json::from_slice(&body).map_err(|e| Fault::nonsense(format!("unable to decode token response: {e}")))?;
     let token = if answered.token.is_empty() { answered.access_token } else { answered.token };
     if token.is_empty() {
         return Err(Fault::nonsense("authorization server did not include a token in the response"));

@@ -49,13 +49,13 @@ pub struct Url {
 impl Url {
     /// Reads an absolute `http` or `https` address without a user in it.
     pub fn parse(text: &str) -> Result<Url> {
-        let uri: Uri = text.parse().map_err(|_| Error::invalid(format!("invalid URL {text:?}")))?;
-        let scheme = match uri.scheme_str() {
+        let scheme = match text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).as_deref() {
             Some("http") => Scheme::Http,
             Some("https") => Scheme::Https,
             Some(other) => return Err(Error::invalid(format!("unsupported protocol scheme {other:?}"))),
             None => return Err(Error::invalid(format!("invalid URL {text:?}: it has no scheme"))),
         };
+        let uri: Uri = text.parse().map_err(|_| Error::invalid(format!("invalid URL {text:?}")))?;
         let authority = uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
         if authority.is_empty() || authority.contains('@') {
             return Err(Error::invalid(format!("invalid URL: the host {authority:?} cannot be used")));
