@@ -10,10 +10,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use model::clock::Clock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::fields;
 use crate::frame::Frame;
 use crate::hijack::{self, Hijack};
 use crate::limits;
@@ -139,8 +141,12 @@ async fn respond<S: Send + Sync + 'static>(
     gone: watch::Receiver<bool>,
 ) -> Result<Response, std::convert::Infallible> {
     let (head, body) = request.into_parts();
+    let method = head.method.clone();
     match frame.answer(head, body, gone).await {
-        Outcome::Response(response) => Ok(response),
+        Outcome::Response(mut response) => {
+            fields::arrange(&mut response, &method, sys::clock::System.now());
+            Ok(response)
+        }
         Outcome::Hijack(hijack) => {
             // The connection task is waiting for exactly this; it drops the future that we are in.
             let _ = hijacks.send(hijack).await;

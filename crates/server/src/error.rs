@@ -31,7 +31,8 @@ pub fn answer(error: &Error, version: Option<ApiVersion>) -> Response {
         return response::empty(status);
     }
     if version.is_some_and(|version| version.before(FIRST_WITH_JSON_ERRORS)) {
-        return response::text(status, format!("{}\n", error.message()));
+        let text = response::text(status, format!("{}\n", error.message()));
+        return response::with_header(text, "x-content-type-options", "nosniff");
     }
     response::json(status, &ErrorResponse { message: error.message().to_owned() })
 }

@@ -7,11 +7,13 @@
 
 pub mod connection;
 pub mod error;
+pub mod fields;
 pub mod frame;
 pub mod handler;
 pub mod hijack;
 pub mod limits;
 pub mod listener;
+pub mod media_type;
 pub mod query;
 pub mod request;
 pub mod response;

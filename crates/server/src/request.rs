@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
 use crate::limits;
+use crate::media_type;
 use crate::query::Query;
 
 /// One request.
@@ -99,12 +100,8 @@ impl Request {
         if given.is_empty() && self.content_length() == Some(0) {
             return Ok(());
         }
-        let media_type = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if media_type.is_empty() || media_type.contains(char::is_whitespace) {
-            let reason =
-                if media_type.is_empty() { "mime: no media type" } else { "mime: unexpected content after media type" };
-            return Err(Error::invalid(format!("malformed Content-Type header ({given}): {reason}")));
-        }
+        let media_type = media_type::parse(&given)
+            .map_err(|reason| Error::invalid(format!("malformed Content-Type header ({given}): {reason}")))?;
         if media_type != "application/json" {
             return Err(Error::invalid(format!(
                 "unsupported Content-Type header ({given}): must be 'application/json'"
