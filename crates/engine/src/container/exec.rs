@@ -139,7 +139,8 @@ pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -
         return Err(Error::invalid("No exec command specified"));
     }
     check_running(&view.row)?;
-    attach::detach_keys(Some(config.detach_keys.as_str()))?;
+    let keys = config.detach_keys.as_str();
+    attach::detach_keys(Some(keys)).map_err(|_| Error::system(format!("Invalid escape keys ({keys}) provided")))?;
     let id = super::random_id();
     let session =
         Session { id: id.clone(), container: handle.id.clone(), config, phase: watch::Sender::new(Phase::Created) };

@@ -23,17 +23,25 @@ pub struct RemoveArgs {
 
 /// Removes a container with its writable layer, its directory and its log.
 pub async fn remove(engine: &Arc<Engine>, name: &str, args: RemoveArgs) -> Result<()> {
-    if args.link {
-        return Err(Error::not_found(format!("Cannot get parent / for name {name}")));
-    }
     let handle = engine.containers.find(name)?;
     if handle.view().row.state.is_removing() {
         return Err(Error::conflict(format!("removal of container {name} is already in progress")));
+    }
+    if args.link {
+        return Err(no_link(name));
     }
     match handle.ask(|reply| Command::Remove { args, reply }).await {
         // Somebody else's removal came first; the container is gone, as wished.
         Err(error) if error.kind() == Kind::NotFound && engine.containers.find(name).is_err() && args.force => Ok(()),
         outcome => outcome,
+    }
+}
+
+/// Legacy links are never made, so none can be removed.
+fn no_link(name: &str) -> Error {
+    match name.trim_start_matches('/').rsplit_once('/') {
+        None => Error::system("Conflict, cannot remove the default link name of the container"),
+        Some((parent, _)) => Error::system(format!("Cannot get parent /{parent} for link name /{name}")),
     }
 }
 

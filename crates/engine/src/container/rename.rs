@@ -18,8 +18,9 @@ pub async fn rename(engine: &Arc<Engine>, name: &str, new: &str) -> Result<()> {
     if new == old {
         return Err(Error::invalid("Renaming a container with the same name as its current name"));
     }
-    model::name::validate(&new)?;
-    engine.containers.reserve(&new, &handle.id).map_err(|e| e.prefix("Error when allocating new name"))?;
+    model::name::validate(&new)
+        .and_then(|()| engine.containers.reserve(&new, &handle.id))
+        .map_err(|e| e.prefix("Error when allocating new name"))?;
     let renamed = handle.ask(|reply| Command::Rename { new: new.clone(), reply }).await;
     if renamed.is_err() && handle.view().row.name != new {
         engine.containers.release(&new, &handle.id);

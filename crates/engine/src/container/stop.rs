@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::lifecycle::{Effect, Input};
-use model::{Result, signal};
+use model::{Error, Kind, Result, signal};
 use monitor::proto::Request;
 use tokio::time::Instant;
 
@@ -29,15 +29,29 @@ pub struct StopArgs {
 /// Stops a running container; `Kind::NotModified` when it does not run.
 pub async fn stop(engine: &Arc<Engine>, name: &str, args: StopArgs) -> Result<()> {
     let handle = engine.containers.find(name)?;
-    let plan = StopPlan::new(&handle.view().row, &args)?;
-    handle.ask(|reply| Command::Stop { plan, reply }).await
+    let view = handle.view();
+    let stopped = match StopPlan::new(&view.row, &args) {
+        Ok(plan) => handle.ask(|reply| Command::Stop { plan, reply }).await,
+        // One that does not run needs no signal, not even a good one.
+        Err(_) if !view.row.state.is_running() => Err(Error::not_modified()),
+        Err(error) => Err(error),
+    };
+    stopped.map_err(|error| refused(error, format!("cannot stop container: {name}")))
+}
+
+/// Whatever else than "nothing to do" goes wrong in the middle is a fault of the system to the caller.
+fn refused(error: Error, what: String) -> Error {
+    if error.kind() == Kind::NotModified { error } else { error.with_kind(Kind::System).prefix(what) }
 }
 
 /// Stops if it runs, then starts.
 pub async fn restart(engine: &Arc<Engine>, name: &str, args: StopArgs) -> Result<()> {
     let handle = engine.containers.find(name)?;
-    let plan = StopPlan::new(&handle.view().row, &args)?;
-    handle.ask(|reply| Command::Restart { plan, reply }).await
+    let restarted = match StopPlan::new(&handle.view().row, &args) {
+        Ok(plan) => handle.ask(|reply| Command::Restart { plan, reply }).await,
+        Err(error) => Err(error),
+    };
+    restarted.map_err(|error| refused(error, format!("Cannot restart container {name}")))
 }
 
 /// How a stop goes: which signal, how long.

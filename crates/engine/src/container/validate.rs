@@ -90,7 +90,6 @@ pub fn request(request: &mut api::CreateRequest, host: &Host, exists: impl Fn(&s
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     };
     let host_config = request.host_config.get_or_insert_default();
-    host_config.port_bindings.get_or_insert_default();
     let networking = request.networking_config.get_or_insert_default();
     network::default_mode(host_config, networking);
     network::check_mode(config, host_config)?;

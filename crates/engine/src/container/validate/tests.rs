@@ -59,7 +59,7 @@ fn accepted(host_config: &str, host: &Host) -> (api::HostConfig, Vec<String>) {
 fn an_empty_request_gets_its_normal_form() {
     let (host_config, warnings) = accepted("{}", &host());
     assert_eq!((host_config.network_mode.as_str(), host_config.restart_policy.name.as_str()), ("bridge", "no"));
-    assert_eq!(host_config.port_bindings, Some(Default::default()));
+    assert_eq!(host_config.port_bindings, None);
     assert!(warnings.is_empty());
     let none = request(&mut api::CreateRequest::default(), &host(), |_| true).expect_err("no configuration");
     assert_eq!(none.message(), "config cannot be empty in order to create a container");
