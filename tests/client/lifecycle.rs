@@ -27,7 +27,7 @@ fn the_whole_life() {
     d.docker(&["inspect", "c1"]).fails(1, "No such object: c1");
     d.docker(&["rm", "e1"]).fails(
         1,
-        "cannot remove container \"e1\": container is running: stop the container before removing or force remove",
+        "cannot remove container \"/e1\": container is running: stop the container before removing or force remove",
     );
     let _ = d.docker(&["rm", "-f", "e1"]).ok();
     assert_eq!(d.docker(&["ps", "-aq"]).text(), "");

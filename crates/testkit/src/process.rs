@@ -51,6 +51,14 @@ pub fn state(pid: u32) -> Option<char> {
     stat[stat.rfind(')')? + 1..].trim_start().chars().next()
 }
 
+/// Names of a process's threads.
+#[must_use]
+pub fn threads(pid: u32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return vec![] };
+    let name = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("comm")).ok();
+    entries.flatten().filter_map(name).map(|name| name.trim().to_string()).collect()
+}
+
 /// Parent of a process.
 #[must_use]
 pub fn parent(pid: u32) -> Option<u32> {

@@ -49,14 +49,6 @@ pub enum Effect {
     Silent,
 }
 
-impl Row {
-    /// The name used in messages: the key, or else the flag.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        if self.key.is_empty() { self.flag } else { self.key }
-    }
-}
-
 /// The row of a long flag.
 #[must_use]
 pub fn by_flag(flag: &str) -> Option<&'static Row> {
