@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use testkit::Daemon;
-use testkit::command::eventually;
 
 use crate::with_busybox;
 
