@@ -100,6 +100,8 @@ pub fn remove_cgroups(dir: &Path) {
     for entry in entries.flatten().filter(|e| e.path().is_dir()) {
         remove_cgroups(&entry.path());
     }
+    // A frozen process takes no signal, not even SIGKILL, on cgroup v1.
+    let _ = std::fs::write(dir.join("freezer.state"), "THAWED");
     let emptied = || {
         for pid in process::in_cgroup(dir) {
             process::signal(pid, rustix::process::Signal::KILL);

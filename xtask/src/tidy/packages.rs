@@ -178,8 +178,11 @@ fn unused(root: &Path, packages: &[Package<'_>]) -> Vec<String> {
     let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap_or_default();
     let section =
         manifest.split("[workspace.dependencies]").nth(1).and_then(|s| s.split("\n[").next()).unwrap_or_default();
-    let names =
-        section.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split_once('=')).map(|(n, _)| n.trim());
+    let names = section
+        .lines()
+        .filter(|l| !l.starts_with('#') && !l.contains("path = "))
+        .filter_map(|l| l.split_once('='))
+        .map(|(n, _)| n.trim());
     faults.extend(names.filter(|n| !taken.contains(n)).map(|n| format!("Cargo.toml: no crate takes {n}")));
     faults
 }
