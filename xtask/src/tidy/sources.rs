@@ -162,12 +162,19 @@ fn empty_word(name: &str) -> Option<&'static str> {
     EMPTY_WORDS.into_iter().find(|empty| words.iter().any(|word| word == empty))
 }
 
+/// Directories that every machine has: a checkout directly below one says nothing about this machine.
+const EVERYWHERE: [&str; 12] =
+    ["/tmp", "/root", "/home", "/srv", "/var", "/opt", "/usr", "/run", "/mnt", "/etc", "/src", "/build"];
+
 /// The place of this checkout must not be written anywhere in it.
 fn machine_paths(root: &Path) -> Vec<String> {
-    let own = root.display().to_string();
-    let mut forbidden = vec![own.clone()];
-    if let Some(parent) = root.parent().filter(|p| p.components().count() == 2) {
-        forbidden.push(format!("{}/", parent.display()));
+    let mut forbidden = Vec::new();
+    if let Some(parent) = root.parent().filter(|parent| parent.components().count() >= 2) {
+        forbidden.push(root.display().to_string());
+        let own = parent.display().to_string();
+        if parent.components().count() == 2 && !EVERYWHERE.contains(&own.as_str()) {
+            forbidden.push(format!("{own}/"));
+        }
     }
     let mut faults = Vec::new();
     for path in listed(root).unwrap_or_default() {
