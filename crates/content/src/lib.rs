@@ -20,15 +20,15 @@ use std::fs::{self, DirBuilder, File};
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use model::digest::Digest;
 use model::{Context, Error, Result};
 use store::{Lease, Sweep};
 
 pub use ingest::Ingest;
-pub use part::{Part, PartReader};
+pub use part::{Part, PartReader, WholePart};
 
 /// The blobs of one data root. Clones share it.
 #[derive(Clone)]
@@ -67,7 +67,9 @@ impl Blobs {
                 .with_context(|| format!("creating {}", dir.display()))?;
         }
         let root = File::open(root).with_context(|| format!("opening {}", root.display()))?;
-        Ok(Blobs { inner: Arc::new(Inner { blobs, ingest, parts, claims: Mutex::default(), root, next: AtomicU64::new(0) }) })
+        Ok(Blobs {
+            inner: Arc::new(Inner { blobs, ingest, parts, claims: Mutex::default(), root, next: AtomicU64::new(0) }),
+        })
     }
 
     /// Begins to write a blob whose digest need not be known yet.

@@ -1,7 +1,8 @@
 //! Parts: what is here of blobs that are being fetched. They outlive the process, so a fetch goes on where it broke off.
 //!
 //! - A part grows at its end only and has one writer at a time; readers follow with files of their own.
-//! - A part becomes a blob when a reader has read and hashed all of it; nothing else makes it one.
+//! - A part becomes a blob only after a reader has read and hashed all of it, and when its image is committed: until
+//!   then it is kept as a part, so that a fetch of several blobs that broke off has lost none.
 //! - What nobody adds to for [`Blobs::expire_parts`]'s age is removed.
 
 use std::fs::{self, File, OpenOptions};
@@ -25,6 +26,21 @@ pub struct Part {
     path: PathBuf,
     file: File,
     length: u64,
+}
+
+/// A part that is complete and verified. Dropped, it stays a part.
+pub struct WholePart {
+    part: Part,
+}
+
+impl WholePart {
+    /// Makes it a blob; it is pinned first.
+    pub fn publish(self, lease: &Lease) -> Result<()> {
+        let Part { inner, digest, path, .. } = &self.part;
+        lease.pin(digest);
+        let target = inner.blobs.join(digest.hex());
+        fs::rename(path, target).with_context(|| format!("publishing content {digest}"))
+    }
 }
 
 /// Reads a part from its beginning, and hashes it.
@@ -108,19 +124,18 @@ impl Part {
         Ok(PartReader { file: File::open(&self.path)?, hash: Sha256::new(), read: 0 })
     }
 
-    /// Makes it a blob, if the reader has read all of it and found what was expected; it is pinned first.
+    /// Whether the reader has read all of it and found what was expected.
     ///
     /// `DataLoss` when the content is another: the part is removed then.
-    pub fn publish(self, reader: PartReader, size: u64, lease: &Lease) -> Result<()> {
+    pub fn verify(self, reader: PartReader, size: u64) -> Result<WholePart> {
         let found = Digest::from_sha256(&reader.hash.finalize().into());
         if found != self.digest || reader.read != size || self.length != size {
-            let text = format!("unexpected content: {found}, {} bytes; want {}, {size} bytes", reader.read, self.digest);
+            let text =
+                format!("unexpected content: {found}, {} bytes; want {}, {size} bytes", reader.read, self.digest);
             self.discard();
             return Err(Error::data_loss(text));
         }
-        lease.pin(&self.digest);
-        let target = self.inner.blobs.join(self.digest.hex());
-        fs::rename(&self.path, target).with_context(|| format!("publishing content {}", self.digest))
+        Ok(WholePart { part: self })
     }
 
     /// Removes it.
@@ -133,11 +148,11 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
         if self.length == 0 {
             // Nothing worth keeping; it may have been published or discarded already.
             let _ = fs::remove_file(&self.path);
         }
+        self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
     }
 }
 

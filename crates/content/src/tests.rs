@@ -88,11 +88,11 @@ fn a_part_goes_on_after_a_restart_and_becomes_a_blob_when_it_was_read() {
     let unread = part.reader().unwrap();
     let mut reader = part.reader().unwrap();
     reader.read_to_end(&mut Vec::new()).unwrap();
-    part.publish(reader, 5, &lease).unwrap();
+    part.verify(reader, 5).unwrap().publish(&lease).unwrap();
     assert_eq!((blobs.read_small(&digest, 9).unwrap(), blobs.parts().unwrap()), (b"hello".to_vec(), vec![]));
     let mut part = blobs.part(&digest).unwrap();
     part.append(b"hello").unwrap();
-    assert_eq!(part.publish(unread, 5, &lease).unwrap_err().kind(), model::Kind::DataLoss);
+    assert_eq!(part.verify(unread, 5).err().unwrap().kind(), model::Kind::DataLoss);
     assert!(blobs.parts().unwrap().is_empty());
 }
 

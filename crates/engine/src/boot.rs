@@ -53,6 +53,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
         containers: Containers::default(),
         execs: Default::default(),
         images,
+        registries: registry::Registries::new(settings.registries.clone()),
         networks,
         volumes,
         events: Events::default(),

@@ -30,6 +30,8 @@ pub struct Engine {
     pub execs: Execs,
     /// Images and their content.
     pub images: Images,
+    /// Where images come from and go to.
+    pub registries: registry::Registries,
     /// Networks.
     pub networks: Arc<::network::Networks>,
     /// Volumes.
@@ -54,6 +56,7 @@ impl Engine {
 
     /// Puts a reloaded configuration in force.
     pub fn replace_settings(&self, settings: Settings) {
+        self.registries.replace_settings(settings.registries.clone());
         *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
     }
 }

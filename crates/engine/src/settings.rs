@@ -62,8 +62,21 @@ pub struct Settings {
     pub insecure_registries: Vec<String>,
     /// Mirrors of Docker Hub, shown by `/info`.
     pub registry_mirrors: Vec<String>,
+    /// How registries are reached.
+    pub registries: registry::Settings,
+    /// Downloads and uploads at one time.
+    pub transfers: Transfers,
     /// Addresses served without client-verified TLS, for the warnings of `/info`.
     pub insecure_listeners: Vec<String>,
+}
+
+/// How many transfers go on at one time; 0: no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfers {
+    /// Over all pulls.
+    pub downloads: usize,
+    /// Of one push.
+    pub uploads: usize,
 }
 
 /// An OCI command-line runtime.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::ApiVersion;
 use engine::Engine;
-use engine::settings::{RuntimeProgram, Settings};
+use engine::settings::{RuntimeProgram, Settings, Transfers};
 use ipnet::IpNet;
 use model::{Error, Result};
 use network::{AddressPool, NetworkConfig};
@@ -46,7 +46,37 @@ pub fn settings(config: &Config) -> Settings {
         network: network(config),
         insecure_registries: config.registry.insecure.clone(),
         registry_mirrors: config.registry.mirrors.clone(),
+        registries: registries(config),
+        transfers: Transfers {
+            downloads: usize::try_from(config.registry.max_concurrent_downloads).unwrap_or(0),
+            uploads: usize::try_from(config.registry.max_concurrent_uploads).unwrap_or(0),
+        },
         insecure_listeners: insecure_listeners(config),
+    }
+}
+
+/// How registries are reached. `certs.d` lies beside the configuration file, and where Docker has it.
+fn registries(config: &Config) -> registry::Settings {
+    let defaults = registry::Settings::default();
+    let beside = config.paths.config_file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut certs_dirs: Vec<_> = beside.map(|dir| dir.join("certs.d")).into_iter().collect();
+    certs_dirs.extend(defaults.certs_dirs.iter().filter(|dir| !certs_dirs.contains(dir)).cloned().collect::<Vec<_>>());
+    let given = &config.registry;
+    registry::Settings {
+        mirrors: given.mirrors.clone(),
+        insecure: given.insecure.clone(),
+        certs_dirs,
+        proxies: registry::Proxies {
+            http: given.http_proxy.clone(),
+            https: given.https_proxy.clone(),
+            none_for: given.no_proxy.clone(),
+        },
+        user_agent: format!("docker/{} gantry/{}", engine::system::ENGINE_VERSION, engine::system::VERSION),
+        timeouts: registry::Timeouts {
+            attempts: u32::try_from(given.max_download_attempts).unwrap_or(1).max(1),
+            ..defaults.timeouts
+        },
+        ..registry::Settings::default()
     }
 }
 

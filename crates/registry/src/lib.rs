@@ -34,7 +34,7 @@ use model::Result;
 use model::reference::ImageRef;
 
 pub use credentials::Credentials;
-pub use failure::{Fault, Reason, Retry};
+pub use failure::{Fault, Reason, Result as Outcome, Retry};
 pub use fetch::{Blob, Document, MANIFEST_BYTES, Resolved};
 pub use login::login;
 pub use push::{Begun, CHUNK, Source, Upload};

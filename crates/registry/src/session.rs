@@ -131,6 +131,11 @@ impl Repository {
         &self.reference
     }
 
+    /// The configuration that was in force when the session began.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// `<root>/<path>/<rest>`, with the namespace for mirrors.
     pub(crate) fn url(&self, endpoint: &Endpoint, rest: &str) -> Url {
         let root = &endpoint.root;

@@ -18,6 +18,7 @@ mod list;
 mod load;
 pub mod oci;
 mod prune;
+pub mod pull;
 mod remove;
 pub mod row;
 mod save;
@@ -48,6 +49,7 @@ pub use inspect::{inspect, platform_parameter};
 pub use list::{ListArgs, list};
 pub use load::load;
 pub use prune::prune;
+pub use pull::{PullArgs, pull};
 pub use remove::{RemoveArgs, remove};
 pub use save::save;
 pub use tag::tag;
@@ -59,6 +61,8 @@ pub struct Images {
     pins: Pins,
     snapshots: Arc<dyn Snapshotter>,
     catalog: RwLock<Arc<Catalog>>,
+    /// What is being fetched.
+    fetches: pull::Fetches,
     /// Held by the one change that is being committed; never across an await.
     changing: Mutex<()>,
     /// Held by a running prune.
@@ -96,6 +100,7 @@ impl Images {
             pins: Pins::default(),
             snapshots,
             catalog: RwLock::new(Arc::new(Catalog { images, names })),
+            fetches: pull::Fetches::default(),
             changing: Mutex::new(()),
             pruning: Mutex::new(()),
         })
@@ -154,6 +159,7 @@ impl Images {
                 layers.extend(manifest.diff_ids.iter().cloned());
             }
         }
+        self.blobs.expire_parts(pull::PART_LIFE)?;
         let live = Live { layers, containers: None };
         Ok(self.blobs.sweep(&blobs, &sweep)? + self.snapshots.sweep(&live, &sweep)?)
     }

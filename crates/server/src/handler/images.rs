@@ -12,7 +12,7 @@ use model::{Error, Result};
 
 use tokio::sync::mpsc;
 
-use super::{State, done, ok, progress, versioned};
+use super::{State, distribution, done, ok, progress, versioned};
 use crate::limits;
 use crate::query::Query;
 use crate::request::Request;
@@ -30,7 +30,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// A platform as the OCI writes it: `{"os": "linux", "architecture": "amd64"}`.
-fn platform(json: &str) -> Result<Platform> {
+pub(super) fn platform(json: &str) -> Result<Platform> {
     let given: api::Platform = api::decode::from_slice(json.as_bytes())
         .map_err(|error| Error::invalid(format!("failed to parse platform: {error}")))?;
     let optional = !given.variant.is_empty() || !given.os_version.is_empty() || !given.os_features.is_empty();
@@ -152,7 +152,7 @@ impl Source {
 pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     match Source::of(&request.query) {
         Source::Body => import(state, &mut request).await,
-        Source::Pull => Err(Error::not_implemented("Gantry does not implement POST /images/create?fromImage= yet")),
+        Source::Pull => distribution::pull(state, &request).await,
         Source::Url(_) => Err(Error::not_implemented("Gantry does not implement POST /images/create?fromSrc=URL yet")),
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod containers;
 pub mod create;
+pub mod distribution;
 pub mod events;
 pub mod exec;
 pub mod images;

@@ -1,0 +1,354 @@
+//! From a name to what has to be fetched: index, manifest, configuration, each verified and bounded.
+
+use std::sync::Arc;
+
+use api::oci::Descriptor;
+use bytes::Bytes;
+use model::digest::Digest;
+use model::platform::Platform;
+use model::reference::ImageRef;
+use model::{Error, Result};
+use registry::{MANIFEST_BYTES, Repository};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use store::Lease;
+
+use super::fetch::blocking;
+use crate::Engine;
+use crate::image::oci::{self, Document, Manifest};
+use crate::image::row::Content;
+
+/// An image that is to be pulled.
+pub struct Plan {
+    /// The index or manifest that the name means.
+    pub target: Descriptor,
+    /// The manifest that was chosen.
+    pub manifest: Digest,
+    /// Its layers, bottom first, with their digests when uncompressed.
+    pub layers: Vec<(Content, Digest)>,
+}
+
+/// Where documents come from and go to.
+pub struct Desk<'a> {
+    /// The engine.
+    pub engine: &'a Arc<Engine>,
+    /// The registry.
+    pub repository: &'a Repository,
+    /// Keeps what was written.
+    pub lease: &'a Arc<Lease>,
+}
+
+/// A document whose bytes are what they should be.
+struct Read {
+    descriptor: Descriptor,
+    bytes: Bytes,
+}
+
+/// What the name means: the digest, and the document if it had to be read to know.
+pub async fn resolve(desk: &Desk<'_>) -> Result<(Digest, Option<registry::Document>)> {
+    let reference = desk.repository.reference();
+    if let Some(digest) = &reference.digest {
+        return Ok((digest.clone(), None));
+    }
+    let tag = reference.tag.as_deref().unwrap_or("latest");
+    if let Some(resolved) = desk.repository.resolve(tag).await.map_err(|fault| fault.of_pull(reference))? {
+        refuse_schema1(&resolved.media_type, reference)?;
+        return Ok((resolved.digest, None));
+    }
+    let document = desk.repository.manifest(tag).await.map_err(|fault| fault.of_pull(reference))?;
+    Ok((digest_of(&document.bytes), Some(document)))
+}
+
+/// Reads the documents of an image and keeps them as blobs.
+pub async fn plan(
+    desk: &Desk<'_>,
+    digest: &Digest,
+    known: Option<registry::Document>,
+    platform: Option<&Platform>,
+) -> Result<Plan> {
+    let reference = desk.repository.reference();
+    let target = read_manifest(desk, digest, known).await?;
+    let manifest = if oci::is_index(&target.descriptor.media_type) {
+        let index = oci::parse_index(&target.bytes)?;
+        let chosen = choose(&index, platform)?;
+        let digest = oci::digest(&chosen)?;
+        let read = read_manifest(desk, &digest, None).await?;
+        if read.bytes.len() as i64 != chosen.size {
+            return Err(mismatch("size", &digest));
+        }
+        if oci::is_index(&read.descriptor.media_type) {
+            return Err(Error::invalid(format!("manifest {digest} is an index within an index")));
+        }
+        read
+    } else {
+        Read { descriptor: target.descriptor.clone(), bytes: target.bytes.clone() }
+    };
+    let parsed = oci::parse_manifest(&manifest.bytes)?;
+    let layers = layers(desk, &parsed, (platform, reference)).await?;
+    Ok(Plan { target: target.descriptor, manifest: oci::digest(&manifest.descriptor)?, layers })
+}
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(&Sha256::digest(bytes).into())
+}
+
+fn mismatch(what: &str, digest: &Digest) -> Error {
+    Error::invalid(format!("manifest verification failed for digest {digest}: wrong {what}"))
+}
+
+/// The manifest of this digest: from here if it is here, else from the registry.
+async fn read_manifest(desk: &Desk<'_>, digest: &Digest, known: Option<registry::Document>) -> Result<Read> {
+    let reference = desk.repository.reference();
+    desk.lease.pin(digest);
+    let (engine, wanted) = (desk.engine.clone(), digest.clone());
+    let local = blocking(move || Ok(engine.images.blobs.read_small(&wanted, oci::MANIFEST_BYTES).ok())).await?;
+    let (media_type, bytes) = match (local, known) {
+        (Some(bytes), _) => (String::new(), Bytes::from(bytes)),
+        (None, Some(document)) => (document.media_type, document.bytes),
+        (None, None) => {
+            let document = desk.repository.manifest_by_digest(digest).await;
+            let document = document.map_err(|fault| fault.of_pull(reference))?;
+            (document.media_type, document.bytes)
+        }
+    };
+    if digest_of(&bytes) != *digest {
+        return Err(mismatch("digest", digest));
+    }
+    let media_type = kind(&media_type, &bytes, reference)?;
+    let (engine, lease, content) = (desk.engine.clone(), desk.lease.clone(), bytes.clone());
+    blocking(move || engine.images.blobs.put(&content, &lease).map(drop)).await?;
+    let (digest, size) = (digest.to_string(), bytes.len() as i64);
+    Ok(Read { descriptor: Descriptor { media_type, digest, size, ..Descriptor::default() }, bytes })
+}
+
+/// The parts of a document that tell what it is.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Head {
+    schema_version: Option<i64>,
+    media_type: String,
+    manifests: Option<serde_json::Value>,
+    layers: Option<serde_json::Value>,
+    config: Option<serde_json::Value>,
+    fs_layers: Option<serde_json::Value>,
+}
+
+fn refuse_schema1(media_type: &str, reference: &ImageRef) -> Result<()> {
+    let old = media_type.starts_with("application/vnd.docker.distribution.manifest.v1+");
+    if !old {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest the \
+         author of {reference} to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. More \
+         information at https://docs.docker.com/go/deprecated-image-specs/"
+    )))
+}
+
+/// What a document is: it has to agree with what it and the registry say of it.
+fn kind(told: &str, bytes: &[u8], reference: &ImageRef) -> Result<String> {
+    refuse_schema1(told, reference)?;
+    let head: Head = oci::parse(bytes, "manifest")?;
+    refuse_schema1(&head.media_type, reference)?;
+    if head.schema_version == Some(1) || head.fs_layers.is_some() {
+        refuse_schema1("application/vnd.docker.distribution.manifest.v1+json", reference)?;
+    }
+    let known = |media_type: &str| oci::is_index(media_type) || oci::is_manifest(media_type);
+    let lists = head.manifests.is_some();
+    let looks = match (lists, head.layers.is_some() || head.config.is_some()) {
+        (true, true) => return Err(Error::invalid("invalid manifest: it is both an index and an image")),
+        (true, false) => oci::INDEX,
+        (false, true) => oci::MANIFEST,
+        (false, false) => return Err(Error::invalid("unsupported manifest format")),
+    };
+    let said = match (head.media_type.as_str(), told) {
+        ("", told) if known(told) => told,
+        // Registries that call everything JSON or bytes say nothing.
+        ("", _) => looks,
+        (own, told) if known(told) && own != told => {
+            return Err(Error::invalid(format!("mediaType in manifest should be '{told}' not '{own}'")));
+        }
+        (own, _) => own,
+    };
+    if !known(said) {
+        return Err(Error::invalid(format!("unsupported media type {said}")));
+    }
+    if oci::is_index(said) != lists {
+        return Err(Error::invalid(format!("invalid manifest: it is no {said}")));
+    }
+    Ok(said.to_owned())
+}
+
+/// The manifest for a platform: the wished one, else the host's; the nearest variant first.
+fn choose(index: &oci::Index, wished: Option<&Platform>) -> Result<Descriptor> {
+    let host = oci::host();
+    let wanted = wished.unwrap_or(&host);
+    let runs = |descriptor: &&Descriptor| {
+        let attested = descriptor.annotations.contains_key(oci::REFERENCE_TYPE);
+        let platform = descriptor.platform.as_ref().map(oci::platform);
+        !attested && platform.is_some_and(|platform| wanted.runs(&platform))
+    };
+    let mut able: Vec<&Descriptor> = index.manifests.iter().filter(runs).collect();
+    able.sort_by_key(|d| std::cmp::Reverse(d.platform.as_ref().map(|p| oci::platform(p).variant)));
+    let only = match (able.first(), index.manifests.as_slice()) {
+        (Some(first), _) => Some(*first),
+        // One that does not say where it runs will do if nothing was wished for.
+        (None, [single]) if single.platform.is_none() && wished.is_none() => Some(single),
+        _ => None,
+    };
+    only.cloned().ok_or_else(|| {
+        Error::not_found(format!(
+            "no matching manifest for {wanted} in the manifest list entries: no match for platform in manifest: not found"
+        ))
+    })
+}
+
+/// The layers of a manifest, with what its configuration says of them.
+async fn layers(
+    desk: &Desk<'_>,
+    manifest: &Manifest,
+    (platform, reference): (Option<&Platform>, &ImageRef),
+) -> Result<Vec<(Content, Digest)>> {
+    let media_type = manifest.config.media_type.as_str();
+    if !matches!(media_type, oci::CONFIG | oci::DOCKER_CONFIG) {
+        let what = if media_type.starts_with("application/vnd.docker.plugin") { "a plugin" } else { "an artifact" };
+        return Err(Error::invalid(format!(
+            "unsupported media type {media_type}: {} is {what}, not a container image",
+            reference.familiar()
+        )));
+    }
+    let config = content(&manifest.config)?;
+    let bytes = read_config(desk, &config).await?;
+    let document: Document = oci::parse(&bytes, "image configuration")?;
+    let runs = oci::platform(&document.platform);
+    if let Some(wished) = platform
+        && !wished.runs(&runs)
+    {
+        return Err(Error::not_found(format!(
+            "image with reference {} was found but its platform ({runs}) does not match the specified platform ({wished})",
+            reference.familiar()
+        )));
+    }
+    if document.rootfs.diff_ids.len() != manifest.layers.len() {
+        return Err(Error::invalid("mismatched image rootfs and manifest layers"));
+    }
+    let pair = |(layer, diff_id): (&Descriptor, &String)| {
+        if !is_layer(&layer.media_type) {
+            return Err(Error::invalid(format!("unsupported media type {} of a layer", layer.media_type)));
+        }
+        Ok((content(layer)?, Digest::parse(diff_id)?))
+    };
+    manifest.layers.iter().zip(&document.rootfs.diff_ids).map(pair).collect()
+}
+
+fn is_layer(media_type: &str) -> bool {
+    let plain = media_type.split(['+']).next().unwrap_or_default();
+    plain == oci::LAYER
+        || media_type.strip_prefix(oci::DOCKER_LAYER).is_some_and(|rest| matches!(rest, "" | ".gzip" | ".zstd"))
+        || plain == "application/vnd.oci.image.layer.nondistributable.v1.tar"
+}
+
+fn content(descriptor: &Descriptor) -> Result<Content> {
+    let size = u64::try_from(descriptor.size).map_err(|_| Error::invalid("descriptor with a negative size"))?;
+    Ok(Content { media_type: descriptor.media_type.clone(), digest: oci::digest(descriptor)?, size })
+}
+
+/// The configuration: from here if it is here, else from the registry.
+async fn read_config(desk: &Desk<'_>, config: &Content) -> Result<Bytes> {
+    if config.size > oci::CONFIG_BYTES {
+        return Err(Error::invalid(format!("the image configuration is larger than {} bytes", oci::CONFIG_BYTES)));
+    }
+    desk.lease.pin(&config.digest);
+    let (engine, wanted) = (desk.engine.clone(), config.digest.clone());
+    let local = blocking(move || Ok(engine.images.blobs.read_small(&wanted, oci::CONFIG_BYTES).ok())).await?;
+    if let Some(bytes) = local {
+        return Ok(bytes.into());
+    }
+    let bytes = super::small_blob(desk.repository, config).await?;
+    if digest_of(&bytes) != config.digest {
+        return Err(Error::data_loss(format!("image config verification failed for digest {}", config.digest)));
+    }
+    let (engine, lease, copy) = (desk.engine.clone(), desk.lease.clone(), bytes.clone());
+    blocking(move || engine.images.blobs.put(&copy, &lease).map(drop)).await?;
+    Ok(bytes)
+}
+
+const _: () = assert!(MANIFEST_BYTES as u64 == oci::MANIFEST_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(told: &str, json: &str) -> String {
+        let reference = ImageRef::parse_normalized("x:1").unwrap();
+        kind(told, json.as_bytes(), &reference).unwrap_or_else(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn a_document_is_what_it_looks_like_and_is_called() {
+        let (manifest, index) = (r#"{"schemaVersion":2,"config":{},"layers":[]}"#, r#"{"manifests":[]}"#);
+        assert_eq!(kind_of("", manifest), oci::MANIFEST);
+        assert_eq!(kind_of("application/octet-stream", index), oci::INDEX);
+        assert_eq!(kind_of(oci::DOCKER_MANIFEST, manifest), oci::DOCKER_MANIFEST);
+        assert_eq!(kind_of(oci::INDEX, manifest), format!("invalid manifest: it is no {}", oci::INDEX));
+        assert_eq!(
+            kind_of(oci::MANIFEST, &format!(r#"{{"mediaType":"{}","config":{{}}}}"#, oci::DOCKER_MANIFEST)),
+            format!("mediaType in manifest should be '{}' not '{}'", oci::MANIFEST, oci::DOCKER_MANIFEST)
+        );
+        assert_eq!(
+            kind_of("", r#"{"config":{},"manifests":[]}"#),
+            "invalid manifest: it is both an index and an image"
+        );
+        assert_eq!(kind_of("", r#"{"mediaType":"a/b","config":{}}"#), "unsupported media type a/b");
+        assert_eq!(kind_of("", "{}"), "unsupported manifest format");
+    }
+
+    /// B-im-5
+    #[test]
+    fn schema_1_is_refused() {
+        for (told, json) in [
+            ("application/vnd.docker.distribution.manifest.v1+prettyjws", "{}"),
+            ("application/json", r#"{"schemaVersion":1,"fsLayers":[]}"#),
+        ] {
+            let text = kind_of(told, json);
+            assert!(
+                text.starts_with("Docker Image Format v1 and Docker Image manifest version 2, schema 1 "),
+                "{text}"
+            );
+            assert!(text.contains("docker.io/library/x:1"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_platform_chooses() {
+        let entry = |os: &str, architecture: &str, variant: &str, digest: &str| Descriptor {
+            digest: digest.into(),
+            platform: Some(api::oci::Platform {
+                os: os.into(),
+                architecture: architecture.into(),
+                variant: variant.into(),
+                ..Default::default()
+            }),
+            ..Descriptor::default()
+        };
+        let index = oci::Index {
+            manifests: vec![
+                entry("unknown", "unknown", "", "attestation"),
+                entry("linux", "arm", "v6", "v6"),
+                entry("linux", "arm", "v7", "v7"),
+                entry("linux", "amd64", "", "amd64"),
+            ],
+            ..oci::Index::default()
+        };
+        let chosen = |platform: &str| {
+            let platform = Platform::parse(platform, &oci::host()).unwrap();
+            choose(&index, Some(&platform)).map(|d| d.digest).map_err(|e| e.message().to_owned())
+        };
+        assert_eq!(chosen("linux/amd64").unwrap(), "amd64");
+        assert_eq!(chosen("linux/arm/v6").unwrap(), "v6");
+        assert_eq!(
+            chosen("linux/s390x").unwrap_err(),
+            "no matching manifest for linux/s390x in the manifest list entries: no match for platform in manifest: not found"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! The fetches that are going on: one per blob, however many clients want it.
+//!
+//! A fetch lives as long as somebody follows it: the last one to leave ends it, and what it got stays as a part.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use model::Result;
+use model::digest::Digest;
+use registry::Repository;
+use store::{Lease, Pins};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::fetch::{self, Job, Places, Slot, State, Turns};
+
+/// Unpackings at one time, whatever the number of processors.
+const UNPACKS: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// How long a fetch that was given up may take to let go.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+const SETTLE_TRIES: usize = 300;
+
+/// See the module.
+pub struct Fetches {
+    running: Mutex<HashMap<(Digest, Option<Digest>), Weak<Fetch>>>,
+    turns: Mutex<(usize, Turns)>,
+    /// What fetches that were given up may still hold.
+    held: Mutex<Vec<Weak<Lease>>>,
+}
+
+/// A fetch that is followed.
+pub struct Fetch {
+    /// How far it is.
+    pub state: watch::Receiver<State>,
+    slot: Slot,
+    task: JoinHandle<()>,
+}
+
+impl Fetch {
+    /// Makes what was fetched a blob, unless another who followed has done so. Blocks.
+    pub fn publish(&self, lease: &Lease) -> Result<()> {
+        let whole = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        whole.map_or(Ok(()), |whole| whole.publish(lease))
+    }
+
+    #[cfg(test)]
+    pub fn detached(state: watch::Receiver<State>) -> Fetch {
+        Fetch { state, slot: Slot::default(), task: tokio::spawn(async {}) }
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Default for Fetches {
+    fn default() -> Fetches {
+        let turns = Turns { downloads: Arc::new(Semaphore::new(3)), unpacks: Arc::new(Semaphore::new(unpacks(3))) };
+        Fetches { running: Mutex::default(), turns: Mutex::new((3, turns)), held: Mutex::default() }
+    }
+}
+
+/// As many as there are processors, and not fewer than there are downloads to keep up with.
+fn unpacks(downloads: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    processors.max(downloads).clamp(*UNPACKS.start(), *UNPACKS.end())
+}
+
+impl Fetches {
+    /// Sets how many downloads go on at one time (0: no bound), for fetches that begin from now on.
+    pub fn limit(&self, downloads: usize) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.0 != downloads {
+            let permits = if downloads == 0 { Semaphore::MAX_PERMITS } else { downloads };
+            let unpacks = Arc::new(Semaphore::new(unpacks(downloads)));
+            *turns = (downloads, Turns { downloads: Arc::new(Semaphore::new(permits)), unpacks });
+        }
+    }
+
+    /// Joins the fetch of a blob, or begins it; `true` when it was begun.
+    pub fn join(&self, repository: &Arc<Repository>, places: &Places, pins: &Pins, job: Job) -> (Arc<Fetch>, bool) {
+        let key = (job.blob.digest.clone(), job.diff_id.clone());
+        let mut running = self.running();
+        running.retain(|_, fetch| fetch.strong_count() > 0);
+        // One that has failed is nobody's any more: its reasons may be another client's.
+        let usable = |fetch: &Arc<Fetch>| !matches!(fetch.state.borrow().ended, Some(Err(_)));
+        if let Some(fetch) = running.get(&key).and_then(Weak::upgrade).filter(usable) {
+            return (fetch, false);
+        }
+        let (sender, state) = watch::channel(State::default());
+        let slot = Slot::default();
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        let lease = Arc::new(pins.lease());
+        self.held().push(Arc::downgrade(&lease));
+        let told = (Arc::new(sender), slot.clone());
+        let task = tokio::spawn(fetch::run(repository.clone(), places.clone(), job, (turns, lease), told));
+        let fetch = Arc::new(Fetch { state, slot, task });
+        running.insert(key, Arc::downgrade(&fetch));
+        (fetch, true)
+    }
+
+    /// Waits until the fetches that nobody follows have let go of everything, for a bounded time.
+    pub async fn settle(&self) {
+        for _ in 0..SETTLE_TRIES {
+            let followed = self.running().values().filter(|fetch| fetch.strong_count() > 0).count();
+            let held = {
+                let mut held = self.held();
+                held.retain(|lease| lease.strong_count() > 0);
+                held.len()
+            };
+            if held <= followed {
+                return;
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Weak<Lease>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<(Digest, Option<Digest>), Weak<Fetch>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,246 @@
+//! `docker pull`: resolve → documents → layers beside each other, unpacked while they arrive → one commit.
+//!
+//! - A blob is fetched once however many clients want it; each client follows ([`fetches`]).
+//! - A pull that fails, or whose client leaves, registers nothing: what was fetched stays as parts, which expire.
+//! - Nothing is told of an image before it is committed.
+
+mod documents;
+mod fetch;
+mod fetches;
+mod flow;
+mod report;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ProgressMessage;
+use bytes::Bytes;
+use model::digest::Digest;
+use model::platform::Platform;
+use model::reference::ImageRef;
+use model::{Error, Result};
+use registry::{Access, Credentials, Repository};
+use store::Lease;
+
+use self::documents::{Desk, Plan};
+use self::fetch::{Job, Places, blocking};
+pub use self::fetches::Fetches;
+pub use self::report::Lines;
+use self::report::{Layer, tell};
+use super::row::{Content, ImageRow, ManifestKind};
+use super::{Images, labels, select, unpack};
+use crate::Engine;
+use crate::events::Draft;
+
+/// How long what was fetched of an unfinished blob is kept.
+pub const PART_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// A layer's fetch that failed for another client is begun again for this one, so often.
+const JOINS: usize = 2;
+
+/// What is pulled.
+#[derive(Clone, Debug)]
+pub struct PullArgs {
+    /// With neither tag nor digest: all tags.
+    pub reference: ImageRef,
+    /// The platform; `None`: the host's.
+    pub platform: Option<Platform>,
+    /// Shown to the registry.
+    pub credentials: Credentials,
+}
+
+/// Pulls an image, or all of a repository. Ends early when nobody receives the lines any more. Event: pull.
+///
+/// Errors: `Forbidden` for a reserved name, `NotFound` in the reference's words, `Unauthorized`, `System`.
+pub async fn pull(engine: &Arc<Engine>, args: PullArgs, lines: &Lines) -> Result<()> {
+    if args.reference.familiar_name() == "scratch" {
+        return Err(Error::forbidden("'scratch' is a reserved name"));
+    }
+    engine.images.fetches.limit(engine.settings().transfers.downloads);
+    let outcome = tokio::select! {
+        outcome = pull_all(engine, &args, lines) => outcome,
+        () = lines.closed() => Err(Error::cancelled("context canceled")),
+    };
+    if outcome.is_err() {
+        engine.images.fetches.settle().await;
+        let engine = engine.clone();
+        blocking(move || Ok(engine.images.tidy_up())).await?;
+    }
+    outcome
+}
+
+async fn pull_all(engine: &Arc<Engine>, args: &PullArgs, lines: &Lines) -> Result<()> {
+    let open = |reference: ImageRef| async move {
+        engine.registries.repository(&reference, args.credentials.clone(), Access::Pull).await
+    };
+    let reference = match &args.reference.digest {
+        // A digest says more than a tag.
+        Some(digest) => args.reference.with_digest(digest.clone()),
+        None => args.reference.clone(),
+    };
+    if reference.tag.is_some() || reference.digest.is_some() {
+        let repository = open(reference).await?;
+        return pull_one(engine, &repository, args.platform.as_ref(), lines).await;
+    }
+    let tags = open(reference.clone()).await?.tags().await.map_err(|fault| fault.of_pull(&reference))?;
+    for tag in tags {
+        let Ok(reference) = reference.with_tag(&tag) else {
+            tracing::warn!(tag, %reference, "a tag that is none was not pulled");
+            continue;
+        };
+        let repository = open(reference.clone()).await?;
+        let pulled = pull_one(engine, &repository, args.platform.as_ref(), lines).await;
+        pulled.map_err(|error| error.prefix(format!("error pulling {reference}")))?;
+    }
+    Ok(())
+}
+
+/// Pulls one tag or digest.
+async fn pull_one(
+    engine: &Arc<Engine>,
+    repository: &Arc<Repository>,
+    platform: Option<&Platform>,
+    lines: &Lines,
+) -> Result<()> {
+    let reference = repository.reference();
+    let lease = Arc::new(engine.images.pins.lease());
+    let desk = Desk { engine, repository, lease: &lease };
+    let (digest, known) = documents::resolve(&desk).await?;
+    let shown = reference.tag.clone().unwrap_or_else(|| reference.canonical());
+    let begin = ProgressMessage::status(&shown, format!("Pulling from {}", reference.path));
+    let before = engine.images.catalog().names.get(&reference.canonical()).map(|name| name.image.clone());
+    let complete = already(&engine.images, &digest, platform);
+    if complete && before.as_ref() == Some(&digest) {
+        tell(lines, begin).await?;
+        return done(engine, reference, (&digest, false), lines).await;
+    }
+    let plan = documents::plan(&desk, &digest, known, platform).await?;
+    tell(lines, begin).await?;
+    let layers = fetch_layers(engine, repository, &plan, (&lease, lines), complete).await?;
+    let (keep, name, told) = (engine.clone(), reference.clone(), lease.clone());
+    // The commit runs to its end, whether or not the client waits for it.
+    blocking(move || commit(&keep, &name, plan, &layers, &told)).await?;
+    done(engine, reference, (&digest, before.as_ref() != Some(&digest)), lines).await
+}
+
+/// Whether the image is here with everything that a container of it needs.
+fn already(images: &Images, digest: &Digest, platform: Option<&Platform>) -> bool {
+    let catalog = images.catalog();
+    let manifest = catalog.images.get(digest).and_then(|image| select(image, platform, "").ok().cloned());
+    manifest.is_some_and(|manifest| manifest.unpacked.is_some())
+}
+
+/// The last lines, and the event.
+async fn done(engine: &Engine, reference: &ImageRef, (digest, newer): (&Digest, bool), lines: &Lines) -> Result<()> {
+    let image = engine.images.catalog().images.get(digest).cloned();
+    let mut attributes: BTreeMap<String, String> = image.map(|image| labels(&image)).unwrap_or_default();
+    attributes.insert("name".into(), reference.familiar_name());
+    let (action, actor) = ("pull".into(), reference.familiar());
+    engine.events.publish(Draft { kind: "image", action, actor, attributes });
+    let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
+    tell(lines, ProgressMessage::status("", format!("Digest: {digest}"))).await?;
+    tell(lines, ProgressMessage::status("", format!("Status: {status} {}", reference.familiar()))).await
+}
+
+/// Fetches and unpacks all layers, beside each other.
+async fn fetch_layers(
+    engine: &Arc<Engine>,
+    repository: &Arc<Repository>,
+    plan: &Plan,
+    (lease, lines): (&Arc<Lease>, &Lines),
+    silent: bool,
+) -> Result<Vec<Layer>> {
+    let images = &engine.images;
+    let places = Places { blobs: images.blobs.clone(), snapshots: images.snapshots.clone() };
+    let join = |(blob, diff_id): &(Content, Digest)| {
+        lease.pin(&blob.digest);
+        lease.pin(diff_id);
+        let job = Job { blob: blob.clone(), diff_id: Some(diff_id.clone()) };
+        images.fetches.join(repository, &places, &images.pins, job)
+    };
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut own = Vec::new();
+    for pair in &plan.layers {
+        if layers.iter().any(|layer| layer.digest == pair.0.digest) {
+            continue;
+        }
+        if !silent {
+            let line = ProgressMessage::progress(pair.0.digest.short(), "Pulling fs layer", api::Progress::default());
+            tell(lines, line).await?;
+        }
+        let (fetch, begun) = join(pair);
+        own.push(begun);
+        layers.push(Layer::new(pair.0.digest.clone(), pair.0.size, fetch));
+    }
+    let (quiet, _unheard) = tokio::sync::mpsc::channel(1024);
+    let lines = if silent { &quiet } else { lines };
+    for _ in 0..JOINS * layers.len() + 1 {
+        let Some((place, failure)) = report::follow(lines, &mut layers).await? else { return Ok(layers) };
+        // What failed with another client's credentials or connections may do with one's own.
+        let pair = plan.layers.iter().find(|(blob, _)| blob.digest == layers[place].digest).filter(|_| !own[place]);
+        let Some(pair) = pair else { return Err(failure.into()) };
+        let (fetch, begun) = join(pair);
+        own[place] = begun;
+        layers[place] = Layer::new(pair.0.digest.clone(), pair.0.size, fetch);
+    }
+    Err(Error::system("the layers could not be fetched"))
+}
+
+/// Makes the image visible. Blocks.
+fn commit(engine: &Engine, reference: &ImageRef, plan: Plan, layers: &[Layer], lease: &Lease) -> Result<()> {
+    let images = &engine.images;
+    // While the blobs are still parts, so that a kill meanwhile costs nothing but this.
+    images.blobs.barrier()?;
+    for layer in layers {
+        layer.fetch.publish(lease)?;
+    }
+    let mut row = unpack::describe(images, &plan.target)?;
+    // The other platforms' content may be here as well: it is pinned before it is looked for.
+    row.manifests.iter().for_each(|m| m.blobs().for_each(|blob| lease.pin(&blob.digest)));
+    row = unpack::describe(images, &plan.target)?;
+    keep_unpacked(images, &mut row, lease)?;
+    unpack::unpack(images, &mut row, |manifest| manifest.content.digest == plan.manifest, lease)?;
+    images.publish(row, vec![reference.canonical()])
+}
+
+/// Carries over what is known of the image's other manifests.
+fn keep_unpacked(images: &Images, row: &mut ImageRow, lease: &Lease) -> Result<()> {
+    let catalog = images.catalog();
+    let Some(before) = catalog.images.get(&row.target.digest) else { return Ok(()) };
+    row.created = before.created;
+    for manifest in row.manifests.iter_mut().filter(|m| m.kind == ManifestKind::Image && m.available) {
+        let known = before.manifests.iter().find(|m| m.content.digest == manifest.content.digest);
+        let Some(unpacked) = known.and_then(|m| m.unpacked) else { continue };
+        manifest.diff_ids.iter().for_each(|diff_id| lease.pin(diff_id));
+        let here: Result<Vec<_>> = manifest.diff_ids.iter().map(|id| images.snapshots.layer(id)).collect();
+        if here?.iter().all(Option::is_some) {
+            manifest.unpacked = Some(unpacked);
+        }
+    }
+    Ok(())
+}
+
+/// A blob that is kept in memory.
+async fn small_blob(repository: &Repository, blob: &Content) -> Result<Bytes> {
+    let settings = repository.settings();
+    let mut pauses = registry::Pauses::new(settings);
+    loop {
+        let fault = match whole(repository, blob).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(fault) => fault,
+        };
+        match pauses.next(&fault) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Err(fault.of_pull(repository.reference())),
+        }
+    }
+}
+
+async fn whole(repository: &Repository, blob: &Content) -> registry::Outcome<Bytes> {
+    let mut download = repository.blob(&blob.digest, blob.size, 0).await?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = download.next().await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
+}

@@ -1,0 +1,185 @@
+//! What a client is told of its layers (B-im-4): a line whenever one of them came a step further.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Progress, ProgressMessage};
+use model::digest::Digest;
+use model::{Error, Result};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::fetch::Failure;
+#[cfg(test)]
+use super::fetch::State;
+use super::fetches::Fetch;
+
+/// Time between two looks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Where lines go. A client that left is noticed by a failing send.
+pub type Lines = mpsc::Sender<Result<ProgressMessage>>;
+
+/// Sends one line.
+pub async fn tell(lines: &Lines, line: ProgressMessage) -> Result<()> {
+    lines.send(Ok(line)).await.map_err(|_| Error::cancelled("context canceled"))
+}
+
+/// A layer as it was last told.
+pub struct Layer {
+    /// Of its blob.
+    pub digest: Digest,
+    /// Bytes of its blob.
+    pub size: u64,
+    /// The fetch.
+    pub fetch: Arc<Fetch>,
+    told: Told,
+}
+
+#[derive(Default)]
+struct Told {
+    waiting: bool,
+    downloaded: u64,
+    arrived: bool,
+    unpacked: Option<u64>,
+    retry_in: u64,
+    ended: bool,
+}
+
+impl Layer {
+    /// One that nothing was told of.
+    pub fn new(digest: Digest, size: u64, fetch: Arc<Fetch>) -> Layer {
+        Layer { digest, size, fetch, told: Told::default() }
+    }
+
+    /// The lines that tell of what changed.
+    fn news(&mut self) -> Vec<ProgressMessage> {
+        let state = self.fetch.state.borrow().clone();
+        let id = self.digest.short();
+        let plain = |text: &str| ProgressMessage::progress(id, text, Progress::default());
+        let counted = |text: &str, current: u64| {
+            let (current, total) = (current as i64, self.size as i64);
+            ProgressMessage::progress(id, text, Progress { current, total, ..Progress::default() })
+        };
+        let told = &mut self.told;
+        let mut lines = Vec::new();
+        if told.ended {
+            return lines;
+        }
+        if state.existed && state.ended.is_some() {
+            told.ended = true;
+            return vec![plain("Already exists")];
+        }
+        if !state.started && !told.waiting {
+            told.waiting = true;
+            lines.push(plain("Waiting"));
+        }
+        if state.retry_in != told.retry_in && state.retry_in > 0 {
+            let plural = if state.retry_in == 1 { "" } else { "s" };
+            lines.push(plain(&format!("Retrying in {} second{plural}", state.retry_in)));
+        }
+        told.retry_in = state.retry_in;
+        if state.downloaded != told.downloaded && !told.arrived {
+            lines.push(counted("Downloading", state.downloaded));
+        }
+        told.downloaded = state.downloaded;
+        if state.arrived && !told.arrived {
+            told.arrived = true;
+            lines.extend([plain("Verifying Checksum"), plain("Download complete")]);
+        }
+        if told.arrived && state.unpacking && told.unpacked != Some(state.unpacked) {
+            told.unpacked = Some(state.unpacked);
+            lines.push(counted("Extracting", state.unpacked.min(self.size)));
+        }
+        if let Some(Ok(_)) = state.ended {
+            told.ended = true;
+            lines.push(plain("Pull complete"));
+        }
+        lines
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&self) -> Option<Result<u64, Failure>> {
+        self.fetch.state.borrow().ended.clone()
+    }
+}
+
+/// Tells of the layers until all have ended, or one has failed (its place and failure then).
+pub async fn follow(lines: &Lines, layers: &mut [Layer]) -> Result<Option<(usize, Failure)>> {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let outcomes: Vec<_> = layers.iter().map(Layer::ended).collect();
+        for layer in layers.iter_mut() {
+            for line in layer.news() {
+                tell(lines, line).await?;
+            }
+        }
+        let mut unfinished = None;
+        for (place, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Some(Err(failure)) => return Ok(Some((place, failure))),
+                Some(Ok(_)) => {}
+                None => unfinished = unfinished.or(Some(place)),
+            }
+        }
+        let Some(place) = unfinished else { return Ok(None) };
+        // The end is not made to wait for the next look.
+        let mut state = layers[place].fetch.state.clone();
+        tokio::select! {
+            _ = tick.tick() => {}
+            ended = state.wait_for(|state| state.ended.is_some()) => {
+                if ended.is_err() {
+                    return Err(Error::system("internal error: a download ended without an outcome"));
+                }
+            }
+        }
+    }
+}
+
+/// How a fetch is told as far as it is; used by tests.
+#[cfg(test)]
+pub fn lines_of(states: &[State], size: u64) -> Vec<String> {
+    let (sender, state) = tokio::sync::watch::channel(State::default());
+    let fetch = Fetch::detached(state);
+    let mut layer = Layer::new(Digest::from_sha256(&[1; 32]), size, Arc::new(fetch));
+    let mut all = Vec::new();
+    for state in states {
+        sender.send_replace(state.clone());
+        all.extend(layer.news().into_iter().map(|line| match line.progress {
+            Some(Progress { total, current, .. }) if total > 0 => format!("{} {current}/{total}", line.status),
+            _ => line.status,
+        }));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B-im-4
+    #[tokio::test]
+    async fn a_layer_is_told_in_the_references_words() {
+        let waiting = State::default();
+        let downloading = State { started: true, downloaded: 5, unpacking: true, unpacked: 3, ..State::default() };
+        let retrying = State { retry_in: 1, ..downloading.clone() };
+        let arrived = State { downloaded: 10, arrived: true, unpacked: 8, ..downloading.clone() };
+        let ended = State { ended: Some(Ok(1)), unpacked: 10, ..arrived.clone() };
+        let states = [waiting.clone(), waiting, downloading, retrying, arrived.clone(), arrived, ended.clone(), ended];
+        let expected = [
+            "Waiting",
+            "Downloading 5/10",
+            "Retrying in 1 second",
+            "Downloading 10/10",
+            "Verifying Checksum",
+            "Download complete",
+            "Extracting 8/10",
+            "Extracting 10/10",
+            "Pull complete",
+        ];
+        assert_eq!(lines_of(&states, 10), expected);
+        let existed = State { existed: true, arrived: true, ended: Some(Ok(1)), ..State::default() };
+        assert_eq!(lines_of(&[existed], 10), ["Already exists"]);
+    }
+}
