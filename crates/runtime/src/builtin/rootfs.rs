@@ -107,7 +107,7 @@ fn overlay_by_layer(lower: &[PathBuf], upper: &Path, work: &Path) -> rustix::io:
 
 /// One option string of a page: paths are made short by starting from the directory that all layers share.
 fn overlay_classic(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, StartError> {
-    let base = common_parent(lower);
+    let base = shared_parent(lower);
     let short = |p: &Path| escape(&p.strip_prefix(&base).unwrap_or(p).to_string_lossy());
     let layers: Vec<String> = lower.iter().map(|p| short(p)).collect();
     let full = |p: &Path| escape(&p.to_string_lossy());
@@ -125,7 +125,7 @@ fn overlay_classic(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<Owned
     tree.try_clone_to_owned().at(rootfs, "dup")
 }
 
-fn common_parent(paths: &[PathBuf]) -> PathBuf {
+fn shared_parent(paths: &[PathBuf]) -> PathBuf {
     let mut base = paths.first().and_then(|p| p.parent()).unwrap_or(Path::new("/")).to_owned();
     while !paths.iter().all(|p| p.starts_with(&base)) && base.pop() {}
     base
@@ -167,8 +167,8 @@ mod tests {
     #[test]
     fn short_names() {
         let paths = ["/d/overlay/a/fs", "/d/overlay/b/fs"].map(PathBuf::from);
-        assert_eq!(common_parent(&paths), Path::new("/d/overlay"));
-        assert_eq!(common_parent(&paths[..1]), Path::new("/d/overlay/a"));
+        assert_eq!(shared_parent(&paths), Path::new("/d/overlay"));
+        assert_eq!(shared_parent(&paths[..1]), Path::new("/d/overlay/a"));
         assert_eq!(escape("a:b,c\\d"), "a\\:b\\,c\\\\d");
     }
 }
