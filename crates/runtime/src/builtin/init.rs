@@ -46,7 +46,7 @@ impl Init<'_> {
             };
             process::reset_signals().at(|| Stage::Clone, "signals")?;
             super::write_attributes(&bundle.spec.process)?;
-            let mut place = Place::new(cgroup, &settle);
+            let mut place = Place::new(cgroup, namespaces.new_cgroup, &settle);
             if namespaces.new.contains(Flags::NEWUSER) {
                 place.settle()?;
                 reporter.wait_go()?;

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::Context;
+use rustix::io::Errno;
 use sys::cgroup::{Cgroup, Layout, Version};
 use sys::clone::{Flags, Side, clone3};
 use sys::process::{self, Block};
@@ -126,7 +127,7 @@ impl Runtime for Builtin {
         self.join_pid_namespace(bundle, init)?;
         let (listener, reporter) = report::pair()?;
         let namespaces = namespaces::of_container(&bundle.spec.linux.namespaces);
-        let side = clone3(Flags::default(), birthplace.as_ref().map(AsFd::as_fd));
+        let side = clone_into(&cgroup, birthplace, init.pid);
         // The PID namespace of a dead init takes no new process.
         let side = side.map_err(|e| match e.kind() {
             std::io::ErrorKind::OutOfMemory => not_running(bundle, &e),
@@ -191,6 +192,18 @@ impl Runtime for Builtin {
 /// The container's cgroup, for reading statistics or acting on all its processes.
 pub fn cgroup(bundle: &Bundle) -> model::Result<Cgroup> {
     Ok(Layout::detect()?.at(&bundle.spec.linux.cgroups_path)?)
+}
+
+/// A child in the container's cgroup or, if that takes no processes any more, in the one of the container's init.
+fn clone_into(cgroup: &Cgroup, birthplace: Option<OwnedFd>, init: i32) -> std::io::Result<Side> {
+    let clone = |place: Option<OwnedFd>| clone3(Flags::default(), place.as_ref().map(AsFd::as_fd));
+    match clone(birthplace) {
+        // Of a threaded one the kernel says that the operation is not supported.
+        Err(e) if [Errno::BUSY, Errno::OPNOTSUPP].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error())) => {
+            clone(cgroup.birthplace_of(init)?)
+        }
+        other => other,
+    }
 }
 
 /// Makes the cgroup and sets its limits.

@@ -47,13 +47,15 @@ const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// The container's place among the cgroups. It is taken as late as possible, since the parent is preparing it meanwhile.
 pub(super) struct Place<'a> {
     cgroup: &'a Cgroup,
+    /// Whether it is in a cgroup namespace of its own.
+    private: bool,
     settle: Option<&'a dyn Fn() -> Result<(), StartError>>,
 }
 
 impl<'a> Place<'a> {
     /// `settle` enters the cgroup and its namespace.
-    pub(super) fn new(cgroup: &'a Cgroup, settle: &'a dyn Fn() -> Result<(), StartError>) -> Place<'a> {
-        Place { cgroup, settle: Some(settle) }
+    pub(super) fn new(cgroup: &'a Cgroup, private: bool, settle: &'a dyn Fn() -> Result<(), StartError>) -> Place<'a> {
+        Place { cgroup, private, settle: Some(settle) }
     }
 
     /// Takes the place, if that has not been done.
@@ -74,7 +76,7 @@ pub(super) fn all(root: &Rooted, mut place: Place<'_>, mounts: &[oci::Mount]) ->
             bind(root, mount, &options, reach)?;
         } else if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
             place.settle()?;
-            cgroup_view(root, place.cgroup, Path::new(&mount.destination), &options)
+            cgroup_view(root, &place, Path::new(&mount.destination), &options)
                 .map_err(|e| StartError { stage: stage(mount), ..e })?;
         } else {
             file_system(root, mount, options, &mut mounted)?;
@@ -173,17 +175,19 @@ fn outside_proc(target: BorrowedFd<'_>, path: &Path) -> std::io::Result<()> {
 }
 
 /// `/sys/fs/cgroup`: the container's own directory of every hierarchy, bound. Inside the container's cgroup namespace
-/// these look exactly like fresh mounts, at a fraction of the price.
-fn cgroup_view(root: &Rooted, cgroup: &Cgroup, path: &Path, options: &Options) -> Result<(), StartError> {
+/// these look exactly like fresh mounts, at a fraction of the price. In the host's namespace a fresh mount of v2 is the whole
+/// hierarchy, in which `/proc/self/cgroup` names the container's place.
+fn cgroup_view(root: &Rooted, place: &Place<'_>, path: &Path, options: &Options) -> Result<(), StartError> {
     let stage = || Stage::Cgroup;
     let readonly = Attr(options.set.0 & Attr::RDONLY.0);
     let own = Attr::NOSUID | Attr::NODEV | Attr::NOEXEC | readonly;
     let target = keep(root.mount_point(path, Target::Directory).at(stage, "")?);
-    let views = cgroup.views();
+    let views = place.cgroup.views();
     if let [only] = views.as_slice()
-        && cgroup.version() == sys::cgroup::Version::V2
+        && place.cgroup.version() == sys::cgroup::Version::V2
     {
-        let fd = tree::clone_at(&only.path, Reach::Mount).at(stage, "open_tree")?;
+        let source = if place.private { &only.path } else { &only.top };
+        let fd = tree::clone_at(source, Reach::Mount).at(stage, "open_tree")?;
         set_attr(fd, Reach::Mount, own, Attr::default(), None).at(stage, "mount_setattr")?;
         return tree::attach(fd, target).at(stage, "move_mount");
     }

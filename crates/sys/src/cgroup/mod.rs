@@ -186,6 +186,14 @@ impl Dir {
         Ok(())
     }
 
+    /// Where the unified line of a process's `/proc/PID/cgroup` leads to, if that is this directory or one below it.
+    fn place_in(&self, text: &str) -> Option<PathBuf> {
+        let path = text.lines().find_map(|l| l.strip_prefix("0::/"))?;
+        let plain = Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        let place = self.hierarchy.mount.join(path);
+        (plain && place.starts_with(&self.path)).then_some(place)
+    }
+
     /// Writes one control file of this directory.
     fn write(&self, file: &str, value: &str) -> io::Result<()> {
         write_file(&self.path.join(file), value)
@@ -278,6 +286,16 @@ impl Cgroup {
         self.unified().map(|d| Ok(rustix::fs::openat(CWD, &d.path, flags, Mode::empty())?)).transpose()
     }
 
+    /// The unified directory that process `pid` is in: this cgroup's or one below it. A cgroup that hands controllers down
+    /// takes no processes itself (`EBUSY`), and a container that does so has moved its own into a child.
+    pub fn birthplace_of(&self, pid: i32) -> io::Result<Option<OwnedFd>> {
+        let Some(dir) = self.unified() else { return Ok(None) };
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let place = dir.place_in(&text).ok_or(Errno::NOENT)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Some(rustix::fs::openat(CWD, &place, flags, Mode::empty())?))
+    }
+
     /// Moves the calling process, which must have one thread, into every v1 hierarchy's directory. It will not see these
     /// paths any more once it is in the container's root. A directory that is gone is `NotFound`.
     pub fn enter_v1(&self) -> io::Result<()> {
@@ -295,7 +313,7 @@ impl Cgroup {
     pub fn views(&self) -> Vec<View> {
         let view = |d: &Dir| {
             let name = d.hierarchy.mount.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            View { name, path: d.path.clone() }
+            View { name, path: d.path.clone(), top: d.hierarchy.mount.clone() }
         };
         self.dirs.iter().map(view).collect()
     }
@@ -324,11 +342,12 @@ impl Cgroup {
     }
 }
 
-/// One hierarchy of a cgroup: the name of its mount point (`cpu,cpuacct`) and the cgroup's directory.
+/// One hierarchy of a cgroup: the name of its mount point (`cpu,cpuacct`), the cgroup's directory and the mount point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     pub name: String,
     pub path: PathBuf,
+    pub top: PathBuf,
 }
 
 /// Keeps the errno's text and adds the path.
@@ -384,6 +403,21 @@ mod tests {
     fn unified_layout() {
         let layout = Layout::parse("35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n");
         assert_eq!(layout.version(), Version::V2);
+    }
+
+    #[test]
+    fn a_process_is_found_below_its_containers_cgroup_only() {
+        let layout = Layout::parse("35 24 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let cgroup = layout.at("/docker/x").unwrap();
+        let place = |text: &str| cgroup.dirs[0].place_in(text);
+        assert_eq!(place("0::/docker/x\n").unwrap(), Path::new("/sys/fs/cgroup/docker/x"));
+        let inner = place("4:memory:/elsewhere\n0::/docker/x/init.scope\n").unwrap();
+        assert_eq!(inner, Path::new("/sys/fs/cgroup/docker/x/init.scope"));
+        for other in
+            ["0::/\n", "0::/docker/xy\n", "0::/docker/x/../y\n", "0::/../docker/x\n", "4:memory:/docker/x\n", ""]
+        {
+            assert_eq!(place(other), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::{Cgroup, Version};
+use super::{Cgroup, Dir, Version};
 
 /// Limits of one cgroup. `None` and empty mean "leave as it is".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,16 +82,7 @@ impl Cgroup {
             Version::V2 => {
                 let dir = self.unified().ok_or_else(|| missing("unified"))?;
                 plan_v2(resources)?.iter().try_for_each(|s| {
-                    let not_found = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-                    let written = dir.write(&s.file, &s.value).or_else(|e| {
-                        // A parent that somebody made without handing its controllers down.
-                        if not_found(&e) {
-                            dir.delegate_parents().and_then(|()| dir.write(&s.file, &s.value))
-                        } else {
-                            Err(e)
-                        }
-                    });
-                    written.map_err(|e| if not_found(&e) { missing(s.controller) } else { refused(s, &e) })
+                    write_v2(dir, s).map_err(|e| if not_found(&e) { missing(s.controller) } else { refused(s, &e) })
                 })
             }
         }
@@ -123,6 +114,52 @@ impl Cgroup {
         let now = self.controller("memory").and_then(|d| d.read("memory.limit_in_bytes").ok());
         let now = now.and_then(|t| t.trim().parse::<i64>().ok()).unwrap_or(i64::MAX);
         swap == -1 || swap > now
+    }
+}
+
+fn not_found(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// Writes one file of a unified directory, or what stands in for a file that this kernel does not have.
+fn write_v2(dir: &Dir, step: &Step) -> io::Result<()> {
+    let mut written = dir.write(&step.file, &step.value);
+    if written.as_ref().is_err_and(not_found) {
+        // A parent that somebody made without handing its controllers down.
+        dir.delegate_parents()?;
+        written = dir.write(&step.file, &step.value);
+    }
+    match written {
+        Err(e) if not_found(&e) => match substitute(step) {
+            Substitute::Nothing => Ok(()),
+            Substitute::Write(file, value) => dir.write(file, &value),
+            Substitute::None => Err(e),
+        },
+        other => other,
+    }
+}
+
+/// What to do where a file is absent.
+#[derive(Debug, PartialEq, Eq)]
+enum Substitute {
+    /// The limit has no meaning there.
+    Nothing,
+    Write(&'static str, String),
+    None,
+}
+
+/// As runc: without swap accounting there is no swap to limit; without the BFQ scheduler the general weight serves, whose
+/// 1–10000 stand for 10–1000.
+fn substitute(step: &Step) -> Substitute {
+    match step.file.as_str() {
+        "memory.swap.max" if matches!(step.value.as_str(), "0" | "max") => Substitute::Nothing,
+        "io.bfq.weight" => {
+            let (device, weight) = step.value.rsplit_once(' ').map_or(("", step.value.as_str()), |(d, w)| (d, w));
+            let Ok(weight) = weight.parse::<u64>() else { return Substitute::None };
+            let weight = 1 + weight.saturating_sub(10) * 9999 / 990;
+            Substitute::Write("io.weight", format!("{device} {weight}").trim_start().to_owned())
+        }
+        _ => Substitute::None,
     }
 }
 
@@ -305,6 +342,17 @@ mod tests {
             "io.max=8:0 rbps=1024",
         ];
         assert_eq!(lines(&plan_v2(&sample()).unwrap()), expected);
+    }
+
+    #[test]
+    fn absent_files_have_substitutes() {
+        let of = |file: &str, value: &str| substitute(&step("x", file, value));
+        assert_eq!(of("io.bfq.weight", "10"), Substitute::Write("io.weight", "1".into()));
+        assert_eq!(of("io.bfq.weight", "1000"), Substitute::Write("io.weight", "10000".into()));
+        assert_eq!(of("io.bfq.weight", "8:0 300"), Substitute::Write("io.weight", "8:0 2930".into()));
+        assert_eq!(of("memory.swap.max", "0"), Substitute::Nothing);
+        assert_eq!(of("memory.swap.max", "4096"), Substitute::None);
+        assert_eq!(of("memory.max", "max"), Substitute::None);
     }
 
     #[test]
