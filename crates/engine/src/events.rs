@@ -121,15 +121,12 @@ pub const FILTER_KEYS: &[&str] = &[
     "volume",
 ];
 
-/// Whether the event passes the filters (B-ev-1): same key = or, different keys = and.
+/// Whether the event passes the filters (B-ev-1): same key = or, different keys = and. Keys that nobody knows are not
+/// looked at. A key that names a kind takes whatever has that beginning of an id or name, of its kind or not.
 pub fn matches(event: &Event, filters: &Filters) -> bool {
     let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
-    let actor = |kind: &str| {
-        any(kind, &|wanted| {
-            event.kind == kind
-                && (event.actor.contains(wanted) || event.attributes.get("name").is_some_and(|n| n.contains(wanted)))
-        })
-    };
+    let name = event.attributes.get("name").map_or("", String::as_str);
+    let actor = |kind: &str| any(kind, &|wanted| event.actor.starts_with(wanted) || name.starts_with(wanted));
     any("event", &|wanted| action_matches(&event.action, wanted))
         && any("type", &|wanted| event.kind == wanted)
         && any("scope", &|wanted| wanted == "local")
@@ -191,7 +188,7 @@ mod tests {
         assert_eq!(subscription.live.recv().await.map(|e| e.action), Ok("later".to_string()));
     }
 
-    /// B-ev-1: names by substring, image with and without tag, prefix only for open-ended actions.
+    /// B-ev-1: names by their beginning, image with and without tag, prefix only for open-ended actions.
     #[test]
     fn filters_select() {
         let events = Events::default();
@@ -201,6 +198,8 @@ mod tests {
         assert!(passes(r#"{"event":["exec_create"]}"#));
         assert!(!passes(r#"{"event":["exec"]}"#));
         assert!(passes(r#"{"container":["we"]}"#));
+        assert!(passes(r#"{"container":["ab1"]}"#));
+        assert!(!passes(r#"{"container":["eb"]}"#));
         assert!(passes(r#"{"image":["busybox"]}"#));
         assert!(passes(r#"{"image":["busybox:1.36"]}"#));
         assert!(!passes(r#"{"image":["busybox:1"]}"#));

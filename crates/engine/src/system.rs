@@ -280,6 +280,8 @@ pub fn info(engine: &Engine) -> api::Info {
         live_restore_enabled: settings.live_restore,
         init_binary: "gantry-init".into(),
         security_options: security_options(&settings, host),
+        // The network crate speaks to nftables and to nothing else.
+        firewall_backend: Some(api::system::FirewallInfo { driver: "nftables".into(), info: Vec::new() }),
         warnings: Some(warnings(&settings, host)),
         ..api::Info::default()
     }

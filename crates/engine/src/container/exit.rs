@@ -72,6 +72,7 @@ impl Actor {
             self.event("oom", []);
         }
         endpoints.iter().for_each(|endpoint| self.network_event("disconnect", endpoint));
+        self.unmount_events();
         if std::mem::take(&mut self.waiting.stopped) {
             self.event("stop", []);
         }
@@ -185,9 +186,7 @@ pub(super) fn killed_with_monitor(engine: &Engine) -> Exit {
 /// Kills what is left in the container's cgroup and removes it.
 pub(super) async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
     let (engine, row) = (engine.clone(), row.clone());
-    let cleared = tokio::task::spawn_blocking(move || -> Result<()> {
-        Ok(clear(&launch::cgroup_of(&engine, &row)?)?)
-    });
+    let cleared = tokio::task::spawn_blocking(move || -> Result<()> { Ok(clear(&launch::cgroup_of(&engine, &row)?)?) });
     match cleared.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "clearing a cgroup"),

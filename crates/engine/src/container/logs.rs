@@ -11,7 +11,7 @@ use bytes::Bytes;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use model::{Context, Error, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::row::ContainerRow;
 use super::view::ContainerView;
@@ -83,16 +83,26 @@ pub(super) async fn open(engine: &Arc<Engine>, view: &ContainerView, args: LogsA
     };
     let stop = Stop::new().context("opening the log")?;
     let (sender, chunks) = mpsc::channel(QUEUE);
+    let (reads, finished) = oneshot::channel::<()>();
     if follow {
-        watch_end(engine, row, stop.clone(), sender.clone());
+        watch_end(engine, row, stop.clone(), sender.clone(), finished);
     }
     let path = path(&engine.settings(), row);
-    tokio::task::spawn_blocking(move || read(path, options, stop, &sender));
+    tokio::task::spawn_blocking(move || {
+        read(path, options, stop, &sender);
+        drop(reads);
+    });
     Ok(LogStream { tty: row.config.tty, chunks })
 }
 
-/// Tells a following reader of the container's end, the time limit, and a client that left.
-fn watch_end(engine: &Arc<Engine>, row: &ContainerRow, stop: Stop, sender: mpsc::Sender<Result<Bytes>>) {
+/// Tells a following reader of the container's end and of a client that left, and lets the stream end with the reader.
+fn watch_end(
+    engine: &Arc<Engine>,
+    row: &ContainerRow,
+    stop: Stop,
+    sender: mpsc::Sender<Result<Bytes>>,
+    finished: oneshot::Receiver<()>,
+) {
     let Ok(handle) = engine.containers.find(row.id.as_str()) else {
         return stop.ended();
     };
@@ -104,6 +114,7 @@ fn watch_end(engine: &Arc<Engine>, row: &ContainerRow, stop: Stop, sender: mpsc:
         tokio::select! {
             _ = ended => stop.ended(),
             () = sender.closed() => stop.cancel(),
+            _ = finished => {}
         }
     });
 }

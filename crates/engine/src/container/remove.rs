@@ -98,15 +98,11 @@ impl Actor {
 async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs) -> Result<()> {
     let key = row.id.as_str().to_string();
     engine.store.write(move |tx| tx.delete(&CONTAINERS, &key).map(drop)).await?;
-    let volumes: Vec<String> = row
-        .mounts
-        .iter()
-        .filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume)
-        .map(|m| m.name.clone())
-        .collect();
-    for name in volumes {
-        if crate::volume::users(engine, &name).iter().all(|user| *user == row.id) {
-            engine.volumes.remove(&name).await?;
+    let own = row.mounts.iter().filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume);
+    for volume in own {
+        if crate::volume::users(engine, &volume.name).iter().all(|user| *user == row.id) {
+            engine.volumes.remove(&volume.name).await?;
+            engine.publish("volume", "destroy", &volume.name, [("driver", volume.driver.clone())]);
         }
     }
     let engine = engine.clone();

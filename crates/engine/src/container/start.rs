@@ -9,6 +9,7 @@ use model::time::Timestamp;
 use super::actor::{Actor, Command, Reply, answer};
 use super::launch::{Failed, Launched};
 use super::link::{self, Link};
+use super::row::{ContainerRow, MountKind, MountRow};
 use crate::Engine;
 
 /// Starts a container; `Kind::NotModified` when it runs already.
@@ -53,6 +54,16 @@ impl Actor {
         for endpoint in self.row.endpoints.clone() {
             self.network_event("connect", &endpoint);
         }
+        for mount in volumes(&self.row) {
+            let attributes = [
+                ("container", self.row.id.as_str().to_string()),
+                ("destination", mount.destination.clone()),
+                ("driver", mount.driver.clone()),
+                ("propagation", mount.propagation.clone()),
+                ("read/write", mount.writable.to_string()),
+            ];
+            self.engine.publish("volume", "mount", &mount.name, attributes);
+        }
         self.event("start", []);
         self.answer_starts(|| Ok(()));
         for client in std::mem::take(&mut self.clients) {
@@ -90,6 +101,14 @@ impl Actor {
         }
     }
 
+    /// The container's volumes are free again.
+    pub(super) fn unmount_events(&self) {
+        for mount in volumes(&self.row) {
+            let attributes = [("container", self.row.id.as_str().to_string()), ("driver", mount.driver.clone())];
+            self.engine.publish("volume", "unmount", &mount.name, attributes);
+        }
+    }
+
     /// `network connect` and `disconnect`: the network is the actor, the container an attribute.
     pub(super) fn network_event(&self, action: &str, endpoint: &network::Endpoint) {
         let Ok(network) = self.engine.networks.find(endpoint.network.as_str()) else {
@@ -99,4 +118,8 @@ impl Actor {
             [("container", self.row.id.as_str().to_string()), ("name", network.name), ("type", network.driver)];
         self.engine.publish("network", action, endpoint.network.as_str(), attributes);
     }
+}
+
+fn volumes(row: &ContainerRow) -> impl Iterator<Item = &MountRow> {
+    row.mounts.iter().filter(|mount| mount.kind == MountKind::Volume)
 }
