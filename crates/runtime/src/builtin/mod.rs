@@ -194,14 +194,12 @@ pub fn cgroup(bundle: &Bundle) -> model::Result<Cgroup> {
     Ok(Layout::detect()?.at(&bundle.spec.linux.cgroups_path)?)
 }
 
-/// A child in the container's cgroup or, if that takes no processes any more, in the one of the container's init.
+/// A child in the container's cgroup or, if that takes no processes any more because the container divides it (a systemd, a
+/// container engine), in the one of the container's init.
 fn clone_into(cgroup: &Cgroup, birthplace: Option<OwnedFd>, init: i32) -> std::io::Result<Side> {
     let clone = |place: Option<OwnedFd>| clone3(Flags::default(), place.as_ref().map(AsFd::as_fd));
     match clone(birthplace) {
-        // Of a threaded one the kernel says that the operation is not supported.
-        Err(e) if [Errno::BUSY, Errno::OPNOTSUPP].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error())) => {
-            clone(cgroup.birthplace_of(init)?)
-        }
+        Err(e) if e.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => clone(cgroup.birthplace_of(init)?),
         other => other,
     }
 }
