@@ -102,8 +102,6 @@ pub fn remove_cgroups(dir: &Path) {
     }
     // A frozen process takes no signal, not even SIGKILL, on cgroup v1.
     let _ = std::fs::write(dir.join("freezer.state"), "THAWED");
-    // A frozen process does not die.
-    let _ = std::fs::write(dir.join("freezer.state"), "THAWED");
     let emptied = || {
         for pid in process::in_cgroup(dir) {
             process::signal(pid, rustix::process::Signal::KILL);
