@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -38,8 +39,18 @@ pub enum Body {
     Empty,
     /// Known in full.
     Whole(Bytes),
-    /// Chunks as they come, so many bytes in all.
-    Stream(mpsc::Receiver<io::Result<Bytes>>, u64),
+    /// Chunks as they come.
+    Stream(Chunks),
+}
+
+/// A body that is made while it is sent.
+pub struct Chunks {
+    /// The chunks.
+    pub chunks: mpsc::Receiver<io::Result<Bytes>>,
+    /// Bytes in all.
+    pub size: u64,
+    /// How many were taken: as long as this grows, the server is alive.
+    pub taken: Arc<AtomicU64>,
 }
 
 impl HttpBody for Body {
@@ -50,10 +61,13 @@ impl HttpBody for Body {
         match std::mem::replace(&mut *self, Body::Empty) {
             Body::Empty => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            Body::Stream(mut chunks, size) => {
-                let polled = chunks.poll_recv(cx).map(|chunk| chunk.map(|bytes| bytes.map(Frame::data)));
-                *self = Body::Stream(chunks, size);
-                polled
+            Body::Stream(mut stream) => {
+                let polled = stream.chunks.poll_recv(cx);
+                if let Poll::Ready(Some(Ok(bytes))) = &polled {
+                    stream.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                }
+                *self = Body::Stream(stream);
+                polled.map(|chunk| chunk.map(|bytes| bytes.map(Frame::data)))
             }
         }
     }
@@ -66,7 +80,7 @@ impl HttpBody for Body {
         SizeHint::with_exact(match self {
             Body::Empty => 0,
             Body::Whole(bytes) => bytes.len() as u64,
-            Body::Stream(_, size) => *size,
+            Body::Stream(stream) => stream.size,
         })
     }
 }
@@ -139,7 +153,11 @@ impl Http {
             Body::Empty => Some(Body::Empty),
             Body::Whole(bytes) => Some(Body::Whole(bytes.clone())),
             // What was sent of a stream is gone, so it gets a connection that is certainly alive.
-            Body::Stream(..) => None,
+            Body::Stream(_) => None,
+        };
+        let taken = match &call.body {
+            Body::Stream(stream) => stream.taken.clone(),
+            Body::Empty | Body::Whole(_) => Arc::default(),
         };
         if let Some(body) = again
             && let Some(mut sender) = self.take(&key)
@@ -171,10 +189,15 @@ impl Http {
                 tracing::debug!(%error, "a connection to a registry ended");
             }
         });
-        match timeout(self.settings.timeouts.head, sender.send_request(request(call.body)?)).await {
-            Ok(Ok(answer)) => Ok(self.answer(answer, call.url, (key, sender), what)),
-            Ok(Err(error)) => Err(Fault::transport(&what, &error)),
-            Err(_) => Err(self.too_slow(&what)),
+        let mut sending = std::pin::pin!(sender.send_request(request(call.body)?));
+        loop {
+            let before = taken.load(Ordering::Relaxed);
+            return match timeout(self.settings.timeouts.head, &mut sending).await {
+                Ok(Ok(answer)) => Ok(self.answer(answer, call.url, (key, sender), what)),
+                Ok(Err(error)) => Err(Fault::transport(&what, &error)),
+                Err(_) if taken.load(Ordering::Relaxed) > before => continue,
+                Err(_) => Err(self.too_slow(&what)),
+            };
         }
     }
 

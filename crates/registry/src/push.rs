@@ -1,9 +1,9 @@
 //! Writing: a blob that is already there, or can be mounted from a neighbour, is not sent; a manifest comes last.
 //!
-//! A blob goes in one piece where the registry takes it so; one that answers `OCI-Chunk-Min-Length` or refuses the
-//! whole gets chunks.
+//! A blob goes in one piece; a registry that refuses that gets chunks. Which of the two is the caller's choice.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LOCATION};
@@ -12,13 +12,15 @@ use model::digest::Digest;
 use tokio::sync::mpsc;
 
 use crate::endpoint::Endpoint;
-use crate::exchange::{Answer, Body};
+use crate::exchange::{Answer, Body, Chunks};
 use crate::failure::{Fault, Result};
 use crate::session::{Ask, Need, Repository};
 use crate::url::Url;
 
 /// Bytes of a chunk, where chunks are sent.
 pub const CHUNK: u64 = 8 << 20;
+/// The least that a registry takes in one chunk.
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// How a blob came to be in a repository.
@@ -35,10 +37,16 @@ pub struct Upload<'r> {
     repository: &'r Repository,
     endpoint: &'r Endpoint,
     location: Url,
+    /// Bytes of a chunk.
+    chunk: u64,
 }
 
-/// Gives the bytes of a blob from an offset on, as chunks; each call begins anew.
+/// Gives so many bytes (the second) of a blob from an offset (the first) on; each call begins anew.
 pub type Source<'s> = &'s (dyn Fn(u64, u64) -> mpsc::Receiver<io::Result<Bytes>> + Send + Sync);
+
+fn body(source: Source<'_>, from: u64, size: u64) -> Body {
+    Body::Stream(Chunks { chunks: source(from, size), size, taken: Arc::default() })
+}
 
 impl Repository {
     /// Begins to write a blob, or mounts it from another repository of the same registry.
@@ -67,8 +75,10 @@ impl Repository {
             }
             StatusCode::ACCEPTED => {
                 let location = location(&answer)?;
+                let least: u64 = answer.header(CHUNK_MIN_LENGTH).and_then(|text| text.parse().ok()).unwrap_or(0);
+                let chunk = CHUNK.max(least);
                 answer.discard().await;
-                Ok((Begun::Upload, Some(Upload { repository: self, endpoint, location })))
+                Ok((Begun::Upload, Some(Upload { repository: self, endpoint, location, chunk })))
             }
             status => Err(unexpected(&answer, status)),
         }
@@ -108,7 +118,7 @@ impl Upload<'_> {
     /// Sends the whole blob in one request.
     pub async fn whole(self, digest: &Digest, size: u64, source: Source<'_>) -> Result<()> {
         let url = self.location.with_query("digest", digest.as_str());
-        let ask = Ask { body: Body::Stream(source(0, size), size), ..Ask::new(Method::PUT, url) };
+        let ask = Ask { body: body(source, 0, size), ..Ask::new(Method::PUT, url) };
         let ask = ask.header(CONTENT_TYPE, "application/octet-stream").header(CONTENT_LENGTH, &size.to_string());
         self.finished(ask).await
     }
@@ -117,9 +127,8 @@ impl Upload<'_> {
     pub async fn chunked(mut self, digest: &Digest, size: u64, source: Source<'_>) -> Result<()> {
         let mut at = 0;
         while at < size {
-            let length = CHUNK.min(size - at);
-            let body = Body::Stream(source(at, length), length);
-            let ask = Ask { body, ..Ask::new(Method::PATCH, self.location.clone()) }
+            let length = self.chunk.min(size - at);
+            let ask = Ask { body: body(source, at, length), ..Ask::new(Method::PATCH, self.location.clone()) }
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .header(CONTENT_LENGTH, &length.to_string())
                 .header(CONTENT_RANGE, &format!("{at}-{}", at + length - 1));

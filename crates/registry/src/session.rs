@@ -215,7 +215,7 @@ impl Repository {
             let again = match &body {
                 Body::Empty => Some(Body::Empty),
                 Body::Whole(bytes) => Some(Body::Whole(bytes.clone())),
-                Body::Stream(..) => None,
+                Body::Stream(_) => None,
             };
             let tls = self.tls(endpoint, &url)?;
             let dial_timeout = endpoint.dial_timeout;

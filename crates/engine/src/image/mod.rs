@@ -11,6 +11,7 @@
 
 mod catalog;
 mod changes;
+mod distribution;
 mod history;
 mod import;
 mod inspect;
@@ -19,6 +20,7 @@ mod load;
 pub mod oci;
 mod prune;
 pub mod pull;
+mod push;
 mod remove;
 pub mod row;
 mod save;
@@ -43,6 +45,7 @@ use crate::events::{Draft, Events};
 use row::{IMAGES, ImageRow, ManifestKind, NAMES, NameRow};
 
 pub use catalog::{Catalog, Found, Matched, no_such, select};
+pub use distribution::distribution;
 pub use history::history;
 pub use import::{ImportArgs, import, repository_tag};
 pub use inspect::{inspect, platform_parameter};
@@ -50,6 +53,7 @@ pub use list::{ListArgs, list};
 pub use load::load;
 pub use prune::prune;
 pub use pull::{PullArgs, pull};
+pub use push::{PushArgs, push};
 pub use remove::{RemoveArgs, remove};
 pub use save::save;
 pub use tag::tag;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use engine::image::{self, PullArgs};
+use engine::image::{self, PullArgs, PushArgs};
 use model::digest::Digest;
 use model::platform::Platform;
 use model::reference::ImageRef;
@@ -11,7 +11,7 @@ use model::{Error, Result};
 use registry::Credentials;
 use tokio::sync::mpsc;
 
-use super::{State, progress};
+use super::{State, ok, progress};
 use crate::limits;
 use crate::request::Request;
 use crate::routes::Outcome;
@@ -73,6 +73,104 @@ pub async fn pull(state: Arc<State>, request: &Request) -> Result<Outcome> {
     let args = PullArgs { reference, platform, credentials: credentials(request) };
     let engine = state.engine.clone();
     told(request, |lines| async move { image::pull(&engine, args, &lines).await }).await
+}
+
+/// `POST /images/{name}/push`
+pub async fn push(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let credentials = match request.header(AUTH) {
+        Some(_) => credentials(&request),
+        // Very old clients have them in the body.
+        None => match request.json_bytes().await?.filter(|bytes| !bytes.is_empty()) {
+            Some(bytes) => from_config(api::decode::from_slice(&bytes).map_err(crate::request::invalid_body)?),
+            None => {
+                let why = "bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: EOF";
+                return Err(Error::invalid(why));
+            }
+        },
+    };
+    let tag = request.query.text("tag");
+    let reference = ImageRef::parse_normalized(request.name())?;
+    let reference = if tag.is_empty() { reference } else { reference.with_tag(tag)? };
+    let wanted = request.query.text("platform");
+    let platform = match wanted.is_empty() || request.version.before(46) {
+        true => None,
+        false => Some(super::images::platform(wanted)?),
+    };
+    let args = PushArgs { reference, platform, credentials };
+    let engine = state.engine.clone();
+    told(&request, |lines| async move { image::push(&engine, args, &lines).await }).await
+}
+
+fn from_config(given: api::AuthConfig) -> Credentials {
+    Credentials {
+        username: given.username,
+        password: given.password,
+        auth: given.auth,
+        serveraddress: given.serveraddress,
+        identitytoken: given.identitytoken,
+        registrytoken: given.registrytoken,
+    }
+    .completed()
+}
+
+/// `POST /auth`
+pub async fn login(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let given: api::AuthConfig = request.json().await?;
+    let identity_token = registry::login(&state.engine.registries, from_config(given)).await?;
+    ok(&api::AuthResponse { identity_token, status: "Login Succeeded".to_owned() })
+}
+
+/// `GET /distribution/{name}/json`
+pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let name = request.name();
+    if model::reference::is_bare_id(name) {
+        return Err(Error::system("no manifest found for full image ID"));
+    }
+    let reference = ImageRef::parse_normalized(name)?.with_default_tag();
+    ok(&image::distribution(&state.engine, &reference, credentials(&request)).await?)
+}
+
+/// Most results of a search, and how many without a wish.
+const SEARCH_LIMIT: i64 = 100;
+const SEARCH_DEFAULT: i64 = 25;
+
+/// `GET /images/search`
+pub async fn search(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let (query, filters) = (&request.query, request.query.filters()?);
+    filters.validate(&["is-automated", "is-official", "stars"])?;
+    let limit = match query.text("limit") {
+        "" => 0,
+        text => text.parse().map_err(|_| Error::invalid(format!("invalid limit specified: {text:?}")))?,
+    };
+    let limit = if limit == 0 { SEARCH_DEFAULT } else { limit };
+    if !(1..=SEARCH_LIMIT).contains(&limit) {
+        return Err(Error::invalid(format!("limit {limit} is outside the range of [1, {SEARCH_LIMIT}]")));
+    }
+    if filters.flag("is-automated", false)? {
+        return ok(&Vec::<api::SearchResult>::new());
+    }
+    let official = match filters.contains("is-official") {
+        true => Some(filters.flag("is-official", false)?),
+        false => None,
+    };
+    let mut stars = 0;
+    for text in filters.get("stars") {
+        let least: i64 = text.parse().map_err(|_| Error::invalid(format!("invalid filter 'stars={text}'")))?;
+        stars = stars.max(least);
+    }
+    let found = registry::search(&state.engine.registries, query.text("term"), limit as u32, credentials(&request));
+    let shown = found
+        .await?
+        .into_iter()
+        .filter(|hit| official.is_none_or(|official| hit.is_official == official) && hit.star_count >= stars);
+    let shown = shown.map(|hit| api::SearchResult {
+        star_count: hit.star_count,
+        is_official: hit.is_official,
+        name: hit.name,
+        is_automated: false,
+        description: hit.description,
+    });
+    ok(&shown.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

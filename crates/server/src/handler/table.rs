@@ -1,6 +1,6 @@
 //! The routing table: every route of the inventory, and who answers it.
 
-use super::{State, containers, create, events, exec, images, networks, plugins, streams, system, volumes};
+use super::{State, containers, create, distribution, events, exec, images, networks, plugins, streams, system, volumes};
 use crate::routes::{Handler, Route};
 
 macro_rules! handler {
@@ -36,7 +36,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/info" 0 run system::info;
     GET "/events" 3 run events::events;
     GET "/system/df" 25 not_yet;
-    POST "/auth" 0 not_yet;
+    POST "/auth" 0 run distribution::login;
     // container
     GET "/containers/json" 0 run containers::list;
     POST "/containers/create" 0 run create::create;
@@ -80,10 +80,10 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/images/{name}/json" 0 run images::inspect;
     GET "/images/{name}/attestations" 55 not_yet;
     GET "/images/{name}/history" 0 run images::history;
-    POST "/images/{name}/push" 0 not_yet;
+    POST "/images/{name}/push" 0 run distribution::push;
     POST "/images/{name}/tag" 0 run images::tag;
     DELETE "/images/{name}" 0 run images::remove;
-    GET "/images/search" 0 not_yet;
+    GET "/images/search" 0 run distribution::search;
     POST "/images/prune" 25 run images::prune;
     GET "/images/{name}/get" 7 run images::save_one;
     GET "/images/get" 15 run images::save_several;
@@ -96,7 +96,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     POST "/session" 31 not_yet;
     POST "/grpc" 39 not_yet;
     // distribution
-    GET "/distribution/{name}/json" 30 not_yet;
+    GET "/distribution/{name}/json" 30 run distribution::inspect;
     // network
     GET "/networks" 21 run networks::list;
     GET "/networks/" 21 run networks::list;

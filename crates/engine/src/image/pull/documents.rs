@@ -88,6 +88,22 @@ pub async fn plan(
     Ok(Plan { target: target.descriptor, manifest: oci::digest(&manifest.descriptor)?, layers })
 }
 
+/// What the name means, with its media type and digest; nothing is kept.
+pub async fn document(repository: &Repository) -> Result<(String, Digest, Bytes)> {
+    let reference = repository.reference();
+    let document = match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => repository.manifest_by_digest(digest).await,
+        (None, tag) => repository.manifest(tag.as_deref().unwrap_or("latest")).await,
+    };
+    let document = document.map_err(|fault| fault.of_pull(reference))?;
+    let digest = digest_of(&document.bytes);
+    if reference.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
+        return Err(mismatch("digest", &digest));
+    }
+    let media_type = kind(&document.media_type, &document.bytes, reference)?;
+    Ok((media_type, digest, document.bytes))
+}
+
 fn digest_of(bytes: &[u8]) -> Digest {
     Digest::from_sha256(&Sha256::digest(bytes).into())
 }

@@ -23,11 +23,13 @@ use model::{Error, Result};
 use registry::{Access, Credentials, Repository};
 use store::Lease;
 
+pub(super) use self::documents::document;
 use self::documents::{Desk, Plan};
-use self::fetch::{Job, Places, blocking};
+pub(super) use self::fetch::blocking;
+use self::fetch::{Job, Places};
 pub use self::fetches::Fetches;
-pub use self::report::Lines;
-use self::report::{Layer, tell};
+use self::report::Layer;
+pub use self::report::{Lines, tell};
 use super::row::{Content, ImageRow, ManifestKind};
 use super::{Images, labels, select, unpack};
 use crate::Engine;
@@ -221,7 +223,7 @@ fn keep_unpacked(images: &Images, row: &mut ImageRow, lease: &Lease) -> Result<(
 }
 
 /// A blob that is kept in memory.
-async fn small_blob(repository: &Repository, blob: &Content) -> Result<Bytes> {
+pub(super) async fn small_blob(repository: &Repository, blob: &Content) -> Result<Bytes> {
     let settings = repository.settings();
     let mut pauses = registry::Pauses::new(settings);
     loop {
