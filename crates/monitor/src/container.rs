@@ -18,6 +18,8 @@ use crate::proto::{
 };
 use crate::session::{Session, Streams};
 
+const SIGKILL: i32 = 9;
+
 /// A started container.
 pub struct Container {
     bundle: Bundle,
@@ -85,7 +87,8 @@ impl Container {
         if self.init.exit().is_some() {
             return Err(StartError::new(Stage::NotRunning, 0, format!("container {} is not running", self.bundle.id)));
         }
-        if self.paused {
+        // Whoever froze it: the new process would stop before its program begins, and the monitor with it.
+        if self.paused || runtime::builtin::cgroup(&self.bundle).is_ok_and(|cgroup| cgroup.is_frozen()) {
             let text = format!("Container {} is paused, unpause the container before exec", self.bundle.id);
             return Err(StartError::new(Stage::NotRunning, 0, text));
         }
@@ -133,10 +136,16 @@ impl Container {
             Some(id) => self.execs.iter().find(|session| session.exec.as_deref() == Some(id)),
         };
         let Some(target) = target else { return Err(not_running(exec, &self.bundle.id)) };
-        self.runtime.kill(&self.bundle, &target.process, signal, scope).map_err(|e| match e.kind() {
+        let killed = self.runtime.kill(&self.bundle, &target.process, signal, scope).map_err(|e| match e.kind() {
             model::Kind::NotFound => Refusal::new(Reason::NotRunning, e.message()),
             _ => failed(e),
-        })
+        });
+        if signal == SIGKILL
+            && let Ok(cgroup) = runtime::builtin::cgroup(&self.bundle)
+        {
+            cgroup.thaw_v1();
+        }
+        killed
     }
 
     pub fn freeze(&mut self, frozen: bool) -> Result<(), Refusal> {

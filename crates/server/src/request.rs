@@ -112,16 +112,23 @@ impl Request {
 
     /// The whole body, within [`limits::JSON_BODY`] and [`limits::JSON_BODY_TIME`].
     pub async fn bytes(&mut self) -> Result<Bytes> {
-        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
-        let reading = http_body_util::Limited::new(body, limits::JSON_BODY).collect();
-        match tokio::time::timeout(limits::JSON_BODY_TIME, reading).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(Error::invalid("http: request body too large"))
+        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
+        let reading = async {
+            let mut whole = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| Error::invalid(format!("invalid JSON: {error}")))?;
+                let Ok(data) = frame.into_data() else { continue };
+                if whole.len() + data.len() > limits::JSON_BODY {
+                    return Err(Error::invalid("http: request body too large"));
+                }
+                // Copied, since a piece of one byte keeps the whole buffer that it was read into.
+                whole.extend_from_slice(&data);
             }
-            Ok(Err(error)) => Err(Error::invalid(format!("invalid JSON: {error}"))),
-            Err(_) => Err(Error::invalid("invalid JSON: the request body did not arrive in time")),
-        }
+            Ok(Bytes::from(whole))
+        };
+        tokio::time::timeout(limits::JSON_BODY_TIME, reading)
+            .await
+            .unwrap_or_else(|_| Err(Error::invalid("invalid JSON: the request body did not arrive in time")))
     }
 
     /// The body as a stream of chunks, read as fast as they are taken.

@@ -1,7 +1,7 @@
 //! Create's merge rules: what the image says, unless the request says otherwise, and the defaults that inspect shows
 //! (B-cr-1 to B-cr-4). Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use model::id::ContainerId;
 use model::{Error, Result};
@@ -93,8 +93,9 @@ fn inherit(own: &mut String, image: &str) {
 /// Own variables first in their order, then those of the image whose key is not given.
 fn merge_env(mut own: Vec<String>, image: &[String]) -> Vec<String> {
     let key = |entry: &str| entry.split('=').next().unwrap_or(entry).to_string();
+    let mut given: HashSet<String> = own.iter().map(|entry| key(entry)).collect();
     for entry in image {
-        if !own.iter().any(|given| key(given) == key(entry)) {
+        if given.insert(key(entry)) {
             own.push(entry.clone());
         }
     }

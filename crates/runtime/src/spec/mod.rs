@@ -3,7 +3,7 @@
 //! [`build`] is pure: the same container on the same host gives the same specification, byte for byte, in the order the
 //! reference writes it; `tests/golden` holds one specification per option. Reading the host happens in [`host`] only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use model::{Error, Result};
 
@@ -189,13 +189,20 @@ pub fn environment(hostname: &str, terminal: bool, link_env: &[String], env: &[S
 /// `overrides` replace variables of the same name in their place, or come behind; a bare name removes.
 pub fn replace_or_append(mut env: Vec<String>, overrides: &[String]) -> Vec<String> {
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    // Of equal names the last counts. (An environment may have thousands of variables.)
+    let mut places: HashMap<String, usize> = env.iter().enumerate().map(|(at, v)| (name(v), at)).collect();
     for variable in overrides {
         let wanted = name(variable);
-        let place = env.iter().rposition(|v| name(v) == wanted);
-        match (place, variable.contains('=')) {
+        match (places.get(&wanted).copied(), variable.contains('=')) {
             (Some(at), true) => env[at].clone_from(variable),
-            (Some(at), false) => env[at].clear(),
-            (None, true) => env.push(variable.clone()),
+            (Some(at), false) => {
+                env[at].clear();
+                places.remove(&wanted);
+            }
+            (None, true) => {
+                places.insert(wanted, env.len());
+                env.push(variable.clone());
+            }
             (None, false) => {}
         }
     }

@@ -69,7 +69,8 @@ impl Cgroup {
         Err(io::Error::from(io::ErrorKind::TimedOut))
     }
 
-    fn thaw_v1(&self) {
+    /// A process that the older freezer has stopped does not even die.
+    pub fn thaw_v1(&self) {
         if let Some(freezer) = self.controller("freezer") {
             let _ = freezer.write("freezer.state", "THAWED");
         }
@@ -105,19 +106,22 @@ impl Cgroup {
         done.inspect_err(|_| self.thaw_v1())
     }
 
-    /// Lets them go on.
+    /// Lets them go on, whoever has stopped them by whichever of the two freezers.
     pub fn thaw(&self) -> io::Result<()> {
         match self.freezer_v2() {
-            Some(dir) => dir.write("cgroup.freeze", "0"),
+            Some(dir) => {
+                self.thaw_v1();
+                dir.write("cgroup.freeze", "0")
+            }
             None => self.controller("freezer").ok_or_else(no_freezer)?.write("freezer.state", "THAWED"),
         }
     }
 
-    /// Whether the cgroup is frozen.
+    /// Whether the cgroup is frozen, by either freezer.
     pub fn is_frozen(&self) -> bool {
         let v2 = || self.freezer_v2()?.read("cgroup.freeze").ok().map(|s| s.trim() == "1");
         let v1 = || self.controller("freezer")?.read("freezer.state").ok().map(|s| s.trim() != "THAWED");
-        v2().or_else(v1).unwrap_or(false)
+        v2().unwrap_or(false) || v1().unwrap_or(false)
     }
 
     fn freezer_v2(&self) -> Option<&Dir> {
