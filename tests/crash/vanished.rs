@@ -1,1 +1,176 @@
-//! (to come)
+//! Clients that vanish in the middle: the daemon lets go of everything of theirs, the containers notice nothing.
+
+use std::time::Duration;
+
+use testkit::command::eventually;
+use testkit::{Connection, Daemon, process};
+
+use crate::calls::{self, COUNTER};
+use crate::with_busybox;
+
+const TIMES: usize = 25;
+
+/// Sends bytes, reads the head of the answer if `answered`, and is gone.
+#[track_caller]
+fn vanish(d: &Daemon, request: &str, answered: bool) {
+    let mut connection = Connection::open(&d.socket()).unwrap();
+    connection.send(request.as_bytes()).unwrap();
+    if answered {
+        let head = connection.head().unwrap();
+        assert!(matches!(head.status, 101 | 200), "{request}: {}", head.status);
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: d\r\n\r\n")
+}
+
+fn post(path: &str, more: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: d\r\n{more}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Descriptors and threads of the daemon go back to what they were.
+#[track_caller]
+fn settles(d: &Daemon, before: &[String], what: &str) {
+    let mut now = Vec::new();
+    let back = eventually(Duration::from_secs(8), || {
+        now = process::descriptors(d.pid());
+        now.len() <= before.len()
+    });
+    assert!(back, "{what}: {} descriptors, {} before: {now:?}", now.len(), before.len());
+}
+
+/// The container named `steady` counts on.
+#[track_caller]
+fn goes_on(d: &Daemon) {
+    let count = || calls::unbroken(&calls::log(d, "steady"));
+    let before = count();
+    assert!(eventually(Duration::from_secs(5), || count() > before + 5), "it stands at {before}");
+}
+
+#[test]
+fn in_the_middle_of_a_stream() {
+    let d = with_busybox();
+    calls::run(&d, "steady", &calls::script(COUNTER));
+    let mut tty = calls::script("while true; do echo x; sleep 0.01; done");
+    (tty["Tty"], tty["OpenStdin"]) = (true.into(), true.into());
+    calls::run(&d, "terminal", &tty);
+    let run = calls::run_of(&d, "steady");
+    let before = process::descriptors(d.pid());
+    let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+    for round in 0..TIMES {
+        let answered = round % 3 != 0;
+        for path in
+            ["/containers/steady/logs?stdout=1&follow=1", "/containers/steady/logs?stdout=1&follow=1&tail=0", "/events"]
+        {
+            vanish(&d, &get(path), answered);
+        }
+        for path in [
+            "/containers/steady/attach?stream=1&stdout=1&stderr=1",
+            "/containers/steady/attach?stream=1&stdout=1&logs=1",
+            "/containers/terminal/attach?stream=1&stdin=1&stdout=1",
+        ] {
+            vanish(&d, &post(path, upgrade, ""), answered);
+        }
+        vanish(&d, &post("/containers/steady/wait", "", ""), answered);
+        vanish(&d, &post("/containers/steady/wait?condition=removed", "", ""), answered);
+    }
+    settles(&d, &before, "streams");
+    let monitors = [calls::monitor_of(&d, "steady"), calls::monitor_of(&d, "terminal")];
+    for monitor in monitors {
+        let few = eventually(Duration::from_secs(8), || process::descriptors(monitor).len() < 25);
+        assert!(few, "{:?}", process::descriptors(monitor));
+    }
+    assert_eq!(calls::run_of(&d, "steady"), run);
+    goes_on(&d);
+    d.finish();
+}
+
+#[test]
+fn in_the_middle_of_an_exec() {
+    let d = with_busybox();
+    calls::run(&d, "steady", &calls::script(COUNTER));
+    let before = process::descriptors(d.pid());
+    let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+    for round in 0..TIMES {
+        let script = if round % 2 == 0 { "cat" } else { "while true; do echo x; sleep 0.02; done" };
+        let body = serde_json::json!({"Cmd": ["sh", "-c", script], "AttachStdin": true, "AttachStdout": true});
+        let exec = d.http("POST", "/containers/steady/exec", &body.to_string()).expect(201).json();
+        let path = format!("/exec/{}/start", exec["Id"].as_str().unwrap());
+        vanish(&d, &post(&path, upgrade, "{}"), round % 3 != 0);
+    }
+    settles(&d, &before, "execs");
+    goes_on(&d);
+    d.finish();
+}
+
+#[test]
+fn before_the_container_starts() {
+    let d = with_busybox();
+    calls::create(&d, "later", &calls::script("echo hello; sleep 1000"));
+    let before = process::descriptors(d.pid());
+    let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+    for round in 0..TIMES {
+        vanish(&d, &post("/containers/later/attach?stream=1&stdout=1", upgrade, ""), round % 3 != 0);
+        vanish(&d, &post("/containers/later/wait?condition=next-exit", "", ""), round % 3 != 0);
+    }
+    // Attached clients of a container that never starts are noticed by the next one at the latest.
+    let begin = std::time::Instant::now();
+    calls::start(&d, "later");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    // The line to the monitor and its process are new.
+    let more = [before, vec!["socket".into(), "anon_inode".into()]].concat();
+    settles(&d, &more, "waiting clients");
+    assert!(eventually(Duration::from_secs(5), || calls::log(&d, "later") == "hello\n"));
+    d.finish();
+}
+
+#[test]
+fn in_the_middle_of_a_request() {
+    let d = with_busybox();
+    let before = process::descriptors(d.pid());
+    let body = calls::script("sleep 1000").to_string();
+    for round in 0..TIMES {
+        let whole = post(&format!("/containers/create?name=half-{round}"), "", &body);
+        vanish(&d, &whole[..whole.len() - 1 - round], false);
+        vanish(&d, &whole[..round * 3], false);
+    }
+    // An image that never arrives in full.
+    let archive = testkit::images::busybox_archive();
+    let head = format!("POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n", archive.len());
+    for part in [0, 1000, archive.len() / 2, archive.len() - 1] {
+        let mut connection = Connection::open(&d.socket()).unwrap();
+        connection.send(head.as_bytes()).unwrap();
+        connection.send(&archive[..part]).unwrap();
+    }
+    settles(&d, &before, "halves");
+    let list = d.http("GET", "/containers/json?all=1", "").expect(200).json();
+    assert_eq!(list.as_array().unwrap().len(), 0, "{list}");
+    // What was asked for in full is done, whether or not anybody hears of it.
+    vanish(&d, &post("/containers/create?name=whole", "", &body), false);
+    assert!(eventually(Duration::from_secs(5), || d.http("GET", "/containers/whole/json", "").status == 200));
+    vanish(&d, &post("/containers/whole/start", "", ""), false);
+    assert!(eventually(Duration::from_secs(5), || calls::state(&d, "whole").0 == "running"));
+    vanish(&d, &post("/containers/whole/stop?t=0", "", ""), false);
+    assert!(eventually(Duration::from_secs(5), || calls::state(&d, "whole").0 == "exited"));
+    vanish(&d, "DELETE /containers/whole HTTP/1.1\r\nHost: d\r\n\r\n", false);
+    assert!(eventually(Duration::from_secs(5), || d.http("GET", "/containers/whole/json", "").status == 404));
+    d.finish();
+}
+
+/// A client that ends its side and reads on is served to the end.
+#[test]
+fn half_closed_clients_are_served() {
+    let d = with_busybox();
+    calls::run(&d, "short", &calls::script("sleep 0.5; echo end; exit 6"));
+    let mut connection = d.connection();
+    connection.send(post("/containers/short/wait", "", "").as_bytes()).unwrap();
+    connection.half_close().unwrap();
+    let head = connection.head().unwrap();
+    assert_eq!(String::from_utf8_lossy(&connection.body(&head).unwrap()).trim(), r#"{"StatusCode":6}"#);
+    drop(connection);
+    d.finish();
+}
