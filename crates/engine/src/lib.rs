@@ -4,6 +4,7 @@
 //! `api` types because inspect must echo them. Facts travel upward as published views and events, calls go downward only.
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 pub mod boot;
 pub mod container;
 pub mod events;

@@ -44,6 +44,8 @@ pub struct Host {
     pub cgroups: sys::cgroup::Layout,
     /// Gantry's own executable, sealed: what monitors are started from.
     pub executable: Arc<std::os::fd::OwnedFd>,
+    /// The default AppArmor profile is loaded.
+    pub has_apparmor_default: bool,
     /// What the runtime's specifications depend on.
     pub runtime: runtime::spec::HostFacts,
     /// Compiled system call filters.
@@ -79,6 +81,7 @@ impl Host {
             cgroups: sys::cgroup::Layout::detect()?,
             executable: Arc::new(sys::exe::sealed()?),
             executable_path: fs::read_link("/proc/self/exe")?,
+            has_apparmor_default: crate::apparmor::load_default(),
             runtime: runtime::spec::HostFacts::probe(),
             seccomp: Arc::default(),
             api_version: "1.56",
@@ -337,7 +340,7 @@ fn registry_config(settings: &Settings) -> api::ServiceConfig {
 
 fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
     let mut options = Vec::new();
-    if fs::exists("/sys/kernel/security/apparmor").unwrap_or(false) {
+    if host.has_apparmor_default {
         options.push("name=apparmor".into());
     }
     let profile = match settings.seccomp_profile.as_str() {

@@ -102,13 +102,27 @@ impl Networks {
 
     /// By full id, name or id prefix, in this order. Errors: not found, ambiguous.
     pub fn find(&self, term: &str) -> Result<Network> {
+        self.lookup(term).map(|row| self.describe(row))
+    }
+
+    /// As [`Networks::find`], the id alone: cheap however many endpoints there are.
+    pub fn id_of(&self, term: &str) -> Result<NetworkId> {
+        self.lookup(term).map(|row| row.id.clone())
+    }
+
+    /// Name and driver of a network, as cheap.
+    pub fn name_and_driver(&self, id: &NetworkId) -> Result<(String, String)> {
+        self.row(id).map(|row| (row.name.clone(), row.driver.clone()))
+    }
+
+    fn lookup(&self, term: &str) -> Result<&NetworkRow> {
         let exact = self.rows.values().find(|r| r.id.as_str() == term);
         if let Some(row) = exact.or_else(|| self.rows.values().find(|r| r.name == term)) {
-            return Ok(self.describe(row));
+            return Ok(row);
         }
         let mut by_prefix = self.rows.values().filter(|r| !term.is_empty() && r.id.as_str().starts_with(term));
         match (by_prefix.next(), by_prefix.next()) {
-            (Some(row), None) => Ok(self.describe(row)),
+            (Some(row), None) => Ok(row),
             (None, _) => Err(Error::not_found(format!("network {term} not found"))),
             (Some(_), Some(_)) => {
                 Err(Error::invalid(format!("network {term} is ambiguous (2 matches found based on ID prefix)")))

@@ -11,8 +11,8 @@ use runtime::spec::{self, ContainerSpec, Share};
 
 use super::row::{ContainerRow, MountKind, MountRow};
 use super::validate::{self, SecurityOptions};
-use crate::Engine;
 use crate::settings::Settings;
+use crate::{Engine, apparmor};
 
 /// The narrow input of `runtime::spec::build` for this container.
 pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<ContainerSpec> {
@@ -25,7 +25,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) 
         namespaces: namespaces(engine, settings, row)?,
         readonly_rootfs: host.readonly_rootfs,
         mounts: mounts(engine, settings, row)?,
-        security: security(settings, row)?,
+        security: security(engine, settings, row)?,
         devices: devices(row)?,
         resources: resources(row)?,
         sysctls: host.sysctls.clone(),
@@ -203,7 +203,7 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     model::mount::tmpfs_options(&super::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
-fn security(settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
+fn security(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
     let host = &row.host_config;
     let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
@@ -212,7 +212,7 @@ fn security(settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
         capabilities: capabilities(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
         no_new_privileges: options.no_new_privileges.unwrap_or(settings.no_new_privileges),
         seccomp: seccomp_choice(settings, options.seccomp.as_deref())?,
-        apparmor_profile: apparmor_profile(host.privileged, options.apparmor),
+        apparmor_profile: apparmor_profile(engine, host.privileged, options.apparmor),
         process_label: String::new(),
         mount_label: String::new(),
         masked_paths: host.masked_paths.clone(),
@@ -252,11 +252,17 @@ fn seccomp_choice(settings: &Settings, own: Option<&str>) -> Result<spec::Seccom
     }
 }
 
-/// Where the kernel has AppArmor: the container's profile, `docker-default`, or none when privileged.
-fn apparmor_profile(privileged: bool, own: Option<String>) -> Option<String> {
-    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.starts_with('Y'));
-    let default = if privileged { "unconfined" } else { "docker-default" };
-    enabled.then(|| own.unwrap_or_else(|| default.to_string()))
+/// Where the kernel has AppArmor: the container's profile, the default one if it is loaded, none when privileged.
+fn apparmor_profile(engine: &Engine, privileged: bool, own: Option<String>) -> Option<String> {
+    if !apparmor::is_enabled() {
+        return None;
+    }
+    let default = match (privileged, engine.host.has_apparmor_default) {
+        (true, _) => Some("unconfined"),
+        (false, true) => Some(apparmor::DEFAULT_PROFILE),
+        (false, false) => None,
+    };
+    own.or_else(|| default.map(str::to_string))
 }
 
 fn devices(row: &ContainerRow) -> Result<spec::Devices> {

@@ -166,11 +166,11 @@ pub(super) fn networks(
     let mut all = row.networks.clone();
     all.entry(mode.to_string()).or_default();
     for (name, endpoint) in &mut all {
-        let Ok(network) = engine.networks.find(name) else {
+        let Ok(network) = engine.networks.id_of(name) else {
             continue;
         };
-        endpoint.network_id = network.id.as_str().into();
-        let live = row.endpoints.iter().find(|e| e.network == network.id);
+        endpoint.network_id = network.as_str().into();
+        let live = row.endpoints.iter().find(|e| e.network == network);
         let text = |address: Option<std::net::Ipv4Addr>| address.map(|a| a.to_string()).unwrap_or_default();
         endpoint.endpoint_id = live.map(|e| e.id.as_str().to_string()).unwrap_or_default();
         endpoint.gateway = text(live.and_then(|e| e.gateway));

@@ -190,13 +190,13 @@ fn connect(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<O
     if mode.starts_with("container:") {
         return Ok(None);
     }
-    let network = engine.networks.find(mode)?;
-    let endpoint = row.networks.get(mode).or_else(|| row.networks.get(network.id.as_str()));
+    let network = engine.networks.id_of(mode)?;
+    let endpoint = row.networks.get(mode).or_else(|| row.networks.get(network.as_str()));
     let mac = endpoint.map_or("", |e| e.mac_address.as_str());
     let spec = network::EndpointSpec {
         container: row.id.clone(),
         name: row.name.clone(),
-        network: network.id,
+        network,
         mac: network::MacAddress::parse(mac),
         address: None,
         ports: super::create::publish_specs(row)?,

@@ -111,11 +111,10 @@ impl Actor {
 
     /// `network connect` and `disconnect`: the network is the actor, the container an attribute.
     pub(super) fn network_event(&self, action: &str, endpoint: &network::Endpoint) {
-        let Ok(network) = self.engine.networks.find(endpoint.network.as_str()) else {
+        let Ok((name, driver)) = self.engine.networks.name_and_driver(&endpoint.network) else {
             return;
         };
-        let attributes =
-            [("container", self.row.id.as_str().to_string()), ("name", network.name), ("type", network.driver)];
+        let attributes = [("container", self.row.id.as_str().to_string()), ("name", name), ("type", driver)];
         self.engine.publish("network", action, endpoint.network.as_str(), attributes);
     }
 }
