@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod demo;
+mod libraries;
 mod measure;
 mod routes;
 mod setup;

@@ -52,7 +52,8 @@ fn apt(args: &[&str]) -> Command {
     command
 }
 
-fn install(packages: &[&str]) -> Result<(), String> {
+/// Installs Debian packages.
+pub fn install(packages: &[&str]) -> Result<(), String> {
     println!("installing {}", packages.join(" "));
     let words = [&["install", "-y", "--no-install-recommends"], packages].concat();
     if run(&mut apt(&words)).is_ok() {

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::{setup, shell, tidy};
+use crate::{libraries, setup, shell, tidy};
 
 /// Results so far.
 #[derive(Default)]
@@ -31,6 +31,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
     let mut tally = Tally::default();
     heading("programs");
     setup::programs()?;
+    libraries::all()?;
     if words.is_empty() {
         heading("formatting");
         tally.step("formatting", shell::run(&mut shell::cargo(&["fmt", "--all", "--check"])));

@@ -47,6 +47,24 @@ pub fn docker() -> PathBuf {
     if unpacked.exists() { unpacked } else { find("docker") }
 }
 
+/// The Python that has the client libraries, made by `cargo xtask test`.
+#[must_use]
+pub fn python() -> PathBuf {
+    tool("python/bin/python")
+}
+
+/// The directory of the client libraries for node, made by `cargo xtask test`.
+#[must_use]
+pub fn node_packages() -> PathBuf {
+    tool("node/node_modules")
+}
+
+fn tool(name: &str) -> PathBuf {
+    let path = target_dir().join("tools").join(name);
+    assert!(path.exists(), "{} is missing: `cargo xtask test` makes it", path.display());
+    path
+}
+
 /// A program on `PATH` or in the directories that `PATH` of plain users lacks.
 #[must_use]
 pub fn find(name: &str) -> PathBuf {

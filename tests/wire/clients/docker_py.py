@@ -1,0 +1,302 @@
+"""What programs do with docker-py, against the daemon at DOCKER_HOST. Needs the image busybox."""
+
+import datetime
+import io
+import os
+import socket
+import tarfile
+import time
+
+import docker
+from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
+
+IMAGE = "busybox"
+
+
+def new(version="auto"):
+    return docker.DockerClient(base_url=os.environ["DOCKER_HOST"], version=version, timeout=30)
+
+
+client = new()
+
+
+def refused(error, status, *words):
+    assert error.response.status_code == status, error
+    assert all(word in error.explanation for word in words), error.explanation
+
+
+def system():
+    assert client.ping()
+    version = client.version()
+    assert version["ApiVersion"] == "1.56" and version["Os"] == "linux", version
+    info = client.info()
+    assert info["OSType"] == "linux" and info["Images"] >= 1 and info["DriverStatus"], info
+    for old in ("1.24", "1.35", "1.41", "1.44"):
+        assert new(old).ping() and new(old).version()["ApiVersion"] == "1.56"
+        assert new(old).containers.run(IMAGE, "echo hi", remove=True) == b"hi\n"
+
+
+def run():
+    assert client.containers.run(IMAGE, "echo hello", remove=True) == b"hello\n"
+    both = ["sh", "-c", "echo out; echo err >&2"]
+    assert client.containers.run(IMAGE, both, remove=True) == b"out\n"
+    assert client.containers.run(IMAGE, both, remove=True, stdout=False, stderr=True) == b"err\n"
+    streamed = client.containers.run(IMAGE, ["seq", "3"], remove=False, stream=True, name="streamed")
+    assert b"".join(streamed) == b"1\n2\n3\n"
+    client.containers.get("streamed").remove()
+    assert client.containers.run(IMAGE, "tty", tty=True, remove=True).strip() == b"/dev/pts/0"
+    seen = client.containers.run(
+        IMAGE, ["sh", "-c", "echo $A $PWD $(id -u) $(hostname)"], remove=True,
+        environment={"A": "b"}, working_dir="/tmp", user="33", hostname="box", network_mode="none",
+    )
+    assert seen == b"b /tmp 33 box\n", seen
+    try:
+        client.containers.run(IMAGE, ["sh", "-c", "echo bad >&2; exit 3"], remove=True)
+        raise AssertionError("no error")
+    except ContainerError as error:
+        assert error.exit_status == 3 and error.stderr == b"bad\n", error
+    try:
+        client.containers.run(IMAGE, "/nope", remove=True)
+        raise AssertionError("no error")
+    except APIError as error:
+        refused(error, 400, 'exec: "/nope"')
+    try:
+        client.containers.create("nosuch:1")
+        raise AssertionError("no error")
+    except ImageNotFound as error:
+        refused(error, 404, "No such image: nosuch:1")
+    for container in client.containers.list(all=True, filters={"status": "created"}):
+        container.remove()
+
+
+def life():
+    box = client.containers.run(IMAGE, "sleep 1000", detach=True, name="life", labels={"a": "b"}, stop_signal="SIGKILL")
+    assert box.status in ("created", "running") and box.name == "life" and box.labels["a"] == "b"
+    box.reload()
+    assert box.status == "running" and box.attrs["State"]["Pid"] > 0
+    assert box.image.tags == ["busybox:latest"], box.image.tags
+    assert [c.id for c in client.containers.list(filters={"label": ["a=b"]})] == [box.id]
+    assert client.containers.list(filters={"label": "a=c"}) == []
+    assert client.containers.list(ignore_removed=True)[0].short_id == box.id[:12]
+    assert box.top()["Titles"] and box.top(ps_args="-o pid,comm")["Processes"][0][1] == "sleep"
+    box.pause()
+    box.reload()
+    assert box.status == "paused"
+    box.unpause()
+    box.restart(timeout=0)
+    box.rename("other")
+    assert client.containers.get("other").id == box.id
+    box.kill(signal="HUP")
+    box.stop(timeout=1)
+    assert box.wait() == {"StatusCode": 137}, box.wait()
+    box.start()
+    box.kill()
+    assert box.wait(condition="not-running")["StatusCode"] == 137
+    try:
+        box.kill()
+        raise AssertionError("no error")
+    except APIError as error:
+        refused(error, 409, "is not running")
+    box.start()
+    try:
+        box.remove()
+        raise AssertionError("no error")
+    except APIError as error:
+        refused(error, 409, "stop the container before removing")
+    box.remove(force=True, v=True)
+    try:
+        client.containers.get("other")
+        raise AssertionError("no error")
+    except NotFound as error:
+        refused(error, 404, "No such container: other")
+
+
+def logs():
+    script = "for i in 1 2 3; do echo line $i; sleep 0.3; done; echo bad >&2"
+    box = client.containers.run(IMAGE, ["sh", "-c", script], detach=True)
+    assert b"".join(box.logs(stream=True, follow=True)) == b"line 1\nline 2\nline 3\nbad\n"
+    assert box.logs(stdout=False) == b"bad\n"
+    assert box.logs(tail=1) == b"bad\n" and box.logs(tail="all", stderr=False).count(b"\n") == 3
+    stamped = box.logs(timestamps=True, tail=1).decode().split(" ")
+    assert len(stamped[0]) == 30 and stamped[1] == "bad\n", stamped
+    assert box.logs(since=datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=1)) == b""
+    assert box.logs(until=int(time.time()) + 60).endswith(b"bad\n")
+    box.remove(force=True)
+
+
+def execs():
+    box = client.containers.run(IMAGE, "sleep 1000", detach=True, name="execs")
+    assert box.exec_run("echo hi") == (0, b"hi\n")
+    script = ["sh", "-c", "echo out; echo err >&2; exit 3"]
+    code, output = box.exec_run(script)
+    assert code == 3 and sorted(output.split()) == [b"err", b"out"], (code, output)
+    assert box.exec_run(script, demux=True) == (3, (b"out\n", b"err\n"))
+    assert box.exec_run("true", demux=True) == (0, (None, None))
+    none, stream = box.exec_run(["sh", "-c", "echo 1; sleep 0.2; echo 2"], stream=True)
+    assert none is None and b"".join(stream) == b"1\n2\n"
+    _, stream = box.exec_run(script, stream=True, demux=True)
+    pairs = list(stream)
+    assert (b"out\n", None) in pairs and (None, b"err\n") in pairs, pairs
+    assert box.exec_run("pwd", workdir="/tmp").output == b"/tmp\n"
+    assert box.exec_run("id -u", user="33").output == b"33\n"
+    assert box.exec_run(["sh", "-c", "echo $A"], environment={"A": "b"}).output == b"b\n"
+    assert box.exec_run("tty", tty=True).output.strip() == b"/dev/pts/0"
+    assert box.exec_run("sleep 0", detach=True).exit_code in (None, 0)
+    code, output = box.exec_run("/nope")
+    assert code == 127 and b'exec: "/nope"' in output, (code, output)
+    made = client.api.exec_create(box.id, ["sh", "-c", "cat; echo end"], stdin=True)
+    wire = client.api.exec_start(made["Id"], socket=True)
+    raw = getattr(wire, "_sock", wire)
+    raw.sendall(b"abc\n")
+    raw.shutdown(socket.SHUT_WR)
+    assert frames(raw) == [(1, b"abc\n"), (1, b"end\n")]
+    for _ in range(50):
+        if client.api.exec_inspect(made["Id"])["ExitCode"] is not None:
+            break
+        time.sleep(0.02)
+    state = client.api.exec_inspect(made["Id"])
+    assert state["ExitCode"] == 0 and not state["Running"] and state["ProcessConfig"]["entrypoint"] == "sh", state
+    try:
+        client.api.exec_inspect("nosuch")
+        raise AssertionError("no error")
+    except NotFound as error:
+        refused(error, 404, "No such exec instance: nosuch")
+    # Many in a row: neither output nor code may get lost.
+    for n in range(20):
+        assert box.exec_run(["sh", "-c", f"echo {n}; exit {n}"]) == (n, f"{n}\n".encode()), n
+    box.remove(force=True)
+
+
+def frames(raw):
+    """Everything up to the end of the stream, neighbouring frames of one stream apart as they came."""
+    data = b""
+    while chunk := raw.recv(4096):
+        data += chunk
+    found = []
+    while data:
+        size = int.from_bytes(data[4:8], "big")
+        found.append((data[0], data[8 : 8 + size]))
+        data = data[8 + size :]
+    return found
+
+
+def attach():
+    box = client.containers.create(IMAGE, ["sh", "-c", "cat; echo end >&2"], stdin_open=True)
+    once = client.api.create_container(IMAGE, ["sh", "-c", "cat; echo end >&2"], stdin_open=True)
+    client.api.remove_container(once["Id"])
+    wire = box.attach_socket(params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+    box.start()
+    raw = getattr(wire, "_sock", wire)
+    raw.sendall(b"abc\n")
+    assert raw.recv(4096) == b"\x01\0\0\0\0\0\0\x04abc\n"
+    box.kill()
+    assert box.wait()["StatusCode"] == 137
+    assert raw.recv(4096) == b""
+    wire.close()
+    assert box.attach(logs=True, stream=False) == b"abc\n"
+    box.remove()
+    chatty = client.containers.create(IMAGE, ["sh", "-c", "sleep 0.3; seq 3"])
+    stream = chatty.attach(stream=True)
+    chatty.start()
+    assert b"".join(stream) == b"1\n2\n3\n"
+    chatty.remove(force=True)
+    screen = client.containers.run(IMAGE, "cat", tty=True, stdin_open=True, detach=True)
+    screen.resize(20, 30)
+    wire = screen.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
+    raw = getattr(wire, "_sock", wire)
+    raw.sendall(b"x\r")
+    seen = b""
+    while not seen.endswith(b"x\r\nx\r\n"):
+        seen += raw.recv(4096)
+    wire.close()
+    screen.remove(force=True)
+
+
+def events():
+    begin = time.time()
+    box = client.containers.run(IMAGE, "true", detach=True, name="told", labels={"k": "v"})
+    box.wait()
+    box.remove()
+    time.sleep(0.1)
+    wanted = {"container": "told", "type": "container"}
+    told = list(client.events(decode=True, since=begin - 1, until=time.time(), filters=wanted))
+    assert [e["Action"] for e in told] == ["create", "start", "die", "destroy"], told
+    die = told[2]
+    assert die["status"] == "die" and die["id"] == box.id and die["from"] == IMAGE, die
+    assert die["Actor"]["Attributes"]["exitCode"] == "0" and die["Actor"]["Attributes"]["k"] == "v"
+    live = client.events(decode=True, filters={"event": "create"})
+    box = client.containers.create(IMAGE, "true")
+    assert next(live)["Actor"]["ID"] == box.id
+    live.close()
+    box.remove()
+
+
+def images():
+    image = client.images.get(IMAGE)
+    assert image.tags == ["busybox:latest"] and image.id.startswith("sha256:") and image.short_id
+    assert image.history()[0]["Tags"] == ["busybox:latest"]
+    assert image.tag("copy", tag="1") and client.images.get("copy:1").id == image.id
+    assert sorted(client.images.list()[0].tags) == ["busybox:latest", "copy:1"]
+    assert client.images.list(name="copy", filters={"dangling": False}) != []
+    assert client.images.list(name="nosuch") == []
+    saved = b"".join(image.save(named="copy:1"))
+    client.images.remove("copy:1")
+    assert [i.tags for i in client.images.load(saved)] != []
+    assert client.images.get("copy:1").id == image.id
+    client.images.remove("copy:1")
+    root = io.BytesIO()
+    with tarfile.open(fileobj=root, mode="w") as tar:
+        entry = tarfile.TarInfo("hello")
+        entry.size = 3
+        tar.addfile(entry, io.BytesIO(b"abc"))
+    client.api.import_image_from_data(root.getvalue(), repository="made", tag="1")
+    assert client.images.get("made:1").attrs["Os"] == "linux"
+    client.images.remove("made:1")
+    try:
+        client.images.get("nosuch")
+        raise AssertionError("no error")
+    except ImageNotFound as error:
+        refused(error, 404, "No such image: nosuch:latest")
+
+
+def networks_and_volumes():
+    assert sorted(n.name for n in client.networks.list()) == ["bridge", "host", "none"]
+    assert client.networks.get("bridge").attrs["Driver"] == "bridge"
+    volume = client.volumes.create("data", labels={"a": "b"})
+    assert client.volumes.list(filters={"label": "a=b"}) == [volume]
+    mounts = {"data": {"bind": "/data", "mode": "rw"}}
+    client.containers.run(IMAGE, ["sh", "-c", "echo kept > /data/f"], volumes=mounts, remove=True)
+    assert client.containers.run(IMAGE, "cat /data/f", volumes=mounts, remove=True) == b"kept\n"
+    box = client.containers.run(IMAGE, "sleep 1000", detach=True, ports={"80/tcp": 8085, "81/udp": None})
+    box.reload()
+    assert box.ports["80/tcp"][0] == {"HostIp": "0.0.0.0", "HostPort": "8085"}, box.ports
+    assert int(box.ports["81/udp"][0]["HostPort"]) > 1024, box.ports
+    assert box.attrs["NetworkSettings"]["IPAddress"].startswith("172."), box.attrs["NetworkSettings"]
+    box.remove(force=True)
+    volume.remove()
+    assert client.volumes.prune()["VolumesDeleted"] in ([], None)
+    assert client.containers.prune()["ContainersDeleted"] is None
+
+
+def archives():
+    """Copying may not be there yet; then the answer says so."""
+    box = client.containers.create(IMAGE, "true")
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        entry = tarfile.TarInfo("copied")
+        entry.size = 3
+        tar.addfile(entry, io.BytesIO(b"abc"))
+    try:
+        assert box.put_archive("/tmp", data.getvalue())
+        chunks, stat = box.get_archive("/tmp/copied")
+        assert stat["name"] == "copied" and stat["size"] == 3, stat
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+            assert tar.extractfile("copied").read() == b"abc"
+    except APIError as error:
+        refused(error, 501, "does not implement")
+    box.remove()
+
+
+for check in (system, run, life, logs, execs, attach, events, images, networks_and_volumes, archives):
+    check()
+    print(check.__name__, "ok", flush=True)
