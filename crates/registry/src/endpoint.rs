@@ -147,26 +147,23 @@ fn directory_names(host: &str) -> Vec<String> {
 }
 
 fn directory(settings: &Settings, host: &str) -> Result<Directory> {
-    for root in &settings.certs_dirs {
-        let mut names = directory_names(host);
-        names.push("_default".into());
-        for dir in names.iter().map(|name| root.join(name)).filter(|dir| dir.is_dir()) {
-            let file = dir.join("hosts.toml");
-            match fs::metadata(&file) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Directory::Files(CertFiles::of_directory(&dir)?));
-                }
-                Ok(metadata) if metadata.len() <= hosts_toml::FILE_BYTES => {}
-                Ok(_) => return Err(Error::invalid(format!("{} is too large", file.display()))),
-                Err(error) => return Err(Error::from(error).prefix(file.display())),
-            }
-            let read = fs::read_to_string(&file).map_err(Error::from);
-            // Falling back here would send requests where the administrator did not want them.
-            let hosts = read.and_then(|text| hosts_toml::parse(&text)).map_err(|e| e.prefix(file.display()))?;
-            return Ok(Directory::Hosts(dir, hosts));
+    let mut names = directory_names(host);
+    names.push("_default".into());
+    let mut candidates = settings.certs_dirs.iter().flat_map(|root| names.iter().map(|name| root.join(name)));
+    let Some(dir) = candidates.find(|dir| dir.is_dir()) else { return Ok(Directory::None) };
+    let file = dir.join("hosts.toml");
+    match fs::metadata(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Directory::Files(CertFiles::of_directory(&dir)?));
         }
+        Ok(metadata) if metadata.len() <= hosts_toml::FILE_BYTES => {}
+        Ok(_) => return Err(Error::invalid(format!("{} is too large", file.display()))),
+        Err(error) => return Err(Error::from(error).prefix(file.display())),
     }
-    Ok(Directory::None)
+    let read = fs::read_to_string(&file).map_err(Error::from);
+    // Falling back here would send requests where the administrator did not want them.
+    let hosts = read.and_then(|text| hosts_toml::parse(&text)).map_err(|e| e.prefix(file.display()))?;
+    Ok(Directory::Hosts(dir, hosts))
 }
 
 /// The certificates of a host that is asked directly.

@@ -18,6 +18,7 @@
 pub mod census;
 pub mod command;
 pub mod daemon;
+pub mod fake_registry;
 pub mod http;
 pub mod images;
 pub mod namespaces;

@@ -1,6 +1,5 @@
 //! One blob: downloaded, verified, and (a layer) decompressed and unpacked while it arrives.
 //!
-//! - The download resumes what is in the blob's part and tries again after failures that may pass.
 //! - Nothing is called whole that was not read and hashed to its end; a resumed part that turns out wrong is fetched once
 //!   more from its beginning.
 //! - Bounds: the size that the manifest says, the attempts of the configuration, what decompression may yield.
@@ -12,19 +11,16 @@ use std::time::Duration;
 use content::{Blobs, Part, PartReader, WholePart};
 use model::digest::Digest;
 use model::{Error, Kind, Result};
-use registry::{Pauses, Reason, Repository};
+use registry::Repository;
 use snapshot::Snapshotter;
 use store::Lease;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
+use super::download::{BATCH, Download};
 use super::flow::{Flow, Follow};
 use crate::image::row::Content;
 
-/// Bytes that are gathered before they are written.
-const BATCH: usize = 512 << 10;
-/// A download that got so far since its last failure has all its attempts again.
-const PROGRESS: u64 = 1 << 20;
 /// What decompression may yield: so many times the blob's size, and so much more. (gzip reaches 1032.)
 const EXPANSION: u64 = 1100;
 const EXPANSION_SLACK: u64 = 64 << 20;
@@ -104,79 +100,137 @@ pub struct Turns {
     pub unpacks: Arc<Semaphore>,
 }
 
-/// Fetches, and tells how far it is; the last state has `ended`.
-pub async fn run(
-    repository: Arc<Repository>,
-    places: Places,
-    job: Job,
-    (turns, lease): (Turns, Arc<Lease>),
-    (told, slot): (Arc<watch::Sender<State>>, Slot),
-) {
-    let outcome = fetch(&repository, &places, &job, (&turns, &lease), &told).await.map(|(size, whole)| {
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = whole;
-        size
-    });
-    told.send_modify(|state| state.ended = Some(outcome.as_ref().map(|size| *size).map_err(Failure::from)));
+async fn turn(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    of.clone().acquire_owned().await.map_err(|_| Error::cancelled("shutting down"))
 }
 
-async fn fetch(
-    repository: &Arc<Repository>,
-    places: &Places,
-    job: &Job,
-    (turns, lease): (&Turns, &Arc<Lease>),
-    told: &Arc<watch::Sender<State>>,
-) -> Result<(u64, Option<WholePart>)> {
-    lease.pin(&job.blob.digest);
-    if let Some(diff_id) = &job.diff_id {
-        lease.pin(diff_id);
+/// A fetch that goes on.
+#[derive(Clone)]
+pub struct Fetching {
+    /// Where it comes from.
+    pub repository: Arc<Repository>,
+    /// Where it goes.
+    pub places: Places,
+    /// What it is.
+    pub job: Job,
+    /// When.
+    pub turns: Turns,
+    /// Keeps what is written.
+    pub lease: Arc<Lease>,
+    /// Learns how far it is; the last state has `ended`.
+    pub told: Arc<watch::Sender<State>>,
+}
+
+impl Fetching {
+    /// Fetches; the verified part is in the slot before the end is told.
+    pub async fn run(self, slot: Slot) {
+        let outcome = self.fetch().await.map(|(size, whole)| {
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = whole;
+            size
+        });
+        let outcome = outcome.map_err(|error| Failure::from(&error));
+        self.told.send_modify(|state| state.ended = Some(outcome));
     }
-    if places.blobs.size(&job.blob.digest).is_ok_and(|size| size == job.blob.size) {
-        return Ok((from_blob(places, job, (turns, lease), told).await?, None));
-    }
-    let turn = turns.downloads.clone().acquire_owned().await.map_err(|_| Error::cancelled("shutting down"))?;
-    told.send_modify(|state| state.started = true);
-    let mut part = claim(&places.blobs, &job.blob.digest).await?;
-    if part.length() > job.blob.size {
-        part.restart()?;
-    }
-    let resumed = part.length() > 0;
-    match attempt(repository, places, job, part, (turns, lease), (told, turn)).await {
-        Err(error) if resumed && error.kind() == Kind::DataLoss => {
-            tracing::warn!(%error, "what was kept of a blob is wrong; fetching it anew");
-            let turn = turns.downloads.clone().acquire_owned().await.map_err(|_| Error::cancelled("shutting down"))?;
-            told.send_replace(State { started: true, ..State::default() });
-            let part = claim(&places.blobs, &job.blob.digest).await?;
-            attempt(repository, places, job, part, (turns, lease), (told, turn)).await
+
+    async fn fetch(&self) -> Result<(u64, Option<WholePart>)> {
+        let blob = &self.job.blob;
+        self.lease.pin(&blob.digest);
+        if let Some(diff_id) = &self.job.diff_id {
+            self.lease.pin(diff_id);
         }
-        outcome => outcome,
+        if self.places.blobs.size(&blob.digest).is_ok_and(|size| size == blob.size) {
+            return Ok((self.unpack_blob().await?, None));
+        }
+        let first = turn(&self.turns.downloads).await?;
+        self.told.send_modify(|state| state.started = true);
+        let mut part = claim(&self.places.blobs, &blob.digest).await?;
+        if part.length() > blob.size {
+            part.restart()?;
+        }
+        let resumed = part.length() > 0;
+        match self.attempt(part, first).await {
+            Err(error) if resumed && error.kind() == Kind::DataLoss => {
+                tracing::warn!(%error, "what was kept of a blob is wrong; fetching it anew");
+                let again = turn(&self.turns.downloads).await?;
+                self.told.send_replace(State { started: true, ..State::default() });
+                let part = claim(&self.places.blobs, &blob.digest).await?;
+                self.attempt(part, again).await
+            }
+            outcome => outcome,
+        }
     }
-}
 
-/// The blob is here: only unpacking may be left.
-async fn from_blob(
-    places: &Places,
-    job: &Job,
-    (turns, lease): (&Turns, &Arc<Lease>),
-    told: &Arc<watch::Sender<State>>,
-) -> Result<u64> {
-    let Some(diff_id) = job.diff_id.clone() else {
-        told.send_modify(|state| (state.existed, state.arrived) = (true, true));
-        return Ok(0);
-    };
-    if let Some(layer) = places.snapshots.layer(&diff_id)? {
-        told.send_modify(|state| (state.existed, state.arrived) = (true, true));
-        return Ok(layer.size);
+    /// The blob is here: only unpacking may be left.
+    async fn unpack_blob(&self) -> Result<u64> {
+        let layer = match &self.job.diff_id {
+            Some(diff_id) => self.places.snapshots.layer(diff_id)?,
+            None => None,
+        };
+        if layer.is_some() || self.job.diff_id.is_none() {
+            self.told.send_modify(|state| (state.existed, state.arrived) = (true, true));
+            return Ok(layer.map_or(0, |layer| layer.size));
+        }
+        let turn = turn(&self.turns.unpacks).await?;
+        let (started, size) = (true, self.job.blob.size);
+        self.told.send_replace(State { started, downloaded: size, arrived: true, unpacking: true, ..State::default() });
+        let own = self.clone();
+        blocking(move || {
+            let _turn = turn;
+            let blob = own.places.blobs.open_blob(&own.job.blob.digest)?;
+            own.unpack(&mut Counted { inner: blob, count: 0, shown: 0, told: &own.told })
+        })
+        .await
     }
-    let turn = turns.unpacks.clone().acquire_owned().await.map_err(|_| Error::cancelled("shutting down"))?;
-    let (started, size) = (true, job.blob.size);
-    told.send_replace(State { started, downloaded: size, arrived: true, unpacking: true, ..State::default() });
-    let (places, job, lease, told) = (places.clone(), job.clone(), lease.clone(), told.clone());
-    blocking(move || {
-        let _turn = turn;
-        let mut reader = Counted { inner: places.blobs.open_blob(&job.blob.digest)?, count: 0, shown: 0, told };
-        unpack(&places, &mut reader, (&diff_id, job.blob.size), &lease)
-    })
-    .await
+
+    /// Downloads the rest of a part while another thread reads it.
+    async fn attempt(&self, part: Part, turn_of_download: OwnedSemaphorePermit) -> Result<(u64, Option<WholePart>)> {
+        let flow = Flow::new(part.length());
+        let follow = flow.follow(part.reader()?);
+        let downloading = async {
+            let (blob, told) = (&self.job.blob, &*self.told);
+            let outcome = Download { repository: &self.repository, blob, flow: &flow, told }.complete(part).await;
+            flow.end(outcome.as_ref().map(drop).map_err(|error| error.message().to_owned()));
+            // The next may begin while this one is unpacked.
+            drop(turn_of_download);
+            outcome
+        };
+        let reading = async {
+            let turn = turn(&self.turns.unpacks).await?;
+            let own = self.clone();
+            blocking(move || {
+                let _turn = turn;
+                Ok(own.read(follow))
+            })
+            .await
+        };
+        let (part, read) = tokio::join!(downloading, reading);
+        let part = part?;
+        let (reader, layer) = read?;
+        let whole = part.verify(reader, self.job.blob.size).map_err(|error| {
+            tracing::warn!(%error, "a blob is not what its digest says");
+            let digest = &self.job.blob.digest;
+            Error::data_loss(format!("filesystem layer verification failed for digest {digest}"))
+        })?;
+        Ok((layer?, Some(whole)))
+    }
+
+    /// Reads a part behind its download: to a layer if it is one, and to its end in any case.
+    fn read(&self, follow: Follow) -> (PartReader, Result<u64>) {
+        let mut reader = Counted { inner: follow, count: 0, shown: 0, told: &self.told };
+        let layer = self.unpack(&mut reader);
+        let layer = match io::copy(&mut reader, &mut io::sink()) {
+            Ok(_) => layer,
+            Err(error) => layer.and(Err(error.into())),
+        };
+        (reader.inner.into_part(), layer)
+    }
+
+    fn unpack(&self, reader: &mut (impl Read + Send)) -> Result<u64> {
+        let Some(diff_id) = &self.job.diff_id else { return Ok(0) };
+        let left = self.job.blob.size.saturating_mul(EXPANSION).saturating_add(EXPANSION_SLACK);
+        let mut tar = Bounded { inner: snapshot::decompress(reader)?, left };
+        Ok(self.places.snapshots.apply_layer(Some(diff_id), &mut tar, &self.lease)?.size)
+    }
 }
 
 async fn claim(blobs: &Blobs, digest: &Digest) -> Result<Part> {
@@ -190,183 +244,15 @@ async fn claim(blobs: &Blobs, digest: &Digest) -> Result<Part> {
     blobs.part(digest)
 }
 
-/// Downloads the rest of a part while another thread reads it.
-async fn attempt(
-    repository: &Arc<Repository>,
-    places: &Places,
-    job: &Job,
-    part: Part,
-    (turns, lease): (&Turns, &Arc<Lease>),
-    (told, turn): (&Arc<watch::Sender<State>>, OwnedSemaphorePermit),
-) -> Result<(u64, Option<WholePart>)> {
-    let flow = Flow::new(part.length());
-    let reader = flow.follow(part.reader()?);
-    let downloading = async {
-        let outcome = download(repository, job, part, (&flow, told)).await;
-        flow.end(outcome.as_ref().map(drop).map_err(|error| error.message().to_owned()));
-        // The next may begin while this one is unpacked.
-        drop(turn);
-        outcome
-    };
-    let reading = async {
-        let turn = turns.unpacks.clone().acquire_owned().await.map_err(|_| Error::cancelled("shutting down"))?;
-        let (places, job, lease, told) = (places.clone(), job.clone(), lease.clone(), told.clone());
-        blocking(move || {
-            let _turn = turn;
-            Ok(read(&places, &job, reader, &lease, &told))
-        })
-        .await
-    };
-    let (part, read) = tokio::join!(downloading, reading);
-    let part = part?;
-    let (reader, layer) = read?;
-    let whole = part.verify(reader, job.blob.size).map_err(|error| {
-        tracing::warn!(%error, "a blob is not what its digest says");
-        Error::data_loss(format!("filesystem layer verification failed for digest {}", job.blob.digest))
-    })?;
-    Ok((layer?, Some(whole)))
-}
-
-/// A part between the writes to it, each on a thread for blocking work.
-type Shared = Arc<Mutex<Part>>;
-
-fn length(part: &Shared) -> u64 {
-    part.lock().unwrap_or_else(PoisonError::into_inner).length()
-}
-
-/// Brings the part to its full size.
-async fn download(
-    repository: &Repository,
-    job: &Job,
-    part: Part,
-    (flow, told): (&Flow, &watch::Sender<State>),
-) -> Result<Part> {
-    let settings = repository.settings();
-    let mut pauses = Pauses::new(settings);
-    let mut since = part.length();
-    let part: Shared = Arc::new(Mutex::new(part));
-    told.send_modify(|state| state.downloaded = since);
-    while length(&part) < job.blob.size {
-        let Err(fault) = transfer(repository, job, &part, (flow, told)).await else { continue };
-        if fault.reason == Reason::Range && since > 0 {
-            owned(part)?.discard();
-            return Err(Error::data_loss("the registry does not have the rest of the blob").with_source(fault.error));
-        }
-        if is_full(&fault.error) {
-            owned(part)?.discard();
-            return Err(fault.error);
-        }
-        if length(&part) >= since + PROGRESS {
-            pauses = Pauses::new(settings);
-        }
-        since = length(&part);
-        let Some(pause) = pauses.next(&fault) else { return Err(fault.error) };
-        tracing::info!(error = %fault.error, ?pause, "a download failed; trying again");
-        wait(pause, told).await;
-    }
-    told.send_modify(|state| state.arrived = true);
-    owned(part)
-}
-
-fn owned(part: Shared) -> Result<Part> {
-    let part = Arc::into_inner(part).ok_or_else(|| Error::system("internal error: a part is still being written"))?;
-    Ok(part.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Whether the disk is full: then what was fetched is not kept either.
-fn is_full(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-}
-
-async fn wait(pause: Duration, told: &watch::Sender<State>) {
-    let mut left = pause;
-    while !left.is_zero() {
-        told.send_modify(|state| state.retry_in = left.as_secs() + u64::from(left.subsec_nanos() > 0));
-        let step = left.min(Duration::from_secs(1));
-        sleep(step).await;
-        left -= step;
-    }
-    told.send_modify(|state| state.retry_in = 0);
-}
-
-/// One request: adds to the part what comes, in batches.
-async fn transfer(
-    repository: &Repository,
-    job: &Job,
-    part: &Shared,
-    (flow, told): (&Flow, &watch::Sender<State>),
-) -> registry::Outcome<()> {
-    let here = length(part);
-    let mut blob = repository.blob(&job.blob.digest, job.blob.size, here).await?;
-    // What is here already is not wanted once more from a registry that knows no ranges.
-    let mut skip = here - blob.offset;
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        let next = blob.next().await;
-        if let Ok(Some(bytes)) = &next {
-            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-            skip -= known as u64;
-            batch.extend_from_slice(&bytes[known..]);
-            if batch.len() < BATCH {
-                continue;
-            }
-        }
-        let (full, target) = (std::mem::replace(&mut batch, Vec::with_capacity(BATCH)), part.clone());
-        let append = move || Ok(target.lock().unwrap_or_else(PoisonError::into_inner).append(&full)?);
-        blocking(append).await?;
-        let written = length(part);
-        flow.advance(written);
-        told.send_modify(|state| state.downloaded = written);
-        if next?.is_none() {
-            return Ok(());
-        }
-    }
-}
-
-/// Reads a part behind its download: to a layer if it is one, and to its end in any case.
-fn read(
-    places: &Places,
-    job: &Job,
-    follow: Follow,
-    lease: &Lease,
-    told: &Arc<watch::Sender<State>>,
-) -> (PartReader, Result<u64>) {
-    let mut reader = Counted { inner: follow, count: 0, shown: 0, told: told.clone() };
-    let layer = match &job.diff_id {
-        Some(diff_id) => unpack(places, &mut reader, (diff_id, job.blob.size), lease),
-        None => Ok(0),
-    };
-    let drained = io::copy(&mut reader, &mut io::sink());
-    let layer = match drained {
-        Ok(_) => layer,
-        Err(error) => layer.and(Err(error.into())),
-    };
-    (reader.inner.into_part(), layer)
-}
-
-fn unpack(
-    places: &Places,
-    reader: &mut (impl Read + Send),
-    (diff_id, size): (&Digest, u64),
-    lease: &Lease,
-) -> Result<u64> {
-    let mut tar = Bounded {
-        inner: snapshot::decompress(reader)?,
-        left: size.saturating_mul(EXPANSION).saturating_add(EXPANSION_SLACK),
-    };
-    Ok(places.snapshots.apply_layer(Some(diff_id), &mut tar, lease)?.size)
-}
-
 /// Tells how far it was read.
-struct Counted<R> {
+struct Counted<'t, R> {
     inner: R,
     count: u64,
     shown: u64,
-    told: Arc<watch::Sender<State>>,
+    told: &'t watch::Sender<State>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.count += n as u64;
@@ -399,4 +285,17 @@ impl<R: Read> Read for Bounded<R> {
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|failed| Err(Error::system("internal error: a transfer failed").with_source(failed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decompression_has_a_bound() {
+        let mut honest = Bounded { inner: io::repeat(0).take(10), left: 10 };
+        assert_eq!(honest.read_to_end(&mut Vec::new()).unwrap(), 10);
+        let mut bomb = Bounded { inner: io::repeat(0).take(11), left: 10 };
+        assert_eq!(bomb.read_to_end(&mut Vec::new()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
 }

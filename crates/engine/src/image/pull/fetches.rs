@@ -13,7 +13,7 @@ use store::{Lease, Pins};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::fetch::{self, Job, Places, Slot, State, Turns};
+use super::fetch::{Fetching, Job, Places, Slot, State, Turns};
 
 /// Unpackings at one time, whatever the number of processors.
 const UNPACKS: std::ops::RangeInclusive<usize> = 2..=8;
@@ -22,9 +22,12 @@ const UNPACKS: std::ops::RangeInclusive<usize> = 2..=8;
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 const SETTLE_TRIES: usize = 300;
 
+/// By the blob's digest, and the layer's when it is unpacked.
+type Running = HashMap<(Digest, Option<Digest>), Weak<Fetch>>;
+
 /// See the module.
 pub struct Fetches {
-    running: Mutex<HashMap<(Digest, Option<Digest>), Weak<Fetch>>>,
+    running: Mutex<Running>,
     turns: Mutex<(usize, Turns)>,
     /// What fetches that were given up may still hold.
     held: Mutex<Vec<Weak<Lease>>>,
@@ -96,8 +99,9 @@ impl Fetches {
         let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
         let lease = Arc::new(pins.lease());
         self.held().push(Arc::downgrade(&lease));
-        let told = (Arc::new(sender), slot.clone());
-        let task = tokio::spawn(fetch::run(repository.clone(), places.clone(), job, (turns, lease), told));
+        let (repository, places, told) = (repository.clone(), places.clone(), Arc::new(sender));
+        let fetching = Fetching { repository, places, job, turns, lease, told };
+        let task = tokio::spawn(fetching.run(slot.clone()));
         let fetch = Arc::new(Fetch { state, slot, task });
         running.insert(key, Arc::downgrade(&fetch));
         (fetch, true)
@@ -123,7 +127,7 @@ impl Fetches {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<(Digest, Option<Digest>), Weak<Fetch>>> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,7 @@
 //! - Nothing is told of an image before it is committed.
 
 mod documents;
+mod download;
 mod fetch;
 mod fetches;
 mod flow;
