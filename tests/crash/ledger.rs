@@ -107,7 +107,13 @@ impl Ledger {
     }
 
     /// Sends a request; any answer but the `good` ones is a failure of the test.
-    fn ask(&mut self, c: &mut Connection, method: &str, path: &str, body: &Value, good: &[u16]) -> Result<Value, Cut> {
+    fn ask(
+        &mut self,
+        c: &mut Connection,
+        (method, path): (&str, &str),
+        body: &Value,
+        good: &[u16],
+    ) -> Result<Value, Cut> {
         let text = if body.is_null() { String::new() } else { body.to_string() };
         let answer = c.try_request(method, path, &text).map_err(|_| Cut)?;
         assert!(good.contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
@@ -127,7 +133,7 @@ impl Ledger {
             body["HostConfig"]["PublishAllPorts"] = json!(true);
         }
         self.entries.push(Entry { name: name.clone(), auto_remove, may: GONE.or(RESTING), run: None });
-        let _ = self.ask(c, "POST", &format!("/containers/create?name={name}"), &body, &[201])?;
+        let _ = self.ask(c, ("POST", &format!("/containers/create?name={name}")), &body, &[201])?;
         self.entries.last_mut().unwrap().may = RESTING;
         Ok(())
     }
@@ -136,9 +142,9 @@ impl Ledger {
         let name = self.entries[at].name.clone();
         self.entries[at].may = RESTING.or(RUNNING);
         self.entries[at].run = None;
-        let _ = self.ask(c, "POST", &format!("/containers/{name}/start"), &Value::Null, &[204])?;
+        let _ = self.ask(c, ("POST", &format!("/containers/{name}/start")), &Value::Null, &[204])?;
         self.entries[at].may = RUNNING;
-        let found = self.ask(c, "GET", &format!("/containers/{name}/json"), &Value::Null, &[200])?;
+        let found = self.ask(c, ("GET", &format!("/containers/{name}/json")), &Value::Null, &[200])?;
         self.entries[at].run = Some(run_in(&found));
         Ok(())
     }
@@ -154,11 +160,11 @@ impl Ledger {
         if path.contains("restart") && !self.entries[at].auto_remove {
             // Cut in the middle it may also rest.
             self.entries[at].run = None;
-            let _ = self.ask(c, "POST", &path, &Value::Null, &[204])?;
+            let _ = self.ask(c, ("POST", &path), &Value::Null, &[204])?;
             self.entries[at].may = RUNNING;
             return Ok(());
         }
-        let _ = self.ask(c, "POST", &format!("/containers/{name}/stop?t=0"), &Value::Null, &[204])?;
+        let _ = self.ask(c, ("POST", &format!("/containers/{name}/stop?t=0")), &Value::Null, &[204])?;
         self.entries[at].may = over;
         if over == GONE {
             self.await_gone(c, at)?;
@@ -183,9 +189,9 @@ impl Ledger {
     fn exec(&mut self, c: &mut Connection, at: usize) -> Result<(), Cut> {
         let name = self.entries[at].name.clone();
         let words = if self.dice.below(2) == 0 { json!(["true"]) } else { json!(["sleep", "1000"]) };
-        let made = self.ask(c, "POST", &format!("/containers/{name}/exec"), &json!({"Cmd": words}), &[201])?;
+        let made = self.ask(c, ("POST", &format!("/containers/{name}/exec")), &json!({"Cmd": words}), &[201])?;
         let id = made["Id"].as_str().unwrap_or_default().to_string();
-        self.ask(c, "POST", &format!("/exec/{id}/start"), &json!({"Detach": true}), &[200]).map(drop)
+        self.ask(c, ("POST", &format!("/exec/{id}/start")), &json!({"Detach": true}), &[200]).map(drop)
     }
 
     fn remove(&mut self, c: &mut Connection, at: usize) -> Result<(), Cut> {
@@ -193,7 +199,7 @@ impl Ledger {
         // Killed for its removal, it may be found in between.
         entry.may = if entry.may.running { RUNNING.or(RESTING).or(GONE) } else { entry.may.or(GONE) };
         let path = format!("/containers/{}?force=1", entry.name);
-        let _ = self.ask(c, "DELETE", &path, &Value::Null, &[204])?;
+        let _ = self.ask(c, ("DELETE", &path), &Value::Null, &[204])?;
         self.entries[at].may = GONE;
         // Kept until the next crash: it must not come back.
         let gone = self.entries.remove(at);

@@ -50,15 +50,17 @@ struct Inner {
     next: AtomicU64,
 }
 
+/// Removes the files of a directory. It is not made anew, which a full disk would refuse.
+fn empty(dir: &Path) -> std::io::Result<()> {
+    fs::read_dir(dir)?.try_for_each(|entry| fs::remove_file(entry?.path()))
+}
+
 impl Blobs {
     /// Opens or creates the store of blobs under `root` and empties its `ingest`.
     pub fn open(root: &Path) -> Result<Blobs> {
         let blobs = root.join("blobs/sha256");
         let ingest = root.join("ingest");
         let parts = root.join("parts");
-        if ingest.exists() {
-            fs::remove_dir_all(&ingest).with_context(|| format!("emptying {}", ingest.display()))?;
-        }
         for dir in [&blobs, &ingest, &parts] {
             DirBuilder::new()
                 .recursive(true)
@@ -66,6 +68,7 @@ impl Blobs {
                 .create(dir)
                 .with_context(|| format!("creating {}", dir.display()))?;
         }
+        empty(&ingest).with_context(|| format!("emptying {}", ingest.display()))?;
         let root = File::open(root).with_context(|| format!("opening {}", root.display()))?;
         Ok(Blobs {
             inner: Arc::new(Inner { blobs, ingest, parts, claims: Mutex::default(), root, next: AtomicU64::new(0) }),

@@ -133,9 +133,8 @@ fn insecure_listeners(config: &Config) -> Vec<String> {
 
 /// The API around the engine.
 pub fn frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<State>>> {
-    let version = |text: &str| {
-        ApiVersion::parse(text).ok_or_else(|| Error::invalid(format!("invalid API version: {text}")))
-    };
+    let version =
+        |text: &str| ApiVersion::parse(text).ok_or_else(|| Error::invalid(format!("invalid API version: {text}")));
     let served = server::frame::Config {
         version: engine::system::ENGINE_VERSION.into(),
         max_api: version(MAX_API_VERSION)?,

@@ -139,8 +139,19 @@ impl StdError for Error {
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Error {
-        Error::system(error.to_string()).with_source(error)
+        Error::system(io_text(&error)).with_source(error)
     }
+}
+
+/// An I/O error in the words that clients know from the reference: `no space left on device`, without a number.
+fn io_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    if error.raw_os_error().is_none() {
+        return text;
+    }
+    let words = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 impl From<serde_json::Error> for Error {
@@ -168,7 +179,8 @@ impl<T, E: StdError + Send + Sync + 'static> Context<T> for std::result::Result<
             match boxed.downcast::<Error>() {
                 Ok(own) => own.prefix(message()),
                 Err(other) => {
-                    Error { kind: Kind::System, message: format!("{}: {other}", message()), source: Some(other) }
+                    let text = other.downcast_ref().map_or_else(|| other.to_string(), io_text);
+                    Error { kind: Kind::System, message: format!("{}: {text}", message()), source: Some(other) }
                 }
             }
         })
@@ -189,7 +201,7 @@ mod tests {
     fn a_foreign_error_becomes_system_and_stays_as_source() {
         let error = Err::<(), _>(std::io::Error::from_raw_os_error(2)).context("opening x").unwrap_err();
         assert_eq!(error.kind(), Kind::System);
-        assert_eq!(error.message(), "opening x: No such file or directory (os error 2)");
+        assert_eq!(error.message(), "opening x: no such file or directory");
         assert!(error.source().is_some_and(|s| s.is::<std::io::Error>()));
     }
 }

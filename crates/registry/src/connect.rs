@@ -173,6 +173,10 @@ fn tls_error(error: &io::Error, host: &str) -> io::Error {
         }
         Some(rustls::Error::InvalidCertificate(reason)) => match reason {
             CertificateError::UnknownIssuer => verify("certificate signed by unknown authority".into()),
+            // A self-signed certificate that nobody said to trust.
+            CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                verify("certificate signed by unknown authority".into())
+            }
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet

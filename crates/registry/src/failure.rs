@@ -6,10 +6,12 @@ use std::io;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, RETRY_AFTER};
+use hyper::header::{HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use model::reference::ImageRef;
 use model::{Error, Kind};
 use serde::Deserialize;
+
+use crate::challenge::{self, Challenge};
 
 /// A failed request.
 #[derive(Debug)]
@@ -145,6 +147,8 @@ pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> F
     let parsed: Option<Body> = serde_json::from_slice(body).ok();
     let parsed = parsed.unwrap_or_default();
     let (code, message) = match parsed.errors.first() {
+        // The token is good, but not for this.
+        _ if lacks_scope(status, headers) => ("DENIED".into(), "requested access to the resource is denied".into()),
         Some(entry) => (known_code(entry), entry.message.clone()),
         None => implied(status, &parsed),
     };
@@ -158,6 +162,12 @@ pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> F
     };
     let reason = reason(&code, status);
     Fault { error: Error::new(kind(reason, &code, status), text), retry: retry(status, &code, headers), reason }
+}
+
+fn lacks_scope(status: StatusCode, headers: &HeaderMap) -> bool {
+    let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let lacks = |c: &Challenge| matches!(c, Challenge::Bearer { error, .. } if error == "insufficient_scope");
+    status == StatusCode::UNAUTHORIZED && challenge::parse(values).iter().any(lacks)
 }
 
 fn known_code(entry: &Entry) -> String {
@@ -188,8 +198,8 @@ pub(crate) fn shown(status: StatusCode) -> String {
 
 fn reason(code: &str, status: StatusCode) -> Reason {
     match (code, status) {
-        ("UNAUTHORIZED", _) | (_, StatusCode::UNAUTHORIZED) => Reason::Unauthorized,
         ("DENIED", _) => Reason::Denied,
+        ("UNAUTHORIZED", _) | (_, StatusCode::UNAUTHORIZED) => Reason::Unauthorized,
         ("MANIFEST_UNKNOWN", _) => Reason::ManifestUnknown,
         ("NAME_UNKNOWN", _) => Reason::NameUnknown,
         ("BLOB_UNKNOWN", _) => Reason::BlobUnknown,

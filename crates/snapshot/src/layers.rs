@@ -61,8 +61,12 @@ impl Layers {
     pub(crate) fn open(root: PathBuf, whiteouts: Whiteouts) -> Result<Layers> {
         let tmp = root.join("tmp");
         make_dir(&root, 0o710)?;
-        remove_tree(&root, "tmp")?;
         make_dir(&tmp, 0o700)?;
+        // Emptied, and not made anew: on a full disk it could not be made.
+        let left = fs::read_dir(&tmp).with_context(|| format!("reading {}", tmp.display()))?;
+        for name in left.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+            remove_tree(&tmp, &name)?;
+        }
         Ok(Layers { root, tmp, whiteouts, next: AtomicU64::new(0), known: Mutex::default() })
     }
 

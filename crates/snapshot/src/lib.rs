@@ -153,7 +153,12 @@ pub struct Roots {
 /// work here.
 pub fn open(data_root: &Path, driver: &str) -> Result<Arc<dyn Snapshotter>> {
     let roots = Roots { layers: data_root.join("snapshots"), containers: data_root.join("containers") };
+    // What a data root was begun with it goes on with: its containers can be read by that driver only, and a probe may
+    // fail for a passing reason (a full disk).
+    let used = |name: &str| roots.layers.join(name).is_dir();
     match driver {
+        "" if used("overlay") => Ok(Arc::new(Overlay::open(roots)?)),
+        "" if used("copy") => Ok(Arc::new(Copy::open(roots)?)),
         "" => match overlay::probe(&roots.layers) {
             Ok(()) => Ok(Arc::new(Overlay::open(roots)?)),
             Err(error) => {
@@ -162,7 +167,9 @@ pub fn open(data_root: &Path, driver: &str) -> Result<Arc<dyn Snapshotter>> {
             }
         },
         "overlay2" | "overlayfs" | "overlay" => {
-            overlay::probe(&roots.layers)?;
+            if !used("overlay") {
+                overlay::probe(&roots.layers)?;
+            }
             Ok(Arc::new(Overlay::open(roots)?))
         }
         "vfs" | "native" | "copy" => Ok(Arc::new(Copy::open(roots)?)),

@@ -37,6 +37,7 @@ pub struct Options {
     env: Vec<(String, String)>,
     config: String,
     disk: String,
+    ext4: bool,
 }
 
 impl Options {
@@ -72,6 +73,13 @@ impl Options {
     pub fn disk(mut self, size: &str) -> Self {
         self.disk = size.into();
         self
+    }
+
+    /// The same with a real file system, ext4 in a loop device.
+    #[must_use]
+    pub fn ext4(mut self, size: &str) -> Self {
+        self.ext4 = true;
+        self.disk(size)
     }
 
     /// Starts the daemon; panics with its log when the API does not answer.
@@ -129,8 +137,16 @@ impl Daemon {
         let namespaces = Namespaces::new();
         if !options.disk.is_empty() {
             let place = dir.path().join("d").display().to_string();
-            let size = format!("size={}", options.disk);
-            let _ = namespaces.run(&["mount", "-t", "tmpfs", "-o", &size, "disk", &place]).ok();
+            if options.ext4 {
+                // Freed by the kernel when the mount goes, at the latest with the namespace.
+                let image = dir.path().join("disk").display().to_string();
+                let _ = namespaces.run(&["truncate", "-s", &options.disk, &image]).ok();
+                let _ = namespaces.run(&["mkfs.ext4", "-q", &image]).ok();
+                let _ = namespaces.run(&["mount", "-o", "loop", &image, &place]).ok();
+            } else {
+                let size = format!("size={}", options.disk);
+                let _ = namespaces.run(&["mount", "-t", "tmpfs", "-o", &size, "disk", &place]).ok();
+            }
         }
         Self {
             options,

@@ -105,13 +105,13 @@ struct Content {
     manifests: BTreeMap<String, (String, Vec<u8>)>,
     blobs: BTreeMap<String, Vec<u8>>,
     uploads: BTreeMap<String, Vec<u8>>,
-    rules: Vec<Rule>,
     seen: Vec<Seen>,
 }
 
 #[derive(Default)]
 struct Shared {
     content: Mutex<Content>,
+    rules: Mutex<Vec<Rule>>,
     stopped: AtomicBool,
     sent: AtomicU64,
     /// Bytes of blobs per second; 0: as fast as it goes.
@@ -183,12 +183,12 @@ impl FakeRegistry {
 
     /// Adds a rule; the newest is asked first.
     pub fn rule(&self, rule: impl FnMut(&Seen) -> Option<Reply> + Send + 'static) {
-        self.content().rules.insert(0, Box::new(rule));
+        self.shared.rules().insert(0, Box::new(rule));
     }
 
     /// Forgets all rules.
     pub fn behave(&self) {
-        self.content().rules.clear();
+        self.shared.rules().clear();
     }
 
     /// All requests so far.
@@ -270,21 +270,16 @@ impl Shared {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn rules(&self) -> MutexGuard<'_, Vec<Rule>> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn serve(&self, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some(seen) = read_request(&mut reader)? {
-            let reply = {
-                let mut content = self.content();
-                content.seen.push(seen.clone());
-                let mut rules = std::mem::take(&mut content.rules);
-                drop(content);
-                let reply = rules.iter_mut().find_map(|rule| rule(&seen));
-                let mut content = self.content();
-                rules.append(&mut content.rules);
-                content.rules = rules;
-                reply
-            };
+            self.content().seen.push(seen.clone());
+            let reply = self.rules().iter_mut().find_map(|rule| rule(&seen));
             let is_blob = seen.method == "GET" && seen.path.contains("/blobs/");
             let (answer, limit, hang) = match reply {
                 Some(Reply::Send(answer)) => (answer, usize::MAX, false),

@@ -116,12 +116,7 @@ pub async fn top(engine: &Arc<Engine>, name: &str, ps_args: &str) -> Result<api:
     let cgroup = super::launch::cgroup_of(engine, &view.row)?;
     let table = tokio::task::spawn_blocking(move || -> Result<Vec<Vec<String>>> {
         let machine = Machine::read();
-        Ok(cgroup
-            .processes()?
-            .into_iter()
-            .filter_map(Process::read)
-            .map(|p| p.row(&columns, &machine))
-            .collect())
+        Ok(cgroup.processes()?.into_iter().filter_map(Process::read).map(|p| p.row(&columns, &machine)).collect())
     });
     let processes = table.await.map_err(|e| Error::system("reading processes").with_source(e))??;
     let titles = parse_arguments(ps_args)?.iter().map(|c| c.title.to_string()).collect();

@@ -1,6 +1,8 @@
 //! The routing table: every route of the inventory, and who answers it.
 
-use super::{State, containers, create, distribution, events, exec, images, networks, plugins, streams, system, volumes};
+use super::{
+    State, containers, create, distribution, events, exec, images, networks, plugins, streams, system, volumes,
+};
 use crate::routes::{Handler, Route};
 
 macro_rules! handler {

@@ -18,6 +18,14 @@ use crate::Engine;
 use crate::image::oci::{self, Document, Manifest};
 use crate::image::row::Content;
 
+/// The documents of an image that is to be pulled, as far as they tell of its platform.
+pub struct Chosen {
+    /// See [`Plan::target`].
+    pub target: Descriptor,
+    manifest: Descriptor,
+    bytes: Bytes,
+}
+
 /// An image that is to be pulled.
 pub struct Plan {
     /// The index or manifest that the name means.
@@ -59,33 +67,34 @@ pub async fn resolve(desk: &Desk<'_>) -> Result<(Digest, Option<registry::Docume
     Ok((digest_of(&document.bytes), Some(document)))
 }
 
-/// Reads the documents of an image and keeps them as blobs.
-pub async fn plan(
+/// Reads index and manifest, and keeps them as blobs.
+pub async fn manifest(
     desk: &Desk<'_>,
     digest: &Digest,
     known: Option<registry::Document>,
     platform: Option<&Platform>,
-) -> Result<Plan> {
-    let reference = desk.repository.reference();
+) -> Result<Chosen> {
     let target = read_manifest(desk, digest, known).await?;
-    let manifest = if oci::is_index(&target.descriptor.media_type) {
-        let index = oci::parse_index(&target.bytes)?;
-        let chosen = choose(&index, platform)?;
-        let digest = oci::digest(&chosen)?;
-        let read = read_manifest(desk, &digest, None).await?;
-        if read.bytes.len() as i64 != chosen.size {
-            return Err(mismatch("size", &digest));
-        }
-        if oci::is_index(&read.descriptor.media_type) {
-            return Err(Error::invalid(format!("manifest {digest} is an index within an index")));
-        }
-        read
-    } else {
-        Read { descriptor: target.descriptor.clone(), bytes: target.bytes.clone() }
-    };
-    let parsed = oci::parse_manifest(&manifest.bytes)?;
-    let layers = layers(desk, &parsed, (platform, reference)).await?;
-    Ok(Plan { target: target.descriptor, manifest: oci::digest(&manifest.descriptor)?, layers })
+    if !oci::is_index(&target.descriptor.media_type) {
+        return Ok(Chosen { target: target.descriptor.clone(), manifest: target.descriptor, bytes: target.bytes });
+    }
+    let chosen = choose(&oci::parse_index(&target.bytes)?, platform)?;
+    let digest = oci::digest(&chosen)?;
+    let read = read_manifest(desk, &digest, None).await?;
+    if read.bytes.len() as i64 != chosen.size {
+        return Err(mismatch("size", &digest));
+    }
+    if oci::is_index(&read.descriptor.media_type) {
+        return Err(Error::invalid(format!("manifest {digest} is an index within an index")));
+    }
+    Ok(Chosen { target: target.descriptor, manifest: read.descriptor, bytes: read.bytes })
+}
+
+/// Reads the configuration, and says what is left to be fetched.
+pub async fn plan(desk: &Desk<'_>, chosen: Chosen, platform: Option<&Platform>) -> Result<Plan> {
+    let parsed = oci::parse_manifest(&chosen.bytes)?;
+    let layers = layers(desk, &parsed, (platform, desk.repository.reference())).await?;
+    Ok(Plan { target: chosen.target, manifest: oci::digest(&chosen.manifest)?, layers })
 }
 
 /// What the name means, with its media type and digest; nothing is kept.

@@ -117,8 +117,9 @@ async fn pull_one(
         tell(lines, begin).await?;
         return done(engine, reference, (&digest, false), lines).await;
     }
-    let plan = documents::plan(&desk, &digest, known, platform).await?;
+    let chosen = documents::manifest(&desk, &digest, known, platform).await?;
     tell(lines, begin).await?;
+    let plan = documents::plan(&desk, chosen, platform).await?;
     let layers = fetch_layers(engine, repository, &plan, (&lease, lines), complete).await?;
     let (keep, name, told) = (engine.clone(), reference.clone(), lease.clone());
     // The commit runs to its end, whether or not the client waits for it.
