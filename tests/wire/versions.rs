@@ -133,7 +133,7 @@ fn shapes_of_a_container() {
             ("/ImageManifestDescriptor", 48..=56),
             ("/HostConfig/ConsoleSize", 24..=56),
             ("/HostConfig/Annotations", 24..=56),
-            ("/SizeRw", 1..=0),
+            ("/SizeRw", std::ops::RangeInclusive::new(1, 0)),
         ],
     );
     check(
@@ -146,7 +146,7 @@ fn shapes_of_a_container() {
             ("/0/NetworkSettings/Networks/bridge/GwPriority", 48..=56),
             ("/0/Health", 52..=56),
             ("/0/Mounts", 24..=56),
-            ("/0/SizeRw", 1..=0),
+            ("/0/SizeRw", std::ops::RangeInclusive::new(1, 0)),
         ],
     );
     let old = get(&d, 45, "/containers/s1/json");
