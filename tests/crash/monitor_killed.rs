@@ -178,6 +178,10 @@ fn stopped_and_not_killed() {
     let begin = Instant::now();
     calls::remove(&d, "still");
     assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
+    let soon = Instant::now() + Duration::from_secs(5);
+    while (process::alive(run.0) || process::alive(monitor)) && Instant::now() < soon {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     assert!(!process::alive(run.0) && !process::alive(monitor));
     d.finish();
 }

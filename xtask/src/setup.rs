@@ -13,6 +13,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("crun", "crun"),
     ("curl", "curl"),
     ("debootstrap", "debootstrap"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
