@@ -52,6 +52,46 @@ fn containers(d: &Daemon) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+/// Creating and starting on a full disk: all or nothing. The names of what was made.
+fn create_and_start(d: &Daemon, filler: &Filler) -> Vec<String> {
+    let mut made = Vec::new();
+    for n in 0..30 {
+        let name = format!("full-{n}");
+        if works(d, "POST", &format!("/containers/create?name={name}"), &calls::script("sleep 1000")) {
+            made.push(name);
+        } else {
+            assert_eq!(d.http("GET", &format!("/containers/{name}/json"), "").status, 404);
+        }
+    }
+    assert_eq!(containers(d).len(), 5 + made.len());
+    filler.take_more(d);
+    for name in ["waiting", "waiting-too"] {
+        if !works(d, "POST", &format!("/containers/{name}/start"), &Value::Null) {
+            assert_eq!(calls::state(d, name).0, "created");
+        }
+    }
+    for n in 0..3 {
+        works(d, "POST", "/volumes/create", &json!({"Name": format!("volume-{n}")}));
+    }
+    made
+}
+
+/// There is space again: what was refused works, what went on still does.
+fn works_again(d: &Daemon) {
+    calls::run(d, "after", &calls::script("echo after"));
+    calls::until(d, "after", "exited", 0);
+    assert_eq!(calls::log(d, "after"), "after\n");
+    for name in ["waiting", "waiting-too"] {
+        if calls::state(d, name).0 != "running" {
+            calls::start(d, name);
+        }
+        assert!(eventually(Duration::from_secs(5), || calls::state(d, name).0 == "running"));
+    }
+    let lines = || calls::log(d, "counting").lines().count();
+    let before = lines();
+    assert!(eventually(Duration::from_secs(10), || lines() > before), "the log stands at {before} lines");
+}
+
 fn full(options: Options) {
     let mut d = options.start();
     d.busybox();
@@ -64,26 +104,7 @@ fn full(options: Options) {
     let runs = ["counting", "executing"].map(|name| calls::run_of(&d, name));
     let filler = Filler::fill(&d);
 
-    // Creating and starting: all or nothing.
-    let mut made = Vec::new();
-    for n in 0..30 {
-        let name = format!("full-{n}");
-        if works(&d, "POST", &format!("/containers/create?name={name}"), &calls::script("sleep 1000")) {
-            made.push(name);
-        } else {
-            assert_eq!(d.http("GET", &format!("/containers/{name}/json"), "").status, 404);
-        }
-    }
-    assert_eq!(containers(&d).len(), 5 + made.len());
-    filler.take_more(&d);
-    for name in ["waiting", "waiting-too"] {
-        if !works(&d, "POST", &format!("/containers/{name}/start"), &Value::Null) {
-            assert_eq!(calls::state(&d, name).0, "created");
-        }
-    }
-    for n in 0..3 {
-        works(&d, "POST", "/volumes/create", &json!({"Name": format!("volume-{n}")}));
-    }
+    let made = create_and_start(&d, &filler);
     // What goes on, and what makes room.
     calls::prompt(&d, &["counting", "ending", "waiting"]);
     let exec = d.http("POST", "/containers/executing/exec", r#"{"Cmd":["true"]}"#).expect(201).json();
@@ -105,20 +126,8 @@ fn full(options: Options) {
     calls::remove(&d, "ending");
     assert_eq!(d.http("GET", "/containers/ending/json", "").status, 404);
 
-    // There is space again.
     filler.remove(&d);
-    calls::run(&d, "after", &calls::script("echo after"));
-    calls::until(&d, "after", "exited", 0);
-    assert_eq!(calls::log(&d, "after"), "after\n");
-    for name in ["waiting", "waiting-too"] {
-        if calls::state(&d, name).0 != "running" {
-            calls::start(&d, name);
-        }
-        assert!(eventually(Duration::from_secs(5), || calls::state(&d, name).0 == "running"));
-    }
-    let lines = || calls::log(&d, "counting").lines().count();
-    let before = lines();
-    assert!(eventually(Duration::from_secs(10), || lines() > before), "the log stands at {before} lines");
+    works_again(&d);
     assert_eq!(["counting", "executing"].map(|name| calls::run_of(&d, name)), runs);
     for name in made {
         calls::remove(&d, &name);

@@ -1,7 +1,8 @@
 //! One client: HTTP/1.1 over its connection until it ends, is hijacked, or the daemon shuts down.
 //!
 //! hyper half-closes with the client (`half_close`), so it does not notice a client that vanished while a handler
-//! works: the task watches the socket itself and drops everything of the request when nobody is there any more.
+//! works: the task watches the socket itself. When nobody is there any more, it drops everything of the request, but not
+//! before a change that was asked for in full has been heard: what a client sent before it left counts.
 
 use std::io;
 use std::sync::Arc;
@@ -87,23 +88,34 @@ where
 {
     let (hijacks, mut hijacked) = mpsc::channel::<Hijack>(1);
     let (tell_gone, gone) = watch::channel(false);
+    let (tell_turn, mut turn) = watch::channel(Turn::Client);
     let service = service_fn({
         let frame = frame.clone();
-        move |request| respond(frame.clone(), request, hijacks.clone(), gone.clone())
+        let tell_turn = Arc::new(tell_turn);
+        move |request| respond(frame.clone(), request, hijacks.clone(), (gone.clone(), tell_turn.clone()))
     });
     let mut connection = builder().serve_connection(TokioIo::new(stream), service);
     let vanished = vanished(socket, &tell_gone);
     tokio::pin!(vanished);
-    let mut stopping = false;
+    let (mut stopping, mut alone) = (false, false);
     loop {
         tokio::select! {
+            biased;
+            // First, so that everything that the client sent before it left is read before its leaving is noticed.
             ended = &mut connection => return ended.map(|()| None).map_err(io::Error::other),
             Some(hijack) = hijacked.recv() => {
                 let parts = connection.into_parts();
                 return Ok(Some((parts.io.into_inner(), parts.read_buf.to_vec(), hijack)));
             }
-            () = &mut vanished => return Ok(None),
-            () = is_true(&mut shutdown), if !stopping => {
+            () = &mut vanished, if !alone => {
+                tell_gone.send_replace(true);
+                alone = true;
+                // What came between the last read and the leaving.
+                tokio::task::yield_now().await;
+            }
+            // Nothing is being changed: what is left is an answer that nobody reads.
+            () = is(&mut turn, Turn::Answer), if alone => return Ok(None),
+            () = is(&mut shutdown, true), if !stopping => {
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
                 // Streams without end would outlast any shutdown.
                 tell_gone.send_replace(true);
@@ -113,9 +125,9 @@ where
     }
 }
 
-/// Resolves when the flag is up, and never when its owner forgot it.
-async fn is_true(flag: &mut watch::Receiver<bool>) {
-    if flag.wait_for(|up| *up).await.is_err() {
+/// Resolves when the value is this, and never when its owner forgot it.
+async fn is<T: PartialEq>(value: &mut watch::Receiver<T>, wanted: T) {
+    if value.wait_for(|value| *value == wanted).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -133,17 +145,30 @@ fn builder() -> http1::Builder {
     builder
 }
 
+/// Whose turn it is on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// A request is awaited.
+    Client,
+    /// A request that may change something is being heard and obeyed.
+    Change,
+    /// All that is left of a request is its answer.
+    Answer,
+}
+
 /// Answers one request; a hijack is put down for the connection task, and this future then never ends.
 async fn respond<S: Send + Sync + 'static>(
     frame: Arc<Frame<S>>,
     request: hyper::Request<Incoming>,
     hijacks: mpsc::Sender<Hijack>,
-    gone: watch::Receiver<bool>,
+    (gone, turn): (watch::Receiver<bool>, Arc<watch::Sender<Turn>>),
 ) -> Result<Response, std::convert::Infallible> {
     let (head, body) = request.into_parts();
     let method = head.method.clone();
+    turn.send_replace(if method.is_safe() { Turn::Answer } else { Turn::Change });
     match frame.answer(head, body, gone).await {
         Outcome::Response(mut response) => {
+            turn.send_replace(Turn::Answer);
             fields::arrange(&mut response, &method, sys::clock::System.now());
             Ok(response)
         }
