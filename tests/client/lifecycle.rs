@@ -279,3 +279,32 @@ fn out_of_memory() {
     assert_eq!(d.inspect("o1", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
     d.finish();
 }
+
+#[test]
+fn many_containers_come_and_go() {
+    let d = with_images();
+    let begin = Instant::now();
+    let workers: Vec<_> = (0..8)
+        .map(|worker| {
+            let socket = d.socket();
+            std::thread::spawn(move || {
+                let mut connection = testkit::Connection::open(&socket).unwrap();
+                for n in 0..10 {
+                    cycle(&mut connection, &format!("w{worker}-{n}"));
+                }
+            })
+        })
+        .collect();
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    d.finish();
+}
+
+fn cycle(connection: &mut testkit::Connection, name: &str) {
+    let body = r#"{"Image":"probe","HostConfig":{"NetworkMode":"none"}}"#;
+    let _ = connection.request("POST", &format!("/containers/create?name={name}"), body).expect(201);
+    let _ = connection.request("POST", &format!("/containers/{name}/start"), "").expect(204);
+    let waited = connection.request("POST", &format!("/containers/{name}/wait"), "").expect(200);
+    assert_eq!(waited.json()["StatusCode"], 0);
+    let _ = connection.request("DELETE", &format!("/containers/{name}"), "").expect(204);
+}

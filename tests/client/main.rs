@@ -10,7 +10,6 @@ mod attach;
 mod escape;
 mod events;
 mod exec;
-mod faults;
 mod images;
 mod input;
 mod inspect;
