@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{self, Config, Env, Loaded};
-use crate::{listen, pidfile, signals, wiring};
+use crate::{control, listen, pidfile, signals, wiring};
 
 /// Worker threads: handlers wait for the kernel and the disk, not for the processor.
 const WORKERS: usize = 2;
@@ -83,9 +83,13 @@ async fn run(loaded: Loaded) -> Result<()> {
     let _pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
     let booted = engine::boot::boot(wiring::settings(&config), config.listen.min_api_version.clone()).await?;
     let listeners = listen::bind(&config.listen).await?;
+    let control = control::socket(&config.paths.exec_root);
+    let commands = listen::bind_control(&control)?;
     let (stop, stopped) = watch::channel(false);
     let frame = wiring::frame(&config, booted.engine.clone())?;
     let mut served = JoinSet::new();
+    let control_frame = wiring::control_frame(&config, booted.engine.clone())?;
+    served.spawn(server::listener::serve(commands, control_frame, stopped.clone()));
     for listener in listeners {
         served.spawn(server::listener::serve(listener, frame.clone(), stopped.clone()));
     }
@@ -96,7 +100,7 @@ async fn run(loaded: Loaded) -> Result<()> {
     engine::boot::shutdown(&booted.engine).await;
     stop.send_replace(true);
     while served.join_next().await.is_some() {}
-    listen::clean_up(&config.listen);
+    listen::clean_up(&config.listen, &control);
     tracing::info!("daemon shutdown complete");
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Context, Error, Result};
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -22,6 +25,9 @@ use crate::config::{Host, Listen, Tls};
 const INSECURE_DELAY: Duration = Duration::from_secs(1);
 /// In addition, when it can be reached from other machines.
 const INSECURE_REMOTE_DELAY: Duration = Duration::from_secs(15);
+
+/// Commands that wait to be heard on the control socket.
+const CONTROL_QUEUE: i32 = 16;
 
 /// Binds all configured addresses.
 pub async fn bind(listen: &Listen) -> Result<Vec<Listener>> {
@@ -47,10 +53,23 @@ pub async fn bind(listen: &Listen) -> Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-fn bind_unix(path: &Path, group: &str) -> Result<UnixListener> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-    }
+/// Binds the control socket, which is for root alone from its first moment on.
+pub fn bind_control(path: &Path) -> Result<Listener> {
+    free(path)?;
+    let bound = || -> rustix::io::Result<OwnedFd> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // Binding gives the name the socket's own mode.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&socket, CONTROL_QUEUE)?;
+        Ok(socket)
+    };
+    let socket = bound().with_context(|| format!("can't create control socket {}", path.display()))?;
+    Ok(Listener::Control(socket.into()))
+}
+
+/// Makes way for a socket: a name that nobody listens at any more goes.
+fn free(path: &Path) -> Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
         if UnixStream::connect(path).is_ok() {
             return Err(Error::conflict(format!(
@@ -60,6 +79,14 @@ fn bind_unix(path: &Path, group: &str) -> Result<UnixListener> {
         }
         fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
     }
+    Ok(())
+}
+
+fn bind_unix(path: &Path, group: &str) -> Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    }
+    free(path)?;
     let listener = UnixListener::bind(path).with_context(|| format!("can't create unix socket {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("chmod {}", path.display()))?;
@@ -166,10 +193,13 @@ fn tls_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>> {
 }
 
 /// Removes the unix sockets.
-pub fn clean_up(listen: &Listen) {
-    for host in &listen.hosts {
-        if let Host::Unix(path) = host
-            && let Err(error) = fs::remove_file(path)
+pub fn clean_up(listen: &Listen, control: &Path) {
+    let hosts = listen.hosts.iter().filter_map(|host| match host {
+        Host::Unix(path) => Some(path.as_path()),
+        _ => None,
+    });
+    for path in hosts.chain([control]) {
+        if let Err(error) = fs::remove_file(path)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %path.display(), %error, "socket stays");

@@ -1,11 +1,13 @@
 //! `gantryd`: one executable, three programs.
 //!
-//! By its own name (or `dockerd`) the daemon; as `gantry-monitor` a container's monitor; as `gantry-init` or
+//! By its own name (or `dockerd`) the daemon, or a command that asks it something; as `gantry-monitor` a container's monitor; as `gantry-init` or
 //! `docker-init` PID 1 of a container started with `--init`. Which one it is must be known before anything else is set
 //! up: a monitor has no async runtime and an init next to no memory.
 #![forbid(unsafe_code)]
 
+mod command;
 mod config;
+mod control;
 mod daemon;
 mod listen;
 mod pidfile;
@@ -27,6 +29,9 @@ fn main() -> ExitCode {
             let code = runtime::init::main(&command);
             ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
         }
-        _ => daemon::main(&name, arguments.map(|a| a.to_string_lossy().into_owned()).collect()),
+        _ => {
+            let arguments: Vec<String> = arguments.map(|a| a.to_string_lossy().into_owned()).collect();
+            command::run(&name, &arguments).unwrap_or_else(|| daemon::main(&name, arguments))
+        }
     }
 }

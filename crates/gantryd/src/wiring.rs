@@ -133,14 +133,22 @@ fn insecure_listeners(config: &Config) -> Vec<String> {
 
 /// The API around the engine.
 pub fn frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<State>>> {
+    Ok(server::frame(served(config)?, Arc::new(State { engine })))
+}
+
+/// What the control socket serves around the engine.
+pub fn control_frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<State>>> {
+    Ok(server::control_frame(served(config)?, Arc::new(State { engine })))
+}
+
+fn served(config: &Config) -> Result<server::frame::Config> {
     let version =
         |text: &str| ApiVersion::parse(text).ok_or_else(|| Error::invalid(format!("invalid API version: {text}")));
-    let served = server::frame::Config {
+    Ok(server::frame::Config {
         version: engine::system::ENGINE_VERSION.into(),
         max_api: version(MAX_API_VERSION)?,
         min_api: version(&config.listen.min_api_version)?,
         experimental: config.engine.experimental,
         debug: config.daemon_log.debug,
-    };
-    Ok(server::frame(served, Arc::new(State { engine })))
+    })
 }

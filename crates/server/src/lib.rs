@@ -35,6 +35,11 @@ pub fn frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
     Arc::new(Frame::new(config, handler::table::ROUTES, state))
 }
 
+/// What the control socket serves around an engine.
+pub fn control_frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
+    Arc::new(Frame::new(config, handler::control::ROUTES, state))
+}
+
 /// Serves one listener until `shutdown` turns true, then lets open requests finish.
 pub async fn serve(listener: Listener, frame: Arc<Frame<State>>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
     listener::serve(listener, frame, shutdown).await

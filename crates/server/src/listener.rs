@@ -16,10 +16,15 @@ use crate::frame::Frame;
 use crate::limits;
 use crate::stream::Socket;
 
+/// The one user whom the control socket serves.
+const ROOT: u32 = 0;
+
 /// A bound socket to accept from.
 pub enum Listener {
     /// A unix stream socket.
     Unix(StdUnixListener),
+    /// A unix stream socket on which root alone is served, whatever the socket's mode.
+    Control(StdUnixListener),
     /// Plain TCP.
     Tcp(StdTcpListener),
     /// TCP with TLS.
@@ -28,6 +33,7 @@ pub enum Listener {
 
 enum Bound {
     Unix(UnixListener),
+    Control(UnixListener),
     Tcp(TcpListener),
 }
 
@@ -35,6 +41,13 @@ impl Bound {
     async fn accept(&self) -> io::Result<Socket> {
         match self {
             Bound::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Bound::Control(listener) => loop {
+                let (stream, _) = listener.accept().await?;
+                match stream.peer_cred()?.uid() {
+                    ROOT => return Ok(Socket::Unix(stream)),
+                    uid => tracing::warn!(uid, "refused on the control socket: not root"),
+                }
+            },
             Bound::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
@@ -50,11 +63,13 @@ impl Listener {
             listener.set_nonblocking(true)?;
             TcpListener::from_std(listener).map(Bound::Tcp)
         };
+        let unix = |listener: StdUnixListener| {
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        };
         match self {
-            Listener::Unix(listener) => {
-                listener.set_nonblocking(true)?;
-                Ok((Bound::Unix(UnixListener::from_std(listener)?), None))
-            }
+            Listener::Unix(listener) => Ok((Bound::Unix(unix(listener)?), None)),
+            Listener::Control(listener) => Ok((Bound::Control(unix(listener)?), None)),
             Listener::Tcp(listener) => Ok((tcp(listener)?, None)),
             Listener::Tls(listener, config) => Ok((tcp(listener)?, Some(TlsAcceptor::from(config)))),
         }

@@ -51,6 +51,11 @@ impl Pins {
         Lease { pins: self.clone(), keys: Mutex::new(Vec::new()) }
     }
 
+    /// Whether a running operation holds this digest.
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.state().held.contains_key(digest)
+    }
+
     /// Begins a sweep; the roots must be collected after this. Waits for a running sweep.
     pub fn begin_sweep(&self) -> Sweep<'_> {
         let turn = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,9 +116,11 @@ mod tests {
         let pins = Pins::default();
         let lease = pins.lease();
         lease.pin(&digest);
+        assert!(pins.holds(&digest));
         let sweep = pins.begin_sweep();
         assert!(sweep.unless_pinned(&digest, || ()).is_none());
         drop(lease);
+        assert!(!pins.holds(&digest));
         assert!(sweep.unless_pinned(&digest, || ()).is_none());
         drop(sweep);
         assert!(pins.begin_sweep().unless_pinned(&digest, || ()).is_some());

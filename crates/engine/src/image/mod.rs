@@ -26,6 +26,7 @@ pub mod row;
 mod save;
 mod tag;
 mod unpack;
+mod why;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -57,6 +58,7 @@ pub use push::{PushArgs, push};
 pub use remove::{RemoveArgs, remove};
 pub use save::save;
 pub use tag::tag;
+pub use why::{Why, WhyImage, why};
 
 /// All images of a daemon.
 pub struct Images {

@@ -31,6 +31,17 @@ pub fn load(program: &str, args: &[String], env: &Env) -> Result<Loaded, Exit> {
     Ok(Loaded { config: merged.config, warnings: merged.warnings, source })
 }
 
+/// The configuration that a daemon with these arguments would have, and the words between them: for commands that have
+/// to find a daemon. `None` when help is asked for.
+pub fn locate(args: &[String], env: &Env) -> Result<Option<(Config, Vec<String>)>, String> {
+    let (line, flags) = flags::scan(args)?;
+    if line.switch("help") {
+        return Ok(None);
+    }
+    let merged = merge(&line, &flags, env)?;
+    Ok(Some((merged.config, line.positional)))
+}
+
 /// A merged, validated configuration and what the file set.
 pub(super) struct Merged {
     pub config: Config,

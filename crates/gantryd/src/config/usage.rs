@@ -47,5 +47,8 @@ pub fn help(program: &str) -> String {
         };
         text.push_str(&format!("{head:<DOC_COLUMN$} {}{default}{note}\n", row.doc));
     }
+    if program != "dockerd" {
+        text.push_str(&format!("\n{}\n", crate::command::list(program)));
+    }
     text.trim_end().to_string()
 }

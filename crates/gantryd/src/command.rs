@@ -1,0 +1,153 @@
+//! Commands beside the daemon: `gantryd images why IMAGE` and its like.
+//!
+//! - A line is a command's when it begins with a command's first word. Every other line starts the daemon, and so does
+//!   every line of a program that is called `dockerd`.
+//! - Behind the words stand operands, the command's own switches, and the daemon's flags: `--exec-root`,
+//!   `--config-file` and the others say which daemon is meant, read exactly as the daemon reads them.
+//! - A command that fails says why on standard error and ends with 1.
+
+mod images;
+
+use std::process::ExitCode;
+
+use model::{Error, Result};
+
+use crate::config::{self, Config, Env};
+
+/// One command.
+struct Command {
+    /// What it is called by.
+    words: &'static [&'static str],
+    /// How its operands are called; as many are needed.
+    operands: &'static [&'static str],
+    /// Its own switches, with their dashes.
+    switches: &'static [&'static str],
+    /// What it does, for the list of commands.
+    doc: &'static str,
+    run: fn(&Call) -> Result<ExitCode>,
+}
+
+/// A command as it was called.
+pub struct Call {
+    /// The daemon's configuration, as the daemon itself would read it.
+    pub config: Config,
+    /// As many as the command needs.
+    pub operands: Vec<String>,
+    /// Those that were given.
+    pub switches: Vec<String>,
+}
+
+impl Call {
+    /// Whether the command's switch was given.
+    pub fn has(&self, switch: &str) -> bool {
+        self.switches.iter().any(|given| given == switch)
+    }
+}
+
+/// Every command.
+const COMMANDS: &[Command] = &[Command {
+    words: &["images", "why"],
+    operands: &["IMAGE"],
+    switches: &["--json"],
+    doc: "Say why an image or content of images is kept",
+    run: images::why,
+}];
+
+/// Runs the command that the line is, if it is one.
+pub fn run(program: &str, arguments: &[String]) -> Option<ExitCode> {
+    let first = arguments.first().filter(|_| program != "dockerd")?;
+    if !COMMANDS.iter().any(|command| command.words[0] == first) {
+        return None;
+    }
+    let env: Env = std::env::vars().collect();
+    Some(called(program, arguments, &env).unwrap_or_else(|error| {
+        eprintln!("{program}: {error}");
+        ExitCode::FAILURE
+    }))
+}
+
+fn called(program: &str, arguments: &[String], env: &Env) -> Result<ExitCode> {
+    let Some(command) = COMMANDS.iter().find(|command| starts_with(arguments, command.words)) else {
+        return Err(Error::invalid(format!("no such command\n\n{}", list(program))));
+    };
+    let call = read(command, &arguments[command.words.len()..], env)
+        .map_err(|why| Error::invalid(format!("{why}\n\nUsage:\t{}", usage(program, command))))?;
+    match call {
+        Some(call) => (command.run)(&call),
+        None => {
+            println!("Usage:\t{}\n\n{}", usage(program, command), command.doc);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn starts_with(arguments: &[String], words: &[&str]) -> bool {
+    arguments.len() >= words.len() && arguments.iter().zip(words).all(|(argument, word)| argument == word)
+}
+
+/// The call; `None` when only help was asked for.
+fn read(command: &Command, rest: &[String], env: &Env) -> Result<Option<Call>, String> {
+    let is_switch = |argument: &&String| command.switches.contains(&argument.as_str());
+    let (switches, rest): (Vec<_>, Vec<_>) = rest.iter().partition(is_switch);
+    let rest: Vec<String> = rest.into_iter().cloned().collect();
+    let Some((config, operands)) = config::load::locate(&rest, env)? else { return Ok(None) };
+    if operands.len() != command.operands.len() {
+        return Err(format!("{} operands were given, {} are needed", operands.len(), command.operands.len()));
+    }
+    Ok(Some(Call { config, operands, switches: switches.into_iter().cloned().collect() }))
+}
+
+fn usage(program: &str, command: &Command) -> String {
+    let switches = command.switches.iter().map(|switch| format!("[{switch}]"));
+    let words = command.words.iter().map(ToString::to_string).chain(switches);
+    let words: Vec<_> = words.chain(command.operands.iter().map(ToString::to_string)).collect();
+    format!("{program} {} [DAEMON OPTIONS]", words.join(" "))
+}
+
+/// All commands with what they do, for people.
+pub fn list(program: &str) -> String {
+    let line = |command: &Command| format!("  {:<46}{}\n", usage(program, command), command.doc);
+    format!("Commands:\n{}", COMMANDS.iter().map(line).collect::<String>()).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROBE: Command = Command {
+        words: &["a", "b"],
+        operands: &["X"],
+        switches: &["--deep"],
+        doc: "",
+        run: |_| Ok(ExitCode::SUCCESS),
+    };
+
+    fn read_words(words: &str) -> Result<Option<Call>, String> {
+        let words: Vec<_> = words.split_whitespace().map(String::from).collect();
+        read(&PROBE, &words, &Env::new())
+    }
+
+    #[test]
+    fn operands_switches_and_the_daemons_flags() {
+        let call = read_words("x --deep --exec-root /e --config-file=").unwrap().unwrap();
+        assert_eq!((call.operands, call.switches), (vec!["x".to_owned()], vec!["--deep".to_owned()]));
+        assert_eq!(call.config.paths.exec_root, std::path::Path::new("/e"));
+        assert!(read_words("--help --config-file=").unwrap().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let text = |words| read_words(words).err().expect("refused");
+        assert_eq!(text("--config-file="), "0 operands were given, 1 are needed");
+        assert_eq!(text("x --nope"), "unknown flag: --nope");
+        assert!(text("x --config-file=/nonexistent").contains("no such file"));
+    }
+
+    #[test]
+    fn other_lines_are_the_daemons() {
+        let line = |words: &str| words.split_whitespace().map(String::from).collect::<Vec<_>>();
+        assert!(run("gantryd", &line("--debug images why x")).is_none());
+        assert!(run("gantryd", &line("word")).is_none() && run("gantryd", &[]).is_none());
+        assert!(run("dockerd", &line("images why x")).is_none());
+    }
+}

@@ -1,0 +1,24 @@
+//! The control socket's routes: what the commands of `gantryd` itself ask of the running daemon.
+//!
+//! They go through the same frame as the API but are no part of it: only root reaches them, no client but the commands
+//! of the same executable knows them, and they may change with every version.
+
+use std::sync::Arc;
+
+use model::Result;
+
+use super::{State, ok};
+use crate::request::Request;
+use crate::routes::{Handler, Outcome, Route, Running};
+
+/// Everything that the socket serves.
+pub const ROUTES: &[Route<State>] = &[get("/images/{name}/why", |state, request| Box::pin(why(state, request)))];
+
+const fn get(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Route<State> {
+    Route { method: "GET", path, since: 0, handler: Handler::Run(run) }
+}
+
+/// Why an image, or content of images, is kept.
+async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
+    ok(&engine::image::why(&state.engine, request.name())?)
+}
