@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use testkit::command::eventually;
 use testkit::Options;
+use testkit::command::eventually;
 
 use crate::with_busybox;
 
