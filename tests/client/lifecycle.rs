@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use testkit::Daemon;
+use testkit::command::eventually;
+use testkit::{Daemon, Options};
 
 use crate::{with_busybox, with_images};
 
@@ -88,55 +89,48 @@ fn texts_of_refusals() {
     d.finish();
 }
 
+/// A container that has set this trap when the call returns, and otherwise waits.
+fn trapping(d: &Daemon, name: &str, options: &[&str], trap: &str) {
+    let script = format!("trap {trap}; echo up; while true; do sleep 0.1; done");
+    let words = [&["run", "-d", "--name", name], options, &["busybox", "sh", "-c", &script]].concat();
+    let _ = d.docker(&words).ok();
+    let up = || d.docker(&["logs", name]).text() == "up";
+    assert!(eventually(Duration::from_secs(10), up), "{name} did not set its trap");
+}
+
+/// Milliseconds that a stop takes.
+fn stop(d: &Daemon, words: &[&str]) -> u128 {
+    let begin = Instant::now();
+    let _ = d.docker(&[&["stop"], words].concat()).ok();
+    begin.elapsed().as_millis()
+}
+
 #[test]
 fn stop_waits_then_kills() {
     let d = with_busybox();
-    let _ = d
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "deaf",
-            "busybox",
-            "sh",
-            "-c",
-            "trap '' TERM; echo up; while true; do sleep 0.1; done",
-        ])
-        .ok();
-    let begin = Instant::now();
-    let _ = d.docker(&["stop", "-t", "1", "deaf"]).ok();
-    assert!((900..6000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
+    trapping(&d, "deaf", &[], "'' TERM");
+    let took = stop(&d, &["-t", "1", "deaf"]);
+    assert!((900..6000).contains(&took), "{took}");
     assert_eq!(d.inspect("deaf", "{{.State.ExitCode}}"), "137");
-    let _ = d
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "polite",
-            "busybox",
-            "sh",
-            "-c",
-            "trap 'exit 3' TERM; while true; do sleep 0.1; done",
-        ])
-        .ok();
-    let _ = d.docker(&["stop", "polite"]).ok();
+    trapping(&d, "polite", &[], "'exit 3' TERM");
+    stop(&d, &["polite"]);
     assert_eq!(d.inspect("polite", "{{.State.ExitCode}}"), "3");
-    let _ = d
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "usr",
-            "--stop-signal",
-            "USR1",
-            "busybox",
-            "sh",
-            "-c",
-            "trap 'exit 4' USR1; while true; do sleep 0.1; done",
-        ])
-        .ok();
-    let _ = d.docker(&["stop", "usr"]).ok();
+    trapping(&d, "usr", &["--stop-signal", "USR1"], "'exit 4' USR1");
+    stop(&d, &["usr"]);
     assert_eq!(d.inspect("usr", "{{.State.ExitCode}}"), "4");
+    d.finish();
+}
+
+#[test]
+fn the_daemon_has_a_stop_timeout_for_containers_without_one() {
+    let d = Options::new().args(&["--default-stop-timeout", "1"]).start();
+    d.busybox();
+    trapping(&d, "deaf", &[], "'' TERM");
+    trapping(&d, "own", &["--stop-timeout", "3"], "'' TERM");
+    let took = stop(&d, &["deaf"]);
+    assert!((900..2900).contains(&took), "{took}");
+    let took = stop(&d, &["own"]);
+    assert!((2900..9000).contains(&took), "{took}");
     d.finish();
 }
 

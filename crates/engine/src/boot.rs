@@ -18,10 +18,13 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Engine;
 use crate::container::actor;
 use crate::container::row::{CONTAINERS, ContainerRow};
-use crate::container::{Containers, recover};
+use crate::container::{Containers, recover, stop};
 use crate::events::Events;
 use crate::settings::Settings;
 use crate::system::Host;
+
+/// Seconds that a shutdown gives a container beyond its own time to stop.
+const SHUTDOWN_GRACE: i64 = 5;
 
 /// An engine that is up, and the lock that keeps its data root to it.
 pub struct Booted {
@@ -192,11 +195,23 @@ pub async fn shutdown(engine: &Arc<Engine>) {
             stops.spawn(async move { handle.ask(|reply| actor::Command::Shutdown { reply }).await });
         }
     }
-    let longest =
-        engine.containers.all().iter().filter_map(|h| h.view().row.config.stop_timeout).max().unwrap_or(0) + 5;
-    let limit = Duration::from_secs(longest.max(settings.shutdown_timeout).max(0) as u64);
     let all = async { while stops.join_next().await.is_some() {} };
-    if tokio::time::timeout(limit, all).await.is_err() {
-        tracing::warn!("some containers did not stop in time");
+    match shutdown_limit(engine, &settings) {
+        None => all.await,
+        Some(limit) if tokio::time::timeout(limit, all).await.is_err() => {
+            tracing::warn!("some containers did not stop in time");
+        }
+        Some(_) => {}
     }
+}
+
+/// How long containers may take to stop when the daemon ends; `None`: as long as they like, as one of the times says.
+fn shutdown_limit(engine: &Engine, settings: &Settings) -> Option<Duration> {
+    let containers = engine.containers.all().into_iter().map(|handle| handle.view());
+    let stops: Vec<i64> = containers.map(|view| stop::timeout(&view.row, settings)).collect();
+    if settings.shutdown_timeout < 0 || stops.iter().any(|seconds| *seconds < 0) {
+        return None;
+    }
+    let longest = stops.iter().map(|seconds| seconds + SHUTDOWN_GRACE).max().unwrap_or(0);
+    Some(Duration::from_secs(longest.max(settings.shutdown_timeout) as u64))
 }

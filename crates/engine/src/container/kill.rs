@@ -7,10 +7,8 @@ use model::{Result, signal};
 use monitor::proto::Request;
 
 use super::actor::{Actor, Command, Reply, answer};
-use super::stop::{StopArgs, StopPlan};
+use super::stop;
 use crate::Engine;
-
-const SIGKILL: i32 = 9;
 
 /// Sends a signal, by name or number; empty means SIGKILL.
 pub async fn kill(engine: &Arc<Engine>, name: &str, word: &str) -> Result<()> {
@@ -31,8 +29,7 @@ pub async fn unpause(engine: &Arc<Engine>, name: &str) -> Result<()> {
 impl Actor {
     /// SIGKILL is answered when the container has ended, any other signal when it was sent.
     pub(super) async fn kill(&mut self, signal: i32, reply: Reply) {
-        let stop_signal = StopPlan::new(&self.row, &StopArgs::default()).map_or(15, |plan| plan.signal);
-        let ends = signal == SIGKILL || signal == stop_signal;
+        let ends = signal == signal::KILL || stop::is_stop_signal(&self.row, signal);
         let Some((effects, reply)) = self.step(Input::Kill { signal, ends }, reply) else {
             return;
         };
@@ -48,7 +45,7 @@ impl Actor {
             self.thaw().await;
             self.publish();
         }
-        if signal == SIGKILL {
+        if signal == signal::KILL {
             self.waiting.ends.push(reply);
             self.expect_death();
         } else {

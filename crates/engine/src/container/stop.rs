@@ -11,9 +11,8 @@ use tokio::time::Instant;
 use super::actor::{Actor, Command, Reply, Timer, answer};
 use super::row::ContainerRow;
 use crate::Engine;
+use crate::settings::Settings;
 
-/// Seconds between the stop signal and SIGKILL unless the caller or the container says otherwise.
-pub const DEFAULT_TIMEOUT: i64 = 10;
 /// How long a killed container may take to end before its callers are told.
 pub const KILL_WAIT: Duration = Duration::from_secs(12);
 
@@ -30,7 +29,7 @@ pub struct StopArgs {
 pub async fn stop(engine: &Arc<Engine>, name: &str, args: StopArgs) -> Result<()> {
     let handle = engine.containers.find(name)?;
     let view = handle.view();
-    let stopped = match StopPlan::new(&view.row, &args) {
+    let stopped = match StopPlan::new(&view.row, &args, &engine.settings()) {
         Ok(plan) => handle.ask(|reply| Command::Stop { plan, reply }).await,
         // One that does not run needs no signal, not even a good one.
         Err(_) if !view.row.state.is_running() => Err(Error::not_modified()),
@@ -47,11 +46,26 @@ fn refused(error: Error, what: String) -> Error {
 /// Stops if it runs, then starts.
 pub async fn restart(engine: &Arc<Engine>, name: &str, args: StopArgs) -> Result<()> {
     let handle = engine.containers.find(name)?;
-    let restarted = match StopPlan::new(&handle.view().row, &args) {
+    let restarted = match StopPlan::new(&handle.view().row, &args, &engine.settings()) {
         Ok(plan) => handle.ask(|reply| Command::Restart { plan, reply }).await,
         Err(error) => Err(error),
     };
     restarted.map_err(|error| refused(error, format!("Cannot restart container {name}")))
+}
+
+/// The signal that the container asks for.
+fn stop_signal(row: &ContainerRow) -> &str {
+    Some(row.config.stop_signal.as_str()).filter(|s| !s.is_empty()).unwrap_or("SIGTERM")
+}
+
+/// Whether this signal, sent by hand, is as good as a stop.
+pub fn is_stop_signal(row: &ContainerRow, number: i32) -> bool {
+    number == signal::parse(stop_signal(row)).unwrap_or(signal::TERM)
+}
+
+/// Seconds between the stop signal and SIGKILL unless the caller says otherwise; negative: for ever.
+pub fn timeout(row: &ContainerRow, settings: &Settings) -> i64 {
+    row.config.stop_timeout.unwrap_or(settings.default_stop_timeout)
 }
 
 /// How a stop goes: which signal, how long.
@@ -65,10 +79,9 @@ pub struct StopPlan {
 
 impl StopPlan {
     /// The caller's wishes, else the container's, else the defaults.
-    pub fn new(row: &ContainerRow, args: &StopArgs) -> Result<StopPlan> {
-        let own = Some(row.config.stop_signal.as_str()).filter(|s| !s.is_empty());
-        let word = args.signal.as_deref().filter(|s| !s.is_empty()).or(own).unwrap_or("SIGTERM");
-        let seconds = args.timeout.or(row.config.stop_timeout).unwrap_or(DEFAULT_TIMEOUT);
+    pub fn new(row: &ContainerRow, args: &StopArgs, settings: &Settings) -> Result<StopPlan> {
+        let word = args.signal.as_deref().filter(|s| !s.is_empty()).unwrap_or(stop_signal(row));
+        let seconds = args.timeout.unwrap_or(timeout(row, settings));
         Ok(StopPlan { signal: signal::parse(word)?, seconds: u64::try_from(seconds).ok() })
     }
 }
@@ -111,8 +124,10 @@ impl Actor {
 
     /// The daemon ends: as a stop, but the restart policy will start it again.
     pub(super) async fn shutdown(&mut self, reply: Reply) {
-        let plan = StopPlan::new(&self.row, &StopArgs::default());
-        let plan = plan.unwrap_or(StopPlan { signal: 15, seconds: Some(DEFAULT_TIMEOUT as u64) });
+        let settings = self.engine.settings();
+        let seconds = u64::try_from(timeout(&self.row, &settings)).ok();
+        let plan = StopPlan::new(&self.row, &StopArgs::default(), &settings);
+        let plan = plan.unwrap_or(StopPlan { signal: signal::TERM, seconds });
         let Some((effects, reply)) = self.step(Input::Stop, reply) else {
             return;
         };
