@@ -19,6 +19,7 @@ use crate::Inner;
 /// A blob being written.
 pub struct Ingest {
     inner: Arc<Inner>,
+    number: u64,
     path: Option<PathBuf>,
     file: File,
     hash: Sha256,
@@ -29,13 +30,11 @@ impl Ingest {
     pub(crate) fn begin(inner: Arc<Inner>) -> Result<Ingest> {
         let number = inner.next.fetch_add(1, Ordering::Relaxed);
         let path = inner.ingest.join(number.to_string());
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("creating {}", path.display()))?;
-        Ok(Ingest { inner, path: Some(path), file, hash: Sha256::new(), written: 0 })
+        inner.writing().insert(number);
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = opened.inspect_err(|_| _ = inner.writing().remove(&number));
+        let file = file.with_context(|| format!("creating {}", path.display()))?;
+        Ok(Ingest { inner, number, path: Some(path), file, hash: Sha256::new(), written: 0 })
     }
 
     /// Bytes written so far.
@@ -88,5 +87,6 @@ impl Drop for Ingest {
         {
             tracing::warn!(path = %path.display(), %error, "an unfinished blob stays until the next start");
         }
+        self.inner.writing().remove(&self.number);
     }
 }

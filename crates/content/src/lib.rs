@@ -14,6 +14,7 @@
 
 mod ingest;
 mod part;
+mod survey;
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
@@ -21,7 +22,7 @@ use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::digest::Digest;
 use model::{Context, Error, Result};
@@ -29,6 +30,7 @@ use store::{Lease, Sweep};
 
 pub use ingest::Ingest;
 pub use part::{Part, PartReader, WholePart};
+pub use survey::{Stray, StrayKind};
 
 /// The blobs of one data root. Clones share it.
 #[derive(Clone)]
@@ -45,9 +47,29 @@ struct Inner {
     parts: PathBuf,
     /// The parts that are being written.
     claims: Mutex<HashSet<Digest>>,
+    /// The numbers of the files in `ingest` that are being written.
+    writing: Mutex<HashSet<u64>>,
     /// The root, open, for the barrier.
     root: File,
     next: AtomicU64,
+}
+
+impl Inner {
+    fn new(root: &Path, file: File) -> Inner {
+        Inner {
+            blobs: root.join("blobs/sha256"),
+            ingest: root.join("ingest"),
+            parts: root.join("parts"),
+            claims: Mutex::default(),
+            writing: Mutex::default(),
+            root: file,
+            next: AtomicU64::new(0),
+        }
+    }
+
+    fn writing(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Removes the files of a directory. It is not made anew, which a full disk would refuse.
@@ -69,10 +91,7 @@ impl Blobs {
                 .with_context(|| format!("creating {}", dir.display()))?;
         }
         empty(&ingest).with_context(|| format!("emptying {}", ingest.display()))?;
-        let root = File::open(root).with_context(|| format!("opening {}", root.display()))?;
-        Ok(Blobs {
-            inner: Arc::new(Inner { blobs, ingest, parts, claims: Mutex::default(), root, next: AtomicU64::new(0) }),
-        })
+        Blobs::attach(root)
     }
 
     /// Begins to write a blob whose digest need not be known yet.

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use model::digest::Digest;
 use model::{Context, Error, Result};
@@ -89,9 +89,9 @@ impl Blobs {
             let path = self.inner.parts.join(digest.hex());
             // Held while removing, so that none is opened meanwhile.
             let claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
-            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-            let idle = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
-            if idle >= age && !claims.contains(&digest) && fs::remove_file(&path).is_ok() {
+            // What is a blob by now is not wanted as a part any more.
+            let useless = crate::survey::idle(&path) >= age || self.contains(&digest);
+            if useless && !claims.contains(&digest) && fs::remove_file(&path).is_ok() {
                 freed += length;
             }
         }

@@ -25,9 +25,15 @@ pub struct Copy {
 impl Copy {
     /// Opens the driver's directories.
     pub fn open(roots: Roots) -> Result<Copy> {
-        let layers = Layers::open(roots.layers.join("copy"), Whiteouts::Files)?;
+        drop(Layers::open(roots.layers.join("copy"), Whiteouts::Files)?);
         make_dir(&roots.containers, 0o710)?;
-        Ok(Copy { layers, containers: roots.containers })
+        Ok(Copy::attach(roots))
+    }
+
+    /// The driver's directories as they are.
+    pub(crate) fn attach(roots: Roots) -> Copy {
+        let layers = Layers::attach(roots.layers.join("copy"), Whiteouts::Files);
+        Copy { layers, containers: roots.containers }
     }
 
     fn fs(&self, container: &str) -> Result<PathBuf> {
@@ -46,6 +52,14 @@ impl Snapshotter for Copy {
 
     fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
         self.layers.apply(expected, tar, lease)
+    }
+
+    fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    fn has_writable(&self, container: &str) -> bool {
+        self.fs(container).is_ok_and(|fs| fs.is_dir())
     }
 
     fn sync(&self) -> Result<()> {

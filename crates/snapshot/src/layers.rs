@@ -3,7 +3,7 @@
 //! A layer is written under `tmp/<n>` and renamed when whole; one that is removed is renamed back there first. So a
 //! name outside `tmp` is always a whole layer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, BufReader, Read};
@@ -48,15 +48,46 @@ pub(crate) struct Layer {
 }
 
 /// The layers of one driver.
-pub(crate) struct Layers {
+pub struct Layers {
     root: PathBuf,
     tmp: PathBuf,
     whiteouts: Whiteouts,
     next: AtomicU64,
     known: Mutex<HashMap<Digest, Arc<Layer>>>,
+    /// The names in `tmp` that somebody works on.
+    working: Mutex<HashSet<String>>,
+}
+
+/// A name in `tmp` to work under; given back on drop, whatever lies there then is a leftover.
+pub(crate) struct Workplace<'l> {
+    layers: &'l Layers,
+    pub name: String,
+}
+
+impl Workplace<'_> {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.layers.tmp.join(&self.name)
+    }
+
+    /// Removes what lies there.
+    pub(crate) fn clear(&self) -> Result<()> {
+        remove_tree(&self.layers.tmp, &self.name)
+    }
+}
+
+impl Drop for Workplace<'_> {
+    fn drop(&mut self) {
+        self.layers.working().remove(&self.name);
+    }
 }
 
 impl Layers {
+    /// The directory as it is: nothing is made, nothing emptied.
+    pub(crate) fn attach(root: PathBuf, whiteouts: Whiteouts) -> Layers {
+        let tmp = root.join("tmp");
+        Layers { root, tmp, whiteouts, next: AtomicU64::new(0), known: Mutex::default(), working: Mutex::default() }
+    }
+
     /// Opens or makes the directory and empties its `tmp`.
     pub(crate) fn open(root: PathBuf, whiteouts: Whiteouts) -> Result<Layers> {
         let tmp = root.join("tmp");
@@ -67,7 +98,19 @@ impl Layers {
         for name in left.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
             remove_tree(&tmp, &name)?;
         }
-        Ok(Layers { root, tmp, whiteouts, next: AtomicU64::new(0), known: Mutex::default() })
+        Ok(Layers::attach(root, whiteouts))
+    }
+
+    /// A place in `tmp` that nobody else has.
+    pub(crate) fn workplace(&self) -> Workplace<'_> {
+        loop {
+            let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+            // One that a crash has left may be there still.
+            if !self.tmp.join(&name).exists() {
+                self.working().insert(name.clone());
+                return Workplace { layers: self, name };
+            }
+        }
     }
 
     /// The layer, if it is here.
@@ -75,15 +118,25 @@ impl Layers {
         if let Some(layer) = self.known().get(diff_id) {
             return Ok(Some(layer.clone()));
         }
-        let dir = self.root.join(diff_id.hex());
+        let Some(layer) = self.read(diff_id)? else { return Ok(None) };
+        Ok(Some(self.known().entry(diff_id.clone()).or_insert(Arc::new(layer)).clone()))
+    }
+
+    /// The layer as its record on the disk has it.
+    pub(crate) fn read(&self, diff_id: &Digest) -> Result<Option<Layer>> {
+        let dir = self.dir(diff_id);
         let file = match File::open(dir.join("layer.json")) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.with_context(|| format!("opening layer {diff_id}"))?,
         };
         let record: Record = serde_json::from_reader(BufReader::new(file.take(RECORD_BYTES)))
             .map_err(|e| Error::data_loss(format!("layer {diff_id}: {e}")))?;
-        let layer = Layer { info: record.info, fs: dir.join("fs"), implicit: record.implicit };
-        Ok(Some(self.known().entry(diff_id.clone()).or_insert(Arc::new(layer)).clone()))
+        Ok(Some(Layer { info: record.info, fs: dir.join("fs"), implicit: record.implicit }))
+    }
+
+    /// The directory of a layer.
+    pub(crate) fn dir(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join(diff_id.hex())
     }
 
     /// The layers of a chain, bottom first. `NotFound` names the first that is missing.
@@ -100,15 +153,32 @@ impl Layers {
                 return Ok(layer.info.clone());
             }
         }
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let result = self.unpack(&self.tmp.join(&name), expected, tar, lease);
-        if let Err(error) = remove_tree(&self.tmp, &name) {
+        let place = self.workplace();
+        let result = self.unpack(&place.path(), expected, tar, lease);
+        if let Err(error) = place.clear() {
             tracing::warn!(%error, "a discarded layer stays until the next start");
         }
         result
     }
 
     fn unpack(&self, tmp: &Path, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
+        let (diff_id, applied) = self.unpack_to(tmp, expected, tar)?;
+        lease.pin(&diff_id);
+        let info = self.write_record(tmp, diff_id, applied)?;
+        match rustix::fs::renameat_with(CWD, tmp, CWD, self.dir(&info.diff_id), RenameFlags::NOREPLACE) {
+            // Another unpacked the same layer meanwhile.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(info),
+            Err(e) => Err(Error::from(io::Error::from(e)).prefix("publishing a layer")),
+        }
+    }
+
+    /// Unpacks a layer to `tmp/fs`; `tmp` is made.
+    pub(crate) fn unpack_to(
+        &self,
+        tmp: &Path,
+        expected: Option<&Digest>,
+        tar: &mut dyn Read,
+    ) -> Result<(Digest, Applied)> {
         make_dir(&tmp.join("fs"), 0o755)?;
         let fs: OwnedFd = File::open(tmp.join("fs")).context("opening a new layer")?.into();
         let mut reader = BufReader::with_capacity(BUFFER, Hashed { inner: tar, hash: Sha256::new() });
@@ -121,41 +191,36 @@ impl Layers {
                 "wrong diff id calculated on extraction {diff_id:?}, want {expected:?}"
             )));
         }
-        lease.pin(&diff_id);
-        self.publish(tmp, diff_id, applied)
+        Ok((diff_id, applied))
     }
 
-    fn publish(&self, tmp: &Path, diff_id: Digest, applied: Applied) -> Result<LayerInfo> {
+    /// Writes what is known of an unpacked layer beside it.
+    pub(crate) fn write_record(&self, tmp: &Path, diff_id: Digest, applied: Applied) -> Result<LayerInfo> {
         let info = LayerInfo { diff_id, size: applied.size };
         let implicit = applied.implicit.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
         let record = Record { v: 1, info: info.clone(), implicit };
         let bytes =
             serde_json::to_vec(&record).map_err(|e| Error::system(format!("encoding a layer's record: {e}")))?;
         fs::write(tmp.join("layer.json"), bytes).context("writing a layer's record")?;
-        let target = self.root.join(info.diff_id.hex());
-        match rustix::fs::renameat_with(CWD, tmp, CWD, &target, RenameFlags::NOREPLACE) {
-            // Another unpacked the same layer meanwhile.
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(info),
-            Err(e) => Err(Error::from(io::Error::from(e)).prefix("publishing a layer")),
-        }
+        Ok(info)
     }
 
     /// Removes what is neither live nor pinned; answers the bytes that became free.
-    pub(crate) fn sweep(&self, live: &std::collections::HashSet<Digest>, sweep: &Sweep<'_>) -> Result<u64> {
+    pub(crate) fn sweep(&self, live: &HashSet<Digest>, sweep: &Sweep<'_>) -> Result<u64> {
         let mut freed = 0;
         for entry in fs::read_dir(&self.root).context("listing layers")? {
             let name = entry.context("listing layers")?.file_name();
             let digest = name.to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
             let Some(digest) = digest.filter(|d| !live.contains(d)) else { continue };
             let size = self.get(&digest).ok().flatten().map_or(0, |layer| layer.info.size);
-            let doomed = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+            let doomed = self.workplace();
             let renamed = sweep.unless_pinned(&digest, || {
-                self.known().remove(&digest);
-                fs::rename(self.root.join(digest.hex()), self.tmp.join(&doomed))
+                self.forget(&digest);
+                fs::rename(self.dir(&digest), doomed.path())
             });
             if let Some(renamed) = renamed {
                 renamed.with_context(|| format!("removing layer {digest}"))?;
-                remove_tree(&self.tmp, &doomed)?;
+                doomed.clear()?;
                 freed += size;
             }
         }
@@ -171,6 +236,20 @@ impl Layers {
     /// The directory of layers.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where layers are made and taken apart, and what somebody works on there.
+    pub(crate) fn tmp(&self) -> (&Path, HashSet<String>) {
+        (&self.tmp, self.working().clone())
+    }
+
+    /// The next look at the layer reads the disk.
+    pub(crate) fn forget(&self, diff_id: &Digest) {
+        self.known().remove(diff_id);
+    }
+
+    fn working(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Layer>>> {

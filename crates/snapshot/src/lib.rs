@@ -13,6 +13,7 @@
 mod apply;
 pub mod archive;
 mod changes;
+mod compare;
 mod containers;
 mod copy;
 mod copy_out;
@@ -21,6 +22,7 @@ mod layers;
 mod merge;
 mod overlay;
 mod pax;
+mod survey;
 mod tree;
 mod view;
 
@@ -36,7 +38,9 @@ use store::{Lease, Sweep};
 
 pub use copy::Copy;
 pub use decompress::{Compression, decompress};
+pub use layers::Layers;
 pub use overlay::Overlay;
+pub use survey::{Examined, Strays};
 
 /// Keeps layers and containers' writable layers, and says how a root file system is put together from them.
 ///
@@ -58,11 +62,17 @@ pub trait Snapshotter: Send + Sync {
     /// `System` when the disk refuses. Nothing is left of a failed layer.
     fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo>;
 
+    /// The directory of layers, for looking them over.
+    fn layers(&self) -> &Layers;
+
     /// Makes every layer written so far durable.
     fn sync(&self) -> Result<()>;
 
     /// Makes the writable layer of a container over `layers` (bottom first). Cheap with overlay: two directories.
     fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()>;
+
+    /// Whether the container has a writable layer, with all that a start needs of it.
+    fn has_writable(&self, container: &str) -> bool;
 
     /// What to mount as the container's root. `NotFound` when a layer is missing.
     fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs>;
@@ -145,6 +155,23 @@ pub struct Roots {
     pub layers: PathBuf,
     /// `<data-root>/containers`: the writable layer of `<id>` is `<id>/rw`.
     pub containers: PathBuf,
+}
+
+/// The snapshotter that a data root was begun with, as it is: nothing is made, nothing emptied. `None`: it has none yet.
+pub fn attach(data_root: &Path, driver: &str) -> Result<Option<Arc<dyn Snapshotter>>> {
+    let roots = Roots { layers: data_root.join("snapshots"), containers: data_root.join("containers") };
+    let used = |name: &str| roots.layers.join(name).is_dir();
+    let (overlay, copy) = match driver {
+        "" => (used("overlay"), !used("overlay") && used("copy")),
+        "overlay2" | "overlayfs" | "overlay" => (used("overlay"), false),
+        "vfs" | "native" | "copy" => (false, used("copy")),
+        other => return Err(Error::invalid(format!("unknown storage driver: {other}"))),
+    };
+    Ok(match (overlay, copy) {
+        (true, _) => Some(Arc::new(Overlay::attach(roots))),
+        (_, true) => Some(Arc::new(Copy::attach(roots))),
+        _ => None,
+    })
 }
 
 /// Opens the snapshotter of this name under the data root; an empty name asks for the best that works on this disk.

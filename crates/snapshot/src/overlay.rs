@@ -32,10 +32,16 @@ impl Overlay {
     /// Opens the driver's directories.
     pub fn open(roots: Roots) -> Result<Overlay> {
         let layers = Layers::open(roots.layers.join("overlay"), Whiteouts::Overlay)?;
-        let empty = layers.root().join("empty");
-        make_dir(&empty, 0o755)?;
+        make_dir(&layers.root().join("empty"), 0o755)?;
         make_dir(&roots.containers, 0o710)?;
-        Ok(Overlay { layers, containers: roots.containers, empty })
+        Ok(Overlay::attach(roots))
+    }
+
+    /// The driver's directories as they are.
+    pub(crate) fn attach(roots: Roots) -> Overlay {
+        let layers = Layers::attach(roots.layers.join("overlay"), Whiteouts::Overlay);
+        let empty = layers.root().join("empty");
+        Overlay { layers, containers: roots.containers, empty }
     }
 }
 
@@ -50,6 +56,15 @@ impl Snapshotter for Overlay {
 
     fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
         self.layers.apply(expected, tar, lease)
+    }
+
+    fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    fn has_writable(&self, container: &str) -> bool {
+        let has = |rw: PathBuf| rw.join("upper").is_dir() && rw.join("work").is_dir();
+        containers::rw(&self.containers, container).is_ok_and(has)
     }
 
     fn sync(&self) -> Result<()> {

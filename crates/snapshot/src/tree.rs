@@ -54,13 +54,15 @@ struct Level {
 }
 
 /// A position in a tree.
-struct Walk {
-    here: OwnedFd,
+pub(crate) struct Walk {
+    /// The directory that the walk is in.
+    pub here: OwnedFd,
     levels: Vec<Level>,
 }
 
 impl Walk {
-    fn new(dir: OwnedFd, name: &CStr) -> io::Result<Walk> {
+    /// Begins in `dir`.
+    pub(crate) fn new(dir: OwnedFd, name: &CStr) -> io::Result<Walk> {
         let mut walk = Walk { here: dir, levels: Vec::new() };
         walk.push(name)?;
         Ok(walk)
@@ -73,13 +75,18 @@ impl Walk {
         Ok(())
     }
 
+    /// What is left to visit in the current directory, last name first.
+    pub(crate) fn left(&self) -> &[CString] {
+        self.levels.last().map_or(&[], |level| &level.todo)
+    }
+
     /// The next name in the current directory; `None` when all were visited.
-    fn next(&mut self) -> Option<CString> {
+    pub(crate) fn next(&mut self) -> Option<CString> {
         self.levels.last_mut()?.todo.pop()
     }
 
     /// Enters a directory; false when it is gone or not a directory any more.
-    fn enter(&mut self, name: &CStr) -> io::Result<bool> {
+    pub(crate) fn enter(&mut self, name: &CStr) -> io::Result<bool> {
         match open_dir(&self.here, name) {
             Ok(dir) => self.here = dir,
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
@@ -92,7 +99,7 @@ impl Walk {
     }
 
     /// Goes up; answers the name of the directory that was left, `None` at the top.
-    fn leave(&mut self) -> io::Result<Option<CString>> {
+    pub(crate) fn leave(&mut self) -> io::Result<Option<CString>> {
         let Some(left) = self.levels.pop() else { return Ok(None) };
         let Some(above) = self.levels.last() else { return Ok(None) };
         self.here = open_dir(&self.here, c"..")?;

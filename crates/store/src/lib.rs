@@ -30,7 +30,7 @@ use db::Db;
 
 pub use pins::{Lease, Pins, Sweep};
 pub use row::{Row, Table};
-pub use tx::{ReadTx, WriteTx};
+pub use tx::{Damaged, ReadTx, Survey, WriteTx};
 
 /// A handle to the open database. Clones share it; the last one dropped closes the file cleanly.
 #[derive(Clone)]

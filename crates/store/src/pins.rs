@@ -56,6 +56,11 @@ impl Pins {
         self.state().held.contains_key(digest)
     }
 
+    /// Whether an operation that goes on, or ended since the last sweep began, speaks for the digest.
+    pub fn names(&self, digest: &Digest) -> bool {
+        self.state().names(digest)
+    }
+
     /// Begins a sweep; the roots must be collected after this. Waits for a running sweep.
     pub fn begin_sweep(&self) -> Sweep<'_> {
         let turn = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);

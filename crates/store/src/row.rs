@@ -85,6 +85,11 @@ pub(crate) fn decode<R: Row>(table: &Table<R>, full_key: &str, bytes: &[u8]) -> 
     serde_json::from_value(value).map_err(|e| damaged(&e.to_string()))
 }
 
+/// Whether a row was written by a newer version: it is not damaged, only not for this one.
+pub(crate) fn is_newer<R: Row>(bytes: &[u8]) -> bool {
+    split(bytes).is_some_and(|(version, _)| version > R::VERSION)
+}
+
 fn split(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let rest = bytes.strip_prefix(HEAD)?;
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();

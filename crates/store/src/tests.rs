@@ -38,6 +38,25 @@ fn rows_live_in_their_table_and_survive_reopening() {
 }
 
 #[test]
+fn a_survey_tells_what_cannot_be_read_and_reads_the_rest() {
+    let (_dir, store) = store();
+    store
+        .write_blocking(|tx| {
+            tx.put(&THINGS, "a", &Thing { n: 1 })?;
+            tx.put_raw(&THINGS, "b", b"{\"v\":1,\"row\":{}}")?;
+            tx.put_raw(&THINGS, "c", b"{\"v\":2,\"row\":{\"n\":1}}")?;
+            tx.put(&THINGS, "d", &Thing { n: 4 })
+        })
+        .unwrap();
+    assert!(store.read(|tx| tx.scan(&THINGS)).is_err());
+    let survey = store.read(|tx| tx.survey(&THINGS)).unwrap();
+    assert_eq!(survey.rows, [("a".to_owned(), Thing { n: 1 }), ("d".to_owned(), Thing { n: 4 })]);
+    let damaged: Vec<_> = survey.damaged.iter().map(|row| (row.key.as_str(), row.newer)).collect();
+    assert_eq!(damaged, [("b", false), ("c", true)]);
+    assert!(survey.damaged[0].why.starts_with("row \"b\" of table things: "), "{}", survey.damaged[0].why);
+}
+
+#[test]
 fn a_closure_sees_its_own_changes_and_an_error_undoes_them() {
     let (_dir, store) = store();
     store.write_blocking(|tx| tx.put(&THINGS, "kept", &Thing { n: 1 })).unwrap();

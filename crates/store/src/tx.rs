@@ -53,6 +53,27 @@ pub(crate) fn failed(error: impl Into<redb::Error>) -> Error {
     }
 }
 
+/// A table, looked over row by row.
+pub struct Survey<R> {
+    /// What can be read, ordered by key.
+    pub rows: Vec<(String, R)>,
+    /// What cannot.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A row that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Its key.
+    pub key: String,
+    /// As it lies in the store.
+    pub bytes: Vec<u8>,
+    /// What is wrong with it; names table and key.
+    pub why: String,
+    /// A newer version wrote it.
+    pub newer: bool,
+}
+
 /// A consistent view of the last commit.
 pub struct ReadTx {
     rows: ReadOnlyTable<&'static str, &'static [u8]>,
@@ -77,6 +98,25 @@ impl ReadTx {
         let mut found = Vec::new();
         each(&self.rows, table, |full, bytes| {
             found.push((table.short_key(full).to_owned(), row::decode(table, full, bytes)?));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Every row of the table, and apart from them what cannot be read: for looking a store over.
+    pub fn survey<R: Row>(&self, table: &Table<R>) -> Result<Survey<R>> {
+        let mut found = Survey { rows: Vec::new(), damaged: Vec::new() };
+        each(&self.rows, table, |full, bytes| {
+            let key = table.short_key(full).to_owned();
+            match row::decode(table, full, bytes) {
+                Ok(row) => found.rows.push((key, row)),
+                Err(error) => found.damaged.push(Damaged {
+                    key,
+                    bytes: bytes.to_vec(),
+                    why: error.message().to_owned(),
+                    newer: row::is_newer::<R>(bytes),
+                }),
+            }
             Ok(())
         })?;
         Ok(found)
@@ -152,6 +192,12 @@ impl<'r, 'txn> WriteTx<'r, 'txn> {
     /// Stores the row under this key, in place of what was there.
     pub fn put<R: Row>(&mut self, table: &Table<R>, key: &str, row: &R) -> Result<()> {
         self.staged.insert(table.full_key(key), Some(row::encode(row)?));
+        Ok(())
+    }
+
+    /// Stores bytes that need not be a row of the table: for tests of what becomes of damage.
+    pub fn put_raw<R: Row>(&mut self, table: &Table<R>, key: &str, bytes: &[u8]) -> Result<()> {
+        self.staged.insert(table.full_key(key), Some(bytes.to_vec()));
         Ok(())
     }
 

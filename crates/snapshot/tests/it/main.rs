@@ -3,6 +3,10 @@
 
 mod conformance;
 mod layer;
+mod survey;
+
+use conformance::*;
+use survey::*;
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -78,8 +82,8 @@ fn copy() -> Place {
 
 macro_rules! both {
     ($($name:ident),* $(,)?) => {
-        mod overlay_driver { $(#[test] fn $name() { crate::conformance::$name(crate::overlay()); })* }
-        mod copy_driver { $(#[test] fn $name() { crate::conformance::$name(crate::copy()); })* }
+        mod overlay_driver { $(#[test] fn $name() { crate::$name(crate::overlay()); })* }
+        mod copy_driver { $(#[test] fn $name() { crate::$name(crate::copy()); })* }
     };
 }
 
@@ -96,6 +100,9 @@ both!(
     a_restart_keeps_layers_and_containers,
     an_image_may_have_many_layers_or_none,
     missing_things_are_named,
+    a_layer_is_like_its_archive,
+    each_change_of_a_layer_is_seen_and_put_right,
+    what_lies_beside_the_layers_is_named,
 );
 
 /// Overlay in overlay cannot have a writable directory: the probe says so and the copy is chosen.

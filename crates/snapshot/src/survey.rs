@@ -1,0 +1,158 @@
+//! Looking layers over: whether a layer is what its archive says, what lies beside the layers, and putting a layer right.
+//!
+//! A layer is compared with its archive by unpacking that once more, under `tmp`, and comparing the two trees: the code
+//! that makes layers is the only one that knows what an archive means. It costs the disk as much as the layer, for as
+//! long as the comparison takes.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use model::digest::Digest;
+use model::{Context, Error, Result};
+
+use crate::LayerInfo;
+use crate::compare::compare;
+use crate::layers::{Layers, make_dir};
+
+/// What was found of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// Not here.
+    Missing,
+    /// Here, with its record; and, if an archive was given, just like it.
+    Sound(LayerInfo),
+    /// Not what it should be.
+    Damaged(String),
+}
+
+/// What lies beside the layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Strays {
+    /// Unfinished work that nobody goes on with.
+    pub leftovers: Vec<PathBuf>,
+    /// Nothing that a snapshotter has made.
+    pub unknown: Vec<PathBuf>,
+}
+
+/// Names beside the layers that are no layers.
+const OWN_NAMES: [&str; 2] = ["tmp", "empty"];
+
+impl Layers {
+    /// Every layer that has a directory here, whatever is in it.
+    pub fn list(&self) -> Result<Vec<Digest>> {
+        Ok(names(self.root())?.iter().filter_map(|name| layer_name(name)).collect())
+    }
+
+    /// What lies beside the layers.
+    pub fn strays(&self) -> Result<Strays> {
+        let (tmp, working) = self.tmp();
+        let path_of = |name: &String| self.root().join(name);
+        let unknown = names(self.root())?;
+        let unknown = unknown.iter().filter(|name| layer_name(name).is_none() && !OWN_NAMES.contains(&name.as_str()));
+        let left = names(tmp)?;
+        let left = left.iter().filter(|name| !working.contains(*name));
+        Ok(Strays { leftovers: left.map(|name| tmp.join(name)).collect(), unknown: unknown.map(path_of).collect() })
+    }
+
+    /// Where the layer lies.
+    pub fn place(&self, diff_id: &Digest) -> PathBuf {
+        self.dir(diff_id)
+    }
+
+    /// Looks a layer over; `tar` is its archive, uncompressed.
+    ///
+    /// Errors: the archive is not this layer's (`InvalidParameter`), or the disk refuses.
+    pub fn examine(&self, diff_id: &Digest, tar: Option<&mut dyn Read>) -> Result<Examined> {
+        if !self.dir(diff_id).exists() {
+            return Ok(Examined::Missing);
+        }
+        let layer = match self.read(diff_id) {
+            Ok(Some(layer)) => layer,
+            Ok(None) => return Ok(Examined::Damaged("its record (layer.json) is missing".into())),
+            Err(error) => return Ok(Examined::Damaged(error.message().to_owned())),
+        };
+        if layer.info.diff_id != *diff_id {
+            return Ok(Examined::Damaged(format!("its record speaks of {}", layer.info.diff_id)));
+        }
+        let Ok(found) = File::open(&layer.fs) else {
+            return Ok(Examined::Damaged("its tree (fs) is missing".into()));
+        };
+        let Some(tar) = tar else { return Ok(Examined::Sound(layer.info)) };
+        let place = self.workplace();
+        let differs = self.differs(found.into(), &place.path(), diff_id, tar);
+        place.clear()?;
+        let (differences, info) = differs?;
+        Ok(match differences {
+            Some(text) => Examined::Damaged(text),
+            None if info.size != layer.info.size => {
+                Examined::Damaged(format!("its record says {} bytes, the archive {}", layer.info.size, info.size))
+            }
+            None => Examined::Sound(layer.info),
+        })
+    }
+
+    /// Unpacks the archive to `tmp` and compares.
+    fn differs(
+        &self,
+        found: OwnedFd,
+        tmp: &Path,
+        diff_id: &Digest,
+        tar: &mut dyn Read,
+    ) -> Result<(Option<String>, LayerInfo)> {
+        make_dir(tmp, 0o700)?;
+        let begun = rustix::fs::stat(tmp).map_err(io::Error::from)?;
+        let (diff_id, applied) = self.unpack_to(tmp, Some(diff_id), tar)?;
+        let info = LayerInfo { diff_id, size: applied.size };
+        let expected = File::open(tmp.join("fs")).context("opening an unpacked layer")?;
+        let differences = compare(found, expected.into(), &begun).context("comparing a layer with its archive")?;
+        Ok((differences.text(), info))
+    }
+
+    /// Unpacks a layer anew. What lies in its place is moved to `aside` first, which must not exist.
+    pub fn replace(&self, diff_id: &Digest, tar: &mut dyn Read, aside: &Path) -> Result<LayerInfo> {
+        let place = self.workplace();
+        let replaced = self.unpack_to(&place.path(), Some(diff_id), tar).and_then(|(diff_id, applied)| {
+            let info = self.write_record(&place.path(), diff_id, applied)?;
+            self.sync()?;
+            self.set_aside(&info.diff_id, aside)?;
+            fs::rename(place.path(), self.dir(&info.diff_id)).context("publishing a layer")?;
+            Ok(info)
+        });
+        place.clear()?;
+        replaced
+    }
+
+    /// Moves a layer away; absent is fine.
+    pub fn set_aside(&self, diff_id: &Digest, aside: &Path) -> Result<()> {
+        self.forget(diff_id);
+        match fs::rename(self.dir(diff_id), aside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::from(e).prefix(format!("moving layer {diff_id} to {}", aside.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a layer; absent is fine.
+    pub fn remove(&self, diff_id: &Digest) -> Result<()> {
+        let place = self.workplace();
+        self.set_aside(diff_id, &place.path())?;
+        place.clear()
+    }
+}
+
+fn layer_name(name: &str) -> Option<Digest> {
+    Digest::parse(&format!("sha256:{name}")).ok()
+}
+
+/// The names in a directory; none when it does not exist.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("listing {}", dir.display()))?,
+    };
+    let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    entries.map(name).collect::<io::Result<_>>().with_context(|| format!("listing {}", dir.display()))
+}
