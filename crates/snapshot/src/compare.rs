@@ -116,10 +116,10 @@ impl Pair<'_> {
     /// What the status tells.
     fn status(&self, found: &Stat, expected: &Stat) -> Option<&'static str> {
         let kind = tree::file_type(expected);
-        if found.st_mode != expected.st_mode {
-            Some("other mode")
-        } else if (found.st_uid, found.st_gid) != (expected.st_uid, expected.st_gid) {
+        if (found.st_uid, found.st_gid) != (expected.st_uid, expected.st_gid) {
             Some("other owner")
+        } else if found.st_mode != expected.st_mode {
+            Some("other mode")
         } else if (kind.is_char_device() || kind.is_block_device()) && found.st_rdev != expected.st_rdev {
             Some("other device")
         } else if kind.is_file() && found.st_size != expected.st_size {

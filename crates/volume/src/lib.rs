@@ -75,6 +75,18 @@ impl Row for Volume {
 }
 
 impl Volume {
+    /// The row of a local volume of which only its directory under `root` is known.
+    pub fn found(root: &Path, name: &str) -> Volume {
+        Volume {
+            name: name.to_owned(),
+            driver: LOCAL.into(),
+            created: Timestamp::from_unix_nanos(sys::clock::System.unix_nanos()),
+            labels: None,
+            options: None,
+            mountpoint: Local::data(root, name),
+        }
+    }
+
     /// Whether it was made without a name.
     pub fn is_anonymous(&self) -> bool {
         self.labels.as_ref().is_some_and(|labels| labels.contains_key(ANONYMOUS_LABEL))
@@ -270,6 +282,11 @@ impl Volumes {
         let Some(volume) = self.find(name)?.filter(|_| last) else { return Ok(()) };
         let volumes = self.clone();
         blocking(move || volumes.driver(&volume.driver)?.unmount(&volume.name)).await
+    }
+
+    /// The volumes that are being made, mounted, unmounted or removed.
+    pub fn worked_on(&self) -> HashSet<String> {
+        self.inner.busy().working.clone()
     }
 
     /// Bytes on disk of the volume's data. Blocks.

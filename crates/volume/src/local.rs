@@ -26,6 +26,11 @@ impl Local {
 }
 
 impl Local {
+    /// Where the data of a volume lies under `root`.
+    pub(crate) fn data(root: &Path, name: &str) -> PathBuf {
+        root.join(name).join("_data")
+    }
+
     /// Removes directories that a create cut short has left: without a row and without data.
     pub(crate) fn sweep(&self, known: &[String]) -> Result<()> {
         for entry in fs::read_dir(&self.root).with_context(|| format!("listing {}", self.root.display()))? {
@@ -61,7 +66,7 @@ impl VolumeDriver for Local {
     }
 
     fn mountpoint(&self, name: &str) -> PathBuf {
-        self.root.join(name).join("_data")
+        Local::data(&self.root, name)
     }
 
     fn mount(&self, name: &str, _options: &BTreeMap<String, String>) -> Result<PathBuf> {
