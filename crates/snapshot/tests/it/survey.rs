@@ -46,7 +46,7 @@ pub fn a_layer_is_like_its_archive(place: Place) {
     let sound = Examined::Sound(place.snapshots.layer(&id).unwrap().unwrap());
     assert_eq!(layers.examine(&id, Some(&mut tar.as_slice())).unwrap(), sound);
     assert_eq!(layers.examine(&id, None).unwrap(), sound);
-    assert_eq!(layers.list().unwrap(), [id.clone()]);
+    assert_eq!(layers.list().unwrap(), std::slice::from_ref(&id));
     assert_eq!(layers.strays().unwrap(), snapshot::Strays::default());
     let other = Layer::default().file("a", "b").tar();
     assert_eq!(layers.examine(&id, Some(&mut other.as_slice())).unwrap_err().kind(), model::Kind::InvalidParameter);
