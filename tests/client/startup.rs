@@ -138,6 +138,34 @@ fn a_harness_starts_it() {
 }
 
 #[test]
+fn time_namespaces_can_be_switched_off() {
+    for (feature, own) in [("time-namespaces=true", true), ("time-namespaces=false", false)] {
+        let d = Options::new().args(&["--feature", feature]).start();
+        d.busybox();
+        let inside = d.docker(&["run", "--rm", "busybox", "readlink", "/proc/self/ns/time"]).text();
+        let outside = std::fs::read_link("/proc/self/ns/time").unwrap();
+        assert_eq!(std::path::Path::new(&inside) != outside, own, "{feature}: {inside}");
+        d.finish();
+    }
+}
+
+#[test]
+fn temporary_files_lie_where_the_environment_says() {
+    let place = tempfile::tempdir().unwrap();
+    let kept = place.path().join("kept");
+    std::fs::write(&kept, "").unwrap();
+    let missing = place.path().join("new");
+    for path in [place.path(), &missing] {
+        let d = Options::new().env("DOCKER_TMPDIR", path.to_str().unwrap()).start();
+        d.busybox();
+        let _ = d.docker(&["run", "--rm", "busybox", "true"]).ok();
+        d.finish();
+    }
+    assert!(kept.exists(), "somebody else's file was removed");
+    assert!(missing.is_dir());
+}
+
+#[test]
 fn reloading() {
     let d = Options::new().config(r#"{"labels": ["a=1"]}"#).start();
     let labels = || d.docker(&["info", "-f", "{{.Labels}}"]).text();

@@ -86,7 +86,8 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))
             .with_context(|| format!("setting the mode of {}", path.display()))?;
     }
-    Ok(())
+    let tmp = &settings.tmp_dir;
+    DirBuilder::new().recursive(true).mode(0o700).create(tmp).with_context(|| format!("creating {}", tmp.display()))
 }
 
 fn empty_directory(path: &Path) -> Result<()> {

@@ -10,6 +10,8 @@ pub struct Settings {
     pub data_root: PathBuf,
     /// Where state lies that a reboot clears.
     pub exec_root: PathBuf,
+    /// Where files lie for a moment: emptied at start when it is `tmp` in the data root, otherwise somebody else's.
+    pub tmp_dir: PathBuf,
     /// `overlay`, `copy` or empty for what the data root's file system can do.
     pub storage_driver: String,
     /// The default log driver and its options.
@@ -36,6 +38,8 @@ pub struct Settings {
     pub init: bool,
     /// no_new_privs for every container.
     pub no_new_privileges: bool,
+    /// A time namespace for every container, where the kernel has them.
+    pub time_namespaces: bool,
     /// Path of the daemon-wide seccomp profile; empty for the built-in one, `unconfined` for none.
     pub seccomp_profile: String,
     /// Seconds a graceful shutdown waits for containers.

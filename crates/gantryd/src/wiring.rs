@@ -20,6 +20,7 @@ pub fn settings(config: &Config) -> Settings {
     Settings {
         data_root: config.paths.data_root.clone(),
         exec_root: config.paths.exec_root.clone(),
+        tmp_dir: config.paths.tmp_dir.clone(),
         storage_driver: config.storage.driver.clone(),
         log_driver: config.log.driver.clone(),
         log_opts: config.log.opts.clone(),
@@ -33,6 +34,7 @@ pub fn settings(config: &Config) -> Settings {
         default_stop_timeout: containers.stop_timeout,
         init: containers.init,
         no_new_privileges: isolation.no_new_privileges,
+        time_namespaces: config.engine.features.get("time-namespaces").copied().unwrap_or(true),
         seccomp_profile: isolation.seccomp_profile.clone(),
         shutdown_timeout: config.engine.shutdown_timeout,
         live_restore: config.engine.live_restore,

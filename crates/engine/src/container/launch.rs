@@ -135,6 +135,7 @@ impl Launch<'_> {
         let Launch { engine, settings, row, run_dir, attached } = self;
         let narrow = facts::container_spec(engine, settings, row)?;
         let mut facts = engine.host.runtime.clone();
+        facts.time_namespaces &= settings.time_namespaces;
         if row.host_config.privileged {
             facts.devices = runtime::spec::host::host_devices().context("reading /dev")?;
         }
@@ -160,7 +161,7 @@ impl Launch<'_> {
             stdin_once: row.config.stdin_once,
             log: log_spec(settings, row)?,
             exit_path: run_dir.join(client::EXIT_RECORD),
-            spill_dir: settings.data_root.join("tmp"),
+            spill_dir: settings.tmp_dir.clone(),
             netns: connected.is_some_and(|c| c.netns.is_some()),
             attach: attached.iter().map(wire_attach).collect(),
         })

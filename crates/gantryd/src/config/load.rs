@@ -162,6 +162,24 @@ fn without_effect(line: &CommandLine, file: &FileValues, config: &Config) -> Vec
             _ => {}
         }
     }
+    warnings.extend(values_without_effect(config));
+    warnings
+}
+
+/// Features that something reads.
+const FEATURES: &[&str] = &["time-namespaces"];
+
+/// Warnings for values that ask for something that Gantry does in its own way only.
+fn values_without_effect(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if validate::cgroup_driver(config).as_deref() == Some("systemd") {
+        warnings.push("native.cgroupdriver=systemd has no effect yet: cgroups are made in the file system".into());
+    }
+    if config.network.firewall_backend == "iptables" {
+        warnings.push("the firewall backend iptables is not there: rules are made with nftables".into());
+    }
+    let idle = config.engine.features.keys().filter(|name| !FEATURES.contains(&name.as_str()));
+    warnings.extend(idle.map(|name| format!("the feature {name:?} has no effect")));
     warnings
 }
 
@@ -268,5 +286,15 @@ mod tests {
         );
         let loaded = load_words("", Some(r#"{"metrics-addr": "127.0.0.1:9323", "host": "x"}"#), &[]).unwrap();
         assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+    }
+    #[test]
+    fn values_that_ask_for_what_is_not_there_warn() {
+        let words = "--exec-opt native.cgroupdriver=systemd --firewall-backend iptables --feature cdi=false";
+        let warnings = load_words(words, None, &[]).unwrap().warnings;
+        let about = ["native.cgroupdriver=systemd", "backend iptables", "feature \"cdi\""];
+        assert_eq!(warnings.len(), about.len(), "{warnings:?}");
+        assert!(about.iter().zip(&warnings).all(|(about, warning)| warning.contains(about)), "{warnings:?}");
+        let words = "--exec-opt native.cgroupdriver=cgroupfs --firewall-backend nftables --feature time-namespaces";
+        assert!(load_words(words, None, &[]).unwrap().warnings.is_empty());
     }
 }
