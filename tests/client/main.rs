@@ -8,6 +8,7 @@
 
 mod attach;
 mod control;
+mod disk;
 mod escape;
 mod events;
 mod exec;

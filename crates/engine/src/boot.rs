@@ -61,6 +61,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
         volumes,
         events: Events::default(),
         snapshots,
+        disk: Default::default(),
         store,
         host,
         settings: RwLock::new(Arc::new(settings)),

@@ -6,7 +6,9 @@
 
 pub mod apparmor;
 pub mod boot;
+pub mod build;
 pub mod container;
+pub mod disk;
 pub mod events;
 pub mod image;
 pub mod network;
@@ -18,6 +20,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::container::Containers;
 use crate::container::exec::Execs;
+use crate::disk::Disk;
 use crate::events::Events;
 use crate::image::Images;
 use crate::settings::Settings;
@@ -41,6 +44,8 @@ pub struct Engine {
     pub events: Events,
     /// Where containers' root file systems come from.
     pub snapshots: Arc<dyn snapshot::Snapshotter>,
+    /// Measuring and pruning.
+    pub disk: Disk,
     /// The metadata.
     pub store: store::Store,
     /// Facts of the machine and of this daemon, read once.

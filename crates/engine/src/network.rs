@@ -7,9 +7,10 @@ use std::sync::Arc;
 use model::filter::Filters;
 use model::{Error, Result};
 
-use crate::Engine;
+use crate::{Engine, disk};
 
 const KEYS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
+const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
 
 /// All networks that pass the filters, by name.
 pub fn list(engine: &Arc<Engine>, filters: &Filters) -> Result<Vec<api::Network>> {
@@ -51,6 +52,15 @@ pub fn inspect(engine: &Arc<Engine>, key: &str) -> Result<api::Network> {
 pub fn remove(engine: &Arc<Engine>, key: &str) -> Result<()> {
     let network = engine.networks.find(key)?;
     Err(Error::forbidden(format!("{} is a pre-defined network and cannot be removed", network.name)))
+}
+
+/// Removes the networks that users made and nobody uses: none can be made yet, so none is removed. Event: prune.
+pub fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<api::NetworkPruneReport> {
+    let _turn = disk::turn(&engine.disk.pruning.networks)?;
+    filters.validate(PRUNE_KEYS)?;
+    filters.until(engine.now())?;
+    engine.publish("network", "prune", "", [("reclaimed", "0".to_owned())]);
+    Ok(api::NetworkPruneReport::default())
 }
 
 fn wire(network: ::network::Network) -> api::Network {

@@ -8,8 +8,8 @@ use model::filter::Filters;
 use model::id::ContainerId;
 use model::{Error, Kind, Result};
 
-use crate::Engine;
 use crate::container::row::MountKind;
+use crate::{Engine, disk};
 
 const KEYS: &[&str] = &["dangling", "driver", "label", "name"];
 const PRUNE_KEYS: &[&str] = &["all", "label", "label!"];
@@ -84,8 +84,25 @@ pub async fn remove(engine: &Arc<Engine>, name: &str, force: bool) -> Result<()>
     Ok(())
 }
 
+/// The volumes whose data is their own, with its size and their users. Blocks.
+pub fn measured(engine: &Engine) -> Result<Vec<api::volume::Volume>> {
+    let mut volumes = engine.volumes.list()?;
+    volumes.retain(|volume| !volume.has_mount_options());
+    let one = |volume: &Volume| {
+        let size = engine.volumes.usage(&volume.name);
+        let size = size.inspect_err(|error| tracing::warn!(volume = volume.name, %error, "size not known"));
+        let usage_data = api::UsageData {
+            ref_count: users(engine, &volume.name).len() as i64,
+            size: size.map_or(-1, |size| size as i64),
+        };
+        api::volume::Volume { usage_data: Some(usage_data), ..wire(volume) }
+    };
+    Ok(volumes.iter().map(one).collect())
+}
+
 /// Removes unused volumes, anonymous ones only unless `all` is set (B-vol-11); names and bytes.
 pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<(Vec<String>, u64)> {
+    let _turn = disk::turn(&engine.disk.pruning.volumes)?;
     filters.validate(PRUNE_KEYS)?;
     let all = filters.flag("all", false)?;
     let (mut removed, mut bytes) = (Vec::new(), 0);
@@ -93,8 +110,7 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<(Vec<Strin
         let labels = volume.labels.clone().unwrap_or_default();
         let chosen = (all || volume.is_anonymous())
             && !volume.has_mount_options()
-            && filters.match_kv_list("label", &labels)
-            && (!filters.contains("label!") || !filters.match_kv_list("label!", &labels))
+            && filters.match_labels(&labels)
             && users(engine, &volume.name).is_empty();
         if !chosen {
             continue;
@@ -102,11 +118,13 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<(Vec<Strin
         let (volumes, name) = (engine.volumes.clone(), volume.name.clone());
         let size = tokio::task::spawn_blocking(move || volumes.usage(&name)).await;
         let size = size.map_err(|e| Error::system("measuring a volume").with_source(e))?.unwrap_or(0);
-        if engine.volumes.remove(&volume.name).await.is_ok() {
-            engine.publish("volume", "destroy", &volume.name, [("driver", volume.driver)]);
-            removed.push(volume.name);
-            bytes += size;
+        if let Err(error) = engine.volumes.remove(&volume.name).await {
+            tracing::warn!(volume = volume.name, %error, "not pruned");
+            continue;
         }
+        engine.publish("volume", "destroy", &volume.name, [("driver", volume.driver)]);
+        removed.push(volume.name);
+        bytes += size;
     }
     engine.publish("volume", "prune", "", [("reclaimed", bytes.to_string())]);
     Ok((removed, bytes))

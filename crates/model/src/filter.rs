@@ -107,6 +107,12 @@ impl Filters {
         })
     }
 
+    /// What prunes do with labels: all of `label` are there, and not all of `label!`.
+    pub fn match_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        let excluded = self.contains("label!") && self.match_kv_list("label!", labels);
+        self.match_kv_list("label", labels) && !excluded
+    }
+
     /// A yes-or-no filter: `1`, `true`, `0`, `false`; `default` when the key is absent.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
         let Some(values) = self.fields.get(key) else {
@@ -217,6 +223,22 @@ mod tests {
         assert!(matches("{}") && matches(r#"{"label":["k","k=v","empty="]}"#));
         assert!(!matches(r#"{"label":["k","k=w"]}"#) && !matches(r#"{"label":["nope"]}"#));
         assert!(!filters(r#"{"label":["k"]}"#).match_kv_list("label", &BTreeMap::new()));
+    }
+
+    #[test]
+    fn prunes_choose_by_labels_that_are_there_and_that_are_not() {
+        let labels = BTreeMap::from([("a".to_string(), "1".to_string()), ("b".to_string(), String::new())]);
+        for (json, chosen) in [
+            ("{}", true),
+            (r#"{"label":["a"]}"#, true),
+            (r#"{"label":["a=2"]}"#, false),
+            (r#"{"label!":["a"]}"#, false),
+            (r#"{"label!":["a=2"]}"#, true),
+            (r#"{"label!":["a","c"]}"#, true),
+            (r#"{"label":["a"],"label!":["b"]}"#, false),
+        ] {
+            assert_eq!(filters(json).match_labels(&labels), chosen, "{json}");
+        }
     }
 
     #[test]

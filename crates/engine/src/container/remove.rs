@@ -8,7 +8,7 @@ use model::{Error, Kind, Result};
 
 use super::actor::{Actor, Command, Done, Reply, answer};
 use super::row::{CONTAINERS, ContainerRow, MountKind};
-use crate::Engine;
+use crate::{Engine, disk};
 
 /// The query of a remove call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +127,7 @@ const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
 
 /// Removes all containers that do not run and pass the filters; their ids and the bytes given back.
 pub async fn prune(engine: &Arc<Engine>, filters: Filters) -> Result<(Vec<String>, u64)> {
+    let _turn = disk::turn(&engine.disk.pruning.containers)?;
     filters.validate(PRUNE_KEYS)?;
     let until = filters.until(engine.now())?;
     let (mut removed, mut bytes) = (Vec::new(), 0);
@@ -134,18 +135,19 @@ pub async fn prune(engine: &Arc<Engine>, filters: Filters) -> Result<(Vec<String
         let view = handle.view();
         let labels = view.row.config.labels.clone().unwrap_or_default();
         let chosen = !view.row.state.is_running()
-            && until.is_none_or(|until| view.row.created < until)
-            && filters.match_kv_list("label", &labels)
-            && (!filters.contains("label!") || !filters.match_kv_list("label!", &labels));
+            && until.is_none_or(|until| view.row.created <= until)
+            && filters.match_labels(&labels);
         if !chosen {
             continue;
         }
         let size = engine.snapshots.usage(handle.id.as_str()).unwrap_or(0);
         let args = RemoveArgs::default();
-        if handle.ask(|reply| Command::Remove { args, reply }).await.is_ok() {
-            removed.push(handle.id.as_str().to_string());
-            bytes += size;
+        if let Err(error) = handle.ask(|reply| Command::Remove { args, reply }).await {
+            tracing::warn!(container = handle.id.short(), %error, "not pruned");
+            continue;
         }
+        removed.push(handle.id.as_str().to_string());
+        bytes += size;
     }
     engine.publish("container", "prune", "", [("reclaimed", bytes.to_string())]);
     Ok((removed, bytes))

@@ -11,7 +11,7 @@ use model::time::{self, Timestamp};
 use super::catalog::{Catalog, parsed, select};
 use super::inspect::{summary, total_size};
 use super::row::ImageRow;
-use super::{Images, labels, now};
+use super::{Images, Users, labels, now};
 
 const KEYS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
 
@@ -24,8 +24,8 @@ pub struct ListArgs {
     pub shared_size: bool,
     /// Show each image's manifests.
     pub manifests: bool,
-    /// Ids of the containers made of each manifest.
-    pub containers: HashMap<Digest, Vec<String>>,
+    /// The containers made of each image.
+    pub containers: Users,
 }
 
 /// The filters, with the images they name looked up.
@@ -66,17 +66,18 @@ pub fn list(images: &Images, args: &ListArgs) -> Result<Vec<ImageSummary>> {
 fn one(catalog: &Catalog, image: &ImageRow, names: &[&str], args: &ListArgs) -> ImageSummary {
     let id = &image.target.digest;
     let (repo_tags, repo_digests) = catalog.tags_and_digests(id, names.iter().copied());
-    let users = |digest: &Digest| args.containers.get(digest).map_or(&[][..], Vec::as_slice);
-    let containers: usize = image.manifests.iter().map(|m| users(&m.content.digest).len()).sum();
     ImageSummary {
-        containers: containers as i64,
+        containers: args.containers.of(id).count() as i64,
         created: created(image).map_or(0, Timestamp::unix_seconds),
         id: id.to_string(),
         labels: Some(labels(image)),
         parent_id: String::new(),
         descriptor: Some(image.target.descriptor()),
         manifests: match args.manifests {
-            true => image.manifests.iter().map(|m| summary(m, users(&m.content.digest))).collect(),
+            true => {
+                let users = |manifest| args.containers.of_manifest(id, manifest);
+                image.manifests.iter().map(|m| summary(m, &users(&m.content.digest))).collect()
+            }
             false => Vec::new(),
         },
         repo_digests,

@@ -9,6 +9,7 @@
 //!
 //! The verbs block (disk, hashing): call them off the async threads. Look-ups do not.
 
+mod bytes;
 mod catalog;
 mod changes;
 mod distribution;
@@ -26,6 +27,7 @@ pub mod row;
 mod save;
 mod tag;
 mod unpack;
+mod users;
 mod why;
 
 use std::collections::{BTreeMap, HashSet};
@@ -43,7 +45,7 @@ use snapshot::{Live, Snapshotter};
 use store::{Pins, Row, Store, Table, WriteTx};
 
 use crate::events::{Draft, Events};
-use row::{IMAGES, ImageRow, ManifestKind, NAMES, NameRow};
+use row::{IMAGES, ImageRow, NAMES, NameRow};
 
 pub use catalog::{Catalog, Found, Matched, no_such, select};
 pub use distribution::distribution;
@@ -58,6 +60,7 @@ pub use push::{PushArgs, push};
 pub use remove::{RemoveArgs, remove};
 pub use save::save;
 pub use tag::tag;
+pub use users::{User, Users, users};
 pub use why::{Why, WhyImage, why};
 
 /// All images of a daemon.
@@ -156,15 +159,9 @@ impl Images {
         let sweep = self.pins.begin_sweep();
         // Read after the sweep has begun: what a lease lets go of from now on stays pinned.
         let (images, containers) = self.store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&USERS)?)))?;
-        let manifests = images.iter().flat_map(|(_, image)| &image.manifests);
-        let mut blobs: HashSet<Digest> = images.iter().map(|(_, image)| image.target.digest.clone()).collect();
+        let mut blobs = HashSet::new();
         let mut layers: HashSet<Digest> = containers.into_iter().flat_map(|(_, user)| user.image.layers).collect();
-        for manifest in manifests {
-            blobs.extend(manifest.blobs().map(|blob| blob.digest.clone()));
-            if manifest.kind == ManifestKind::Image {
-                layers.extend(manifest.diff_ids.iter().cloned());
-            }
-        }
+        images.iter().for_each(|(_, image)| bytes::add(image, &mut blobs, &mut layers));
         self.blobs.expire_parts(pull::PART_LIFE)?;
         let live = Live { layers, containers: None };
         Ok(self.blobs.sweep(&blobs, &sweep)? + self.snapshots.sweep(&live, &sweep)?)
@@ -238,14 +235,14 @@ impl Edit<'_, '_, '_> {
     }
 
     /// Containers made of an image.
-    fn users(&self, id: &Digest) -> Result<Vec<User>> {
+    fn users(&self, id: &Digest) -> Result<Vec<Pinned>> {
         Ok(self.tx.scan(&USERS)?.into_iter().map(|(_, user)| user).filter(|user| user.image.id == *id).collect())
     }
 }
 
 /// The part of a container's row that speaks of its image.
 #[derive(Serialize, Deserialize)]
-struct User {
+struct Pinned {
     id: model::id::ContainerId,
     image: UserImage,
     state: State,
@@ -257,12 +254,12 @@ struct UserImage {
     layers: Vec<Digest>,
 }
 
-impl Row for User {
+impl Row for Pinned {
     const VERSION: u32 = <crate::container::row::ContainerRow as Row>::VERSION;
 }
 
 /// The containers' table, read for its images only.
-const USERS: Table<User> = Table::new("containers");
+const USERS: Table<Pinned> = Table::new("containers");
 
 /// Refuses to commit a container whose image was removed since it was resolved.
 pub fn require(tx: &WriteTx<'_, '_>, id: &Digest) -> Result<()> {

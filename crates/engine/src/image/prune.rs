@@ -1,37 +1,209 @@
-//! `docker image prune`: removes dangling images, or all that no container uses (B-pr-1).
+//! `docker image prune`: takes dangling images, or all names and images that no container needs (B-pr-1).
+//!
+//! Names are taken one by one, as the reference does: the name that a container was made by stays, another of the same
+//! image may go, and of an image that a container was made of by its id one name stays.
 
-use api::ImagePruneReport;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use api::{ImageDeleteItem, ImagePruneReport};
+use model::digest::Digest;
 use model::filter::Filters;
+use model::reference::ImageRef;
 use model::{Error, Result};
 
+use super::catalog::{Catalog, parsed};
 use super::list::label_filter;
-use super::remove::remove_unused;
-use super::{Images, labels, now};
+use super::remove::report_taken;
+use super::row::ImageRow;
+use super::{Images, Users, labels, now};
 use crate::events::{Draft, Events};
 
 const KEYS: &[&str] = &["dangling", "label", "label!", "until"];
 
-/// Removes images without names (with `dangling=false` also named ones) that no container uses. Event: prune.
-pub fn prune(images: &Images, events: &Events, filters: &Filters) -> Result<ImagePruneReport> {
-    filters.validate(KEYS)?;
-    let only_dangling = filters.flag("dangling", true)?;
-    let until = filters.until(now())?;
+/// What may be taken: a name, or an image that has none.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    name: Option<String>,
+    image: Digest,
+}
+
+/// Takes images without names (with `dangling=false` also names) that no container needs. Event: prune.
+pub fn prune(images: &Images, events: &Events, users: &Users, filters: &Filters) -> Result<ImagePruneReport> {
     let Ok(_turn) = images.pruning.try_lock() else {
         return Err(Error::conflict("a prune operation is already running"));
     };
+    filters.validate(KEYS)?;
+    let only_dangling = filters.flag("dangling", true)?;
+    let until = filters.until(now()).map_err(|error| error.prefix("invalid value for 'until' filter"))?;
     let catalog = images.catalog();
+    let passes = |entry: &Entry, image: &ImageRow| {
+        let made = entry.name.as_ref().and_then(|name| catalog.names.get(name)).map_or(image.created, |row| row.tagged);
+        until.is_none_or(|until| made < until) && label_filter(filters, &labels(image))
+    };
     let mut deleted = Vec::new();
-    for (id, image) in &catalog.images {
-        let chosen = (!only_dangling || catalog.names_of(id).next().is_none())
-            && until.is_none_or(|until| image.created < until)
-            && label_filter(filters, &labels(image));
-        if chosen && let Some(items) = remove_unused(images, events, id)? {
-            deleted.extend(items);
-        }
+    for entry in chosen(&catalog, users, only_dangling, passes) {
+        deleted.extend(take(images, events, entry)?);
     }
     let space_reclaimed = images.sweep()?;
     let attributes = [("reclaimed".to_owned(), space_reclaimed.to_string())].into();
     events.publish(Draft { kind: "image", action: "prune".into(), actor: String::new(), attributes });
     let images_deleted = if deleted.is_empty() { None } else { Some(deleted) };
     Ok(ImagePruneReport { images_deleted, space_reclaimed })
+}
+
+/// What to take, in order. Pure.
+fn chosen(
+    catalog: &Catalog,
+    users: &Users,
+    only_dangling: bool,
+    passes: impl Fn(&Entry, &ImageRow) -> bool,
+) -> Vec<Entry> {
+    let mut entries = BTreeSet::new();
+    let mut left: HashMap<Digest, usize> = HashMap::new();
+    for (id, image) in &catalog.images {
+        let names: Vec<_> = catalog.names_of(id).map(|name| Some(name.to_owned())).collect();
+        left.insert(id.clone(), names.len().max(1));
+        let considered = match names.is_empty() {
+            true => vec![None],
+            false if only_dangling => Vec::new(),
+            false => names,
+        };
+        let considered = considered.into_iter().map(|name| Entry { name, image: id.clone() });
+        entries.extend(considered.filter(|entry| passes(entry, image)));
+    }
+    let needed = Needed::by(users);
+    entries.retain(|entry| match &entry.name {
+        Some(name) => !needed.names.contains(name),
+        None => users.of(&entry.image).next().is_none(),
+    });
+    entries.retain(|entry| {
+        let count = left.entry(entry.image.clone()).or_default();
+        if *count > 1 {
+            *count -= 1;
+            return true;
+        }
+        !needed.images.contains(&entry.image)
+    });
+    entries.into_iter().collect()
+}
+
+/// What containers were made by.
+#[derive(Default)]
+struct Needed {
+    /// Full names.
+    names: HashSet<String>,
+    /// Images that were named by their ids.
+    images: HashSet<Digest>,
+}
+
+impl Needed {
+    fn by(users: &Users) -> Needed {
+        let mut needed = Needed::default();
+        for (image, user) in users.all() {
+            let given = user.reference.as_str();
+            let by_id = image.hex().starts_with(given.strip_prefix("sha256:").unwrap_or(given));
+            if by_id || given.ends_with(&format!("@{image}")) {
+                needed.images.insert(image.clone());
+            }
+            if let Ok(reference) = ImageRef::parse_normalized(given) {
+                let tagged = ImageRef { digest: None, ..reference.clone() };
+                needed.names.insert(reference.with_default_tag().canonical());
+                if tagged.tag.is_some() {
+                    needed.names.insert(tagged.canonical());
+                }
+            }
+        }
+        needed
+    }
+}
+
+/// Takes a name, and its image with the last one; nothing when that changed meanwhile.
+fn take(images: &Images, events: &Events, entry: Entry) -> Result<Vec<ImageDeleteItem>> {
+    let Entry { name, image } = entry.clone();
+    let taken = images.change(move |catalog, edit| {
+        if !catalog.images.contains_key(&image) {
+            return Ok(None);
+        }
+        let names: Vec<_> = catalog.names_of(&image).collect();
+        let last = names.len() <= 1;
+        let as_before = match &name {
+            Some(name) => names.contains(&name.as_str()),
+            None => names.is_empty(),
+        };
+        if !as_before || (last && name.is_none() && !edit.users(&image)?.is_empty()) {
+            return Ok(None);
+        }
+        name.iter().try_for_each(|name| edit.delete_name(name))?;
+        let delete = last && edit.users(&image)?.is_empty();
+        if delete {
+            edit.delete_image(&image)?;
+        }
+        Ok(Some(delete))
+    })?;
+    let Some(delete) = taken else { return Ok(Vec::new()) };
+    let shown = match &entry.name {
+        Some(name) => parsed(name).map_or_else(|| name.clone(), |name| name.familiar()),
+        None => entry.image.to_string(),
+    };
+    Ok(report_taken(events, &entry.image, &[shown], delete))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model::time::Timestamp;
+
+    use super::*;
+    use crate::image::row::{Content, NameRow};
+
+    fn id(digit: char) -> Digest {
+        Digest::parse(&format!("sha256:{}", String::from(digit).repeat(64))).unwrap()
+    }
+
+    /// Images `a` with names x:1 and y:1, `b` with name z:1, `c` without a name.
+    fn catalog() -> Catalog {
+        let mut catalog = Catalog::default();
+        for (digit, names) in [('a', &["x:1", "y:1"][..]), ('b', &["z:1"]), ('c', &[])] {
+            let target = Content { media_type: String::new(), digest: id(digit), size: 1 };
+            let row = ImageRow { target, created: Timestamp::ZERO, manifests: Vec::new() };
+            catalog.images.insert(id(digit), Arc::new(row));
+            for name in names {
+                let row = NameRow { image: id(digit), tagged: Timestamp::ZERO };
+                catalog.names.insert(format!("docker.io/library/{name}"), row);
+            }
+        }
+        catalog
+    }
+
+    fn taken(containers: &[(char, &str)], only_dangling: bool) -> Vec<String> {
+        let mut users = Users::default();
+        containers.iter().for_each(|(image, reference)| users.add_named(&id(*image), reference));
+        let shown = |entry: Entry| match entry.name {
+            Some(name) => name.trim_start_matches("docker.io/library/").to_owned(),
+            None => entry.image.hex()[..1].to_owned(),
+        };
+        chosen(&catalog(), &users, only_dangling, |_, _| true).into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn dangling_images_alone_or_everything() {
+        assert_eq!(taken(&[], true), ["c"]);
+        assert_eq!(taken(&[], false), ["c", "x:1", "y:1", "z:1"]);
+        assert_eq!(taken(&[('c', "c:1")], true), [""; 0]);
+    }
+
+    #[test]
+    fn the_name_that_a_container_was_made_by_stays() {
+        assert_eq!(taken(&[('a', "x:1")], false), ["c", "y:1", "z:1"]);
+        assert_eq!(taken(&[('a', "docker.io/library/x:1")], false), ["c", "y:1", "z:1"]);
+        let digested = format!("x:1@{}", id('a'));
+        assert_eq!(taken(&[('a', &digested)], false), ["c", "y:1", "z:1"]);
+    }
+
+    #[test]
+    fn of_an_image_used_by_its_id_one_name_stays() {
+        assert_eq!(taken(&[('a', &"a".repeat(12))], false), ["c", "x:1", "z:1"]);
+        assert_eq!(taken(&[('b', id('b').as_str())], false), ["c", "x:1", "y:1"]);
+    }
 }

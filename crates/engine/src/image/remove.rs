@@ -12,7 +12,7 @@ use model::reference::ImageRef;
 use model::{Error, Result};
 
 use super::catalog::{Catalog, Matched, parsed};
-use super::{Edit, Images, User, no_such, publish};
+use super::{Edit, Images, Pinned, no_such, publish};
 use crate::events::Events;
 
 /// What remove takes.
@@ -46,36 +46,26 @@ pub fn remove(images: &Images, events: &Events, text: &str, args: RemoveArgs) ->
     Ok(items)
 }
 
-/// Removes an image with all its names unless a container uses it; for prune. `None`: it is used or gone.
-pub(super) fn remove_unused(images: &Images, events: &Events, id: &Digest) -> Result<Option<Vec<ImageDeleteItem>>> {
-    let wanted = id.clone();
-    let plan = images.change(move |catalog, edit| {
-        if !catalog.images.contains_key(&wanted) || !edit.users(&wanted)?.is_empty() {
-            return Ok(None);
-        }
-        let names = catalog.names_of(&wanted).map(str::to_owned).collect();
-        let plan = Plan { id: wanted.clone(), names, delete: true };
-        apply(edit, &plan)?;
-        Ok(Some(plan))
-    })?;
-    Ok(plan.map(|plan| report(events, &plan)))
-}
-
 fn apply(edit: &mut Edit<'_, '_, '_>, plan: &Plan) -> Result<()> {
     plan.names.iter().try_for_each(|name| edit.delete_name(name))?;
     if plan.delete { edit.delete_image(&plan.id) } else { Ok(()) }
 }
 
 fn report(events: &Events, plan: &Plan) -> Vec<ImageDeleteItem> {
+    let names: Vec<_> = plan.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
+    report_taken(events, &plan.id, &names, plan.delete)
+}
+
+/// Publishes what was taken, names as users write them, and lists it for the answer.
+pub(super) fn report_taken(events: &Events, id: &Digest, names: &[String], deleted: bool) -> Vec<ImageDeleteItem> {
     let mut items = Vec::new();
-    for name in plan.names.iter().filter_map(|name| parsed(name)) {
-        let untagged = name.familiar();
-        publish(events, "untag", &plan.id, &untagged, &BTreeMap::new());
-        items.push(ImageDeleteItem { untagged, ..ImageDeleteItem::default() });
+    for untagged in names {
+        publish(events, "untag", id, untagged, &BTreeMap::new());
+        items.push(ImageDeleteItem { untagged: untagged.clone(), ..ImageDeleteItem::default() });
     }
-    if plan.delete {
-        publish(events, "delete", &plan.id, plan.id.as_str(), &BTreeMap::new());
-        items.push(ImageDeleteItem { deleted: plan.id.to_string(), ..ImageDeleteItem::default() });
+    if deleted {
+        publish(events, "delete", id, id.as_str(), &BTreeMap::new());
+        items.push(ImageDeleteItem { deleted: id.to_string(), ..ImageDeleteItem::default() });
     }
     items
 }
@@ -133,7 +123,7 @@ fn same_references(name: &str, all: &[String]) -> Vec<String> {
     all.iter().filter(|n| same(n)).cloned().collect()
 }
 
-fn refuse(id: &Digest, users: &[User], force: bool) -> Result<()> {
+fn refuse(id: &Digest, users: &[Pinned], force: bool) -> Result<()> {
     if let Some(user) = users.iter().find(|user| user.state.is_running()) {
         let why = format!("image is being used by running container {}", user.id.short());
         return Err(conflict(id.short(), "cannot be forced", &why));
@@ -147,7 +137,7 @@ fn refuse(id: &Digest, users: &[User], force: bool) -> Result<()> {
     }
 }
 
-fn used_by_name(name: &str, user: &User, id: &Digest) -> Error {
+fn used_by_name(name: &str, user: &Pinned, id: &Digest) -> Error {
     let shown = parsed(name).map_or_else(|| name.to_owned(), |name| name.familiar());
     let why = format!("container {} is using its referenced image {}", user.id.short(), id.short());
     conflict(&shown, "must be forced", &why)

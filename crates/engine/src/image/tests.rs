@@ -266,8 +266,8 @@ fn the_list_is_filtered() {
     assert_eq!(listed(r#"{"zz":["x"]}"#).unwrap_err().message(), "invalid filter 'zz'");
     let shared = ListArgs { shared_size: true, ..ListArgs::default() };
     assert!(list(&place.images, &shared).unwrap().iter().all(|image| image.shared_size == 0));
-    let report = prune(&place.images, &place.events, &Filters::default()).unwrap();
-    assert_eq!(report.images_deleted.unwrap()[0].deleted, dangling.to_string());
+    let report = prune(&place.images, &place.events, &Users::default(), &Filters::default()).unwrap();
+    assert_eq!(report.images_deleted.unwrap()[1].deleted, dangling.to_string());
     assert!(report.space_reclaimed > 0);
     assert_eq!(place.images.count(), 2);
 }

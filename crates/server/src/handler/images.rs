@@ -1,12 +1,10 @@
 //! Images. The engine's verbs block (disk, hashing), so each runs on a thread for blocking work.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine::Engine;
 use engine::image::{self, ImportArgs, ListArgs, RemoveArgs};
 use hyper::StatusCode;
-use model::digest::Digest;
 use model::platform::Platform;
 use model::{Error, Result};
 
@@ -62,23 +60,13 @@ fn list_args(request: &Request) -> Result<ListArgs> {
         return Err(Error::invalid("conflicting options: identity requires manifests=1"));
     }
     let shared_size = !version.before(42) && query.flag("shared-size");
-    Ok(ListArgs { filters, shared_size, manifests, containers: HashMap::new() })
-}
-
-/// Which containers are made of which image.
-fn containers_by_image(engine: &Engine) -> HashMap<Digest, Vec<String>> {
-    let mut containers: HashMap<Digest, Vec<String>> = HashMap::new();
-    for handle in engine.containers.all() {
-        let view = handle.view();
-        containers.entry(view.row.image.id.clone()).or_default().push(handle.id.as_str().to_owned());
-    }
-    containers
+    Ok(ListArgs { filters, shared_size, manifests, ..ListArgs::default() })
 }
 
 /// `GET /images/json`
 pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
     let mut args = list_args(&request)?;
-    args.containers = containers_by_image(&state.engine);
+    args.containers = image::users(&state.engine);
     let images = blocking(&state, move |engine| image::list(&engine.images, &args)).await?;
     Ok(versioned(&images, request.version, 51, api::version::image_list).into())
 }
@@ -124,7 +112,8 @@ pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `POST /images/prune`
 pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     let filters = request.query.filters()?;
-    ok(&blocking(&state, move |engine| image::prune(&engine.images, &engine.events, &filters)).await?)
+    let verb = move |engine: &Engine| image::prune(&engine.images, &engine.events, &image::users(engine), &filters);
+    ok(&blocking(&state, verb).await?)
 }
 
 /// Whether `POST /images/create` pulls or imports, and what.

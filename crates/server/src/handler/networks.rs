@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use model::Result;
 
-use super::{State, done, versioned};
+use super::{State, done, ok, versioned};
 use crate::request::Request;
 use crate::routes::Outcome;
 
@@ -19,6 +19,11 @@ pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
     let network = engine::network::inspect(&state.engine, request.name())?;
     Ok(versioned(&network, request.version, 52, api::version::network_inspect).into())
+}
+
+/// `POST /networks/prune`
+pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
+    ok(&engine::network::prune(&state.engine, &request.query.filters()?)?)
 }
 
 /// `DELETE /networks/{id}`

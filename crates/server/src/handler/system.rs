@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use engine::disk::{self, Kinds};
 use hyper::{Method, StatusCode};
-use model::Result;
+use model::{Error, Result};
 
 use super::{State, done, ok, versioned};
+use crate::query::Query;
 use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
@@ -44,4 +46,62 @@ pub async fn version(state: Arc<State>, _: Request) -> Result<Outcome> {
 pub async fn info(state: Arc<State>, request: Request) -> Result<Outcome> {
     let info = engine::system::info(&state.engine);
     Ok(versioned(&info, request.version, 50, api::version::info).into())
+}
+
+/// `GET /system/df`
+pub async fn disk_usage(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let version = request.version;
+    let kinds = if version.before(42) { Kinds::ALL } else { kinds(&request.query)? };
+    let usage = disk::usage(&state.engine, kinds).await?;
+    let mut shown = serde_json::to_value(&usage).expect("wire types are plain data");
+    api::version::disk_usage(version, request.query.flag("verbose"), &mut shown);
+    ok(&shown)
+}
+
+/// The kinds that a query names; all, when it names none.
+fn kinds(query: &Query) -> Result<Kinds> {
+    if !query.has("type") {
+        return Ok(Kinds::ALL);
+    }
+    let mut kinds = Kinds::default();
+    for kind in query.all("type") {
+        match kind {
+            "container" => kinds.containers = true,
+            "image" => kinds.images = true,
+            "volume" => kinds.volumes = true,
+            "build-cache" => kinds.build_cache = true,
+            other => return Err(Error::invalid(format!("unknown object type: {other}"))),
+        }
+    }
+    Ok(kinds)
+}
+
+/// `POST /build/prune`
+pub async fn prune_builds(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let sizes: &[&str] = match request.version.before(48) {
+        true => &["keep-storage"],
+        false => &["reserved-space", "keep-storage", "max-used-space", "min-free-space"],
+    };
+    for name in sizes {
+        request.query.integer(name).map_err(|error| {
+            let given = request.query.text(name);
+            Error::invalid(format!("{name} is in bytes and expects an integer, got {given}: {}", error.message()))
+        })?;
+    }
+    ok(&engine::build::prune(&state.engine, &request.query.filters()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_named_one_by_one() {
+        let of = |query| kinds(&Query::parse(query).expect("valid query"));
+        assert_eq!(of("").expect("all"), Kinds::ALL);
+        let two = Kinds { images: true, volumes: true, ..Kinds::default() };
+        assert_eq!(of("type=image&type=volume").expect("two"), two);
+        assert_eq!(of("type=zz").expect_err("unknown").message(), "unknown object type: zz");
+        assert_eq!(of("type=").expect_err("empty").message(), "unknown object type: ");
+    }
 }

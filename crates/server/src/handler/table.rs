@@ -37,7 +37,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/version" 0 run system::version;
     GET "/info" 0 run system::info;
     GET "/events" 3 run events::events;
-    GET "/system/df" 25 not_yet;
+    GET "/system/df" 25 run system::disk_usage;
     POST "/auth" 0 run distribution::login;
     // container
     GET "/containers/json" 0 run containers::list;
@@ -92,7 +92,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     POST "/images/load" 7 run images::load;
     // build
     POST "/build" 0 not_yet;
-    POST "/build/prune" 31 not_yet;
+    POST "/build/prune" 31 run system::prune_builds;
     POST "/build/cancel" 39 not_yet;
     // session
     POST "/session" 31 not_yet;
@@ -107,7 +107,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     DELETE "/networks/{id}" 21 run networks::remove;
     POST "/networks/{id}/connect" 21 not_yet;
     POST "/networks/{id}/disconnect" 21 not_yet;
-    POST "/networks/prune" 25 not_yet;
+    POST "/networks/prune" 25 run networks::prune;
     // volume
     GET "/volumes" 21 run volumes::list;
     GET "/volumes/{name}" 21 run volumes::inspect;

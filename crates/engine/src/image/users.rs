@@ -1,0 +1,84 @@
+//! Which containers are made of which image, read off their published views.
+
+use std::collections::HashMap;
+
+use model::digest::Digest;
+
+use crate::Engine;
+
+/// Containers by the image that they are made of.
+#[derive(Clone, Debug, Default)]
+pub struct Users {
+    by_image: HashMap<Digest, Vec<User>>,
+}
+
+/// One container.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Its full id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// How it lives, in a word.
+    pub state: &'static str,
+    /// The image as it was named when the container was made.
+    pub reference: String,
+    /// The manifest that was chosen for it.
+    pub manifest: Option<Digest>,
+    /// Its layers.
+    layers: Vec<Digest>,
+}
+
+/// All containers, now.
+pub fn users(engine: &Engine) -> Users {
+    let mut users = Users::default();
+    for handle in engine.containers.all() {
+        let view = handle.view();
+        let image = &view.row.image;
+        users.by_image.entry(image.id.clone()).or_default().push(User {
+            id: handle.id.as_str().to_owned(),
+            name: view.row.name.clone(),
+            state: view.row.state.word(),
+            reference: image.reference.clone(),
+            manifest: image.manifest.as_ref().map(|(_, digest, _)| digest.clone()),
+            layers: image.layers.clone(),
+        });
+    }
+    users
+}
+
+impl Users {
+    /// The containers of an image.
+    pub fn of(&self, image: &Digest) -> impl Iterator<Item = &User> {
+        self.by_image.get(image).into_iter().flatten()
+    }
+
+    /// Every container with its image.
+    pub fn all(&self) -> impl Iterator<Item = (&Digest, &User)> {
+        self.by_image.iter().flat_map(|(image, users)| users.iter().map(move |user| (image, user)))
+    }
+
+    /// Ids of the containers of one manifest of an image. A container that knows of none was made of the image itself.
+    pub fn of_manifest(&self, image: &Digest, manifest: &Digest) -> Vec<String> {
+        let made = |user: &&User| user.manifest.as_ref().unwrap_or(image) == manifest;
+        self.of(image).filter(made).map(|user| user.id.clone()).collect()
+    }
+
+    /// The layers of all containers; their images may be gone.
+    pub fn layers(&self) -> impl Iterator<Item = Digest> {
+        self.by_image.values().flatten().flat_map(|user| user.layers.iter().cloned())
+    }
+
+    /// One more container, for tests.
+    #[cfg(test)]
+    pub(crate) fn add_named(&mut self, image: &Digest, reference: &str) {
+        self.by_image.entry(image.clone()).or_default().push(User {
+            id: "0".repeat(64),
+            name: "web".into(),
+            state: "exited",
+            reference: reference.into(),
+            manifest: None,
+            layers: Vec::new(),
+        });
+    }
+}
