@@ -39,6 +39,13 @@ fn creating() {
         400,
         "invalid mount config for type \"bind\": bind source path does not exist: /no/such",
     );
+    refused(
+        &d,
+        "",
+        r#"{"Image":"busybox","HostConfig":{"StorageOpt":{"size":"1G"}}}"#,
+        500,
+        "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+    );
     assert_eq!(d.http("GET", "/containers/json?all=1", "").json().as_array().unwrap().len(), 0);
     d.finish();
 }

@@ -191,3 +191,12 @@ fn the_engine_owns_one_table() {
     let _ = d.exec_inside(&["nft", "delete table inet strangers"]).ok();
     d.finish();
 }
+
+#[test]
+fn a_disabled_network_is_none() {
+    let d = with_busybox();
+    let body = r#"{"Image":"busybox","Cmd":["ls","/sys/class/net"],"NetworkDisabled":true}"#;
+    let _ = d.http("POST", "/containers/create?name=alone", body).expect(201);
+    assert_eq!(d.docker(&["start", "-a", "alone"]).text(), "lo");
+    d.finish();
+}

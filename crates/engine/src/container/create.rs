@@ -53,7 +53,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     let image = engine.images.resolve(&config.image, args.platform.as_deref())?;
     let mut merged = merge::merge(config, host_config, &image.config, &host, &id)?;
     resolve_container_modes(engine, &mut merged.host_config)?;
-    warnings.extend(validate::check(&merged, &request, &host)?);
+    warnings.extend(validate::check(&merged, &request)?);
     launch::runtime_choice(&settings, &merged.host_config.runtime)?;
     let name = reserve_name(engine, args.name.as_deref(), &id)?;
     let built = build(engine, &settings, Draft { id: id.clone(), name: name.clone(), merged, image, request }).await;
@@ -75,7 +75,7 @@ struct Draft {
 
 async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
     let Draft { id, name, merged, image, request } = draft;
-    let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, &id).await?;
+    let mounts = mounts::resolve(engine, &merged.config, &merged.host_config).await?;
     let row = ContainerRow {
         id,
         name,

@@ -19,7 +19,7 @@ pub fn write(
     row: &ContainerRow,
     connected: Option<&network::Connected>,
 ) -> Result<()> {
-    let mode = network_mode(settings, row);
+    let mode = network_mode(row);
     if mode.starts_with("container:") {
         return Ok(());
     }

@@ -9,7 +9,6 @@ use super::launch;
 use super::row::{ContainerRow, MountRow};
 use super::view::ContainerView;
 use crate::Engine;
-use crate::settings::Settings;
 
 /// Everything about one container; with its sizes if wished.
 pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<api::ContainerInspect> {
@@ -56,7 +55,7 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
         }),
         mounts: row.mounts.iter().map(mount_point).collect(),
         config: Some(row.config.clone()),
-        network_settings: Some(network_settings(engine, &settings, view)),
+        network_settings: Some(network_settings(engine, view)),
         image_manifest_descriptor: manifest(row),
         ..api::ContainerInspect::default()
     }
@@ -130,7 +129,7 @@ pub(super) fn mount_point(row: &MountRow) -> api::MountPoint {
     }
 }
 
-fn network_settings(engine: &Engine, settings: &Settings, view: &ContainerView) -> api::NetworkSettings {
+fn network_settings(engine: &Engine, view: &ContainerView) -> api::NetworkSettings {
     let row = &view.row;
     let running = view.pid != 0;
     let sandbox_key = if running { format!("/proc/{}/ns/net", view.pid) } else { String::new() };
@@ -138,7 +137,7 @@ fn network_settings(engine: &Engine, settings: &Settings, view: &ContainerView) 
         sandbox_id: if running { row.id.as_str().into() } else { String::new() },
         sandbox_key,
         ports: Some(if running { ports(row) } else { BTreeMap::new() }),
-        networks: Some(networks(engine, settings, row)),
+        networks: Some(networks(engine, row)),
     }
 }
 
@@ -154,12 +153,8 @@ fn ports(row: &ContainerRow) -> api::PortMap {
 }
 
 /// The container's networks: as asked for, with addresses while it runs.
-pub(super) fn networks(
-    engine: &Engine,
-    settings: &Settings,
-    row: &ContainerRow,
-) -> BTreeMap<String, api::EndpointSettings> {
-    let mode = launch::network_mode(settings, row);
+pub(super) fn networks(engine: &Engine, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
+    let mode = launch::network_mode(row);
     if mode.starts_with("container:") {
         return BTreeMap::new();
     }

@@ -90,7 +90,7 @@ fn make_run_dir(dir: &Path) -> Result<()> {
 impl Launch<'_> {
     fn with_network(&self) -> Result<Launched, Failed> {
         prepare_sources(self.row)?;
-        let connected = connect(self.engine, self.settings, self.row)?;
+        let connected = connect(self.engine, self.row)?;
         match self.with_files(connected.as_ref()) {
             Ok((client, monitor, pid, started_at)) => {
                 let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
@@ -186,8 +186,8 @@ fn prepare_sources(row: &ContainerRow) -> Result<()> {
 }
 
 /// Joins the container to its network. Modes without one of their own connect nothing.
-fn connect(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<Option<network::Connected>> {
-    let mode = network_mode(settings, row);
+fn connect(engine: &Engine, row: &ContainerRow) -> Result<Option<network::Connected>> {
+    let mode = network_mode(row);
     if mode.starts_with("container:") {
         return Ok(None);
     }
@@ -205,9 +205,10 @@ fn connect(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<O
     engine.networks.connect(&spec).map(Some)
 }
 
-/// `default` and empty mean the default bridge.
-pub fn network_mode<'a>(_settings: &Settings, row: &'a ContainerRow) -> &'a str {
+/// `default` and empty mean the default bridge; a container whose network is disabled has none.
+pub fn network_mode(row: &ContainerRow) -> &str {
     match row.host_config.network_mode.as_str() {
+        mode if row.config.network_disabled && !mode.starts_with("container:") => "none",
         "" | "default" => "bridge",
         mode => mode,
     }

@@ -36,12 +36,12 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
     let selection = Selection::new(&args, &lookup)?;
     let mut views: Vec<Arc<ContainerView>> = engine.containers.all().iter().map(Handle::view).collect();
     views.sort_by_cached_key(|view| place(&view.row));
-    let (now, settings) = (engine.now(), engine.settings());
+    let now = engine.now();
     let limit = usize::try_from(args.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let mut images = ImageNames { engine, known: HashMap::new() };
     let mut chosen = Vec::new();
     for view in &views {
-        let (ports, networks) = (ports(&view.row), networks(engine, &settings, &view.row));
+        let (ports, networks) = (ports(&view.row), networks(engine, &view.row));
         if selection.takes(&Candidate { row: &view.row, ports: &ports, networks: &networks }) {
             chosen.push((&view.row, summary(&view.row, &mut images, ports, networks, now)));
         }
@@ -65,12 +65,8 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
 }
 
 /// The networks with what the list shows of them: where the container is, not what it asked for.
-fn networks(
-    engine: &Engine,
-    settings: &crate::settings::Settings,
-    row: &ContainerRow,
-) -> BTreeMap<String, api::EndpointSettings> {
-    let mut networks = inspect::networks(engine, settings, row);
+fn networks(engine: &Engine, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
+    let mut networks = inspect::networks(engine, row);
     for endpoint in networks.values_mut() {
         (endpoint.dns_names, endpoint.aliases, endpoint.links, endpoint.driver_opts) = (None, None, None, None);
         if let Some(ipam) = &mut endpoint.ipam_config {

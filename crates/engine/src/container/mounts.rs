@@ -8,7 +8,6 @@ use std::fs;
 use std::sync::Arc;
 
 use ::volume::CreateVolume;
-use model::id::ContainerId;
 use model::mount::{self, clean};
 use model::{Context, Error, Result};
 
@@ -25,12 +24,7 @@ pub struct Resolved {
 }
 
 /// Resolves all mounts of a create request; makes volumes and missing bind directories.
-pub async fn resolve(
-    engine: &Arc<Engine>,
-    config: &api::ContainerConfig,
-    host: &api::HostConfig,
-    _id: &ContainerId,
-) -> Result<Resolved> {
+pub async fn resolve(engine: &Arc<Engine>, config: &api::ContainerConfig, host: &api::HostConfig) -> Result<Resolved> {
     let mut table =
         Table { engine: engine.clone(), driver: host.volume_driver.clone(), rows: BTreeMap::new(), made: Vec::new() };
     let filled = table.fill(config, host).await;

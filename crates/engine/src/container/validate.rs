@@ -84,6 +84,9 @@ impl Host {
 /// The longest host name the kernel takes, in bytes.
 const MAX_HOSTNAME: usize = 64;
 
+/// The refusal of a bounded writable layer: no snapshot driver has quotas. Clients look for its words.
+const NO_QUOTA: &str = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
+
 /// Brings a request to its normal form and refuses what cannot be. `exists` tells whether a path of the host is there.
 pub fn request(request: &mut api::CreateRequest, host: &Host, exists: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let Some(config) = request.config.as_mut() else {
@@ -118,11 +121,14 @@ pub fn request(request: &mut api::CreateRequest, host: &Host, exists: impl Fn(&s
 }
 
 /// Looks at the outcome of the merge.
-pub fn check(merged: &Merged, request: &api::CreateRequest, _host: &Host) -> Result<Vec<String>> {
+pub fn check(merged: &Merged, request: &api::CreateRequest) -> Result<Vec<String>> {
     let host_config = &merged.host_config;
     let log = &host_config.log_config;
     logs::options::validate(&log.kind, log.config.as_ref().unwrap_or(&BTreeMap::new()))?;
     SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
+    if !host_config.storage_opt.is_empty() {
+        return Err(Error::system(NO_QUOTA));
+    }
     let asked = request.host_config.as_ref().and_then(|h| h.links.as_ref()).is_some_and(|links| !links.is_empty());
     let mut warnings = Vec::new();
     if asked && host_config.network_mode == "bridge" {
