@@ -82,7 +82,7 @@ fn attributes_and_old_fields() {
     d.finish();
 }
 
-fn now() -> u64 {
+pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 1
 }
 

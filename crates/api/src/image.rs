@@ -176,6 +176,18 @@ pub struct AttestationProperties {
     pub subject: String,
 }
 
+/// One entry of `GET /images/{name}/attestations`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AttestationStatement {
+    /// The layer that holds it.
+    pub descriptor: Descriptor,
+    pub predicate_type: String,
+    /// As it is, when asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<serde_json::Value>,
+}
+
 /// One entry of `DELETE /images/{name}`: exactly one field is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -46,8 +46,9 @@ pub use host_config::{
     WeightDevice,
 };
 pub use image::{
-    AttestationProperties, DriverData, HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect, ImageMetadata,
-    ImageProperties, ImagePruneReport, ImageSummary, ManifestSize, ManifestSummary, RootFs, UnpackedSize,
+    AttestationProperties, AttestationStatement, DriverData, HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect,
+    ImageMetadata, ImageProperties, ImagePruneReport, ImageSummary, ManifestSize, ManifestSummary, RootFs,
+    UnpackedSize,
 };
 pub use mount::{BindOptions, ImageOptions, Mount, MountPoint, TmpfsOptions, VolumeOptions};
 pub use network::{

@@ -57,6 +57,8 @@ impl HttpBody for Body {
 
 /// `application/json`.
 pub const JSON: &str = "application/json";
+/// `application/octet-stream`.
+pub const BYTES: &str = "application/octet-stream";
 /// `application/x-tar`.
 pub const TAR: &str = "application/x-tar";
 

@@ -408,7 +408,7 @@ fn attributes(dir: &OwnedFd, name: &CString, entry: &Entry) -> io::Result<()> {
 }
 
 /// The name under which the kernel reaches a descriptor of this process.
-fn proc_path(fd: impl AsFd) -> String {
+pub(crate) fn proc_path(fd: impl AsFd) -> String {
     let fd: BorrowedFd<'_> = fd.as_fd();
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

@@ -1,15 +1,19 @@
-//! Reading a tar stream entry by entry, with bounded memory; writing a plain one.
+//! Reading a tar stream entry by entry, with bounded memory; [`Writer`] writes one.
 //!
 //! Headers are decoded by the `tar` crate; finding them, and everything an entry's meaning is spread over (GNU long
 //! names, PAX records, the GNU sparse formats), happens here, because those parts are sized by the archive: each is
 //! read only up to [`SPECIAL_BYTES`]. What Go's reader accepts (which wrote most layers there are) is accepted.
 
+mod write;
+
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use crate::pax::{self, Pax};
+
+pub use write::Writer;
 
 const BLOCK: usize = 512;
 /// Bound of a long name, a PAX header or a sparse map.
@@ -308,52 +312,6 @@ impl<R: Read> Archive<R> {
             }
         }
         Ok(())
-    }
-}
-
-/// Writes an archive of files and directories that belong to root and have no times.
-pub struct Writer<W> {
-    writer: W,
-}
-
-impl<W: Write> Writer<W> {
-    /// Writes to `writer`; nothing is buffered here.
-    pub fn new(writer: W) -> Writer<W> {
-        Writer { writer }
-    }
-
-    /// A directory; its name ends with a slash.
-    pub fn directory(&mut self, path: &str, mode: u32) -> io::Result<()> {
-        self.header(path, EntryType::Directory, mode, 0)
-    }
-
-    /// A file of exactly `size` bytes out of `data`. `UnexpectedEof` when there are fewer.
-    pub fn file(&mut self, path: &str, mode: u32, size: u64, data: &mut impl Read) -> io::Result<()> {
-        self.header(path, EntryType::Regular, mode, size)?;
-        if io::copy(&mut data.take(size), &mut self.writer)? != size {
-            return Err(eof());
-        }
-        self.writer.write_all(&[0; BLOCK][..padding(size) as usize])
-    }
-
-    /// The end mark.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.writer.write_all(&[0; 2 * BLOCK])?;
-        self.writer.flush()?;
-        Ok(self.writer)
-    }
-
-    fn header(&mut self, path: &str, kind: EntryType, mode: u32, size: u64) -> io::Result<()> {
-        let mut header = Header::new_ustar();
-        header.set_path(path)?;
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(size);
-        header.set_cksum();
-        self.writer.write_all(header.as_bytes())
     }
 }
 

@@ -4,17 +4,18 @@
 //! Layers keep their whiteouts as files named `.wh.…`, so it asks nothing of the file system; blocks are shared with
 //! the layer where the file system can (reflink).
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use model::digest::Digest;
-use model::{Context, Error, Result};
+use model::{Context, Result};
 use store::{Lease, Sweep};
 
 use crate::apply::Whiteouts;
+use crate::changes::Source;
 use crate::layers::{Layers, make_dir};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, merge};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, merge, pack};
 
 /// See the module.
 pub struct Copy {
@@ -38,6 +39,10 @@ impl Copy {
 
     fn fs(&self, container: &str) -> Result<PathBuf> {
         Ok(containers::rw(&self.containers, container)?.join("fs"))
+    }
+
+    fn view(&self, layers: &[Digest]) -> Result<View> {
+        View::open(&self.layers.chain(layers)?, Whiteouts::Files)
     }
 }
 
@@ -90,8 +95,7 @@ impl Snapshotter for Copy {
     }
 
     fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
-        let view = View::open(&self.layers.chain(layers)?, Whiteouts::Files)?;
-        crate::copy_out::copy_out(&view, path, target)
+        crate::copy_out::copy_out(&self.view(layers)?, path, target)
     }
 
     fn usage(&self, container: &str) -> Result<u64> {
@@ -99,11 +103,15 @@ impl Snapshotter for Copy {
     }
 
     fn changes(&self, container: &str, layers: &[Digest]) -> Result<Vec<Change>> {
-        let fs = self.fs(container)?;
-        if !fs.is_dir() {
-            return Err(Error::not_found(format!("no writable layer at {}", fs.display())));
-        }
-        changes::of_tree(&View::open(&self.layers.chain(layers)?, Whiteouts::Files)?, &fs)
+        changes::list(&self.view(layers)?, &self.fs(container)?, Source::Whole)
+    }
+
+    fn write_diff(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<Option<Digest>> {
+        pack::diff(&self.view(layers)?, &self.fs(container)?, Source::Whole, out)
+    }
+
+    fn export(&self, container: &str, _: &[Digest], out: &mut dyn Write) -> Result<()> {
+        pack::export(&self.fs(container)?, Vec::new(), out)
     }
 
     fn sweep(&self, live: &Live, sweep: &Sweep<'_>) -> Result<u64> {

@@ -14,6 +14,7 @@ mod apply;
 pub mod archive;
 mod changes;
 mod compare;
+mod compress;
 mod containers;
 mod copy;
 mod copy_out;
@@ -21,13 +22,15 @@ mod decompress;
 mod layers;
 mod merge;
 mod overlay;
+mod pack;
 mod pax;
 mod survey;
 mod tree;
 mod view;
+mod walk;
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +39,7 @@ use model::{Error, Result};
 use serde::{Deserialize, Serialize};
 use store::{Lease, Sweep};
 
+pub use compress::Gzip;
 pub use copy::Copy;
 pub use decompress::{Compression, decompress};
 pub use layers::Layers;
@@ -87,8 +91,16 @@ pub trait Snapshotter: Send + Sync {
     /// Bytes on disk of the container's writable layer; a file with several links counts once.
     fn usage(&self, container: &str) -> Result<u64>;
 
-    /// What the container changed over `layers`, ordered by path. The container's root must not be in flux.
+    /// What the container changed over `layers`, ordered by path.
     fn changes(&self, container: &str, layers: &[Digest]) -> Result<Vec<Change>>;
+
+    /// Writes what the container changed over `layers` as the tar of a layer, and answers its diff-id; `None` when
+    /// nothing changed (what was written is an empty archive then).
+    fn write_diff(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<Option<Digest>>;
+
+    /// Writes the container's whole root file system as a tar, without what is mounted in it. The container may run:
+    /// what vanishes meanwhile is left out. An error when the container itself is removed meanwhile.
+    fn export(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<()>;
 
     /// Removes layers and writable layers that are neither live nor pinned; answers the bytes that became free.
     fn sweep(&self, live: &Live, sweep: &Sweep<'_>) -> Result<u64>;

@@ -5,7 +5,7 @@
 //! container's upper layer with the attributes of the topmost layer that does have an entry.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,10 @@ use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 use store::{Lease, Sweep};
 
 use crate::apply::{OPAQUE_XATTR, Whiteouts};
+use crate::changes::Source;
 use crate::layers::{Layers, make_dir, remove_tree};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, containers};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, pack};
 
 /// See the module.
 pub struct Overlay {
@@ -42,6 +43,14 @@ impl Overlay {
         let layers = Layers::attach(roots.layers.join("overlay"), Whiteouts::Overlay);
         let empty = layers.root().join("empty");
         Overlay { layers, containers: roots.containers, empty }
+    }
+
+    fn upper(&self, container: &str) -> Result<PathBuf> {
+        Ok(containers::rw(&self.containers, container)?.join("upper"))
+    }
+
+    fn view(&self, layers: &[Digest]) -> Result<View> {
+        View::open(&self.layers.chain(layers)?, Whiteouts::Overlay)
     }
 }
 
@@ -96,17 +105,24 @@ impl Snapshotter for Overlay {
     }
 
     fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
-        let view = View::open(&self.layers.chain(layers)?, Whiteouts::Overlay)?;
-        crate::copy_out::copy_out(&view, path, target)
+        crate::copy_out::copy_out(&self.view(layers)?, path, target)
     }
 
     fn usage(&self, container: &str) -> Result<u64> {
-        containers::usage(&containers::rw(&self.containers, container)?.join("upper"))
+        containers::usage(&self.upper(container)?)
     }
 
     fn changes(&self, container: &str, layers: &[Digest]) -> Result<Vec<Change>> {
-        let upper = containers::rw(&self.containers, container)?.join("upper");
-        View::open(&self.layers.chain(layers)?, Whiteouts::Overlay)?.changes_of_upper(&upper)
+        changes::list(&self.view(layers)?, &self.upper(container)?, Source::Upper)
+    }
+
+    fn write_diff(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<Option<Digest>> {
+        pack::diff(&self.view(layers)?, &self.upper(container)?, Source::Upper, out)
+    }
+
+    fn export(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<()> {
+        let below = self.view(layers)?.trees().context("opening an image's layers")?;
+        pack::export(&self.upper(container)?, below, out)
     }
 
     fn sweep(&self, live: &Live, sweep: &Sweep<'_>) -> Result<u64> {

@@ -17,10 +17,12 @@ use rustix::io::Errno;
 
 use crate::apply::{OPAQUE, OPAQUE_XATTR, WHITEOUT, Whiteouts, is_whiteout};
 use crate::layers::Layer;
-use crate::{Change, tree};
+use crate::tree;
 
 /// Largest extended attribute copied.
 const XATTR_BYTES: usize = 64 << 10;
+/// What is enough for nearly all of them.
+const XATTR_GUESS: usize = 256;
 
 /// A chain, top first.
 pub(crate) struct View {
@@ -236,9 +238,9 @@ impl View {
         }
     }
 
-    /// The changes an overlay's upper directory holds over this chain.
-    pub(crate) fn changes_of_upper(&self, upper: &Path) -> Result<Vec<Change>> {
-        crate::changes::of_upper(self, upper)
+    /// The layers' trees, top first.
+    pub(crate) fn trees(&self) -> io::Result<Vec<OwnedFd>> {
+        self.layers.iter().map(|(_, tree)| tree.try_clone()).collect()
     }
 }
 
@@ -275,8 +277,16 @@ pub(crate) fn stat_times(stat: &Stat) -> Timestamps {
 
 /// The extended attributes of an open file, overlay's own left out.
 pub(crate) fn xattrs(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut names = vec![0; XATTR_BYTES];
-    let length = match rustix::fs::flistxattr(file, &mut names) {
+    // Nearly every file has none.
+    let mut names = vec![0; XATTR_GUESS];
+    let listed = match rustix::fs::flistxattr(file, &mut names) {
+        Err(Errno::RANGE) => {
+            names.resize(XATTR_BYTES, 0);
+            rustix::fs::flistxattr(file, &mut names)
+        }
+        other => other,
+    };
+    let length = match listed {
         Ok(length) => length,
         Err(Errno::NOTSUP) => 0,
         Err(e) => return Err(e.into()),
@@ -286,17 +296,31 @@ pub(crate) fn xattrs(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         if name.starts_with(b"trusted.overlay.") {
             continue;
         }
-        let mut value = vec![0; XATTR_BYTES];
-        match rustix::fs::fgetxattr(file, name, &mut value) {
-            Ok(n) => {
-                value.truncate(n);
-                found.push((name.to_vec(), value));
-            }
-            Err(Errno::NODATA) => {}
-            Err(e) => return Err(e.into()),
+        if let Some(value) = xattr(file, name)? {
+            found.push((name.to_vec(), value));
         }
     }
     Ok(found)
+}
+
+/// One extended attribute of an open file.
+pub(crate) fn xattr(file: &OwnedFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; XATTR_GUESS];
+    let read = match rustix::fs::fgetxattr(file, name, &mut value) {
+        Err(Errno::RANGE) => {
+            value.resize(XATTR_BYTES, 0);
+            rustix::fs::fgetxattr(file, name, &mut value)
+        }
+        other => other,
+    };
+    match read {
+        Ok(n) => {
+            value.truncate(n);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The target of the symbolic link `name`.

@@ -45,8 +45,8 @@ pub enum Command {
     Restart { plan: StopPlan, reply: Reply },
     /// Send a signal.
     Kill { signal: i32, reply: Reply },
-    /// Freeze.
-    Pause { reply: Reply },
+    /// Freeze; in passing: for the time of an operation that will let it go on, answered when all processes stand.
+    Pause { passing: bool, reply: Reply },
     /// Go on.
     Unpause { reply: Reply },
     /// Take another name, which is reserved already.
@@ -225,7 +225,8 @@ impl Actor {
             Command::Stop { plan, reply } => self.stop(plan, reply).await,
             Command::Restart { plan, reply } => self.restart(plan, reply).await,
             Command::Kill { signal, reply } => self.kill(signal, reply).await,
-            Command::Pause { reply } => self.freeze(Input::Pause, reply).await,
+            Command::Pause { passing: false, reply } => self.freeze(Input::Pause, reply).await,
+            Command::Pause { passing: true, reply } => self.freeze_in_passing(reply).await,
             Command::Unpause { reply } => self.freeze(Input::Unpause, reply).await,
             Command::Rename { new, reply } => self.rename(new, reply).await,
             Command::Resize { exec, height, width, reply } => {

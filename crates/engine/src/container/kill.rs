@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::lifecycle::{Effect, Input};
+use model::lifecycle::{Effect, Input, State};
 use model::{Result, signal};
 use monitor::proto::Request;
 
@@ -18,7 +18,7 @@ pub async fn kill(engine: &Arc<Engine>, name: &str, word: &str) -> Result<()> {
 
 /// Freezes all processes of the container.
 pub async fn pause(engine: &Arc<Engine>, name: &str) -> Result<()> {
-    engine.containers.find(name)?.ask(|reply| Command::Pause { reply }).await
+    engine.containers.find(name)?.ask(|reply| Command::Pause { passing: false, reply }).await
 }
 
 /// Lets them go on.
@@ -60,6 +60,7 @@ impl Actor {
             return;
         };
         let frozen = effects.contains(&Effect::Freeze);
+        self.row.run.frozen_in_passing = false;
         if let Err(error) = self.freeze_now(frozen).await {
             self.row.state = before;
             return answer(reply, Err(error));
@@ -68,6 +69,35 @@ impl Actor {
         self.publish();
         self.event(if frozen { "pause" } else { "unpause" }, []);
         answer(reply, Ok(()));
+    }
+
+    /// Freezes for the time of an operation. The row tells why before it is done: should the daemon die over the
+    /// operation, the next one lets the container go on.
+    pub(super) async fn freeze_in_passing(&mut self, reply: Reply) {
+        let before = self.row.state;
+        let Some((_, reply)) = self.step(Input::Pause, reply) else {
+            return;
+        };
+        self.row.run.frozen_in_passing = true;
+        if let Err(error) = self.persist().await {
+            self.row.state = before;
+            return answer(reply, Err(error));
+        }
+        self.publish();
+        self.event("pause", []);
+        self.request(&Request::Freeze { frozen: true }, reply).await;
+    }
+
+    /// What a daemon that died over an operation left frozen goes on.
+    pub(super) async fn thaw_left_behind(&mut self) {
+        if !std::mem::take(&mut self.row.run.frozen_in_passing) {
+            return;
+        }
+        if let State::Paused { pid } = self.row.state {
+            self.row.state = State::Running { pid };
+            self.thaw().await;
+        }
+        self.record().await;
     }
 
     /// Freezing is the cgroup's work and does not need the monitor, unless another program owns the cgroup.

@@ -6,9 +6,11 @@
 
 pub mod actor;
 pub mod attach;
+pub mod commit;
 pub mod create;
 pub mod exec;
 pub mod exit;
+pub mod export;
 pub mod facts;
 mod files;
 pub mod inspect;

@@ -96,6 +96,7 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
     if changed {
         actor.record().await;
     }
+    actor.thaw_left_behind().await;
     if actor.link.is_none() {
         // Only now: until the end is recorded, what tells of it must stay.
         drop(fs::remove_dir_all(&run_dir));

@@ -83,6 +83,9 @@ pub struct RunRow {
     pub was_started: bool,
     /// The user stopped it: `unless-stopped` does not start it again.
     pub manually_stopped: bool,
+    /// It is frozen only while it is being committed: a daemon that finds it so lets it go on.
+    #[serde(default)]
+    pub frozen_in_passing: bool,
 }
 
 /// A mount of a container, resolved.

@@ -7,7 +7,7 @@ use api::ImageConfig;
 use model::{Error, Result, signal};
 
 /// Applies the changes in order.
-pub(super) fn apply(mut config: ImageConfig, changes: &[String]) -> Result<ImageConfig> {
+pub fn apply(mut config: ImageConfig, changes: &[String]) -> Result<ImageConfig> {
     let mut cmd_given = false;
     for line in joined_lines(&changes.join("\n")) {
         let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
@@ -21,11 +21,11 @@ pub(super) fn apply(mut config: ImageConfig, changes: &[String]) -> Result<Image
         }
         match upper.as_str() {
             "CMD" => {
-                config.cmd = command(rest);
+                config.cmd = command(rest, &config.shell);
                 cmd_given = true;
             }
             "ENTRYPOINT" => {
-                config.entrypoint = command(rest);
+                config.entrypoint = command(rest, &config.shell);
                 if !cmd_given {
                     config.cmd.clear();
                 }
@@ -116,12 +116,13 @@ fn json_list(text: &str) -> Option<Vec<String>> {
     if text.starts_with('[') { serde_json::from_str(text).ok() } else { None }
 }
 
-/// A JSON list as it is, anything else for a shell.
-fn command(text: &str) -> Vec<String> {
+/// A JSON list as it is, anything else for a shell: the configuration's own if it has one.
+fn command(text: &str, shell: &[String]) -> Vec<String> {
     match json_list(text) {
         Some(list) => list,
         None if text.is_empty() => Vec::new(),
-        None => vec!["/bin/sh".into(), "-c".into(), text.to_owned()],
+        None if shell.is_empty() => vec!["/bin/sh".into(), "-c".into(), text.to_owned()],
+        None => shell.iter().cloned().chain([text.to_owned()]).collect(),
     }
 }
 

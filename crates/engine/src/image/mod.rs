@@ -9,9 +9,11 @@
 //!
 //! The verbs block (disk, hashing): call them off the async threads. Look-ups do not.
 
+mod attestations;
 mod bytes;
 mod catalog;
 mod changes;
+mod commit;
 mod distribution;
 mod history;
 mod import;
@@ -47,7 +49,10 @@ use store::{Pins, Row, Store, Table, WriteTx};
 use crate::events::{Draft, Events};
 use row::{IMAGES, ImageRow, NAMES, NameRow};
 
+pub use attestations::{AttestationArgs, attestations};
 pub use catalog::{Catalog, Found, Matched, no_such, select};
+pub use changes::apply as apply_changes;
+pub use commit::{CommitImage, commit};
 pub use distribution::distribution;
 pub use history::history;
 pub use import::{ImportArgs, import, repository_tag};

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use api::{ContainerPruneReport, UpdateRequest};
+use api::{CommitResponse, ContainerPruneReport, UpdateRequest};
+use engine::container::commit::{self, CommitArgs};
 use engine::container::list::{self, ListArgs};
 use engine::container::remove::{self, RemoveArgs};
 use engine::container::stop::{self, StopArgs};
-use engine::container::{inspect, kill, rename, resize, start, top};
+use engine::container::{export, inspect, kill, rename, resize, start, top};
 use hyper::StatusCode;
 use model::{Error, Result};
 
-use super::{State, done, ok, versioned};
+use super::{State, blocking, created, done, ok, versioned};
 use crate::request::Request;
+use crate::response;
 use crate::routes::Outcome;
 
 /// Bytes of the longest body of `start` that cannot be an object with a field.
@@ -105,6 +107,38 @@ pub async fn unpause(state: Arc<State>, request: Request) -> Result<Outcome> {
 pub async fn rename(state: Arc<State>, request: Request) -> Result<Outcome> {
     rename::rename(&state.engine, request.name(), request.query.text("name")).await?;
     done(StatusCode::NO_CONTENT)
+}
+
+/// `GET /containers/{name}/changes`
+pub async fn changes(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let name = request.name().to_owned();
+    ok(&blocking(&state, move |engine| export::changes(engine, &name)).await?)
+}
+
+/// `GET /containers/{name}/export`
+pub async fn export(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let (name, engine) = (request.name().to_owned(), state.engine.clone());
+    let archive = response::download(response::BYTES, move |sink| export::export(&engine, &name, sink));
+    Ok(archive.await?.into())
+}
+
+/// `POST /commit`
+pub async fn commit(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let config = match request.json_bytes().await? {
+        Some(bytes) => api::decode::optional(&bytes).map_err(crate::request::invalid_body)?,
+        None => None,
+    };
+    let query = &request.query;
+    let args = CommitArgs {
+        container: query.text("container").to_owned(),
+        name: engine::image::repository_tag(query.text("repo"), query.text("tag"))?,
+        comment: query.text("comment").to_owned(),
+        author: query.text("author").to_owned(),
+        no_pause: !query.flag_or("pause", true),
+        changes: query.all("changes").map(str::to_owned).collect(),
+        config,
+    };
+    created(&CommitResponse { id: commit::commit(&state.engine, args).await? })
 }
 
 /// Height and width of a terminal; the kernel counts in 16 bits.

@@ -3,29 +3,19 @@
 use std::sync::Arc;
 
 use engine::Engine;
-use engine::image::{self, ImportArgs, ListArgs, RemoveArgs};
+use engine::image::{self, AttestationArgs, ImportArgs, ListArgs, RemoveArgs};
 use hyper::StatusCode;
 use model::platform::Platform;
 use model::{Error, Result};
 
 use tokio::sync::mpsc;
 
-use super::{State, distribution, done, ok, progress, versioned};
+use super::{State, blocking, distribution, done, ok, progress, versioned};
 use crate::limits;
 use crate::query::Query;
 use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
-
-/// Runs a verb that blocks.
-async fn blocking<T: Send + 'static>(
-    state: &Arc<State>,
-    verb: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let engine = state.engine.clone();
-    let ended = tokio::task::spawn_blocking(move || verb(&engine)).await;
-    ended.unwrap_or_else(|failed| Err(Error::system("internal error: the verb failed").with_source(failed)))
-}
 
 /// A platform as the OCI writes it: `{"os": "linux", "architecture": "amd64"}`.
 pub(super) fn platform(json: &str) -> Result<Platform> {
@@ -89,6 +79,23 @@ pub async fn history(state: Arc<State>, request: Request) -> Result<Outcome> {
     let platform = platform_since(&request, 48)?;
     let name = request.name().to_owned();
     ok(&blocking(&state, move |engine| image::history(&engine.images, &name, platform.as_ref())).await?)
+}
+
+/// `GET /images/{name}/attestations`
+pub async fn attestations(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let (name, query) = (request.name().to_owned(), &request.query);
+    let mut given = query.all("platform");
+    let first = given.next().unwrap_or_default();
+    if given.next().is_some() {
+        return Err(Error::invalid("only one platform value is currently supported"));
+    }
+    let types = query.all("type").map(str::trim).filter(|kind| !kind.is_empty());
+    let args = AttestationArgs {
+        platform: if first.is_empty() { None } else { Some(platform(first)?) },
+        types: types.map(str::to_owned).collect(),
+        statement: query.flag("statement"),
+    };
+    ok(&blocking(&state, move |engine| image::attestations(&engine.images, &name, &args)).await?)
 }
 
 /// `POST /images/{name}/tag`

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use api::ApiVersion;
 use engine::Engine;
 use hyper::StatusCode;
-use model::Result;
+use model::{Error, Result};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -34,6 +34,16 @@ use crate::routes::Outcome;
 pub struct State {
     /// The engine whose verbs they call.
     pub engine: Arc<Engine>,
+}
+
+/// Runs a verb that blocks.
+async fn blocking<T: Send + 'static>(
+    state: &State,
+    verb: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let engine = state.engine.clone();
+    let ended = tokio::task::spawn_blocking(move || verb(&engine)).await;
+    ended.unwrap_or_else(|failed| Err(Error::system("internal error: the verb failed").with_source(failed)))
 }
 
 /// A 200 with a JSON value.

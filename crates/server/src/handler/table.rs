@@ -45,8 +45,8 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/containers/{name}/json" 0 run containers::inspect;
     GET "/containers/{name}/top" 3 run containers::top;
     GET "/containers/{name}/logs" 11 run streams::logs;
-    GET "/containers/{name}/changes" 0 not_yet;
-    GET "/containers/{name}/export" 0 not_yet;
+    GET "/containers/{name}/changes" 0 run containers::changes;
+    GET "/containers/{name}/export" 0 run containers::export;
     GET "/containers/{name}/stats" 17 not_yet;
     POST "/containers/{name}/resize" 15 run containers::resize;
     POST "/containers/{name}/start" 0 run containers::start;
@@ -66,7 +66,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     PUT "/containers/{name}/archive" 20 not_yet;
     POST "/containers/prune" 25 run containers::prune;
     // image
-    POST "/commit" 0 not_yet;
+    POST "/commit" 0 run containers::commit;
     // container
     GET "/containers/{name}/checkpoints" 25 experimental;
     POST "/containers/{name}/checkpoints" 25 experimental;
@@ -80,7 +80,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/images/json" 0 run images::list;
     POST "/images/create" 0 run images::create;
     GET "/images/{name}/json" 0 run images::inspect;
-    GET "/images/{name}/attestations" 55 not_yet;
+    GET "/images/{name}/attestations" 55 run images::attestations;
     GET "/images/{name}/history" 0 run images::history;
     POST "/images/{name}/push" 0 run distribution::push;
     POST "/images/{name}/tag" 0 run images::tag;

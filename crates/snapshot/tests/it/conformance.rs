@@ -2,22 +2,22 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 
 use model::Kind;
 use model::digest::Digest;
-use snapshot::{Change, ChangeKind, Live};
+use snapshot::Live;
 use tar::EntryType;
 
 use crate::layer::Layer;
 use crate::{Mounted, Place};
 
-fn apply(place: &Place, layer: Layer) -> Digest {
+pub fn apply(place: &Place, layer: Layer) -> Digest {
     let lease = place.pins.lease();
     place.snapshots.apply_layer(None, &mut layer.tar().as_slice(), &lease).unwrap().diff_id
 }
 
-fn mounted(place: &Place, id: &str, layers: &[Digest]) -> Mounted {
+pub fn mounted(place: &Place, id: &str, layers: &[Digest]) -> Mounted {
     place.snapshots.prepare(id, layers).unwrap();
     Mounted::new(&place.snapshots.rootfs(id, layers).unwrap())
 }
@@ -215,48 +215,6 @@ pub fn a_sweep_takes_what_nothing_names(place: Place) {
     assert!(here(&kept) && !here(&pinned));
     place.snapshots.usage("alive").unwrap();
     assert_eq!(place.snapshots.usage("orphan").unwrap_err().kind(), Kind::NotFound);
-}
-
-pub fn changes_are_told(place: Place) {
-    let bottom = Layer::default()
-        .dir("etc", 0o755)
-        .file("etc/same", "1")
-        .file("etc/written", "1")
-        .file("etc/gone", "1")
-        .dir("dir", 0o755)
-        .file("dir/a", "1")
-        .dir("again", 0o755)
-        .file("again/old", "1");
-    let top = Layer::default().dir("top", 0o755).file("top/file", "1");
-    let layers = [apply(&place, bottom), apply(&place, top)];
-    let root = mounted(&place, "c1", &layers);
-    assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), []);
-    fs::write(root.at("etc/written"), "changed").unwrap();
-    fs::remove_file(root.at("etc/gone")).unwrap();
-    fs::remove_dir_all(root.at("dir")).unwrap();
-    fs::remove_dir_all(root.at("again")).unwrap();
-    fs::create_dir(root.at("again")).unwrap();
-    fs::write(root.at("again/new"), "x").unwrap();
-    fs::create_dir(root.at("fresh")).unwrap();
-    fs::write(root.at("fresh/file"), "x").unwrap();
-    fs::set_permissions(root.at("top/file"), fs::Permissions::from_mode(0o600)).unwrap();
-    drop(root);
-    let change = |kind: ChangeKind, path: &str| Change { path: path.to_owned(), kind };
-    use ChangeKind::{Added, Deleted, Modified};
-    let expected = [
-        change(Modified, "/again"),
-        change(Added, "/again/new"),
-        change(Deleted, "/again/old"),
-        change(Deleted, "/dir"),
-        change(Modified, "/etc"),
-        change(Deleted, "/etc/gone"),
-        change(Modified, "/etc/written"),
-        change(Added, "/fresh"),
-        change(Added, "/fresh/file"),
-        change(Modified, "/top"),
-        change(Modified, "/top/file"),
-    ];
-    assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), expected);
 }
 
 pub fn a_restart_keeps_layers_and_containers(mut place: Place) {

@@ -3,9 +3,11 @@
 
 mod conformance;
 mod layer;
+mod packing;
 mod survey;
 
 use conformance::*;
+use packing::*;
 use survey::*;
 
 use std::fs::File;
@@ -103,6 +105,15 @@ both!(
     a_layer_is_like_its_archive,
     each_change_of_a_layer_is_seen_and_put_right,
     what_lies_beside_the_layers_is_named,
+    empty_places_of_mounts_are_no_changes,
+    a_file_whose_time_was_set_back_is_packed,
+    a_packed_layer_gives_the_same_tree,
+    names_of_one_file_stay_one_file,
+    an_export_is_the_whole_tree,
+    a_tree_in_flux_is_read_to_its_end,
+    a_removed_container_is_no_whole_export,
+    depth_has_no_price,
+    capabilities_are_kept,
 );
 
 /// Overlay in overlay cannot have a writable directory: the probe says so and the copy is chosen.
