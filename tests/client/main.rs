@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
 mod attach;
+mod collector;
 mod commit;
 mod control;
 mod disk;

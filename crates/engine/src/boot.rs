@@ -67,6 +67,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
         settings: RwLock::new(Arc::new(settings)),
     });
     take_up(&engine, rows).await?;
+    crate::image::collect::start(&engine);
     Ok(Booted { engine, lock })
 }
 

@@ -64,5 +64,6 @@ impl Engine {
     pub fn replace_settings(&self, settings: Settings) {
         self.registries.replace_settings(settings.registries.clone());
         *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
+        self.images.look_at_disk();
     }
 }

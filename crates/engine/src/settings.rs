@@ -70,6 +70,8 @@ pub struct Settings {
     pub registries: registry::Settings,
     /// Downloads and uploads at one time.
     pub transfers: Transfers,
+    /// The rules of the garbage collector of images; `None`: it is off.
+    pub image_gc: Option<crate::image::collect::Rules>,
     /// Addresses served without client-verified TLS, for the warnings of `/info`.
     pub insecure_listeners: Vec<String>,
 }

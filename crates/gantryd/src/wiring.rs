@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::ApiVersion;
 use engine::Engine;
+use engine::image::collect::Rules;
 use engine::settings::{RuntimeProgram, Settings, Transfers};
 use ipnet::IpNet;
 use model::{Error, Result};
@@ -54,6 +55,8 @@ pub fn settings(config: &Config) -> Settings {
             uploads: usize::try_from(config.registry.max_concurrent_uploads).unwrap_or(0),
         },
         insecure_listeners: insecure_listeners(config),
+        // Wrong rules are refused before they come here.
+        image_gc: Rules::parse(&config.storage.image_gc).unwrap_or_default(),
     }
 }
 

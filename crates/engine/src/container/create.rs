@@ -131,7 +131,7 @@ async fn commit(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
         .store
         .write(move |tx| {
             // The image may have been removed since it was resolved.
-            crate::image::require(tx, &row.image.id)?;
+            crate::image::use_by_container(tx, &row.image.id)?;
             tx.put(&CONTAINERS, row.id.as_str(), &row)
         })
         .await

@@ -131,15 +131,37 @@ impl<'f> Selection<'f> {
     }
 
     fn reference_matches(&self, name: &str) -> bool {
-        let Some(reference) = parsed(name) else { return false };
-        let forms = [
-            reference.familiar(),
-            reference.familiar_name(),
-            reference.clone().with_default_tag().canonical(),
-            reference.name(),
-        ];
-        self.references.iter().any(|pattern| forms.iter().any(|form| glob(pattern.as_bytes(), form.as_bytes())))
+        self.references.iter().any(|pattern| name_matches(pattern, name))
     }
+}
+
+/// Whether a pattern means this full name: with or without tag, as users write it or in full.
+pub(super) fn name_matches(pattern: &str, name: &str) -> bool {
+    let Some(reference) = parsed(name) else { return false };
+    let forms = [
+        reference.familiar(),
+        reference.familiar_name(),
+        reference.clone().with_default_tag().canonical(),
+        reference.name(),
+    ];
+    forms.iter().any(|form| glob(pattern.as_bytes(), form.as_bytes()))
+}
+
+/// Whether a pattern can match anything at all.
+pub(super) fn is_glob(pattern: &str) -> bool {
+    let mut rest = pattern.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = match first {
+            b'[' => match class(behind) {
+                Some((_, behind)) => behind,
+                None => return false,
+            },
+            b'\\' if behind.is_empty() => return false,
+            b'\\' => &behind[1..],
+            _ => behind,
+        };
+    }
+    true
 }
 
 /// `label` and `label!`: all must hold; a `!` behind the key turns it round.

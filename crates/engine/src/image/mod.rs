@@ -13,6 +13,7 @@ mod attestations;
 mod bytes;
 mod catalog;
 mod changes;
+pub mod collect;
 mod commit;
 mod distribution;
 mod history;
@@ -75,6 +76,8 @@ pub struct Images {
     pins: Pins,
     snapshots: Arc<dyn Snapshotter>,
     catalog: RwLock<Arc<Catalog>>,
+    /// Told when an image came, or when the collector's rules may be others.
+    changed: Arc<tokio::sync::Notify>,
     /// What is being fetched.
     fetches: pull::Fetches,
     /// Held by the one change that is being committed; never across an await.
@@ -114,6 +117,7 @@ impl Images {
             pins: Pins::default(),
             snapshots,
             catalog: RwLock::new(Arc::new(Catalog { images, names })),
+            changed: Arc::default(),
             fetches: pull::Fetches::default(),
             changing: Mutex::new(()),
             pruning: Mutex::new(()),
@@ -195,7 +199,14 @@ impl Images {
         self.change(move |_, edit| {
             edit.put_image(&row)?;
             names.iter().try_for_each(|name| edit.put_name(name, &row.target.digest))
-        })
+        })?;
+        self.look_at_disk();
+        Ok(())
+    }
+
+    /// Has the collector look whether there is room enough.
+    pub(crate) fn look_at_disk(&self) {
+        self.changed.notify_one();
     }
 
     /// Sweeps after a failed or removing operation; a failure is only logged, the next sweep tries again.
@@ -229,6 +240,7 @@ impl Edit<'_, '_, '_> {
 
     fn delete_image(&mut self, id: &Digest) -> Result<()> {
         self.tx.delete(&IMAGES, id.as_str())?;
+        collect::forget_use(self.tx, id)?;
         self.after.images.remove(id);
         Ok(())
     }
@@ -266,10 +278,10 @@ impl Row for Pinned {
 /// The containers' table, read for its images only.
 const USERS: Table<Pinned> = Table::new("containers");
 
-/// Refuses to commit a container whose image was removed since it was resolved.
-pub fn require(tx: &WriteTx<'_, '_>, id: &Digest) -> Result<()> {
+/// Notes that a container is made of an image; refuses when the image was removed since it was resolved.
+pub fn use_by_container(tx: &mut WriteTx<'_, '_>, id: &Digest) -> Result<()> {
     match tx.get(&IMAGES, id.as_str()).with_context(|| format!("image {id}"))? {
-        Some(_) => Ok(()),
+        Some(_) => collect::note_use(tx, id),
         None => Err(no_such(id.as_str())),
     }
 }

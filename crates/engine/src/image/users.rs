@@ -29,6 +29,13 @@ pub struct User {
     layers: Vec<Digest>,
 }
 
+impl User {
+    /// As people are told of it: `web (1a2b3c4d5e6f, exited)`.
+    pub fn words(&self) -> String {
+        format!("{} ({}, {})", self.name, self.id.get(..12).unwrap_or(&self.id), self.state)
+    }
+}
+
 /// All containers, now.
 pub fn users(engine: &Engine) -> Users {
     let mut users = Users::default();

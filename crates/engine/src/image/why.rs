@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use model::digest::Digest;
-use model::{Kind, Result};
+use model::{Kind, Result, duration, units};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{Catalog, parsed};
-use super::oci;
+use super::collect::{self, Facts, Reason, Room, Rules, Survey};
 use super::row::ImageRow;
+use super::{now, oci, users};
 use crate::Engine;
 
 /// The answer.
@@ -38,11 +39,23 @@ pub struct WhyImage {
     pub fate: String,
 }
 
-/// Why the image that `text` leads to, or the images that hold this content, are kept.
+/// Why the image that `text` leads to, or the images that hold this content, are kept. Blocks.
 pub fn why(engine: &Engine, text: &str) -> Result<Why> {
     let catalog = engine.images.catalog();
-    let images = held(&catalog, text)?.into_iter().map(|(image, part)| one(engine, &catalog, &image, part));
-    Ok(Why { images: images.collect() })
+    let held = held(&catalog, text)?;
+    let settings = engine.settings();
+    let survey = Survey::take(&engine.images, &users(engine))?;
+    let scene = Scene { facts: &survey.facts, rules: settings.image_gc.as_ref(), room: Room::of(&settings.data_root)? };
+    let facts = |image: &ImageRow| survey.facts.iter().find(|facts| facts.id == image.target.digest);
+    let one = |(image, part): (Arc<ImageRow>, Option<String>)| Some(one(&scene, facts(&image)?, part));
+    Ok(Why { images: held.into_iter().filter_map(one).collect() })
+}
+
+/// What the collector would look at now.
+struct Scene<'s> {
+    facts: &'s [Facts],
+    rules: Option<&'s Rules>,
+    room: Room,
 }
 
 /// The images that a text is about, and which part of them.
@@ -78,26 +91,39 @@ fn part(image: &ImageRow, digest: &Digest) -> Option<String> {
     })
 }
 
-fn one(engine: &Engine, catalog: &Catalog, image: &ImageRow, part: Option<String>) -> WhyImage {
-    let id = &image.target.digest;
-    let names: Vec<_> = catalog.names_of(id).filter_map(parsed).map(|name| name.familiar()).collect();
+fn one(scene: &Scene<'_>, facts: &Facts, part: Option<String>) -> WhyImage {
+    let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
+    let reasons = collect::reasons(facts, scene.rules, now());
     let mut kept: Vec<String> = names.iter().map(|name| format!("it has the name {name}")).collect();
-    kept.extend(users(engine, id));
-    if engine.images.pins.holds(id) {
-        kept.push("it is being pulled, pushed, loaded or saved".to_owned());
+    kept.extend(reasons.iter().map(ToString::to_string));
+    if kept.is_empty() {
+        kept.push("nothing keeps it: docker image prune takes it".to_owned());
     }
-    WhyImage { id: id.to_string(), names, part, last_used: image.created.rfc3339(), kept, fate: "off".to_owned() }
+    let ago = duration::human(now().nanos_since(facts.used).max(0)).to_lowercase();
+    WhyImage {
+        id: facts.id.to_string(),
+        names,
+        part,
+        last_used: format!("{} ({ago} ago)", facts.used.rfc3339()),
+        kept,
+        fate: fate(scene, facts, &reasons),
+    }
 }
 
-/// A sentence for each container made of the image.
-fn users(engine: &Engine, id: &Digest) -> Vec<String> {
-    let mut users = Vec::new();
-    for handle in engine.containers.all() {
-        let view = handle.view();
-        if view.row.image.id == *id {
-            let (name, state) = (&view.row.name, view.row.state.word());
-            users.push(format!("container {name} ({}, {state}) is made of it", handle.id.short()));
-        }
+/// What the collector makes of it.
+fn fate(scene: &Scene<'_>, facts: &Facts, reasons: &[Reason]) -> String {
+    let Some(rules) = scene.rules else {
+        return "off (there is no \"image-gc\" in the configuration)".to_owned();
+    };
+    if let [Reason::Recent { until, .. }] = reasons {
+        return format!("leaves it until {}", until.rfc3339());
     }
-    users
+    if !reasons.is_empty() {
+        return "leaves it".to_owned();
+    }
+    let order = collect::order(scene.facts, rules, now());
+    let place = order.iter().position(|other| other.id == facts.id).map_or(0, |at| at + 1);
+    let (used, room) = (units::bytes_size(scene.room.used as f64), units::bytes_size(scene.room.capacity as f64));
+    let (high, count) = (rules.high, order.len());
+    format!("takes it as number {place} of {count} when more than {high} of the disk are used (now {used} of {room})")
 }

@@ -14,7 +14,7 @@ use super::options::{self, Row};
 use super::{Config, go, parse};
 
 /// Options whose value is an object of its own.
-const MAP_KEYS: [&str; 8] = [
+const MAP_KEYS: [&str; 9] = [
     "cluster-store-opts",
     "default-network-opts",
     "log-opts",
@@ -23,6 +23,7 @@ const MAP_KEYS: [&str; 8] = [
     "features",
     "builder",
     "nri-opts",
+    "image-gc",
 ];
 /// The one option that file and flags may both add to.
 const SHARED_KEY: &str = "runtimes";

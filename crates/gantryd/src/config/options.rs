@@ -200,6 +200,7 @@ pub static TABLE: &[Row] = &[
     row("validate", "", Command, "Validate daemon configuration and exit"),
     row("version", "", Command, "Print version information and quit").short('v'),
     // Keys of the file without a flag.
+    row("", "image-gc", Json(|c| &mut c.storage.image_gc), "Rules of the garbage collector of images").reset(),
     row("", "min-api-version", Text(|c| &mut c.listen.min_api_version), "Lowest API version served"),
     row("", "builder", Json(|c| &mut c.foreign.builder), "Settings of the builder").later(),
     row("", "allow-nondistributable-artifacts", Command, "Deprecated").silent(),

@@ -314,6 +314,8 @@ pub struct Storage {
     pub driver: String,
     /// Driver options.
     pub opts: Vec<String>,
+    /// Rules of the garbage collector of images, as given; null: it is off.
+    pub image_gc: serde_json::Value,
 }
 
 /// Registries and transfers.
@@ -367,7 +369,7 @@ impl Default for Config {
             bridge: Bridge::default(),
             network: NetworkOptions::default(),
             dns: Dns { servers: vec![], options: vec![], search: vec![], host_gateway_ips: vec![] },
-            storage: Storage { driver: String::new(), opts: vec![] },
+            storage: Storage { driver: String::new(), opts: vec![], image_gc: serde_json::Value::Null },
             registry: Registry::default(),
             foreign: Foreign::default(),
         }

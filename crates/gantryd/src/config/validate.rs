@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use engine::image::collect::Rules;
+
 use super::{Config, MAX_API_VERSION, MIN_API_VERSION, go, parse};
 
 /// Checks everything but TLS.
@@ -18,6 +20,7 @@ pub fn validate(config: &Config) -> Result<(), String> {
     platform(config)?;
     runtimes(config)?;
     bridge(config)?;
+    Rules::parse(&config.storage.image_gc).map(drop)?;
     cgroup(config)
 }
 

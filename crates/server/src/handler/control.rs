@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use model::Result;
 
-use super::{State, ok};
+use super::{State, blocking, ok};
 use crate::request::Request;
 use crate::routes::{Handler, Outcome, Route, Running};
 
@@ -20,5 +20,6 @@ const fn get(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Rou
 
 /// Why an image, or content of images, is kept.
 async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
-    ok(&engine::image::why(&state.engine, request.name())?)
+    let name = request.name().to_owned();
+    ok(&blocking(&state, move |engine| engine::image::why(engine, &name)).await?)
 }

@@ -1,0 +1,269 @@
+//! The garbage collector of images: when the disk is fuller than the high mark, it takes the least recently used images
+//! that nothing needs, until the disk is at the low mark.
+//!
+//! - Off unless the configuration has rules. The disk is looked at once per interval, and after every image that came.
+//! - What may be taken, in which order, and why the rest stays is decided by [`policy`], over facts; what has got a
+//!   reason to stay meanwhile is spared in the transaction that would have taken it.
+//! - What nothing names goes first; of images only as many go as bring the bytes that are needed.
+//! - An image that goes is told of by the same events as with `docker rmi`.
+
+mod policy;
+mod rules;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use model::digest::Digest;
+use model::time::Timestamp;
+use model::{Context, Result};
+use store::{Pins, Row, Table, WriteTx};
+
+pub use policy::{Facts, PIN, Part, Reason, order, reasons};
+pub use rules::{Mark, Rules};
+
+use super::catalog::{Catalog, parsed};
+use super::remove::report_taken;
+use super::row::{ImageRow, ManifestKind};
+use super::users::{self, Users};
+use super::{Images, labels, now};
+use crate::Engine;
+
+/// When the last container was created of an image, by the image's id.
+const USED: Table<UsedRow> = Table::new("image-uses");
+/// Uses that follow each other faster are not worth a write.
+const USED_GRAIN_NANOS: i64 = 60_000_000_000;
+
+/// See [`USED`].
+#[derive(serde::Serialize, serde::Deserialize)]
+struct UsedRow {
+    at: Timestamp,
+}
+
+impl Row for UsedRow {
+    const VERSION: u32 = 1;
+}
+
+/// Notes that a container is being created of an image: part of the commit that creates it, so it costs no sync.
+pub(super) fn note_use(tx: &mut WriteTx<'_, '_>, image: &Digest) -> Result<()> {
+    let at = now();
+    match tx.get(&USED, image.as_str())? {
+        Some(row) if (0..USED_GRAIN_NANOS).contains(&at.nanos_since(row.at)) => Ok(()),
+        _ => tx.put(&USED, image.as_str(), &UsedRow { at }),
+    }
+}
+
+/// Forgets the uses of an image that goes.
+pub(super) fn forget_use(tx: &mut WriteTx<'_, '_>, image: &Digest) -> Result<()> {
+    tx.delete(&USED, image.as_str()).map(drop)
+}
+
+/// How full a file system is, as `df` counts: what is reserved for root is neither used nor there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes in use and available.
+    pub capacity: u64,
+}
+
+impl Room {
+    /// Of the file system that this path lies on.
+    pub fn of(path: &Path) -> Result<Room> {
+        let stat = rustix::fs::statvfs(path).map_err(std::io::Error::from);
+        let stat = stat.with_context(|| format!("measuring the file system of {}", path.display()))?;
+        let used = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
+        Ok(Room { used, capacity: used.saturating_add(stat.f_bavail.saturating_mul(stat.f_frsize)) })
+    }
+}
+
+/// Facts of all images, and the parts that containers need.
+pub struct Survey {
+    /// Of every image.
+    pub facts: Vec<Facts>,
+    /// Layers of containers, whose image may be gone.
+    pub kept: Vec<Part>,
+}
+
+impl Survey {
+    /// Looks at everything. Blocks.
+    pub fn take(images: &Images, users: &Users) -> Result<Survey> {
+        let catalog = images.catalog();
+        let used: HashMap<String, UsedRow> = images.store.read(|tx| tx.scan(&USED))?.into_iter().collect();
+        let blobs: HashMap<Digest, u64> = images.blobs.list()?.into_iter().collect();
+        let holders = holders(&catalog);
+        let one = |(id, image): (&Digest, &Arc<ImageRow>)| -> Result<Facts> {
+            let tagged = catalog.names.values().filter(|row| row.image == *id).map(|row| row.tagged);
+            let arrived = tagged.fold(image.created, Timestamp::max);
+            Ok(Facts {
+                id: id.clone(),
+                names: catalog.names_of(id).map(str::to_owned).collect(),
+                labels: labels(image),
+                arrived,
+                used: used.get(id.as_str()).map_or(arrived, |row| row.at.max(arrived)),
+                users: users.of(id).map(users::User::words).collect(),
+                holders: holders.get(id).cloned().unwrap_or_default(),
+                is_busy: is_busy(&images.pins, image),
+                parts: parts(images, image, &blobs)?,
+            })
+        };
+        let facts = catalog.images.iter().map(one).collect::<Result<_>>()?;
+        Ok(Survey { facts, kept: users.layers().map(Part::Layer).collect() })
+    }
+}
+
+/// Whether an operation works with an image or a manifest of it. That it needs a layer of it says nothing of the image.
+fn is_busy(pins: &Pins, image: &ImageRow) -> bool {
+    let manifests = image.manifests.iter().map(|manifest| &manifest.content.digest);
+    manifests.chain([&image.target.digest]).any(|digest| pins.holds(digest))
+}
+
+/// By id of an image the images that hold it as one of their manifests.
+fn holders(catalog: &Catalog) -> HashMap<Digest, Vec<Digest>> {
+    let mut holders: HashMap<Digest, Vec<Digest>> = HashMap::new();
+    for (index, image) in &catalog.images {
+        for manifest in image.manifests.iter().map(|m| &m.content.digest).filter(|digest| *digest != index) {
+            if catalog.images.contains_key(manifest) {
+                holders.entry(manifest.clone()).or_default().push(index.clone());
+            }
+        }
+    }
+    holders
+}
+
+/// What an image consists of on the disk, each piece once.
+fn parts(images: &Images, image: &ImageRow, blobs: &HashMap<Digest, u64>) -> Result<Vec<(Part, u64)>> {
+    let mut parts = HashMap::new();
+    let mut blob = |digest: &Digest| {
+        if let Some(size) = blobs.get(digest) {
+            parts.insert(Part::Blob(digest.clone()), *size);
+        }
+    };
+    blob(&image.target.digest);
+    image.manifests.iter().flat_map(|manifest| manifest.blobs()).for_each(|content| blob(&content.digest));
+    let runnable = image.manifests.iter().filter(|manifest| manifest.kind == ManifestKind::Image);
+    for diff_id in runnable.flat_map(|manifest| &manifest.diff_ids) {
+        if let Some(layer) = images.snapshots.layer(diff_id)? {
+            parts.insert(Part::Layer(diff_id.clone()), layer.size);
+        }
+    }
+    Ok(parts.into_iter().collect())
+}
+
+/// Watches the disk for as long as the engine lives, and looks at it once now.
+pub fn start(engine: &Arc<Engine>) {
+    engine.images.look_at_disk();
+    tokio::spawn(watch(Arc::downgrade(engine), engine.images.changed.clone()));
+}
+
+async fn watch(engine: Weak<Engine>, changed: Arc<tokio::sync::Notify>) {
+    let mut is_stuck = false;
+    loop {
+        let Some(interval) = engine.upgrade().map(|engine| engine.settings().image_gc.as_ref().map(|r| r.interval))
+        else {
+            return;
+        };
+        match interval {
+            Some(interval) => drop(tokio::time::timeout(interval, changed.notified()).await),
+            // Off: only a new configuration can change that, and it says so.
+            None => changed.notified().await,
+        }
+        let Some(engine) = engine.upgrade() else { return };
+        let Some(rules) = engine.settings().image_gc.clone() else { continue };
+        let was_stuck = is_stuck;
+        match tokio::task::spawn_blocking(move || collect(&engine, &rules)).await {
+            Ok(Ok(outcome)) => {
+                is_stuck = outcome == Outcome::NothingToTake;
+                if is_stuck && !was_stuck {
+                    tracing::warn!(
+                        "the disk is above the mark and every image has a reason to stay (gantryd images why)"
+                    );
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "images could not be collected"),
+            Err(error) => tracing::error!(%error, "the collector of images failed"),
+        }
+    }
+}
+
+/// How a look at the disk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// There was room enough, or there is now.
+    Enough,
+    /// All that is left has a reason to stay.
+    NothingToTake,
+}
+
+fn collect(engine: &Engine, rules: &Rules) -> Result<Outcome> {
+    let images = &engine.images;
+    let root = engine.settings().data_root.clone();
+    let before = Room::of(&root)?;
+    if before.used <= rules.high.bytes(before.capacity) {
+        return Ok(Outcome::Enough);
+    }
+    // A prune frees what it can by itself.
+    let Ok(_turn) = images.pruning.try_lock() else { return Ok(Outcome::Enough) };
+    tracing::info!(used = before.used, high = %rules.high, low = %rules.low, "the disk is above the high mark");
+    let mut freed = images.sweep()?;
+    let mut count = 0;
+    loop {
+        let room = Room::of(&root)?;
+        // A file system may tell late of what became free.
+        let used = room.used.min(before.used.saturating_sub(freed));
+        let need = used.saturating_sub(rules.low.bytes(room.capacity));
+        if need == 0 {
+            break;
+        }
+        let survey = Survey::take(images, &users::users(engine))?;
+        let taken = round(engine, &survey, rules, need)?;
+        count += taken;
+        freed += images.sweep()?;
+        if taken == 0 {
+            tracing::info!(images = count, freed, "images are collected; the disk stays above the low mark");
+            return Ok(Outcome::NothingToTake);
+        }
+    }
+    tracing::info!(images = count, freed, "images are collected");
+    Ok(Outcome::Enough)
+}
+
+/// Takes as many as the need asks for; how many went.
+fn round(engine: &Engine, survey: &Survey, rules: &Rules, need: u64) -> Result<usize> {
+    let now = now();
+    for facts in &survey.facts {
+        for reason in policy::reasons(facts, Some(rules), now) {
+            tracing::debug!(image = %facts.id, names = ?facts.names, %reason, "kept");
+        }
+    }
+    let order = policy::order(&survey.facts, rules, now);
+    let mut count = 0;
+    for facts in policy::enough(&order, &survey.facts, &survey.kept, need) {
+        count += usize::from(remove(engine, facts)?);
+    }
+    Ok(count)
+}
+
+/// Takes an image, unless it has got a reason to stay since it was looked at.
+fn remove(engine: &Engine, facts: &Facts) -> Result<bool> {
+    let (seen, pins) = (facts.clone(), engine.images.pins.clone());
+    let is_gone = engine.images.change(move |catalog, edit| {
+        let id = &seen.id;
+        let is_idle = |image: &Arc<ImageRow>| image.created <= seen.arrived && !is_busy(&pins, image);
+        let as_seen = catalog.images.get(id).is_some_and(is_idle)
+            && catalog.names_of(id).eq(seen.names.iter().map(String::as_str))
+            && catalog.names.values().filter(|row| row.image == *id).all(|row| row.tagged <= seen.arrived);
+        if !as_seen || !edit.users(id)?.is_empty() {
+            return Ok(false);
+        }
+        seen.names.iter().try_for_each(|name| edit.delete_name(name))?;
+        edit.delete_image(id)?;
+        Ok(true)
+    })?;
+    if is_gone {
+        tracing::info!(image = %facts.id, names = ?facts.names, last_used = %facts.used.rfc3339(), "collected");
+        let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
+        report_taken(&engine.events, &facts.id, &names, true);
+    }
+    Ok(is_gone)
+}
