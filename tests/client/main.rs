@@ -9,6 +9,7 @@
 mod attach;
 mod collector;
 mod commit;
+mod check;
 mod control;
 mod disk;
 mod escape;

@@ -37,7 +37,7 @@ pub struct Booted {
 /// Brings the engine up. Everything that was acknowledged before a crash is there afterwards.
 pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted> {
     prepare_roots(&settings)?;
-    let lock = lock_root(&settings.data_root).await?;
+    let lock = lock_root(&settings).await?;
     // Not before: until then it may be another daemon's.
     empty_directory(&settings.data_root.join("tmp"))?;
     let host = Host::read(engine_id(&settings.data_root)?, min_api_version)?;
@@ -106,19 +106,30 @@ fn empty_directory(path: &Path) -> Result<()> {
 /// process leaves its descriptors to it until that has begun.
 const LOCK_ATTEMPTS: (u32, Duration) = (50, Duration::from_millis(20));
 
-/// One daemon per data root.
-async fn lock_root(root: &Path) -> Result<File> {
+/// One daemon per data root. What it holds tells commands where to find the daemon.
+async fn lock_root(settings: &Settings) -> Result<File> {
+    let root = &settings.data_root;
     let path = root.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;
     for _ in 0..LOCK_ATTEMPTS.0 {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            note_exec_root(&file, &settings.exec_root);
             return Ok(file);
         }
         tokio::time::sleep(LOCK_ATTEMPTS.1).await;
     }
     let text = format!("the data root {} is in use by another daemon (its lock is held)", root.display());
     Err(Error::conflict(text))
+}
+
+/// Commands that are told the data root only find the daemon by this. A full disk must not keep it from starting.
+fn note_exec_root(mut lock: &File, exec_root: &Path) {
+    let absolute = std::path::absolute(exec_root).unwrap_or_else(|_| exec_root.to_owned());
+    let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", absolute.display()));
+    if let Err(error) = written {
+        tracing::warn!(%error, "the lock does not tell where this daemon is");
+    }
 }
 
 /// The engine's id: made once, kept in the data root.
@@ -140,7 +151,8 @@ fn engine_id(root: &Path) -> Result<String> {
     Ok(id)
 }
 
-/// Reads all rows; the store has named any that cannot be read, the others are not hurt by it.
+/// Reads all rows. One that cannot be read is named and keeps the daemon from starting: a sweep without it would take
+/// what it alone owns.
 fn load_containers(store: &store::Store) -> Result<Vec<ContainerRow>> {
     let rows = store.read(|tx| tx.scan(&CONTAINERS))?;
     Ok(rows.into_iter().map(|(_, row)| row).collect())

@@ -7,6 +7,7 @@
 pub mod apparmor;
 pub mod boot;
 pub mod build;
+pub mod check;
 pub mod container;
 pub mod disk;
 pub mod events;

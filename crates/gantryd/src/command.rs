@@ -4,8 +4,9 @@
 //!   every line of a program that is called `dockerd`.
 //! - Behind the words stand operands, the command's own switches, and the daemon's flags: `--exec-root`,
 //!   `--config-file` and the others say which daemon is meant, read exactly as the daemon reads them.
-//! - A command that fails says why on standard error and ends with 1.
+//! - A command that fails says why on standard error and ends with a status of its own, mostly 1.
 
+mod check;
 mod images;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ struct Command {
     /// What it does, for the list of commands.
     doc: &'static str,
     run: fn(&Call) -> Result<ExitCode>,
+    /// The status when it could not be done.
+    failed: u8,
 }
 
 /// A command as it was called.
@@ -45,24 +48,33 @@ impl Call {
 }
 
 /// Every command.
-const COMMANDS: &[Command] = &[Command {
-    words: &["images", "why"],
-    operands: &["IMAGE"],
-    switches: &["--json"],
-    doc: "Say why an image or content of images is kept",
-    run: images::why,
-}];
+const COMMANDS: &[Command] = &[
+    Command {
+        words: &["check"],
+        operands: &[],
+        switches: &["--repair", "--json"],
+        doc: "Verify the store against the disk: 0 clean, 1 faults, 2 could not",
+        run: check::check,
+        failed: 2,
+    },
+    Command {
+        words: &["images", "why"],
+        operands: &["IMAGE"],
+        switches: &["--json"],
+        doc: "Say why an image or content of images is kept",
+        run: images::why,
+        failed: 1,
+    },
+];
 
 /// Runs the command that the line is, if it is one.
 pub fn run(program: &str, arguments: &[String]) -> Option<ExitCode> {
     let first = arguments.first().filter(|_| program != "dockerd")?;
-    if !COMMANDS.iter().any(|command| command.words[0] == first) {
-        return None;
-    }
+    let meant = COMMANDS.iter().find(|command| command.words[0] == first)?;
     let env: Env = std::env::vars().collect();
     Some(called(program, arguments, &env).unwrap_or_else(|error| {
         eprintln!("{program}: {error}");
-        ExitCode::FAILURE
+        ExitCode::from(meant.failed)
     }))
 }
 
@@ -120,6 +132,7 @@ mod tests {
         switches: &["--deep"],
         doc: "",
         run: |_| Ok(ExitCode::SUCCESS),
+        failed: 1,
     };
 
     fn read_words(words: &str) -> Result<Option<Call>, String> {

@@ -51,6 +51,9 @@ pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
         Err(error) => {
             tracing::error!(%error, "daemon ends");
             eprintln!("failed to start daemon: {error}");
+            if error.kind() == model::Kind::DataLoss {
+                eprintln!("`gantryd check` tells what is damaged, `gantryd check --repair` what can be done about it");
+            }
             ExitCode::FAILURE
         }
     }

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod census;
+mod check;
 pub mod command;
 pub mod daemon;
 pub mod fake_registry;

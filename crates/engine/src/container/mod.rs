@@ -33,7 +33,7 @@ pub mod validate;
 pub mod view;
 pub mod wait;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::id::ContainerId;
@@ -131,6 +131,12 @@ impl Containers {
         if index.names.get(name) == Some(id) {
             index.names.remove(name);
         }
+    }
+
+    /// The ids of all containers that are here, are being made, or are being removed.
+    pub(crate) fn ids(&self) -> HashSet<String> {
+        let index = self.read();
+        index.by_id.keys().chain(index.names.values()).map(|id| id.as_str().to_owned()).collect()
     }
 
     /// Whether the name is taken.

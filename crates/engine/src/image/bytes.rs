@@ -46,7 +46,7 @@ impl Images {
 }
 
 /// What an image keeps: its blobs and its layers.
-pub(super) fn add(image: &ImageRow, blobs: &mut HashSet<Digest>, layers: &mut HashSet<Digest>) {
+pub(crate) fn add(image: &ImageRow, blobs: &mut HashSet<Digest>, layers: &mut HashSet<Digest>) {
     blobs.insert(image.target.digest.clone());
     for manifest in &image.manifests {
         blobs.extend(manifest.blobs().map(|blob| blob.digest.clone()));

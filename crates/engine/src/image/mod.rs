@@ -67,13 +67,16 @@ pub use remove::{RemoveArgs, remove};
 pub use save::save;
 pub use tag::tag;
 pub use users::{User, Users, users};
+pub(crate) use bytes::add as add_kept;
+pub(crate) use pull::PART_LIFE;
+pub(crate) use unpack::describe_blobs;
 pub use why::{Why, WhyImage, why};
 
 /// All images of a daemon.
 pub struct Images {
     store: Store,
-    blobs: Blobs,
-    pins: Pins,
+    pub(crate) blobs: Blobs,
+    pub(crate) pins: Pins,
     snapshots: Arc<dyn Snapshotter>,
     catalog: RwLock<Arc<Catalog>>,
     /// Told when an image came, or when the collector's rules may be others.
@@ -84,6 +87,8 @@ pub struct Images {
     changing: Mutex<()>,
     /// Held by a running prune.
     pruning: Mutex<()>,
+    /// Held by a running check.
+    pub(crate) checking: Mutex<()>,
 }
 
 /// An image as a container needs it.
@@ -121,6 +126,7 @@ impl Images {
             fetches: pull::Fetches::default(),
             changing: Mutex::new(()),
             pruning: Mutex::new(()),
+            checking: Mutex::new(()),
         })
     }
 

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::oci::{Descriptor, Platform};
+use content::Blobs;
 use model::digest::Digest;
 use model::{Error, Result};
 use store::Lease;
@@ -19,16 +20,21 @@ const MANIFESTS: usize = 1024;
 
 /// The row of the image behind `target`, whose blob is here.
 pub(super) fn describe(images: &Images, target: &Descriptor) -> Result<ImageRow> {
+    describe_blobs(&images.blobs, target)
+}
+
+/// The same, where there are blobs only.
+pub(crate) fn describe_blobs(blobs: &Blobs, target: &Descriptor) -> Result<ImageRow> {
     let content = content(target)?;
-    let bytes = images.blobs.read_small(&content.digest, oci::MANIFEST_BYTES)?;
+    let bytes = blobs.read_small(&content.digest, oci::MANIFEST_BYTES)?;
     let manifests = if oci::is_index(&content.media_type) {
         let index = oci::parse_index(&bytes)?;
         if index.manifests.len() > MANIFESTS {
             return Err(Error::invalid(format!("invalid index: it lists {} manifests", index.manifests.len())));
         }
-        index.manifests.iter().map(|descriptor| manifest(images, descriptor)).collect::<Result<_>>()?
+        index.manifests.iter().map(|descriptor| manifest(blobs, descriptor)).collect::<Result<_>>()?
     } else if oci::is_manifest(&content.media_type) {
-        vec![manifest(images, target)?]
+        vec![manifest(blobs, target)?]
     } else {
         return Err(Error::invalid(format!("unsupported media type of an image: {:?}", content.media_type)));
     };
@@ -41,7 +47,7 @@ fn content(descriptor: &Descriptor) -> Result<Content> {
 }
 
 /// The row of one manifest; content that is not here leaves it unavailable.
-fn manifest(images: &Images, descriptor: &Descriptor) -> Result<ManifestRow> {
+fn manifest(blobs: &Blobs, descriptor: &Descriptor) -> Result<ManifestRow> {
     let kind = match descriptor.annotations.get(oci::REFERENCE_TYPE).map(String::as_str) {
         Some("attestation-manifest") => {
             ManifestKind::Attestation(descriptor.annotations.get(oci::REFERENCE_DIGEST).cloned().unwrap_or_default())
@@ -60,17 +66,17 @@ fn manifest(images: &Images, descriptor: &Descriptor) -> Result<ManifestRow> {
         unpacked: None,
         document: None,
     };
-    if !images.blobs.contains(&row.content.digest) || !oci::is_manifest(&row.content.media_type) {
+    if !blobs.contains(&row.content.digest) || !oci::is_manifest(&row.content.media_type) {
         return Ok(row);
     }
-    let bytes = images.blobs.read_small(&row.content.digest, oci::MANIFEST_BYTES)?;
+    let bytes = blobs.read_small(&row.content.digest, oci::MANIFEST_BYTES)?;
     let manifest = oci::parse_manifest(&bytes)?;
     let config = content(&manifest.config)?;
     row.layers = manifest.layers.iter().map(content).collect::<Result<_>>()?;
-    let here = |blob: &Content| images.blobs.size(&blob.digest).is_ok_and(|size| size == blob.size);
+    let here = |blob: &Content| blobs.size(&blob.digest).is_ok_and(|size| size == blob.size);
     row.available = here(&config) && row.layers.iter().all(here);
     if row.kind == ManifestKind::Unknown && here(&config) && is_image_config(&config.media_type) {
-        read_config(images, &config, &mut row)?;
+        read_config(blobs, &config, &mut row)?;
     }
     row.config = Some(config);
     Ok(row)
@@ -80,8 +86,8 @@ fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, oci::CONFIG | oci::DOCKER_CONFIG)
 }
 
-fn read_config(images: &Images, config: &Content, row: &mut ManifestRow) -> Result<()> {
-    let bytes = images.blobs.read_small(&config.digest, oci::CONFIG_BYTES)?;
+fn read_config(blobs: &Blobs, config: &Content, row: &mut ManifestRow) -> Result<()> {
+    let bytes = blobs.read_small(&config.digest, oci::CONFIG_BYTES)?;
     let document: Document = oci::parse(&bytes, "image configuration")?;
     if document.rootfs.diff_ids.len() != row.layers.len() {
         return Err(Error::invalid("mismatched image rootfs and manifest layers"));

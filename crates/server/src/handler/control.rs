@@ -5,17 +5,26 @@
 
 use std::sync::Arc;
 
-use model::Result;
+use model::{Error, Result};
 
 use super::{State, blocking, ok};
 use crate::request::Request;
 use crate::routes::{Handler, Outcome, Route, Running};
 
 /// Everything that the socket serves.
-pub const ROUTES: &[Route<State>] = &[get("/images/{name}/why", |state, request| Box::pin(why(state, request)))];
+pub const ROUTES: &[Route<State>] = &[
+    get("/check", |state, _| Box::pin(check(state))),
+    get("/images/{name}/why", |state, request| Box::pin(why(state, request))),
+];
 
 const fn get(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Route<State> {
     Route { method: "GET", path, since: 0, handler: Handler::Run(run) }
+}
+
+/// The store against the disk, while everything goes on.
+async fn check(state: Arc<State>) -> Result<Outcome> {
+    let checked = tokio::task::spawn_blocking(move || engine::check::live(&state.engine));
+    ok(&checked.await.map_err(|e| Error::system("the check ended").with_source(e))??)
 }
 
 /// Why an image, or content of images, is kept.

@@ -1,0 +1,337 @@
+//! From facts to faults. Pure.
+//!
+//! - A manifest that its row calls available must be here, whole; one that is not available is demanded nothing of.
+//! - What a row names is never an orphan, available or not: it is what a sweep keeps.
+//! - What an operation that goes on speaks for is no fault.
+
+use std::collections::{BTreeMap, HashSet};
+
+use model::digest::Digest;
+
+use super::facts::{Blob, DamagedRow, Facts, Layer, StrayKind};
+use super::fault::{Fault, Repair};
+use crate::container::row::{CONTAINERS, ContainerRow, MountKind};
+use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, ManifestRow, NAMES};
+
+/// Everything that is wrong, in the order of a repair.
+pub fn faults(facts: &Facts) -> Vec<Fault> {
+    let mut found = Vec::new();
+    found.extend(facts.rows.damaged.iter().map(|damaged| damaged_row(facts, damaged)));
+    found.extend(dangling_names(facts));
+    found.extend(facts.rows.images.values().flat_map(|image| image_faults(facts, image)));
+    found.extend(blob_faults(facts));
+    found.extend(layer_faults(facts));
+    found.extend(facts.rows.containers.values().flat_map(|row| container_faults(facts, row)));
+    found.extend(orphan_containers(facts));
+    found.extend(volume_faults(facts));
+    found.extend(strays(facts));
+    found.sort_by(|a, b| (&a.repair, a.name, &a.subject).cmp(&(&b.repair, b.name, &b.subject)));
+    found
+}
+
+fn damaged_row(facts: &Facts, damaged: &DamagedRow) -> Fault {
+    let (table, key) = (damaged.table, damaged.row.key.clone());
+    let image = Digest::parse(&key).ok().filter(|id| table == IMAGES.name() && sound(facts, id));
+    let repair = match image {
+        _ if damaged.row.newer => Repair::Nothing("a newer version of Gantry wrote it; use that version".into()),
+        Some(id) => Repair::Describe(id),
+        None if table == volume::VOLUMES.name() && facts.disk.volumes.contains_key(&key) => Repair::MakeVolume(key.clone()),
+        None => Repair::SetRowAside { table, key: key.clone() },
+    };
+    let subject = format!("row {key:?} of table {table}");
+    Fault { name: "damaged-row", subject, place: table.into(), detail: damaged.row.why.clone(), repair }
+}
+
+fn dangling_names(facts: &Facts) -> impl Iterator<Item = Fault> {
+    let known = |image: &Digest| facts.rows.images.contains_key(image) || is_damaged(facts, IMAGES.name(), image.as_str());
+    let dangling = facts.rows.names.iter().filter(move |(_, row)| !known(&row.image));
+    dangling.map(|(name, row)| Fault {
+        name: "dangling-name",
+        subject: format!("name {name}"),
+        place: NAMES.name().into(),
+        detail: format!("it leads to image {}, which is not here", row.image),
+        repair: Repair::DropName(name.clone()),
+    })
+}
+
+fn is_damaged(facts: &Facts, table: &str, key: &str) -> bool {
+    facts.rows.damaged.iter().any(|damaged| damaged.table == table && damaged.row.key == key)
+}
+
+fn sound(facts: &Facts, blob: &Digest) -> bool {
+    facts.disk.blobs.get(blob).is_some_and(Blob::is_sound)
+}
+
+/// Why a blob that is needed cannot be used; `None` when it can.
+fn lacks(facts: &Facts, blob: &Content) -> Option<&'static str> {
+    match facts.disk.blobs.get(&blob.digest) {
+        None => Some("missing"),
+        Some(Blob::Sound(size)) if *size == blob.size => None,
+        Some(Blob::Sound(_)) => Some("of another size"),
+        Some(Blob::Damaged(..)) => Some("damaged"),
+        Some(Blob::Unreadable(_)) => Some("unreadable"),
+    }
+}
+
+/// What is wrong with an image: content that is not here, or documents that say something else than the row.
+fn image_faults(facts: &Facts, image: &ImageRow) -> Vec<Fault> {
+    let id = &image.target.digest;
+    let available: Vec<_> = image.manifests.iter().filter(|manifest| manifest.available).collect();
+    let fault = |name, detail, repair| {
+        Fault { name, subject: format!("image {id}"), place: IMAGES.name().into(), detail, repair }
+    };
+    let withdraw = |manifests: Vec<Digest>| Repair::Withdraw { image: id.clone(), manifests };
+    let digests = |of: &[&ManifestRow]| of.iter().map(|manifest| manifest.content.digest.clone()).collect::<Vec<_>>();
+    if available.is_empty() {
+        return Vec::new();
+    }
+    if let Some(why) = lacks(facts, &image.target) {
+        let detail = format!("its {} {id} is {why}", shown_type(&image.target));
+        return vec![fault("image-content", detail, withdraw(digests(&available)))];
+    }
+    let mut found = Vec::new();
+    for manifest in &available {
+        let lacking = manifest.blobs().find_map(|blob| Some((blob, lacks(facts, blob)?)));
+        if let Some((blob, why)) = lacking {
+            let detail = format!("its {} {} is {why}", shown_type(blob), blob.digest);
+            found.push(fault("image-content", detail, withdraw(digests(&[manifest]))));
+        }
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    let differs = match facts.disk.described.get(id) {
+        Some(Ok(described)) => difference(facts, image, described),
+        Some(Err(why)) => return vec![fault("image-documents", why.clone(), withdraw(digests(&available)))],
+        None => None,
+    };
+    differs.map(|detail| fault("image-row", detail, Repair::Describe(id.clone()))).into_iter().collect()
+}
+
+fn shown_type(content: &Content) -> &'static str {
+    use crate::image::oci;
+    match content.media_type.as_str() {
+        t if oci::is_index(t) => "index",
+        t if oci::is_manifest(t) => "manifest",
+        t if t.contains("config") || t == oci::DOCKER_CONFIG => "configuration",
+        _ => "blob",
+    }
+}
+
+/// Where a row says something else than the documents.
+fn difference(facts: &Facts, row: &ImageRow, documents: &ImageRow) -> Option<String> {
+    let ids = |image: &ImageRow| image.manifests.iter().map(|m| m.content.clone()).collect::<Vec<_>>();
+    if ids(row) != ids(documents) {
+        return Some("its row lists other manifests than its index".into());
+    }
+    let pairs = row.manifests.iter().zip(&documents.manifests).filter(|(ours, _)| ours.available);
+    for (ours, theirs) in pairs {
+        let id = &ours.content.digest;
+        // Whether it is unpacked is not the documents' to say.
+        let theirs = ManifestRow { unpacked: ours.unpacked, ..theirs.clone() };
+        if *ours != theirs {
+            return Some(format!("its row says something else than the documents of manifest {id}"));
+        }
+        let sizes = ours.diff_ids.iter().map(|layer| facts.disk.layers.get(layer).and_then(Layer::size));
+        let unpacked: Option<u64> = sizes.sum();
+        if let (Some(noted), Some(true_size)) = (ours.unpacked, unpacked)
+            && noted != true_size
+        {
+            return Some(format!("its row says that manifest {id} takes {noted} bytes unpacked, not {true_size}"));
+        }
+    }
+    None
+}
+
+fn blob_faults(facts: &Facts) -> Vec<Fault> {
+    let (named, _) = named(facts);
+    let mut found = Vec::new();
+    for (digest, blob) in &facts.disk.blobs {
+        let fault = |name, detail, repair| {
+            let place = format!("content/blobs/sha256/{}", digest.hex());
+            Fault { name, subject: format!("blob {digest}"), place, detail, repair }
+        };
+        match blob {
+            Blob::Damaged(is, size) => {
+                let detail = format!("its content has the digest {is} ({size} bytes)");
+                found.push(fault("blob-damaged", detail, Repair::SetBlobAside(digest.clone())));
+            }
+            Blob::Unreadable(why) => {
+                found.push(fault("blob-damaged", why.clone(), Repair::SetBlobAside(digest.clone())));
+            }
+            Blob::Sound(size) if !named.contains(digest) && !facts.busy.pinned.contains(digest) => {
+                let detail = format!("nothing names it ({size} bytes)");
+                found.push(fault("orphan-blob", detail, keep_if_unsure(facts, Repair::RemoveBlob(digest.clone()))));
+            }
+            Blob::Sound(_) => {}
+        }
+    }
+    found
+}
+
+/// While rows cannot be read, nobody knows what they name: nothing is removed then.
+fn keep_if_unsure(facts: &Facts, repair: Repair) -> Repair {
+    let unsure = facts.rows.damaged.iter().any(|d| d.table == IMAGES.name() || d.table == CONTAINERS.name());
+    if unsure { Repair::Nothing("a damaged row may name it".into()) } else { repair }
+}
+
+/// Blobs and layers that rows name.
+fn named(facts: &Facts) -> (HashSet<Digest>, HashSet<Digest>) {
+    let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
+    facts.rows.images.values().for_each(|image| crate::image::add_kept(image, &mut blobs, &mut layers));
+    layers.extend(facts.rows.containers.values().flat_map(|row| row.image.layers.iter().cloned()));
+    (blobs, layers)
+}
+
+/// Who needs a layer to be here.
+fn needed_layers(facts: &Facts) -> BTreeMap<&Digest, Vec<String>> {
+    let mut users: BTreeMap<&Digest, Vec<String>> = BTreeMap::new();
+    for image in facts.rows.images.values() {
+        for manifest in image.manifests.iter().filter(|m| m.available && m.unpacked.is_some()) {
+            let user = format!("image {}", image.target.digest.short());
+            manifest.diff_ids.iter().for_each(|layer| users.entry(layer).or_default().push(user.clone()));
+        }
+    }
+    for row in facts.rows.containers.values().filter(|row| row.storage == facts.disk.storage) {
+        let user = format!("container {}", row.id.short());
+        row.image.layers.iter().for_each(|layer| users.entry(layer).or_default().push(user.clone()));
+    }
+    for users in users.values_mut() {
+        users.dedup();
+    }
+    users
+}
+
+/// The blobs that layers can be unpacked from.
+pub fn sources(facts: &Facts) -> BTreeMap<Digest, Digest> {
+    let manifests = facts.rows.images.values().flat_map(|image| &image.manifests);
+    let whole = |m: &&ManifestRow| m.kind == ManifestKind::Image && m.layers.len() == m.diff_ids.len();
+    let pairs = manifests.filter(whole).flat_map(|m| m.diff_ids.iter().zip(&m.layers));
+    let usable = pairs.filter(|(_, blob)| lacks(facts, blob).is_none());
+    usable.map(|(layer, blob)| (layer.clone(), blob.digest.clone())).collect()
+}
+
+fn layer_faults(facts: &Facts) -> Vec<Fault> {
+    let (needed, sources, (_, named)) = (needed_layers(facts), sources(facts), named(facts));
+    let mut found = Vec::new();
+    let fault = |layer: &Digest, name, detail, repair| {
+        let place = format!("snapshots/*/{}", layer.hex());
+        Fault { name, subject: format!("layer {layer}"), place, detail, repair }
+    };
+    let unpack = |layer: &Digest, otherwise: Repair| match sources.get(layer) {
+        Some(blob) => Repair::Unpack { layer: layer.clone(), blob: blob.clone() },
+        None => otherwise,
+    };
+    let pull = || Repair::Nothing("its blob is not here; pull the image again, then repair".into());
+    for (layer, users) in needed.iter().filter(|(layer, _)| !facts.disk.layers.contains_key(layer)) {
+        let detail = format!("it is missing, and needed by {}", users.join(", "));
+        found.push(fault(layer, "layer-missing", detail, unpack(layer, pull())));
+    }
+    for (layer, state) in &facts.disk.layers {
+        let by_container = || needed.get(layer).is_some_and(|users| users.iter().any(|user| user.starts_with("container")));
+        if !named.contains(layer) {
+            if !facts.busy.pinned.contains(layer) {
+                let repair = keep_if_unsure(facts, Repair::RemoveLayer(layer.clone()));
+                found.push(fault(layer, "orphan-layer", "nothing names it".into(), repair));
+            }
+        } else if let Layer::Damaged(why) = state {
+            let aside = || Repair::SetLayerAside(layer.clone());
+            let repair = unpack(layer, if by_container() { pull() } else { aside() });
+            found.push(fault(layer, "layer-damaged", why.clone(), repair));
+        }
+    }
+    found
+}
+
+fn container_faults(facts: &Facts, row: &ContainerRow) -> Vec<Fault> {
+    let id = row.id.as_str();
+    let mut found = Vec::new();
+    let fault = |name, place: String, detail: String, repair| {
+        Fault { name, subject: format!("container {} ({})", row.id.short(), row.name), place, detail, repair }
+    };
+    let make = || match row.state.is_running() {
+        true => Repair::Nothing("the container runs; stop it first".into()),
+        false => Repair::MakeWritable(id.to_owned()),
+    };
+    let place = format!("containers/{id}");
+    match facts.disk.containers.get(id) {
+        None => found.push(fault("container-directory", place, "its directory is missing".into(), make())),
+        Some(false) if row.storage == facts.disk.storage => {
+            let detail = "its writable layer is missing, or not whole".into();
+            found.push(fault("container-writable-layer", format!("{place}/rw"), detail, make()));
+        }
+        Some(_) => {}
+    }
+    let local = row.mounts.iter().filter(|m| m.kind == MountKind::Volume && m.driver == volume::LOCAL);
+    for mount in local.filter(|m| !facts.rows.volumes.contains_key(&m.name) && !facts.busy.volumes.contains(&m.name)) {
+        if !is_damaged(facts, volume::VOLUMES.name(), &mount.name) {
+            let (place, detail) = (format!("volumes/{}", mount.name), format!("its volume {} is not here", mount.name));
+            found.push(fault("container-volume", place, detail, Repair::MakeVolume(mount.name.clone())));
+        }
+    }
+    found
+}
+
+fn orphan_containers(facts: &Facts) -> impl Iterator<Item = Fault> {
+    let known = |id: &String| {
+        facts.rows.containers.contains_key(id)
+            || facts.busy.containers.contains(id)
+            || is_damaged(facts, CONTAINERS.name(), id)
+    };
+    facts.disk.containers.keys().filter(move |id| !known(id)).map(|id| {
+        let place = format!("containers/{id}");
+        let repair = Repair::SetAside(place.clone().into());
+        Fault { name: "orphan-container", subject: format!("container {id}"), place, detail: "no row owns it".into(), repair }
+    })
+}
+
+fn volume_faults(facts: &Facts) -> Vec<Fault> {
+    let mut found = Vec::new();
+    let place = |name: &str| format!("volumes/{name}");
+    let named: HashSet<&str> = (facts.rows.containers.values().flat_map(|row| &row.mounts))
+        .filter(|mount| mount.kind == MountKind::Volume)
+        .map(|mount| mount.name.as_str())
+        .collect();
+    for (name, row) in facts.rows.volumes.iter().filter(|(name, _)| !facts.busy.volumes.contains(*name)) {
+        if row.driver == volume::LOCAL && facts.disk.volumes.get(name) != Some(&true) {
+            found.push(Fault {
+                name: "volume-data",
+                subject: format!("volume {name}"),
+                place: place(name),
+                detail: "its data is missing".into(),
+                repair: Repair::MakeVolume(name.clone()),
+            });
+        }
+    }
+    for name in facts.disk.volumes.keys() {
+        let known = facts.rows.volumes.contains_key(name)
+            || facts.busy.volumes.contains(name)
+            || is_damaged(facts, volume::VOLUMES.name(), name)
+            // Told of with the container: its row is made, so that the data is found again.
+            || named.contains(name.as_str());
+        if !known {
+            let (subject, place) = (format!("volume {name}"), place(name));
+            let repair = Repair::SetAside(place.clone().into());
+            found.push(Fault { name: "orphan-volume", subject, place, detail: "no row owns it".into(), repair });
+        }
+    }
+    found
+}
+
+fn strays(facts: &Facts) -> impl Iterator<Item = Fault> {
+    facts.disk.strays.iter().map(|stray| {
+        let (name, detail, repair) = match stray.kind {
+            StrayKind::Leftover => {
+                let detail = "unfinished work that nobody goes on with; the next start removes it as well";
+                ("leftover", detail, Repair::Remove(stray.place.clone()))
+            }
+            StrayKind::ExpiredPart => {
+                ("expired-part", "a part of a blob that nobody has added to for a day", Repair::Remove(stray.place.clone()))
+            }
+            StrayKind::Unknown => ("unknown-file", "nothing that Gantry has made", Repair::SetAside(stray.place.clone())),
+        };
+        let place = stray.place.display().to_string();
+        Fault { name, subject: format!("file {place}"), place, detail: detail.into(), repair }
+    })
+}
+

@@ -1,0 +1,143 @@
+//! Faults and what a repair does about each.
+
+use std::path::PathBuf;
+
+use model::digest::Digest;
+use serde::{Deserialize, Serialize};
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// A stable name, for programs (`blob-damaged`).
+    pub name: &'static str,
+    /// What it is about.
+    pub subject: String,
+    /// Where: a path below the data root, or a table of the store.
+    pub place: String,
+    /// What is wrong.
+    pub detail: String,
+    /// What a repair does.
+    pub repair: Repair,
+}
+
+/// What a repair does about a fault. The order is the order in which a repair works: what is wrong goes aside before
+/// what relies on it is put right.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Repair {
+    /// Saves the row's bytes in the quarantine and deletes it.
+    SetRowAside { table: &'static str, key: String },
+    /// Moves the blob to the quarantine.
+    SetBlobAside(Digest),
+    /// Writes an image's row anew from its documents.
+    Describe(Digest),
+    /// Marks these manifests of an image as not here: the row and the names stay, a pull completes it.
+    Withdraw { image: Digest, manifests: Vec<Digest> },
+    /// Drops a name.
+    DropName(String),
+    /// Unpacks a layer from its blob; what lies in its place goes to the quarantine.
+    Unpack { layer: Digest, blob: Digest },
+    /// Moves the layer to the quarantine.
+    SetLayerAside(Digest),
+    /// Makes a container's directory and writable layer where they are missing.
+    MakeWritable(String),
+    /// Writes the row of a volume whose directory is here, or makes the directory too.
+    MakeVolume(String),
+    /// Removes a blob that nothing names.
+    RemoveBlob(Digest),
+    /// Removes a layer that nothing names.
+    RemoveLayer(Digest),
+    /// Removes unfinished work.
+    Remove(PathBuf),
+    /// Moves a file or directory to the quarantine.
+    SetAside(PathBuf),
+    /// Nothing can be done here, for this reason.
+    Nothing(String),
+}
+
+impl Repair {
+    /// What it does, for people.
+    pub fn text(&self) -> String {
+        match self {
+            Repair::SetRowAside { .. } => "the row is saved in the quarantine and deleted".into(),
+            Repair::SetBlobAside(_) => "the blob is moved to the quarantine".into(),
+            Repair::Describe(_) => "the row is written anew from the image's documents".into(),
+            Repair::Withdraw { .. } => {
+                "the image is marked as not available; it keeps its names, and a pull completes it".into()
+            }
+            Repair::DropName(_) => "the name is dropped".into(),
+            Repair::Unpack { .. } => "the layer is unpacked again from its blob; what is there goes to the quarantine".into(),
+            Repair::SetLayerAside(_) => "the layer is moved to the quarantine; a pull unpacks it again".into(),
+            Repair::MakeWritable(_) => "what is missing is made anew, empty".into(),
+            Repair::MakeVolume(_) => "the volume is made anew around what is there".into(),
+            Repair::RemoveBlob(_) | Repair::RemoveLayer(_) | Repair::Remove(_) => "it is removed".into(),
+            Repair::SetAside(_) => "it is moved to the quarantine".into(),
+            Repair::Nothing(why) => format!("nothing: {why}"),
+        }
+    }
+}
+
+/// A fault as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// See [`Fault`].
+    pub name: String,
+    /// See [`Fault`].
+    pub subject: String,
+    /// See [`Fault`].
+    pub place: String,
+    /// See [`Fault`].
+    pub detail: String,
+    /// What a repair does.
+    pub repair: String,
+}
+
+impl From<&Fault> for Told {
+    fn from(fault: &Fault) -> Told {
+        Told {
+            name: fault.name.to_owned(),
+            subject: fault.subject.clone(),
+            place: fault.place.clone(),
+            detail: fault.detail.clone(),
+            repair: fault.repair.text(),
+        }
+    }
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Told { name, subject, place, detail, repair } = self;
+        write!(f, "{name}: {subject}: {detail} ({place}); repair: {repair}")
+    }
+}
+
+/// The outcome of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Nothing is wrong (any more).
+    pub clean: bool,
+    /// What is wrong (still, after a repair).
+    pub faults: Vec<Told>,
+    /// What a repair did, a line each.
+    pub repaired: Vec<String>,
+    /// What could not be compared, and why; no faults.
+    pub unverified: Vec<String>,
+    /// What was looked at.
+    pub checked: Checked,
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Image rows.
+    pub images: usize,
+    /// Blobs, all of them hashed.
+    pub blobs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Layers, compared with their archives.
+    pub layers: usize,
+    /// Container rows.
+    pub containers: usize,
+    /// Volume rows.
+    pub volumes: usize,
+}

@@ -1,0 +1,157 @@
+//! `gantryd check`: the store against the disk.
+//!
+//! Facts are gathered ([`gather`]), compared ([`compare`], pure) and, on a data root at rest, put right ([`repair`]).
+//! On a live one a fault is told only if three looks in a row have found it: what goes on meanwhile is none. What is
+//! verified and what is not: `docs/design/0009-check.md`.
+
+mod compare;
+mod facts;
+mod fault;
+mod gather;
+mod repair;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::oci::{Descriptor, Platform};
+use model::{Error, Result};
+use store::Store;
+
+use crate::Engine;
+use crate::image::oci;
+use crate::image::row::ImageRow;
+use facts::{Blob, Facts, Layer};
+use fault::Fault;
+use gather::{Looker, Subject};
+use repair::Repairer;
+
+pub use fault::{Checked, Report, Told};
+
+/// Where things go that have to go and may be somebody's, below the data root.
+pub const QUARANTINE: &str = "quarantine";
+/// Looks on a live data root, and the pause between them.
+const LOOKS: (u32, Duration) = (3, Duration::from_millis(700));
+/// Rounds of a repair: putting one thing right may show another.
+const ROUNDS: usize = 5;
+
+/// Checks a data root that no daemon works on; `lock` is its lock, held.
+///
+/// Errors: it cannot be checked, or a repair must not begin.
+pub fn at_rest(data_root: &Path, driver: &str, repair: bool, lock: &File) -> Result<Report> {
+    let _held = lock;
+    let store = data_root.join("gantry.redb");
+    if !store.is_file() {
+        return Err(Error::not_found(format!("{} is no data root of Gantry: it has no gantry.redb", data_root.display())));
+    }
+    let content = data_root.join("content");
+    let subject = Subject {
+        data_root: data_root.to_owned(),
+        store: Store::open(&store)?,
+        blobs: if content.is_dir() { Some(content::Blobs::attach(&content)?) } else { None },
+        snapshots: snapshot::attach(data_root, driver)?,
+        live: None,
+    };
+    let mut looker = Looker::new(&subject);
+    let mut facts = looker.look()?;
+    let mut faults = compare::faults(&facts);
+    let mut repaired = Vec::new();
+    for _ in 0..if repair { ROUNDS } else { 0 } {
+        if facts.rows.damaged.iter().any(|damaged| damaged.row.newer) {
+            return Err(Error::conflict("the store has rows of a newer version of Gantry: it is not repaired by this one"));
+        }
+        let done = repair_round(&subject, &facts, &faults);
+        if done.is_empty() {
+            break;
+        }
+        repaired.extend(done);
+        // Its memory of sound things is dropped: they may have been moved.
+        looker = Looker::new(&subject);
+        facts = looker.look()?;
+        faults = compare::faults(&facts);
+    }
+    Ok(report(&facts, &faults, repaired))
+}
+
+/// Applies every repair once; answers what was done or could not be.
+fn repair_round(subject: &Subject, facts: &Facts, faults: &[Fault]) -> Vec<String> {
+    let repairer = Repairer { subject, facts };
+    let repairs: BTreeSet<_> = faults.iter().map(|fault| &fault.repair).collect();
+    let apply = |repair| match repairer.apply(repair) {
+        Ok(done) => done,
+        Err(error) => {
+            tracing::warn!(%error, ?repair, "not repaired");
+            None
+        }
+    };
+    repairs.into_iter().filter_map(apply).collect()
+}
+
+/// Checks the data root that this engine works on; nothing is changed, and nothing waits for it. Blocks for long.
+pub fn live(engine: &Arc<Engine>) -> Result<Report> {
+    let Ok(_turn) = engine.images.checking.try_lock() else {
+        return Err(Error::conflict("a check is running already"));
+    };
+    let subject = Subject {
+        data_root: engine.settings().data_root.clone(),
+        store: engine.store.clone(),
+        blobs: Some(engine.images.blobs.clone()),
+        snapshots: Some(engine.snapshots.clone()),
+        live: Some(engine.clone()),
+    };
+    let mut looker = Looker::new(&subject);
+    let mut facts = looker.look()?;
+    let mut faults = compare::faults(&facts);
+    for _ in 1..LOOKS.0 {
+        if faults.is_empty() {
+            break;
+        }
+        std::thread::sleep(LOOKS.1);
+        facts = looker.look()?;
+        let again = compare::faults(&facts);
+        let same = |a: &Fault, b: &Fault| (a.name, &a.subject, &a.place) == (b.name, &b.subject, &b.place);
+        faults = again.into_iter().filter(|fault| faults.iter().any(|before| same(before, fault))).collect();
+    }
+    Ok(report(&facts, &faults, Vec::new()))
+}
+
+fn report(facts: &Facts, faults: &[Fault], repaired: Vec<String>) -> Report {
+    let sizes = facts.disk.blobs.values().map(|blob| match blob {
+        Blob::Sound(size) | Blob::Damaged(_, size) => *size,
+        Blob::Unreadable(_) => 0,
+    });
+    let unverified = facts.disk.layers.iter().filter_map(|(layer, state)| match state {
+        Layer::Unverified(_, why) => Some(format!("layer {layer} was not compared with its archive: {why}")),
+        _ => None,
+    });
+    let other = facts.rows.containers.values().filter(|row| row.storage != facts.disk.storage);
+    let other = other.map(|row| format!("container {} belongs to another storage driver ({})", row.id.short(), row.storage));
+    Report {
+        clean: faults.is_empty(),
+        faults: faults.iter().map(Told::from).collect(),
+        repaired,
+        unverified: unverified.chain(other).collect(),
+        checked: Checked {
+            images: facts.rows.images.len(),
+            blobs: facts.disk.blobs.len(),
+            bytes: sizes.sum(),
+            layers: facts.disk.layers.values().filter(|layer| matches!(layer, Layer::Sound(_))).count(),
+            containers: facts.rows.containers.len(),
+            volumes: facts.rows.volumes.len(),
+        },
+    }
+}
+
+/// The descriptor of an image's target. What a single manifest's descriptor said when the image came is in its row only.
+fn descriptor(row: &ImageRow) -> Descriptor {
+    let mut descriptor = row.target.descriptor();
+    if oci::is_manifest(&row.target.media_type)
+        && let Some(manifest) = row.manifests.first()
+    {
+        descriptor.annotations = manifest.annotations.clone();
+        descriptor.platform = Some(manifest.platform.clone()).filter(|platform| *platform != Platform::default());
+    }
+    descriptor
+}
