@@ -3,8 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use testkit::Daemon;
+use testkit::fake_registry::{FakeRegistry, Image};
+use testkit::{Connection, Daemon};
 
 use crate::with_busybox;
 
@@ -139,6 +142,65 @@ fn a_living_daemon_is_asked_and_not_disturbed() {
     }
     assert_eq!(d.inspect("c", "{{.State.Running}}"), "true");
     fs::remove_file(d.data_root().join("content/ingest/5000")).unwrap();
+    d.finish();
+}
+
+/// One client's load until told to stop; answers how often it came round.
+fn load(d: &Daemon, stop: &AtomicBool, round: impl Fn(&mut Connection, u32)) -> u32 {
+    let mut connection = Connection::open(&d.socket()).unwrap();
+    connection.patience(Duration::from_secs(30));
+    let mut rounds = 0;
+    while !stop.load(Ordering::Relaxed) {
+        round(&mut connection, rounds);
+        rounds += 1;
+    }
+    rounds
+}
+
+#[track_caller]
+fn asked(c: &mut Connection, method: &str, path: &str, body: &str) {
+    let answer = c.try_request(method, path, body).unwrap();
+    assert!(answer.status < 300, "{method} {path}: {} {}", answer.status, answer.text());
+}
+
+#[test]
+fn a_busy_daemon_gives_no_false_alarm() {
+    let d = with_busybox();
+    let registry = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5001");
+    for tag in ["1", "2"] {
+        registry.image("app", tag, &Image::of_noise(&[1 << 20, 1 << 20, 1 << 20]));
+    }
+    registry.slow(20 << 20);
+    let stop = AtomicBool::new(false);
+    let rounds = std::thread::scope(|scope| {
+        let pulls = |c: &mut Connection, n: u32| {
+            let tag = n % 2 + 1;
+            asked(c, "POST", &format!("/images/create?fromImage=127.0.0.1:5001/app&tag={tag}"), "");
+            asked(c, "DELETE", &format!("/images/127.0.0.1:5001/app:{tag}"), "");
+        };
+        let loads = |c: &mut Connection, n: u32| {
+            d.load(&testkit::images::layered_archive("layered", 2 + n as usize % 3));
+            asked(c, "DELETE", "/images/layered", "");
+        };
+        let containers = |c: &mut Connection, n: u32| {
+            let body = format!(r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{{"Binds":["v{n}:/v"]}}}}"#);
+            asked(c, "POST", &format!("/containers/create?name=c{n}"), &body);
+            asked(c, "DELETE", &format!("/containers/c{n}"), "");
+            asked(c, "DELETE", &format!("/volumes/v{n}"), "");
+        };
+        let jobs: [&(dyn Fn(&mut Connection, u32) + Sync); 3] = [&pulls, &loads, &containers];
+        let working: Vec<_> = jobs.map(|job| scope.spawn(|| load(&d, &stop, job))).into();
+        let begun = Instant::now();
+        let mut checks = 0;
+        while checks < 10 || begun.elapsed() < Duration::from_secs(5) {
+            assert_eq!(d.faults(), [""; 0], "check {checks}");
+            checks += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        working.into_iter().map(|job| job.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(rounds.iter().all(|rounds| *rounds > 3), "{rounds:?}");
+    drop(registry);
     d.finish();
 }
 

@@ -7,9 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
 mod attach;
+mod check;
 mod collector;
 mod commit;
-mod check;
 mod control;
 mod disk;
 mod escape;

@@ -109,3 +109,53 @@ fn parts_expire_unless_they_are_being_written() {
     drop(blobs.part(&digest).unwrap());
     assert!(blobs.parts().unwrap().is_empty());
 }
+
+#[test]
+fn what_lies_beside_the_blobs_is_named_and_a_blob_says_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let lease = store::Pins::default().lease();
+    let (digest, size) = blobs.put(b"content", &lease).unwrap();
+    assert_eq!(blobs.rehash(&digest).unwrap(), (digest.clone(), size));
+    fs::write(blobs.file(&digest), b"CONTENT").unwrap();
+    assert_ne!(blobs.rehash(&digest).unwrap().0, digest);
+    blobs.remove(&digest).unwrap();
+    assert_eq!(blobs.rehash(&digest).unwrap_err().kind(), model::Kind::NotFound);
+
+    let life = std::time::Duration::from_secs(3600);
+    let (writing, part) = (blobs.ingest().unwrap(), Digest::from_sha256(&[1; 32]));
+    blobs.part(&part).unwrap().append(b"some").unwrap();
+    assert_eq!(blobs.strays(life).unwrap(), []);
+    // For somebody else the same files are nobody's.
+    let other = Blobs::attach(dir.path()).unwrap();
+    for (place, kind) in [
+        ("ingest/1", StrayKind::Leftover),
+        ("ingest/left", StrayKind::Leftover),
+        ("blobs/sha256/short", StrayKind::Unknown),
+        ("parts/short", StrayKind::Unknown),
+    ] {
+        if place != "ingest/1" {
+            fs::write(dir.path().join(place), "").unwrap();
+        }
+        let path = dir.path().join(place);
+        assert!(other.strays(life).unwrap().contains(&Stray { path, kind }), "{place}");
+    }
+    let expired = other.strays(std::time::Duration::ZERO).unwrap();
+    assert!(expired.iter().any(|stray| stray.kind == StrayKind::Expired), "{expired:?}");
+    drop(writing);
+    assert!(Blobs::attach(&dir.path().join("nowhere")).is_err());
+}
+
+#[test]
+fn a_part_whose_blob_is_here_goes_with_the_next_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let lease = store::Pins::default().lease();
+    let (digest, _) = blobs.put(b"content", &lease).unwrap();
+    let mut part = blobs.part(&digest).unwrap();
+    part.append(b"cont").unwrap();
+    let life = std::time::Duration::from_secs(3600);
+    assert_eq!(blobs.expire_parts(life).unwrap(), 0);
+    drop(part);
+    assert_eq!(blobs.expire_parts(life).unwrap(), 4);
+}

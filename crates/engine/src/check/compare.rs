@@ -35,7 +35,9 @@ fn damaged_row(facts: &Facts, damaged: &DamagedRow) -> Fault {
     let repair = match image {
         _ if damaged.row.newer => Repair::Nothing("a newer version of Gantry wrote it; use that version".into()),
         Some(id) => Repair::Describe(id),
-        None if table == volume::VOLUMES.name() && facts.disk.volumes.contains_key(&key) => Repair::MakeVolume(key.clone()),
+        None if table == volume::VOLUMES.name() && facts.disk.volumes.contains_key(&key) => {
+            Repair::MakeVolume(key.clone())
+        }
         None => Repair::SetRowAside { table, key: key.clone() },
     };
     let subject = format!("row {key:?} of table {table}");
@@ -43,7 +45,8 @@ fn damaged_row(facts: &Facts, damaged: &DamagedRow) -> Fault {
 }
 
 fn dangling_names(facts: &Facts) -> impl Iterator<Item = Fault> {
-    let known = |image: &Digest| facts.rows.images.contains_key(image) || is_damaged(facts, IMAGES.name(), image.as_str());
+    let known =
+        |image: &Digest| facts.rows.images.contains_key(image) || is_damaged(facts, IMAGES.name(), image.as_str());
     let dangling = facts.rows.names.iter().filter(move |(_, row)| !known(&row.image));
     dangling.map(|(name, row)| Fault {
         name: "dangling-name",
@@ -77,8 +80,12 @@ fn lacks(facts: &Facts, blob: &Content) -> Option<&'static str> {
 fn image_faults(facts: &Facts, image: &ImageRow) -> Vec<Fault> {
     let id = &image.target.digest;
     let available: Vec<_> = image.manifests.iter().filter(|manifest| manifest.available).collect();
-    let fault = |name, detail, repair| {
-        Fault { name, subject: format!("image {id}"), place: IMAGES.name().into(), detail, repair }
+    let fault = |name, detail, repair| Fault {
+        name,
+        subject: format!("image {id}"),
+        place: IMAGES.name().into(),
+        detail,
+        repair,
     };
     let withdraw = |manifests: Vec<Digest>| Repair::Withdraw { image: id.clone(), manifests };
     let digests = |of: &[&ManifestRow]| of.iter().map(|manifest| manifest.content.digest.clone()).collect::<Vec<_>>();
@@ -228,7 +235,8 @@ fn layer_faults(facts: &Facts) -> Vec<Fault> {
         found.push(fault(layer, "layer-missing", detail, unpack(layer, pull())));
     }
     for (layer, state) in &facts.disk.layers {
-        let by_container = || needed.get(layer).is_some_and(|users| users.iter().any(|user| user.starts_with("container")));
+        let by_container =
+            || needed.get(layer).is_some_and(|users| users.iter().any(|user| user.starts_with("container")));
         if !named.contains(layer) {
             if !facts.busy.pinned.contains(layer) {
                 let repair = keep_if_unsure(facts, Repair::RemoveLayer(layer.clone()));
@@ -246,8 +254,12 @@ fn layer_faults(facts: &Facts) -> Vec<Fault> {
 fn container_faults(facts: &Facts, row: &ContainerRow) -> Vec<Fault> {
     let id = row.id.as_str();
     let mut found = Vec::new();
-    let fault = |name, place: String, detail: String, repair| {
-        Fault { name, subject: format!("container {} ({})", row.id.short(), row.name), place, detail, repair }
+    let fault = |name, place: String, detail: String, repair| Fault {
+        name,
+        subject: format!("container {} ({})", row.id.short(), row.name),
+        place,
+        detail,
+        repair,
     };
     let make = || match row.state.is_running() {
         true => Repair::Nothing("the container runs; stop it first".into()),
@@ -281,7 +293,13 @@ fn orphan_containers(facts: &Facts) -> impl Iterator<Item = Fault> {
     facts.disk.containers.keys().filter(move |id| !known(id)).map(|id| {
         let place = format!("containers/{id}");
         let repair = Repair::SetAside(place.clone().into());
-        Fault { name: "orphan-container", subject: format!("container {id}"), place, detail: "no row owns it".into(), repair }
+        Fault {
+            name: "orphan-container",
+            subject: format!("container {id}"),
+            place,
+            detail: "no row owns it".into(),
+            repair,
+        }
     })
 }
 
@@ -325,13 +343,19 @@ fn strays(facts: &Facts) -> impl Iterator<Item = Fault> {
                 let detail = "unfinished work that nobody goes on with; the next start removes it as well";
                 ("leftover", detail, Repair::Remove(stray.place.clone()))
             }
-            StrayKind::ExpiredPart => {
-                ("expired-part", "a part of a blob that nobody has added to for a day", Repair::Remove(stray.place.clone()))
+            StrayKind::ExpiredPart => (
+                "expired-part",
+                "a part of a blob that nobody has added to for a day",
+                Repair::Remove(stray.place.clone()),
+            ),
+            StrayKind::Unknown => {
+                ("unknown-file", "nothing that Gantry has made", Repair::SetAside(stray.place.clone()))
             }
-            StrayKind::Unknown => ("unknown-file", "nothing that Gantry has made", Repair::SetAside(stray.place.clone())),
         };
         let place = stray.place.display().to_string();
         Fault { name, subject: format!("file {place}"), place, detail: detail.into(), repair }
     })
 }
 
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,9 @@ impl Repair {
                 "the image is marked as not available; it keeps its names, and a pull completes it".into()
             }
             Repair::DropName(_) => "the name is dropped".into(),
-            Repair::Unpack { .. } => "the layer is unpacked again from its blob; what is there goes to the quarantine".into(),
+            Repair::Unpack { .. } => {
+                "the layer is unpacked again from its blob; what is there goes to the quarantine".into()
+            }
             Repair::SetLayerAside(_) => "the layer is moved to the quarantine; a pull unpacks it again".into(),
             Repair::MakeWritable(_) => "what is missing is made anew, empty".into(),
             Repair::MakeVolume(_) => "the volume is made anew around what is there".into(),

@@ -76,7 +76,8 @@ impl<'s> Looker<'s> {
         let rows = rows(&self.subject.store)?;
         let busy = self.busy(blobs.iter().chain(&layers));
         disk.blobs = self.hash(blobs);
-        disk.described = rows.images.iter().filter_map(|(id, row)| Some((id.clone(), self.describe(&disk, row)?))).collect();
+        disk.described =
+            rows.images.iter().filter_map(|(id, row)| Some((id.clone(), self.describe(&disk, row)?))).collect();
         let mut facts = Facts { rows, disk, busy };
         facts.disk.layers = self.examine(&facts, layers)?;
         Ok(facts)
@@ -217,7 +218,12 @@ impl<'s> Looker<'s> {
         Ok(all)
     }
 
-    fn examine_one(&self, snapshots: &dyn Snapshotter, digest: &Digest, source: Option<&Digest>) -> Result<Option<Layer>> {
+    fn examine_one(
+        &self,
+        snapshots: &dyn Snapshotter,
+        digest: &Digest,
+        source: Option<&Digest>,
+    ) -> Result<Option<Layer>> {
         let layers = snapshots.layers();
         let size = match layers.examine(digest, None)? {
             Examined::Missing => return Ok(None),
@@ -245,7 +251,8 @@ impl<'s> Looker<'s> {
 fn rows(store: &Store) -> Result<Rows> {
     let mut rows = Rows::default();
     store.read(|tx| {
-        rows.images = survey(tx, &IMAGES, &mut rows.damaged)?.map(|(_, row)| (row.target.digest.clone(), row)).collect();
+        rows.images =
+            survey(tx, &IMAGES, &mut rows.damaged)?.map(|(_, row)| (row.target.digest.clone(), row)).collect();
         rows.names = survey(tx, &NAMES, &mut rows.damaged)?.collect();
         rows.containers = survey(tx, &CONTAINERS, &mut rows.damaged)?.collect();
         rows.volumes = survey(tx, &volume::VOLUMES, &mut rows.damaged)?.collect();

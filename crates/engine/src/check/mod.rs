@@ -44,7 +44,10 @@ pub fn at_rest(data_root: &Path, driver: &str, repair: bool, lock: &File) -> Res
     let _held = lock;
     let store = data_root.join("gantry.redb");
     if !store.is_file() {
-        return Err(Error::not_found(format!("{} is no data root of Gantry: it has no gantry.redb", data_root.display())));
+        return Err(Error::not_found(format!(
+            "{} is no data root of Gantry: it has no gantry.redb",
+            data_root.display()
+        )));
     }
     let content = data_root.join("content");
     let subject = Subject {
@@ -60,7 +63,9 @@ pub fn at_rest(data_root: &Path, driver: &str, repair: bool, lock: &File) -> Res
     let mut repaired = Vec::new();
     for _ in 0..if repair { ROUNDS } else { 0 } {
         if facts.rows.damaged.iter().any(|damaged| damaged.row.newer) {
-            return Err(Error::conflict("the store has rows of a newer version of Gantry: it is not repaired by this one"));
+            return Err(Error::conflict(
+                "the store has rows of a newer version of Gantry: it is not repaired by this one",
+            ));
         }
         let done = repair_round(&subject, &facts, &faults);
         if done.is_empty() {
@@ -127,7 +132,8 @@ fn report(facts: &Facts, faults: &[Fault], repaired: Vec<String>) -> Report {
         _ => None,
     });
     let other = facts.rows.containers.values().filter(|row| row.storage != facts.disk.storage);
-    let other = other.map(|row| format!("container {} belongs to another storage driver ({})", row.id.short(), row.storage));
+    let other =
+        other.map(|row| format!("container {} belongs to another storage driver ({})", row.id.short(), row.storage));
     Report {
         clean: faults.is_empty(),
         faults: faults.iter().map(Told::from).collect(),
@@ -155,3 +161,6 @@ fn descriptor(row: &ImageRow) -> Descriptor {
     }
     descriptor
 }
+
+#[cfg(test)]
+mod tests;

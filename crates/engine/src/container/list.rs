@@ -9,6 +9,8 @@ use model::filter::Filters;
 use model::time::Timestamp;
 use model::{Kind, Result};
 
+#[cfg(test)]
+pub(crate) use self::selection::tests::row as any_row;
 use self::selection::{Candidate, Lookup, Selection, place};
 use super::Handle;
 use super::inspect;

@@ -51,6 +51,7 @@ use crate::events::{Draft, Events};
 use row::{IMAGES, ImageRow, NAMES, NameRow};
 
 pub use attestations::{AttestationArgs, attestations};
+pub(crate) use bytes::add as add_kept;
 pub use catalog::{Catalog, Found, Matched, no_such, select};
 pub use changes::apply as apply_changes;
 pub use commit::{CommitImage, commit};
@@ -61,15 +62,14 @@ pub use inspect::{inspect, platform_parameter};
 pub use list::{ListArgs, list};
 pub use load::load;
 pub use prune::prune;
+pub(crate) use pull::PART_LIFE;
 pub use pull::{PullArgs, pull};
 pub use push::{PushArgs, push};
 pub use remove::{RemoveArgs, remove};
 pub use save::save;
 pub use tag::tag;
-pub use users::{User, Users, users};
-pub(crate) use bytes::add as add_kept;
-pub(crate) use pull::PART_LIFE;
 pub(crate) use unpack::describe_blobs;
+pub use users::{User, Users, users};
 pub use why::{Why, WhyImage, why};
 
 /// All images of a daemon.

@@ -176,7 +176,7 @@ fn port_range(key: &str, value: &str) -> Result<PortRange> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use model::digest::Digest;
     use model::filter::Filters;
     use model::id::ContainerId;

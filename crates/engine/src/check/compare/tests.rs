@@ -1,0 +1,269 @@
+//! Facts in, faults out.
+
+use std::path::Path;
+
+use model::lifecycle::State;
+use model::time::Timestamp;
+use volume::Volume;
+
+use super::*;
+use crate::check::facts::Stray;
+use crate::container::list::any_row as container;
+use crate::container::row::MountRow;
+use crate::image::oci;
+use crate::image::row::NameRow;
+
+fn digest(number: u8) -> Digest {
+    Digest::from_sha256(&[number; 32])
+}
+
+fn content(media_type: &str, number: u8) -> Content {
+    Content { media_type: media_type.into(), digest: digest(number), size: u64::from(number) }
+}
+
+/// Manifest 1, configuration 2, blob 3 of layer 4.
+fn image() -> ImageRow {
+    let manifest = ManifestRow {
+        content: content(oci::MANIFEST, 1),
+        kind: ManifestKind::Image,
+        platform: Default::default(),
+        annotations: Default::default(),
+        available: true,
+        config: Some(content(oci::CONFIG, 2)),
+        layers: vec![content(oci::LAYER, 3)],
+        diff_ids: vec![digest(4)],
+        unpacked: Some(40),
+        document: None,
+    };
+    ImageRow { target: content(oci::MANIFEST, 1), created: Timestamp::ZERO, manifests: vec![manifest] }
+}
+
+/// An image with the name `a`, a stopped container of it that mounts volume `v`, all of it sound.
+fn facts() -> Facts {
+    let mut facts = Facts::default();
+    facts.rows.images.insert(digest(1), image());
+    facts.rows.names.insert("a".into(), NameRow { image: digest(1), tagged: Timestamp::ZERO });
+    let mut c = container(1, State::Exited);
+    c.image.layers = vec![digest(4)];
+    c.storage = "overlayfs".into();
+    c.mounts.push(MountRow {
+        kind: MountKind::Volume,
+        name: "v".into(),
+        source: String::new(),
+        destination: "/v".into(),
+        driver: volume::LOCAL.into(),
+        mode: String::new(),
+        writable: true,
+        propagation: String::new(),
+        anonymous: false,
+        from_mounts: false,
+        spec: None,
+        copy_data: true,
+    });
+    facts.disk.storage = "overlayfs".into();
+    facts.disk.blobs = (1..=3).map(|n| (digest(n), Blob::Sound(u64::from(n)))).collect();
+    facts.disk.described.insert(digest(1), Ok(image()));
+    facts.disk.layers.insert(digest(4), Layer::Sound(40));
+    facts.disk.containers.insert(c.id.as_str().into(), true);
+    facts.disk.volumes.insert("v".into(), true);
+    facts.rows.volumes.insert("v".into(), Volume::found(Path::new("/volumes"), "v"));
+    facts.rows.containers.insert(c.id.as_str().into(), c);
+    facts
+}
+
+/// What is found after a change: names and repairs.
+#[track_caller]
+fn found(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Repair)> {
+    let mut facts = facts();
+    assert_eq!(faults(&facts), []);
+    change(&mut facts);
+    faults(&facts).into_iter().map(|fault| (fault.name, fault.repair)).collect()
+}
+
+fn withdraw() -> Repair {
+    Repair::Withdraw { image: digest(1), manifests: vec![digest(1)] }
+}
+
+fn unpack() -> Repair {
+    Repair::Unpack { layer: digest(4), blob: digest(3) }
+}
+
+fn pull_first() -> Repair {
+    Repair::Nothing("its blob is not here; pull the image again, then repair".into())
+}
+
+#[test]
+fn content_of_an_image_that_cannot_be_used_withdraws_it() {
+    let damaged = |n| ("blob-damaged", Repair::SetBlobAside(digest(n)));
+    for n in 1..=3 {
+        let gone = found(|f| _ = f.disk.blobs.remove(&digest(n)));
+        assert_eq!(gone, [("image-content", withdraw())]);
+        let other = found(|f| _ = f.disk.blobs.insert(digest(n), Blob::Damaged(digest(99), 5)));
+        assert_eq!(other, [damaged(n), ("image-content", withdraw())]);
+        let unreadable = found(|f| _ = f.disk.blobs.insert(digest(n), Blob::Unreadable("EIO".into())));
+        assert_eq!(unreadable, [damaged(n), ("image-content", withdraw())]);
+    }
+    // A row that speaks of another size than its sound blob.
+    assert_eq!(found(|f| _ = f.disk.blobs.insert(digest(3), Blob::Sound(9))), [("image-content", withdraw())]);
+}
+
+#[test]
+fn nothing_is_demanded_of_what_is_not_available() {
+    let withdrawn = |f: &mut Facts| f.rows.images.get_mut(&digest(1)).unwrap().manifests[0].available = false;
+    assert_eq!(found(withdrawn), []);
+    let without_blobs = |f: &mut Facts| {
+        withdrawn(f);
+        f.disk.blobs.clear();
+    };
+    assert_eq!(found(without_blobs), []);
+    let damaged_layer = |f: &mut Facts| {
+        without_blobs(f);
+        f.rows.containers.clear();
+        f.disk.containers.clear();
+        f.disk.layers.insert(digest(4), Layer::Damaged("x".into()));
+    };
+    // Set aside, so that a pull does not take it for the layer.
+    assert_eq!(found(damaged_layer), [("layer-damaged", Repair::SetLayerAside(digest(4)))]);
+}
+
+#[test]
+fn rows_that_differ_from_the_documents_are_written_anew() {
+    let describe = [("image-row", Repair::Describe(digest(1)))];
+    let differing: [fn(&mut ManifestRow); 4] = [
+        |m| m.platform.os = "plan9".into(),
+        |m| m.kind = ManifestKind::Unknown,
+        |m| m.diff_ids.push(digest(5)),
+        |m| m.content.size = 77,
+    ];
+    for differ in differing {
+        let change = |f: &mut Facts| {
+            let mut other = image();
+            differ(&mut other.manifests[0]);
+            f.disk.described.insert(digest(1), Ok(other));
+        };
+        assert_eq!(found(change), describe);
+    }
+    assert_eq!(found(|f| _ = f.disk.layers.insert(digest(4), Layer::Sound(41))), describe);
+    let unreadable = |f: &mut Facts| _ = f.disk.described.insert(digest(1), Err("invalid manifest".into()));
+    assert_eq!(found(unreadable), [("image-documents", withdraw())]);
+}
+
+#[test]
+fn layers_are_unpacked_again_as_long_as_their_blob_is_here() {
+    assert_eq!(found(|f| f.disk.layers.clear()), [("layer-missing", unpack())]);
+    let damaged = |f: &mut Facts| _ = f.disk.layers.insert(digest(4), Layer::Damaged("x".into()));
+    assert_eq!(found(damaged), [("layer-damaged", unpack())]);
+    let without_blob = |f: &mut Facts| {
+        damaged(f);
+        f.disk.blobs.remove(&digest(3));
+    };
+    // The container's layer stays where it is: there is nothing better.
+    assert_eq!(found(without_blob), [("image-content", withdraw()), ("layer-damaged", pull_first())]);
+    // Of another driver's containers nothing is demanded.
+    let other_driver = |f: &mut Facts| {
+        f.disk.layers.clear();
+        f.rows.images.clear();
+        f.rows.names.clear();
+        f.disk.blobs.clear();
+        f.disk.storage = "native".into();
+    };
+    assert_eq!(found(other_driver), []);
+    assert_eq!(found(|f| _ = f.disk.layers.insert(digest(4), Layer::Unverified(40, "x".into()))), []);
+}
+
+#[test]
+fn what_nothing_names_is_an_orphan_unless_an_operation_speaks_for_it() {
+    let orphans = |f: &mut Facts| {
+        f.disk.blobs.insert(digest(8), Blob::Sound(8));
+        f.disk.layers.insert(digest(9), Layer::Sound(9));
+        f.disk.containers.insert("c".repeat(64), true);
+        f.disk.volumes.insert("w".into(), true);
+    };
+    let expected = [
+        ("orphan-blob", Repair::RemoveBlob(digest(8))),
+        ("orphan-layer", Repair::RemoveLayer(digest(9))),
+        ("orphan-container", Repair::SetAside(format!("containers/{}", "c".repeat(64)).into())),
+        ("orphan-volume", Repair::SetAside("volumes/w".into())),
+    ];
+    assert_eq!(found(orphans), expected);
+    let busy = |f: &mut Facts| {
+        orphans(f);
+        f.busy.pinned = [digest(8), digest(9)].into();
+        f.busy.containers.insert("c".repeat(64));
+        f.busy.volumes.insert("w".into());
+    };
+    assert_eq!(found(busy), []);
+    // Pinned or not: what does not hold what its name says is damaged.
+    let damaged = |f: &mut Facts| {
+        f.busy.pinned = [digest(8)].into();
+        f.disk.blobs.insert(digest(8), Blob::Damaged(digest(9), 1));
+    };
+    assert_eq!(found(damaged), [("blob-damaged", Repair::SetBlobAside(digest(8)))]);
+}
+
+#[test]
+fn rows_that_cannot_be_read_protect_what_they_may_name() {
+    let row = |table, key: &str, newer| DamagedRow {
+        table,
+        row: store::Damaged { key: key.into(), bytes: b"x".to_vec(), why: "not a row".into(), newer },
+    };
+    let image_row = |f: &mut Facts| {
+        f.rows.images.clear();
+        f.rows.containers.clear();
+        f.disk.containers.clear();
+        f.rows.damaged.push(row(IMAGES.name(), digest(1).as_str(), false));
+    };
+    let unsure = || Repair::Nothing("a damaged row may name it".into());
+    // Its manifest is here: the row is written anew, and its name leads to it.
+    let mut expected = vec![("damaged-row", Repair::Describe(digest(1))), ("orphan-layer", unsure())];
+    expected.splice(1..1, vec![("orphan-blob", unsure()); 3]);
+    assert_eq!(found(image_row), expected);
+    let container_row = |f: &mut Facts| {
+        let id = f.rows.containers.pop_first().unwrap().0;
+        f.rows.damaged.push(row(CONTAINERS.name(), &id, false));
+    };
+    let id = container(1, State::Exited).id.as_str().to_owned();
+    let aside = |table, key: &str| Repair::SetRowAside { table, key: key.into() };
+    assert_eq!(found(container_row), [("damaged-row", aside("containers", &id))]);
+    let volume_row = |f: &mut Facts| {
+        f.rows.volumes.clear();
+        f.rows.damaged.push(row(volume::VOLUMES.name(), "v", false));
+    };
+    assert_eq!(found(volume_row), [("damaged-row", Repair::MakeVolume("v".into()))]);
+    assert_eq!(
+        found(|f| f.rows.damaged.push(row(NAMES.name(), "b", false))),
+        [("damaged-row", aside("image-names", "b"))]
+    );
+    let newer = found(|f| f.rows.damaged.push(row(NAMES.name(), "b", true)));
+    assert!(matches!(&newer[..], [("damaged-row", Repair::Nothing(_))]), "{newer:?}");
+}
+
+#[test]
+fn containers_and_volumes_have_what_their_rows_say() {
+    let id = container(1, State::Exited).id.as_str().to_owned();
+    let make = Repair::MakeWritable(id.clone());
+    assert_eq!(found(|f| f.disk.containers.clear()), [("container-directory", make.clone())]);
+    assert_eq!(found(|f| _ = f.disk.containers.insert(id.clone(), false)), [("container-writable-layer", make)]);
+    let running = |f: &mut Facts| {
+        f.disk.containers.clear();
+        f.rows.containers.values_mut().for_each(|row| row.state = State::Running { pid: 1 });
+    };
+    assert!(matches!(&found(running)[..], [("container-directory", Repair::Nothing(_))]));
+    let volume = Repair::MakeVolume("v".into());
+    assert_eq!(found(|f| _ = f.disk.volumes.insert("v".into(), false)), [("volume-data", volume.clone())]);
+    assert_eq!(found(|f| f.disk.volumes.clear()), [("volume-data", volume.clone())]);
+    // The container still mounts it.
+    assert_eq!(found(|f| f.rows.volumes.clear()), [("container-volume", volume)]);
+    assert_eq!(found(|f| f.rows.images.clear())[0], ("dangling-name", Repair::DropName("a".into())));
+    let strays = |f: &mut Facts| {
+        for kind in [StrayKind::Leftover, StrayKind::ExpiredPart, StrayKind::Unknown] {
+            f.disk.strays.push(Stray { place: format!("{kind:?}").into(), kind });
+        }
+    };
+    let expected = [
+        ("expired-part", Repair::Remove("ExpiredPart".into())),
+        ("leftover", Repair::Remove("Leftover".into())),
+        ("unknown-file", Repair::SetAside("Unknown".into())),
+    ];
+    assert_eq!(found(strays), expected);
+}
