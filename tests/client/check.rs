@@ -145,8 +145,11 @@ fn a_living_daemon_is_asked_and_not_disturbed() {
     d.finish();
 }
 
+/// One round of a client's load.
+type Job<'j> = dyn Fn(&mut Connection, u32) + Sync + 'j;
+
 /// One client's load until told to stop; answers how often it came round.
-fn load(d: &Daemon, stop: &AtomicBool, round: impl Fn(&mut Connection, u32)) -> u32 {
+fn load(d: &Daemon, stop: &AtomicBool, round: &Job<'_>) -> u32 {
     let mut connection = Connection::open(&d.socket()).unwrap();
     connection.patience(Duration::from_secs(30));
     let mut rounds = 0;
@@ -171,34 +174,36 @@ fn a_busy_daemon_gives_no_false_alarm() {
         registry.image("app", tag, &Image::of_noise(&[1 << 20, 1 << 20, 1 << 20]));
     }
     registry.slow(20 << 20);
-    let stop = AtomicBool::new(false);
-    let rounds = std::thread::scope(|scope| {
-        let pulls = |c: &mut Connection, n: u32| {
-            let tag = n % 2 + 1;
-            asked(c, "POST", &format!("/images/create?fromImage=127.0.0.1:5001/app&tag={tag}"), "");
-            asked(c, "DELETE", &format!("/images/127.0.0.1:5001/app:{tag}"), "");
-        };
-        let loads = |c: &mut Connection, n: u32| {
-            d.load(&testkit::images::layered_archive("layered", 2 + n as usize % 3));
-            asked(c, "DELETE", "/images/layered", "");
-        };
-        let containers = |c: &mut Connection, n: u32| {
-            let body = format!(r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{{"Binds":["v{n}:/v"]}}}}"#);
-            asked(c, "POST", &format!("/containers/create?name=c{n}"), &body);
-            asked(c, "DELETE", &format!("/containers/c{n}"), "");
-            asked(c, "DELETE", &format!("/volumes/v{n}"), "");
-        };
-        let jobs: [&(dyn Fn(&mut Connection, u32) + Sync); 3] = [&pulls, &loads, &containers];
-        let working: Vec<_> = jobs.map(|job| scope.spawn(|| load(&d, &stop, job))).into();
+    let pulls = |c: &mut Connection, n: u32| {
+        let tag = n % 2 + 1;
+        asked(c, "POST", &format!("/images/create?fromImage=127.0.0.1:5001/app&tag={tag}"), "");
+        asked(c, "DELETE", &format!("/images/127.0.0.1:5001/app:{tag}"), "");
+    };
+    let loads = |c: &mut Connection, n: u32| {
+        d.load(&testkit::images::layered_archive("layered", 2 + n as usize % 3));
+        asked(c, "DELETE", "/images/layered", "");
+    };
+    let containers = |c: &mut Connection, n: u32| {
+        let body = format!(r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{{"Binds":["v{n}:/v"]}}}}"#);
+        asked(c, "POST", &format!("/containers/create?name=c{n}"), &body);
+        asked(c, "DELETE", &format!("/containers/c{n}"), "");
+        asked(c, "DELETE", &format!("/volumes/v{n}"), "");
+    };
+    let jobs: [&Job<'_>; 3] = [&pulls, &loads, &containers];
+    let (daemon, stop) = (&d, &AtomicBool::new(false));
+    let (rounds, faults) = std::thread::scope(|scope| {
+        let working = jobs.map(|job| scope.spawn(move || load(daemon, stop, job)));
         let begun = Instant::now();
+        let mut faults = Vec::new();
         let mut checks = 0;
-        while checks < 10 || begun.elapsed() < Duration::from_secs(5) {
-            assert_eq!(d.faults(), [""; 0], "check {checks}");
+        while faults.is_empty() && (checks < 10 || begun.elapsed() < Duration::from_secs(5)) {
+            faults = d.faults();
             checks += 1;
         }
         stop.store(true, Ordering::Relaxed);
-        working.into_iter().map(|job| job.join().unwrap()).collect::<Vec<_>>()
+        (working.map(|job| job.join().unwrap()), faults)
     });
+    assert_eq!(faults, [""; 0]);
     assert!(rounds.iter().all(|rounds| *rounds > 3), "{rounds:?}");
     drop(registry);
     d.finish();
