@@ -2,7 +2,7 @@
 //!
 //! Facts are gathered ([`gather`]), compared ([`compare`], pure) and, on a data root at rest, put right ([`repair`]).
 //! On a live one a fault is told only if three looks in a row have found it: what goes on meanwhile is none. What is
-//! verified and what is not: `docs/design/0009-check.md`.
+//! verified and what is not: `docs/design/0013-check.md`.
 
 mod compare;
 mod facts;
