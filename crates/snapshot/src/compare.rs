@@ -55,7 +55,7 @@ pub(crate) fn compare(found: OwnedFd, expected: OwnedFd, begun: &Stat) -> io::Re
     let (mut found, mut expected) = (Walk::new(found, c".")?, Walk::new(expected, c".")?);
     surplus(&found, &expected, &path, &mut differences);
     loop {
-        while let Some(name) = expected.next() {
+        while let Some(name) = expected.next_name() {
             path.push(name.clone());
             let pair = Pair { found: &found.here, expected: &expected.here, name: &name, begun };
             let (different, directories) = pair.compare(&mut buffers)?;

@@ -25,7 +25,6 @@ mod overlay;
 mod pack;
 mod pax;
 mod survey;
-mod tree;
 mod view;
 mod walk;
 
@@ -38,6 +37,7 @@ use model::digest::Digest;
 use model::{Error, Result};
 use serde::{Deserialize, Serialize};
 use store::{Lease, Sweep};
+use sys::tree;
 
 pub use compress::Gzip;
 pub use copy::Copy;

@@ -21,3 +21,4 @@ pub mod rooted;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+pub mod tree;

@@ -3,14 +3,18 @@
 //! The options `type`, `o`, `device` (a mount made on first use) are known and refused for now.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use model::{Context, Error, Result};
+use sys::tree;
 
 use crate::VolumeDriver;
+
+/// The directory of a volume's data, within the volume's own.
+const DATA: &str = "_data";
 
 /// See the module.
 pub struct Local {
@@ -28,7 +32,7 @@ impl Local {
 impl Local {
     /// Where the data of a volume lies under `root`.
     pub(crate) fn data(root: &Path, name: &str) -> PathBuf {
-        root.join(name).join("_data")
+        root.join(name).join(DATA)
     }
 
     /// Removes directories that a create cut short has left: without a row and without data.
@@ -82,42 +86,23 @@ impl VolumeDriver for Local {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        let path = self.root.join(name);
-        match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Error::from(e).prefix(format!("error removing volume path '{}'", path.display())))
-            }
-            _ => Ok(()),
-        }
+        let failed = || format!("error removing volume path '{}'", self.root.join(name).display());
+        let root = File::open(&self.root).with_context(failed)?;
+        tree::remove(&root, &c_name(name)?).with_context(failed)
     }
 
     fn usage(&self, name: &str) -> Result<u64> {
-        let mut seen = std::collections::HashSet::new();
-        usage(&self.mountpoint(name), &mut seen).with_context(|| format!("measuring volume {name}"))
+        let failed = || format!("measuring volume {name}");
+        let volume = File::open(self.root.join(name)).with_context(failed)?;
+        let data = tree::open_dir(&volume, &c_name(DATA)?).with_context(failed)?;
+        // The directory itself is no data: an empty volume has none.
+        let own = tree::blocks(&rustix::fs::fstat(&data).map_err(std::io::Error::from).with_context(failed)?);
+        Ok(tree::usage(data).with_context(failed)?.saturating_sub(own))
     }
 }
 
-/// Bytes on disk below a directory, hard links once. What vanishes meanwhile counts nothing.
-fn usage(top: &Path, seen: &mut std::collections::HashSet<(u64, u64)>) -> io::Result<u64> {
-    let mut bytes = 0;
-    let mut todo = vec![top.to_owned()];
-    while let Some(dir) = todo.pop() {
-        let entries = match fs::read_dir(&dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        };
-        for entry in entries {
-            let Ok(entry) = entry else { continue };
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.is_dir() {
-                todo.push(entry.path());
-            }
-            if meta.is_dir() || meta.nlink() == 1 || seen.insert((meta.dev(), meta.ino())) {
-                bytes += meta.blocks() * 512;
-            }
-        }
-    }
-    Ok(bytes)
+fn c_name(name: &str) -> Result<CString> {
+    CString::new(name).map_err(|_| Error::invalid("name with a zero byte"))
 }
 
 /// Makes a directory of exactly this mode; an existing one is left as it is.

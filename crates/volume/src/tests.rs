@@ -33,6 +33,24 @@ async fn create_is_idempotent_and_remove_takes_the_data() {
     assert_eq!((error.kind(), error.message()), (Kind::NotFound, "get wfv: no such volume"));
 }
 
+/// What containers leave in volumes may be deeper than paths are long.
+#[tokio::test]
+async fn the_deepest_tree_is_measured_and_removed() {
+    let (dir, volumes) = volumes().await;
+    let (made, _) = volumes.create(named("deep")).await.unwrap();
+    assert_eq!(volumes.usage("deep").unwrap(), 0);
+    let mut here: std::os::fd::OwnedFd = fs::File::open(&made.mountpoint).unwrap().into();
+    for _ in 0..3000 {
+        rustix::fs::mkdirat(&here, "d", rustix::fs::Mode::RWXU).unwrap();
+        here = sys::tree::open_dir(&here, c"d").unwrap();
+    }
+    std::os::unix::fs::symlink("/", made.mountpoint.join("out")).unwrap();
+    let usage = volumes.usage("deep").unwrap();
+    assert!((1..64 << 20).contains(&usage), "{usage}");
+    volumes.remove("deep").await.unwrap();
+    assert!(!dir.path().join("volumes/deep").exists());
+}
+
 /// B-vol-3
 #[tokio::test]
 async fn without_a_name_it_is_anonymous() {

@@ -86,6 +86,8 @@ const CONTAINER_INSPECT: &[Step] =
     &[(52, v1_51::container_inspect), (48, v1_47::container), (45, v1_44::container_inspect), (44, v1_43::container)];
 const IMAGE_LIST: &[Step] =
     &[(51, v1_50::image_summary), (48, v1_47::image), (44, v1_43::image), (43, v1_42::image_summary)];
+/// Disk usage always counted containers, and never had a name for what has none.
+const DF_IMAGES: &[Step] = &[(44, v1_43::image)];
 const IMAGE_INSPECT: &[Step] = &[
     (52, v1_51::image_inspect),
     (50, v1_49::image_inspect),
@@ -111,6 +113,11 @@ pub fn container_inspect(version: ApiVersion, value: &mut Value) {
 /// `GET /images/json`, the whole list.
 pub fn image_list(version: ApiVersion, value: &mut Value) {
     apply_to_each(version, IMAGE_LIST, value);
+}
+
+/// The images of `GET /system/df`.
+fn df_images(version: ApiVersion, value: &mut Value) {
+    apply_to_each(version, DF_IMAGES, value);
 }
 
 /// `GET /images/{name}/json`.

@@ -290,6 +290,8 @@ fn disk_usage_has_two_shapes() {
     };
     let old = shape(V45, false);
     assert_eq!(old["LayersSize"], json!(5));
+    assert_eq!(old["Images"][0]["Containers"], json!(0));
+    assert_eq!(shape(ApiVersion { major: 1, minor: 43 }, false)["Images"][0]["VirtualSize"], json!(0));
     assert_eq!(old["Volumes"], json!([]));
     assert!(old.get("ImageUsage").is_none() && old.get("Containers").is_none());
     let both = shape(ApiVersion::MAX, false);

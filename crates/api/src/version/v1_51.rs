@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ApiVersion, add, image_list};
+use super::{ApiVersion, add, df_images};
 
 type Object = Map<String, Value>;
 
@@ -92,7 +92,7 @@ pub(super) fn disk_usage_lists(version: ApiVersion, usage: &Object) -> Object {
     if let Some(mut images) = items("ImageUsage") {
         let total = usage["ImageUsage"].get("TotalSize").cloned().unwrap_or_else(|| json!(0));
         lists.insert("LayersSize".to_owned(), total);
-        image_list(version, &mut images);
+        df_images(version, &mut images);
         lists.insert("Images".to_owned(), images);
     }
     for (old, new) in [("Containers", "ContainerUsage"), ("Volumes", "VolumeUsage"), ("BuildCache", "BuildCacheUsage")]

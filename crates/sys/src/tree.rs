@@ -13,13 +13,13 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 /// Opens the directory `name` of `parent` for reading, not through a link.
-pub(crate) fn open_dir(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+pub fn open_dir(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
 }
 
 /// The status of `name` itself; `None` when there is no such name.
-pub(crate) fn stat(parent: impl AsFd, name: &CStr) -> io::Result<Option<Stat>> {
+pub fn stat(parent: impl AsFd, name: &CStr) -> io::Result<Option<Stat>> {
     match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
@@ -28,12 +28,12 @@ pub(crate) fn stat(parent: impl AsFd, name: &CStr) -> io::Result<Option<Stat>> {
 }
 
 /// The file type in a status.
-pub(crate) fn file_type(stat: &Stat) -> FileType {
+pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
 /// The names in a directory, `.` and `..` left out, sorted.
-pub(crate) fn names(dir: impl AsFd) -> io::Result<Vec<CString>> {
+pub fn names(dir: impl AsFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
@@ -54,7 +54,7 @@ struct Level {
 }
 
 /// A position in a tree.
-pub(crate) struct Walk {
+pub struct Walk {
     /// The directory that the walk is in.
     pub here: OwnedFd,
     levels: Vec<Level>,
@@ -62,7 +62,7 @@ pub(crate) struct Walk {
 
 impl Walk {
     /// Begins in `dir`.
-    pub(crate) fn new(dir: OwnedFd, name: &CStr) -> io::Result<Walk> {
+    pub fn new(dir: OwnedFd, name: &CStr) -> io::Result<Walk> {
         let mut walk = Walk { here: dir, levels: Vec::new() };
         walk.push(name)?;
         Ok(walk)
@@ -76,17 +76,17 @@ impl Walk {
     }
 
     /// What is left to visit in the current directory, last name first.
-    pub(crate) fn left(&self) -> &[CString] {
+    pub fn left(&self) -> &[CString] {
         self.levels.last().map_or(&[], |level| &level.todo)
     }
 
     /// The next name in the current directory; `None` when all were visited.
-    pub(crate) fn next(&mut self) -> Option<CString> {
+    pub fn next_name(&mut self) -> Option<CString> {
         self.levels.last_mut()?.todo.pop()
     }
 
     /// Enters a directory; false when it is gone or not a directory any more.
-    pub(crate) fn enter(&mut self, name: &CStr) -> io::Result<bool> {
+    pub fn enter(&mut self, name: &CStr) -> io::Result<bool> {
         match open_dir(&self.here, name) {
             Ok(dir) => self.here = dir,
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
@@ -99,7 +99,7 @@ impl Walk {
     }
 
     /// Goes up; answers the name of the directory that was left, `None` at the top.
-    pub(crate) fn leave(&mut self) -> io::Result<Option<CString>> {
+    pub fn leave(&mut self) -> io::Result<Option<CString>> {
         let Some(left) = self.levels.pop() else { return Ok(None) };
         let Some(above) = self.levels.last() else { return Ok(None) };
         self.here = open_dir(&self.here, c"..")?;
@@ -116,14 +116,14 @@ fn identity(dir: &OwnedFd) -> io::Result<(u64, u64)> {
 }
 
 /// Removes `name` of `parent` and all below it; absent is fine.
-pub(crate) fn remove(parent: impl AsFd, name: &CStr) -> io::Result<()> {
+pub fn remove(parent: impl AsFd, name: &CStr) -> io::Result<()> {
     let parent = parent.as_fd();
     if unlink(parent, name)? {
         return Ok(());
     }
     let mut walk = Walk::new(open_dir(parent, name)?, name)?;
     loop {
-        while let Some(child) = walk.next() {
+        while let Some(child) = walk.next_name() {
             if !unlink(walk.here.as_fd(), &child)? {
                 walk.enter(&child)?;
             }
@@ -154,12 +154,12 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
 }
 
 /// Bytes on disk of everything below `dir` and of itself; an inode with several links counts once.
-pub(crate) fn usage(dir: OwnedFd) -> io::Result<u64> {
+pub fn usage(dir: OwnedFd) -> io::Result<u64> {
     let mut seen = HashSet::new();
     let mut bytes = blocks(&rustix::fs::fstat(&dir)?);
     let mut walk = Walk::new(dir, c".")?;
     loop {
-        while let Some(name) = walk.next() {
+        while let Some(name) = walk.next_name() {
             // A running container removes files while they are counted.
             let Some(stat) = stat(&walk.here, &name)? else { continue };
             let directory = file_type(&stat).is_dir();
@@ -178,7 +178,7 @@ pub(crate) fn usage(dir: OwnedFd) -> io::Result<u64> {
 }
 
 /// Bytes on disk of one inode.
-fn blocks(stat: &Stat) -> u64 {
+pub fn blocks(stat: &Stat) -> u64 {
     stat.st_blocks.unsigned_abs() * 512
 }
 
