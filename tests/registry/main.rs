@@ -12,6 +12,7 @@ mod pull;
 mod push;
 mod resume;
 mod server;
+mod signed;
 
 use testkit::Daemon;
 

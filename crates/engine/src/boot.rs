@@ -45,6 +45,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     tracing::info!(path = %settings.data_root.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.data_root, &settings.storage_driver)?;
     let images = crate::image::Images::open(&settings.data_root, store.clone(), snapshots.clone())?;
+    images.replace_policy(settings.signature_policy.clone());
     tracing::info!(driver = snapshots.name(), images = images.count(), "images are ready");
     let volumes = ::volume::Volumes::open(&settings.data_root.join("volumes"), store.clone())?;
     tracing::info!("volumes are ready");

@@ -64,6 +64,7 @@ impl Engine {
     /// Puts a reloaded configuration in force.
     pub fn replace_settings(&self, settings: Settings) {
         self.registries.replace_settings(settings.registries.clone());
+        self.images.replace_policy(settings.signature_policy.clone());
         *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
         self.images.look_at_disk();
     }

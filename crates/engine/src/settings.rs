@@ -68,6 +68,8 @@ pub struct Settings {
     pub registry_mirrors: Vec<String>,
     /// How registries are reached.
     pub registries: registry::Settings,
+    /// Which images must be signed, and by whom.
+    pub signature_policy: signature::Policy,
     /// Downloads and uploads at one time.
     pub transfers: Transfers,
     /// The rules of the garbage collector of images; `None`: it is off.

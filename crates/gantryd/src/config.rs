@@ -14,6 +14,7 @@ pub mod options;
 pub mod parse;
 pub mod reload;
 pub mod settings;
+pub mod signatures;
 pub mod sizes;
 pub mod tls;
 mod usage;

@@ -50,6 +50,7 @@ pub fn settings(config: &Config) -> Settings {
         insecure_registries: config.registry.insecure.clone(),
         registry_mirrors: config.registry.mirrors.clone(),
         registries: registries(config),
+        signature_policy: config.signatures.policy.clone(),
         transfers: Transfers {
             downloads: usize::try_from(config.registry.max_concurrent_downloads).unwrap_or(0),
             uploads: usize::try_from(config.registry.max_concurrent_uploads).unwrap_or(0),

@@ -87,6 +87,40 @@ impl Repository {
         self.anywhere(Need::Content, |endpoint| self.document(endpoint, digest.as_str())).await
     }
 
+    /// A manifest by tag, if the repository has the tag.
+    pub async fn manifest_if_any(&self, tag: &str) -> Result<Option<Document>> {
+        match self.manifest(tag).await {
+            Err(fault) if matches!(fault.reason, Reason::ManifestUnknown | Reason::NameUnknown) => Ok(None),
+            document => document.map(Some),
+        }
+    }
+
+    /// The index of the manifests that refer to one; `None` when the registry has none or keeps no such index.
+    pub async fn referrers(&self, digest: &Digest) -> Result<Option<Document>> {
+        let told = self.anywhere(Need::Resolve, |endpoint| self.referrers_at(endpoint, digest)).await?;
+        match told {
+            Some(document) => Ok(Some(document)),
+            // Where registries know no referrers, clients keep the index under a tag.
+            None => self.manifest_if_any(&digest.as_str().replace(':', "-")).await,
+        }
+    }
+
+    async fn referrers_at(&self, endpoint: &Endpoint, digest: &Digest) -> Result<Option<Document>> {
+        let url = self.url(endpoint, &format!("referrers/{digest}"));
+        let answer = self.send(endpoint, Ask::new(Method::GET, url)).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND if !endpoint.mirror => {
+                answer.discard().await;
+                Ok(None)
+            }
+            status if status.is_success() => {
+                let media_type = media_type(&answer);
+                Ok(Some(Document { media_type, bytes: answer.bytes(MANIFEST_BYTES).await? }))
+            }
+            _ => Err(crate::session::refusal(answer).await),
+        }
+    }
+
     async fn document(&self, endpoint: &Endpoint, tag: &str) -> Result<Document> {
         let url = self.url(endpoint, &format!("manifests/{tag}"));
         let answer = self.ask(endpoint, Ask::new(Method::GET, url).header(ACCEPT, MANIFESTS)).await?;

@@ -14,6 +14,7 @@ use model::platform::Platform;
 use model::reference::ImageRef;
 use model::{Error, Result};
 use serde::Deserialize;
+use signature::Signature;
 use snapshot::Compression;
 use snapshot::archive::{Archive, Entry, Kind};
 use store::Lease;
@@ -21,7 +22,7 @@ use store::Lease;
 use super::import::put_json;
 use super::oci::{self, Document};
 use super::row::{ImageRow, ManifestRow};
-use super::{Images, labels, publish, unpack};
+use super::{Images, labels, publish, signatures, unpack};
 use crate::events::Events;
 
 /// Documents of an archive kept in memory, each and together.
@@ -55,6 +56,7 @@ struct DockerImage {
 struct Loaded {
     target: Descriptor,
     name: Option<ImageRef>,
+    signatures: Vec<Signature>,
 }
 
 /// Loads all images of the archive; `progress` gets the lines of the answer. Events: load, one per image.
@@ -111,6 +113,10 @@ fn show(
 /// The image's row, with the layers of the wanted platforms unpacked.
 fn unpacked(images: &Images, loaded: &Loaded, platforms: &[Platform], lease: &Lease) -> Result<ImageRow> {
     let mut row = unpack::describe(images, &loaded.target)?;
+    row.signatures.clone_from(&loaded.signatures);
+    if let Some(name) = &loaded.name {
+        signatures::admit_loaded(images, name, &row)?;
+    }
     let host = oci::host();
     let runs = |m: &ManifestRow, wanted: &Platform| m.available && wanted.runs(&oci::platform(&m.platform));
     if !platforms.is_empty() {
@@ -268,8 +274,10 @@ fn layout(images: &Images, members: &Members, lease: &Lease) -> Result<Vec<Loade
     if index.manifests.len() > IMAGES {
         return Err(Error::invalid("the archive has too many images"));
     }
+    let (about, entries): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(signatures::is_about);
+    let signatures = signatures::of_archive(images, &about);
     let mut found = Vec::new();
-    for mut target in index.manifests {
+    for mut target in entries {
         if !images.blobs.contains(&oci::digest(&target)?) {
             return Err(Error::invalid(format!("content {} is missing in the archive", target.digest)));
         }
@@ -277,7 +285,9 @@ fn layout(images: &Images, members: &Members, lease: &Lease) -> Result<Vec<Loade
         let name = name_of(&target.annotations);
         // Names are of this archive, not of the image.
         target.annotations.clear();
-        found.push(Loaded { target, name });
+        let own = signatures.iter().filter(|(digest, _)| digest.as_str() == target.digest);
+        let signatures = own.map(|(_, signature)| signature.clone()).collect();
+        found.push(Loaded { target, name, signatures });
     }
     Ok(found)
 }
@@ -300,11 +310,11 @@ fn docker(images: &Images, members: &Members, manifest: &[u8], lease: &Lease) ->
     for entry in &entries {
         let target = docker_manifest(images, members, entry, lease)?;
         if entry.repo_tags.is_empty() {
-            found.push(Loaded { target: target.clone(), name: None });
+            found.push(Loaded { target: target.clone(), name: None, signatures: Vec::new() });
         }
         for tag in &entry.repo_tags {
             let name = ImageRef::parse_normalized(tag)?.with_default_tag();
-            found.push(Loaded { target: target.clone(), name: Some(name) });
+            found.push(Loaded { target: target.clone(), name: Some(name), signatures: Vec::new() });
         }
     }
     Ok(found)

@@ -28,6 +28,7 @@ mod push;
 mod remove;
 pub mod row;
 mod save;
+mod signatures;
 mod tag;
 mod unpack;
 mod users;
@@ -44,6 +45,7 @@ use model::platform::Platform;
 use model::time::Timestamp;
 use model::{Context, Result};
 use serde::{Deserialize, Serialize};
+use signature::Policy;
 use snapshot::{Live, Snapshotter};
 use store::{Pins, Row, Store, Table, WriteTx};
 
@@ -83,6 +85,8 @@ pub struct Images {
     changed: Arc<tokio::sync::Notify>,
     /// What is being fetched.
     fetches: pull::Fetches,
+    /// Which images must be signed.
+    policy: RwLock<Arc<Policy>>,
     /// Held by the one change that is being committed; never across an await.
     changing: Mutex<()>,
     /// Held by a running prune.
@@ -124,6 +128,7 @@ impl Images {
             catalog: RwLock::new(Arc::new(Catalog { images, names })),
             changed: Arc::default(),
             fetches: pull::Fetches::default(),
+            policy: RwLock::default(),
             changing: Mutex::new(()),
             pruning: Mutex::new(()),
             checking: Mutex::new(()),
@@ -147,9 +152,12 @@ impl Images {
 
     /// The image that a container is to be made of; `platform` as given by the client.
     ///
-    /// Errors: `NotFound` `No such image: nosuch:latest` (clients pull then), `InvalidParameter` for a bad reference.
+    /// Errors: `NotFound` `No such image: nosuch:latest` (clients pull then), `InvalidParameter` for a bad reference,
+    /// `Forbidden` for an image that the signature policy refuses.
     pub fn resolve(&self, text: &str, platform: Option<&str>) -> Result<ResolvedImage> {
-        let found = self.catalog().find(text)?;
+        let catalog = self.catalog();
+        let found = catalog.find(text)?;
+        self.admit(&catalog, &found)?;
         let wished = platform.filter(|p| !p.is_empty()).map(|p| Platform::parse(p, &oci::host())).transpose()?;
         let manifest = select(&found.image, wished.as_ref(), text)?;
         Ok(ResolvedImage {
@@ -230,10 +238,15 @@ struct Edit<'e, 'r, 'txn> {
 }
 
 impl Edit<'_, '_, '_> {
+    /// Writes an image's row; signatures that were kept of it stay.
     fn put_image(&mut self, row: &ImageRow) -> Result<()> {
         let id = &row.target.digest;
-        self.tx.put(&IMAGES, id.as_str(), row)?;
-        self.after.images.insert(id.clone(), Arc::new(row.clone()));
+        let mut row = row.clone();
+        if let Some(before) = self.after.images.get(id) {
+            signatures::keep(&mut row.signatures, &before.signatures);
+        }
+        self.tx.put(&IMAGES, id.as_str(), &row)?;
+        self.after.images.insert(id.clone(), Arc::new(row));
         Ok(())
     }
 

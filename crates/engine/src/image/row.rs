@@ -10,6 +10,7 @@ use api::oci::{Descriptor, Platform};
 use model::digest::Digest;
 use model::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use signature::Signature;
 use store::{Row, Table};
 
 use super::oci::Document;
@@ -51,6 +52,9 @@ pub struct ImageRow {
     pub created: Timestamp,
     /// The manifests it consists of; one, if the target is a manifest.
     pub manifests: Vec<ManifestRow>,
+    /// Signatures of the target that a policy asked for. Kept as they are: each use verifies them again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<Signature>,
 }
 
 impl Row for ImageRow {

@@ -14,7 +14,7 @@ use super::options::{self, Row};
 use super::{Config, go, parse};
 
 /// Options whose value is an object of its own.
-const MAP_KEYS: [&str; 9] = [
+const MAP_KEYS: [&str; 10] = [
     "cluster-store-opts",
     "default-network-opts",
     "log-opts",
@@ -24,6 +24,7 @@ const MAP_KEYS: [&str; 9] = [
     "builder",
     "nri-opts",
     "image-gc",
+    "signature-policy",
 ];
 /// The one option that file and flags may both add to.
 const SHARED_KEY: &str = "runtimes";

@@ -8,7 +8,7 @@ use super::file::{self, Fault, FileValues};
 use super::flags::{self, CommandLine};
 use super::options::{self, Effect, TABLE};
 use super::parse::{self, Slot};
-use super::{Config, Env, Exit, Loaded, Source, hosts, tls, usage, validate};
+use super::{Config, Env, Exit, Loaded, Source, hosts, signatures, tls, usage, validate};
 
 /// Reads flags, then `daemon.json`, merges and validates. `args` are without the program's name; `program` is its base name.
 pub fn load(program: &str, args: &[String], env: &Env) -> Result<Loaded, Exit> {
@@ -131,6 +131,7 @@ fn finish(config: &mut Config, env: &Env) -> Result<(), String> {
     config.engine.labels = validate::conflict_free_labels(&config.engine.labels)?;
     config.daemon_log.level = config.daemon_log.level.to_lowercase();
     config.registry.mirrors = config.registry.mirrors.iter().map(|m| parse::mirror(m)).collect::<Result<_, _>>()?;
+    config.signatures.policy = signatures::policy(&config.signatures.rules)?;
     if !config.network.iptables {
         config.network.ip_masq = false;
     }

@@ -100,7 +100,7 @@ impl Row {
 
 use Slot::{
     Bool, Bytes, Cidr, Command, Features, Int, Ip, IpList, Json, List, Map, MapMap, Nri, OptBool, Path, Pools,
-    Runtimes, Text, Ulimits,
+    Runtimes, Signatures, Text, Ulimits,
 };
 
 /// Every option.
@@ -202,6 +202,7 @@ pub static TABLE: &[Row] = &[
     // Keys of the file without a flag.
     row("", "image-gc", Json(|c| &mut c.storage.image_gc), "Rules of the garbage collector of images").reset(),
     row("", "min-api-version", Text(|c| &mut c.listen.min_api_version), "Lowest API version served"),
+    row("", "signature-policy", Signatures(|c| &mut c.signatures), "Keys that images of a registry must be signed with").reset(),
     row("", "builder", Json(|c| &mut c.foreign.builder), "Settings of the builder").later(),
     row("", "allow-nondistributable-artifacts", Command, "Deprecated").silent(),
     row("", "deprecated-key-path", Command, "Deprecated").silent(),

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::go;
 use super::sizes;
-use super::{AddressPool, Config, RuntimeEntry, UlimitEntry, hosts};
+use super::{AddressPool, Config, RuntimeEntry, Signatures, UlimitEntry, hosts};
 
 type Field<T> = fn(&mut Config) -> &mut T;
 /// Checks one list element given as a flag and returns it normalised.
@@ -55,6 +55,8 @@ pub enum Slot {
     Pools(Field<Vec<AddressPool>>),
     /// `enable,plugin-path=…`
     Nri(Field<BTreeMap<String, String>>),
+    /// Keys of signatures by registry; file only.
+    Signatures(Field<Signatures>),
     /// Any JSON; file only.
     Json(Field<Value>),
     /// Acted on by the loader itself; holds no value.
@@ -75,7 +77,9 @@ impl Slot {
             Slot::Bool(_) | Slot::OptBool(_) => "",
             Slot::Int(_) => "int",
             Slot::Bytes(_) => "bytes",
-            Slot::Text(_) | Slot::Path(_) | Slot::Cidr(_) | Slot::Json(_) | Slot::Command => "string",
+            Slot::Text(_) | Slot::Path(_) | Slot::Cidr(_) | Slot::Signatures(_) | Slot::Json(_) | Slot::Command => {
+                "string"
+            }
             Slot::List(..) | Slot::IpList(_) => "list",
             Slot::Ip(_) => "ip",
             Slot::Map(_) | Slot::Features(_) => "map",
@@ -117,7 +121,7 @@ pub fn set_from_flag(slot: &Slot, config: &mut Config, text: &str) -> Result<(),
         }
         Slot::Pools(f) => f(config).push(pool(text)?),
         Slot::Nri(f) => add_nri(f(config), text)?,
-        Slot::Json(_) | Slot::Command => {}
+        Slot::Signatures(_) | Slot::Json(_) | Slot::Command => {}
     }
     Ok(())
 }
@@ -263,6 +267,7 @@ pub fn set_from_json(slot: &Slot, config: &mut Config, key: &str, value: &Value)
         Slot::Ulimits(f) => *f(config) = shape.map_of(ulimit)?,
         Slot::Pools(f) => *f(config) = shape.pools()?,
         Slot::Nri(f) => *f(config) = nri(&shape)?,
+        Slot::Signatures(f) => f(config).rules = shape.map_of(signing_keys)?,
         Slot::Json(f) => *f(config) = value.clone(),
         Slot::Command => {}
     }
@@ -353,6 +358,16 @@ fn ulimit(shape: &Shape<'_>) -> Result<UlimitEntry, String> {
     })
 }
 
+/// `{"keys": ["/file"]}`; a misspelt member must not turn into a rule without keys.
+fn signing_keys(shape: &Shape<'_>) -> Result<Vec<PathBuf>, String> {
+    let object = shape.value.as_object().ok_or_else(|| shape.mismatch("object"))?;
+    if let Some(unknown) = object.keys().find(|key| *key != "keys") {
+        return Err(format!("{}: unknown field {}", shape.key, go::quote(unknown)));
+    }
+    let keys = shape.member("keys").map_or(Ok(Vec::new()), |keys| keys.list())?;
+    Ok(keys.into_iter().map(PathBuf::from).collect())
+}
+
 fn nri(shape: &Shape<'_>) -> Result<BTreeMap<String, String>, String> {
     let object = shape.value.as_object().ok_or_else(|| shape.mismatch("opts.NRIOpts"))?;
     let mut map = BTreeMap::new();
@@ -387,6 +402,7 @@ pub fn print(slot: &Slot, config: &mut Config) -> String {
         Slot::Ulimits(f) => go::print_list(f(config).values().map(|l| format!("{}={}:{}", l.name, l.soft, l.hard))),
         Slot::Pools(f) => f(config).iter().map(|p| format!("{} {}", p.base, p.size)).collect::<Vec<_>>().join(", "),
         Slot::Nri(f) => f(config).iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
+        Slot::Signatures(f) => go::print_list(f(config).rules.keys().cloned()),
         Slot::Json(f) => f(config).to_string(),
         Slot::Command => String::new(),
     }
@@ -501,6 +517,7 @@ pub fn copy(slot: &Slot, from: &mut Config, to: &mut Config) {
         Slot::Runtimes(f) => f(to).clone_from(f(from)),
         Slot::Ulimits(f) => f(to).clone_from(f(from)),
         Slot::Pools(f) => f(to).clone_from(f(from)),
+        Slot::Signatures(f) => f(to).clone_from(f(from)),
         Slot::Json(f) => f(to).clone_from(f(from)),
         Slot::Command => {}
     }

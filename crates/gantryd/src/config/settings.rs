@@ -36,6 +36,8 @@ pub struct Config {
     pub storage: Storage,
     /// Registries and transfers.
     pub registry: Registry,
+    /// Images that must be signed.
+    pub signatures: Signatures,
     /// Options that belong to components which Gantry does not have; accepted so that existing set-ups start.
     pub foreign: Foreign,
 }
@@ -339,6 +341,15 @@ pub struct Registry {
     pub no_proxy: String,
 }
 
+/// Images that must be signed: Gantry's own key `signature-policy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signatures {
+    /// By registry, or by a repository's name or the beginning of it: the files of the keys that may sign.
+    pub rules: BTreeMap<String, Vec<PathBuf>>,
+    /// The same with the keys read.
+    pub policy: signature::Policy,
+}
+
 /// Options of components that Gantry does not have (containerd, BuildKit's settings, NRI).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Foreign {
@@ -371,6 +382,7 @@ impl Default for Config {
             dns: Dns { servers: vec![], options: vec![], search: vec![], host_gateway_ips: vec![] },
             storage: Storage { driver: String::new(), opts: vec![], image_gc: serde_json::Value::Null },
             registry: Registry::default(),
+            signatures: Signatures::default(),
             foreign: Foreign::default(),
         }
     }

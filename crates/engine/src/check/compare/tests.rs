@@ -35,7 +35,12 @@ fn image() -> ImageRow {
         unpacked: Some(40),
         document: None,
     };
-    ImageRow { target: content(oci::MANIFEST, 1), created: Timestamp::ZERO, manifests: vec![manifest] }
+    ImageRow {
+        target: content(oci::MANIFEST, 1),
+        created: Timestamp::ZERO,
+        manifests: vec![manifest],
+        signatures: Vec::new(),
+    }
 }
 
 /// An image with the name `a`, a stopped container of it that mounts volume `v`, all of it sound.

@@ -11,6 +11,7 @@ use model::{Error, Result};
 use registry::{MANIFEST_BYTES, Repository};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use signature::Signature;
 use store::Lease;
 
 use super::fetch::blocking;
@@ -34,6 +35,8 @@ pub struct Plan {
     pub manifest: Digest,
     /// Its layers, bottom first, with their digests when uncompressed.
     pub layers: Vec<(Content, Digest)>,
+    /// What lets it in, where that is asked for.
+    pub signatures: Vec<Signature>,
 }
 
 /// Where documents come from and go to.
@@ -94,7 +97,7 @@ pub async fn manifest(
 pub async fn plan(desk: &Desk<'_>, chosen: Chosen, platform: Option<&Platform>) -> Result<Plan> {
     let parsed = oci::parse_manifest(&chosen.bytes)?;
     let layers = layers(desk, &parsed, (platform, desk.repository.reference())).await?;
-    Ok(Plan { target: chosen.target, manifest: oci::digest(&chosen.manifest)?, layers })
+    Ok(Plan { target: chosen.target, manifest: oci::digest(&chosen.manifest)?, layers, signatures: Vec::new() })
 }
 
 /// What the name means, with its media type and digest; nothing is kept.

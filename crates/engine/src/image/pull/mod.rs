@@ -32,7 +32,7 @@ pub use self::fetches::Fetches;
 use self::report::Layer;
 pub use self::report::{Lines, tell};
 use super::row::{Content, ImageRow, ManifestKind};
-use super::{Images, labels, select, unpack};
+use super::{Images, labels, select, signatures, unpack};
 use crate::Engine;
 use crate::events::Draft;
 
@@ -86,7 +86,7 @@ async fn pull_all(engine: &Arc<Engine>, args: &PullArgs, lines: &Lines) -> Resul
         return pull_one(engine, &repository, args.platform.as_ref(), lines).await;
     }
     let tags = open(reference.clone()).await?.tags().await.map_err(|fault| fault.of_pull(&reference))?;
-    for tag in tags {
+    for tag in tags.into_iter().filter(|tag| !signatures::speaks_of_another(tag)) {
         let Ok(reference) = reference.with_tag(&tag) else {
             tracing::warn!(tag, %reference, "a tag that is none was not pulled");
             continue;
@@ -109,17 +109,21 @@ async fn pull_one(
     let lease = Arc::new(engine.images.pins.lease());
     let desk = Desk { engine, repository, lease: &lease };
     let (digest, known) = documents::resolve(&desk).await?;
+    let signatures = signatures::of_pull(&engine.images, repository, &digest).await?;
     let shown = reference.tag.clone().unwrap_or_else(|| reference.canonical());
     let begin = ProgressMessage::status(&shown, format!("Pulling from {}", reference.path));
     let before = engine.images.catalog().names.get(&reference.canonical()).map(|name| name.image.clone());
     let complete = already(&engine.images, &digest, platform);
     if complete && before.as_ref() == Some(&digest) {
+        let keep = engine.clone();
+        let id = digest.clone();
+        blocking(move || keep.images.keep_signatures(&id, signatures)).await?;
         tell(lines, begin).await?;
         return done(engine, reference, (&digest, false), lines).await;
     }
     let chosen = documents::manifest(&desk, &digest, known, platform).await?;
     tell(lines, begin).await?;
-    let plan = documents::plan(&desk, chosen, platform).await?;
+    let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
     let layers = fetch_layers(engine, repository, &plan, (&lease, lines), complete).await?;
     let (keep, name, told) = (engine.clone(), reference.clone(), lease.clone());
     // The commit runs to its end, whether or not the client waits for it.
@@ -202,6 +206,7 @@ fn commit(engine: &Engine, reference: &ImageRef, plan: Plan, layers: &[Layer], l
     // The other platforms' content may be here as well: it is pinned before it is looked for.
     row.manifests.iter().for_each(|m| m.blobs().for_each(|blob| lease.pin(&blob.digest)));
     row = unpack::describe(images, &plan.target)?;
+    row.signatures = plan.signatures;
     keep_unpacked(images, &mut row, lease)?;
     unpack::unpack(images, &mut row, |manifest| manifest.content.digest == plan.manifest, lease)?;
     images.publish(row, vec![reference.canonical()])

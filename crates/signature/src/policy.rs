@@ -1,0 +1,167 @@
+//! Which repositories are governed by which keys, and the verdict on an image.
+//!
+//! The most specific rule alone counts: `r.test/team` before `r.test`. Names are compared as the network would: letter
+//! case and the standard ports of a registry make no difference.
+
+use model::digest::Digest;
+use model::reference::ImageRef;
+use model::{Error, Result};
+
+use crate::{PublicKey, Signature};
+
+/// Rules of one policy, and keys of one rule.
+const RULES: usize = 1000;
+const KEYS: usize = 100;
+const HUB: &str = "docker.io";
+
+/// All rules. Empty: nothing is governed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The most specific first.
+    rules: Vec<Rule>,
+}
+
+/// Images of a registry, or of a part of it, must be signed by one of these keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// As the configuration has it.
+    scope: String,
+    registry: String,
+    /// Without slashes at its ends; empty: the whole registry.
+    path: String,
+    keys: Vec<PublicKey>,
+}
+
+/// Why a signature does not count, the nearest miss last.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Objection {
+    Key,
+    Malformed(String),
+    Digest(Digest),
+    Repository(String),
+}
+
+impl Policy {
+    /// Of rules with different scopes.
+    pub fn new(mut rules: Vec<Rule>) -> Result<Policy> {
+        if rules.len() > RULES {
+            return Err(Error::invalid(format!("more than {RULES} rules")));
+        }
+        rules.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.place().cmp(&b.place())));
+        if let Some(twice) = rules.windows(2).find(|pair| pair[0].place() == pair[1].place()) {
+            return Err(Error::invalid(format!("{:?} and {:?} are the same", twice[0].scope, twice[1].scope)));
+        }
+        Ok(Policy { rules })
+    }
+
+    /// Whether nothing is governed.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The rule that governs a repository.
+    pub fn rule(&self, name: &ImageRef) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.covers(name))
+    }
+
+    /// The image that a signature speaks of, if it is by a key of the rule that governs the repository it names.
+    pub fn signed(&self, signature: &Signature) -> Option<Digest> {
+        let claim = signature.claim().ok()?;
+        signature.made_by(&self.rule(&claim.repository)?.keys)?;
+        Some(claim.digest)
+    }
+}
+
+impl Rule {
+    /// `registry[:port][/path]` with the keys that may sign there.
+    pub fn new(scope: &str, keys: Vec<PublicKey>) -> Result<Rule> {
+        let (domain, path) = scope.split_once('/').unwrap_or((scope, ""));
+        let inner = if path.is_empty() { "x" } else { path };
+        // Read as a name of an image would be: what no image can be called governs nothing, and nobody would notice.
+        let read = ImageRef::parse_normalized(&format!("{domain}/{inner}"));
+        let understood = read.is_ok_and(|name| {
+            let hub = name.domain == HUB && name.familiar_name() == inner;
+            let meant = name.domain == domain || domain == "index.docker.io";
+            meant && (name.path == inner || hub) && name.tag.is_none() && name.digest.is_none()
+        });
+        if !understood {
+            return Err(Error::invalid(format!("{scope:?} is no registry and no repository of one")));
+        }
+        if keys.is_empty() || keys.len() > KEYS {
+            return Err(Error::invalid(format!("{scope:?} has {} keys; it must have 1 to {KEYS}", keys.len())));
+        }
+        Ok(Rule { scope: scope.to_owned(), registry: registry(domain), path: path.to_owned(), keys })
+    }
+
+    fn place(&self) -> (&str, &str) {
+        (&self.registry, &self.path)
+    }
+
+    fn covers(&self, name: &ImageRef) -> bool {
+        let within = |path: &str| {
+            let rest = path.strip_prefix(&self.path);
+            self.path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        // On Docker Hub `busybox` is `library/busybox`.
+        let familiar = |name: &ImageRef| registry(&name.domain) == HUB && within(&name.familiar_name());
+        self.registry == registry(&name.domain) && (within(&name.path) || familiar(name))
+    }
+
+    /// The keys that may sign.
+    pub fn keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
+
+    /// The signatures that allow the image `digest` under `name`; `Forbidden` when there is none.
+    pub fn admit<'s>(&self, name: &ImageRef, digest: &Digest, given: &'s [Signature]) -> Result<Vec<&'s Signature>> {
+        let mut admitting = Vec::new();
+        let mut nearest = None;
+        for signature in given {
+            match self.judge(name, digest, signature) {
+                Ok(()) => admitting.push(signature),
+                Err(objection) => nearest = nearest.max(Some(objection)),
+            }
+        }
+        if !admitting.is_empty() {
+            return Ok(admitting);
+        }
+        let why = match nearest {
+            None => "it is not signed".to_owned(),
+            Some(Objection::Key) => "it is signed by none of the rule's keys".to_owned(),
+            Some(Objection::Malformed(why)) => why,
+            Some(Objection::Digest(other)) => format!("what is signed is another image: {other}"),
+            Some(Objection::Repository(other)) => format!("what is signed is an image of another repository: {other}"),
+        };
+        Err(self.refusal(name, digest, &why))
+    }
+
+    /// The refusal of an image by this rule.
+    fn refusal(&self, name: &ImageRef, digest: &Digest, why: &str) -> Error {
+        let (name, scope) = (name.familiar(), &self.scope);
+        let shown = if name.contains('@') { name } else { format!("{name}@{digest}") };
+        Error::forbidden(format!("image {shown} is refused by the signature policy of {scope:?}: {why}"))
+    }
+
+    fn judge(&self, name: &ImageRef, digest: &Digest, signature: &Signature) -> Result<(), Objection> {
+        signature.made_by(&self.keys).ok_or(Objection::Key)?;
+        let claim = signature.claim().map_err(|error| Objection::Malformed(error.message().to_owned()))?;
+        if claim.digest != *digest {
+            return Err(Objection::Digest(claim.digest));
+        }
+        let other = &claim.repository;
+        if registry(&other.domain) != registry(&name.domain) || other.path != name.path {
+            return Err(Objection::Repository(other.name()));
+        }
+        Ok(())
+    }
+}
+
+/// A registry's name as names are compared.
+fn registry(domain: &str) -> String {
+    let lower = domain.to_ascii_lowercase();
+    let host = lower.strip_suffix(":443").or_else(|| lower.strip_suffix(":80")).unwrap_or(&lower);
+    if host == "index.docker.io" { HUB.to_owned() } else { host.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;
