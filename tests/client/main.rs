@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
+mod archives;
 mod attach;
 mod check;
 mod collector;
@@ -23,6 +24,7 @@ mod lifecycle;
 mod list;
 mod logs;
 mod network;
+mod platforms;
 mod restart;
 mod run;
 mod runtimes;

@@ -8,6 +8,7 @@
 mod auth;
 mod faults;
 mod mirrors;
+mod platforms;
 mod pull;
 mod push;
 mod resume;

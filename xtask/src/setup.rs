@@ -21,9 +21,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("runc", "runc"),
     ("setsid", "util-linux"),
+    ("skopeo", "skopeo"),
     ("strace", "strace"),
     ("tar", "tar"),
     ("unshare", "util-linux"),
+    ("zstd", "zstd"),
 ];
 /// Packages that carry the docker CLI, newest kind first.
 const CLI_PACKAGES: [&str; 2] = ["docker-cli", "docker.io"];

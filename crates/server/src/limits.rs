@@ -26,6 +26,8 @@ pub const STREAM_QUEUE: usize = 16;
 pub const DOWNLOAD_CHUNK: usize = 64 << 10;
 /// Chunks of a streamed request body that wait for their reader.
 pub const UPLOAD_QUEUE: usize = 4;
+/// Bytes of a refused upload that are still read, so that its client hears the refusal.
+pub const REFUSED_UPLOAD: usize = 1 << 30;
 /// Longest payload of one websocket frame.
 pub const WEBSOCKET_FRAME: usize = 1 << 20;
 /// Longest time that open connections get to finish at shutdown.

@@ -169,6 +169,21 @@ pub struct Upload {
     rest: Bytes,
 }
 
+impl Upload {
+    /// Takes what is left and throws it away, up to [`limits::REFUSED_UPLOAD`]: a client that still writes when the
+    /// connection is closed on it may never read why it was refused.
+    pub fn discard(&mut self) {
+        let mut left = limits::REFUSED_UPLOAD.saturating_sub(self.rest.len());
+        self.rest.clear();
+        while let Some(Ok(chunk)) = self.chunks.blocking_recv() {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    }
+}
+
 impl std::io::Read for Upload {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         while self.rest.is_empty() {

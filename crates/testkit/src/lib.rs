@@ -22,6 +22,7 @@ pub mod daemon;
 pub mod fake_registry;
 pub mod http;
 pub mod images;
+pub mod layouts;
 pub mod namespaces;
 pub mod places;
 pub mod process;

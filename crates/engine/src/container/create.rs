@@ -10,6 +10,7 @@ use std::sync::Arc;
 use model::id::ContainerId;
 use model::lifecycle::State;
 use model::name;
+use model::platform::Platform;
 use model::{Context, Error, Result};
 
 use super::row::{CONTAINERS, ContainerRow, ImagePin, RunRow};
@@ -51,6 +52,9 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     let (config, host_config) =
         (request.config.clone().unwrap_or_default(), request.host_config.clone().unwrap_or_default());
     let image = engine.images.resolve(&config.image, args.platform.as_deref())?;
+    if args.platform.as_deref().is_none_or(str::is_empty) {
+        warnings.extend(foreign(&image.platform));
+    }
     let mut merged = merge::merge(config, host_config, &image.config, &host, &id)?;
     resolve_container_modes(engine, &mut merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
@@ -62,6 +66,18 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     }
     built?;
     Ok(Created { id: id.as_str().into(), warnings })
+}
+
+/// The warning for an image that was not made for this machine, when nobody asked for that.
+fn foreign(platform: &str) -> Option<String> {
+    let host = crate::image::oci::host();
+    let given = Platform::parse(platform, &host).ok()?;
+    (!host.runs(&given)).then(|| {
+        format!(
+            "The requested image's platform ({platform}) does not match the detected host platform ({host}) and no \
+             specific platform was requested"
+        )
+    })
 }
 
 /// What the rest of create works on.
@@ -116,6 +132,9 @@ async fn prepare(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Container
     let work = tokio::task::spawn_blocking(move || -> Result<()> {
         let dir = settings.container_dir(row.id.as_str());
         DirBuilder::new().mode(0o710).create(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        if let Some((_, manifest, _)) = &row.image.manifest {
+            crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
+        }
         engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
         if row.host_config.ipc_mode == "shareable" {
             DirBuilder::new().mode(0o1777).create(dir.join("shm")).context("creating the container's shm directory")?;

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use model::Result;
 use model::digest::Digest;
 
-use super::row::{ImageRow, ManifestKind};
-use super::{Images, Users};
+use super::row::{ImageRow, ManifestKind, ManifestRow};
+use super::{Images, Users, oci};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,9 @@ impl Images {
 /// What an image keeps: its blobs and its layers.
 pub(crate) fn add(image: &ImageRow, blobs: &mut HashSet<Digest>, layers: &mut HashSet<Digest>) {
     blobs.insert(image.target.digest.clone());
-    for manifest in &image.manifests {
+    // Of a manifest that is not here nothing is: the blob of one that was removed by its platform is not kept.
+    let here = |manifest: &&ManifestRow| manifest.config.is_some() || !oci::is_manifest(&manifest.content.media_type);
+    for manifest in image.manifests.iter().filter(here) {
         blobs.extend(manifest.blobs().map(|blob| blob.digest.clone()));
         if manifest.kind == ManifestKind::Image {
             layers.extend(manifest.diff_ids.iter().cloned());

@@ -45,6 +45,18 @@ pub struct Found {
     pub matched: Matched,
 }
 
+impl Found {
+    /// What the reference calls the image: its name, or its id if it has none.
+    pub fn shown(&self, catalog: &Catalog) -> String {
+        let id = &self.image.target.digest;
+        let name = match &self.matched {
+            Matched::Name(name) => Some(name.as_str()),
+            Matched::Id | Matched::Repository(_) => catalog.names_of(id).next(),
+        };
+        name.and_then(parsed).map_or_else(|| id.to_string(), |name| name.familiar())
+    }
+}
+
 /// The refusal for a text that leads to no image.
 pub fn no_such(text: &str) -> Error {
     let shown = match (is_bare_id(text), ImageRef::parse_normalized(text)) {
@@ -112,9 +124,8 @@ impl Catalog {
     ) -> (Vec<String>, Vec<String>) {
         let (mut tags, mut digests) = (Vec::new(), Vec::new());
         for reference in names.filter_map(parsed) {
-            if reference.digest.is_none() {
-                tags.push(reference.familiar());
-            }
+            // A name by digest is a name like any other.
+            tags.push(reference.familiar());
             let digested = reference.with_digest(id.clone()).familiar();
             if !digests.contains(&digested) {
                 digests.push(digested);
@@ -129,24 +140,51 @@ pub fn parsed(name: &str) -> Option<ImageRef> {
     ImageRef::parse_normalized(name).ok()
 }
 
-/// The manifest of an image for a platform: the wished one, else the host's. `NotFound` in the reference's words.
-pub fn select<'r>(image: &'r ImageRow, wished: Option<&Platform>, text: &str) -> Result<&'r ManifestRow> {
+/// Which of an image's manifests is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'p> {
+    /// The host's; if there is none, any.
+    Any,
+    /// One that runs on this platform.
+    For(&'p Platform),
+    /// The one of this very platform.
+    Exactly(&'p Platform),
+}
+
+impl<'p> Wanted<'p> {
+    /// Exactly the platform, if one is given.
+    pub fn exactly(platform: Option<&'p Platform>) -> Wanted<'p> {
+        platform.map_or(Wanted::Any, Wanted::Exactly)
+    }
+
+    /// Whether a manifest of that platform will do.
+    pub fn fits(self, platform: &Platform) -> bool {
+        match self {
+            Wanted::Any => true,
+            Wanted::For(wanted) => wanted.runs(platform),
+            Wanted::Exactly(wanted) => wanted == platform,
+        }
+    }
+}
+
+/// The manifest that is wanted of an image; `shown` is what the image is called in the refusal.
+pub fn select<'r>(image: &'r ImageRow, wanted: Wanted<'_>, shown: &str) -> Result<&'r ManifestRow> {
     let host = oci::host();
-    let wanted = wished.unwrap_or(&host);
-    let mut candidates: Vec<&ManifestRow> = image
-        .manifests
-        .iter()
-        .filter(|m| m.kind == ManifestKind::Image && m.available && wanted.runs(&oci::platform(&m.platform)))
-        .collect();
+    let here = image.manifests.iter().filter(|m| m.kind == ManifestKind::Image && m.available);
+    let mut fitting: Vec<_> = here.map(|m| (m, oci::platform(&m.platform))).collect();
+    fitting.retain(|(_, platform)| wanted.fits(platform));
     // The nearest variant first: arm/v7 before arm/v6 on a v7 host.
-    candidates.sort_by_key(|m| std::cmp::Reverse(oci::platform(&m.platform).variant));
-    candidates.first().copied().ok_or_else(|| {
-        let what = match wished {
-            Some(platform) => format!("the specified platform ({platform})"),
-            None => "any platform".to_owned(),
-        };
-        Error::not_found(format!("image with reference {text} was found but does not provide {what}"))
-    })
+    fitting.sort_by_key(|(_, platform)| std::cmp::Reverse((host.runs(platform), platform.variant.clone())));
+    fitting.first().map(|(manifest, _)| *manifest).ok_or_else(|| no_platform(wanted, shown))
+}
+
+/// The refusal of an image that has nothing of the kind.
+pub fn no_platform(wanted: Wanted<'_>, shown: &str) -> Error {
+    let what = match wanted {
+        Wanted::For(platform) | Wanted::Exactly(platform) => format!("the specified platform ({platform})"),
+        Wanted::Any => "any platform".to_owned(),
+    };
+    Error::not_found(format!("image with reference {shown} was found but does not provide {what}"))
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@ use api::HistoryItem;
 use model::platform::Platform;
 use model::{Error, Result, time};
 
-use super::{Images, select};
+use super::{Images, Wanted, select};
 
 /// The history of the image that `text` leads to.
 pub fn history(images: &Images, text: &str, platform: Option<&Platform>) -> Result<Vec<HistoryItem>> {
     let catalog = images.catalog();
-    let image = catalog.find(text)?.image;
-    let manifest = select(&image, platform, text)?;
+    let found = catalog.find(text)?;
+    let wanted = platform.map_or(Wanted::Any, Wanted::For);
+    let manifest = select(&found.image, wanted, &found.shown(&catalog))?;
+    let image = &found.image;
     let mut sizes = Vec::with_capacity(manifest.diff_ids.len());
     for diff_id in &manifest.diff_ids {
         sizes.push(images.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size));

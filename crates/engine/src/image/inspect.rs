@@ -6,7 +6,7 @@ use model::platform::Platform;
 use model::time::Timestamp;
 use model::{Error, Result};
 
-use super::catalog::{Catalog, select};
+use super::catalog::{Catalog, Wanted, no_platform, select};
 use super::row::{ImageRow, ManifestKind, ManifestRow};
 use super::{Images, oci};
 
@@ -14,19 +14,18 @@ use super::{Images, oci};
 pub fn inspect(images: &Images, text: &str, platform: Option<&Platform>, manifests: bool) -> Result<ImageInspect> {
     let catalog = images.catalog();
     let image = catalog.find(text)?.image;
-    let best = match (select(&image, platform, text), platform) {
-        (Ok(best), _) => Some(best),
-        (Err(error), Some(_)) => return Err(error),
-        (Err(_), None) => None,
+    let best = match platform {
+        None => select(&image, Wanted::Any, text).ok(),
+        Some(_) => Some(listed(&image, platform).ok_or_else(|| no_platform(Wanted::exactly(platform), text))?),
     };
     let id = &image.target.digest;
     let (repo_tags, repo_digests) = catalog.tags_and_digests(id, catalog.names_of(id));
     let mut answer = ImageInspect {
-        id: id.to_string(),
+        id: platform.and(best).map_or(id, |best| &best.content.digest).to_string(),
         repo_tags,
         repo_digests,
         descriptor: Some(match (best, platform) {
-            (Some(best), Some(_)) => best.content.descriptor(),
+            (Some(best), Some(_)) => described(best),
             _ => image.target.descriptor(),
         }),
         size: best.map_or_else(|| total_size(&image), |best| best.total_size() as i64),
@@ -39,6 +38,13 @@ pub fn inspect(images: &Images, text: &str, platform: Option<&Platform>, manifes
         fill(&mut answer, document);
     }
     Ok(answer)
+}
+
+/// The manifest of exactly this platform, be its content here or not.
+fn listed<'r>(image: &'r ImageRow, platform: Option<&Platform>) -> Option<&'r ManifestRow> {
+    let fits = |m: &&ManifestRow| Wanted::exactly(platform).fits(&oci::platform(&m.platform));
+    let mut images = image.manifests.iter().filter(|m| m.kind == ManifestKind::Image).filter(fits);
+    images.next()
 }
 
 fn fill(answer: &mut ImageInspect, document: &oci::Document) {
@@ -65,13 +71,18 @@ pub(super) fn total_size(image: &ImageRow) -> i64 {
     image.manifests.iter().map(ManifestRow::total_size).sum::<u64>() as i64
 }
 
-/// A manifest as `manifests=1` shows it; `containers`: ids of those made of it.
-pub(super) fn summary(manifest: &ManifestRow, containers: &[String]) -> ManifestSummary {
-    let descriptor = Descriptor {
+/// A manifest's descriptor with its platform.
+fn described(manifest: &ManifestRow) -> Descriptor {
+    Descriptor {
         annotations: manifest.annotations.clone(),
         platform: Some(manifest.platform.clone()).filter(|p| *p != api::oci::Platform::default()),
         ..manifest.content.descriptor()
-    };
+    }
+}
+
+/// A manifest as `manifests=1` shows it; `containers`: ids of those made of it.
+pub(super) fn summary(manifest: &ManifestRow, containers: &[String]) -> ManifestSummary {
+    let descriptor = described(manifest);
     let mut summary = ManifestSummary {
         id: descriptor.digest.clone(),
         descriptor,

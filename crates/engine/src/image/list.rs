@@ -8,7 +8,7 @@ use model::digest::Digest;
 use model::filter::Filters;
 use model::time::{self, Timestamp};
 
-use super::catalog::{Catalog, parsed, select};
+use super::catalog::{Catalog, Wanted, parsed, select};
 use super::inspect::{summary, total_size};
 use super::row::ImageRow;
 use super::{Images, Users, labels, now};
@@ -89,7 +89,7 @@ fn one(catalog: &Catalog, image: &ImageRow, names: &[&str], args: &ListArgs) -> 
 
 /// When the image says it was made.
 fn created(image: &ImageRow) -> Option<Timestamp> {
-    let manifest = select(image, None, "").ok().or(image.manifests.first())?;
+    let manifest = select(image, Wanted::Any, "").ok().or(image.manifests.first())?;
     time::parse_rfc3339(&manifest.document.as_ref()?.created).ok()
 }
 

@@ -54,7 +54,7 @@ use row::{IMAGES, ImageRow, NAMES, NameRow};
 
 pub use attestations::{AttestationArgs, attestations};
 pub(crate) use bytes::add as add_kept;
-pub use catalog::{Catalog, Found, Matched, no_such, select};
+pub use catalog::{Catalog, Found, Matched, Wanted, no_such, select};
 pub use changes::apply as apply_changes;
 pub use commit::{CommitImage, commit};
 pub use distribution::distribution;
@@ -71,6 +71,7 @@ pub use remove::{RemoveArgs, remove};
 pub use save::save;
 pub use tag::tag;
 pub(crate) use unpack::describe_blobs;
+pub use unpack::ensure_unpacked;
 pub use users::{User, Users, users};
 pub use why::{Why, WhyImage, why};
 
@@ -159,7 +160,8 @@ impl Images {
         let found = catalog.find(text)?;
         self.admit(&catalog, &found)?;
         let wished = platform.filter(|p| !p.is_empty()).map(|p| Platform::parse(p, &oci::host())).transpose()?;
-        let manifest = select(&found.image, wished.as_ref(), text)?;
+        let wanted = wished.as_ref().map_or(Wanted::Any, Wanted::For);
+        let manifest = select(&found.image, wanted, text)?;
         Ok(ResolvedImage {
             id: found.image.target.digest.clone(),
             name: match &found.matched {
@@ -318,7 +320,7 @@ fn publish(events: &Events, action: &str, id: &Digest, name: &str, labels: &BTre
 
 /// The labels of the image's manifest for this host.
 fn labels(image: &ImageRow) -> BTreeMap<String, String> {
-    let manifest = select(image, None, "").ok().or(image.manifests.first());
+    let manifest = select(image, Wanted::Any, "").ok().or(image.manifests.first());
     manifest.and_then(|m| m.document.as_ref()).map(|d| d.config.labels.clone()).unwrap_or_default()
 }
 

@@ -22,9 +22,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::catalog::no_platform;
 use super::pull::{Lines, tell};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
-use super::{Catalog, labels, oci, select};
+use super::{Catalog, Wanted, labels, oci, select};
 use crate::Engine;
 use crate::events::Draft;
 
@@ -135,14 +136,24 @@ fn pack(image: &ImageRow, platform: Option<&Platform>, reference: &ImageRef) -> 
         let blobs = blobs(image.manifests.iter());
         return Ok(Parcel { target: image.target.clone(), children, blobs, instead_of: None });
     }
-    let familiar = reference.familiar();
-    let here: Vec<_> = image.manifests.iter().filter(|m| m.kind == ManifestKind::Image && m.available).collect();
-    let chosen = match (platform, here.as_slice()) {
-        (None, [only]) => only,
-        _ => select(image, platform, &familiar)?,
-    };
+    let chosen = choose(image, platform, &reference.familiar())?;
     let instead_of = Some(image.target.clone()).filter(|_| is_index && platform.is_none());
     Ok(Parcel { target: chosen.content.clone(), children: Vec::new(), blobs: blobs([chosen]), instead_of })
+}
+
+/// The one manifest that goes out: the only one that fits, or, of an index that is not whole, the host's.
+fn choose<'i>(image: &'i ImageRow, platform: Option<&Platform>, familiar: &str) -> Result<&'i ManifestRow> {
+    let wanted = Wanted::exactly(platform);
+    let fits =
+        |m: &&ManifestRow| m.kind == ManifestKind::Image && m.available && wanted.fits(&oci::platform(&m.platform));
+    let fitting: Vec<_> = image.manifests.iter().filter(fits).collect();
+    match (fitting.as_slice(), platform) {
+        ([], _) => Err(no_platform(wanted, familiar)),
+        ([only], _) => Ok(only),
+        (_, Some(platform)) => Err(Error::conflict(format!("multiple manifests found for platform {platform}"))),
+        (_, None) => select(image, Wanted::For(&oci::host()), familiar)
+            .map_err(|_| Error::conflict("multiple matching manifests found but no specific platform requested")),
+    }
 }
 
 /// Each blob once.

@@ -8,18 +8,22 @@ use std::collections::BTreeMap;
 
 use api::ImageDeleteItem;
 use model::digest::Digest;
+use model::platform::Platform;
 use model::reference::ImageRef;
 use model::{Error, Result};
 
-use super::catalog::{Catalog, Matched, parsed};
+use super::catalog::{Catalog, Matched, Wanted, parsed, select};
+use super::row::{ImageRow, ManifestRow};
 use super::{Edit, Images, Pinned, no_such, publish};
 use crate::events::Events;
 
 /// What remove takes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RemoveArgs {
     /// Soft conflicts do not count.
     pub force: bool,
+    /// Only the content for these platforms; the image and its names stay.
+    pub platforms: Vec<Platform>,
 }
 
 /// What is to be done: decided over one catalog.
@@ -33,6 +37,9 @@ struct Plan {
 
 /// Removes names and images; answers what was, in order. Events: untag, delete.
 pub fn remove(images: &Images, events: &Events, text: &str, args: RemoveArgs) -> Result<Vec<ImageDeleteItem>> {
+    if !args.platforms.is_empty() {
+        return remove_platforms(images, text, args);
+    }
     let wanted = text.to_owned();
     let plan = images.change(move |catalog, edit| {
         let plan = plan(catalog, edit, &wanted, args.force)?;
@@ -44,6 +51,39 @@ pub fn remove(images: &Images, events: &Events, text: &str, args: RemoveArgs) ->
         images.tidy_up();
     }
     Ok(items)
+}
+
+/// Removes the content of single platforms, from every image that has the very same manifest. Containers go on: their
+/// layers stay as long as they do.
+fn remove_platforms(images: &Images, text: &str, args: RemoveArgs) -> Result<Vec<ImageDeleteItem>> {
+    if !args.force {
+        return Err(Error::invalid(
+            "Content will be removed from all images referencing this variant. Use \u{2014}-force to force delete.",
+        ));
+    }
+    let text = text.to_owned();
+    let removed = images.change(move |catalog, edit| {
+        let found = catalog.find(&text)?;
+        let mut removed = Vec::new();
+        for platform in &args.platforms {
+            let failed = |error: Error| {
+                error.prefix(format!("failed to delete platform {platform} for image {}", found.image.target.digest))
+            };
+            let manifest = select(&found.image, Wanted::Exactly(platform), &found.shown(catalog)).map_err(failed)?;
+            removed.push(manifest.content.digest.clone());
+        }
+        for image in catalog.images.values() {
+            let mut row = ImageRow::clone(image);
+            let gone = row.manifests.iter_mut().filter(|m| m.config.is_some() && removed.contains(&m.content.digest));
+            if gone.map(ManifestRow::lose).count() > 0 {
+                edit.put_image(&row)?;
+            }
+        }
+        Ok(removed)
+    })?;
+    images.tidy_up();
+    let item = |digest: Digest| ImageDeleteItem { deleted: digest.to_string(), ..ImageDeleteItem::default() };
+    Ok(removed.into_iter().map(item).collect())
 }
 
 fn apply(edit: &mut Edit<'_, '_, '_>, plan: &Plan) -> Result<()> {

@@ -103,6 +103,14 @@ impl ManifestRow {
         std::iter::once(&self.content).chain(&self.config).chain(&self.layers)
     }
 
+    /// Its content is not here any more; where it runs and what it is called for is still known.
+    pub fn lose(&mut self) {
+        self.available = false;
+        (self.config, self.unpacked, self.document) = (None, None, None);
+        self.layers.clear();
+        self.diff_ids.clear();
+    }
+
     /// Bytes of its blobs.
     pub fn content_size(&self) -> u64 {
         if self.available { self.blobs().map(|blob| blob.size).sum() } else { 0 }

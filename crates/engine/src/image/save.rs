@@ -15,7 +15,7 @@ use serde::Serialize;
 use snapshot::archive::Writer;
 use store::Lease;
 
-use super::catalog::{Catalog, Matched, parsed, select};
+use super::catalog::{Catalog, Matched, Wanted, parsed, select};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
 use super::{Images, labels, no_such, oci, publish};
 use crate::events::Events;
@@ -24,8 +24,10 @@ use crate::events::Events;
 struct Chosen {
     image: Arc<ImageRow>,
     name: Option<ImageRef>,
-    /// A single manifest of it, when platforms were asked for.
+    /// A single manifest of it, when one platform was asked for.
     only: Option<Content>,
+    /// Of several platforms: the index goes out as it is, with the content of these.
+    platforms: Vec<Platform>,
 }
 
 /// An entry of Docker's `manifest.json`.
@@ -44,7 +46,7 @@ pub fn save(
     images: &Images,
     events: &Events,
     texts: &[String],
-    platform: Option<&Platform>,
+    platforms: &[Platform],
     out: &mut dyn Write,
 ) -> Result<()> {
     // Keeps the blobs when an image is removed while it is being written.
@@ -52,24 +54,20 @@ pub fn save(
     let catalog = images.catalog();
     let mut chosen = Vec::new();
     for text in texts {
-        choose(&catalog, text, platform, &mut chosen)?;
+        choose(&catalog, text, platforms, &mut chosen)?;
     }
     let blobs = blobs(images, &chosen, &lease)?;
     write(images, &chosen, &blobs, out)?;
     for one in &chosen {
-        let id = &one.image.target.digest;
+        let id = &one.target().digest;
         publish(events, "save", id, id.as_str(), &labels(&one.image));
     }
     Ok(())
 }
 
-fn choose(catalog: &Catalog, text: &str, platform: Option<&Platform>, chosen: &mut Vec<Chosen>) -> Result<()> {
+fn choose(catalog: &Catalog, text: &str, platforms: &[Platform], chosen: &mut Vec<Chosen>) -> Result<()> {
     let mut push = |image: &Arc<ImageRow>, name: Option<ImageRef>| -> Result<()> {
-        let only = match platform {
-            Some(_) => Some(select(image, platform, text)?.content.clone()),
-            None => None,
-        };
-        chosen.push(Chosen { image: image.clone(), name, only });
+        chosen.push(Chosen::new(image, name, platforms)?);
         Ok(())
     };
     let found = catalog.find(text);
@@ -96,13 +94,39 @@ fn choose(catalog: &Catalog, text: &str, platform: Option<&Platform>, chosen: &m
 }
 
 impl Chosen {
+    /// One platform: its manifest alone. Several: the index with their content.
+    fn new(image: &Arc<ImageRow>, name: Option<ImageRef>, platforms: &[Platform]) -> Result<Chosen> {
+        let mut one = Chosen { image: image.clone(), name, only: None, platforms: Vec::new() };
+        match platforms {
+            [] => {}
+            [platform] => {
+                let shown = one.name.as_ref().map_or_else(|| image.target.digest.to_string(), ImageRef::familiar);
+                let found = select(image, Wanted::Exactly(platform), &shown);
+                let found = found.map_err(|error| error.prefix("no suitable export target found"))?;
+                one.only = Some(found.content.clone());
+            }
+            several if oci::is_index(&image.target.media_type) => {
+                one.platforms = several.to_vec();
+                if one.manifests().next().is_none() {
+                    return Err(Error::not_found("no manifest found for platform: not found"));
+                }
+            }
+            _ => {}
+        }
+        Ok(one)
+    }
+
     fn target(&self) -> &Content {
         self.only.as_ref().unwrap_or(&self.image.target)
     }
 
     /// Its manifests whose content is here.
     fn manifests(&self) -> impl Iterator<Item = &ManifestRow> {
-        let wanted = |m: &&ManifestRow| self.only.as_ref().is_none_or(|only| m.content == *only) && m.available;
+        let wanted = |m: &&ManifestRow| {
+            let platform = oci::platform(&m.platform);
+            let asked = self.platforms.is_empty() || self.platforms.iter().any(|wanted| wanted.runs(&platform));
+            m.available && asked && self.only.as_ref().is_none_or(|only| m.content == *only)
+        };
         self.image.manifests.iter().filter(wanted)
     }
 }

@@ -3,7 +3,7 @@
 use model::reference::ImageRef;
 use model::{Error, Result};
 
-use super::{Images, labels, publish};
+use super::{Images, labels, publish, repository_tag};
 use crate::events::Events;
 
 /// Gives the image that `text` leads to the name `repo:tag` (an empty tag is `latest`). Event: tag.
@@ -25,11 +25,8 @@ pub fn tag(images: &Images, events: &Events, text: &str, repo: &str, tag: &str) 
 }
 
 fn target(repo: &str, tag: &str) -> Result<ImageRef> {
-    let reference = ImageRef::parse_normalized(repo)?;
-    if reference.digest.is_some() {
-        return Err(Error::invalid("refusing to create a tag with a digest reference"));
-    }
-    let reference = if tag.is_empty() { reference.with_default_tag() } else { reference.with_tag(tag)? };
+    let reference =
+        repository_tag(repo, tag)?.ok_or_else(|| Error::invalid("repository name must have at least one component"))?;
     // `sha256:abc` would be taken for the part of an id.
     if reference.familiar_name() == "sha256" {
         return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));

@@ -138,7 +138,8 @@ fn names_move_and_the_last_one_takes_the_image_along() {
     assert_eq!(items.len(), 1);
     let items = remove(&place.images, &place.events, "localhost:5000/app:v1", RemoveArgs::default()).unwrap();
     assert_eq!(items.last().unwrap().deleted, first.to_string());
-    let items = remove(&place.images, &place.events, "app", RemoveArgs { force: true }).unwrap();
+    let items =
+        remove(&place.images, &place.events, "app", RemoveArgs { force: true, ..RemoveArgs::default() }).unwrap();
     assert_eq!(items.len(), 2);
     assert_eq!((place.images.count(), place.disk()), (0, (0, 0)));
     let error = tag(&place.images, &place.events, "app", "x", "").unwrap_err();
@@ -165,9 +166,9 @@ fn save_and_load_keep_digests_and_names() {
     let zipped = place.import("two:v2", &gzip(&rootfs("2"))).unwrap();
     let texts = ["one".to_owned(), "two".to_owned()];
     let mut archive = Vec::new();
-    save(&place.images, &place.events, &texts, None, &mut archive).unwrap();
+    save(&place.images, &place.events, &texts, &[], &mut archive).unwrap();
     let mut again = Vec::new();
-    save(&place.images, &place.events, &texts, None, &mut again).unwrap();
+    save(&place.images, &place.events, &texts, &[], &mut again).unwrap();
     assert_eq!(archive, again);
     for bytes in [archive.clone(), gzip(&archive)] {
         let other = Place::new();
@@ -180,10 +181,10 @@ fn save_and_load_keep_digests_and_names() {
         assert_eq!(other.actions(), ["load", "load"]);
     }
     let mut nameless = Vec::new();
-    save(&place.images, &place.events, &[plain.to_string()], None, &mut nameless).unwrap();
+    save(&place.images, &place.events, &[plain.to_string()], &[], &mut nameless).unwrap();
     let other = Place::new();
     assert_eq!(other.load(&nameless).1, [format!("Loaded image ID: {plain}\n")]);
-    let error = save(&place.images, &place.events, &["none".to_owned()], None, &mut nameless).unwrap_err();
+    let error = save(&place.images, &place.events, &["none".to_owned()], &[], &mut nameless).unwrap_err();
     assert_eq!(error.message(), "No such image: none:latest");
 }
 
@@ -222,7 +223,7 @@ fn what_cannot_be_loaded_or_imported_leaves_nothing() {
     let mut good = Vec::new();
     let other = Place::new();
     other.import("one", &rootfs("1")).unwrap();
-    save(&other.images, &other.events, &["one".to_owned()], None, &mut good).unwrap();
+    save(&other.images, &other.events, &["one".to_owned()], &[], &mut good).unwrap();
     let wrong_blob = {
         let mut tar = Writer::new(Vec::new());
         tar.file(&format!("blobs/sha256/{}", "a".repeat(64)), 0o644, 3, &mut &b"abc"[..]).unwrap();

@@ -54,10 +54,11 @@ fn manifest(blobs: &Blobs, descriptor: &Descriptor) -> Result<ManifestRow> {
         }
         _ => ManifestKind::Unknown,
     };
+    let platform = descriptor.platform.clone().unwrap_or_default();
     let mut row = ManifestRow {
         content: content(descriptor)?,
         kind,
-        platform: descriptor.platform.clone().unwrap_or_default(),
+        platform,
         annotations: descriptor.annotations.clone(),
         available: false,
         config: None,
@@ -66,7 +67,15 @@ fn manifest(blobs: &Blobs, descriptor: &Descriptor) -> Result<ManifestRow> {
         unpacked: None,
         document: None,
     };
-    if !blobs.contains(&row.content.digest) || !oci::is_manifest(&row.content.media_type) {
+    if !oci::is_manifest(&row.content.media_type) {
+        return Ok(row);
+    }
+    if !blobs.contains(&row.content.digest) {
+        // Taken for an image until it is here, unless its platform says that it is none.
+        let none = row.platform.os == "unknown" && row.platform.architecture == "unknown";
+        if row.kind == ManifestKind::Unknown && !none {
+            row.kind = ManifestKind::Image;
+        }
         return Ok(row);
     }
     let bytes = blobs.read_small(&row.content.digest, oci::MANIFEST_BYTES)?;
@@ -149,4 +158,27 @@ fn unpack_layer(images: &Images, blob: &Content, diff_id: &Digest, lease: &Lease
     let mut tar = snapshot::decompress(images.blobs.open_blob(&blob.digest)?)?;
     let layer = images.snapshots.apply_layer(Some(diff_id), &mut tar, lease)?;
     Ok(layer.size)
+}
+
+/// Unpacks a manifest of an image, if that has not been done: a container of it is to be made.
+pub fn ensure_unpacked(images: &Images, id: &Digest, manifest: &Digest) -> Result<()> {
+    let wanted = |m: &ManifestRow| m.content.digest == *manifest;
+    let Some(image) = images.catalog().images.get(id).cloned() else { return Ok(()) };
+    if image.manifests.iter().any(|m| wanted(m) && m.unpacked.is_some()) {
+        return Ok(());
+    }
+    let lease = images.pins.lease();
+    let mut row = ImageRow::clone(&image);
+    unpack(images, &mut row, wanted, &lease)?;
+    let unpacked = row.manifests.iter().find(|m| wanted(m)).and_then(|m| m.unpacked);
+    images.snapshots.sync()?;
+    let (id, manifest) = (id.clone(), manifest.clone());
+    images.change(move |catalog, edit| {
+        // As it is now: it may have got or lost another platform meanwhile.
+        let Some(image) = catalog.images.get(&id) else { return Ok(()) };
+        let mut row = ImageRow::clone(image);
+        let found = row.manifests.iter_mut().filter(|m| m.content.digest == manifest && m.available);
+        found.for_each(|m| m.unpacked = unpacked);
+        edit.put_image(&row)
+    })
 }

@@ -112,7 +112,9 @@ pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
     if name.trim().is_empty() {
         return Err(Error::invalid("image name cannot be blank"));
     }
-    let args = RemoveArgs { force: request.query.flag("force") };
+    let given = if request.version.before(50) { None } else { Some(request.query.all("platforms")) };
+    let platforms = given.into_iter().flatten().map(platform).collect::<Result<_>>()?;
+    let args = RemoveArgs { force: request.query.flag("force"), platforms };
     ok(&blocking(&state, move |engine| image::remove(&engine.images, &engine.events, &name, args)).await?)
 }
 
@@ -169,8 +171,12 @@ async fn import(state: Arc<State>, request: &mut Request) -> Result<Outcome> {
         message,
         changes: query.all("changes").map(str::to_owned).collect(),
     };
-    let body = request.upload();
-    let id = blocking(&state, move |engine| image::import(&engine.images, &engine.events, args, body)).await?;
+    let mut body = request.upload();
+    let import = move |engine: &Engine| {
+        let imported = image::import(&engine.images, &engine.events, args, &mut body);
+        imported.inspect_err(|_| body.discard())
+    };
+    let id = blocking(&state, import).await?;
     let line = api::encode::progress_line(&api::ProgressMessage::status("", id.to_string()));
     let (sender, chunks) = mpsc::channel(1);
     // There is room for the one line.
@@ -195,14 +201,15 @@ fn platforms(request: &Request) -> Result<Vec<Platform>> {
 /// `POST /images/load`: 200 whatever happens; a failure is told in the stream.
 pub async fn load(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let platforms = platforms(&request)?;
-    let body = request.upload();
+    let mut body = request.upload();
     let (sender, messages) = mpsc::channel(limits::STREAM_QUEUE);
     let engine = state.engine.clone();
     tokio::task::spawn_blocking(move || {
         // A client that left hears nothing more; what it sent is loaded all the same.
         let mut tell = |message| drop(sender.blocking_send(Ok(message)));
-        if let Err(error) = image::load(&engine.images, &engine.events, body, &platforms, &mut tell) {
+        if let Err(error) = image::load(&engine.images, &engine.events, &mut body, &platforms, &mut tell) {
             drop(sender.blocking_send(Err(error)));
+            body.discard();
         }
     });
     Ok(progress::answer_at_once(messages).into())
@@ -221,13 +228,9 @@ pub async fn save_several(state: Arc<State>, request: Request) -> Result<Outcome
 }
 
 async fn save(state: &Arc<State>, request: &Request, names: Vec<String>) -> Result<Outcome> {
-    let mut platforms = platforms(request)?;
-    if platforms.len() > 1 {
-        return Err(Error::not_implemented("Gantry does not implement saving several platforms at once yet"));
-    }
-    let (platform, engine) = (platforms.pop(), state.engine.clone());
+    let (platforms, engine) = (platforms(request)?, state.engine.clone());
     let archive = response::download(response::TAR, move |sink| {
-        image::save(&engine.images, &engine.events, &names, platform.as_ref(), sink)
+        image::save(&engine.images, &engine.events, &names, &platforms, sink)
     });
     Ok(archive.await?.into())
 }

@@ -32,7 +32,7 @@ pub use self::fetches::Fetches;
 use self::report::Layer;
 pub use self::report::{Lines, tell};
 use super::row::{Content, ImageRow, ManifestKind};
-use super::{Images, labels, select, signatures, unpack};
+use super::{Images, Wanted, labels, oci, select, signatures, unpack};
 use crate::Engine;
 use crate::events::Draft;
 
@@ -133,8 +133,11 @@ async fn pull_one(
 
 /// Whether the image is here with everything that a container of it needs.
 fn already(images: &Images, digest: &Digest, platform: Option<&Platform>) -> bool {
-    let catalog = images.catalog();
-    let manifest = catalog.images.get(digest).and_then(|image| select(image, platform, "").ok().cloned());
+    let (catalog, host) = (images.catalog(), oci::host());
+    let manifest = catalog
+        .images
+        .get(digest)
+        .and_then(|image| select(image, Wanted::For(platform.unwrap_or(&host)), "").ok().cloned());
     manifest.is_some_and(|manifest| manifest.unpacked.is_some())
 }
 
