@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
 mod calls;
+mod collector;
 mod daemon_killed;
 mod disk_full;
 mod hostile;

@@ -41,6 +41,11 @@ fn progress_is_told_as_users_know_it() {
          {{\"status\":\"Status: Image is up to date for 127.0.0.1:5001/app:1.0\"}}\r\n"
     );
     assert_eq!(again, expected);
+    // A pull that finds nothing to do is noted all the same.
+    let tagged = || d.inspect("127.0.0.1:5001/app:1.0", "{{.Metadata.LastTagTime}}");
+    let before = tagged();
+    let _ = d.http("POST", "/images/create?fromImage=127.0.0.1:5001/app&tag=1.0", "").expect(200);
+    assert_ne!(tagged(), before);
     drop(fake);
     d.finish();
 }

@@ -132,3 +132,21 @@ async fn volumes(engine: Arc<Engine>) -> Result<Usage<api::Volume>> {
     }
     Ok(Usage { items, ..usage })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B-pr-1
+    #[test]
+    fn one_prune_of_a_kind_at_a_time() {
+        let turns = Turns::default();
+        let first = turn(&turns.volumes).unwrap();
+        let refused = turn(&turns.volumes).unwrap_err();
+        assert_eq!(refused.kind(), model::Kind::Conflict);
+        assert_eq!(refused.message(), "a prune operation is already running");
+        drop(turn(&turns.containers).unwrap());
+        drop(first);
+        drop(turn(&turns.volumes).unwrap());
+    }
+}

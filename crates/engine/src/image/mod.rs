@@ -227,6 +227,8 @@ impl Images {
 
     /// Sweeps after a failed or removing operation; a failure is only logged, the next sweep tries again.
     fn tidy_up(&self) -> u64 {
+        // It may have failed for want of space.
+        self.look_at_disk();
         self.sweep()
             .inspect_err(|error| tracing::warn!(%error, "content that nothing names could not be removed"))
             .unwrap_or(0)

@@ -26,7 +26,7 @@ use super::catalog::{Catalog, parsed};
 use super::remove::report_taken;
 use super::row::{ImageRow, ManifestKind};
 use super::users::{self, Users};
-use super::{Images, labels, now};
+use super::{Images, PART_LIFE, labels, now};
 use crate::Engine;
 
 /// When the last container was created of an image, by the image's id.
@@ -205,7 +205,8 @@ fn collect(engine: &Engine, rules: &Rules) -> Result<Outcome> {
     // A prune frees what it can by itself.
     let Ok(_turn) = images.pruning.try_lock() else { return Ok(Outcome::Enough) };
     tracing::info!(used = before.used, high = %rules.high, low = %rules.low, "the disk is above the high mark");
-    let mut freed = images.sweep()?;
+    // Pulls that broke off can be resumed as long as their images would be recent.
+    let mut freed = images.blobs.expire_parts(rules.min_age.min(PART_LIFE))? + images.sweep()?;
     let mut count = 0;
     loop {
         let room = Room::of(&root)?;

@@ -119,16 +119,33 @@ async fn pull_one(
         let id = digest.clone();
         blocking(move || keep.images.keep_signatures(&id, signatures)).await?;
         tell(lines, begin).await?;
+        pulled_again(engine, reference, &digest).await;
         return done(engine, reference, (&digest, false), lines).await;
     }
     let chosen = documents::manifest(&desk, &digest, known, platform).await?;
     tell(lines, begin).await?;
     let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
+    engine.images.look_at_disk();
     let layers = fetch_layers(engine, repository, &plan, (&lease, lines), complete).await?;
     let (keep, name, told) = (engine.clone(), reference.clone(), lease.clone());
     // The commit runs to its end, whether or not the client waits for it.
     blocking(move || commit(&keep, &name, plan, &layers, &told)).await?;
     done(engine, reference, (&digest, before.as_ref() != Some(&digest)), lines).await
+}
+
+/// Notes the time of a pull that found nothing to do: an image that is asked for is no garbage.
+async fn pulled_again(engine: &Arc<Engine>, reference: &ImageRef, digest: &Digest) {
+    let (engine, name, digest) = (engine.clone(), reference.canonical(), digest.clone());
+    let note = move || {
+        engine.images.change(move |catalog, edit| match catalog.images.contains_key(&digest) {
+            true => edit.put_name(&name, &digest),
+            // Removed since it was looked at.
+            false => Ok(()),
+        })
+    };
+    if let Err(error) = blocking(note).await {
+        tracing::warn!(image = reference.familiar(), %error, "the time of its pull is not noted");
+    }
 }
 
 /// Whether the image is here with everything that a container of it needs.
