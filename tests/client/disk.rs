@@ -6,8 +6,8 @@ use testkit::images::{busybox_tar, layered_archive};
 
 use crate::with_busybox;
 
-/// What df may be off by: directories of the store itself, records of layers, and the last block of each blob.
-const TOLERANCE: u64 = 256 << 10;
+/// What df may be off by: the directories of the store itself, and of each writable layer.
+const TOLERANCE: u64 = 64 << 10;
 
 fn get(d: &Daemon, path: &str) -> Value {
     d.http("GET", path, "").expect(200).json()
@@ -48,7 +48,7 @@ fn agree(what: &str, df: u64, du: u64) {
 /// Containers, images with shared layers, and volumes with data in all of them.
 fn filled() -> Daemon {
     let d = with_busybox();
-    d.load(&layered_archive("layers:v1", 12));
+    d.load(&layered_archive("layers:v1", 40));
     let second = ["import", "-c", "CMD [\"true\"]", "-", "second:v1"];
     let _ = d.docker_input(&second, &busybox_tar()).ok();
     let write = "dd if=/dev/zero of=/big bs=64k count=80 2>/dev/null; ln /big /same; \
@@ -117,7 +117,9 @@ fn df_has_both_shapes() {
     assert!(common > 0 && common < size && common == also && other > also, "{size} {common} {other} {also}");
     assert_eq!((used, unused), (2, 0));
     let layers = shared("layers:v1").0 - shared("layers:v1").1;
-    assert_eq!(usage("ImageUsage", "Reclaimable"), layers + other - also);
+    let reclaimable = usage("ImageUsage", "Reclaimable");
+    // Sizes are of content, what can be reclaimed is of blocks.
+    assert!((layers + other - also..1 << 20).contains(&reclaimable), "{reclaimable} {layers} {other} {also}");
     let listed = get(&d, "/v1.51/images/json?shared-size=1");
     assert!(listed.as_array().unwrap().iter().any(|image| bytes(&image["SharedSize"]) == common));
     d.finish();

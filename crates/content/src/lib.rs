@@ -19,7 +19,7 @@ mod survey;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -134,6 +134,15 @@ impl Blobs {
 
     /// Every blob with its length, in no order.
     pub fn list(&self) -> Result<Vec<(Digest, u64)>> {
+        self.files(fs::Metadata::len)
+    }
+
+    /// Every blob with the bytes that it takes on the disk, in no order.
+    pub fn on_disk(&self) -> Result<Vec<(Digest, u64)>> {
+        self.files(|metadata| metadata.blocks() * 512)
+    }
+
+    fn files(&self, size: impl Fn(&fs::Metadata) -> u64) -> Result<Vec<(Digest, u64)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.inner.blobs).context("listing blobs")? {
             let entry = entry.context("listing blobs")?;
@@ -143,7 +152,7 @@ impl Blobs {
                 continue;
             };
             if let Ok(metadata) = entry.metadata() {
-                found.push((digest, metadata.len()));
+                found.push((digest, size(&metadata)));
             }
         }
         Ok(found)

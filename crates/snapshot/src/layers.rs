@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -137,6 +137,15 @@ impl Layers {
     /// The directory of a layer.
     pub(crate) fn dir(&self, diff_id: &Digest) -> PathBuf {
         self.root.join(diff_id.hex())
+    }
+
+    /// See [`crate::Snapshotter::layer_usage`].
+    pub(crate) fn usage(&self, diff_id: &Digest) -> Result<u64> {
+        let Some(layer) = self.get(diff_id)? else { return Ok(0) };
+        let dir = self.root.join(diff_id.hex());
+        let own = [dir.join("layer.json"), layer.fs.clone(), dir];
+        let blocks = |path: &PathBuf| fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+        Ok(layer.info.size + own.iter().map(blocks).sum::<u64>())
     }
 
     /// The layers of a chain, bottom first. `NotFound` names the first that is missing.

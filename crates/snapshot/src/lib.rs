@@ -60,6 +60,9 @@ pub trait Snapshotter: Send + Sync {
     /// What is known of a layer, if it is here. Pin it first when the answer has to last.
     fn layer(&self, diff_id: &Digest) -> Result<Option<LayerInfo>>;
 
+    /// Bytes on disk of a layer with its directories and its record; 0 when it is not here.
+    fn layer_usage(&self, diff_id: &Digest) -> Result<u64>;
+
     /// Unpacks an uncompressed tar to a layer and pins it in `lease`. The whole stream is read, padding included.
     ///
     /// Errors: `InvalidParameter` when the archive is malformed, leaves the layer, or its digest is not `expected`;

@@ -63,6 +63,10 @@ impl Snapshotter for Overlay {
         Ok(self.layers.get(diff_id)?.map(|layer| layer.info.clone()))
     }
 
+    fn layer_usage(&self, diff_id: &Digest) -> Result<u64> {
+        self.layers.usage(diff_id)
+    }
+
     fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
         self.layers.apply(expected, tar, lease)
     }

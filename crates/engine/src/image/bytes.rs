@@ -18,7 +18,7 @@ pub struct Bytes {
 }
 
 impl Images {
-    /// Measures everything. Reads directories and records, no content.
+    /// Measures everything on the disk. Reads directories and records, no content.
     pub fn bytes(&self, users: &Users) -> Result<Bytes> {
         let catalog = self.catalog();
         let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
@@ -26,7 +26,7 @@ impl Images {
         in_use.for_each(|image| add(image, &mut blobs, &mut layers));
         layers.extend(users.layers());
         let mut bytes = Bytes::default();
-        for (digest, size) in self.blobs.list()? {
+        for (digest, size) in self.blobs.on_disk()? {
             bytes.total += size;
             bytes.needed += if blobs.contains(&digest) { size } else { 0 };
         }
@@ -37,7 +37,7 @@ impl Images {
         let mut all = layers.clone();
         catalog.images.values().for_each(|image| add(image, &mut HashSet::new(), &mut all));
         for diff_id in &all {
-            let size = self.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size);
+            let size = self.snapshots.layer_usage(diff_id)?;
             bytes.total += size;
             bytes.needed += if layers.contains(diff_id) { size } else { 0 };
         }

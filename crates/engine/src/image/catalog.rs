@@ -2,7 +2,7 @@
 //!
 //! A catalog is immutable: a change makes a new one after its commit. Readers never wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use model::digest::Digest;
@@ -114,6 +114,15 @@ impl Catalog {
     /// The full names of an image, sorted.
     pub fn names_of<'c>(&'c self, id: &'c Digest) -> impl Iterator<Item = &'c str> + 'c {
         self.names.iter().filter(move |(_, row)| row.image == *id).map(|(name, _)| name.as_str())
+    }
+
+    /// The full names of every image that has any, sorted.
+    pub fn names_by_image(&self) -> HashMap<&Digest, BTreeSet<&str>> {
+        let mut names: HashMap<&Digest, BTreeSet<&str>> = HashMap::new();
+        for (name, row) in &self.names {
+            names.entry(&row.image).or_default().insert(name);
+        }
+        names
     }
 
     /// Names as users write them, and `name@digest` for each repository, both without repetition.

@@ -274,6 +274,11 @@ impl Edit<'_, '_, '_> {
         Ok(())
     }
 
+    /// Every image that a container is made of.
+    fn images_in_use(&self) -> Result<HashSet<Digest>> {
+        Ok(self.tx.scan(&USERS)?.into_iter().map(|(_, user)| user.image.id).collect())
+    }
+
     /// Containers made of an image.
     fn users(&self, id: &Digest) -> Result<Vec<Pinned>> {
         Ok(self.tx.scan(&USERS)?.into_iter().map(|(_, user)| user).filter(|user| user.image.id == *id).collect())

@@ -18,6 +18,8 @@ use super::row::ImageRow;
 use super::{Images, Users, labels, now};
 use crate::events::{Draft, Events};
 
+/// Names taken in one commit; other writers wait meanwhile.
+pub(super) const BATCH: usize = 256;
 const KEYS: &[&str] = &["dangling", "label", "label!", "until"];
 
 /// What may be taken: a name, or an image that has none.
@@ -41,8 +43,8 @@ pub fn prune(images: &Images, events: &Events, users: &Users, filters: &Filters)
         until.is_none_or(|until| made < until) && label_filter(filters, &labels(image))
     };
     let mut deleted = Vec::new();
-    for entry in chosen(&catalog, users, only_dangling, passes) {
-        deleted.extend(take(images, events, entry)?);
+    for entries in chosen(&catalog, users, only_dangling, passes).chunks(BATCH) {
+        deleted.extend(take(images, events, entries.to_vec())?);
     }
     let space_reclaimed = images.sweep()?;
     let attributes = [("reclaimed".to_owned(), space_reclaimed.to_string())].into();
@@ -60,8 +62,9 @@ fn chosen(
 ) -> Vec<Entry> {
     let mut entries = BTreeSet::new();
     let mut left: HashMap<Digest, usize> = HashMap::new();
+    let names = catalog.names_by_image();
     for (id, image) in &catalog.images {
-        let names: Vec<_> = catalog.names_of(id).map(|name| Some(name.to_owned())).collect();
+        let names: Vec<_> = names.get(id).into_iter().flatten().map(|name| Some((*name).to_owned())).collect();
         left.insert(id.clone(), names.len().max(1));
         let considered = match names.is_empty() {
             true => vec![None],
@@ -117,35 +120,39 @@ impl Needed {
     }
 }
 
-/// Takes a name, and its image with the last one; nothing when that changed meanwhile.
-fn take(images: &Images, events: &Events, entry: Entry) -> Result<Vec<ImageDeleteItem>> {
-    let Entry { name, image } = entry.clone();
+/// Takes names, and images with their last one, in one commit. What changed meanwhile is left.
+fn take(images: &Images, events: &Events, entries: Vec<Entry>) -> Result<Vec<ImageDeleteItem>> {
     let taken = images.change(move |catalog, edit| {
-        if !catalog.images.contains_key(&image) {
-            return Ok(None);
+        let in_use = edit.images_in_use()?;
+        let mut names = catalog.names_by_image();
+        let mut taken = Vec::new();
+        for entry in entries {
+            let Some((id, _)) = catalog.images.get_key_value(&entry.image) else { continue };
+            let left = names.entry(id).or_default();
+            let is_as_before = match &entry.name {
+                Some(name) => left.remove(name.as_str()),
+                None => left.is_empty() && !in_use.contains(id),
+            };
+            if !is_as_before {
+                continue;
+            }
+            entry.name.iter().try_for_each(|name| edit.delete_name(name))?;
+            let is_last = left.is_empty() && !in_use.contains(id);
+            if is_last {
+                edit.delete_image(id)?;
+            }
+            taken.push((entry, is_last));
         }
-        let names: Vec<_> = catalog.names_of(&image).collect();
-        let last = names.len() <= 1;
-        let as_before = match &name {
-            Some(name) => names.contains(&name.as_str()),
-            None => names.is_empty(),
-        };
-        if !as_before || (last && name.is_none() && !edit.users(&image)?.is_empty()) {
-            return Ok(None);
-        }
-        name.iter().try_for_each(|name| edit.delete_name(name))?;
-        let delete = last && edit.users(&image)?.is_empty();
-        if delete {
-            edit.delete_image(&image)?;
-        }
-        Ok(Some(delete))
+        Ok(taken)
     })?;
-    let Some(delete) = taken else { return Ok(Vec::new()) };
-    let shown = match &entry.name {
-        Some(name) => parsed(name).map_or_else(|| name.clone(), |name| name.familiar()),
-        None => entry.image.to_string(),
+    let report = |(entry, is_last): (Entry, bool)| {
+        let shown = match &entry.name {
+            Some(name) => parsed(name).map_or_else(|| name.clone(), |name| name.familiar()),
+            None => entry.image.to_string(),
+        };
+        report_taken(events, &entry.image, &[shown], is_last)
     };
-    Ok(report_taken(events, &entry.image, &[shown], delete))
+    Ok(taken.into_iter().flat_map(report).collect())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub use policy::{Facts, PIN, Part, Reason, order, reasons};
 pub use rules::{Mark, Rules};
 
 use super::catalog::{Catalog, parsed};
+use super::prune::BATCH;
 use super::remove::report_taken;
 use super::row::{ImageRow, ManifestKind};
 use super::users::{self, Users};
@@ -90,14 +91,15 @@ impl Survey {
     pub fn take(images: &Images, users: &Users) -> Result<Survey> {
         let catalog = images.catalog();
         let used: HashMap<String, UsedRow> = images.store.read(|tx| tx.scan(&USED))?.into_iter().collect();
-        let blobs: HashMap<Digest, u64> = images.blobs.list()?.into_iter().collect();
-        let holders = holders(&catalog);
+        let blobs: HashMap<Digest, u64> = images.blobs.on_disk()?.into_iter().collect();
+        let (holders, names) = (holders(&catalog), catalog.names_by_image());
         let one = |(id, image): (&Digest, &Arc<ImageRow>)| -> Result<Facts> {
-            let tagged = catalog.names.values().filter(|row| row.image == *id).map(|row| row.tagged);
+            let names = names.get(id).into_iter().flatten();
+            let tagged = names.clone().filter_map(|name| catalog.names.get(*name)).map(|row| row.tagged);
             let arrived = tagged.fold(image.created, Timestamp::max);
             Ok(Facts {
                 id: id.clone(),
-                names: catalog.names_of(id).map(str::to_owned).collect(),
+                names: names.map(|name| (*name).to_owned()).collect(),
                 labels: labels(image),
                 arrived,
                 used: used.get(id.as_str()).map_or(arrived, |row| row.at.max(arrived)),
@@ -143,8 +145,9 @@ fn parts(images: &Images, image: &ImageRow, blobs: &HashMap<Digest, u64>) -> Res
     image.manifests.iter().flat_map(|manifest| manifest.blobs()).for_each(|content| blob(&content.digest));
     let runnable = image.manifests.iter().filter(|manifest| manifest.kind == ManifestKind::Image);
     for diff_id in runnable.flat_map(|manifest| &manifest.diff_ids) {
-        if let Some(layer) = images.snapshots.layer(diff_id)? {
-            parts.insert(Part::Layer(diff_id.clone()), layer.size);
+        match images.snapshots.layer_usage(diff_id)? {
+            0 => {}
+            size => drop(parts.insert(Part::Layer(diff_id.clone()), size)),
         }
     }
     Ok(parts.into_iter().collect())
@@ -238,33 +241,41 @@ fn round(engine: &Engine, survey: &Survey, rules: &Rules, need: u64) -> Result<u
         }
     }
     let order = policy::order(&survey.facts, rules, now);
+    let chosen = policy::enough(&order, &survey.facts, &survey.kept, need);
     let mut count = 0;
-    for facts in policy::enough(&order, &survey.facts, &survey.kept, need) {
-        count += usize::from(remove(engine, facts)?);
+    for facts in chosen.chunks(BATCH) {
+        count += remove(engine, facts.iter().copied().cloned().collect())?;
     }
     Ok(count)
 }
 
-/// Takes an image, unless it has got a reason to stay since it was looked at.
-fn remove(engine: &Engine, facts: &Facts) -> Result<bool> {
-    let (seen, pins) = (facts.clone(), engine.images.pins.clone());
-    let is_gone = engine.images.change(move |catalog, edit| {
-        let id = &seen.id;
-        let is_idle = |image: &Arc<ImageRow>| image.created <= seen.arrived && !is_busy(&pins, image);
-        let as_seen = catalog.images.get(id).is_some_and(is_idle)
-            && catalog.names_of(id).eq(seen.names.iter().map(String::as_str))
-            && catalog.names.values().filter(|row| row.image == *id).all(|row| row.tagged <= seen.arrived);
-        if !as_seen || !edit.users(id)?.is_empty() {
-            return Ok(false);
+/// Takes images in one commit, unless they have got a reason to stay since they were looked at; how many went.
+fn remove(engine: &Engine, chosen: Vec<Facts>) -> Result<usize> {
+    let pins = engine.images.pins.clone();
+    let gone = engine.images.change(move |catalog, edit| {
+        let in_use = edit.images_in_use()?;
+        let names = catalog.names_by_image();
+        let mut gone = Vec::new();
+        for facts in chosen {
+            let id = &facts.id;
+            let is_idle = |image: &Arc<ImageRow>| image.created <= facts.arrived && !is_busy(&pins, image);
+            let tagged = |name: &&str| catalog.names.get(*name).is_some_and(|row| row.tagged <= facts.arrived);
+            let found = names.get(id).into_iter().flatten();
+            let is_as_seen = catalog.images.get(id).is_some_and(is_idle)
+                && found.clone().copied().eq(facts.names.iter().map(String::as_str))
+                && found.clone().all(tagged);
+            if is_as_seen && !in_use.contains(id) {
+                facts.names.iter().try_for_each(|name| edit.delete_name(name))?;
+                edit.delete_image(id)?;
+                gone.push(facts);
+            }
         }
-        seen.names.iter().try_for_each(|name| edit.delete_name(name))?;
-        edit.delete_image(id)?;
-        Ok(true)
+        Ok(gone)
     })?;
-    if is_gone {
+    for facts in &gone {
         tracing::info!(image = %facts.id, names = ?facts.names, last_used = %facts.used.rfc3339(), "collected");
         let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
         report_taken(&engine.events, &facts.id, &names, true);
     }
-    Ok(is_gone)
+    Ok(gone.len())
 }
