@@ -52,6 +52,7 @@ fn an_export_imported_again_is_the_same_root() {
     let _ = d.docker(&["exec", "c1", "sh", "-c", fill]).ok();
     let (tar, names) = export(&d, "c1");
     for (name, expected) in [
+        (".dockerenv", true),
         ("etc/mine", true),
         ("data/", true),
         ("data/x", false),
@@ -64,6 +65,10 @@ fn an_export_imported_again_is_the_same_root() {
         assert_eq!(names.iter().any(|found| found == name), expected, "{name} in {names:?}");
     }
     let _ = d.docker_input(&["import", "-", "again"], &tar).ok();
+    // An image that has the mark already gives no change.
+    let _ = d.docker(&["create", "--name", "c2", "again", "true"]).ok();
+    assert_eq!(d.docker(&["diff", "c2"]).text(), "");
+    let _ = d.docker(&["rm", "c2"]).ok();
     let look = "cat /etc/mine; stat -c '%u:%g %h' /etc/again; test -e /etc/group; echo $?; ls /data";
     assert_eq!(d.docker(&["run", "--rm", "again", "sh", "-c", look]).text(), "mine\n7:8 2\n1");
     let events =

@@ -8,6 +8,7 @@
 
 mod calls;
 mod collector;
+mod commits;
 mod daemon_killed;
 mod disk_full;
 mod hostile;

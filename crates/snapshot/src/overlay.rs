@@ -21,6 +21,9 @@ use crate::layers::{Layers, make_dir, remove_tree};
 use crate::view::View;
 use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, pack};
 
+/// The kernel's defaults for overlay mounts.
+const PARAMETERS: &str = "/sys/module/overlay/parameters";
+
 /// See the module.
 pub struct Overlay {
     layers: Layers,
@@ -35,6 +38,11 @@ impl Overlay {
         let layers = Layers::open(roots.layers.join("overlay"), Whiteouts::Overlay)?;
         make_dir(&layers.root().join("empty"), 0o755)?;
         make_dir(&roots.containers, 0o710)?;
+        for name in ["redirect_dir", "metacopy"] {
+            if fs::read(Path::new(PARAMETERS).join(name)).is_ok_and(|value| value.starts_with(b"Y")) {
+                tracing::warn!("overlay's {name} is on: diff, export and commit miss what was renamed");
+            }
+        }
         Ok(Overlay::attach(roots))
     }
 

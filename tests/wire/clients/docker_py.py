@@ -281,6 +281,25 @@ def networks_and_volumes():
     assert client.containers.prune()["ContainersDeleted"] is None
 
 
+def changes():
+    """What changed in a container, out of it, and into an image."""
+    box = client.containers.create(IMAGE, ["sh", "-c", "echo 1 > /new; rm /etc/group"])
+    assert box.diff() is None
+    box.start()
+    assert box.wait()["StatusCode"] == 0
+    told = [(change["Kind"], change["Path"]) for change in box.diff()]
+    assert told == [(0, "/etc"), (2, "/etc/group"), (1, "/new")], told
+    with tarfile.open(fileobj=io.BytesIO(b"".join(box.export()))) as tar:
+        assert tar.extractfile("new").read() == b"1\n"
+        assert "etc/group" not in tar.getnames()
+    image = box.commit("made", "2", message="why", author="who", changes=["CMD cat /new"], conf={"Labels": {"k": "v"}})
+    assert image.tags == ["made:2"] and image.labels == {"k": "v"}, image.attrs
+    assert image.history()[0]["Comment"] == "why"
+    assert client.containers.run("made:2", remove=True) == b"1\n"
+    box.remove()
+    client.images.remove("made:2")
+
+
 def archives():
     """Copying may not be there yet; then the answer says so."""
     box = client.containers.create(IMAGE, "true")
@@ -300,6 +319,6 @@ def archives():
     box.remove()
 
 
-for check in (system, run, life, logs, execs, attach, events, images, networks_and_volumes, archives):
+for check in (system, run, life, logs, execs, attach, events, images, networks_and_volumes, changes, archives):
     check()
     print(check.__name__, "ok", flush=True)

@@ -10,7 +10,7 @@ use model::time::{self, Timestamp};
 
 use super::catalog::{Catalog, Wanted, parsed, select};
 use super::inspect::{summary, total_size};
-use super::row::ImageRow;
+use super::row::{ImageRow, ManifestKind};
 use super::{Images, Users, labels, now};
 
 const KEYS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
@@ -66,11 +66,12 @@ pub fn list(images: &Images, args: &ListArgs) -> Result<Vec<ImageSummary>> {
 fn one(catalog: &Catalog, image: &ImageRow, names: &[&str], args: &ListArgs) -> ImageSummary {
     let id = &image.target.digest;
     let (repo_tags, repo_digests) = catalog.tags_and_digests(id, names.iter().copied());
+    let holds_image = image.manifests.iter().any(|m| m.kind == ManifestKind::Image);
     ImageSummary {
-        containers: args.containers.of(id).count() as i64,
+        containers: if holds_image { args.containers.of(id).count() as i64 } else { -1 },
         created: created(image).map_or(0, Timestamp::unix_seconds),
         id: id.to_string(),
-        labels: Some(labels(image)),
+        labels: holds_image.then(|| labels(image)),
         parent_id: String::new(),
         descriptor: Some(image.target.descriptor()),
         manifests: match args.manifests {
@@ -80,7 +81,8 @@ fn one(catalog: &Catalog, image: &ImageRow, names: &[&str], args: &ListArgs) -> 
             }
             false => Vec::new(),
         },
-        repo_digests,
+        // What holds no image at all (an artifact, attestations alone) is shown by its digest only.
+        repo_digests: if holds_image { repo_digests } else { vec![id.to_string()] },
         repo_tags,
         shared_size: -1,
         size: total_size(image),
