@@ -319,3 +319,18 @@ fn prunes_without_anything_to_prune() {
     assert_eq!(text(&path), "invalid filter 'dangling'");
     d.finish();
 }
+
+#[test]
+fn containers_that_move_their_directories_about_break_no_measuring() {
+    let d = with_busybox();
+    let restless = "while true; do mkdir -p /a/b/c/d/e; mv /a/b/c /m; mv /m /a/c; rm -r /a; done";
+    let in_volume = "while true; do mkdir -p /v/a/b/c/d/e; mv /v/a/b/c /v/m; mv /v/m /v/a/c; rm -r /v/a; done";
+    let _ = d.docker(&["run", "-d", "busybox", "sh", "-c", restless]).ok();
+    let _ = d.docker(&["run", "-d", "-v", "vol:/v", "busybox", "sh", "-c", in_volume]).ok();
+    for _ in 0..100 {
+        let df = get(&d, "/v1.51/system/df");
+        assert_eq!(df["Containers"].as_array().unwrap().len(), 2);
+        assert!(df["Volumes"][0]["UsageData"]["Size"].as_i64().unwrap() >= 0, "{df}");
+    }
+    d.finish();
+}

@@ -1,6 +1,6 @@
 //! Volumes as the API shows them. Who uses a volume is read off the containers' published views.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ::volume::{CreateVolume, Volume};
@@ -84,15 +84,27 @@ pub async fn remove(engine: &Arc<Engine>, name: &str, force: bool) -> Result<()>
     Ok(())
 }
 
+/// How many containers refer to each volume, running or not.
+fn users_by_name(engine: &Engine) -> HashMap<String, i64> {
+    let mut users = HashMap::new();
+    for handle in engine.containers.all() {
+        let view = handle.view();
+        let volumes = view.row.mounts.iter().filter(|m| m.kind == MountKind::Volume).map(|m| &m.name);
+        volumes.collect::<HashSet<_>>().into_iter().for_each(|name| *users.entry(name.clone()).or_default() += 1);
+    }
+    users
+}
+
 /// The volumes whose data is their own, with its size and their users. Blocks.
 pub fn measured(engine: &Engine) -> Result<Vec<api::volume::Volume>> {
     let mut volumes = engine.volumes.list()?;
     volumes.retain(|volume| !volume.has_mount_options());
+    let users = users_by_name(engine);
     let one = |volume: &Volume| {
         let size = engine.volumes.usage(&volume.name);
         let size = size.inspect_err(|error| tracing::warn!(volume = volume.name, %error, "size not known"));
         let usage_data = api::UsageData {
-            ref_count: users(engine, &volume.name).len() as i64,
+            ref_count: users.get(&volume.name).copied().unwrap_or(0),
             size: size.map_or(-1, |size| size as i64),
         };
         api::volume::Volume { usage_data: Some(usage_data), ..wire(volume) }

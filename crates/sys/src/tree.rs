@@ -108,6 +108,33 @@ impl Walk {
         }
         Ok(Some(left.name))
     }
+
+    /// As [`Walk::leave`] in a tree that others change meanwhile: when the way up is lost, the walk goes on in the deepest
+    /// directory of its way that is still in its place below `top`. False at the top.
+    fn leave_changing(&mut self, top: &OwnedFd) -> io::Result<bool> {
+        self.levels.pop();
+        let Some(above) = self.levels.last() else { return Ok(false) };
+        match open_dir(&self.here, c"..") {
+            Ok(up) if identity(&up)? == above.id => self.here = up,
+            _ => self.descend(top)?,
+        }
+        Ok(true)
+    }
+
+    fn descend(&mut self, top: &OwnedFd) -> io::Result<()> {
+        self.here = open_dir(top, c".")?;
+        for depth in 1..self.levels.len() {
+            let Level { id, name, .. } = &self.levels[depth];
+            match open_dir(&self.here, name) {
+                Ok(dir) if identity(&dir)? == *id => self.here = dir,
+                _ => {
+                    self.levels.truncate(depth);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn identity(dir: &OwnedFd) -> io::Result<(u64, u64)> {
@@ -153,14 +180,20 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     }
 }
 
-/// Bytes on disk of everything below `dir` and of itself; an inode with several links counts once.
+/// Bytes on disk of everything below `dir` and of itself; an inode with several links counts once. Whoever changes the
+/// tree meanwhile, by accident or on purpose, may change the figure but neither makes this fail nor last for ever.
 pub fn usage(dir: OwnedFd) -> io::Result<u64> {
     let mut seen = HashSet::new();
     let mut bytes = blocks(&rustix::fs::fstat(&dir)?);
+    let mut left = most_entries(&dir);
+    let top = dir.try_clone()?;
     let mut walk = Walk::new(dir, c".")?;
     loop {
         while let Some(name) = walk.next_name() {
-            // A running container removes files while they are counted.
+            left -= 1;
+            if left == 0 {
+                return Ok(bytes);
+            }
             let Some(stat) = stat(&walk.here, &name)? else { continue };
             let directory = file_type(&stat).is_dir();
             if !directory && stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino)) {
@@ -171,9 +204,21 @@ pub fn usage(dir: OwnedFd) -> io::Result<u64> {
                 walk.enter(&name)?;
             }
         }
-        if walk.leave()?.is_none() {
+        if !walk.leave_changing(&top)? {
             return Ok(bytes);
         }
+    }
+}
+
+/// Entries that a walk may see on the file system of `dir`: far more than there are, so that only a tree which grows
+/// as fast as it is walked comes near.
+fn most_entries(dir: &OwnedFd) -> u64 {
+    const SLACK: u64 = 1 << 20;
+    // Some file systems do not count their inodes.
+    const UNCOUNTED: u64 = 1 << 32;
+    match rustix::fs::fstatvfs(dir) {
+        Ok(stat) if stat.f_files > 0 => stat.f_files.saturating_sub(stat.f_ffree).saturating_mul(2) + SLACK,
+        _ => UNCOUNTED,
     }
 }
 
@@ -209,6 +254,30 @@ mod tests {
         fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
         assert_eq!(usage(File::open(dir.path()).unwrap().into()).unwrap(), before);
         assert!(before >= 100_000);
+    }
+
+    #[test]
+    fn a_tree_that_changes_is_measured_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |text: &str| dir.path().join(text);
+        fs::create_dir_all(path("kept")).unwrap();
+        fs::write(path("kept/file"), vec![1; 100_000]).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    fs::create_dir_all(path("a/b/c/d/e")).unwrap();
+                    fs::rename(path("a/b/c"), path("moved")).unwrap();
+                    fs::rename(path("moved"), path("a/c")).unwrap();
+                    fs::remove_dir_all(path("a")).unwrap();
+                }
+            });
+            for _ in 0..2000 {
+                let bytes = usage(File::open(dir.path()).unwrap().into()).unwrap();
+                assert!((100_000..400_000).contains(&bytes), "{bytes}");
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]
