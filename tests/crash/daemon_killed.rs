@@ -76,10 +76,7 @@ impl Steady {
         calls::run(d, "filing", &calls::with_host(calls::script(script), binds));
         let runs = Self::NAMES.map(|name| calls::run_of(d, name)).to_vec();
         let _ = d.http("POST", "/containers/frozen/pause", "").expect(204);
-        let command = std::fs::read(format!("/proc/{}/cmdline", d.pid())).unwrap();
-        let words = command.split(|b| *b == 0).filter(|w| !w.is_empty());
-        let command = words.map(|w| String::from_utf8_lossy(w).into_owned()).collect();
-        Steady { runs, command, bind }
+        Steady { runs, command: command_of(d), bind }
     }
 
     fn verify(&self, d: &Daemon) {
@@ -105,8 +102,15 @@ impl Steady {
     }
 }
 
+/// The command line of a running daemon.
+pub fn command_of(d: &Daemon) -> Vec<String> {
+    let command = std::fs::read(format!("/proc/{}/cmdline", d.pid())).unwrap();
+    let words = command.split(|b| *b == 0).filter(|w| !w.is_empty());
+    words.map(|w| String::from_utf8_lossy(w).into_owned()).collect()
+}
+
 /// One more daemon that does not live to answer.
-fn killed_while_starting(d: &Daemon, command: &[String], millis: u64) {
+pub fn killed_while_starting(d: &Daemon, command: &[String], millis: u64) {
     let mut child = d
         .namespaces()
         .command(places::gantryd())

@@ -12,6 +12,7 @@ mod commits;
 mod daemon_killed;
 mod disk_full;
 mod hostile;
+mod images_killed;
 mod ledger;
 mod monitor_killed;
 mod orphans;
