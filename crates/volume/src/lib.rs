@@ -3,6 +3,8 @@
 //! Invariants:
 //! - **referent before referrer**: a volume's directory is made before its row is committed and removed after the row is
 //!   gone; a directory without a row is swept at open only when it is empty of data, never otherwise;
+//! - a removal takes the data out of its place before the row goes: one that a crash cut short is undone at open while
+//!   there is a row, and finished when there is none;
 //! - creating a volume that exists answers the one that is there (B-vol-9);
 //! - who uses a volume is the engine's knowledge (its containers): it checks before it calls [`Volumes::remove`], with
 //!   [`in_use`] for the answer. A volume that is mounted ([`Volumes::mount`]) is never removed.
@@ -20,7 +22,7 @@ use model::{Error, Result};
 use serde::{Deserialize, Serialize};
 use store::{Row, Store, Table};
 
-pub use local::Local;
+pub use local::{Local, REMOVED};
 
 /// The name of the built-in driver.
 pub const LOCAL: &str = "local";
@@ -47,7 +49,11 @@ pub trait VolumeDriver: Send + Sync {
     fn mount(&self, name: &str, options: &BTreeMap<String, String>) -> Result<PathBuf>;
     /// Undoes `mount`, after the last user.
     fn unmount(&self, name: &str) -> Result<()>;
-    /// Removes the data; absent is fine.
+    /// Takes the data out of its place, on its way to [`VolumeDriver::remove`]; absent is fine.
+    fn retire(&self, name: &str) -> Result<()>;
+    /// Undoes `retire`.
+    fn recall(&self, name: &str) -> Result<()>;
+    /// Removes the data, retired or not; absent is fine.
     fn remove(&self, name: &str) -> Result<()>;
     /// Bytes on disk.
     fn usage(&self, name: &str) -> Result<u64>;
@@ -241,11 +247,19 @@ impl Volumes {
         if !users.is_empty() {
             return Err(in_use(name, &users));
         }
+        self.work(&volume, |driver, name| driver.retire(name)).await?;
         let key = name.to_owned();
-        self.inner.store.write(move |tx| tx.delete(&VOLUMES, &key).map(drop)).await?;
-        let (volumes, name) = (self.clone(), name.to_owned());
-        blocking(move || volumes.driver(&volume.driver)?.remove(&name).map_err(|e| e.prefix(format!("remove {name}"))))
-            .await
+        if let Err(error) = self.inner.store.write(move |tx| tx.delete(&VOLUMES, &key).map(drop)).await {
+            self.work(&volume, |driver, name| driver.recall(name)).await?;
+            return Err(error);
+        }
+        self.work(&volume, |driver, name| driver.remove(name)).await
+    }
+
+    /// A step of a removal, by the volume's driver.
+    async fn work(&self, volume: &Volume, step: fn(&dyn VolumeDriver, &str) -> Result<()>) -> Result<()> {
+        let (volumes, name, driver) = (self.clone(), volume.name.clone(), volume.driver.clone());
+        blocking(move || step(volumes.driver(&driver)?, &name).map_err(|e| e.prefix(format!("remove {name}")))).await
     }
 
     /// Makes the volume's data reachable for `user` (a container's id) and answers where.

@@ -1,4 +1,5 @@
-//! The local driver: a directory `<root>/<name>/_data` per volume.
+//! The local driver: a directory `<root>/<name>/_data` per volume, `<root>/.removed/<name>` for one that is on its way
+//! out (no volume's name begins with a dot).
 //!
 //! The options `type`, `o`, `device` (a mount made on first use) are known and refused for now.
 
@@ -15,6 +16,8 @@ use crate::VolumeDriver;
 
 /// The directory of a volume's data, within the volume's own.
 const DATA: &str = "_data";
+/// The directory of the volumes that are being removed.
+pub const REMOVED: &str = ".removed";
 
 /// See the module.
 pub struct Local {
@@ -25,21 +28,56 @@ impl Local {
     /// Opens or makes the root.
     pub fn open(root: &Path) -> Result<Local> {
         make_dir(root, 0o701)?;
+        make_dir(&root.join(REMOVED), 0o700)?;
         Ok(Local { root: root.to_owned() })
     }
 }
 
+/// Renames; absent is fine.
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::from(e).prefix(format!("error moving volume path '{}'", from.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Local {
+    /// Where a volume lies that is being removed.
+    fn retired(&self, name: &str) -> PathBuf {
+        self.root.join(REMOVED).join(name)
+    }
+
+    /// Removes the tree `name` of a directory; absent is fine.
+    fn clear(&self, dir: &Path, name: &str) -> Result<()> {
+        let failed = || format!("error removing volume path '{}'", dir.join(name).display());
+        let dir = File::open(dir).with_context(failed)?;
+        tree::remove(&dir, &c_name(name)?).with_context(failed)
+    }
+
     /// Where the data of a volume lies under `root`.
     pub(crate) fn data(root: &Path, name: &str) -> PathBuf {
         root.join(name).join(DATA)
     }
 
-    /// Removes directories that a create cut short has left: without a row and without data.
+    /// Finishes or undoes removals that were cut short, and removes directories that a create cut short has left: without
+    /// a row and without data.
     pub(crate) fn sweep(&self, known: &[String]) -> Result<()> {
-        for entry in fs::read_dir(&self.root).with_context(|| format!("listing {}", self.root.display()))? {
-            let name = entry.context("listing volumes")?.file_name();
-            let Some(name) = name.to_str().filter(|name| !known.iter().any(|k| k == name)) else { continue };
+        let names = |dir: &Path| -> Result<Vec<String>> {
+            let context = || format!("listing {}", dir.display());
+            let names = fs::read_dir(dir).with_context(context)?.map(|entry| Ok(entry?.file_name()));
+            let names: Vec<_> = names.collect::<std::io::Result<_>>().with_context(context)?;
+            Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+        };
+        for name in names(&self.root.join(REMOVED))? {
+            let undone = known.contains(&name) && !self.root.join(&name).exists();
+            let done = if undone { self.recall(&name) } else { self.clear(&self.root.join(REMOVED), &name) };
+            if let Err(error) = done {
+                tracing::warn!(volume = name, %error, "what a removal has left stays until the next start");
+            }
+        }
+        for name in names(&self.root)?.iter().filter(|name| *name != REMOVED && !known.contains(name)) {
             // Both fail when something is in the way, which is then none of ours to remove.
             if fs::remove_dir(self.mountpoint(name)).is_ok() {
                 drop(fs::remove_dir(self.root.join(name)));
@@ -85,10 +123,19 @@ impl VolumeDriver for Local {
         Ok(())
     }
 
+    fn retire(&self, name: &str) -> Result<()> {
+        // An earlier volume of this name may have been removed in part only.
+        self.clear(&self.root.join(REMOVED), name)?;
+        rename(&self.root.join(name), &self.retired(name))
+    }
+
+    fn recall(&self, name: &str) -> Result<()> {
+        rename(&self.retired(name), &self.root.join(name))
+    }
+
     fn remove(&self, name: &str) -> Result<()> {
-        let failed = || format!("error removing volume path '{}'", self.root.join(name).display());
-        let root = File::open(&self.root).with_context(failed)?;
-        tree::remove(&root, &c_name(name)?).with_context(failed)
+        self.clear(&self.root.join(REMOVED), name)?;
+        self.clear(&self.root, name)
     }
 
     fn usage(&self, name: &str) -> Result<u64> {

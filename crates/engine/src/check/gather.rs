@@ -75,6 +75,7 @@ impl<'s> Looker<'s> {
         let (mut disk, blobs, layers) = self.list()?;
         let rows = rows(&self.subject.store)?;
         let busy = self.busy(blobs.iter().chain(&layers));
+        settle_removals(&mut disk, &rows, &busy);
         disk.blobs = self.hash(blobs);
         disk.described =
             rows.images.iter().filter_map(|(id, row)| Some((id.clone(), self.describe(&disk, row)?))).collect();
@@ -117,6 +118,10 @@ impl<'s> Looker<'s> {
         }
         for path in entries(&root.join("volumes"))? {
             match name_of(&path).filter(|_| path.is_dir()) {
+                Some(name) if name == volume::REMOVED => {
+                    let left = entries(&path)?.into_iter();
+                    disk.strays.extend(left.map(|path| stray(root, path, StrayKind::Leftover)));
+                }
                 Some(name) => _ = disk.volumes.insert(name, path.join("_data").is_dir()),
                 None => disk.strays.push(stray(root, path, StrayKind::Unknown)),
             }
@@ -246,6 +251,22 @@ impl<'s> Looker<'s> {
             Err(error) => unverified(error.message()),
         }
     }
+}
+
+/// A volume that is being removed is no leftover; one whose removal was cut short before its row went is still whole,
+/// and the next start takes it up.
+fn settle_removals(disk: &mut Disk, rows: &Rows, busy: &Busy) {
+    let volumes = &mut disk.volumes;
+    disk.strays.retain(|stray| {
+        let removed = Path::new("volumes").join(volume::REMOVED);
+        let Some(name) = stray.place.strip_prefix(removed).ok().and_then(Path::to_str) else { return true };
+        let damaged = rows.damaged.iter().any(|d| d.table == volume::VOLUMES.name() && d.row.key == name);
+        let whole = (rows.volumes.contains_key(name) || damaged) && !volumes.contains_key(name);
+        if whole {
+            volumes.insert(name.to_owned(), true);
+        }
+        !whole && !busy.volumes.contains(name)
+    });
 }
 
 fn rows(store: &Store) -> Result<Rows> {

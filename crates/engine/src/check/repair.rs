@@ -191,6 +191,10 @@ impl Repairer<'_> {
             Some(row) => row.clone(),
             None => Volume::found(&root, name),
         };
+        let removed = root.join(volume::REMOVED).join(name);
+        if removed.is_dir() && !root.join(name).exists() {
+            fs::rename(&removed, root.join(name)).context("taking back a volume whose removal was cut short")?;
+        }
         let existed = row.mountpoint.is_dir();
         for (dir, mode) in [(root.join(name), 0o701), (row.mountpoint.clone(), 0o755)] {
             let made = DirBuilder::new().recursive(true).mode(mode).create(&dir);

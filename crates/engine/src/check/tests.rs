@@ -125,3 +125,19 @@ fn rows_of_a_newer_version_are_nobodys_to_repair() {
     assert_eq!(place.check(true).unwrap_err().kind(), Kind::Conflict);
     assert_eq!(place.check(false).unwrap().faults, report.faults);
 }
+
+#[test]
+fn a_removal_of_a_volume_that_was_cut_short_loses_nothing() {
+    let place = Place::new();
+    for name in ["whole", "gone"] {
+        std::fs::create_dir_all(place.root().join(format!("volumes/{}/{name}/_data", volume::REMOVED))).unwrap();
+    }
+    let row = volume::Volume::found(&place.root().join("volumes"), "whole");
+    store(&place.root()).write_blocking(move |tx| tx.put(&VOLUMES, "whole", &row)).unwrap();
+    assert_eq!(place.repaired().0, ["leftover"]);
+    let left: Vec<_> = std::fs::read_dir(place.root().join("volumes").join(volume::REMOVED))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["whole"]);
+}
