@@ -127,7 +127,7 @@ fn each_kind_of_fault_is_named_and_repaired() {
 
 #[test]
 fn a_living_daemon_is_asked_and_not_disturbed() {
-    let d = with_busybox();
+    let mut d = with_busybox();
     let _ = d.docker(&["run", "-d", "--name", "c", "-v", "kept:/kept", "busybox", "sleep", "1000"]).ok();
     let whole = d.check(&[]).text();
     let expected = "1 layers compared with their archives, 1 containers, 1 volumes: no faults";
@@ -141,7 +141,10 @@ fn a_living_daemon_is_asked_and_not_disturbed() {
         assert!(found.contains(wanted), "{wanted} in {found}");
     }
     assert_eq!(d.inspect("c", "{{.State.Running}}"), "true");
-    fs::remove_file(d.data_root().join("content/ingest/5000")).unwrap();
+    d.remove_containers();
+    assert_eq!(d.stop(), 0);
+    let _ = d.check(&["--repair"]).ok();
+    d.again();
     d.finish();
 }
 

@@ -37,6 +37,7 @@ struct Client {
     made: u64,
     images: BTreeMap<String, May>,
     containers: BTreeMap<String, May>,
+    volumes: BTreeMap<String, May>,
     answered: u64,
 }
 
@@ -46,7 +47,8 @@ struct Cut;
 impl Client {
     fn new(number: u64, seed: u64) -> Client {
         let dice = Dice::new(seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-        Client { number, dice, made: 0, images: BTreeMap::new(), containers: BTreeMap::new(), answered: 0 }
+        let (images, containers, volumes) = Default::default();
+        Client { number, dice, made: 0, images, containers, volumes, answered: 0 }
     }
 
     /// Works until the daemon dies.
@@ -57,14 +59,16 @@ impl Client {
     }
 
     fn step(&mut self, c: &mut Connection) -> Result<(), Cut> {
-        match self.dice.below(12) {
+        match self.dice.below(14) {
             0..=3 => self.pull(c),
             4..=5 => self.load(c),
             6 => self.tag(c),
             7..=8 => self.remove(c),
             9 => self.ask(c, ("POST", "/images/prune"), "", &[200, 409]).map(drop),
             10 => self.create(c),
-            _ => self.discard(c),
+            11 => self.discard(c),
+            12 => self.make_volume(c),
+            _ => self.remove_volume(c),
         }
     }
 
@@ -157,9 +161,34 @@ impl Client {
         Ok(())
     }
 
+    fn make_volume(&mut self, c: &mut Connection) -> Result<(), Cut> {
+        self.made += 1;
+        let name = format!("vol{}-{}", self.number, self.made);
+        self.volumes.insert(name.clone(), May::Either);
+        let made = self.ask(c, ("POST", "/volumes/create"), &json!({"Name": name}).to_string(), &[201])?;
+        let made: Value = serde_json::from_str(&made).unwrap();
+        let data = Path::new(made["Mountpoint"].as_str().unwrap()).join("file");
+        std::fs::write(data, &name).unwrap();
+        self.volumes.insert(name, May::Here);
+        Ok(())
+    }
+
+    fn remove_volume(&mut self, c: &mut Connection) -> Result<(), Cut> {
+        let Some(name) = pick(&mut self.dice, &self.volumes) else { return Ok(()) };
+        self.volumes.insert(name.clone(), May::Either);
+        self.ask(c, ("DELETE", &format!("/volumes/{name}")), "", &[204])?;
+        self.volumes.insert(name, May::Gone);
+        Ok(())
+    }
+
+    /// Whether it has asked for a thing of this name.
+    fn knows(&self, name: &str) -> bool {
+        [&self.images, &self.containers, &self.volumes].iter().any(|mine| mine.contains_key(name))
+    }
+
     /// Compares with what the new daemon has, and goes on from there.
-    fn verify(&mut self, round: u64, images: &BTreeSet<String>, containers: &BTreeSet<String>) {
-        for (mine, found) in [(&mut self.images, images), (&mut self.containers, containers)] {
+    fn verify(&mut self, round: u64, found: &[BTreeSet<String>; 3]) {
+        for (mine, found) in [&mut self.images, &mut self.containers, &mut self.volumes].into_iter().zip(found) {
             for (name, may) in &*mine {
                 let here = found.contains(name);
                 assert!(
@@ -205,14 +234,21 @@ fn without_name(mut archive: Vec<u8>) -> Vec<u8> {
     archive
 }
 
-/// All names of images, all names of containers.
-fn listed(d: &Daemon) -> (BTreeSet<String>, BTreeSet<String>) {
-    let names = |path: &str, key: &str| -> BTreeSet<String> {
-        let list = d.http("GET", path, "").expect(200).json();
-        let names = list.as_array().unwrap().iter().flat_map(|one| one[key].as_array().unwrap().clone());
-        names.map(|name: Value| name.as_str().unwrap().trim_start_matches('/').to_owned()).collect()
+/// All names: of images, of containers, of volumes.
+fn listed(d: &Daemon) -> [BTreeSet<String>; 3] {
+    let list = |path: &str| d.http("GET", path, "").expect(200).json();
+    let text = |name: &Value| name.as_str().unwrap().trim_start_matches('/').to_owned();
+    let names = |list: Value, key: &str| -> BTreeSet<String> {
+        let list = list.as_array().unwrap().iter();
+        list.flat_map(|one| one[key].as_array().unwrap()).map(text).collect()
     };
-    (names("/images/json?all=1", "RepoTags"), names("/containers/json?all=1", "Names"))
+    let volumes = list("/volumes")["Volumes"].clone();
+    let volumes = volumes.as_array().into_iter().flatten();
+    [
+        names(list("/images/json?all=1"), "RepoTags"),
+        names(list("/containers/json?all=1"), "Names"),
+        volumes.map(|volume| text(&volume["Name"])).collect(),
+    ]
 }
 
 /// Every path below the data root.
@@ -258,11 +294,10 @@ fn a_hundred_times_while_images_come_and_go() {
             killed_while_starting(&d, &command, dice.below(60));
         }
         d.again();
-        let (images, containers) = listed(&d);
-        clients.iter_mut().for_each(|client| client.verify(round, &images, &containers));
-        let known =
-            |name: &&String| clients.iter().any(|c| c.images.contains_key(*name) || c.containers.contains_key(*name));
-        let foreign: Vec<_> = images.iter().chain(&containers).filter(|name| !known(name)).collect();
+        let found = listed(&d);
+        clients.iter_mut().for_each(|client| client.verify(round, &found));
+        let foreign: Vec<_> =
+            found.iter().flatten().filter(|name| !clients.iter().any(|client| client.knows(name))).collect();
         assert!(foreign.is_empty(), "round {round}: nobody asked for {foreign:?}");
         if round % CHECKED == CHECKED - 1 {
             assert_eq!(d.faults(), [""; 0], "round {round}");
@@ -285,9 +320,16 @@ fn empty_again(d: &Daemon, registry: &FakeRegistry) {
         let _ = d.docker(&["pull", "-q", &format!("{REGISTRY}/app0:{tag}")]).ok();
     }
     assert_eq!(d.faults(), [""; 0]);
-    let (images, _) = listed(d);
+    let [images, _, volumes] = listed(d);
     for image in images {
         let _ = d.http("DELETE", &format!("/images/{image}?force=1"), "").expect(200);
+    }
+    for volume in volumes {
+        let data = d.data_root().join("volumes").join(&volume).join("_data/file");
+        // None, if the request that made it was cut off.
+        let text = std::fs::read_to_string(data).unwrap_or_default();
+        assert!(text.is_empty() || text == volume, "{volume}: {text}");
+        let _ = d.http("DELETE", &format!("/volumes/{volume}"), "").expect(204);
     }
     let _ = d.http("POST", "/images/prune", "").expect(200);
     assert_eq!(d.faults(), [""; 0]);

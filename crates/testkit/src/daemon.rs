@@ -2,7 +2,8 @@
 //!
 //! - Its process is the daemon itself (the wrapper replaces itself), so signals and `/proc/<pid>` mean the daemon.
 //! - The namespaces outlive it: after a crash the next one finds docker0, its rules and the running containers.
-//! - `finish` (or dropping) removes all containers, takes the census, stops the daemon and fails on anything left.
+//! - `finish` (or dropping) removes all containers, takes the census, checks the store (`gantryd check`), stops the daemon
+//!   and fails on anything left or wrong.
 //! - When the test has failed, dropping only cleans up and prints the end of the daemon's log.
 
 use std::fs::{self, File};
@@ -468,7 +469,7 @@ impl Daemon {
         census::leaks(&self.baseline, &self.subject())
     }
 
-    /// The end of a test: containers removed, census empty, graceful stop, nothing left.
+    /// The end of a test: containers removed, census empty, store whole, graceful stop, nothing left.
     #[track_caller]
     pub fn finish(mut self) {
         self.close();
@@ -486,6 +487,7 @@ impl Daemon {
                 leaks.join("\n  "),
                 self.log_tail()
             );
+            assert_eq!(self.faults(), [""; 0], "faults of the store; log:\n{}", self.log_tail());
             let status = self.stop();
             assert_eq!(status, 0, "status of a graceful stop; log:\n{}", self.log_tail());
         }
