@@ -1,5 +1,5 @@
 //! The local driver: a directory `<root>/<name>/_data` per volume, `<root>/.removed/<name>` for one that is on its way
-//! out (no volume's name begins with a dot).
+//! out (no volume's name begins with a dot); `.removed` is there only as long as it is needed.
 //!
 //! The options `type`, `o`, `device` (a mount made on first use) are known and refused for now.
 
@@ -19,6 +19,9 @@ const DATA: &str = "_data";
 /// The directory of the volumes that are being removed.
 pub const REMOVED: &str = ".removed";
 
+/// How often a volume is moved there while other removals end.
+const RETIRES: usize = 10;
+
 /// See the module.
 pub struct Local {
     root: PathBuf,
@@ -28,7 +31,6 @@ impl Local {
     /// Opens or makes the root.
     pub fn open(root: &Path) -> Result<Local> {
         make_dir(root, 0o701)?;
-        make_dir(&root.join(REMOVED), 0o700)?;
         Ok(Local { root: root.to_owned() })
     }
 }
@@ -52,7 +54,10 @@ impl Local {
     /// Removes the tree `name` of a directory; absent is fine.
     fn clear(&self, dir: &Path, name: &str) -> Result<()> {
         let failed = || format!("error removing volume path '{}'", dir.join(name).display());
-        let dir = File::open(dir).with_context(failed)?;
+        let dir = match File::open(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.with_context(failed)?,
+        };
         tree::remove(&dir, &c_name(name)?).with_context(failed)
     }
 
@@ -66,7 +71,11 @@ impl Local {
     pub(crate) fn sweep(&self, known: &[String]) -> Result<()> {
         let names = |dir: &Path| -> Result<Vec<String>> {
             let context = || format!("listing {}", dir.display());
-            let names = fs::read_dir(dir).with_context(context)?.map(|entry| Ok(entry?.file_name()));
+            let entries = match fs::read_dir(dir) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+                other => other.with_context(context)?,
+            };
+            let names = entries.map(|entry| Ok(entry?.file_name()));
             let names: Vec<_> = names.collect::<std::io::Result<_>>().with_context(context)?;
             Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
         };
@@ -77,6 +86,7 @@ impl Local {
                 tracing::warn!(volume = name, %error, "what a removal has left stays until the next start");
             }
         }
+        drop(fs::remove_dir(self.root.join(REMOVED)));
         for name in names(&self.root)?.iter().filter(|name| *name != REMOVED && !known.contains(name)) {
             // Both fail when something is in the way, which is then none of ours to remove.
             if fs::remove_dir(self.mountpoint(name)).is_ok() {
@@ -126,7 +136,16 @@ impl VolumeDriver for Local {
     fn retire(&self, name: &str) -> Result<()> {
         // An earlier volume of this name may have been removed in part only.
         self.clear(&self.root.join(REMOVED), name)?;
-        rename(&self.root.join(name), &self.retired(name))
+        let (from, to) = (self.root.join(name), self.retired(name));
+        for _ in 0..RETIRES {
+            make_dir(&self.root.join(REMOVED), 0o700)?;
+            rename(&from, &to)?;
+            // Another removal that has ended may have taken the directory away.
+            if !from.exists() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn recall(&self, name: &str) -> Result<()> {
@@ -135,6 +154,8 @@ impl VolumeDriver for Local {
 
     fn remove(&self, name: &str) -> Result<()> {
         self.clear(&self.root.join(REMOVED), name)?;
+        // Fails while there are others in it.
+        drop(fs::remove_dir(self.root.join(REMOVED)));
         self.clear(&self.root, name)
     }
 

@@ -117,7 +117,7 @@ async fn only_empty_directories_without_a_row_are_swept() {
     Volumes::open(&dir.path().join("volumes"), store).unwrap();
     let mut left: Vec<_> = fs::read_dir(dir.path().join("volumes")).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, [REMOVED, "foreign", "full", "known"]);
+    assert_eq!(left, ["foreign", "full", "known"]);
 }
 
 #[tokio::test]
@@ -127,6 +127,7 @@ async fn a_removal_that_was_cut_short_is_undone_or_finished() {
     for name in ["kept", "gone"] {
         let made = volumes.create(named(name)).await.unwrap().0;
         fs::write(made.mountpoint.join("file"), name).unwrap();
+        fs::create_dir_all(root.join(REMOVED)).unwrap();
         fs::rename(root.join(name), root.join(REMOVED).join(name)).unwrap();
     }
     volumes.inner.store.write(|tx| tx.delete(&VOLUMES, "gone")).await.unwrap();
@@ -134,8 +135,7 @@ async fn a_removal_that_was_cut_short_is_undone_or_finished() {
     drop(volumes);
     let volumes = Volumes::open(&root, store).unwrap();
     assert_eq!(fs::read_to_string(root.join("kept/_data/file")).unwrap(), "kept");
-    let listed = |dir: &Path| fs::read_dir(dir).unwrap().count();
-    assert_eq!((listed(&root), listed(&root.join(REMOVED))), (2, 0));
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
     volumes.remove("kept").await.unwrap();
-    assert_eq!((listed(&root), listed(&root.join(REMOVED))), (1, 0));
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
