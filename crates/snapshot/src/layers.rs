@@ -243,7 +243,7 @@ impl Layers {
     }
 
     /// The directory of layers.
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 

@@ -222,7 +222,7 @@ fn layer_faults(facts: &Facts) -> Vec<Fault> {
     let (needed, sources, (_, named)) = (needed_layers(facts), sources(facts), named(facts));
     let mut found = Vec::new();
     let fault = |layer: &Digest, name, detail, repair| {
-        let place = format!("snapshots/*/{}", layer.hex());
+        let place = facts.disk.layers_at.join(layer.hex()).display().to_string();
         Fault { name, subject: format!("layer {layer}"), place, detail, repair }
     };
     let unpack = |layer: &Digest, otherwise: Repair| match sources.get(layer) {

@@ -49,6 +49,8 @@ pub struct DamagedRow {
 pub struct Disk {
     /// The name of the snapshotter in use, as container rows have it; empty: none.
     pub storage: String,
+    /// Where its layers lie, below the data root.
+    pub layers_at: PathBuf,
     /// Every file that is named as a blob.
     pub blobs: BTreeMap<Digest, Blob>,
     /// What the documents say of each image in the rows whose target is here.

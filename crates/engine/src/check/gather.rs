@@ -102,6 +102,7 @@ impl<'s> Looker<'s> {
         let mut layers = Vec::new();
         if let Some(snapshots) = &self.subject.snapshots {
             disk.storage = snapshots.name().to_owned();
+            disk.layers_at = below(root, snapshots.layers().root().to_owned());
             layers = snapshots.layers().list()?;
             let strays = snapshots.layers().strays()?;
             disk.strays.extend(strays.leftovers.into_iter().map(|path| stray(root, path, StrayKind::Leftover)));
@@ -306,8 +307,11 @@ fn name_of(path: &Path) -> Option<String> {
 }
 
 fn stray(root: &Path, path: PathBuf, kind: StrayKind) -> Stray {
-    let place = path.strip_prefix(root).map(Path::to_path_buf).unwrap_or(path);
-    Stray { place, kind }
+    Stray { place: below(root, path), kind }
+}
+
+fn below(root: &Path, path: PathBuf) -> PathBuf {
+    path.strip_prefix(root).map(Path::to_path_buf).unwrap_or(path)
 }
 
 /// Bytes that the disk has left.
