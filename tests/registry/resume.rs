@@ -61,6 +61,32 @@ fn after_kill_9() {
     d.finish();
 }
 
+/// As the reference does: an image prune drops what is left of pulls, but nothing of one that goes on.
+#[test]
+fn a_prune_takes_what_is_left_of_a_pull() {
+    let d = Daemon::start();
+    let reclaimed = || d.http("POST", "/images/prune", "").expect(200).json()["SpaceReclaimed"].as_u64().unwrap();
+    let layers = || d.http("GET", "/v1.51/system/df", "").expect(200).json()["LayersSize"].as_u64().unwrap_or(0);
+    let (fake, mut pulling, total) = nearly_done(&d);
+    assert_eq!(reclaimed(), 0);
+    assert!(testkit::process::signal(pulling.pid(), rustix::process::Signal::INT));
+    assert_ne!(pulling.end().code, 0);
+    let left = layers();
+    assert!(left >= total / 10 * 8, "{left} of {total}");
+    let mut freed = 0;
+    assert!(eventually(Duration::from_secs(10), || {
+        freed += reclaimed();
+        freed >= total / 10 * 8
+    }));
+    assert_eq!(kept(&d), (0, 0, 0));
+    assert_eq!(layers(), 0);
+    fake.slow(0);
+    let _ = d.docker(&["pull", "-q", "127.0.0.1:5001/app:1"]).ok();
+    assert_eq!(kept(&d), (6, 0, 4));
+    drop(fake);
+    d.finish();
+}
+
 #[test]
 fn after_cuts_within_one_pull() {
     let d = Daemon::start();

@@ -13,7 +13,7 @@ use super::{Images, Users, oci};
 pub struct Bytes {
     /// Blobs, what is here of blobs that are being fetched, and unpacked layers; each once.
     pub total: u64,
-    /// Those that images with containers, containers themselves and broken-off fetches need.
+    /// Those that images with containers and containers themselves need.
     pub needed: u64,
 }
 
@@ -30,10 +30,7 @@ impl Images {
             bytes.total += size;
             bytes.needed += if blobs.contains(&digest) { size } else { 0 };
         }
-        for (_, size) in self.blobs.parts()? {
-            bytes.total += size;
-            bytes.needed += size;
-        }
+        bytes.total += self.blobs.parts()?.iter().map(|(_, size)| size).sum::<u64>();
         let mut all = layers.clone();
         catalog.images.values().for_each(|image| add(image, &mut HashSet::new(), &mut all));
         for diff_id in &all {

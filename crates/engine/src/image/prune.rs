@@ -4,6 +4,7 @@
 //! image may go, and of an image that a container was made of by its id one name stays.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use api::{ImageDeleteItem, ImagePruneReport};
 use model::digest::Digest;
@@ -46,7 +47,8 @@ pub fn prune(images: &Images, events: &Events, users: &Users, filters: &Filters)
     for entries in chosen(&catalog, users, only_dangling, passes).chunks(BATCH) {
         deleted.extend(take(images, events, entries.to_vec())?);
     }
-    let space_reclaimed = images.sweep()?;
+    // What is left of pulls that broke off goes too, unless one goes on with it.
+    let space_reclaimed = images.blobs.expire_parts(Duration::ZERO)? + images.sweep()?;
     let attributes = [("reclaimed".to_owned(), space_reclaimed.to_string())].into();
     events.publish(Draft { kind: "image", action: "prune".into(), actor: String::new(), attributes });
     let images_deleted = if deleted.is_empty() { None } else { Some(deleted) };
