@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use testkit::fake_registry::{FakeRegistry, Image};
-use testkit::{Connection, Daemon};
+use testkit::{Connection, Daemon, Options};
 
 use crate::with_busybox;
 
@@ -209,6 +209,35 @@ fn a_busy_daemon_gives_no_false_alarm() {
     assert_eq!(faults, [""; 0]);
     assert!(rounds.iter().all(|rounds| *rounds > 3), "{rounds:?}");
     drop(registry);
+    d.finish();
+}
+
+#[test]
+fn a_repair_leaves_running_containers_alone() {
+    let mut d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
+    let pid = d.inspect("c", "{{.State.Pid}}");
+    d.kill9();
+    assert_eq!(d.faults(), [""; 0]);
+    fs::write(layer(d.data_root()).join("fs/new"), "").unwrap();
+    fs::remove_dir_all(container(d.data_root()).join("rw/work")).unwrap();
+    let repaired = d.check(&["--repair"]);
+    assert!(repaired.code == 1 && repaired.stdout.contains("repaired: unpacked layer"), "{repaired:?}");
+    assert!(repaired.stdout.contains("repair: nothing: the container runs; stop it first"), "{repaired:?}");
+    d.again();
+    assert_eq!(d.inspect("c", "{{.State.Pid}}"), pid);
+    assert_eq!(d.docker(&["exec", "c", "echo", "works"]).text(), "works");
+    assert_eq!(d.docker(&["run", "--rm", "busybox", "echo", "works"]).text(), "works");
+    d.finish();
+}
+
+#[test]
+fn a_layer_that_there_is_no_room_for_is_not_compared_and_that_is_told() {
+    let d = Options::new().disk("64m").start();
+    d.busybox();
+    let output = d.check(&[]).text();
+    assert!(output.contains("was not compared with its archive: the disk has no room"), "{output}");
+    assert!(output.ends_with("0 layers compared with their archives, 0 containers, 0 volumes: no faults"), "{output}");
     d.finish();
 }
 
