@@ -7,6 +7,7 @@
 
 mod auth;
 mod faults;
+mod hostile;
 mod mirrors;
 mod platforms;
 mod pull;

@@ -144,7 +144,7 @@ impl From<std::io::Error> for Error {
 }
 
 /// An I/O error in the words that clients know from the reference: `no space left on device`, without a number.
-fn io_text(error: &std::io::Error) -> String {
+pub fn io_text(error: &std::io::Error) -> String {
     let text = error.to_string();
     if error.raw_os_error().is_none() {
         return text;

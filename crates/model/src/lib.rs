@@ -27,4 +27,4 @@ pub mod ulimit;
 pub mod units;
 pub mod user;
 
-pub use error::{Context, Error, Kind, Result};
+pub use error::{Context, Error, Kind, Result, io_text};

@@ -81,14 +81,20 @@ impl ImageRef {
         }
     }
 
-    /// The name as users write it: `busybox`.
+    /// The name as users write it: `busybox`. In full where the short form would be read as another name, as
+    /// `docker.io/other.example/x` would (the reference shortens that as well).
     pub fn familiar_name(&self) -> String {
         if self.domain != HUB {
             return self.name();
         }
-        match self.path.strip_prefix(OFFICIAL) {
-            Some(rest) if !rest.contains('/') => rest.to_owned(),
-            _ => self.path.clone(),
+        let short = match self.path.strip_prefix(OFFICIAL) {
+            Some(rest) if !rest.contains('/') => rest,
+            _ => self.path.as_str(),
+        };
+        let (domain, path) = split_domain(short);
+        match domain == HUB && path == self.path && !is_bare_id(short) {
+            true => short.to_owned(),
+            false => self.name(),
         }
     }
 
@@ -239,6 +245,9 @@ mod tests {
             ("Upper/x", "Upper/x", "Upper/x"),
             ("[::1]:5000/x", "[::1]:5000/x", "[::1]:5000/x"),
             ("a.b/c-d__e.f_g", "a.b/c-d__e.f_g", "a.b/c-d__e.f_g"),
+            // What would be another name without its registry keeps it.
+            ("docker.io/a.test/x", "docker.io/a.test/x", "docker.io/a.test/x"),
+            ("docker.io/docker.io/x", "docker.io/docker.io/x", "docker.io/docker.io/x"),
             ("x:Tag_1.-", "docker.io/library/x:Tag_1.-", "x:Tag_1.-"),
         ] {
             assert_eq!((parse(text).canonical().as_str(), parse(text).familiar().as_str()), (canonical, familiar));

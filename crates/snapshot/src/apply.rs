@@ -29,6 +29,9 @@ const ENTRIES: u64 = 8 << 20;
 const BYTES: u64 = 512 << 30;
 /// Bytes of an entry's name: what the kernel takes as a path.
 const NAME: usize = 4095;
+/// Bytes of the directories' names that are kept until the end, a constant for each included.
+const NOTES: usize = if cfg!(test) { 4 << 20 } else { 64 << 20 };
+const NOTE: usize = 64;
 /// Bytes copied at once.
 const CHUNK: usize = 256 << 10;
 /// Mode of directories the archive has files in but no entry for.
@@ -71,6 +74,7 @@ pub(crate) fn apply(root: OwnedFd, tar: impl Read, whiteouts: Whiteouts) -> io::
         applied: Applied::default(),
         buffer: vec![0; CHUNK],
         bytes: BYTES,
+        notes: NOTES,
     };
     let mut archive = Archive::new(tar);
     let mut entries = 0;
@@ -88,7 +92,9 @@ pub(crate) fn apply(root: OwnedFd, tar: impl Read, whiteouts: Whiteouts) -> io::
 /// Adds the entry's name to an error that the kernel gave.
 fn named(path: &[u8], error: io::Error) -> io::Error {
     match error.raw_os_error() {
-        Some(_) => io::Error::new(error.kind(), format!("{}: {error}", String::from_utf8_lossy(path))),
+        Some(_) => {
+            io::Error::new(error.kind(), format!("{}: {}", String::from_utf8_lossy(path), model::io_text(&error)))
+        }
         None => error,
     }
 }
@@ -106,6 +112,8 @@ struct Applier {
     buffer: Vec<u8>,
     /// Bytes that may still be written.
     bytes: u64,
+    /// Bytes of names that may still be kept.
+    notes: usize,
 }
 
 impl Applier {
@@ -198,6 +206,7 @@ impl Applier {
                 Ok(()) => {
                     let mut made = self.place(&dir)?;
                     made.extend_from_slice(name.as_bytes());
+                    self.note(&made)?;
                     self.applied.implicit.insert(made);
                 }
                 // A link that leads nowhere yet: its target is made, as in a chroot.
@@ -258,7 +267,14 @@ impl Applier {
         let mut place = self.place(dir)?;
         place.extend_from_slice(name.as_bytes());
         self.applied.implicit.remove(&place);
+        self.note(&path)?;
         self.directories.insert(path, (entry.mode, entry.mtime));
+        Ok(())
+    }
+
+    /// Counts a name that is kept in memory.
+    fn note(&mut self, path: &[u8]) -> io::Result<()> {
+        self.notes = self.notes.checked_sub(path.len() + NOTE).ok_or_else(|| bad("too many directories"))?;
         Ok(())
     }
 

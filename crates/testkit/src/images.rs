@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+pub use tar::EntryType;
 
 use crate::{command, places};
 
@@ -70,6 +71,24 @@ impl Tar {
     #[must_use]
     pub fn symlink(self, path: &str, target: &str) -> Self {
         self.link(path, tar::EntryType::Symlink, target)
+    }
+
+    /// An entry as the header has it, whatever its name, link and size say; nothing is checked.
+    #[must_use]
+    pub fn raw(mut self, name: &str, kind: tar::EntryType, link: &str, (size, content): (u64, &[u8])) -> Self {
+        let mut header = tar::Header::new_gnu();
+        let old = header.as_old_mut();
+        old.name[..name.len()].copy_from_slice(name.as_bytes());
+        old.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(size);
+        if matches!(kind, tar::EntryType::Char | tar::EntryType::Block) {
+            header.set_device_major(1).and_then(|()| header.set_device_minor(3)).expect("small numbers");
+        }
+        header.set_cksum();
+        self.builder.append(&header, content).expect("writing to memory");
+        self
     }
 
     /// The bytes.

@@ -2,7 +2,8 @@
 //! document refused, and errors in Go's words.
 //!
 //! Two steps: [`scan`] makes a `Value` of the text (or a syntax error), [`fit`] lays a type over it (or a type error).
-//! Invariant: no input makes this panic, and nesting is bounded by [`scan::MAX_DEPTH`].
+//! Invariant: no input makes this panic, and nesting is bounded by [`scan::MAX_DEPTH`], memory by
+//! [`scan::MAX_VALUES`].
 
 mod fit;
 mod scan;

@@ -9,11 +9,14 @@ use super::DecodeError;
 /// Deepest nesting of arrays and objects; no request of the API comes near.
 pub(super) const MAX_DEPTH: usize = 200;
 
+/// Most values of one text: two bytes of it can be a value that takes sixteen times as many in memory.
+pub(super) const MAX_VALUES: usize = 1 << 18;
+
 type Result<T> = std::result::Result<T, DecodeError>;
 
 /// Reads exactly one value. A stray `}` or `]` behind it goes unnoticed, as it does in the reference.
 pub(super) fn document(bytes: &[u8]) -> Result<Value> {
-    let mut scanner = Scanner { bytes, at: 0, depth: 0 };
+    let mut scanner = Scanner { bytes, at: 0, depth: 0, values: 0 };
     scanner.skip_blanks();
     if scanner.peek().is_none() {
         return Err(DecodeError::Empty);
@@ -30,6 +33,7 @@ struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: usize,
+    values: usize,
 }
 
 impl Scanner<'_> {
@@ -52,6 +56,10 @@ impl Scanner<'_> {
     }
 
     fn value(&mut self) -> Result<Value> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(DecodeError::Invalid("exceeded max number of values".to_owned()));
+        }
         self.skip_blanks();
         match self.peek() {
             Some(b'{') => self.nested(Self::object),

@@ -25,7 +25,7 @@ use super::row::{ImageRow, ManifestRow};
 use super::{Images, labels, publish, signatures, unpack};
 use crate::events::Events;
 
-/// Documents of an archive kept in memory, each and together.
+/// Documents of an archive kept in memory, each, and all together with the names of its members.
 const DOCUMENT_BYTES: u64 = 8 << 20;
 const DOCUMENTS_BYTES: u64 = 64 << 20;
 /// Members of an archive.
@@ -149,12 +149,13 @@ fn read(images: &Images, body: impl Read + Send, lease: &Lease) -> Result<Member
             return Err(Error::invalid("the archive has too many members"));
         }
         let Some(name) = cleaned("", &String::from_utf8_lossy(&entry.path)) else { continue };
+        kept += (entry.path.len() + entry.link.len()) as u64;
+        if kept > DOCUMENTS_BYTES {
+            return Err(Error::invalid("the archive's documents are too large"));
+        }
         match entry.kind {
             Kind::File if entry.sparse.is_none() => {
                 kept += keep(images, &mut archive, (&entry, name), &mut members, lease)?;
-                if kept > DOCUMENTS_BYTES {
-                    return Err(Error::invalid("the archive's documents are too large"));
-                }
             }
             Kind::Symlink | Kind::HardLink => {
                 let link = String::from_utf8_lossy(&entry.link).into_owned();

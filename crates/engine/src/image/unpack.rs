@@ -11,7 +11,7 @@ use store::Lease;
 
 use super::oci::{self, Document};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
-use super::{Images, now};
+use super::{Images, now, pull};
 
 /// Layers unpacked at the same time.
 const WORKERS: usize = 4;
@@ -155,7 +155,7 @@ fn unpack_layer(images: &Images, blob: &Content, diff_id: &Digest, lease: &Lease
     if let Some(layer) = images.snapshots.layer(diff_id)? {
         return Ok(layer.size);
     }
-    let mut tar = snapshot::decompress(images.blobs.open_blob(&blob.digest)?)?;
+    let mut tar = pull::layer_tar(images.blobs.open_blob(&blob.digest)?, blob.size)?;
     let layer = images.snapshots.apply_layer(Some(diff_id), &mut tar, lease)?;
     Ok(layer.size)
 }

@@ -268,6 +268,43 @@ fn links_that_point_out_lead_inside() {
     assert!(place.at("canary/etc/passwd").exists() && place.at("absolute2").exists());
 }
 
+/// A hundred kilobytes of gzip can name gigabytes of directories.
+#[test]
+fn names_of_directories_do_not_fill_the_memory() {
+    let place = Place::new();
+    let above = format!("{}/", "a".repeat(200)).repeat(19);
+    let named = |n: usize| {
+        let name = format!("{above}{n:06}");
+        let mut long = Item { data: name.into_bytes(), ..item("long", EntryType::GNULongName) };
+        long.data.push(0);
+        let archive = tar(&[long, dir("x", 0o755)]);
+        archive[..archive.len() - 1024].to_vec()
+    };
+    let mut n = 0;
+    let endless = std::iter::from_fn(|| {
+        n += 1;
+        Some(io::Cursor::new(named(n)))
+    });
+    let error =
+        apply(File::open(place.at("")).unwrap().into(), Endless(endless, io::Cursor::default()), Whiteouts::Overlay);
+    assert_eq!(error.unwrap_err().to_string(), "archive/tar: too many directories");
+    assert!(n < NOTES / 3800, "{n} directories");
+}
+
+/// One piece after the other.
+struct Endless<I>(I, io::Cursor<Vec<u8>>);
+
+impl<I: Iterator<Item = io::Cursor<Vec<u8>>>> Read for Endless<I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.1.read(buffer)? {
+                0 => self.1 = self.0.next().unwrap_or_default(),
+                n => return Ok(n),
+            }
+        }
+    }
+}
+
 fn name() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         4 => "[abc]",

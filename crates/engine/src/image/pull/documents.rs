@@ -174,7 +174,7 @@ fn refuse_schema1(media_type: &str, reference: &ImageRef) -> Result<()> {
 }
 
 /// What a document is: it has to agree with what it and the registry say of it.
-fn kind(told: &str, bytes: &[u8], reference: &ImageRef) -> Result<String> {
+pub fn kind(told: &str, bytes: &[u8], reference: &ImageRef) -> Result<String> {
     refuse_schema1(told, reference)?;
     let head: Head = oci::parse(bytes, "manifest")?;
     refuse_schema1(&head.media_type, reference)?;

@@ -227,8 +227,7 @@ impl Fetching {
 
     fn unpack(&self, reader: &mut (impl Read + Send)) -> Result<u64> {
         let Some(diff_id) = &self.job.diff_id else { return Ok(0) };
-        let left = self.job.blob.size.saturating_mul(EXPANSION).saturating_add(EXPANSION_SLACK);
-        let mut tar = Bounded { inner: snapshot::decompress(reader)?, left };
+        let mut tar = layer_tar(reader, self.job.blob.size)?;
         Ok(self.places.snapshots.apply_layer(Some(diff_id), &mut tar, &self.lease)?.size)
     }
 }
@@ -263,6 +262,12 @@ impl<R: Read> Read for Counted<'_, R> {
         }
         Ok(n)
     }
+}
+
+/// The tar in a layer's blob of so many bytes.
+pub fn layer_tar<'r>(blob: impl Read + Send + 'r, size: u64) -> Result<impl Read + 'r> {
+    let left = size.saturating_mul(EXPANSION).saturating_add(EXPANSION_SLACK);
+    Ok(Bounded { inner: snapshot::decompress(blob)?, left })
 }
 
 /// Ends a decompression that yields more than any honest layer.

@@ -25,9 +25,10 @@ use registry::{Access, Credentials, Repository};
 use store::Lease;
 
 pub(super) use self::documents::document;
+pub use self::documents::kind;
 use self::documents::{Desk, Plan};
-pub(super) use self::fetch::blocking;
 use self::fetch::{Job, Places};
+pub(super) use self::fetch::{blocking, layer_tar};
 pub use self::fetches::Fetches;
 use self::report::Layer;
 pub use self::report::{Lines, tell};

@@ -1,0 +1,4 @@
+//! `hosts.toml` of registries. The property is in the crate `properties`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::hosts_toml(bytes));
