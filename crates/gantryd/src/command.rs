@@ -83,11 +83,11 @@ fn called(program: &str, arguments: &[String], env: &Env) -> Result<ExitCode> {
         return Err(Error::invalid(format!("no such command\n\n{}", list(program))));
     };
     let call = read(command, &arguments[command.words.len()..], env)
-        .map_err(|why| Error::invalid(format!("{why}\n\nUsage:\t{}", usage(program, command))))?;
+        .map_err(|why| Error::invalid(format!("{why}\n\nUsage:\t{} [DAEMON OPTIONS]", usage(program, command))))?;
     match call {
         Some(call) => (command.run)(&call),
         None => {
-            println!("Usage:\t{}\n\n{}", usage(program, command), command.doc);
+            println!("Usage:\t{} [DAEMON OPTIONS]\n\n{}", usage(program, command), command.doc);
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -109,17 +109,20 @@ fn read(command: &Command, rest: &[String], env: &Env) -> Result<Option<Call>, S
     Ok(Some(Call { config, operands, switches: switches.into_iter().cloned().collect() }))
 }
 
+/// How a command is called, without the daemon's options.
 fn usage(program: &str, command: &Command) -> String {
     let switches = command.switches.iter().map(|switch| format!("[{switch}]"));
     let words = command.words.iter().map(ToString::to_string).chain(switches);
     let words: Vec<_> = words.chain(command.operands.iter().map(ToString::to_string)).collect();
-    format!("{program} {} [DAEMON OPTIONS]", words.join(" "))
+    format!("{program} {}", words.join(" "))
 }
 
 /// All commands with what they do, for people.
 pub fn list(program: &str) -> String {
-    let line = |command: &Command| format!("  {:<46}{}\n", usage(program, command), command.doc);
-    format!("Commands:\n{}", COMMANDS.iter().map(line).collect::<String>()).trim_end().to_owned()
+    let usages: Vec<_> = COMMANDS.iter().map(|command| (usage(program, command), command.doc)).collect();
+    let width = usages.iter().map(|(usage, _)| usage.len()).max().unwrap_or(0);
+    let lines: Vec<_> = usages.iter().map(|(usage, doc)| format!("  {usage:<width$}  {doc}")).collect();
+    format!("Commands (they take the daemon's options too, to find it):\n{}", lines.join("\n"))
 }
 
 #[cfg(test)]
