@@ -145,16 +145,32 @@ fn take(images: &Images, events: &Events, entries: Vec<Entry>) -> Result<Vec<Ima
             }
             taken.push((entry, is_last));
         }
-        Ok(taken)
+        let gone = |(entry, is_last): (Entry, bool)| {
+            let image = catalog.images.get(&entry.image).filter(|_| is_last);
+            let parts = image.map(|image| gone_with(image, &edit.after)).unwrap_or_default();
+            (entry, is_last, parts)
+        };
+        Ok(taken.into_iter().map(gone).collect::<Vec<_>>())
     })?;
-    let report = |(entry, is_last): (Entry, bool)| {
+    let report = |(entry, is_last, parts): (Entry, bool, Vec<Digest>)| {
         let shown = match &entry.name {
             Some(name) => parsed(name).map_or_else(|| name.clone(), |name| name.familiar()),
             None => entry.image.to_string(),
         };
-        report_taken(events, &entry.image, &[shown], is_last)
+        let parts = parts.into_iter().map(|part| ImageDeleteItem { deleted: part.to_string(), ..Default::default() });
+        report_taken(events, &entry.image, &[shown], is_last).into_iter().chain(parts).collect::<Vec<_>>()
     };
     Ok(taken.into_iter().flat_map(report).collect())
+}
+
+/// The manifests that were here and go with an image: those that no image of `after` has. A prune lists them.
+fn gone_with(image: &ImageRow, after: &Catalog) -> Vec<Digest> {
+    let is_part = |other: &ImageRow, digest: &Digest| {
+        other.target.digest == *digest || other.manifests.iter().any(|manifest| manifest.content.digest == *digest)
+    };
+    let here = image.manifests.iter().filter(|manifest| manifest.available).map(|manifest| &manifest.content.digest);
+    let parts = here.filter(|digest| **digest != image.target.digest);
+    parts.filter(|digest| !after.images.values().any(|other| is_part(other, digest))).cloned().collect()
 }
 
 #[cfg(test)]
@@ -164,7 +180,7 @@ mod tests {
     use model::time::Timestamp;
 
     use super::*;
-    use crate::image::row::{Content, NameRow};
+    use crate::image::row::{Content, ManifestKind, ManifestRow, NameRow};
 
     fn id(digit: char) -> Digest {
         Digest::parse(&format!("sha256:{}", String::from(digit).repeat(64))).unwrap()
@@ -214,5 +230,30 @@ mod tests {
     fn of_an_image_used_by_its_id_one_name_stays() {
         assert_eq!(taken(&[('a', &"a".repeat(12))], false), ["c", "x:1", "z:1"]);
         assert_eq!(taken(&[('b', id('b').as_str())], false), ["c", "x:1", "y:1"]);
+    }
+
+    #[test]
+    fn manifests_go_with_the_last_image_that_has_them() {
+        let manifest = |digit: char, available: bool| ManifestRow {
+            content: Content { media_type: String::new(), digest: id(digit), size: 1 },
+            kind: ManifestKind::Image,
+            platform: Default::default(),
+            annotations: Default::default(),
+            available,
+            config: None,
+            layers: Vec::new(),
+            diff_ids: Vec::new(),
+            unpacked: None,
+            document: None,
+        };
+        let mut catalog = catalog();
+        let row = |catalog: &Catalog, digit: char| ImageRow::clone(&catalog.images[&id(digit)]);
+        let mut index = row(&catalog, 'c');
+        index.manifests = vec![manifest('d', true), manifest('e', true), manifest('f', false), manifest('b', true)];
+        let mut other = row(&catalog, 'a');
+        other.manifests = vec![manifest('e', true)];
+        catalog.images.remove(&id('c'));
+        catalog.images.insert(id('a'), Arc::new(other));
+        assert_eq!(gone_with(&index, &catalog), [id('d')]);
     }
 }
