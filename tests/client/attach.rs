@@ -32,8 +32,10 @@ fn the_window_reaches_the_container() {
     let d = with_busybox();
     let mut terminal = d.pty(&["run", "-it", "--rm", "busybox", "sh"]);
     terminal.expect("#");
-    terminal.resize(33, 111);
     let seen = eventually(Duration::from_secs(10), || {
+        // The client begins to listen for changes a moment after the container's first output.
+        terminal.resize(33, 110);
+        terminal.resize(33, 111);
         terminal.type_keys("stty size\r");
         std::thread::sleep(Duration::from_millis(200));
         terminal.screen().contains("33 111")

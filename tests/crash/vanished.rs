@@ -32,6 +32,18 @@ fn post(path: &str, more: &str, body: &str) -> String {
     )
 }
 
+/// The daemon's descriptors once it has made ready for the next start, too.
+fn resting(d: &Daemon) -> Vec<String> {
+    let mut found = process::descriptors(d.pid());
+    let still = eventually(Duration::from_secs(8), || {
+        std::thread::sleep(Duration::from_millis(200));
+        let before = std::mem::replace(&mut found, process::descriptors(d.pid()));
+        before == found
+    });
+    assert!(still, "the daemon's descriptors change all the time");
+    found
+}
+
 /// Descriptors and threads of the daemon go back to what they were.
 #[track_caller]
 fn settles(d: &Daemon, before: &[String], what: &str) {
@@ -59,7 +71,7 @@ fn in_the_middle_of_a_stream() {
     (tty["Tty"], tty["OpenStdin"]) = (true.into(), true.into());
     calls::run(&d, "terminal", &tty);
     let run = calls::run_of(&d, "steady");
-    let before = process::descriptors(d.pid());
+    let before = resting(&d);
     let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
     for round in 0..TIMES {
         let answered = round % 3 != 0;
@@ -93,7 +105,7 @@ fn in_the_middle_of_a_stream() {
 fn in_the_middle_of_an_exec() {
     let d = with_busybox();
     calls::run(&d, "steady", &calls::script(COUNTER));
-    let before = process::descriptors(d.pid());
+    let before = resting(&d);
     let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
     for round in 0..TIMES {
         let script = if round % 2 == 0 { "cat" } else { "while true; do echo x; sleep 0.02; done" };
@@ -111,7 +123,7 @@ fn in_the_middle_of_an_exec() {
 fn before_the_container_starts() {
     let d = with_busybox();
     calls::create(&d, "later", &calls::script("echo hello; sleep 1000"));
-    let before = process::descriptors(d.pid());
+    let before = resting(&d);
     let upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
     for round in 0..TIMES {
         vanish(&d, &post("/containers/later/attach?stream=1&stdout=1", upgrade, ""), round % 3 != 0);
@@ -131,7 +143,7 @@ fn before_the_container_starts() {
 #[test]
 fn in_the_middle_of_a_request() {
     let d = with_busybox();
-    let before = process::descriptors(d.pid());
+    let before = resting(&d);
     let body = calls::script("sleep 1000").to_string();
     for round in 0..TIMES {
         let whole = post(&format!("/containers/create?name=half-{round}"), "", &body);

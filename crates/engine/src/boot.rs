@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Engine;
 use crate::container::actor;
 use crate::container::row::{CONTAINERS, ContainerRow};
-use crate::container::{Containers, recover, stop};
+use crate::container::{Containers, launch, recover, stop};
 use crate::events::Events;
 use crate::settings::Settings;
 use crate::system::Host;
@@ -39,7 +39,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     prepare_roots(&settings)?;
     let lock = lock_root(&settings).await?;
     // Not before: until then it may be another daemon's.
-    empty_directory(&settings.data_root.join("tmp"))?;
+    let trash = snapshot::Trash::open(&settings.data_root.join("tmp"))?;
     let host = Host::read(engine_id(&settings.data_root)?, min_api_version)?;
     let store = store::Store::open(&settings.data_root.join("gantry.redb"))?;
     tracing::info!(path = %settings.data_root.display(), "metadata store is open");
@@ -54,7 +54,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     let networks = tokio::task::spawn_blocking(move || ::network::Networks::open(config, &network_store));
     let networks = Arc::new(networks.await.map_err(|e| Error::system("opening networks").with_source(e))??);
     let engine = Arc::new(Engine {
-        containers: Containers::default(),
+        containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
         execs: Default::default(),
         images,
         registries: registry::Registries::new(settings.registries.clone()),
@@ -68,6 +68,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
         settings: RwLock::new(Arc::new(settings)),
     });
     take_up(&engine, rows).await?;
+    launch::replenish(&engine).await;
     crate::image::collect::start(&engine);
     Ok(Booted { engine, lock })
 }
@@ -91,16 +92,6 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
     }
     let tmp = &settings.tmp_dir;
     DirBuilder::new().recursive(true).mode(0o700).create(tmp).with_context(|| format!("creating {}", tmp.display()))
-}
-
-fn empty_directory(path: &Path) -> Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let removed =
-            if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
-        removed.with_context(|| format!("emptying {}", path.display()))?;
-    }
-    Ok(())
 }
 
 /// How often a held lock is tried again, and the pause before each: a daemon that was killed in the middle of starting a

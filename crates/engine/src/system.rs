@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use runtime::spec::{self, SeccompChoice};
 use sys::cgroup::{Layout, Version};
 
 use crate::Engine;
@@ -145,27 +146,47 @@ impl Abilities {
     }
 }
 
-/// Filters given to the kernel, compiled once each: containers mostly share one.
+/// Filters given to the kernel, worked out and compiled once each: containers mostly share one.
 #[derive(Debug, Default)]
 pub struct Programs {
-    compiled: Mutex<Vec<(runtime::oci::Seccomp, Vec<u8>)>>,
+    compiled: Mutex<Vec<(Wanted, Vec<u8>)>>,
+}
+
+/// What a filter depends on, this machine apart.
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    choice: SeccompChoice,
+    privileged: bool,
+    capabilities: Vec<String>,
 }
 
 /// Filters kept.
 const PROGRAMS: usize = 32;
 
 impl Programs {
-    /// The program of this filter.
-    pub fn program(&self, filter: &runtime::oci::Seccomp) -> model::Result<Vec<u8>> {
+    /// The program of a container's filter; empty: none. The filter is taken out of `security`: nobody needs to work it
+    /// out once more.
+    pub fn program(&self, security: &mut spec::Security, host: &spec::HostFacts) -> model::Result<Vec<u8>> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, program)) = compiled.iter().find(|(known, _)| known == filter) {
-            return Ok(program.clone());
-        }
-        let program = runtime::seccomp::compile(filter, runtime::seccomp::Arch::default())?;
-        if compiled.len() == PROGRAMS {
-            compiled.remove(0);
-        }
-        compiled.push((filter.clone(), program.clone()));
+        let is_it = |known: &Wanted| {
+            (&known.choice, known.privileged, &known.capabilities)
+                == (&security.seccomp, security.privileged, &security.capabilities)
+        };
+        let program = match compiled.iter().find(|(known, _)| is_it(known)) {
+            Some((_, program)) => program.clone(),
+            None => {
+                let filter = spec::filter(security, host)?;
+                let compile = |filter| runtime::seccomp::compile(&filter, runtime::seccomp::Arch::default());
+                let program = filter.map(compile).transpose()?.unwrap_or_default();
+                if compiled.len() == PROGRAMS {
+                    compiled.remove(0);
+                }
+                let (privileged, capabilities) = (security.privileged, security.capabilities.clone());
+                compiled.push((Wanted { choice: security.seccomp.clone(), privileged, capabilities }, program.clone()));
+                program
+            }
+        };
+        security.seccomp = SeccompChoice::Unconfined;
         Ok(program)
     }
 }

@@ -2,18 +2,26 @@
 //!
 //! [`Client`] never blocks: the engine waits for its descriptor (tokio's `AsyncFd`) and retries on `WouldBlock`.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::proto::{self, Event, Exec, Packet, Request, StartSpec};
 
+/// How long a monitor may take to end that has no container.
+const END_WAIT: Duration = Duration::from_secs(10);
 /// The monitor's listening socket in the container's directory under the exec root.
 pub const SOCKET: &str = "monitor.sock";
 /// The exit record's usual name beside it.
 pub const EXIT_RECORD: &str = "exit";
+
+/// What a monitor's argument is as long as it has no container: a container's id takes its place.
+pub const NO_ID: &CStr = c"----------------------------------------------------------------";
 
 /// A control connection.
 #[derive(Debug)]
@@ -21,7 +29,19 @@ pub struct Client {
     socket: OwnedFd,
 }
 
-/// A monitor that has just been started. It is a child of the daemon, which reaps it when `pidfd` becomes readable.
+/// The descriptors of a start.
+#[derive(Debug)]
+pub struct StartFds<'a> {
+    /// From [`listen`].
+    pub listener: BorrowedFd<'a>,
+    /// The network namespace, if `spec.netns`.
+    pub netns: Option<BorrowedFd<'a>>,
+    /// One per `spec.attach`.
+    pub clients: Vec<BorrowedFd<'a>>,
+}
+
+/// A monitor without a container. It is a child of the daemon, which reaps it when `pidfd` becomes readable; it ends
+/// when `client` is dropped.
 #[derive(Debug)]
 pub struct Spawned {
     pub client: Client,
@@ -29,24 +49,38 @@ pub struct Spawned {
     pub pidfd: OwnedFd,
 }
 
-/// Starts a monitor for the container whose directory under the exec root is `dir` (it must exist; the socket is made
-/// there). `exe` is `sys::exe::sealed()`.
-pub fn spawn(exe: BorrowedFd<'_>, dir: &Path, id: &str) -> io::Result<Spawned> {
-    let at = File::open(dir)?;
-    remove_stale_socket(dir)?;
-    let listener = sys::fdpass::listen_in(at.as_fd(), SOCKET)?;
+/// Starts a monitor, which then waits for [`Client::start`]. `exe` is `sys::exe::sealed()`.
+pub fn spawn(exe: BorrowedFd<'_>) -> io::Result<Spawned> {
     let (ours, theirs) = sys::fdpass::pair()?;
-    let id = CString::new(id).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let argv = [c"gantry-monitor".to_owned(), id];
-    let child = sys::spawn::detached(exe, &argv, &[theirs.as_fd(), listener.as_fd()])?;
+    let argv = [c"gantry-monitor".to_owned(), NO_ID.to_owned()];
+    let child = sys::spawn::detached(exe, &argv, &[theirs.as_fd()])?;
     Ok(Spawned { client: Client::new(ours)?, pid: child.pid, pidfd: child.pidfd })
 }
 
-fn remove_stale_socket(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_file(dir.join(SOCKET)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+/// Ends a monitor that has no container, or could not start it, and reaps it.
+pub fn end(spawned: Spawned) {
+    // It ends by itself when its line closes.
+    drop(spawned.client);
+    let timeout = rustix::event::Timespec { tv_sec: END_WAIT.as_secs() as i64, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&spawned.pidfd, PollFlags::IN)];
+    if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
+        // It may have ended in between: as wished.
+        let _ = rustix::process::pidfd_send_signal(&spawned.pidfd, rustix::process::Signal::KILL);
     }
+    let id = rustix::process::WaitId::PidFd(spawned.pidfd.as_fd());
+    // One that cannot be waited for is not this process's child.
+    let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+}
+
+/// The socket on which the monitor of the container whose directory under the exec root is `dir` (it must exist) will
+/// listen for the daemons to come.
+pub fn listen(dir: &Path) -> io::Result<OwnedFd> {
+    let at = File::open(dir)?;
+    match std::fs::remove_file(dir.join(SOCKET)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    sys::fdpass::listen_in(at.as_fd(), SOCKET)
 }
 
 impl Client {
@@ -72,20 +106,14 @@ impl Client {
         sys::fdpass::send(&self.socket, &packet, fds)
     }
 
-    /// Sends [`Request::Start`]: `netns` if `spec.netns`, `clients` one per `spec.attach`.
-    pub fn start(
-        &self,
-        seq: u32,
-        spec: &StartSpec,
-        netns: Option<BorrowedFd<'_>>,
-        clients: &[BorrowedFd<'_>],
-    ) -> io::Result<()> {
+    /// Sends [`Request::Start`].
+    pub fn start(&self, seq: u32, spec: &StartSpec, fds: &StartFds<'_>) -> io::Result<()> {
         let bytes = postcard::to_stdvec(spec).map_err(io::Error::other)?;
         let memory = memfd(&bytes)?;
-        let mut fds = vec![memory.as_fd()];
-        fds.extend(netns);
-        fds.extend_from_slice(clients);
-        self.send(seq, &Request::Start, &fds)
+        let mut all = vec![memory.as_fd(), fds.listener];
+        all.extend(fds.netns);
+        all.extend_from_slice(&fds.clients);
+        self.send(seq, &Request::Start, &all)
     }
 
     /// Sends [`Request::Exec`]; `client` if `exec.attach`.

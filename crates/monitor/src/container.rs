@@ -38,17 +38,22 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts the container and connects the clients that were there before: `sockets`, one per `spec.attach`.
+    /// Starts the container and connects the clients that were there before: `sockets`, one per `spec.attach`. `born` hears
+    /// the number of its first process and when it was made, before its program runs.
     pub fn start(
         mut spec: StartSpec,
         runtime: Box<dyn Runtime>,
-        netns: Option<OwnedFd>,
-        sockets: Vec<OwnedFd>,
+        (netns, sockets): (Option<OwnedFd>, Vec<OwnedFd>),
+        mut born: impl FnMut(i32, i64),
     ) -> Result<Container, StartError> {
         let log = open_log(spec.log)?;
         let tty = spec.bundle.spec.process.terminal;
         let (stdio, streams) = pipes(!tty && spec.open_stdin, !tty, !tty)?;
-        let process = runtime.start(&spec.bundle, stdio, netns.as_ref().map(AsFd::as_fd))?;
+        let mut started_at = 0;
+        let process = runtime.start(&spec.bundle, stdio, netns.as_ref().map(AsFd::as_fd), &mut |pid| {
+            started_at = crate::now();
+            born(pid, started_at);
+        })?;
         let mut init = Session::new(None, process, streams, spec.stdin_once);
         if !spec.open_stdin {
             init = init.without_input();
@@ -67,7 +72,7 @@ impl Container {
             ended_execs: VecDeque::new(),
             exit_path: spec.exit_path,
             spill_dir: spec.spill_dir,
-            started_at: crate::now(),
+            started_at,
             paused: false,
             adopts: matches!(spec.runtime, RuntimeChoice::Cli { .. }),
             exit: None,
@@ -283,7 +288,7 @@ pub fn read_memory(memory: Option<OwnedFd>) -> io::Result<Vec<u8>> {
 }
 
 /// Complete or not there at all.
-fn write_record(path: &Path, exit: &Exit) -> io::Result<()> {
+pub fn write_record(path: &Path, exit: &Exit) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     fs::write(&new, serde_json::to_vec(exit)?)?;

@@ -15,6 +15,7 @@ pub mod proto;
 mod proxy;
 mod run;
 mod session;
+mod spares;
 mod viewer;
 
 use runtime::Runtime;
@@ -22,25 +23,27 @@ use runtime::builtin::Builtin;
 use runtime::cli::Cli;
 
 pub use client::{Client, Spawned, spawn};
+pub use spares::Spares;
 
 use proto::RuntimeChoice;
 
 /// Runs as a monitor until the container has ended; called by `gantryd` in a process of its own whose descriptor 3 is the
-/// control connection and 4 the listening socket.
+/// control connection. All that needs no container is done before the first request is read.
 pub fn main() -> ! {
     let _ = sys::spawn::unblock_signals();
-    let (Ok(control), Ok(listener)) = (sys::spawn::inherited(3), sys::spawn::inherited(4)) else {
-        std::process::exit(1)
-    };
+    let Ok(control) = sys::spawn::inherited(3) else { std::process::exit(1) };
     // Only for `ps`: the name would be the number of the descriptor that was executed.
     let _ = rustix::thread::set_name(c"gantry-monitor");
-    run::Monitor::new(control, listener, make_runtime).run();
+    let layout = sys::cgroup::Layout::detect().ok();
+    let mut monitor = run::Monitor::new(control, Box::new(move |choice| make_runtime(choice, layout.clone())));
+    monitor.name = sys::argument::Argument::find(1).ok();
+    monitor.run();
     std::process::exit(0)
 }
 
-fn make_runtime(choice: &RuntimeChoice) -> Box<dyn Runtime> {
+fn make_runtime(choice: &RuntimeChoice, layout: Option<sys::cgroup::Layout>) -> Box<dyn Runtime> {
     match choice {
-        RuntimeChoice::Builtin => Box::new(Builtin::new()),
+        RuntimeChoice::Builtin => Box::new(Builtin::new(layout)),
         RuntimeChoice::Cli { path, args } => {
             // The container becomes our child when the program that started it ends. (`run` reaps what else does.)
             let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));

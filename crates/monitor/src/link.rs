@@ -51,13 +51,15 @@ pub enum Incoming {
 }
 
 impl Link {
-    pub fn new(control: OwnedFd, listener: OwnedFd) -> Link {
+    pub fn new(control: OwnedFd) -> Link {
         let mut link = Link { listener: None, connections: Vec::new(), next_id: 0 };
-        if rustix::io::ioctl_fionbio(&listener, true).is_ok() {
-            link.listener = Some(listener);
-        }
         link.add(control);
         link
+    }
+
+    /// Further daemons may connect here.
+    pub fn listen(&mut self, listener: OwnedFd) {
+        self.listener = rustix::io::ioctl_fionbio(&listener, true).is_ok().then_some(listener);
     }
 
     fn add(&mut self, socket: OwnedFd) -> Option<u32> {

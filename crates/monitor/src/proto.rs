@@ -39,8 +39,8 @@ pub struct Packet<T> {
 /// From the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// Starts the container, once in a monitor's life. Descriptors: a memfd with the [`StartSpec`]; the network namespace
-    /// if `netns`; one socket per `attach`. Answer: `Started` or `Failed` (the monitor then ends).
+    /// Starts the container, once in a monitor's life. Descriptors: a memfd with the [`StartSpec`]; the socket on which to
+    /// listen for further daemons; the network namespace if `netns`; one socket per `attach`. Answer: `Started` or `Failed` (the monitor then ends).
     Start,
     /// Published ports, one bound (TCP: listening) socket per entry. Answer: `Done`.
     Ports(Vec<Port>),
@@ -85,6 +85,12 @@ pub enum Event {
     },
     Done {
         refused: Option<Refusal>,
+    },
+    /// To a start, before its `Started` or `Failed`: the container's first process is there, its program does not run yet.
+    /// What a later daemon is told of pid and time is the same.
+    Born {
+        pid: i32,
+        at: i64,
     },
 }
 
@@ -326,6 +332,7 @@ mod tests {
         golden(&Event::Detached { exec: None }, "ac020400");
         let refused = Some(Refusal::new(Reason::Failed, "m"));
         golden(&Event::Done { refused }, "ac02050102016d");
+        golden(&Event::Born { pid: 7, at: 4 }, "ac02060e08");
     }
 
     #[test]

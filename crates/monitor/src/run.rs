@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::container::{self, Container};
 use crate::link::{self, Incoming, Link};
 use crate::proto::{
-    Event, Exec, MAX_PACKET, Packet, Port, Reason, Refusal, Request, RuntimeChoice, StartSpec, State, VERSION,
+    Event, Exec, Exit, MAX_PACKET, Packet, Port, Reason, Refusal, Request, RuntimeChoice, StartSpec, State, VERSION,
 };
 use crate::proxy::Proxies;
 use crate::session::{self, News, Session};
@@ -22,11 +22,13 @@ use crate::session::{self, News, Session};
 const RELEASE: Duration = Duration::from_secs(10);
 
 /// Makes the runtime that the start specification asks for.
-pub type MakeRuntime = fn(&RuntimeChoice) -> Box<dyn Runtime>;
+pub type MakeRuntime = Box<dyn Fn(&RuntimeChoice) -> Box<dyn Runtime>>;
 
 /// A monitor before, during and after its container's life.
 pub struct Monitor {
     link: Link,
+    /// Where the container's id is shown.
+    pub name: Option<sys::argument::Argument>,
     make_runtime: MakeRuntime,
     container: Option<Container>,
     proxies: Proxies,
@@ -48,9 +50,10 @@ enum Part {
 }
 
 impl Monitor {
-    pub fn new(control: OwnedFd, listener: OwnedFd, make_runtime: MakeRuntime) -> Monitor {
+    pub fn new(control: OwnedFd, make_runtime: MakeRuntime) -> Monitor {
         Monitor {
-            link: Link::new(control, listener),
+            link: Link::new(control),
+            name: None,
             make_runtime,
             container: None,
             proxies: Proxies::default(),
@@ -185,7 +188,7 @@ impl Monitor {
             }
         };
         let answer = match body {
-            Request::Start => self.start(fds),
+            Request::Start => self.start((from, seq), fds),
             Request::Exec(exec) => self.exec(exec, fds),
             Request::Release => {
                 self.released = true;
@@ -197,12 +200,12 @@ impl Monitor {
         self.link.answer(from, seq, answer);
     }
 
-    fn start(&mut self, fds: Vec<OwnedFd>) -> Event {
+    fn start(&mut self, asked: (u32, u32), fds: Vec<OwnedFd>) -> Event {
         if self.container.is_some() {
             let refusal = Refusal::new(Reason::NotUnderstood, "the container has been started already");
             return Event::Done { refused: Some(refusal) };
         }
-        match self.try_start(fds) {
+        match self.try_start(asked, fds) {
             Ok(container) => {
                 let (pid, at) = (container.init.process.pid, container.started_at());
                 self.container = Some(container);
@@ -216,20 +219,38 @@ impl Monitor {
         }
     }
 
-    fn try_start(&self, fds: Vec<OwnedFd>) -> Result<Container, StartError> {
+    fn try_start(&mut self, (from, seq): (u32, u32), fds: Vec<OwnedFd>) -> Result<Container, StartError> {
         let invalid =
             |e: &dyn std::fmt::Display| StartError::new(Stage::Runtime, 0, format!("start specification: {e}"));
         let mut fds = fds.into_iter();
         let bytes = container::read_memory(fds.next()).map_err(|e| invalid(&e))?;
         let spec: StartSpec = postcard::from_bytes(&bytes).map_err(|e| invalid(&e))?;
         drop(bytes);
+        self.link.listen(fds.next().ok_or_else(|| invalid(&"the listening socket is missing"))?);
+        // Before there is anything that a daemon might have to end: it finds the monitor by this.
+        if let Some(name) = self.name.take() {
+            name.set(&spec.bundle.id).map_err(|e| invalid(&e))?;
+        }
         let netns = if spec.netns { fds.next() } else { None };
         let sockets: Vec<OwnedFd> = fds.collect();
         if sockets.len() != spec.attach.len() || netns.is_some() != spec.netns {
             return Err(invalid(&"descriptors are missing"));
         }
         let runtime = (self.make_runtime)(&spec.runtime);
-        Container::start(spec, runtime, netns, sockets)
+        let exit_path = spec.exit_path.clone();
+        let mut told = false;
+        let born = |pid, at| {
+            told = true;
+            self.link.answer(from, seq, Event::Born { pid, at });
+        };
+        let started = Container::start(spec, runtime, (netns, sockets), born);
+        if let (Err(error), true) = (&started, told) {
+            // The daemon may have recorded the birth, and be gone by now: whoever comes finds how it went on.
+            let (error, code) = error.to_error(runtime::What::Create);
+            let exit = Exit { code, at: crate::now(), error: error.message().into(), ..Exit::default() };
+            let _ = container::write_record(&exit_path, &exit);
+        }
+        started
     }
 
     fn exec(&mut self, exec: Exec, fds: Vec<OwnedFd>) -> Event {

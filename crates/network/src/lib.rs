@@ -21,6 +21,7 @@ pub mod networks;
 pub mod plan;
 pub mod port;
 pub mod row;
+pub mod spares;
 
 pub use config::{AddressPool, Enabled, NetworkConfig};
 pub use endpoint::{BoundPort, Connected, Endpoint, EndpointSpec, Protocol, PublishSpec};

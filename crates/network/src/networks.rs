@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
 use model::id::{ContainerId, NetworkId};
 use model::time::Timestamp;
-use model::{Error, Result};
+use model::{Context, Error, Result};
 use store::Store;
 
 use crate::config::NetworkConfig;
@@ -19,6 +19,7 @@ use crate::driver::{BridgeDriver, HostDriver, NetworkDriver, NullDriver, option}
 use crate::endpoint::{Connected, Endpoint, EndpointSpec};
 use crate::ipam::DefaultIpam;
 use crate::row::{NETWORKS, NetworkRow};
+use crate::spares::Spares;
 
 /// Begins the message of every failed `connect`; clients compare it.
 const SETUP_FAILED: &str = "failed to set up container networking";
@@ -45,6 +46,7 @@ pub struct Network {
 pub struct Networks {
     rows: BTreeMap<NetworkId, NetworkRow>,
     drivers: Vec<Box<dyn NetworkDriver>>,
+    namespaces: Arc<Spares>,
     endpoints: Mutex<BTreeMap<ContainerId, Vec<Endpoint>>>,
     reconciled: AtomicBool,
 }
@@ -56,10 +58,12 @@ impl Networks {
         let ipam = Box::new(DefaultIpam::new(config.pools()));
         let stored = store.read(|tx| tx.scan(&NETWORKS))?;
         let mut wanted = vec![predefined(&stored, "host", "host"), predefined(&stored, "none", "null")];
-        let mut drivers: Vec<Box<dyn NetworkDriver>> = vec![Box::new(HostDriver), Box::new(NullDriver)];
+        let namespaces = Arc::new(Spares::default());
+        let null = NullDriver::new(namespaces.clone());
+        let mut drivers: Vec<Box<dyn NetworkDriver>> = vec![Box::new(HostDriver), Box::new(null)];
         if let Some(device) = config.bridge_name() {
             wanted.push(default_bridge(predefined(&stored, "bridge", "bridge"), &config, device));
-            drivers.push(Box::new(BridgeDriver::new(config, ipam)?));
+            drivers.push(Box::new(BridgeDriver::new(config, ipam, namespaces.clone())?));
         }
         for row in &mut wanted {
             let driver = drivers.iter().find(|d| d.name() == row.driver).expect("each has its driver");
@@ -69,6 +73,7 @@ impl Networks {
         Ok(Networks {
             rows: wanted.into_iter().map(|row| (row.id.clone(), row)).collect(),
             drivers,
+            namespaces,
             endpoints: Mutex::default(),
             reconciled: AtomicBool::new(false),
         })
@@ -91,6 +96,11 @@ impl Networks {
         }
         self.reconciled.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Makes ready for the next `connect`.
+    pub fn replenish(&self) -> Result<()> {
+        self.namespaces.refill().context("making network namespaces ahead")
     }
 
     /// All networks, sorted by name.

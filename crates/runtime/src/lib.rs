@@ -77,8 +77,15 @@ pub enum Scope {
 /// been reaped, `cleanup`. A failed `start` has already cleaned up after itself. Calls block for milliseconds.
 pub trait Runtime {
     /// Returns once the container's program is running (after its `execve`), or tells why it does not. `netns`: the
-    /// network namespace to join, in place of one named by the spec.
-    fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError>;
+    /// network namespace to join, in place of one named by the spec; `lo` is up in it. `born` hears the process's number as
+    /// soon as there is one, which is before the program runs.
+    fn start(
+        &self,
+        bundle: &Bundle,
+        io: Stdio,
+        netns: Option<BorrowedFd<'_>>,
+        born: &mut dyn FnMut(i32),
+    ) -> Result<Process, StartError>;
     /// Runs a further process in the container whose first process is `init`.
     fn exec(&self, bundle: &Bundle, init: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError>;
     /// Sends a signal; a process that has ended already is [`model::Kind::NotFound`].

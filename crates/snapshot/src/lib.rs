@@ -25,6 +25,7 @@ mod overlay;
 mod pack;
 mod pax;
 mod survey;
+mod trash;
 mod view;
 mod walk;
 
@@ -45,6 +46,7 @@ pub use decompress::{Compression, decompress};
 pub use layers::Layers;
 pub use overlay::Overlay;
 pub use survey::{Examined, Strays};
+pub use trash::Trash;
 
 /// Keeps layers and containers' writable layers, and says how a root file system is put together from them.
 ///

@@ -4,6 +4,7 @@
 //! `std::io::Error` with the errno kept. Nothing here knows what a container is.
 #![allow(unsafe_code)]
 
+pub mod argument;
 pub mod capability;
 pub mod cgroup;
 pub mod clock;

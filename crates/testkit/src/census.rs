@@ -17,6 +17,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Directories of the data root in which nothing may stay.
 const DATA_DIRS: [&str; 3] = ["containers", "tmp", "content/ingest"];
 
+/// How a monitor without a container is called.
+const SPARE_MONITOR: &str = "gantry-monitor --";
+
 /// Name of the daemon's thread that waits for released links to go.
 const LINK_SWEEP: &str = "links";
 
@@ -162,6 +165,8 @@ fn processes(subject: &Subject<'_>) -> Vec<String> {
     pids.sort_unstable();
     pids.dedup();
     pids.retain(|pid| Some(*pid) != subject.daemon && *pid != subject.namespaces.holder());
+    // Monitors that wait for a container are the daemon's own, and come and go.
+    pids.retain(|pid| process::command_line(*pid).is_none_or(|command| !command.starts_with(SPARE_MONITOR)));
     let show = |pid: &u32| {
         let zombie = if process::state(*pid) == Some('Z') { " (zombie)" } else { "" };
         process::command_line(*pid).map(|command| format!("{pid} {command}{zombie}"))

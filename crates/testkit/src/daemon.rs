@@ -109,7 +109,7 @@ pub struct Daemon {
     namespaces: Namespaces,
     dir: tempfile::TempDir,
     data_root: PathBuf,
-    exec_root: PathBuf,
+    exec_root: tempfile::TempDir,
     cgroup: String,
     process: Option<Child>,
     baseline: Census,
@@ -130,7 +130,11 @@ impl Daemon {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // The path must stay short: unix socket paths end at 108 bytes and monitors put 80 after it.
         let dir = tempfile::Builder::new().prefix("gt-").rand_bytes(6).tempdir_in("/tmp").expect("a directory in /tmp");
-        for sub in ["d", "x", "cli"] {
+        // In memory, as /run is.
+        let memory = Path::new("/dev/shm");
+        let memory = if memory.is_dir() { memory } else { dir.path() };
+        let exec_root = tempfile::Builder::new().prefix("gt-").rand_bytes(6).tempdir_in(memory).expect("a directory");
+        for sub in ["d", "cli"] {
             fs::create_dir(dir.path().join(sub)).expect("a fresh directory can be filled");
         }
         let config = if options.config.is_empty() { "{}" } else { &options.config };
@@ -153,7 +157,7 @@ impl Daemon {
             options,
             namespaces,
             data_root: dir.path().join("d"),
-            exec_root: dir.path().join("x"),
+            exec_root,
             dir,
             cgroup: format!("gantry-test-{}-{number}", std::process::id()),
             process: None,
@@ -221,7 +225,7 @@ impl Daemon {
         Subject {
             namespaces: &self.namespaces,
             daemon: self.process.as_ref().map(Child::id),
-            exec_root: &self.exec_root,
+            exec_root: self.exec_root.path(),
             data_root: &self.data_root,
             cgroup: &self.cgroup,
             connections: Arc::strong_count(&self.connections) - 1,
@@ -249,7 +253,7 @@ impl Daemon {
     /// Its exec root.
     #[must_use]
     pub fn exec_root(&self) -> &Path {
-        &self.exec_root
+        self.exec_root.path()
     }
 
     /// Process id of the running daemon.

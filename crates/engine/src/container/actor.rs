@@ -185,8 +185,14 @@ impl Actor {
     /// Whether the job's end was the end of the container.
     async fn finished(&mut self, done: Result<Done, tokio::task::JoinError>) -> bool {
         match done {
-            Ok(Done::Launched(Ok(launched))) => self.launched(launched).await,
-            Ok(Done::Launched(Err(failed))) => self.launch_failed(failed).await,
+            Ok(Done::Launched(outcome)) => {
+                match outcome {
+                    Ok(launched) => self.launched(launched).await,
+                    Err(failed) => self.launch_failed(failed).await,
+                }
+                let engine = self.engine.clone();
+                tokio::spawn(async move { launch::replenish(&engine).await });
+            }
             Ok(Done::TornDown) => self.torn_down().await,
             Ok(Done::Deleted(outcome)) => {
                 if self.deleted(outcome) {
@@ -285,7 +291,12 @@ impl Actor {
     /// Commits where the change has already happened and cannot be refused any more: a failure is logged, the daemon's
     /// next commit of this container carries it.
     pub(super) async fn record(&self) {
-        if let Err(error) = self.persist().await {
+        self.recorded(self.persist().await);
+    }
+
+    /// What became of such a commit.
+    pub(super) fn recorded(&self, outcome: Result<()>) {
+        if let Err(error) = outcome {
             tracing::error!(container = self.row.id.short(), %error, "the container's state could not be recorded");
         }
     }
@@ -349,8 +360,8 @@ impl Actor {
                     answer(reply, refused.map_or(Ok(()), |r| Err(r.to_error())));
                 }
             }
-            // Answers to a start come before the actor listens.
-            Event::Started { exec: None, .. } | Event::Failed { exec: None, .. } => {}
+            // A start is heard out by its launch.
+            Event::Born { .. } | Event::Started { exec: None, .. } | Event::Failed { exec: None, .. } => {}
             // Late, of a monitor that was slow when this daemon came.
             Event::Hello(state) => {
                 if let Some(exit) = state.exit {

@@ -345,7 +345,8 @@ pub async fn resize(engine: &Arc<Engine>, id: &str, height: u16, width: u16) -> 
 pub async fn inspect(engine: &Arc<Engine>, id: &str) -> Result<api::ExecInspect> {
     let session = engine.execs.find(id)?;
     let handle = engine.containers.find(session.container.as_str());
-    if let (Phase::Running(_), Ok(handle)) = (session.phase(), &handle) {
+    // Its start may not have been heard of either.
+    if let (Phase::Starting | Phase::Running(_), Ok(handle)) = (session.phase(), &handle) {
         let heard = handle.ask(|reply| Command::Hear { reply });
         drop(tokio::time::timeout(HEAR_WAIT, heard).await);
     }

@@ -11,19 +11,35 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::lifecycle::State;
+use model::time::Timestamp;
 use model::{Context, Error, Result};
 use monitor::client::{self, Client};
 use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
 use rustix::event::{PollFd, PollFlags, poll};
+use store::Submitted;
 
 use super::attach::Attached;
 use super::facts;
-use super::row::ContainerRow;
+use super::row::{CONTAINERS, ContainerRow};
 use crate::Engine;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
 
 /// How long a monitor may take to start a process before it is given up.
 const START_WAIT: Duration = Duration::from_secs(120);
+
+/// Makes ready for the next launches: what needs no container is done before there is one.
+pub async fn replenish(engine: &Arc<Engine>) {
+    let engine = engine.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        engine.networks.replenish()?;
+        engine.containers.monitors.refill().context("starting monitors ahead")
+    });
+    if let Ok(Err(error)) = made.await {
+        // The next launch will try, and tell its client.
+        tracing::warn!(%error, "nothing is ready for the next start");
+    }
+}
 
 /// What a launch made.
 pub struct Launched {
@@ -37,6 +53,18 @@ pub struct Launched {
     pub started_at: i64,
     /// Its connections.
     pub endpoints: Vec<network::Endpoint>,
+    /// The commit of all this, if it was begun at the process's birth.
+    pub commit: Option<Submitted<()>>,
+}
+
+/// The row of a container that runs.
+pub fn note_run(row: &mut ContainerRow, (pid, started_at): (i32, i64), endpoints: Vec<network::Endpoint>) {
+    row.state = State::Running { pid };
+    row.endpoints = endpoints;
+    let run = &mut row.run;
+    run.started_at = Timestamp::from_unix_nanos(started_at);
+    (run.exit_code, run.oom_killed, run.was_started, run.manually_stopped) = (0, false, true, false);
+    run.error.clear();
 }
 
 /// Why a launch failed: what the client is told, and the exit code that is recorded (126, 127 or 128).
@@ -92,9 +120,9 @@ impl Launch<'_> {
         prepare_sources(self.row)?;
         let connected = connect(self.engine, self.row)?;
         match self.with_files(connected.as_ref()) {
-            Ok((client, monitor, pid, started_at)) => {
+            Ok(Spawned { client, monitor, run: (pid, started_at), commit }) => {
                 let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
-                Ok(Launched { client, monitor, pid, started_at, endpoints })
+                Ok(Launched { client, monitor, pid, started_at, endpoints, commit })
             }
             Err(failed) => {
                 if let Err(error) = self.engine.networks.release(&self.row.id) {
@@ -108,19 +136,23 @@ impl Launch<'_> {
     fn with_files(&self, connected: Option<&network::Connected>) -> Result<Spawned, Failed> {
         super::files::write(self.engine, self.settings, self.row, connected)?;
         let spec = self.start_spec(connected)?;
-        let executable = self.engine.host.executable.as_fd();
-        let spawned = client::spawn(executable, self.run_dir, self.row.id.as_str())
-            .context("starting the container's monitor")?;
-        let netns = connected.and_then(|c| c.netns.as_ref()).map(AsFd::as_fd);
-        let sockets: Vec<_> = self.attached.iter().map(|a| a.socket.as_fd()).collect();
-        let sent = spawned.client.start(1, &spec, netns, &sockets).context("starting the container");
-        match sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client)) {
-            Ok((pid, at)) => {
+        let listener = client::listen(self.run_dir).context("making the socket of the container's monitor")?;
+        let spawned = self.engine.containers.monitors.take().context("starting the container's monitor")?;
+        let fds = client::StartFds {
+            listener: listener.as_fd(),
+            netns: connected.and_then(|c| c.netns.as_ref()).map(AsFd::as_fd),
+            clients: self.attached.iter().map(|a| a.socket.as_fd()).collect(),
+        };
+        let sent = spawned.client.start(1, &spec, &fds).context("starting the container");
+        let mut commit = None;
+        let born = |run| commit = self.commit(run, connected);
+        match sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client, born)) {
+            Ok(run) => {
                 hand_over_ports(&spawned.client, connected);
-                Ok((spawned.client, spawned.pidfd, pid, at))
+                Ok(Spawned { client: spawned.client, monitor: spawned.pidfd, run, commit })
             }
             Err(failed) => {
-                end_monitor(spawned);
+                client::end(spawned);
                 // It has cleaned up after itself, unless it was killed.
                 let cleared = cgroup_of(self.engine, self.row).and_then(|cgroup| Ok(super::exit::clear(&cgroup)?));
                 if let Err(error) = cleared {
@@ -131,23 +163,30 @@ impl Launch<'_> {
         }
     }
 
+    /// Begins to record the run while the container prepares its program. A start that fails after this is recorded
+    /// behind it; one whose daemon dies is found by the next as what became of it.
+    fn commit(&self, run: (i32, i64), connected: Option<&network::Connected>) -> Option<Submitted<()>> {
+        let mut row = self.row.clone();
+        note_run(&mut row, run, connected.map(|c| c.endpoint.clone()).into_iter().collect());
+        let submitted = self.engine.store.submit(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row));
+        // The actor commits, and tells, what could not be queued here.
+        submitted.ok()
+    }
+
     fn start_spec(&self, connected: Option<&network::Connected>) -> Result<StartSpec> {
         let Launch { engine, settings, row, run_dir, attached } = self;
-        let narrow = facts::container_spec(engine, settings, row)?;
+        let mut narrow = facts::container_spec(engine, settings, row)?;
         let mut facts = engine.host.runtime.clone();
         facts.time_namespaces &= settings.time_namespaces;
         if row.host_config.privileged {
             facts.devices = runtime::spec::host::host_devices().context("reading /dev")?;
         }
         let runtime = runtime_choice(settings, &row.host_config.runtime)?;
-        let mut spec = runtime::spec::build(&narrow, &facts)?;
-        let seccomp = match (&runtime, spec.linux.seccomp.take()) {
-            (RuntimeChoice::Builtin, Some(filter)) => engine.host.seccomp.program(&filter)?,
-            (_, filter) => {
-                spec.linux.seccomp = filter;
-                Vec::new()
-            }
+        let seccomp = match &runtime {
+            RuntimeChoice::Builtin => engine.host.seccomp.program(&mut narrow.security, &facts)?,
+            RuntimeChoice::Cli { .. } => Vec::new(),
         };
+        let spec = runtime::spec::build(&narrow, &facts)?;
         let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
             snapshot::Rootfs::Overlay { lower, upper, work } => runtime::Rootfs::Overlay { lower, upper, work },
             snapshot::Rootfs::Dir(path) => runtime::Rootfs::Dir(path),
@@ -214,24 +253,17 @@ pub fn network_mode(row: &ContainerRow) -> &str {
     }
 }
 
-type Spawned = (Client, OwnedFd, i32, i64);
-
-/// A monitor whose start failed ends by itself when its line closes; it is reaped here so that nothing is left.
-fn end_monitor(spawned: client::Spawned) {
-    drop(spawned.client);
-    let id = rustix::process::WaitId::PidFd(spawned.pidfd.as_fd());
-    let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-    let mut fds = [PollFd::new(&spawned.pidfd, PollFlags::IN)];
-    if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
-        // It ended in between: as wished.
-        let _ = rustix::process::pidfd_send_signal(&spawned.pidfd, rustix::process::Signal::KILL);
-    }
-    // A monitor that cannot be waited for is not this daemon's child.
-    let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+/// A started container's monitor.
+struct Spawned {
+    client: Client,
+    monitor: OwnedFd,
+    /// Pid and unix nanoseconds.
+    run: (i32, i64),
+    commit: Option<Submitted<()>>,
 }
 
-/// The monitor's answer to the start request.
-fn await_start(client: &Client) -> Result<(i32, i64), Failed> {
+/// The monitor's answer to the start request; `born` hears of the process first.
+fn await_start(client: &Client, mut born: impl FnMut((i32, i64))) -> Result<(i32, i64), Failed> {
     loop {
         let timeout = rustix::event::Timespec { tv_sec: START_WAIT.as_secs() as i64, tv_nsec: 0 };
         let mut fds = [PollFd::new(client, PollFlags::IN)];
@@ -240,6 +272,7 @@ fn await_start(client: &Client) -> Result<(i32, i64), Failed> {
         }
         match client.receive() {
             Ok(Some(packet)) => match packet.body {
+                Event::Born { pid, at } => born((pid, at)),
                 Event::Started { exec: None, pid, at } => return Ok((pid, at)),
                 Event::Failed { exec: None, error } => {
                     let (error, exit_code) = error.to_error(runtime::What::Create);

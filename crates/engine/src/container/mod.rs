@@ -73,9 +73,12 @@ impl Handle {
 }
 
 /// All containers of the daemon.
-#[derive(Default)]
 pub struct Containers {
     index: RwLock<Index>,
+    /// Where the directories of removed containers go.
+    trash: snapshot::Trash,
+    /// For containers that will be started.
+    monitors: monitor::Spares,
 }
 
 #[derive(Default)]
@@ -85,6 +88,11 @@ struct Index {
 }
 
 impl Containers {
+    /// None yet.
+    pub fn new(trash: snapshot::Trash, monitors: monitor::Spares) -> Containers {
+        Containers { index: RwLock::default(), trash, monitors }
+    }
+
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).
     pub fn find(&self, key: &str) -> Result<Handle> {
         if key.is_empty() {

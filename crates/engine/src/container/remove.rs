@@ -108,16 +108,15 @@ async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs) -> Re
     let engine = engine.clone();
     let files = tokio::task::spawn_blocking(move || -> Result<()> {
         let settings = engine.settings();
-        engine.snapshots.remove(row.id.as_str())?;
-        for directory in [settings.container_dir(row.id.as_str()), settings.run_dir(row.id.as_str())] {
-            match std::fs::remove_dir_all(&directory) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::from(e).prefix(format!("removing {}", directory.display())));
-                }
-                _ => {}
+        // With the writable layer in it.
+        engine.containers.trash.take(&settings.container_dir(row.id.as_str()))?;
+        let run_dir = settings.run_dir(row.id.as_str());
+        match std::fs::remove_dir_all(&run_dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::from(e).prefix(format!("removing {}", run_dir.display())))
             }
+            _ => Ok(()),
         }
-        Ok(())
     });
     files.await.map_err(|e| Error::system("removing the container's files").with_source(e))?
 }

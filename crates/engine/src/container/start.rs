@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use model::Result;
 use model::lifecycle::{Effect, Input};
-use model::time::Timestamp;
 
 use super::actor::{Actor, Command, Reply, answer};
-use super::launch::{Failed, Launched};
+use super::launch::{self, Failed, Launched};
 use super::link::{self, Link};
 use super::row::{ContainerRow, MountKind, MountRow};
 use crate::Engine;
@@ -37,19 +36,18 @@ impl Actor {
 
     /// The program runs: commit, show, tell, answer.
     pub(super) async fn launched(&mut self, launched: Launched) {
-        let Launched { client, monitor, pid, started_at, endpoints } = launched;
+        let Launched { client, monitor, pid, started_at, endpoints, commit } = launched;
         link::reap(monitor);
         match Link::new(client) {
             Ok(link) => self.link = Some(link),
             Err(error) => tracing::error!(container = self.row.id.short(), %error, "no line to the monitor"),
         }
         self.happened(Input::Launched { pid });
-        self.row.endpoints = endpoints;
-        let run = &mut self.row.run;
-        run.started_at = Timestamp::from_unix_nanos(started_at);
-        (run.exit_code, run.oom_killed, run.was_started, run.manually_stopped) = (0, false, true, false);
-        run.error.clear();
-        self.record().await;
+        launch::note_run(&mut self.row, (pid, started_at), endpoints);
+        match commit {
+            Some(commit) => self.recorded(commit.done().await),
+            None => self.record().await,
+        }
         self.publish();
         for endpoint in self.row.endpoints.clone() {
             self.network_event("connect", &endpoint);

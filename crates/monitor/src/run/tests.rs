@@ -50,8 +50,16 @@ impl Fake {
 }
 
 impl Runtime for Fake {
-    fn start(&self, bundle: &Bundle, io: Stdio, _: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
-        Fake::spawn(&bundle.spec.process, io)
+    fn start(
+        &self,
+        bundle: &Bundle,
+        io: Stdio,
+        _: Option<BorrowedFd<'_>>,
+        born: &mut dyn FnMut(i32),
+    ) -> Result<Process, StartError> {
+        let process = Fake::spawn(&bundle.spec.process, io)?;
+        born(process.pid);
+        Ok(process)
     }
     fn exec(&self, _: &Bundle, _: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
         Fake::spawn(process, io)
@@ -94,9 +102,9 @@ fn fake(_: &RuntimeChoice) -> Box<dyn Runtime> {
 
 /// A monitor in a thread, and the daemon that started it.
 fn monitor(dir: &Path) -> (Daemon, thread::JoinHandle<()>) {
-    let (client, control, listener) = daemon::sockets(dir);
-    let run = thread::spawn(move || Monitor::new(control, listener, fake).run());
-    (Daemon::new(client), run)
+    let (client, control) = daemon::sockets();
+    let run = thread::spawn(move || Monitor::new(control, Box::new(fake)).run());
+    (Daemon::of(client, dir), run)
 }
 
 #[test]

@@ -34,15 +34,15 @@ pub const CASES: &[(&str, fn())] = &[
 
 /// A monitor of a container that runs `script`, not started yet.
 fn monitor(container: &Container) -> (Daemon, OwnedFd, i32) {
-    let Spawned { client, pid, pidfd } = spawn(container.dir.path());
-    (Daemon::new(client), pidfd, pid)
+    let Spawned { client, pid, pidfd } = spawn();
+    (Daemon::of(client, container.dir.path()), pidfd, pid)
 }
 
-fn spawn(dir: &Path) -> Spawned {
+fn spawn() -> Spawned {
     let program = std::env::var_os("GANTRY_TEST_MONITOR")
         .map_or(env!("CARGO_BIN_EXE_gantry-monitor-alone").into(), PathBuf::from);
     let program = fs::File::open(program).unwrap();
-    client::spawn(program.as_fd(), dir, "test").unwrap()
+    client::spawn(program.as_fd()).unwrap()
 }
 
 fn specification(container: &Container) -> StartSpec {
@@ -178,7 +178,7 @@ fn a_missing_program_is_typed() {
 /// Starts a monitor and its container for a daemon that will be killed.
 pub fn doomed_daemon(dir: &Path) -> ! {
     let spec: StartSpec = serde_json::from_slice(&fs::read(dir.join("spec.json")).unwrap()).unwrap();
-    let mut daemon = Daemon::new(spawn(dir).client);
+    let mut daemon = Daemon::of(spawn().client, dir);
     daemon.started(&spec, &[]);
     println!("started");
     loop {

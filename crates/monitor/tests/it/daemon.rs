@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::api::client::Client;
+use super::api::client::{Client, StartFds, listen};
 use super::api::proto::{Attach, Event, Exec, Exit, LogSpec, Request, RuntimeChoice, StartSpec, State};
 
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -16,6 +16,8 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// One control connection.
 pub struct Daemon {
     pub client: Client,
+    /// Goes to the monitor with the start.
+    listener: Option<OwnedFd>,
     seq: u32,
     /// Events that came while an answer was awaited.
     early: Vec<Event>,
@@ -23,7 +25,12 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn new(client: Client) -> Daemon {
-        Daemon { client, seq: 0, early: Vec::new() }
+        Daemon { client, listener: None, seq: 0, early: Vec::new() }
+    }
+
+    /// That of a monitor which is to listen in `dir`.
+    pub fn of(client: Client, dir: &Path) -> Daemon {
+        Daemon { listener: Some(listen(dir).unwrap()), ..Daemon::new(client) }
     }
 
     /// Connects to a monitor that runs already.
@@ -57,6 +64,7 @@ impl Daemon {
         loop {
             match self.receive().expect("the monitor is gone") {
                 event @ (Event::Exited { .. } | Event::Detached { .. }) => self.early.push(event),
+                Event::Born { .. } => {}
                 answer => return answer,
             }
         }
@@ -64,8 +72,10 @@ impl Daemon {
 
     pub fn start(&mut self, spec: &StartSpec, sockets: &[&UnixStream]) -> Event {
         self.seq += 1;
-        let fds: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-        self.client.start(self.seq, spec, None, &fds).unwrap();
+        let listener = self.listener.take().expect("started once");
+        let clients = sockets.iter().map(|socket| socket.as_fd()).collect();
+        let fds = StartFds { listener: listener.as_fd(), netns: None, clients };
+        self.client.start(self.seq, spec, &fds).unwrap();
         self.answer()
     }
 
@@ -189,11 +199,9 @@ pub fn log_text(dir: &Path) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Both ends of a control connection and the listening socket of `dir`, for a monitor.
+/// Both ends of a control connection.
 #[allow(dead_code)]
-pub fn sockets(dir: &Path) -> (Client, OwnedFd, OwnedFd) {
-    let at = std::fs::File::open(dir).unwrap();
-    let listener = sys::fdpass::listen_in(at.as_fd(), super::api::client::SOCKET).unwrap();
+pub fn sockets() -> (Client, OwnedFd) {
     let (ours, theirs) = sys::fdpass::pair().unwrap();
-    (Client::new(ours).unwrap(), theirs, listener)
+    (Client::new(ours).unwrap(), theirs)
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::Ipv4Net;
 use model::id::{EndpointId, NetworkId};
@@ -26,6 +26,7 @@ use crate::mac::MacAddress;
 use crate::plan::{BridgeNetwork, BridgePort, EndpointLinks, Published, Topology};
 use crate::port::{self, Ports};
 use crate::row::NetworkRow;
+use crate::spares::Spares;
 
 /// Driver options of a bridge network's row.
 pub mod option {
@@ -55,6 +56,7 @@ pub struct BridgeDriver {
     host: OwnedFd,
     links: Mutex<Socket>,
     lingering: Lingering,
+    namespaces: Arc<Spares>,
     devices: Mutex<BTreeMap<NetworkId, Device>>,
     /// Index for the container's end; moves on when a kernel puts links of its own into new namespaces.
     index: AtomicU32,
@@ -73,7 +75,7 @@ struct Device {
 
 impl BridgeDriver {
     /// Works in the calling thread's namespace.
-    pub fn new(config: NetworkConfig, ipam: Box<dyn Ipam>) -> Result<BridgeDriver> {
+    pub fn new(config: NetworkConfig, ipam: Box<dyn Ipam>, namespaces: Arc<Spares>) -> Result<BridgeDriver> {
         let topology = Topology { bridges: Vec::new(), published: Vec::new(), userland_proxy: config.userland_proxy };
         let rules = if config.iptables.yes() { Rules::open(topology) } else { Rules::off(topology) };
         Ok(BridgeDriver {
@@ -83,6 +85,7 @@ impl BridgeDriver {
             host: namespace::current().context("opening the network namespace")?,
             links: Mutex::new(Socket::route().context("opening a netlink socket")?),
             lingering: Lingering::default(),
+            namespaces,
             devices: Mutex::default(),
             index: AtomicU32::new(FIRST_INDEX),
             ipv6: listen::has_ipv6(),
@@ -206,9 +209,8 @@ impl BridgeDriver {
                 bridge: device.index,
                 port: device.port,
             };
-            let (netns, made) =
-                namespace::create_with(|_| self.furnish(&links)).context("creating a network namespace")?;
-            match made {
+            let netns = self.namespaces.take().context("creating a network namespace")?;
+            match namespace::enter(netns.as_fd(), || self.furnish(&links)).context("entering a network namespace")? {
                 Ok(mut inner) => {
                     let attached = self.links(|socket| socket.request(&mut links.outside()));
                     let settled = attached.and_then(|()| inner.request(&mut links.settle()));

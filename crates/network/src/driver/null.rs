@@ -1,15 +1,27 @@
-//! `none`: a namespace with nothing but loopback, made by the runtime.
+//! `none`: a namespace with nothing but loopback.
 
-use model::Result;
+use std::sync::Arc;
+
 use model::id::EndpointId;
+use model::{Context, Result};
 
 use super::NetworkDriver;
 use crate::endpoint::{Connected, Endpoint, EndpointSpec};
 use crate::row::NetworkRow;
+use crate::spares::Spares;
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct NullDriver;
+#[derive(Debug)]
+pub struct NullDriver {
+    namespaces: Arc<Spares>,
+}
+
+impl NullDriver {
+    /// Namespaces are taken from `namespaces`.
+    pub fn new(namespaces: Arc<Spares>) -> NullDriver {
+        NullDriver { namespaces }
+    }
+}
 
 /// An endpoint without link or address.
 pub(super) fn bare(network: &NetworkRow, spec: &EndpointSpec) -> Connected {
@@ -46,7 +58,8 @@ impl NetworkDriver for NullDriver {
 
     /// Published ports have no meaning here and are ignored.
     fn connect(&self, network: &NetworkRow, spec: &EndpointSpec) -> Result<Connected> {
-        Ok(bare(network, spec))
+        let netns = self.namespaces.take().context("creating a network namespace")?;
+        Ok(Connected { netns: Some(netns), ..bare(network, spec) })
     }
 
     fn release(&self, _: &NetworkRow, _: &Endpoint) -> Result<()> {

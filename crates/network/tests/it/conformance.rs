@@ -78,7 +78,7 @@ fn conformance(factory: impl Fn() -> Box<dyn NetworkDriver>) {
 
 #[test]
 fn null() {
-    in_namespace(|| conformance(|| Box::new(NullDriver)));
+    in_namespace(|| conformance(|| Box::new(NullDriver::new(Default::default()))));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn bridge() {
         conformance(|| {
             let config = NetworkConfig::default();
             let ipam = Box::new(DefaultIpam::new(config.pools()));
-            Box::new(BridgeDriver::new(config, ipam).expect("driver"))
+            Box::new(BridgeDriver::new(config, ipam, Default::default()).expect("driver"))
         });
     });
 }

@@ -41,6 +41,8 @@ const EXIT_REPORTED: i32 = 1;
 /// container's PID namespace for good, so that an instance serves one container only.
 #[derive(Debug, Default)]
 pub struct Builtin {
+    /// The hierarchies, if somebody has looked already.
+    layout: Option<Layout>,
     /// Whether `pid_for_children` is the container's already.
     joined: std::cell::Cell<bool>,
     /// The container's root file system. Without it the init's exit would take the last reference away, and wait until
@@ -49,8 +51,21 @@ pub struct Builtin {
 }
 
 impl Builtin {
-    pub fn new() -> Builtin {
-        Builtin::default()
+    /// `layout`: what [`Layout::detect`] says, if it was asked already.
+    pub fn new(layout: Option<Layout>) -> Builtin {
+        Builtin { layout, ..Builtin::default() }
+    }
+
+    fn cgroup(&self, bundle: &Bundle) -> std::io::Result<Cgroup> {
+        let detected;
+        let layout = match &self.layout {
+            Some(layout) => layout,
+            None => {
+                detected = Layout::detect()?;
+                &detected
+            }
+        };
+        layout.at(&bundle.spec.linux.cgroups_path)
     }
 
     /// The start, without cleaning up after a failure. On v1, where a cgroup is ten directories, the parent makes them
@@ -59,8 +74,8 @@ impl Builtin {
         &self,
         bundle: &Bundle,
         cgroup: &Cgroup,
-        io: Stdio,
-        netns: Option<BorrowedFd<'_>>,
+        (io, netns): (Stdio, Option<BorrowedFd<'_>>),
+        born: &mut dyn FnMut(i32),
     ) -> Result<Process, StartError> {
         let namespaces = namespaces::plan(&bundle.spec.linux.namespaces, netns)?;
         // A child that is somebody else by then could not join any more.
@@ -95,6 +110,7 @@ impl Builtin {
             Ok(())
         };
         assist().inspect_err(|_| abandon(&pidfd))?;
+        born(pid);
         let (process, root) = finish(listener, pid, pidfd)?;
         self.root.replace(root);
         Ok(process)
@@ -112,17 +128,22 @@ impl Builtin {
 }
 
 impl Runtime for Builtin {
-    fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
-        let layout = Layout::detect().at(|| Stage::Cgroup, "")?;
-        let cgroup = layout.at(&bundle.spec.linux.cgroups_path).at(|| Stage::Cgroup, "")?;
+    fn start(
+        &self,
+        bundle: &Bundle,
+        io: Stdio,
+        netns: Option<BorrowedFd<'_>>,
+        born: &mut dyn FnMut(i32),
+    ) -> Result<Process, StartError> {
+        let cgroup = self.cgroup(bundle).at(|| Stage::Cgroup, "")?;
         // The error that happened first is the one to tell.
-        self.launch(bundle, &cgroup, io, netns).inspect_err(|_| drop(cgroup.remove()))
+        self.launch(bundle, &cgroup, (io, netns), born).inspect_err(|_| drop(cgroup.remove()))
     }
 
     fn exec(&self, bundle: &Bundle, init: &Process, p: &oci::Process, io: Stdio) -> Result<Process, StartError> {
         let keyring =
             CString::new(format!("_ses.{}", bundle.id)).map_err(|_| StartError::new(Stage::Clone, 0, "id"))?;
-        let cgroup = cgroup(bundle).map_err(|e| StartError::new(Stage::Cgroup, 0, e.message()))?;
+        let cgroup = self.cgroup(bundle).at(|| Stage::Cgroup, "")?;
         let birthplace = cgroup.birthplace().map_err(|e| not_running(bundle, &e))?;
         self.join_pid_namespace(bundle, init)?;
         let (listener, reporter) = report::pair()?;
@@ -185,7 +206,7 @@ impl Runtime for Builtin {
     }
 
     fn cleanup(&self, bundle: &Bundle) -> model::Result<()> {
-        cgroup(bundle)?.remove().context("failed to remove the container's cgroup")
+        self.cgroup(bundle).and_then(|cgroup| cgroup.remove()).context("failed to remove the container's cgroup")
     }
 }
 

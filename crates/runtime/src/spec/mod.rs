@@ -120,7 +120,8 @@ fn masked_paths(host: &HostFacts) -> Vec<String> {
     fixed.chain(host.thermal_throttle.iter().cloned()).collect()
 }
 
-fn filter(security: &Security, host: &HostFacts) -> Result<Option<oci::Seccomp>> {
+/// The filter that the container's profile means here; `None`: none.
+pub fn filter(security: &Security, host: &HostFacts) -> Result<Option<oci::Seccomp>> {
     let default;
     let profile = match &security.seccomp {
         SeccompChoice::Unconfined => return Ok(None),

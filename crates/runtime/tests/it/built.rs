@@ -58,7 +58,8 @@ fn terminal() {
     spec.process.terminal = true;
     let container = container(spec);
     let process =
-        runtime::Runtime::start(&container.runtime, &container.bundle, runtime::Stdio::default(), None).unwrap();
+        runtime::Runtime::start(&container.runtime, &container.bundle, runtime::Stdio::default(), None, &mut |_| {})
+            .unwrap();
     let mut master = std::fs::File::from(process.console.as_ref().unwrap().try_clone().unwrap());
     let mut out = Vec::new();
     let _ = master.read_to_end(&mut out);

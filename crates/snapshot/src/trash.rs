@@ -1,0 +1,114 @@
+//! Trees on their way out: a rename takes them out of sight at once, a thread of its own removes them.
+//!
+//! Removing a container costs its caller one rename, however many files the container has. What a crash leaves in the
+//! trash goes when the next process opens it.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use model::{Context, Result};
+
+use sys::tree;
+
+/// Stack of the thread: a walk holds no more than a few buffers.
+const STACK: usize = 128 << 10;
+
+/// A directory whose content is being removed.
+pub struct Trash {
+    dir: PathBuf,
+    /// Names in the directory; the disk bounds their number.
+    queue: Mutex<Sender<CString>>,
+}
+
+impl Trash {
+    /// Takes over the existing directory `dir`; what lies in it goes first.
+    pub fn open(dir: &Path) -> Result<Trash> {
+        let context = || format!("emptying {}", dir.display());
+        let (queue, names) = channel();
+        for entry in fs::read_dir(dir).with_context(context)? {
+            // No name of a directory entry has a zero byte, and the receiver lives.
+            let name = CString::new(entry.with_context(context)?.file_name().into_vec()).unwrap_or_default();
+            drop(queue.send(name));
+        }
+        let parent = File::open(dir).with_context(context)?;
+        let thread = std::thread::Builder::new().name("trash".into()).stack_size(STACK);
+        thread.spawn(move || empty(&parent, &names)).context("starting the removal of trash")?;
+        Ok(Trash { dir: dir.to_owned(), queue: Mutex::new(queue) })
+    }
+
+    /// Removes the tree at `path`, which nobody will look for any more; absent is fine. What cannot be renamed (another
+    /// file system, a full disk) is removed before this returns.
+    pub fn take(&self, path: &Path) -> Result<()> {
+        let context = || format!("removing {}", path.display());
+        let file_name = path.file_name().unwrap_or_default();
+        let name = CString::new(file_name.as_bytes()).unwrap_or_default();
+        if fs::rename(path, self.dir.join(file_name)).is_ok() {
+            let queue = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // The thread lives as long as this end of the queue.
+            drop(queue.send(name));
+            return Ok(());
+        }
+        match File::open(path.parent().unwrap_or(Path::new("/"))) {
+            Ok(parent) => tree::remove(parent, &name).with_context(context),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e).with_context(context),
+        }
+    }
+}
+
+fn empty(parent: &File, names: &Receiver<CString>) {
+    while let Ok(name) = names.recv() {
+        if let Err(error) = tree::remove(parent, &name) {
+            tracing::warn!(name = %name.to_string_lossy(), %error, "it stays in the trash until the next start");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn is_emptied(dir: &Path) -> bool {
+        let begin = Instant::now();
+        while fs::read_dir(dir).unwrap().next().is_some() {
+            if begin.elapsed() > Duration::from_secs(5) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    #[test]
+    fn trees_go_at_once_and_leftovers_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bin, tree) = (dir.path().join("trash"), dir.path().join("tree"));
+        for path in [bin.join("old/deep"), tree.join("a/b")] {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::write(bin.join("file"), "x").unwrap();
+        let trash = Trash::open(&bin).unwrap();
+        trash.take(&tree).unwrap();
+        assert!(!tree.exists());
+        trash.take(&tree).unwrap();
+        assert!(is_emptied(&bin));
+    }
+
+    #[test]
+    fn what_cannot_be_moved_is_removed_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bin, tree) = (dir.path().join("trash"), dir.path().join("tree"));
+        fs::create_dir_all(tree.join("a")).unwrap();
+        fs::create_dir(&bin).unwrap();
+        let trash = Trash::open(&bin).unwrap();
+        fs::remove_dir(&bin).unwrap();
+        trash.take(&tree).unwrap();
+        assert!(!tree.exists());
+    }
+}
