@@ -1,7 +1,10 @@
 //! Images: import, load, list, inspect, tag, remove.
 
-use testkit::Daemon;
+use std::time::Duration;
+
+use testkit::command::eventually;
 use testkit::images::{busybox_tar, debian_tar, layered_archive, sha256};
+use testkit::{Daemon, Running, places};
 
 use crate::with_busybox;
 
@@ -20,6 +23,34 @@ fn import_a_root_file_system() {
         0
     );
     assert_eq!(d.docker(&["run", "--rm", "second:v1"]).text(), "from import");
+    d.finish();
+}
+
+#[test]
+fn import_from_an_address() {
+    let d = Daemon::start();
+    std::fs::write(d.path("rootfs.tar"), busybox_tar()).unwrap();
+    let dir = d.path("").display().to_string();
+    let mut command = d.namespaces().command(places::find("busybox"));
+    command.args(["httpd", "-f", "-p", "127.0.0.1:8099", "-h", &dir]);
+    let mut server = Running::start(&mut command);
+    let fetch =
+        |path: &str| d.exec_inside(&["curl", "-sf", "-o", "/dev/null", &format!("http://127.0.0.1:8099/{path}")]).code;
+    assert!(eventually(Duration::from_secs(5), || fetch("rootfs.tar") == 0));
+    let output = d.docker(&["import", "http://127.0.0.1:8099/rootfs.tar", "fetched:1"]).ok().stdout;
+    assert!(
+        output.contains("Downloading from http://127.0.0.1:8099/rootfs.tar") && output.contains("sha256:"),
+        "{output}"
+    );
+    assert_eq!(d.docker(&["run", "--rm", "fetched:1", "echo", "hello"]).text(), "hello");
+    assert_eq!(d.inspect("fetched:1", "{{.Comment}}"), "Imported from http://127.0.0.1:8099/rootfs.tar");
+    let refused = "failed to GET http://127.0.0.1:8099/nosuch with status 404 Not Found";
+    d.docker(&["import", "http://127.0.0.1:8099/nosuch"]).fails(1, refused);
+    let create = |source: &str| d.http("POST", &format!("/images/create?fromSrc={source}"), "");
+    assert!(create("127.0.0.1:8099/nosuch").expect(404).message().starts_with(refused));
+    assert!(create("127.0.0.1:1/x").expect(500).message().contains("connection refused"));
+    assert_eq!(create("ftp://x/y").expect(400).message(), "unsupported protocol scheme \"ftp\"");
+    server.kill();
     d.finish();
 }
 

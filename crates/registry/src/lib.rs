@@ -27,6 +27,7 @@ mod settings;
 mod token;
 pub mod url;
 mod validity;
+mod web;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -41,6 +42,7 @@ pub use push::{Begun, CHUNK, Source, Upload};
 pub use search::{Hit, search};
 pub use session::{Access, Pauses, Repository};
 pub use settings::{Proxies, Settings, Timeouts};
+pub use web::{Download, download};
 
 /// All registries, as the configuration has them.
 pub struct Registries {

@@ -170,6 +170,12 @@ pub struct Upload {
 }
 
 impl Upload {
+    /// A body that comes from elsewhere than the request.
+    pub fn channel() -> (mpsc::Sender<std::io::Result<Bytes>>, Upload) {
+        let (sender, chunks) = mpsc::channel(limits::UPLOAD_QUEUE);
+        (sender, Upload { chunks, rest: Bytes::new() })
+    }
+
     /// Takes what is left and throws it away, up to [`limits::REFUSED_UPLOAD`]: a client that still writes when the
     /// connection is closed on it may never read why it was refused.
     pub fn discard(&mut self) {

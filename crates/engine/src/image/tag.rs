@@ -25,8 +25,7 @@ pub fn tag(images: &Images, events: &Events, text: &str, repo: &str, tag: &str) 
 }
 
 fn target(repo: &str, tag: &str) -> Result<ImageRef> {
-    let reference =
-        repository_tag(repo, tag)?.ok_or_else(|| Error::invalid("repository name must have at least one component"))?;
+    let reference = repository_tag(repo, tag)?.ok_or_else(|| Error::invalid("invalid reference format"))?;
     // `sha256:abc` would be taken for the part of an id.
     if reference.familiar_name() == "sha256" {
         return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));

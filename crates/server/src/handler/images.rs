@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use engine::Engine;
-use engine::image::{self, AttestationArgs, ImportArgs, ListArgs, RemoveArgs};
+use engine::image::{self, AttestationArgs, ListArgs, RemoveArgs};
 use hyper::StatusCode;
 use model::platform::Platform;
 use model::{Error, Result};
 
 use tokio::sync::mpsc;
 
-use super::{State, blocking, distribution, done, ok, progress, versioned};
+use super::{State, blocking, distribution, done, import, ok, progress, versioned};
 use crate::limits;
 use crate::query::Query;
 use crate::request::Request;
@@ -149,39 +149,10 @@ impl Source {
 /// `POST /images/create`
 pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     match Source::of(&request.query) {
-        Source::Body => import(state, &mut request).await,
+        Source::Body => import::from_body(state, &mut request).await,
         Source::Pull => distribution::pull(state, &request).await,
-        Source::Url(_) => Err(Error::not_implemented("Gantry does not implement POST /images/create?fromSrc=URL yet")),
+        Source::Url(address) => import::from_address(state, &request, &address).await,
     }
-}
-
-/// Makes an image of the tar in the body; one line tells its id.
-async fn import(state: Arc<State>, request: &mut Request) -> Result<Outcome> {
-    let query = &request.query;
-    let wanted = query.text("platform");
-    let host = Platform::new("linux", &state.engine.host.architecture, "");
-    let named = !wanted.is_empty() && !request.version.before(32);
-    let message = match query.text("message") {
-        "" => "Imported from -".to_owned(),
-        message => message.to_owned(),
-    };
-    let args = ImportArgs {
-        reference: image::repository_tag(query.text("repo"), query.text("tag"))?,
-        platform: if named { Some(Platform::parse(wanted, &host)?) } else { None },
-        message,
-        changes: query.all("changes").map(str::to_owned).collect(),
-    };
-    let mut body = request.upload();
-    let import = move |engine: &Engine| {
-        let imported = image::import(&engine.images, &engine.events, args, &mut body);
-        imported.inspect_err(|_| body.discard())
-    };
-    let id = blocking(&state, import).await?;
-    let line = api::encode::progress_line(&api::ProgressMessage::status("", id.to_string()));
-    let (sender, chunks) = mpsc::channel(1);
-    // There is room for the one line.
-    drop(sender.try_send(line.into()));
-    Ok(response::stream(response::JSON, chunks).into())
 }
 
 /// The `platform` parameters of save and load: one from 1.48 on, several from 1.52 on.

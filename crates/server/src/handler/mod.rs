@@ -10,6 +10,7 @@ pub mod distribution;
 pub mod events;
 pub mod exec;
 pub mod images;
+pub mod import;
 pub mod networks;
 pub mod plugins;
 pub mod progress;
