@@ -20,8 +20,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   tidy [--update]         the repository's own law: layers, sizes, names, licences
   test [FILTER]           everything: programs, formatting, lints, tidy, all tests
   demo                    a container's output on the screen, from nothing
-  bench [--quick] [--vs unix://SOCKET]
-                          speed and memory against the kernel's floor and another engine
+  bench [images] [--quick] [--vs unix://SOCKET]
+                          speed and memory against the kernel's floor and another engine; of images
   coverage                routes of the API: which are served";
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{setup, shell};
 
-/// Passes `words` on: `--quick`, `--vs unix://SOCKET`.
+/// Passes `words` on: `images`, `--quick`, `--vs unix://SOCKET`.
 pub fn run(words: &[String]) -> Result<(), String> {
     shell::require_root("cargo xtask bench")?;
     setup::programs()?;

@@ -2,12 +2,14 @@
 //!
 //! Everything is measured in one run on one machine: the floor first, then Gantry over one kept-alive connection, the other
 //! engine (`--vs unix://SOCKET`) in turn with it. The table goes to the screen, all figures to `target/bench.json`.
+//! `gantry-bench images` measures pulls, the store and the list of images instead, with figures in `bench-images.json`.
 //! Budgets are those of SPECIFICATION.md; a figure over its budget makes the run fail.
 
 #![forbid(unsafe_code)]
 
 mod engine;
 mod figures;
+mod images;
 mod load;
 mod logs;
 mod memory;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 use engine::{Engine, Network};
 use figures::{Figures, Samples};
-use testkit::{Daemon, command, images, places};
+use testkit::{Daemon, command, images as kit, places};
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -37,9 +39,29 @@ const QUICK: Scale = Scale { cycles: 60, seconds: 3, containers: 50, log_bytes: 
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let scale = if words.iter().any(|word| word == "--quick") { QUICK } else { FULL };
+    let quick = words.iter().any(|word| word == "--quick");
     let other = words.iter().position(|word| word == "--vs").and_then(|at| words.get(at + 1));
     let mut figures = Figures::default();
+    if words.first().is_some_and(|word| word == "images") {
+        let scale = if quick { images::QUICK } else { images::FULL };
+        images::run(scale, other.map(String::as_str), &mut figures);
+        return end(&figures, "bench-images.json");
+    }
+    starts(if quick { QUICK } else { FULL }, other, &mut figures);
+    end(&figures, "bench.json")
+}
+
+/// Prints and keeps the figures; fails when one is over its budget.
+fn end(figures: &Figures, file: &str) -> ExitCode {
+    figures.print();
+    let path = places::target_dir().join(file);
+    std::fs::write(&path, figures.json()).expect("target can be written");
+    println!("\nall figures: {}", path.display());
+    if figures.over_budget() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Containers: latencies, memory, logs.
+fn starts(scale: Scale, other: Option<&String>, figures: &mut Figures) {
     let floor = floor(scale);
     println!("floor: {floor}");
     figures.time("floor", &floor);
@@ -48,21 +70,16 @@ fn main() -> ExitCode {
     let gantry = Engine::open(&daemon.socket());
     let other = other.map(|address| {
         let engine = Engine::open(address.trim_start_matches("unix://").as_ref());
-        engine.load(images::probe_archive());
+        engine.load(kit::probe_archive());
         engine
     });
-    memory::idle(&daemon, &mut figures);
-    latencies(scale, &gantry, other.as_ref(), &floor, &mut figures);
-    trace::per_start(&daemon, &gantry, &mut figures);
-    load::concurrent(scale, &gantry, &mut figures);
-    logs::throughput(scale, &gantry, &mut figures);
-    memory::crowd(scale, &daemon, &gantry, &mut figures);
+    memory::idle(&daemon, figures);
+    latencies(scale, &gantry, other.as_ref(), &floor, figures);
+    trace::per_start(&daemon, &gantry, figures);
+    load::concurrent(scale, &gantry, figures);
+    logs::throughput(scale, &gantry, figures);
+    memory::crowd(scale, &daemon, &gantry, figures);
     daemon.finish();
-    figures.print();
-    let path = places::target_dir().join("bench.json");
-    std::fs::write(&path, figures.json()).expect("target can be written");
-    println!("\nall figures: {}", path.display());
-    if figures.over_budget() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The bare kernel, in namespaces of its own.
