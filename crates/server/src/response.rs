@@ -143,7 +143,9 @@ impl io::Write for Sink {
         if let Some(begun) = self.begun.take() {
             drop(begun.send(Ok(())));
         }
-        let chunk = Bytes::from(std::mem::take(&mut self.buffer));
+        // What fills a chunk once will do so again; small archives stay small.
+        let next = if self.buffer.len() < limits::DOWNLOAD_CHUNK { 0 } else { self.buffer.len() };
+        let chunk = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(next)));
         self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

@@ -10,6 +10,7 @@
 //! - paths that come out of an archive are resolved by [`sys::rooted::Rooted`] only, never by `std::path`.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod apply;
 pub mod archive;
 mod changes;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 use store::{Lease, Sweep};
 use sys::tree;
 
+pub use ahead::ahead;
 pub use compress::Gzip;
 pub use copy::Copy;
 pub use decompress::{Compression, decompress};

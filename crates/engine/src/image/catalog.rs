@@ -178,6 +178,12 @@ impl<'p> Wanted<'p> {
 
 /// The manifest that is wanted of an image; `shown` is what the image is called in the refusal.
 pub fn select<'r>(image: &'r ImageRow, wanted: Wanted<'_>, shown: &str) -> Result<&'r ManifestRow> {
+    if let ([only], Wanted::Any) = (&image.manifests[..], wanted)
+        && only.kind == ManifestKind::Image
+        && only.available
+    {
+        return Ok(only);
+    }
     let host = oci::host();
     let here = image.manifests.iter().filter(|m| m.kind == ManifestKind::Image && m.available);
     let mut fitting: Vec<_> = here.map(|m| (m, oci::platform(&m.platform))).collect();

@@ -114,14 +114,15 @@ impl<'f> Selection<'f> {
 
     /// The names to show of an image; `None`: it is not shown at all.
     fn names_shown<'n>(&self, image: &ImageRow, all: &[&'n str]) -> Option<Vec<&'n str>> {
-        let time = created(image);
-        let older = |than: &Timestamp| time.is_some_and(|time| time < *than);
-        let newer = |than: &Timestamp| time.is_some_and(|time| time > *than);
+        // Read only where a filter asks: most lists have none.
+        let older = |than: &Timestamp| created(image).is_some_and(|time| time < *than);
+        let newer = |than: &Timestamp| created(image).is_some_and(|time| time > *than);
+        let labelled = self.filters.contains("label") || self.filters.contains("label!");
         let passes = self.before.iter().all(older)
             && self.since.iter().all(newer)
             && self.until.is_none_or(|until| image.created < until)
             && self.dangling.is_none_or(|dangling| dangling == all.is_empty())
-            && label_filter(self.filters, &labels(image));
+            && (!labelled || label_filter(self.filters, &labels(image)));
         if !passes {
             return None;
         }

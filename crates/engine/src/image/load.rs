@@ -71,15 +71,14 @@ pub fn load(
 ) -> Result<()> {
     let lease = images.pins.lease();
     let result = read(images, body, &lease).and_then(|members| {
-        for loaded in interpret(images, &members, &lease)? {
-            let (id, labels) = show(images, &loaded, platforms, &lease)?;
+        show(images, &interpret(images, &members, &lease)?, platforms, &lease, |loaded, row| {
+            let id = &row.target.digest;
             progress(ProgressMessage::stream(match &loaded.name {
                 Some(name) => format!("Loaded image: {}\n", name.familiar()),
                 None => format!("Loaded image ID: {id}\n"),
             }));
-            publish(events, "load", &id, id.as_str(), &labels);
-        }
-        Ok(())
+            publish(events, "load", id, id.as_str(), &labels(row));
+        })
     });
     drop(lease);
     images.tidy_up();
@@ -97,17 +96,29 @@ fn interpret(images: &Images, members: &Members, lease: &Lease) -> Result<Vec<Lo
     }
 }
 
-/// Unpacks an image and makes it visible; answers its id and labels.
+/// Unpacks images and makes them visible in one commit: those before one that fails as well.
 fn show(
     images: &Images,
-    loaded: &Loaded,
+    all: &[Loaded],
     platforms: &[Platform],
     lease: &Lease,
-) -> Result<(Digest, BTreeMap<String, String>)> {
-    let row = unpacked(images, loaded, platforms, lease)?;
-    let (id, labels) = (row.target.digest.clone(), labels(&row));
-    images.publish(row, loaded.name.iter().map(ImageRef::canonical).collect())?;
-    Ok((id, labels))
+    mut shown: impl FnMut(&Loaded, &ImageRow),
+) -> Result<()> {
+    let (mut rows, mut outcome) = (Vec::new(), Ok(()));
+    for loaded in all {
+        match unpacked(images, loaded, platforms, lease) {
+            Ok(row) => rows.push((row, loaded.name.iter().map(ImageRef::canonical).collect())),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+    }
+    if !rows.is_empty() {
+        images.publish_all(rows.clone())?;
+    }
+    all.iter().zip(&rows).for_each(|(loaded, (row, _))| shown(loaded, row));
+    outcome
 }
 
 /// The image's row, with the layers of the wanted platforms unpacked.

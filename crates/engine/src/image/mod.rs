@@ -210,11 +210,18 @@ impl Images {
 
     /// Makes what was written durable and then, in one commit, the image and its names visible.
     fn publish(&self, row: ImageRow, names: Vec<String>) -> Result<()> {
+        self.publish_all(vec![(row, names)])
+    }
+
+    /// The same for several images: one wait for the disk, one commit.
+    fn publish_all(&self, images: Vec<(ImageRow, Vec<String>)>) -> Result<()> {
         self.snapshots.sync()?;
         self.blobs.barrier()?;
         self.change(move |_, edit| {
-            edit.put_image(&row)?;
-            names.iter().try_for_each(|name| edit.put_name(name, &row.target.digest))
+            images.iter().try_for_each(|(row, names)| {
+                edit.put_image(row)?;
+                names.iter().try_for_each(|name| edit.put_name(name, &row.target.digest))
+            })
         })?;
         self.look_at_disk();
         Ok(())

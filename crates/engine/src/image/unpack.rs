@@ -155,9 +155,9 @@ fn unpack_layer(images: &Images, blob: &Content, diff_id: &Digest, lease: &Lease
     if let Some(layer) = images.snapshots.layer(diff_id)? {
         return Ok(layer.size);
     }
-    let mut tar = pull::layer_tar(images.blobs.open_blob(&blob.digest)?, blob.size)?;
-    let layer = images.snapshots.apply_layer(Some(diff_id), &mut tar, lease)?;
-    Ok(layer.size)
+    let tar = pull::layer_tar(images.blobs.open_blob(&blob.digest)?, blob.size)?;
+    let layer = snapshot::ahead(tar, |tar| images.snapshots.apply_layer(Some(diff_id), tar, lease));
+    Ok(layer?.size)
 }
 
 /// Unpacks a manifest of an image, if that has not been done: a container of it is to be made.

@@ -7,8 +7,10 @@ use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
-use super::{BLOCK, Entry, Kind, Time, eof, padding};
+use super::{BLOCK, Entry, Kind, Time, eof, padding, read_some};
 
+/// Bytes of a file copied at once.
+const CHUNK: usize = 256 << 10;
 /// Longest name in a header.
 const NAME: usize = 100;
 /// Largest number in seven octal digits: owners, device numbers.
@@ -35,8 +37,15 @@ impl<W: Write> Writer<W> {
     /// A file of root without a time, of exactly `size` bytes out of `data`. `UnexpectedEof` when there are fewer.
     pub fn file(&mut self, path: &str, mode: u32, size: u64, data: &mut impl Read) -> io::Result<()> {
         self.entry(&plain(path, Kind::File, mode, size))?;
-        if io::copy(&mut data.take(size), &mut self.writer)? != size {
-            return Err(eof());
+        // Not `io::copy`, whose 8 KiB become as many chunks of an answer.
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK))];
+        let mut left = size;
+        while left > 0 {
+            let wanted = buffer.len().min(usize::try_from(left).unwrap_or(CHUNK));
+            match read_some(data, &mut buffer[..wanted])? {
+                0 => return Err(eof()),
+                n => (self.writer.write_all(&buffer[..n])?, left -= n as u64),
+            };
         }
         self.pad(size)
     }

@@ -24,6 +24,8 @@ use crate::image::row::Content;
 /// What decompression may yield: so many times the blob's size, and so much more. (gzip reaches 1032.)
 const EXPANSION: u64 = 1100;
 const EXPANSION_SLACK: u64 = 64 << 20;
+/// Compressed layers from this size on are decompressed on a thread of their own.
+const AHEAD: u64 = 1 << 20;
 /// Pause until another fetch has let go of a part, and how often.
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 const CLAIM_TRIES: usize = 500;
@@ -228,7 +230,10 @@ impl Fetching {
     fn unpack(&self, reader: &mut (impl Read + Send)) -> Result<u64> {
         let Some(diff_id) = &self.job.diff_id else { return Ok(0) };
         let mut tar = layer_tar(reader, self.job.blob.size)?;
-        Ok(self.places.snapshots.apply_layer(Some(diff_id), &mut tar, &self.lease)?.size)
+        let apply = |tar: &mut dyn Read| self.places.snapshots.apply_layer(Some(diff_id), tar, &self.lease);
+        // A small layer is done before a thread has begun.
+        let layer = if self.job.blob.size < AHEAD { apply(&mut tar) } else { snapshot::ahead(tar, apply) };
+        Ok(layer?.size)
     }
 }
 
@@ -265,7 +270,7 @@ impl<R: Read> Read for Counted<'_, R> {
 }
 
 /// The tar in a layer's blob of so many bytes.
-pub fn layer_tar<'r>(blob: impl Read + Send + 'r, size: u64) -> Result<impl Read + 'r> {
+pub fn layer_tar<'r>(blob: impl Read + Send + 'r, size: u64) -> Result<impl Read + Send + 'r> {
     let left = size.saturating_mul(EXPANSION).saturating_add(EXPANSION_SLACK);
     Ok(Bounded { inner: snapshot::decompress(blob)?, left })
 }

@@ -39,6 +39,8 @@ use crate::events::Draft;
 
 /// How long what was fetched of an unfinished blob is kept.
 pub const PART_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How often the disk is made to write what has come.
+const WRITE_BACK: Duration = Duration::from_millis(400);
 /// A layer's fetch that failed for another client is begun again for this one, so often.
 const JOINS: usize = 2;
 
@@ -127,7 +129,10 @@ async fn pull_one(
     tell(lines, begin).await?;
     let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
     engine.images.look_at_disk();
-    let layers = fetch_layers(engine, repository, &plan, (&lease, lines), complete).await?;
+    let layers = tokio::select! {
+        layers = fetch_layers(engine, repository, &plan, (&lease, lines), complete) => layers?,
+        error = write_back(&engine.images) => return Err(error),
+    };
     let (keep, name, told) = (engine.clone(), reference.clone(), lease.clone());
     // The commit runs to its end, whether or not the client waits for it.
     blocking(move || commit(&keep, &name, plan, &layers, &told)).await?;
@@ -213,6 +218,17 @@ async fn fetch_layers(
         layers[place] = Layer::new(pair.0.digest.clone(), pair.0.size, fetch);
     }
     Err(Error::system("the layers could not be fetched"))
+}
+
+/// Has the disk write while layers still come: the commit then waits for the last of them only. Ends by an error.
+async fn write_back(images: &Images) -> Error {
+    loop {
+        tokio::time::sleep(WRITE_BACK).await;
+        let blobs = images.blobs.clone();
+        if let Err(error) = blocking(move || blobs.barrier()).await {
+            return error;
+        }
+    }
 }
 
 /// Makes the image visible. Blocks.

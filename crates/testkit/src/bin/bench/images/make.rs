@@ -33,9 +33,9 @@ pub struct Shape {
 pub struct Made {
     /// What it is.
     pub shape: Shape,
-    /// Digests of its compressed layers, in hexadecimal.
+    /// Digests of the compressed layers of its tag `1`, in hexadecimal.
     pub layers: Vec<String>,
-    /// Bytes of all layers when compressed.
+    /// Bytes of all of them.
     pub bytes: u64,
 }
 
@@ -48,14 +48,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store of these shapes, made now unless it is kept from an earlier run.
-    pub fn of(name: &str, shapes: &[Shape]) -> Store {
-        let root = places::target_dir().join("images").join(format!("registry-{name}"));
+    /// The store of these shapes, with so many tags (`1`, `2` …) of each, which have nothing in common. Made now unless
+    /// it is kept from an earlier run.
+    pub fn of(name: &str, shapes: &[Shape], tags: usize) -> Store {
+        let root = places::target_dir().join("images").join(format!("registry-{name}-{tags}"));
         if !root.exists() {
-            println!("making {} images in {} …", shapes.len(), root.display());
+            println!("making {} images in {} …", shapes.len() * tags, root.display());
             let unfinished = root.with_extension("unfinished");
             let _ = fs::remove_dir_all(&unfinished);
-            shapes.iter().for_each(|shape| image(&unfinished, *shape));
+            shapes.iter().for_each(|shape| (1..=tags).for_each(|tag| image(&unfinished, *shape, tag)));
             fs::rename(&unfinished, &root).expect("a directory in target can be renamed");
         }
         let images = shapes.iter().map(|shape| made(&root, *shape)).collect();
@@ -90,12 +91,12 @@ fn made(root: &Path, shape: Shape) -> Made {
     }
 }
 
-fn image(root: &Path, shape: Shape) {
+fn image(root: &Path, shape: Shape, tag: usize) {
     let layers = Mutex::new(vec![None; shape.layers]);
     let next = Mutex::new(0..shape.layers);
     let work = || {
         while let Some(n) = { next.lock().expect("no worker failed").next() } {
-            let layer = layer(root, shape, n);
+            let layer = layer(root, shape, (tag, n));
             layers.lock().expect("no worker failed")[n] = Some(layer);
         }
     };
@@ -131,8 +132,8 @@ fn image(root: &Path, shape: Shape) {
     };
     layers.iter().map(|l| &l.digest).chain([&config_digest]).for_each(|d| link(format!("_layers/sha256/{d}"), d));
     link(format!("_manifests/revisions/sha256/{manifest}"), &manifest);
-    link("_manifests/tags/1/current".into(), &manifest);
-    link(format!("_manifests/tags/1/index/sha256/{manifest}"), &manifest);
+    link(format!("_manifests/tags/{tag}/current"), &manifest);
+    link(format!("_manifests/tags/{tag}/index/sha256/{manifest}"), &manifest);
 }
 
 /// Writes a small blob.
@@ -183,14 +184,16 @@ impl<W: Write> Write for Hashed<W> {
 }
 
 /// Makes layer `n` of an image: half of its bytes in files of up to 32 KiB, the rest in four large ones.
-fn layer(root: &Path, shape: Shape, n: usize) -> Layer {
+fn layer(root: &Path, shape: Shape, (tag, n): (usize, usize)) -> Layer {
     let file = root.join(format!("{}-{n}", shape.name));
     fs::create_dir_all(root).expect("target can be written");
     let compressed = Hashed::new(BufWriter::new(File::create(&file).expect("target can be written")));
     let gzip = flate2::write::GzEncoder::new(compressed, flate2::Compression::default());
     let mut tar = tar::Builder::new(Hashed::new(gzip));
     let total = (shape.bytes as f64 * RATIO) as u64;
-    let mut noise = Noise(0x9e37_79b9_7f4a_7c15 ^ ((n as u64 + 1) << 32) ^ shape.bytes ^ shape.layers as u64);
+    let mut noise = Noise(
+        0x9e37_79b9_7f4a_7c15 ^ ((n as u64 + 1) << 32) ^ ((tag as u64) << 48) ^ shape.bytes ^ shape.layers as u64,
+    );
     let (mut left, mut number) = (total / 2, 0);
     while left > 0 {
         let size = (512 + noise.next() % (32 << 10)).min(left);

@@ -57,18 +57,18 @@ impl Side {
     }
 
     /// Pulls an image of the store.
-    pub fn pull(&self, name: &str) -> Cost {
+    pub fn pull(&self, name: &str, tag: usize) -> Cost {
         let mut client = self.connect();
         self.cost(|| {
-            let path = format!("/v1.41/images/create?fromImage={ADDRESS}/{name}&tag=1");
+            let path = format!("/v1.41/images/create?fromImage={ADDRESS}/{name}&tag={tag}");
             let text = client.request("POST", &path, "").expect(200).text();
             assert!(text.contains("Downloaded newer image"), "{text}");
         })
     }
 
     /// Removes it with all that it has.
-    pub fn remove(&self, name: &str) {
-        let path = format!("/v1.41/images/{ADDRESS}/{name}:1?force=1");
+    pub fn remove(&self, name: &str, tag: usize) {
+        let path = format!("/v1.41/images/{ADDRESS}/{name}:{tag}?force=1");
         let _ = self.connect().request("DELETE", &path, "").expect(200);
     }
 }
@@ -82,11 +82,11 @@ fn processor(pid: u32) -> f64 {
 }
 
 /// Measures each side in turn, so often; the medians.
-pub fn in_turn(rounds: usize, sides: &[&Side], measure: impl Fn(&Side) -> Cost) -> Vec<Cost> {
+pub fn in_turn(rounds: usize, sides: &[&Side], measure: impl Fn(&Side, usize) -> Cost) -> Vec<Cost> {
     let mut all = vec![Vec::new(); sides.len()];
-    for _ in 0..rounds {
+    for round in 1..=rounds {
         for (side, found) in sides.iter().zip(&mut all) {
-            found.push(measure(side));
+            found.push(measure(side, round));
         }
     }
     all.iter().map(|found| medians(found)).collect()

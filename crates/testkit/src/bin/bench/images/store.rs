@@ -20,23 +20,20 @@ const PIECE: usize = 1 << 20;
 /// Images of one archive.
 const ARCHIVE: usize = 1000;
 
-/// Saves an image to a file and loads it; every engine loads the archive that Gantry wrote. Answers Gantry's peak.
+/// Saves an image that was pulled to a file and loads it; every engine loads the archive that Gantry wrote. Answers Gantry's peak.
 pub fn save_and_load(rounds: usize, sides: &[&Side], image: &Made, figures: &mut Figures) -> f64 {
     let dir = tempfile::Builder::new().prefix("gt-save").tempdir_in("/tmp").expect("a directory in /tmp");
     let name = image.shape.name;
-    for side in sides {
-        side.pull(name);
-    }
     let archive = dir.path().join("archive");
     save(sides[0], name, &archive);
-    let saving = in_turn(rounds, sides, |side| side.cost(|| save(side, name, &dir.path().join("out"))));
+    let saving = in_turn(rounds, sides, |side, _| side.cost(|| save(side, name, &dir.path().join("out"))));
     super::report("save", sides, &saving, (2.0, None), figures);
     for side in sides {
-        side.remove(name);
+        side.remove(name, 1);
     }
-    let loading = in_turn(rounds, sides, |side| {
+    let loading = in_turn(rounds, sides, |side, _| {
         let cost = side.cost(|| load(side, &archive));
-        side.remove(name);
+        side.remove(name, 1);
         cost
     });
     super::report("load", sides, &loading, (2.0, None), figures);
