@@ -40,11 +40,17 @@ pub(crate) fn export(tree: &Path, below: Vec<OwnedFd>, out: &mut dyn Write) -> R
     let merged = !below.is_empty();
     let roots = std::iter::once(top.try_clone()).chain(below.into_iter().map(Ok)).collect::<io::Result<_>>();
     export_all(roots.with_context(context)?, merged, out).with_context(context)?;
-    // A container that was removed meanwhile has been read in part only.
-    match rustix::fs::fstat(&top).map_err(io::Error::from).with_context(context)?.st_nlink {
-        0 => Err(Error::system("the container was removed while it was read")),
-        _ => Ok(()),
+    still_there(tree, &top)
+}
+
+/// A container that was removed meanwhile has been read in part only: its tree is moved away before it is emptied.
+fn still_there(tree: &Path, top: &OwnedFd) -> Result<()> {
+    let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+    let now = rustix::fs::stat(tree).ok().map(identity);
+    if now.is_some() && now == rustix::fs::fstat(top).ok().map(identity) {
+        return Ok(());
     }
+    Err(Error::system("the container was removed while it was read"))
 }
 
 fn export_all(roots: Vec<OwnedFd>, merged: bool, out: &mut dyn Write) -> io::Result<()> {
@@ -65,8 +71,10 @@ fn export_all(roots: Vec<OwnedFd>, merged: bool, out: &mut dyn Write) -> io::Res
 /// Writes a layer of what a container changed; answers the digest of what was written, `None` when nothing changed.
 pub(crate) fn diff(view: &View, tree: &Path, source: Source, out: &mut dyn Write) -> Result<Option<Digest>> {
     let mut hashed = Hashed { inner: out, hash: Sha256::new() };
+    let top = changes::open_tree(tree)?;
     let differ = Differ::new(view, tree, source)?;
     let any = layer(differ, &mut hashed).with_context(|| format!("reading {}", tree.display()))?;
+    still_there(tree, &top)?;
     Ok(any.then(|| Digest::from_sha256(&hashed.hash.finalize().into())))
 }
 
