@@ -9,8 +9,8 @@ use tar::{EntryType, Header};
 
 use super::{BLOCK, Entry, Kind, Time, eof, padding, read_some};
 
-/// Bytes of a file copied at once.
-const CHUNK: usize = 256 << 10;
+/// Bytes of a file copied at once: what an answer sends at once, so that what waits for a slow client keeps its bound.
+const CHUNK: usize = 64 << 10;
 /// Longest name in a header.
 const NAME: usize = 100;
 /// Largest number in seven octal digits: owners, device numbers.
