@@ -41,8 +41,14 @@ pub struct Host {
     pub processors: usize,
     /// Bytes.
     pub memory: u64,
-    /// What the kernel's control groups can do.
+    /// Which processors are online, as a list (`0-3`).
+    pub cpus: String,
+    /// Which memory nodes are online, as a list.
+    pub memory_nodes: String,
+    /// Where control groups are.
     pub cgroups: sys::cgroup::Layout,
+    /// What they can do.
+    pub abilities: Abilities,
     /// Gantry's own executable, sealed: what monitors are started from.
     pub executable: Arc<std::os::fd::OwnedFd>,
     /// The default AppArmor profile is loaded.
@@ -65,7 +71,9 @@ impl Host {
         let uname = rustix::system::uname();
         let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
         let machine = text(uname.machine());
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_string();
         let release = os_release();
+        let cgroups = sys::cgroup::Layout::detect()?;
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory =
             memory.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
@@ -79,7 +87,12 @@ impl Host {
             os_version: release.get("VERSION_ID").cloned().unwrap_or_default(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory.unwrap_or(0u64) * 1024,
-            cgroups: sys::cgroup::Layout::detect()?,
+            cpus: read("/sys/devices/system/cpu/online"),
+            memory_nodes: Some(read("/sys/devices/system/node/online"))
+                .filter(|nodes| !nodes.is_empty())
+                .unwrap_or_else(|| "0".into()),
+            abilities: Abilities::of(&cgroups),
+            cgroups,
             executable: Arc::new(sys::exe::sealed()?),
             executable_path: fs::read_link("/proc/self/exe")?,
             has_apparmor_default: crate::apparmor::load_default(),
@@ -125,7 +138,7 @@ pub struct Abilities {
 
 impl Abilities {
     /// Looks at the hierarchies.
-    pub fn of(layout: &Layout) -> Abilities {
+    fn of(layout: &Layout) -> Abilities {
         let controllers = layout.controllers();
         let has = |name: &str| controllers.iter().any(|c| c == name);
         let v1 = layout.version() == Version::V1;
@@ -250,7 +263,7 @@ pub fn version(engine: &Engine) -> api::Version {
 /// `GET /info`.
 pub fn info(engine: &Engine) -> api::Info {
     let (host, settings) = (&engine.host, engine.settings());
-    let cgroups = Abilities::of(&host.cgroups);
+    let cgroups = host.abilities;
     let counts = Counts::of(engine);
     let storage = engine.snapshots.name();
     api::Info {
@@ -380,7 +393,7 @@ fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
 
 /// What an administrator should know (B-dm-4).
 fn warnings(settings: &Settings, host: &Host) -> Vec<String> {
-    let abilities = Abilities::of(&host.cgroups);
+    let abilities = host.abilities;
     let missing = [
         (abilities.memory, "WARNING: No memory limit support"),
         (abilities.swap, "WARNING: No swap limit support"),

@@ -79,10 +79,12 @@ impl Actor {
         let lasted = lasted(&self.row).as_secs();
         let figures = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];
         self.event("die", figures);
-        self.release_monitor().await;
         for reply in self.waiting.ends.drain(..) {
             answer(reply, Ok(()));
         }
+        // Those who waited for the end hear of it before what is left of the run is put away.
+        tokio::task::yield_now().await;
+        self.release_monitor().await;
         self.go_on(&effects).await;
     }
 

@@ -146,7 +146,10 @@ fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<sp
             None => spec::Shm::Private { size: host.shm_size },
         },
     };
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mountinfo = match row.mounts.is_empty() {
+        true => String::new(),
+        false => std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
+    };
     let mut user = row.mounts.iter().map(|m| mount(settings, m, &mountinfo)).collect::<Result<Vec<_>>>()?;
     user.extend(host.tmpfs.iter().map(|(target, options)| spec::Mount {
         target: target.clone(),

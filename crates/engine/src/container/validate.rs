@@ -58,7 +58,7 @@ impl Host {
         let cgroup_v1 = !engine.host.has_cgroup_v2();
         let of_kernel = if cgroup_v1 { "host" } else { "private" };
         let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_string();
+        let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
         Host {
             hostname: engine.host.hostname.clone(),
             ipc_mode: or(&settings.default_ipc_mode, "private"),
@@ -73,10 +73,10 @@ impl Host {
             log_driver: or(&settings.log_driver, "json-file"),
             log_opts: settings.log_opts.clone(),
             processors: engine.host.processors,
-            cpus: read("/sys/devices/system/cpu/online"),
-            memory_nodes: or(&read("/sys/devices/system/node/online"), "0"),
-            ip_forwarding: read("/proc/sys/net/ipv4/ip_forward") == "1",
-            abilities: Abilities::of(&engine.host.cgroups),
+            cpus: engine.host.cpus.clone(),
+            memory_nodes: engine.host.memory_nodes.clone(),
+            ip_forwarding: forwarding.trim() == "1",
+            abilities: engine.host.abilities,
         }
     }
 }
