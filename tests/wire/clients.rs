@@ -31,14 +31,8 @@ fn run(driver: &mut Command) -> testkit::Output {
     command::run(driver, b"").ok()
 }
 
-/// Known weakness: `exec_run(demux=True)` sometimes differs; three attempts until the cause is found.
 #[test]
 fn docker_py() {
-    let good = (0..3).any(|_| std::panic::catch_unwind(docker_py_once).is_ok());
-    assert!(good, "failed three times in a row");
-}
-
-fn docker_py_once() {
     let d = with_busybox();
     drive(&d, &places::python(), "docker_py.py");
     d.finish();

@@ -120,19 +120,22 @@ fn read_extra(file: &File) -> Option<Extra> {
 
 /// All files of the log, newest first, each once, as they stand at one moment.
 pub fn snapshot(name: &Path) -> io::Result<Vec<Link>> {
-    const ATTEMPTS: u32 = 50;
+    const ATTEMPTS: u32 = 500;
     for _ in 0..ATTEMPTS {
         let links = collect(name)?;
         if unchanged(name, &links)? {
-            return Ok(links.into_iter().map(|(_, link)| link).collect());
+            return Ok(once(links));
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     // A log that rotates without pause: every file once is the best there is.
-    let mut links = collect(name)?;
+    Ok(once(collect(name)?))
+}
+
+/// Each file once, with the lowest index that it has: in the middle of a rotation the newest one has two names.
+fn once(links: Vec<(u32, Link)>) -> Vec<Link> {
     let mut seen = std::collections::HashSet::new();
-    links.retain(|(_, link)| seen.insert(link.inode));
-    Ok(links.into_iter().map(|(_, link)| link).collect())
+    links.into_iter().map(|(_, link)| link).filter(|link| seen.insert(link.inode)).collect()
 }
 
 fn collect(name: &Path) -> io::Result<Vec<(u32, Link)>> {
@@ -260,6 +263,21 @@ mod tests {
         let links = snapshot(&dir.path().join("l")).unwrap();
         assert_eq!(links.iter().map(|l| l.gzip).collect::<Vec<_>>(), [false, false, true]);
         assert!(snapshot(&dir.path().join("none")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_writer_that_stands_still_within_a_rotation_repeats_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("l");
+        fill(dir.path(), &["l", "l.2"]);
+        fs::hard_link(&log, dir.path().join("l.1")).unwrap();
+        let links = snapshot(&log).unwrap();
+        assert_eq!(links.iter().map(|link| link.size).collect::<Vec<_>>(), [1, 3]);
+        let newest = links[0].inode;
+        assert!(successor(&log, newest).unwrap().is_none());
+        fs::write(dir.path().join("new"), "").unwrap();
+        fs::rename(dir.path().join("new"), &log).unwrap();
+        assert_eq!(successor(&log, newest).unwrap().unwrap().size, 0);
     }
 
     #[test]
