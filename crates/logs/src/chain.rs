@@ -179,17 +179,34 @@ pub fn inode_of(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// The index that a file has now; it must be held open, so that its inode number is nobody else's. `None`: it is gone.
-pub fn locate(name: &Path, inode: u64) -> io::Result<Option<u32>> {
+/// A file of the chain that is held open, so that its inode number is nobody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub inode: u64,
+    pub gzip: bool,
+}
+
+impl From<&Link> for Held {
+    fn from(link: &Link) -> Held {
+        Held { inode: link.inode, gzip: link.gzip }
+    }
+}
+
+/// The index that a held file has now, or its compressed copy. `None`: it is gone.
+///
+/// Numbers in headers are those of files that are gone: a held compressed file may have the number that another one had
+/// before it was compressed. Of a held plain file's number only older files can have been, and they come later.
+pub fn locate(name: &Path, held: Held) -> io::Result<Option<u32>> {
     let mut missing = 0;
     for index in 0..=MAX_ROTATED {
         let plain = inode_of(&rotated(name, index, false))?;
-        if plain == Some(inode) {
+        if plain == Some(held.inode) {
             return Ok(Some(index));
         }
         let packed = if index > 0 { Link::open(&rotated(name, index, true), true)? } else { None };
         missing = if plain.is_none() && packed.is_none() { missing + 1 } else { 0 };
-        if packed.is_some_and(|link| link.inode == inode || link.extra().inode == inode) {
+        let number = packed.map(|link| if held.gzip { link.inode } else { link.extra().inode });
+        if number == Some(held.inode) {
             return Ok(Some(index));
         }
         if missing > 2 {
@@ -199,21 +216,21 @@ pub fn locate(name: &Path, inode: u64) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// The file that follows the one with this inode number, which has been rotated away. If that one is gone, the oldest file
-/// there is: what lay between was thrown away by the rotation. `None`: there is nothing.
-pub fn successor(name: &Path, inode: u64) -> io::Result<Option<Link>> {
+/// The file that follows a held one, which has been rotated away. If that one is gone, the oldest file there is: what lay
+/// between was thrown away by the rotation. `None`: there is nothing.
+pub fn successor(name: &Path, held: Held) -> io::Result<Option<Link>> {
     const ATTEMPTS: u32 = 100;
     for _ in 0..ATTEMPTS {
-        match locate(name, inode)? {
+        match locate(name, held)? {
             Some(0) => return Ok(None),
             Some(index) => {
                 let next = Link::at(name, index - 1)?;
                 // Files move to higher indices only: an unmoved predecessor means that this is the right neighbour.
-                if next.is_some() && locate(name, inode)? == Some(index) {
+                if next.is_some() && locate(name, held)? == Some(index) {
                     return Ok(next);
                 }
             }
-            None => return Ok(snapshot(name)?.pop().filter(|link| link.inode != inode)),
+            None => return Ok(snapshot(name)?.pop().filter(|link| link.inode != held.inode)),
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
@@ -273,7 +290,7 @@ mod tests {
         fs::hard_link(&log, dir.path().join("l.1")).unwrap();
         let links = snapshot(&log).unwrap();
         assert_eq!(links.iter().map(|link| link.size).collect::<Vec<_>>(), [1, 3]);
-        let newest = links[0].inode;
+        let newest = Held::from(&links[0]);
         assert!(successor(&log, newest).unwrap().is_none());
         fs::write(dir.path().join("new"), "").unwrap();
         fs::rename(dir.path().join("new"), &log).unwrap();
@@ -285,12 +302,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("l");
         fill(dir.path(), &["l", "l.1"]);
-        let held = Link::at(&log, 1).unwrap().unwrap();
-        assert_eq!(locate(&log, held.inode).unwrap(), Some(1));
-        assert_eq!(successor(&log, held.inode).unwrap().unwrap().size, 1);
+        let link = Link::at(&log, 1).unwrap().unwrap();
+        let held = Held::from(&link);
+        assert_eq!(locate(&log, held).unwrap(), Some(1));
+        assert_eq!(successor(&log, held).unwrap().unwrap().size, 1);
         fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
         fs::write(&log, "newest").unwrap();
-        assert_eq!(locate(&log, held.inode).unwrap(), None);
-        assert_eq!(successor(&log, held.inode).unwrap().unwrap().size, 1);
+        assert_eq!(locate(&log, held).unwrap(), None);
+        assert_eq!(successor(&log, held).unwrap().unwrap().size, 1);
+    }
+
+    /// A compressed file is made where another one's source was removed a moment ago: it gets that one's inode number.
+    #[test]
+    fn a_number_that_another_file_had_before_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("l");
+        let pack = |index: u32, inode: u64| {
+            let extra = serde_json::to_vec(&Extra { inode, ..Extra::default() }).unwrap();
+            let file = File::create(rotated(&log, index, true)).unwrap();
+            flate2::GzBuilder::new().extra(extra).write(file, flate2::Compression::fast()).finish().unwrap();
+            Held::from(&Link::at(&log, index).unwrap().unwrap())
+        };
+        fill(dir.path(), &["l"]);
+        let older = pack(3, 0);
+        pack(2, 0);
+        pack(1, older.inode);
+        assert_eq!(locate(&log, older).unwrap(), Some(3));
+        let next = successor(&log, older).unwrap().unwrap();
+        assert_eq!(Some(next.inode), inode_of(&rotated(&log, 2, true)).unwrap());
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use crate::chain::{self, Link};
+use crate::chain::{self, Held, Link};
 use crate::{Stop, time};
 
 /// How often to look without inotify, nanoseconds.
@@ -23,8 +23,8 @@ const LOOK_EVERY: i64 = 200_000_000;
 #[derive(Debug)]
 pub struct Follower {
     name: PathBuf,
-    /// Of the file being read, which is held open.
-    inode: u64,
+    /// The file being read.
+    held: Held,
     /// The file has been rotated away and has been read to its end since.
     sealed: bool,
     /// The writer had finished before the last attempt to read.
@@ -44,9 +44,9 @@ pub enum Next {
 }
 
 impl Follower {
-    /// At `inode`, the newest file when the log was opened.
-    pub fn new(name: &Path, inode: u64) -> Follower {
-        Follower { name: name.to_owned(), inode, sealed: false, ending: false, watch: Watch::new(name).ok() }
+    /// At the newest file when the log was opened.
+    pub fn new(name: &Path, held: Held) -> Follower {
+        Follower { name: name.to_owned(), held, sealed: false, ending: false, watch: Watch::new(name).ok() }
     }
 
     /// To be called before the file's end is looked for the first time, so that no change goes unnoticed.
@@ -64,14 +64,14 @@ impl Follower {
             if stop.is_cancelled() {
                 return Ok(Next::End);
             }
-            if chain::inode_of(&self.name)? != Some(self.inode) {
+            if chain::inode_of(&self.name)? != Some(self.held.inode) {
                 // The writer has finished with this file, but perhaps after our last look into it.
                 if !self.sealed {
                     self.sealed = true;
                     return Ok(Next::Again);
                 }
-                if let Some(link) = chain::successor(&self.name, self.inode)? {
-                    self.inode = link.inode;
+                if let Some(link) = chain::successor(&self.name, self.held)? {
+                    self.held = Held::from(&link);
                     self.sealed = false;
                     return Ok(Next::File(link));
                 }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::Stop;
-use crate::chain::{self, Link};
+use crate::chain::{self, Held, Link};
 use crate::follow::{Follower, Next};
 use crate::lines::Lines;
 use crate::shape::{Shaper, Verdict};
@@ -69,8 +69,8 @@ impl Reader {
     /// Opens the log at `path` and all its rotated files. A log that does not exist is empty.
     pub fn open(path: &Path, options: ReadOptions, stop: Stop) -> io::Result<Reader> {
         let links = chain::snapshot(path)?;
-        let newest = links.first().filter(|link| !link.gzip).map(|link| link.inode);
-        let follower = newest.filter(|_| options.follow).map(|inode| Follower::new(path, inode));
+        let newest = links.first().filter(|link| !link.gzip).map(Held::from);
+        let follower = newest.filter(|_| options.follow).map(|held| Follower::new(path, held));
         let mut waiting = choose(links, &options)?;
         if let (Some(_), Some(last)) = (&follower, waiting.back_mut()) {
             last.grow();
