@@ -87,11 +87,12 @@ impl Local {
             }
         }
         drop(fs::remove_dir(self.root.join(REMOVED)));
-        for name in names(&self.root)?.iter().filter(|name| *name != REMOVED && !known.contains(name)) {
-            // Both fail when something is in the way, which is then none of ours to remove.
-            if fs::remove_dir(self.mountpoint(name)).is_ok() {
-                drop(fs::remove_dir(self.root.join(name)));
-            }
+        let unknown = |name: &&String| !known.contains(name) && crate::name::validate(name).is_ok();
+        for name in names(&self.root)?.iter().filter(unknown) {
+            // Both fail when something is in the way, which is then none of ours to remove. A create that was cut short may
+            // have made the outer one only.
+            drop(fs::remove_dir(self.mountpoint(name)));
+            drop(fs::remove_dir(self.root.join(name)));
         }
         Ok(())
     }

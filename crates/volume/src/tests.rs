@@ -110,14 +110,14 @@ async fn many_creates_of_one_name_make_one_volume() {
 async fn only_empty_directories_without_a_row_are_swept() {
     let (dir, volumes) = volumes().await;
     volumes.create(named("known")).await.unwrap();
-    for name in ["empty/_data", "full/_data/x", "foreign"] {
+    for name in ["empty/_data", "begun", "full/_data/x", "foreign/x", "lost+found"] {
         fs::create_dir_all(dir.path().join("volumes").join(name)).unwrap();
     }
     let store = volumes.inner.store.clone();
     Volumes::open(&dir.path().join("volumes"), store).unwrap();
     let mut left: Vec<_> = fs::read_dir(dir.path().join("volumes")).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["foreign", "full", "known"]);
+    assert_eq!(left, ["foreign", "full", "known", "lost+found"]);
 }
 
 #[tokio::test]
