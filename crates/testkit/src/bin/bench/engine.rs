@@ -1,4 +1,5 @@
-//! An engine as its clients see it: a socket, requests on a kept-alive connection, the time they take.
+//! An engine as its clients see it: a socket, requests on a kept-alive connection, the time they take. The version of the
+//! API is one that older engines speak, too.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -83,7 +84,7 @@ impl Engine {
     pub fn load(&self, archive: &[u8]) {
         let mut connection = self.connect().connection;
         let head = format!(
-            "POST /v1.45/images/load?quiet=1 HTTP/1.1\r\nHost: d\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
+            "POST /v1.41/images/load?quiet=1 HTTP/1.1\r\nHost: d\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
             archive.len()
         );
         connection.send(head.as_bytes()).and_then(|()| connection.send(archive)).expect("the engine takes the archive");
@@ -136,23 +137,23 @@ impl Client {
         let words = serde_json::to_string(words).expect("words always encode");
         let body =
             format!(r#"{{"Image":"probe","Cmd":{words},"HostConfig":{{"NetworkMode":"{}"{more}}}}}"#, network.mode());
-        let answer = self.connection.request("POST", "/v1.45/containers/create", &body).expect(201).json();
+        let answer = self.connection.request("POST", "/v1.41/containers/create", &body).expect(201).json();
         answer["Id"].as_str().expect("an id").to_string()
     }
 
     /// Starts it.
     pub fn start(&mut self, id: &str) {
-        let _ = self.connection.request("POST", &format!("/v1.45/containers/{id}/start"), "").expect(204);
+        let _ = self.connection.request("POST", &format!("/v1.41/containers/{id}/start"), "").expect(204);
     }
 
     /// Waits for its end.
     pub fn wait(&mut self, id: &str) {
-        let _ = self.connection.request("POST", &format!("/v1.45/containers/{id}/wait"), "").expect(200);
+        let _ = self.connection.request("POST", &format!("/v1.41/containers/{id}/wait"), "").expect(200);
     }
 
     /// Removes it, running or not.
     pub fn remove(&mut self, id: &str) {
-        let _ = self.connection.request("DELETE", &format!("/v1.45/containers/{id}?force=1"), "").expect(204);
+        let _ = self.connection.request("DELETE", &format!("/v1.41/containers/{id}?force=1"), "").expect(204);
     }
 
     /// Any GET; gives the body.
@@ -176,10 +177,10 @@ impl Client {
     /// exec of `true`: create, start on a connection of its own, to the end of its stream.
     fn exec(&mut self, id: &str, engine: &Engine) {
         let body = r#"{"Cmd":["/probe","true"],"AttachStdout":true}"#;
-        let answer = self.connection.request("POST", &format!("/v1.45/containers/{id}/exec"), body).expect(201).json();
+        let answer = self.connection.request("POST", &format!("/v1.41/containers/{id}/exec"), body).expect(201).json();
         let exec = answer["Id"].as_str().expect("an id");
         let mut stream = engine.connect().connection;
-        let head = stream.upgrade(&format!("/v1.45/exec/{exec}/start"), r#"{"Detach":false,"Tty":false}"#);
+        let head = stream.upgrade(&format!("/v1.41/exec/{exec}/start"), r#"{"Detach":false,"Tty":false}"#);
         assert_eq!(head.status, 101);
         stream.rest().expect("the stream ends");
     }

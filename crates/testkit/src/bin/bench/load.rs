@@ -32,7 +32,7 @@ pub fn concurrent(scale: Scale, engine: &Engine, figures: &mut Figures) {
     let mut ps = Vec::new();
     while begin.elapsed() < Duration::from_secs(scale.seconds) {
         let asked = Instant::now();
-        client.get("/v1.45/containers/json?all=1");
+        client.get("/v1.41/containers/json?all=1");
         ps.push(micros(asked));
         thread::sleep(Duration::from_millis(20));
     }

@@ -44,7 +44,7 @@ pub fn crowd(scale: Scale, daemon: &Daemon, engine: &Engine, figures: &mut Figur
     let mut times = Vec::new();
     for _ in 0..50 {
         let begin = Instant::now();
-        client.get("/v1.45/containers/json?all=1");
+        client.get("/v1.41/containers/json?all=1");
         times.push(micros(begin));
     }
     figures.time_within(&format!("ps -a of {}", ids.len()), &Samples::new(times), 50.0, 5.0);
