@@ -36,7 +36,11 @@ pub fn main() -> ! {
     let _ = rustix::thread::set_name(c"gantry-monitor");
     let layout = sys::cgroup::Layout::detect().ok();
     let mut monitor = run::Monitor::new(control, Box::new(move |choice| make_runtime(choice, layout.clone())));
-    monitor.name = sys::argument::Argument::find(1).ok();
+    // Without it the container runs all the same; only a daemon that has to end a monitor which does not listen needs it.
+    match sys::argument::Argument::find(1) {
+        Ok(argument) => monitor.name = Some(argument),
+        Err(error) => tell(format_args!("a monitor cannot show its container's id: {error}")),
+    }
     monitor.run();
     std::process::exit(0)
 }
@@ -50,6 +54,12 @@ fn make_runtime(choice: &RuntimeChoice, layout: Option<sys::cgroup::Layout>) -> 
             Box::new(Cli { path: path.clone(), args: args.clone() })
         }
     }
+}
+
+/// Writes a line to standard error, which is the daemon's; it may be gone, and its terminal with it.
+fn tell(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Unix nanoseconds.

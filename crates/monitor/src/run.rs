@@ -228,8 +228,8 @@ impl Monitor {
         drop(bytes);
         self.link.listen(fds.next().ok_or_else(|| invalid(&"the listening socket is missing"))?);
         // Before there is anything that a daemon might have to end: it finds the monitor by this.
-        if let Some(name) = self.name.take() {
-            name.set(&spec.bundle.id).map_err(|e| invalid(&e))?;
+        if let Some(Err(error)) = self.name.take().map(|name| name.set(&spec.bundle.id)) {
+            crate::tell(format_args!("the monitor of {} cannot show this id: {error}", spec.bundle.id));
         }
         let netns = if spec.netns { fds.next() } else { None };
         let sockets: Vec<OwnedFd> = fds.collect();
@@ -339,12 +339,10 @@ fn settle_execs(container: &mut Container, link: &mut Link, now: Instant) {
     container.execs.retain(|session| !session.is_over());
 }
 
-/// Trouble with the log goes to standard error, which is the daemon's.
+/// Trouble with the log is told to the daemon's log.
 fn report(container: &mut Container) {
     if let Some(text) = container.init.log.as_mut().and_then(logs::JsonFile::take_report) {
-        use std::io::Write;
-        // The daemon may be gone, and its terminal with it.
-        let _ = writeln!(std::io::stderr(), "monitor of {}: {text}", container.id());
+        crate::tell(format_args!("monitor of {}: {text}", container.id()));
     }
 }
 
