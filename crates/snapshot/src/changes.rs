@@ -5,8 +5,8 @@
 //! as modified when its other attributes differ or something below changed, and is told before what is in it; a name
 //! whose kind changed is modified, and what was below it is not told.
 //!
-//! The empty places that the runtime makes for its mounts ([`PLACES`]) are taken for a part of the image, as in the
-//! reference, where a layer of its own holds them.
+//! The empty places of a container's own mounts ([`PLACES`]) are taken for a part of the image, as in the reference: a
+//! container in which one was touched, or made because the tree of them could not be had, has not changed by that.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -21,26 +21,10 @@ use crate::apply::{is_whiteout, proc_path};
 use crate::archive::Entry;
 use crate::view::{Found, View, link_target, xattr};
 use crate::walk::{Seen, Walk};
-use crate::{Change, ChangeKind, pack, tree};
+use crate::{Change, ChangeKind, pack, places::PLACES, tree};
 
 /// Bytes compared at once.
 const CHUNK: usize = 64 << 10;
-
-/// What the runtime puts into a root file system that lacks it.
-const PLACES: [(&[u8], FileType); 12] = [
-    (b".dockerenv", FileType::RegularFile),
-    (b"dev", FileType::Directory),
-    (b"dev/console", FileType::RegularFile),
-    (b"dev/pts", FileType::Directory),
-    (b"dev/shm", FileType::Directory),
-    (b"etc", FileType::Directory),
-    (b"etc/hostname", FileType::RegularFile),
-    (b"etc/hosts", FileType::RegularFile),
-    (b"etc/mtab", FileType::Symlink),
-    (b"etc/resolv.conf", FileType::RegularFile),
-    (b"proc", FileType::Directory),
-    (b"sys", FileType::Directory),
-];
 
 /// Which names of a container's directory to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +205,8 @@ fn is_above(above: &[u8], path: &[u8]) -> bool {
 /// Whether this is one of the empty places that the runtime makes.
 fn is_place(path: &[u8], stat: &Stat) -> bool {
     let kind = tree::file_type(stat);
-    PLACES.contains(&(path, kind)) && (kind != FileType::RegularFile || stat.st_size == 0)
+    PLACES.iter().any(|(place, of)| place.as_bytes() == path && *of == kind)
+        && (kind != FileType::RegularFile || stat.st_size == 0)
 }
 
 /// As far as the reference looks. Archives often keep whole seconds only, so a time without a fraction fits any.

@@ -10,14 +10,15 @@ use model::{Context, Error, Result};
 use crate::layers::{make_dir, remove_tree};
 use crate::tree;
 
-const RW: &str = "rw";
+pub(crate) const RW: &str = "rw";
 
 /// The path of the writable layer. Ids are names of directories: anything else is `InvalidParameter`.
 pub(crate) fn rw(root: &Path, container: &str) -> Result<PathBuf> {
     Ok(dir(root, container)?.join(RW))
 }
 
-fn dir(root: &Path, container: &str) -> Result<PathBuf> {
+/// The container's directory.
+pub(crate) fn dir(root: &Path, container: &str) -> Result<PathBuf> {
     let plain = !container.is_empty() && container.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if !plain {
         return Err(Error::invalid(format!("invalid container id: {container:?}")));
@@ -25,14 +26,14 @@ fn dir(root: &Path, container: &str) -> Result<PathBuf> {
     Ok(root.join(container))
 }
 
-/// Makes the directory of a new writable layer. `Conflict` when there is one.
-pub(crate) fn new_rw(root: &Path, container: &str) -> Result<PathBuf> {
-    let dir = dir(root, container)?;
-    make_dir(&dir, 0o710)?;
+/// Makes the directory of a new writable layer in the container's. `Conflict` when there is one.
+pub(crate) fn new_rw(dir: &Path) -> Result<PathBuf> {
+    make_dir(dir, 0o710)?;
     let rw = dir.join(RW);
     match fs::create_dir(&rw) {
         Ok(()) => Ok(rw),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let container = dir.file_name().unwrap_or_default().display();
             Err(Error::conflict(format!("container {container} has a writable layer already")))
         }
         Err(e) => Err(Error::from(e).prefix(format!("creating {}", rw.display()))),

@@ -77,7 +77,7 @@ impl Snapshotter for Copy {
 
     fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()> {
         let chain = self.layers.chain(layers)?;
-        let fs = containers::new_rw(&self.containers, container)?.join("fs");
+        let fs = containers::new_rw(&containers::dir(&self.containers, container)?)?.join("fs");
         let copy = |fs: &Path| -> Result<()> {
             make_dir(fs, 0o755)?;
             for layer in &chain {

@@ -13,6 +13,7 @@
 mod ahead;
 mod apply;
 pub mod archive;
+mod blanks;
 mod changes;
 mod compare;
 mod compress;
@@ -25,6 +26,7 @@ mod merge;
 mod overlay;
 mod pack;
 mod pax;
+mod places;
 mod survey;
 mod trash;
 mod view;
@@ -79,7 +81,13 @@ pub trait Snapshotter: Send + Sync {
     /// Makes every layer written so far durable.
     fn sync(&self) -> Result<()>;
 
-    /// Makes the writable layer of a container over `layers` (bottom first). Cheap with overlay: two directories.
+    /// Makes ready what [`Snapshotter::prepare`] can take then. Nothing depends on it.
+    fn make_ahead(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes the writable layer of a container over `layers` (bottom first), and the container's directory around it if
+    /// there is none. Cheap with overlay: a rename, or a few directories.
     fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()>;
 
     /// Whether the container has a writable layer, with all that a start needs of it.

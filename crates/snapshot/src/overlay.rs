@@ -3,6 +3,8 @@
 //! Whiteouts lie in the layers as overlay wants them, so the kernel merges what was unpacked. A directory that a layer
 //! has no entry for but files in ("implicit") would hide the attributes it has below; such directories are made in the
 //! container's upper layer with the attributes of the topmost layer that does have an entry.
+//!
+//! Below all layers lies the tree of [`places`].
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -16,41 +18,50 @@ use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 use store::{Lease, Sweep};
 
 use crate::apply::{OPAQUE_XATTR, Whiteouts};
+use crate::blanks::Blanks;
 use crate::changes::Source;
 use crate::layers::{Layers, make_dir, remove_tree};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, pack};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, pack, places};
 
 /// The kernel's defaults for overlay mounts.
 const PARAMETERS: &str = "/sys/module/overlay/parameters";
+
+/// Names beside the layers.
+pub(crate) const PLACES: &str = "places";
+pub(crate) const BLANKS: &str = "blanks";
+/// Lower directories that the kernel stacks (`OVL_MAX_STACK`).
+const MAX_LOWER: usize = 500;
 
 /// See the module.
 pub struct Overlay {
     layers: Layers,
     containers: PathBuf,
-    /// An empty directory: overlay wants a lower one, and an image may have no layer.
-    empty: PathBuf,
+    places: PathBuf,
+    blanks: Blanks,
 }
 
 impl Overlay {
     /// Opens the driver's directories.
     pub fn open(roots: Roots) -> Result<Overlay> {
         let layers = Layers::open(roots.layers.join("overlay"), Whiteouts::Overlay)?;
-        make_dir(&layers.root().join("empty"), 0o755)?;
+        places::make(&layers.root().join(PLACES))?;
         make_dir(&roots.containers, 0o710)?;
         for name in ["redirect_dir", "metacopy"] {
             if fs::read(Path::new(PARAMETERS).join(name)).is_ok_and(|value| value.starts_with(b"Y")) {
                 tracing::warn!("overlay's {name} is on: diff, export and commit miss what was renamed");
             }
         }
-        Ok(Overlay::attach(roots))
+        let overlay = Overlay::attach(roots);
+        overlay.blanks.clear()?;
+        Ok(overlay)
     }
 
     /// The driver's directories as they are.
     pub(crate) fn attach(roots: Roots) -> Overlay {
         let layers = Layers::attach(roots.layers.join("overlay"), Whiteouts::Overlay);
-        let empty = layers.root().join("empty");
-        Overlay { layers, containers: roots.containers, empty }
+        let (places, blanks) = (layers.root().join(PLACES), Blanks::new(layers.root().join(BLANKS)));
+        Overlay { layers, containers: roots.containers, places, blanks }
     }
 
     fn upper(&self, container: &str) -> Result<PathBuf> {
@@ -94,20 +105,26 @@ impl Snapshotter for Overlay {
 
     fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()> {
         let chain = self.layers.chain(layers)?;
-        let rw = containers::new_rw(&self.containers, container)?;
-        let made = make_dir(&rw.join("upper"), 0o755).and_then(|()| make_dir(&rw.join("work"), 0o700));
-        let made = made.and_then(|()| match chain.iter().all(|layer| layer.implicit.is_empty()) {
-            true => Ok(()),
-            false => View::open(&chain, Whiteouts::Overlay)?.fill_implicit(&rw.join("upper")),
-        });
-        made.inspect_err(|_| drop(self.remove(container)))
+        let dir = containers::dir(&self.containers, container)?;
+        if !self.blanks.take(&dir) {
+            blank(&dir)?;
+        }
+        if chain.iter().all(|layer| layer.implicit.is_empty()) {
+            return Ok(());
+        }
+        let filled = View::open(&chain, Whiteouts::Overlay)?.fill_implicit(&self.upper(container)?);
+        filled.inspect_err(|_| drop(self.remove(container)))
+    }
+
+    fn make_ahead(&self) -> Result<()> {
+        self.blanks.refill(blank)
     }
 
     fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {
         let rw = containers::rw(&self.containers, container)?;
         let mut lower: Vec<PathBuf> = self.layers.chain(layers)?.iter().rev().map(|layer| layer.fs.clone()).collect();
-        if lower.is_empty() {
-            lower.push(self.empty.clone());
+        if lower.len() < MAX_LOWER && self.places.is_dir() {
+            lower.push(self.places.clone());
         }
         Ok(Rootfs::Overlay { lower, upper: rw.join("upper"), work: rw.join("work") })
     }
@@ -133,7 +150,8 @@ impl Snapshotter for Overlay {
     }
 
     fn export(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<()> {
-        let below = self.view(layers)?.trees().context("opening an image's layers")?;
+        let mut below = self.view(layers)?.trees().context("opening an image's layers")?;
+        below.extend(File::open(&self.places).map(OwnedFd::from));
         pack::export(&self.upper(container)?, below, out)
     }
 
@@ -144,6 +162,13 @@ impl Snapshotter for Overlay {
         };
         Ok(self.layers.sweep(&live.layers, sweep)? + containers)
     }
+}
+
+/// A container's directory with an empty writable layer. `Conflict` when it has one.
+fn blank(dir: &Path) -> Result<()> {
+    let rw = containers::new_rw(dir)?;
+    let made = make_dir(&rw.join("upper"), 0o755).and_then(|()| make_dir(&rw.join("work"), 0o700));
+    made.inspect_err(|_| drop(remove_tree(dir, containers::RW)))
 }
 
 /// Whether overlay works with its writable directories under `root`: mounts one (attached nowhere), and makes what

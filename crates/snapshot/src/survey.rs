@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use model::digest::Digest;
 use model::{Context, Error, Result};
 
-use crate::LayerInfo;
 use crate::compare::compare;
 use crate::layers::{Layers, make_dir};
+use crate::{LayerInfo, overlay};
 
 /// What was found of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Strays {
 }
 
 /// Names beside the layers that are no layers.
-const OWN_NAMES: [&str; 2] = ["tmp", "empty"];
+const OWN_NAMES: [&str; 3] = ["tmp", overlay::PLACES, overlay::BLANKS];
 
 impl Layers {
     /// Every layer that has a directory here, whatever is in it.

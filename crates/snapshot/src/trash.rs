@@ -37,7 +37,12 @@ impl Trash {
         }
         let parent = File::open(dir).with_context(context)?;
         let thread = std::thread::Builder::new().name("trash".into()).stack_size(STACK);
-        thread.spawn(move || empty(&parent, &names)).context("starting the removal of trash")?;
+        let work = move || {
+            // Refused, it works at the priority of all.
+            let _ = sys::sched::go_to_the_background();
+            empty(&parent, &names);
+        };
+        thread.spawn(work).context("starting the removal of trash")?;
         Ok(Trash { dir: dir.to_owned(), queue: Mutex::new(queue) })
     }
 

@@ -114,12 +114,13 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         run: RunRow::default(),
         endpoints: Vec::new(),
     };
-    let prepared = prepare(engine, settings, &row).await;
-    let committed = match prepared {
-        Ok(()) => commit(engine, &row).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = committed {
+    let work = (engine.clone(), settings.clone(), row.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        let (engine, settings, row) = work;
+        prepare(&engine, &settings, &row).and_then(|()| commit(&engine, row))
+    });
+    let made = made.await.map_err(|e| Error::system("preparing the container").with_source(e));
+    if let Err(error) = made.flatten() {
         take_back(engine, settings, &row, &mounts).await;
         return Err(error);
     }
@@ -129,22 +130,17 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
 }
 
 /// The directory, the writable layer, and the data that new volumes take over from the image.
-async fn prepare(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &ContainerRow) -> Result<()> {
-    let (engine, settings, row) = (engine.clone(), settings.clone(), row.clone());
-    let work = tokio::task::spawn_blocking(move || -> Result<()> {
-        let dir = settings.container_dir(row.id.as_str());
-        DirBuilder::new().mode(0o710).create(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        if let Some((_, manifest, _)) = &row.image.manifest {
-            crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
-        }
-        engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
-        mark(&engine, &row)?;
-        if row.host_config.ipc_mode == "shareable" {
-            DirBuilder::new().mode(0o1777).create(dir.join("shm")).context("creating the container's shm directory")?;
-        }
-        mounts::copy_up(&engine, &row)
-    });
-    work.await.map_err(|e| Error::system("preparing the container").with_source(e))?
+fn prepare(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<()> {
+    if let Some((_, manifest, _)) = &row.image.manifest {
+        crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
+    }
+    engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
+    mark(engine, row)?;
+    if row.host_config.ipc_mode == "shareable" {
+        let shm = settings.container_dir(row.id.as_str()).join("shm");
+        DirBuilder::new().mode(0o1777).create(shm).context("creating the container's shm directory")?;
+    }
+    mounts::copy_up(engine, row)
 }
 
 /// The empty file by which programs find out that they run in a container. What an image has there stays.
@@ -165,16 +161,12 @@ fn mark(engine: &Engine, row: &ContainerRow) -> Result<()> {
     }
 }
 
-async fn commit(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
-    let row = row.clone();
-    engine
-        .store
-        .write(move |tx| {
-            // The image may have been removed since it was resolved.
-            crate::image::use_by_container(tx, &row.image.id)?;
-            tx.put(&CONTAINERS, row.id.as_str(), &row)
-        })
-        .await
+fn commit(engine: &Engine, row: ContainerRow) -> Result<()> {
+    engine.store.write_blocking(move |tx| {
+        // The image may have been removed since it was resolved.
+        crate::image::use_by_container(tx, &row.image.id)?;
+        tx.put(&CONTAINERS, row.id.as_str(), &row)
+    })
 }
 
 /// Leaves nothing of a container that could not be made.

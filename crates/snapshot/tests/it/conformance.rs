@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use model::Kind;
 use model::digest::Digest;
@@ -22,11 +23,22 @@ pub fn mounted(place: &Place, id: &str, layers: &[Digest]) -> Mounted {
     Mounted::new(&place.snapshots.rootfs(id, layers).unwrap())
 }
 
+/// The names in a directory, without the empty places of mounts (which the copy driver does not have).
 fn names(root: &Mounted, path: &str) -> Vec<String> {
     let entries = fs::read_dir(root.at(path)).unwrap();
     let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !is_place(&format!("{path}/{name}")) && (name != "etc" || !names_in(root, "etc").is_empty()));
     names.sort();
     names
+}
+
+fn names_in(root: &Mounted, path: &str) -> Vec<String> {
+    if root.at(path).is_dir() { names(root, path) } else { Vec::new() }
+}
+
+pub fn is_place(path: &str) -> bool {
+    let places = [".dockerenv", "dev", "proc", "sys", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"];
+    places.contains(&path.trim_start_matches("./"))
 }
 
 fn live(layers: &[&Digest], containers: Option<&[&str]>) -> Live {
@@ -158,7 +170,7 @@ fn leftovers(place: &Place) -> Vec<String> {
     let driver = fs::read_dir(place.dir.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
     let mut found: Vec<String> = fs::read_dir(driver.join("tmp")).unwrap().map(|e| format!("{e:?}")).collect();
     let others = fs::read_dir(&driver).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    found.extend(others.filter(|name| !matches!(name.as_str(), "tmp" | "empty")));
+    found.extend(others.filter(|name| !matches!(name.as_str(), "tmp" | "places" | "blanks")));
     found
 }
 
@@ -248,4 +260,60 @@ pub fn missing_things_are_named(place: Place) {
     for id in ["", "..", "a/b", "."] {
         assert_eq!(place.snapshots.prepare(id, &[]).unwrap_err().kind(), Kind::InvalidParameter, "{id:?}");
     }
+}
+
+pub fn places_of_mounts_lie_below_the_image(place: Place) {
+    let bottom = Layer::default().dir("dev", 0o700).file("etc/hosts", "the image's").file("sys", "a file");
+    let layers = [apply(&place, bottom), apply(&place, Layer::default().file(".wh.proc", ""))];
+    let (one, two) = (mounted(&place, "one", &layers), mounted(&place, "two", &layers));
+    let text = |root: &Mounted, path: &str| fs::read_to_string(root.at(path)).unwrap();
+    assert_eq!((text(&one, "etc/hosts"), text(&one, "sys")), ("the image's".to_owned(), "a file".to_owned()));
+    assert_eq!((text(&one, "etc/resolv.conf"), text(&one, ".dockerenv")), (String::new(), String::new()));
+    assert_eq!(fs::metadata(one.at("dev")).unwrap().permissions().mode() & 0o7777, 0o700);
+    assert!(!one.at("proc").exists());
+    assert_eq!(fs::read_link(one.at("etc/mtab")).unwrap(), Path::new("/proc/mounts"));
+    fs::write(one.at("etc/resolv.conf"), "one's").unwrap();
+    fs::remove_file(one.at(".dockerenv")).unwrap();
+    assert_eq!(text(&two, "etc/resolv.conf"), "");
+    assert!(two.at(".dockerenv").exists());
+    let mut tar = Vec::new();
+    place.snapshots.export("two", &layers, &mut tar).unwrap();
+    let found = crate::packing::names(&tar);
+    assert_eq!(found.iter().filter(|name| name.starts_with("etc")).count(), 5, "{found:?}");
+    assert_eq!(place.snapshots.changes("two", &layers).unwrap(), []);
+}
+
+/// As many lower directories as the kernel takes: there is no room for another.
+pub fn the_longest_chain_has_no_room_for_places(place: Place) {
+    let layer = |n: usize| apply(&place, Layer::default().file(&format!("f{n}"), "x"));
+    let layers: Vec<_> = (0..500).map(layer).collect();
+    let root = mounted(&place, "full", &layers);
+    assert!(root.at("f499").exists() && !root.at(".dockerenv").exists());
+    let root = mounted(&place, "almost", &layers[1..]);
+    assert!(root.at("f499").exists() && root.at(".dockerenv").exists());
+}
+
+/// Made ahead or not, a container's directory is the same.
+pub fn writable_layers_made_ahead_are_like_others(mut place: Place) {
+    let layers = [apply(&place, Layer::default().file("file", "image"))];
+    place.snapshots.make_ahead().unwrap();
+    place.snapshots.make_ahead().unwrap();
+    let blanks = |place: &Place| fs::read_dir(place.dir.path().join("snapshots/overlay/blanks")).unwrap().count();
+    assert_eq!(blanks(&place), 2);
+    for id in ["ahead", "too", "plain"] {
+        place.snapshots.prepare(id, &layers).unwrap();
+    }
+    assert_eq!(blanks(&place), 0);
+    let shape = |id: &str| {
+        let dir = place.dir.path().join("containers").join(id);
+        ["", "rw", "rw/upper", "rw/work"].map(|name| fs::metadata(dir.join(name)).unwrap().permissions().mode())
+    };
+    assert_eq!(shape("ahead"), shape("plain"));
+    assert_eq!(place.snapshots.prepare("plain", &layers).unwrap_err().kind(), Kind::Conflict);
+    place.snapshots.make_ahead().unwrap();
+    // A container that has one keeps it, whatever is there to be taken.
+    assert_eq!(place.snapshots.prepare("ahead", &layers).unwrap_err().kind(), Kind::Conflict);
+    place.reopen();
+    assert_eq!(blanks(&place), 0);
+    assert!(mounted(&place, "new", &layers).at("file").exists());
 }

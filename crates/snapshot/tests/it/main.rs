@@ -116,6 +116,21 @@ both!(
     capabilities_are_kept,
 );
 
+#[test]
+fn places_of_mounts_lie_below_the_image() {
+    conformance::places_of_mounts_lie_below_the_image(overlay());
+}
+
+#[test]
+fn the_longest_chain_has_no_room_for_places() {
+    conformance::the_longest_chain_has_no_room_for_places(overlay());
+}
+
+#[test]
+fn writable_layers_made_ahead_are_like_others() {
+    conformance::writable_layers_made_ahead_are_like_others(overlay());
+}
+
 /// Overlay in overlay cannot have a writable directory: the probe says so and the copy is chosen.
 #[test]
 fn the_driver_is_chosen_by_trying() {
