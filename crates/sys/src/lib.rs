@@ -19,6 +19,7 @@ pub mod process;
 pub mod pty;
 pub mod random;
 pub mod rooted;
+pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

@@ -45,8 +45,7 @@ struct Plan<'a> {
     error: AtomicI32,
 }
 
-/// Runs the program that `exe` is (open for reading, or only as a path) with the arguments `argv` in a new session, in `/`,
-/// with `/dev/null` as standard input and output, the caller's standard error, `fds` as 3, 4, …, and an environment of
+/// Runs the program that `exe` is (open for reading, or only as a path) with the arguments `argv` in `/`, with `/dev/null` as standard input and output, the caller's standard error, `fds` as 3, 4, …, and an environment of
 /// `PATH` only. All signals are blocked.
 pub fn detached(exe: BorrowedFd<'_>, argv: &[CString], fds: &[BorrowedFd<'_>]) -> io::Result<Child> {
     let first_free = 3 + c_int::try_from(fds.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -125,7 +124,6 @@ fn arrange(plan: &Plan<'_>) -> Result<(), c_int> {
         for signal in OFTEN_IGNORED {
             libc::signal(signal, libc::SIG_DFL);
         }
-        done(libc::setsid())?;
         let null = done(libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC))?;
         done(libc::dup2(null, 0))?;
         done(libc::dup2(null, 1))?;
