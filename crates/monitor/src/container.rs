@@ -46,13 +46,15 @@ impl Container {
         (netns, sockets): (Option<OwnedFd>, Vec<OwnedFd>),
         mut born: impl FnMut(i32, i64),
     ) -> Result<Container, StartError> {
-        let log = open_log(spec.log)?;
         let tty = spec.bundle.spec.process.terminal;
         let (stdio, streams) = pipes(!tty && spec.open_stdin, !tty, !tty)?;
-        let mut started_at = 0;
+        let (mut started_at, mut log) = (0, None);
         let process = runtime.start(&spec.bundle, stdio, netns.as_ref().map(AsFd::as_fd), &mut |pid| {
             started_at = crate::now();
             born(pid, started_at);
+            // While the container makes its root: nothing is written before its program runs.
+            log = open_log(&spec.log)?;
+            Ok(())
         })?;
         let mut init = Session::new(None, process, streams, spec.stdin_once);
         if !spec.open_stdin {
@@ -184,14 +186,20 @@ impl Container {
         self.ended_execs.push_back(ExecState { id: id.to_owned(), pid, exit: Some(exit.clone()) });
     }
 
-    /// The container has ended: cleans up, records and returns how.
-    pub fn end(&mut self, mut exit: Exit) -> Exit {
+    /// The container has ended: how.
+    pub fn ended(&self, mut exit: Exit) -> Exit {
         // Without a limit of its own, a container in which memory ran out will hardly have ended well.
         let limited = self.bundle.spec.linux.resources.memory.as_ref().is_some_and(|memory| memory.limit.is_some());
         if limited || exit.code != 0 {
             let cgroup = runtime::builtin::cgroup(&self.bundle);
             exit.oom = cgroup.is_ok_and(|cgroup| cgroup.oom_kills().is_ok_and(|count| count > 0));
         }
+        crate::proto::cut(&mut exit.error);
+        exit
+    }
+
+    /// Removes what the run had, records the end and returns it.
+    pub fn clean_up(&mut self, mut exit: Exit) -> Exit {
         if let Err(e) = self.runtime.cleanup(&self.bundle) {
             append(&mut exit.error, &format!("cleaning up: {e}"));
         }
@@ -252,10 +260,10 @@ fn forget_what_is_done(bundle: &mut Bundle) {
     bundle.spec.annotations.clear();
 }
 
-fn open_log(log: LogSpec) -> Result<Option<JsonFile>, StartError> {
+fn open_log(log: &LogSpec) -> Result<Option<JsonFile>, StartError> {
     match log {
         LogSpec::None => Ok(None),
-        LogSpec::JsonFile { path, options } => JsonFile::open(&path, options).map(Some).map_err(|e| {
+        LogSpec::JsonFile { path, options } => JsonFile::open(path, options.clone()).map(Some).map_err(|e| {
             let text = format!("failed to initialize logging driver: {}: {e}", path.display());
             StartError::new(Stage::Runtime, e.raw_os_error().unwrap_or(0), text)
         }),

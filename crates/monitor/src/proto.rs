@@ -92,6 +92,11 @@ pub enum Event {
         pid: i32,
         at: i64,
     },
+    /// The container's last process is gone, all output delivered and logged; `Exited` follows when what the run had is
+    /// removed. What a later daemon is told is `Exited` only.
+    Died {
+        exit: Exit,
+    },
 }
 
 /// One client of the container's or an exec's streams.
@@ -328,7 +333,8 @@ mod tests {
         golden(&Event::Started { exec: None, pid: 7, at: 4 }, "ac0201000e08");
         let error = StartError::new(runtime::Stage::Clone, 11, "d");
         golden(&Event::Failed { exec: None, error }, "ac02020000160164");
-        golden(&Event::Exited { exec: Some("x".into()), exit }, "ac020301017892020112010a0165");
+        golden(&Event::Exited { exec: Some("x".into()), exit: exit.clone() }, "ac020301017892020112010a0165");
+        golden(&Event::Died { exit }, "ac020792020112010a0165");
         golden(&Event::Detached { exec: None }, "ac020400");
         let refused = Some(Refusal::new(Reason::Failed, "m"));
         golden(&Event::Done { refused }, "ac02050102016d");

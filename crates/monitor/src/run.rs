@@ -226,6 +226,8 @@ impl Monitor {
         let bytes = container::read_memory(fds.next()).map_err(|e| invalid(&e))?;
         let spec: StartSpec = postcard::from_bytes(&bytes).map_err(|e| invalid(&e))?;
         drop(bytes);
+        // Until now it was a part of the daemon, in the same session and with the same claim to the processor.
+        let _ = rustix::process::setsid();
         self.link.listen(fds.next().ok_or_else(|| invalid(&"the listening socket is missing"))?);
         // Before there is anything that a daemon might have to end: it finds the monitor by this.
         if let Some(Err(error)) = self.name.take().map(|name| name.set(&spec.bundle.id)) {
@@ -312,7 +314,9 @@ impl Monitor {
             report(container);
             if let Some(exit) = container.init.settle(now) {
                 self.proxies = Proxies::default();
-                let exit = container.end(exit);
+                let exit = container.ended(exit);
+                self.link.tell(Event::Died { exit: exit.clone() });
+                let exit = container.clean_up(exit);
                 self.link.tell(Event::Exited { exec: None, exit });
                 container.init.finish();
                 self.ended = Some(now);

@@ -27,7 +27,9 @@ impl Spares {
     /// A monitor: one that waits, or a new one. One that was killed meanwhile is passed over.
     pub fn take(&self) -> io::Result<Spawned> {
         while let Some(spare) = { self.waiting().pop() } {
-            if matches!(spare.client.receive(), Err(e) if e.kind() == io::ErrorKind::WouldBlock) {
+            let lives = matches!(spare.client.receive(), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+            // It was started in the background; from now on somebody waits.
+            if lives && sys::sched::same_as_ours(spare.pid).is_ok() {
                 return Ok(spare);
             }
             client::end(spare);
@@ -35,7 +37,7 @@ impl Spares {
         client::spawn(self.executable.as_fd())
     }
 
-    /// Starts what is missing. Blocks for about a millisecond each.
+    /// Starts what is missing. Blocks for about a millisecond each. They have the priority of the caller.
     pub fn refill(&self) -> io::Result<()> {
         while self.waiting().len() < SPARES {
             let spare = client::spawn(self.executable.as_fd())?;

@@ -78,13 +78,13 @@ pub enum Scope {
 pub trait Runtime {
     /// Returns once the container's program is running (after its `execve`), or tells why it does not. `netns`: the
     /// network namespace to join, in place of one named by the spec; `lo` is up in it. `born` hears the process's number as
-    /// soon as there is one, which is before the program runs.
+    /// soon as there is one, which is before the program runs; its error ends the start.
     fn start(
         &self,
         bundle: &Bundle,
         io: Stdio,
         netns: Option<BorrowedFd<'_>>,
-        born: &mut dyn FnMut(i32),
+        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
     ) -> Result<Process, StartError>;
     /// Runs a further process in the container whose first process is `init`.
     fn exec(&self, bundle: &Bundle, init: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError>;

@@ -1,7 +1,7 @@
 //! The one metadata database: typed rows in tables, transactions, migrations.
 //!
 //! Invariants:
-//! - one writer thread; every closure that waits when a round begins shares that round's single durable commit (one
+//! - one writer at a time; every closure that waits when a round begins shares that round's single durable commit (one
 //!   `fdatasync`), so a burst of writers costs as many syncs as the disk has time for, never one each;
 //! - a closure that returns `Err` leaves no trace: its changes are staged in memory and merged only on `Ok`;
 //! - [`Store::write`] resolves after the commit is on the disk: "persist, then publish, then answer";
@@ -82,7 +82,7 @@ impl Store {
         f(&ReadTx::new(&tx)?)
     }
 
-    /// Runs `f` in the writer thread and resolves once its changes are durable.
+    /// Runs `f` when its turn comes and resolves once its changes are durable.
     ///
     /// `f` sees the changes of closures that ran before it, committed or not. It must not block: all writers wait for it.
     /// A caller that stops waiting does not undo the write.
@@ -93,7 +93,7 @@ impl Store {
         f: impl FnOnce(&mut WriteTx<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (job, answer) = writer::job(f);
-        self.inner.writer.queue().send(job).await.map_err(|_| writer::ended())?;
+        self.inner.writer.queue(job).await?;
         answer.await.map_err(|_| writer::ended())?
     }
 
@@ -103,16 +103,19 @@ impl Store {
         f: impl FnOnce(&mut WriteTx<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<Submitted<T>> {
         let (job, answer) = writer::job(f);
-        self.inner.writer.queue().blocking_send(job).map_err(|_| writer::ended())?;
+        self.inner.writer.queue_blocking(job)?;
         Ok(Submitted { answer })
     }
 
     /// As [`Store::write`], for threads outside the async runtime (panics on a task: it would stop the runtime's thread).
+    /// Runs on the calling thread when no other write is under way or waits.
     pub fn write_blocking<T: Send + 'static>(
         &self,
         f: impl FnOnce(&mut WriteTx<'_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.submit(f)?.answer.blocking_recv().map_err(|_| writer::ended())?
+        let (job, answer) = writer::job(f);
+        self.inner.writer.run(job)?;
+        answer.blocking_recv().map_err(|_| writer::ended())?
     }
 }
 

@@ -136,3 +136,35 @@ fn a_file_that_is_no_store_is_named() {
     let Err(error) = Store::open(&path) else { panic!("opened rubbish") };
     assert!(error.message().starts_with(&format!("opening the store {}", path.display())), "{}", error.message());
 }
+
+/// A write on the calling thread does not overtake what that thread has queued, nor does it meet another round.
+#[test]
+fn writes_of_a_thread_keep_their_order() {
+    let (_dir, store) = store();
+    let (release, wait_release) = std::sync::mpsc::channel::<()>();
+    let slow = store
+        .submit(move |tx| {
+            wait_release.recv().unwrap();
+            tx.put(&THINGS, "a", &Thing { n: 1 })
+        })
+        .unwrap();
+    let queued = store.submit(|tx| tx.put(&THINGS, "a", &Thing { n: 2 })).unwrap();
+    let last = {
+        let store = store.clone();
+        std::thread::spawn(move || {
+            let before = store.submit(|tx| tx.put(&THINGS, "b", &Thing { n: 1 })).unwrap();
+            let seen = store.write_blocking(|tx| Ok((tx.get(&THINGS, "a")?, tx.get(&THINGS, "b")?)));
+            (before.answer.blocking_recv().unwrap(), seen.unwrap())
+        })
+    };
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert!(!last.is_finished());
+    release.send(()).unwrap();
+    let (before, seen) = last.join().unwrap();
+    before.unwrap();
+    assert_eq!(seen, (Some(Thing { n: 2 }), Some(Thing { n: 1 })));
+    slow.answer.blocking_recv().unwrap().unwrap();
+    queued.answer.blocking_recv().unwrap().unwrap();
+    let on = store.write_blocking(|_| Ok(std::thread::current().id())).unwrap();
+    assert_eq!(on, std::thread::current().id());
+}

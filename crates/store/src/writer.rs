@@ -1,11 +1,12 @@
-//! The writer thread: rounds of closures, one durable commit a round.
+//! The writer: rounds of closures, one durable commit a round.
 //!
 //! A round takes every job that waits (at most [`ROUND`]), runs each over the same transaction, commits once and then
-//! answers all. While the disk syncs, the next round gathers. A round in which nothing changed is not committed. When
-//! merging or committing fails, the transaction is dropped whole, every job of the round is answered with the error, and
+//! answers all. While the disk syncs, the next round gathers. A round in which nothing changed is not committed. Rounds
+//! run on the writer's thread, one after the other; a thread that may block and finds nobody before it runs a round of its
+//! own ([`Writer::run`]): waking two threads takes a third as long as the commit. When merging or committing fails, the transaction is dropped whole, every job of the round is answered with the error, and
 //! the database is opened afresh (a failed write leaves it unusable), so that a full disk is a passing trouble.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
 use model::{Context, Error, Kind, Result};
@@ -34,24 +35,70 @@ pub(crate) struct Ran {
     answer: Answer,
 }
 
+/// A job in line. It counts until its round is over.
+struct Queued {
+    job: Job,
+    _place: Arc<()>,
+}
+
+/// The database, and who writes to it now.
+struct Turn {
+    db: Arc<Db>,
+    lock: Mutex<()>,
+}
+
 /// The thread and its queue. Dropping it lets queued jobs finish, then joins.
 pub(crate) struct Writer {
-    queue: Option<mpsc::Sender<Job>>,
+    queue: Option<mpsc::Sender<Queued>>,
     thread: Option<JoinHandle<()>>,
+    turn: Arc<Turn>,
+    /// Every queued job holds a clone.
+    line: Arc<()>,
 }
 
 impl Writer {
     pub(crate) fn start(db: Arc<Db>) -> Result<Writer> {
         let (sender, receiver) = mpsc::channel(QUEUE);
+        let turn = Arc::new(Turn { db, lock: Mutex::new(()) });
+        let own = turn.clone();
         let thread = std::thread::Builder::new()
             .name("store".into())
             .stack_size(STACK)
-            .spawn(move || run(&db, receiver))
+            .spawn(move || serve(&own, receiver))
             .context("starting the store's writer")?;
-        Ok(Writer { queue: Some(sender), thread: Some(thread) })
+        Ok(Writer { queue: Some(sender), thread: Some(thread), turn, line: Arc::default() })
     }
 
-    pub(crate) fn queue(&self) -> &mpsc::Sender<Job> {
+    /// Queues a job. Jobs of one caller run in the order in which they were queued.
+    pub(crate) async fn queue(&self, job: Job) -> Result<()> {
+        self.sender().send(self.placed(job)).await.map_err(|_| ended())
+    }
+
+    /// As [`Writer::queue`], for threads outside the async runtime.
+    pub(crate) fn queue_blocking(&self, job: Job) -> Result<()> {
+        self.sender().blocking_send(self.placed(job)).map_err(|_| ended())
+    }
+
+    /// Runs a job on this thread when nobody is before it, and queues it otherwise.
+    pub(crate) fn run(&self, job: Job) -> Result<()> {
+        let turn = match self.turn.lock.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.queue_blocking(job),
+        };
+        if Arc::strong_count(&self.line) > 1 {
+            drop(turn);
+            return self.queue_blocking(job);
+        }
+        settle(&self.turn.db, vec![job]);
+        Ok(())
+    }
+
+    fn placed(&self, job: Job) -> Queued {
+        Queued { job, _place: self.line.clone() }
+    }
+
+    fn sender(&self) -> &mpsc::Sender<Queued> {
         self.queue.as_ref().expect("the queue lives until drop")
     }
 }
@@ -100,23 +147,31 @@ pub(crate) fn job<T: Send + 'static>(
     (job, receiver)
 }
 
-fn run(db: &Db, mut queue: mpsc::Receiver<Job>) {
+fn serve(turn: &Turn, mut queue: mpsc::Receiver<Queued>) {
     while let Some(first) = queue.blocking_recv() {
-        let mut jobs = vec![first];
-        while jobs.len() < ROUND
-            && let Ok(job) = queue.try_recv()
+        let _turn = turn.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queued = vec![first];
+        while queued.len() < ROUND
+            && let Ok(next) = queue.try_recv()
         {
-            jobs.push(job);
+            queued.push(next);
         }
-        let mut answers = Vec::with_capacity(jobs.len());
-        let outcome = round(db, jobs, &mut answers).map_err(|e| (e.kind(), e.message().to_owned()));
-        if let Err((_, text)) = &outcome {
-            tracing::error!(error = text, "the store did not commit");
-            db.reopen();
-        }
-        for answer in answers {
-            answer(&outcome);
-        }
+        let (jobs, places): (Vec<_>, Vec<_>) = queued.into_iter().map(|Queued { job, _place }| (job, _place)).unzip();
+        settle(&turn.db, jobs);
+        drop(places);
+    }
+}
+
+/// A round and its answers.
+fn settle(db: &Db, jobs: Vec<Job>) {
+    let mut answers = Vec::with_capacity(jobs.len());
+    let outcome = round(db, jobs, &mut answers).map_err(|e| (e.kind(), e.message().to_owned()));
+    if let Err((_, text)) = &outcome {
+        tracing::error!(error = text, "the store did not commit");
+        db.reopen();
+    }
+    for answer in answers {
+        answer(&outcome);
     }
 }
 

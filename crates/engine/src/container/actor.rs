@@ -14,6 +14,7 @@ use model::lifecycle::{self, Effect, Input, Outcome, State};
 use model::{Error, Result};
 use monitor::proto::{Event, Packet, Request};
 use runtime::Scope;
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -128,6 +129,8 @@ pub struct Actor {
     pub(super) backoff: Duration,
     /// The exit whose teardown is under way.
     pub(super) exit: Option<monitor::proto::Exit>,
+    /// The monitor has told the exit and still removes what the run had.
+    pub(super) cleaning: bool,
     deferred: VecDeque<Command>,
     views: watch::Sender<Arc<ContainerView>>,
 }
@@ -156,6 +159,7 @@ impl Actor {
             timer: None,
             backoff: Duration::ZERO,
             exit: None,
+            cleaning: false,
             deferred: VecDeque::new(),
             views,
         };
@@ -190,6 +194,8 @@ impl Actor {
                     Ok(launched) => self.launched(launched).await,
                     Err(failed) => self.launch_failed(failed).await,
                 }
+                // Those who waited for the start hear of it first.
+                tokio::task::yield_now().await;
                 let engine = self.engine.clone();
                 tokio::spawn(async move { launch::replenish(&engine).await });
             }
@@ -344,12 +350,16 @@ impl Actor {
     }
 
     /// A word from the monitor; `None`: it is gone.
-    async fn heard(&mut self, packet: Option<Packet<Event>>) {
+    pub(super) async fn heard(&mut self, packet: Option<Packet<Event>>) {
         let Some(Packet { seq, body }) = packet else {
             return self.monitor_lost().await;
         };
         match body {
-            Event::Exited { exec: None, exit } => self.ended(exit),
+            Event::Died { exit } => {
+                self.cleaning = true;
+                self.ended(exit).await;
+            }
+            Event::Exited { exec: None, exit } => self.cleaned(exit).await,
             Event::Exited { exec: Some(id), exit } => self.exec_ended(&id, exit.code),
             Event::Started { exec: Some(id), pid, .. } => self.exec_started(&id, pid),
             Event::Failed { exec: Some(id), error } => self.exec_failed(&id, &error),
@@ -365,7 +375,7 @@ impl Actor {
             // Late, of a monitor that was slow when this daemon came.
             Event::Hello(state) => {
                 if let Some(exit) = state.exit {
-                    self.ended(exit);
+                    self.cleaned(exit).await;
                 }
             }
         }
@@ -416,13 +426,10 @@ impl Actor {
     /// Starts the launch; its end comes as a [`Done`].
     pub(super) fn begin_launch(&mut self) {
         let (engine, row) = (self.engine.clone(), self.row.clone());
-        let clients = super::attach::gather(std::mem::take(&mut self.clients), std::mem::take(&mut self.expected));
-        self.jobs.spawn(async move {
-            let clients = clients.await;
-            let launch = tokio::task::spawn_blocking(move || launch::launch(&engine, &row, clients));
-            Done::Launched(launch.await.unwrap_or_else(|error| {
-                Err(Failed::from(Error::system("the start of the container broke off").with_source(error)))
-            }))
+        let (clients, expected) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.expected));
+        self.jobs.spawn_blocking(move || {
+            let clients = Runtime::current().block_on(super::attach::gather(clients, expected));
+            Done::Launched(launch::launch(&engine, &row, clients))
         });
     }
 }
@@ -437,7 +444,7 @@ fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerVi
     ContainerView { row: row.clone(), pid, exec_ids, exits, removed: false, removal_error: None }
 }
 
-async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
+pub(super) async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
     match link {
         Some(link) => link.receive().await,
         None => pending().await,

@@ -8,41 +8,72 @@ use model::restart::{self, Policy};
 use model::time::Timestamp;
 use model::{Error, Result};
 use monitor::proto::{Exit, Request};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
-use super::actor::{Actor, Done, Timer, answer};
+use super::actor::{Actor, Done, Timer, answer, hear};
 use super::launch;
 use super::link;
-use super::remove::RemoveArgs;
+use super::remove::{RemoveArgs, remove_run_dir};
 use super::row::ContainerRow;
 use crate::Engine;
 
 /// Recorded when a container was killed along with its monitor.
 const KILLED: i32 = 137;
+/// How long a monitor may take to remove what a run had.
+const CLEANING_WAIT: Duration = Duration::from_secs(10);
 
 impl Actor {
     /// The container's program has ended; its network is let go before anybody hears of it.
-    pub(super) fn ended(&mut self, exit: Exit) {
+    pub(super) async fn ended(&mut self, exit: Exit) {
         if self.exit.is_some() || self.row.state.pid().is_none() {
             return;
         }
         self.exit = Some(exit);
+        if !self.row.endpoints.iter().any(|e| e.address.is_some()) {
+            return Box::pin(self.torn_down()).await;
+        }
         let (engine, id) = (self.engine.clone(), self.row.id.clone());
-        let connected = self.row.endpoints.iter().any(|e| e.address.is_some());
-        self.jobs.spawn(async move {
-            if connected {
-                let release = tokio::task::spawn_blocking(move || engine.networks.release(&id));
-                if let Ok(Err(error)) = release.await {
-                    tracing::warn!(%error, "releasing a network");
-                }
+        self.jobs.spawn_blocking(move || {
+            if let Err(error) = engine.networks.release(&id) {
+                tracing::warn!(%error, "releasing a network");
             }
             Done::TornDown
         });
     }
 
+    /// The monitor has removed what the run had: the end of an exit that it told before, or all at once.
+    pub(super) async fn cleaned(&mut self, exit: Exit) {
+        if !std::mem::take(&mut self.cleaning) {
+            return self.ended(exit).await;
+        }
+        match &mut self.exit {
+            Some(told) => told.error = exit.error,
+            None => self.row.run.error = exit.error,
+        }
+    }
+
+    /// Waits until nothing of the run is left: a next run, or the removal, must not meet it. What the monitor does not
+    /// remove in time, this does.
+    async fn await_cleaning(&mut self) {
+        let deadline = Instant::now() + CLEANING_WAIT;
+        while self.cleaning {
+            tokio::select! {
+                packet = hear(self.link.as_ref()) => self.heard(packet).await,
+                () = sleep_until(deadline) => {
+                    tracing::warn!(container = self.row.id.short(), "the monitor is slow to clean up");
+                    self.cleaning = false;
+                    return clear_cgroup(&self.engine, &self.row).await;
+                }
+            }
+        }
+    }
+
     /// The monitor is gone without a word. Whatever still runs of the container is killed, its end is recorded.
     pub(super) async fn monitor_lost(&mut self) {
         self.link = None;
+        if std::mem::take(&mut self.cleaning) {
+            clear_cgroup(&self.engine, &self.row).await;
+        }
         for (_, reply) in self.waiting.answers.drain() {
             answer(reply, Err(Error::conflict(format!("container {} is not running", self.row.id.as_str()))));
         }
@@ -52,7 +83,7 @@ impl Actor {
         let run_dir = self.engine.settings().run_dir(self.row.id.as_str());
         let exit = link::exit_record(&run_dir).unwrap_or_else(|| killed_with_monitor(&self.engine));
         clear_cgroup(&self.engine, &self.row).await;
-        self.ended(exit);
+        self.ended(exit).await;
     }
 
     /// Everything the run held is free: commit, show, tell, answer; then what the policy wants.
@@ -66,6 +97,10 @@ impl Actor {
         self.timer = None;
         self.end_execs(exit.code);
         self.record().await;
+        self.await_cleaning().await;
+        if self.row.run.error != exit.error {
+            self.record().await;
+        }
         self.exits += 1;
         self.publish();
         if exit.oom {
@@ -139,11 +174,8 @@ impl Actor {
         if let Some(mut link) = self.link.take() {
             drop(link.send(&Request::Release, &[]).await);
         }
-        let run_dir = self.engine.settings().run_dir(self.row.id.as_str());
-        if let Err(error) = std::fs::remove_dir_all(&run_dir)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(container = self.row.id.short(), %error, "removing the run directory");
+        if let Err(error) = remove_run_dir(&self.engine.settings(), &self.row.id) {
+            tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
         }
     }
 

@@ -32,8 +32,11 @@ const START_WAIT: Duration = Duration::from_secs(120);
 pub async fn replenish(engine: &Arc<Engine>) {
     let engine = engine.clone();
     let made = tokio::task::spawn_blocking(move || {
-        engine.networks.replenish()?;
-        engine.containers.monitors.refill().context("starting monitors ahead")
+        sys::sched::in_the_background(|| {
+            engine.networks.replenish()?;
+            engine.snapshots.make_ahead()?;
+            engine.containers.monitors.refill().context("starting monitors ahead")
+        })
     });
     if let Ok(Err(error)) = made.await {
         // The next launch will try, and tell its client.

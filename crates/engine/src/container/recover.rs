@@ -42,10 +42,12 @@ impl Recovered {
 
     /// Lets it go on.
     pub fn live(mut self) {
-        if let Some(exit) = self.exit {
-            self.actor.ended(exit);
-        }
-        tokio::spawn(self.actor.live(self.commands));
+        tokio::spawn(async move {
+            if let Some(exit) = self.exit {
+                self.actor.ended(exit).await;
+            }
+            self.actor.live(self.commands).await;
+        });
     }
 }
 

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use model::filter::Filters;
+use model::id::ContainerId;
 use model::lifecycle::{Effect, Input};
 use model::{Error, Kind, Result};
+use tokio::runtime::Handle;
 
 use super::actor::{Actor, Command, Done, Reply, answer};
 use super::row::{CONTAINERS, ContainerRow, MountKind};
+use crate::settings::Settings;
 use crate::{Engine, disk};
 
 /// The query of a remove call.
@@ -72,7 +75,7 @@ impl Actor {
         self.publish();
         let (engine, row) = (self.engine.clone(), self.row.clone());
         let args = self.waiting.removal.unwrap_or_default();
-        self.jobs.spawn(async move { Done::Deleted(delete(&engine, row, args).await) });
+        self.jobs.spawn_blocking(move || Done::Deleted(delete(&engine, &row, args)));
     }
 
     /// Whether the container is gone; if not, it is dead and can be removed again.
@@ -95,30 +98,33 @@ impl Actor {
     }
 }
 
-async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs) -> Result<()> {
+/// Runs on a blocking thread.
+fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<()> {
     let key = row.id.as_str().to_string();
-    engine.store.write(move |tx| tx.delete(&CONTAINERS, &key).map(drop)).await?;
+    engine.store.write_blocking(move |tx| tx.delete(&CONTAINERS, &key).map(drop))?;
+    let settings = engine.settings();
+    // With the writable layer in it.
+    engine.containers.trash.take(&settings.container_dir(row.id.as_str()))?;
+    remove_run_dir(&settings, &row.id)?;
     let own = row.mounts.iter().filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume);
     for volume in own {
         if crate::volume::users(engine, &volume.name).iter().all(|user| *user == row.id) {
-            engine.volumes.remove(&volume.name).await?;
+            Handle::current().block_on(engine.volumes.remove(&volume.name))?;
             engine.publish("volume", "destroy", &volume.name, [("driver", volume.driver.clone())]);
         }
     }
-    let engine = engine.clone();
-    let files = tokio::task::spawn_blocking(move || -> Result<()> {
-        let settings = engine.settings();
-        // With the writable layer in it.
-        engine.containers.trash.take(&settings.container_dir(row.id.as_str()))?;
-        let run_dir = settings.run_dir(row.id.as_str());
-        match std::fs::remove_dir_all(&run_dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::from(e).prefix(format!("removing {}", run_dir.display())))
-            }
-            _ => Ok(()),
+    Ok(())
+}
+
+/// Removes what the monitor left of a run; nothing is fine.
+pub(super) fn remove_run_dir(settings: &Settings, id: &ContainerId) -> Result<()> {
+    let dir = settings.run_dir(id.as_str());
+    match std::fs::remove_dir_all(&dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::from(e).prefix(format!("removing {}", dir.display())))
         }
-    });
-    files.await.map_err(|e| Error::system("removing the container's files").with_source(e))?
+        _ => Ok(()),
+    }
 }
 
 /// The filter keys of prune.

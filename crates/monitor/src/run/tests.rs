@@ -55,10 +55,10 @@ impl Runtime for Fake {
         bundle: &Bundle,
         io: Stdio,
         _: Option<BorrowedFd<'_>>,
-        born: &mut dyn FnMut(i32),
+        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
     ) -> Result<Process, StartError> {
         let process = Fake::spawn(&bundle.spec.process, io)?;
-        born(process.pid);
+        born(process.pid)?;
         Ok(process)
     }
     fn exec(&self, _: &Bundle, _: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
@@ -116,7 +116,9 @@ fn output_goes_to_the_log_and_to_clients_and_the_exit_is_recorded() {
         StartSpec { attach: vec![all_streams(false, true)], ..spec(dir.path(), "echo out; echo err >&2; exit 7") };
     let pid = daemon.started(&spec, &[&theirs]);
     drop(theirs);
+    let Event::Died { exit: told } = daemon.event() else { panic!("not told at once") };
     let exit = daemon.exited(None);
+    assert_eq!(told, exit);
     assert!(pid > 0 && exit.code == 7 && exit.signal.is_none() && exit.error.is_empty());
     assert_eq!(unframe(&read_all(&mut early)), ("out\n".into(), "err\n".into()));
     let log = log_text(dir.path());

@@ -75,7 +75,7 @@ impl Builtin {
         bundle: &Bundle,
         cgroup: &Cgroup,
         (io, netns): (Stdio, Option<BorrowedFd<'_>>),
-        born: &mut dyn FnMut(i32),
+        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
     ) -> Result<Process, StartError> {
         let namespaces = namespaces::plan(&bundle.spec.linux.namespaces, netns)?;
         // A child that is somebody else by then could not join any more.
@@ -110,7 +110,7 @@ impl Builtin {
             Ok(())
         };
         assist().inspect_err(|_| abandon(&pidfd))?;
-        born(pid);
+        born(pid).inspect_err(|_| abandon(&pidfd))?;
         let (process, root) = finish(listener, pid, pidfd)?;
         self.root.replace(root);
         Ok(process)
@@ -133,7 +133,7 @@ impl Runtime for Builtin {
         bundle: &Bundle,
         io: Stdio,
         netns: Option<BorrowedFd<'_>>,
-        born: &mut dyn FnMut(i32),
+        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
     ) -> Result<Process, StartError> {
         let cgroup = self.cgroup(bundle).at(|| Stage::Cgroup, "")?;
         // The error that happened first is the one to tell.

@@ -118,10 +118,10 @@ impl Runtime for Cli {
         bundle: &Bundle,
         io: Stdio,
         netns: Option<BorrowedFd<'_>>,
-        born: &mut dyn FnMut(i32),
+        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
     ) -> Result<Process, StartError> {
         let started = self.create(bundle, io, netns).and_then(|process| {
-            born(process.pid);
+            born(process.pid)?;
             let mut call = self.call(bundle);
             call.arg("start").arg(&bundle.id);
             let result = call.run(Output::Captured).map_err(|failure| failure.to_start_error(What::Create));

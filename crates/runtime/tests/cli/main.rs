@@ -115,7 +115,7 @@ impl Fixture {
 
     fn start(&self) -> Started {
         let (io, out) = pipes();
-        let process = self.cli.start(&self.bundle, io, None, &mut |_| {}).expect("the container starts");
+        let process = self.cli.start(&self.bundle, io, None, &mut |_| Ok(())).expect("the container starts");
         Started { process, out }
     }
 
@@ -233,7 +233,7 @@ fn terminal() {
         c.process.console_size = Some(oci::ConsoleSize { height: 33, width: 99 });
     });
     let process =
-        fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| {}).expect("the container starts");
+        fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect("the container starts");
     let master = process.console.as_ref().expect("a terminal").try_clone().expect("a descriptor");
     let mut started = Started { process, out: master.into() };
     started.expect("33 99");
@@ -291,7 +291,7 @@ fn programs_that_cannot_be_executed() {
     let fails = |args: &[&str]| {
         let fixture = Fixture::new("runc", args);
         let (io, _out) = pipes();
-        let error = fixture.cli.start(&fixture.bundle, io, None, &mut |_| {}).expect_err("no such program");
+        let error = fixture.cli.start(&fixture.bundle, io, None, &mut |_| Ok(())).expect_err("no such program");
         let (error, code) = error.to_error(What::Create);
         (error.message().to_owned(), code)
     };
@@ -310,7 +310,7 @@ fn programs_that_cannot_be_executed() {
         (format!("{prefix}\"/data/file\": permission denied: unknown"), EXIT_NOT_EXECUTABLE)
     );
     let fixture = Fixture::with("no-such-runtime", &["true"], |_| ());
-    let error = fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| {}).expect_err("no runtime");
+    let error = fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect_err("no runtime");
     assert!(error.to_string().contains("no-such-runtime: No such file"), "{error}");
     std::fs::remove_dir_all(fixture.dir.path().join("state")).expect("state");
     std::fs::create_dir(fixture.dir.path().join("state")).expect("state");
@@ -325,7 +325,7 @@ fn users_by_name() {
     assert_eq!(text, "uid=1000(who) gid=1001(whose) groups=29(audio),777,1001(whose)\n");
     drop(fixture);
     let fixture = Fixture::with("runc", &["id"], |c| c.process.user = "nobody-here".into());
-    let error = fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| {}).expect_err("no such user");
+    let error = fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect_err("no such user");
     assert!(error.to_string().contains("unable to find user nobody-here"), "{error}");
 }
 
@@ -365,7 +365,7 @@ fn prepared_network() {
     let fixture = Fixture::new("runc", &["ip", "-o", "link", "show"]);
     let (io, out) = pipes();
     let process =
-        fixture.cli.start(&fixture.bundle, io, Some(prepared.as_fd()), &mut |_| {}).expect("the container starts");
+        fixture.cli.start(&fixture.bundle, io, Some(prepared.as_fd()), &mut |_| Ok(())).expect("the container starts");
     let (text, code) = Started { process, out }.finish();
     assert!(text.contains("here0"), "{text}");
     assert_eq!(code, 0);
@@ -389,7 +389,8 @@ fn crun_instead() {
     assert_eq!(fixture.start().finish(), ("hello\n".into(), 9));
     drop(fixture);
     let fixture = Fixture::new("crun", &["no-such"]);
-    let error = fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| {}).expect_err("no such program");
+    let error =
+        fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect_err("no such program");
     let (error, code) = error.to_error(What::Create);
     assert_eq!(code, EXIT_NOT_FOUND, "{}", error.message());
 }

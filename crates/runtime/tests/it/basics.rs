@@ -112,7 +112,7 @@ fn working_directory() {
 
 fn null_streams() {
     let container = Container::sh("cat; echo lost; readlink /proc/self/fd/1 >&2; test -c /dev/stdout");
-    let process = container.runtime.start(&container.bundle, Stdio::default(), None, &mut |_| {}).unwrap();
+    let process = container.runtime.start(&container.bundle, Stdio::default(), None, &mut |_| Ok(())).unwrap();
     assert_eq!(wait(&process), 0);
 }
 
@@ -122,7 +122,7 @@ fn terminal() {
     );
     container.process().terminal = true;
     container.process().console_size = Some(ConsoleSize { height: 33, width: 77 });
-    let process = container.runtime.start(&container.bundle, Stdio::default(), None, &mut |_| {}).unwrap();
+    let process = container.runtime.start(&container.bundle, Stdio::default(), None, &mut |_| Ok(())).unwrap();
     let mut master = File::from(process.console.as_ref().expect("a console").try_clone().unwrap());
     master.write_all(b"hello\n").unwrap();
     let mut out = Vec::new();

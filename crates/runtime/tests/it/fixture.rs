@@ -106,7 +106,7 @@ impl Container {
     /// Starts it with pipes; the read ends of stdout and stderr come back.
     pub fn start(&self) -> Result<(Process, Pipes), StartError> {
         let (io, pipes) = Pipes::new();
-        self.runtime.start(&self.bundle, io, None, &mut |_| {}).map(|p| (p, pipes))
+        self.runtime.start(&self.bundle, io, None, &mut |_| Ok(())).map(|p| (p, pipes))
     }
 
     /// Starts, reads all output, waits, cleans up.

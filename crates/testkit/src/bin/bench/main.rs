@@ -62,9 +62,6 @@ fn end(figures: &Figures, file: &str) -> ExitCode {
 
 /// Containers: latencies, memory, logs.
 fn starts(scale: Scale, other: Option<&String>, figures: &mut Figures) {
-    let floor = floor(scale);
-    println!("floor: {floor}");
-    figures.time("floor", &floor);
     let daemon = Daemon::start();
     daemon.probe();
     let gantry = Engine::open(&daemon.socket());
@@ -74,7 +71,7 @@ fn starts(scale: Scale, other: Option<&String>, figures: &mut Figures) {
         engine
     });
     memory::idle(&daemon, figures);
-    latencies(scale, &gantry, other.as_ref(), &floor, figures);
+    latencies(scale, &gantry, other.as_ref(), figures);
     trace::per_start(&daemon, &gantry, figures);
     load::concurrent(scale, &gantry, figures);
     logs::throughput(scale, &gantry, figures);
@@ -82,24 +79,27 @@ fn starts(scale: Scale, other: Option<&String>, figures: &mut Figures) {
     daemon.finish();
 }
 
-/// The bare kernel, in namespaces of its own.
-fn floor(scale: Scale) -> Samples {
+/// The bare kernel, in namespaces of its own: microseconds of each cycle.
+fn floor(cycles: usize) -> Vec<f64> {
     let dir = tempfile::Builder::new().prefix("gt-floor").tempdir_in("/tmp").expect("a directory in /tmp");
     let namespaces = testkit::namespaces::Namespaces::new();
     let mut program = namespaces.command(places::program("gantry-floor"));
-    program.arg(scale.cycles.to_string()).arg(dir.path()).arg(places::program("gantry-probe"));
+    program.arg(cycles.to_string()).arg(dir.path()).arg(places::program("gantry-probe"));
     let output = command::run(&mut program, b"").ok().stdout;
-    Samples::new(output.lines().filter_map(|line| line.parse().ok()).collect())
+    output.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Whole cycles, starts and execs; the other engine takes every second batch.
-fn latencies(scale: Scale, gantry: &Engine, other: Option<&Engine>, floor: &Samples, figures: &mut Figures) {
+/// Whole cycles, starts and execs. The kernel alone, this engine and the other one work in turn: what slows the machine
+/// down for a while does so for all.
+fn latencies(scale: Scale, gantry: &Engine, other: Option<&Engine>, figures: &mut Figures) {
     let batches = 6;
     let each = (scale.cycles / batches).max(5);
     let engines: Vec<(&str, &Engine)> =
         [("", Some(gantry)), ("other: ", other)].into_iter().filter_map(|(name, e)| Some((name, e?))).collect();
     let mut found = vec![engine::Latencies::default(); engines.len()];
+    let mut alone = Vec::new();
     for _ in 0..batches {
+        alone.extend(floor(each));
         for (at, (_, engine)) in engines.iter().enumerate() {
             // A slow engine gets fewer rounds.
             let rounds = if at == 0 { each } else { each.min(5) };
@@ -108,6 +108,8 @@ fn latencies(scale: Scale, gantry: &Engine, other: Option<&Engine>, floor: &Samp
             engine.execs(rounds, &mut found[at].exec);
         }
     }
+    let floor = Samples::new(alone);
+    figures.time("floor", &floor);
     for ((name, _), latency) in engines.iter().zip(&found) {
         for (what, samples) in latency.all() {
             figures.time(&format!("{name}{what}"), &samples);
