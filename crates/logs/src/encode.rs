@@ -4,11 +4,12 @@
 //! separators U+2028 and U+2029, and every byte that is not part of valid UTF-8 (as `\ufffd`).
 
 /// Bytes looked at together; long enough to be vectorised, short enough that a quote costs little.
-const BLOCK: usize = 16;
+const BLOCK: usize = 32;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+/// Without short-circuits, so that a block's comparisons are made side by side. Signed, bytes beyond ASCII are negative.
 const fn is_plain(b: u8) -> bool {
-    b >= 0x20 && b < 0x80 && !matches!(b, b'"' | b'\\' | b'<' | b'>' | b'&')
+    (b as i8 >= 0x20) & (b != b'"') & (b != b'\\') & (b != b'<') & (b != b'>') & (b != b'&')
 }
 
 /// Appends the contents of a JSON string, without the quotes.
@@ -30,9 +31,22 @@ pub fn escape(mut bytes: &[u8], out: &mut Vec<u8>) {
 
 /// The number of leading bytes that stand for themselves.
 fn plain_prefix(bytes: &[u8]) -> usize {
-    let clean = |block: &&[u8]| block.iter().fold(true, |clean, &b| clean & is_plain(b));
-    let blocks = bytes.chunks_exact(BLOCK).take_while(clean).count() * BLOCK;
-    blocks + bytes[blocks..].iter().take_while(|&&b| is_plain(b)).count()
+    let clean = |block: &[u8; BLOCK]| block.iter().fold(0, |special, &b| special | u8::from(!is_plain(b))) == 0;
+    let (blocks, rest) = bytes.as_chunks();
+    let whole = blocks.iter().take_while(|block| clean(block)).count();
+    if whole == blocks.len() {
+        // The rest is looked at as one more block: with what is before it, or with spaces.
+        let filled = || {
+            let mut block = [b' '; BLOCK];
+            block[..rest.len()].copy_from_slice(rest);
+            block
+        };
+        if bytes.last_chunk().map_or_else(|| clean(&filled()), clean) {
+            return bytes.len();
+        }
+    }
+    let whole = whole * BLOCK;
+    whole + bytes[whole..].iter().take_while(|&&b| is_plain(b)).count()
 }
 
 fn escape_ascii(b: u8, out: &mut Vec<u8>) {

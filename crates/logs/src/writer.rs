@@ -103,7 +103,8 @@ struct Sink {
     buffer: Vec<u8>,
     /// Entries in the buffer.
     entries: u64,
-    formatter: Formatter,
+    /// How entries of each stream end.
+    tails: [Tail; 2],
     /// The clock at the last read, and the last time given out.
     now: i64,
     compressor: Option<Compressor>,
@@ -125,6 +126,7 @@ impl Sink {
         let size = file.metadata()?.len();
         let rotates = options.max_size.is_some() && options.max_file > 1;
         let compressor = (rotates && options.compress).then(|| Compressor::new(path, options.max_file, size > 0));
+        let tails = [Stream::Stdout, Stream::Stderr].map(|stream| Tail::new(stream, &options.attrs));
         let mut sink = Sink {
             file,
             path: path.to_owned(),
@@ -132,7 +134,7 @@ impl Sink {
             size,
             buffer: Vec::new(),
             entries: 0,
-            formatter: Formatter::new(),
+            tails,
             now: 0,
             compressor,
             lost: Lost::default(),
@@ -180,16 +182,14 @@ impl Sink {
         let out = &mut self.buffer;
         out.extend_from_slice(b"{\"log\":\"");
         encode::escape(piece.text, out);
-        out.extend_from_slice(if piece.ends_line { b"\\n\",\"stream\":\"" } else { b"\",\"stream\":\"" });
-        out.extend_from_slice(stream.name().as_bytes());
-        out.push(b'"');
-        if !self.options.attrs.is_empty() {
-            out.extend_from_slice(b",\"attrs\":");
-            out.extend_from_slice(self.options.attrs.as_bytes());
+        if piece.ends_line {
+            out.extend_from_slice(b"\\n");
         }
-        out.extend_from_slice(b",\"time\":\"");
-        self.formatter.write(time, out);
-        out.extend_from_slice(b"\"}\n");
+        let tail = match stream {
+            Stream::Stdout => &mut self.tails[0],
+            Stream::Stderr => &mut self.tails[1],
+        };
+        out.extend_from_slice(tail.at(time));
     }
 
     fn flush(&mut self) {
@@ -308,10 +308,68 @@ impl Sink {
     }
 }
 
+/// What follows an entry's text. Of the lines of one read only the last digits of the time differ.
+#[derive(Debug)]
+struct Tail {
+    text: Vec<u8>,
+    /// Bytes before the time.
+    fixed: usize,
+    /// The time in the text.
+    time: i64,
+    formatter: Formatter,
+}
+
+impl Tail {
+    const END: &[u8] = b"\"}\n";
+    /// Digits that are put in place, and what is behind them: `Z` and the end.
+    const DIGITS: usize = 3;
+    const BEHIND: usize = 1 + Self::END.len();
+    const TURN: i64 = 10_i64.pow(Self::DIGITS as u32);
+
+    fn new(stream: Stream, attrs: &str) -> Tail {
+        let attrs = if attrs.is_empty() { String::new() } else { format!(",\"attrs\":{attrs}") };
+        let text = format!("\",\"stream\":\"{}\"{attrs},\"time\":\"", stream.name()).into_bytes();
+        Tail { fixed: text.len(), text, time: 0, formatter: Formatter::new() }
+    }
+
+    /// The tail of an entry of this time.
+    fn at(&mut self, time: i64) -> &[u8] {
+        // A fraction is written without zeros at its end.
+        let is_whole = |time: i64| time % 10 != 0;
+        if time.div_euclid(Self::TURN) == self.time.div_euclid(Self::TURN) && is_whole(time) && is_whole(self.time) {
+            let digits = self.text.iter_mut().rev().skip(Self::BEHIND).take(Self::DIGITS);
+            let mut rest = time.rem_euclid(Self::TURN);
+            for digit in digits {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        } else {
+            self.text.truncate(self.fixed);
+            self.formatter.write(time, &mut self.text);
+            self.text.extend_from_slice(Self::END);
+        }
+        self.time = time;
+        &self.text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Read;
+
+    #[test]
+    fn a_tail_has_its_time_whatever_the_one_before() {
+        let mut tail = Tail::new(Stream::Stderr, "{}");
+        let base = 1_700_000_000_123_456_000;
+        let steps = [1, 2, 9, 10, 11, 19, 20, 99, 100, 101, 999, 1000, 1001, 1, 500_000_000, 500_000_001, 876_544_000];
+        for time in steps.map(|step| base + step).into_iter().chain([-1, -2, 1, 2, 0, 3]) {
+            let mut expected = b"\",\"stream\":\"stderr\",\"attrs\":{},\"time\":\"".to_vec();
+            Formatter::new().write(time, &mut expected);
+            expected.extend_from_slice(b"\"}\n");
+            assert_eq!(tail.at(time), expected, "{time}");
+        }
+    }
 
     fn options(max_size: u64, max_file: u32, compress: bool) -> Options {
         Options { max_size: Some(max_size), max_file, compress, attrs: String::new() }

@@ -81,8 +81,9 @@ pub trait Snapshotter: Send + Sync {
     /// Makes every layer written so far durable.
     fn sync(&self) -> Result<()>;
 
-    /// Makes ready what [`Snapshotter::prepare`] can take then. Nothing depends on it.
-    fn make_ahead(&self) -> Result<()> {
+    /// Makes ready what [`Snapshotter::prepare`] can take then; nothing depends on it. `fill` puts into a container's new
+    /// directory what else it will need there.
+    fn make_ahead(&self, _fill: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
         Ok(())
     }
 

@@ -116,8 +116,8 @@ impl Snapshotter for Overlay {
         filled.inspect_err(|_| drop(self.remove(container)))
     }
 
-    fn make_ahead(&self) -> Result<()> {
-        self.blanks.refill(blank)
+    fn make_ahead(&self, fill: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
+        self.blanks.refill(|dir| blank(dir).and_then(|()| fill(dir)))
     }
 
     fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {

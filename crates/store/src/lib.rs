@@ -38,18 +38,6 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-/// A write that was queued. It stands whether or not anybody waits for it.
-pub struct Submitted<T> {
-    answer: tokio::sync::oneshot::Receiver<Result<T>>,
-}
-
-impl<T> Submitted<T> {
-    /// Resolves once the write is durable.
-    pub async fn done(self) -> Result<T> {
-        self.answer.await.map_err(|_| writer::ended())?
-    }
-}
-
 /// Fields are dropped in order: the writer thread ends before the database closes.
 struct Inner {
     writer: writer::Writer,
@@ -95,16 +83,6 @@ impl Store {
         let (job, answer) = writer::job(f);
         self.inner.writer.queue(job).await?;
         answer.await.map_err(|_| writer::ended())?
-    }
-
-    /// Queues a write and goes on; for threads outside the async runtime. What is written later comes later.
-    pub fn submit<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&mut WriteTx<'_, '_>) -> Result<T> + Send + 'static,
-    ) -> Result<Submitted<T>> {
-        let (job, answer) = writer::job(f);
-        self.inner.writer.queue_blocking(job)?;
-        Ok(Submitted { answer })
     }
 
     /// As [`Store::write`], for threads outside the async runtime (panics on a task: it would stop the runtime's thread).

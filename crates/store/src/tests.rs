@@ -137,34 +137,35 @@ fn a_file_that_is_no_store_is_named() {
     assert!(error.message().starts_with(&format!("opening the store {}", path.display())), "{}", error.message());
 }
 
-/// A write on the calling thread does not overtake what that thread has queued, nor does it meet another round.
+/// A write on the calling thread neither overtakes what waits nor meets another round; alone, it needs no other thread.
 #[test]
-fn writes_of_a_thread_keep_their_order() {
+fn a_write_of_a_thread_waits_for_those_before_it() {
     let (_dir, store) = store();
+    let (started, wait_started) = std::sync::mpsc::channel();
     let (release, wait_release) = std::sync::mpsc::channel::<()>();
-    let slow = store
-        .submit(move |tx| {
+    let spawn = |f: Box<dyn FnOnce(&Store) + Send>| {
+        let store = store.clone();
+        std::thread::spawn(move || f(&store))
+    };
+    let slow = spawn(Box::new(move |store| {
+        let wait = move |tx: &mut WriteTx<'_, '_>| {
+            started.send(()).unwrap();
             wait_release.recv().unwrap();
             tx.put(&THINGS, "a", &Thing { n: 1 })
-        })
-        .unwrap();
-    let queued = store.submit(|tx| tx.put(&THINGS, "a", &Thing { n: 2 })).unwrap();
-    let last = {
-        let store = store.clone();
-        std::thread::spawn(move || {
-            let before = store.submit(|tx| tx.put(&THINGS, "b", &Thing { n: 1 })).unwrap();
-            let seen = store.write_blocking(|tx| Ok((tx.get(&THINGS, "a")?, tx.get(&THINGS, "b")?)));
-            (before.answer.blocking_recv().unwrap(), seen.unwrap())
-        })
-    };
+        };
+        store.write_blocking(wait).unwrap();
+    }));
+    wait_started.recv().unwrap();
+    let late = spawn(Box::new(|store| {
+        let seen =
+            store.write_blocking(|tx| Ok((tx.get(&THINGS, "a")?, std::thread::current().name().map(str::to_owned))));
+        assert_eq!(seen.unwrap(), (Some(Thing { n: 1 }), Some("store".to_owned())));
+    }));
     std::thread::sleep(std::time::Duration::from_millis(20));
-    assert!(!last.is_finished());
+    assert!(!late.is_finished());
     release.send(()).unwrap();
-    let (before, seen) = last.join().unwrap();
-    before.unwrap();
-    assert_eq!(seen, (Some(Thing { n: 2 }), Some(Thing { n: 1 })));
-    slow.answer.blocking_recv().unwrap().unwrap();
-    queued.answer.blocking_recv().unwrap().unwrap();
+    slow.join().unwrap();
+    late.join().unwrap();
     let on = store.write_blocking(|_| Ok(std::thread::current().id())).unwrap();
     assert_eq!(on, std::thread::current().id());
 }

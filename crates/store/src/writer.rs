@@ -69,13 +69,12 @@ impl Writer {
         Ok(Writer { queue: Some(sender), thread: Some(thread), turn, line: Arc::default() })
     }
 
-    /// Queues a job. Jobs of one caller run in the order in which they were queued.
+    /// Queues a job. Jobs run in the order in which they were queued.
     pub(crate) async fn queue(&self, job: Job) -> Result<()> {
         self.sender().send(self.placed(job)).await.map_err(|_| ended())
     }
 
-    /// As [`Writer::queue`], for threads outside the async runtime.
-    pub(crate) fn queue_blocking(&self, job: Job) -> Result<()> {
+    fn queue_blocking(&self, job: Job) -> Result<()> {
         self.sender().blocking_send(self.placed(job)).map_err(|_| ended())
     }
 

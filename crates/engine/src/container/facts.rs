@@ -9,6 +9,7 @@ use model::{Context, Error, Result};
 use runtime::oci;
 use runtime::spec::{self, ContainerSpec, Share};
 
+use super::files;
 use super::row::{ContainerRow, MountKind, MountRow};
 use super::validate::{self, SecurityOptions};
 use crate::settings::Settings;
@@ -159,9 +160,9 @@ fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<sp
         user,
         shm,
         files: vec![
-            file("resolv.conf", "/etc/resolv.conf"),
-            file("hostname", "/etc/hostname"),
-            file("hosts", "/etc/hosts"),
+            file(files::RESOLV_CONF, "/etc/resolv.conf"),
+            file(files::HOSTNAME, "/etc/hostname"),
+            file(files::HOSTS, "/etc/hosts"),
         ],
     })
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use model::{Context, Error, Result};
 use network::files;
@@ -11,6 +12,16 @@ use super::launch::network_mode;
 use super::row::ContainerRow;
 use crate::Engine;
 use crate::settings::Settings;
+
+pub const HOSTNAME: &str = "hostname";
+pub const HOSTS: &str = "hosts";
+pub const RESOLV_CONF: &str = "resolv.conf";
+
+/// Makes the files empty in the directory of a container to come: filling a file costs less than making one.
+pub fn make_ahead(dir: &Path) -> Result<()> {
+    let make = |name| fs::File::create(dir.join(name)).with_context(|| format!("making {name} ahead"));
+    [HOSTNAME, HOSTS, RESOLV_CONF].into_iter().try_for_each(|name| make(name).map(drop))
+}
 
 /// `hostname`, `hosts` and `resolv.conf` in the container's directory (B-dns-1, B-dns-5).
 pub fn write(
@@ -38,8 +49,8 @@ pub fn write(
             files::hosts(name, &own, &extra_hosts(engine, settings, host)?, sys::netlink::listen::has_ipv6())
         }
     };
-    put("hosts", hosts)?;
-    put("hostname", files::hostname(&config.hostname))?;
+    put(HOSTS, hosts)?;
+    put(HOSTNAME, files::hostname(&config.hostname))?;
     let host_text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let source = files::host_resolv_conf_path(&host_text);
     let text = if source == "/etc/resolv.conf" { host_text } else { fs::read_to_string(source).unwrap_or(host_text) };
@@ -48,7 +59,7 @@ pub fn write(
         "none" => files::DnsMode::None,
         _ => files::DnsMode::Bridge { ipv6: false },
     };
-    put("resolv.conf", files::resolv_conf(&text, source, &dns_config(settings, host), dns_mode))
+    put(RESOLV_CONF, files::resolv_conf(&text, source, &dns_config(settings, host), dns_mode))
 }
 
 fn dns_config(settings: &Settings, host: &api::HostConfig) -> files::DnsConfig {

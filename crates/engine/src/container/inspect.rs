@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use model::{Error, Result};
 
-use super::launch;
 use super::row::{ContainerRow, MountRow};
 use super::view::ContainerView;
+use super::{files, launch};
 use crate::Engine;
 
 /// Everything about one container; with its sizes if wished.
@@ -40,9 +40,9 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
         args: command.iter().skip(1).cloned().collect(),
         state: Some(state(view)),
         image: row.image.id.as_str().into(),
-        resolv_conf_path: file("resolv.conf"),
-        hostname_path: file("hostname"),
-        hosts_path: file("hosts"),
+        resolv_conf_path: file(files::RESOLV_CONF),
+        hostname_path: file(files::HOSTNAME),
+        hosts_path: file(files::HOSTS),
         log_path,
         name: format!("/{}", row.name),
         restart_count: i64::from(row.run.restart_count),

@@ -17,7 +17,6 @@ use model::{Context, Error, Result};
 use monitor::client::{self, Client};
 use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
 use rustix::event::{PollFd, PollFlags, poll};
-use store::Submitted;
 
 use super::attach::Attached;
 use super::facts;
@@ -34,7 +33,7 @@ pub async fn replenish(engine: &Arc<Engine>) {
     let made = tokio::task::spawn_blocking(move || {
         sys::sched::in_the_background(|| {
             engine.networks.replenish()?;
-            engine.snapshots.make_ahead()?;
+            engine.snapshots.make_ahead(&super::files::make_ahead)?;
             engine.containers.monitors.refill().context("starting monitors ahead")
         })
     });
@@ -56,8 +55,8 @@ pub struct Launched {
     pub started_at: i64,
     /// Its connections.
     pub endpoints: Vec<network::Endpoint>,
-    /// The commit of all this, if it was begun at the process's birth.
-    pub commit: Option<Submitted<()>>,
+    /// What became of the commit of all this, if the monitor told of the process's birth.
+    pub commit: Option<Result<()>>,
 }
 
 /// The row of a container that runs.
@@ -148,7 +147,7 @@ impl Launch<'_> {
         };
         let sent = spawned.client.start(1, &spec, &fds).context("starting the container");
         let mut commit = None;
-        let born = |run| commit = self.commit(run, connected);
+        let born = |run| commit = Some(self.commit(run, connected));
         match sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client, born)) {
             Ok(run) => {
                 hand_over_ports(&spawned.client, connected);
@@ -166,14 +165,12 @@ impl Launch<'_> {
         }
     }
 
-    /// Begins to record the run while the container prepares its program. A start that fails after this is recorded
-    /// behind it; one whose daemon dies is found by the next as what became of it.
-    fn commit(&self, run: (i32, i64), connected: Option<&network::Connected>) -> Option<Submitted<()>> {
+    /// Records the run while the container prepares its program. A start that fails after this is recorded behind it; one
+    /// whose daemon dies is found by the next as what became of it.
+    fn commit(&self, run: (i32, i64), connected: Option<&network::Connected>) -> Result<()> {
         let mut row = self.row.clone();
         note_run(&mut row, run, connected.map(|c| c.endpoint.clone()).into_iter().collect());
-        let submitted = self.engine.store.submit(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row));
-        // The actor commits, and tells, what could not be queued here.
-        submitted.ok()
+        self.engine.store.write_blocking(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row))
     }
 
     fn start_spec(&self, connected: Option<&network::Connected>) -> Result<StartSpec> {
@@ -262,7 +259,7 @@ struct Spawned {
     monitor: OwnedFd,
     /// Pid and unix nanoseconds.
     run: (i32, i64),
-    commit: Option<Submitted<()>>,
+    commit: Option<Result<()>>,
 }
 
 /// The monitor's answer to the start request; `born` hears of the process first.

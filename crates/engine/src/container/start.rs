@@ -45,7 +45,7 @@ impl Actor {
         self.happened(Input::Launched { pid });
         launch::note_run(&mut self.row, (pid, started_at), endpoints);
         match commit {
-            Some(commit) => self.recorded(commit.done().await),
+            Some(outcome) => self.recorded(outcome),
             None => self.record().await,
         }
         self.publish();

@@ -296,8 +296,9 @@ pub fn the_longest_chain_has_no_room_for_places(place: Place) {
 /// Made ahead or not, a container's directory is the same.
 pub fn writable_layers_made_ahead_are_like_others(mut place: Place) {
     let layers = [apply(&place, Layer::default().file("file", "image"))];
-    place.snapshots.make_ahead().unwrap();
-    place.snapshots.make_ahead().unwrap();
+    let fill = |dir: &Path| Ok(fs::write(dir.join("more"), "")?);
+    place.snapshots.make_ahead(&fill).unwrap();
+    place.snapshots.make_ahead(&fill).unwrap();
     let blanks = |place: &Place| fs::read_dir(place.dir.path().join("snapshots/overlay/blanks")).unwrap().count();
     assert_eq!(blanks(&place), 2);
     for id in ["ahead", "too", "plain"] {
@@ -309,8 +310,10 @@ pub fn writable_layers_made_ahead_are_like_others(mut place: Place) {
         ["", "rw", "rw/upper", "rw/work"].map(|name| fs::metadata(dir.join(name)).unwrap().permissions().mode())
     };
     assert_eq!(shape("ahead"), shape("plain"));
+    let filled = |id: &str| place.dir.path().join("containers").join(id).join("more").exists();
+    assert!(filled("ahead") && filled("too") && !filled("plain"));
     assert_eq!(place.snapshots.prepare("plain", &layers).unwrap_err().kind(), Kind::Conflict);
-    place.snapshots.make_ahead().unwrap();
+    place.snapshots.make_ahead(&fill).unwrap();
     // A container that has one keeps it, whatever is there to be taken.
     assert_eq!(place.snapshots.prepare("ahead", &layers).unwrap_err().kind(), Kind::Conflict);
     place.reopen();
