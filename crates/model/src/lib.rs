@@ -22,6 +22,7 @@ pub mod port;
 pub mod reference;
 pub mod restart;
 pub mod signal;
+pub mod spares;
 pub mod time;
 pub mod ulimit;
 pub mod units;

@@ -15,7 +15,7 @@ use crate::apply::Whiteouts;
 use crate::changes::Source;
 use crate::layers::{Layers, make_dir};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, merge, pack};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, merge, pack, places};
 
 /// See the module.
 pub struct Copy {
@@ -83,7 +83,7 @@ impl Snapshotter for Copy {
             for layer in &chain {
                 merge::merge(layer, fs).with_context(|| format!("copying layer {}", layer.info.diff_id))?;
             }
-            Ok(())
+            places::mark(fs)
         };
         copy(&fs).inspect_err(|_| drop(self.remove(container)))
     }

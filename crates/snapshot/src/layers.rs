@@ -94,10 +94,7 @@ impl Layers {
         make_dir(&root, 0o710)?;
         make_dir(&tmp, 0o700)?;
         // Emptied, and not made anew: on a full disk it could not be made.
-        let left = fs::read_dir(&tmp).with_context(|| format!("reading {}", tmp.display()))?;
-        for name in left.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-            remove_tree(&tmp, &name)?;
-        }
+        empty_dir(&tmp)?;
         Ok(Layers::attach(root, whiteouts))
     }
 
@@ -301,6 +298,12 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
         // The mode above is cut by the umask.
         .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
         .with_context(|| format!("creating {}", path.display()))
+}
+
+/// Removes what is in a directory of ours: all names in it are ASCII.
+pub(crate) fn empty_dir(dir: &Path) -> Result<()> {
+    let left = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    left.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).try_for_each(|name| remove_tree(dir, &name))
 }
 
 /// Removes the tree `name` of the directory `parent`; absent is fine.

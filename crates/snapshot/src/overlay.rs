@@ -22,14 +22,11 @@ use crate::blanks::Blanks;
 use crate::changes::Source;
 use crate::layers::{Layers, make_dir, remove_tree};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, pack, places};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, blanks, changes, containers, pack, places};
 
 /// The kernel's defaults for overlay mounts.
 const PARAMETERS: &str = "/sys/module/overlay/parameters";
 
-/// Names beside the layers.
-pub(crate) const PLACES: &str = "places";
-pub(crate) const BLANKS: &str = "blanks";
 /// Lower directories that the kernel stacks (`OVL_MAX_STACK`).
 const MAX_LOWER: usize = 500;
 
@@ -45,7 +42,7 @@ impl Overlay {
     /// Opens the driver's directories.
     pub fn open(roots: Roots) -> Result<Overlay> {
         let layers = Layers::open(roots.layers.join("overlay"), Whiteouts::Overlay)?;
-        places::make(&layers.root().join(PLACES))?;
+        places::make(&layers.root().join(places::DIR))?;
         make_dir(&roots.containers, 0o710)?;
         for name in ["redirect_dir", "metacopy"] {
             if fs::read(Path::new(PARAMETERS).join(name)).is_ok_and(|value| value.starts_with(b"Y")) {
@@ -60,7 +57,7 @@ impl Overlay {
     /// The driver's directories as they are.
     pub(crate) fn attach(roots: Roots) -> Overlay {
         let layers = Layers::attach(roots.layers.join("overlay"), Whiteouts::Overlay);
-        let (places, blanks) = (layers.root().join(PLACES), Blanks::new(layers.root().join(BLANKS)));
+        let (places, blanks) = (layers.root().join(places::DIR), Blanks::new(layers.root().join(blanks::DIR)));
         Overlay { layers, containers: roots.containers, places, blanks }
     }
 
@@ -109,11 +106,17 @@ impl Snapshotter for Overlay {
         if !self.blanks.take(&dir) {
             blank(&dir)?;
         }
-        if chain.iter().all(|layer| layer.implicit.is_empty()) {
-            return Ok(());
-        }
-        let filled = View::open(&chain, Whiteouts::Overlay)?.fill_implicit(&self.upper(container)?);
-        filled.inspect_err(|_| drop(self.remove(container)))
+        let upper = dir.join(containers::RW).join("upper");
+        let fill = || {
+            if chain.iter().any(|layer| !layer.implicit.is_empty()) {
+                View::open(&chain, Whiteouts::Overlay)?.fill_implicit(&upper)?;
+            }
+            if !has_places(chain.len()) && !chain.iter().any(|layer| places::is_marked(&layer.fs)) {
+                places::mark(&upper)?;
+            }
+            Ok(())
+        };
+        fill().inspect_err(|_| drop(self.remove(container)))
     }
 
     fn make_ahead(&self, fill: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
@@ -123,7 +126,7 @@ impl Snapshotter for Overlay {
     fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {
         let rw = containers::rw(&self.containers, container)?;
         let mut lower: Vec<PathBuf> = self.layers.chain(layers)?.iter().rev().map(|layer| layer.fs.clone()).collect();
-        if lower.len() < MAX_LOWER && self.places.is_dir() {
+        if has_places(lower.len()) {
             lower.push(self.places.clone());
         }
         Ok(Rootfs::Overlay { lower, upper: rw.join("upper"), work: rw.join("work") })
@@ -151,7 +154,9 @@ impl Snapshotter for Overlay {
 
     fn export(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<()> {
         let mut below = self.view(layers)?.trees().context("opening an image's layers")?;
-        below.extend(File::open(&self.places).map(OwnedFd::from));
+        if has_places(below.len()) {
+            below.push(File::open(&self.places).context("opening the places of mounts")?.into());
+        }
         pack::export(&self.upper(container)?, below, out)
     }
 
@@ -162,6 +167,11 @@ impl Snapshotter for Overlay {
         };
         Ok(self.layers.sweep(&live.layers, sweep)? + containers)
     }
+}
+
+/// Whether the places lie below a chain of so many layers.
+fn has_places(layers: usize) -> bool {
+    layers < MAX_LOWER
 }
 
 /// A container's directory with an empty writable layer. `Conflict` when it has one.

@@ -14,7 +14,7 @@ use model::{Context, Error, Result};
 
 use crate::compare::compare;
 use crate::layers::{Layers, make_dir};
-use crate::{LayerInfo, overlay};
+use crate::{LayerInfo, blanks, places};
 
 /// What was found of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Strays {
 }
 
 /// Names beside the layers that are no layers.
-const OWN_NAMES: [&str; 3] = ["tmp", overlay::PLACES, overlay::BLANKS];
+const OWN_NAMES: [&str; 3] = ["tmp", places::DIR, blanks::DIR];
 
 impl Layers {
     /// Every layer that has a directory here, whatever is in it.

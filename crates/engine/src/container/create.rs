@@ -3,9 +3,8 @@
 //! Order: image → merge → validation → name → mounts → writable layer → row → actor → event → answer. Whatever fails
 //! takes back what was made before it; the name is reserved before any work is done and freed on failure (B-id-2).
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use model::id::ContainerId;
@@ -13,7 +12,6 @@ use model::lifecycle::State;
 use model::name;
 use model::platform::Platform;
 use model::{Context, Error, Result};
-use snapshot::Rootfs;
 
 use super::row::{CONTAINERS, ContainerRow, ImagePin, RunRow};
 use super::{actor, launch, merge, mounts, validate};
@@ -135,30 +133,11 @@ fn prepare(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<(
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
     engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
-    mark(engine, row)?;
     if row.host_config.ipc_mode == "shareable" {
         let shm = settings.container_dir(row.id.as_str()).join("shm");
         DirBuilder::new().mode(0o1777).create(shm).context("creating the container's shm directory")?;
     }
     mounts::copy_up(engine, row)
-}
-
-/// The empty file by which programs find out that they run in a container. What an image has there stays.
-fn mark(engine: &Engine, row: &ContainerRow) -> Result<()> {
-    const MARK: &str = ".dockerenv";
-    let root = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
-        Rootfs::Overlay { lower, .. } if lower.iter().any(|layer| layer.join(MARK).symlink_metadata().is_ok()) => {
-            return Ok(());
-        }
-        Rootfs::Overlay { upper, .. } => upper,
-        Rootfs::Dir(root) => root,
-    };
-    match OpenOptions::new().write(true).create_new(true).mode(0o755).open(root.join(MARK)) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            Err(Error::from(error).prefix("marking the container's root"))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn commit(engine: &Engine, row: ContainerRow) -> Result<()> {
