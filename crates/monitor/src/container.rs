@@ -194,7 +194,6 @@ impl Container {
             let cgroup = runtime::builtin::cgroup(&self.bundle);
             exit.oom = cgroup.is_ok_and(|cgroup| cgroup.oom_kills().is_ok_and(|count| count > 0));
         }
-        crate::proto::cut(&mut exit.error);
         exit
     }
 

@@ -3,8 +3,9 @@
 //! A round takes every job that waits (at most [`ROUND`]), runs each over the same transaction, commits once and then
 //! answers all. While the disk syncs, the next round gathers. A round in which nothing changed is not committed. Rounds
 //! run on the writer's thread, one after the other; a thread that may block and finds nobody before it runs a round of its
-//! own ([`Writer::run`]): waking two threads takes a third as long as the commit. When merging or committing fails, the transaction is dropped whole, every job of the round is answered with the error, and
-//! the database is opened afresh (a failed write leaves it unusable), so that a full disk is a passing trouble.
+//! own ([`Writer::run`]): waking two threads takes a third as long as the commit. When merging or committing fails, the
+//! transaction is dropped whole, every job of the round is answered with the error, and the database is opened afresh (a
+//! failed write leaves it unusable), so that a full disk is a passing trouble.
 
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
@@ -35,7 +36,7 @@ pub(crate) struct Ran {
     answer: Answer,
 }
 
-/// A job in line. It counts until its round is over.
+/// A job in line. It counts until its turn has come.
 struct Queued {
     job: Job,
     _place: Arc<()>,
@@ -149,15 +150,13 @@ pub(crate) fn job<T: Send + 'static>(
 fn serve(turn: &Turn, mut queue: mpsc::Receiver<Queued>) {
     while let Some(first) = queue.blocking_recv() {
         let _turn = turn.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut queued = vec![first];
-        while queued.len() < ROUND
+        let mut jobs = vec![first.job];
+        while jobs.len() < ROUND
             && let Ok(next) = queue.try_recv()
         {
-            queued.push(next);
+            jobs.push(next.job);
         }
-        let (jobs, places): (Vec<_>, Vec<_>) = queued.into_iter().map(|Queued { job, _place }| (job, _place)).unzip();
         settle(&turn.db, jobs);
-        drop(places);
     }
 }
 

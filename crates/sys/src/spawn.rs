@@ -45,8 +45,9 @@ struct Plan<'a> {
     error: AtomicI32,
 }
 
-/// Runs the program that `exe` is (open for reading, or only as a path) with the arguments `argv` in `/`, with `/dev/null` as standard input and output, the caller's standard error, `fds` as 3, 4, …, and an environment of
-/// `PATH` only. All signals are blocked.
+/// Runs the program that `exe` is (open for reading, or only as a path) with the arguments `argv` in `/`, with `/dev/null`
+/// as standard input and output, the caller's standard error, `fds` as 3, 4, …, and an environment of `PATH` only. It stays
+/// in the caller's session. All signals are blocked.
 pub fn detached(exe: BorrowedFd<'_>, argv: &[CString], fds: &[BorrowedFd<'_>]) -> io::Result<Child> {
     let first_free = 3 + c_int::try_from(fds.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // What lies where a descriptor is moved to is moved out of the way first.

@@ -14,7 +14,6 @@ use model::lifecycle::{self, Effect, Input, Outcome, State};
 use model::{Error, Result};
 use monitor::proto::{Event, Packet, Request};
 use runtime::Scope;
-use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -428,7 +427,7 @@ impl Actor {
         let (engine, row) = (self.engine.clone(), self.row.clone());
         let (clients, expected) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.expected));
         self.jobs.spawn_blocking(move || {
-            let clients = Runtime::current().block_on(super::attach::gather(clients, expected));
+            let clients = tokio::runtime::Handle::current().block_on(super::attach::gather(clients, expected));
             Done::Launched(launch::launch(&engine, &row, clients))
         });
     }

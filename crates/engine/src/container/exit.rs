@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::actor::{Actor, Done, Timer, answer, hear};
 use super::launch;
 use super::link;
-use super::remove::{RemoveArgs, remove_run_dir};
+use super::remove::RemoveArgs;
 use super::row::ContainerRow;
 use crate::Engine;
 
@@ -174,7 +174,7 @@ impl Actor {
         if let Some(mut link) = self.link.take() {
             drop(link.send(&Request::Release, &[]).await);
         }
-        if let Err(error) = remove_run_dir(&self.engine.settings(), &self.row.id) {
+        if let Err(error) = launch::remove_run_dir(&self.engine.settings().run_dir(self.row.id.as_str())) {
             tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
         }
     }

@@ -109,12 +109,18 @@ pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>)
 
 fn make_run_dir(dir: &Path) -> Result<()> {
     // What a killed monitor left behind is of no use any more.
-    if let Err(e) = fs::remove_dir_all(dir)
-        && e.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(Error::from(e).prefix(format!("clearing {}", dir.display())));
-    }
+    remove_run_dir(dir)?;
     DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("creating {}", dir.display()))
+}
+
+/// Removes the directory of a run that is over; absent is fine.
+pub fn remove_run_dir(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::from(e).prefix(format!("removing {}", dir.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Launch<'_> {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use model::filter::Filters;
-use model::id::ContainerId;
 use model::lifecycle::{Effect, Input};
 use model::{Error, Kind, Result};
 use tokio::runtime::Handle;
 
 use super::actor::{Actor, Command, Done, Reply, answer};
+use super::launch;
 use super::row::{CONTAINERS, ContainerRow, MountKind};
-use crate::settings::Settings;
 use crate::{Engine, disk};
 
 /// The query of a remove call.
@@ -105,7 +104,7 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
     let settings = engine.settings();
     // With the writable layer in it.
     engine.containers.trash.take(&settings.container_dir(row.id.as_str()))?;
-    remove_run_dir(&settings, &row.id)?;
+    launch::remove_run_dir(&settings.run_dir(row.id.as_str()))?;
     let own = row.mounts.iter().filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume);
     for volume in own {
         if crate::volume::users(engine, &volume.name).iter().all(|user| *user == row.id) {
@@ -114,17 +113,6 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
         }
     }
     Ok(())
-}
-
-/// Removes what the monitor left of a run; nothing is fine.
-pub(super) fn remove_run_dir(settings: &Settings, id: &ContainerId) -> Result<()> {
-    let dir = settings.run_dir(id.as_str());
-    match std::fs::remove_dir_all(&dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::from(e).prefix(format!("removing {}", dir.display())))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The filter keys of prune.
