@@ -119,6 +119,8 @@ fn full(options: Options) {
     filler.take_more(&d);
     d.crash();
     assert_eq!(["counting", "executing"].map(|name| calls::run_of(&d, name)), runs);
+    // Commands still find it: what they look for has not lost its place on the disk.
+    assert_eq!(d.faults(), ["unknown-file: file filler: nothing that Gantry has made"]);
     let ending = calls::state(&d, "ending");
     assert!(ending.0 == "exited", "{ending:?}");
     calls::prompt(&d, &["counting", "ending", "waiting"]);

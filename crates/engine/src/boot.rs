@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -115,10 +116,12 @@ async fn lock_root(settings: &Settings) -> Result<File> {
     Err(Error::conflict(text))
 }
 
-/// Commands that are told the data root only find the daemon by this. A full disk must not keep it from starting.
-fn note_exec_root(mut lock: &File, exec_root: &Path) {
+/// Commands that are told the data root only find the daemon by this. On a full disk it is written into the block that
+/// the last daemon's note has: given up first, the block may not be had again.
+fn note_exec_root(lock: &File, exec_root: &Path) {
     let absolute = std::path::absolute(exec_root).unwrap_or_else(|_| exec_root.to_owned());
-    let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", absolute.display()));
+    let note = [absolute.as_os_str().as_bytes(), b"\n"].concat();
+    let written = lock.write_all_at(&note, 0).and_then(|()| lock.set_len(note.len() as u64));
     if let Err(error) = written {
         tracing::warn!(%error, "the lock does not tell where this daemon is");
     }

@@ -83,7 +83,8 @@ fn noted_exec_root(lock: &mut File) -> Option<PathBuf> {
     let mut text = String::new();
     std::io::Seek::rewind(lock).ok()?;
     lock.take(4096).read_to_string(&mut text).ok()?;
-    let path = PathBuf::from(text.trim_end_matches('\n'));
+    // A line without an end, or something behind it, is a note that is just being written.
+    let path = PathBuf::from(text.split_once('\n')?.0);
     path.is_absolute().then_some(path)
 }
 
