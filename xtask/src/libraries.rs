@@ -7,19 +7,14 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::setup::install;
-use crate::shell::{self, find, run};
+use crate::setup::{Program, install, install_missing};
+use crate::shell::{self, run};
 
-/// Program and the Debian package that has it.
-const PROGRAMS: &[(&str, &str)] = &[("node", "nodejs"), ("npm", "npm"), ("python3", "python3")];
+const PROGRAMS: &[Program] = &[("node", "nodejs"), ("npm", "npm"), ("python3", "python3")];
 
 /// Makes sure that all of them are there.
 pub fn all() -> Result<(), String> {
-    let missing = PROGRAMS.iter().filter(|(program, _)| find(program).is_none());
-    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
-    if !packages.is_empty() {
-        install(&packages)?;
-    }
+    install_missing(PROGRAMS)?;
     unless_done("python", "requirements.txt", python)?;
     unless_done("node", "package.json", node)
 }

@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask tidy | test | demo | bench | coverage`.
+//! The project's own tasks: `cargo xtask tidy | test | vm | demo | bench | coverage`.
 //!
 //! Each task is one file. They need nothing but cargo and, for tests, root; what else is missing they install or name.
 
@@ -12,6 +12,7 @@ mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,7 @@ const USAGE: &str = "usage: cargo xtask TASK
 
   tidy [--update]         the repository's own law: layers, sizes, names, licences
   test [FILTER]           everything: programs, formatting, lints, tidy, all tests
+  vm [FILTER]             tests that depend on the version of cgroups, on an emulated machine with version 2 alone
   demo                    a container's output on the screen, from nothing
   bench [images] [--quick] [--vs unix://SOCKET]
                           speed and memory against the kernel's floor and another engine; of images
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match words.first().map(String::as_str) {
         Some("tidy") => tidy::run(rest),
         Some("test") => test::run(rest),
+        Some("vm") => vm::run_tests(rest),
         Some("demo") => demo::run(),
         Some("bench") => measure::run(rest),
         Some("coverage") => routes::run(),

@@ -8,7 +8,9 @@ use std::process::Command;
 use crate::shell::{self, find, output, run};
 
 /// Program and the Debian package that has it.
-const PROGRAMS: &[(&str, &str)] = &[
+pub type Program = (&'static str, &'static str);
+
+const PROGRAMS: &[Program] = &[
     ("busybox", "busybox-static"),
     ("crun", "crun"),
     ("curl", "curl"),
@@ -32,15 +34,20 @@ const CLI_PACKAGES: [&str; 2] = ["docker-cli", "docker.io"];
 
 /// Makes sure that every program is there.
 pub fn programs() -> Result<(), String> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).collect();
-    if !missing.is_empty() || !busybox_is_static() {
-        let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
-        packages.push("busybox-static");
-        packages.sort_unstable();
-        packages.dedup();
-        install(&packages)?;
+    install_missing(PROGRAMS)?;
+    if !busybox_is_static() {
+        install(&["busybox-static"])?;
     }
     docker_cli()
+}
+
+/// Installs the packages of those that are not there.
+pub fn install_missing(programs: &[Program]) -> Result<(), String> {
+    let missing = programs.iter().filter(|(program, _)| find(program).is_none());
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    if packages.is_empty() { Ok(()) } else { install(&packages) }
 }
 
 fn busybox_is_static() -> bool {
@@ -73,23 +80,25 @@ fn docker_cli() -> Result<(), String> {
     if find("docker").is_some() || place.join("usr/bin/docker").exists() {
         return Ok(());
     }
-    std::fs::create_dir_all(&place).map_err(|e| e.to_string())?;
-    let fetched = CLI_PACKAGES.iter().any(|package| unpack(package, &place).is_ok());
+    let client = |package: &&str| unpack(package, &place).is_ok() && place.join("usr/bin/docker").exists();
+    let fetched = CLI_PACKAGES.iter().any(client);
     if !fetched {
         run(&mut apt(&["update"]))?;
     }
-    if !fetched && !CLI_PACKAGES.iter().any(|package| unpack(package, &place).is_ok()) {
+    if !fetched && !CLI_PACKAGES.iter().any(client) {
         return Err("the docker CLI is missing and no package of it could be fetched".into());
     }
     Ok(())
 }
 
-fn unpack(package: &str, place: &Path) -> Result<(), String> {
+/// Fetches a package and unpacks it below `place`, without installing it.
+pub fn unpack(package: &str, place: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(place).map_err(|e| e.to_string())?;
     run(apt(&["download", package]).current_dir(place))?;
     for entry in std::fs::read_dir(place).map_err(|e| e.to_string())?.flatten() {
         if entry.path().extension().is_some_and(|ext| ext == "deb") {
             output(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(place))?;
         }
     }
-    if place.join("usr/bin/docker").exists() { Ok(()) } else { Err(format!("{package} has no client")) }
+    Ok(())
 }

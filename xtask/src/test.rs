@@ -5,18 +5,46 @@
 //! - The last line is `N passed, N failed`; an ignored test counts as failed, because nothing may be skipped silently.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::{libraries, setup, shell, tidy};
 
 /// Results so far.
 #[derive(Default)]
-struct Tally {
+pub struct Tally {
     passed: u64,
     failed: u64,
     faults: Vec<String>,
+    /// Test programs that came to their end.
+    pub programs: usize,
 }
 
 impl Tally {
+    /// Takes a line that a test program has printed.
+    pub fn read(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
+            self.faults.push(format!("test {name}"));
+        }
+        if let Some(counts) = result_line(line) {
+            self.programs += 1;
+            self.passed += counts.passed;
+            self.failed += counts.failed + counts.ignored;
+            if counts.ignored > 0 {
+                self.faults.push(format!("{} ignored tests", counts.ignored));
+            }
+        }
+    }
+
+    /// The closing lines; whether all is well.
+    pub fn finish(&self, task: &str) -> Result<(), String> {
+        if !self.faults.is_empty() {
+            println!("\nfailed:");
+            self.faults.iter().for_each(|fault| println!("  {fault}"));
+        }
+        println!("\n{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 && self.faults.is_empty() { Ok(()) } else { Err(format!("{task} failed")) }
+    }
+
     fn step(&mut self, name: &str, result: Result<(), String>) {
         if let Err(why) = result {
             self.failed += 1;
@@ -46,7 +74,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
     heading("tests");
     tests(words, &mut tally)?;
     tally.step("left behind", leftovers());
-    finish(&tally)
+    tally.finish("cargo xtask test")
 }
 
 fn heading(name: &str) {
@@ -56,25 +84,13 @@ fn heading(name: &str) {
 fn tests(words: &[String], tally: &mut Tally) -> Result<(), String> {
     let mut args = vec!["test", "--workspace", "--no-fail-fast", "--"];
     args.extend(words.iter().map(String::as_str));
-    let mut ignored = 0;
-    let mut broken = Vec::new();
-    let succeeded = shell::watch(&mut shell::cargo(&args), |line| {
-        if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
-            broken.push(name.to_string());
-        }
-        if let Some(counts) = result_line(line) {
-            tally.passed += counts.passed;
-            tally.failed += counts.failed + counts.ignored;
-            if counts.ignored > 0 {
-                ignored += counts.ignored;
-            }
-        }
-    })?;
-    if ignored > 0 {
-        tally.faults.push(format!("{ignored} ignored tests"));
-    }
-    tally.faults.extend(broken.into_iter().map(|name| format!("test {name}")));
-    if !succeeded && tally.faults.is_empty() {
+    // Tests interrupt programs; what runs in the background of a script has inherited that this is ignored.
+    let cargo = shell::cargo(&args);
+    let mut cargo_test = Command::new("env");
+    cargo_test.arg("--default-signal").arg(cargo.get_program()).args(cargo.get_args()).current_dir(shell::root());
+    let faults = tally.faults.len();
+    let succeeded = shell::watch(&mut cargo_test, |line| tally.read(line))?;
+    if !succeeded && tally.faults.len() == faults {
         tally.step("tests", Err("a test program did not build or died".into()));
     }
     Ok(())
@@ -110,15 +126,6 @@ fn leftovers() -> Result<(), String> {
     let entries = roots.flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten());
     let found: Vec<String> = entries.filter_map(|entry| orphan(&entry.path())).collect();
     if found.is_empty() { Ok(()) } else { Err(format!("cgroups without an owner: {}", found.join(" "))) }
-}
-
-fn finish(tally: &Tally) -> Result<(), String> {
-    if !tally.faults.is_empty() {
-        println!("\nfailed:");
-        tally.faults.iter().for_each(|fault| println!("  {fault}"));
-    }
-    println!("\n{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed == 0 && tally.faults.is_empty() { Ok(()) } else { Err("cargo xtask test failed".into()) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Containers by real command-line runtimes: `runc` and `crun` from `PATH`, a busybox root.
 //!
-//! Every case is a process of its own with one thread (as a monitor is), in its own mount and network namespace and its
-//! own cgroups. Needs root; an argument selects cases by name.
+//! Every case is a process with one thread (as a monitor is), in its own mount and network namespace and its own cgroups.
+//! Needs root.
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use runtime::{Bundle, Process, Rootfs, Runtime, Scope, Stdio, What, oci};
 use sys::clone::Flags;
 use sys::process::Block;
 
-const CASES: &[(&str, fn())] = &[
+const CASES: &[cases::Case] = &[
     ("output_and_exit_code", output_and_exit_code),
     ("host_mounts_stay_as_they_are", host_mounts_stay_as_they_are),
     ("terminal", terminal),
@@ -33,27 +33,7 @@ const CASES: &[(&str, fn())] = &[
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, name] = args.as_slice()
-        && flag == "--case"
-    {
-        let (_, case) = CASES.iter().find(|(n, _)| n == name).expect("a known case");
-        enter_own_namespaces();
-        case();
-        return ExitCode::SUCCESS;
-    }
-    let selected = |name: &str| {
-        let words: Vec<_> = args.iter().filter(|a| !a.starts_with('-')).collect();
-        words.is_empty() || words.iter().any(|w| name.contains(w.as_str()))
-    };
-    let mut failed = false;
-    for (name, _) in CASES.iter().filter(|(name, _)| selected(name)) {
-        let own = std::env::current_exe().expect("the test's own program");
-        let ok = Command::new(own).args(["--case", name]).status().is_ok_and(|s| s.success());
-        println!("cli {name} ... {}", if ok { "ok" } else { "FAILED" });
-        failed |= !ok;
-    }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    cases::run(CASES, enter_own_namespaces)
 }
 
 fn enter_own_namespaces() {

@@ -32,7 +32,7 @@ fn cve_2019_5736() {
         assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));
         let path = format!("/proc/self/fd/{}", sealed.as_raw_fd());
         let status = std::process::Command::new(path)
-            .args([crate::ARGUMENT, "escape::cve_2019_5736_program_of_the_monitor"])
+            .args([cases::CASE, "escape::cve_2019_5736_program_of_the_monitor"])
             .env(INNER, "1")
             .status();
         assert!(status.unwrap().success());

@@ -1,6 +1,6 @@
 //! The compiled default profile in the kernel. Needs root (loading a filter without `no_new_privs`).
 //!
-//! The program runs itself, loads the filter for good, and tries what it allows and refuses.
+//! Each case loads the filter for good, and tries what it allows and refuses.
 #![forbid(unsafe_code)]
 
 use std::process::{Command, ExitCode};
@@ -10,30 +10,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, socket};
 use sys::clone::{Flags, clone3};
 
-/// Name, granted capabilities, what to try.
-type Case = (&'static str, &'static [&'static str], fn());
-
-const CASES: &[Case] = &[("plain", &["CAP_CHOWN", "CAP_SYS_CHROOT"], plain), ("admin", &["CAP_SYS_ADMIN"], admin)];
+const CASES: &[cases::Case] = &[("plain", plain), ("admin", admin)];
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, name] = args.as_slice()
-        && flag == "--case"
-    {
-        let (_, capabilities, case) = CASES.iter().find(|(n, ..)| n == name).expect("a known case");
-        confine(capabilities);
-        case();
-        return ExitCode::SUCCESS;
-    }
-    for (name, ..) in CASES {
-        let own = std::env::current_exe().expect("the test's own program");
-        let status = Command::new(own).args(["--case", name]).status().expect("it runs");
-        println!("seccomp {name} ... {}", if status.success() { "ok" } else { "FAILED" });
-        if !status.success() {
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
+    cases::run(CASES, || ())
 }
 
 fn confine(capabilities: &[&str]) {
@@ -54,6 +34,7 @@ const AF_ALG: AddressFamily = AddressFamily::from_raw(38);
 const AF_VSOCK: AddressFamily = AddressFamily::from_raw(40);
 
 fn plain() {
+    confine(&["CAP_CHOWN", "CAP_SYS_CHROOT"]);
     let family = |family| errno(socket(family, SocketType::DGRAM, None));
     assert_eq!([family(AddressFamily::INET), family(AF_ALG), family(AF_VSOCK)], [0, EPERM, EPERM]);
     assert_eq!(errno(rustix::process::chroot("/")), 0);
@@ -66,6 +47,7 @@ fn plain() {
 }
 
 fn admin() {
+    confine(&["CAP_SYS_ADMIN"]);
     assert_eq!(refused(sys::ns::unshare(Flags::NEWNS | Flags::NEWUTS | Flags::NEWNET)), 0);
     assert_eq!(errno(rustix::system::sethostname(b"x")), 0);
     assert_eq!(errno(rustix::process::chroot("/")), EPERM);

@@ -16,7 +16,7 @@ use runtime::{Scope, oci};
 use super::daemon::{Daemon, all_streams, log_text, pair, read_all, read_until, spec, unframe, write};
 use super::fixture::Container;
 
-pub const CASES: &[(&str, fn())] = &[
+pub const CASES: &[cases::Case] = &[
     ("attached_before_the_start", attached_before_the_start),
     ("half_close_reaches_the_container", half_close_reaches_the_container),
     ("terminal_resize_detach_and_back", terminal_resize_detach_and_back),
