@@ -26,7 +26,19 @@ const TESTS: &[(&str, &str, &[&str])] = &[
     ("crates/runtime", "it", &[]),
     ("crates/monitor", "it", &[]),
     ("tests", "client", &["exec::", "isolation::", "lifecycle::", "network::", "restart::", "run::", "runtimes::"]),
-    ("tests", "crash", &["everything_goes_on", "hostile::", "monitor_killed::", "orphans::", "start_errors::"]),
+    ("tests", "crash", CRASHES),
+];
+
+/// Those that allow for the time that things take in an emulator.
+const CRASHES: &[&str] = &[
+    "everything_goes_on",
+    "hostile::children_left",
+    "hostile::frozen",
+    "hostile::paused",
+    "hostile::sigterm_is_ignored",
+    "monitor_killed::",
+    "orphans::",
+    "start_errors::",
 ];
 
 /// Runs the tests named by `words`, or those of [`TESTS`].

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod error;
 pub mod init;
 pub mod oci;
+mod overlay;
 pub mod seccomp;
 pub mod spec;
 pub mod user;

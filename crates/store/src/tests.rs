@@ -137,10 +137,12 @@ fn a_file_that_is_no_store_is_named() {
     assert!(error.message().starts_with(&format!("opening the store {}", path.display())), "{}", error.message());
 }
 
-/// A write on the calling thread neither overtakes what waits nor meets another round; alone, it needs no other thread.
+/// Alone, a write needs no other thread; it neither overtakes what waits nor meets another round.
 #[test]
 fn a_write_of_a_thread_waits_for_those_before_it() {
     let (_dir, store) = store();
+    let on = store.write_blocking(|_| Ok(std::thread::current().id())).unwrap();
+    assert_eq!(on, std::thread::current().id());
     let (started, wait_started) = std::sync::mpsc::channel();
     let (release, wait_release) = std::sync::mpsc::channel::<()>();
     let spawn = |f: Box<dyn FnOnce(&Store) + Send>| {
@@ -166,6 +168,4 @@ fn a_write_of_a_thread_waits_for_those_before_it() {
     release.send(()).unwrap();
     slow.join().unwrap();
     late.join().unwrap();
-    let on = store.write_blocking(|_| Ok(std::thread::current().id())).unwrap();
-    assert_eq!(on, std::thread::current().id());
 }

@@ -2,23 +2,17 @@
 //!
 //! It exists in the container's mount namespace only; the host's mount table never changes.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, MountFlags, UnmountFlags, fsconfig_set_string, fsopen, mount, unmount};
+use rustix::mount::{UnmountFlags, unmount};
 use sys::mount::{Attr, Propagation, Reach, set_attr, set_root_propagation};
 use sys::rooted::Rooted;
 
 use super::tree::{self, Fd};
 use crate::Rootfs;
 use crate::error::{At, Stage, StartError};
-
-/// Longest value that fsconfig takes, without its zero.
-const MAX_VALUE: usize = 255;
-/// Longest option string of the classic mount call (a page, less a zero).
-const MAX_OPTIONS: usize = 4095;
+use crate::overlay;
 
 fn rootfs() -> Stage {
     Stage::Rootfs
@@ -64,7 +58,8 @@ pub(super) fn prepare(rootfs_spec: &Rootfs, sharing: Sharing) -> Result<Rooted, 
                 .at(rootfs, "mount_setattr")?;
             tree.try_clone_to_owned().at(rootfs, "dup")?
         }
-        Rootfs::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
+        // A directory that certainly exists; unless mounts are shared, nobody else sees what stands there.
+        Rootfs::Overlay { lower, upper, work } => overlay::mount(lower, upper, work, upper).at(rootfs, "overlay")?,
     };
     if sharing == Sharing::Shared {
         // The mount that the root is attached to must not be shared, or the host would see it.
@@ -77,63 +72,6 @@ pub(super) fn prepare(rootfs_spec: &Rootfs, sharing: Sharing) -> Result<Rooted, 
 fn slash() -> Result<Fd, StartError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, "/", flags, Mode::empty()).map(tree::keep).at(rootfs, "open")
-}
-
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, StartError> {
-    let paths = lower.iter().map(PathBuf::as_path).chain([upper, work]);
-    let fits = paths.clone().all(|p| p.as_os_str().len() <= MAX_VALUE);
-    if fits {
-        match overlay_by_layer(lower, upper, work) {
-            // A kernel without `lowerdir+` (before 6.5).
-            Err(Errno::INVAL) => {}
-            other => return other.at(rootfs, "overlay"),
-        }
-    }
-    overlay_classic(lower, upper, work)
-}
-
-fn overlay_by_layer(lower: &[PathBuf], upper: &Path, work: &Path) -> rustix::io::Result<OwnedFd> {
-    let context = tree::keep(fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?);
-    fsconfig_set_string(context, "source", "overlay")?;
-    for layer in lower {
-        fsconfig_set_string(context, "lowerdir+", layer)?;
-    }
-    fsconfig_set_string(context, "upperdir", upper)?;
-    fsconfig_set_string(context, "workdir", work)?;
-    // Inode numbers of another run of the same layers must not be looked for.
-    fsconfig_set_string(context, "index", "off")?;
-    tree::create(context, Attr::default())
-}
-
-/// One option string of a page: paths are made short by starting from the directory that all layers share.
-fn overlay_classic(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, StartError> {
-    let base = shared_parent(lower);
-    let short = |p: &Path| escape(&p.strip_prefix(&base).unwrap_or(p).to_string_lossy());
-    let layers: Vec<String> = lower.iter().map(|p| short(p)).collect();
-    let full = |p: &Path| escape(&p.to_string_lossy());
-    let options = format!("index=off,lowerdir={},upperdir={},workdir={}", layers.join(":"), full(upper), full(work));
-    if options.len() > MAX_OPTIONS {
-        return Err(StartError::new(Stage::Rootfs, Errno::TOOBIG.raw_os_error(), "overlay options"));
-    }
-    rustix::process::chdir(&base).at(rootfs, "chdir")?;
-    let options = std::ffi::CString::new(options).map_err(|_| StartError::new(Stage::Rootfs, 0, "invalid path"))?;
-    // Mounted on a directory that certainly exists, then taken from there as a detached copy.
-    mount("overlay", upper, "overlay", MountFlags::empty(), options.as_c_str()).at(rootfs, "mount overlay")?;
-    let tree = tree::clone_at(upper, Reach::Mount).at(rootfs, "open_tree")?;
-    unmount(upper, UnmountFlags::DETACH).at(rootfs, "umount")?;
-    rustix::process::chdir("/").at(rootfs, "chdir")?;
-    tree.try_clone_to_owned().at(rootfs, "dup")
-}
-
-fn shared_parent(paths: &[PathBuf]) -> PathBuf {
-    let mut base = paths.first().and_then(|p| p.parent()).unwrap_or(Path::new("/")).to_owned();
-    while !paths.iter().all(|p| p.starts_with(&base)) && base.pop() {}
-    base
-}
-
-/// `:` separates layers, `,` options.
-fn escape(path: &str) -> String {
-    path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
 }
 
 /// Makes the prepared root the process's `/` and lets the host's go.
@@ -158,17 +96,4 @@ pub(super) fn pivot(root: &Rooted, sharing: Sharing, readonly: bool) -> Result<(
         set_attr(root.as_fd(), Reach::Mount, set, Attr::default(), propagation).at(rootfs, "mount_setattr")?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn short_names() {
-        let paths = ["/d/overlay/a/fs", "/d/overlay/b/fs"].map(PathBuf::from);
-        assert_eq!(shared_parent(&paths), Path::new("/d/overlay"));
-        assert_eq!(shared_parent(&paths[..1]), Path::new("/d/overlay/a"));
-        assert_eq!(escape("a:b,c\\d"), "a\\:b\\,c\\\\d");
-    }
 }

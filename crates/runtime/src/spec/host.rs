@@ -41,7 +41,7 @@ impl HostFacts {
     /// Reads everything but `devices`.
     pub fn probe() -> HostFacts {
         let exists = |path: &str| Path::new(path).exists();
-        let kernel = kernel_version(&rustix::system::uname().release().to_string_lossy());
+        let kernel = kernel();
         HostFacts {
             arch: Arch::default(),
             kernel,
@@ -54,6 +54,11 @@ impl HostFacts {
             devices: Vec::new(),
         }
     }
+}
+
+/// The running kernel's version.
+pub(crate) fn kernel() -> (u32, u32) {
+    kernel_version(&rustix::system::uname().release().to_string_lossy())
 }
 
 /// `6.1.0-18-amd64` → `(6, 1)`.

@@ -14,6 +14,7 @@ mod limits;
 mod mounts;
 mod namespaces;
 
+pub(crate) use host::kernel;
 pub use host::{HostFacts, source_mount};
 pub use input::*;
 pub use limits::resources;

@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     ("basics::joins_another_container", joins_another_container),
     ("basics::directory_root", directory_root),
     ("basics::many_layers", many_layers),
+    ("basics::many_layers_far_away", many_layers_far_away),
 ];
 
 fn output_and_exit_code() {
@@ -218,10 +219,20 @@ fn directory_root() {
 }
 
 fn many_layers() {
+    stacked(120, 200);
+}
+
+/// Paths that are too long to be given to the kernel one by one.
+fn many_layers_far_away() {
+    stacked(400, 250);
+}
+
+/// A root of `count` layers, in directories whose names have `length` bytes.
+fn stacked(count: usize, length: usize) {
     let mut container = Container::sh("cat /layer-*/n | wc -l");
     let mut layers = Vec::new();
-    for n in 0..120 {
-        let layer = container.dir.path().join(format!("{:0>200}", n));
+    for n in 0..count {
+        let layer = container.dir.path().join(format!("{n:0>length$}"));
         std::fs::create_dir_all(layer.join(format!("layer-{n}"))).unwrap();
         std::fs::write(layer.join(format!("layer-{n}/n")), "1\n").unwrap();
         layers.push(layer);
@@ -229,5 +240,5 @@ fn many_layers() {
     layers.push(container.lower());
     let runtime::Rootfs::Overlay { lower, .. } = &mut container.bundle.rootfs else { unreachable!() };
     *lower = layers;
-    assert_eq!(container.output(), "120\n");
+    assert_eq!(container.output(), format!("{count}\n"));
 }

@@ -35,6 +35,7 @@ fn table(out: &str) -> Vec<(String, String, String)> {
 
 fn defaults() {
     let table = table(&Container::new(&["cat", "/proc/self/mounts"]).output());
+    let unified = sys::cgroup::Layout::detect().unwrap().version() == sys::cgroup::Version::V2;
     let of = |target: &str| {
         let found = table.iter().rev().find(|(t, ..)| t == target);
         found.unwrap_or_else(|| panic!("{target} in {table:?}")).clone()
@@ -45,7 +46,7 @@ fn defaults() {
         ("/dev", "rw,nosuid,size=65536k,mode=755", "tmpfs"),
         ("/dev/pts", "rw,nosuid,noexec,relatime,gid=5,mode=620,ptmxmode=666", "devpts"),
         ("/sys", "ro,nosuid,nodev,noexec,relatime", "sysfs"),
-        ("/sys/fs/cgroup", "ro,nosuid,nodev,noexec,relatime", "tmpfs"),
+        ("/sys/fs/cgroup", "ro,nosuid,nodev,noexec,relatime", if unified { "cgroup2" } else { "tmpfs" }),
         ("/dev/mqueue", "rw,nosuid,nodev,noexec,relatime", "mqueue"),
         ("/dev/shm", "rw,nosuid,nodev,noexec,relatime,size=65536k", "tmpfs"),
         ("/proc/sys", "ro,nosuid,nodev,noexec,relatime", "proc"),
@@ -170,8 +171,9 @@ fn readonly_root() {
 }
 
 fn cgroup_view() {
-    let out = Container::sh("ls /sys/fs/cgroup; cat /sys/fs/cgroup/*/cgroup.procs; mkdir /sys/fs/cgroup/x 2>&1; grep cgroup /proc/self/mountinfo")
-        .output();
+    // One hierarchy lies there, or a directory of hierarchies.
+    let script = "cd /sys/fs/cgroup; cat cgroup.procs */cgroup.procs; mkdir x 2>&1; grep cgroup /proc/self/mountinfo";
+    let out = Container::sh(script).output();
     // Only itself is in there, and the roots of the mounts are the cgroup namespace's.
     assert!(out.lines().any(|l| l == "1"), "{out}");
     assert!(out.contains("Read-only file system"), "{out}");
