@@ -122,6 +122,25 @@ fn a_container_of_another_platform_can_be_made() {
     d.finish();
 }
 
+/// A machine runs what its 32-bit ancestors do, unasked; who asks for a platform gets that one.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn an_image_for_an_ancestor_runs() {
+    let d = Daemon::start();
+    let mut layout = Layout::new();
+    let image = layout.image("linux/386", &[busybox_tar()], &json!({"Cmd": ["echo", "old"], "Env": ["PATH=/bin"]}));
+    let index = layout.index(&[image]);
+    d.load(&layout.entry(&index, &[("io.containerd.image.name", "docker.io/library/old:1")]).tar());
+    let ran = d.docker(&["run", "--rm", "old:1"]).ok();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("old\n", ""));
+    let text = "image with reference old:1 was found but does not provide the specified platform (linux/amd64)";
+    let asked =
+        |platform: &str| d.http("POST", &format!("/containers/create?platform={platform}"), "{\"Image\":\"old:1\"}");
+    assert_eq!(asked("linux/amd64").expect(404).message(), text);
+    let _ = asked("linux/386").expect(201);
+    d.finish();
+}
+
 #[test]
 fn platforms_are_saved_and_loaded_alone() {
     let d = Daemon::start();

@@ -57,6 +57,11 @@ const ARCHITECTURES: [&str; 29] = [
     "armel",
 ];
 
+/// The form of an operating system in the reference's words; a version behind it is not taken here.
+const OS: &str = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$";
+/// How far the images of a 32-bit ancestor are at least: behind all of the machine's own.
+const ANCESTOR: u32 = 100;
+
 /// An operating system, an architecture and perhaps a variant of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
@@ -85,6 +90,12 @@ impl Platform {
         let valid =
             |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
         let parts: Vec<&str> = text.split('/').collect();
+        if !valid(parts[0]) || parts[0].contains('.') {
+            return refuse(format!(
+                "{:?} is an invalid OS component of {text:?}: OSAndVersion specifier component must match {OS:?}",
+                parts[0]
+            ));
+        }
         if let Some(part) = parts.iter().find(|part| !valid(part)) {
             return refuse(format!(
                 "{part:?} is an invalid component of {text:?}: platform specifier component must match {:?}",
@@ -105,17 +116,47 @@ impl Platform {
         }
     }
 
-    /// Whether an image of that platform is one for `self`; an arm host runs the older variants too.
+    /// Whether an image of that platform is one for `self`.
     pub fn runs(&self, image: &Platform) -> bool {
-        let arm = |variant: &str| match variant {
-            "" => 7,
-            other => other.strip_prefix('v').and_then(|v| v.parse::<u32>().ok()).unwrap_or(u32::MAX),
+        self.suits(image).is_some()
+    }
+
+    /// How far an image of that platform is from what `self` would like best; `None`: it does not run at all. Machines
+    /// run what older ones of their kind do, and, last, what their 32-bit ancestors do.
+    pub fn suits(&self, image: &Platform) -> Option<u32> {
+        if self.os != image.os {
+            return None;
+        }
+        if self.architecture == image.architecture && self.variant == image.variant {
+            return Some(0);
+        }
+        let older = |newest: u32| {
+            let generation = image.generation()?;
+            (generation <= newest).then(|| newest - generation)
         };
-        let variant = match self.architecture.as_str() {
-            "arm" => arm(&image.variant) <= arm(&self.variant),
-            _ => image.variant.is_empty() || image.variant == self.variant,
+        let own = self.generation()?;
+        match (self.architecture.as_str(), image.architecture.as_str()) {
+            ("amd64", "amd64") | ("arm", "arm") => older(own),
+            ("amd64", "386") if image.variant.is_empty() => Some(ANCESTOR),
+            // An arm64 of v9.2 has what a v8.7 has.
+            ("arm64", "arm64") if own >= 90 && image.generation()? < 90 => older(own - 5).map(|far| far + 5),
+            ("arm64", "arm64") => older(own),
+            ("arm64", "arm") => older(80).map(|far| ANCESTOR + far),
+            _ => None,
+        }
+    }
+
+    /// Ten times the number in the variant (`v8.2`: 82), where a missing one is the usual.
+    fn generation(&self) -> Option<u32> {
+        let variant = match (self.architecture.as_str(), self.variant.as_str()) {
+            ("arm", "") => "v7",
+            ("arm64", "") => "v8",
+            (_, "") => "v1",
+            (_, variant) => variant,
         };
-        self.os == image.os && self.architecture == image.architecture && variant
+        let (major, minor) = variant.strip_prefix('v')?.split_once('.').unwrap_or((&variant[1..], "0"));
+        let (major, minor): (u8, u8) = (major.parse().ok()?, minor.parse().ok().filter(|minor| *minor < 10)?);
+        Some(u32::from(major) * 10 + u32::from(minor))
     }
 }
 
@@ -183,6 +224,11 @@ mod tests {
         for (text, message) in [
             ("nope", "\"nope\": unknown operating system or architecture: invalid argument"),
             ("linux/*", "\"linux/*\": wildcards not yet supported: invalid argument"),
+            (
+                "a b",
+                "\"a b\" is an invalid OS component of \"a b\": OSAndVersion specifier component must match \
+                 \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.%-]*)((?:\\\\+[A-Za-z0-9_.%-]+)*)\\\\))?$\": invalid argument",
+            ),
             ("a/b/c/d", "\"a/b/c/d\": cannot parse platform specifier: invalid argument"),
             (
                 "linux/",
@@ -195,9 +241,36 @@ mod tests {
     }
 
     #[test]
-    fn hosts_run_their_own_images() {
-        assert!(host().runs(&host()) && !host().runs(&Platform::new("linux", "arm64", "")));
-        let arm = Platform::new("linux", "arm", "v7");
-        assert!(arm.runs(&Platform::new("linux", "arm", "v6")) && !arm.runs(&Platform::new("linux", "arm", "v8")));
+    fn hosts_run_their_own_images_and_those_of_their_ancestors_last() {
+        let suits = |host: &str, image: &str| {
+            let platform = |text: &str| Platform::parse(text, &self::host()).unwrap();
+            platform(host).suits(&platform(image))
+        };
+        for (host, best_first) in [
+            ("linux/amd64", &["linux/amd64", "linux/386"][..]),
+            ("linux/amd64/v3", &["linux/amd64/v3", "linux/amd64/v2", "linux/amd64", "linux/386"]),
+            ("linux/arm/v7", &["linux/arm", "linux/arm/v6", "linux/arm/v5"]),
+            ("linux/arm64", &["linux/arm64/v8", "linux/arm/v8", "linux/arm/v7", "linux/arm/v5"]),
+            (
+                "linux/arm64/v9.1",
+                &["linux/arm64/v9.1", "linux/arm64/v9", "linux/arm64/v8.6", "linux/arm64", "linux/arm"],
+            ),
+            ("linux/s390x", &["linux/s390x"]),
+        ] {
+            let distances: Vec<_> = best_first.iter().map(|image| suits(host, image)).collect();
+            assert!(distances.is_sorted() && distances[0] == Some(0), "{host}: {distances:?}");
+        }
+        for (host, image) in [
+            ("linux/amd64", "linux/amd64/v2"),
+            ("linux/amd64", "linux/arm64"),
+            ("linux/amd64", "windows/amd64"),
+            ("linux/386", "linux/amd64"),
+            ("linux/arm/v6", "linux/arm/v7"),
+            ("linux/arm64", "linux/arm64/v8.1"),
+            ("linux/arm64/v8.9", "linux/arm64/v9"),
+            ("linux/riscv64", "linux/riscv64/x"),
+        ] {
+            assert_eq!(suits(host, image), None, "{host} {image}");
+        }
     }
 }

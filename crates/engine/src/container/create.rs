@@ -72,7 +72,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
 fn foreign(platform: &str) -> Option<String> {
     let host = crate::image::oci::host();
     let given = Platform::parse(platform, &host).ok()?;
-    (!host.runs(&given)).then(|| {
+    (!crate::image::oci::machine().runs(&given)).then(|| {
         format!(
             "The requested image's platform ({platform}) does not match the detected host platform ({host}) and no \
              specific platform was requested"

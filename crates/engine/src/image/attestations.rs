@@ -66,14 +66,15 @@ pub fn attestations(images: &Images, text: &str, args: &AttestationArgs) -> Resu
 
 /// The manifest of the image for a platform, the nearest variant first; one without a platform fits any, last.
 fn subject<'i>(index: &'i oci::Index, platform: Option<&Platform>) -> Result<&'i Descriptor> {
-    let host = oci::host();
-    let wanted = platform.unwrap_or(&host);
-    let fits = |d: &&Descriptor| {
-        oci::is_manifest(&d.media_type) && d.platform.as_ref().is_none_or(|p| wanted.runs(&oci::platform(p)))
+    let machine = oci::machine();
+    let wanted = platform.unwrap_or(&machine);
+    let distance = |d: &Descriptor| match &d.platform {
+        Some(platform) => wanted.suits(&oci::platform(platform)),
+        None => Some(u32::MAX),
     };
-    let mut fitting: Vec<&Descriptor> = index.manifests.iter().filter(fits).collect();
-    fitting.sort_by_key(|d| std::cmp::Reverse(d.platform.as_ref().map(|p| oci::platform(p).variant)));
-    fitting.first().copied().ok_or_else(|| {
+    let manifests = index.manifests.iter().filter(|d| oci::is_manifest(&d.media_type));
+    let fitting = manifests.filter_map(|d| Some((distance(d)?, d))).min_by_key(|(distance, _)| *distance);
+    fitting.map(|(_, nearest)| nearest).ok_or_else(|| {
         let Platform { os, architecture, variant } = wanted;
         let shown = format!("&{{Architecture:{architecture} OS:{os} OSVersion: OSFeatures:[] Variant:{variant}}}");
         let why = format!("no manifest for platform {wanted}: not found");

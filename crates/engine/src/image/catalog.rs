@@ -174,6 +174,15 @@ impl<'p> Wanted<'p> {
             Wanted::Exactly(wanted) => wanted == platform,
         }
     }
+
+    /// How far a manifest of that platform is from the best; of those that do not run here, none is better.
+    pub fn distance(self, platform: &Platform) -> u32 {
+        let distance = match self {
+            Wanted::For(wanted) | Wanted::Exactly(wanted) => wanted.suits(platform),
+            Wanted::Any => oci::machine().suits(platform),
+        };
+        distance.unwrap_or(u32::MAX)
+    }
 }
 
 /// The manifest that is wanted of an image; `shown` is what the image is called in the refusal.
@@ -184,12 +193,10 @@ pub fn select<'r>(image: &'r ImageRow, wanted: Wanted<'_>, shown: &str) -> Resul
     {
         return Ok(only);
     }
-    let host = oci::host();
     let here = image.manifests.iter().filter(|m| m.kind == ManifestKind::Image && m.available);
     let mut fitting: Vec<_> = here.map(|m| (m, oci::platform(&m.platform))).collect();
     fitting.retain(|(_, platform)| wanted.fits(platform));
-    // The nearest variant first: arm/v7 before arm/v6 on a v7 host.
-    fitting.sort_by_key(|(_, platform)| std::cmp::Reverse((host.runs(platform), platform.variant.clone())));
+    fitting.sort_by_key(|(_, platform)| wanted.distance(platform));
     fitting.first().map(|(manifest, _)| *manifest).ok_or_else(|| no_platform(wanted, shown))
 }
 

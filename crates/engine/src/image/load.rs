@@ -128,10 +128,10 @@ fn unpacked(images: &Images, loaded: &Loaded, platforms: &[Platform], lease: &Le
     if let Some(name) = &loaded.name {
         signatures::admit_loaded(images, name, &row)?;
     }
-    let host = oci::host();
-    let runs = |m: &ManifestRow, wanted: &Platform| m.available && wanted.runs(&oci::platform(&m.platform));
+    let here = |m: &ManifestRow| m.available && oci::machine().runs(&oci::platform(&m.platform));
+    let asked = |m: &ManifestRow| m.available && platforms.contains(&oci::platform(&m.platform));
     if !platforms.is_empty() {
-        if !row.manifests.iter().any(|m| platforms.iter().any(|p| runs(m, p))) {
+        if !row.manifests.iter().any(asked) {
             let shown = loaded.name.as_ref().map_or_else(|| row.target.digest.to_string(), ImageRef::familiar);
             let wanted: Vec<_> = platforms.iter().map(Platform::to_string).collect();
             return Err(Error::not_found(format!(
@@ -139,12 +139,12 @@ fn unpacked(images: &Images, loaded: &Loaded, platforms: &[Platform], lease: &Le
                 wanted.join(" ")
             )));
         }
-        unpack::unpack(images, &mut row, |m| platforms.iter().any(|p| runs(m, p)), lease)?;
+        unpack::unpack(images, &mut row, asked, lease)?;
         return Ok(row);
     }
     // An image for other machines only is unpacked whole: a container of it can be made when asked for by platform.
-    let native = row.manifests.iter().any(|m| runs(m, &host));
-    unpack::unpack(images, &mut row, |m| !native || runs(m, &host), lease)?;
+    let native = row.manifests.iter().any(here);
+    unpack::unpack(images, &mut row, |m| !native || here(m), lease)?;
     Ok(row)
 }
 

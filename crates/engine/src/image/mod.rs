@@ -160,7 +160,7 @@ impl Images {
         let found = catalog.find(text)?;
         self.admit(&catalog, &found)?;
         let wished = platform.filter(|p| !p.is_empty()).map(|p| Platform::parse(p, &oci::host())).transpose()?;
-        let wanted = wished.as_ref().map_or(Wanted::Any, Wanted::For);
+        let wanted = Wanted::exactly(wished.as_ref());
         let manifest = select(&found.image, wanted, text)?;
         Ok(ResolvedImage {
             id: found.image.target.digest.clone(),

@@ -182,9 +182,35 @@ pub fn platform(platform: &Platform) -> model::platform::Platform {
     model::platform::Platform::new(&platform.os, &platform.architecture, &platform.variant)
 }
 
-/// The platform containers run on here.
+/// The platform containers run on here: what images made here are for.
 pub fn host() -> model::platform::Platform {
     model::platform::Platform::new("linux", std::env::consts::ARCH, "")
+}
+
+/// The platform by which the manifest that runs best here is chosen: the host's, with what its processor can.
+pub fn machine() -> model::platform::Platform {
+    model::platform::Platform::new("linux", std::env::consts::ARCH, processor())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn processor() -> &'static str {
+    macro_rules! has {
+        ($($feature:tt),*) => { $(std::is_x86_feature_detected!($feature))&&* };
+    }
+    let second = has!("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cmpxchg16b");
+    let third = second && has!("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe");
+    let fourth = third && has!("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl");
+    match (second, third, fourth) {
+        (_, _, true) => "v4",
+        (_, true, _) => "v3",
+        (true, ..) => "v2",
+        _ => "",
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn processor() -> &'static str {
+    ""
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn choose<'i>(image: &'i ImageRow, platform: Option<&Platform>, familiar: &str) 
         ([], _) => Err(no_platform(wanted, familiar)),
         ([only], _) => Ok(only),
         (_, Some(platform)) => Err(Error::conflict(format!("multiple manifests found for platform {platform}"))),
-        (_, None) => select(image, Wanted::For(&oci::host()), familiar)
+        (_, None) => select(image, Wanted::For(&oci::machine()), familiar)
             .map_err(|_| Error::conflict("multiple matching manifests found but no specific platform requested")),
     }
 }

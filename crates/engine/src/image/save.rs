@@ -124,7 +124,7 @@ impl Chosen {
     fn manifests(&self) -> impl Iterator<Item = &ManifestRow> {
         let wanted = |m: &&ManifestRow| {
             let platform = oci::platform(&m.platform);
-            let asked = self.platforms.is_empty() || self.platforms.iter().any(|wanted| wanted.runs(&platform));
+            let asked = self.platforms.is_empty() || self.platforms.contains(&platform);
             m.available && asked && self.only.as_ref().is_none_or(|only| m.content == *only)
         };
         self.image.manifests.iter().filter(wanted)
@@ -188,10 +188,9 @@ fn docker_manifest(chosen: &[Chosen]) -> Vec<DockerImage> {
     let path = |content: &Content| format!("blobs/sha256/{}", content.digest.hex());
     let mut entries: Vec<(Digest, DockerImage)> = Vec::new();
     for one in chosen {
-        let host = oci::host();
-        let runnable: Vec<_> = one.manifests().filter(|m| m.kind == ManifestKind::Image).collect();
-        let native = runnable.iter().find(|m| host.runs(&oci::platform(&m.platform)));
-        let Some(manifest) = native.or(runnable.first()) else { continue };
+        let distance = |m: &&ManifestRow| Wanted::Any.distance(&oci::platform(&m.platform));
+        let runnable = one.manifests().filter(|m| m.kind == ManifestKind::Image);
+        let Some(manifest) = runnable.min_by_key(distance) else { continue };
         let Some(config) = &manifest.config else { continue };
         let digest = &manifest.content.digest;
         let at = entries.iter().position(|(known, _)| known == digest).unwrap_or_else(|| {

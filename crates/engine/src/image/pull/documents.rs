@@ -209,22 +209,22 @@ pub fn kind(told: &str, bytes: &[u8], reference: &ImageRef) -> Result<String> {
 
 /// The manifest for a platform: the wished one, else the host's; the nearest variant first.
 fn choose(index: &oci::Index, wished: Option<&Platform>) -> Result<Descriptor> {
-    let host = oci::host();
-    let wanted = wished.unwrap_or(&host);
-    let runs = |descriptor: &&Descriptor| {
+    let machine = oci::machine();
+    let wanted = wished.unwrap_or(&machine);
+    let distance = |descriptor: &&Descriptor| {
         let attested = descriptor.annotations.contains_key(oci::REFERENCE_TYPE);
-        let platform = descriptor.platform.as_ref().map(oci::platform);
-        !attested && platform.is_some_and(|platform| wanted.runs(&platform))
+        let platform = descriptor.platform.as_ref().filter(|_| !attested)?;
+        wanted.suits(&oci::platform(platform))
     };
-    let mut able: Vec<&Descriptor> = index.manifests.iter().filter(runs).collect();
-    able.sort_by_key(|d| std::cmp::Reverse(d.platform.as_ref().map(|p| oci::platform(p).variant)));
-    let only = match (able.first(), index.manifests.as_slice()) {
-        (Some(first), _) => Some(*first),
+    let able = index.manifests.iter().filter(|descriptor| distance(descriptor).is_some());
+    let only = match (able.min_by_key(distance), index.manifests.as_slice()) {
+        (Some(nearest), _) => Some(nearest),
         // One that does not say where it runs will do if nothing was wished for.
         (None, [single]) if single.platform.is_none() && wished.is_none() => Some(single),
         _ => None,
     };
     only.cloned().ok_or_else(|| {
+        let wanted = wished.cloned().unwrap_or_else(oci::host);
         Error::not_found(format!(
             "no matching manifest for {wanted} in the manifest list entries: no match for platform in manifest: not found"
         ))
@@ -364,6 +364,7 @@ mod tests {
                 entry("unknown", "unknown", "", "attestation"),
                 entry("linux", "arm", "v6", "v6"),
                 entry("linux", "arm", "v7", "v7"),
+                entry("linux", "386", "", "386"),
                 entry("linux", "amd64", "", "amd64"),
             ],
             ..oci::Index::default()
@@ -373,7 +374,10 @@ mod tests {
             choose(&index, Some(&platform)).map(|d| d.digest).map_err(|e| e.message().to_owned())
         };
         assert_eq!(chosen("linux/amd64").unwrap(), "amd64");
+        assert_eq!(chosen("linux/amd64/v3").unwrap(), "amd64");
+        assert_eq!(chosen("linux/386").unwrap(), "386");
         assert_eq!(chosen("linux/arm/v6").unwrap(), "v6");
+        assert_eq!(chosen("linux/arm64").unwrap(), "v7");
         assert_eq!(
             chosen("linux/s390x").unwrap_err(),
             "no matching manifest for linux/s390x in the manifest list entries: no match for platform in manifest: not found"

@@ -156,11 +156,11 @@ async fn pulled_again(engine: &Arc<Engine>, reference: &ImageRef, digest: &Diges
 
 /// Whether the image is here with everything that a container of it needs.
 fn already(images: &Images, digest: &Digest, platform: Option<&Platform>) -> bool {
-    let (catalog, host) = (images.catalog(), oci::host());
+    let (catalog, machine) = (images.catalog(), oci::machine());
     let manifest = catalog
         .images
         .get(digest)
-        .and_then(|image| select(image, Wanted::For(platform.unwrap_or(&host)), "").ok().cloned());
+        .and_then(|image| select(image, Wanted::For(platform.unwrap_or(&machine)), "").ok().cloned());
     manifest.is_some_and(|manifest| manifest.unpacked.is_some())
 }
 
