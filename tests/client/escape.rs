@@ -178,3 +178,25 @@ fn nothing_of_the_image_runs_on_the_host() {
     assert_eq!(d.docker(&["run", "--rm", "-u", "daemon", "evil", "id", "-un"]).text(), "daemon");
     d.finish();
 }
+
+/// A part of a volume is named in which another container has put links: none leads to the host.
+#[test]
+fn links_in_a_volume_stay_in_it() {
+    let d = with_busybox();
+    let script = "mkdir /v/real && echo inside > /v/real/f && ln -s real /v/beside && ln -s /etc /v/absolute && \
+                  ln -s ../../../../../../../../../../etc /v/up";
+    let _ = d.docker(&["run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", script]).ok();
+    let shown = |subpath: &str| {
+        let mount = format!("type=volume,src=vol,dst=/part,volume-subpath={subpath}");
+        d.docker(&["run", "--rm", "--mount", &mount, "busybox", "ls", "/part"])
+    };
+    assert_eq!(shown("beside").text(), "f");
+    for subpath in ["absolute", "up"] {
+        let refused = shown(subpath);
+        assert_eq!((refused.code, refused.stdout.as_str()), (125, ""), "{refused:?}");
+        assert!(refused.stderr.contains("path concatenation escapes the base directory"), "{refused:?}");
+    }
+    let missing = shown("missing");
+    assert!(missing.stderr.contains("cannot access path"), "{missing:?}");
+    d.finish();
+}

@@ -2,8 +2,8 @@
 //!
 //! Two encodings meet here. The monitor protocol is not self-describing, so every field is always written and nothing is
 //! flattened, untagged or skipped; [`Spec::to_json`] prunes nulls and empty values afterwards, because command-line
-//! runtimes tell an absent object from an empty one. Two fields are Gantry's own and never reach a `config.json`
-//! unresolved: [`User::username`] and [`User::groups`].
+//! runtimes tell an absent object from an empty one. Three fields are Gantry's own and never reach a `config.json`:
+//! [`User::username`] and [`User::groups`] are resolved, [`Mount::subpath`] is refused.
 
 use std::collections::BTreeMap;
 
@@ -148,6 +148,9 @@ pub struct Mount {
     #[serde(rename = "type")]
     pub kind: String,
     pub source: String,
+    /// What of the directory `source` is bound, when a container may have written there: no link on the way may lead out.
+    /// Empty = all of it.
+    pub subpath: String,
     /// Words as of mount(8), plus the specification's recursive ones (`rro`, …) and propagation words.
     pub options: Vec<String>,
 }

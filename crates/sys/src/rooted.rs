@@ -57,6 +57,12 @@ impl Rooted {
         self.open(path, OFlags::PATH, Mode::empty())
     }
 
+    /// The same, if no link on the way leads out of the root; what would is `EXDEV`.
+    pub fn locate_beneath(&self, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        Ok(openat2(self.root.as_fd(), path.as_ref(), OFlags::PATH, Mode::empty(), resolve)?)
+    }
+
     /// The whole of a regular file of at most `max` bytes; anything else is `InvalidData`.
     pub fn read(&self, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
         use std::io::Read;
@@ -271,6 +277,12 @@ mod tests {
         }
         assert!(rooted.read("magic/etc/passwd", 100).is_err());
         assert_eq!(rooted.read_link("absolute").unwrap(), Path::new("/secret"));
+        symlink("secret", tree.at("beside")).unwrap();
+        rooted.locate_beneath("beside").unwrap();
+        for path in ["up", "absolute", "../root/secret", "/secret"] {
+            let refused = rooted.locate_beneath(path).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EXDEV), "{path}");
+        }
     }
 
     #[test]

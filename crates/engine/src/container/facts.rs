@@ -170,9 +170,30 @@ fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<sp
 fn mount(settings: &Settings, row: &MountRow, mountinfo: &str) -> Result<spec::Mount> {
     let kind = match row.kind {
         MountKind::Tmpfs => spec::MountKind::Tmpfs { options: tmpfs_options(row)? },
-        MountKind::Bind | MountKind::Volume => spec::MountKind::Bind(bind(settings, row, mountinfo)),
+        MountKind::Bind | MountKind::Volume => {
+            check_access(row)?;
+            if !row.subpath().is_empty() {
+                super::mounts::open_shown(row)?;
+            }
+            spec::MountKind::Bind(bind(settings, row, mountinfo))
+        }
     };
     Ok(spec::Mount { target: row.destination.clone(), kind })
+}
+
+/// What a bind's options say of each other, which the reference asks at start.
+fn check_access(row: &MountRow) -> Result<()> {
+    let entry = row.spec.as_ref().filter(|_| row.kind == MountKind::Bind);
+    let Some((entry, options)) = entry.and_then(|entry| Some((entry, entry.bind_options.as_ref()?))) else {
+        return Ok(());
+    };
+    let conflict = match (options.read_only_non_recursive, options.read_only_force_recursive) {
+        (true, _) if !entry.read_only => "!ReadOnly && BindOptions.ReadOnlyNonRecursive",
+        (_, true) if !entry.read_only => "!ReadOnly && BindOptions.ReadOnlyForceRecursive",
+        (true, true) => "ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive",
+        _ => return Ok(()),
+    };
+    Err(Error::system(format!("mount options conflict: {conflict}")))
 }
 
 fn bind(settings: &Settings, row: &MountRow, mountinfo: &str) -> spec::Bind {
@@ -185,11 +206,10 @@ fn bind(settings: &Settings, row: &MountRow, mountinfo: &str) -> spec::Bind {
     };
     let reaches_root = row.kind == MountKind::Bind && settings.data_root.starts_with(&row.source);
     let asked = spec::Propagation::parse(&row.propagation);
-    let subpath = row.spec.as_ref().and_then(|m| m.volume_options.as_ref()).map_or("", |v| v.subpath.as_str());
-    let source = if subpath.is_empty() { row.source.clone() } else { format!("{}/{subpath}", row.source) };
     spec::Bind {
-        source_mount: spec::source_mount(mountinfo, &source),
-        source,
+        source_mount: spec::source_mount(mountinfo, &row.source),
+        source: row.source.clone(),
+        subpath: row.subpath().into(),
         access,
         recursion: match options {
             Some(o) if o.non_recursive => spec::Recursion::Top,

@@ -190,7 +190,10 @@ impl Launch<'_> {
         let runtime = runtime_choice(settings, &row.host_config.runtime)?;
         let seccomp = match &runtime {
             RuntimeChoice::Builtin => engine.host.seccomp.program(&mut narrow.security, &facts)?,
-            RuntimeChoice::Cli { .. } => Vec::new(),
+            RuntimeChoice::Cli { .. } => {
+                refuse_subpaths(row)?;
+                Vec::new()
+            }
         };
         let spec = runtime::spec::build(&narrow, &facts)?;
         let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
@@ -210,6 +213,17 @@ impl Launch<'_> {
             netns: connected.is_some_and(|c| c.netns.is_some()),
             attach: attached.iter().map(wire_attach).collect(),
         })
+    }
+}
+
+/// Other runtimes take paths: between a look at the part of a volume and its mount a container could put a link there.
+fn refuse_subpaths(row: &ContainerRow) -> Result<()> {
+    match row.mounts.iter().find(|mount| !mount.subpath().is_empty()) {
+        Some(mount) => {
+            let text = "parts of volumes are mounted by the built-in runtime only";
+            Err(Error::not_implemented(format!("{text}: {}", mount.destination)))
+        }
+        None => Ok(()),
     }
 }
 
@@ -237,6 +251,8 @@ fn connect(engine: &Engine, row: &ContainerRow) -> Result<Option<network::Connec
         return Ok(None);
     }
     let network = engine.networks.id_of(mode)?;
+    // Others than the mode's cannot be joined yet, but must be there.
+    row.networks.keys().try_for_each(|name| engine.networks.id_of(name).map(drop))?;
     let endpoint = row.networks.get(mode).or_else(|| row.networks.get(network.as_str()));
     let mac = endpoint.map_or("", |e| e.mac_address.as_str());
     let spec = network::EndpointSpec {

@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use ::volume::CreateVolume;
 use model::mount::{self, clean};
 use model::{Context, Error, Result};
+use sys::rooted::Rooted;
 
 use super::row::{ContainerRow, MountKind, MountRow};
 use crate::Engine;
@@ -235,15 +238,33 @@ fn claim(named: &mut Vec<String>, target: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a mount shows of its volume. Other containers may have put links there: none may lead out of it.
+pub fn open_shown(mount: &MountRow) -> Result<OwnedFd> {
+    let (source, subpath) = (&mount.source, mount.subpath());
+    let path = if subpath.is_empty() { "." } else { subpath };
+    let place = Rooted::open_dir(source).and_then(|root| root.locate_beneath(path));
+    place.map_err(|error| {
+        if error.kind() == ErrorKind::CrossesDevices {
+            let text = "path concatenation escapes the base directory";
+            return Error::invalid(format!("{text}, base: {source}, subpath: {subpath}"));
+        }
+        let path = format!("{source}/{subpath}");
+        Error::not_found(Error::from(error).prefix(format!("cannot access path {path}: lstat {path}")).message())
+    })
+}
+
 /// New volumes take over what the image has at their target (B-vol-4).
 pub fn copy_up(engine: &Engine, row: &ContainerRow) -> Result<()> {
     let volumes = row.mounts.iter().filter(|m| m.kind == MountKind::Volume && m.copy_data);
     for mount in volumes {
-        let is_empty = fs::read_dir(&mount.source).is_ok_and(|mut entries| entries.next().is_none());
+        // A part of a volume that is not there is the start's to refuse.
+        let Ok(shown) = open_shown(mount) else { continue };
+        let target = format!("/proc/self/fd/{}", shown.as_raw_fd());
+        let is_empty = fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_none());
         if is_empty {
             engine
                 .snapshots
-                .copy_out(&row.image.layers, &mount.destination, mount.source.as_ref())
+                .copy_out(&row.image.layers, &mount.destination, target.as_ref())
                 .with_context(|| format!("copying the image's {} to volume {}", mount.destination, mount.name))?;
         }
     }

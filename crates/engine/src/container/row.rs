@@ -117,6 +117,14 @@ pub struct MountRow {
     pub copy_data: bool,
 }
 
+impl MountRow {
+    /// The part of its volume that it shows; empty: all.
+    pub fn subpath(&self) -> &str {
+        let options = self.spec.as_ref().and_then(|entry| entry.volume_options.as_ref());
+        options.map_or("", |options| options.subpath.as_str())
+    }
+}
+
 /// What kind of thing is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

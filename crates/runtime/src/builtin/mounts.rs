@@ -4,7 +4,7 @@
 //! is still detached: a bind is never writable for a moment. What the container's image contains (links, device nodes,
 //! mounts over `/proc`) cannot redirect a mount, and nothing is mounted inside `/proc` but a few known files.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -124,7 +124,7 @@ fn file_system(
 fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> Result<(), StartError> {
     let stage = || stage(mount);
     let path = Path::new(&mount.destination);
-    let fd = tree::clone_at(Path::new(&mount.source), reach).at(stage, &format!("open {}", mount.source))?;
+    let fd = source(mount, reach).at(stage, &format!("open {}", mount.source))?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).at(stage, "fstat")?.st_mode);
     let target = if kind.is_dir() { Target::Directory } else { Target::File };
     let target = keep(root.mount_point(path, target).at(stage, "")?);
@@ -143,6 +143,16 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
         e => e,
     });
     attached.at(stage, "move_mount")
+}
+
+/// A copy of what is bound.
+fn source(mount: &oci::Mount, reach: Reach) -> std::io::Result<Fd> {
+    let path = Path::new(&mount.source);
+    if mount.subpath.is_empty() {
+        return Ok(tree::clone_at(path, reach)?);
+    }
+    let place = Rooted::open_dir(path)?.locate_beneath(&mount.subpath)?;
+    Ok(tree::clone_fd(place.as_fd(), reach)?)
 }
 
 fn is_dir(fd: Fd) -> bool {

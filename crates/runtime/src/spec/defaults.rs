@@ -56,6 +56,7 @@ pub(super) fn mounts() -> Vec<oci::Mount> {
             kind: (*kind).to_owned(),
             source: (*source).to_owned(),
             options: options.split(' ').map(str::to_owned).collect(),
+            ..oci::Mount::default()
         })
         .collect()
 }

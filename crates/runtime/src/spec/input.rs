@@ -129,6 +129,8 @@ pub enum MountKind {
 pub struct Bind {
     /// Absolute host path.
     pub source: String,
+    /// What of `source` is shown; no link on the way may lead out of it. Empty = all of it.
+    pub subpath: String,
     pub access: Access,
     pub recursion: Recursion,
     /// `None` = the runtime's default (volumes).

@@ -89,6 +89,7 @@ fn init_mount(source: &str) -> oci::Mount {
         kind: "bind".to_owned(),
         source: source.to_owned(),
         options: vec!["bind".to_owned(), "ro".to_owned()],
+        ..oci::Mount::default()
     }
 }
 
@@ -126,6 +127,7 @@ fn bind_mount(target: &str, bind: &Bind, host: &HostFacts, root: &mut Option<Pro
         destination: target.to_owned(),
         kind: "bind".to_owned(),
         source: bind.source.clone(),
+        subpath: bind.subpath.clone(),
         options: options.into_iter().map(str::to_owned).collect(),
     })
 }
@@ -156,6 +158,7 @@ fn tmpfs(target: &str, options: &str) -> Result<oci::Mount> {
         kind: "tmpfs".to_owned(),
         source: "tmpfs".to_owned(),
         options: merge_tmpfs_options(defaults.into_iter().chain(given))?,
+        ..oci::Mount::default()
     })
 }
 

@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     ("escape::cve_2025_52565_console", cve_2025_52565),
     ("escape::cve_2025_52881_writes_to_proc", cve_2025_52881),
     ("escape::links_in_the_image", links_in_the_image),
+    ("escape::links_in_a_volume", links_in_a_volume),
     ("escape::mounts_inside_proc", mounts_inside_proc),
     ("escape::proc_is_a_link", proc_is_a_link),
     ("escape::databases_that_block", databases_that_block),
@@ -162,6 +163,27 @@ fn links_in_the_image() {
     container.mount("bind", source.to_str().unwrap(), "/dangling/sub", &["rbind", "rprivate"]);
     assert_eq!(container.output(), "inside\nhere\n");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+/// A part of a volume is mounted in which another container has put links.
+fn links_in_a_volume() {
+    let volume = tempfile::tempdir().unwrap();
+    fs::create_dir(volume.path().join("real")).unwrap();
+    fs::write(volume.path().join("real/f"), "inside\n").unwrap();
+    symlink("real", volume.path().join("beside")).unwrap();
+    symlink("/etc", volume.path().join("absolute")).unwrap();
+    symlink("../".repeat(20) + "etc", volume.path().join("up")).unwrap();
+    let with = |subpath: &str| {
+        let mut container = Container::sh("cat /part/f");
+        container.mount("bind", volume.path().to_str().unwrap(), "/part", &["rbind"]);
+        container.bundle.spec.mounts.last_mut().unwrap().subpath = subpath.into();
+        container
+    };
+    assert_eq!(with("beside").output(), "inside\n");
+    for subpath in ["absolute", "up", "real/../.."] {
+        let error = with(subpath).refused();
+        assert!(matches!(error.stage, Stage::Mount { .. }), "{subpath}: {error:?}");
+    }
 }
 
 fn mounts_inside_proc() {

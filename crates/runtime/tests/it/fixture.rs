@@ -282,6 +282,7 @@ pub fn mount(kind: &str, source: &str, target: &str, options: &[&str]) -> oci::M
         kind: kind.into(),
         source: source.into(),
         options: options.iter().map(|s| (*s).to_owned()).collect(),
+        ..Default::default()
     }
 }
 
