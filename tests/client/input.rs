@@ -204,3 +204,54 @@ fn paths_do_not_climb() {
     }
     d.finish();
 }
+
+/// What a create request names beside its image: when it is missing the answer is no 404, for which clients pull the image.
+#[test]
+fn what_a_request_names_must_be_there() {
+    let d = with_busybox();
+    let body = |rest: &str| format!(r#"{{"Image":"busybox","Cmd":["true"],{rest}}}"#);
+    let host = |rest: &str| body(&format!(r#""HostConfig":{{{rest}}}"#));
+    let endpoint = |rest: &str| body(&format!(r#""NetworkingConfig":{{"EndpointsConfig":{{{rest}}}}}"#));
+    let missing = "No such container: nosuch";
+    refused(&d, "", &host(r#""VolumesFrom":["nosuch"]"#), 400, missing);
+    refused(&d, "", &host(r#""Links":["nosuch:x"]"#), 400, &format!("could not get container for nosuch: {missing}"));
+    refused(&d, "", &host(r#""Links":["a:b:c"]"#), 400, "bad format for links: a:b:c");
+    let mac = "invalid JSON: address zz: invalid MAC address";
+    refused(&d, "", &endpoint(r#""bridge":{"MacAddress":"zz"}"#), 400, mac);
+    let start = |body: &str| {
+        let id = d.http("POST", "/containers/create", body).expect(201).json()["Id"].as_str().unwrap().to_owned();
+        let answer = d.http("POST", &format!("/containers/{id}/start"), "");
+        (answer.status, answer.message())
+    };
+    assert_eq!(start(&endpoint(r#""bridge":{},"nosuch":{}"#)), (404, "network nosuch not found".into()));
+    let bind =
+        r#""Mounts":[{"Type":"bind","Source":"/tmp","Target":"/x","BindOptions":{"ReadOnlyNonRecursive":true}}]"#;
+    let conflict = "mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive";
+    assert_eq!(start(&host(bind)), (500, conflict.into()));
+    d.finish();
+}
+
+/// What is accepted and has no effect yet is warned of.
+#[test]
+fn nothing_is_ignored_in_silence() {
+    let d = with_busybox();
+    let warnings = |rest: &str| {
+        let body = format!(r#"{{"Image":"busybox","Cmd":["true"],{rest}}}"#);
+        let answer = d.http("POST", "/containers/create", &body).expect(201).json();
+        answer["Warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let _ = d.docker(&["create", "--name", "other", "busybox", "true"]).ok();
+    assert_eq!(warnings(r#""Healthcheck":{"Test":["NONE"]}"#), [""; 0]);
+    assert_eq!(
+        warnings(r#""Healthcheck":{"Test":["CMD","true"]}"#),
+        ["Health checks have no effect yet: none is run."]
+    );
+    let linked = warnings(r#""HostConfig":{"Links":["other:x"]}"#);
+    assert_eq!(linked[1], "Links have no effect yet: the container does not know the others by name.");
+    let shared = warnings(r#""HostConfig":{"IpcMode":"shareable","ShmSize":1048576}"#);
+    assert_eq!(shared, ["The size of /dev/shm has no effect yet where others may join it: it is not bounded."]);
+    let options = r#"{"com.docker.network.endpoint.ifname":"net0"}"#;
+    let endpoint = format!(r#""NetworkingConfig":{{"EndpointsConfig":{{"bridge":{{"DriverOpts":{options}}}}}}}"#);
+    assert_eq!(warnings(&endpoint), ["The name of an interface has no effect yet: it is called eth0."]);
+    d.finish();
+}

@@ -200,3 +200,38 @@ fn a_disabled_network_is_none() {
     assert_eq!(d.docker(&["start", "-a", "alone"]).text(), "lo");
     d.finish();
 }
+
+/// Sysctls of the interface: given to the endpoint, or to the container by a client of old.
+#[test]
+fn sysctls_of_the_interface() {
+    let d = with_busybox();
+    let told = |version: &str, rest: &str| {
+        let body = format!(
+            r#"{{"Image":"busybox","Cmd":["cat","/proc/sys/net/ipv4/conf/eth0/log_martians"],"HostConfig":{{"AutoRemove":true{rest}}}}}"#
+        );
+        let id = d.http("POST", &format!("/{version}/containers/create"), &body).expect(201).json()["Id"].clone();
+        d.docker(&["start", "-a", id.as_str().unwrap()]).text()
+    };
+    assert_eq!(told("v1.47", ""), "0");
+    assert_eq!(told("v1.47", r#","Sysctls":{"net.ipv4.conf.eth0.log_martians":"1"}"#), "1");
+    let option = r#"{"com.docker.network.endpoint.sysctls":"net.ipv4.conf.IFNAME.log_martians=1"}"#;
+    let endpoint = format!(r#"}},"NetworkingConfig":{{"EndpointsConfig":{{"bridge":{{"DriverOpts":{option}}}}}"#);
+    assert_eq!(told("v1.56", &endpoint), "1");
+    d.finish();
+}
+
+/// The address that was asked for is shown to clients of old in the container's configuration.
+#[test]
+fn a_mac_address_that_was_asked_for() {
+    let d = with_busybox();
+    let mac = "02:42:ac:11:00:99";
+    let args = ["run", "-d", "--name", "a1", "--mac-address", mac, "busybox", "sleep", "100"];
+    let _ = d.docker(&args).ok();
+    assert_eq!(d.docker(&["exec", "a1", "cat", "/sys/class/net/eth0/address"]).text(), mac);
+    let config = |version: &str| {
+        let answer = d.http("GET", &format!("/{version}/containers/a1/json"), "").expect(200).json();
+        answer["Config"].get("MacAddress").cloned()
+    };
+    assert_eq!((config("v1.51"), config("v1.52")), (Some(mac.into()), None));
+    d.finish();
+}

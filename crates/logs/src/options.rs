@@ -14,8 +14,12 @@ pub const DEFAULT_MAX_SIZE: u64 = 20_000_000;
 pub const DEFAULT_MAX_FILE: u32 = 5;
 /// `max-size` of a log that grows for ever.
 const UNLIMITED: &str = "-1";
-/// The options of json-file, those of every driver included.
-const KNOWN: [&str; 10] = [
+/// The options of json-file, those of every driver included. `cache-*` is for drivers that cannot be read.
+const KNOWN: [&str; 14] = [
+    "cache-compress",
+    "cache-disabled",
+    "cache-max-file",
+    "cache-max-size",
     "compress",
     "env",
     "env-regex",
@@ -74,7 +78,12 @@ fn validate_mode(config: &BTreeMap<String, String>) -> model::Result<()> {
         }
         human_size(size).map_err(|e| e.prefix("error parsing option max-buffer-size"))?;
     }
-    Ok(())
+    match config.get("cache-disabled").filter(|text| !text.is_empty()) {
+        Some(text) if parse_bool(text).is_err() => {
+            Err(Error::invalid(format!("invalid value for option cache-disabled: {text}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The writer's options from `--log-opt`; `attrs` from [`crate::attrs::build`].
@@ -180,6 +189,9 @@ mod tests {
         );
         let unknown = validate("json-file", &config(&[("foo", "1")])).unwrap_err();
         assert_eq!(unknown.message(), "unknown log opt 'foo' for json-file log driver");
+        validate("json-file", &config(&[("cache-disabled", "true"), ("cache-max-size", "1m")])).unwrap();
+        let wrong = validate("json-file", &config(&[("cache-disabled", "maybe")])).unwrap_err();
+        assert_eq!(wrong.message(), "invalid value for option cache-disabled: maybe");
         let unknown = validate("nosuch", &config(&[])).unwrap_err();
         assert_eq!(unknown.message(), "logger: no log driver named 'nosuch' is registered");
     }

@@ -27,3 +27,4 @@ pub use config::{AddressPool, Enabled, NetworkConfig};
 pub use endpoint::{BoundPort, Connected, Endpoint, EndpointSpec, Protocol, PublishSpec};
 pub use mac::MacAddress;
 pub use networks::{Network, Networks};
+pub use plan::CONTAINER_LINK;

@@ -18,8 +18,12 @@ impl MacAddress {
         MacAddress(bytes)
     }
 
-    /// Six hexadecimal pairs separated by `:` or `-`.
+    /// Six hexadecimal pairs separated by `:` or `-`, or three of four digits by `.`.
     pub fn parse(text: &str) -> Option<MacAddress> {
+        if let [a, b, c] = text.split('.').collect::<Vec<_>>()[..] {
+            let half = |part: &str| Some(part.get(..2)?.to_owned() + ":" + part.get(2..)?);
+            return MacAddress::parse(&[half(a)?, half(b)?, half(c)?].join(":"));
+        }
         let separator = if text.contains('-') { '-' } else { ':' };
         let mut bytes = [0u8; 6];
         let mut parts = text.split(separator);
@@ -88,7 +92,16 @@ mod tests {
         let mac: MacAddress = "02:42:AC:11:00:02".parse().unwrap();
         assert_eq!(mac.to_string(), "02:42:ac:11:00:02");
         assert_eq!("02-42-ac-11-00-02".parse::<MacAddress>().unwrap(), mac);
-        for bad in ["", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "0:42:ac:11:00:02", "zz:42:ac:11:00:02"] {
+        assert_eq!("0242.ac11.0002".parse::<MacAddress>().unwrap(), mac);
+        for bad in [
+            "",
+            "0242.ac11.02",
+            "0242.ac11.0ä2",
+            "02:42:ac:11:00",
+            "02:42:ac:11:00:02:03",
+            "0:42:ac:11:00:02",
+            "zz:42:ac:11:00:02",
+        ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad}");
         }
     }

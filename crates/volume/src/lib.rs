@@ -179,10 +179,13 @@ impl Volumes {
 
     /// Creates a volume, or finds the one of that name; tells whether it is new.
     ///
-    /// Errors: `InvalidParameter` for a bad name or option, `Conflict` when another driver has the name, `NotFound` for
-    /// an unknown driver.
+    /// Errors: `InvalidParameter` for a bad name or option, `NotFound` for an unknown driver, `Conflict` when another
+    /// driver has the name.
     pub async fn create(&self, request: CreateVolume) -> Result<(Volume, bool)> {
         let volume = self.draft(request)?;
+        if !volume.driver.is_empty() {
+            self.driver(&volume.driver).map_err(|e| e.prefix(format!("create {}", volume.name)))?;
+        }
         let turn = self.turn(&volume.name).await;
         if let Some(existing) = self.find(&volume.name)? {
             if !volume.driver.is_empty() && existing.driver != volume.driver {
@@ -216,7 +219,7 @@ impl Volumes {
     fn draft(&self, request: CreateVolume) -> Result<Volume> {
         let CreateVolume { mut name, driver, options, mut labels } = request;
         if name.is_empty() {
-            name = model::id::ContainerId::from_bytes(sys::random::bytes32()).as_str().to_owned();
+            name = random_name();
             labels.get_or_insert_default().insert(ANONYMOUS_LABEL.into(), String::new());
         } else {
             name::validate(&name).map_err(|e| e.prefix(format!("create {name}")))?;
@@ -335,6 +338,11 @@ impl Volumes {
             freed.await;
         }
     }
+}
+
+/// A name for a volume that got none.
+pub fn random_name() -> String {
+    model::id::ContainerId::from_bytes(sys::random::bytes32()).as_str().to_owned()
 }
 
 /// The refusal to remove a volume that these containers name.

@@ -76,7 +76,7 @@ async fn refusals_use_the_references_words() {
     assert_eq!(error.kind(), Kind::NotFound);
     volumes.create(named("mine")).await.unwrap();
     let error = volumes.create(CreateVolume { driver: "zz".into(), ..named("mine") }).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Conflict);
+    assert_eq!(error.kind(), Kind::NotFound);
     assert!(volumes.list().unwrap().len() == 1);
 }
 

@@ -11,10 +11,10 @@ use model::id::ContainerId;
 use model::lifecycle::State;
 use model::name;
 use model::platform::Platform;
-use model::{Context, Error, Result};
+use model::{Context, Error, Kind, Result};
 
 use super::row::{CONTAINERS, ContainerRow, ImagePin, RunRow};
-use super::{actor, launch, merge, mounts, validate};
+use super::{Handle, actor, launch, merge, mounts, validate};
 use crate::Engine;
 use crate::image::ResolvedImage;
 use crate::settings::Settings;
@@ -57,6 +57,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     }
     let mut merged = merge::merge(config, host_config, &image.config, &host, &id)?;
     resolve_container_modes(engine, &mut merged.host_config)?;
+    check_links(engine, &merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
     launch::runtime_choice(&settings, &merged.host_config.runtime)?;
     let name = reserve_name(engine, args.name.as_deref(), &id)?;
@@ -194,6 +195,27 @@ fn resolve_container_modes(engine: &Engine, host: &mut api::HostConfig) -> Resul
             let id = engine.containers.find(other)?.id;
             *mode = format!("container:{}", id.as_str());
         }
+    }
+    Ok(())
+}
+
+/// A container that a request names beside its own. When it is missing that is the request's fault: clients take "not found"
+/// for the image's being missing, and pull it.
+pub fn find_other(engine: &Engine, name: &str) -> Result<Handle> {
+    engine.containers.find(name).map_err(|error| match error.kind() {
+        Kind::NotFound => Error::invalid(error.message()),
+        _ => error,
+    })
+}
+
+/// Links must name containers, though they have no effect yet.
+fn check_links(engine: &Engine, host: &api::HostConfig) -> Result<()> {
+    for link in host.links.iter().flatten() {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        if name.is_empty() || alias.contains(':') {
+            return Err(Error::invalid(format!("bad format for links: {link}")));
+        }
+        find_other(engine, name).map_err(|error| error.prefix(format!("could not get container for {name}")))?;
     }
     Ok(())
 }

@@ -3,17 +3,21 @@
 //! Everything was validated at create; what is looked up here is what can change between starts: other containers'
 //! processes, device files, the configuration in force.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{Context, Error, Result};
 use runtime::oci;
 use runtime::spec::{self, ContainerSpec, Share};
 
-use super::files;
 use super::row::{ContainerRow, MountKind, MountRow};
 use super::validate::{self, SecurityOptions};
+use super::{files, launch};
 use crate::settings::Settings;
 use crate::{Engine, apparmor};
+
+/// The driver option of an endpoint that holds the sysctls of its interface.
+const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
 /// The narrow input of `runtime::spec::build` for this container.
 pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<ContainerSpec> {
@@ -29,10 +33,22 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) 
         security: security(engine, settings, row)?,
         devices: devices(row)?,
         resources: resources(row)?,
-        sysctls: host.sysctls.clone(),
+        sysctls: sysctls(row),
         cgroups_path: cgroups_path(settings, row),
         annotations: host.annotations.clone(),
     })
+}
+
+/// The container's own, and those of its interface.
+fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
+    let mut all = row.host_config.sysctls.clone();
+    let options = row.networks.get(launch::network_mode(row)).and_then(|endpoint| endpoint.driver_opts.as_ref());
+    let of_interface = options.and_then(|options| options.get(ENDPOINT_SYSCTLS)).map_or("", String::as_str);
+    for (key, value) in of_interface.split(',').filter_map(|entry| entry.split_once('=')) {
+        let placed = |part| if matches!(part, "IFNAME" | "ifname") { network::CONTAINER_LINK } else { part };
+        all.insert(key.split('.').map(placed).collect::<Vec<_>>().join("."), value.to_owned());
+    }
+    all
 }
 
 /// `<parent>/<id>` below every hierarchy's root; the reference's `/docker/<id>` by default.

@@ -10,15 +10,17 @@ use super::view::ContainerView;
 use super::{files, launch};
 use crate::Engine;
 
-/// Everything about one container; with its sizes if wished.
-pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<api::ContainerInspect> {
+/// Everything about one container, with its sizes if wished; and the MAC address that was asked for, which only clients of
+/// old look for.
+pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<(api::ContainerInspect, String)> {
     let view = engine.containers.find(name)?.view();
     let mut answer = assemble(engine, &view);
     if size {
         let (writable, root) = sizes(engine, &view.row).await?;
         (answer.size_rw, answer.size_root_fs) = (Some(writable), Some(root));
     }
-    Ok(answer)
+    let endpoint = view.row.networks.get(launch::network_mode(&view.row));
+    Ok((answer, endpoint.map(|endpoint| endpoint.mac_address.clone()).unwrap_or_default()))
 }
 
 fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {

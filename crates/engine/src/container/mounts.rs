@@ -78,7 +78,7 @@ impl Table {
     /// All volumes and binds of another container.
     fn volumes_from(&mut self, text: &str) -> Result<()> {
         let (name, writable) = mount::parse_volumes_from(text)?;
-        let view = self.engine.containers.find(&name)?.view();
+        let view = super::create::find_other(&self.engine, &name)?.view();
         for row in &view.row.mounts {
             let mut row = row.clone();
             row.writable &= writable;
@@ -97,9 +97,7 @@ impl Table {
                 name => self.volume(name, &bind.target, CreateVolume::default()).await?,
             };
             row.writable = bind.writable;
-            if !bind.mode.is_empty() {
-                row.mode = bind.mode;
-            }
+            row.mode = if bind.mode.is_empty() { "z".into() } else { bind.mode };
             row.copy_data &= bind.copy_data;
             return Ok(row);
         }
@@ -125,19 +123,21 @@ impl Table {
             "tmpfs" => blank(MountKind::Tmpfs, &target),
             "volume" => {
                 let options = mount.volume_options.clone().unwrap_or_default();
-                let driver = options.driver_config.unwrap_or_default();
+                let mut driver = options.driver_config.unwrap_or_default();
+                if driver.name.is_empty() {
+                    driver.name = ::volume::LOCAL.into();
+                }
                 let request = CreateVolume {
                     name: String::new(),
                     driver: driver.name,
                     options: Some(driver.options).filter(|o| !o.is_empty()),
                     labels: Some(options.labels).filter(|l| !l.is_empty()),
                 };
-                let mut row = match mount.source.as_str() {
-                    "" => self.anonymous(&target).await?,
-                    name => self.volume(name, &target, request).await?,
-                };
+                // Without the label of anonymous volumes, as in the reference: prune leaves it.
+                let name = if mount.source.is_empty() { ::volume::random_name() } else { mount.source.clone() };
+                let mut row = self.volume(&name, &target, request).await?;
+                row.anonymous = mount.source.is_empty();
                 row.copy_data &= !options.no_copy;
-                row.mode = "z".into();
                 row
             }
             other => return Err(Error::invalid(format!("mount type unknown: {other:?}"))),

@@ -5,6 +5,7 @@
 //! with a warning, never silently. Errors are 400 unless the reference says otherwise.
 
 mod config;
+mod idle;
 mod network;
 mod resources;
 mod security;
@@ -138,6 +139,7 @@ pub fn check(merged: &Merged, request: &api::CreateRequest) -> Result<Vec<String
                 .into(),
         );
     }
+    warnings.extend(idle::warnings(merged, request));
     Ok(warnings)
 }
 

@@ -10,6 +10,7 @@ use engine::container::stop::{self, StopArgs};
 use engine::container::{export, inspect, kill, rename, resize, start, top};
 use hyper::StatusCode;
 use model::{Error, Result};
+use serde_json::Value;
 
 use super::{State, blocking, created, done, ok, versioned};
 use crate::request::Request;
@@ -34,8 +35,14 @@ pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
 
 /// `GET /containers/{name}/json`
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let inspect = inspect::inspect(&state.engine, request.name(), request.query.flag("size")).await?;
-    Ok(versioned(&inspect, request.version, 52, api::version::container_inspect).into())
+    let (inspect, mac) = inspect::inspect(&state.engine, request.name(), request.query.flag("size")).await?;
+    let convert = |version, shown: &mut Value| {
+        api::version::container_inspect(version, shown);
+        if !mac.is_empty() {
+            shown["Config"]["MacAddress"] = mac.as_str().into();
+        }
+    };
+    Ok(versioned(&inspect, request.version, 52, convert).into())
 }
 
 /// `GET /containers/{name}/top`

@@ -67,7 +67,7 @@ fn versioned<T: Serialize + ?Sized>(
     value: &T,
     version: ApiVersion,
     since: u32,
-    convert: fn(ApiVersion, &mut Value),
+    convert: impl FnOnce(ApiVersion, &mut Value),
 ) -> Response {
     if !version.before(since) {
         return response::json(StatusCode::OK, value);

@@ -92,13 +92,12 @@ pub(super) fn warnings(host_config: &api::HostConfig, host: &Host) -> Vec<String
 /// `name:address`, or `host-gateway` for an address.
 pub(super) fn check_extra_hosts(entries: &[String]) -> Result<()> {
     for entry in entries {
-        let (name, address) = entry.split_once(':').unwrap_or(("", ""));
+        let (name, given) = entry.split_once(':').unwrap_or(("", ""));
         if name.is_empty() {
             return Err(Error::invalid(format!("bad format for add-host: {entry:?}")));
         }
-        let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
-        if address != "host-gateway" && bare.trim().parse::<IpAddr>().is_err() {
-            return Err(Error::invalid(format!("invalid IP address in add-host: {address:?}")));
+        if given != "host-gateway" && !matches!(address(given), Ok(Some(_))) {
+            return Err(Error::invalid(format!("invalid IP address in add-host: {given:?}")));
         }
     }
     Ok(())
@@ -154,6 +153,10 @@ fn joined(wrongs: &[String]) -> String {
 
 fn endpoint_wrongs(name: &str, endpoint: &api::EndpointSettings) -> Result<Vec<String>> {
     let mut wrongs = Vec::new();
+    let mac = &endpoint.mac_address;
+    if !mac.is_empty() && network::MacAddress::parse(mac).is_none() {
+        return Err(Error::invalid(format!("invalid JSON: address {mac}: invalid MAC address")));
+    }
     let addresses = endpoint.ipam_config.clone().unwrap_or_default();
     let (v4, v6) = (address(&addresses.ipv4_address)?, address(&addresses.ipv6_address)?);
     if matches!(name, "bridge" | "host" | "none" | "default") {

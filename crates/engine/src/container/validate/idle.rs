@@ -1,0 +1,32 @@
+//! What is accepted for the sake of clients but has no effect yet: a warning each, never silence.
+
+use crate::container::merge::Merged;
+
+/// The name that the container's interface is to have.
+const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
+
+/// Of a merged configuration and what was asked for.
+pub(super) fn warnings(merged: &Merged, request: &api::CreateRequest) -> Vec<String> {
+    let (config, host_config) = (&merged.config, &merged.host_config);
+    let shm_size = request.host_config.as_ref().map_or(0, |asked| asked.shm_size);
+    let test = config.healthcheck.as_ref().and_then(|health| health.test.first());
+    let endpoints =
+        || request.networking_config.iter().flat_map(|networking| networking.endpoints_config.values()).flatten();
+    let links = |links: &Option<Vec<String>>| links.as_ref().is_some_and(|links| !links.is_empty());
+    let renamed = |endpoint: &api::EndpointSettings| {
+        endpoint.driver_opts.as_ref().is_some_and(|options| options.contains_key(INTERFACE_NAME))
+    };
+    let idle = [
+        (test.is_some_and(|word| word != "NONE"), "Health checks have no effect yet: none is run."),
+        (
+            links(&host_config.links) || endpoints().any(|endpoint| links(&endpoint.links)),
+            "Links have no effect yet: the container does not know the others by name.",
+        ),
+        (
+            host_config.ipc_mode == "shareable" && shm_size != 0,
+            "The size of /dev/shm has no effect yet where others may join it: it is not bounded.",
+        ),
+        (endpoints().any(renamed), "The name of an interface has no effect yet: it is called eth0."),
+    ];
+    idle.into_iter().filter(|(asked, _)| *asked).map(|(_, text)| text.to_owned()).collect()
+}
