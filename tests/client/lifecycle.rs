@@ -135,6 +135,26 @@ fn the_daemon_has_a_stop_timeout_for_containers_without_one() {
     d.finish();
 }
 
+/// More seconds than the clock has are for ever, and no container is lost by them.
+#[test]
+fn a_stop_may_take_for_ever() {
+    let mut d = with_busybox();
+    let longest = i64::MAX.to_string();
+    trapping(&d, "deaf", &["--stop-timeout", &longest], "'' TERM");
+    trapping(&d, "polite", &["--stop-timeout", &longest], "'exit 3' TERM");
+    let mut stop = d.spawn(&["stop", "-t", &longest, "deaf"]);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(d.inspect("deaf", "{{.State.Status}}"), "running");
+    let _ = d.docker(&["kill", "deaf"]).ok();
+    assert_eq!(stop.wait(Duration::from_secs(10)).expect("stop ends with the container").code, 0);
+    let _ = d.docker(&["rm", "deaf"]).ok();
+    // The daemon's own end waits for the other.
+    d.stop();
+    d.again();
+    assert_eq!(d.inspect("polite", "{{.State.ExitCode}}"), "3");
+    d.finish();
+}
+
 #[test]
 fn a_long_stop_blocks_nothing() {
     let d = with_busybox();

@@ -222,6 +222,6 @@ fn shutdown_limit(engine: &Engine, settings: &Settings) -> Option<Duration> {
     if settings.shutdown_timeout < 0 || stops.iter().any(|seconds| *seconds < 0) {
         return None;
     }
-    let longest = stops.iter().map(|seconds| seconds + SHUTDOWN_GRACE).max().unwrap_or(0);
+    let longest = stops.iter().map(|seconds| seconds.saturating_add(SHUTDOWN_GRACE)).max().unwrap_or(0);
     Some(Duration::from_secs(longest.max(settings.shutdown_timeout) as u64))
 }

@@ -145,7 +145,9 @@ impl Actor {
         if effects.contains(&Effect::Thaw) {
             self.thaw().await;
         }
-        self.timer = plan.seconds.map(|s| (Instant::now() + Duration::from_secs(s), Timer::Deadline));
+        // More seconds than the clock has are for ever, too.
+        let deadline = plan.seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+        self.timer = deadline.map(|deadline| (deadline, Timer::Deadline));
         self.publish();
     }
 
