@@ -235,3 +235,18 @@ fn a_mac_address_that_was_asked_for() {
     assert_eq!((config("v1.51"), config("v1.52")), (Some(mac.into()), None));
     d.finish();
 }
+
+#[test]
+fn how_many_addresses_are_taken() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "a1", "busybox", "sleep", "100"]).ok();
+    let inspect =
+        |version: &str, name: &str| d.http("GET", &format!("/{version}/networks/{name}"), "").expect(200).json();
+    let counts = &inspect("v1.52", "bridge")["Status"]["IPAM"]["Subnets"]["172.17.0.0/16"];
+    // The network's own address, the gateway, the container, the address for all.
+    assert_eq!((counts["IPsInUse"].as_u64(), counts["DynamicIPsAvailable"].as_u64()), (Some(4), Some(65_532)));
+    assert!(inspect("v1.51", "bridge").get("Status").is_none());
+    assert_eq!(inspect("v1.52", "none")["Status"], serde_json::json!({"IPAM": {}}));
+    assert!(inspect("v1.52", "none")["IPAM"]["Config"].is_null());
+    d.finish();
+}

@@ -1,7 +1,7 @@
 //! Networks as the API shows them. Making and joining networks beside the predefined ones has its own issue of work;
 //! what stands here is what the default networks need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::filter::Filters;
@@ -44,8 +44,30 @@ pub fn inspect(engine: &Arc<Engine>, key: &str) -> Result<api::Network> {
         };
         Some((endpoint.container.as_str().to_string(), resource))
     });
-    let containers = containers.collect();
-    Ok(api::Network { containers: Some(containers), ..wire(network) })
+    let (containers, status) = (containers.collect(), status(&network));
+    Ok(api::Network { containers: Some(containers), status: Some(status), ..wire(network) })
+}
+
+/// How many addresses are taken: those of containers, the gateway's, and the first and the last of the subnet.
+fn status(network: &::network::Network) -> api::network::NetworkStatus {
+    let mut subnets = BTreeMap::new();
+    if let Some(subnet) = network.subnet {
+        let own = (subnet.prefix_len() < 31).then(|| [subnet.network(), subnet.broadcast()]);
+        let taken: BTreeSet<_> = network
+            .endpoints
+            .iter()
+            .filter_map(|e| e.address)
+            .chain(network.gateway)
+            .chain(own.into_iter().flatten())
+            .collect();
+        let range = network.range.unwrap_or(subnet);
+        let size = 1_u64 << (32 - range.prefix_len());
+        let taken_of_range = taken.iter().filter(|address| range.contains(*address)).count() as u64;
+        let counts =
+            api::network::SubnetStatus { ips_in_use: taken.len() as u64, dynamic_ips_available: size - taken_of_range };
+        subnets.insert(subnet.to_string(), counts);
+    }
+    api::network::NetworkStatus { ipam: api::network::IpamStatus { subnets } }
 }
 
 /// The predefined networks stay.
@@ -77,7 +99,7 @@ fn wire(network: ::network::Network) -> api::Network {
         scope: "local".into(),
         driver: network.driver,
         enable_ipv4: true,
-        ipam: api::Ipam { driver: "default".into(), options: None, config: Some(pool.into_iter().collect()) },
+        ipam: api::Ipam { driver: "default".into(), options: None, config: pool.map(|pool| vec![pool]) },
         options: Some(network.options),
         labels: Some(BTreeMap::new()),
         ..api::Network::default()

@@ -319,6 +319,7 @@ pub fn info(engine: &Engine) -> api::Info {
         security_options: security_options(&settings, host),
         // The network crate speaks to nftables and to nothing else.
         firewall_backend: Some(api::system::FirewallInfo { driver: "nftables".into(), info: Vec::new() }),
+        cdi_spec_dirs: Some(Vec::new()),
         warnings: Some(warnings(&settings, host)),
         ..api::Info::default()
     }
