@@ -67,6 +67,9 @@ fn odd_requests() {
         ("GET / HTTP/1.1", "HTTP/1.1 404 Not Found"),
         ("GET http://docker/v1.45/_ping HTTP/1.1", "HTTP/1.1 200 OK"),
         ("OPTIONS /v1.45/containers/json HTTP/1.1", "HTTP/1.1 200 OK"),
+        ("OPTIONS * HTTP/1.1", "HTTP/1.1 200 OK"),
+        ("GET //v1.45/_ping HTTP/1.1", "HTTP/1.1 301 Moved Permanently"),
+        (r#"GET /v1.45/containers/json?filters={"status":["running"]} HTTP/1.1"#, "HTTP/1.1 200 OK"),
         ("HEAD /v1.45/_ping HTTP/1.1", "HTTP/1.1 200 OK"),
         ("PUT /v1.45/containers/json HTTP/1.1", "HTTP/1.1 404 Not Found"),
         ("GET /_ping HTTP/1.0", "HTTP/1.0 200 OK"),
@@ -80,6 +83,13 @@ fn odd_requests() {
     assert!(serde_json::from_slice::<Value>(&body).unwrap()["ID"].is_string());
     let (_, body) = ask("HEAD /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n");
     assert_eq!(body, b"");
+    let mut connection = d.connection();
+    for _ in 0..2 {
+        let answer = connection.request("GET", r#"/v1.45/containers/json?filters={"status":["zz"]}"#, "");
+        assert_eq!(answer.expect(400).message(), "invalid filter 'status=zz'");
+    }
+    let moved = connection.request("GET", "//v1.45/containers/a%20b//json?size=1", "").expect(301);
+    assert_eq!(moved.header("Location"), Some("/v1.45/containers/a%20b/json?size=1"));
     d.finish();
 }
 

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +23,7 @@ use crate::limits;
 use crate::response::Response;
 use crate::routes::Outcome;
 use crate::stream::{Io, PeerClosed, Socket};
+use crate::target::{Begins, Targets};
 
 /// Serves one connection to its end.
 pub async fn serve<S: Send + Sync + 'static>(
@@ -89,10 +90,14 @@ where
     let (hijacks, mut hijacked) = mpsc::channel::<Hijack>(1);
     let (tell_gone, gone) = watch::channel(false);
     let (tell_turn, mut turn) = watch::channel(Turn::Client);
+    let (stream, begins) = Targets::new(stream);
     let service = service_fn({
         let frame = frame.clone();
         let tell_turn = Arc::new(tell_turn);
-        move |request| respond(frame.clone(), request, hijacks.clone(), (gone.clone(), tell_turn.clone()))
+        move |request| {
+            let signals = (gone.clone(), tell_turn.clone(), begins.clone());
+            respond(frame.clone(), request, hijacks.clone(), signals)
+        }
     });
     let mut connection = builder().serve_connection(TokioIo::new(stream), service);
     let vanished = vanished(socket, &tell_gone);
@@ -105,7 +110,8 @@ where
             ended = &mut connection => return ended.map(|()| None).map_err(io::Error::other),
             Some(hijack) = hijacked.recv() => {
                 let parts = connection.into_parts();
-                return Ok(Some((parts.io.into_inner(), parts.read_buf.to_vec(), hijack)));
+                let (stream, left) = parts.io.into_inner().into_parts();
+                return Ok(Some((stream, [&parts.read_buf[..], &left[..]].concat(), hijack)));
             }
             () = &mut vanished, if !alone => {
                 tell_gone.send_replace(true);
@@ -161,14 +167,17 @@ async fn respond<S: Send + Sync + 'static>(
     frame: Arc<Frame<S>>,
     request: hyper::Request<Incoming>,
     hijacks: mpsc::Sender<Hijack>,
-    (gone, turn): (watch::Receiver<bool>, Arc<watch::Sender<Turn>>),
+    (gone, turn, begins): (watch::Receiver<bool>, Arc<watch::Sender<Turn>>, Begins),
 ) -> Result<Response, std::convert::Infallible> {
     let (head, body) = request.into_parts();
+    let bare = body.is_end_stream();
+    begins.set(false);
     let method = head.method.clone();
     turn.send_replace(if method.is_safe() { Turn::Answer } else { Turn::Change });
     match frame.answer(head, body, gone).await {
         Outcome::Response(mut response) => {
             turn.send_replace(Turn::Answer);
+            begins.set(bare);
             fields::arrange(&mut response, &method, sys::clock::System.now());
             Ok(response)
         }

@@ -1,21 +1,22 @@
 //! From a raw request to a handler and back: routing, version gate, common header fields, errors.
 //!
-//! The order is the reference's (B-api-1 to B-api-5): an unknown path is answered before any version is looked at, and
-//! without the common fields; the version gate comes before the experimental flag is told. Whatever may change
+//! The order is the reference's (B-api-1 to B-api-5): a path that is not in its canonical form is answered with that form, an
+//! unknown one before any version is looked at, both without the common fields; the version gate comes before the experimental flag is told. Whatever may change
 //! something runs as a task of its own, so that a client that leaves does not leave it half done.
 
 use std::sync::Arc;
 
 use api::{ApiVersion, ErrorResponse};
-use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue, SERVER};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, LOCATION, SERVER};
 use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
 use model::{Error, Result};
 use tokio::sync::watch;
 
 use crate::error;
 use crate::hijack::Head;
+use crate::path;
 use crate::query::{Query, decode};
 use crate::request::Request;
 use crate::response::{self, Response};
@@ -85,6 +86,12 @@ impl<S: Send + Sync + 'static> Frame<S> {
         let Ok(path) = decode(head.uri.path(), false) else {
             return response::bad_request("malformed path").into();
         };
+        if path == "*" && head.method == Method::OPTIONS {
+            return response::empty(StatusCode::OK).into();
+        }
+        if let Some(clean) = path::clean(&path) {
+            return moved(&clean, head.uri.query()).into();
+        }
         let (version, path) = split_version(&path);
         let Some((route, vars)) = find(self.routes, &head.method, path).filter(|(route, _)| self.exists(route)) else {
             return not_found().into();
@@ -182,6 +189,13 @@ fn panicked(failed: tokio::task::JoinError) -> Error {
 /// The answer for a path or method that no route has.
 fn not_found() -> Response {
     response::json(StatusCode::NOT_FOUND, &ErrorResponse { message: "page not found".to_owned() })
+}
+
+/// The answer for a path that has a better form.
+fn moved(path: &str, query: Option<&str>) -> Response {
+    let query = query.map_or(String::new(), |query| format!("?{query}"));
+    let location = format!("{}{query}", path::encode(path));
+    response::with_header(response::empty(StatusCode::MOVED_PERMANENTLY), LOCATION.as_str(), &location)
 }
 
 /// `/v1.45/info` → (`1.45`, `/info`).

@@ -14,11 +14,13 @@ pub mod hijack;
 pub mod limits;
 pub mod listener;
 pub mod media_type;
+pub mod path;
 pub mod query;
 pub mod request;
 pub mod response;
 pub mod routes;
 pub mod stream;
+pub mod target;
 pub mod websocket;
 
 use std::io;
