@@ -9,7 +9,7 @@ use std::io;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::HeaderMap;
-use hyper::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use model::{Error, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -35,6 +35,8 @@ const OP_PONG: u8 = 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accept {
     key: String,
+    /// What the client wants to speak inside, which is repeated to it: browsers insist.
+    protocol: Option<String>,
     /// Output goes out in binary frames; text frames below version 1.28.
     pub binary: bool,
 }
@@ -56,7 +58,11 @@ impl Accept {
         if key.is_empty() {
             return Err(Error::invalid("missing or bad WebSocket-Key"));
         }
-        Ok(Accept { key: key.to_owned(), binary })
+        let protocol = headers.get(SEC_WEBSOCKET_PROTOCOL).map(|protocol| protocol.to_str().unwrap_or_default().trim());
+        if protocol.is_some_and(|protocol| protocol.is_empty() || protocol.contains(',')) {
+            return Err(Error::invalid("bad WebSocket protocol"));
+        }
+        Ok(Accept { key: key.to_owned(), protocol: protocol.map(str::to_owned), binary })
     }
 
     /// The answer to the handshake.
@@ -64,8 +70,10 @@ impl Accept {
         let text = format!("{}{ACCEPT_SUFFIX}", self.key);
         let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         let accept = STANDARD.encode(digest);
+        let protocol = self.protocol.as_ref().map(|protocol| format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
+        let protocol = protocol.unwrap_or_default();
         format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
         )
         .into_bytes()
     }
@@ -230,6 +238,18 @@ mod tests {
             headers.remove(&name);
             assert!(Accept::new(&headers, true).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_protocol_inside_is_repeated() {
+        let accept = |protocol: &'static str| {
+            let mut headers = handshake();
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+            Accept::new(&headers, true)
+        };
+        let head = String::from_utf8(accept("tty").expect("valid").head()).expect("text");
+        assert!(head.ends_with("\r\nSec-WebSocket-Protocol: tty\r\n\r\n"), "{head}");
+        assert_eq!(accept("a, b").expect_err("two").message(), "bad WebSocket protocol");
     }
 
     #[test]
