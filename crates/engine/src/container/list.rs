@@ -34,7 +34,8 @@ pub struct ListArgs {
 /// Lists containers.
 pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::ContainerSummary>> {
     let find = |name: &str| Ok(place(&engine.containers.find(name)?.view().row));
-    let lookup = Lookup { place: &find, images: &|name| engine.images.ids_of(name) };
+    let id = |prefix: &str| engine.containers.with_prefix(prefix).ok().map(|handle| handle.id.as_str().to_owned());
+    let lookup = Lookup { place: &find, id: &id, images: &|name| engine.images.ids_of(name) };
     let selection = Selection::new(&args, &lookup)?;
     let mut views: Vec<Arc<ContainerView>> = engine.containers.all().iter().map(Handle::view).collect();
     views.sort_by_cached_key(|view| place(&view.row));

@@ -104,11 +104,21 @@ impl Containers {
         if let Some(handle) = by_id.or_else(named) {
             return Ok(handle.clone());
         }
-        let mut with_prefix = index.by_id.values().filter(|h| h.id.as_str().starts_with(key));
+        drop(index);
+        self.with_prefix(key)
+    }
+
+    /// Finds the one container whose id begins so.
+    pub fn with_prefix(&self, prefix: &str) -> Result<Handle> {
+        if prefix.is_empty() {
+            return Err(Error::invalid("prefix can't be empty"));
+        }
+        let index = self.read();
+        let mut with_prefix = index.by_id.values().filter(|h| h.id.as_str().starts_with(prefix));
         match (with_prefix.next(), with_prefix.next()) {
             (Some(handle), None) => Ok(handle.clone()),
-            (Some(_), Some(_)) => Err(Error::invalid(format!("multiple IDs found with provided prefix: {key}"))),
-            (None, _) => Err(no_such(key)),
+            (Some(_), Some(_)) => Err(Error::invalid(format!("multiple IDs found with provided prefix: {prefix}"))),
+            (None, _) => Err(no_such(prefix)),
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Candidate<'a> {
 pub struct Lookup<'a> {
     /// The place of a container by name or id.
     pub place: &'a (dyn Fn(&str) -> Result<Place> + Sync),
+    /// The id that begins so, if there is one only.
+    pub id: &'a (dyn Fn(&str) -> Option<String> + Sync),
     /// The ids of images that a name stands for.
     pub images: &'a (dyn Fn(&str) -> Vec<String> + Sync),
 }
@@ -67,6 +69,7 @@ pub struct Selection<'a> {
     since: Option<Place>,
     exited: Vec<i32>,
     names: Patterns,
+    ids: Vec<String>,
     ancestors: Vec<String>,
     published: Vec<PortRange>,
     exposed: Vec<PortRange>,
@@ -98,6 +101,7 @@ impl<'a> Selection<'a> {
             since: place("since")?,
             exited,
             names: filters.patterns("name"),
+            ids: filters.get("id").filter_map(lookup.id).collect(),
             ancestors: filters.get("ancestor").flat_map(lookup.images).collect(),
             published: ports("publish")?,
             exposed: ports("expose")?,
@@ -112,7 +116,7 @@ impl<'a> Selection<'a> {
         (!self.only_running || row.state.is_running())
             && self.is_between(row)
             && (self.names.matches(&row.name) || self.names.matches(&format!("/{}", row.name)))
-            && filters.fuzzy_match("id", row.id.as_str())
+            && (!filters.contains("id") || self.ids.iter().any(|id| id == row.id.as_str()))
             && filters.match_kv_list("label", labels)
             && self.ended_as_asked(row)
             && filters.exact_match("status", row.state.word())
@@ -221,7 +225,11 @@ pub(crate) mod tests {
             "busybox" => vec![Digest::from_sha256(&[7; 32]).to_string()],
             _ => Vec::new(),
         };
-        ask(&Lookup { place: &place, images: &images })
+        let id = |prefix: &str| {
+            let mut ids = [1, 2, 3].map(|number| ContainerId::from_bytes([number; 32]).as_str().to_owned()).into_iter();
+            ids.find(|id| !prefix.is_empty() && id.starts_with(prefix)).filter(|_| prefix != "0")
+        };
+        ask(&Lookup { place: &place, id: &id, images: &images })
     }
 
     /// Numbers of the chosen ones of three containers: 1 and 2 exited, 3 running with 80 published on 8080.
@@ -260,6 +268,9 @@ pub(crate) mod tests {
             (r#"{"name":["^/web[12]$"]}"#, &[1, 2]),
             (r#"{"name":["web3","web1"]}"#, &[1, 3]),
             (r#"{"id":["0202"]}"#, &[2]),
+            (r#"{"id":["0202","0101"]}"#, &[1, 2]),
+            (r#"{"id":["0"]}"#, &[]),
+            (r#"{"id":[""]}"#, &[]),
             (r#"{"exited":["5"]}"#, &[1, 2]),
             (r#"{"exited":["6"]}"#, &[]),
             (r#"{"label":["k=v"]}"#, &[1, 2, 3]),
