@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
 use model::filter::Filters;
+use model::reference::ImageRef;
 use model::time::Timestamp;
 use tokio::sync::broadcast;
 
@@ -146,6 +147,7 @@ fn action_matches(action: &str, wanted: &str) -> bool {
             .any(|name| wanted == *name && action.strip_prefix(name).is_some_and(|r| r.starts_with(':')))
 }
 
+/// An image by its id or name, a container by the image it was made of; names also without tag and digest.
 fn image_matches(event: &Event, wanted: &str) -> bool {
     let attribute = match event.kind {
         "image" => "name",
@@ -153,11 +155,10 @@ fn image_matches(event: &Event, wanted: &str) -> bool {
         _ => return false,
     };
     let name = event.attributes.get(attribute).map_or("", String::as_str);
-    let without_tag = match name.rfind(':') {
-        Some(at) if !name[at..].contains('/') => &name[..at],
-        _ => name,
+    let is = |text: &str| {
+        text == wanted || ImageRef::parse_normalized(text).is_ok_and(|reference| reference.familiar_name() == wanted)
     };
-    event.actor == wanted || name == wanted || without_tag == wanted
+    is(&event.actor) || is(name)
 }
 
 #[cfg(test)]
@@ -203,6 +204,9 @@ mod tests {
         assert!(passes(r#"{"image":["busybox"]}"#));
         assert!(passes(r#"{"image":["busybox:1.36"]}"#));
         assert!(!passes(r#"{"image":["busybox:1"]}"#));
+        let digest = format!("registry:5000/app@sha256:{}", "ab".repeat(32));
+        let pull = Event { kind: "image", actor: digest, attributes: BTreeMap::new(), ..event.clone() };
+        assert!(matches(&pull, &Filters::parse(r#"{"image":["registry:5000/app"]}"#).expect("valid filters")));
         assert!(passes(r#"{"label":["tier=front"]}"#));
         assert!(!passes(r#"{"type":["image"]}"#));
     }

@@ -82,7 +82,8 @@ impl Wish {
     fn line(&self, event: &Event) -> Option<Bytes> {
         let message = message(event);
         let passes = api::version::knows_event(self.version, &message)
-            && self.until.is_none_or(|until| event.time <= until)
+            // The beginning of time is no end: what is remembered is told, as the reference does.
+            && self.until.is_none_or(|until| until.unix_nanos() == 0 || event.time <= until)
             && events::matches(event, &self.filters);
         passes.then(|| self.encode(&message))
     }
@@ -221,6 +222,7 @@ mod tests {
             &b"{\"Type\":\"container\",\"Action\":\"start\",\"Actor\":{\"ID\":\"ab\",\"Attributes\":{\"image\":\"busybox\"}},\"scope\":\"local\",\"time\":5,\"timeNano\":5000000000}\n"[..]
         );
         assert_eq!(line("until=4", 56), None);
+        assert!(line("until=0", 56).is_some());
         assert_eq!(line("filters={\"type\":[\"image\"]}", 56), None);
     }
 }
