@@ -212,6 +212,12 @@ fn waiting() {
     assert_eq!(d.http("POST", "/containers/r1/start", "").status, 204);
     let body = connection.body(&head).unwrap();
     assert_eq!(String::from_utf8_lossy(&body), "{\"StatusCode\":1}\n");
+    // One that could not be started says why.
+    let _ = d.docker(&["create", "--name", "f1", "busybox", "/nosuch"]).ok();
+    let _ = d.http("POST", "/containers/f1/start", "").expect(400);
+    let answer = d.http("POST", "/containers/f1/wait", "").expect(200).json();
+    assert_eq!(answer["StatusCode"], 127);
+    assert!(answer["Error"]["Message"].as_str().is_some_and(|text| text.contains("no such file")), "{answer}");
     d.finish();
 }
 

@@ -59,7 +59,9 @@ impl Waiter {
         loop {
             let view = self.views.borrow_and_update().clone();
             if self.is_met(&view) {
-                return answer(&view, None);
+                // A container that could not be started says why to whoever waits for its end.
+                let error = Some(view.row.run.error.clone()).filter(|error| !error.is_empty());
+                return answer(&view, error.filter(|_| self.condition != Condition::Removed));
             }
             if self.condition == Condition::Removed && view.removal_error.is_some() {
                 return answer(&view, view.removal_error.clone());
