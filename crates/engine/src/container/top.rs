@@ -1,7 +1,8 @@
 //! `GET /containers/{id}/top`: the processes of a container in the columns of `ps`.
 //!
 //! The reference runs the host's `ps`; Gantry reads /proc itself (proc(5)) and knows the arguments clients send: `-ef`,
-//! `aux`, `-o`/`-eo` lists and their combinations with `-w`, `-L`-less forms. Unknown arguments are refused.
+//! `aux` (with `f` too, without drawing the tree), `-o`/`-eo` lists and their combinations with `-w`, `-L`-less forms.
+//! Unknown arguments are refused, with 500 as a `ps` that fails is.
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,6 +26,8 @@ enum Field {
     GroupId,
     Pid,
     ParentPid,
+    ProcessGroup,
+    Session,
     CpuWhole,
     CpuPercent,
     MemoryPercent,
@@ -53,13 +56,19 @@ const KEYWORDS: &[(&str, &str, Field)] = &[
     ("gid", "GID", Field::GroupId),
     ("pid", "PID", Field::Pid),
     ("ppid", "PPID", Field::ParentPid),
+    ("pgid", "PGID", Field::ProcessGroup),
+    ("pgrp", "PGRP", Field::ProcessGroup),
+    ("sid", "SID", Field::Session),
+    ("sess", "SESS", Field::Session),
     ("c", "C", Field::CpuWhole),
     ("pcpu", "%CPU", Field::CpuPercent),
     ("%cpu", "%CPU", Field::CpuPercent),
     ("pmem", "%MEM", Field::MemoryPercent),
     ("%mem", "%MEM", Field::MemoryPercent),
     ("vsz", "VSZ", Field::VirtualKib),
+    ("vsize", "VSZ", Field::VirtualKib),
     ("rss", "RSS", Field::ResidentKib),
+    ("rsz", "RSZ", Field::ResidentKib),
     ("tty", "TT", Field::Terminal),
     ("tt", "TT", Field::Terminal),
     ("s", "S", Field::State),
@@ -68,6 +77,7 @@ const KEYWORDS: &[(&str, &str, Field)] = &[
     ("stime", "STIME", Field::Start),
     ("start", "START", Field::Start),
     ("time", "TIME", Field::Time),
+    ("cputime", "TIME", Field::Time),
     ("etime", "ELAPSED", Field::Elapsed),
     ("ni", "NI", Field::Nice),
     ("nice", "NI", Field::Nice),
@@ -136,12 +146,12 @@ fn parse_arguments(arguments: &str) -> Result<Vec<Column>> {
             columns.extend(parse_columns(list)?);
         } else if flags.ends_with('o') && flags.chars().all(|c| "eAaxfwo".contains(c)) {
             columns.extend(parse_columns(words.next().unwrap_or_default())?);
-        } else if flags.chars().all(|c| "aux".contains(c)) && flags.contains('u') {
+        } else if flags.chars().all(|c| "auxfw".contains(c)) && flags.contains('u') {
             columns.extend_from_slice(BSD);
         } else if word.starts_with('-') && flags.chars().all(|c| "eAfFlw".contains(c)) && flags.contains('f') {
             columns.extend_from_slice(FULL);
         } else if !flags.chars().all(|c| "eAaxwww".contains(c)) {
-            return Err(Error::invalid(format!("ps: unsupported argument: {word}")));
+            return Err(Error::system(format!("ps: unsupported argument: {word}")));
         }
     }
     if columns.is_empty() {
@@ -162,7 +172,7 @@ fn parse_columns(list: &str) -> Result<Vec<Column>> {
                 .iter()
                 .find(|(name, _, _)| *name == keyword)
                 .map(|&(_, title, field)| Column { title, field })
-                .ok_or_else(|| Error::invalid(format!("ps: unknown user-defined format specifier \"{keyword}\"")))
+                .ok_or_else(|| Error::system(format!("ps: unknown user-defined format specifier \"{keyword}\"")))
         })
         .collect()
 }
@@ -251,6 +261,8 @@ impl Process {
             Field::GroupId => self.gid.to_string(),
             Field::Pid => self.pid.to_string(),
             Field::ParentPid => self.number(4).to_string(),
+            Field::ProcessGroup => self.number(5).to_string(),
+            Field::Session => self.number(6).to_string(),
             Field::CpuWhole => (cpu_tenths / 10).to_string(),
             Field::CpuPercent => format!("{}.{}", cpu_tenths / 10, cpu_tenths % 10),
             Field::MemoryPercent => {
@@ -335,7 +347,9 @@ mod tests {
         assert_eq!(titles("-ef").join(" "), "UID PID PPID C STIME TTY TIME CMD");
         assert_eq!(titles(""), titles("-ef"));
         assert_eq!(titles("aux").join(" "), "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND");
+        assert_eq!(titles("auxf"), titles("aux"));
         assert_eq!(titles("-o pid,comm").join(" "), "PID COMMAND");
+        assert_eq!(titles("-o pid,pgid,sid,cputime").join(" "), "PID PGID SID TIME");
         assert_eq!(titles("-eo pid,user,args").join(" "), "PID USER COMMAND");
     }
 
