@@ -98,6 +98,10 @@ impl Snapshotter for Copy {
         containers::remove(&self.containers, container)
     }
 
+    fn is_file(&self, layers: &[Digest], path: &str) -> Result<bool> {
+        Ok(self.view(layers)?.is_file(path.trim_matches('/').as_bytes())?)
+    }
+
     fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
         crate::copy_out::copy_out(&self.view(layers)?, path, target)
     }

@@ -100,6 +100,10 @@ pub trait Snapshotter: Send + Sync {
     /// Removes the container's writable layer; absent is fine.
     fn remove(&self, container: &str) -> Result<()>;
 
+    /// Whether the chain has something at `path` (absolute) that is neither a directory nor a link: no directory can be
+    /// made or mounted there.
+    fn is_file(&self, layers: &[Digest], path: &str) -> Result<bool>;
+
     /// Copies what the chain has at `path` (absolute, a directory) into the empty directory `target`: content, owners,
     /// modes, times, xattrs; the directory's own attributes too. Nothing happens when the chain has no directory there.
     fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()>;

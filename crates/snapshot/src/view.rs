@@ -137,6 +137,15 @@ impl View {
         }
     }
 
+    /// Whether there is something at a relative path that is neither a directory nor a link.
+    pub(crate) fn is_file(&self, path: &[u8]) -> io::Result<bool> {
+        let found = self.find(path, 0)?;
+        Ok(found.is_some_and(|found| {
+            let kind = tree::file_type(&found.stat);
+            !kind.is_dir() && !kind.is_symlink()
+        }))
+    }
+
     /// Looks a relative path up in the layers from `from` (0: the top) down. Links are not followed.
     pub(crate) fn find(&self, path: &[u8], from: usize) -> io::Result<Option<Found>> {
         for layer in from..self.layers.len() {

@@ -13,7 +13,7 @@ use model::name;
 use model::platform::Platform;
 use model::{Context, Error, Kind, Result};
 
-use super::row::{CONTAINERS, ContainerRow, ImagePin, RunRow};
+use super::row::{CONTAINERS, ContainerRow, ImagePin, MountKind, RunRow};
 use super::{Handle, actor, launch, merge, mounts, validate};
 use crate::Engine;
 use crate::image::ResolvedImage;
@@ -133,12 +133,29 @@ fn prepare(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<(
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
+    check_directories(engine, row)?;
     engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
     if row.host_config.ipc_mode == "shareable" {
         let shm = settings.container_dir(row.id.as_str()).join("shm");
         DirBuilder::new().mode(0o1777).create(shm).context("creating the container's shm directory")?;
     }
     mounts::copy_up(engine, row)
+}
+
+/// The working directory and the places of volumes are directories, or nothing yet.
+fn check_directories(engine: &Engine, row: &ContainerRow) -> Result<()> {
+    let is_file = |path: &str| engine.snapshots.is_file(&row.image.layers, path);
+    let dir = row.config.working_dir.as_str();
+    if !dir.is_empty() && is_file(dir)? {
+        return Err(Error::system(format!("Cannot mkdir: {dir} is not a directory")));
+    }
+    for mount in row.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+        let place = mount.destination.as_str();
+        if is_file(place)? {
+            return Err(Error::system(format!("cannot mount volume over existing file, file exists {place}")));
+        }
+    }
+    Ok(())
 }
 
 fn commit(engine: &Engine, row: ContainerRow) -> Result<()> {
@@ -188,12 +205,14 @@ fn reserve_name(engine: &Engine, wished: Option<&str>, id: &ContainerId) -> Resu
     Ok(id.short().to_string())
 }
 
-/// `container:<name>` becomes `container:<id>`, so that a rename does not break it (B-id-4).
+/// `container:<name>` becomes `container:<id>`, so that a rename does not break it (B-id-4). One that is not there is
+/// never a 404, which a client takes for a missing image: it is invalid, or for a network the start's concern.
 fn resolve_container_modes(engine: &Engine, host: &mut api::HostConfig) -> Result<()> {
-    for mode in [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode] {
-        if let Some(other) = mode.strip_prefix("container:") {
-            let id = engine.containers.find(other)?.id;
-            *mode = format!("container:{}", id.as_str());
+    for (mode, needed) in [(&mut host.network_mode, false), (&mut host.ipc_mode, true), (&mut host.pid_mode, true)] {
+        match mode.strip_prefix("container:").map(|other| engine.containers.find(other)) {
+            Some(Ok(other)) => *mode = format!("container:{}", other.id.as_str()),
+            Some(Err(error)) if needed => return Err(Error::invalid(error.message())),
+            Some(Err(_)) | None => {}
         }
     }
     Ok(())
