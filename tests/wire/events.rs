@@ -123,6 +123,9 @@ fn order_of_exec() {
     let id = attributes["execID"].as_str().unwrap();
     assert_eq!(*attributes, json!({"execID": id, "exitCode": "4", "image": "busybox", "k": "v", "name": "e1"}));
     assert_eq!(id.len(), 64);
+    // A blank follows the program even without arguments; the start is told before it is known whether it works.
+    assert_ne!(d.docker(&["exec", "e1", "/nosuch"]).code, 0);
+    assert_eq!(since.next(&d), ["container exec_create: /nosuch ", "container exec_start: /nosuch "]);
     d.finish();
 }
 

@@ -135,6 +135,8 @@ fn attach_where_there_is_nothing_to_attach_to() {
     let _ = d.http("POST", "/containers/p1/unpause", "").expect(204);
     let keys = d.http("POST", "/v1.45/containers/p1/attach?detachKeys=nokey", "");
     assert_eq!(keys.expect(400).message(), "Invalid detach keys (nokey) provided");
+    let (mut stream, _) = hijack(&d, "/v1.45/containers/p1/attach?stream=1", true, "");
+    assert_eq!(to_end(&mut stream), b"");
     d.finish();
 }
 
@@ -233,6 +235,37 @@ fn exec_streams() {
     stream.write_all(b"\x10\x11").unwrap();
     assert_eq!(to_end(&mut stream), b"");
     assert_eq!(d.http("GET", &format!("/exec/{id}/json"), "").json()["Running"], true);
+    d.finish();
+}
+
+/// What a session and its client say may differ: the client's word shapes the stream, and a client without streams is
+/// let go at once.
+#[test]
+fn exec_streams_that_are_odd() {
+    let d = with_busybox();
+    run(&d, "c1", r#"{"Image":"busybox","Cmd":["sleep","1000"]}"#);
+    let started = |id: &str| {
+        let (mut stream, _) = hijack(&d, &format!("/v1.45/exec/{id}/start"), true, "{}");
+        to_end(&mut stream)
+    };
+    let inspect = |id: &str| d.http("GET", &format!("/exec/{id}/json"), "").expect(200).json();
+    let id = exec(&d, "c1", r#"{"Cmd":["echo","a"],"Tty":true,"AttachStdout":true,"DetachKeys":"ctrl-x"}"#);
+    assert_eq!(started(&id), frame(1, "a\r\n"));
+    assert_eq!(inspect(&id)["DetachKeys"], "GA==");
+    let id = exec(&d, "c1", r#"{"Cmd":["sleep","1000"]}"#);
+    assert_eq!(started(&id), b"");
+    assert_eq!(inspect(&id)["Running"], true);
+    let id = exec(&d, "c1", r#"{"Cmd":["pwd"],"WorkingDir":"tmp","AttachStdout":true}"#);
+    let text = "OCI runtime exec failed: exec failed: Cwd must be an absolute path: unknown\r\n";
+    assert_eq!(started(&id), frame(1, text));
+    assert_eq!(inspect(&id)["ExitCode"], 126);
+    // What can be refused before the stream begins is.
+    let id = exec(&d, "c1", r#"{"Cmd":["true"],"AttachStdout":true}"#);
+    let _ = d.http("POST", "/containers/c1/pause", "").expect(204);
+    let paused = d.http("POST", &format!("/exec/{id}/start"), "{}").expect(409).message();
+    assert!(paused.ends_with(" is paused, unpause the container before exec"), "{paused}");
+    let paused = d.http("POST", "/containers/c1/exec", r#"{"Cmd":["true"]}"#).expect(409).message();
+    assert_eq!(paused, "Container c1 is paused, unpause the container before exec");
     d.finish();
 }
 

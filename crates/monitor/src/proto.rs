@@ -105,7 +105,7 @@ pub struct Attach {
     pub stdin: bool,
     pub stdout: bool,
     pub stderr: bool,
-    /// Eight-byte frame headers; never with a terminal.
+    /// Eight-byte frame headers; with a terminal for a client of an exec session that asked for them only.
     pub multiplex: bool,
     /// Empty = ctrl-p, ctrl-q. Only looked for with a terminal.
     pub detach_keys: Vec<u8>,

@@ -89,7 +89,7 @@ impl Viewer {
             socket,
             stdout: attach.stdout,
             stderr: attach.stderr,
-            multiplex: attach.multiplex && !tty,
+            multiplex: attach.multiplex,
             deaf: false,
             detach: tty.then(|| DetachKeys::new(attach.detach_keys)),
             input: if attach.stdin && has_input { Reading::ToProcess } else { Reading::Dropped },

@@ -71,6 +71,13 @@ pub struct Attached {
     pub detach_keys: Vec<u8>,
 }
 
+impl Attached {
+    /// Itself, unless it has no stream to wait for: such a client is let go at once.
+    pub fn with_streams(self) -> Option<Attached> {
+        Some(self).filter(|client| client.stdin || client.stdout || client.stderr)
+    }
+}
+
 /// Checks an attach call; 409 in states that have no streams.
 pub async fn attach(engine: &Arc<Engine>, name: &str, args: AttachArgs) -> Result<Attachment> {
     let handle = engine.containers.find(name)?;
@@ -98,6 +105,7 @@ impl Attachment {
         if self.args.logs && self.replay(&socket).await.is_err() {
             return;
         }
+        self.engine.publish_container(&view.row, "attach", []);
         if !self.args.stream {
             return;
         }
@@ -110,9 +118,8 @@ impl Attachment {
             multiplex: self.args.multiplex && !self.tty,
             detach_keys: if self.tty { self.detach_keys } else { Vec::new() },
         };
-        self.engine.publish_container(&view.row, "attach", []);
         // A container that went away closes the socket by dropping it.
-        drop(self.arrival.send(attached));
+        drop(attached.with_streams().map(|attached| self.arrival.send(attached)));
     }
 
     /// Writes what the log holds to the client; an error means the client left.

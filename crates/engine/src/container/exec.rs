@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use model::id::ContainerId;
 use model::{Error, Kind, Result};
 use tokio::sync::{oneshot, watch};
@@ -68,9 +70,10 @@ impl Session {
         self.phase.send_replace(phase);
     }
 
-    /// The command line as events show it.
+    /// The command line as events show it: program, blank, arguments.
     pub fn command_line(&self) -> String {
-        self.config.cmd.as_deref().unwrap_or_default().join(" ")
+        let words = self.config.cmd.as_deref().unwrap_or_default();
+        words.split_first().map(|(program, arguments)| format!("{program} {}", arguments.join(" "))).unwrap_or_default()
     }
 
     /// Claims the start; false when it was started before.
@@ -138,9 +141,8 @@ pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
     }
-    check_running(&view.row)?;
-    let keys = config.detach_keys.as_str();
-    attach::detach_keys(Some(keys)).map_err(|_| Error::system(format!("Invalid escape keys ({keys}) provided")))?;
+    check_running(&view.row, name)?;
+    let _ = own_detach_keys(&config)?;
     let id = super::random_id();
     let session =
         Session { id: id.clone(), container: handle.id.clone(), config, phase: watch::Sender::new(Phase::Created) };
@@ -150,10 +152,19 @@ pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -
     Ok(id)
 }
 
-fn check_running(row: &ContainerRow) -> Result<()> {
+/// The keys that detach from the session; empty for the usual ones.
+fn own_detach_keys(config: &api::ExecConfig) -> Result<Vec<u8>> {
+    let keys = config.detach_keys.as_str();
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    attach::detach_keys(Some(keys)).map_err(|_| Error::system(format!("Invalid escape keys ({keys}) provided")))
+}
+
+/// Refuses what cannot run another process; a paused container is called what the client calls it.
+fn check_running(row: &ContainerRow, name: &str) -> Result<()> {
     if row.state.is_paused() {
-        let id = row.id.as_str();
-        return Err(Error::conflict(format!("Container {id} is paused, unpause the container before exec")));
+        return Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec")));
     }
     if row.state.is_restarting() {
         let id = row.id.as_str();
@@ -172,7 +183,7 @@ pub struct ExecStartArgs {
     pub detach: bool,
     /// Height and width of the terminal.
     pub console_size: Option<[u16; 2]>,
-    /// Frame stdout and stderr unless there is a terminal.
+    /// Frame stdout and stderr; the session may have a terminal that this client does not speak of.
     pub multiplex: bool,
 }
 
@@ -186,29 +197,29 @@ pub enum ExecSession {
 
 /// A checked exec start call, ready for its socket.
 pub struct ExecAttachment {
-    /// The session has a terminal: the stream is raw.
-    pub tty: bool,
     engine: Arc<Engine>,
     session: Arc<Session>,
     args: ExecStartArgs,
 }
 
-/// Starts a session. Attached, the process starts when the socket is there, and errors are told in the stream.
+/// Starts a session. Attached, the process starts when the socket is there, and errors are told in the stream from then
+/// on.
 pub async fn start(engine: &Arc<Engine>, id: &str, args: ExecStartArgs) -> Result<ExecSession> {
     let session = engine.execs.find(id)?;
+    let container = engine.containers.find(session.container.as_str())?;
+    check_running(&container.view().row, container.id.as_str())?;
     if args.detach {
         run(engine, &session, args, None).await?;
         return Ok(ExecSession::Detached);
     }
-    let tty = session.config.tty;
-    Ok(ExecSession::Attached(ExecAttachment { tty, engine: engine.clone(), session, args }))
+    Ok(ExecSession::Attached(ExecAttachment { engine: engine.clone(), session, args }))
 }
 
 impl ExecAttachment {
     /// Takes over the client's socket and starts the process.
     pub async fn connect(self, socket: OwnedFd, prefix: Vec<u8>) {
         let config = &self.session.config;
-        let multiplex = self.args.multiplex && !self.tty;
+        let multiplex = self.args.multiplex;
         let spare = socket.try_clone();
         let keys = attach::detach_keys(Some(config.detach_keys.as_str())).unwrap_or_default();
         let client = Attached {
@@ -218,9 +229,10 @@ impl ExecAttachment {
             stdout: config.attach_stdout,
             stderr: config.attach_stderr,
             multiplex,
-            detach_keys: if self.tty { keys } else { Vec::new() },
+            detach_keys: if config.tty { keys } else { Vec::new() },
         };
-        if let (Err(error), Ok(socket)) = (run(&self.engine, &self.session, self.args, Some(client)).await, spare) {
+        let client = client.with_streams();
+        if let (Err(error), Ok(socket)) = (run(&self.engine, &self.session, self.args, client).await, spare) {
             attach::tell(socket, multiplex, error.message());
         }
     }
@@ -234,10 +246,14 @@ async fn run(
     client: Option<Attached>,
 ) -> Result<()> {
     let handle = engine.containers.find(session.container.as_str())?;
-    check_running(&handle.view().row)?;
+    let view = handle.view();
+    check_running(&view.row, handle.id.as_str())?;
     if !session.claim() {
         return Err(Error::conflict(format!("Error: Exec command {} has already run", session.id)));
     }
+    // Told before its outcome is known, as the reference does.
+    let action = format!("exec_start: {}", session.command_line());
+    engine.publish_container(&view.row, &action, [("execID", session.id.clone())]);
     let (reply, answer) = oneshot::channel();
     let start = ExecStart { session: session.clone(), console_size: args.console_size, client, reply };
     handle.send(Command::Exec(Box::new(start))).await?;
@@ -270,7 +286,7 @@ impl Actor {
     }
 
     async fn send_exec(&mut self, start: &ExecStart) -> Result<()> {
-        check_running(&self.row)?;
+        check_running(&self.row, self.row.id.as_str())?;
         let config = &start.session.config;
         let process = facts::exec_process(&self.engine, &self.row, config, start.console_size)?;
         let exec = monitor::proto::Exec {
@@ -289,8 +305,6 @@ impl Actor {
         };
         start.session.set(Phase::Running(pid));
         self.publish();
-        let action = format!("exec_start: {}", start.session.command_line());
-        self.event(&action, [("execID", id.to_string())]);
         answer(start.reply, Ok(()));
     }
 
@@ -375,7 +389,7 @@ pub async fn inspect(engine: &Arc<Engine>, id: &str) -> Result<api::ExecInspect>
         open_stdout: config.attach_stdout,
         can_remove: false,
         container_id: session.container.as_str().to_string(),
-        detach_keys: config.detach_keys.clone(),
+        detach_keys: STANDARD.encode(own_detach_keys(config)?),
         pid: i64::from(pid),
     })
 }

@@ -390,6 +390,9 @@ pub fn exec_process(
         own.process.user.clone_from(&session.user);
     }
     if !session.working_dir.is_empty() {
+        if !session.working_dir.starts_with('/') {
+            return Err(Error::system("OCI runtime exec failed: exec failed: Cwd must be an absolute path: unknown"));
+        }
         own.process.cwd.clone_from(&session.working_dir);
     }
     if session.privileged {
