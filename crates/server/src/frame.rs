@@ -1,8 +1,9 @@
 //! From a raw request to a handler and back: routing, version gate, common header fields, errors.
 //!
-//! The order is the reference's (B-api-1 to B-api-5): a path that is not in its canonical form is answered with that form, an
-//! unknown one before any version is looked at, both without the common fields; the version gate comes before the experimental flag is told. Whatever may change
-//! something runs as a task of its own, so that a client that leaves does not leave it half done.
+//! The order is the reference's (B-api-1 to B-api-5): a path that is not in its canonical form is sent there, an unknown one
+//! is answered before any version is looked at, both without the common fields; the version gate comes before the
+//! experimental flag is told. Whatever may change something runs as a task of its own, so that a client that leaves does not
+//! leave it half done.
 
 use std::sync::Arc;
 

@@ -47,12 +47,14 @@ impl<T> Targets<T> {
 
     /// What these bytes are to hyper; `None` when they are that already.
     fn escape(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let mut escaped = None;
+        let mut escaped: Option<Vec<u8>> = None;
         for (at, &byte) in bytes.iter().enumerate() {
             if byte == b'\n' || (byte == b' ' && self.inside) {
                 self.inside = false;
                 self.begins.set(false);
-                escaped.as_mut().map(|escaped: &mut Vec<u8>| escaped.extend_from_slice(&bytes[at..]));
+                if let Some(escaped) = &mut escaped {
+                    escaped.extend_from_slice(&bytes[at..]);
+                }
                 break;
             }
             self.inside |= byte == b' ';
