@@ -18,6 +18,10 @@ fn the_usual(d: &Daemon) {
     let _ = d.docker(&["run", "-d", "--runtime", "other", "--name", "c1", "busybox", "sleep", "1000"]).ok();
     assert_eq!(d.inspect("c1", "{{.HostConfig.Runtime}}"), "other");
     assert_eq!(d.docker(&["exec", "c1", "sh", "-c", "echo x; exit 0"]).text(), "x");
+    let donor = ["run", "-d", "--runtime", "other", "--name", "c2", "--ipc", "shareable", "busybox"];
+    let _ = d.docker(&[&donor[..], &["sh", "-c", "echo x > /dev/shm/f; sleep 1000"]].concat()).ok();
+    assert_eq!(run(&["--ipc", "container:c2", "busybox", "cat", "/dev/shm/f"]).text(), "x");
+    assert_eq!(d.docker(&["exec", "c2", "cat", "/dev/shm/f"]).text(), "x");
     let _ = d.docker(&["stop", "-t", "1", "c1"]).ok();
     assert_eq!(d.inspect("c1", "{{.State.Status}}"), "exited");
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub mod builtin;
 pub mod cli;
 pub mod error;
+mod foreign;
 pub mod init;
 pub mod oci;
 mod overlay;

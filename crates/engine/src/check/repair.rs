@@ -170,9 +170,6 @@ impl Repairer<'_> {
         let dir = self.subject.data_root.join("containers").join(container);
         let made = DirBuilder::new().recursive(true).mode(0o710).create(&dir);
         made.with_context(|| format!("creating {}", dir.display()))?;
-        if row.host_config.ipc_mode == "shareable" && !dir.join("shm").is_dir() {
-            DirBuilder::new().mode(0o1777).create(dir.join("shm")).context("creating the container's shm directory")?;
-        }
         let mut was = String::new();
         if row.storage == self.facts.disk.storage && !self.snapshots()?.has_writable(container) {
             if dir.join("rw").exists() {

@@ -3,15 +3,13 @@
 //! Order: image → merge → validation → name → mounts → writable layer → row → actor → event → answer. Whatever fails
 //! takes back what was made before it; the name is reserved before any work is done and freed on failure (B-id-2).
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use model::id::ContainerId;
 use model::lifecycle::State;
 use model::name;
 use model::platform::Platform;
-use model::{Context, Error, Kind, Result};
+use model::{Error, Kind, Result};
 
 use super::row::{CONTAINERS, ContainerRow, ImagePin, MountKind, RunRow};
 use super::{Handle, actor, launch, merge, mounts, validate};
@@ -113,10 +111,10 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         run: RunRow::default(),
         endpoints: Vec::new(),
     };
-    let work = (engine.clone(), settings.clone(), row.clone());
+    let work = (engine.clone(), row.clone());
     let made = tokio::task::spawn_blocking(move || {
-        let (engine, settings, row) = work;
-        prepare(&engine, &settings, &row).and_then(|()| commit(&engine, row))
+        let (engine, row) = work;
+        prepare(&engine, &row).and_then(|()| commit(&engine, row))
     });
     let made = made.await.map_err(|e| Error::system("preparing the container").with_source(e));
     if let Err(error) = made.flatten() {
@@ -129,16 +127,12 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
 }
 
 /// The directory, the writable layer, and the data that new volumes take over from the image.
-fn prepare(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<()> {
+fn prepare(engine: &Engine, row: &ContainerRow) -> Result<()> {
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
     check_directories(engine, row)?;
     engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
-    if row.host_config.ipc_mode == "shareable" {
-        let shm = settings.container_dir(row.id.as_str()).join("shm");
-        DirBuilder::new().mode(0o1777).create(shm).context("creating the container's shm directory")?;
-    }
     mounts::copy_up(engine, row)
 }
 
@@ -208,11 +202,16 @@ fn reserve_name(engine: &Engine, wished: Option<&str>, id: &ContainerId) -> Resu
 /// `container:<name>` becomes `container:<id>`, so that a rename does not break it (B-id-4). One that is not there is
 /// never a 404, which a client takes for a missing image: it is invalid, or for a network the start's concern.
 fn resolve_container_modes(engine: &Engine, host: &mut api::HostConfig) -> Result<()> {
-    for (mode, needed) in [(&mut host.network_mode, false), (&mut host.ipc_mode, true), (&mut host.pid_mode, true)] {
-        match mode.strip_prefix("container:").map(|other| engine.containers.find(other)) {
-            Some(Ok(other)) => *mode = format!("container:{}", other.id.as_str()),
-            Some(Err(error)) if needed => return Err(Error::invalid(error.message())),
-            Some(Err(_)) | None => {}
+    // These two ask whom they join for its labels already now, unless they need none.
+    let own_labels = host.security_opt.iter().flatten().any(|option| option.split('=').next() == Some("label"));
+    let asks = !own_labels && !host.privileged && host.ipc_mode != "host" && host.pid_mode != "host";
+    for (mode, asks) in [(&mut host.network_mode, false), (&mut host.ipc_mode, asks), (&mut host.pid_mode, asks)] {
+        let Some(other) = mode.strip_prefix("container:") else { continue };
+        match engine.containers.find(other) {
+            Ok(found) => *mode = format!("container:{}", found.id.as_str()),
+            Err(error) if asks && !other.is_empty() => return Err(error.with_kind(Kind::InvalidParameter)),
+            // The start will say so.
+            Err(_) => {}
         }
     }
     Ok(())

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{Context, Error, Result};
+use model::{Context, Error, Kind, Result};
 use runtime::oci;
 use runtime::spec::{self, ContainerSpec, Share};
 
@@ -25,7 +25,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) 
     validate::check_device_requests(host)?;
     Ok(ContainerSpec {
         process: process(engine, settings, row),
-        hostname: if host.uts_mode == "host" { engine.host.hostname.clone() } else { config.hostname.clone() },
+        hostname: config.hostname.clone(),
         domainname: config.domainname.clone(),
         namespaces: namespaces(engine, settings, row)?,
         readonly_rootfs: host.readonly_rootfs,
@@ -59,7 +59,7 @@ pub fn cgroups_path(settings: &Settings, row: &ContainerRow) -> String {
 /// The same for a container of which only the id and its own parent (or none) are known.
 pub fn cgroups_path_in(settings: &Settings, own: &str, id: &str) -> String {
     let parent = [own, settings.cgroup_parent.as_str(), "/docker"].into_iter().find(|p| !p.is_empty());
-    format!("/{}/{id}", parent.unwrap_or_default().trim_matches('/'))
+    model::mount::clean(&format!("/{}/{id}", parent.unwrap_or_default()))
 }
 
 fn process(engine: &Engine, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {
@@ -108,36 +108,73 @@ fn namespaces(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Resul
         _ => Share::New,
     };
     Ok(spec::Namespaces {
-        network: share(engine, &host.network_mode, "net")?,
-        ipc: share(engine, &host.ipc_mode, "ipc")?,
-        pid: share(engine, &host.pid_mode, "pid")?,
-        uts: share(engine, &host.uts_mode, "uts")?,
+        network: share(&host.network_mode, "net", |other| network_donor(engine, other))?,
+        ipc: share(&host.ipc_mode, "ipc", |other| ipc_donor(engine, other))?,
+        pid: share(&host.pid_mode, "pid", |other| pid_donor(engine, other))?,
+        uts: if host.uts_mode == "host" { Share::Host } else { Share::New },
         cgroup,
         user: None,
     })
 }
 
 /// `host`, `container:<id>` or the container's own.
-fn share(engine: &Engine, mode: &str, kind: &str) -> Result<Share> {
+fn share(mode: &str, kind: &str, donor: impl FnOnce(&str) -> Result<i32>) -> Result<Share> {
     match mode.strip_prefix("container:") {
-        Some(other) => Ok(Share::Join(format!("/proc/{}/ns/{kind}", running_pid(engine, other)?))),
+        Some(other) => Ok(Share::Join(format!("/proc/{}/ns/{kind}", donor(other)?))),
         None if mode == "host" => Ok(Share::Host),
         None => Ok(Share::New),
     }
 }
 
-/// The init process of another container whose namespace is to be joined.
-pub fn running_pid(engine: &Engine, container: &str) -> Result<i32> {
-    let view = engine.containers.find(container)?.view();
+/// The init process of a container whose network is to be joined. That it is not there is the daemon's fault by now.
+fn network_donor(engine: &Engine, container: &str) -> Result<i32> {
+    let found = engine.containers.find(container);
+    let absent = |e: Error| if e.kind() == Kind::NotFound { e.with_kind(Kind::System) } else { e };
+    let view = found.map_err(|e| absent(e).prefix("joining network namespace of container"))?.view();
     if view.row.state.is_restarting() {
-        return Err(Error::conflict(format!(
-            "Container {container} is restarting, wait until the container is running"
-        )));
+        return Err(restarting(container).prefix("cannot join network namespace of container"));
     }
+    let (name, state) = (&view.row.name, view.row.state.word());
     match view.pid {
-        0 => Err(Error::conflict(format!("cannot join network namespace of a non running container: {container}"))),
+        0 => Err(Error::conflict(format!(
+            "cannot join network namespace of a non running container: container {name} is {state}"
+        ))),
         pid => Ok(pid),
     }
+}
+
+/// The init process of a container whose IPC namespace is to be joined, if it shares it.
+fn ipc_donor(engine: &Engine, container: &str) -> Result<i32> {
+    let joined = || {
+        let pid = running(engine, container)?;
+        let mode = engine.containers.find(container)?.view().row.host_config.ipc_mode.clone();
+        match mode.as_str() {
+            "shareable" | "host" => Ok(pid),
+            other if other.starts_with("container:") => Ok(pid),
+            _ => Err(Error::invalid(format!(
+                "container {container}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+            ))),
+        }
+    };
+    joined().map_err(|e: Error| e.prefix("failed to join IPC namespace"))
+}
+
+/// The init process of a container whose PID namespace is to be joined.
+fn pid_donor(engine: &Engine, container: &str) -> Result<i32> {
+    running(engine, container).map_err(|e| e.prefix("failed to join PID namespace").with_kind(Kind::System))
+}
+
+fn running(engine: &Engine, container: &str) -> Result<i32> {
+    let view = engine.containers.find(container).map_err(|e| e.with_kind(Kind::InvalidParameter))?.view();
+    match view.pid {
+        _ if view.row.state.is_restarting() => Err(restarting(container)),
+        0 => Err(Error::conflict(format!("container {container} is not running"))),
+        pid => Ok(pid),
+    }
+}
+
+fn restarting(container: &str) -> Error {
+    Error::conflict(format!("Container {container} is restarting, wait until the container is running"))
 }
 
 fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<spec::Mounts> {
@@ -154,12 +191,8 @@ fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<sp
     let shm = match host.ipc_mode.as_str() {
         "none" => spec::Shm::None,
         "host" => spec::Shm::Bind("/dev/shm".into()),
-        "shareable" => spec::Shm::Bind(dir.join("shm").display().to_string()),
         other => match other.strip_prefix("container:") {
-            Some(owner) => {
-                let owner = engine.containers.find(owner)?.id;
-                spec::Shm::Bind(settings.container_dir(owner.as_str()).join("shm").display().to_string())
-            }
+            Some(donor) => spec::Shm::Bind(format!("/proc/{}/root/dev/shm", ipc_donor(engine, donor)?)),
             None => spec::Shm::Private { size: host.shm_size },
         },
     };
@@ -353,7 +386,7 @@ fn block_io(host: &api::HostConfig) -> Result<spec::BlockIo> {
 }
 
 fn device_number(path: &str) -> Result<(i64, i64)> {
-    spec::host::device_number(path).with_context(|| format!("reading device {path}"))
+    spec::host::device_number(path).with_context(|| format!("stat {path}"))
 }
 
 fn weights(list: Option<&[api::WeightDevice]>) -> Result<Vec<oci::WeightDevice>> {
@@ -380,8 +413,13 @@ pub fn exec_process(
     size: Option<[u16; 2]>,
 ) -> Result<oci::Process> {
     let settings = engine.settings();
-    let mut own = container_spec(engine, &settings, row)?;
-    own.process.init = None;
+    // Whom the container has joined, and its devices, may be gone by now.
+    let mut own = ContainerSpec {
+        process: process(engine, &settings, row),
+        hostname: row.config.hostname.clone(),
+        security: security(engine, &settings, row)?,
+        ..ContainerSpec::default()
+    };
     own.process.args = session.cmd.clone().unwrap_or_default();
     own.process.terminal = session.tty;
     own.process.env.extend(session.env.iter().flatten().cloned());
@@ -398,5 +436,5 @@ pub fn exec_process(
     if session.privileged {
         own.security.capabilities = capabilities(&[], &[], true)?;
     }
-    Ok(spec::build(&own, &engine.host.runtime)?.process)
+    spec::process(&own, None)
 }

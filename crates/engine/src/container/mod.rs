@@ -96,7 +96,7 @@ impl Containers {
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).
     pub fn find(&self, key: &str) -> Result<Handle> {
         if key.is_empty() {
-            return Err(Error::invalid("invalid empty id"));
+            return Err(Error::invalid("invalid name or ID supplied: \"\""));
         }
         let index = self.read();
         let by_id = ContainerId::parse(key).and_then(|id| index.by_id.get(&id));

@@ -16,6 +16,7 @@ use sys::rooted::{Rooted, Target};
 use super::options::{self, Options};
 use super::tree::{self, Fd, keep};
 use crate::error::{At, Stage, StartError};
+use crate::foreign::Foreign;
 use crate::oci;
 
 /// Mounts that later steps work on by descriptor.
@@ -42,7 +43,7 @@ const PROC_FILES: [&str; 10] = [
     "/proc/sys/kernel/ns_last_pid",
     "/proc/sys/crypto/fips_enabled",
 ];
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+pub(super) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// The container's place among the cgroups. It is taken as late as possible, since the parent is preparing it meanwhile.
 pub(super) struct Place<'a> {
@@ -102,12 +103,15 @@ fn file_system(
     if matches!(mount.kind.as_str(), "proc" | "sysfs") {
         ordinary_directory(root, path).at(stage, "must be mounted on ordinary directory")?;
     }
-    let target = keep(root.mount_point(path, Target::Directory).at(stage, "")?);
-    if mount.kind == "tmpfs" && !options.data.iter().any(|o| o.starts_with("mode=")) {
-        // A tmpfs over a directory looks like the directory.
-        let mode = rustix::fs::fstat(target).at(stage, "fstat")?.st_mode & 0o7777;
+    if mount.kind == "tmpfs"
+        && !options.data.iter().any(|o| o.starts_with("mode="))
+        && let Ok(covered) = root.open(path, OFlags::PATH, Mode::empty()).map(keep)
+    {
+        // A tmpfs over a directory looks like the directory; one where nothing was is everybody's.
+        let mode = rustix::fs::fstat(covered).at(stage, "fstat")?.st_mode & 0o7777;
         options.data.insert(0, format!("mode={mode:o}"));
     }
+    let target = keep(root.mount_point(path, Target::Directory).at(stage, "")?);
     outside_proc(target, path).at(stage, "cannot be mounted because it is inside /proc")?;
     let fd = tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, "fsmount")?;
     tree::attach(fd, target).at(stage, "move_mount")?;
@@ -148,6 +152,9 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
 /// A copy of what is bound.
 fn source(mount: &oci::Mount, reach: Reach) -> std::io::Result<Fd> {
     let path = Path::new(&mount.source);
+    if let Some(foreign) = Foreign::parse(path) {
+        return foreign.clone_tree().map(keep);
+    }
     if mount.subpath.is_empty() {
         return Ok(tree::clone_at(path, reach)?);
     }

@@ -100,6 +100,7 @@ impl Cli {
         let root = rootfs::mount(&bundle.rootfs, &files.rootfs())?;
         let mut spec = config::adapt(&bundle.spec, &root, netns);
         resolve_user(&mut spec.process, &Rooted::open_dir(&root).at(rootfs_stage, "open")?)?;
+        let _brought = rootfs::bring(&mut spec, &files.bundle)?;
         write_private(&files.config(), &spec.to_json()).at(rootfs_stage, "config.json")?;
 
         let console = Console::listen(spec.process.terminal, &files.bundle)?;

@@ -13,6 +13,8 @@ use sys::ns;
 
 use super::rootfs_stage;
 use crate::error::{At, Stage, StartError};
+use crate::foreign::Foreign;
+use crate::oci::Spec;
 use crate::spec::source_mount;
 use crate::{Rootfs, overlay};
 
@@ -22,16 +24,51 @@ pub(super) fn mount(rootfs: &Rootfs, target: &Path) -> Result<PathBuf, StartErro
         Rootfs::Dir(path) => return Ok(path.clone()),
         Rootfs::Overlay { lower, upper, work } => (lower, upper, work),
     };
+    let target = private_place(target)?;
+    let tree = overlay::mount(lower, upper, work, &target).at(rootfs_stage, "overlay")?;
+    move_mount(&tree, "", rustix::fs::CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .at(rootfs_stage, "move_mount")?;
+    Ok(target)
+}
+
+/// Makes the directory `target`; what is mounted there from now on is seen by this process and its children only.
+fn private_place(target: &Path) -> Result<PathBuf, StartError> {
     fs::create_dir_all(target).at(rootfs_stage, "bundle")?;
     let target = fs::canonicalize(target).at(rootfs_stage, "bundle")?;
     ns::unshare(Flags::NEWNS).at(|| Stage::Namespace, "unshare")?;
     let table = fs::read_to_string("/proc/self/mountinfo").at(rootfs_stage, "mountinfo")?;
     let point = source_mount(&table, &target.to_string_lossy()).map_or_else(|| "/".to_owned(), |m| m.point);
     mount_change(point, MountPropagationFlags::DOWNSTREAM).at(rootfs_stage, "mount propagation")?;
-    let tree = overlay::mount(lower, upper, work, &target).at(rootfs_stage, "overlay")?;
-    move_mount(&tree, "", rustix::fs::CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .at(rootfs_stage, "move_mount")?;
     Ok(target)
+}
+
+/// What other containers show, mounted where the program can bind it from. Gone with this value: before anything below the
+/// bundle is removed.
+#[derive(Default)]
+pub(super) struct Brought(Vec<PathBuf>);
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        for place in &self.0 {
+            let _ = rustix::mount::unmount(place, UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// Brings the specification's binds of other containers to places below `dir`.
+pub(super) fn bring(spec: &mut Spec, dir: &Path) -> Result<Brought, StartError> {
+    let mut brought = Brought::default();
+    for (at, mount) in spec.mounts.iter_mut().enumerate() {
+        let Some(foreign) = Foreign::parse(Path::new(&mount.source)) else { continue };
+        let stage = || Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() };
+        let place = private_place(&dir.join(format!("foreign-{at}")))?;
+        let tree = foreign.clone_tree().at(stage, "open_tree")?;
+        move_mount(&tree, "", rustix::fs::CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .at(stage, "move_mount")?;
+        mount.source = place.to_string_lossy().into_owned();
+        brought.0.push(place);
+    }
+    Ok(brought)
 }
 
 /// Undoes [`mount`]; an overlay that is not mounted (any more) is fine.

@@ -205,9 +205,9 @@ pub struct SourceMount {
 pub enum Shm {
     /// None at all (IPC mode `none`).
     None,
-    /// A tmpfs of its own, bytes (private).
+    /// A tmpfs of its own, bytes (private, shareable).
     Private { size: i64 },
-    /// A bind of this host directory (shareable, host, `container:`).
+    /// A bind of this directory: the host's, or another container's by `/proc/<pid>/root` (`container:`).
     Bind(String),
 }
 

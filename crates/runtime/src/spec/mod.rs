@@ -44,7 +44,8 @@ pub fn build(container: &ContainerSpec, host: &HostFacts) -> Result<oci::Spec> {
     })
 }
 
-fn process(container: &ContainerSpec, init: Option<&str>) -> Result<oci::Process> {
+/// A process of the container: its own, behind `init` if it has one, or that of an exec session.
+pub fn process(container: &ContainerSpec, init: Option<&str>) -> Result<oci::Process> {
     let (process, security) = (&container.process, &container.security);
     if process.args.is_empty() {
         return Err(Error::invalid("no command specified"));

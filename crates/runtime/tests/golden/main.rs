@@ -151,9 +151,8 @@ fn namespaces() {
         }),
         ("ipc-container", &|c, _| {
             c.namespaces.ipc = join("ipc");
-            c.mounts.shm = Shm::Bind("/var/lib/gantry/containers/4567/shm".into());
+            c.mounts.shm = Shm::Bind("/proc/4242/root/dev/shm".into());
         }),
-        ("ipc-shareable", &|c, _| c.mounts.shm = Shm::Bind("/var/lib/gantry/containers/0123/shm".into())),
         ("ipc-none", &|c, _| c.mounts.shm = Shm::None),
         ("userns-remap", &|c, _| {
             let map = || vec![oci::IdMapping { container_id: 0, host_id: 100_000, size: 65_536 }];

@@ -1,0 +1,61 @@
+//! Sources of binds that another container shows: `/proc/<pid>/root/…`.
+//!
+//! A mount can be cloned in its own mount namespace only, so that the process goes there and comes back. Single-threaded
+//! processes only, as for every namespace.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use sys::clone::Flags;
+use sys::ns;
+
+/// A source in another process's mount namespace.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Foreign {
+    /// `/proc/<pid>/ns/mnt`
+    namespace: PathBuf,
+    /// The path as that process sees it.
+    path: PathBuf,
+}
+
+impl Foreign {
+    /// `None`: the source is a path of this process.
+    pub(crate) fn parse(source: &Path) -> Option<Foreign> {
+        let (pid, path) = source.to_str()?.strip_prefix("/proc/")?.split_once("/root/")?;
+        let pid: u32 = pid.parse().ok()?;
+        Some(Foreign { namespace: format!("/proc/{pid}/ns/mnt").into(), path: Path::new("/").join(path) })
+    }
+
+    /// A detached copy of the tree.
+    pub(crate) fn clone_tree(&self) -> io::Result<OwnedFd> {
+        let open = |path: &Path, flags| rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+        let theirs = open(&self.namespace, OFlags::RDONLY)?;
+        let own = open(Path::new("/proc/self/ns/mnt"), OFlags::RDONLY)?;
+        let root = open(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?;
+        ns::join(theirs.as_fd(), Flags::NEWNS)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(CWD, &self.path, flags);
+        ns::join(own.as_fd(), Flags::NEWNS)?;
+        // Coming back leads to the namespace's root, which need not be the process's.
+        rustix::process::fchdir(&root)?;
+        rustix::process::chroot(".")?;
+        Ok(tree?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_sources_are_foreign() {
+        let shm = Foreign::parse(Path::new("/proc/42/root/dev/shm")).unwrap();
+        assert_eq!(shm, Foreign { namespace: "/proc/42/ns/mnt".into(), path: "/dev/shm".into() });
+        for own in ["/dev/shm", "/proc/42/rootfs/x", "/proc/self/root/x", "/proc/42/root", "/srv/proc/42/root/x"] {
+            assert_eq!(Foreign::parse(Path::new(own)), None, "{own}");
+        }
+    }
+}
