@@ -183,6 +183,77 @@ fn sysctls() {
         d.docker(&["run", "--rm", "busybox", "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"]).text(),
         "0"
     );
+    // What the container shares with the host is not its to change.
+    d.docker(&["run", "--rm", "--net", "host", "--sysctl", "net.core.somaxconn=321", "busybox", "true"])
+        .fails(125, "sysctl \"net.core.somaxconn\" not allowed in host network namespace");
+    let body = r#"{"Image":"busybox","Cmd":["true"],"HostConfig":{"Sysctls":{"kernel.ctrl-alt-del":"0"}}}"#;
+    let _ = d.http("POST", "/containers/create?name=c1", body).expect(201);
+    d.docker(&["start", "c1"]).fails(1, "sysctl \"kernel.ctrl-alt-del\" is not in a separate kernel namespace");
+    d.finish();
+}
+
+/// B-oci-2
+#[test]
+fn an_ipc_namespace_is_shared_with_its_memory() {
+    let d = with_busybox();
+    let donor = ["run", "-d", "--name", "c1", "--ipc", "shareable", "--shm-size", "2m", "busybox"];
+    let _ = d.docker(&[&donor[..], &["sh", "-c", "echo x > /dev/shm/f; sleep 1000"]].concat()).ok();
+    assert_eq!(d.docker(&["exec", "c1", "df", "-k", "/dev/shm"]).text().split_whitespace().nth(8), Some("2048"));
+    let joined = |args: &[&str]| d.docker(&[&["run", "--rm", "--ipc", "container:c1", "busybox"], args].concat());
+    assert_eq!(joined(&["cat", "/dev/shm/f"]).text(), "x");
+    assert_eq!(joined(&["sh", "-c", "echo y > /dev/shm/g"]).code, 0);
+    assert_eq!(d.docker(&["exec", "c1", "cat", "/dev/shm/g"]).text(), "y");
+    let _ = d.docker(&["run", "-d", "--name", "c2", "--ipc", "container:c1", "busybox", "sleep", "1000"]).ok();
+    let _ = d.docker(&["rm", "-f", "c1"]).ok();
+    assert_eq!(d.docker(&["exec", "c2", "cat", "/dev/shm/f"]).text(), "x");
+    let _ = d.docker(&["run", "-d", "--name", "c3", "busybox", "sleep", "1000"]).ok();
+    d.docker(&["run", "--rm", "--ipc", "container:c3", "busybox", "true"]).fails(125, "non-shareable IPC");
+    d.finish();
+}
+
+#[test]
+fn a_container_to_join_must_be_there() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "c1", "busybox"]).ok();
+    let id = d.inspect("c1", "{{.Id}}");
+    let body = |mode: &str, other: &str| {
+        format!(r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{{"{mode}":"container:{other}"}}}}"#)
+    };
+    for mode in ["PidMode", "IpcMode"] {
+        let refused = d.http("POST", "/containers/create", &body(mode, "nosuch")).expect(400).json();
+        assert_eq!(refused["message"], "No such container: nosuch", "{mode}");
+    }
+    let start = |mode: &str, other: &str| {
+        let created = d.http("POST", "/containers/create", &body(mode, other)).expect(201).json();
+        let answer = d.http("POST", &format!("/containers/{}/start", created["Id"].as_str().unwrap()), "");
+        (answer.status, answer.json()["message"].as_str().unwrap().to_string())
+    };
+    let not_running = format!("container {id} is not running");
+    assert_eq!(start("PidMode", "c1"), (500, format!("failed to join PID namespace: {not_running}")));
+    assert_eq!(start("IpcMode", "c1"), (409, format!("failed to join IPC namespace: {not_running}")));
+    assert_eq!(
+        start("NetworkMode", "c1"),
+        (409, "cannot join network namespace of a non running container: container c1 is created".into())
+    );
+    assert_eq!(
+        start("NetworkMode", "nosuch"),
+        (500, "joining network namespace of container: No such container: nosuch".into())
+    );
+    d.finish();
+}
+
+/// A container of the host's names is still called by its own id.
+#[test]
+fn hostnames() {
+    let d = with_busybox();
+    let run = |args: &[&str]| {
+        d.docker(&[&["run", "--rm"], args, &["busybox", "sh", "-c", "hostname; echo $HOSTNAME"]].concat()).text()
+    };
+    let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let host = lines(run(&["--net", "host"]));
+    assert_eq!(host[0], host[1]);
+    let uts = lines(run(&["--uts", "host"]));
+    assert!(uts[0] == host[0] && uts[1].len() == 12 && uts[1] != uts[0], "{uts:?}");
     d.finish();
 }
 
@@ -190,6 +261,11 @@ fn sysctls() {
 fn its_cgroup_is_below_the_parent_asked_for() {
     let d = with_busybox();
     let id = d.docker(&["run", "-d", "busybox", "sleep", "1000"]).text();
+    let pid: u32 = d.inspect(&id, "{{.State.Pid}}").parse().unwrap();
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(cgroups.contains(&format!("/{}/{id}", d.cgroup())), "{cgroups}");
+    let roundabout = format!("/nowhere/../{}/./", d.cgroup());
+    let id = d.docker(&["run", "-d", "--cgroup-parent", &roundabout, "busybox", "sleep", "1000"]).text();
     let pid: u32 = d.inspect(&id, "{{.State.Pid}}").parse().unwrap();
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert!(cgroups.contains(&format!("/{}/{id}", d.cgroup())), "{cgroups}");

@@ -47,6 +47,8 @@ pub enum Stage {
         argv0: String,
         lookup: bool,
     },
+    /// The specification asks for what no container is given; `detail` is the whole text.
+    Validation,
     /// The container is not running (exec).
     NotRunning,
     /// A command-line runtime said so; `detail` is its message.
@@ -78,8 +80,10 @@ pub const EXIT_NOT_FOUND: i32 = 127;
 pub const EXIT_UNKNOWN: i32 = 128;
 
 // The words of the reference's chain of daemons, as clients see and match them.
-const CREATE_PREFIX: &str = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ";
-const EXEC_PREFIX: &str = "OCI runtime exec failed: exec failed: unable to start container process: ";
+const CREATE_PREFIX: &str =
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: ";
+const EXEC_PREFIX: &str = "OCI runtime exec failed: exec failed: ";
+const PROCESS_PREFIX: &str = "unable to start container process: ";
 const INIT_PREFIX: &str = "error during container init: ";
 const SUFFIX: &str = ": unknown";
 const NOT_A_DIRECTORY: &str = ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type";
@@ -106,13 +110,14 @@ impl StartError {
         }
         let prefix = if what == What::Create { CREATE_PREFIX } else { EXEC_PREFIX };
         let init = match self.stage {
-            Stage::Exec { .. } | Stage::Runtime => "",
+            Stage::Exec { .. } => "",
             _ if what == What::Create => INIT_PREFIX,
             _ => "",
         };
         let text = match self.stage {
             Stage::Runtime => self.detail.clone(),
-            _ => format!("{prefix}{init}{}{SUFFIX}", self.text()),
+            Stage::Validation => format!("{prefix}{}{SUFFIX}", self.text()),
+            _ => format!("{prefix}{PROCESS_PREFIX}{init}{}{SUFFIX}", self.text()),
         };
         match self.errno {
             libc_errno::EACCES => (model::Error::invalid(text), EXIT_NOT_EXECUTABLE),
@@ -146,18 +151,21 @@ impl StartError {
             Stage::Cwd { path } => with(format!("chdir to cwd ({path:?}) set in config.json failed")),
             Stage::Device { path } => with(format!("error creating device nodes: mknod {path}")),
             Stage::Protect { path } => with(format!("can't mask path {path:?}")),
-            Stage::Sysctl { key } => with(format!("open /proc/sys/{}", key.replace('.', "/"))),
+            Stage::Sysctl { key } => {
+                let doing = if detail.is_empty() { "open" } else { detail };
+                format!("{doing} /proc/sys/{}: {cause}", key.replace('.', "/"))
+            }
             Stage::Cgroup => with("unable to apply cgroup configuration".into()),
             Stage::Rootfs => with("error preparing rootfs".into()),
             Stage::Namespace => with("unable to join or create namespaces".into()),
             Stage::UserMap => with("failed to write id mappings".into()),
             Stage::Hostname => with("sethostname".into()),
             Stage::Console => with("unable to set up the console".into()),
-            Stage::Rlimit => with("error setting rlimits".into()),
+            Stage::Rlimit => with("error setting rlimits for ready process".into()),
             Stage::Capabilities => with("unable to apply caps".into()),
             Stage::Seccomp => with("unable to init seccomp".into()),
             Stage::Clone => with("unable to start unshared process".into()),
-            Stage::User | Stage::NotRunning | Stage::Runtime => detail.clone(),
+            Stage::User | Stage::Validation | Stage::NotRunning | Stage::Runtime => detail.clone(),
         }
     }
 }

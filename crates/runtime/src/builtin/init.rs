@@ -17,7 +17,7 @@ use super::namespaces::Plan;
 use super::program::{self, Streams};
 use super::report::Reporter;
 use super::rootfs::{self, Sharing};
-use super::{protect, run_child};
+use super::{protect, run_child, sysctl};
 use crate::error::{At, Stage, StartError};
 use crate::{Bundle, Stdio};
 
@@ -91,7 +91,7 @@ fn build(bundle: &Bundle, plan: &Plan, place: Place<'_>, reporter: &Reporter) ->
         true => Some(devices::console(&root, &mounted)?),
         false => None,
     };
-    protect::sysctls(&mounted, &linux.sysctl)?;
+    sysctl::write(&mounted, &linux.sysctl)?;
     protect::write_protect(&root, &linux.readonly_paths)?;
     protect::mask(&root, &mounted, &linux.masked_paths)?;
     let cwd = &spec.process.cwd;

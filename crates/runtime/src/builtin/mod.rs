@@ -28,6 +28,7 @@ mod program;
 mod protect;
 mod report;
 mod rootfs;
+mod sysctl;
 mod tree;
 
 use enter::Enter;
@@ -135,6 +136,7 @@ impl Runtime for Builtin {
         netns: Option<BorrowedFd<'_>>,
         born: &mut dyn FnMut(i32) -> Result<(), StartError>,
     ) -> Result<Process, StartError> {
+        sysctl::check(&bundle.spec.linux)?;
         let cgroup = self.cgroup(bundle).at(|| Stage::Cgroup, "")?;
         // The error that happened first is the one to tell.
         self.launch(bundle, &cgroup, (io, netns), born).inspect_err(|_| drop(cgroup.remove()))

@@ -192,7 +192,8 @@ fn limits(p: &oci::Process) -> Result<(), StartError> {
     for limit in &p.rlimits {
         let number = process::rlimit_number(&limit.kind);
         let number = number.ok_or_else(|| StartError::new(Stage::Rlimit, 0, format!("invalid type {}", limit.kind)))?;
-        process::set_rlimit(number, limit.soft, limit.hard).at(|| Stage::Rlimit, &limit.kind)?;
+        let detail = format!("error setting rlimit type {number}");
+        process::set_rlimit(number, limit.soft, limit.hard).at(|| Stage::Rlimit, &detail)?;
     }
     Ok(())
 }

@@ -1,10 +1,8 @@
-//! Hiding and write-protecting parts of `/proc` and `/sys`, and setting sysctls.
+//! Hiding and write-protecting parts of `/proc` and `/sys`.
 //!
 //! Sources and targets are descriptors that have been looked at: the null device must be the null device
-//! (CVE-2025-31133), sysctls are written below the descriptor of the procfs mounted a moment ago, without following any
-//! link or mount (CVE-2025-52881).
+//! (CVE-2025-31133).
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -16,8 +14,6 @@ use sys::rooted::{Rooted, openat2};
 use super::mounts::Mounted;
 use super::tree::{self, Fd, keep};
 use crate::error::{At, Stage, StartError};
-
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// Covers files with the null device and directories with an empty read-only tmpfs. Paths that do not exist need none.
 pub(super) fn mask(root: &Rooted, mounted: &Mounted, paths: &[String]) -> Result<(), StartError> {
@@ -85,57 +81,5 @@ fn existing(root: &Rooted, path: &str) -> Result<Option<Fd>, StartError> {
         Ok(fd) => Ok(Some(keep(fd))),
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(e).at(|| Stage::Protect { path: path.to_owned() }, ""),
-    }
-}
-
-/// Writes sysctls; `net.*` and `kernel.*` ones reach the namespaces that the process is in.
-pub(super) fn sysctls(mounted: &Mounted, values: &BTreeMap<String, String>) -> Result<(), StartError> {
-    if values.is_empty() {
-        return Ok(());
-    }
-    let proc = match mounted.proc {
-        Some(proc) => proc,
-        None => tree::new("proc", "proc", &[], Attr::NOSUID | Attr::NODEV | Attr::NOEXEC)
-            .at(|| Stage::Sysctl { key: String::new() }, "mount proc")?,
-    };
-    for (key, value) in values {
-        let stage = || Stage::Sysctl { key: key.clone() };
-        let path = sysctl_path(key);
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let file = keep(openat2(proc, Path::new(&path), OFlags::WRONLY, Mode::empty(), resolve).at(stage, "")?);
-        if rustix::fs::fstatfs(file).at(stage, "statfs")?.f_type != PROC_SUPER_MAGIC {
-            return Err(StartError::new(stage(), Errno::XDEV.raw_os_error(), "not on procfs"));
-        }
-        let written = rustix::io::write(file, value.as_bytes()).at(stage, "write")?;
-        if written != value.len() {
-            return Err(StartError::new(stage(), Errno::IO.raw_os_error(), "write"));
-        }
-    }
-    Ok(())
-}
-
-/// As sysctl(8): `net.ipv4.conf.eth0/1.x` → `sys/net/ipv4/conf/eth0.1/x`, but a key whose first separator is a slash is a
-/// path already.
-fn sysctl_path(key: &str) -> String {
-    if key.find(['.', '/']).is_some_and(|at| key.as_bytes()[at] == b'/') {
-        return format!("sys/{key}");
-    }
-    let swap = |c| match c {
-        '.' => '/',
-        '/' => '.',
-        c => c,
-    };
-    format!("sys/{}", key.chars().map(swap).collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sysctl_paths() {
-        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "sys/net/ipv4/ip_forward");
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.x"), "sys/net/ipv4/conf/eth0.1/x");
-        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/x"), "sys/net/ipv4/conf/eth0.1/x");
     }
 }

@@ -141,7 +141,7 @@ pub fn devices_from_path(host_path: &str, container_path: &str, access: &str) ->
         let text = format!("error gathering device information while adding custom device {host_path:?}: {why}");
         model::Error::system(text)
     };
-    let real = fs::canonicalize(host_path).map_err(|e| failed(format!("lstat {host_path}: {}", errno_text(&e))))?;
+    let real = fs::canonicalize(host_path).map_err(|e| failed(errno_text(&e)))?;
     let node = |path: &Path, mut device: oci::Device, name: String| {
         device.path = name;
         DeviceNode { device, host_path: path.to_string_lossy().into_owned(), access: access.to_owned() }
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(
             missing.message(),
             "error gathering device information while adding custom device \"/dev/no-such\": \
-             lstat /dev/no-such: no such file or directory"
+             no such file or directory"
         );
         let plain = devices_from_path("/proc/version", "/x", "rwm").unwrap_err();
         assert!(plain.message().ends_with("not a device node"));

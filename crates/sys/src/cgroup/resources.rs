@@ -89,7 +89,7 @@ impl Cgroup {
     }
 
     fn apply_v1(&self, resources: &Resources) -> io::Result<()> {
-        let mut plan = plan_v1(resources);
+        let mut plan = plan_v1(resources)?;
         if self.swap_first(resources) {
             // A limit above the present sum of memory and swap is refused: raise the sum first.
             plan.sort_by_key(|s| s.file != "memory.memsw.limit_in_bytes");
@@ -171,7 +171,8 @@ fn refused(step: &Step, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("failed to write {:?} to {:?}: {error}", step.value, step.file))
 }
 
-fn plan_v1(r: &Resources) -> Vec<Step> {
+fn plan_v1(r: &Resources) -> io::Result<Vec<Step>> {
+    check_shares(r.cpu_shares)?;
     let mut out = Vec::new();
     memory_v1(r, &mut out);
     let mut put = |controller, file: &str, value: Option<String>| {
@@ -200,7 +201,17 @@ fn plan_v1(r: &Resources) -> Vec<Step> {
         out.extend(list.iter().map(|d| step("blkio", file, format!("{}:{} {}", d.major, d.minor, d.value))));
     }
     out.extend(r.hugepages.iter().map(|(size, v)| step("hugetlb", format!("hugetlb.{size}.limit_in_bytes"), v)));
-    out
+    Ok(out)
+}
+
+/// The kernel would take any number and make one of these of it.
+fn check_shares(shares: Option<u64>) -> io::Result<()> {
+    let text = match shares {
+        Some(..2) => "the minimum allowed cpu-shares is 2",
+        Some(262_145..) => "the maximum allowed cpu-shares is 262144",
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 fn memory_v1(r: &Resources, out: &mut Vec<Step>) {
@@ -325,9 +336,12 @@ mod tests {
             "pids.max=max",
             "blkio.throttle.read_bps_device=8:0 1024",
         ];
-        assert_eq!(lines(&plan_v1(&sample())), expected);
+        assert_eq!(lines(&plan_v1(&sample()).unwrap()), expected);
         let unlimited = Resources { memory: Some(-1), ..Resources::default() };
-        assert_eq!(lines(&plan_v1(&unlimited)), ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"]);
+        assert_eq!(
+            lines(&plan_v1(&unlimited).unwrap()),
+            ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"]
+        );
     }
 
     #[test]
