@@ -25,6 +25,40 @@ fn binds() {
     d.finish();
 }
 
+/// What is made for a container is its owner's to write, whatever mask the daemon was started with.
+#[test]
+fn modes_of_what_is_made() {
+    let d = with_busybox();
+    let dir = tempfile::tempdir().unwrap();
+    let bind = format!("{}/made/deep:/m", dir.path().display());
+    let script = "stat -c '%a %n' /etc/hosts /etc/hostname /etc/resolv.conf /m";
+    assert_eq!(
+        d.docker(&["run", "--rm", "-v", &bind, "busybox", "sh", "-c", script]).text(),
+        "644 /etc/hosts\n644 /etc/hostname\n644 /etc/resolv.conf\n755 /m"
+    );
+    use std::os::unix::fs::PermissionsExt;
+    for path in [dir.path().join("made"), d.path("pid"), d.data_root().join("engine-id"), d.data_root().join("lock")] {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o022, 0, "{}: {mode:o}", path.display());
+    }
+    d.finish();
+}
+
+/// B-vol-8: a tmpfs has the mode of what it covers, and is everybody's where nothing was.
+#[test]
+fn modes_of_tmpfs() {
+    let d = with_busybox();
+    let run = |place: &str| {
+        let path = place.split(':').next().unwrap();
+        d.docker(&["run", "--rm", "--tmpfs", place, "busybox", "stat", "-c", "%a", path]).text()
+    };
+    assert_eq!(run("/new/place"), "1777");
+    assert_eq!(run("/root"), "700");
+    assert_eq!(run("/root:mode=711"), "711");
+    assert_eq!(run("/dev/shm"), "1777");
+    d.finish();
+}
+
 #[test]
 fn a_read_only_root_with_places_to_write() {
     let d = with_busybox();

@@ -75,14 +75,19 @@ fn set_up_log(config: &Config) {
     }
 }
 
+/// Whatever mask was inherited, what is made without a mode is the owner's alone to write: sources of binds, the files a
+/// container gets. A place that wants more says so.
+pub fn set_mask() {
+    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+}
+
 async fn run(loaded: Loaded) -> Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let config = loaded.config.clone();
     let mut signals = signals::Signals::new()?;
-    // Modes are set where files are made; nothing the user configured is narrowed by an inherited mask.
-    rustix::process::umask(rustix::fs::Mode::empty());
+    set_mask();
     let _pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
     let booted = engine::boot::boot(wiring::settings(&config), config.listen.min_api_version.clone()).await?;
     let listeners = listen::bind(&config.listen).await?;

@@ -28,8 +28,7 @@ pub fn check(call: &Call) -> Result<ExitCode> {
     let repair = call.has("--repair");
     let report = match lock(&paths.data_root, &paths.exec_root, repair)? {
         Held::Here(lock) => {
-            // Modes are set where files are made.
-            rustix::process::umask(rustix::fs::Mode::empty());
+            crate::daemon::set_mask();
             at_rest(&paths.data_root, &call.config.storage.driver, repair, &lock)?
         }
         Held::ByDaemon(report) => report,
