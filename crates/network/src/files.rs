@@ -35,10 +35,8 @@ pub struct DnsConfig {
 pub enum DnsMode {
     /// `--network host`: the host's servers as they are.
     Host,
-    /// Default bridge, no embedded resolver: loopback servers (and IPv6 ones, where the container has no IPv6) left out.
+    /// Default bridge and `none`, no embedded resolver: loopback servers (and IPv6 ones, where the container has no IPv6) left out.
     Bridge { ipv6: bool },
-    /// `none`: as `Host`; nothing is reachable anyway.
-    None,
 }
 
 /// What a resolv.conf says.

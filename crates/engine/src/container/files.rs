@@ -56,7 +56,6 @@ pub fn write(
     let text = if source == "/etc/resolv.conf" { host_text } else { fs::read_to_string(source).unwrap_or(host_text) };
     let dns_mode = match mode {
         "host" => files::DnsMode::Host,
-        "none" => files::DnsMode::None,
         _ => files::DnsMode::Bridge { ipv6: false },
     };
     put(RESOLV_CONF, files::resolv_conf(&text, source, &dns_config(settings, host), dns_mode))
