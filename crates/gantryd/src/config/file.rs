@@ -136,7 +136,10 @@ fn flatten(map: Map<String, Value>) -> Map<String, Value> {
     let mut flat = Map::new();
     for (key, value) in map {
         match value {
-            Value::Object(inner) if !MAP_KEYS.contains(&key.as_str()) => flat.extend(inner),
+            // An object where an option wants something else is told of when the option is set.
+            Value::Object(inner) if !MAP_KEYS.contains(&key.as_str()) && options::by_key(&key).is_none() => {
+                flat.extend(inner);
+            }
             other => {
                 flat.insert(key, other);
             }
@@ -228,6 +231,9 @@ pub fn apply(file: &FileValues, config: &mut Config) -> Result<Vec<String>, Stri
 
 fn old_gateway(config: &mut Config, value: &Value) -> Result<(), String> {
     let text = value.as_str().unwrap_or_default();
+    if value.is_null() || value == "" {
+        return Ok(());
+    }
     let ip = text.parse().map_err(|_| format!("invalid IP address: {text}"))?;
     config.dns.host_gateway_ips = vec![ip];
     Ok(())
@@ -295,6 +301,12 @@ mod tests {
             "invalid JSON: json: cannot unmarshal string into Go struct field Config.debug of type bool"
         );
         assert!(load(r#"{"default-shm-size": 64}"#, &[]).unwrap_err().contains("invalid size"));
+        for json in [r#"{"debug": {}}"#, r#"{"debug": {"tls": true}}"#] {
+            assert_eq!(
+                load(json, &[]).unwrap_err(),
+                "invalid JSON: json: cannot unmarshal object into Go struct field Config.debug of type bool"
+            );
+        }
     }
 
     #[test]
@@ -325,6 +337,9 @@ mod tests {
     #[test]
     fn the_old_gateway_key() {
         assert_eq!(load(r#"{"host-gateway-ip": "1.2.3.4"}"#, &[]).unwrap().dns.host_gateway_ips.len(), 1);
+        for none in [r#"{"host-gateway-ip": null}"#, r#"{"host-gateway-ip": ""}"#] {
+            assert!(load(none, &[]).unwrap().dns.host_gateway_ips.is_empty());
+        }
         assert!(
             load(r#"{"host-gateway-ip": "1.2.3.4", "host-gateway-ips": []}"#, &[])
                 .unwrap_err()
