@@ -19,7 +19,7 @@ use crate::error;
 use crate::hijack::Head;
 use crate::path;
 use crate::query::{Query, decode};
-use crate::request::Request;
+use crate::request::{Body, Request};
 use crate::response::{self, Response};
 use crate::routes::{Handler, Outcome, Route, find};
 
@@ -84,6 +84,7 @@ impl<S: Send + Sync + 'static> Frame<S> {
 
     /// Answers one request.
     pub async fn answer(&self, head: Parts, body: Incoming, gone: watch::Receiver<bool>) -> Outcome {
+        let body = Body::new(&head, body);
         let Ok(path) = decode(head.uri.path(), false) else {
             return response::bad_request("malformed path").into();
         };

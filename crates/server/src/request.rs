@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderMap};
 use model::{Error, Result};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -32,12 +32,49 @@ pub struct Request {
     /// Turns true when the client closed its side for good, or the server shuts down: streams end then.
     pub gone: watch::Receiver<bool>,
     uri: hyper::Uri,
-    body: Option<Incoming>,
+    body: Body,
+}
+
+/// A request's body. One that is dropped unread is read and thrown away, up to [`limits::REFUSED_UPLOAD`]: a client that
+/// still writes when the connection is closed on it may never read why it was refused.
+#[derive(Default)]
+pub struct Body {
+    incoming: Option<Incoming>,
+    /// Nothing is sent before the first read (`Expect: 100-continue`).
+    held_back: bool,
+}
+
+impl Body {
+    /// The body behind a head.
+    pub fn new(head: &hyper::http::request::Parts, body: Incoming) -> Body {
+        Body { incoming: Some(body), held_back: head.headers.contains_key(EXPECT) }
+    }
+
+    async fn frame(&mut self) -> Option<Result<hyper::body::Frame<Bytes>, hyper::Error>> {
+        self.held_back = false;
+        self.incoming.as_mut()?.frame().await
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let unread = self.incoming.take().filter(|body| !body.is_end_stream() && !self.held_back);
+        let (Some(mut body), Ok(runtime)) = (unread, tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(tokio::time::timeout(limits::JSON_BODY_TIME, async move {
+            let mut left = limits::REFUSED_UPLOAD;
+            while let Some(Ok(frame)) = body.frame().await {
+                match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
+            }
+        }));
+    }
 }
 
 impl Request {
     /// A matched request.
-    pub fn new(head: hyper::http::request::Parts, body: Incoming, gone: watch::Receiver<bool>) -> Request {
+    pub fn new(head: hyper::http::request::Parts, body: Body, gone: watch::Receiver<bool>) -> Request {
         Request {
             method: head.method,
             path: String::new(),
@@ -47,7 +84,7 @@ impl Request {
             version: ApiVersion::MAX,
             gone,
             uri: head.uri,
-            body: Some(body),
+            body,
         }
     }
 
@@ -73,7 +110,7 @@ impl Request {
 
     /// The announced length of the body; `None` when it is chunked.
     pub fn content_length(&self) -> Option<u64> {
-        self.body.as_ref().map_or(Some(0), |body| body.size_hint().exact())
+        self.body.incoming.as_ref().map_or(Some(0), |body| body.size_hint().exact())
     }
 
     /// Reads an optional JSON body: an empty one is the zero value, anything else has to say that it is JSON.
@@ -112,7 +149,7 @@ impl Request {
 
     /// The whole body, within [`limits::JSON_BODY`] and [`limits::JSON_BODY_TIME`].
     pub async fn bytes(&mut self) -> Result<Bytes> {
-        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
+        let mut body = std::mem::take(&mut self.body);
         let reading = async {
             let mut whole = Vec::new();
             while let Some(frame) = body.frame().await {
@@ -134,20 +171,19 @@ impl Request {
     /// The body as a stream of chunks, read as fast as they are taken.
     pub fn upload(&mut self) -> Upload {
         let (sender, chunks) = mpsc::channel(limits::UPLOAD_QUEUE);
-        if let Some(mut body) = self.body.take() {
-            tokio::spawn(async move {
-                while let Some(frame) = body.frame().await {
-                    let chunk = match frame.map(hyper::body::Frame::into_data) {
-                        Ok(Ok(bytes)) => Ok(bytes),
-                        Ok(Err(_trailers)) => continue,
-                        Err(error) => Err(std::io::Error::other(error)),
-                    };
-                    if sender.send(chunk).await.is_err() {
-                        break;
-                    }
+        let mut body = std::mem::take(&mut self.body);
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let chunk = match frame.map(hyper::body::Frame::into_data) {
+                    Ok(Ok(bytes)) => Ok(bytes),
+                    Ok(Err(_trailers)) => continue,
+                    Err(error) => Err(std::io::Error::other(error)),
+                };
+                if sender.send(chunk).await.is_err() {
+                    break;
                 }
-            });
-        }
+            }
+        });
         Upload { chunks, rest: Bytes::new() }
     }
 
@@ -174,19 +210,6 @@ impl Upload {
     pub fn channel() -> (mpsc::Sender<std::io::Result<Bytes>>, Upload) {
         let (sender, chunks) = mpsc::channel(limits::UPLOAD_QUEUE);
         (sender, Upload { chunks, rest: Bytes::new() })
-    }
-
-    /// Takes what is left and throws it away, up to [`limits::REFUSED_UPLOAD`]: a client that still writes when the
-    /// connection is closed on it may never read why it was refused.
-    pub fn discard(&mut self) {
-        let mut left = limits::REFUSED_UPLOAD.saturating_sub(self.rest.len());
-        self.rest.clear();
-        while let Some(Ok(chunk)) = self.chunks.blocking_recv() {
-            match left.checked_sub(chunk.len()) {
-                Some(rest) => left = rest,
-                None => return,
-            }
-        }
     }
 }
 

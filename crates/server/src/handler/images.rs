@@ -180,7 +180,6 @@ pub async fn load(state: Arc<State>, mut request: Request) -> Result<Outcome> {
         let mut tell = |message| drop(sender.blocking_send(Ok(message)));
         if let Err(error) = image::load(&engine.images, &engine.events, &mut body, &platforms, &mut tell) {
             drop(sender.blocking_send(Err(error)));
-            body.discard();
         }
     });
     Ok(progress::answer_at_once(messages).into())

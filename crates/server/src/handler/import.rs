@@ -42,10 +42,7 @@ fn args(state: &State, request: &Request) -> Result<ImportArgs> {
 pub async fn from_body(state: Arc<State>, request: &mut Request) -> Result<Outcome> {
     let args = args(&state, request)?;
     let mut body = request.upload();
-    let import = move |engine: &Engine| {
-        let imported = image::import(&engine.images, &engine.events, args, &mut body);
-        imported.inspect_err(|_| body.discard())
-    };
+    let import = move |engine: &Engine| image::import(&engine.images, &engine.events, args, &mut body);
     let id = blocking(&state, import).await?;
     let line = api::encode::progress_line(&ProgressMessage::status("", id.to_string()));
     let (sender, chunks) = mpsc::channel(1);
