@@ -77,7 +77,28 @@ fn what_a_registry_has_is_inspected() {
     assert_eq!(found["Descriptor"]["digest"], d.inspect(&name, "{{.Id}}"));
     assert_eq!(found["Platforms"][0]["os"], "linux");
     let answer = d.http("GET", &format!("/distribution/{}/json", registry.name("nosuch:1")), "").expect(404);
-    assert!(answer.message().contains("manifest unknown"), "{}", answer.message());
+    assert_eq!(answer.message(), "manifest unknown: manifest unknown");
+    let id = d.inspect(&name, "{{.Id}}");
+    let answer = d.http("GET", &format!("/distribution/{id}/json"), "").expect(500);
+    assert_eq!(answer.message(), "no manifest found for full image ID");
+    // What is named by a digest is pushed under that name only, and pulled whatever tag is asked for beside it.
+    let digested = format!("{}@{id}", registry.name("app"));
+    let push = |query: &str| {
+        d.exec_inside(&[
+            "curl",
+            "-s",
+            "--unix-socket",
+            d.socket().to_str().unwrap(),
+            "-XPOST",
+            "-HX-Registry-Auth: e30=",
+            &format!("http://x/images/{digested}/push{query}"),
+        ])
+        .text()
+    };
+    assert!(push("?tag=1").contains("cannot import digest reference"));
+    assert!(push("").contains(&format!("tag does not exist: {digested}")));
+    let pulled = d.http("POST", &format!("/images/create?fromImage={digested}&tag=nosuch"), "").expect(200).text();
+    assert!(pulled.contains(&format!("Status: Image is up to date for {digested}")), "{pulled}");
     // The CLI asks the registry itself.
     let (cli, config) = (testkit::places::docker(), d.path("cli"));
     let (cli, config) = (cli.to_str().unwrap(), config.to_str().unwrap());

@@ -13,7 +13,7 @@ use super::pull::{document, small_blob};
 use super::row::Content;
 use crate::Engine;
 
-/// Asks the registry. Errors as of a pull.
+/// Asks the registry. Errors: what it answers, in its words.
 pub async fn distribution(
     engine: &Arc<Engine>,
     reference: &ImageRef,

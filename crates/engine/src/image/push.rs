@@ -118,13 +118,8 @@ async fn push_one(
 
 fn find(catalog: &Catalog, reference: &ImageRef) -> Result<Arc<ImageRow>> {
     let missing = || Error::not_found(format!("tag does not exist: {}", reference.familiar()));
-    match &reference.digest {
-        Some(_) => catalog.find(&reference.canonical()).map(|found| found.image).map_err(|_| missing()),
-        None => {
-            let name = catalog.names.get(&reference.canonical()).ok_or_else(missing)?;
-            catalog.images.get(&name.image).cloned().ok_or_else(missing)
-        }
-    }
+    let name = catalog.names.get(&reference.canonical()).ok_or_else(missing)?;
+    catalog.images.get(&name.image).cloned().ok_or_else(missing)
 }
 
 /// Chooses what goes out.

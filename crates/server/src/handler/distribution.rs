@@ -56,7 +56,11 @@ fn pulled(name: &str, tag: &str) -> Result<ImageRef> {
     match (tag, Digest::parse(tag)) {
         ("", _) => Ok(reference),
         (_, Ok(digest)) => Ok(reference.with_digest(digest)),
-        (tag, Err(_)) => reference.with_tag(tag),
+        // The digest of the name says more than a tag.
+        (tag, Err(_)) => reference.with_tag(tag).map(|tagged| match reference.digest {
+            Some(_) => reference,
+            None => tagged,
+        }),
     }
 }
 
@@ -88,9 +92,10 @@ pub async fn push(state: Arc<State>, mut request: Request) -> Result<Outcome> {
             }
         },
     };
-    let tag = request.query.text("tag");
-    let reference = ImageRef::parse_normalized(request.name())?;
-    let reference = if tag.is_empty() { reference } else { reference.with_tag(tag)? };
+    let reference = match request.query.text("tag") {
+        "" => ImageRef::parse_normalized(request.name())?,
+        tag => image::repository_tag(request.name(), tag)?.ok_or_else(|| Error::invalid("invalid reference format"))?,
+    };
     let wanted = request.query.text("platform");
     let platform = match wanted.is_empty() || request.version.before(46) {
         true => None,
@@ -123,7 +128,7 @@ pub async fn login(state: Arc<State>, mut request: Request) -> Result<Outcome> {
 /// `GET /distribution/{name}/json`
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name();
-    if model::reference::is_bare_id(name) {
+    if model::reference::is_bare_id(name) || Digest::parse(name).is_ok() {
         return Err(Error::system("no manifest found for full image ID"));
     }
     let reference = ImageRef::parse_normalized(name)?.with_default_tag();
@@ -140,7 +145,7 @@ pub async fn search(state: Arc<State>, request: Request) -> Result<Outcome> {
     filters.validate(&["is-automated", "is-official", "stars"])?;
     let limit = match query.text("limit") {
         "" => 0,
-        text => text.parse().map_err(|_| Error::invalid(format!("invalid limit specified: {text:?}")))?,
+        text => number(text).map_err(|error| error.prefix("invalid limit specified"))?,
     };
     let limit = if limit == 0 { SEARCH_DEFAULT } else { limit };
     if !(1..=SEARCH_LIMIT).contains(&limit) {
@@ -155,7 +160,7 @@ pub async fn search(state: Arc<State>, request: Request) -> Result<Outcome> {
     };
     let mut stars = 0;
     for text in filters.get("stars") {
-        let least: i64 = text.parse().map_err(|_| Error::invalid(format!("invalid filter 'stars={text}'")))?;
+        let least = number(text).map_err(|error| error.prefix(format!("invalid filter 'stars={text}'")))?;
         stars = stars.max(least);
     }
     let found = registry::search(&state.engine.registries, query.text("term"), limit as u32, credentials(&request));
@@ -173,6 +178,10 @@ pub async fn search(state: Arc<State>, request: Request) -> Result<Outcome> {
     ok(&shown.collect::<Vec<_>>())
 }
 
+fn number(text: &str) -> Result<i64> {
+    text.parse().map_err(|_| Error::invalid(format!("strconv.Atoi: parsing {text:?}: invalid syntax")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,11 +189,12 @@ mod tests {
     #[test]
     fn a_tag_may_be_a_digest_or_missing() {
         let digest = format!("sha256:{}", "ab".repeat(32));
-        let read = |name, tag| pulled(name, tag).map(|r| r.familiar());
+        let read = |name: &str, tag: &str| pulled(name, tag).map(|r| r.familiar());
         assert_eq!(read("busybox", "1.36").unwrap(), "busybox:1.36");
         assert_eq!(read("busybox:", "").unwrap(), "busybox");
         assert_eq!(read("busybox:1.36", "").unwrap(), "busybox:1.36");
         assert_eq!(read("busybox", &digest).unwrap(), format!("busybox@{digest}"));
+        assert_eq!(read(&format!("busybox@{digest}"), "1.36").unwrap(), format!("busybox@{digest}"));
         assert_eq!(read("busybox", "a b").unwrap_err().message(), "invalid tag format");
     }
 }

@@ -106,8 +106,7 @@ pub async fn document(repository: &Repository) -> Result<(String, Digest, Bytes)
     let document = match (&reference.digest, &reference.tag) {
         (Some(digest), _) => repository.manifest_by_digest(digest).await,
         (None, tag) => repository.manifest(tag.as_deref().unwrap_or("latest")).await,
-    };
-    let document = document.map_err(|fault| fault.of_pull(reference))?;
+    }?;
     let digest = digest_of(&document.bytes);
     if reference.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
         return Err(mismatch("digest", &digest));

@@ -115,7 +115,8 @@ async fn pull_one(
     let signatures = signatures::of_pull(&engine.images, repository, &digest).await?;
     let shown = reference.tag.clone().unwrap_or_else(|| reference.canonical());
     let begin = ProgressMessage::status(&shown, format!("Pulling from {}", reference.path));
-    let before = engine.images.catalog().names.get(&reference.canonical()).map(|name| name.image.clone());
+    let before = engine.images.catalog().find(&reference.canonical()).ok();
+    let before = before.map(|found| found.image.target.digest.clone());
     let complete = already(&engine.images, &digest, platform);
     if complete && before.as_ref() == Some(&digest) {
         let keep = engine.clone();
