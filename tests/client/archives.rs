@@ -135,6 +135,31 @@ fn archives_without_names_or_parts() {
     d.finish();
 }
 
+/// What makes a layout, what lies beside its blobs, which names are taken.
+#[test]
+fn layouts_are_read_as_the_reference_reads_them() {
+    let d = Daemon::start();
+    let mut layout = Layout::new();
+    let image = layout.image("linux/amd64", &[Tar::new().file("a", 0o644, b"1").bytes()], &json!({}));
+    let id = image["digest"].as_str().unwrap().to_owned();
+    let refused = |archive: &[u8], text: &str| {
+        let output = d.docker_input(&["load"], archive);
+        assert!(output.code == 1 && output.stderr.trim_end() == text, "{output:?}");
+    };
+    let mark = |text: &str| Tar::new().file("oci-layout", 0o644, text.as_bytes());
+    let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+    refused(&mark("{}").file("index.json", 0o644, index).bytes(), "unrecognized image format");
+    refused(&mark(r#"{"imageLayoutVersion":"1.0.0"}"#).bytes(), "missing index.json in OCI layout 1.0.0");
+    refused(&mark(r#"{"imageLayoutVersion":"9"}"#).bytes(), "unsupported OCI version 9");
+    refused(&layout.clone().tar(), "image might be filtered out");
+    // A file manager's leavings are no blobs, a name by another digest is no name.
+    let other = format!("docker.io/library/a@sha256:{}", "1".repeat(64));
+    let named = layout.clone().entry(&image, &[("io.containerd.image.name", &other)]).tar();
+    let archive = [&Tar::new().file("blobs/sha256/._x", 0o644, b"junk").bytes()[..1024], &named].concat();
+    assert_eq!(load(&d, &archive), format!("Loaded image ID: {id}\n"));
+    d.finish();
+}
+
 fn skopeo(words: &[&str]) {
     let mut command = Command::new(places::find("skopeo"));
     let _ = command::run(command.args(["copy", "--insecure-policy", "-q"]).args(words), b"").ok();

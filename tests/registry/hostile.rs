@@ -378,7 +378,7 @@ fn archives_that_lie_are_refused() {
             .symlink("l/layer.tar", "/etc/passwd")
             .bytes()
     };
-    load(&docker(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#), "is missing in the archive");
+    load(&docker(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#), "image config \"../../etc/passwd\" not found");
     load(&docker(r#"[{"Config":"c.json","Layers":["l/layer.tar"]}]"#), "layers length mismatch");
     load(&docker("[1"), "invalid manifest.json");
     load(b"garbage", "unexpected EOF");

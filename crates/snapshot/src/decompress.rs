@@ -64,15 +64,27 @@ pub fn decompress<'r>(mut reader: impl Read + Send + 'r) -> Result<Box<dyn Read 
         Compression::Plain => Ok(Box::new(whole)),
         Compression::Gzip => {
             let buffered = io::BufReader::with_capacity(BUFFER, whole);
-            Ok(Box::new(flate2::bufread::MultiGzDecoder::new(buffered)))
+            Ok(Box::new(Plainly(flate2::bufread::MultiGzDecoder::new(buffered))))
         }
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(whole)?;
             decoder.window_log_max(WINDOW_LOG)?;
-            Ok(Box::new(decoder))
+            Ok(Box::new(Plainly(decoder)))
         }
         Compression::Bzip2 => Err(Error::not_implemented("bzip2 compressed archives are not supported")),
         Compression::Xz => Err(Error::not_implemented("xz compressed archives are not supported")),
+    }
+}
+
+/// A decoder that says of a stream cut short what the reference says, whatever the compression.
+struct Plainly<R>(R);
+
+impl<R: Read> Read for Plainly<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected EOF"),
+            _ => error,
+        })
     }
 }
 
@@ -101,6 +113,17 @@ mod tests {
         }
         assert_eq!(text(b""), "");
         assert_eq!(text(b"hi"), "hi");
+    }
+
+    #[test]
+    fn a_stream_cut_short_ends_unexpectedly() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&[7; 1000]).unwrap();
+        for mut bytes in [encoder.finish().unwrap(), zstd::encode_all(&[7; 1000][..], 1).unwrap()] {
+            bytes.truncate(bytes.len() - 5);
+            let error = decompress(&bytes[..]).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::UnexpectedEof, "unexpected EOF"));
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ const DOCUMENTS_BYTES: u64 = 64 << 20;
 const MEMBERS: usize = 100_000;
 /// Images of an archive.
 const IMAGES: usize = 1000;
+/// The version of OCI layouts.
+const LAYOUT: &str = "1.0.0";
 /// Links followed from one member to another.
 const LINKS: usize = 16;
 
@@ -87,13 +89,30 @@ pub fn load(
 
 /// What the members mean.
 fn interpret(images: &Images, members: &Members, lease: &Lease) -> Result<Vec<Loaded>> {
-    if members.get("index.json").is_some() && members.get("oci-layout").is_some() {
-        layout(images, members, lease)
-    } else if let Some(manifest) = members.get("manifest.json") {
-        docker(images, members, manifest, lease)
-    } else {
-        Err(Error::invalid("unrecognized image format: neither index.json nor manifest.json in the archive"))
+    let version = layout_version(members)?;
+    let found = match (version.as_str(), members.get("index.json"), members.get("manifest.json")) {
+        (LAYOUT, Some(index), _) => layout(images, index, lease)?,
+        // Docker's own archives had the file when they were no layouts yet.
+        ("" | LAYOUT, _, Some(manifest)) => docker(images, members, manifest, lease)?,
+        ("", ..) => return Err(Error::invalid("unrecognized image format")),
+        (LAYOUT, ..) => return Err(Error::invalid(format!("missing index.json in OCI layout {LAYOUT}"))),
+        (version, ..) => return Err(Error::invalid(format!("unsupported OCI version {version}"))),
+    };
+    if found.is_empty() {
+        return Err(Error::invalid("image might be filtered out"));
     }
+    Ok(found)
+}
+
+/// The version of the OCI layout; empty if it is none.
+fn layout_version(members: &Members) -> Result<String> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Mark {
+        image_layout_version: String,
+    }
+    let mark = members.get("oci-layout").map(|bytes| oci::parse::<Mark>(bytes, "oci-layout"));
+    Ok(mark.transpose()?.unwrap_or_default().image_layout_version)
 }
 
 /// Unpacks images and makes them visible in one commit: those before one that fails as well.
@@ -191,7 +210,8 @@ fn keep<R: Read>(
     lease: &Lease,
 ) -> Result<u64> {
     let (entry, name) = entry;
-    let expected = name.strip_prefix("blobs/sha256/").map(|hex| Digest::parse(&format!("sha256:{hex}"))).transpose()?;
+    // What lies beside the blobs under another name is none.
+    let expected = name.strip_prefix("blobs/sha256/").and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
     let document =
         expected.is_none() && !name.ends_with("/layer.tar") && entry.size <= DOCUMENT_BYTES && is_text(&name);
     let mut data = Data { archive };
@@ -281,8 +301,8 @@ impl Members {
 }
 
 /// The images of an OCI layout.
-fn layout(images: &Images, members: &Members, lease: &Lease) -> Result<Vec<Loaded>> {
-    let index = oci::parse_index(members.get("index.json").unwrap_or_default())?;
+fn layout(images: &Images, index: &[u8], lease: &Lease) -> Result<Vec<Loaded>> {
+    let index = oci::parse_index(index)?;
     if index.manifests.len() > IMAGES {
         return Err(Error::invalid("the archive has too many images"));
     }
@@ -294,7 +314,7 @@ fn layout(images: &Images, members: &Members, lease: &Lease) -> Result<Vec<Loade
             return Err(Error::invalid(format!("content {} is missing in the archive", target.digest)));
         }
         lease.pin(&oci::digest(&target)?);
-        let name = name_of(&target.annotations);
+        let name = name_of(&target.annotations).filter(|name| fits(name, &target.digest));
         // Names are of this archive, not of the image.
         target.annotations.clear();
         let own = signatures.iter().filter(|(digest, _)| digest.as_str() == target.digest);
@@ -312,6 +332,11 @@ fn name_of(annotations: &BTreeMap<String, String>) -> Option<ImageRef> {
     ImageRef::parse_normalized(name).ok().map(ImageRef::with_default_tag)
 }
 
+/// Whether an image of this digest may have the name: one by digest is for that digest.
+fn fits(name: &ImageRef, digest: &str) -> bool {
+    name.digest.as_ref().is_none_or(|named| named.as_str() == digest)
+}
+
 /// The images of a Docker archive: a manifest is made for each.
 fn docker(images: &Images, members: &Members, manifest: &[u8], lease: &Lease) -> Result<Vec<Loaded>> {
     let entries: Vec<DockerImage> = oci::parse(manifest, "manifest.json")?;
@@ -325,19 +350,23 @@ fn docker(images: &Images, members: &Members, manifest: &[u8], lease: &Lease) ->
             found.push(Loaded { target: target.clone(), name: None, signatures: Vec::new() });
         }
         for tag in &entry.repo_tags {
-            let name = ImageRef::parse_normalized(tag)?.with_default_tag();
-            found.push(Loaded { target: target.clone(), name: Some(name), signatures: Vec::new() });
+            let name = ImageRef::parse_normalized(tag)
+                .map_err(|error| error.prefix(format!("normalize image ref {tag:?}")))?
+                .with_default_tag();
+            let name = Some(name).filter(|name| fits(name, &target.digest));
+            found.push(Loaded { target: target.clone(), name, signatures: Vec::new() });
         }
     }
     Ok(found)
 }
 
 fn docker_manifest(images: &Images, members: &Members, entry: &DockerImage, lease: &Lease) -> Result<Descriptor> {
-    let missing = |name: &str| Error::invalid(format!("{name:?} is missing in the archive"));
     let bytes = match members.get(&entry.config) {
         Some(bytes) => bytes.to_vec(),
         None => {
-            let (digest, _) = members.resolve(&entry.config, &members.blobs).ok_or_else(|| missing(&entry.config))?;
+            let (digest, _) = members
+                .resolve(&entry.config, &members.blobs)
+                .ok_or_else(|| Error::invalid(format!("image config {:?} not found", entry.config)))?;
             images.blobs.read_small(digest, oci::CONFIG_BYTES)?
         }
     };
@@ -363,7 +392,9 @@ fn docker_manifest(images: &Images, members: &Members, entry: &DockerImage, leas
         ..oci::Manifest::default()
     };
     for layer in &entry.layers {
-        let (digest, size) = members.resolve(layer, &members.blobs).ok_or_else(|| missing(layer))?;
+        let (digest, size) = members
+            .resolve(layer, &members.blobs)
+            .ok_or_else(|| Error::invalid(format!("failed to resolve layers: layer {layer:?} not found")))?;
         let mut head = [0; 8];
         let n = images.blobs.open_blob(digest)?.read(&mut head)?;
         let suffix = match Compression::of(&head[..n]) {
