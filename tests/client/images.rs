@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use testkit::command::eventually;
 use testkit::images::{busybox_tar, debian_tar, layered_archive, sha256};
+use testkit::layouts::Layout;
 use testkit::{Daemon, Running, places};
 
+use crate::events::now;
 use crate::with_busybox;
 
 #[test]
@@ -112,6 +115,83 @@ fn a_moved_tag_leaves_the_old_image() {
     d.load(&layered_archive("busybox:latest", 2));
     assert_ne!(d.docker(&["inspect", "-f", "{{.Id}}", "busybox"]).text(), old);
     assert_eq!(d.docker(&["images", "-q", "--no-trunc", "--filter", "dangling=true"]).text(), old);
+    d.finish();
+}
+
+/// The digest says which image, the tag which of its names (B-im-9).
+#[test]
+fn a_name_with_tag_and_digest_is_one_name() {
+    let d = with_busybox();
+    let id = d.inspect("busybox", "{{.Id}}");
+    let _ = d.docker(&["tag", "busybox", "busybox:2"]).ok();
+    d.docker(&["rmi", &format!("busybox:9@{id}")]).fails(1, "No such image: busybox:9@");
+    assert_eq!(d.docker(&["rmi", &format!("busybox:2@{id}")]).text(), "Untagged: busybox:2");
+    assert_eq!(d.inspect("busybox", "{{.RepoTags}}"), "[busybox:latest]");
+    let removed = d.docker(&["rmi", &format!("busybox:latest@{id}")]).text();
+    assert_eq!(removed, format!("Untagged: busybox:latest\nDeleted: {id}"));
+    // Whatever the text of a source, it is no image.
+    let tag = |source: &str| d.http("POST", &format!("/images/{source}/tag?repo=x"), "").expect(404).message();
+    assert_eq!(tag("busybox:"), "invalid reference format");
+    d.finish();
+}
+
+/// Filters look at every platform of an image; what a prune takes is told by its name.
+#[test]
+fn filters_of_list_and_prune() {
+    let d = Daemon::start();
+    let mut layout = Layout::new();
+    let labels = |value: &str| json!({"Labels": {"k": value}});
+    let one = layout.image("linux/amd64", &[], &labels("one"));
+    let two = layout.image("linux/s390x", &[], &labels("two"));
+    let index = layout.index(&[one, two]);
+    d.load(&layout.entry(&index, &[("io.containerd.image.name", "docker.io/library/multi:1")]).tar());
+    let listed = |filters: &[&str]| {
+        let filters: Vec<_> = filters.iter().flat_map(|filter| ["-f", filter]).collect();
+        d.docker(&[&["images", "--format", "{{.Repository}}"], &filters[..]].concat()).text()
+    };
+    assert_eq!((listed(&["label=k=one"]), listed(&["label=k=two"])), ("multi".to_owned(), "multi".to_owned()));
+    assert_eq!((listed(&["label=k=three"]), listed(&["label!=k=one"])), (String::new(), "multi".to_owned()));
+    assert_eq!(
+        (listed(&["until=1s", "until=10h"]), listed(&["until=0s", "until=-1h"])),
+        (String::new(), "multi".to_owned())
+    );
+    d.docker(&["images", "-f", "until=x"]).fails(1, "invalid value for 'until' filter: failed to parse value as time");
+    let _ = d.docker(&["image", "prune", "-af", "--filter", "label=k=two"]).ok();
+    let (until, form) = (now().to_string(), "{{.Action}} {{.Actor.Attributes.name}}");
+    let told = d.docker(&[
+        "events",
+        "--since",
+        "0",
+        "--until",
+        &until,
+        "--format",
+        form,
+        "-f",
+        "event=untag",
+        "-f",
+        "event=delete",
+    ]);
+    assert_eq!(told.text(), "untag multi:1\ndelete multi:1");
+    d.finish();
+}
+
+/// A client that sends before it reads gets its refusal, not a broken pipe.
+#[test]
+fn a_refusal_reaches_a_client_that_still_sends() {
+    let d = Daemon::start();
+    let body = "x".repeat(8 << 20);
+    for (path, status) in [
+        ("/images/create?fromSrc=-&repo=BAD", 400),
+        ("/images/load?platform=x", 400),
+        ("/images/load", 200),
+        ("/build", 501),
+        ("/nosuch", 404),
+    ] {
+        let mut connection = d.connection();
+        let _ = connection.request("POST", path, &body).expect(status);
+        // What was not read was thrown away: the connection goes on.
+        let _ = connection.request("GET", "/_ping", "").expect(200);
+    }
     d.finish();
 }
 

@@ -33,6 +33,7 @@ pub fn inspect(images: &Images, text: &str, platform: Option<&Platform>, manifes
         manifests: if manifests { image.manifests.iter().map(|m| summary(m, &[])).collect() } else { Vec::new() },
         ..ImageInspect::default()
     };
+    answer.config = Some(api::ImageConfig::default());
     answer.metadata.last_tag_time = last_tag_time(&catalog, &image).rfc3339_nano();
     if let Some(document) = best.and_then(|best| best.document.as_ref()) {
         fill(&mut answer, document);

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use api::ImageSummary;
-use model::Result;
 use model::digest::Digest;
 use model::filter::Filters;
 use model::time::{self, Timestamp};
+use model::{Error, Result};
 
 use super::catalog::{Catalog, Wanted, parsed, select};
 use super::inspect::{summary, total_size};
@@ -102,11 +102,14 @@ impl<'f> Selection<'f> {
             let found = filters.get(key).map(|text| catalog.find(text));
             Ok(found.collect::<Result<Vec<_>>>()?.iter().filter_map(|found| created(&found.image)).collect())
         };
+        // Unlike a prune's, there may be several: all hold.
+        let until = filters.get("until").map(|value| time::parse(value, now()));
+        let until = until.collect::<Result<Vec<_>>>().map_err(invalid_until)?;
         Ok(Selection {
             filters,
             before: times("before")?,
             since: times("since")?,
-            until: filters.until(now())?,
+            until: until.into_iter().min(),
             dangling: if filters.contains("dangling") { Some(filters.flag("dangling", false)?) } else { None },
             references: filters.get("reference").collect(),
         })
@@ -122,7 +125,7 @@ impl<'f> Selection<'f> {
             && self.since.iter().all(newer)
             && self.until.is_none_or(|until| image.created < until)
             && self.dangling.is_none_or(|dangling| dangling == all.is_empty())
-            && (!labelled || label_filter(self.filters, &labels(image)));
+            && (!labelled || labels_match(self.filters, image));
         if !passes {
             return None;
         }
@@ -167,8 +170,20 @@ pub(super) fn is_glob(pattern: &str) -> bool {
     true
 }
 
+/// The refusal of an `until` that is no time.
+pub(super) fn invalid_until(error: Error) -> Error {
+    error.prefix("invalid value for 'until' filter")
+}
+
+/// Whether one of an image's manifests that are here has such labels.
+pub(super) fn labels_match(filters: &Filters, image: &ImageRow) -> bool {
+    let here = image.manifests.iter().filter(|manifest| manifest.kind == ManifestKind::Image);
+    here.filter_map(|manifest| manifest.document.as_ref())
+        .any(|document| label_filter(filters, &document.config.labels))
+}
+
 /// `label` and `label!`: all must hold; a `!` behind the key turns it round.
-pub(super) fn label_filter(filters: &Filters, labels: &BTreeMap<String, String>) -> bool {
+fn label_filter(filters: &Filters, labels: &BTreeMap<String, String>) -> bool {
     let holds = |text: &str, negated: bool| {
         let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
         let (key, negated) = key.strip_suffix('!').map_or((key, negated), |key| (key, !negated));

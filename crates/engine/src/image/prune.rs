@@ -13,10 +13,10 @@ use model::reference::ImageRef;
 use model::{Error, Result};
 
 use super::catalog::{Catalog, parsed};
-use super::list::label_filter;
-use super::remove::report_taken;
+use super::list::{invalid_until, labels_match};
+use super::remove::{report_deleted, report_untagged};
 use super::row::ImageRow;
-use super::{Images, Users, labels, now};
+use super::{Images, Users, now};
 use crate::events::{Draft, Events};
 
 /// Names taken in one commit; other writers wait meanwhile.
@@ -37,11 +37,12 @@ pub fn prune(images: &Images, events: &Events, users: &Users, filters: &Filters)
     };
     filters.validate(KEYS)?;
     let only_dangling = filters.flag("dangling", true)?;
-    let until = filters.until(now()).map_err(|error| error.prefix("invalid value for 'until' filter"))?;
+    let until = filters.until(now()).map_err(invalid_until)?;
+    let labelled = filters.contains("label") || filters.contains("label!");
     let catalog = images.catalog();
     let passes = |entry: &Entry, image: &ImageRow| {
         let made = entry.name.as_ref().and_then(|name| catalog.names.get(name)).map_or(image.created, |row| row.tagged);
-        until.is_none_or(|until| made < until) && label_filter(filters, &labels(image))
+        until.is_none_or(|until| made < until) && (!labelled || labels_match(filters, image))
     };
     let mut deleted = Vec::new();
     for entries in chosen(&catalog, users, only_dangling, passes).chunks(BATCH) {
@@ -158,7 +159,12 @@ fn take(images: &Images, events: &Events, entries: Vec<Entry>) -> Result<Vec<Ima
             None => entry.image.to_string(),
         };
         let parts = parts.into_iter().map(|part| ImageDeleteItem { deleted: part.to_string(), ..Default::default() });
-        report_taken(events, &entry.image, &[shown], is_last).into_iter().chain(parts).collect::<Vec<_>>()
+        let mut items = report_untagged(events, &entry.image, std::slice::from_ref(&shown));
+        if is_last {
+            // Of a prune, the deletion too is told by the name.
+            items.push(report_deleted(events, &entry.image, &shown));
+        }
+        items.into_iter().chain(parts).collect::<Vec<_>>()
     };
     Ok(taken.into_iter().flat_map(report).collect())
 }

@@ -93,21 +93,26 @@ fn apply(edit: &mut Edit<'_, '_, '_>, plan: &Plan) -> Result<()> {
 
 fn report(events: &Events, plan: &Plan) -> Vec<ImageDeleteItem> {
     let names: Vec<_> = plan.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
-    report_taken(events, &plan.id, &names, plan.delete)
-}
-
-/// Publishes what was taken, names as users write them, and lists it for the answer.
-pub(super) fn report_taken(events: &Events, id: &Digest, names: &[String], deleted: bool) -> Vec<ImageDeleteItem> {
-    let mut items = Vec::new();
-    for untagged in names {
-        publish(events, "untag", id, untagged, &BTreeMap::new());
-        items.push(ImageDeleteItem { untagged: untagged.clone(), ..ImageDeleteItem::default() });
-    }
-    if deleted {
-        publish(events, "delete", id, id.as_str(), &BTreeMap::new());
-        items.push(ImageDeleteItem { deleted: id.to_string(), ..ImageDeleteItem::default() });
+    let mut items = report_untagged(events, &plan.id, &names);
+    if plan.delete {
+        items.push(report_deleted(events, &plan.id, plan.id.as_str()));
     }
     items
+}
+
+/// Publishes which names were taken, as users write them, and lists them for the answer.
+pub(super) fn report_untagged(events: &Events, id: &Digest, names: &[String]) -> Vec<ImageDeleteItem> {
+    let untagged = |name: &String| {
+        publish(events, "untag", id, name, &BTreeMap::new());
+        ImageDeleteItem { untagged: name.clone(), ..ImageDeleteItem::default() }
+    };
+    names.iter().map(untagged).collect()
+}
+
+/// The same for an image, called `name` in the event.
+pub(super) fn report_deleted(events: &Events, id: &Digest, name: &str) -> ImageDeleteItem {
+    publish(events, "delete", id, name, &BTreeMap::new());
+    ImageDeleteItem { deleted: id.to_string(), ..ImageDeleteItem::default() }
 }
 
 fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> Result<Plan> {
@@ -120,8 +125,11 @@ fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> 
     match &found.matched {
         Matched::Id => {}
         Matched::Repository(reference) => {
-            let same: Vec<_> =
-                all.iter().filter(|n| parsed(n).is_some_and(|n| n.same_name(reference))).cloned().collect();
+            let same = match reference.tag {
+                // The digest says which image, the tag which of its names.
+                Some(_) => same_references(&ImageRef { digest: None, ..reference.clone() }.canonical(), &all),
+                None => all.iter().filter(|n| parsed(n).is_some_and(|n| n.same_name(reference))).cloned().collect(),
+            };
             if same.is_empty() {
                 return Err(no_such(text));
             }
@@ -152,12 +160,12 @@ fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> 
     Ok(Plan { id, names: all, delete: true })
 }
 
-/// The name itself, and digest references of its repository when it is the repository's only tag.
+/// The name itself, and digest references of its repository when that has no other tag.
 fn same_references(name: &str, all: &[String]) -> Vec<String> {
     let Some(wanted) = parsed(name) else { return vec![name.to_owned()] };
     let same_repository = |n: &ImageRef| n.same_name(&wanted);
-    let tags = all.iter().filter_map(|n| parsed(n)).filter(|n| same_repository(n) && n.digest.is_none()).count();
-    let alone = tags <= 1;
+    let other = |n: &ImageRef| same_repository(n) && n.digest.is_none() && n.tag != wanted.tag;
+    let alone = !all.iter().filter_map(|n| parsed(n)).any(|n| other(&n));
     let same =
         |n: &String| n == name || (alone && parsed(n).is_some_and(|n| same_repository(&n) && n.digest.is_some()));
     all.iter().filter(|n| same(n)).cloned().collect()
@@ -199,5 +207,6 @@ mod tests {
         assert_eq!(same_references("docker.io/library/a:1", &one), names(&["docker.io/library/a:1", &digest]));
         let two = names(&["docker.io/library/a:1", "docker.io/library/a:2", &digest]);
         assert_eq!(same_references("docker.io/library/a:1", &two), names(&["docker.io/library/a:1"]));
+        assert_eq!(same_references("docker.io/library/a:9", &one), [""; 0]);
     }
 }

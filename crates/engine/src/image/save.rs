@@ -35,7 +35,8 @@ struct Chosen {
 #[serde(rename_all = "PascalCase")]
 struct DockerImage {
     config: String,
-    repo_tags: Vec<String>,
+    /// `null` when there are none.
+    repo_tags: Option<Vec<String>>,
     layers: Vec<String>,
 }
 
@@ -76,7 +77,11 @@ fn choose(catalog: &Catalog, text: &str, platforms: &[Platform], chosen: &mut Ve
     {
         return push(&found.image, None);
     }
-    let reference = ImageRef::parse_normalized(text)?;
+    let reference = match ImageRef::parse_normalized(text) {
+        Ok(reference) => reference,
+        // A whole id that leads to nothing is no bad name.
+        Err(bad) => return Err(found.err().unwrap_or(bad)),
+    };
     if reference.tag.is_some() || reference.digest.is_some() {
         let found = found?;
         let name = if reference.digest.is_some() { None } else { Some(reference) };
@@ -139,9 +144,10 @@ fn blobs(images: &Images, chosen: &[Chosen], lease: &Lease) -> Result<BTreeMap<D
         let parts = one.manifests().flat_map(ManifestRow::blobs);
         blobs.extend(parts.map(|blob| (blob.digest.clone(), blob.size)));
     }
-    for digest in blobs.keys() {
+    for (digest, size) in &mut blobs {
         lease.pin(digest);
-        images.blobs.size(digest)?;
+        // What a descriptor says of a loaded blob need not be true.
+        *size = images.blobs.size(digest)?;
     }
     Ok(blobs)
 }
@@ -152,7 +158,7 @@ fn write(images: &Images, chosen: &[Chosen], blobs: &BTreeMap<Digest, u64>, out:
     tar.directory("blobs/sha256/", 0o755)?;
     for (digest, size) in blobs {
         let mut blob = images.blobs.open_blob(digest)?;
-        tar.file(&format!("blobs/sha256/{}", digest.hex()), 0o644, *size, &mut blob)?;
+        tar.file(&format!("blobs/sha256/{}", digest.hex()), 0o444, *size, &mut blob)?;
     }
     let index = oci::Index {
         schema_version: 2,
@@ -160,16 +166,16 @@ fn write(images: &Images, chosen: &[Chosen], blobs: &BTreeMap<Digest, u64>, out:
         manifests: chosen.iter().map(descriptor).collect(),
         ..oci::Index::default()
     };
-    document(&mut tar, "index.json", &index)?;
-    document(&mut tar, "manifest.json", &docker_manifest(chosen))?;
-    document(&mut tar, "oci-layout", &serde_json::json!({ "imageLayoutVersion": "1.0.0" }))?;
+    document(&mut tar, ("index.json", 0o644), &index)?;
+    document(&mut tar, ("manifest.json", 0o644), &docker_manifest(chosen))?;
+    document(&mut tar, ("oci-layout", 0o444), &serde_json::json!({ "imageLayoutVersion": "1.0.0" }))?;
     tar.finish()?;
     Ok(())
 }
 
-fn document(tar: &mut Writer<&mut dyn Write>, name: &str, value: &impl Serialize) -> Result<()> {
+fn document(tar: &mut Writer<&mut dyn Write>, (name, mode): (&str, u32), value: &impl Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|e| Error::system(format!("encoding {name}: {e}")))?;
-    tar.file(name, 0o644, bytes.len() as u64, &mut io::Cursor::new(bytes))?;
+    tar.file(name, mode, bytes.len() as u64, &mut io::Cursor::new(bytes))?;
     Ok(())
 }
 
@@ -187,6 +193,7 @@ fn descriptor(one: &Chosen) -> Descriptor {
 fn docker_manifest(chosen: &[Chosen]) -> Vec<DockerImage> {
     let path = |content: &Content| format!("blobs/sha256/{}", content.digest.hex());
     let mut entries: Vec<(Digest, DockerImage)> = Vec::new();
+    let mut seen = BTreeSet::new();
     for one in chosen {
         let distance = |m: &&ManifestRow| Wanted::Any.distance(&oci::platform(&m.platform));
         let runnable = one.manifests().filter(|m| m.kind == ManifestKind::Image);
@@ -195,14 +202,13 @@ fn docker_manifest(chosen: &[Chosen]) -> Vec<DockerImage> {
         let digest = &manifest.content.digest;
         let at = entries.iter().position(|(known, _)| known == digest).unwrap_or_else(|| {
             let layers = manifest.layers.iter().map(path).collect();
-            entries.push((digest.clone(), DockerImage { config: path(config), repo_tags: Vec::new(), layers }));
+            entries.push((digest.clone(), DockerImage { config: path(config), repo_tags: None, layers }));
             entries.len() - 1
         });
-        entries[at].1.repo_tags.extend(one.name.as_ref().map(ImageRef::familiar));
-    }
-    let mut seen = BTreeSet::new();
-    for (_, entry) in &mut entries {
-        entry.repo_tags.retain(|tag| seen.insert(tag.clone()));
+        let Some(tag) = one.name.as_ref().map(ImageRef::familiar) else { continue };
+        if seen.insert(tag.clone()) {
+            entries[at].1.repo_tags.get_or_insert_default().push(tag);
+        }
     }
     entries.into_iter().map(|(_, entry)| entry).collect()
 }

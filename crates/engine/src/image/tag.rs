@@ -1,7 +1,7 @@
 //! `docker tag`: one more name for an image. A name that led elsewhere moves; the other image stays (B-im-8).
 
 use model::reference::ImageRef;
-use model::{Error, Result};
+use model::{Error, Kind, Result};
 
 use super::{Images, labels, publish, repository_tag};
 use crate::events::Events;
@@ -9,7 +9,8 @@ use crate::events::Events;
 /// Gives the image that `text` leads to the name `repo:tag` (an empty tag is `latest`). Event: tag.
 pub fn tag(images: &Images, events: &Events, text: &str, repo: &str, tag: &str) -> Result<()> {
     let reference = target(repo, tag)?;
-    let image = images.catalog().find(text)?.image;
+    // Whatever is wrong with the text: the reference knows no such image.
+    let image = images.catalog().find(text).map_err(|error| error.with_kind(Kind::NotFound))?.image;
     let id = image.target.digest.clone();
     let name = reference.canonical();
     images.change({

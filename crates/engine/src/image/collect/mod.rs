@@ -24,7 +24,7 @@ pub use rules::{Mark, Rules};
 
 use super::catalog::{Catalog, parsed};
 use super::prune::BATCH;
-use super::remove::report_taken;
+use super::remove::{report_deleted, report_untagged};
 use super::row::{ImageRow, ManifestKind};
 use super::users::{self, Users};
 use super::{Images, PART_LIFE, labels, now};
@@ -275,7 +275,8 @@ fn remove(engine: &Engine, chosen: Vec<Facts>) -> Result<usize> {
     for facts in &gone {
         tracing::info!(image = %facts.id, names = ?facts.names, last_used = %facts.used.rfc3339(), "collected");
         let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
-        report_taken(&engine.events, &facts.id, &names, true);
+        report_untagged(&engine.events, &facts.id, &names);
+        report_deleted(&engine.events, &facts.id, facts.id.as_str());
     }
     Ok(gone.len())
 }
