@@ -363,6 +363,13 @@ fn archives_may_bring_their_signatures() {
     let loaded = load(&layout(&image, NAME, Some(&signatures))).text();
     assert_eq!(loaded.lines().collect::<Vec<_>>(), [format!("Loaded image: {NAME}")]);
     let _ = d.docker(&["create", NAME]).ok();
+    // What is saved brings its signatures along.
+    let saved = d.path("signed.tar");
+    let _ = d.docker(&["save", "-o", saved.to_str().unwrap(), NAME]).ok();
+    d.remove_containers();
+    let _ = d.docker(&["rmi", NAME]).ok();
+    assert_eq!(load(&fs::read(&saved).unwrap()).text(), format!("Loaded image: {NAME}"));
+    let _ = d.docker(&["create", NAME]).ok();
     // Loaded under a name that nothing governs, an image can be named into the registry later.
     d.remove_containers();
     let _ = d.docker(&["rmi", NAME]).ok();

@@ -74,6 +74,11 @@ impl Signature {
         Ok(Signature { payload: payload.to_owned(), signature: signature.to_owned() })
     }
 
+    /// The bytes that were signed, and the signature over them: as [`Signature::new`] takes them.
+    pub fn parts(&self) -> (&[u8], &str) {
+        (self.payload.as_bytes(), &self.signature)
+    }
+
     /// The key among these that made it.
     pub(crate) fn made_by<'k>(&self, keys: &'k [PublicKey]) -> Option<&'k PublicKey> {
         let signature = STANDARD.decode(&self.signature).ok()?;

@@ -10,6 +10,7 @@ use model::digest::Digest;
 use model::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Bound of a manifest or an index.
 pub const MANIFEST_BYTES: u64 = 4 << 20;
@@ -79,6 +80,9 @@ pub struct Manifest {
     pub config: Descriptor,
     /// Bottom first.
     pub layers: Vec<Descriptor>,
+    /// The manifest that this one refers to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
     /// Free texts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -170,6 +174,11 @@ fn refuse_both(bytes: &[u8], foreign: &str, what: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The digest of some bytes.
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(&Sha256::digest(bytes).into())
 }
 
 /// The digest in a descriptor.

@@ -17,7 +17,7 @@ use store::Lease;
 
 use super::catalog::{Catalog, Matched, Wanted, parsed, select};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
-use super::{Images, labels, no_such, oci, publish};
+use super::{Images, labels, no_such, oci, publish, signatures};
 use crate::events::Events;
 
 /// One image to write, under one name or none.
@@ -57,8 +57,9 @@ pub fn save(
     for text in texts {
         choose(&catalog, text, platforms, &mut chosen)?;
     }
-    let blobs = blobs(images, &chosen, &lease)?;
-    write(images, &chosen, &blobs, out)?;
+    let mut blobs = blobs(images, &chosen, &lease)?;
+    let about = signatures(&chosen, &mut blobs)?;
+    write(images, (&chosen, &about), &blobs, out)?;
     for one in &chosen {
         let id = &one.target().digest;
         publish(events, "save", id, id.as_str(), &labels(&one.image));
@@ -136,34 +137,62 @@ impl Chosen {
     }
 }
 
-/// All blobs to write, pinned, ordered by digest.
-fn blobs(images: &Images, chosen: &[Chosen], lease: &Lease) -> Result<BTreeMap<Digest, u64>> {
-    let mut blobs = BTreeMap::new();
-    for one in chosen {
-        blobs.insert(one.target().digest.clone(), one.target().size);
-        let parts = one.manifests().flat_map(ManifestRow::blobs);
-        blobs.extend(parts.map(|blob| (blob.digest.clone(), blob.size)));
-    }
-    for (digest, size) in &mut blobs {
-        lease.pin(digest);
-        // What a descriptor says of a loaded blob need not be true.
-        *size = images.blobs.size(digest)?;
-    }
-    Ok(blobs)
+/// Where the bytes of a blob come from.
+enum Source {
+    /// The store has so many.
+    Stored(u64),
+    /// They are made for the archive.
+    Made(Vec<u8>),
 }
 
-fn write(images: &Images, chosen: &[Chosen], blobs: &BTreeMap<Digest, u64>, out: &mut dyn Write) -> Result<()> {
+/// All blobs to write, pinned, ordered by digest.
+fn blobs(images: &Images, chosen: &[Chosen], lease: &Lease) -> Result<BTreeMap<Digest, Source>> {
+    let mut digests = BTreeSet::new();
+    for one in chosen {
+        digests.insert(&one.target().digest);
+        digests.extend(one.manifests().flat_map(ManifestRow::blobs).map(|blob| &blob.digest));
+    }
+    let stored = |digest: &Digest| {
+        lease.pin(digest);
+        // What a descriptor says of a loaded blob need not be true.
+        Ok((digest.clone(), Source::Stored(images.blobs.size(digest)?)))
+    };
+    digests.into_iter().map(stored).collect()
+}
+
+/// Adds the signatures that are kept of whole images; the entries for them, as [`signatures::for_archive`] makes them.
+fn signatures(chosen: &[Chosen], blobs: &mut BTreeMap<Digest, Source>) -> Result<Vec<Descriptor>> {
+    let mut entries: Vec<Descriptor> = Vec::new();
+    for one in chosen.iter().filter(|one| one.only.is_none()) {
+        let Some((entry, documents)) = signatures::for_archive(&one.image)? else { continue };
+        blobs.extend(documents.into_iter().map(|bytes| (oci::digest_of(&bytes), Source::Made(bytes))));
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    }
+    Ok(entries)
+}
+
+fn write(
+    images: &Images,
+    (chosen, about): (&[Chosen], &[Descriptor]),
+    blobs: &BTreeMap<Digest, Source>,
+    out: &mut dyn Write,
+) -> Result<()> {
     let mut tar = Writer::new(out);
     tar.directory("blobs/", 0o755)?;
     tar.directory("blobs/sha256/", 0o755)?;
-    for (digest, size) in blobs {
-        let mut blob = images.blobs.open_blob(digest)?;
-        tar.file(&format!("blobs/sha256/{}", digest.hex()), 0o444, *size, &mut blob)?;
+    for (digest, source) in blobs {
+        let name = format!("blobs/sha256/{}", digest.hex());
+        match source {
+            Source::Stored(size) => tar.file(&name, 0o444, *size, &mut images.blobs.open_blob(digest)?)?,
+            Source::Made(bytes) => tar.file(&name, 0o444, bytes.len() as u64, &mut io::Cursor::new(bytes))?,
+        }
     }
     let index = oci::Index {
         schema_version: 2,
         media_type: oci::INDEX.into(),
-        manifests: chosen.iter().map(descriptor).collect(),
+        manifests: chosen.iter().map(descriptor).chain(about.iter().cloned()).collect(),
         ..oci::Index::default()
     };
     document(&mut tar, ("index.json", 0o644), &index)?;

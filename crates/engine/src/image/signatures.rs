@@ -29,6 +29,8 @@ const ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 const KIND: &str = "kind";
 const KIND_SIGNATURES: &str = "dev.cosignproject.cosign/sigs";
 const KIND_ATTESTATIONS: &str = "dev.cosignproject.cosign/atts";
+/// Annotation of an archive's index: the entry refers to this manifest, and is no image.
+const SUBJECT: &str = "io.containerd.manifest.subject";
 /// Signatures of one manifest, manifests that refer to one image, and signatures kept of one image.
 const SIGNATURES: usize = 64;
 const REFERRERS: usize = 32;
@@ -158,6 +160,45 @@ pub(super) fn is_about(entry: &Descriptor) -> bool {
 pub(super) fn speaks_of_another(tag: &str) -> bool {
     let digest = tag.strip_prefix("sha256-").unwrap_or_default();
     matches!(digest.split_once('.'), Some((hex, "sig" | "att" | "sbom")) if is_bare_id(hex))
+}
+
+/// The signatures that are kept of an image, as an archive has them: the entry of its index and the documents that it
+/// leads to. `None` when none are kept.
+pub(super) fn for_archive(image: &ImageRow) -> Result<Option<(Descriptor, Vec<Vec<u8>>)>> {
+    if image.signatures.is_empty() {
+        return Ok(None);
+    }
+    let config = encoded(&oci::Document::default())?;
+    let mut documents = Vec::new();
+    let mut layers = Vec::new();
+    for (payload, signature) in image.signatures.iter().map(Signature::parts) {
+        let annotations = [(SIGNATURE.to_owned(), signature.to_owned())].into();
+        layers.push(Descriptor { annotations, ..described(PAYLOAD, payload) });
+        documents.push(payload.to_vec());
+    }
+    let manifest = oci::Manifest {
+        schema_version: 2,
+        media_type: oci::MANIFEST.into(),
+        config: described(oci::CONFIG, &config),
+        layers,
+        subject: Some(image.target.descriptor()),
+        ..oci::Manifest::default()
+    };
+    let manifest = encoded(&manifest)?;
+    let subject = image.target.digest.to_string();
+    let annotations = [(KIND.to_owned(), KIND_SIGNATURES.to_owned()), (SUBJECT.to_owned(), subject)].into();
+    let entry = Descriptor { annotations, ..described(oci::MANIFEST, &manifest) };
+    documents.extend([config, manifest]);
+    Ok(Some((entry, documents)))
+}
+
+fn encoded(document: &impl serde::Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(document).map_err(|error| Error::system(format!("encoding signatures: {error}")))
+}
+
+fn described(media_type: &str, bytes: &[u8]) -> Descriptor {
+    let (media_type, digest, size) = (media_type.to_owned(), oci::digest_of(bytes).to_string(), bytes.len() as i64);
+    Descriptor { media_type, digest, size, ..Descriptor::default() }
 }
 
 /// The signatures in an archive that the policy has a key for, each with the image it speaks of. A manifest that cannot

@@ -10,7 +10,6 @@ use model::reference::ImageRef;
 use model::{Error, Result};
 use registry::{MANIFEST_BYTES, Repository};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use signature::Signature;
 use store::Lease;
 
@@ -67,7 +66,7 @@ pub async fn resolve(desk: &Desk<'_>) -> Result<(Digest, Option<registry::Docume
         return Ok((resolved.digest, None));
     }
     let document = desk.repository.manifest(tag).await.map_err(|fault| fault.of_pull(reference))?;
-    Ok((digest_of(&document.bytes), Some(document)))
+    Ok((oci::digest_of(&document.bytes), Some(document)))
 }
 
 /// Reads index and manifest, and keeps them as blobs.
@@ -107,16 +106,12 @@ pub async fn document(repository: &Repository) -> Result<(String, Digest, Bytes)
         (Some(digest), _) => repository.manifest_by_digest(digest).await,
         (None, tag) => repository.manifest(tag.as_deref().unwrap_or("latest")).await,
     }?;
-    let digest = digest_of(&document.bytes);
+    let digest = oci::digest_of(&document.bytes);
     if reference.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
         return Err(mismatch("digest", &digest));
     }
     let media_type = kind(&document.media_type, &document.bytes, reference)?;
     Ok((media_type, digest, document.bytes))
-}
-
-fn digest_of(bytes: &[u8]) -> Digest {
-    Digest::from_sha256(&Sha256::digest(bytes).into())
 }
 
 fn mismatch(what: &str, digest: &Digest) -> Error {
@@ -138,7 +133,7 @@ async fn read_manifest(desk: &Desk<'_>, digest: &Digest, known: Option<registry:
             (document.media_type, document.bytes)
         }
     };
-    if digest_of(&bytes) != *digest {
+    if oci::digest_of(&bytes) != *digest {
         return Err(mismatch("digest", digest));
     }
     let media_type = kind(&media_type, &bytes, reference)?;
@@ -292,7 +287,7 @@ async fn read_config(desk: &Desk<'_>, config: &Content) -> Result<Bytes> {
         return Ok(bytes.into());
     }
     let bytes = super::small_blob(desk.repository, config).await?;
-    if digest_of(&bytes) != config.digest {
+    if oci::digest_of(&bytes) != config.digest {
         return Err(Error::data_loss(format!("image config verification failed for digest {}", config.digest)));
     }
     let (engine, lease, copy) = (desk.engine.clone(), desk.lease.clone(), bytes.clone());
