@@ -163,6 +163,37 @@ fn what_changed_nothing_gives_no_layer_and_names_are_optional() {
     d.finish();
 }
 
+/// What an image was committed from: told by inspect, list and history, and gone with its last child (B-im-9, B-im-13).
+#[test]
+fn a_commit_knows_its_parent() {
+    let d = with_busybox();
+    let base = d.inspect("busybox", "{{.Id}}");
+    let commit = |image: &str, name: &[&str]| {
+        let container = d.docker(&["create", image, "true"]).text();
+        let id = d.docker(&[&["commit", &container], name].concat()).text();
+        let _ = d.docker(&["rm", &container]).ok();
+        id
+    };
+    let middle = commit("busybox", &[]);
+    let top = commit(&middle, &["top:1"]);
+    assert_eq!((d.inspect(&top, "{{.Parent}}"), d.inspect(&middle, "{{.Parent}}")), (middle.clone(), base.clone()));
+    let steps = d.http("GET", "/images/top:1/history", "").expect(200).json();
+    assert_eq!([&steps[0]["Id"], &steps[1]["Id"], &steps[2]["Id"]], [top.as_str(), middle.as_str(), base.as_str()]);
+    assert_eq!((&steps[0]["Tags"][0], &steps[2]["Tags"][0]), (&"top:1".into(), &"busybox:latest".into()));
+    // A nameless parent is shown when all are asked for.
+    let count =
+        |all: &str| d.http("GET", &format!("/images/json?all={all}"), "").expect(200).json().as_array().unwrap().len();
+    assert_eq!((count("0"), count("1")), (2, 3));
+    let other = commit(&middle, &["other:1"]);
+    assert_eq!(d.docker(&["rmi", "other:1"]).text(), format!("Untagged: other:1\nDeleted: {other}"));
+    let removed = d.docker(&["rmi", "top:1"]).text();
+    assert_eq!(removed, format!("Untagged: top:1\nDeleted: {top}\nDeleted: {middle}"));
+    let top = commit(&commit("busybox", &[]), &["top:1"]);
+    let removed = d.http("DELETE", "/images/top:1?noprune=1", "").expect(200).json();
+    assert_eq!((removed.as_array().unwrap().len(), &removed[1]["Deleted"]), (2, &top.into()));
+    d.finish();
+}
+
 #[test]
 fn a_commit_freezes_and_thaws() {
     let mut d = with_busybox();

@@ -136,6 +136,8 @@ impl Repairer<'_> {
         let mut row: ImageRow = describe_blobs(blobs, &descriptor)?;
         if let Some(before) = before {
             row.created = before.created;
+            row.parent.clone_from(&before.parent);
+            row.signatures.clone_from(&before.signatures);
         }
         for manifest in row.manifests.iter_mut().filter(|m| m.kind == ManifestKind::Image && m.available) {
             let sizes = manifest.diff_ids.iter().map(|layer| self.facts.disk.layers.get(layer).and_then(Layer::size));

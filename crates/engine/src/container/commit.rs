@@ -63,6 +63,7 @@ fn make(engine: &Engine, row: &ContainerRow, args: CommitArgs) -> Result<String>
     let wanted = CommitImage {
         container: row.id.as_str(),
         layers: &row.image.layers,
+        image: &row.image.id,
         manifest: row.image.manifest.as_ref().map(|(_, digest, _)| digest),
         config,
         created_by: row.config.cmd.as_deref().unwrap_or_default().join(" "),

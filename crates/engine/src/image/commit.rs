@@ -24,6 +24,8 @@ pub struct CommitImage<'c> {
     pub container: &'c str,
     /// The layers below it, lowest first.
     pub layers: &'c [Digest],
+    /// The image below.
+    pub image: &'c Digest,
     /// The manifest of the image below; `None`: the container was made of nothing.
     pub manifest: Option<&'c Digest>,
     /// What a container of it does.
@@ -74,6 +76,7 @@ fn make(images: &Images, wanted: &CommitImage<'_>, lease: &Lease) -> Result<Dige
     let target = put_json(images, oci::MANIFEST, &manifest, lease)?;
     let mut row = unpack::describe(images, &target)?;
     unpack::unpack(images, &mut row, |_| true, lease)?;
+    row.parent = wanted.manifest.map(|_| wanted.image.clone());
     let id = row.target.digest.clone();
     images.publish(row, wanted.name.iter().map(ImageRef::canonical).collect())?;
     Ok(id)

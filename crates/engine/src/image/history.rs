@@ -1,5 +1,7 @@
 //! `docker history`: the steps an image was made in, newest first (B-im-13).
 
+use std::iter::successors;
+
 use api::HistoryItem;
 use model::platform::Platform;
 use model::{Error, Result, time};
@@ -34,11 +36,13 @@ pub fn history(images: &Images, text: &str, platform: Option<&Platform>) -> Resu
         });
     }
     items.reverse();
-    if let Some(newest) = items.first_mut() {
+    // The newest step made the image itself, the one before it its parent, as far as they are here.
+    let lineage = successors(Some(image), |image| catalog.images.get(image.parent.as_ref()?));
+    for (item, image) in items.iter_mut().zip(lineage) {
         let id = &image.target.digest;
         let (tags, _) = catalog.tags_and_digests(id, catalog.names_of(id));
-        newest.id = id.to_string();
-        newest.tags = if tags.is_empty() { None } else { Some(tags) };
+        item.id = id.to_string();
+        item.tags = if tags.is_empty() { None } else { Some(tags) };
     }
     Ok(items)
 }

@@ -2,6 +2,7 @@
 
 use api::oci::Descriptor;
 use api::{ImageInspect, ManifestSummary};
+use model::digest::Digest;
 use model::platform::Platform;
 use model::time::Timestamp;
 use model::{Error, Result};
@@ -33,6 +34,7 @@ pub fn inspect(images: &Images, text: &str, platform: Option<&Platform>, manifes
         manifests: if manifests { image.manifests.iter().map(|m| summary(m, &[])).collect() } else { Vec::new() },
         ..ImageInspect::default()
     };
+    answer.parent = image.parent.as_ref().map(Digest::to_string).unwrap_or_default();
     answer.config = Some(api::ImageConfig::default());
     answer.metadata.last_tag_time = last_tag_time(&catalog, &image).rfc3339_nano();
     if let Some(document) = best.and_then(|best| best.document.as_ref()) {

@@ -1,6 +1,6 @@
 //! `docker images`: summaries of all images with filters (B-im-14). Reads the catalog only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use api::ImageSummary;
 use model::digest::Digest;
@@ -20,6 +20,8 @@ const KEYS: &[&str] = &["before", "dangling", "label", "label!", "reference", "s
 pub struct ListArgs {
     /// See [`KEYS`].
     pub filters: Filters,
+    /// Show images without a name that others were committed from, too.
+    pub all: bool,
     /// Compute `SharedSize`.
     pub shared_size: bool,
     /// Show each image's manifests.
@@ -46,9 +48,13 @@ pub fn list(images: &Images, args: &ListArgs) -> Result<Vec<ImageSummary>> {
     for (name, row) in &catalog.names {
         names.entry(&row.image).or_default().push(name);
     }
+    let parents: HashSet<_> = catalog.images.values().filter_map(|image| image.parent.as_ref()).collect();
     let mut summaries = Vec::new();
     for (id, image) in &catalog.images {
         let all = names.remove(id).unwrap_or_default();
+        if all.is_empty() && !args.all && parents.contains(id) {
+            continue;
+        }
         if let Some(shown) = selection.names_shown(image, &all) {
             summaries.push(one(&catalog, image, &shown, args));
         }
@@ -72,7 +78,7 @@ fn one(catalog: &Catalog, image: &ImageRow, names: &[&str], args: &ListArgs) -> 
         created: created(image).map_or(0, Timestamp::unix_seconds),
         id: id.to_string(),
         labels: holds_image.then(|| labels(image)),
-        parent_id: String::new(),
+        parent_id: image.parent.as_ref().map(Digest::to_string).unwrap_or_default(),
         descriptor: Some(image.target.descriptor()),
         manifests: match args.manifests {
             true => {

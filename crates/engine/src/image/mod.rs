@@ -249,12 +249,13 @@ struct Edit<'e, 'r, 'txn> {
 }
 
 impl Edit<'_, '_, '_> {
-    /// Writes an image's row; signatures that were kept of it stay.
+    /// Writes an image's row; its parent and the signatures that were kept of it stay.
     fn put_image(&mut self, row: &ImageRow) -> Result<()> {
         let id = &row.target.digest;
         let mut row = row.clone();
         if let Some(before) = self.after.images.get(id) {
             signatures::keep(&mut row.signatures, &before.signatures);
+            row.parent = row.parent.or_else(|| before.parent.clone());
         }
         self.tx.put(&IMAGES, id.as_str(), &row)?;
         self.after.images.insert(id.clone(), Arc::new(row));

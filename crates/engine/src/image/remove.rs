@@ -22,6 +22,8 @@ use crate::events::Events;
 pub struct RemoveArgs {
     /// Soft conflicts do not count.
     pub force: bool,
+    /// The nameless images that it was committed from go as well.
+    pub prune: bool,
     /// Only the content for these platforms; the image and its names stay.
     pub platforms: Vec<Platform>,
 }
@@ -33,6 +35,8 @@ struct Plan {
     names: Vec<String>,
     /// The image goes as well.
     delete: bool,
+    /// The images below it that go with it, the nearest first.
+    parents: Vec<Digest>,
 }
 
 /// Removes names and images; answers what was, in order. Events: untag, delete.
@@ -42,7 +46,10 @@ pub fn remove(images: &Images, events: &Events, text: &str, args: RemoveArgs) ->
     }
     let wanted = text.to_owned();
     let plan = images.change(move |catalog, edit| {
-        let plan = plan(catalog, edit, &wanted, args.force)?;
+        let mut plan = plan(catalog, edit, &wanted, args.force)?;
+        if plan.delete && args.prune {
+            plan.parents = unneeded_parents(catalog, edit, &plan.id)?;
+        }
         apply(edit, &plan)?;
         Ok(plan)
     })?;
@@ -88,7 +95,8 @@ fn remove_platforms(images: &Images, text: &str, args: RemoveArgs) -> Result<Vec
 
 fn apply(edit: &mut Edit<'_, '_, '_>, plan: &Plan) -> Result<()> {
     plan.names.iter().try_for_each(|name| edit.delete_name(name))?;
-    if plan.delete { edit.delete_image(&plan.id) } else { Ok(()) }
+    let image = Some(&plan.id).filter(|_| plan.delete);
+    image.into_iter().chain(&plan.parents).try_for_each(|id| edit.delete_image(id))
 }
 
 fn report(events: &Events, plan: &Plan) -> Vec<ImageDeleteItem> {
@@ -97,6 +105,7 @@ fn report(events: &Events, plan: &Plan) -> Vec<ImageDeleteItem> {
     if plan.delete {
         items.push(report_deleted(events, &plan.id, plan.id.as_str()));
     }
+    items.extend(plan.parents.iter().map(|id| report_deleted(events, id, id.as_str())));
     items
 }
 
@@ -120,7 +129,7 @@ fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> 
     let id = found.image.target.digest.clone();
     let all: Vec<String> = catalog.names_of(&id).map(str::to_owned).collect();
     let users = edit.users(&id)?;
-    let untag = |names: Vec<String>| Ok(Plan { id: id.clone(), names, delete: false });
+    let untag = |names: Vec<String>| Ok(Plan { id: id.clone(), names, delete: false, parents: Vec::new() });
     let mut several_refuse = !force;
     match &found.matched {
         Matched::Id => {}
@@ -157,7 +166,25 @@ fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> 
     if several_refuse && all.len() > 1 {
         return Err(conflict(id.short(), "must be forced", "image is referenced in multiple repositories"));
     }
-    Ok(Plan { id, names: all, delete: true })
+    Ok(Plan { id, names: all, delete: true, parents: Vec::new() })
+}
+
+/// The images without a name below one that goes, as far as nothing else needs them.
+fn unneeded_parents(catalog: &Catalog, edit: &Edit<'_, '_, '_>, id: &Digest) -> Result<Vec<Digest>> {
+    let mut going = vec![id.clone()];
+    while let Some(parent) = catalog.images.get(&going[going.len() - 1]).and_then(|image| image.parent.as_ref()) {
+        let is_here = catalog.images.contains_key(parent) && !going.contains(parent);
+        let is_named = catalog.names_of(parent).next().is_some();
+        let has_others = catalog
+            .images
+            .values()
+            .any(|image| image.parent.as_ref() == Some(parent) && !going.contains(&image.target.digest));
+        if !is_here || is_named || has_others || !edit.users(parent)?.is_empty() {
+            break;
+        }
+        going.push(parent.clone());
+    }
+    Ok(going.split_off(1))
 }
 
 /// The name itself, and digest references of its repository when that has no other tag.

@@ -52,6 +52,9 @@ pub struct ImageRow {
     pub created: Timestamp,
     /// The manifests it consists of; one, if the target is a manifest.
     pub manifests: Vec<ManifestRow>,
+    /// The image of the container that it was committed from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Digest>,
     /// Signatures of the target that a policy asked for. Kept as they are: each use verifies them again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,

@@ -50,7 +50,7 @@ fn list_args(request: &Request) -> Result<ListArgs> {
         return Err(Error::invalid("conflicting options: identity requires manifests=1"));
     }
     let shared_size = !version.before(42) && query.flag("shared-size");
-    Ok(ListArgs { filters, shared_size, manifests, ..ListArgs::default() })
+    Ok(ListArgs { filters, all: query.flag("all"), shared_size, manifests, ..ListArgs::default() })
 }
 
 /// `GET /images/json`
@@ -114,7 +114,8 @@ pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
     }
     let given = if request.version.before(50) { None } else { Some(request.query.all("platforms")) };
     let platforms = given.into_iter().flatten().map(platform).collect::<Result<_>>()?;
-    let args = RemoveArgs { force: request.query.flag("force"), platforms };
+    let (force, prune) = (request.query.flag("force"), !request.query.flag("noprune"));
+    let args = RemoveArgs { force, prune, platforms };
     ok(&blocking(&state, move |engine| image::remove(&engine.images, &engine.events, &name, args)).await?)
 }
 

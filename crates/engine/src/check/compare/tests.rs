@@ -39,6 +39,7 @@ fn image() -> ImageRow {
         target: content(oci::MANIFEST, 1),
         created: Timestamp::ZERO,
         manifests: vec![manifest],
+        parent: None,
         signatures: Vec::new(),
     }
 }
