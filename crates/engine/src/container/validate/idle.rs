@@ -8,7 +8,6 @@ const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
 /// Of a merged configuration and what was asked for.
 pub(super) fn warnings(merged: &Merged, request: &api::CreateRequest) -> Vec<String> {
     let (config, host_config) = (&merged.config, &merged.host_config);
-    let shm_size = request.host_config.as_ref().map_or(0, |asked| asked.shm_size);
     let test = config.healthcheck.as_ref().and_then(|health| health.test.first());
     let endpoints =
         || request.networking_config.iter().flat_map(|networking| networking.endpoints_config.values()).flatten();
@@ -21,10 +20,6 @@ pub(super) fn warnings(merged: &Merged, request: &api::CreateRequest) -> Vec<Str
         (
             links(&host_config.links) || endpoints().any(|endpoint| links(&endpoint.links)),
             "Links have no effect yet: the container does not know the others by name.",
-        ),
-        (
-            host_config.ipc_mode == "shareable" && shm_size != 0,
-            "The size of /dev/shm has no effect yet where others may join it: it is not bounded.",
         ),
         (endpoints().any(renamed), "The name of an interface has no effect yet: it is called eth0."),
     ];
