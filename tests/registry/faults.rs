@@ -91,6 +91,11 @@ fn documents_that_contradict_themselves() {
     refused(&d, "layers, at most");
     serve(MANIFEST, &changed(&image, |m| m["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json")));
     refused(&d, "is an artifact, not a container image");
+    let model = "application/vnd.docker.ai.model.config.v0.1+json";
+    serve(MANIFEST, &changed(&image, |m| m["config"]["mediaType"] = json!(model)));
+    let told = d.docker(&["pull", NAME]).stdout;
+    assert!(told.contains("WARNING: AI models are not supported by the Engine yet"), "{told}");
+    refused(&d, "is an artifact, not a container image");
     serve(MANIFEST, &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)));
     refused(&d, "invalid manifest");
     serve("application/vnd.docker.distribution.manifest.v1+prettyjws", r#"{"schemaVersion":1,"fsLayers":[]}"#);

@@ -92,6 +92,17 @@ pub async fn manifest(
     Ok(Chosen { target: target.descriptor, manifest: read.descriptor, bytes: read.bytes })
 }
 
+impl Chosen {
+    /// Whether the manifest is one of an AI model.
+    pub fn is_model(&self) -> bool {
+        let is_one = |media_type: &str| media_type.to_ascii_lowercase().starts_with("application/vnd.docker.ai.");
+        let parts = |manifest: &Manifest| {
+            is_one(&manifest.config.media_type) || manifest.layers.iter().any(|layer| is_one(&layer.media_type))
+        };
+        is_one(&self.manifest.artifact_type) || oci::parse_manifest(&self.bytes).is_ok_and(|manifest| parts(&manifest))
+    }
+}
+
 /// Reads the configuration, and says what is left to be fetched.
 pub async fn plan(desk: &Desk<'_>, chosen: Chosen, platform: Option<&Platform>) -> Result<Plan> {
     let parsed = oci::parse_manifest(&chosen.bytes)?;

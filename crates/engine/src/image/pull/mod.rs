@@ -41,6 +41,9 @@ use crate::events::Draft;
 pub const PART_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How often the disk is made to write what has come.
 const WRITE_BACK: Duration = Duration::from_millis(400);
+/// What is told of a model before it is refused (B-im-5).
+const MODEL: &str =
+    "WARNING: AI models are not supported by the Engine yet, did you mean to use \"docker model pull/run\" instead?";
 /// A layer's fetch that failed for another client is begun again for this one, so often.
 const JOINS: usize = 2;
 
@@ -128,6 +131,9 @@ async fn pull_one(
     }
     let chosen = documents::manifest(&desk, &digest, known, platform).await?;
     tell(lines, begin).await?;
+    if chosen.is_model() {
+        tell(lines, ProgressMessage::status("", MODEL)).await?;
+    }
     let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
     engine.images.look_at_disk();
     let layers = tokio::select! {
