@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use testkit::command::{eventually, run};
+use testkit::fake_registry::{FakeRegistry, Image};
 use testkit::images::Tar;
 use testkit::{Daemon, Options, places};
 
@@ -136,6 +137,24 @@ fn what_came_recently_stays_until_the_rules_change() {
     }
     std::thread::sleep(Duration::from_secs(2));
     assert!(names(&d).len() >= 5, "{:?}", names(&d));
+    d.finish();
+}
+
+/// What a pull still awaits counts as used: there is room before it comes.
+#[test]
+fn room_is_made_for_a_pull_before_it_arrives() {
+    let d = daemon(&json!({"high": "70m", "low": "60m", "min-age": "0s", "interval": "1h"}));
+    (0..8).for_each(|n| import(&d, &format!("old:{n}"), &[]));
+    let registry = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5000");
+    registry.slow(1 << 20);
+    let size = 30 << 20;
+    let _ = registry.image("big", "1", &Image::of_noise(&[size]));
+    let mut pull = d.spawn(&["pull", "-q", "127.0.0.1:5000/big:1"]);
+    assert!(eventually(PATIENCE, || names(&d).len() < 8), "nothing went; {} bytes are used", used(&d));
+    assert!(registry.sent() < size as u64 / 2, "{} bytes had come", registry.sent());
+    assert!(eventually(PATIENCE, || used(&d) + size as u64 <= (61 << 20) + registry.sent()), "{}", used(&d));
+    pull.kill();
+    drop(registry);
     d.finish();
 }
 

@@ -1,7 +1,8 @@
 //! The garbage collector of images: when the disk is fuller than the high mark, it takes the least recently used images
 //! that nothing needs, until the disk is at the low mark.
 //!
-//! - Off unless the configuration has rules. The disk is looked at once per interval, and after every image that came.
+//! - Off unless the configuration has rules. The disk is looked at once per interval, when a pull begins, and after every
+//!   image that came. What a running pull still awaits counts as used, unless there could never be room for it.
 //! - What may be taken, in which order, and why the rest stays is decided by [`policy`], over facts; what has got a
 //!   reason to stay meanwhile is spared in the transaction that would have taken it.
 //! - What nothing names goes first; of images only as many go as bring the bytes that are needed.
@@ -202,7 +203,9 @@ fn collect(engine: &Engine, rules: &Rules) -> Result<Outcome> {
     let images = &engine.images;
     let root = engine.settings().data_root.clone();
     let before = Room::of(&root)?;
-    if before.used <= rules.high.bytes(before.capacity) {
+    let awaited =
+        || Some(images.fetches.awaited()).filter(|bytes| *bytes <= rules.low.bytes(before.capacity)).unwrap_or(0);
+    if before.used.saturating_add(awaited()) <= rules.high.bytes(before.capacity) {
         return Ok(Outcome::Enough);
     }
     // A prune frees what it can by itself.
@@ -214,7 +217,7 @@ fn collect(engine: &Engine, rules: &Rules) -> Result<Outcome> {
     loop {
         let room = Room::of(&root)?;
         // A file system may tell late of what became free.
-        let used = room.used.min(before.used.saturating_sub(freed));
+        let used = room.used.min(before.used.saturating_sub(freed)).saturating_add(awaited());
         let need = used.saturating_sub(rules.low.bytes(room.capacity));
         if need == 0 {
             break;

@@ -37,6 +37,8 @@ pub struct Fetches {
 pub struct Fetch {
     /// How far it is.
     pub state: watch::Receiver<State>,
+    /// Bytes of the blob.
+    size: u64,
     slot: Slot,
     task: JoinHandle<()>,
 }
@@ -50,7 +52,7 @@ impl Fetch {
 
     #[cfg(test)]
     pub fn detached(state: watch::Receiver<State>) -> Fetch {
-        Fetch { state, slot: Slot::default(), task: tokio::spawn(async {}) }
+        Fetch { state, size: 0, slot: Slot::default(), task: tokio::spawn(async {}) }
     }
 }
 
@@ -100,11 +102,21 @@ impl Fetches {
         let lease = Arc::new(pins.lease());
         self.held().push(Arc::downgrade(&lease));
         let (repository, places, told) = (repository.clone(), places.clone(), Arc::new(sender));
+        let size = job.blob.size;
         let fetching = Fetching { repository, places, job, turns, lease, told };
         let task = tokio::spawn(fetching.run(slot.clone()));
-        let fetch = Arc::new(Fetch { state, slot, task });
+        let fetch = Arc::new(Fetch { state, size, slot, task });
         running.insert(key, Arc::downgrade(&fetch));
         (fetch, true)
+    }
+
+    /// Bytes that are still to come, as far as manifests say: blobs, not what they unpack to.
+    pub fn awaited(&self) -> u64 {
+        let left = |fetch: Arc<Fetch>| {
+            let state = fetch.state.borrow();
+            if state.ended.is_some() { 0 } else { fetch.size.saturating_sub(state.downloaded) }
+        };
+        self.running().values().filter_map(Weak::upgrade).map(left).fold(0, u64::saturating_add)
     }
 
     /// Waits until the fetches that nobody follows have let go of everything, for a bounded time.

@@ -135,7 +135,6 @@ async fn pull_one(
         tell(lines, ProgressMessage::status("", MODEL)).await?;
     }
     let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
-    engine.images.look_at_disk();
     let layers = tokio::select! {
         layers = fetch_layers(engine, repository, &plan, (&lease, lines), complete) => layers?,
         error = write_back(&engine.images) => return Err(error),
@@ -213,6 +212,8 @@ async fn fetch_layers(
         own.push(begun);
         layers.push(Layer::new(pair.0.digest.clone(), pair.0.size, fetch));
     }
+    // There may have to be made room for what comes.
+    images.look_at_disk();
     let (quiet, _unheard) = tokio::sync::mpsc::channel(1024);
     let lines = if silent { &quiet } else { lines };
     for _ in 0..JOINS * layers.len() + 1 {
