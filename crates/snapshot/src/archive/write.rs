@@ -138,6 +138,10 @@ fn header(entry: &Entry, path: &[u8], kind: EntryType) -> Header {
         ustar.set_device_minor(entry.minor);
     }
     header.set_cksum();
+    // As old tars and Go write it: what the reference saves of the same images has these very bytes.
+    if let Ok(sum) = header.cksum() {
+        header.as_old_mut().cksum.copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
     header
 }
 
@@ -199,6 +203,7 @@ mod tests {
         };
         let (bytes, read) = written(&entry);
         assert_eq!((bytes.len(), format!("{read:?}")), (3 * BLOCK, format!("{entry:?}")));
+        assert_eq!(&bytes[154..156], b"\0 ");
     }
 
     #[test]
