@@ -291,7 +291,7 @@ fn kill(state: State, signal: i32, ends: bool) -> Outcome {
             Outcome::Accept(State::Running { pid }, vec![Effect::Signal(signal), Effect::Thaw])
         }
         State::Paused { .. } => Outcome::Accept(state, vec![Effect::Signal(signal)]),
-        State::Restarting if ends => Outcome::Accept(State::Exited, vec![Effect::CancelRestart]),
+        State::Restarting => Outcome::Accept(State::Exited, vec![Effect::CancelRestart]),
         State::Starting { .. } => Outcome::Defer,
         _ => Outcome::Refuse(Refusal::KillNotRunning),
     }
@@ -431,7 +431,10 @@ mod tests {
         assert_eq!(refused(running, Input::Unpause), Refusal::NotPaused);
         assert_eq!(refused(running, Input::Remove { force: false }), Refusal::RemoveRunning);
         assert_eq!(refused(State::Removing, Input::Remove { force: true }), Refusal::AlreadyRemoving);
-        assert_eq!(step(State::Restarting, Input::Stop), Outcome::Accept(State::Exited, vec![Effect::CancelRestart]));
+        for input in [Input::Stop, Input::Kill { signal: 9, ends: true }, Input::Kill { signal: 1, ends: false }] {
+            let cancelled = Outcome::Accept(State::Exited, vec![Effect::CancelRestart]);
+            assert_eq!(step(State::Restarting, input), cancelled, "{input:?}");
+        }
     }
 
     /// The texts clients compare, and the one refusal that is a 500.

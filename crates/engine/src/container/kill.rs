@@ -33,8 +33,9 @@ impl Actor {
         let Some((effects, reply)) = self.step(Input::Kill { signal, ends }, reply) else {
             return;
         };
-        self.row.run.manually_stopped |= ends;
-        if effects.contains(&Effect::CancelRestart) {
+        let cancels = effects.contains(&Effect::CancelRestart);
+        self.row.run.manually_stopped |= ends || cancels;
+        if cancels {
             self.timer = None;
             self.record().await;
             self.publish();
