@@ -9,16 +9,17 @@ use crate::Engine;
 
 /// Gives the container another name; the new one is reserved before anything changes.
 pub async fn rename(engine: &Arc<Engine>, name: &str, new: &str) -> Result<()> {
+    let new = new.trim();
+    let new = new.strip_prefix('/').unwrap_or(new).to_string();
     if name.is_empty() || new.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
     let handle = engine.containers.find(name)?;
-    let new = new.strip_prefix('/').unwrap_or(new).to_string();
     let old = handle.view().row.name.clone();
     if new == old {
         return Err(Error::invalid("Renaming a container with the same name as its current name"));
     }
-    model::name::validate(&new)
+    model::name::validate(&format!("/{new}"))
         .and_then(|()| engine.containers.reserve(&new, &handle.id))
         .map_err(|e| e.prefix("Error when allocating new name"))?;
     let renamed = handle.ask(|reply| Command::Rename { new: new.clone(), reply }).await;
