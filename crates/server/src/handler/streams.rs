@@ -7,7 +7,7 @@ use bytes::Bytes;
 use engine::container::attach::{self, AttachArgs};
 use engine::container::logs::{self, LogsArgs};
 use engine::container::wait::{self, Condition};
-use model::Result;
+use model::{Error, Result};
 use tokio::sync::mpsc;
 
 use super::{State, ok};
@@ -75,8 +75,19 @@ fn logs_args(query: &Query) -> Result<LogsArgs> {
     })
 }
 
+/// From 1.54 on clients may ask for another shape of the log.
+fn check_log_format(query: &Query, version: ApiVersion) -> Result<()> {
+    match query.text("format") {
+        "json" if !version.before(54) => Err(Error::not_implemented("Gantry does not implement logs as JSON yet")),
+        "" => Ok(()),
+        _ if version.before(54) => Ok(()),
+        _ => Err(Error::invalid("unsupported log format")),
+    }
+}
+
 /// `GET /containers/{name}/logs`: the head leaves before the first line.
 pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
+    check_log_format(&request.query, request.version)?;
     let log = logs::logs(&state.engine, request.name(), logs_args(&request.query)?).await?;
     let framed = !log.tty && !request.version.before(42);
     let content_type = if framed { MULTIPLEXED_STREAM } else { RAW_STREAM };
@@ -140,6 +151,8 @@ pub async fn wait(state: Arc<State>, request: Request) -> Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
+    use model::Kind;
+
     use super::*;
 
     fn query(text: &str) -> Query {
@@ -161,6 +174,14 @@ mod tests {
         assert_eq!((args.until, args.stdout, args.stderr), (None, true, false));
         let bad = logs_args(&query("since=x")).expect_err("bad");
         assert!(bad.message().starts_with("invalid value for \"since\": "), "{bad}");
+    }
+
+    #[test]
+    fn other_formats_of_logs_are_refused_where_they_are_known() {
+        let check = |text, minor| check_log_format(&query(text), ApiVersion::v1(minor)).map_err(|error| error.kind());
+        assert_eq!(check("format=json", 54), Err(Kind::NotImplemented));
+        assert_eq!(check("format=xml", 56), Err(Kind::InvalidParameter));
+        assert_eq!((check("format=xml", 53), check("format=", 56)), (Ok(()), Ok(())));
     }
 
     #[test]
