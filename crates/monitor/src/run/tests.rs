@@ -194,7 +194,7 @@ fn a_terminal_is_raw_resizes_and_detaches() {
     };
     spec.bundle.spec.process.terminal = true;
     daemon.started(&spec, &[]);
-    let mut client = daemon.attach(all_streams(true, true));
+    let mut client = daemon.attach(all_streams(true, false));
     daemon.request(&Request::Resize { exec: None, rows: 33, columns: 111 }, &[]).unwrap();
     write(&mut client, b"hello\r");
     let seen = read_until(&mut client, "got hello");
