@@ -257,6 +257,15 @@ fn names_and_ids() {
     let other = d.docker(&["create", "busybox", "true"]).text();
     let name = d.inspect(&other, "{{.Name}}");
     assert!(name.starts_with('/') && name.contains('_'), "{name}");
+    // Of several clients that want the same new name one gives it, and it leads to the container.
+    let path = format!("/containers/{id}/rename?name=new");
+    let mut statuses = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..4).map(|_| scope.spawn(|| d.http("POST", &path, "").status)).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect::<Vec<_>>()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 400, 400, 400]);
+    assert_eq!(d.inspect("new", "{{.Id}}"), id);
     d.finish();
 }
 

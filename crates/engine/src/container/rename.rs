@@ -15,9 +15,8 @@ pub async fn rename(engine: &Arc<Engine>, name: &str, new: &str) -> Result<()> {
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
     let handle = engine.containers.find(name)?;
-    let old = handle.view().row.name.clone();
-    if new == old {
-        return Err(Error::invalid("Renaming a container with the same name as its current name"));
+    if new == handle.view().row.name {
+        return Err(same_name());
     }
     model::name::validate(&format!("/{new}"))
         .and_then(|()| engine.containers.reserve(&new, &handle.id))
@@ -29,8 +28,16 @@ pub async fn rename(engine: &Arc<Engine>, name: &str, new: &str) -> Result<()> {
     renamed
 }
 
+fn same_name() -> Error {
+    Error::invalid("Renaming a container with the same name as its current name")
+}
+
 impl Actor {
     pub(super) async fn rename(&mut self, new: String, reply: Reply) {
+        // Two clients may have wanted the same at the same time.
+        if new == self.row.name {
+            return answer(reply, Err(same_name()));
+        }
         let old = std::mem::replace(&mut self.row.name, new);
         if let Err(error) = self.persist().await {
             self.row.name = old;
