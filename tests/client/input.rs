@@ -48,6 +48,7 @@ fn creating() {
     );
     let of_host = |config: &str| format!(r#"{{"Image":"busybox","HostConfig":{{{config}}}}}"#);
     refused(&d, "", &of_host(r#""IpcMode":"container:nosuch""#), 400, "No such container: nosuch");
+    refused(&d, "", &of_host(r#""VolumesFrom":["nosuch"]"#), 400, "No such container: nosuch");
     let file = r#"{"Image":"busybox","WorkingDir":"/etc/passwd"}"#;
     refused(&d, "", file, 500, "Cannot mkdir: /etc/passwd is not a directory");
     let over_file = "cannot mount volume over existing file, file exists /etc/passwd";
