@@ -60,7 +60,11 @@ fn programs_and_users() {
         "unable to find group nosuch: no matching entries in group file",
         128,
     );
-    fails(&d, &with("WorkingDir", json!("/etc/passwd")), 400, "not a directory", 127);
+    // A file itself is refused at create, a place below it when it is to be made.
+    let answer =
+        d.http("POST", "/containers/create", &with("WorkingDir", json!("/etc/passwd")).to_string()).expect(500);
+    assert_eq!(answer.message(), "Cannot mkdir: /etc/passwd is not a directory");
+    fails(&d, &with("WorkingDir", json!("/etc/passwd/x")), 400, "not a directory", 127);
     // A missing working directory is made.
     let mut body = command(&["pwd"]);
     body["WorkingDir"] = json!("/made/on/the/spot");
