@@ -59,6 +59,57 @@ fn modes_of_tmpfs() {
     d.finish();
 }
 
+/// B-vol-4: what a container puts into a volume cannot lead another one's mount out of it.
+#[test]
+fn a_subpath_stays_in_its_volume() {
+    let d = with_busybox();
+    let run = |args: &[&str]| d.docker(&[&["run", "--rm"], args].concat());
+    let fill = "mkdir -p /v/a/b; echo x > /v/a/b/f; ln -s /etc /v/out; ln -s a/b /v/in";
+    let _ = run(&["-v", "v1:/v", "busybox", "sh", "-c", fill]).ok();
+    let mount = |subpath: &str| format!("type=volume,src=v1,dst=/m,volume-subpath={subpath}");
+    for inside in ["a/b", "in"] {
+        assert_eq!(run(&["--mount", &mount(inside), "busybox", "cat", "/m/f"]).text(), "x", "{inside}");
+    }
+    for nowhere in ["out", "nosuch"] {
+        run(&["--mount", &mount(nowhere), "busybox", "true"]).fails(127, "cannot access path");
+    }
+    // Nothing of the image is copied to where the volume has no place for it.
+    let image = "type=volume,src=v2,dst=/home,volume-subpath=etc";
+    run(&["--mount", image, "busybox", "true"]).fails(127, "no such file or directory");
+    assert_eq!(run(&["-v", "v2:/v", "busybox", "ls", "-A", "/v"]).text(), "");
+    d.finish();
+}
+
+#[test]
+fn mounts_that_contradict_themselves() {
+    let d = with_busybox();
+    let dir = tempfile::tempdir().unwrap();
+    let body = |options: &str| {
+        let source = dir.path().display();
+        format!(
+            r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{{"Mounts":[
+            {{"Type":"bind","Source":"{source}","Target":"/m",{options}}}]}}}}"#
+        )
+    };
+    let start = |options: &str| {
+        let created = d.http("POST", "/containers/create", &body(options)).expect(201).json();
+        let answer = d.http("POST", &format!("/containers/{}/start", created["Id"].as_str().unwrap()), "").expect(500);
+        answer.json()["message"].as_str().unwrap().to_string()
+    };
+    assert_eq!(
+        start(r#""BindOptions":{"ReadOnlyForceRecursive":true}"#),
+        "mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive"
+    );
+    assert_eq!(
+        start(r#""ReadOnly":true,"BindOptions":{"ReadOnlyForceRecursive":true,"ReadOnlyNonRecursive":true}"#),
+        "mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive"
+    );
+    let fake = format!("{}:/proc", dir.path().display());
+    d.docker(&["run", "--rm", "-v", &fake, "busybox", "true"]).fails(125, "it is not of type proc");
+    d.docker(&["run", "--rm", "--volumes-from", "nosuch", "busybox", "true"]).fails(125, "No such container: nosuch");
+    d.finish();
+}
+
 #[test]
 fn a_read_only_root_with_places_to_write() {
     let d = with_busybox();

@@ -84,6 +84,7 @@ impl Table {
             row.writable &= writable;
             row.anonymous = false;
             row.copy_data = false;
+            row.mode.clear();
             self.rows.insert(row.destination.clone(), row);
         }
         Ok(())

@@ -129,6 +129,10 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
     let stage = || stage(mount);
     let path = Path::new(&mount.destination);
     let fd = source(mount, reach).at(stage, &format!("open {}", mount.source))?;
+    let on_proc = rustix::fs::fstatfs(fd).at(stage, "fstatfs")?.f_type == PROC_SUPER_MAGIC;
+    if path == Path::new("/proc") && !on_proc {
+        return Err(StartError::new(stage(), 0, "\"/proc\" cannot be mounted because it is not of type proc"));
+    }
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).at(stage, "fstat")?.st_mode);
     let target = if kind.is_dir() { Target::Directory } else { Target::File };
     let target = keep(root.mount_point(path, target).at(stage, "")?);

@@ -161,7 +161,7 @@ fn tmpfs() {
     container.mount("tmpfs", "tmpfs", "/new", &["noexec"]);
     container.mount("tmpfs", "tmpfs", "/given", &["mode=1777"]);
     let out = container.output();
-    assert!(out.starts_with("711\n755\n1777\ntmpfs /srv tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k"), "{out}");
+    assert!(out.starts_with("711\n1777\n1777\ntmpfs /srv tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k"), "{out}");
 }
 
 fn readonly_root() {
