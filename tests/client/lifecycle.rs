@@ -338,3 +338,22 @@ fn cycle(connection: &mut testkit::Connection, name: &str) {
     assert_eq!(waited.json()["StatusCode"], 0);
     let _ = connection.request("DELETE", &format!("/containers/{name}"), "").expect(204);
 }
+
+/// Two callers wish for the same name for one container: nobody else gets it afterwards.
+#[test]
+fn a_name_given_twice_at_once_stays_taken() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "a0", "busybox", "true"]).ok();
+    for n in 1..=20 {
+        let path = format!("/containers/a{}/rename?name=a{n}", n - 1);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| d.http("POST", &path, ""));
+            }
+        });
+        let answer = d.http("POST", &format!("/containers/create?name=a{n}"), r#"{"Image":"busybox","Cmd":["true"]}"#);
+        assert_eq!(answer.status, 409, "a{n}: {}", answer.message());
+    }
+    let _ = d.docker(&["rm", "a20"]).ok();
+    d.finish();
+}

@@ -29,6 +29,8 @@ use super::view::ContainerView;
 use super::{COMMAND_QUEUE, Handle};
 use crate::Engine;
 
+/// Commands that may wait for a job; more wait in their queue.
+const DEFERRED: usize = 256;
 /// How long a monitor may take to answer when its container does not end.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
@@ -49,7 +51,7 @@ pub enum Command {
     Pause { passing: bool, reply: Reply },
     /// Go on.
     Unpause { reply: Reply },
-    /// Take another name, which is reserved already.
+    /// Take another name.
     Rename { new: String, reply: Reply },
     /// Resize the terminal of the container or of an exec session.
     Resize { exec: Option<String>, height: u16, width: u16, reply: Reply },
@@ -177,7 +179,7 @@ impl Actor {
                 }
                 packet = hear(self.link.as_ref()) => self.heard(packet).await,
                 kind = ring(timer) => self.rang(kind).await,
-                command = commands.recv() => match command {
+                command = commands.recv(), if self.deferred.len() < DEFERRED => match command {
                     Some(command) => self.obey(command).await,
                     None => return,
                 },

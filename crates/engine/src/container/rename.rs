@@ -7,7 +7,7 @@ use model::{Error, Result};
 use super::actor::{Actor, Command, Reply, answer};
 use crate::Engine;
 
-/// Gives the container another name; the new one is reserved before anything changes.
+/// Gives the container another name.
 pub async fn rename(engine: &Arc<Engine>, name: &str, new: &str) -> Result<()> {
     let new = new.trim();
     let new = new.strip_prefix('/').unwrap_or(new).to_string();
@@ -18,29 +18,32 @@ pub async fn rename(engine: &Arc<Engine>, name: &str, new: &str) -> Result<()> {
     if new == handle.view().row.name {
         return Err(same_name());
     }
-    model::name::validate(&format!("/{new}"))
-        .and_then(|()| engine.containers.reserve(&new, &handle.id))
-        .map_err(|e| e.prefix("Error when allocating new name"))?;
-    let renamed = handle.ask(|reply| Command::Rename { new: new.clone(), reply }).await;
-    if renamed.is_err() && handle.view().row.name != new {
-        engine.containers.release(&new, &handle.id);
-    }
-    renamed
+    model::name::validate(&format!("/{new}")).map_err(not_allocated)?;
+    handle.ask(|reply| Command::Rename { new, reply }).await
 }
 
 fn same_name() -> Error {
     Error::invalid("Renaming a container with the same name as its current name")
 }
 
+fn not_allocated(error: Error) -> Error {
+    error.prefix("Error when allocating new name")
+}
+
 impl Actor {
+    /// The new name is reserved before anything changes, and here: of two callers who wish for the same one, the second
+    /// must not free it for the first.
     pub(super) async fn rename(&mut self, new: String, reply: Reply) {
-        // Two clients may have wanted the same at the same time.
         if new == self.row.name {
             return answer(reply, Err(same_name()));
         }
+        if let Err(error) = self.engine.containers.reserve(&new, &self.row.id) {
+            return answer(reply, Err(not_allocated(error)));
+        }
         let old = std::mem::replace(&mut self.row.name, new);
         if let Err(error) = self.persist().await {
-            self.row.name = old;
+            let new = std::mem::replace(&mut self.row.name, old);
+            self.engine.containers.release(&new, &self.row.id);
             return answer(reply, Err(error));
         }
         self.publish();
