@@ -33,7 +33,9 @@ pub async fn resolve(engine: &Arc<Engine>, config: &api::ContainerConfig, host: 
     let filled = table.fill(config, host).await;
     if let Err(error) = filled {
         for name in &table.made {
-            drop(engine.volumes.remove(name).await);
+            if let Err(error) = engine.volumes.remove(name).await {
+                tracing::warn!(volume = name, %error, "a volume of a failed create stays");
+            }
         }
         return Err(error);
     }
