@@ -33,6 +33,17 @@ fn runc() {
     d.finish();
 }
 
+/// Such a runtime takes paths, in which a container could put a link between a look and the mount.
+#[test]
+fn parts_of_volumes_are_for_the_built_in_one() {
+    let d = with_runtime("runc");
+    let _ = d.docker(&["run", "--rm", "-v", "vol:/v", "busybox", "mkdir", "/v/part"]).ok();
+    let mount = "type=volume,src=vol,dst=/part,volume-subpath=part";
+    d.docker(&["run", "--rm", "--runtime", "other", "--mount", mount, "busybox", "true"])
+        .fails(125, "parts of volumes are mounted by the built-in runtime only: /part");
+    d.finish();
+}
+
 #[test]
 fn crun_is_known_to_info() {
     // Debian's crun does not start containers on every layout of cgroups; that it is registered and that its refusals
