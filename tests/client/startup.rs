@@ -176,6 +176,8 @@ fn reloading() {
     d.signal(Signal::HUP);
     assert!(eventually(Duration::from_secs(5), || labels() == "[a=2]"));
     events.expect("\"reload\"");
+    // Nobody set it: what the host makes of it is told.
+    assert!(!events.stdout().contains("\"default-cgroupns-mode\":\"\""), "{}", events.stdout());
     events.expect("\"shutdown-timeout\":\"3\"");
     // All or nothing.
     std::fs::write(d.path("daemon.json"), r#"{"labels": ["a=3"], "nosuch": 1}"#).unwrap();

@@ -103,6 +103,11 @@ impl Host {
         })
     }
 
+    /// The cgroup namespace of containers when nobody says.
+    pub fn default_cgroupns_mode(&self) -> &'static str {
+        if self.has_cgroup_v2() { "private" } else { "host" }
+    }
+
     /// Whether containers live in cgroup v2.
     pub fn has_cgroup_v2(&self) -> bool {
         self.cgroups.version() == Version::V2

@@ -3,6 +3,7 @@
 //! The order is the reference's: `--help`, `--version` and `--validate` end before anything is touched; clients are
 //! served only when every container has been recovered; a graceful end takes the API down last.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +123,11 @@ async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engi
                 reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 engine.replace_settings(wiring::settings(&reloaded.config));
                 let name = engine.host.hostname.clone();
-                let attributes = reloaded.attributes.into_iter().chain([("name".to_string(), name)]).collect();
+                let attributes = reloaded.attributes.into_iter().chain([("name".to_string(), name)]);
+                let mut attributes: BTreeMap<String, String> = attributes.collect();
+                if let Some(mode) = attributes.get_mut("default-cgroupns-mode").filter(|mode| mode.is_empty()) {
+                    mode.push_str(engine.host.default_cgroupns_mode());
+                }
                 let actor = engine.host.engine_id.clone();
                 engine.events.publish(engine::events::Draft {
                     kind: "daemon",

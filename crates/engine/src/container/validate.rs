@@ -57,13 +57,12 @@ impl Host {
     /// From the running engine.
     pub fn new(engine: &Engine, settings: &Settings) -> Host {
         let cgroup_v1 = !engine.host.has_cgroup_v2();
-        let of_kernel = if cgroup_v1 { "host" } else { "private" };
         let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };
         let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
         Host {
             hostname: engine.host.hostname.clone(),
             ipc_mode: or(&settings.default_ipc_mode, "private"),
-            cgroupns_mode: or(&settings.default_cgroupns_mode, of_kernel),
+            cgroupns_mode: or(&settings.default_cgroupns_mode, engine.host.default_cgroupns_mode()),
             cgroup_v1,
             default_runtime: or(&settings.default_runtime, "runc"),
             shm_size: if settings.default_shm_size == 0 {
