@@ -57,7 +57,8 @@ fn creating() {
     assert_eq!(d.http("GET", "/containers/json?all=1", "").json().as_array().unwrap().len(), 0);
     // A network to share may come later; a 404 of create would make clients pull the image.
     let _ = d.http("POST", "/containers/create?name=c1", &of_host(r#""NetworkMode":"container:nosuch""#)).expect(201);
-    assert_eq!(d.http("POST", "/containers/c1/start", "").expect(404).message(), "No such container: nosuch");
+    let missing = "joining network namespace of container: No such container: nosuch";
+    assert_eq!(d.http("POST", "/containers/c1/start", "").expect(500).message(), missing);
     d.finish();
 }
 

@@ -70,9 +70,8 @@ fn a_subpath_stays_in_its_volume() {
     for inside in ["a/b", "in"] {
         assert_eq!(run(&["--mount", &mount(inside), "busybox", "cat", "/m/f"]).text(), "x", "{inside}");
     }
-    for nowhere in ["out", "nosuch"] {
-        run(&["--mount", &mount(nowhere), "busybox", "true"]).fails(127, "cannot access path");
-    }
+    run(&["--mount", &mount("out"), "busybox", "true"]).fails(125, "path concatenation escapes the base directory");
+    run(&["--mount", &mount("nosuch"), "busybox", "true"]).fails(127, "cannot access path");
     // Nothing of the image is copied to where the volume has no place for it.
     let image = "type=volume,src=v2,dst=/home,volume-subpath=etc";
     run(&["--mount", image, "busybox", "true"]).fails(127, "no such file or directory");
