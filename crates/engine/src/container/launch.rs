@@ -66,7 +66,7 @@ pub fn note_run(row: &mut ContainerRow, (pid, started_at): (i32, i64), endpoints
     let run = &mut row.run;
     run.started_at = Timestamp::from_unix_nanos(started_at);
     (run.exit_code, run.oom_killed, run.was_started, run.manually_stopped) = (0, false, true, false);
-    run.error.clear();
+    (run.start_failed, run.error) = (false, String::new());
 }
 
 /// Why a launch failed: what the client is told, and the exit code that is recorded (126, 127 or 128).

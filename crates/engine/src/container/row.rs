@@ -73,8 +73,11 @@ pub struct RunRow {
     pub finished_at: Timestamp,
     /// The newest run's exit code, or 126/127/128 of a failed start.
     pub exit_code: i32,
-    /// Why the newest start failed, in the client's words.
+    /// Why the newest start failed, in the client's words; or what went wrong at the newest run's end.
     pub error: String,
+    /// The newest start failed.
+    #[serde(default)]
+    pub start_failed: bool,
     /// Whether the kernel killed it for memory.
     pub oom_killed: bool,
     /// Restarts by policy since the last manual start.

@@ -78,6 +78,7 @@ impl Actor {
         let Failed { error, exit_code } = failed;
         self.row.run.exit_code = exit_code;
         self.row.run.error = error.message().to_string();
+        self.row.run.start_failed = true;
         self.record().await;
         self.publish();
         let (kind, text) = (error.kind(), error.message().to_string());

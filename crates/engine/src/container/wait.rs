@@ -60,8 +60,8 @@ impl Waiter {
             let view = self.views.borrow_and_update().clone();
             if self.is_met(&view) {
                 // A container that could not be started says why to whoever waits for its end.
-                let error = Some(view.row.run.error.clone()).filter(|error| !error.is_empty());
-                return answer(&view, error.filter(|_| self.condition != Condition::Removed));
+                let tells = view.row.run.start_failed && self.condition != Condition::Removed;
+                return answer(&view, tells.then(|| view.row.run.error.clone()));
             }
             if self.condition == Condition::Removed && view.removal_error.is_some() {
                 return answer(&view, view.removal_error.clone());
