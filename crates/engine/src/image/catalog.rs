@@ -220,13 +220,7 @@ mod tests {
         for (digit, names) in [("a1", &["docker.io/library/busybox:latest", "localhost:5000/bb:1"][..]), ("a2", &[])] {
             let digest = Digest::parse(&format!("sha256:{digit}{}", "0".repeat(62))).unwrap();
             let target = Content { media_type: oci::MANIFEST.into(), digest: digest.clone(), size: 1 };
-            let row = ImageRow {
-                target,
-                created: Timestamp::ZERO,
-                manifests: Vec::new(),
-                parent: None,
-                signatures: Vec::new(),
-            };
+            let row = ImageRow::new(target, Timestamp::ZERO, Vec::new());
             catalog.images.insert(digest.clone(), Arc::new(row));
             for name in names {
                 let row = NameRow { image: digest.clone(), tagged: Timestamp::ZERO };

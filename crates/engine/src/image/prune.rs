@@ -197,13 +197,7 @@ mod tests {
         let mut catalog = Catalog::default();
         for (digit, names) in [('a', &["x:1", "y:1"][..]), ('b', &["z:1"]), ('c', &[])] {
             let target = Content { media_type: String::new(), digest: id(digit), size: 1 };
-            let row = ImageRow {
-                target,
-                created: Timestamp::ZERO,
-                manifests: Vec::new(),
-                parent: None,
-                signatures: Vec::new(),
-            };
+            let row = ImageRow::new(target, Timestamp::ZERO, Vec::new());
             catalog.images.insert(id(digit), Arc::new(row));
             for name in names {
                 let row = NameRow { image: id(digit), tagged: Timestamp::ZERO };

@@ -60,6 +60,13 @@ pub struct ImageRow {
     pub signatures: Vec<Signature>,
 }
 
+impl ImageRow {
+    /// One that was not made here, and that no policy asked anything of.
+    pub fn new(target: Content, created: Timestamp, manifests: Vec<ManifestRow>) -> ImageRow {
+        ImageRow { target, created, manifests, parent: None, signatures: Vec::new() }
+    }
+}
+
 impl Row for ImageRow {
     const VERSION: u32 = 1;
 }

@@ -38,7 +38,7 @@ pub(crate) fn describe_blobs(blobs: &Blobs, target: &Descriptor) -> Result<Image
     } else {
         return Err(Error::invalid(format!("unsupported media type of an image: {:?}", content.media_type)));
     };
-    Ok(ImageRow { target: content, created: now(), manifests, parent: None, signatures: Vec::new() })
+    Ok(ImageRow::new(content, now(), manifests))
 }
 
 fn content(descriptor: &Descriptor) -> Result<Content> {

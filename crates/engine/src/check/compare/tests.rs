@@ -35,13 +35,7 @@ fn image() -> ImageRow {
         unpacked: Some(40),
         document: None,
     };
-    ImageRow {
-        target: content(oci::MANIFEST, 1),
-        created: Timestamp::ZERO,
-        manifests: vec![manifest],
-        parent: None,
-        signatures: Vec::new(),
-    }
+    ImageRow::new(content(oci::MANIFEST, 1), Timestamp::ZERO, vec![manifest])
 }
 
 /// An image with the name `a`, a stopped container of it that mounts volume `v`, all of it sound.
