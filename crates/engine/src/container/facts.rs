@@ -12,6 +12,7 @@ use runtime::spec::{self, ContainerSpec, Share};
 
 use super::row::{ContainerRow, MountKind, MountRow};
 use super::validate::{self, SecurityOptions};
+use super::view::ContainerView;
 use super::{files, launch};
 use crate::settings::Settings;
 use crate::{Engine, apparmor};
@@ -146,11 +147,10 @@ fn network_donor(engine: &Engine, container: &str) -> Result<i32> {
 /// The init process of a container whose IPC namespace is to be joined, if it shares it.
 fn ipc_donor(engine: &Engine, container: &str) -> Result<i32> {
     let joined = || {
-        let pid = running(engine, container)?;
-        let mode = engine.containers.find(container)?.view().row.host_config.ipc_mode.clone();
-        match mode.as_str() {
-            "shareable" | "host" => Ok(pid),
-            other if other.starts_with("container:") => Ok(pid),
+        let view = running(engine, container)?;
+        match view.row.host_config.ipc_mode.as_str() {
+            "shareable" | "host" => Ok(view.pid),
+            other if other.starts_with("container:") => Ok(view.pid),
             _ => Err(Error::invalid(format!(
                 "container {container}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
             ))),
@@ -161,15 +161,16 @@ fn ipc_donor(engine: &Engine, container: &str) -> Result<i32> {
 
 /// The init process of a container whose PID namespace is to be joined.
 fn pid_donor(engine: &Engine, container: &str) -> Result<i32> {
-    running(engine, container).map_err(|e| e.prefix("failed to join PID namespace").with_kind(Kind::System))
+    let view = running(engine, container);
+    view.map(|view| view.pid).map_err(|e| e.prefix("failed to join PID namespace").with_kind(Kind::System))
 }
 
-fn running(engine: &Engine, container: &str) -> Result<i32> {
+fn running(engine: &Engine, container: &str) -> Result<Arc<ContainerView>> {
     let view = engine.containers.find(container).map_err(|e| e.with_kind(Kind::InvalidParameter))?.view();
     match view.pid {
         _ if view.row.state.is_restarting() => Err(restarting(container)),
         0 => Err(Error::conflict(format!("container {container} is not running"))),
-        pid => Ok(pid),
+        _ => Ok(view),
     }
 }
 
