@@ -3,7 +3,7 @@
 //! Two encodings meet here. The monitor protocol is not self-describing, so every field is always written and nothing is
 //! flattened, untagged or skipped; [`Spec::to_json`] prunes nulls and empty values afterwards, because command-line
 //! runtimes tell an absent object from an empty one. Three fields are Gantry's own and never reach a `config.json`:
-//! [`User::username`] and [`User::groups`] are resolved, [`Mount::subpath`] is refused.
+//! [`User::username`] and [`User::groups`] are resolved, [`Mount::subpath`] is mounted where a path can name it.
 
 use std::collections::BTreeMap;
 

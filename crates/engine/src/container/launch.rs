@@ -190,10 +190,7 @@ impl Launch<'_> {
         let runtime = runtime_choice(settings, &row.host_config.runtime)?;
         let seccomp = match &runtime {
             RuntimeChoice::Builtin => engine.host.seccomp.program(&mut narrow.security, &facts)?,
-            RuntimeChoice::Cli { .. } => {
-                refuse_subpaths(row)?;
-                Vec::new()
-            }
+            RuntimeChoice::Cli { .. } => Vec::new(),
         };
         let spec = runtime::spec::build(&narrow, &facts)?;
         let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
@@ -213,17 +210,6 @@ impl Launch<'_> {
             netns: connected.is_some_and(|c| c.netns.is_some()),
             attach: attached.iter().map(wire_attach).collect(),
         })
-    }
-}
-
-/// Other runtimes take paths: between a look at the part of a volume and its mount a container could put a link there.
-fn refuse_subpaths(row: &ContainerRow) -> Result<()> {
-    match row.mounts.iter().find(|mount| !mount.subpath().is_empty()) {
-        Some(mount) => {
-            let text = "parts of volumes are mounted by the built-in runtime only";
-            Err(Error::not_implemented(format!("{text}: {}", mount.destination)))
-        }
-        None => Ok(()),
     }
 }
 

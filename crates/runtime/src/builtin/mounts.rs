@@ -4,7 +4,7 @@
 //! is still detached: a bind is never writable for a moment. What the container's image contains (links, device nodes,
 //! mounts over `/proc`) cannot redirect a mount, and nothing is mounted inside `/proc` but a few known files.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -16,8 +16,7 @@ use sys::rooted::{Rooted, Target};
 use super::options::{self, Options};
 use super::tree::{self, Fd, keep};
 use crate::error::{At, Stage, StartError};
-use crate::foreign::Foreign;
-use crate::oci;
+use crate::{foreign, oci};
 
 /// Mounts that later steps work on by descriptor.
 #[derive(Debug, Default)]
@@ -129,8 +128,7 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
     let stage = || stage(mount);
     let path = Path::new(&mount.destination);
     let fd = source(mount, reach).at(stage, &format!("open {}", mount.source))?;
-    let on_proc = rustix::fs::fstatfs(fd).at(stage, "fstatfs")?.f_type == PROC_SUPER_MAGIC;
-    if path == Path::new("/proc") && !on_proc {
+    if path == Path::new("/proc") && rustix::fs::fstatfs(fd).at(stage, "fstatfs")?.f_type != PROC_SUPER_MAGIC {
         return Err(StartError::new(stage(), 0, "\"/proc\" cannot be mounted because it is not of type proc"));
     }
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).at(stage, "fstat")?.st_mode);
@@ -155,15 +153,10 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
 
 /// A copy of what is bound.
 fn source(mount: &oci::Mount, reach: Reach) -> std::io::Result<Fd> {
-    let path = Path::new(&mount.source);
-    if let Some(foreign) = Foreign::parse(path) {
-        return foreign.clone_tree().map(keep);
+    match foreign::source(mount, reach) {
+        Some(tree) => tree.map(keep),
+        None => Ok(tree::clone_at(Path::new(&mount.source), reach)?),
     }
-    if mount.subpath.is_empty() {
-        return Ok(tree::clone_at(path, reach)?);
-    }
-    let place = Rooted::open_dir(path)?.locate_beneath(&mount.subpath)?;
-    Ok(tree::clone_fd(place.as_fd(), reach)?)
 }
 
 fn is_dir(fd: Fd) -> bool {

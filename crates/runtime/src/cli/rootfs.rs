@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount};
 use sys::clone::Flags;
+use sys::mount::Reach;
 use sys::ns;
 
 use super::rootfs_stage;
 use crate::error::{At, Stage, StartError};
-use crate::foreign::Foreign;
 use crate::oci::Spec;
 use crate::spec::source_mount;
-use crate::{Rootfs, overlay};
+use crate::{Rootfs, foreign, overlay};
 
 /// The path of the root; an overlay becomes visible at `target`, for this process and its children only.
 pub(super) fn mount(rootfs: &Rootfs, target: &Path) -> Result<PathBuf, StartError> {
@@ -42,7 +42,7 @@ fn private_place(target: &Path) -> Result<PathBuf, StartError> {
     Ok(target)
 }
 
-/// What other containers show, mounted where the program can bind it from. Gone with this value: before anything below the
+/// What containers have a hand in, mounted where the program can bind it from. Gone with this value: before anything below the
 /// bundle is removed.
 #[derive(Default)]
 pub(super) struct Brought(Vec<PathBuf>);
@@ -55,17 +55,18 @@ impl Drop for Brought {
     }
 }
 
-/// Brings the specification's binds of other containers to places below `dir`.
+/// Brings the specification's binds of which no path may be given to the program to places below `dir`.
 pub(super) fn bring(spec: &mut Spec, dir: &Path) -> Result<Brought, StartError> {
     let mut brought = Brought::default();
     for (at, mount) in spec.mounts.iter_mut().enumerate() {
-        let Some(foreign) = Foreign::parse(Path::new(&mount.source)) else { continue };
+        let Some(tree) = foreign::source(mount, Reach::Tree) else { continue };
         let stage = || Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() };
         let place = private_place(&dir.join(format!("foreign-{at}")))?;
-        let tree = foreign.clone_tree().at(stage, "open_tree")?;
+        let tree = tree.at(stage, "open_tree")?;
         move_mount(&tree, "", rustix::fs::CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .at(stage, "move_mount")?;
         mount.source = place.to_string_lossy().into_owned();
+        mount.subpath.clear();
         brought.0.push(place);
     }
     Ok(brought)
