@@ -45,6 +45,22 @@ pub fn run(d: &Daemon, name: &str, body: &Value) -> String {
     id
 }
 
+/// Runs a further process to its end, which is a success.
+#[track_caller]
+pub fn exec(d: &Daemon, name: &str, words: &[&str]) {
+    let body = json!({"Cmd": words}).to_string();
+    let made = d.http("POST", &format!("/containers/{name}/exec"), &body).expect(201).json();
+    let path = format!("/exec/{}", made["Id"].as_str().unwrap());
+    // Without a stream to read, the call ends when the process has begun.
+    let _ = d.http("POST", &format!("{path}/start"), r#"{"Detach":true}"#).expect(200);
+    let mut last = Value::Null;
+    let ended = eventually(Duration::from_secs(15), || {
+        last = d.http("GET", &format!("{path}/json"), "").expect(200).json();
+        last["Running"] == false
+    });
+    assert!(ended && last["ExitCode"] == 0, "{words:?}: {last}");
+}
+
 /// Inspects.
 #[track_caller]
 pub fn inspect(d: &Daemon, name: &str) -> Value {

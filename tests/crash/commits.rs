@@ -104,9 +104,7 @@ fn a_full_disk_under_a_commit() {
         calls::prompt(&d, &["big"]);
     }
     assert_eq!(d.http("GET", "/images/made/json", "").status, 404);
-    let exec = d.http("POST", "/containers/big/exec", r#"{"Cmd":["rm","/big"]}"#).expect(201).json();
-    let start = format!("/exec/{}/start", exec["Id"].as_str().unwrap());
-    let _ = d.http("POST", &start, "{}").expect(200);
+    calls::exec(&d, "big", &["rm", "/big"]);
     let _ = d.http("POST", "/commit?container=big&repo=made", "").expect(201);
     d.finish();
 }
