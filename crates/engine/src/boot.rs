@@ -45,7 +45,8 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     let store = store::Store::open(&settings.data_root.join("gantry.redb"))?;
     tracing::info!(path = %settings.data_root.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.data_root, &settings.storage_driver)?;
-    let images = crate::image::Images::open(&settings.data_root, store.clone(), snapshots.clone())?;
+    let registries = registry::Registries::new(settings.registries.clone());
+    let images = crate::image::Images::open(&settings.data_root, store.clone(), snapshots.clone(), registries)?;
     images.replace_policy(settings.signature_policy.clone());
     tracing::info!(driver = snapshots.name(), images = images.count(), "images are ready");
     let volumes = ::volume::Volumes::open(&settings.data_root.join("volumes"), store.clone())?;
@@ -56,9 +57,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     let networks = Arc::new(networks.await.map_err(|e| Error::system("opening networks").with_source(e))??);
     let engine = Arc::new(Engine {
         containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
-        execs: Default::default(),
-        images,
-        registries: registry::Registries::new(settings.registries.clone()),
+        images: Arc::new(images),
         networks,
         volumes,
         events: Events::default(),
@@ -194,19 +193,18 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<()> {
 }
 
 /// Ends the engine: stops all containers unless they may live on (B-sg-3), then lets go.
-pub async fn shutdown(engine: &Arc<Engine>) {
-    let settings = engine.settings();
+pub async fn shutdown(containers: &Containers, settings: &Settings) {
     if settings.live_restore {
         return;
     }
     let mut stops = tokio::task::JoinSet::new();
-    for handle in engine.containers.all() {
+    for handle in containers.all() {
         if handle.view().row.state.is_running() {
             stops.spawn(async move { handle.ask(|reply| actor::Command::Shutdown { reply }).await });
         }
     }
     let all = async { while stops.join_next().await.is_some() {} };
-    match shutdown_limit(engine, &settings) {
+    match shutdown_limit(containers, settings) {
         None => all.await,
         Some(limit) if tokio::time::timeout(limit, all).await.is_err() => {
             tracing::warn!("some containers did not stop in time");
@@ -216,9 +214,9 @@ pub async fn shutdown(engine: &Arc<Engine>) {
 }
 
 /// How long containers may take to stop when the daemon ends; `None`: as long as they like, as one of the times says.
-fn shutdown_limit(engine: &Engine, settings: &Settings) -> Option<Duration> {
-    let containers = engine.containers.all().into_iter().map(|handle| handle.view());
-    let stops: Vec<i64> = containers.map(|view| stop::timeout(&view.row, settings)).collect();
+fn shutdown_limit(containers: &Containers, settings: &Settings) -> Option<Duration> {
+    let views = containers.all().into_iter().map(|handle| handle.view());
+    let stops: Vec<i64> = views.map(|view| stop::timeout(&view.row, settings)).collect();
     if settings.shutdown_timeout < 0 || stops.iter().any(|seconds| *seconds < 0) {
         return None;
     }

@@ -1,13 +1,11 @@
 //! The build cache, as far as there is one: no builder exists yet, so it is empty. What a prune is asked for is checked
 //! all the same, since clients prune it together with everything else.
 
-use std::sync::Arc;
-
 use api::BuildCachePruneReport;
 use model::filter::Filters;
 use model::{Error, Result, time};
 
-use crate::Engine;
+use crate::events::{Events, now};
 
 /// The filters that a prune takes.
 const KEYS: &[&str] =
@@ -16,13 +14,13 @@ const KEYS: &[&str] =
 const SINGLE: &[&str] = &["id", "parent", "type", "description", "inuse", "shared", "private"];
 
 /// Prunes the cache. Event: prune.
-pub fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<BuildCachePruneReport> {
-    check(engine, filters).map_err(|error| error.prefix("failed to prune build cache"))?;
-    engine.publish("builder", "prune", "", [("reclaimed", "0".to_owned())]);
+pub fn prune(events: &Events, filters: &Filters) -> Result<BuildCachePruneReport> {
+    check(filters).map_err(|error| error.prefix("failed to prune build cache"))?;
+    events.publish("builder", "prune", "", [("reclaimed", "0".to_owned())]);
     Ok(BuildCachePruneReport::default())
 }
 
-fn check(engine: &Engine, filters: &Filters) -> Result<()> {
+fn check(filters: &Filters) -> Result<()> {
     filters.validate(KEYS)?;
     if filters.contains("until") && filters.contains("unused-for") {
         return Err(Error::invalid("conflicting filters: \"until\" and \"unused-for\""));
@@ -34,7 +32,7 @@ fn check(engine: &Engine, filters: &Filters) -> Result<()> {
     }
     if let Some(text) = times.first() {
         let expected = format!("{key:?} filter expects a duration (e.g., '24h') or a timestamp");
-        time::parse(text, engine.now()).map_err(|error| error.prefix(expected))?;
+        time::parse(text, now()).map_err(|error| error.prefix(expected))?;
     }
     Ok(())
 }

@@ -32,19 +32,6 @@ pub struct Event {
     pub time: Timestamp,
 }
 
-/// An event before it has a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// See [`Event::kind`].
-    pub kind: &'static str,
-    /// See [`Event::action`].
-    pub action: String,
-    /// See [`Event::actor`].
-    pub actor: String,
-    /// See [`Event::attributes`].
-    pub attributes: BTreeMap<String, String>,
-}
-
 /// Publishes to all subscribers and remembers the newest.
 pub struct Events {
     inner: Mutex<VecDeque<Event>>,
@@ -66,11 +53,17 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Gives the draft a time, remembers it and hands it to all subscribers.
-    pub fn publish(&self, draft: Draft) {
-        let Draft { kind, action, actor, attributes } = draft;
+    /// Makes an event of now: remembers it and hands it to all subscribers.
+    pub fn publish<K: Into<String>>(
+        &self,
+        kind: &'static str,
+        action: &str,
+        actor: &str,
+        attributes: impl IntoIterator<Item = (K, String)>,
+    ) {
+        let attributes = attributes.into_iter().map(|(key, value)| (key.into(), value)).collect();
         let mut history = self.history();
-        let event = Event { kind, action, actor, attributes, time: now() };
+        let event = Event { kind, action: action.into(), actor: actor.into(), attributes, time: now() };
         if history.len() == HISTORY {
             history.pop_front();
         }
@@ -165,14 +158,9 @@ fn image_matches(event: &Event, wanted: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn draft(action: &str) -> Draft {
+    fn publish(events: &Events, action: &str) {
         let attributes = [("name", "web"), ("image", "busybox:1.36"), ("tier", "front")];
-        Draft {
-            kind: "container",
-            action: action.into(),
-            actor: "ab12".into(),
-            attributes: attributes.map(|(k, v)| (k.to_string(), v.to_string())).into(),
-        }
+        events.publish("container", action, "ab12", attributes.map(|(key, value)| (key, value.to_string())));
     }
 
     /// B-ev-1: at most 256 events are replayed, each exactly once over past and present.
@@ -180,12 +168,12 @@ mod tests {
     async fn history_is_bounded_and_joins_the_stream() {
         let events = Events::default();
         for n in 0..300 {
-            events.publish(draft(&format!("a{n}")));
+            publish(&events, &format!("a{n}"));
         }
         let mut subscription = events.subscribe(Some(Timestamp::ZERO));
         assert_eq!(subscription.past.len(), HISTORY);
         assert_eq!(subscription.past[0].action, "a44");
-        events.publish(draft("later"));
+        publish(&events, "later");
         assert_eq!(subscription.live.recv().await.map(|e| e.action), Ok("later".to_string()));
     }
 
@@ -193,7 +181,7 @@ mod tests {
     #[test]
     fn filters_select() {
         let events = Events::default();
-        events.publish(draft("exec_create: sh"));
+        publish(&events, "exec_create: sh");
         let event = events.subscribe(Some(Timestamp::ZERO)).past.remove(0);
         let passes = |json: &str| matches(&event, &Filters::parse(json).expect("valid filters"));
         assert!(passes(r#"{"event":["exec_create"]}"#));

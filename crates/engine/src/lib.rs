@@ -20,7 +20,6 @@ pub mod volume;
 use std::sync::{Arc, RwLock};
 
 use crate::container::Containers;
-use crate::container::exec::Execs;
 use crate::disk::Disk;
 use crate::events::Events;
 use crate::image::Images;
@@ -29,14 +28,10 @@ use crate::system::Host;
 
 /// The services of one daemon.
 pub struct Engine {
-    /// All containers.
+    /// All containers and their exec sessions.
     pub containers: Containers,
-    /// All exec sessions.
-    pub execs: Execs,
-    /// Images and their content.
-    pub images: Images,
-    /// Where images come from and go to.
-    pub registries: registry::Registries,
+    /// Images, their content, and where they come from and go to.
+    pub images: Arc<Images>,
     /// Networks.
     pub networks: Arc<::network::Networks>,
     /// Volumes.
@@ -63,7 +58,7 @@ impl Engine {
 
     /// Puts a reloaded configuration in force.
     pub fn replace_settings(&self, settings: Settings) {
-        self.registries.replace_settings(settings.registries.clone());
+        self.images.registries.replace_settings(settings.registries.clone());
         self.images.replace_policy(settings.signature_policy.clone());
         *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
         self.images.look_at_disk();

@@ -2,21 +2,24 @@
 //! what stands here is what the default networks need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use model::filter::Filters;
 use model::{Error, Result};
 
-use crate::{Engine, disk};
+use ::network::Networks;
+
+use crate::container::Containers;
+use crate::disk::{self, Turns};
+use crate::events::{Events, now};
 
 const KEYS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
 
 /// All networks that pass the filters, by name.
-pub fn list(engine: &Arc<Engine>, filters: &Filters) -> Result<Vec<api::Network>> {
+pub fn list(networks: &Networks, filters: &Filters) -> Result<Vec<api::Network>> {
     filters.validate(KEYS)?;
     let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
-    let mut networks = engine.networks.list();
+    let mut networks = networks.list();
     networks.retain(|network| {
         any("driver", &|driver| driver == network.driver)
             && any("id", &|id| network.id.as_str().starts_with(id))
@@ -30,10 +33,10 @@ pub fn list(engine: &Arc<Engine>, filters: &Filters) -> Result<Vec<api::Network>
 }
 
 /// One network with its containers.
-pub fn inspect(engine: &Arc<Engine>, key: &str) -> Result<api::Network> {
-    let network = engine.networks.find(key)?;
-    let containers = network.endpoints.iter().filter_map(|endpoint| {
-        let view = engine.containers.find(endpoint.container.as_str()).ok()?.view();
+pub fn inspect(networks: &Networks, containers: &Containers, key: &str) -> Result<api::Network> {
+    let network = networks.find(key)?;
+    let endpoints = network.endpoints.iter().filter_map(|endpoint| {
+        let view = containers.find(endpoint.container.as_str()).ok()?.view();
         let address = endpoint.address.map(|a| format!("{a}/{}", endpoint.prefix_len)).unwrap_or_default();
         let resource = api::EndpointResource {
             name: view.row.name.clone(),
@@ -44,7 +47,7 @@ pub fn inspect(engine: &Arc<Engine>, key: &str) -> Result<api::Network> {
         };
         Some((endpoint.container.as_str().to_string(), resource))
     });
-    let (containers, status) = (containers.collect(), status(&network));
+    let (containers, status) = (endpoints.collect(), status(&network));
     Ok(api::Network { containers: Some(containers), status: Some(status), ..wire(network) })
 }
 
@@ -71,17 +74,17 @@ fn status(network: &::network::Network) -> api::network::NetworkStatus {
 }
 
 /// The predefined networks stay.
-pub fn remove(engine: &Arc<Engine>, key: &str) -> Result<()> {
-    let network = engine.networks.find(key)?;
+pub fn remove(networks: &Networks, key: &str) -> Result<()> {
+    let network = networks.find(key)?;
     Err(Error::forbidden(format!("{} is a pre-defined network and cannot be removed", network.name)))
 }
 
 /// Removes the networks that users made and nobody uses: none can be made yet, so none is removed. Event: prune.
-pub fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<api::NetworkPruneReport> {
-    let _turn = disk::turn(&engine.disk.pruning.networks)?;
+pub fn prune(events: &Events, turns: &Turns, filters: &Filters) -> Result<api::NetworkPruneReport> {
+    let _turn = disk::turn(&turns.networks)?;
     filters.validate(PRUNE_KEYS)?;
-    filters.until(engine.now())?;
-    engine.publish("network", "prune", "", [("reclaimed", "0".to_owned())]);
+    filters.until(now())?;
+    events.publish("network", "prune", "", [("reclaimed", "0".to_owned())]);
     Ok(api::NetworkPruneReport::default())
 }
 

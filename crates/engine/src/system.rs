@@ -11,7 +11,8 @@ use runtime::spec::{self, SeccompChoice};
 use sys::cgroup::{Layout, Version};
 
 use crate::Engine;
-use crate::events::Draft;
+use crate::container::Containers;
+use crate::events::now;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
 
 /// The engine version that clients see.
@@ -230,9 +231,7 @@ fn os_release() -> BTreeMap<String, String> {
 }
 
 /// `GET /version`.
-pub fn version(engine: &Engine) -> api::Version {
-    let host = &engine.host;
-    let experimental = engine.settings().experimental;
+pub fn version(host: &Host, experimental: bool) -> api::Version {
     let details = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let component = |name: &str, version: &str, pairs: &[(&str, &str)]| api::system::ComponentVersion {
         name: name.into(),
@@ -269,7 +268,7 @@ pub fn version(engine: &Engine) -> api::Version {
 pub fn info(engine: &Engine) -> api::Info {
     let (host, settings) = (&engine.host, engine.settings());
     let cgroups = host.abilities;
-    let counts = Counts::of(engine);
+    let counts = Counts::of(&engine.containers);
     let storage = engine.snapshots.name();
     api::Info {
         id: host.engine_id.clone(),
@@ -298,7 +297,7 @@ pub fn info(engine: &Engine) -> api::Info {
         debug: settings.debug,
         n_fd: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as i64,
         n_goroutines: fs::read_dir("/proc/self/task").map_or(0, Iterator::count) as i64,
-        system_time: engine.now().rfc3339_nano(),
+        system_time: now().rfc3339_nano(),
         logging_driver: settings.log_driver.clone(),
         cgroup_driver: "cgroupfs".into(),
         cgroup_version: if host.has_cgroup_v2() { "2" } else { "1" }.into(),
@@ -339,9 +338,9 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(engine: &Engine) -> Counts {
+    fn of(containers: &Containers) -> Counts {
         let mut counts = Counts::default();
-        for handle in engine.containers.all() {
+        for handle in containers.all() {
             let view = handle.view();
             counts.all += 1;
             match (view.row.state.is_paused(), view.row.state.is_running()) {
@@ -429,36 +428,4 @@ fn warnings(settings: &Settings, host: &Host) -> Vec<String> {
 
 fn sysctl_is_on(name: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|text| text.trim() == "1")
-}
-
-impl Engine {
-    /// The time now.
-    pub fn now(&self) -> model::time::Timestamp {
-        crate::events::now()
-    }
-
-    /// Publishes an event.
-    pub fn publish<const N: usize>(
-        &self,
-        kind: &'static str,
-        action: &str,
-        actor: &str,
-        attributes: [(&str, String); N],
-    ) {
-        let attributes = attributes.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-        self.events.publish(Draft { kind, action: action.into(), actor: actor.into(), attributes });
-    }
-
-    /// Publishes an event of a container, with its name, image and labels.
-    pub fn publish_container<const N: usize>(
-        &self,
-        row: &crate::container::row::ContainerRow,
-        action: &str,
-        more: [(&str, String); N],
-    ) {
-        let mut attributes = row.event_attributes();
-        attributes.extend(more.into_iter().map(|(k, v)| (k.to_string(), v)));
-        let actor = row.id.as_str().to_string();
-        self.events.publish(Draft { kind: "container", action: action.into(), actor, attributes });
-    }
 }

@@ -1,59 +1,64 @@
 //! Volumes as the API shows them. Who uses a volume is read off the containers' published views.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
-use ::volume::{CreateVolume, Volume};
+use ::volume::{CreateVolume, Volume, Volumes};
 use model::filter::Filters;
 use model::id::ContainerId;
 use model::{Error, Kind, Result};
 
+use crate::container::Containers;
 use crate::container::row::MountKind;
-use crate::{Engine, disk};
+use crate::disk::{self, Turns};
+use crate::events::Events;
 
 const KEYS: &[&str] = &["dangling", "driver", "label", "name"];
 const PRUNE_KEYS: &[&str] = &["all", "label", "label!"];
 
 /// Containers that refer to the volume, running or not.
-pub fn users(engine: &Engine, name: &str) -> Vec<ContainerId> {
+pub fn users(containers: &Containers, name: &str) -> Vec<ContainerId> {
     let refers = |view: &crate::container::view::ContainerView| {
         view.row.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
     };
-    engine.containers.all().into_iter().filter(|h| refers(&h.view())).map(|h| h.id).collect()
+    containers.all().into_iter().filter(|h| refers(&h.view())).map(|h| h.id).collect()
 }
 
 /// Makes a volume, or answers the one that is there.
-pub async fn create(engine: &Arc<Engine>, request: api::volume::VolumeCreateRequest) -> Result<api::volume::Volume> {
+pub async fn create(
+    volumes: &Volumes,
+    events: &Events,
+    request: api::volume::VolumeCreateRequest,
+) -> Result<api::volume::Volume> {
     let request = CreateVolume {
         name: request.name,
         driver: request.driver,
         options: request.driver_opts,
         labels: request.labels,
     };
-    make(engine, request).await.map(|(volume, _)| wire(&volume))
+    make(volumes, events, request).await.map(|(volume, _)| wire(&volume))
 }
 
 /// As [`create`], telling whether the volume is new.
-pub(crate) async fn make(engine: &Arc<Engine>, request: CreateVolume) -> Result<(Volume, bool)> {
-    let (volume, is_new) = engine.volumes.create(request).await?;
+pub(crate) async fn make(volumes: &Volumes, events: &Events, request: CreateVolume) -> Result<(Volume, bool)> {
+    let (volume, is_new) = volumes.create(request).await?;
     if is_new {
-        engine.publish("volume", "create", &volume.name, [("driver", volume.driver.clone())]);
+        events.publish("volume", "create", &volume.name, [("driver", volume.driver.clone())]);
     }
     Ok((volume, is_new))
 }
 
 /// One volume.
-pub fn inspect(engine: &Arc<Engine>, name: &str) -> Result<api::volume::Volume> {
-    engine.volumes.get(name).map(|volume| wire(&volume))
+pub fn inspect(volumes: &Volumes, name: &str) -> Result<api::volume::Volume> {
+    volumes.get(name).map(|volume| wire(&volume))
 }
 
 /// All volumes that pass the filters.
-pub fn list(engine: &Arc<Engine>, filters: &Filters) -> Result<Vec<api::volume::Volume>> {
+pub fn list(volumes: &Volumes, containers: &Containers, filters: &Filters) -> Result<Vec<api::volume::Volume>> {
     filters.validate(KEYS)?;
     let dangling = filters.contains("dangling").then(|| filters.flag("dangling", false)).transpose()?;
-    let used = used_names(engine);
+    let used = used_names(containers);
     let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
-    let mut volumes = engine.volumes.list()?;
+    let mut volumes = volumes.list()?;
     volumes.retain(|volume| {
         any("name", &|name| volume.name.contains(name))
             && any("driver", &|driver| volume.driver == driver)
@@ -63,31 +68,37 @@ pub fn list(engine: &Arc<Engine>, filters: &Filters) -> Result<Vec<api::volume::
     Ok(volumes.iter().map(wire).collect())
 }
 
-fn used_names(engine: &Engine) -> HashSet<String> {
-    let mounts = engine.containers.all().into_iter().flat_map(|h| h.view().row.mounts.clone());
+fn used_names(containers: &Containers) -> HashSet<String> {
+    let mounts = containers.all().into_iter().flat_map(|h| h.view().row.mounts.clone());
     mounts.filter(|m| m.kind == MountKind::Volume).map(|m| m.name).collect()
 }
 
 /// Removes a volume that no container refers to; `force` hides one that is not there (B-vol-9).
-pub async fn remove(engine: &Arc<Engine>, name: &str, force: bool) -> Result<()> {
-    let volume = match engine.volumes.get(name) {
+pub async fn remove(
+    volumes: &Volumes,
+    containers: &Containers,
+    events: &Events,
+    name: &str,
+    force: bool,
+) -> Result<()> {
+    let volume = match volumes.get(name) {
         Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
         other => other?,
     };
-    let users = users(engine, name);
+    let users = users(containers, name);
     if !users.is_empty() {
         let ids: Vec<String> = users.iter().map(|id| id.as_str().to_string()).collect();
         return Err(::volume::in_use(name, &ids));
     }
-    engine.volumes.remove(name).await?;
-    engine.publish("volume", "destroy", name, [("driver", volume.driver)]);
+    volumes.remove(name).await?;
+    events.publish("volume", "destroy", name, [("driver", volume.driver)]);
     Ok(())
 }
 
 /// How many containers refer to each volume, running or not.
-fn users_by_name(engine: &Engine) -> HashMap<String, i64> {
+fn users_by_name(containers: &Containers) -> HashMap<String, i64> {
     let mut users = HashMap::new();
-    for handle in engine.containers.all() {
+    for handle in containers.all() {
         let view = handle.view();
         let volumes = view.row.mounts.iter().filter(|m| m.kind == MountKind::Volume).map(|m| &m.name);
         volumes.collect::<HashSet<_>>().into_iter().for_each(|name| *users.entry(name.clone()).or_default() += 1);
@@ -96,12 +107,12 @@ fn users_by_name(engine: &Engine) -> HashMap<String, i64> {
 }
 
 /// The volumes whose data is their own, with its size and their users. Blocks.
-pub fn measured(engine: &Engine) -> Result<Vec<api::volume::Volume>> {
-    let mut volumes = engine.volumes.list()?;
-    volumes.retain(|volume| !volume.has_mount_options());
-    let users = users_by_name(engine);
+pub fn measured(volumes: &Volumes, containers: &Containers) -> Result<Vec<api::volume::Volume>> {
+    let mut all = volumes.list()?;
+    all.retain(|volume| !volume.has_mount_options());
+    let users = users_by_name(containers);
     let one = |volume: &Volume| {
-        let size = engine.volumes.usage(&volume.name);
+        let size = volumes.usage(&volume.name);
         let size = size.inspect_err(|error| tracing::warn!(volume = volume.name, %error, "size not known"));
         let usage_data = api::UsageData {
             ref_count: users.get(&volume.name).copied().unwrap_or(0),
@@ -109,36 +120,42 @@ pub fn measured(engine: &Engine) -> Result<Vec<api::volume::Volume>> {
         };
         api::volume::Volume { usage_data: Some(usage_data), ..wire(volume) }
     };
-    Ok(volumes.iter().map(one).collect())
+    Ok(all.iter().map(one).collect())
 }
 
 /// Removes unused volumes, anonymous ones only unless `all` is set (B-vol-11); names and bytes.
-pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<(Vec<String>, u64)> {
-    let _turn = disk::turn(&engine.disk.pruning.volumes)?;
+pub async fn prune(
+    volumes: &Volumes,
+    containers: &Containers,
+    events: &Events,
+    turns: &Turns,
+    filters: &Filters,
+) -> Result<(Vec<String>, u64)> {
+    let _turn = disk::turn(&turns.volumes)?;
     filters.validate(PRUNE_KEYS)?;
     let all = filters.flag("all", false)?;
     let (mut removed, mut bytes) = (Vec::new(), 0);
-    for volume in engine.volumes.list()? {
+    for volume in volumes.list()? {
         let labels = volume.labels.clone().unwrap_or_default();
         let chosen = (all || volume.is_anonymous())
             && !volume.has_mount_options()
             && filters.match_labels(&labels)
-            && users(engine, &volume.name).is_empty();
+            && users(containers, &volume.name).is_empty();
         if !chosen {
             continue;
         }
-        let (volumes, name) = (engine.volumes.clone(), volume.name.clone());
-        let size = tokio::task::spawn_blocking(move || volumes.usage(&name)).await;
+        let (measured, name) = (volumes.clone(), volume.name.clone());
+        let size = tokio::task::spawn_blocking(move || measured.usage(&name)).await;
         let size = size.map_err(|e| Error::system("measuring a volume").with_source(e))?.unwrap_or(0);
-        if let Err(error) = engine.volumes.remove(&volume.name).await {
+        if let Err(error) = volumes.remove(&volume.name).await {
             tracing::warn!(volume = volume.name, %error, "not pruned");
             continue;
         }
-        engine.publish("volume", "destroy", &volume.name, [("driver", volume.driver)]);
+        events.publish("volume", "destroy", &volume.name, [("driver", volume.driver)]);
         removed.push(volume.name);
         bytes += size;
     }
-    engine.publish("volume", "prune", "", [("reclaimed", bytes.to_string())]);
+    events.publish("volume", "prune", "", [("reclaimed", bytes.to_string())]);
     Ok((removed, bytes))
 }
 

@@ -106,7 +106,7 @@ async fn run(loaded: Loaded) -> Result<()> {
     tracing::info!("daemon has completed initialization");
     serve_signals(&mut signals, &booted.engine, loaded).await;
     tell_supervisor(&[sd_notify::NotifyState::Stopping]);
-    engine::boot::shutdown(&booted.engine).await;
+    engine::boot::shutdown(&booted.engine.containers, &booted.engine.settings()).await;
     stop.send_replace(true);
     while served.join_next().await.is_some() {}
     listen::clean_up(&config.listen, &control);
@@ -128,13 +128,7 @@ async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engi
                 if let Some(mode) = attributes.get_mut("default-cgroupns-mode").filter(|mode| mode.is_empty()) {
                     mode.push_str(engine.host.default_cgroupns_mode());
                 }
-                let actor = engine.host.engine_id.clone();
-                engine.events.publish(engine::events::Draft {
-                    kind: "daemon",
-                    action: "reload".into(),
-                    actor,
-                    attributes,
-                });
+                engine.events.publish("daemon", "reload", &engine.host.engine_id, attributes);
                 tracing::info!("configuration reloaded");
                 current = reloaded.config;
             }

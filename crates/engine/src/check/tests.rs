@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use model::Kind;
 use model::digest::Digest;
+use registry::Registries;
 use snapshot::archive::Writer;
 use store::{Row, Table};
 use volume::VOLUMES;
@@ -29,7 +30,8 @@ impl Place {
         let tar = tar.finish().unwrap();
         let args = ImportArgs { reference: repository_tag("a", "").unwrap(), ..ImportArgs::default() };
         let snapshots = snapshot::open(dir.path(), "").unwrap();
-        let images = Images::open(dir.path(), store(dir.path()), snapshots).unwrap();
+        let images =
+            Images::open(dir.path(), store(dir.path()), snapshots, Registries::new(Default::default())).unwrap();
         let image = import(&images, &Events::default(), args, tar.as_slice()).unwrap();
         Place { dir, image }
     }

@@ -22,6 +22,7 @@ use super::attach::Attached;
 use super::exec::ExecStart;
 use super::launch::{self, Failed, Launched};
 use super::link::Link;
+use super::publish;
 use super::remove::RemoveArgs;
 use super::row::{CONTAINERS, ContainerRow};
 use super::stop::StopPlan;
@@ -310,7 +311,7 @@ impl Actor {
 
     /// Shows the container as it is now.
     pub(super) fn publish(&self) {
-        let execs = self.engine.execs.live_of(&self.row.id);
+        let execs = self.engine.containers.execs.live_of(&self.row.id);
         self.views.send_replace(Arc::new(view_of(&self.row, self.exits, execs)));
     }
 
@@ -324,7 +325,7 @@ impl Actor {
 
     /// Publishes an event of this container.
     pub(super) fn event<const N: usize>(&self, action: &str, more: [(&str, String); N]) {
-        self.engine.publish_container(&self.row, action, more);
+        publish(&self.engine.events, &self.row, action, more);
     }
 
     /// Asks the monitor for something; its word is the answer.

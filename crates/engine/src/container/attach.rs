@@ -6,7 +6,6 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Error, Result};
@@ -14,11 +13,13 @@ use monitor::proto::Request;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::oneshot;
 
-use super::Handle;
 use super::actor::{Actor, Command};
 use super::launch::wire_attach;
 use super::logs::{self, LogsArgs};
-use crate::Engine;
+use super::publish;
+use super::{Containers, Handle};
+use crate::events::Events;
+use crate::settings::Settings;
 
 /// How long a start waits for a client whose attach call was accepted before it.
 const ARRIVAL_WAIT: Duration = Duration::from_secs(2);
@@ -46,7 +47,6 @@ pub struct AttachArgs {
 pub struct Attachment {
     /// The container has a terminal: the stream is raw.
     pub tty: bool,
-    engine: Arc<Engine>,
     handle: Handle,
     args: AttachArgs,
     detach_keys: Vec<u8>,
@@ -79,8 +79,8 @@ impl Attached {
 }
 
 /// Checks an attach call; 409 in states that have no streams.
-pub async fn attach(engine: &Arc<Engine>, name: &str, args: AttachArgs) -> Result<Attachment> {
-    let handle = engine.containers.find(name)?;
+pub async fn attach(containers: &Containers, name: &str, args: AttachArgs) -> Result<Attachment> {
+    let handle = containers.find(name)?;
     let view = handle.view();
     let detach_keys = detach_keys(args.detach_keys.as_deref())?;
     if view.row.state.is_paused() {
@@ -95,17 +95,17 @@ pub async fn attach(engine: &Arc<Engine>, name: &str, args: AttachArgs) -> Resul
         // Before the client hears of it: a start that it asks for next waits for its socket (B-io-5).
         handle.send(Command::Expect(arriving)).await?;
     }
-    Ok(Attachment { tty, engine: engine.clone(), handle, args, detach_keys, arrival })
+    Ok(Attachment { tty, handle, args, detach_keys, arrival })
 }
 
 impl Attachment {
     /// Takes over the client's socket; `prefix` is what it sent behind the request's head.
-    pub async fn connect(self, socket: OwnedFd, prefix: Vec<u8>) {
+    pub async fn connect(self, events: &Events, settings: &Settings, socket: OwnedFd, prefix: Vec<u8>) {
         let view = self.handle.view();
-        if self.args.logs && self.replay(&socket).await.is_err() {
+        if self.args.logs && self.replay(settings, &socket).await.is_err() {
             return;
         }
-        self.engine.publish_container(&view.row, "attach", []);
+        publish(events, &view.row, "attach", []);
         if !self.args.stream {
             return;
         }
@@ -123,10 +123,10 @@ impl Attachment {
     }
 
     /// Writes what the log holds to the client; an error means the client left.
-    async fn replay(&self, socket: &OwnedFd) -> Result<()> {
+    async fn replay(&self, settings: &Settings, socket: &OwnedFd) -> Result<()> {
         let args = LogsArgs { stdout: self.args.stdout, stderr: self.args.stderr, ..LogsArgs::default() };
         let raw = !self.args.multiplex;
-        let mut stream = match logs::open(&self.engine, &self.handle.view(), args, raw).await {
+        let mut stream = match logs::open(settings, &self.handle, args, raw) {
             Ok(stream) => stream,
             // A log driver that cannot be read replays nothing.
             Err(_) => return Ok(()),

@@ -11,6 +11,7 @@ use model::{Error, Result};
 
 use super::actor::Command;
 use super::export::refuse_dying;
+use super::publish;
 use super::row::ContainerRow;
 use crate::Engine;
 use crate::image::{self, CommitImage};
@@ -50,7 +51,7 @@ pub async fn commit(engine: &Arc<Engine>, args: CommitArgs) -> Result<String> {
         tracing::debug!(container = row.id.short(), %error, "not thawed after a commit");
     }
     let id = made.unwrap_or_else(|error| Err(Error::system("internal error: the commit failed").with_source(error)))?;
-    engine.publish_container(&row, "commit", [("comment", comment), ("imageID", id.clone()), ("imageRef", name)]);
+    publish(&engine.events, &row, "commit", [("comment", comment), ("imageID", id.clone()), ("imageRef", name)]);
     Ok(id)
 }
 

@@ -11,8 +11,13 @@ use model::name;
 use model::platform::Platform;
 use model::{Error, Kind, Result};
 
+use super::publish;
 use super::row::{CONTAINERS, ContainerRow, ImagePin, MountKind, RunRow};
-use super::{Handle, actor, launch, merge, mounts, validate};
+use super::{Containers, Handle, actor, launch, merge, mounts, validate};
+use crate::events::now;
+use snapshot::Snapshotter;
+use store::Store;
+
 use crate::Engine;
 use crate::image::ResolvedImage;
 use crate::settings::Settings;
@@ -41,7 +46,7 @@ pub struct Created {
 pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     let settings = engine.settings();
     let id = ContainerId::from_bytes(sys::random::bytes32());
-    let host = validate::Host::new(engine, &settings);
+    let host = validate::Host::new(&engine.host, &settings);
     let mut request = args.request;
     let mut warnings = validate::request(&mut request, &host, |path| std::fs::exists(path).unwrap_or(false))?;
     if let Some(name) = args.name.as_deref().filter(|n| !n.is_empty()) {
@@ -54,11 +59,11 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
         warnings.extend(foreign(&image.platform));
     }
     let mut merged = merge::merge(config, host_config, &image.config, &host, &id)?;
-    resolve_container_modes(engine, &mut merged.host_config)?;
-    check_links(engine, &merged.host_config)?;
+    resolve_container_modes(&engine.containers, &mut merged.host_config)?;
+    check_links(&engine.containers, &merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
     launch::runtime_choice(&settings, &merged.host_config.runtime)?;
-    let name = reserve_name(engine, args.name.as_deref(), &id)?;
+    let name = reserve_name(&engine.containers, args.name.as_deref(), &id)?;
     let built = build(engine, &settings, Draft { id: id.clone(), name: name.clone(), merged, image, request }).await;
     if built.is_err() {
         engine.containers.release(&name, &id);
@@ -94,7 +99,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
     let row = ContainerRow {
         id,
         name,
-        created: engine.now(),
+        created: now(),
         networks: requested_networks(request.networking_config),
         image: ImagePin {
             id: image.id.clone(),
@@ -114,7 +119,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
     let work = (engine.clone(), row.clone());
     let made = tokio::task::spawn_blocking(move || {
         let (engine, row) = work;
-        prepare(&engine, &row).and_then(|()| commit(&engine, row))
+        prepare(&engine, &row).and_then(|()| commit(&engine.store, row))
     });
     let made = made.await.map_err(|e| Error::system("preparing the container").with_source(e));
     if let Err(error) = made.flatten() {
@@ -122,7 +127,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         return Err(error);
     }
     actor::spawn(engine, row.clone());
-    engine.publish_container(&row, "create", []);
+    publish(&engine.events, &row, "create", []);
     Ok(())
 }
 
@@ -131,14 +136,14 @@ fn prepare(engine: &Engine, row: &ContainerRow) -> Result<()> {
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
-    check_directories(engine, row)?;
+    check_directories(&*engine.snapshots, row)?;
     engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
-    mounts::copy_up(engine, row)
+    mounts::copy_up(&*engine.snapshots, row)
 }
 
 /// The working directory and the places of volumes are directories, or nothing yet.
-fn check_directories(engine: &Engine, row: &ContainerRow) -> Result<()> {
-    let is_file = |path: &str| engine.snapshots.is_file(&row.image.layers, path);
+fn check_directories(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<()> {
+    let is_file = |path: &str| snapshots.is_file(&row.image.layers, path);
     let dir = row.config.working_dir.as_str();
     if !dir.is_empty() && is_file(dir)? {
         return Err(Error::system(format!("Cannot mkdir: {dir} is not a directory")));
@@ -152,8 +157,8 @@ fn check_directories(engine: &Engine, row: &ContainerRow) -> Result<()> {
     Ok(())
 }
 
-fn commit(engine: &Engine, row: ContainerRow) -> Result<()> {
-    engine.store.write_blocking(move |tx| {
+fn commit(store: &Store, row: ContainerRow) -> Result<()> {
+    store.write_blocking(move |tx| {
         // The image may have been removed since it was resolved.
         crate::image::use_by_container(tx, &row.image.id)?;
         tx.put(&CONTAINERS, row.id.as_str(), &row)
@@ -181,33 +186,33 @@ async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Contain
 }
 
 /// The wished name, or a generated one that is free.
-fn reserve_name(engine: &Engine, wished: Option<&str>, id: &ContainerId) -> Result<String> {
+fn reserve_name(containers: &Containers, wished: Option<&str>, id: &ContainerId) -> Result<String> {
     if let Some(wished) = wished.filter(|n| !n.is_empty()) {
         let name = wished.strip_prefix('/').unwrap_or(wished).to_string();
-        engine.containers.reserve(&name, id)?;
+        containers.reserve(&name, id)?;
         return Ok(name);
     }
     for retry in 0..=name::RETRIES {
         let bytes = sys::random::bytes32();
         let random = u64::from_le_bytes(bytes[..8].try_into().expect("eight of 32 bytes"));
         let name = name::generated(random, retry);
-        if engine.containers.reserve(&name, id).is_ok() {
+        if containers.reserve(&name, id).is_ok() {
             return Ok(name);
         }
     }
-    engine.containers.reserve(id.short(), id)?;
+    containers.reserve(id.short(), id)?;
     Ok(id.short().to_string())
 }
 
 /// `container:<name>` becomes `container:<id>`, so that a rename does not break it (B-id-4). One that is not there is
 /// never a 404, which a client takes for a missing image: it is invalid, or for a network the start's concern.
-fn resolve_container_modes(engine: &Engine, host: &mut api::HostConfig) -> Result<()> {
+fn resolve_container_modes(containers: &Containers, host: &mut api::HostConfig) -> Result<()> {
     // These two ask whom they join for its labels already now, unless they need none.
     let own_labels = host.security_opt.iter().flatten().any(|option| option.split('=').next() == Some("label"));
     let asks = !own_labels && !host.privileged && host.ipc_mode != "host" && host.pid_mode != "host";
     for (mode, asks) in [(&mut host.network_mode, false), (&mut host.ipc_mode, asks), (&mut host.pid_mode, asks)] {
         let Some(other) = mode.strip_prefix("container:") else { continue };
-        match engine.containers.find(other) {
+        match containers.find(other) {
             Ok(found) => *mode = format!("container:{}", found.id.as_str()),
             Err(error) if asks && !other.is_empty() => return Err(error.with_kind(Kind::InvalidParameter)),
             // The start will say so.
@@ -219,21 +224,21 @@ fn resolve_container_modes(engine: &Engine, host: &mut api::HostConfig) -> Resul
 
 /// A container that a request names beside its own. When it is missing that is the request's fault: clients take "not found"
 /// for the image's being missing, and pull it.
-pub fn find_other(engine: &Engine, name: &str) -> Result<Handle> {
-    engine.containers.find(name).map_err(|error| match error.kind() {
+pub fn find_other(containers: &Containers, name: &str) -> Result<Handle> {
+    containers.find(name).map_err(|error| match error.kind() {
         Kind::NotFound => Error::invalid(error.message()),
         _ => error,
     })
 }
 
 /// Links must name containers, though they have no effect yet.
-fn check_links(engine: &Engine, host: &api::HostConfig) -> Result<()> {
+fn check_links(containers: &Containers, host: &api::HostConfig) -> Result<()> {
     for link in host.links.iter().flatten() {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
         if name.is_empty() || alias.contains(':') {
             return Err(Error::invalid(format!("bad format for links: {link}")));
         }
-        find_other(engine, name).map_err(|error| error.prefix(format!("could not get container for {name}")))?;
+        find_other(containers, name).map_err(|error| error.prefix(format!("could not get container for {name}")))?;
     }
     Ok(())
 }

@@ -20,7 +20,8 @@ use super::attach::{self, Attached};
 use super::facts;
 use super::launch::wire_attach;
 use super::row::ContainerRow;
-use crate::Engine;
+use super::{Containers, Handle, publish};
+use crate::events::Events;
 
 /// How long an ended session can be inspected.
 pub const KEPT_FOR: Duration = Duration::from_secs(300);
@@ -135,8 +136,8 @@ impl Execs {
 }
 
 /// Makes a session in a running container.
-pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -> Result<String> {
-    let handle = engine.containers.find(name)?;
+pub async fn create(containers: &Containers, events: &Events, name: &str, config: api::ExecConfig) -> Result<String> {
+    let handle = containers.find(name)?;
     let view = handle.view();
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
@@ -147,8 +148,8 @@ pub async fn create(engine: &Arc<Engine>, name: &str, config: api::ExecConfig) -
     let session =
         Session { id: id.clone(), container: handle.id.clone(), config, phase: watch::Sender::new(Phase::Created) };
     let action = format!("exec_create: {}", session.command_line());
-    engine.execs.insert(Arc::new(session));
-    engine.publish_container(&view.row, &action, [("execID", id.clone())]);
+    containers.execs.insert(Arc::new(session));
+    publish(events, &view.row, &action, [("execID", id.clone())]);
     Ok(id)
 }
 
@@ -197,27 +198,28 @@ pub enum ExecSession {
 
 /// A checked exec start call, ready for its socket.
 pub struct ExecAttachment {
-    engine: Arc<Engine>,
+    handle: Handle,
     session: Arc<Session>,
     args: ExecStartArgs,
 }
 
 /// Starts a session. Attached, the process starts when the socket is there, and errors are told in the stream from then
 /// on.
-pub async fn start(engine: &Arc<Engine>, id: &str, args: ExecStartArgs) -> Result<ExecSession> {
-    let session = engine.execs.find(id)?;
-    let container = engine.containers.find(session.container.as_str())?;
-    check_running(&container.view().row, container.id.as_str())?;
+pub async fn start(containers: &Containers, events: &Events, id: &str, args: ExecStartArgs) -> Result<ExecSession> {
+    let session = containers.execs.find(id)?;
+    let handle = containers.find(session.container.as_str())?;
+    check_running(&handle.view().row, handle.id.as_str())?;
+    let attachment = ExecAttachment { handle, session, args };
     if args.detach {
-        run(engine, &session, args, None).await?;
+        attachment.run(events, None).await?;
         return Ok(ExecSession::Detached);
     }
-    Ok(ExecSession::Attached(ExecAttachment { engine: engine.clone(), session, args }))
+    Ok(ExecSession::Attached(attachment))
 }
 
 impl ExecAttachment {
     /// Takes over the client's socket and starts the process.
-    pub async fn connect(self, socket: OwnedFd, prefix: Vec<u8>) {
+    pub async fn connect(self, events: &Events, socket: OwnedFd, prefix: Vec<u8>) {
         let config = &self.session.config;
         let multiplex = self.args.multiplex;
         let spare = socket.try_clone();
@@ -232,32 +234,25 @@ impl ExecAttachment {
             detach_keys: if config.tty { keys } else { Vec::new() },
         };
         let client = client.with_streams();
-        if let (Err(error), Ok(socket)) = (run(&self.engine, &self.session, self.args, client).await, spare) {
+        if let (Err(error), Ok(socket)) = (self.run(events, client).await, spare) {
             attach::tell(socket, multiplex, error.message());
         }
     }
-}
 
-/// Claims the session and has the container's actor start it.
-async fn run(
-    engine: &Arc<Engine>,
-    session: &Arc<Session>,
-    args: ExecStartArgs,
-    client: Option<Attached>,
-) -> Result<()> {
-    let handle = engine.containers.find(session.container.as_str())?;
-    let view = handle.view();
-    check_running(&view.row, handle.id.as_str())?;
-    if !session.claim() {
-        return Err(Error::conflict(format!("Error: Exec command {} has already run", session.id)));
+    /// Claims the session and has the container's actor start it.
+    async fn run(&self, events: &Events, client: Option<Attached>) -> Result<()> {
+        let ExecAttachment { handle, session, args } = self;
+        let view = handle.view();
+        check_running(&view.row, handle.id.as_str())?;
+        if !session.claim() {
+            return Err(Error::conflict(format!("Error: Exec command {} has already run", session.id)));
+        }
+        // Told before its outcome is known, as the reference does.
+        let action = format!("exec_start: {}", session.command_line());
+        publish(events, &view.row, &action, [("execID", session.id.clone())]);
+        let (session, console_size) = (session.clone(), args.console_size);
+        handle.ask(|reply| Command::Exec(Box::new(ExecStart { session, console_size, client, reply }))).await
     }
-    // Told before its outcome is known, as the reference does.
-    let action = format!("exec_start: {}", session.command_line());
-    engine.publish_container(&view.row, &action, [("execID", session.id.clone())]);
-    let (reply, answer) = oneshot::channel();
-    let start = ExecStart { session: session.clone(), console_size: args.console_size, client, reply };
-    handle.send(Command::Exec(Box::new(start))).await?;
-    answer.await.unwrap_or_else(|_| Err(super::no_such(session.container.as_str())))
 }
 
 /// What the actor needs to start a session.
@@ -318,7 +313,7 @@ impl Actor {
     }
 
     pub(super) fn exec_ended(&mut self, id: &str, code: i32) {
-        let Ok(session) = self.engine.execs.find(id) else {
+        let Ok(session) = self.engine.containers.execs.find(id) else {
             return;
         };
         let pid = if let Phase::Running(pid) = session.phase() { pid } else { 0 };
@@ -334,13 +329,13 @@ impl Actor {
             let text = format!("container {} is not running", self.row.id.as_str());
             answer(start.reply, Err(Error::conflict(text)));
         }
-        self.engine.execs.end_all(&self.row.id, code);
+        self.engine.containers.execs.end_all(&self.row.id, code);
     }
 }
 
 /// Resizes the session's terminal, waiting for its start if need be.
-pub async fn resize(engine: &Arc<Engine>, id: &str, height: u16, width: u16) -> Result<()> {
-    let session = engine.execs.find(id)?;
+pub async fn resize(containers: &Containers, id: &str, (height, width): (u16, u16)) -> Result<()> {
+    let session = containers.execs.find(id)?;
     let mut phases = session.phase.subscribe();
     let started = phases.wait_for(|phase| matches!(phase, Phase::Running(_) | Phase::Ended(..)));
     match tokio::time::timeout(RESIZE_WAIT, started).await {
@@ -348,7 +343,7 @@ pub async fn resize(engine: &Arc<Engine>, id: &str, height: u16, width: u16) -> 
         Ok(_) => return Err(Error::conflict(format!("exec {id} is not running"))),
         Err(_) => return Err(Error::new(Kind::System, "timeout waiting for exec session ready")),
     }
-    let handle = engine.containers.find(session.container.as_str())?;
+    let handle = containers.find(session.container.as_str())?;
     handle.ask(|reply| Command::Resize { exec: Some(session.id.clone()), height, width, reply }).await
 }
 
@@ -356,9 +351,9 @@ pub async fn resize(engine: &Arc<Engine>, id: &str, height: u16, width: u16) -> 
 ///
 /// A client asks as soon as its stream ends. The monitor told the end before it closed the stream; the short wait is for
 /// the actor to have heard it.
-pub async fn inspect(engine: &Arc<Engine>, id: &str) -> Result<api::ExecInspect> {
-    let session = engine.execs.find(id)?;
-    let handle = engine.containers.find(session.container.as_str());
+pub async fn inspect(containers: &Containers, id: &str) -> Result<api::ExecInspect> {
+    let session = containers.execs.find(id)?;
+    let handle = containers.find(session.container.as_str());
     // Its start may not have been heard of either.
     if let (Phase::Starting | Phase::Running(_), Ok(handle)) = (session.phase(), &handle) {
         let heard = handle.ask(|reply| Command::Hear { reply });

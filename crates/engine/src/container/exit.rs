@@ -16,6 +16,7 @@ use super::link;
 use super::remove::RemoveArgs;
 use super::row::ContainerRow;
 use crate::Engine;
+use crate::events::now;
 
 /// Recorded when a container was killed along with its monitor.
 const KILLED: i32 = 137;
@@ -81,7 +82,7 @@ impl Actor {
             return;
         }
         let run_dir = self.engine.settings().run_dir(self.row.id.as_str());
-        let exit = link::exit_record(&run_dir).unwrap_or_else(|| killed_with_monitor(&self.engine));
+        let exit = link::exit_record(&run_dir).unwrap_or_else(killed_with_monitor);
         clear_cgroup(&self.engine, &self.row).await;
         self.ended(exit).await;
     }
@@ -207,11 +208,11 @@ fn lasted(row: &ContainerRow) -> Duration {
 }
 
 /// The end of a container whose monitor was killed: it cannot live without.
-pub(super) fn killed_with_monitor(engine: &Engine) -> Exit {
+pub(super) fn killed_with_monitor() -> Exit {
     Exit {
         code: KILLED,
         signal: Some(9),
-        at: engine.now().unix_nanos(),
+        at: now().unix_nanos(),
         error: "the container's monitor was killed".into(),
         ..Exit::default()
     }
@@ -220,7 +221,9 @@ pub(super) fn killed_with_monitor(engine: &Engine) -> Exit {
 /// Kills what is left in the container's cgroup and removes it.
 pub(super) async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
     let (engine, row) = (engine.clone(), row.clone());
-    let cleared = tokio::task::spawn_blocking(move || -> Result<()> { Ok(clear(&launch::cgroup_of(&engine, &row)?)?) });
+    let cleared = tokio::task::spawn_blocking(move || -> Result<()> {
+        Ok(clear(&launch::cgroup_of(&engine.host, &engine.settings(), &row)?)?)
+    });
     match cleared.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "clearing a cgroup"),

@@ -8,13 +8,20 @@ use std::io::Write;
 use model::{Error, Kind, Result};
 
 use super::row::ContainerRow;
-use crate::Engine;
+use super::{Containers, publish};
+use snapshot::Snapshotter;
+
+use crate::events::Events;
 
 /// What the container changed over its image, ordered by path; `None`: nothing.
-pub fn changes(engine: &Engine, name: &str) -> Result<Option<Vec<api::ChangeItem>>> {
-    let view = engine.containers.find(name)?.view();
+pub fn changes(
+    containers: &Containers,
+    snapshots: &dyn Snapshotter,
+    name: &str,
+) -> Result<Option<Vec<api::ChangeItem>>> {
+    let view = containers.find(name)?.view();
     let (id, layers) = (view.row.id.as_str(), &view.row.image.layers);
-    let found = engine.snapshots.changes(id, layers).map_err(of_the_daemon)?;
+    let found = snapshots.changes(id, layers).map_err(of_the_daemon)?;
     let item = |change: snapshot::Change| api::ChangeItem { path: change.path, kind: change.kind as u8 };
     Ok(Some(found.into_iter().map(item).collect()).filter(|items: &Vec<_>| !items.is_empty()))
 }
@@ -22,13 +29,19 @@ pub fn changes(engine: &Engine, name: &str) -> Result<Option<Vec<api::ChangeItem
 /// Writes the root file system as a tar. Event: export.
 ///
 /// Errors: `NotFound`, `Conflict` for a container that is dead or being removed.
-pub fn export(engine: &Engine, name: &str, out: &mut dyn Write) -> Result<()> {
-    let view = engine.containers.find(name)?.view();
+pub fn export(
+    containers: &Containers,
+    snapshots: &dyn Snapshotter,
+    events: &Events,
+    name: &str,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let view = containers.find(name)?.view();
     let row = &view.row;
     refuse_dying(row, "export")?;
-    let written = engine.snapshots.export(row.id.as_str(), &row.image.layers, out);
+    let written = snapshots.export(row.id.as_str(), &row.image.layers, out);
     written.map_err(|error| of_the_daemon(error).prefix(format!("Error exporting container {name}")))?;
-    engine.publish_container(row, "export", []);
+    publish(events, row, "export", []);
     Ok(())
 }
 

@@ -13,8 +13,9 @@ use runtime::spec::{self, ContainerSpec, Share};
 use super::row::{ContainerRow, MountKind, MountRow};
 use super::validate::{self, SecurityOptions};
 use super::view::ContainerView;
-use super::{files, launch};
+use super::{Containers, files, launch};
 use crate::settings::Settings;
+use crate::system::Host;
 use crate::{Engine, apparmor};
 
 /// The driver option of an endpoint that holds the sysctls of its interface.
@@ -25,13 +26,13 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) 
     let (config, host) = (&row.config, &row.host_config);
     validate::check_device_requests(host)?;
     Ok(ContainerSpec {
-        process: process(engine, settings, row),
+        process: process(&engine.host, settings, row),
         hostname: config.hostname.clone(),
         domainname: config.domainname.clone(),
-        namespaces: namespaces(engine, settings, row)?,
+        namespaces: namespaces(&engine.containers, engine.host.has_cgroup_v2(), settings, row)?,
         readonly_rootfs: host.readonly_rootfs,
-        mounts: mounts(engine, settings, row)?,
-        security: security(engine, settings, row)?,
+        mounts: mounts(&engine.containers, settings, row)?,
+        security: security(engine.host.has_apparmor_default, settings, row)?,
         devices: devices(row)?,
         resources: resources(row)?,
         sysctls: sysctls(row),
@@ -63,7 +64,7 @@ pub fn cgroups_path_in(settings: &Settings, own: &str, id: &str) -> String {
     model::mount::clean(&format!("/{}/{id}", parent.unwrap_or_default()))
 }
 
-fn process(engine: &Engine, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {
+fn process(host_facts: &Host, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {
     let (config, host) = (&row.config, &row.host_config);
     let [height, width] = host.console_size.map(|n| u16::try_from(n).unwrap_or(u16::MAX));
     let wants_init = host.init.unwrap_or(settings.init);
@@ -78,7 +79,7 @@ fn process(engine: &Engine, settings: &Settings, row: &ContainerRow) -> spec::Pr
         console_size: (height > 0 && width > 0).then_some(oci::ConsoleSize { height, width }),
         ulimits: ulimits(settings, host),
         oom_score_adj: i32::try_from(host.oom_score_adj).unwrap_or(0),
-        init: wants_init.then(|| engine.host.executable_path.display().to_string()),
+        init: wants_init.then(|| host_facts.executable_path.display().to_string()),
     }
 }
 
@@ -97,7 +98,12 @@ fn ulimits(settings: &Settings, host: &api::HostConfig) -> Vec<spec::Ulimit> {
     own.iter().chain(defaults).map(convert).collect()
 }
 
-fn namespaces(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<spec::Namespaces> {
+fn namespaces(
+    containers: &Containers,
+    has_cgroup_v2: bool,
+    settings: &Settings,
+    row: &ContainerRow,
+) -> Result<spec::Namespaces> {
     let host = &row.host_config;
     let cgroup_mode = match host.cgroupns_mode.as_str() {
         "" => settings.default_cgroupns_mode.as_str(),
@@ -105,13 +111,13 @@ fn namespaces(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Resul
     };
     let cgroup = match cgroup_mode {
         "host" => Share::Host,
-        "" if !engine.host.has_cgroup_v2() || host.privileged => Share::Host,
+        "" if !has_cgroup_v2 || host.privileged => Share::Host,
         _ => Share::New,
     };
     Ok(spec::Namespaces {
-        network: share(&host.network_mode, "net", |other| network_donor(engine, other))?,
-        ipc: share(&host.ipc_mode, "ipc", |other| ipc_donor(engine, other))?,
-        pid: share(&host.pid_mode, "pid", |other| pid_donor(engine, other))?,
+        network: share(&host.network_mode, "net", |other| network_donor(containers, other))?,
+        ipc: share(&host.ipc_mode, "ipc", |other| ipc_donor(containers, other))?,
+        pid: share(&host.pid_mode, "pid", |other| pid_donor(containers, other))?,
         uts: if host.uts_mode == "host" { Share::Host } else { Share::New },
         cgroup,
         user: None,
@@ -128,8 +134,8 @@ fn share(mode: &str, kind: &str, donor: impl FnOnce(&str) -> Result<i32>) -> Res
 }
 
 /// The init process of a container whose network is to be joined. That it is not there is the daemon's fault by now.
-fn network_donor(engine: &Engine, container: &str) -> Result<i32> {
-    let found = engine.containers.find(container);
+fn network_donor(containers: &Containers, container: &str) -> Result<i32> {
+    let found = containers.find(container);
     let absent = |e: Error| if e.kind() == Kind::NotFound { e.with_kind(Kind::System) } else { e };
     let view = found.map_err(|e| absent(e).prefix("joining network namespace of container"))?.view();
     if view.row.state.is_restarting() {
@@ -145,9 +151,9 @@ fn network_donor(engine: &Engine, container: &str) -> Result<i32> {
 }
 
 /// The init process of a container whose IPC namespace is to be joined, if it shares it.
-fn ipc_donor(engine: &Engine, container: &str) -> Result<i32> {
+fn ipc_donor(containers: &Containers, container: &str) -> Result<i32> {
     let joined = || {
-        let view = running(engine, container)?;
+        let view = running(containers, container)?;
         match view.row.host_config.ipc_mode.as_str() {
             "shareable" | "host" => Ok(view.pid),
             other if other.starts_with("container:") => Ok(view.pid),
@@ -160,13 +166,13 @@ fn ipc_donor(engine: &Engine, container: &str) -> Result<i32> {
 }
 
 /// The init process of a container whose PID namespace is to be joined.
-fn pid_donor(engine: &Engine, container: &str) -> Result<i32> {
-    let view = running(engine, container);
+fn pid_donor(containers: &Containers, container: &str) -> Result<i32> {
+    let view = running(containers, container);
     view.map(|view| view.pid).map_err(|e| e.prefix("failed to join PID namespace").with_kind(Kind::System))
 }
 
-fn running(engine: &Engine, container: &str) -> Result<Arc<ContainerView>> {
-    let view = engine.containers.find(container).map_err(|e| e.with_kind(Kind::InvalidParameter))?.view();
+fn running(containers: &Containers, container: &str) -> Result<Arc<ContainerView>> {
+    let view = containers.find(container).map_err(|e| e.with_kind(Kind::InvalidParameter))?.view();
     match view.pid {
         _ if view.row.state.is_restarting() => Err(restarting(container)),
         0 => Err(Error::conflict(format!("container {container} is not running"))),
@@ -178,11 +184,11 @@ fn restarting(container: &str) -> Error {
     Error::conflict(format!("Container {container} is restarting, wait until the container is running"))
 }
 
-fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<spec::Mounts> {
+fn mounts(containers: &Containers, settings: &Settings, row: &ContainerRow) -> Result<spec::Mounts> {
     let host = &row.host_config;
     let dir = settings.container_dir(row.id.as_str());
     let files_owner = match host.network_mode.strip_prefix("container:") {
-        Some(other) => settings.container_dir(engine.containers.find(other)?.id.as_str()),
+        Some(other) => settings.container_dir(containers.find(other)?.id.as_str()),
         None => dir.clone(),
     };
     let file = |name: &str, target: &str| spec::FileMount {
@@ -193,7 +199,7 @@ fn mounts(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<sp
         "none" => spec::Shm::None,
         "host" => spec::Shm::Bind("/dev/shm".into()),
         other => match other.strip_prefix("container:") {
-            Some(donor) => spec::Shm::Bind(format!("/proc/{}/root/dev/shm", ipc_donor(engine, donor)?)),
+            Some(donor) => spec::Shm::Bind(format!("/proc/{}/root/dev/shm", ipc_donor(containers, donor)?)),
             None => spec::Shm::Private { size: host.shm_size },
         },
     };
@@ -277,7 +283,7 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     model::mount::tmpfs_options(&super::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
-fn security(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
+fn security(has_apparmor_default: bool, settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
     let host = &row.host_config;
     let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
@@ -286,7 +292,7 @@ fn security(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<
         capabilities: capabilities(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
         no_new_privileges: options.no_new_privileges.unwrap_or(settings.no_new_privileges),
         seccomp: seccomp_choice(settings, options.seccomp.as_deref())?,
-        apparmor_profile: apparmor_profile(engine, host.privileged, options.apparmor),
+        apparmor_profile: apparmor_profile(has_apparmor_default, host.privileged, options.apparmor),
         process_label: String::new(),
         mount_label: String::new(),
         masked_paths: host.masked_paths.clone(),
@@ -327,11 +333,11 @@ fn seccomp_choice(settings: &Settings, own: Option<&str>) -> Result<spec::Seccom
 }
 
 /// Where the kernel has AppArmor: the container's profile, the default one if it is loaded, none when privileged.
-fn apparmor_profile(engine: &Engine, privileged: bool, own: Option<String>) -> Option<String> {
+fn apparmor_profile(has_default: bool, privileged: bool, own: Option<String>) -> Option<String> {
     if !apparmor::is_enabled() {
         return None;
     }
-    let default = match (privileged, engine.host.has_apparmor_default) {
+    let default = match (privileged, has_default) {
         (true, _) => Some("unconfined"),
         (false, true) => Some(apparmor::DEFAULT_PROFILE),
         (false, false) => None,
@@ -416,9 +422,9 @@ pub fn exec_process(
     let settings = engine.settings();
     // Whom the container has joined, and its devices, may be gone by now.
     let mut own = ContainerSpec {
-        process: process(engine, &settings, row),
+        process: process(&engine.host, &settings, row),
         hostname: row.config.hostname.clone(),
-        security: security(engine, &settings, row)?,
+        security: security(engine.host.has_apparmor_default, &settings, row)?,
         ..ContainerSpec::default()
     };
     own.process.args = session.cmd.clone().unwrap_or_default();

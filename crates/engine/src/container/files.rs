@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use model::{Context, Error, Result};
-use network::files;
+use network::{Networks, files};
 
 use super::launch::network_mode;
 use super::row::ContainerRow;
-use crate::Engine;
 use crate::settings::Settings;
 
 pub const HOSTNAME: &str = "hostname";
@@ -25,7 +24,7 @@ pub fn make_ahead(dir: &Path) -> Result<()> {
 
 /// `hostname`, `hosts` and `resolv.conf` in the container's directory (B-dns-1, B-dns-5).
 pub fn write(
-    engine: &Engine,
+    networks: &Networks,
     settings: &Settings,
     row: &ContainerRow,
     connected: Option<&network::Connected>,
@@ -46,7 +45,7 @@ pub fn write(
         None => {
             let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
             let own: Vec<IpAddr> = connected.and_then(|c| c.endpoint.address).map(IpAddr::V4).into_iter().collect();
-            files::hosts(name, &own, &extra_hosts(engine, settings, host)?, sys::netlink::listen::has_ipv6())
+            files::hosts(name, &own, &extra_hosts(networks, settings, host)?, sys::netlink::listen::has_ipv6())
         }
     };
     put(HOSTS, hosts)?;
@@ -74,7 +73,7 @@ fn dns_config(settings: &Settings, host: &api::HostConfig) -> files::DnsConfig {
 }
 
 /// `name:address` or `name=address`; `host-gateway` is the configured or the bridge's own address.
-fn extra_hosts(engine: &Engine, settings: &Settings, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
+fn extra_hosts(networks: &Networks, settings: &Settings, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
     let mut hosts = Vec::new();
     for entry in host.extra_hosts.iter().flatten() {
         let (name, address) = entry
@@ -88,7 +87,7 @@ fn extra_hosts(engine: &Engine, settings: &Settings, host: &api::HostConfig) -> 
             continue;
         }
         let configured: Vec<IpAddr> = settings.host_gateway_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
-        let gateway = || engine.networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
+        let gateway = || networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
         let addresses = if configured.is_empty() { gateway().into_iter().collect() } else { configured };
         if addresses.is_empty() {
             let text = "unable to derive the IP value for host-gateway";

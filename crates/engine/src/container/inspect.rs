@@ -9,6 +9,8 @@ use super::row::{ContainerRow, MountRow};
 use super::view::ContainerView;
 use super::{files, launch};
 use crate::Engine;
+use network::Networks;
+use snapshot::Snapshotter;
 
 /// Everything about one container, with its sizes if wished; and the MAC address that was asked for, which only clients of
 /// old look for.
@@ -16,7 +18,7 @@ pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<(ap
     let view = engine.containers.find(name)?.view();
     let mut answer = assemble(engine, &view);
     if size {
-        let (writable, root) = sizes(engine, &view.row).await?;
+        let (writable, root) = sizes(&engine.snapshots, &view.row).await?;
         (answer.size_rw, answer.size_root_fs) = (Some(writable), Some(root));
     }
     let endpoint = view.row.networks.get(launch::network_mode(&view.row));
@@ -57,7 +59,7 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
         }),
         mounts: row.mounts.iter().map(mount_point).collect(),
         config: Some(row.config.clone()),
-        network_settings: Some(network_settings(engine, view)),
+        network_settings: Some(network_settings(&engine.networks, view)),
         image_manifest_descriptor: manifest(row),
         ..api::ContainerInspect::default()
     }
@@ -131,7 +133,7 @@ pub(super) fn mount_point(row: &MountRow) -> api::MountPoint {
     }
 }
 
-fn network_settings(engine: &Engine, view: &ContainerView) -> api::NetworkSettings {
+fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSettings {
     let row = &view.row;
     let running = view.pid != 0;
     let sandbox_key = if running { format!("/proc/{}/ns/net", view.pid) } else { String::new() };
@@ -139,7 +141,7 @@ fn network_settings(engine: &Engine, view: &ContainerView) -> api::NetworkSettin
         sandbox_id: if running { row.id.as_str().into() } else { String::new() },
         sandbox_key,
         ports: Some(if running { ports(row) } else { BTreeMap::new() }),
-        networks: Some(networks(engine, row)),
+        networks: Some(networks(known, row)),
     }
 }
 
@@ -155,7 +157,7 @@ fn ports(row: &ContainerRow) -> api::PortMap {
 }
 
 /// The container's networks: as asked for, with addresses while it runs.
-pub(super) fn networks(engine: &Engine, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
+pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
     let mode = launch::network_mode(row);
     if mode.starts_with("container:") {
         return BTreeMap::new();
@@ -163,7 +165,7 @@ pub(super) fn networks(engine: &Engine, row: &ContainerRow) -> BTreeMap<String, 
     let mut all = row.networks.clone();
     all.entry(mode.to_string()).or_default();
     for (name, endpoint) in &mut all {
-        let Ok(network) = engine.networks.id_of(name) else {
+        let Ok(network) = known.id_of(name) else {
             continue;
         };
         endpoint.network_id = network.as_str().into();
@@ -181,13 +183,13 @@ pub(super) fn networks(engine: &Engine, row: &ContainerRow) -> BTreeMap<String, 
 }
 
 /// Bytes of the writable layer, and of the whole root file system.
-pub(super) async fn sizes(engine: &Arc<Engine>, row: &ContainerRow) -> Result<(i64, i64)> {
-    let (engine, row) = (engine.clone(), row.clone());
+pub(super) async fn sizes(snapshots: &Arc<dyn Snapshotter>, row: &ContainerRow) -> Result<(i64, i64)> {
+    let (snapshots, row) = (snapshots.clone(), row.clone());
     let measured = tokio::task::spawn_blocking(move || -> Result<(i64, i64)> {
-        let writable = engine.snapshots.usage(row.id.as_str())?;
+        let writable = snapshots.usage(row.id.as_str())?;
         let mut root = writable;
         for layer in &row.image.layers {
-            root += engine.snapshots.layer(layer)?.map_or(0, |info| info.size);
+            root += snapshots.layer(layer)?.map_or(0, |info| info.size);
         }
         Ok((writable as i64, root as i64))
     });

@@ -1,29 +1,26 @@
 //! `POST /containers/{id}/kill`, `pause` and `unpause`.
 
-use std::sync::Arc;
-
 use model::lifecycle::{Effect, Input, State};
 use model::{Result, signal};
 use monitor::proto::Request;
 
 use super::actor::{Actor, Command, Reply, answer};
-use super::stop;
-use crate::Engine;
+use super::{Containers, stop};
 
 /// Sends a signal, by name or number; empty means SIGKILL.
-pub async fn kill(engine: &Arc<Engine>, name: &str, word: &str) -> Result<()> {
+pub async fn kill(containers: &Containers, name: &str, word: &str) -> Result<()> {
     let signal = signal::parse(if word.is_empty() { "SIGKILL" } else { word })?;
-    engine.containers.find(name)?.ask(|reply| Command::Kill { signal, reply }).await
+    containers.find(name)?.ask(|reply| Command::Kill { signal, reply }).await
 }
 
 /// Freezes all processes of the container.
-pub async fn pause(engine: &Arc<Engine>, name: &str) -> Result<()> {
-    engine.containers.find(name)?.ask(|reply| Command::Pause { passing: false, reply }).await
+pub async fn pause(containers: &Containers, name: &str) -> Result<()> {
+    containers.find(name)?.ask(|reply| Command::Pause { passing: false, reply }).await
 }
 
 /// Lets them go on.
-pub async fn unpause(engine: &Arc<Engine>, name: &str) -> Result<()> {
-    engine.containers.find(name)?.ask(|reply| Command::Unpause { reply }).await
+pub async fn unpause(containers: &Containers, name: &str) -> Result<()> {
+    containers.find(name)?.ask(|reply| Command::Unpause { reply }).await
 }
 
 impl Actor {

@@ -23,6 +23,8 @@ use super::facts;
 use super::row::{CONTAINERS, ContainerRow};
 use crate::Engine;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
+use crate::system::Host;
+use network::Networks;
 
 /// How long a monitor may take to start a process before it is given up.
 const START_WAIT: Duration = Duration::from_secs(120);
@@ -126,7 +128,7 @@ pub fn remove_run_dir(dir: &Path) -> Result<()> {
 impl Launch<'_> {
     fn with_network(&self) -> Result<Launched, Failed> {
         prepare_sources(self.row)?;
-        let connected = connect(self.engine, self.row)?;
+        let connected = connect(&self.engine.networks, self.row)?;
         match self.with_files(connected.as_ref()) {
             Ok(Spawned { client, monitor, run: (pid, started_at), commit }) => {
                 let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
@@ -142,7 +144,7 @@ impl Launch<'_> {
     }
 
     fn with_files(&self, connected: Option<&network::Connected>) -> Result<Spawned, Failed> {
-        super::files::write(self.engine, self.settings, self.row, connected)?;
+        super::files::write(&self.engine.networks, self.settings, self.row, connected)?;
         let spec = self.start_spec(connected)?;
         let listener = client::listen(self.run_dir).context("making the socket of the container's monitor")?;
         let spawned = self.engine.containers.monitors.take().context("starting the container's monitor")?;
@@ -162,7 +164,8 @@ impl Launch<'_> {
             Err(failed) => {
                 client::end(spawned);
                 // It has cleaned up after itself, unless it was killed.
-                let cleared = cgroup_of(self.engine, self.row).and_then(|cgroup| Ok(super::exit::clear(&cgroup)?));
+                let cleared = cgroup_of(&self.engine.host, self.settings, self.row)
+                    .and_then(|cgroup| Ok(super::exit::clear(&cgroup)?));
                 if let Err(error) = cleared {
                     tracing::warn!(container = self.row.id.short(), %error, "clearing the cgroup of a failed start");
                 }
@@ -231,14 +234,14 @@ fn prepare_sources(row: &ContainerRow) -> Result<()> {
 }
 
 /// Joins the container to its network. Modes without one of their own connect nothing.
-fn connect(engine: &Engine, row: &ContainerRow) -> Result<Option<network::Connected>> {
+fn connect(networks: &Networks, row: &ContainerRow) -> Result<Option<network::Connected>> {
     let mode = network_mode(row);
     if mode.starts_with("container:") {
         return Ok(None);
     }
-    let network = engine.networks.id_of(mode)?;
+    let network = networks.id_of(mode)?;
     // Others than the mode's cannot be joined yet, but must be there.
-    row.networks.keys().try_for_each(|name| engine.networks.id_of(name).map(drop))?;
+    row.networks.keys().try_for_each(|name| networks.id_of(name).map(drop))?;
     let endpoint = row.networks.get(mode).or_else(|| row.networks.get(network.as_str()));
     let mac = endpoint.map_or("", |e| e.mac_address.as_str());
     let spec = network::EndpointSpec {
@@ -249,7 +252,7 @@ fn connect(engine: &Engine, row: &ContainerRow) -> Result<Option<network::Connec
         address: None,
         ports: super::create::publish_specs(row)?,
     };
-    engine.networks.connect(&spec).map(Some)
+    networks.connect(&spec).map(Some)
 }
 
 /// `default` and empty mean the default bridge; a container whose network is disabled has none.
@@ -360,7 +363,7 @@ fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
 }
 
 /// The container's control group.
-pub fn cgroup_of(engine: &Engine, row: &ContainerRow) -> Result<sys::cgroup::Cgroup> {
-    let path = facts::cgroups_path(&engine.settings(), row);
-    Ok(engine.host.cgroups.at(&path)?)
+pub fn cgroup_of(host: &Host, settings: &Settings, row: &ContainerRow) -> Result<sys::cgroup::Cgroup> {
+    let path = facts::cgroups_path(settings, row);
+    Ok(host.cgroups.at(&path)?)
 }

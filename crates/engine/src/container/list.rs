@@ -17,6 +17,9 @@ use super::inspect;
 use super::row::ContainerRow;
 use super::view::ContainerView;
 use crate::Engine;
+use crate::events::now;
+use crate::image::Images;
+use network::Networks;
 
 /// The query of a list call.
 #[derive(Clone, Debug, Default)]
@@ -39,12 +42,12 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
     let selection = Selection::new(&args, &lookup)?;
     let mut views: Vec<Arc<ContainerView>> = engine.containers.all().iter().map(Handle::view).collect();
     views.sort_by_cached_key(|view| place(&view.row));
-    let now = engine.now();
+    let now = now();
     let limit = usize::try_from(args.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-    let mut images = ImageNames { engine, known: HashMap::new() };
+    let mut images = ImageNames { images: &engine.images, known: HashMap::new() };
     let mut chosen = Vec::new();
     for view in &views {
-        let (ports, networks) = (ports(&view.row), networks(engine, &view.row));
+        let (ports, networks) = (ports(&view.row), networks(&engine.networks, &view.row));
         if selection.takes(&Candidate { row: &view.row, ports: &ports, networks: &networks }) {
             chosen.push((&view.row, summary(&view.row, &mut images, ports, networks, now)));
         }
@@ -55,7 +58,7 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
     let mut summaries = Vec::with_capacity(chosen.len());
     for (row, mut summary) in chosen {
         if args.size {
-            match inspect::sizes(engine, row).await {
+            match inspect::sizes(&engine.snapshots, row).await {
                 Ok((writable, root)) => (summary.size_rw, summary.size_root_fs) = (writable, root),
                 // Removed while the list was made.
                 Err(error) if error.kind() == Kind::NotFound => continue,
@@ -68,8 +71,8 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
 }
 
 /// The networks with what the list shows of them: where the container is, not what it asked for.
-fn networks(engine: &Engine, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
-    let mut networks = inspect::networks(engine, row);
+fn networks(networks: &Networks, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
+    let mut networks = inspect::networks(networks, row);
     for endpoint in networks.values_mut() {
         (endpoint.dns_names, endpoint.aliases, endpoint.links, endpoint.driver_opts) = (None, None, None, None);
         if let Some(ipam) = &mut endpoint.ipam_config {
@@ -111,7 +114,7 @@ fn summary(
 
 /// The names of images as the list shows them; each is looked up once.
 struct ImageNames<'a> {
-    engine: &'a Engine,
+    images: &'a Images,
     known: HashMap<String, Vec<String>>,
 }
 
@@ -119,7 +122,7 @@ impl ImageNames<'_> {
     /// As given at create while that still names the image, else the image's id.
     fn name(&mut self, row: &ContainerRow) -> String {
         let (given, id) = (&row.config.image, row.image.id.as_str());
-        let ids = self.known.entry(given.clone()).or_insert_with(|| self.engine.images.ids_of(given));
+        let ids = self.known.entry(given.clone()).or_insert_with(|| self.images.ids_of(given));
         if ids.iter().any(|known| known == id) { given.clone() } else { id.to_owned() }
     }
 }

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use model::{Context, Error, Result};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::row::ContainerRow;
 use super::view::ContainerView;
-use crate::Engine;
+use super::{Containers, Handle};
 use crate::settings::Settings;
 
 /// Chunks between the reading thread and the client.
@@ -51,21 +51,22 @@ pub struct LogStream {
 }
 
 /// Opens the log of a container for a client.
-pub async fn logs(engine: &Arc<Engine>, name: &str, args: LogsArgs) -> Result<LogStream> {
+pub fn logs(containers: &Containers, settings: &Settings, name: &str, args: LogsArgs) -> Result<LogStream> {
     if !args.stdout && !args.stderr {
         return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
     }
-    let handle = engine.containers.find(name)?;
+    let handle = containers.find(name)?;
     let view = handle.view();
     if matches!(view.row.state, State::Dead | State::Removing) {
         return Err(Error::conflict("can not get logs from container which is dead or marked for removal"));
     }
     let raw = view.row.config.tty;
-    open(engine, &view, args, raw).await
+    open(settings, &handle, args, raw)
 }
 
 /// Opens the log, following the container's published views for its end.
-pub(super) async fn open(engine: &Arc<Engine>, view: &ContainerView, args: LogsArgs, raw: bool) -> Result<LogStream> {
+pub(super) fn open(settings: &Settings, handle: &Handle, args: LogsArgs, raw: bool) -> Result<LogStream> {
+    let view = handle.view();
     let row = &view.row;
     if row.host_config.log_config.kind == "none" {
         return Err(Error::not_implemented("configured logging driver does not support reading"));
@@ -85,9 +86,9 @@ pub(super) async fn open(engine: &Arc<Engine>, view: &ContainerView, args: LogsA
     let (sender, chunks) = mpsc::channel(QUEUE);
     let (reads, finished) = oneshot::channel::<()>();
     if follow {
-        watch_end(engine, row, stop.clone(), sender.clone(), finished);
+        watch_end(handle.watch(), stop.clone(), sender.clone(), finished);
     }
-    let path = path(&engine.settings(), row);
+    let path = path(settings, row);
     tokio::task::spawn_blocking(move || {
         read(path, options, stop, &sender);
         drop(reads);
@@ -97,16 +98,11 @@ pub(super) async fn open(engine: &Arc<Engine>, view: &ContainerView, args: LogsA
 
 /// Tells a following reader of the container's end and of a client that left, and lets the stream end with the reader.
 fn watch_end(
-    engine: &Arc<Engine>,
-    row: &ContainerRow,
+    mut views: watch::Receiver<Arc<ContainerView>>,
     stop: Stop,
     sender: mpsc::Sender<Result<Bytes>>,
     finished: oneshot::Receiver<()>,
 ) {
-    let Ok(handle) = engine.containers.find(row.id.as_str()) else {
-        return stop.ended();
-    };
-    let mut views = handle.watch();
     tokio::spawn(async move {
         let ended = views.wait_for(|view| {
             view.removed || !(view.row.state.is_running() || matches!(view.row.state, State::Starting { .. }))

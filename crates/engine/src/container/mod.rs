@@ -41,7 +41,9 @@ use model::{Error, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::actor::Command;
+use self::row::ContainerRow;
 use self::view::ContainerView;
+use crate::events::Events;
 
 /// Commands that may wait for one actor.
 pub const COMMAND_QUEUE: usize = 64;
@@ -72,9 +74,10 @@ impl Handle {
     }
 }
 
-/// All containers of the daemon.
+/// All containers of the daemon, with their exec sessions.
 pub struct Containers {
     index: RwLock<Index>,
+    execs: exec::Execs,
     /// Where the directories of removed containers go.
     trash: snapshot::Trash,
     /// For containers that will be started.
@@ -90,7 +93,7 @@ struct Index {
 impl Containers {
     /// None yet.
     pub fn new(trash: snapshot::Trash, monitors: monitor::Spares) -> Containers {
-        Containers { index: RwLock::default(), trash, monitors }
+        Containers { index: RwLock::default(), execs: exec::Execs::default(), trash, monitors }
     }
 
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).
@@ -183,6 +186,13 @@ impl Containers {
     fn write(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Publishes an event of a container, with its name, image and labels.
+fn publish<const N: usize>(events: &Events, row: &ContainerRow, action: &str, more: [(&str, String); N]) {
+    let mut attributes = row.event_attributes();
+    attributes.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    events.publish("container", action, row.id.as_str(), attributes);
 }
 
 /// The reference's text for a container that cannot be found.

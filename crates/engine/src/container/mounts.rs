@@ -16,6 +16,7 @@ use sys::rooted::Rooted;
 
 use super::row::{ContainerRow, MountKind, MountRow};
 use crate::Engine;
+use snapshot::Snapshotter;
 
 /// Rows, and the volumes that were made for them.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +81,7 @@ impl Table {
     /// All volumes and binds of another container.
     fn volumes_from(&mut self, text: &str) -> Result<()> {
         let (name, writable) = mount::parse_volumes_from(text)?;
-        let view = super::create::find_other(&self.engine, &name)?.view();
+        let view = super::create::find_other(&self.engine.containers, &name)?.view();
         for row in &view.row.mounts {
             let mut row = row.clone();
             row.writable &= writable;
@@ -155,7 +156,7 @@ impl Table {
     async fn volume(&mut self, name: &str, target: &str, request: CreateVolume) -> Result<MountRow> {
         let driver = if request.driver.is_empty() { self.driver.clone() } else { request.driver };
         let request = CreateVolume { name: name.into(), driver, ..request };
-        let (volume, is_new) = crate::volume::make(&self.engine, request).await?;
+        let (volume, is_new) = crate::volume::make(&self.engine.volumes, &self.engine.events, request).await?;
         if is_new {
             self.made.push(volume.name.clone());
         }
@@ -257,7 +258,7 @@ pub fn open_shown(mount: &MountRow) -> Result<OwnedFd> {
 }
 
 /// New volumes take over what the image has at their target (B-vol-4).
-pub fn copy_up(engine: &Engine, row: &ContainerRow) -> Result<()> {
+pub fn copy_up(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<()> {
     let volumes = row.mounts.iter().filter(|m| m.kind == MountKind::Volume && m.copy_data);
     for mount in volumes {
         // A part of a volume that is not there is the start's to refuse.
@@ -265,8 +266,7 @@ pub fn copy_up(engine: &Engine, row: &ContainerRow) -> Result<()> {
         let target = format!("/proc/self/fd/{}", shown.as_raw_fd());
         let is_empty = fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_none());
         if is_empty {
-            engine
-                .snapshots
+            snapshots
                 .copy_out(&row.image.layers, &mount.destination, target.as_ref())
                 .with_context(|| format!("copying the image's {} to volume {}", mount.destination, mount.name))?;
         }

@@ -22,6 +22,7 @@ use super::facts;
 use super::link::{self, Link, Probe};
 use super::row::ContainerRow;
 use crate::Engine;
+use crate::events::now;
 use crate::settings::Settings;
 
 /// Recorded when nobody knows how a container ended (B-st-1).
@@ -69,26 +70,26 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
             tracing::info!(container = row.id.short(), "ending a run that was not committed");
             end(link, row.id.as_str()).await;
             clear_cgroup(&engine, &row).await;
-            settle(&engine, &mut row, None);
+            settle(&mut row, None);
             (None, None)
         }
         Probe::Ended(exit) => {
             clear_cgroup(&engine, &row).await;
-            settle(&engine, &mut row, Some(exit));
+            settle(&mut row, Some(exit));
             (None, None)
         }
         Probe::Killed => {
             link::kill_monitor(row.id.as_str());
             clear_cgroup(&engine, &row).await;
-            let exit = killed_with_monitor(&engine);
-            settle(&engine, &mut row, Some(exit));
+            let exit = killed_with_monitor();
+            settle(&mut row, Some(exit));
             (None, None)
         }
         Probe::Gone => {
             if row.state.pid().is_some() {
                 clear_cgroup(&engine, &row).await;
             }
-            settle(&engine, &mut row, None);
+            settle(&mut row, None);
             (None, None)
         }
     };
@@ -113,14 +114,14 @@ fn is_committed(row: &ContainerRow, state: &proto::State) -> bool {
 }
 
 /// Nothing runs: notes the end of a run that the row still takes for running.
-fn settle(engine: &Engine, row: &mut ContainerRow, exit: Option<Exit>) {
+fn settle(row: &mut ContainerRow, exit: Option<Exit>) {
     if row.state == State::Restarting {
         // The restart that was due is considered anew, and counted again.
         row.run.restart_count = row.run.restart_count.saturating_sub(1);
         row.state = State::Exited;
     }
     if row.state.pid().is_some() {
-        let unknown = || Exit { code: UNKNOWN_EXIT, at: engine.now().unix_nanos(), ..Exit::default() };
+        let unknown = || Exit { code: UNKNOWN_EXIT, at: now().unix_nanos(), ..Exit::default() };
         let exit = exit.unwrap_or_else(unknown);
         row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
         (row.run.exit_code, row.run.oom_killed) = (exit.code, exit.oom);

@@ -8,9 +8,12 @@ use model::{Error, Kind, Result};
 use tokio::runtime::Handle;
 
 use super::actor::{Actor, Command, Done, Reply, answer};
-use super::launch;
 use super::row::{CONTAINERS, ContainerRow, MountKind};
-use crate::{Engine, disk};
+use super::{Containers, launch};
+use crate::Engine;
+use crate::disk::{self, Turns};
+use crate::events::{Events, now};
+use snapshot::Snapshotter;
 
 /// The query of a remove call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,8 +27,8 @@ pub struct RemoveArgs {
 }
 
 /// Removes a container with its writable layer, its directory and its log.
-pub async fn remove(engine: &Arc<Engine>, name: &str, args: RemoveArgs) -> Result<()> {
-    let handle = engine.containers.find(name)?;
+pub async fn remove(containers: &Containers, name: &str, args: RemoveArgs) -> Result<()> {
+    let handle = containers.find(name)?;
     if handle.view().row.state.is_removing() {
         return Err(Error::conflict(format!("removal of container {name} is already in progress")));
     }
@@ -34,7 +37,7 @@ pub async fn remove(engine: &Arc<Engine>, name: &str, args: RemoveArgs) -> Resul
     }
     match handle.ask(|reply| Command::Remove { args, reply }).await {
         // Somebody else's removal came first; the container is gone, as wished.
-        Err(error) if error.kind() == Kind::NotFound && engine.containers.find(name).is_err() && args.force => Ok(()),
+        Err(error) if error.kind() == Kind::NotFound && containers.find(name).is_err() && args.force => Ok(()),
         outcome => outcome,
     }
 }
@@ -84,7 +87,7 @@ impl Actor {
             self.happened(Input::RemovalFailed);
             self.row.run.error.clone_from(text);
         } else {
-            self.engine.execs.forget_container(&self.row.id);
+            self.engine.containers.execs.forget_container(&self.row.id);
             self.engine.containers.forget(&self.row.id, &self.row.name);
             self.event("destroy", []);
         }
@@ -107,9 +110,9 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
     launch::remove_run_dir(&settings.run_dir(row.id.as_str()))?;
     let own = row.mounts.iter().filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume);
     for volume in own {
-        if crate::volume::users(engine, &volume.name).iter().all(|user| *user == row.id) {
+        if crate::volume::users(&engine.containers, &volume.name).iter().all(|user| *user == row.id) {
             Handle::current().block_on(engine.volumes.remove(&volume.name))?;
-            engine.publish("volume", "destroy", &volume.name, [("driver", volume.driver.clone())]);
+            engine.events.publish("volume", "destroy", &volume.name, [("driver", volume.driver.clone())]);
         }
     }
     Ok(())
@@ -119,12 +122,18 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
 const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
 
 /// Removes all containers that do not run and pass the filters; their ids and the bytes given back.
-pub async fn prune(engine: &Arc<Engine>, filters: Filters) -> Result<(Vec<String>, u64)> {
-    let _turn = disk::turn(&engine.disk.pruning.containers)?;
+pub async fn prune(
+    containers: &Containers,
+    snapshots: &dyn Snapshotter,
+    events: &Events,
+    turns: &Turns,
+    filters: &Filters,
+) -> Result<(Vec<String>, u64)> {
+    let _turn = disk::turn(&turns.containers)?;
     filters.validate(PRUNE_KEYS)?;
-    let until = filters.until(engine.now())?;
+    let until = filters.until(now())?;
     let (mut removed, mut bytes) = (Vec::new(), 0);
-    for handle in engine.containers.all() {
+    for handle in containers.all() {
         let view = handle.view();
         let labels = view.row.config.labels.clone().unwrap_or_default();
         let chosen = !view.row.state.is_running()
@@ -133,7 +142,7 @@ pub async fn prune(engine: &Arc<Engine>, filters: Filters) -> Result<(Vec<String
         if !chosen {
             continue;
         }
-        let size = engine.snapshots.usage(handle.id.as_str()).unwrap_or(0);
+        let size = snapshots.usage(handle.id.as_str()).unwrap_or(0);
         let args = RemoveArgs::default();
         if let Err(error) = handle.ask(|reply| Command::Remove { args, reply }).await {
             tracing::warn!(container = handle.id.short(), %error, "not pruned");
@@ -142,6 +151,6 @@ pub async fn prune(engine: &Arc<Engine>, filters: Filters) -> Result<(Vec<String
         removed.push(handle.id.as_str().to_string());
         bytes += size;
     }
-    engine.publish("container", "prune", "", [("reclaimed", bytes.to_string())]);
+    events.publish("container", "prune", "", [("reclaimed", bytes.to_string())]);
     Ok((removed, bytes))
 }

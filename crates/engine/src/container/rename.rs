@@ -1,20 +1,18 @@
 //! `POST /containers/{id}/rename`.
 
-use std::sync::Arc;
-
 use model::{Error, Result};
 
+use super::Containers;
 use super::actor::{Actor, Command, Reply, answer};
-use crate::Engine;
 
 /// Gives the container another name.
-pub async fn rename(engine: &Arc<Engine>, name: &str, new: &str) -> Result<()> {
+pub async fn rename(containers: &Containers, name: &str, new: &str) -> Result<()> {
     let new = new.trim();
     let new = new.strip_prefix('/').unwrap_or(new).to_string();
     if name.is_empty() || new.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
-    let handle = engine.containers.find(name)?;
+    let handle = containers.find(name)?;
     if new == handle.view().row.name {
         return Err(same_name());
     }

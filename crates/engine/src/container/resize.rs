@@ -1,21 +1,20 @@
 //! `POST /containers/{id}/resize`.
 
-use std::sync::Arc;
-
 use model::{Error, Result};
 
 use super::actor::Command;
-use crate::Engine;
+use super::{Containers, publish};
+use crate::events::Events;
 
 /// Sets the size of the container's terminal, in characters.
-pub async fn resize(engine: &Arc<Engine>, name: &str, height: u16, width: u16) -> Result<()> {
-    let handle = engine.containers.find(name)?;
+pub async fn resize(containers: &Containers, events: &Events, name: &str, (height, width): (u16, u16)) -> Result<()> {
+    let handle = containers.find(name)?;
     let view = handle.view();
     if !view.row.state.is_running() {
         return Err(Error::conflict(format!("container {} is not running", handle.id.as_str())));
     }
     handle.ask(|reply| Command::Resize { exec: None, height, width, reply }).await?;
     let size = [("height", height.to_string()), ("width", width.to_string())];
-    engine.publish_container(&view.row, "resize", size);
+    publish(events, &view.row, "resize", size);
     Ok(())
 }

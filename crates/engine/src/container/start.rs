@@ -1,7 +1,5 @@
 //! `POST /containers/{id}/start`, and what a launch's end means: also for restarts by policy and at the daemon's start.
 
-use std::sync::Arc;
-
 use model::Result;
 use model::lifecycle::{Effect, Input};
 
@@ -9,11 +7,11 @@ use super::actor::{Actor, Command, Reply, answer};
 use super::launch::{self, Failed, Launched};
 use super::link::{self, Link};
 use super::row::{ContainerRow, MountKind, MountRow};
-use crate::Engine;
+use super::{Containers, publish};
 
 /// Starts a container; `Kind::NotModified` when it runs already.
-pub async fn start(engine: &Arc<Engine>, name: &str) -> Result<()> {
-    engine.containers.find(name)?.ask(|reply| Command::Start { reply }).await
+pub async fn start(containers: &Containers, name: &str) -> Result<()> {
+    containers.find(name)?.ask(|reply| Command::Start { reply }).await
 }
 
 impl Actor {
@@ -60,7 +58,7 @@ impl Actor {
                 ("propagation", mount.propagation.clone()),
                 ("read/write", mount.writable.to_string()),
             ];
-            self.engine.publish("volume", "mount", &mount.name, attributes);
+            self.engine.events.publish("volume", "mount", &mount.name, attributes);
         }
         self.event("start", []);
         self.answer_starts(|| Ok(()));
@@ -94,7 +92,7 @@ impl Actor {
         }
         for reply in self.waiting.restarts.drain(..) {
             if outcome().is_ok() {
-                self.engine.publish_container(&self.row, "restart", []);
+                publish(&self.engine.events, &self.row, "restart", []);
             }
             answer(reply, outcome());
         }
@@ -104,7 +102,7 @@ impl Actor {
     pub(super) fn unmount_events(&self) {
         for mount in volumes(&self.row) {
             let attributes = [("container", self.row.id.as_str().to_string()), ("driver", mount.driver.clone())];
-            self.engine.publish("volume", "unmount", &mount.name, attributes);
+            self.engine.events.publish("volume", "unmount", &mount.name, attributes);
         }
     }
 
@@ -114,7 +112,7 @@ impl Actor {
             return;
         };
         let attributes = [("container", self.row.id.as_str().to_string()), ("name", name), ("type", driver)];
-        self.engine.publish("network", action, endpoint.network.as_str(), attributes);
+        self.engine.events.publish("network", action, endpoint.network.as_str(), attributes);
     }
 }
 

@@ -1,6 +1,5 @@
 //! `POST /containers/{id}/stop` and `restart`: the stop signal, a time to live on, then SIGKILL (B-sg-2).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use model::lifecycle::{Effect, Input};
@@ -8,9 +7,9 @@ use model::{Error, Kind, Result, signal};
 use monitor::proto::Request;
 use tokio::time::Instant;
 
+use super::Containers;
 use super::actor::{Actor, Command, Reply, Timer, answer};
 use super::row::ContainerRow;
-use crate::Engine;
 use crate::settings::Settings;
 
 /// How long a killed container may take to end before its callers are told.
@@ -26,10 +25,10 @@ pub struct StopArgs {
 }
 
 /// Stops a running container; `Kind::NotModified` when it does not run.
-pub async fn stop(engine: &Arc<Engine>, name: &str, args: StopArgs) -> Result<()> {
-    let handle = engine.containers.find(name)?;
+pub async fn stop(containers: &Containers, settings: &Settings, name: &str, args: StopArgs) -> Result<()> {
+    let handle = containers.find(name)?;
     let view = handle.view();
-    let stopped = match StopPlan::new(&view.row, &args, &engine.settings()) {
+    let stopped = match StopPlan::new(&view.row, &args, settings) {
         Ok(plan) => handle.ask(|reply| Command::Stop { plan, reply }).await,
         // One that does not run needs no signal, not even a good one.
         Err(_) if !view.row.state.is_running() => Err(Error::not_modified()),
@@ -44,9 +43,9 @@ fn refused(error: Error, what: String) -> Error {
 }
 
 /// Stops if it runs, then starts.
-pub async fn restart(engine: &Arc<Engine>, name: &str, args: StopArgs) -> Result<()> {
-    let handle = engine.containers.find(name)?;
-    let restarted = match StopPlan::new(&handle.view().row, &args, &engine.settings()) {
+pub async fn restart(containers: &Containers, settings: &Settings, name: &str, args: StopArgs) -> Result<()> {
+    let handle = containers.find(name)?;
+    let restarted = match StopPlan::new(&handle.view().row, &args, settings) {
         Ok(plan) => handle.ask(|reply| Command::Restart { plan, reply }).await,
         Err(error) => Err(error),
     };

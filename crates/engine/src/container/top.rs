@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::Arc;
 
 use model::{Error, Result};
 
-use crate::Engine;
+use super::{Containers, publish};
+use crate::events::Events;
+use crate::settings::Settings;
+use crate::system::Host;
 
 /// One column: its title and how it is read off a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,21 +118,27 @@ const BSD: &[Column] = &[
 ];
 
 /// Lists the processes of a running container; 409 when it does not run.
-pub async fn top(engine: &Arc<Engine>, name: &str, ps_args: &str) -> Result<api::TopResponse> {
-    let handle = engine.containers.find(name)?;
+pub async fn top(
+    containers: &Containers,
+    events: &Events,
+    (host, settings): (&Host, &Settings),
+    name: &str,
+    ps_args: &str,
+) -> Result<api::TopResponse> {
+    let handle = containers.find(name)?;
     let view = handle.view();
     if !view.row.state.is_running() || view.pid == 0 {
         return Err(Error::conflict(format!("container {} is not running", handle.id.as_str())));
     }
     let columns = parse_arguments(ps_args)?;
-    let cgroup = super::launch::cgroup_of(engine, &view.row)?;
+    let cgroup = super::launch::cgroup_of(host, settings, &view.row)?;
     let table = tokio::task::spawn_blocking(move || -> Result<Vec<Vec<String>>> {
         let machine = Machine::read();
         Ok(cgroup.processes()?.into_iter().filter_map(Process::read).map(|p| p.row(&columns, &machine)).collect())
     });
     let processes = table.await.map_err(|e| Error::system("reading processes").with_source(e))??;
     let titles = parse_arguments(ps_args)?.iter().map(|c| c.title.to_string()).collect();
-    engine.publish_container(&view.row, "top", []);
+    publish(events, &view.row, "top", []);
     Ok(api::TopResponse { titles, processes })
 }
 

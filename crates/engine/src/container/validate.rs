@@ -18,8 +18,8 @@ use model::{Error, Result, mount, port};
 pub use self::security::SecurityOptions;
 use super::merge::Merged;
 use super::mounts;
-use crate::Engine;
 use crate::settings::Settings;
+use crate::system;
 use crate::system::Abilities;
 
 /// What merging and validation need to know of the host and the daemon's configuration.
@@ -54,15 +54,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// From the running engine.
-    pub fn new(engine: &Engine, settings: &Settings) -> Host {
-        let cgroup_v1 = !engine.host.has_cgroup_v2();
+    /// From the machine and the configuration in force.
+    pub fn new(host: &system::Host, settings: &Settings) -> Host {
+        let cgroup_v1 = !host.has_cgroup_v2();
         let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };
         let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
         Host {
-            hostname: engine.host.hostname.clone(),
+            hostname: host.hostname.clone(),
             ipc_mode: or(&settings.default_ipc_mode, "private"),
-            cgroupns_mode: or(&settings.default_cgroupns_mode, engine.host.default_cgroupns_mode()),
+            cgroupns_mode: or(&settings.default_cgroupns_mode, host.default_cgroupns_mode()),
             cgroup_v1,
             default_runtime: or(&settings.default_runtime, "runc"),
             shm_size: if settings.default_shm_size == 0 {
@@ -72,11 +72,11 @@ impl Host {
             },
             log_driver: or(&settings.log_driver, "json-file"),
             log_opts: settings.log_opts.clone(),
-            processors: engine.host.processors,
-            cpus: engine.host.cpus.clone(),
-            memory_nodes: engine.host.memory_nodes.clone(),
+            processors: host.processors,
+            cpus: host.cpus.clone(),
+            memory_nodes: host.memory_nodes.clone(),
             ip_forwarding: forwarding.trim() == "1",
-            abilities: engine.host.abilities,
+            abilities: host.abilities,
         }
     }
 }

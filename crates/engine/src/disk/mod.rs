@@ -101,7 +101,7 @@ async fn containers(engine: Arc<Engine>) -> Result<Usage<ContainerSummary>> {
 
 async fn images(engine: Arc<Engine>) -> Result<Usage<ImageSummary>> {
     let walk = tokio::task::spawn_blocking(move || {
-        let containers = image::users(&engine);
+        let containers = image::users(&engine.containers);
         let bytes = engine.images.bytes(&containers)?;
         let items = image::list(
             &engine.images,
@@ -119,7 +119,7 @@ async fn images(engine: Arc<Engine>) -> Result<Usage<ImageSummary>> {
 }
 
 async fn volumes(engine: Arc<Engine>) -> Result<Usage<api::Volume>> {
-    let walk = tokio::task::spawn_blocking(move || volume::measured(&engine));
+    let walk = tokio::task::spawn_blocking(move || volume::measured(&engine.volumes, &engine.containers));
     let items = walk.await.map_err(|e| Error::system("measuring volumes").with_source(e))??;
     let mut usage = Usage { total_count: items.len() as i64, ..Usage::default() };
     for volume in items.iter().filter_map(|volume| volume.usage_data.as_ref()) {

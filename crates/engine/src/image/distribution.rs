@@ -1,25 +1,22 @@
 //! What a registry has under a name, without fetching it: descriptor and platforms.
 
-use std::sync::Arc;
-
 use api::DistributionInspect;
 use api::oci::{Descriptor, Platform};
 use model::reference::ImageRef;
 use model::{Error, Result};
-use registry::{Access, Credentials, Repository};
+use registry::{Access, Credentials, Registries, Repository};
 
 use super::oci;
 use super::pull::{document, small_blob};
 use super::row::Content;
-use crate::Engine;
 
 /// Asks the registry. Errors: what it answers, in its words.
 pub async fn distribution(
-    engine: &Arc<Engine>,
+    registries: &Registries,
     reference: &ImageRef,
     credentials: Credentials,
 ) -> Result<DistributionInspect> {
-    let repository = engine.registries.repository(reference, credentials, Access::Pull).await?;
+    let repository = registries.repository(reference, credentials, Access::Pull).await?;
     let (media_type, digest, bytes) = document(&repository).await?;
     let (digest, size) = (digest.to_string(), bytes.len() as i64);
     let descriptor = Descriptor { media_type, digest, size, ..Descriptor::default() };

@@ -42,14 +42,14 @@ use content::Blobs;
 use model::digest::Digest;
 use model::lifecycle::State;
 use model::platform::Platform;
-use model::time::Timestamp;
 use model::{Context, Result};
 use serde::{Deserialize, Serialize};
 use signature::Policy;
 use snapshot::{Live, Snapshotter};
 use store::{Pins, Row, Store, Table, WriteTx};
 
-use crate::events::{Draft, Events};
+use crate::events::{Events, now};
+use registry::Registries;
 use row::{IMAGES, ImageRow, NAMES, NameRow};
 
 pub use attestations::{AttestationArgs, attestations};
@@ -81,6 +81,8 @@ pub struct Images {
     pub(crate) blobs: Blobs,
     pub(crate) pins: Pins,
     snapshots: Arc<dyn Snapshotter>,
+    /// Where images come from and go to.
+    pub registries: Registries,
     catalog: RwLock<Arc<Catalog>>,
     /// Told when an image came, or when the collector's rules may be others.
     changed: Arc<tokio::sync::Notify>,
@@ -115,7 +117,12 @@ pub struct ResolvedImage {
 
 impl Images {
     /// Opens the images under the data root.
-    pub fn open(data_root: &Path, store: Store, snapshots: Arc<dyn Snapshotter>) -> Result<Images> {
+    pub fn open(
+        data_root: &Path,
+        store: Store,
+        snapshots: Arc<dyn Snapshotter>,
+        registries: Registries,
+    ) -> Result<Images> {
         let blobs = Blobs::open(&data_root.join("content"))?;
         let (images, names) = store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&NAMES)?)))?;
         let images: BTreeMap<_, _> =
@@ -126,6 +133,7 @@ impl Images {
             blobs,
             pins: Pins::default(),
             snapshots,
+            registries,
             catalog: RwLock::new(Arc::new(Catalog { images, names })),
             changed: Arc::default(),
             fetches: pull::Fetches::default(),
@@ -322,15 +330,11 @@ pub fn use_by_container(tx: &mut WriteTx<'_, '_>, id: &Digest) -> Result<()> {
     }
 }
 
-fn now() -> Timestamp {
-    Timestamp::from_unix_nanos(sys::clock::System.unix_nanos())
-}
-
 /// Publishes an event of an image; `labels` are those of its configuration.
 fn publish(events: &Events, action: &str, id: &Digest, name: &str, labels: &BTreeMap<String, String>) {
     let mut attributes = labels.clone();
     attributes.insert("name".to_owned(), name.to_owned());
-    events.publish(Draft { kind: "image", action: action.to_owned(), actor: id.to_string(), attributes });
+    events.publish("image", action, id.as_str(), attributes);
 }
 
 /// The labels of the image's manifest for this host.

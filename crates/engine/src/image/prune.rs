@@ -17,7 +17,7 @@ use super::list::{invalid_until, labels_match};
 use super::remove::{report_deleted, report_untagged};
 use super::row::ImageRow;
 use super::{Images, Users, now};
-use crate::events::{Draft, Events};
+use crate::events::Events;
 
 /// Names taken in one commit; other writers wait meanwhile.
 pub(super) const BATCH: usize = 256;
@@ -50,8 +50,7 @@ pub fn prune(images: &Images, events: &Events, users: &Users, filters: &Filters)
     }
     // What is left of pulls that broke off goes too, unless one goes on with it.
     let space_reclaimed = images.blobs.expire_parts(Duration::ZERO)? + images.sweep()?;
-    let attributes = [("reclaimed".to_owned(), space_reclaimed.to_string())].into();
-    events.publish(Draft { kind: "image", action: "prune".into(), actor: String::new(), attributes });
+    events.publish("image", "prune", "", [("reclaimed", space_reclaimed.to_string())]);
     let images_deleted = if deleted.is_empty() { None } else { Some(deleted) };
     Ok(ImagePruneReport { images_deleted, space_reclaimed })
 }

@@ -25,9 +25,9 @@ use tokio::time::sleep;
 use super::catalog::no_platform;
 use super::pull::{Lines, tell};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
-use super::{Catalog, Wanted, labels, oci, select};
-use crate::Engine;
-use crate::events::Draft;
+use super::{Catalog, Images, Wanted, labels, oci, select};
+use crate::events::Events;
+use crate::settings::Transfers;
 
 /// Bytes read from a blob at once, and chunks that wait to be sent.
 const CHUNK: usize = 128 << 10;
@@ -51,27 +51,40 @@ pub struct PushArgs {
 /// Pushes an image, or all of a repository. Ends early when nobody receives the lines any more. Event: push.
 ///
 /// Errors: `NotFound` when there is no such tag here, else what the registry says.
-pub async fn push(engine: &Arc<Engine>, args: PushArgs, lines: &Lines) -> Result<()> {
+pub async fn push(
+    images: &Arc<Images>,
+    events: &Events,
+    transfers: Transfers,
+    args: PushArgs,
+    lines: &Lines,
+) -> Result<()> {
     tokio::select! {
-        outcome = push_all(engine, &args, lines) => outcome,
+        outcome = push_all(images, events, transfers, &args, lines) => outcome,
         () = lines.closed() => Err(Error::cancelled("context canceled")),
     }
 }
 
-async fn push_all(engine: &Arc<Engine>, args: &PushArgs, lines: &Lines) -> Result<()> {
+async fn push_all(
+    images: &Arc<Images>,
+    events: &Events,
+    transfers: Transfers,
+    args: &PushArgs,
+    lines: &Lines,
+) -> Result<()> {
     let reference = &args.reference;
     tell(lines, ProgressMessage::status("", format!("The push refers to repository [{}]", reference.name()))).await?;
     let references = match reference.tag.is_some() || reference.digest.is_some() {
         true => vec![reference.clone()],
-        false => tags_of(&engine.images.catalog(), reference),
+        false => tags_of(&images.catalog(), reference),
     };
     if references.is_empty() {
         let name = reference.familiar_name();
         return Err(Error::system(format!("An image does not exist locally with the tag: {name}")));
     }
     for reference in references {
-        let repository = engine.registries.repository(&reference, args.credentials.clone(), Access::Push).await?;
-        push_one(engine, &repository, args.platform.as_ref(), lines).await?;
+        let repository = images.registries.repository(&reference, args.credentials.clone(), Access::Push).await?;
+        let (image, parcel) = push_one(images, transfers, (&repository, args.platform.as_ref()), lines).await?;
+        done(events, &reference, &image, &parcel, lines).await?;
     }
     Ok(())
 }
@@ -94,26 +107,26 @@ struct Parcel {
 }
 
 async fn push_one(
-    engine: &Arc<Engine>,
-    repository: &Arc<Repository>,
-    platform: Option<&Platform>,
+    images: &Arc<Images>,
+    transfers: Transfers,
+    (repository, platform): (&Arc<Repository>, Option<&Platform>),
     lines: &Lines,
-) -> Result<()> {
+) -> Result<(Arc<ImageRow>, Parcel)> {
     let reference = repository.reference().clone();
-    let catalog = engine.images.catalog();
+    let catalog = images.catalog();
     let image = find(&catalog, &reference)?;
-    let lease = Arc::new(engine.images.pins.lease());
+    let lease = Arc::new(images.pins.lease());
     let parcel = pack(&image, platform, &reference)?;
     for blob in std::iter::once(&parcel.target).chain(&parcel.children).chain(&parcel.blobs) {
         lease.pin(&blob.digest);
     }
-    send_blobs(engine, repository, &parcel, (&lease, lines)).await?;
+    send_blobs(images, transfers, (repository, &parcel), (&lease, lines)).await?;
     for child in &parcel.children {
-        put(engine, repository, child.digest.as_str(), child).await?;
+        put(images, repository, child.digest.as_str(), child).await?;
     }
     let tag = reference.tag.clone().unwrap_or_else(|| parcel.target.digest.to_string());
-    put(engine, repository, &tag, &parcel.target).await?;
-    done(engine, &reference, &image, &parcel, lines).await
+    put(images, repository, &tag, &parcel.target).await?;
+    Ok((image, parcel))
 }
 
 fn find(catalog: &Catalog, reference: &ImageRef) -> Result<Arc<ImageRow>> {
@@ -178,12 +191,12 @@ fn line(blob: &Content, text: &str) -> ProgressMessage {
 }
 
 async fn send_blobs(
-    engine: &Arc<Engine>,
-    repository: &Arc<Repository>,
-    parcel: &Parcel,
+    images: &Arc<Images>,
+    transfers: Transfers,
+    (repository, parcel): (&Arc<Repository>, &Parcel),
     (lease, lines): (&Arc<Lease>, &Lines),
 ) -> Result<()> {
-    let uploads = match engine.settings().transfers.uploads {
+    let uploads = match transfers.uploads {
         0 => Semaphore::MAX_PERMITS,
         uploads => uploads,
     };
@@ -197,7 +210,7 @@ async fn send_blobs(
             }
         }
         let parcel = Sending {
-            engine: engine.clone(),
+            images: images.clone(),
             repository: repository.clone(),
             blob: blob.clone(),
             lines: lines.clone(),
@@ -218,7 +231,7 @@ async fn send_blobs(
 
 /// One blob on its way.
 struct Sending {
-    engine: Arc<Engine>,
+    images: Arc<Images>,
     repository: Arc<Repository>,
     blob: Content,
     lines: Lines,
@@ -234,7 +247,7 @@ impl Sending {
         if self.repository.has_blob(&self.blob.digest).await? {
             return self.tell(if is_layer(&self.blob) { "Layer already exists" } else { "Already exists" }).await;
         }
-        for from in mount_sources(&self.engine.images.catalog(), self.repository.reference(), &self.blob.digest) {
+        for from in mount_sources(&self.images.catalog(), self.repository.reference(), &self.blob.digest) {
             // A repository that cannot be mounted from is no reason to fail.
             let begun = self.repository.begin_upload(&self.blob.digest, Some(&from)).await;
             if let Ok((Begun::Mounted, _)) = begun {
@@ -287,7 +300,7 @@ impl Sending {
         let upload = upload.ok_or_else(|| Error::system("the registry does not say where to upload to"))?;
         let source = |from, length| {
             sent.store(from, Ordering::Relaxed);
-            let file = self.engine.images.blobs.open_blob(digest);
+            let file = self.images.blobs.open_blob(digest);
             stream(file, from, length, sent.clone())
         };
         match chunked {
@@ -345,9 +358,9 @@ fn mount_sources(catalog: &Catalog, target: &ImageRef, blob: &Digest) -> Vec<Str
 }
 
 /// Puts a manifest or index.
-async fn put(engine: &Arc<Engine>, repository: &Repository, tag: &str, content: &Content) -> Result<()> {
-    let (keep, digest) = (engine.clone(), content.digest.clone());
-    let bytes = super::pull::blocking(move || keep.images.blobs.read_small(&digest, oci::MANIFEST_BYTES)).await?;
+async fn put(images: &Arc<Images>, repository: &Repository, tag: &str, content: &Content) -> Result<()> {
+    let (keep, digest) = (images.clone(), content.digest.clone());
+    let bytes = super::pull::blocking(move || keep.blobs.read_small(&digest, oci::MANIFEST_BYTES)).await?;
     let given = repository.put_manifest(tag, &content.media_type, &bytes.into()).await?;
     match given {
         Some(given) if given != content.digest => {
@@ -358,11 +371,10 @@ async fn put(engine: &Arc<Engine>, repository: &Repository, tag: &str, content: 
 }
 
 /// The last lines, and the event.
-async fn done(engine: &Engine, reference: &ImageRef, image: &ImageRow, parcel: &Parcel, lines: &Lines) -> Result<()> {
+async fn done(events: &Events, reference: &ImageRef, image: &ImageRow, parcel: &Parcel, lines: &Lines) -> Result<()> {
     let mut attributes: BTreeMap<String, String> = labels(image);
     attributes.insert("name".into(), reference.familiar_name());
-    let (action, actor) = ("push".into(), reference.familiar());
-    engine.events.publish(Draft { kind: "image", action, actor, attributes });
+    events.publish("image", "push", &reference.familiar(), attributes);
     if let Some(index) = &parcel.instead_of {
         let aux = serde_json::json!({
             "manifestPushedInsteadOfIndex": true,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use model::digest::Digest;
 
-use crate::Engine;
+use crate::container::Containers;
 
 /// Containers by the image that they are made of.
 #[derive(Clone, Debug, Default)]
@@ -37,9 +37,9 @@ impl User {
 }
 
 /// All containers, now.
-pub fn users(engine: &Engine) -> Users {
+pub fn users(containers: &Containers) -> Users {
     let mut users = Users::default();
-    for handle in engine.containers.all() {
+    for handle in containers.all() {
         let view = handle.view();
         let image = &view.row.image;
         users.by_image.entry(image.id.clone()).or_default().push(User {

@@ -44,7 +44,7 @@ pub fn why(engine: &Engine, text: &str) -> Result<Why> {
     let catalog = engine.images.catalog();
     let held = held(&catalog, text)?;
     let settings = engine.settings();
-    let survey = Survey::take(&engine.images, &users(engine))?;
+    let survey = Survey::take(&engine.images, &users(&engine.containers))?;
     let scene = Scene { facts: &survey.facts, rules: settings.image_gc.as_ref(), room: Room::of(&settings.data_root)? };
     let facts = |image: &ImageRow| survey.facts.iter().find(|facts| facts.id == image.target.digest);
     let one = |(image, part): (Arc<ImageRow>, Option<String>)| Some(one(&scene, facts(&image)?, part));

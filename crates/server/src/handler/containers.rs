@@ -47,7 +47,9 @@ pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
 
 /// `GET /containers/{name}/top`
 pub async fn top(state: Arc<State>, request: Request) -> Result<Outcome> {
-    ok(&top::top(&state.engine, request.name(), request.query.text("ps_args")).await?)
+    let (engine, arguments) = (&state.engine, request.query.text("ps_args"));
+    let host = (&engine.host, &*engine.settings());
+    ok(&top::top(&engine.containers, &engine.events, host, request.name(), arguments).await?)
 }
 
 /// `POST /containers/{name}/start`
@@ -60,7 +62,7 @@ pub async fn start(state: Arc<State>, request: Request) -> Result<Outcome> {
     if !request.query.text("checkpoint").is_empty() {
         return Err(Error::not_implemented("Gantry does not implement starting from a checkpoint yet"));
     }
-    start::start(&state.engine, request.name()).await?;
+    start::start(&state.engine.containers, request.name()).await?;
     done(StatusCode::NO_CONTENT)
 }
 
@@ -74,20 +76,20 @@ fn stop_args(request: &Request) -> Result<StopArgs> {
 /// `POST /containers/{name}/stop`
 pub async fn stop(state: Arc<State>, request: Request) -> Result<Outcome> {
     let args = stop_args(&request).map_err(|error| error.with_kind(model::Kind::InvalidParameter))?;
-    stop::stop(&state.engine, request.name(), args).await?;
+    stop::stop(&state.engine.containers, &state.engine.settings(), request.name(), args).await?;
     done(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{name}/restart`
 pub async fn restart(state: Arc<State>, request: Request) -> Result<Outcome> {
-    stop::restart(&state.engine, request.name(), stop_args(&request)?).await?;
+    stop::restart(&state.engine.containers, &state.engine.settings(), request.name(), stop_args(&request)?).await?;
     done(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{name}/kill`
 pub async fn kill(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name();
-    let killed = kill::kill(&state.engine, name, request.query.text("signal")).await;
+    let killed = kill::kill(&state.engine.containers, name, request.query.text("signal")).await;
     killed.map_err(|error| kill_error(error, name))?;
     done(StatusCode::NO_CONTENT)
 }
@@ -100,32 +102,34 @@ fn kill_error(error: Error, name: &str) -> Error {
 
 /// `POST /containers/{name}/pause`
 pub async fn pause(state: Arc<State>, request: Request) -> Result<Outcome> {
-    kill::pause(&state.engine, request.name()).await?;
+    kill::pause(&state.engine.containers, request.name()).await?;
     done(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{name}/unpause`
 pub async fn unpause(state: Arc<State>, request: Request) -> Result<Outcome> {
-    kill::unpause(&state.engine, request.name()).await?;
+    kill::unpause(&state.engine.containers, request.name()).await?;
     done(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{name}/rename`
 pub async fn rename(state: Arc<State>, request: Request) -> Result<Outcome> {
-    rename::rename(&state.engine, request.name(), request.query.text("name")).await?;
+    rename::rename(&state.engine.containers, request.name(), request.query.text("name")).await?;
     done(StatusCode::NO_CONTENT)
 }
 
 /// `GET /containers/{name}/changes`
 pub async fn changes(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name().to_owned();
-    ok(&blocking(&state, move |engine| export::changes(engine, &name)).await?)
+    ok(&blocking(&state, move |engine| export::changes(&engine.containers, &*engine.snapshots, &name)).await?)
 }
 
 /// `GET /containers/{name}/export`
 pub async fn export(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (name, engine) = (request.name().to_owned(), state.engine.clone());
-    let archive = response::download(response::BYTES, move |sink| export::export(&engine, &name, sink));
+    let archive = response::download(response::BYTES, move |sink| {
+        export::export(&engine.containers, &*engine.snapshots, &engine.events, &name, sink)
+    });
     Ok(archive.await?.into())
 }
 
@@ -158,8 +162,7 @@ pub(super) fn window(request: &Request) -> Result<(u16, u16)> {
 
 /// `POST /containers/{name}/resize`
 pub async fn resize(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let (height, width) = window(&request)?;
-    resize::resize(&state.engine, request.name(), height, width).await?;
+    resize::resize(&state.engine.containers, &state.engine.events, request.name(), window(&request)?).await?;
     done(StatusCode::OK)
 }
 
@@ -167,13 +170,15 @@ pub async fn resize(state: Arc<State>, request: Request) -> Result<Outcome> {
 pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
     let query = &request.query;
     let args = RemoveArgs { force: query.flag("force"), volumes: query.flag("v"), link: query.flag("link") };
-    remove::remove(&state.engine, request.name(), args).await?;
+    remove::remove(&state.engine.containers, request.name(), args).await?;
     done(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/prune`
 pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let (removed, space_reclaimed) = remove::prune(&state.engine, request.query.filters()?).await?;
+    let (engine, filters) = (&state.engine, request.query.filters()?);
+    let pruned = remove::prune(&engine.containers, &*engine.snapshots, &engine.events, &engine.disk.pruning, &filters);
+    let (removed, space_reclaimed) = pruned.await?;
     let containers_deleted = Some(removed).filter(|removed| !removed.is_empty());
     ok(&ContainerPruneReport { containers_deleted, space_reclaimed })
 }

@@ -76,7 +76,10 @@ pub async fn pull(state: Arc<State>, request: &Request) -> Result<Outcome> {
     let reference = pulled(query.text("fromImage"), query.text("tag"))?;
     let args = PullArgs { reference, platform, credentials: credentials(request) };
     let engine = state.engine.clone();
-    told(request, |lines| async move { image::pull(&engine, args, &lines).await }).await
+    told(request, |lines| async move {
+        image::pull(&engine.images, &engine.events, engine.settings().transfers, args, &lines).await
+    })
+    .await
 }
 
 /// `POST /images/{name}/push`
@@ -103,7 +106,10 @@ pub async fn push(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     };
     let args = PushArgs { reference, platform, credentials };
     let engine = state.engine.clone();
-    told(&request, |lines| async move { image::push(&engine, args, &lines).await }).await
+    told(&request, |lines| async move {
+        image::push(&engine.images, &engine.events, engine.settings().transfers, args, &lines).await
+    })
+    .await
 }
 
 fn from_config(given: api::AuthConfig) -> Credentials {
@@ -121,7 +127,7 @@ fn from_config(given: api::AuthConfig) -> Credentials {
 /// `POST /auth`
 pub async fn login(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let given: api::AuthConfig = request.json().await?;
-    let identity_token = registry::login(&state.engine.registries, from_config(given)).await?;
+    let identity_token = registry::login(&state.engine.images.registries, from_config(given)).await?;
     ok(&api::AuthResponse { identity_token, status: "Login Succeeded".to_owned() })
 }
 
@@ -132,7 +138,7 @@ pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
         return Err(Error::system("no manifest found for full image ID"));
     }
     let reference = ImageRef::parse_normalized(name)?.with_default_tag();
-    ok(&image::distribution(&state.engine, &reference, credentials(&request)).await?)
+    ok(&image::distribution(&state.engine.images.registries, &reference, credentials(&request)).await?)
 }
 
 /// Most results of a search, and how many without a wish.
@@ -163,7 +169,8 @@ pub async fn search(state: Arc<State>, request: Request) -> Result<Outcome> {
         let least = number(text).map_err(|error| error.prefix(format!("invalid filter 'stars={text}'")))?;
         stars = stars.max(least);
     }
-    let found = registry::search(&state.engine.registries, query.text("term"), limit as u32, credentials(&request));
+    let found =
+        registry::search(&state.engine.images.registries, query.text("term"), limit as u32, credentials(&request));
     let shown = found
         .await?
         .into_iter()

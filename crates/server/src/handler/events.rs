@@ -105,7 +105,7 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
     // Without a beginning but with an end, the past up to that end is meant.
     let since = wish.since.or(wish.until.map(|_| Timestamp::from_unix_seconds(0)));
     let subscription = state.engine.events.subscribe(since);
-    let left = wish.until.map(|until| until.after(state.engine.now()));
+    let left = wish.until.map(|until| until.after(engine::events::now()));
     let content_type = wish.format.content_type();
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
     tokio::spawn(async move {

@@ -22,7 +22,7 @@ pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     if request.version.before(42) {
         config.console_size = None;
     }
-    let id = exec::create(&state.engine, request.name(), config).await?;
+    let id = exec::create(&state.engine.containers, &state.engine.events, request.name(), config).await?;
     created(&IdResponse { id })
 }
 
@@ -37,24 +37,25 @@ pub async fn start(state: Arc<State>, mut request: Request) -> Result<Outcome> {
         console_size: console_size.map(|size| size.map(narrow)),
         multiplex: !body.tty,
     };
-    let attachment = match exec::start(&state.engine, request.name(), args).await? {
+    let attachment = match exec::start(&state.engine.containers, &state.engine.events, request.name(), args).await? {
         ExecSession::Detached => return done(StatusCode::OK),
         ExecSession::Attached(attachment) => attachment,
     };
     let upgraded = request.wants_upgrade();
     let content_type = if upgraded && newer && !body.tty { MULTIPLEXED_STREAM } else { RAW_STREAM };
     let head = Head::Raw { upgraded, content_type, fields: Some(HeaderMap::new()) };
-    Ok(Outcome::Hijack(Hijack::new(head, |socket, ahead| attachment.connect(socket, ahead))))
+    Ok(Outcome::Hijack(Hijack::new(head, move |socket, ahead| async move {
+        attachment.connect(&state.engine.events, socket, ahead).await;
+    })))
 }
 
 /// `POST /exec/{id}/resize`
 pub async fn resize(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let (height, width) = window(&request)?;
-    exec::resize(&state.engine, request.name(), height, width).await?;
+    exec::resize(&state.engine.containers, request.name(), window(&request)?).await?;
     done(StatusCode::OK)
 }
 
 /// `GET /exec/{id}/json`
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
-    ok(&exec::inspect(&state.engine, request.name()).await?)
+    ok(&exec::inspect(&state.engine.containers, request.name()).await?)
 }

@@ -55,7 +55,7 @@ pub async fn from_body(state: Arc<State>, request: &mut Request) -> Result<Outco
 pub async fn from_address(state: Arc<State>, request: &Request, source: &str) -> Result<Outcome> {
     let args = args(&state, request)?;
     let address = if source.contains("://") { source.to_owned() } else { format!("http://{source}") };
-    let download = registry::download(&state.engine.registries, &address).await?;
+    let download = registry::download(&state.engine.images.registries, &address).await?;
     let (lines, messages) = mpsc::channel(limits::STREAM_QUEUE);
     // There is room for the first line.
     drop(lines.try_send(Ok(ProgressMessage::status("", format!("Downloading from {address}")))));

@@ -37,12 +37,18 @@ fn attach_args(query: &Query, multiplex: bool) -> AttachArgs {
 
 /// `POST /containers/{name}/attach`
 pub async fn attach(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let attachment = attach::attach(&state.engine, request.name(), attach_args(&request.query, true)).await?;
+    let attachment =
+        attach::attach(&state.engine.containers, request.name(), attach_args(&request.query, true)).await?;
     let upgraded = request.wants_upgrade();
     let framed = upgraded && !attachment.tty && !request.version.before(42);
     let content_type = if framed { MULTIPLEXED_STREAM } else { RAW_STREAM };
     let head = Head::Raw { upgraded, content_type, fields: None };
-    Ok(Outcome::Hijack(Hijack::new(head, |socket, ahead| attachment.connect(socket, ahead))))
+    Ok(Outcome::Hijack(Hijack::new(head, |socket, ahead| connect(state, attachment, socket, ahead))))
+}
+
+/// Gives the client's socket to its attachment.
+async fn connect(state: Arc<State>, attachment: attach::Attachment, socket: std::os::fd::OwnedFd, ahead: Vec<u8>) {
+    attachment.connect(&state.engine.events, &state.engine.settings(), socket, ahead).await;
 }
 
 /// The query of attach over a websocket: below 1.42 every stream is meant.
@@ -54,9 +60,9 @@ fn websocket_args(query: &Query, version: ApiVersion) -> AttachArgs {
 /// `GET /containers/{name}/attach/ws`
 pub async fn attach_websocket(state: Arc<State>, request: Request) -> Result<Outcome> {
     let args = websocket_args(&request.query, request.version);
-    let attachment = attach::attach(&state.engine, request.name(), args).await?;
+    let attachment = attach::attach(&state.engine.containers, request.name(), args).await?;
     let accept = Accept::new(&request.headers, !request.version.before(28))?;
-    Ok(Outcome::Hijack(Hijack::new(Head::WebSocket(accept), |socket, ahead| attachment.connect(socket, ahead))))
+    Ok(Outcome::Hijack(Hijack::new(Head::WebSocket(accept), |socket, ahead| connect(state, attachment, socket, ahead))))
 }
 
 /// The query of logs. A tail that is no number is the whole log.
@@ -88,7 +94,8 @@ fn check_log_format(query: &Query, version: ApiVersion) -> Result<()> {
 /// `GET /containers/{name}/logs`: the head leaves before the first line.
 pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
     check_log_format(&request.query, request.version)?;
-    let log = logs::logs(&state.engine, request.name(), logs_args(&request.query)?).await?;
+    let log =
+        logs::logs(&state.engine.containers, &state.engine.settings(), request.name(), logs_args(&request.query)?)?;
     let framed = !log.tty && !request.version.before(42);
     let content_type = if framed { MULTIPLEXED_STREAM } else { RAW_STREAM };
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);

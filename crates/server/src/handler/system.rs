@@ -39,7 +39,7 @@ pub async fn options(_: Arc<State>, _: Request) -> Result<Outcome> {
 
 /// `GET /version`
 pub async fn version(state: Arc<State>, _: Request) -> Result<Outcome> {
-    ok(&engine::system::version(&state.engine))
+    ok(&engine::system::version(&state.engine.host, state.engine.settings().experimental))
 }
 
 /// `GET /info`
@@ -88,7 +88,7 @@ pub async fn prune_builds(state: Arc<State>, request: Request) -> Result<Outcome
             Error::invalid(format!("{name} is in bytes and expects an integer, got {given}: {}", error.message()))
         })?;
     }
-    ok(&engine::build::prune(&state.engine, &request.query.filters()?)?)
+    ok(&engine::build::prune(&state.engine.events, &request.query.filters()?)?)
 }
 
 #[cfg(test)]

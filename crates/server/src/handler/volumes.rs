@@ -15,12 +15,15 @@ use crate::routes::Outcome;
 /// `GET /volumes`
 pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
     let filters = request.query.filters().map_err(|error| error.prefix("error reading volume filters"))?;
-    ok(&VolumeListResponse { volumes: volume::list(&state.engine, &filters)?, warnings: None })
+    ok(&VolumeListResponse {
+        volumes: volume::list(&state.engine.volumes, &state.engine.containers, &filters)?,
+        warnings: None,
+    })
 }
 
 /// `GET /volumes/{name}`
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
-    ok(&volume::inspect(&state.engine, request.name())?)
+    ok(&volume::inspect(&state.engine.volumes, request.name())?)
 }
 
 /// `POST /volumes/create`
@@ -29,7 +32,7 @@ pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     if body.cluster_volume_spec.is_some() && !request.version.before(42) {
         return Err(Error::unavailable(NO_SWARM));
     }
-    created(&volume::create(&state.engine, body).await?)
+    created(&volume::create(&state.engine.volumes, &state.engine.events, body).await?)
 }
 
 /// `PUT /volumes/{name}`: cluster volumes only.
@@ -39,7 +42,8 @@ pub async fn update(_: Arc<State>, _: Request) -> Result<Outcome> {
 
 /// `DELETE /volumes/{name}`
 pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
-    volume::remove(&state.engine, request.name(), request.query.flag("force")).await?;
+    let (engine, force) = (&state.engine, request.query.flag("force"));
+    volume::remove(&engine.volumes, &engine.containers, &engine.events, request.name(), force).await?;
     done(StatusCode::NO_CONTENT)
 }
 
@@ -49,6 +53,8 @@ pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     if request.version.before(42) {
         filters.add("all", "true");
     }
-    let (volumes_deleted, space_reclaimed) = volume::prune(&state.engine, &filters).await?;
+    let engine = &state.engine;
+    let pruned = volume::prune(&engine.volumes, &engine.containers, &engine.events, &engine.disk.pruning, &filters);
+    let (volumes_deleted, space_reclaimed) = pruned.await?;
     ok(&VolumePruneReport { volumes_deleted, space_reclaimed })
 }

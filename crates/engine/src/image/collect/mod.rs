@@ -30,6 +30,7 @@ use super::row::{ImageRow, ManifestKind};
 use super::users::{self, Users};
 use super::{Images, PART_LIFE, labels, now};
 use crate::Engine;
+use crate::events::Events;
 
 /// When the last container was created of an image, by the image's id.
 const USED: Table<UsedRow> = Table::new("image-uses");
@@ -222,8 +223,8 @@ fn collect(engine: &Engine, rules: &Rules) -> Result<Outcome> {
         if need == 0 {
             break;
         }
-        let survey = Survey::take(images, &users::users(engine))?;
-        let taken = round(engine, &survey, rules, need)?;
+        let survey = Survey::take(images, &users::users(&engine.containers))?;
+        let taken = round(images, &engine.events, &survey, rules, need)?;
         count += taken;
         freed += images.sweep()?;
         if taken == 0 {
@@ -236,7 +237,7 @@ fn collect(engine: &Engine, rules: &Rules) -> Result<Outcome> {
 }
 
 /// Takes as many as the need asks for; how many went.
-fn round(engine: &Engine, survey: &Survey, rules: &Rules, need: u64) -> Result<usize> {
+fn round(images: &Images, events: &Events, survey: &Survey, rules: &Rules, need: u64) -> Result<usize> {
     let now = now();
     for facts in &survey.facts {
         for reason in policy::reasons(facts, Some(rules), now) {
@@ -247,15 +248,15 @@ fn round(engine: &Engine, survey: &Survey, rules: &Rules, need: u64) -> Result<u
     let chosen = policy::enough(&order, &survey.facts, &survey.kept, need);
     let mut count = 0;
     for facts in chosen.chunks(BATCH) {
-        count += remove(engine, facts.iter().copied().cloned().collect())?;
+        count += remove(images, events, facts.iter().copied().cloned().collect())?;
     }
     Ok(count)
 }
 
 /// Takes images in one commit, unless they have got a reason to stay since they were looked at; how many went.
-fn remove(engine: &Engine, chosen: Vec<Facts>) -> Result<usize> {
-    let pins = engine.images.pins.clone();
-    let gone = engine.images.change(move |catalog, edit| {
+fn remove(images: &Images, events: &Events, chosen: Vec<Facts>) -> Result<usize> {
+    let pins = images.pins.clone();
+    let gone = images.change(move |catalog, edit| {
         let in_use = edit.images_in_use()?;
         let names = catalog.names_by_image();
         let mut gone = Vec::new();
@@ -278,8 +279,8 @@ fn remove(engine: &Engine, chosen: Vec<Facts>) -> Result<usize> {
     for facts in &gone {
         tracing::info!(image = %facts.id, names = ?facts.names, last_used = %facts.used.rfc3339(), "collected");
         let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
-        report_untagged(&engine.events, &facts.id, &names);
-        report_deleted(&engine.events, &facts.id, facts.id.as_str());
+        report_untagged(events, &facts.id, &names);
+        report_deleted(events, &facts.id, facts.id.as_str());
     }
     Ok(gone.len())
 }

@@ -14,7 +14,7 @@ use signature::Signature;
 use store::Lease;
 
 use super::fetch::blocking;
-use crate::Engine;
+use crate::image::Images;
 use crate::image::oci::{self, Document, Manifest};
 use crate::image::row::Content;
 
@@ -40,8 +40,8 @@ pub struct Plan {
 
 /// Where documents come from and go to.
 pub struct Desk<'a> {
-    /// The engine.
-    pub engine: &'a Arc<Engine>,
+    /// All images that are here.
+    pub images: &'a Arc<Images>,
     /// The registry.
     pub repository: &'a Repository,
     /// Keeps what was written.
@@ -133,8 +133,8 @@ fn mismatch(what: &str, digest: &Digest) -> Error {
 async fn read_manifest(desk: &Desk<'_>, digest: &Digest, known: Option<registry::Document>) -> Result<Read> {
     let reference = desk.repository.reference();
     desk.lease.pin(digest);
-    let (engine, wanted) = (desk.engine.clone(), digest.clone());
-    let local = blocking(move || Ok(engine.images.blobs.read_small(&wanted, oci::MANIFEST_BYTES).ok())).await?;
+    let (images, wanted) = (desk.images.clone(), digest.clone());
+    let local = blocking(move || Ok(images.blobs.read_small(&wanted, oci::MANIFEST_BYTES).ok())).await?;
     let (media_type, bytes) = match (local, known) {
         (Some(bytes), _) => (String::new(), Bytes::from(bytes)),
         (None, Some(document)) => (document.media_type, document.bytes),
@@ -148,8 +148,8 @@ async fn read_manifest(desk: &Desk<'_>, digest: &Digest, known: Option<registry:
         return Err(mismatch("digest", digest));
     }
     let media_type = kind(&media_type, &bytes, reference)?;
-    let (engine, lease, content) = (desk.engine.clone(), desk.lease.clone(), bytes.clone());
-    blocking(move || engine.images.blobs.put(&content, &lease).map(drop)).await?;
+    let (images, lease, content) = (desk.images.clone(), desk.lease.clone(), bytes.clone());
+    blocking(move || images.blobs.put(&content, &lease).map(drop)).await?;
     let (digest, size) = (digest.to_string(), bytes.len() as i64);
     Ok(Read { descriptor: Descriptor { media_type, digest, size, ..Descriptor::default() }, bytes })
 }
@@ -292,8 +292,8 @@ async fn read_config(desk: &Desk<'_>, config: &Content) -> Result<Bytes> {
         return Err(Error::invalid(format!("the image configuration is larger than {} bytes", oci::CONFIG_BYTES)));
     }
     desk.lease.pin(&config.digest);
-    let (engine, wanted) = (desk.engine.clone(), config.digest.clone());
-    let local = blocking(move || Ok(engine.images.blobs.read_small(&wanted, oci::CONFIG_BYTES).ok())).await?;
+    let (images, wanted) = (desk.images.clone(), config.digest.clone());
+    let local = blocking(move || Ok(images.blobs.read_small(&wanted, oci::CONFIG_BYTES).ok())).await?;
     if let Some(bytes) = local {
         return Ok(bytes.into());
     }
@@ -301,8 +301,8 @@ async fn read_config(desk: &Desk<'_>, config: &Content) -> Result<Bytes> {
     if oci::digest_of(&bytes) != config.digest {
         return Err(Error::data_loss(format!("image config verification failed for digest {}", config.digest)));
     }
-    let (engine, lease, copy) = (desk.engine.clone(), desk.lease.clone(), bytes.clone());
-    blocking(move || engine.images.blobs.put(&copy, &lease).map(drop)).await?;
+    let (images, lease, copy) = (desk.images.clone(), desk.lease.clone(), bytes.clone());
+    blocking(move || images.blobs.put(&copy, &lease).map(drop)).await?;
     Ok(bytes)
 }
 

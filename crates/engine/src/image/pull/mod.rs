@@ -34,8 +34,8 @@ use self::report::Layer;
 pub use self::report::{Lines, tell};
 use super::row::{Content, ImageRow, ManifestKind};
 use super::{Images, Wanted, labels, oci, select, signatures, unpack};
-use crate::Engine;
-use crate::events::Draft;
+use crate::events::Events;
+use crate::settings::Transfers;
 
 /// How long what was fetched of an unfinished blob is kept.
 pub const PART_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -61,26 +61,32 @@ pub struct PullArgs {
 /// Pulls an image, or all of a repository. Ends early when nobody receives the lines any more. Event: pull.
 ///
 /// Errors: `Forbidden` for a reserved name, `NotFound` in the reference's words, `Unauthorized`, `System`.
-pub async fn pull(engine: &Arc<Engine>, args: PullArgs, lines: &Lines) -> Result<()> {
+pub async fn pull(
+    images: &Arc<Images>,
+    events: &Events,
+    transfers: Transfers,
+    args: PullArgs,
+    lines: &Lines,
+) -> Result<()> {
     if args.reference.familiar_name() == "scratch" {
         return Err(Error::forbidden("'scratch' is a reserved name"));
     }
-    engine.images.fetches.limit(engine.settings().transfers.downloads);
+    images.fetches.limit(transfers.downloads);
     let outcome = tokio::select! {
-        outcome = pull_all(engine, &args, lines) => outcome,
+        outcome = pull_all(images, events, &args, lines) => outcome,
         () = lines.closed() => Err(Error::cancelled("context canceled")),
     };
     if outcome.is_err() {
-        engine.images.fetches.settle().await;
-        let engine = engine.clone();
-        blocking(move || Ok(engine.images.tidy_up())).await?;
+        images.fetches.settle().await;
+        let images = images.clone();
+        blocking(move || Ok(images.tidy_up())).await?;
     }
     outcome
 }
 
-async fn pull_all(engine: &Arc<Engine>, args: &PullArgs, lines: &Lines) -> Result<()> {
+async fn pull_all(images: &Arc<Images>, events: &Events, args: &PullArgs, lines: &Lines) -> Result<()> {
     let open = |reference: ImageRef| async move {
-        engine.registries.repository(&reference, args.credentials.clone(), Access::Pull).await
+        images.registries.repository(&reference, args.credentials.clone(), Access::Pull).await
     };
     let reference = match &args.reference.digest {
         // A digest says more than a tag.
@@ -89,7 +95,7 @@ async fn pull_all(engine: &Arc<Engine>, args: &PullArgs, lines: &Lines) -> Resul
     };
     if reference.tag.is_some() || reference.digest.is_some() {
         let repository = open(reference).await?;
-        return pull_one(engine, &repository, args.platform.as_ref(), lines).await;
+        return pull_one(images, events, (&repository, args.platform.as_ref()), lines).await;
     }
     let tags = open(reference.clone()).await?.tags().await.map_err(|fault| fault.of_pull(&reference))?;
     for tag in tags.into_iter().filter(|tag| !signatures::speaks_of_another(tag)) {
@@ -98,7 +104,7 @@ async fn pull_all(engine: &Arc<Engine>, args: &PullArgs, lines: &Lines) -> Resul
             continue;
         };
         let repository = open(reference.clone()).await?;
-        let pulled = pull_one(engine, &repository, args.platform.as_ref(), lines).await;
+        let pulled = pull_one(images, events, (&repository, args.platform.as_ref()), lines).await;
         pulled.map_err(|error| error.prefix(format!("error pulling {reference}")))?;
     }
     Ok(())
@@ -106,28 +112,27 @@ async fn pull_all(engine: &Arc<Engine>, args: &PullArgs, lines: &Lines) -> Resul
 
 /// Pulls one tag or digest.
 async fn pull_one(
-    engine: &Arc<Engine>,
-    repository: &Arc<Repository>,
-    platform: Option<&Platform>,
+    images: &Arc<Images>,
+    events: &Events,
+    (repository, platform): (&Arc<Repository>, Option<&Platform>),
     lines: &Lines,
 ) -> Result<()> {
     let reference = repository.reference();
-    let lease = Arc::new(engine.images.pins.lease());
-    let desk = Desk { engine, repository, lease: &lease };
+    let lease = Arc::new(images.pins.lease());
+    let desk = Desk { images, repository, lease: &lease };
     let (digest, known) = documents::resolve(&desk).await?;
-    let signatures = signatures::of_pull(&engine.images, repository, &digest).await?;
+    let signatures = signatures::of_pull(images, repository, &digest).await?;
     let shown = reference.tag.clone().unwrap_or_else(|| reference.canonical());
     let begin = ProgressMessage::status(&shown, format!("Pulling from {}", reference.path));
-    let before = engine.images.catalog().find(&reference.canonical()).ok();
+    let before = images.catalog().find(&reference.canonical()).ok();
     let before = before.map(|found| found.image.target.digest.clone());
-    let complete = already(&engine.images, &digest, platform);
+    let complete = already(images, &digest, platform);
     if complete && before.as_ref() == Some(&digest) {
-        let keep = engine.clone();
-        let id = digest.clone();
-        blocking(move || keep.images.keep_signatures(&id, signatures)).await?;
+        let (keep, id) = (images.clone(), digest.clone());
+        blocking(move || keep.keep_signatures(&id, signatures)).await?;
         tell(lines, begin).await?;
-        pulled_again(engine, reference, &digest).await;
-        return done(engine, reference, (&digest, false), lines).await;
+        pulled_again(images, reference, &digest).await;
+        return done(images, events, reference, (&digest, false), lines).await;
     }
     let chosen = documents::manifest(&desk, &digest, known, platform).await?;
     tell(lines, begin).await?;
@@ -136,20 +141,20 @@ async fn pull_one(
     }
     let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
     let layers = tokio::select! {
-        layers = fetch_layers(engine, repository, &plan, (&lease, lines), complete) => layers?,
-        error = write_back(&engine.images) => return Err(error),
+        layers = fetch_layers(images, repository, &plan, (&lease, lines), complete) => layers?,
+        error = write_back(images) => return Err(error),
     };
-    let (keep, name, told) = (engine.clone(), reference.clone(), lease.clone());
+    let (keep, name, told) = (images.clone(), reference.clone(), lease.clone());
     // The commit runs to its end, whether or not the client waits for it.
     blocking(move || commit(&keep, &name, plan, &layers, &told)).await?;
-    done(engine, reference, (&digest, before.as_ref() != Some(&digest)), lines).await
+    done(images, events, reference, (&digest, before.as_ref() != Some(&digest)), lines).await
 }
 
 /// Notes the time of a pull that found nothing to do: an image that is asked for is no garbage.
-async fn pulled_again(engine: &Arc<Engine>, reference: &ImageRef, digest: &Digest) {
-    let (engine, name, digest) = (engine.clone(), reference.canonical(), digest.clone());
+async fn pulled_again(images: &Arc<Images>, reference: &ImageRef, digest: &Digest) {
+    let (images, name, digest) = (images.clone(), reference.canonical(), digest.clone());
     let note = move || {
-        engine.images.change(move |catalog, edit| match catalog.images.contains_key(&digest) {
+        images.change(move |catalog, edit| match catalog.images.contains_key(&digest) {
             true => edit.put_name(&name, &digest),
             // Removed since it was looked at.
             false => Ok(()),
@@ -171,12 +176,17 @@ fn already(images: &Images, digest: &Digest, platform: Option<&Platform>) -> boo
 }
 
 /// The last lines, and the event.
-async fn done(engine: &Engine, reference: &ImageRef, (digest, newer): (&Digest, bool), lines: &Lines) -> Result<()> {
-    let image = engine.images.catalog().images.get(digest).cloned();
+async fn done(
+    images: &Images,
+    events: &Events,
+    reference: &ImageRef,
+    (digest, newer): (&Digest, bool),
+    lines: &Lines,
+) -> Result<()> {
+    let image = images.catalog().images.get(digest).cloned();
     let mut attributes: BTreeMap<String, String> = image.map(|image| labels(&image)).unwrap_or_default();
     attributes.insert("name".into(), reference.familiar_name());
-    let (action, actor) = ("pull".into(), reference.familiar());
-    engine.events.publish(Draft { kind: "image", action, actor, attributes });
+    events.publish("image", "pull", &reference.familiar(), attributes);
     let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
     tell(lines, ProgressMessage::status("", format!("Digest: {digest}"))).await?;
     tell(lines, ProgressMessage::status("", format!("Status: {status} {}", reference.familiar()))).await
@@ -184,13 +194,12 @@ async fn done(engine: &Engine, reference: &ImageRef, (digest, newer): (&Digest, 
 
 /// Fetches and unpacks all layers, beside each other.
 async fn fetch_layers(
-    engine: &Arc<Engine>,
+    images: &Images,
     repository: &Arc<Repository>,
     plan: &Plan,
     (lease, lines): (&Arc<Lease>, &Lines),
     silent: bool,
 ) -> Result<Vec<Layer>> {
-    let images = &engine.images;
     let places = Places { blobs: images.blobs.clone(), snapshots: images.snapshots.clone() };
     let join = |(blob, diff_id): &(Content, Digest)| {
         lease.pin(&blob.digest);
@@ -240,8 +249,7 @@ async fn write_back(images: &Images) -> Error {
 }
 
 /// Makes the image visible. Blocks.
-fn commit(engine: &Engine, reference: &ImageRef, plan: Plan, layers: &[Layer], lease: &Lease) -> Result<()> {
-    let images = &engine.images;
+fn commit(images: &Images, reference: &ImageRef, plan: Plan, layers: &[Layer], lease: &Lease) -> Result<()> {
     // While the blobs are still parts, so that a kill meanwhile costs nothing but this.
     images.blobs.barrier()?;
     for layer in layers {
