@@ -91,8 +91,10 @@ impl Container {
 
     /// Runs a further process; `memory` holds it as JSON.
     pub fn exec(&mut self, exec: Exec, memory: Option<OwnedFd>, client: Option<OwnedFd>) -> Result<i32, StartError> {
+        let not_running =
+            || StartError::new(Stage::NotRunning, 0, format!("container {} is not running", self.bundle.id));
         if self.init.exit().is_some() {
-            return Err(StartError::new(Stage::NotRunning, 0, format!("container {} is not running", self.bundle.id)));
+            return Err(not_running());
         }
         // Whoever froze it: the new process would stop before its program begins, and the monitor with it.
         if self.paused || runtime::builtin::cgroup(&self.bundle).is_ok_and(|cgroup| cgroup.is_frozen()) {
@@ -107,7 +109,9 @@ impl Container {
         let stdin = piped && exec.open_stdin && wants.is_some_and(|attach| attach.stdin);
         let (stdio, streams) =
             pipes(stdin, piped && wants.is_some_and(|a| a.stdout), piped && wants.is_some_and(|a| a.stderr))?;
-        let started = self.runtime.exec(&self.bundle, &self.init.process, &process, stdio)?;
+        let started = self.runtime.exec(&self.bundle, &self.init.process, &process, stdio);
+        // Whatever it met there: the container may have ended under it.
+        let started = started.map_err(|error| if self.init.process.has_ended() { not_running() } else { error })?;
         let pid = started.pid;
         let mut session = Session::new(Some(exec.id), started, streams, true);
         if !exec.open_stdin {

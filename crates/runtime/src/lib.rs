@@ -8,6 +8,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 pub mod builtin;
@@ -62,6 +63,14 @@ pub struct Process {
     pub pidfd: OwnedFd,
     /// The terminal's master end, if the process has one.
     pub console: Option<OwnedFd>,
+}
+
+impl Process {
+    /// Whether it has ended, reaped or not (pidfd_open(2): its descriptor is readable then).
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
 }
 
 /// Whom a signal reaches.

@@ -368,8 +368,13 @@ impl Actor {
             Event::Detached { exec: None } => self.event("detach", []),
             Event::Detached { exec: Some(id) } => self.event("exec_detach", [("execID", id)]),
             Event::Done { refused } => {
-                if let Some(reply) = self.waiting.answers.remove(&seq) {
-                    answer(reply, refused.map_or(Ok(()), |r| Err(r.to_error())));
+                let outcome = refused.map_or(Ok(()), |refusal| Err(refusal.to_error()));
+                match (self.waiting.answers.remove(&seq), outcome) {
+                    (Some(reply), outcome) => answer(reply, outcome),
+                    (None, Ok(())) => {}
+                    (None, Err(error)) => {
+                        tracing::debug!(container = self.row.id.short(), %error, "refused by the monitor");
+                    }
                 }
             }
             // A start is heard out by its launch.

@@ -50,7 +50,9 @@ pub async fn commit(engine: &Arc<Engine>, args: CommitArgs) -> Result<String> {
         // Somebody else has let it go on, or ended it.
         tracing::debug!(container = row.id.short(), %error, "not thawed after a commit");
     }
-    let id = made.unwrap_or_else(|error| Err(Error::system("internal error: the commit failed").with_source(error)))?;
+    let made = made.unwrap_or_else(|error| Err(Error::system("internal error: the commit failed").with_source(error)));
+    // It may have been removed while it was read.
+    let id = made.or_else(|error| refuse_dying(&handle.view().row, "commit").and(Err(error)))?;
     publish(&engine.events, &row, "commit", [("comment", comment), ("imageID", id.clone()), ("imageRef", name)]);
     Ok(id)
 }

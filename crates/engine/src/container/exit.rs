@@ -75,9 +75,7 @@ impl Actor {
         if std::mem::take(&mut self.cleaning) {
             clear_cgroup(&self.engine, &self.row).await;
         }
-        for (_, reply) in self.waiting.answers.drain() {
-            answer(reply, Err(Error::conflict(format!("container {} is not running", self.row.id.as_str()))));
-        }
+        self.end_requests();
         if self.row.state.pid().is_none() || self.exit.is_some() {
             return;
         }
@@ -170,8 +168,16 @@ impl Actor {
         self.begin_removal();
     }
 
+    /// Nothing more comes of what the monitor was asked for.
+    fn end_requests(&mut self) {
+        for (_, reply) in self.waiting.answers.drain() {
+            answer(reply, Err(Error::conflict(format!("container {} is not running", self.row.id.as_str()))));
+        }
+    }
+
     /// Lets the monitor end, now that the exit is recorded.
     async fn release_monitor(&mut self) {
+        self.end_requests();
         if let Some(mut link) = self.link.take() {
             drop(link.send(&Request::Release, &[]).await);
         }

@@ -298,7 +298,8 @@ fn await_start(client: &Client, mut born: impl FnMut((i32, i64))) -> Result<(i32
     }
 }
 
-/// Gives the monitor the bound sockets of published ports; without them only the packet filter forwards.
+/// Gives the monitor the bound sockets of published ports; without them only the packet filter forwards. Nobody waits for
+/// its word.
 fn hand_over_ports(client: &Client, connected: Option<&network::Connected>) {
     let Some(connected) = connected.filter(|c| !c.sockets.is_empty()) else {
         return;
@@ -317,7 +318,7 @@ fn hand_over_ports(client: &Client, connected: Option<&network::Connected>) {
     });
     let (ports, sockets): (Vec<_>, Vec<_>) = proxied.unzip();
     for (ports, sockets) in ports.chunks(PORTS_PER_MESSAGE).zip(sockets.chunks(PORTS_PER_MESSAGE)) {
-        if let Err(error) = client.send(2, &Request::Ports(ports.to_vec()), sockets) {
+        if let Err(error) = client.send(0, &Request::Ports(ports.to_vec()), sockets) {
             tracing::warn!(%error, "published ports have no proxy");
         }
     }

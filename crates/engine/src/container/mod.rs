@@ -203,14 +203,44 @@ pub fn no_such(key: &str) -> Error {
 impl Handle {
     /// Sends a command and waits for its answer.
     pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         self.send(command(reply)).await?;
-        // An actor that ends with commands in its queue has removed its container.
-        answer.await.unwrap_or_else(|_| Err(no_such(self.id.as_str())))
+        // An actor that ends has removed its container. A command that comes into its queue at that very moment may lie
+        // there for as long as there are handles, this one among them: so the queue's end is waited for, too.
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut answer => outcome.ok(),
+            () = self.commands.closed() => answer.try_recv().ok(),
+        };
+        outcome.unwrap_or_else(|| Err(no_such(self.id.as_str())))
     }
 }
 
 /// 64 random hex digits: the form of container and exec ids.
 pub fn random_id() -> String {
     ContainerId::from_bytes(sys::random::bytes32()).as_str().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Kind;
+    use model::lifecycle::State;
+
+    use super::*;
+
+    /// What the queue of an ended actor still holds is no reason to wait.
+    #[tokio::test]
+    async fn a_command_that_nobody_reads_is_answered() {
+        let row = list::any_row(1, State::Exited);
+        let view = ContainerView { row, pid: 0, exec_ids: Vec::new(), exits: 0, removed: true, removal_error: None };
+        let (sender, mut commands) = mpsc::channel(1);
+        let id = view.row.id.clone();
+        let handle = Handle { id, commands: sender, views: watch::channel(Arc::new(view)).1 };
+        let asked = tokio::spawn(async move { handle.ask(|reply| Command::Start { reply }).await });
+        let unread = commands.recv().await;
+        drop(commands);
+        let outcome = tokio::time::timeout(std::time::Duration::from_secs(10), asked).await;
+        assert_eq!(outcome.unwrap().unwrap().unwrap_err().kind(), Kind::NotFound);
+        drop(unread);
+    }
 }
