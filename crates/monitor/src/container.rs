@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use logs::JsonFile;
 use runtime::{Bundle, Runtime, Scope, Stage, StartError, Stdio, oci};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::WaitOptions;
 
@@ -110,8 +111,9 @@ impl Container {
         let (stdio, streams) =
             pipes(stdin, piped && wants.is_some_and(|a| a.stdout), piped && wants.is_some_and(|a| a.stderr))?;
         let started = self.runtime.exec(&self.bundle, &self.init.process, &process, stdio);
-        // Whatever it met there: the container may have ended under it.
-        let started = started.map_err(|error| if self.init.process.has_ended() { not_running() } else { error })?;
+        // The container may have ended under it. Its init has left its namespaces before its end can be seen.
+        let has_ended = |error: &StartError| error.errno == Errno::SRCH.raw_os_error() || self.init.process.has_ended();
+        let started = started.map_err(|error| if has_ended(&error) { not_running() } else { error })?;
         let pid = started.pid;
         let mut session = Session::new(Some(exec.id), started, streams, true);
         if !exec.open_stdin {

@@ -127,16 +127,22 @@ pub async fn top(
 ) -> Result<api::TopResponse> {
     let handle = containers.find(name)?;
     let view = handle.view();
+    let not_running = || Error::conflict(format!("container {} is not running", view.row.id.as_str()));
     if !view.row.state.is_running() || view.pid == 0 {
-        return Err(Error::conflict(format!("container {} is not running", handle.id.as_str())));
+        return Err(not_running());
     }
     let columns = parse_arguments(ps_args)?;
     let cgroup = super::launch::cgroup_of(host, settings, &view.row)?;
-    let table = tokio::task::spawn_blocking(move || -> Result<Vec<Vec<String>>> {
+    let table = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<Vec<String>>> {
         let machine = Machine::read();
         Ok(cgroup.processes()?.into_iter().filter_map(Process::read).map(|p| p.row(&columns, &machine)).collect())
     });
-    let processes = table.await.map_err(|e| Error::system("reading processes").with_source(e))??;
+    let processes = table.await.map_err(|e| Error::system("reading processes").with_source(e))?;
+    let processes = processes.map_err(|error| match error.kind() {
+        // It has ended just now.
+        std::io::ErrorKind::NotFound => not_running(),
+        _ => error.into(),
+    })?;
     let titles = parse_arguments(ps_args)?.iter().map(|c| c.title.to_string()).collect();
     publish(events, &view.row, "top", []);
     Ok(api::TopResponse { titles, processes })
