@@ -158,6 +158,17 @@ fn attach_replays_and_goes_on() {
     d.finish();
 }
 
+/// The log of a terminal is replayed as the terminal's stream goes on: raw.
+#[test]
+fn attach_replays_a_terminal_raw() {
+    let d = with_busybox();
+    run(&d, "t1", r#"{"Image":"busybox","Cmd":["echo","old"],"Tty":true}"#);
+    wait(&d, "t1");
+    let (mut log, _) = hijack(&d, "/containers/t1/attach?logs=1&stdout=1", true, "");
+    assert_eq!(to_end(&mut log), b"old\r\n");
+    d.finish();
+}
+
 #[test]
 fn detach_keys_end_the_stream_and_not_the_container() {
     let d = with_busybox();

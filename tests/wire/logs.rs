@@ -92,6 +92,37 @@ fn details_come_before_the_line() {
     d.finish();
 }
 
+/// The same entries as JSON, by the query or by the type that the client accepts.
+#[test]
+fn json_from_1_54_on() {
+    let d = with_busybox();
+    let body = r#"{"Image":"busybox","Cmd":["sh","-c","echo '<x>'; echo bad >&2"],"Labels":{"tier":"a b"},"HostConfig":{"LogConfig":{"Type":"json-file","Config":{"labels":"tier"}}}}"#;
+    run(&d, "l1", body);
+    wait(&d, "l1");
+    let get = |query: &str, accept: &str| {
+        let answer = exchange(
+            &d,
+            format!("GET /{query} HTTP/1.1\r\nHost: docker\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        );
+        let (head, body) = split(&answer);
+        let kind = head.iter().find_map(|line| line.strip_prefix("Content-Type: ")).unwrap_or_default().to_owned();
+        (kind, String::from_utf8(if head[0].contains("200") { joined(&body) } else { body }).unwrap())
+    };
+    let (kind, text) = get("v1.54/containers/l1/logs?stdout=1&format=json&timestamps=1", "text/html");
+    assert_eq!(kind, "application/x-ndjson");
+    let (line, time) = text.split_at(text.find("Timestamp").unwrap());
+    assert_eq!(line, "{\"Line\":\"\\u003cx\\u003e\\n\",\"Source\":\"stdout\",\"");
+    assert!(time.starts_with("Timestamp\":\"20") && time.ends_with("Z\"}\n"), "{time}");
+    let (kind, text) = get("containers/l1/logs?stdout=1&stderr=1&details=1", "application/json-seq");
+    assert_eq!((kind.as_str(), text.matches('\u{1e}').count()), ("application/json-seq", 2));
+    assert!(text.contains("\"Attrs\":[{\"Key\":\"tier\",\"Value\":\"a b\"}]}\n"), "{text}");
+    let (kind, text) = get("v1.53/containers/l1/logs?stdout=1&format=json", "application/jsonl");
+    assert_eq!((kind.as_str(), &text[8..]), ("application/vnd.docker.multiplexed-stream", "<x>\n"));
+    assert!(get("containers/l1/logs?stdout=1&format=xml", "*/*").1.contains("unsupported log format"));
+    d.finish();
+}
+
 /// The head comes before the first line, every line as it is written, and the end with the container.
 #[test]
 fn follow() {

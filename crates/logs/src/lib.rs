@@ -14,6 +14,7 @@ mod lines;
 pub mod options;
 mod parse;
 mod reader;
+mod record;
 mod shape;
 mod split;
 mod stop;
@@ -24,7 +25,8 @@ mod writer;
 pub use attrs::Subject;
 pub use compress::all as compress_rotated;
 pub use options::Options;
-pub use reader::{Batch, Format, ReadOptions, Reader};
+pub use reader::{Batch, Format, ReadOptions, Reader, Shape};
+pub use record::write_error as write_json_error;
 pub use stop::Stop;
 pub use writer::JsonFile;
 
@@ -52,6 +54,9 @@ impl Stream {
         }
     }
 }
+
+/// Stands in front of each record of a JSON sequence (RFC 7464).
+pub const RECORD_SEPARATOR: u8 = 0x1e;
 
 /// Length of a multiplexed frame's header.
 pub const FRAME_HEADER: usize = 8;

@@ -35,12 +35,25 @@ pub struct ReadOptions {
 /// How [`Reader::next_batch`] writes entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Format {
-    /// Eight-byte frame headers.
-    pub multiplex: bool,
-    /// The entry's time with nine digits, and a space.
+    pub shape: Shape,
+    /// The entry's time with nine digits, and a space; JSON always has the time.
     pub timestamps: bool,
-    /// The entry's attributes as `k=v,k=v`, and a space.
+    /// The entry's attributes: as `k=v,k=v` and a space, or as members of JSON.
     pub details: bool,
+}
+
+/// How entries are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// They are not.
+    #[default]
+    Raw,
+    /// Eight-byte frame headers.
+    Frames,
+    /// A JSON object a line.
+    Json,
+    /// The same, with a record separator in front of each.
+    JsonSequence,
 }
 
 /// What [`Reader::next_batch`] has done.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::parse::{self, Raw};
-use crate::reader::{Format, ReadOptions};
-use crate::{FRAME_HEADER, Stream, encode, frame_header, time};
+use crate::reader::{Format, ReadOptions, Shape};
+use crate::{FRAME_HEADER, RECORD_SEPARATOR, Stream, encode, frame_header, record, time};
 
 /// What became of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,19 @@ pub struct Shaper {
 enum Log<'a> {
     Escaped(&'a [u8]),
     Plain(&'a str),
+}
+
+impl Log<'_> {
+    /// Appends the text; false = it is not valid (`out` then has some of it).
+    fn write(&self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Log::Escaped(text) => encode::unescape(text, out),
+            Log::Plain(text) => {
+                out.extend_from_slice(text.as_bytes());
+                true
+            }
+        }
+    }
 }
 
 impl Shaper {
@@ -84,8 +97,13 @@ impl Shaper {
     }
 
     fn write(&mut self, stream: Stream, log: Log<'_>, raw: Raw<'_>, out: &mut Vec<u8>) {
+        let framed = match self.format.shape {
+            Shape::Raw => false,
+            Shape::Frames => true,
+            Shape::Json | Shape::JsonSequence => return self.write_json(stream, log, raw, out),
+        };
         let begin = out.len();
-        if self.format.multiplex {
+        if framed {
             out.extend_from_slice(&[0; FRAME_HEADER]);
         }
         let payload = out.len();
@@ -97,27 +115,31 @@ impl Shaper {
             self.write_details(raw.attrs, out);
             out.push(b' ');
         }
-        let valid = match log {
-            Log::Escaped(text) => encode::unescape(text, out),
-            Log::Plain(text) => {
-                out.extend_from_slice(text.as_bytes());
-                true
-            }
-        };
-        if !valid {
+        if !log.write(out) {
             out.truncate(begin);
-        } else if self.format.multiplex {
+        } else if framed {
             let length = u32::try_from(out.len() - payload).expect("a line is not longer than parse::MAX_LINE");
             out[begin..payload].copy_from_slice(&frame_header(stream, length));
         }
     }
 
+    fn write_json(&self, stream: Stream, log: Log<'_>, raw: Raw<'_>, out: &mut Vec<u8>) {
+        let mut text = Vec::new();
+        if !log.write(&mut text) {
+            return;
+        }
+        if self.format.shape == Shape::JsonSequence {
+            out.push(RECORD_SEPARATOR);
+        }
+        let attrs = if self.format.details { pairs(raw.attrs) } else { BTreeMap::new() };
+        record::write(stream, &text, raw.time, &attrs, out);
+    }
+
     /// `k=v,k=v`, sorted, both parts escaped as in a URL's query.
     fn write_details(&mut self, attrs: &[u8], out: &mut Vec<u8>) {
         if self.details.0 != attrs {
-            let map: BTreeMap<String, String> = serde_json::from_slice(attrs).unwrap_or_default();
             let mut text = Vec::new();
-            for (key, value) in &map {
+            for (key, value) in &pairs(attrs) {
                 if !text.is_empty() {
                     text.push(b',');
                 }
@@ -129,6 +151,11 @@ impl Shaper {
         }
         out.extend_from_slice(&self.details.1);
     }
+}
+
+/// The attributes as they stand in the file.
+fn pairs(attrs: &[u8]) -> BTreeMap<String, String> {
+    serde_json::from_slice(attrs).unwrap_or_default()
 }
 
 /// Go's `url.QueryEscape`.
@@ -158,13 +185,25 @@ mod tests {
 
     #[test]
     fn prefixes_and_frame() {
-        let format = Format { multiplex: true, timestamps: true, details: true };
+        let format = Format { shape: Shape::Frames, timestamps: true, details: true };
         let text = b"2026-11-23T17:37:59.310000000Z a=x%3Dy,z=1+2 a \"b\"\n";
         let mut expected = vec![2, 0, 0, 0, 0, 0, 0, text.len() as u8];
         expected.extend_from_slice(text);
         assert_eq!(shaped(ReadOptions { stderr: true, format, ..Default::default() }), expected);
         assert_eq!(shaped(ReadOptions { stderr: true, ..Default::default() }), b"a \"b\"\n");
         assert_eq!(shaped(ReadOptions::default()), b"");
+    }
+
+    #[test]
+    fn json_and_its_sequences() {
+        let json = |shape, details| {
+            let format = Format { shape, timestamps: false, details };
+            String::from_utf8(shaped(ReadOptions { stderr: true, format, ..Default::default() })).unwrap()
+        };
+        let plain = r#"{"Line":"a \"b\"\n","Source":"stderr","Timestamp":"2026-11-23T17:37:59.31Z""#;
+        assert_eq!(json(Shape::Json, false), format!("{plain}}}\n"));
+        let attrs = r#""Attrs":[{"Key":"a","Value":"x=y"},{"Key":"z","Value":"1 2"}]"#;
+        assert_eq!(json(Shape::JsonSequence, true), format!("\u{1e}{plain},{attrs}}}\n"));
     }
 
     #[test]
@@ -185,7 +224,7 @@ mod tests {
         let mut out = Vec::new();
         let options = ReadOptions {
             stdout: true,
-            format: Format { multiplex: true, ..Default::default() },
+            format: Format { shape: Shape::Frames, ..Default::default() },
             ..Default::default()
         };
         let bad = br#"{"log":"a\u12","stream":"stdout","time":"2026-11-23T17:37:59Z"}"#;
@@ -219,9 +258,15 @@ mod tests {
             let at = at % line.len();
             line[at] = byte;
             line.truncate(end.max(1));
-            let format = Format { multiplex: true, timestamps: true, details: true };
-            let options = ReadOptions { stdout: true, stderr: true, since: Some(0), format, ..Default::default() };
-            Shaper::new(&options).line(&line, &mut Vec::new());
+            for shape in [Shape::Frames, Shape::Json] {
+                let format = Format { shape, timestamps: true, details: true };
+                let options = ReadOptions { stdout: true, stderr: true, since: Some(0), format, ..Default::default() };
+                let mut out = Vec::new();
+                Shaper::new(&options).line(&line, &mut out);
+                if shape == Shape::Json && !out.is_empty() {
+                    serde_json::from_slice::<serde_json::Value>(&out).unwrap();
+                }
+            }
         }
     }
 }

@@ -137,6 +137,24 @@ pub fn write_fixed(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(zone);
 }
 
+/// Appends a timestamp from a log file with the zeros at its fraction's end taken away; false = the text is none.
+pub fn write_trimmed(text: &[u8], out: &mut Vec<u8>) -> bool {
+    if parse(text).is_none() {
+        return false;
+    }
+    let (seconds, rest) = text.split_at(SECONDS_TEXT);
+    let (fraction, zone) = split_fraction(rest);
+    let fraction = &fraction[..fraction.len().min(9)];
+    let kept = fraction.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1);
+    out.extend_from_slice(seconds);
+    if kept > 0 {
+        out.push(b'.');
+        out.extend_from_slice(&fraction[..kept]);
+    }
+    out.extend_from_slice(zone);
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +182,18 @@ mod tests {
         for bad in ["", "2026", "2026-11-23T18:37:59", "2026-11-23 18:37:59Z", "2026-11-23T18:37:5xZ"] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn zeros_are_taken_away() {
+        let trimmed = |text: &str| {
+            let mut out = Vec::new();
+            write_trimmed(text.as_bytes(), &mut out).then(|| String::from_utf8(out).unwrap())
+        };
+        assert_eq!(trimmed("2026-11-23T17:37:59.310Z").as_deref(), Some("2026-11-23T17:37:59.31Z"));
+        assert_eq!(trimmed("2026-11-23T17:37:59.000+01:00").as_deref(), Some("2026-11-23T17:37:59+01:00"));
+        assert_eq!(trimmed("2026-11-23T17:37:59.0000000001Z").as_deref(), Some("2026-11-23T17:37:59Z"));
+        assert_eq!(trimmed("yesterday"), None);
     }
 
     #[test]

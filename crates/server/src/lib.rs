@@ -5,6 +5,7 @@
 //! container is; nothing below here knows what HTTP is.
 #![forbid(unsafe_code)]
 
+pub mod accept;
 pub mod connection;
 pub mod error;
 pub mod fields;

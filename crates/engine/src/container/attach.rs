@@ -124,9 +124,9 @@ impl Attachment {
 
     /// Writes what the log holds to the client; an error means the client left.
     async fn replay(&self, settings: &Settings, socket: &OwnedFd) -> Result<()> {
-        let args = LogsArgs { stdout: self.args.stdout, stderr: self.args.stderr, ..LogsArgs::default() };
-        let raw = !self.args.multiplex;
-        let mut stream = match logs::open(settings, &self.handle, args, raw) {
+        let shape = (!self.args.multiplex).then_some(::logs::Shape::Raw);
+        let args = LogsArgs { stdout: self.args.stdout, stderr: self.args.stderr, shape, ..LogsArgs::default() };
+        let mut stream = match logs::open(settings, &self.handle, args) {
             Ok(stream) => stream,
             // A log driver that cannot be read replays nothing.
             Err(_) => return Ok(()),

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::logs::{Batch, Format, ReadOptions, Reader, Stop};
+use ::logs::{Batch, Format, ReadOptions, Reader, Shape, Stop};
 use bytes::Bytes;
 use model::lifecycle::State;
 use model::time::Timestamp;
@@ -40,13 +40,17 @@ pub struct LogsArgs {
     pub until: Option<Timestamp>,
     /// Only the last so many.
     pub tail: Option<u64>,
+    /// `None`: raw with a terminal, else frames.
+    pub shape: Option<Shape>,
 }
 
 /// An open log.
 pub struct LogStream {
     /// The container has a terminal: chunks are raw.
     pub tty: bool,
-    /// Chunks, framed unless raw.
+    /// As asked for, or what suits the container.
+    pub shape: Shape,
+    /// Whole entries.
     pub chunks: mpsc::Receiver<Result<Bytes>>,
 }
 
@@ -60,12 +64,11 @@ pub fn logs(containers: &Containers, settings: &Settings, name: &str, args: Logs
     if matches!(view.row.state, State::Dead | State::Removing) {
         return Err(Error::conflict("can not get logs from container which is dead or marked for removal"));
     }
-    let raw = view.row.config.tty;
-    open(settings, &handle, args, raw)
+    open(settings, &handle, args)
 }
 
 /// Opens the log, following the container's published views for its end.
-pub(super) fn open(settings: &Settings, handle: &Handle, args: LogsArgs, raw: bool) -> Result<LogStream> {
+pub(super) fn open(settings: &Settings, handle: &Handle, args: LogsArgs) -> Result<LogStream> {
     let view = handle.view();
     let row = &view.row;
     if row.host_config.log_config.kind == "none" {
@@ -73,6 +76,7 @@ pub(super) fn open(settings: &Settings, handle: &Handle, args: LogsArgs, raw: bo
     }
     // Only a container that runs (or is being started) has more to say.
     let follow = args.follow && (row.state.is_running() || matches!(row.state, State::Starting { .. }));
+    let shape = args.shape.unwrap_or(if row.config.tty { Shape::Raw } else { Shape::Frames });
     let options = ReadOptions {
         tail: args.tail,
         since: args.since.map(|t| t.unix_nanos()),
@@ -80,7 +84,7 @@ pub(super) fn open(settings: &Settings, handle: &Handle, args: LogsArgs, raw: bo
         follow,
         stdout: args.stdout,
         stderr: args.stderr,
-        format: Format { multiplex: !raw, timestamps: args.timestamps, details: args.details },
+        format: Format { shape, timestamps: args.timestamps, details: args.details },
     };
     let stop = Stop::new().context("opening the log")?;
     let (sender, chunks) = mpsc::channel(QUEUE);
@@ -93,7 +97,7 @@ pub(super) fn open(settings: &Settings, handle: &Handle, args: LogsArgs, raw: bo
         read(path, options, stop, &sender);
         drop(reads);
     });
-    Ok(LogStream { tty: row.config.tty, chunks })
+    Ok(LogStream { tty: row.config.tty, shape, chunks })
 }
 
 /// Tells a following reader of the container's end and of a client that left, and lets the stream end with the reader.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use logs::{Batch, Format, JsonFile, Options, ReadOptions, Reader, Stop, Stream};
+use logs::{Batch, Format, JsonFile, Options, ReadOptions, Reader, Shape, Stop, Stream};
 
 fn write_lines(path: &Path, options: Options, count: usize) {
     let mut log = JsonFile::open(path, options).unwrap();
@@ -107,7 +107,7 @@ fn frames_of_a_long_line() {
     log.flush();
     let mut reader = Reader::open(
         &path,
-        ReadOptions { format: Format { multiplex: true, ..Format::default() }, ..both() },
+        ReadOptions { format: Format { shape: Shape::Frames, ..Format::default() }, ..both() },
         Stop::new().unwrap(),
     )
     .unwrap();

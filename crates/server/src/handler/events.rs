@@ -7,54 +7,18 @@ use api::{Actor, ApiVersion, EventMessage};
 use bytes::Bytes;
 use engine::events::{self, Event, Subscription};
 use hyper::HeaderMap;
-use hyper::header::ACCEPT;
 use model::filter::Filters;
 use model::time::Timestamp;
 use model::{Error, Result};
 use tokio::sync::{broadcast, mpsc};
 
 use super::State;
+use crate::accept::JsonStream;
 use crate::limits;
 use crate::query::Query;
 use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
-
-/// How the values of a stream of JSON are set apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    /// A newline behind each, called `application/json` below 1.52.
-    Json,
-    /// The same under its own name.
-    JsonLines,
-    /// The same under an older name.
-    NdJson,
-    /// A record separator in front of each as well.
-    JsonSequence,
-}
-
-impl Format {
-    const fn content_type(self) -> &'static str {
-        match self {
-            Format::Json => response::JSON,
-            Format::JsonLines => "application/jsonl",
-            Format::NdJson => "application/x-ndjson",
-            Format::JsonSequence => "application/json-seq",
-        }
-    }
-
-    /// The first of the client's accepted types that names a format; wildcards name none.
-    fn choose(headers: &HeaderMap, version: ApiVersion) -> Format {
-        let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let named = accepted.flat_map(|value| value.split(',')).find_map(|item| {
-            let media_type = item.split(';').next().unwrap_or_default().trim();
-            [Format::JsonLines, Format::NdJson, Format::JsonSequence]
-                .into_iter()
-                .find(|format| media_type.eq_ignore_ascii_case(format.content_type()))
-        });
-        named.unwrap_or(if version.before(52) { Format::Json } else { Format::JsonLines })
-    }
-}
 
 /// What the client wants to hear.
 struct Wish {
@@ -62,7 +26,8 @@ struct Wish {
     until: Option<Timestamp>,
     filters: Filters,
     version: ApiVersion,
-    format: Format,
+    /// The form that the client named.
+    stream: Option<JsonStream>,
 }
 
 impl Wish {
@@ -75,7 +40,7 @@ impl Wish {
             let (from, to) = (query.text("since"), query.text("until"));
             return Err(Error::invalid(format!("`since` time ({from}) cannot be after `until` time ({to})")));
         }
-        Ok(Wish { since, until, filters: query.filters()?, version, format: Format::choose(headers, version) })
+        Ok(Wish { since, until, filters: query.filters()?, version, stream: JsonStream::named(headers) })
     }
 
     /// The line of an event, if the client is to see it.
@@ -88,12 +53,20 @@ impl Wish {
         passes.then(|| self.encode(&message))
     }
 
+    /// Below 1.52 lines are called JSON unless the client names them.
+    fn content_type(&self) -> &'static str {
+        match self.stream {
+            None if self.version.before(52) => response::JSON,
+            stream => stream.unwrap_or(JsonStream::Lines).content_type(),
+        }
+    }
+
     fn encode(&self, message: &EventMessage) -> Bytes {
         let mut shown = serde_json::to_value(message).expect("wire types are plain data");
         api::version::event(self.version, &mut shown);
         let mut line = api::encode::to_vec(&shown);
-        if self.format == Format::JsonSequence {
-            line.insert(0, 0x1e);
+        if self.stream == Some(JsonStream::Sequence) {
+            line.insert(0, ::logs::RECORD_SEPARATOR);
         }
         line.into()
     }
@@ -106,7 +79,7 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
     let since = wish.since.or(wish.until.map(|_| Timestamp::from_unix_seconds(0)));
     let subscription = state.engine.events.subscribe(since);
     let left = wish.until.map(|until| until.after(engine::events::now()));
-    let content_type = wish.format.content_type();
+    let content_type = wish.content_type();
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
     tokio::spawn(async move {
         tokio::select! {
@@ -175,11 +148,7 @@ fn message(event: &Event) -> EventMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
-
-    fn accepting(text: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(text))])
-    }
+    use hyper::header::{ACCEPT, HeaderValue};
 
     fn wish(query: &str, minor: u32) -> Result<Wish> {
         Wish::read(&Query::parse(query).expect("valid query"), &HeaderMap::new(), ApiVersion::v1(minor))
@@ -187,11 +156,14 @@ mod tests {
 
     #[test]
     fn the_format_is_negotiated() {
-        let format = |accept, minor| Format::choose(&accepting(accept), ApiVersion::v1(minor));
-        assert_eq!(format("*/*", 45), Format::Json);
-        assert_eq!(format("application/json, */*", 56), Format::JsonLines);
-        assert_eq!(format("text/html, application/json-seq;q=0.9", 45), Format::JsonSequence);
-        assert_eq!(format("application/x-ndjson", 56), Format::NdJson);
+        let kind = |accept, minor| {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            let wish = Wish::read(&Query::default(), &headers, ApiVersion::v1(minor)).expect("valid");
+            wish.content_type()
+        };
+        assert_eq!(kind("*/*", 45), "application/json");
+        assert_eq!(kind("application/json, */*", 56), "application/jsonl");
+        assert_eq!(kind("application/json-seq;q=0.9", 45), "application/json-seq");
     }
 
     #[test]

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use ::logs::Shape;
 use api::ApiVersion;
 use bytes::Bytes;
 use engine::container::attach::{self, AttachArgs};
 use engine::container::logs::{self, LogsArgs};
 use engine::container::wait::{self, Condition};
+use hyper::HeaderMap;
 use model::{Error, Result};
 use tokio::sync::mpsc;
 
 use super::{State, ok};
+use crate::accept::JsonStream;
 use crate::hijack::{Head, Hijack, MULTIPLEXED_STREAM, RAW_STREAM};
 use crate::limits;
 use crate::query::{Query, go_quote};
@@ -78,28 +81,29 @@ fn logs_args(query: &Query) -> Result<LogsArgs> {
         since: time("since")?,
         until: if query.text("until") == "0" { None } else { time("until")? },
         tail: query.text("tail").parse().ok(),
+        shape: None,
     })
 }
 
-/// From 1.54 on clients may ask for another shape of the log.
-fn check_log_format(query: &Query, version: ApiVersion) -> Result<()> {
+/// The JSON that the client asked for: from 1.54 on, by the query or by naming it as the type that it accepts.
+fn log_json(query: &Query, headers: &HeaderMap, version: ApiVersion) -> Result<Option<JsonStream>> {
     match query.text("format") {
-        "json" if !version.before(54) => Err(Error::not_implemented("Gantry does not implement logs as JSON yet")),
-        "" => Ok(()),
-        _ if version.before(54) => Ok(()),
+        _ if version.before(54) => Ok(None),
+        "" => Ok(JsonStream::named(headers)),
+        "json" => Ok(Some(JsonStream::liked(headers).unwrap_or(JsonStream::NewlineDelimited))),
         _ => Err(Error::invalid("unsupported log format")),
     }
 }
 
 /// `GET /containers/{name}/logs`: the head leaves before the first line.
 pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
-    check_log_format(&request.query, request.version)?;
-    let log =
-        logs::logs(&state.engine.containers, &state.engine.settings(), request.name(), logs_args(&request.query)?)?;
+    let mut args = logs_args(&request.query)?;
+    let json = log_json(&request.query, &request.headers, request.version)?;
+    args.shape = json.map(|stream| if stream == JsonStream::Sequence { Shape::JsonSequence } else { Shape::Json });
+    let log = logs::logs(&state.engine.containers, &state.engine.settings(), request.name(), args)?;
     let framed = !log.tty && !request.version.before(42);
-    let content_type = if framed { MULTIPLEXED_STREAM } else { RAW_STREAM };
+    let content_type = json.map_or(if framed { MULTIPLEXED_STREAM } else { RAW_STREAM }, JsonStream::content_type);
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
-    let multiplex = !log.tty;
     tokio::spawn(async move {
         let mut lines = log.chunks;
         loop {
@@ -111,7 +115,7 @@ pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
             let (chunk, last) = match line {
                 None => return,
                 Some(Ok(chunk)) => (chunk, false),
-                Some(Err(error)) => (in_band_error(error.message(), multiplex), true),
+                Some(Err(error)) => (in_band_error(error.message(), log.shape), true),
             };
             if sender.send(chunk).await.is_err() || last {
                 return;
@@ -121,17 +125,25 @@ pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
     Ok(response::stream(content_type, chunks).into())
 }
 
-/// How a log that has begun tells of its failure: on the stream of system errors.
-fn in_band_error(message: &str, multiplex: bool) -> Bytes {
+/// How a log that has begun tells of its failure: on the stream of system errors, or as a value without a line.
+fn in_band_error(message: &str, shape: Shape) -> Bytes {
     /// The fourth stream of the frame format.
     const SYSTEM_ERROR: u8 = 3;
-    let text = format!("error from daemon in stream: Error grabbing logs: {message}\n");
+    let text = format!("Error grabbing logs: {message}\n");
     let mut bytes = Vec::with_capacity(text.len() + FRAME_HEAD);
-    if multiplex {
-        bytes.extend_from_slice(&[SYSTEM_ERROR, 0, 0, 0]);
-        bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    match shape {
+        Shape::Raw => bytes.extend_from_slice(text.as_bytes()),
+        Shape::Frames => {
+            bytes.extend_from_slice(&[SYSTEM_ERROR, 0, 0, 0]);
+            bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        Shape::Json => ::logs::write_json_error(message, &mut bytes),
+        Shape::JsonSequence => {
+            bytes.push(::logs::RECORD_SEPARATOR);
+            ::logs::write_json_error(message, &mut bytes);
+        }
     }
-    bytes.extend_from_slice(text.as_bytes());
     bytes.into()
 }
 
@@ -158,6 +170,7 @@ pub async fn wait(state: Arc<State>, request: Request) -> Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::{ACCEPT, HeaderValue};
     use model::Kind;
 
     use super::*;
@@ -184,11 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_of_logs_are_refused_where_they_are_known() {
-        let check = |text, minor| check_log_format(&query(text), ApiVersion::v1(minor)).map_err(|error| error.kind());
-        assert_eq!(check("format=json", 54), Err(Kind::NotImplemented));
-        assert_eq!(check("format=xml", 56), Err(Kind::InvalidParameter));
-        assert_eq!((check("format=xml", 53), check("format=", 56)), (Ok(()), Ok(())));
+    fn json_is_asked_for_by_the_query_or_by_name() {
+        let asked = |text, accept: Option<&'static str>, minor| {
+            let headers = accept.map(|accept| (ACCEPT, HeaderValue::from_static(accept))).into_iter().collect();
+            log_json(&query(text), &headers, ApiVersion::v1(minor)).map_err(|error| error.kind())
+        };
+        assert_eq!(asked("format=xml", None, 56), Err(Kind::InvalidParameter));
+        assert_eq!((asked("format=xml", None, 53), asked("format=json", None, 53)), (Ok(None), Ok(None)));
+        assert_eq!(asked("", Some("application/jsonl"), 53), Ok(None));
+        assert_eq!(asked("format=json", None, 54), Ok(Some(JsonStream::NewlineDelimited)));
+        assert_eq!(asked("format=json", Some("*/*"), 54), Ok(Some(JsonStream::Lines)));
+        assert_eq!(asked("format=", Some("application/json-seq"), 54), Ok(Some(JsonStream::Sequence)));
+        assert_eq!(asked("", Some("*/*, application/*"), 56), Ok(None));
     }
 
     #[test]
@@ -199,9 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_a_log_are_a_frame() {
-        let text = "error from daemon in stream: Error grabbing logs: x\n";
-        assert_eq!(in_band_error("x", false), text.as_bytes());
-        assert_eq!(in_band_error("x", true)[..8], [3, 0, 0, 0, 0, 0, 0, text.len() as u8]);
+    fn errors_of_a_log_have_its_shape() {
+        let text = "Error grabbing logs: x\n";
+        assert_eq!(in_band_error("x", Shape::Raw), text.as_bytes());
+        assert_eq!(in_band_error("x", Shape::Frames)[..8], [3, 0, 0, 0, 0, 0, 0, text.len() as u8]);
+        let json = "{\"Timestamp\":\"0001-01-01T00:00:00Z\",\"Error\":\"x\"}\n";
+        assert_eq!(in_band_error("x", Shape::Json), json);
+        assert_eq!(in_band_error("x", Shape::JsonSequence), format!("\u{1e}{json}"));
     }
 }
