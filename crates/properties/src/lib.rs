@@ -4,12 +4,14 @@
 //! this crate call the same functions: the first for hours, the second over the committed seeds and what proptest makes.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod documents;
 mod hosts;
 mod layer;
 mod reference;
 mod signatures;
 
+pub use archive::archive;
 pub use documents::documents;
 pub use hosts::hosts_toml;
 pub use layer::layer;

@@ -71,3 +71,8 @@ fn signatures() {
 fn layers() {
     hold("layer", properties::layer, 300, "\\PC{0,600}");
 }
+
+#[test]
+fn archives() {
+    hold("archive", properties::archive, 2000, "\\PC{0,200}");
+}

@@ -46,7 +46,7 @@ use sys::tree;
 pub use ahead::ahead;
 pub use compress::Gzip;
 pub use copy::Copy;
-pub use decompress::{Compression, decompress};
+pub use decompress::{Compression, decompress, to_layer};
 pub use layers::Layers;
 pub use overlay::Overlay;
 pub use survey::{Examined, Strays};

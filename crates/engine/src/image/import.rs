@@ -1,7 +1,7 @@
 //! `docker import`: a root file system becomes an image of one layer (B-im-11).
 //!
 //! The archive is hashed into a blob and unpacked in the same pass. The blob is kept as it came (plain or compressed),
-//! so that a later save or push sends those very bytes.
+//! so that a later save or push sends those very bytes; only out of what no layer can be (bzip2, xz) it is taken first.
 
 use std::io::{self, Read, Write};
 
@@ -113,7 +113,7 @@ pub(super) fn put_json(
 
 /// Hashes, stores and unpacks a layer in one pass.
 fn ingest_layer(images: &Images, body: impl Read + Send, lease: &Lease) -> Result<(Descriptor, Digest)> {
-    let mut tee = Tee { reader: body, ingest: images.blobs.ingest()?, head: Vec::new() };
+    let mut tee = Tee { reader: snapshot::to_layer(body)?, ingest: images.blobs.ingest()?, head: Vec::new() };
     let layer = {
         let mut tar = snapshot::decompress(&mut tee)?;
         images.snapshots.apply_layer(None, &mut tar, lease)?

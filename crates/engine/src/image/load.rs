@@ -169,7 +169,7 @@ fn unpacked(images: &Images, loaded: &Loaded, platforms: &[Platform], lease: &Le
 
 /// Reads the whole archive.
 fn read(images: &Images, body: impl Read + Send, lease: &Lease) -> Result<Members> {
-    let mut archive = Archive::new(snapshot::decompress(body)?);
+    let mut archive = Archive::new(snapshot::decompress(snapshot::to_layer(body)?)?);
     let mut members = Members::default();
     let mut kept = 0;
     let mut count = 0;

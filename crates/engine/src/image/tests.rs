@@ -117,6 +117,29 @@ fn the_catalog_survives_and_compressed_layers_keep_their_bytes() {
     assert_eq!(again.count(), 2);
 }
 
+/// The same tree by two programs: no layer can be compressed so, it is kept as it was before.
+#[test]
+fn archives_of_other_compressions_are_taken_apart() {
+    let place = Place::new();
+    let xz: &[u8] = include_bytes!("../../../../fuzz/seeds/archive/xz");
+    place.import("other:xz", xz).unwrap();
+    place.import("other:bz2", include_bytes!("../../../../fuzz/seeds/archive/bzip2")).unwrap();
+    let layer = |name: &str| place.images.catalog().find(name).unwrap().image.manifests[0].layers[0].clone();
+    let (one, other) = (layer("other:xz"), layer("other:bz2"));
+    let diff_id = &place.images.resolve("other:xz", None).unwrap().layers[0];
+    assert_eq!((one.media_type.as_str(), &one.digest), (oci::LAYER, diff_id));
+    assert_eq!(one, other);
+    let error = place.import("other:short", &xz[..xz.len() / 2]).unwrap_err();
+    assert!(error.to_string().ends_with("unexpected EOF"), "{error}");
+    let mut saved = Vec::new();
+    save(&place.images, &place.events, &["other:xz".to_owned()], &[], &mut saved).unwrap();
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(&saved).unwrap();
+    let fresh = Place::new();
+    assert_eq!(fresh.load(&encoder.finish().unwrap()).1, ["Loaded image: other:xz\n"]);
+    fresh.load(&gzip(&saved)).0.unwrap();
+}
+
 /// B-im-8, B-im-9
 #[test]
 fn names_move_and_the_last_one_takes_the_image_along() {
