@@ -54,12 +54,6 @@ impl FileValues {
         self.values.contains_key(key)
     }
 
-    /// True when the file sets nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
     /// True when the file sets the option.
     #[must_use]
     pub fn sets(&self, row: &Row) -> bool {
@@ -70,7 +64,8 @@ impl FileValues {
 /// Reads and checks a file against the command line (`flags` is defaults plus flags, for messages).
 pub fn read(path: &Path, line: &CommandLine, flags: &Config) -> Result<FileValues, Fault> {
     let bytes = std::fs::read(path).map_err(|e| {
-        let text = format!("open {}: {}", path.display(), errno_text(&e));
+        let verb = if e.kind() == std::io::ErrorKind::IsADirectory { "read" } else { "open" };
+        let text = format!("{verb} {}: {}", path.display(), errno_text(&e));
         if e.kind() == std::io::ErrorKind::NotFound { Fault::Missing(text) } else { Fault::Bad(text) }
     })?;
     let values = FileValues { values: flatten(decode(&bytes).map_err(Fault::Bad)?) };

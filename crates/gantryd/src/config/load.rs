@@ -1,6 +1,6 @@
 //! From arguments and environment to a [`Loaded`] configuration.
 //!
-//! Order: command line (help, version) → file → conflicts → merge → validation → TLS → `--validate`.
+//! Order: command line (help, version) → file → conflicts → merge → validation → TLS → what goes together → `--validate`.
 
 use std::path::PathBuf;
 
@@ -23,12 +23,18 @@ pub fn load(program: &str, args: &[String], env: &Env) -> Result<Loaded, Exit> {
     if !line.positional.is_empty() {
         return Err(Exit::failure(usage::no_arguments(program)));
     }
-    let merged = merge(&line, &flags, env).map_err(Exit::failure)?;
+    let merged = merge(&line, &flags, env, Occasion::Start).map_err(Exit::failure)?;
+    can_start(&merged.config).map_err(Exit::failure)?;
     if line.switch("validate") {
         return Err(Exit { code: 0, stdout: String::new(), stderr: "configuration OK".into() });
     }
     let source = Source { args: args.to_vec(), env: env.clone() };
     Ok(Loaded { config: merged.config, warnings: merged.warnings, source })
+}
+
+fn can_start(config: &Config) -> Result<(), String> {
+    validate::api_floor(config).map_err(|why| format!("failed to start API server: {why}"))?;
+    validate::settings(config).map_err(|why| format!("failed to start daemon: {why}"))
 }
 
 /// The configuration that a daemon with these arguments would have, and the words between them: for commands that have
@@ -38,7 +44,7 @@ pub fn locate(args: &[String], env: &Env) -> Result<Option<(Config, Vec<String>)
     if line.switch("help") {
         return Ok(None);
     }
-    let merged = merge(&line, &flags, env)?;
+    let merged = merge(&line, &flags, env, Occasion::Start)?;
     Ok(Some((merged.config, line.positional)))
 }
 
@@ -49,8 +55,15 @@ pub(super) struct Merged {
     pub file: FileValues,
 }
 
+/// Why a configuration is read; it shapes the words of a refusal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    Start,
+    Reload,
+}
+
 /// Merges file and flags over the defaults. Also the first half of a reload.
-pub(super) fn merge(line: &CommandLine, flags: &Config, env: &Env) -> Result<Merged, String> {
+pub(super) fn merge(line: &CommandLine, flags: &Config, env: &Env, occasion: Occasion) -> Result<Merged, String> {
     let mut config = Config::default();
     if let Some(path) = line.last("config-file") {
         config.paths.config_file = PathBuf::from(path);
@@ -58,22 +71,23 @@ pub(super) fn merge(line: &CommandLine, flags: &Config, env: &Env) -> Result<Mer
     let path = config.paths.config_file.clone();
     let named = |why: String| format!("unable to configure the Docker daemon with file {}: {why}", path.display());
     let mut warnings = deprecated(line);
-    let mut from_file = FileValues::default();
+    let (mut from_file, mut read) = (FileValues::default(), false);
     if !path.as_os_str().is_empty() {
         match file::read(&path, line, flags) {
-            Ok(values) => from_file = values,
+            Ok(values) => (from_file, read) = (values, true),
             Err(Fault::Missing(_)) if !line.has("config-file") => {}
             Err(Fault::Missing(why) | Fault::Bad(why)) => return Err(named(why)),
         }
         warnings.extend(file::apply(&from_file, &mut config).map_err(named)?);
     }
     overlay_flags(line, flags, &mut config);
-    validate::validate(&config).map_err(|why| {
-        if from_file.is_empty() {
-            why
-        } else {
+    validate::values(&config).map_err(|why| match occasion {
+        Occasion::Reload => format!("file configuration validation failed: {why}"),
+        // A file that says nothing was read as well.
+        Occasion::Start if read => {
             named(format!("merged configuration validation from file and command line flags failed: {why}"))
         }
+        Occasion::Start => why,
     })?;
     environment(&mut config, &from_file, env)?;
     finish(&mut config, env)?;
@@ -102,8 +116,6 @@ fn environment(config: &mut Config, file: &FileValues, env: &Env) -> Result<(), 
             config.listen.min_api_version.clone_from(version);
         }
     }
-    validate::min_api_version(&config.listen.min_api_version)
-        .map_err(|why| format!("invalid min-api-version: {why}"))?;
     if let Some(driver) = var("DOCKER_DRIVER") {
         config.storage.driver.clone_from(driver);
     }
@@ -239,6 +251,43 @@ mod tests {
         assert_eq!(
             missing.stderr,
             "unable to configure the Docker daemon with file /nonexistent.json: open /nonexistent.json: no such file or directory"
+        );
+        let directory = load("gantryd", &["--config-file=/proc".into()], &Env::new()).unwrap_err();
+        assert_eq!(
+            directory.stderr,
+            "unable to configure the Docker daemon with file /proc: read /proc: is a directory"
+        );
+    }
+
+    #[test]
+    fn errors_of_flags_name_a_file_that_was_read() {
+        let merged = "unable to configure the Docker daemon with file FILE: merged configuration validation from file and command line flags failed: ";
+        for json in ["", "{}", r#"{"debug": true}"#] {
+            let text = load_words("--log-level loud", Some(json), &[]).unwrap_err().stderr;
+            assert_eq!(text, format!("{merged}invalid logging level: loud"));
+        }
+        let without = load("gantryd", &["--log-level=loud".into(), "--config-file=".into()], &Env::new());
+        assert_eq!(without.unwrap_err().stderr, "invalid logging level: loud");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said_of_the_start() {
+        let text = |words: &str, json: &str| load_words(words, Some(json), &[]).unwrap_err().stderr;
+        assert_eq!(
+            text("", r#"{"default-runtime": "zz"}"#),
+            "failed to start daemon: specified default runtime 'zz' does not exist"
+        );
+        assert_eq!(
+            text("-b br0 --bip 10.0.0.1/8", "{}"),
+            "failed to start daemon: You specified -b & --bip, mutually exclusive options. Please specify only one"
+        );
+        assert_eq!(
+            text("--exec-opt native.cgroupdriver=x", ""),
+            "failed to start daemon: native.cgroupdriver option x not supported"
+        );
+        assert_eq!(
+            text("", r#"{"min-api-version": "1.20"}"#),
+            "failed to start API server: invalid minimum API version (1.20): must be between 1.24 and 1.56"
         );
     }
 

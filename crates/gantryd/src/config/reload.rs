@@ -3,7 +3,7 @@
 //! - Everything is checked before anything is taken: an error leaves the caller with the configuration it has.
 //! - The event's attributes list every reloadable value, changed or not, as the reference does.
 
-use super::load::{self, Merged};
+use super::load::{self, Merged, Occasion};
 use super::options::{Reload, TABLE};
 use super::{Config, Loaded, flags, go, parse, validate};
 
@@ -21,7 +21,8 @@ pub struct Reloaded {
 /// Reads the sources of `loaded` again on top of `current`. An error leaves everything as it was.
 pub fn reload(loaded: &Loaded, current: &Config) -> Result<Reloaded, String> {
     let (line, scratch) = flags::scan(&loaded.source.args)?;
-    let Merged { config: mut fresh, warnings, file } = load::merge(&line, &scratch, &loaded.source.env)?;
+    let Merged { config: mut fresh, warnings, file } =
+        load::merge(&line, &scratch, &loaded.source.env, Occasion::Reload)?;
     let mut config = current.clone();
     let mut default = Config::default();
     for row in TABLE {
@@ -34,7 +35,7 @@ pub fn reload(loaded: &Loaded, current: &Config) -> Result<Reloaded, String> {
             Reload::Keep | Reload::No => {}
         }
     }
-    validate::validate(&config)?;
+    validate::settings(&config)?;
     Ok(Reloaded { attributes: attributes(&config), config, warnings })
 }
 
@@ -124,8 +125,14 @@ mod tests {
                 .unwrap_err()
                 .contains("don't match any configuration option: nope")
         );
-        assert!(
-            bench.rewrite(r#"{"debug": true, "default-runtime": "zz"}"#).unwrap_err().contains("'zz' does not exist")
+        let refused = |json: &str| bench.rewrite(json).unwrap_err();
+        assert_eq!(
+            refused(r#"{"debug": true, "default-runtime": "zz"}"#),
+            "specified default runtime 'zz' does not exist"
+        );
+        assert_eq!(
+            refused(r#"{"debug": true, "log-level": "loud"}"#),
+            "file configuration validation failed: invalid logging level: loud"
         );
     }
 

@@ -11,17 +11,33 @@ use engine::image::collect::Rules;
 
 use super::{Config, MAX_API_VERSION, MIN_API_VERSION, go, parse};
 
-/// Checks everything but TLS.
-pub fn validate(config: &Config) -> Result<(), String> {
+/// What the reference checks of file and flags, each value by itself.
+pub fn values(config: &Config) -> Result<(), String> {
     daemon_log(config)?;
     lists(config)?;
     numbers(config)?;
     exec_opts(&config.isolation.exec_opts)?;
     platform(config)?;
-    runtimes(config)?;
+    Rules::parse(&config.storage.image_gc).map(drop)
+}
+
+/// What the reference finds out when its daemon starts or takes a new configuration: values that do not go together.
+pub fn settings(config: &Config) -> Result<(), String> {
+    config.registry.insecure.iter().try_for_each(|name| parse::index_name(name).map(drop))?;
     bridge(config)?;
-    Rules::parse(&config.storage.image_gc).map(drop)?;
-    cgroup(config)
+    cgroup(config)?;
+    runtimes(config)
+}
+
+/// The lowest version of the API is one that is served.
+pub fn api_floor(config: &Config) -> Result<(), String> {
+    let version = &config.listen.min_api_version;
+    if min_api_version(version).is_err() {
+        return Err(format!(
+            "invalid minimum API version ({version}): must be between {MIN_API_VERSION} and {MAX_API_VERSION}"
+        ));
+    }
+    Ok(())
 }
 
 fn daemon_log(config: &Config) -> Result<(), String> {
@@ -49,8 +65,7 @@ fn lists(config: &Config) -> Result<(), String> {
     all(&config.engine.labels, parse::label)?;
     all(&config.engine.node_generic_resources, parse::generic_resource)?;
     all(&config.listen.host_specs, parse::host)?;
-    all(&config.registry.mirrors, parse::mirror)?;
-    all(&config.registry.insecure, parse::index_name)
+    all(&config.registry.mirrors, parse::mirror)
 }
 
 fn numbers(config: &Config) -> Result<(), String> {
@@ -261,7 +276,7 @@ mod tests {
     fn with(change: impl Fn(&mut Config)) -> Result<(), String> {
         let mut config = Config::default();
         change(&mut config);
-        validate(&config)
+        values(&config).and_then(|()| settings(&config))
     }
 
     #[test]
