@@ -4,12 +4,13 @@
 //! then (the failed commit is simply not there), so the store closes the file, opens it and goes on; while that does not
 //! succeed either, every use of the store tries again and reports why.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use model::{Error, Result};
+use model::{Context, Error, Result};
 use redb::{Database, DatabaseError};
 
 use crate::backend::LockedFile;
@@ -33,6 +34,9 @@ impl Row for Meta {
 const CACHE_BYTES: usize = 2 << 20;
 /// Pause between looks at whether the last reader of the failed database is done, and how many looks.
 const DRAIN: (Duration, u32) = (Duration::from_millis(1), 1000);
+
+/// What the name of a file ends with that is not a whole database yet.
+const UNFINISHED: &str = ".new";
 
 /// The database behind a lock that is held for a pointer's copy only.
 pub(crate) struct Db {
@@ -88,8 +92,30 @@ fn check_format(db: &Database, path: &Path) -> Result<()> {
     }
 }
 
+/// Opens the database; a new one gets its name when it is whole: made in place by somebody who is killed over it, it could
+/// never be opened again. Nobody else makes it meanwhile, as a data root has a lock of its own.
 fn open_file(path: &Path) -> Result<Database> {
-    let file = LockedFile::open(path).map_err(|e| match e.kind() {
+    let opening = || format!("opening the store {}", path.display());
+    if path.exists() {
+        return open_at(path, path);
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(UNFINISHED);
+    let unfinished = PathBuf::from(unfinished);
+    match fs::remove_file(&unfinished) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::from(e).prefix(opening())),
+        _ => {}
+    }
+    let db = open_at(&unfinished, path)?;
+    fs::rename(&unfinished, path).with_context(opening)?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(opening)?;
+    Ok(db)
+}
+
+/// Opens or makes the database in `file`, which is called `path`.
+fn open_at(file: &Path, path: &Path) -> Result<Database> {
+    let file = LockedFile::open(file).map_err(|e| match e.kind() {
         io::ErrorKind::WouldBlock => {
             Error::unavailable(format!("the store {} is in use by another process", path.display()))
         }

@@ -128,6 +128,16 @@ fn the_file_is_private_and_opens_once() {
     assert!(error.message().ends_with("is in use by another process"), "{}", error.message());
 }
 
+/// Whoever makes the file may be killed over it.
+#[test]
+fn a_file_that_was_never_finished_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, unfinished) = (dir.path().join("gantry.redb"), dir.path().join("gantry.redb.new"));
+    std::fs::write(&unfinished, vec![0; 8192]).unwrap();
+    drop(Store::open(&path).unwrap());
+    assert!(path.exists() && !unfinished.exists());
+}
+
 #[test]
 fn a_file_that_is_no_store_is_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -163,7 +173,9 @@ fn a_write_of_a_thread_waits_for_those_before_it() {
             store.write_blocking(|tx| Ok((tx.get(&THINGS, "a")?, std::thread::current().name().map(str::to_owned))));
         assert_eq!(seen.unwrap(), (Some(Thing { n: 1 }), Some("store".to_owned())));
     }));
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    while store.inner.writer.waiting() == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     assert!(!late.is_finished());
     release.send(()).unwrap();
     slow.join().unwrap();

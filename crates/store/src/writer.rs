@@ -94,6 +94,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Jobs in line.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        Arc::strong_count(&self.line) - 1
+    }
+
     fn placed(&self, job: Job) -> Queued {
         Queued { job, _place: self.line.clone() }
     }
