@@ -39,8 +39,9 @@ fn exchange(mut stream: UnixStream, path: &str, patience: Duration) -> io::Resul
     Ok(answer)
 }
 
+/// A daemon that ends may have been met.
 fn broken() -> Error {
-    Error::system("the daemon ended the connection without a whole answer")
+    Error::unavailable("the daemon ended the connection without a whole answer")
 }
 
 fn unreachable(socket: &Path, error: io::Error) -> Error {

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use redb::StorageBackend;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
@@ -16,6 +17,10 @@ use rustix::io::Errno;
 
 /// Bytes reserved at least: the metadata of a few hundred containers.
 const RESERVE_MIN: u64 = 4 << 20;
+
+/// How often a held lock is tried again, and the pause before each: a daemon that ended in the middle of starting a
+/// process leaves its descriptors to it until that has begun.
+const LOCK_ATTEMPTS: (u32, Duration) = (50, Duration::from_millis(20));
 
 /// A database file, locked and with space ahead.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ impl LockedFile {
     /// Opens or creates the file with mode 0600. `WouldBlock` means that another process has it.
     pub(crate) fn open(path: &Path) -> io::Result<LockedFile> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        lock(&file)?;
         let file = LockedFile { file };
         file.reserve(file.len()?)?;
         Ok(file)
@@ -45,6 +50,16 @@ impl LockedFile {
             },
         }
     }
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    for _ in 1..LOCK_ATTEMPTS.0 {
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(LOCK_ATTEMPTS.1);
+    }
+    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 
 impl StorageBackend for LockedFile {

@@ -20,7 +20,7 @@ use crate::control;
 /// Longest wait for a daemon that hashes everything it has.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often a held lock is tried again when no daemon answers, and the pause before: one may be ending.
-const LOCK_ATTEMPTS: (u32, Duration) = (50, Duration::from_millis(20));
+const LOCK_ATTEMPTS: (u32, Duration) = (150, Duration::from_millis(20));
 
 /// Checks, prints what was found.
 pub fn check(call: &Call) -> Result<ExitCode> {
@@ -52,29 +52,37 @@ enum Held {
 fn lock(data_root: &Path, exec_root: &Path, repair: bool) -> Result<Held> {
     let path = data_root.join("lock");
     let mut file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-    let mut unreachable = None;
+    let mut refused = Error::unavailable("its lock is held");
     for _ in 0..LOCK_ATTEMPTS.0 {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
             return Ok(Held::Here(file));
         }
-        if repair {
-            let text = "a daemon works on it: stop the daemon (containers may go on running), then repair";
-            return Err(Error::conflict(format!("{} cannot be repaired now: {text}", data_root.display())));
-        }
         let socket = control::socket(&noted_exec_root(&mut file).unwrap_or_else(|| exec_root.to_owned()));
-        match control::get(&socket, "/check", PATIENCE) {
-            Ok(answer) => {
-                let report = serde_json::from_slice(&answer);
-                let report = report.map_err(|e| Error::system(format!("the daemon is of another version: {e}")))?;
-                return Ok(Held::ByDaemon(report));
-            }
-            Err(error) if error.kind() == Kind::Unavailable => unreachable = Some(error),
+        match if repair { no_repair(&socket, data_root) } else { asked(&socket) } {
+            Ok(report) => return Ok(Held::ByDaemon(report)),
+            Err(error) if error.kind() == Kind::Unavailable => refused = error,
             Err(error) => return Err(error),
         }
         std::thread::sleep(LOCK_ATTEMPTS.1);
     }
-    let error = unreachable.unwrap_or_else(|| Error::unavailable("its lock is held"));
-    Err(error.prefix(format!("{} is in use", data_root.display())))
+    Err(refused.prefix(format!("{} is in use", data_root.display())))
+}
+
+/// What the daemon there says.
+fn asked(socket: &Path) -> Result<Report> {
+    let answer = control::get(socket, "/check", PATIENCE)?;
+    serde_json::from_slice(&answer).map_err(|e| Error::system(format!("the daemon is of another version: {e}")))
+}
+
+/// A repair is refused where a daemon answers, whatever it says; one that only ends is waited for.
+fn no_repair(socket: &Path, data_root: &Path) -> Result<Report> {
+    match control::get(socket, "/", PATIENCE) {
+        Err(error) if error.kind() == Kind::Unavailable => Err(error),
+        _ => {
+            let text = "a daemon works on it: stop the daemon (containers may go on running), then repair";
+            Err(Error::conflict(format!("{} cannot be repaired now: {text}", data_root.display())))
+        }
+    }
 }
 
 /// Where the daemon that holds the lock has its exec root, as it wrote into it.
