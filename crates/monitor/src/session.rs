@@ -20,9 +20,9 @@ use crate::viewer::{Heard, Manners, Viewer};
 
 /// How long output is still awaited after the process has ended.
 pub const DRAIN: Duration = Duration::from_secs(2);
-/// A process that has closed its outputs usually ends at once: its clients are kept for so long, to be closed after its
-/// end was told. One that goes on without outputs lets them go then.
-const FAREWELL: Duration = Duration::from_millis(100);
+/// A process that has closed its outputs usually ends at once, on a busy machine somewhat later: its clients are kept for
+/// so long, to be closed after its end was told. One that goes on without outputs lets them go then.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Clients of one session.
 const MAX_VIEWERS: usize = 256;
 /// The code of a process whose real one nobody can tell.

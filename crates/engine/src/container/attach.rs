@@ -22,7 +22,7 @@ use crate::events::Events;
 use crate::settings::Settings;
 
 /// How long a start waits for a client whose attach call was accepted before it.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(2);
+const ARRIVAL_WAIT: Duration = Duration::from_secs(5);
 
 /// The query of an attach call.
 #[derive(Clone, Debug, Default)]

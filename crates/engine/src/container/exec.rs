@@ -28,7 +28,7 @@ pub const KEPT_FOR: Duration = Duration::from_secs(300);
 /// How long a resize waits for the session's start (B-io-10).
 const RESIZE_WAIT: Duration = Duration::from_secs(10);
 /// How long an inspect of a running session waits for the actor to hear what the monitor has said.
-const HEAR_WAIT: Duration = Duration::from_millis(200);
+const HEAR_WAIT: Duration = Duration::from_secs(5);
 
 /// All sessions of all containers.
 #[derive(Default)]
