@@ -20,7 +20,7 @@ const UNPACKS: std::ops::RangeInclusive<usize> = 2..=8;
 
 /// How long a fetch that was given up may take to let go.
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
-const SETTLE_TRIES: usize = 300;
+const SETTLE_TRIES: usize = 3000;
 
 /// By the blob's digest, and the layer's when it is unpacked.
 type Running = HashMap<(Digest, Option<Digest>), Weak<Fetch>>;
