@@ -82,7 +82,7 @@ mod tests {
     fn is_emptied(dir: &Path) -> bool {
         let begin = Instant::now();
         while fs::read_dir(dir).unwrap().next().is_some() {
-            if begin.elapsed() > Duration::from_secs(5) {
+            if begin.elapsed() > Duration::from_secs(60) {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -79,17 +79,16 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_leaves_takes_nothing_from_the_others() {
         let shared = Arc::new(Shared::default());
-        let slow = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            Ok(7)
-        };
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let slow = async { ended.await.map_err(|_| Error::system("left")) };
         let leaving = tokio::spawn({
             let shared = shared.clone();
             async move { shared.get(slow).await }
         });
         tokio::task::yield_now().await;
         leaving.abort();
-        assert_eq!(*shared.get(async { Err(Error::system("not run")) }).await.unwrap(), 7);
+        let (seven, _) = tokio::join!(shared.get(async { Err(Error::system("not run")) }), async { end.send(7) });
+        assert_eq!(*seven.unwrap(), 7);
         let failed = shared.get(async { Err(Error::not_found("gone")) }).await.unwrap_err();
         assert_eq!((failed.kind(), failed.message()), (Kind::NotFound, "gone"));
     }

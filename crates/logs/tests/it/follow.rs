@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use logs::{Batch, JsonFile, Options, ReadOptions, Reader, Stop, Stream};
 
@@ -138,22 +138,22 @@ fn cancelling_wakes_a_waiting_reader_and_lines_arrive_at_once() {
     let stop = Stop::new().unwrap();
     let options = ReadOptions { follow: true, stdout: true, ..ReadOptions::default() };
     let mut reader = Reader::open(&path, options, stop.clone()).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
     let waiting = thread::spawn(move || {
         let mut out = Vec::new();
         assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::More);
-        let seen = Instant::now();
+        tell.send(out.clone()).unwrap();
         assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::End);
-        (out, seen)
+        out
     });
     thread::sleep(Duration::from_millis(50));
-    let written = Instant::now();
     log.write(Stream::Stdout, b"now\n");
     log.flush();
-    thread::sleep(Duration::from_millis(300));
+    // Nothing but the line itself wakes the reader.
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)).expect("the line arrives"), b"now\n");
+    thread::sleep(Duration::from_millis(50));
     stop.cancel();
-    let (out, seen) = waiting.join().unwrap();
-    assert_eq!(out, b"now\n");
-    assert!(seen.duration_since(written) < Duration::from_millis(150));
+    assert_eq!(waiting.join().unwrap(), b"now\n");
 }
 
 #[test]
@@ -161,11 +161,11 @@ fn until_ends_a_follower() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("l");
     std::fs::write(&path, "").unwrap();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
-    let options = ReadOptions { follow: true, stdout: true, until: Some(now + 200_000_000), ..ReadOptions::default() };
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
+    let until = now() + 200_000_000;
+    let options = ReadOptions { follow: true, stdout: true, until: Some(until), ..ReadOptions::default() };
     let mut reader = Reader::open(&path, options, Stop::new().unwrap()).unwrap();
-    let started = Instant::now();
     assert_eq!(reader.next_batch(&mut Vec::new()).unwrap(), Batch::End);
-    let took = started.elapsed();
-    assert!(took > Duration::from_millis(100) && took < Duration::from_secs(5), "{took:?}");
+    let late = now() - until;
+    assert!((0..60_000_000_000).contains(&late), "{late} ns after the time");
 }

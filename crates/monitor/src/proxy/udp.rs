@@ -148,7 +148,7 @@ mod tests {
 
     fn pump(proxies: &mut Proxies) {
         let fd = proxies.pollable().unwrap();
-        let timeout = Timespec { tv_sec: 2, tv_nsec: 0 };
+        let timeout = Timespec { tv_sec: 60, tv_nsec: 0 };
         assert!(poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout)).unwrap() > 0);
         proxies.handle(&mut vec![0; 65536]);
     }
@@ -163,7 +163,7 @@ mod tests {
         proxies.add(port, front.into()).unwrap();
         let clients = [UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap()];
         for (client, text) in clients.iter().zip([&b"one"[..], b"two"]) {
-            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             client.send_to(text, address).unwrap();
             pump(&mut proxies);
             let mut buffer = [0; 16];

@@ -4,13 +4,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio as CommandStdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use runtime::{Bundle, Process, Rootfs, Runtime, Scope, Stage, StartError, Stdio, oci};
 
 use super::Monitor;
 use crate as api;
 use crate::proto::{Attach, Event, Exec, LogSpec, Request, RuntimeChoice, StartSpec};
+use crate::session::DRAIN;
 
 #[path = "../../tests/it/daemon.rs"]
 mod daemon;
@@ -100,6 +101,16 @@ fn fake(_: &RuntimeChoice) -> Box<dyn Runtime> {
     Box::new(Fake)
 }
 
+/// A part of a script that waits until [`let_go`].
+fn held(dir: &Path) -> String {
+    let dir = dir.display();
+    format!("until [ -e {dir}/go ] || [ ! -d {dir} ]; do sleep 0.01; done")
+}
+
+fn let_go(dir: &Path) {
+    std::fs::write(dir.join("go"), "").unwrap();
+}
+
 /// A monitor in a thread, and the daemon that started it.
 fn monitor(dir: &Path) -> (Daemon, thread::JoinHandle<()>) {
     let (client, control) = daemon::sockets();
@@ -175,9 +186,10 @@ fn without_stdin_once_the_end_of_input_ends_the_attachment_only() {
 fn a_client_that_listens_only_may_half_close() {
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, run) = monitor(dir.path());
-    daemon.started(&spec(dir.path(), "sleep 0.3; echo late"), &[]);
+    daemon.started(&spec(dir.path(), &format!("{}; echo late", held(dir.path()))), &[]);
     let mut client = daemon.attach(all_streams(true, false));
     client.shutdown(std::net::Shutdown::Write).unwrap();
+    let_go(dir.path());
     assert_eq!(read_all(&mut client), b"late\n");
     daemon.exited(None);
     daemon.release();
@@ -254,8 +266,9 @@ fn several_execs_at_once_and_a_daemon_that_comes_back() {
 fn a_container_that_ends_while_no_daemon_is_there_leaves_its_record_and_log() {
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, run) = monitor(dir.path());
-    daemon.started(&spec(dir.path(), "sleep 0.3; echo bye; exit 9"), &[]);
+    daemon.started(&spec(dir.path(), &format!("{}; echo bye; exit 9", held(dir.path()))), &[]);
     drop(daemon);
+    let_go(dir.path());
     run.join().unwrap();
     let record: crate::proto::Exit = serde_json::from_slice(&std::fs::read(dir.path().join("exit")).unwrap()).unwrap();
     assert_eq!((record.code, log_text(dir.path()).as_str()), (9, "bye\n"));
@@ -277,14 +290,13 @@ fn a_failed_start_says_so_and_ends_the_monitor() {
 fn a_client_that_never_reads_does_not_stop_the_container_and_a_slow_one_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, run) = monitor(dir.path());
-    let spec =
-        StartSpec { log: LogSpec::None, ..spec(dir.path(), "sleep 0.2; head -c 30000000 /dev/zero; echo end >&2") };
+    let script = format!("{}; head -c 30000000 /dev/zero; echo end >&2", held(dir.path()));
+    let spec = StartSpec { log: LogSpec::None, ..spec(dir.path(), &script) };
     daemon.started(&spec, &[]);
     let stuck = daemon.attach(all_streams(false, true));
     let mut slow = daemon.attach(Attach { stdout: true, ..Attach::default() });
-    let started = Instant::now();
+    let_go(dir.path());
     assert_eq!(daemon.exited(None).code, 0);
-    assert!(started.elapsed() < Duration::from_secs(15));
     // Only now does it begin to read.
     assert_eq!(read_all(&mut slow).len(), 30_000_000);
     drop(stuck);
@@ -296,12 +308,14 @@ fn a_client_that_never_reads_does_not_stop_the_container_and_a_slow_one_loses_no
 fn a_grandchild_that_holds_the_output_open_delays_the_end_by_the_drain_time_only() {
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, run) = monitor(dir.path());
-    daemon.started(&spec(dir.path(), "sleep 6 & echo started"), &[]);
-    let started = Instant::now();
+    let begun = Instant::now();
+    daemon.started(&spec(dir.path(), &format!("({}) & echo started", held(dir.path()))), &[]);
+    // The grandchild lives until it is let go.
     daemon.exited(None);
-    let took = started.elapsed();
-    assert!(took > Duration::from_millis(1500) && took < Duration::from_secs(5), "{took:?}");
+    let took = begun.elapsed();
+    assert!(took >= DRAIN, "{took:?}");
     assert_eq!(log_text(dir.path()), "started\n");
+    let_go(dir.path());
     daemon.release();
     run.join().unwrap();
 }

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::api::client::{Client, StartFds, listen};
 use super::api::proto::{Attach, Event, Exec, Exit, LogSpec, Request, RuntimeChoice, StartSpec, State};
 
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// One control connection.
 pub struct Daemon {

@@ -14,7 +14,10 @@ use sys::netlink::link::{self, Link, Veth};
 use sys::netlink::{Batch, Route, Socket, namespace};
 use sys::nft::{self, Family};
 
-pub const TIMEOUT: Duration = Duration::from_secs(3);
+/// For what comes.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// For what does not.
+const SILENCE: Duration = Duration::from_secs(2);
 /// The daemon's address on the link to the outside host, and that host's own.
 pub const UPLINK: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -92,8 +95,18 @@ pub fn enter<T: Send>(netns: &OwnedFd, body: impl FnOnce() -> T + Send) -> T {
 
 /// Whether one echo request is answered, from the calling thread's namespace.
 pub fn ping(to: Ipv4Addr) -> bool {
-    let out = Command::new("busybox").args(["ping", "-c1", "-W2", &to.to_string()]).output().expect("busybox");
-    out.status.success()
+    echo(to, TIMEOUT)
+}
+
+/// Whether an echo request stays without an answer.
+pub fn no_ping(to: Ipv4Addr) -> bool {
+    !echo(to, SILENCE)
+}
+
+fn echo(to: Ipv4Addr, patience: Duration) -> bool {
+    let mut command = Command::new("busybox");
+    command.args(["ping", "-c1", "-W", &patience.as_secs().to_string(), &to.to_string()]);
+    command.output().expect("busybox").status.success()
 }
 
 /// A TCP server in `netns` that answers each connection with the peer's address as it sees it.
@@ -112,8 +125,17 @@ pub fn answer_all(listener: &TcpListener) {
 
 /// What `serve` says at an address, from the calling thread's namespace; `None` when there is no answer.
 pub fn ask(ip: impl Into<IpAddr>, port: u16) -> Option<IpAddr> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip.into(), port), TIMEOUT).ok()?;
-    stream.set_read_timeout(Some(TIMEOUT)).ok()?;
+    ask_within(SocketAddr::new(ip.into(), port), TIMEOUT)
+}
+
+/// Whether nobody answers there.
+pub fn no_answer(ip: impl Into<IpAddr>, port: u16) -> bool {
+    ask_within(SocketAddr::new(ip.into(), port), SILENCE).is_none()
+}
+
+fn ask_within(address: SocketAddr, patience: Duration) -> Option<IpAddr> {
+    let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     text.parse().ok()
@@ -164,9 +186,9 @@ pub fn elements() -> usize {
 
 /// Waits until `done`, which the kernel does in the background.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(10);
+    let limit = Instant::now() + Duration::from_secs(60);
     while !done() {
-        assert!(Instant::now() < limit, "{what} within 10 s");
+        assert!(Instant::now() < limit, "{what} within a minute");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -13,14 +13,15 @@ use registry::{Access, Begun, Credentials, Registries, Repository, Settings, Tim
 use testkit::fake_registry::{Answer, FakeRegistry, Image, MANIFEST, Reply, Seen, noise};
 
 fn settings() -> Settings {
-    let timeouts = Timeouts {
-        pause: Duration::from_millis(5),
-        longest_pause: Duration::from_secs(2),
-        head: Duration::from_millis(400),
-        stall: Duration::from_millis(400),
-        ..Timeouts::default()
-    };
+    let timeouts =
+        Timeouts { pause: Duration::from_millis(5), longest_pause: Duration::from_secs(2), ..Timeouts::default() };
     Settings { timeouts, certs_dirs: Vec::new(), ..Settings::default() }
+}
+
+/// Of somebody who soon loses patience with a registry that has begun to send.
+fn impatient() -> Settings {
+    let usual = settings();
+    Settings { timeouts: Timeouts { stall: Duration::from_millis(400), ..usual.timeouts }, ..usual }
 }
 
 async fn open(fake: &FakeRegistry, credentials: Credentials, access: Access) -> Arc<Repository> {
@@ -107,7 +108,7 @@ async fn failures_that_pass_are_tried_again_and_retry_after_is_kept() {
     fake.rule(|_| Some(Reply::Send(Answer::refusal(429, "TOOMANYREQUESTS", "x").with("Retry-After", "3600"))));
     let started = Instant::now();
     assert_eq!(repository.manifest("1").await.unwrap_err().error.message(), "toomanyrequests: x");
-    assert!(started.elapsed() < Duration::from_secs(1), "an hour is not waited for");
+    assert!(started.elapsed() < Duration::from_secs(60), "an hour is not waited for");
     fake.behave();
     fake.rule(|_| Some(Reply::Send(Answer::new(500, ""))));
     let before = fake.count("GET");
@@ -120,12 +121,12 @@ async fn failures_that_pass_are_tried_again_and_retry_after_is_kept() {
 async fn a_registry_that_says_nothing_is_given_up() {
     let fake = FakeRegistry::start();
     let blob = fake.blob(&noise(1, 50_000));
-    let repository = anonymous(&fake).await;
+    let repository = with(impatient(), &fake, Credentials::default(), Access::Pull).await;
     fake.rule(|seen| path_is(seen, "/blobs/").then_some(Reply::Hang(None, 1000)));
     let fault = read(&repository, &blob, 50_000, 0).await.unwrap_err();
     assert!(fault.error.message().contains("sends nothing any more"), "{}", fault.error);
     fake.rule(|seen| path_is(seen, "/blobs/").then_some(Reply::Cut(None, 1000)));
-    let fault = read(&repository, &blob, 50_000, 0).await.unwrap_err();
+    let fault = read(&*anonymous(&fake).await, &blob, 50_000, 0).await.unwrap_err();
     assert_eq!((fault.reason, fault.retry), (registry::Reason::Transport, registry::Retry::Later));
 }
 

@@ -40,7 +40,7 @@ fn cve_2019_5736() {
         return;
     }
     let attack = "echo up; while :; do for p in /proc/[0-9]*; do e=$(readlink $p/exe); \
-         if test -n \"$e\" && test \"$e\" != /bin/busybox; then exec 9<$p/exe; while test -d $p; do sleep 0.02; done; \
+         if test -n \"$e\" && test \"$e\" != /bin/busybox; then exec 9<$p/exe; touch /tmp/opened; while test -d $p; do sleep 0.02; done; \
          (echo x >> /proc/self/fd/9) 2>&1; exit 3; fi; done; done";
     let container = Container::sh(attack);
     let (init, pipes) = super::execs::running(&container);

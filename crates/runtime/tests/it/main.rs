@@ -20,13 +20,15 @@ mod mounts;
 mod security;
 mod unified;
 
-/// Makes the program do nothing for a second, for a test that executes it inside a container.
+/// Makes the program wait until this file is there, for a test that executes it inside a container.
 const IDLE: &str = "--idle";
+const AWAITED: &str = "/tmp/opened";
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|first| first == IDLE) {
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        return ExitCode::SUCCESS;
+        let pause = std::time::Duration::from_millis(10);
+        let come = (0..6000).any(|_| std::path::Path::new(AWAITED).exists() || (std::thread::sleep(pause), false).1);
+        return if come { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let all = [
         basics::CASES,

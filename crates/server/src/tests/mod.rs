@@ -21,11 +21,23 @@ use crate::response;
 use crate::routes::{Handler, Outcome, Route, Running};
 use crate::websocket::Accept;
 
-/// What the test handlers saw.
-#[derive(Default)]
+/// Longest wait for what has to come.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What the test handlers saw, and what they wait for.
 struct Seen {
+    begun: std::sync::atomic::AtomicUsize,
     mutations: std::sync::atomic::AtomicUsize,
     streams_ended: std::sync::atomic::AtomicUsize,
+    /// A permit for each handler that may go on.
+    go: Arc<tokio::sync::Semaphore>,
+}
+
+impl Default for Seen {
+    fn default() -> Seen {
+        let go = Arc::new(tokio::sync::Semaphore::new(0));
+        Seen { begun: 0.into(), mutations: 0.into(), streams_ended: 0.into(), go }
+    }
 }
 
 macro_rules! run {
@@ -80,10 +92,10 @@ async fn start(_: Arc<Seen>, request: Request) -> Result<Outcome> {
     }
 }
 
-async fn wait(_: Arc<Seen>, _: Request) -> Result<Outcome> {
+async fn wait(seen: Arc<Seen>, _: Request) -> Result<Outcome> {
     let (sender, chunks) = mpsc::channel(1);
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        seen.go.acquire().await.expect("open").forget();
         let _ = sender.send(Bytes::from_static(b"{\"StatusCode\":5}\n")).await;
     });
     Ok(response::stream(response::JSON, chunks).into())
@@ -130,7 +142,8 @@ async fn events(seen: Arc<Seen>, _: Request) -> Result<Outcome> {
 }
 
 async fn slow(seen: Arc<Seen>, _: Request) -> Result<Outcome> {
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    seen.begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    seen.go.acquire().await.expect("open").forget();
     seen.mutations.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     Ok(response::empty(StatusCode::OK).into())
 }
@@ -172,7 +185,7 @@ impl Server {
 
     fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.path).expect("connected");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        stream.set_read_timeout(Some(LIMIT)).expect("timeout");
         stream
     }
 
@@ -323,15 +336,14 @@ fn old_clients_get_plain_text_and_unfinished_routes_say_so() {
 fn a_stream_sends_its_head_before_its_first_chunk() {
     let server = Server::start();
     let mut stream = server.connect();
-    let begin = Instant::now();
     stream
         .write_all(b"POST /v1.45/containers/a/wait HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
         .expect("written");
     let mut seen = vec![0; 4096];
     let count = stream.read(&mut seen).expect("head");
-    assert!(begin.elapsed() < Duration::from_millis(200), "the head was held back");
     let head = String::from_utf8_lossy(&seen[..count]).to_ascii_lowercase();
     assert!(head.contains("transfer-encoding: chunked") && head.ends_with("\r\n\r\n"), "{head}");
+    server.seen.go.add_permits(1);
     let count = stream.read(&mut seen).expect("body");
     assert!(seen[..count].starts_with(b"11\r\n{\"StatusCode\":5}\n\r\n"));
     // The connection goes on.
@@ -414,13 +426,18 @@ fn a_client_that_leaves_ends_streams_but_not_mutations() {
     drop(watcher);
     let mut mutator = server.connect();
     mutator.write_all(b"PUT /slow HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n").expect("written");
-    std::thread::sleep(Duration::from_millis(50));
+    let deadline = Instant::now() + LIMIT;
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    until("the mutation does not begin", &|| server.seen.begun.load(SeqCst) == 1);
     drop(mutator);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while (server.seen.mutations.load(SeqCst), server.seen.streams_ended.load(SeqCst)) != (1, 1) {
-        assert!(Instant::now() < deadline, "the stream still runs or the mutation was cut");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("the stream still runs", &|| server.seen.streams_ended.load(SeqCst) == 1);
+    server.seen.go.add_permits(1);
+    until("the mutation was cut", &|| server.seen.mutations.load(SeqCst) == 1);
 }
 
 /// A client that sends its request and closes its sending side still gets the answer.
@@ -430,6 +447,7 @@ fn a_half_closed_client_is_answered() {
     let mut stream = server.connect();
     stream.write_all(b"PUT /slow HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n").expect("written");
     stream.shutdown(std::net::Shutdown::Write).expect("half-closed");
+    server.seen.go.add_permits(1);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("read");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));

@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -44,7 +43,7 @@ fn connect(port: u16) -> StreamOwned<ClientConnection, TcpStream> {
     let config = builder.expect("versions").with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    stream.set_read_timeout(Some(super::LIMIT)).expect("timeout");
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).expect("a client"), stream)
 }
 
@@ -88,7 +87,7 @@ fn a_hijacked_stream_half_closes_through_tls() {
 fn a_client_that_speaks_no_tls_is_let_go() {
     let (_server, port) = start();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    stream.set_read_timeout(Some(super::LIMIT)).expect("timeout");
     stream.write_all(b"GET /info HTTP/1.1\r\nHost: d\r\n\r\n").expect("written");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);

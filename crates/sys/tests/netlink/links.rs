@@ -79,7 +79,7 @@ fn pair_appears_in_both_namespaces_and_answers() {
         let routes = address::list_routes(&mut inner_socket).unwrap();
         assert!(routes.iter().any(|r| r.prefix_len == 0 && r.gateway == Some(GATEWAY)), "{routes:?}");
         namespace::enter(inner.as_fd(), || {
-            output("busybox", &["ping", "-c", "1", "-W", "2", "172.17.0.1"]);
+            output("busybox", &["ping", "-c", "1", "-W", "30", "172.17.0.1"]);
             Ok(())
         })
         .unwrap();
@@ -143,7 +143,7 @@ fn port_sockets_are_deaf_until_told() {
         let soon = std::time::Duration::from_millis(100);
         assert!(std::net::TcpStream::connect_timeout(&any, soon).is_err(), "deaf");
         listen::hear(&socket).unwrap();
-        std::net::TcpStream::connect_timeout(&any, std::time::Duration::from_secs(2)).unwrap();
+        std::net::TcpStream::connect_timeout(&any, std::time::Duration::from_secs(30)).unwrap();
         let v6 = SocketAddr::from(([0u16; 8], 8082));
         let _both = (
             listen::bind(listen::Kind::Tcp, v6).unwrap(),
