@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::json;
-use testkit::command::{Output, eventually};
+use testkit::command::Output;
 use testkit::fake_registry::{CONFIG, FakeRegistry, INDEX, Image, LAYER_GZIP, MANIFEST, descriptor, gzip, noise};
 use testkit::images::{self, EntryType, Tar, sha256};
 use testkit::{Daemon, Options};
 
-use crate::assert_nothing;
+use crate::{assert_nothing, eventually};
 
 const NAME: &str = "127.0.0.1:5001/app:1";
 /// What the store may have grown by after everything was taken back: its database.
@@ -430,10 +429,10 @@ fn registries_that_stall_or_are_overloaded() {
     place.fake.image("app", "1", &image);
     place.fake.rule(|seen| seen.path.contains("/blobs/").then_some(Reply::Hang(None, 100)));
     let mut pull = place.d.spawn(&["pull", NAME]);
-    assert!(eventually(Duration::from_secs(10), || place.fake.count("GET /v2/app/blobs/") >= 1));
+    assert!(eventually(|| place.fake.count("GET /v2/app/blobs/") >= 1));
     assert!(testkit::process::signal(pull.pid(), rustix::process::Signal::INT));
     let _ = pull.end();
-    assert!(eventually(Duration::from_secs(10), || crate::kept(&place.d).0 == 0), "{:?}", crate::kept(&place.d));
+    assert!(eventually(|| crate::kept(&place.d).0 == 0), "{:?}", crate::kept(&place.d));
     place.nothing_left("a stalled pull");
     place.fake.behave();
     for (status, code) in [(429, "TOOMANYREQUESTS"), (500, "UNKNOWN"), (503, "UNAVAILABLE")] {

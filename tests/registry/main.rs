@@ -16,7 +16,17 @@ mod resume;
 mod server;
 mod signed;
 
-use testkit::Daemon;
+use std::time::Duration;
+
+use testkit::{Daemon, command};
+
+/// Longest wait for what has to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until this holds; `false` when it does not in time.
+fn eventually(condition: impl FnMut() -> bool) -> bool {
+    command::eventually(PATIENCE, condition)
+}
 
 /// What lies in the content store and among the snapshots: blobs, parts, layers.
 fn kept(d: &Daemon) -> (usize, usize, usize) {

@@ -3,61 +3,103 @@
 use std::time::Duration;
 
 use testkit::Daemon;
-use testkit::command::eventually;
-use testkit::fake_registry::{FakeRegistry, Image, Reply};
+use testkit::fake_registry::{Answer, FakeRegistry, Image, Reply};
 
-use crate::{assert_nothing, kept};
+use crate::{assert_nothing, eventually, kept};
 
-const LAYERS: [usize; 4] = [8 << 20, 8 << 20, 8 << 20, 8 << 20];
+/// The last is a tenth of all.
+const LAYERS: [usize; 4] = [12 << 20, 12 << 20, 12 << 20, 4 << 20];
 
-/// A pull that has come to nine tenths, and the bytes of all its layers.
-fn nearly_done(d: &Daemon) -> (FakeRegistry, testkit::Running, u64) {
-    let fake = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5001");
-    let image = Image::of_noise(&LAYERS);
-    let total = image.layers.iter().map(|layer| layer.len() as u64).sum();
-    fake.image("app", "1", &image);
-    fake.slow(6 << 20);
-    let pulling = d.spawn(&["pull", "127.0.0.1:5001/app:1"]);
-    assert!(eventually(Duration::from_secs(60), || fake.sent() >= total / 10 * 9), "{}", fake.sent());
-    (fake, pulling, total)
+/// A pull that has come to nine tenths and will take minutes for the rest.
+struct Pull {
+    fake: FakeRegistry,
+    /// Where the last layer comes from.
+    slow: FakeRegistry,
+    client: testkit::Running,
+    /// Bytes of all layers.
+    total: u64,
 }
 
-#[track_caller]
-fn goes_on(d: &Daemon, fake: &FakeRegistry, total: u64) {
-    fake.slow(0);
-    let before = fake.sent();
-    let _ = d.docker(&["pull", "-q", "127.0.0.1:5001/app:1"]).ok();
-    let again = fake.sent() - before;
-    assert!(again <= total / 100 * 12, "{again} bytes of {total} were transferred again");
-    assert_eq!(kept(d), (6, 0, 4));
+impl Pull {
+    fn begin(d: &Daemon) -> Pull {
+        let fake = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5001");
+        let slow = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5002");
+        let image = Image::of_noise(&LAYERS);
+        let total = image.layers.iter().map(|layer| layer.len() as u64).sum();
+        fake.image("app", "1", &image);
+        let last = slow.blob(&image.layers[3]);
+        slow.slow(32 << 10);
+        fake.rule(move |seen| {
+            let away = Answer::new(307, "").with("Location", &format!("http://127.0.0.1:5002{}", seen.path));
+            seen.path.ends_with(&last).then_some(Reply::Send(away))
+        });
+        let client = d.spawn(&["pull", "127.0.0.1:5001/app:1"]);
+        let pull = Pull { fake, slow, client, total };
+        assert!(eventually(|| fetched(d) >= total / 10 * 9 && pull.slow.sent() > 0), "{} of {total}", fetched(d));
+        pull
+    }
+
+    fn sent(&self) -> u64 {
+        self.fake.sent() + self.slow.sent()
+    }
+
+    fn interrupt(&mut self) {
+        assert!(testkit::process::signal(self.client.pid(), rustix::process::Signal::INT));
+        assert_ne!(self.client.end().code, 0);
+    }
+
+    #[track_caller]
+    fn goes_on(&self, d: &Daemon) {
+        let before = self.sent();
+        self.ends(d);
+        let again = self.sent() - before;
+        assert!(again <= self.total / 100 * 12, "{again} bytes of {} were transferred again", self.total);
+    }
+
+    /// Pulls the image as fast as it goes.
+    #[track_caller]
+    fn ends(&self, d: &Daemon) {
+        self.slow.slow(0);
+        let _ = d.docker(&["pull", "-q", "127.0.0.1:5001/app:1"]).ok();
+        assert_eq!(kept(d), (6, 0, 4));
+    }
+}
+
+/// Bytes of layers that are on the disk.
+fn fetched(d: &Daemon) -> u64 {
+    let parts = std::fs::read_dir(d.data_root().join("content/parts")).into_iter().flatten().flatten();
+    parts.map(|part| part.metadata().map_or(0, |meta| meta.len())).sum()
 }
 
 #[test]
 fn after_a_ctrl_c() {
     let d = Daemon::start();
-    let (fake, mut pulling, total) = nearly_done(&d);
-    assert!(testkit::process::signal(pulling.pid(), rustix::process::Signal::INT));
-    assert_ne!(pulling.end().code, 0);
-    std::thread::sleep(Duration::from_secs(1));
+    let mut pull = Pull::begin(&d);
+    pull.interrupt();
+    assert!(eventually(|| (kept(&d).0, kept(&d).2) == (0, 0)), "{:?}", kept(&d));
     assert_nothing(&d);
-    let sent = fake.sent();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(fake.sent() - sent < 1 << 20, "the download goes on without a client");
-    goes_on(&d, &fake, total);
-    drop(fake);
+    // A piece is sent every half second.
+    let stopped = eventually(|| {
+        let sent = pull.sent();
+        std::thread::sleep(Duration::from_secs(2));
+        pull.sent() == sent
+    });
+    assert!(stopped, "the download goes on without a client");
+    pull.goes_on(&d);
+    drop(pull);
     d.finish();
 }
 
 #[test]
 fn after_kill_9() {
     let mut d = Daemon::start();
-    let (fake, mut pulling, total) = nearly_done(&d);
+    let mut pull = Pull::begin(&d);
     d.kill9();
-    let _ = pulling.end();
+    let _ = pull.client.end();
     d.again();
     assert_nothing(&d);
-    goes_on(&d, &fake, total);
-    drop(fake);
+    pull.goes_on(&d);
+    drop(pull);
     d.finish();
 }
 
@@ -67,23 +109,21 @@ fn a_prune_takes_what_is_left_of_a_pull() {
     let d = Daemon::start();
     let reclaimed = || d.http("POST", "/images/prune", "").expect(200).json()["SpaceReclaimed"].as_u64().unwrap();
     let layers = || d.http("GET", "/v1.51/system/df", "").expect(200).json()["LayersSize"].as_u64().unwrap_or(0);
-    let (fake, mut pulling, total) = nearly_done(&d);
+    let mut pull = Pull::begin(&d);
     assert_eq!(reclaimed(), 0);
-    assert!(testkit::process::signal(pulling.pid(), rustix::process::Signal::INT));
-    assert_ne!(pulling.end().code, 0);
+    pull.interrupt();
     let left = layers();
-    assert!(left >= total / 10 * 8, "{left} of {total}");
+    assert!(left >= pull.total / 10 * 8, "{left} of {}", pull.total);
     let mut freed = 0;
-    assert!(eventually(Duration::from_secs(10), || {
+    // The client's end is not yet the end of what it asked for.
+    let all = eventually(|| {
         freed += reclaimed();
-        freed >= total / 10 * 8
-    }));
-    assert_eq!(kept(&d), (0, 0, 0));
+        kept(&d) == (0, 0, 0)
+    });
+    assert!(all && freed >= pull.total / 10 * 8, "{freed} bytes; {:?}", kept(&d));
     assert_eq!(layers(), 0);
-    fake.slow(0);
-    let _ = d.docker(&["pull", "-q", "127.0.0.1:5001/app:1"]).ok();
-    assert_eq!(kept(&d), (6, 0, 4));
-    drop(fake);
+    pull.ends(&d);
+    drop(pull);
     d.finish();
 }
 
@@ -111,9 +151,9 @@ fn after_cuts_within_one_pull() {
 #[test]
 fn a_spoiled_part_is_fetched_anew() {
     let mut d = Daemon::start();
-    let (fake, mut pulling, _) = nearly_done(&d);
+    let mut pull = Pull::begin(&d);
     d.kill9();
-    let _ = pulling.end();
+    let _ = pull.client.end();
     let parts: Vec<_> = std::fs::read_dir(d.data_root().join("content/parts")).unwrap().flatten().collect();
     assert!(!parts.is_empty());
     for part in parts {
@@ -124,9 +164,7 @@ fn a_spoiled_part_is_fetched_anew() {
         std::fs::write(part.path(), bytes).unwrap();
     }
     d.again();
-    fake.slow(0);
-    let _ = d.docker(&["pull", "-q", "127.0.0.1:5001/app:1"]).ok();
-    assert_eq!(kept(&d), (6, 0, 4));
-    drop(fake);
+    pull.ends(&d);
+    drop(pull);
     d.finish();
 }

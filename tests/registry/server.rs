@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
 
 use serde_json::json;
 use testkit::fake_registry::{Answer, FakeRegistry, Reply};
 use testkit::{Daemon, command, places};
+
+use crate::eventually;
 
 static PORT: AtomicU16 = AtomicU16::new(5000);
 
@@ -87,7 +88,7 @@ impl Setup {
         let up = || {
             up() || d.exec_inside(&["curl", "-sk", "-o", "/dev/null", &format!("http://{}/", server.address)]).code == 0
         };
-        assert!(command::eventually(Duration::from_secs(20), up), "no registry: {}", server.log());
+        assert!(eventually(up), "no registry: {}", server.log());
         server
     }
 }

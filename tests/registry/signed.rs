@@ -5,15 +5,13 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::command::eventually;
 use testkit::fake_registry::{CONFIG, FakeRegistry, INDEX, Image, MANIFEST, descriptor};
 use testkit::images::{self, Tar, sha256};
 use testkit::{Daemon, places};
 
-use crate::assert_nothing;
+use crate::{assert_nothing, eventually};
 
 const REGISTRY: &str = "127.0.0.1:5001";
 const APP: &str = "127.0.0.1:5001/app";
@@ -129,7 +127,7 @@ fn reload(d: &Daemon, rules: &Value) {
     let before = reloads();
     fs::write(d.path("daemon.json"), json!({"signature-policy": rules}).to_string()).unwrap();
     d.signal(rustix::process::Signal::HUP);
-    assert!(eventually(Duration::from_secs(5), || reloads() > before), "not reloaded: {}", d.log());
+    assert!(eventually(|| reloads() > before), "not reloaded: {}", d.log());
 }
 
 /// A daemon whose images of [`REGISTRY`] must be signed by this key, and the registry.
@@ -264,7 +262,7 @@ fn containers_are_made_without_the_registry_and_not_with_a_key_that_was_removed(
     let before = d.log().len();
     d.signal(rustix::process::Signal::HUP);
     let told = || d.log()[before..].contains("other.pub: not a public key");
-    assert!(eventually(Duration::from_secs(5), told), "{}", d.log());
+    assert!(eventually(told), "{}", d.log());
     let _ = d.docker(&["create", NAME]).ok();
     let response = d.http("POST", "/containers/create", &json!({"Image": format!("{REGISTRY}/other:1")}).to_string());
     assert_eq!(response.status, 404, "{unsigned}: {}", response.text());
