@@ -12,7 +12,7 @@ use testkit::images::Tar;
 use testkit::{Daemon, Options, places};
 
 /// Longest wait for something that the collector does by itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of the one file of an image; on the disk it lies twice, packed and unpacked.
 const FILE: usize = 3 << 20;
 const DISK: u64 = 96 << 20;
@@ -146,7 +146,8 @@ fn room_is_made_for_a_pull_before_it_arrives() {
     let d = daemon(&json!({"high": "70m", "low": "60m", "min-age": "0s", "interval": "1h"}));
     (0..8).for_each(|n| import(&d, &format!("old:{n}"), &[]));
     let registry = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5000");
-    registry.slow(1 << 20);
+    // It would take minutes.
+    registry.slow(128 << 10);
     let size = 30 << 20;
     let _ = registry.image("big", "1", &Image::of_noise(&[size]));
     let mut pull = d.spawn(&["pull", "-q", "127.0.0.1:5000/big:1"]);

@@ -2,11 +2,10 @@
 
 use serde_json::json;
 use testkit::Daemon;
-use testkit::command::eventually;
 use testkit::images::layered_archive;
 
 use crate::events::now;
-use crate::with_busybox;
+use crate::{eventually, with_busybox};
 
 /// Exports a container; the archive and the names in it.
 fn export(d: &Daemon, name: &str) -> (Vec<u8>, Vec<String>) {
@@ -222,10 +221,11 @@ fn a_commit_freezes_and_thaws() {
     assert_eq!(d.inspect("c1", "{{.State.Status}}"), "paused");
     let _ = d.docker(&["unpause", "c1"]).ok();
     // A daemon that dies over a commit leaves no frozen container.
-    let fill = "head -c 60000000 /dev/urandom > /big";
-    let _ = d.docker(&["exec", "c1", "sh", "-c", fill]).ok();
+    // Enough to read for a commit that lasts for many seconds, and hardly anything on the disk.
+    let _ = d.docker(&["exec", "c1", "truncate", "-s", "7G", "/big"]).ok();
     let committing = d.spawn(&["commit", "c1", "four"]);
-    assert!(eventually(std::time::Duration::from_secs(20), || d.inspect("c1", "{{.State.Status}}") == "paused"));
+    let status = || d.http("GET", "/containers/c1/json", "").expect(200).json()["State"]["Status"].clone();
+    assert!(eventually(|| status() == "paused"));
     d.crash();
     drop(committing);
     d.until("c1", "{{.State.Status}}", "running");

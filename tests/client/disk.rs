@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::Daemon;
 use testkit::images::{busybox_tar, layered_archive};
 
-use crate::with_busybox;
+use crate::{eventually, with_busybox};
 
 /// What df may be off by: the directories of the store itself, and of each writable layer.
 const TOLERANCE: u64 = 64 << 10;
@@ -58,7 +58,7 @@ fn filled() -> Daemon {
     let _ = d.docker(&["run", "-d", "--name", "busy", "-v", "named:/data", "busybox", "sh", "-c", write]).ok();
     let write = "dd if=/dev/zero of=/data/x bs=64k count=16 2>/dev/null; echo end >/end";
     let _ = d.docker(&["run", "--name", "ended", "-v", "/data", "busybox", "sh", "-c", write]).ok();
-    assert!(testkit::command::eventually(std::time::Duration::from_secs(10), || d.exec_ok("busy", "test -d /a/b/c")));
+    assert!(eventually(|| d.exec_ok("busy", "test -d /a/b/c")));
     d
 }
 

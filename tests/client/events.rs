@@ -1,8 +1,9 @@
 //! `docker events`: order, window, filters.
 
 use serde_json::Value;
+use testkit::Daemon;
 
-use crate::with_busybox;
+use crate::{eventually, with_busybox};
 
 fn actions(text: &str) -> Vec<String> {
     let word = |line: &str| {
@@ -64,12 +65,14 @@ fn the_life_of_a_container() {
 fn attributes_and_old_fields() {
     let d = with_busybox();
     let _ = d.docker(&["run", "--name", "e1", "--label", "k=v", "busybox", "sh", "-c", "exit 3"]);
-    let text = d.http("GET", &format!("/v1.45/events?since=0&until={}", now()), "").text();
-    let die: Value = text
-        .lines()
-        .map(|l| serde_json::from_str::<Value>(l).unwrap())
-        .find(|e| e["Action"] == "die")
-        .expect("a die event");
+    let mut die = Value::Null;
+    // Whoever waits for the end is told of it a moment before the event comes.
+    assert!(eventually(|| {
+        let text = d.http("GET", &format!("/v1.45/events?since=0&until={}", now()), "").text();
+        let mut events = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+        die = events.find(|e| e["Action"] == "die").unwrap_or_default();
+        !die.is_null()
+    }));
     assert_eq!(die["Actor"]["Attributes"]["exitCode"], "3");
     assert_eq!(die["Actor"]["Attributes"]["k"], "v");
     assert_eq!(die["Actor"]["Attributes"]["image"], "busybox");
@@ -86,12 +89,17 @@ pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 1
 }
 
+/// Waits until a client listens to events.
+pub fn listened(d: &Daemon) {
+    assert!(eventually(|| d.http("GET", "/info", "").expect(200).json()["NEventsListener"] == 1));
+}
+
 #[test]
 fn live() {
     let d = with_busybox();
     let mut stream =
         d.spawn(&["events", "--filter", "event=start", "--format", "{{.Action}} {{.Actor.Attributes.name}}"]);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    listened(&d);
     let _ = d.docker(&["run", "-d", "--name", "x1", "busybox", "sleep", "100"]).ok();
     stream.expect("start x");
     drop(stream);

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use testkit::command::eventually;
 use testkit::http::stream_text;
 
-use crate::with_busybox;
+use crate::{eventually, with_busybox};
 
 fn with_web() -> testkit::Daemon {
     let d = with_busybox();
@@ -67,8 +66,7 @@ fn in_a_terminal() {
     terminal.expect("/dev/pts/");
     terminal.expect("24 80");
     terminal.resize(40, 120);
-    let resized = eventually(Duration::from_secs(10), || {
-        terminal.clear();
+    let resized = eventually(|| {
         terminal.type_keys("stty size\r");
         std::thread::sleep(Duration::from_millis(200));
         terminal.screen().contains("40 120")
@@ -83,7 +81,7 @@ fn in_a_terminal() {
 fn detached_exec_goes_on_and_ends_with_the_container() {
     let d = with_web();
     let _ = d.docker(&["exec", "-d", "web", "sh", "-c", "echo made > /tmp/f; sleep 500"]).ok();
-    assert!(eventually(Duration::from_secs(5), || d.docker(&["exec", "web", "cat", "/tmp/f"]).stdout == "made\n"));
+    assert!(eventually(|| d.docker(&["exec", "web", "cat", "/tmp/f"]).stdout == "made\n"));
     assert!(d.docker(&["exec", "web", "ps"]).text().contains("sleep 500"));
     d.finish();
 }
@@ -106,7 +104,7 @@ fn over_the_api() {
     assert_eq!(head.header("Content-Type"), Some("application/vnd.docker.multiplexed-stream"));
     assert_eq!(stream_text(&stream.rest().unwrap(), 1), "o\n");
     let mut after = serde_json::Value::Null;
-    eventually(Duration::from_secs(5), || {
+    eventually(|| {
         after = connection.request("GET", &format!("/exec/{id}/json"), "").expect(200).json();
         after["Running"] == false
     });

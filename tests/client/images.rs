@@ -1,15 +1,12 @@
 //! Images: import, load, list, inspect, tag, remove.
 
-use std::time::Duration;
-
 use serde_json::json;
-use testkit::command::eventually;
 use testkit::images::{busybox_tar, debian_tar, layered_archive, sha256};
 use testkit::layouts::Layout;
 use testkit::{Daemon, Running, places};
 
 use crate::events::now;
-use crate::with_busybox;
+use crate::{eventually, with_busybox};
 
 #[test]
 fn import_a_root_file_system() {
@@ -39,7 +36,7 @@ fn import_from_an_address() {
     let mut server = Running::start(&mut command);
     let fetch =
         |path: &str| d.exec_inside(&["curl", "-sf", "-o", "/dev/null", &format!("http://127.0.0.1:8099/{path}")]).code;
-    assert!(eventually(Duration::from_secs(5), || fetch("rootfs.tar") == 0));
+    assert!(eventually(|| fetch("rootfs.tar") == 0));
     let output = d.docker(&["import", "http://127.0.0.1:8099/rootfs.tar", "fetched:1"]).ok().stdout;
     assert!(
         output.contains("Downloading from http://127.0.0.1:8099/rootfs.tar") && output.contains("sha256:"),

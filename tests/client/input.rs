@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testkit::Daemon;
 
-use crate::with_busybox;
+use crate::{eventually, with_busybox};
 
 fn refused(d: &Daemon, query: &str, body: &str, status: u16, message: &str) {
     let answer = d.http("POST", &format!("/containers/create{query}"), body);
@@ -170,6 +170,20 @@ fn clients_that_vanish() {
     d.finish();
 }
 
+/// Waits until nothing comes any more of what clients that have vanished asked for.
+fn heard_out(d: &Daemon) {
+    let states = || {
+        let list = d.http("GET", "/containers/json?all=1", "").expect(200).json();
+        let states = list.as_array().unwrap().iter().map(|c| (c["Id"].clone(), c["State"].clone()));
+        states.collect::<Vec<_>>()
+    };
+    assert!(eventually(|| {
+        let before = states();
+        std::thread::sleep(Duration::from_secs(1));
+        states() == before
+    }));
+}
+
 /// Whether a request of a client that closes at once is taken is a race; half-made things are not allowed either way.
 #[test]
 fn mutations_of_clients_that_vanish_are_whole_or_nothing() {
@@ -185,7 +199,7 @@ fn mutations_of_clients_that_vanish_are_whole_or_nothing() {
     for name in &names {
         vanish(format!("POST /containers/create?name={name}"), r#"{"Image":"busybox","Cmd":["sleep","1000"]}"#);
     }
-    std::thread::sleep(Duration::from_secs(1));
+    heard_out(&d);
     let mut connection = d.connection();
     let made: Vec<&String> = names
         .iter()
@@ -198,7 +212,7 @@ fn mutations_of_clients_that_vanish_are_whole_or_nothing() {
     for name in &made {
         vanish(format!("POST /containers/{name}/start"), "");
     }
-    std::thread::sleep(Duration::from_secs(1));
+    heard_out(&d);
     for name in &made {
         let status = connection.request("POST", &format!("/containers/{name}/start"), "").status;
         assert!(matches!(status, 204 | 304), "{name}: {status}");

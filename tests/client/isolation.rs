@@ -1,6 +1,6 @@
 //! The default environment of a container as the program inside sees it: namespaces, capabilities, masks, limits.
 
-use crate::{with_busybox, with_images};
+use crate::{eventually, with_busybox, with_images};
 
 #[test]
 fn capabilities_and_seccomp() {
@@ -148,10 +148,7 @@ fn limits() {
     assert_eq!(run(&["--cpuset-cpus", "0"], "grep Cpus_allowed_list /proc/self/status"), "Cpus_allowed_list:\t0");
     let started = d.docker(&["run", "-d", "--pids-limit", "10", "--name", "f1", "probe", "fork", "50"]);
     let _ = started.ok();
-    assert!(testkit::command::eventually(std::time::Duration::from_secs(10), || !d
-        .docker(&["logs", "f1"])
-        .stdout
-        .is_empty()));
+    assert!(eventually(|| d.docker(&["logs", "f1"]).stdout.contains(" started")));
     let count: u32 = d.docker(&["logs", "f1"]).stdout.split(' ').next().unwrap().parse().unwrap();
     assert!(count < 10, "{count}");
     assert_eq!(run(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500");
@@ -198,6 +195,7 @@ fn an_ipc_namespace_is_shared_with_its_memory() {
     let d = with_busybox();
     let donor = ["run", "-d", "--name", "c1", "--ipc", "shareable", "--shm-size", "2m", "busybox"];
     let _ = d.docker(&[&donor[..], &["sh", "-c", "echo x > /dev/shm/f; sleep 1000"]].concat()).ok();
+    assert!(eventually(|| d.docker(&["exec", "c1", "cat", "/dev/shm/f"]).stdout == "x\n"));
     assert_eq!(d.docker(&["exec", "c1", "df", "-k", "/dev/shm"]).text().split_whitespace().nth(8), Some("2048"));
     let joined = |args: &[&str]| d.docker(&[&["run", "--rm", "--ipc", "container:c1", "busybox"], args].concat());
     assert_eq!(joined(&["cat", "/dev/shm/f"]).text(), "x");

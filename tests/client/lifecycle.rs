@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use testkit::command::eventually;
 use testkit::{Daemon, Options};
 
-use crate::{with_busybox, with_images};
+use crate::{PATIENCE, eventually, with_busybox, with_images};
 
 fn sleeper(d: &Daemon, name: &str) {
     let _ = d.docker(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]).ok();
@@ -96,27 +95,28 @@ fn trapping(d: &Daemon, name: &str, options: &[&str], trap: &str) {
     let words = [&["run", "-d", "--name", name], options, &["busybox", "sh", "-c", &script]].concat();
     let _ = d.docker(&words).ok();
     let up = || d.docker(&["logs", name]).text() == "up";
-    assert!(eventually(Duration::from_secs(10), up), "{name} did not set its trap");
+    assert!(eventually(up), "{name} did not set its trap");
 }
 
-/// Milliseconds that a stop takes.
-fn stop(d: &Daemon, words: &[&str]) -> u128 {
+/// How long a stop takes.
+fn stop(d: &Daemon, words: &[&str]) -> Duration {
     let begin = Instant::now();
     let _ = d.docker(&[&["stop"], words].concat()).ok();
-    begin.elapsed().as_millis()
+    begin.elapsed()
 }
 
 #[test]
 fn stop_waits_then_kills() {
     let d = with_busybox();
-    trapping(&d, "deaf", &[], "'' TERM");
+    // Its own time is one that no test waits for.
+    trapping(&d, "deaf", &["--stop-timeout", "1000"], "'' TERM");
     let took = stop(&d, &["-t", "1", "deaf"]);
-    assert!((900..6000).contains(&took), "{took}");
+    assert!(took >= Duration::from_secs(1), "{took:?}");
     assert_eq!(d.inspect("deaf", "{{.State.ExitCode}}"), "137");
-    trapping(&d, "polite", &[], "'exit 3' TERM");
+    trapping(&d, "polite", &["--stop-timeout", "1000"], "'exit 3' TERM");
     stop(&d, &["polite"]);
     assert_eq!(d.inspect("polite", "{{.State.ExitCode}}"), "3");
-    trapping(&d, "usr", &["--stop-signal", "USR1"], "'exit 4' USR1");
+    trapping(&d, "usr", &["--stop-timeout", "1000", "--stop-signal", "USR1"], "'exit 4' USR1");
     stop(&d, &["usr"]);
     assert_eq!(d.inspect("usr", "{{.State.ExitCode}}"), "4");
     d.finish();
@@ -124,14 +124,17 @@ fn stop_waits_then_kills() {
 
 #[test]
 fn the_daemon_has_a_stop_timeout_for_containers_without_one() {
-    let d = Options::new().args(&["--default-stop-timeout", "1"]).start();
+    // Longer than the time of those without any wish, ten seconds.
+    let d = Options::new().args(&["--default-stop-timeout", "12"]).start();
     d.busybox();
     trapping(&d, "deaf", &[], "'' TERM");
-    trapping(&d, "own", &["--stop-timeout", "3"], "'' TERM");
-    let took = stop(&d, &["deaf"]);
-    assert!((900..2900).contains(&took), "{took}");
-    let took = stop(&d, &["own"]);
-    assert!((2900..9000).contains(&took), "{took}");
+    trapping(&d, "own", &["--stop-timeout", "14"], "'' TERM");
+    let (deaf, own) = std::thread::scope(|scope| {
+        let stops = ["deaf", "own"].map(|name| scope.spawn(|| stop(&d, &[name])));
+        let [deaf, own] = stops.map(|stop| stop.join().unwrap());
+        (deaf, own)
+    });
+    assert!(deaf >= Duration::from_secs(12) && own >= Duration::from_secs(14), "{deaf:?} {own:?}");
     d.finish();
 }
 
@@ -146,7 +149,7 @@ fn a_stop_may_take_for_ever() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(d.inspect("deaf", "{{.State.Status}}"), "running");
     let _ = d.docker(&["kill", "deaf"]).ok();
-    assert_eq!(stop.wait(Duration::from_secs(10)).expect("stop ends with the container").code, 0);
+    assert_eq!(stop.wait(PATIENCE).expect("stop ends with the container").code, 0);
     let _ = d.docker(&["rm", "deaf"]).ok();
     // The daemon's own end waits for the other.
     d.stop();
@@ -166,7 +169,7 @@ fn a_long_stop_blocks_nothing() {
     assert_eq!(d.inspect("deaf", "{{.State.Status}}"), "running");
     assert_eq!(d.docker(&["exec", "deaf", "echo", "in"]).text(), "in");
     let _ = d.docker(&["kill", "deaf"]).ok();
-    assert_eq!(stop.wait(Duration::from_secs(10)).expect("stop ends with the container").code, 0);
+    assert_eq!(stop.wait(PATIENCE).expect("stop ends with the container").code, 0);
     d.finish();
 }
 
@@ -190,8 +193,7 @@ fn signals() {
 fn follower_sees(d: &Daemon, follower: &mut testkit::Running, signal: &str) {
     let before = follower.stdout().matches("hup").count();
     let _ = d.docker(&["kill", "-s", signal, "s1"]).ok();
-    let seen =
-        testkit::command::eventually(Duration::from_secs(5), || follower.stdout().matches("hup").count() > before);
+    let seen = eventually(|| follower.stdout().matches("hup").count() > before);
     assert!(seen, "{signal} did not arrive");
 }
 
@@ -230,9 +232,12 @@ fn pausing() {
     let _ = d.docker(&["pause", "p1"]).ok();
     assert_eq!(d.inspect("p1", "{{.State.Status}} {{.State.Running}} {{.State.Paused}}"), "paused true true");
     let size = || d.docker(&["logs", "p1"]).ok().stdout.len();
-    let first = size();
-    std::thread::sleep(Duration::from_millis(400));
-    assert_eq!(size(), first);
+    // What it wrote before is still read.
+    assert!(eventually(|| {
+        let first = size();
+        std::thread::sleep(Duration::from_millis(400));
+        size() == first
+    }));
     d.docker(&["pause", "p1"]).fails(1, "is already paused");
     d.docker(&["exec", "p1", "true"]).fails(1, "is paused, unpause the container before exec");
     assert!(d.docker(&["ps", "--format", "{{.Status}}"]).text().ends_with("(Paused)"));
@@ -273,10 +278,10 @@ fn names_and_ids() {
 fn removing_itself() {
     let d = with_busybox();
     let _ = d.docker(&["run", "-d", "--rm", "--name", "r1", "busybox", "sleep", "0.2"]).ok();
-    assert!(testkit::command::eventually(Duration::from_secs(10), || d.docker(&["ps", "-aq"]).text().is_empty()));
+    assert!(eventually(|| d.docker(&["ps", "-aq"]).text().is_empty()));
     let _ = d.docker(&["run", "-d", "--rm", "--name", "r1", "busybox", "sleep", "100"]).ok();
     let _ = d.docker(&["stop", "-t", "0", "r1"]).ok();
-    assert!(testkit::command::eventually(Duration::from_secs(10), || d.docker(&["ps", "-aq"]).text().is_empty()));
+    assert!(eventually(|| d.docker(&["ps", "-aq"]).text().is_empty()));
     d.docker(&["create", "--rm", "--restart", "always", "busybox", "true"]).fails(125, "conflicting options");
     d.finish();
 }
@@ -289,9 +294,7 @@ fn restart_policies() {
     let _ = d.docker(&["run", "-d", "--name", "ok", "--restart", "on-failure", "busybox", "true"]).ok();
     d.until("ok", "{{.State.Status}} {{.RestartCount}}", "exited 0");
     let _ = d.docker(&["run", "-d", "--name", "a1", "--restart", "always", "busybox", "sh", "-c", "sleep 0.1"]).ok();
-    assert!(testkit::command::eventually(Duration::from_secs(15), || {
-        d.inspect("a1", "{{.RestartCount}}").parse::<u32>().unwrap() >= 3
-    }));
+    assert!(eventually(|| { d.inspect("a1", "{{.RestartCount}}").parse::<u32>().unwrap() >= 3 }));
     let _ = d.docker(&["stop", "a1"]).ok();
     let count = d.inspect("a1", "{{.RestartCount}}");
     std::thread::sleep(Duration::from_secs(1));
@@ -313,7 +316,6 @@ fn out_of_memory() {
 #[test]
 fn many_containers_come_and_go() {
     let d = with_images();
-    let begin = Instant::now();
     let workers: Vec<_> = (0..8)
         .map(|worker| {
             let socket = d.socket();
@@ -326,7 +328,6 @@ fn many_containers_come_and_go() {
         })
         .collect();
     workers.into_iter().for_each(|worker| worker.join().unwrap());
-    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     d.finish();
 }
 

@@ -1,6 +1,6 @@
 //! `docker ps` and `docker top`: filters, formats, sizes, statuses.
 
-use crate::with_busybox;
+use crate::{eventually, with_busybox};
 
 #[test]
 fn filters() {
@@ -81,7 +81,7 @@ fn sizes() {
 fn top() {
     let d = with_busybox();
     let _ = d.docker(&["run", "-d", "--name", "web", "busybox", "sh", "-c", "sleep 777 & sleep 888"]).ok();
-    let seen = testkit::command::eventually(std::time::Duration::from_secs(5), || {
+    let seen = eventually(|| {
         let text = d.docker(&["top", "web"]).ok().stdout;
         text.starts_with("UID") && text.contains("sleep 777") && text.contains("sleep 888")
     });

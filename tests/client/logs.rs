@@ -1,11 +1,8 @@
 //! `docker logs`: tail, times, windows, following, rotation, drivers.
 
-use std::time::Duration;
-
 use testkit::Options;
-use testkit::command::eventually;
 
-use crate::{with_busybox, with_images};
+use crate::{eventually, with_busybox, with_images};
 
 #[test]
 fn all_of_it_both_streams() {
@@ -52,7 +49,7 @@ fn following_over_a_restart() {
     follower.expect("begin");
     follower.kill();
     let _ = d.docker(&["restart", "-t", "0", "l1"]).ok();
-    assert!(eventually(Duration::from_secs(5), || d.docker(&["logs", "l1"]).stdout == "begin\nbegin\n"));
+    assert!(eventually(|| d.docker(&["logs", "l1"]).stdout == "begin\nbegin\n"));
     d.finish();
 }
 
@@ -109,7 +106,7 @@ fn rotation_by_default_bounds_the_disk() {
             .filter(|e| e.file_name().to_string_lossy().contains("-json.log"));
         logs.map(|e| e.metadata().map(|m| m.len()).unwrap_or(0)).sum()
     };
-    assert!(eventually(Duration::from_secs(20), || sum() <= 120 << 20), "{} bytes of log", sum());
+    assert!(eventually(|| sum() <= 120 << 20), "{} bytes of log", sum());
     d.finish();
 }
 

@@ -31,7 +31,17 @@ mod runtimes;
 mod startup;
 mod storage;
 
-use testkit::Daemon;
+use std::time::Duration;
+
+use testkit::{Daemon, command};
+
+/// Longest wait for what has to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until this holds; `false` when it does not in time.
+fn eventually(condition: impl FnMut() -> bool) -> bool {
+    command::eventually(PATIENCE, condition)
+}
 
 /// A daemon with the image `busybox`.
 #[track_caller]

@@ -1,11 +1,8 @@
 //! The default bridge, published ports, host and none.
 
-use std::time::Duration;
-
 use testkit::Daemon;
-use testkit::command::eventually;
 
-use crate::{with_busybox, with_images};
+use crate::{eventually, with_busybox, with_images};
 
 fn serve(d: &Daemon, name: &str, publish: &str) {
     let script = "mkdir -p /www && hostname > /www/index.html && httpd -f -p 80 -h /www";
@@ -14,8 +11,8 @@ fn serve(d: &Daemon, name: &str, publish: &str) {
 
 fn fetch(d: &Daemon, url: &str) -> String {
     let mut text = String::new();
-    eventually(Duration::from_secs(10), || {
-        let output = d.exec_inside(&["curl", "-s", "-m", "3", url]);
+    eventually(|| {
+        let output = d.exec_inside(&["curl", "-s", "-m", "20", url]);
         text = output.stdout;
         output.code == 0
     });
@@ -37,9 +34,9 @@ fn addresses_routes_and_names() {
     assert!(d.docker(&["exec", "a1", "cat", "/etc/hosts"]).text().contains(&address));
     assert_eq!(d.docker(&["exec", "a1", "cat", "/sys/class/net/eth0/mtu"]).text(), "1500");
     assert!(d.exec_inside(&["ip", "-br", "addr", "show", "docker0"]).text().contains("172.17.0.1/16"));
-    let ping = d.docker(&["run", "--rm", "busybox", "ping", "-c1", "-W5", &address]);
+    let ping = d.docker(&["run", "--rm", "busybox", "ping", "-c1", "-W30", &address]);
     assert_eq!(ping.code, 0, "{ping:?}");
-    assert_eq!(d.docker(&["run", "--rm", "busybox", "ping", "-c1", "-W5", "172.17.0.1"]).code, 0);
+    assert_eq!(d.docker(&["run", "--rm", "busybox", "ping", "-c1", "-W30", "172.17.0.1"]).code, 0);
     d.finish();
 }
 
@@ -53,7 +50,7 @@ fn addresses_are_given_back() {
     assert!(inside.contains("172.17.0."), "{inside}");
     // Links of ended containers go beside the answer, not before it.
     let links = || d.exec_inside(&["ip", "-o", "link"]).text();
-    let few = eventually(Duration::from_secs(5), || links().lines().count() == 2);
+    let few = eventually(|| links().lines().count() == 2);
     assert!(few, "more than lo and docker0: {}", links());
     d.finish();
 }
@@ -81,8 +78,8 @@ fn from_another_machine() {
     // A second network namespace beyond a veth plays the other machine.
     let setup = "ip netns add peer && ip link add up0 type veth peer name eth0 netns peer && ip addr add 10.9.0.1/24 dev up0 && ip link set up0 up && ip -n peer addr add 10.9.0.2/24 dev eth0 && ip -n peer link set eth0 up";
     let _ = d.exec_inside(&["sh", "-c", setup]).ok();
-    let reached = eventually(Duration::from_secs(10), || {
-        d.exec_inside(&["sh", "-c", "ip netns exec peer curl -s -m 3 http://10.9.0.1:8081/"]).stdout == "web\n"
+    let reached = eventually(|| {
+        d.exec_inside(&["sh", "-c", "ip netns exec peer curl -s -m 20 http://10.9.0.1:8081/"]).stdout == "web\n"
     });
     let _ = d.exec_inside(&["sh", "-c", "ip link del up0; ip netns del peer; umount /run/netns 2>/dev/null; true"]);
     assert!(reached);
@@ -96,7 +93,7 @@ fn udp() {
     let probe = testkit::places::program("gantry-probe").display().to_string();
     for address in ["127.0.0.1:9053", "172.17.0.1:9053"] {
         let mut answer = String::new();
-        let answered = eventually(Duration::from_secs(10), || {
+        let answered = eventually(|| {
             answer = d.exec_inside(&[&probe, "udp-ask", address, "hello"]).stdout;
             answer == "hello\n"
         });
@@ -142,7 +139,7 @@ fn none_and_host() {
         d.docker(&["run", "--rm", "--network", "none", "busybox", "ip", "-o", "link"]).text().lines().count(),
         1
     );
-    assert_eq!(d.docker(&["run", "--rm", "--network", "none", "busybox", "ping", "-c1", "-W2", "127.0.0.1"]).code, 0);
+    assert_eq!(d.docker(&["run", "--rm", "--network", "none", "busybox", "ping", "-c1", "-W30", "127.0.0.1"]).code, 0);
     assert!(d.docker(&["run", "--rm", "--network", "host", "busybox", "ip", "-o", "link"]).text().contains("docker0"));
     let _ = d.docker(&["run", "-d", "--name", "a1", "busybox", "sleep", "100"]).ok();
     let address = d.inspect("a1", "{{.NetworkSettings.Networks.bridge.IPAddress}}");

@@ -1,11 +1,10 @@
 //! The daemon goes and comes back: crash, graceful stop, and what was adopted works on. (More crashes: `tests/crash`.)
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use testkit::Options;
-use testkit::command::eventually;
+use testkit::{Options, process};
 
-use crate::with_busybox;
+use crate::{eventually, with_busybox};
 
 const COUNTER: &str = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.01; done";
 
@@ -14,10 +13,14 @@ fn containers_run_on_and_no_line_is_lost() {
     let mut d = with_busybox();
     let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sh", "-c", COUNTER]).ok();
     let pid = d.inspect("c1", "{{.State.Pid}}");
+    let file = d.inspect("c1", "{{.LogPath}}");
+    let lines = || std::fs::read_to_string(&file).unwrap_or_default().lines().count();
     for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(200));
+        let before = lines();
+        assert!(eventually(|| lines() > before + 10));
         d.kill9();
-        std::thread::sleep(Duration::from_millis(300));
+        let before = lines();
+        assert!(eventually(|| lines() > before + 10));
         d.again();
         assert_eq!(d.inspect("c1", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
     }
@@ -32,14 +35,19 @@ fn containers_run_on_and_no_line_is_lost() {
 #[test]
 fn an_end_while_the_daemon_is_away_is_recorded() {
     let mut d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sh", "-c", "sleep 0.5; echo last; exit 17"]).ok();
-    let _ = d.docker(&["run", "-d", "--rm", "--name", "r1", "busybox", "sh", "-c", "sleep 0.5"]).ok();
+    let dir = tempfile::tempdir().unwrap();
+    let bind = format!("{}:/told", dir.path().display());
+    let script = "while [ ! -e /told/end ]; do sleep 0.05; done; echo last; exit 17";
+    let _ = d.docker(&["run", "-d", "--name", "c1", "-v", &bind, "busybox", "sh", "-c", script]).ok();
+    let _ = d.docker(&["run", "-d", "--rm", "--name", "r1", "-v", &bind, "busybox", "sh", "-c", script]).ok();
+    let pids = ["c1", "r1"].map(|name| d.inspect(name, "{{.State.Pid}}").parse::<u32>().unwrap());
     d.kill9();
-    std::thread::sleep(Duration::from_millis(1500));
+    std::fs::write(dir.path().join("end"), "").unwrap();
+    assert!(eventually(|| !pids.iter().any(|pid| process::alive(*pid))));
     d.again();
     d.until("c1", "{{.State.Status}} {{.State.ExitCode}}", "exited 17");
     assert_eq!(d.docker(&["logs", "c1"]).text(), "last");
-    assert!(eventually(Duration::from_secs(5), || !d.docker(&["ps", "-a"]).stdout.contains(" r1\n")));
+    assert!(eventually(|| !d.docker(&["ps", "-a"]).stdout.contains(" r1\n")));
     d.finish();
 }
 
@@ -52,7 +60,7 @@ fn everything_works_on_an_adopted_container() {
     assert_eq!(d.docker(&["exec", "c1", "echo", "in"]).text(), "in");
     assert!(d.docker(&["top", "c1"]).text().contains("cat"));
     let mut attached = d.spawn(&["attach", "--sig-proxy=false", "c1"]);
-    assert!(eventually(Duration::from_secs(10), || {
+    assert!(eventually(|| {
         attached.write(b"typed\n");
         std::thread::sleep(Duration::from_millis(100));
         attached.stdout().contains("typed")
@@ -78,9 +86,7 @@ fn a_graceful_stop_stops_containers_unless_live_restore() {
     let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sleep", "1000"]).ok();
     let _ = d.docker(&["run", "-d", "--name", "always", "--restart", "always", "busybox", "sleep", "1000"]).ok();
     let _ = d.docker(&["update", "--restart", "no", "c1"]);
-    let begin = Instant::now();
     d.restart();
-    assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
     assert_eq!(d.inspect("c1", "{{.State.Status}}"), "exited");
     d.until("always", "{{.State.Status}}", "running");
     d.finish();

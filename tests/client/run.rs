@@ -1,6 +1,6 @@
 //! `docker run`: output, exit codes, stdin, environment.
 
-use crate::{with_busybox, with_images};
+use crate::{eventually, with_busybox, with_images};
 
 #[test]
 fn hello() {
@@ -176,12 +176,13 @@ fn init_reaps_and_forwards() {
     assert_ne!(lines[1], "1");
     assert_eq!(d.docker(&["run", "--rm", "--init", "busybox", "sh", "-c", "exit 11"]).code, 11);
     // Orphans of orphans are reaped: nothing in state Z after a while.
-    let script = "for i in 1 2 3; do (sleep 0 & ) ; done; sleep 1; grep -h ^State /proc/[0-9]*/status | grep -c Z";
+    let script = "for i in 1 2 3; do (sleep 0 & ) ; done; sleep 1; dead() { grep -hs '^State:.Z' /proc/[0-9]*/status; }; n=0; \
+                  while [ $n -lt 600 ] && dead >/dev/null; do sleep 0.1; n=$((n+1)); done; dead | wc -l";
     assert_eq!(d.docker(&["run", "--rm", "--init", "busybox", "sh", "-c", script]).stdout.trim(), "0");
-    let _ = d.docker(&["run", "-d", "--init", "--name", "s1", "busybox", "sleep", "100"]).ok();
-    let begin = std::time::Instant::now();
-    let _ = d.docker(&["stop", "s1"]).ok();
-    assert!(begin.elapsed().as_secs() < 5, "init forwards SIGTERM");
+    let _ = d.docker(&["run", "-d", "--init", "--name", "s1", "busybox", "sh", "-c", "echo up; exec sleep 1000"]).ok();
+    assert!(eventually(|| d.docker(&["logs", "s1"]).stdout == "up\n"));
+    // Forwarded: a program that is killed for want of an end has another code.
+    let _ = d.docker(&["stop", "-t", "100", "s1"]).ok();
     assert_eq!(d.inspect("s1", "{{.State.ExitCode}}"), "143");
     d.finish();
 }

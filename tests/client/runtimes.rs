@@ -2,6 +2,8 @@
 
 use testkit::{Daemon, Options, places};
 
+use crate::eventually;
+
 fn with_runtime(name: &str) -> Daemon {
     let path = places::find(name);
     let d = Options::new().args(&["--add-runtime", &format!("other={}", path.display())]).start();
@@ -20,8 +22,8 @@ fn the_usual(d: &Daemon) {
     assert_eq!(d.docker(&["exec", "c1", "sh", "-c", "echo x; exit 0"]).text(), "x");
     let donor = ["run", "-d", "--runtime", "other", "--name", "c2", "--ipc", "shareable", "busybox"];
     let _ = d.docker(&[&donor[..], &["sh", "-c", "echo x > /dev/shm/f; sleep 1000"]].concat()).ok();
+    assert!(eventually(|| d.docker(&["exec", "c2", "cat", "/dev/shm/f"]).stdout == "x\n"));
     assert_eq!(run(&["--ipc", "container:c2", "busybox", "cat", "/dev/shm/f"]).text(), "x");
-    assert_eq!(d.docker(&["exec", "c2", "cat", "/dev/shm/f"]).text(), "x");
     let _ = d.docker(&["stop", "-t", "1", "c1"]).ok();
     assert_eq!(d.inspect("c1", "{{.State.Status}}"), "exited");
 }

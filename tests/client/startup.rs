@@ -1,11 +1,12 @@
 //! Starting and stopping the daemon itself: flags, files, listeners, locks, signals, the scenario's other name.
 
-use std::process::Command;
-use std::time::Duration;
-
 use rustix::process::Signal;
-use testkit::command::{eventually, run};
+use std::process::Command;
+use testkit::command::run;
 use testkit::{Daemon, Options, Output, places};
+
+use crate::events::listened;
+use crate::eventually;
 
 fn gantryd(args: &[&str]) -> Output {
     run(Command::new(places::gantryd()).args(args), b"")
@@ -49,6 +50,7 @@ fn validating_files() {
 fn one_daemon_per_root() {
     let d = Daemon::start();
     let data = d.data_root().display().to_string();
+    let place = |name: &str| d.path(name).display().to_string();
     let second = d
         .namespaces()
         .command(places::gantryd())
@@ -56,17 +58,16 @@ fn one_daemon_per_root() {
             "--data-root",
             &data,
             "--exec-root",
-            "/tmp/gt-second",
+            &place("second"),
             "--pidfile",
-            "/tmp/gt-second.pid",
+            &place("second.pid"),
             "--config-file",
             "/dev/null",
             "--host",
-            "unix:///tmp/gt-second.sock",
+            &format!("unix://{}", place("second.sock")),
         ])
         .output()
         .unwrap();
-    let _ = std::fs::remove_dir_all("/tmp/gt-second");
     assert!(!second.status.success());
     let text = String::from_utf8_lossy(&second.stderr);
     assert!(text.contains(&data) && text.contains("another"), "{text}");
@@ -76,19 +77,18 @@ fn one_daemon_per_root() {
         .command(places::gantryd())
         .args([
             "--data-root",
-            "/tmp/gt-third",
+            &place("third"),
             "--exec-root",
-            "/tmp/gt-third/x",
+            &place("third/x"),
             "--pidfile",
             &pid,
             "--config-file",
             "/dev/null",
             "--host",
-            "unix:///tmp/gt-third.sock",
+            &format!("unix://{}", place("third.sock")),
         ])
         .output()
         .unwrap();
-    let _ = std::fs::remove_dir_all("/tmp/gt-third");
     assert!(!third.status.success());
     let text = String::from_utf8_lossy(&third.stderr);
     assert!(text.contains("is still running"), "{text}");
@@ -171,18 +171,18 @@ fn reloading() {
     let labels = || d.docker(&["info", "-f", "{{.Labels}}"]).text();
     assert_eq!(labels(), "[a=1]");
     let mut events = d.spawn(&["events", "--filter", "type=daemon", "--format", "{{json .}}"]);
-    std::thread::sleep(Duration::from_millis(300));
+    listened(&d);
     std::fs::write(d.path("daemon.json"), r#"{"labels": ["a=2"], "debug": true, "shutdown-timeout": 3}"#).unwrap();
     d.signal(Signal::HUP);
-    assert!(eventually(Duration::from_secs(5), || labels() == "[a=2]"));
+    assert!(eventually(|| labels() == "[a=2]"));
     events.expect("\"reload\"");
+    events.expect("\"shutdown-timeout\":\"3\"");
     // Nobody set it: what the host makes of it is told.
     assert!(!events.stdout().contains("\"default-cgroupns-mode\":\"\""), "{}", events.stdout());
-    events.expect("\"shutdown-timeout\":\"3\"");
     // All or nothing.
     std::fs::write(d.path("daemon.json"), r#"{"labels": ["a=3"], "nosuch": 1}"#).unwrap();
     d.signal(Signal::HUP);
-    assert!(eventually(Duration::from_secs(5), || d.log().contains("don't match any configuration option: nosuch")));
+    assert!(eventually(|| d.log().contains("don't match any configuration option: nosuch")));
     assert_eq!(labels(), "[a=2]");
     drop(events);
     d.finish();
@@ -295,10 +295,10 @@ fn a_socket_from_the_service_manager() {
     );
     let mut child =
         d.namespaces().command("sh").args(["-c", &script]).stdin(std::os::fd::OwnedFd::from(listener)).spawn().unwrap();
-    let up = eventually(Duration::from_secs(20), || {
+    let up = eventually(|| {
         testkit::Connection::open(&socket)
             .and_then(|mut c| {
-                c.patience(Duration::from_secs(1));
+                c.patience(std::time::Duration::from_secs(10));
                 c.try_request("GET", "/_ping", "")
             })
             .is_ok_and(|r| r.status == 200)
