@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::command::eventually;
+use testkit::command::{PATIENCE, eventually};
 use testkit::{Connection, Daemon, process};
 
 /// A line every 10 ms, numbered from 1.
 pub const COUNTER: &str = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.01; done";
-/// Longest answer of a call that must never wait for anything.
-pub const PROMPT: Duration = Duration::from_secs(1);
+/// Longest answer of a call that must never wait for anything. Shorter than the daemon's own patience with a monitor.
+pub const PROMPT: Duration = Duration::from_secs(4);
 
 /// The body of a create call: busybox without a network, running a shell script.
 pub fn script(text: &str) -> Value {
@@ -54,7 +54,7 @@ pub fn exec(d: &Daemon, name: &str, words: &[&str]) {
     // Without a stream to read, the call ends when the process has begun.
     let _ = d.http("POST", &format!("{path}/start"), r#"{"Detach":true}"#).expect(200);
     let mut last = Value::Null;
-    let ended = eventually(Duration::from_secs(15), || {
+    let ended = eventually(PATIENCE, || {
         last = d.http("GET", &format!("{path}/json"), "").expect(200).json();
         last["Running"] == false
     });
@@ -96,7 +96,7 @@ pub fn monitor_of(d: &Daemon, name: &str) -> u32 {
 #[track_caller]
 pub fn until(d: &Daemon, name: &str, status: &str, code: i64) {
     let mut last = Default::default();
-    let seen = eventually(Duration::from_secs(15), || {
+    let seen = eventually(PATIENCE, || {
         last = state(d, name);
         last.0 == status && last.1 == code
     });
@@ -148,7 +148,6 @@ pub fn aside(d: &Daemon, method: &str, path: &str) -> std::thread::JoinHandle<Re
     let (socket, method, path) = (d.socket(), method.to_string(), path.to_string());
     std::thread::spawn(move || {
         let mut connection = Connection::open(&socket).map_err(|e| e.to_string())?;
-        connection.patience(Duration::from_secs(30));
         let answer = connection.try_request(&method, &path, "").map_err(|e| e.to_string())?;
         Ok((answer.status, answer.body))
     })

@@ -4,16 +4,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testkit::command::{PATIENCE, eventually};
 use testkit::images::Tar;
 use testkit::{Connection, Daemon, Options};
 
 const ROUNDS: u64 = 12;
 /// Bytes of the one file of an image.
 const FILE: usize = 2 << 20;
+/// Bytes of the disk.
+const DISK: u64 = 64 << 20;
 
 /// Imports images of their own content, one after the other, until the daemon is gone.
 fn import_until_gone(socket: &std::path::Path, round: u64, stop: &AtomicBool) {
-    for n in 0..1000 {
+    for n in 0.. {
         let name = format!("r{round}n{n}");
         let content: Vec<u8> = name.bytes().cycle().take(FILE).collect();
         let tar =
@@ -36,6 +39,18 @@ fn entries(d: &Daemon, path: &str) -> Vec<String> {
     d.exec_inside(&["sh", "-c", &script]).text().lines().map(String::from).collect()
 }
 
+/// Bytes that are free on the disk.
+fn room(d: &Daemon) -> u64 {
+    let root = d.data_root().display().to_string();
+    let output = d.exec_inside(&["df", "--output=avail", "-B1", &root]).text();
+    output.lines().last().and_then(|bytes| bytes.trim().parse().ok()).expect("df tells a number")
+}
+
+/// How many images the collector has taken.
+fn collected(d: &Daemon) -> usize {
+    d.log().matches("collected image=").count()
+}
+
 /// Every image that is listed can be used.
 #[track_caller]
 fn all_are_whole(d: &Daemon) {
@@ -54,25 +69,30 @@ fn all_are_whole(d: &Daemon) {
 #[test]
 fn a_daemon_that_dies_while_it_collects_loses_and_leaks_nothing() {
     let rules = json!({"image-gc": {"high": "50%", "low": "30%", "min-age": "0s", "interval": "1s"}});
-    let mut d = Options::new().disk("64m").config(&rules.to_string()).start();
+    let mut d = Options::new().disk(&DISK.to_string()).config(&rules.to_string()).start();
     let mut moment = 7_u64;
     for round in 0..ROUNDS {
         moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (socket, stop) = (d.socket(), AtomicBool::new(false));
-        std::thread::scope(|scope| {
+        let collected = std::thread::scope(|scope| {
             for lane in 0..2 {
                 let (socket, stop) = (&socket, &stop);
                 scope.spawn(move || import_until_gone(socket, round * 10 + lane, stop));
             }
-            std::thread::sleep(Duration::from_millis(300 + (moment >> 33) % 900));
+            // From the first image that it takes on.
+            let before = collected(&d);
+            let collects = eventually(PATIENCE, || collected(&d) > before);
+            std::thread::sleep(Duration::from_millis((moment >> 33) % 900));
             stop.store(true, Ordering::Relaxed);
             d.kill9();
+            collects
         });
+        assert!(collected, "round {round}: the collector has nothing to do; {}", d.log());
         d.again();
+        // The new daemon goes on collecting; until then there may be no room for a container.
+        assert!(eventually(PATIENCE, || room(&d) > DISK / 2), "round {round}: {} bytes are free", room(&d));
         all_are_whole(&d);
     }
-    let collected = d.log().matches("collected image=").count();
-    assert!(collected > 10, "the collector had little to do: {collected}; {}", d.log());
     for image in images(&d) {
         let _ = d.http("DELETE", &format!("/images/{}?force=1", image["Id"].as_str().unwrap()), "");
     }

@@ -2,28 +2,34 @@
 //! half there, what was acknowledged stands.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::json;
-use testkit::command::eventually;
+use testkit::command::{PATIENCE, eventually};
 use testkit::{Connection, Options};
 
 use crate::calls;
-use crate::ledger::Dice;
+use crate::ledger::{Answered, Dice};
 use crate::with_busybox;
 
 const ROUNDS: u64 = 20;
+/// Longest time that the daemon lives on in one round, in milliseconds.
+const LONGEST_LIFE: u64 = 400;
 const NAMES: [&str; 2] = ["one", "two"];
 
 /// Commits a container as long as the daemon lives; what was acknowledged.
-fn commit_on(socket: &Path, name: &str, round: u64) -> Vec<String> {
+fn commit_on(socket: &Path, name: &str, round: u64, answered: &Answered) -> Vec<String> {
     let mut made = Vec::new();
     for n in 0.. {
         let path = format!("/commit?container={name}&repo={name}&tag={round}-{n}");
         let answer = Connection::open(socket).and_then(|mut connection| connection.try_request("POST", &path, ""));
         match answer {
-            Ok(answer) if answer.status == 201 => made.push(format!("{name}:{round}-{n}")),
-            _ => return made,
+            Ok(answer) => {
+                let _ = answer.expect(201);
+                made.push(format!("{name}:{round}-{n}"));
+                answered.add();
+            }
+            Err(_) => return made,
         }
     }
     made
@@ -48,26 +54,29 @@ fn a_daemon_killed_over_commits() {
             &d,
             name,
             &calls::script(
-                "head -c 200000 /dev/urandom > /data; i=0; while true; do i=$((i+1)); echo $i > /n; sleep 0.01; done",
+                "head -c 200000 /dev/urandom > /data; echo ready; i=0; while true; do i=$((i+1)); echo $i > /n; sleep 0.01; done",
             ),
         );
     }
     let runs = NAMES.map(|name| calls::run_of(&d, name));
+    let ready = || NAMES.iter().all(|name| calls::log(&d, name) == "ready\n");
+    assert!(eventually(PATIENCE, ready), "the containers have no data");
+    let answered = Answered::default();
     let mut made = Vec::new();
     for round in 0..ROUNDS {
         let socket = d.socket();
-        std::thread::scope(|scope| {
+        let worked = std::thread::scope(|scope| {
             let commits = NAMES.map(|name| {
-                scope.spawn({
-                    let socket = &socket;
-                    move || commit_on(socket, name, round)
-                })
+                let (socket, answered) = (&socket, &answered);
+                scope.spawn(move || commit_on(socket, name, round, answered))
             });
             scope.spawn(|| export_on(&socket));
-            std::thread::sleep(Duration::from_millis(dice.below(400)));
+            let worked = answered.random_moment(round, 2, &mut dice, LONGEST_LIFE);
             d.kill9();
             made.extend(commits.into_iter().flat_map(|thread| thread.join().unwrap()));
+            worked
         });
+        assert!(worked, "round {round}: only {} commits were answered", answered.count());
         d.again();
         for name in NAMES {
             assert_eq!(calls::state(&d, name).0, "running", "round {round}: {name}");
@@ -77,7 +86,7 @@ fn a_daemon_killed_over_commits() {
         }
     }
     assert_eq!(NAMES.map(|name| calls::run_of(&d, name)), runs);
-    assert!(made.len() as u64 > ROUNDS / 2, "only {} commits were answered", made.len());
+    assert!(made.len() as u64 >= ROUNDS);
     for name in &made {
         let _ = d.http("GET", &format!("/images/{name}/json"), "").expect(200);
     }
@@ -96,7 +105,7 @@ fn a_full_disk_under_a_commit() {
     let d = Options::new().disk("32m").start();
     d.busybox();
     calls::run(&d, "big", &calls::script("head -c 12000000 /dev/urandom > /big; echo done; sleep 1000"));
-    assert!(eventually(Duration::from_secs(20), || calls::log(&d, "big") == "done\n"));
+    assert!(eventually(PATIENCE, || calls::log(&d, "big") == "done\n"));
     for _ in 0..3 {
         let answer = d.http("POST", "/commit?container=big&repo=made", "").expect(500);
         assert!(answer.message().to_lowercase().contains("no space left on device"), "{}", answer.message());

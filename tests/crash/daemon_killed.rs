@@ -4,15 +4,16 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use testkit::command::{PATIENCE, eventually};
 use testkit::{Daemon, places, process};
 
 use crate::calls::{self, COUNTER};
-use crate::ledger::{Dice, Ledger};
+use crate::ledger::{Answered, Dice, Ledger};
 use crate::with_busybox;
 
 const ROUNDS: u64 = 50;
 const CLIENTS: u64 = 4;
-/// Longest time that the daemon lives in one round.
+/// Longest time that the daemon lives on in one round, in milliseconds.
 const LONGEST_LIFE: u64 = 400;
 
 #[test]
@@ -22,17 +23,20 @@ fn fifty_times_under_load() {
     eprintln!("seed {seed}");
     let steady = Steady::start(&d);
     let mut dice = Dice::new(seed);
-    let mut ledgers: Vec<Ledger> = (0..CLIENTS).map(|client| Ledger::new(client, seed)).collect();
+    let answered = Answered::default();
+    let mut ledgers: Vec<Ledger<'_>> = (0..CLIENTS).map(|client| Ledger::new(client, seed, &answered)).collect();
     for round in 0..ROUNDS {
         let socket = d.socket();
-        std::thread::scope(|scope| {
+        let worked = std::thread::scope(|scope| {
             for ledger in &mut ledgers {
                 let socket = &socket;
                 scope.spawn(move || ledger.work(socket));
             }
-            std::thread::sleep(Duration::from_millis(dice.below(LONGEST_LIFE)));
+            let worked = answered.random_moment(round, 2 * CLIENTS, &mut dice, LONGEST_LIFE);
             d.kill9();
+            worked
         });
+        assert!(worked, "round {round}: only {} requests were answered", answered.count());
         if round % 5 == 4 {
             killed_while_starting(&d, &steady.command, dice.below(60));
         }
@@ -47,8 +51,7 @@ fn fifty_times_under_load() {
         }
         steady.verify(&d);
     }
-    let answered: u64 = ledgers.iter().map(|ledger| ledger.answered).sum();
-    assert!(answered > ROUNDS * CLIENTS, "only {answered} requests were answered");
+    assert!(answered.count() >= ROUNDS * CLIENTS);
     steady.finish(&d);
     d.finish();
 }
@@ -70,7 +73,7 @@ impl Steady {
         let mut bridged = calls::script(COUNTER);
         bridged["HostConfig"] = json!({"NetworkMode": "bridge", "PortBindings": {"80/tcp": [{"HostPort": "18080"}]}});
         calls::run(d, "bridged", &bridged);
-        calls::run(d, "frozen", &calls::script("sleep 1000"));
+        calls::run(d, "frozen", &calls::script("sleep 100000"));
         let script = "i=0; while true; do i=$((i+1)); echo line $i >> /out/file; sleep 0.02; done";
         let binds = json!({"Binds": [format!("{}:/out", bind.path().display())]});
         calls::run(d, "filing", &calls::with_host(calls::script(script), binds));
@@ -91,14 +94,16 @@ impl Steady {
 
     fn finish(&self, d: &Daemon) {
         let _ = d.http("POST", "/containers/frozen/unpause", "").expect(204);
+        let file = || std::fs::read_to_string(self.bind.path().join("file")).unwrap();
+        let counted = || [calls::log(d, "quiet"), calls::log(d, "bridged"), file()].map(|text| text.lines().count());
+        assert!(eventually(PATIENCE, || counted().iter().all(|lines| *lines > 200)), "{:?}", counted());
         for name in ["quiet", "bridged", "filing"] {
             let _ = d.http("POST", &format!("/containers/{name}/stop?t=0"), "").expect(204);
         }
         for name in ["quiet", "bridged"] {
             assert!(calls::unbroken(&calls::log(d, name)) > 200);
         }
-        let text = std::fs::read_to_string(self.bind.path().join("file")).unwrap();
-        assert!(calls::unbroken(&text) > 200);
+        assert!(calls::unbroken(&file()) > 200);
     }
 }
 
@@ -128,8 +133,8 @@ pub fn killed_while_starting(d: &Daemon, command: &[String], millis: u64) {
 #[test]
 fn everything_goes_on_after_a_crash() {
     let mut d = with_busybox();
-    let body = calls::with_host(calls::script("trap 'exit 3' TERM; while true; do sleep 0.1; done"), json!({}));
-    calls::run(&d, "one", &body);
+    calls::run(&d, "one", &calls::script("trap 'exit 3' TERM; echo ready; while true; do sleep 0.1; done"));
+    assert!(eventually(PATIENCE, || calls::log(&d, "one") == "ready\n"));
     let waiting = calls::aside(&d, "POST", "/containers/one/wait");
     let following = calls::aside(&d, "GET", "/containers/one/logs?stdout=1&follow=1");
     std::thread::sleep(Duration::from_millis(200));
@@ -141,14 +146,14 @@ fn everything_goes_on_after_a_crash() {
     let exec = d.http("POST", "/containers/one/exec", r#"{"Cmd":["sh","-c","exit 4"]}"#).expect(201).json();
     let id = exec["Id"].as_str().unwrap();
     let _ = d.http("POST", &format!("/exec/{id}/start"), r#"{"Detach":true}"#).expect(200);
-    let ended = testkit::command::eventually(Duration::from_secs(5), || {
+    let ended = eventually(PATIENCE, || {
         let found: Value = d.http("GET", &format!("/exec/{id}/json"), "").expect(200).json();
         found["ExitCode"] == 4
     });
     assert!(ended, "the exec's end is not told");
     let waiting = calls::aside(&d, "POST", "/containers/one/wait");
     std::thread::sleep(Duration::from_millis(200));
-    let _ = d.http("POST", "/containers/one/stop?t=5", "").expect(204);
+    let _ = d.http("POST", "/containers/one/stop?t=100", "").expect(204);
     let (_, body) = waiting.join().unwrap().unwrap();
     assert_eq!(String::from_utf8_lossy(&body).trim(), r#"{"StatusCode":3}"#);
     calls::start(&d, "one");

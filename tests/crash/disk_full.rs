@@ -2,10 +2,9 @@
 //! everything works again without a restart.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::command::eventually;
+use testkit::command::{PATIENCE, eventually};
 use testkit::{Daemon, Options};
 
 use crate::calls::{self, COUNTER};
@@ -85,11 +84,11 @@ fn works_again(d: &Daemon) {
         if calls::state(d, name).0 != "running" {
             calls::start(d, name);
         }
-        assert!(eventually(Duration::from_secs(5), || calls::state(d, name).0 == "running"));
+        assert!(eventually(PATIENCE, || calls::state(d, name).0 == "running"));
     }
     let lines = || calls::log(d, "counting").lines().count();
     let before = lines();
-    assert!(eventually(Duration::from_secs(10), || lines() > before), "the log stands at {before} lines");
+    assert!(eventually(PATIENCE, || lines() > before), "the log stands at {before} lines");
 }
 
 fn full(options: Options) {

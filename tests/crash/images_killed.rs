@@ -3,19 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
+use testkit::command::{PATIENCE, eventually};
 use testkit::fake_registry::{FakeRegistry, Image};
 use testkit::images::{Tar, docker_archive};
 use testkit::{Connection, Daemon, Options};
 
 use crate::daemon_killed::{command_of, killed_while_starting};
-use crate::ledger::Dice;
+use crate::ledger::{Answered, Dice};
 
 const ROUNDS: u64 = 100;
 const CLIENTS: u64 = 3;
-/// Longest time that the daemon lives in one round, in milliseconds.
+/// Longest time that the daemon lives on in one round, in milliseconds.
 const LONGEST_LIFE: u64 = 250;
 /// Rounds between two checks.
 const CHECKED: u64 = 10;
@@ -31,30 +32,29 @@ enum May {
 }
 
 /// One client and what it may count on.
-struct Client {
+struct Client<'a> {
     number: u64,
     dice: Dice,
     made: u64,
     images: BTreeMap<String, May>,
     containers: BTreeMap<String, May>,
     volumes: BTreeMap<String, May>,
-    answered: u64,
+    answered: &'a Answered,
 }
 
 /// The daemon is gone.
 struct Cut;
 
-impl Client {
-    fn new(number: u64, seed: u64) -> Client {
+impl Client<'_> {
+    fn new(number: u64, seed: u64, answered: &Answered) -> Client<'_> {
         let dice = Dice::new(seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
         let (images, containers, volumes) = Default::default();
-        Client { number, dice, made: 0, images, containers, volumes, answered: 0 }
+        Client { number, dice, made: 0, images, containers, volumes, answered }
     }
 
     /// Works until the daemon dies.
     fn work(&mut self, socket: &Path) {
         let Ok(mut connection) = Connection::open(socket) else { return };
-        connection.patience(Duration::from_secs(30));
         while self.step(&mut connection).is_ok() {}
     }
 
@@ -82,7 +82,7 @@ impl Client {
     ) -> Result<String, Cut> {
         let answer = c.try_request(method, path, body).map_err(|_| Cut)?;
         assert!(good.contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
-        self.answered += 1;
+        self.answered.add();
         Ok(answer.text())
     }
 
@@ -111,7 +111,7 @@ impl Client {
         let answer = sent.and_then(|head| Ok((head.status, c.body(&head)?))).map_err(|_| Cut)?;
         let text = String::from_utf8_lossy(&answer.1);
         assert!(answer.0 == 200 && !text.contains("errorDetail"), "load: {} {text}", answer.0);
-        self.answered += 1;
+        self.answered.add();
         if named {
             self.images.insert(name, May::Here);
         }
@@ -251,12 +251,12 @@ fn listed(d: &Daemon) -> [BTreeSet<String>; 3] {
     ]
 }
 
-/// Every path below the data root.
+/// Every path below the data root. Directories may go meanwhile.
 fn paths(d: &Daemon) -> BTreeSet<PathBuf> {
     let (mut found, mut todo) = (BTreeSet::new(), vec![d.data_root().to_path_buf()]);
     while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_dir() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 todo.push(entry.path());
             }
             found.insert(entry.path());
@@ -279,17 +279,20 @@ fn a_hundred_times_while_images_come_and_go() {
     registry.slow(8 << 20);
     let command = command_of(&d);
     let mut dice = Dice::new(seed);
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|client| Client::new(client, seed)).collect();
+    let answered = Answered::default();
+    let mut clients: Vec<Client<'_>> = (0..CLIENTS).map(|client| Client::new(client, seed, &answered)).collect();
     for round in 0..ROUNDS {
         let socket = d.socket();
-        std::thread::scope(|scope| {
+        let worked = std::thread::scope(|scope| {
             for client in &mut clients {
                 let socket = &socket;
                 scope.spawn(move || client.work(socket));
             }
-            std::thread::sleep(Duration::from_millis(dice.below(LONGEST_LIFE)));
+            let worked = answered.random_moment(round, 2 * CLIENTS, &mut dice, LONGEST_LIFE);
             d.kill9();
+            worked
         });
+        assert!(worked, "round {round}: only {} requests were answered", answered.count());
         if round % 5 == 4 {
             killed_while_starting(&d, &command, dice.below(60));
         }
@@ -303,11 +306,16 @@ fn a_hundred_times_while_images_come_and_go() {
             assert_eq!(d.faults(), [""; 0], "round {round}");
         }
     }
-    let answered: u64 = clients.iter().map(|client| client.answered).sum();
-    assert!(answered > ROUNDS * CLIENTS, "only {answered} requests were answered");
-    eprintln!("{answered} requests were answered");
+    assert!(answered.count() >= ROUNDS * CLIENTS);
+    eprintln!("{} requests were answered", answered.count());
     empty_again(&d, &registry);
-    assert_eq!(paths(&d), empty, "left on the disk");
+    // What is removed leaves the disk in the background.
+    let mut left = paths(&d);
+    eventually(PATIENCE, || {
+        left = paths(&d);
+        left == empty
+    });
+    assert_eq!(left, empty, "left on the disk");
     drop(registry);
     d.finish();
 }

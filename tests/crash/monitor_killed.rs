@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use testkit::command::eventually;
+use testkit::command::{PATIENCE, eventually};
 use testkit::{Daemon, process};
 
 use crate::calls::{self, COUNTER};
 use crate::with_busybox;
+
+/// Longest time until everybody knows of an end. Shorter than what the daemon has of patience with a slow monitor.
+const TOLD: Duration = Duration::from_secs(9);
 
 fn bridged(text: &str) -> Value {
     let mut body = calls::script(text);
@@ -25,7 +28,7 @@ fn kill_monitor(d: &Daemon, name: &str) -> u32 {
 
 #[track_caller]
 fn dies(pid: u32) {
-    assert!(eventually(Duration::from_secs(5), || !process::alive(pid)), "the program outlived its monitor");
+    assert!(eventually(PATIENCE, || !process::alive(pid)), "the program outlived its monitor");
 }
 
 #[test]
@@ -41,12 +44,14 @@ fn everybody_is_told() {
     let exec = exec.json()["Id"].as_str().unwrap().to_string();
     let mut running = d.connection();
     assert_eq!(running.upgrade(&format!("/exec/{exec}/start"), "{}").status, 101);
-    std::thread::sleep(Duration::from_millis(300));
+    let session = || d.http("GET", &format!("/exec/{exec}/json"), "").expect(200).json();
+    assert!(eventually(PATIENCE, || session()["Running"] == true), "{}", session());
+    assert!(eventually(PATIENCE, || calls::unbroken(&calls::log(&d, "told")) > 5), "it does not count");
     let begin = Instant::now();
     let pid = kill_monitor(&d, "told");
     calls::until(&d, "told", "exited", 137);
+    assert!(begin.elapsed() < TOLD, "{:?}", begin.elapsed());
     dies(pid);
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert!(calls::state(&d, "told").2.contains("monitor"), "{:?}", calls::state(&d, "told"));
     let (_, body) = waiting.join().unwrap().unwrap();
     assert_eq!(String::from_utf8_lossy(&body).trim(), r#"{"StatusCode":137}"#);
@@ -55,7 +60,7 @@ fn everybody_is_told() {
     // Closed, gracefully or not.
     let _ = attached.rest();
     let _ = running.rest();
-    let found = d.http("GET", &format!("/exec/{exec}/json"), "").expect(200).json();
+    let found = session();
     assert_eq!((&found["Running"], &found["ExitCode"]), (&json!(false), &json!(137)));
     // Its address and port are free, its cgroup is gone.
     let groups = testkit::census::cgroups(d.cgroup());
@@ -79,12 +84,14 @@ fn restart_policies_count_it_as_a_failure() {
         dies(kill_monitor(&d, name));
     }
     for name in ["always", "once"] {
+        // It is said to run until its end is noticed, too.
+        assert!(eventually(PATIENCE, || calls::inspect(&d, name)["RestartCount"] == 1), "{name} does not start again");
         calls::until(&d, name, "running", 0);
         assert_eq!(calls::inspect(&d, name)["RestartCount"], 1);
     }
     dies(kill_monitor(&d, "once"));
     calls::until(&d, "once", "exited", 137);
-    assert!(eventually(Duration::from_secs(5), || d.http("GET", "/containers/gone/json", "").status == 404));
+    assert!(eventually(PATIENCE, || d.http("GET", "/containers/gone/json", "").status == 404));
     d.finish();
 }
 
@@ -106,7 +113,7 @@ fn while_the_daemon_is_away() {
     monitors.iter().for_each(|(pid, _)| dies(*pid));
     calls::until(&d, "plain", "exited", 137);
     calls::until(&d, "always", "running", 0);
-    assert!(eventually(Duration::from_secs(5), || d.http("GET", "/containers/gone/json", "").status == 404));
+    assert!(eventually(PATIENCE, || d.http("GET", "/containers/gone/json", "").status == 404));
     assert_eq!(calls::run_of(&d, "other"), other);
     calls::run(&d, "next", &bridged("sleep 1000"));
     d.finish();
@@ -138,7 +145,7 @@ fn in_the_middle_of_a_start() {
         let starting = calls::aside(&d, "POST", &format!("/containers/{name}/start"));
         let wanted = format!("gantry-monitor {id}");
         let mut found = None;
-        eventually(Duration::from_secs(5), || {
+        eventually(PATIENCE, || {
             found = process::all().into_iter().find(|pid| process::command_line(*pid).as_ref() == Some(&wanted));
             found.is_some()
         });
@@ -177,11 +184,9 @@ fn stopped_and_not_killed() {
     assert!(process::signal(monitor, Signal::STOP));
     let begin = Instant::now();
     calls::remove(&d, "still");
-    assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
-    let soon = Instant::now() + Duration::from_secs(5);
-    while (process::alive(run.0) || process::alive(monitor)) && Instant::now() < soon {
-        std::thread::sleep(Duration::from_millis(50));
+    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+    for pid in [run.0, monitor] {
+        assert!(eventually(PATIENCE, || !process::alive(pid)), "{pid} lives on");
     }
-    assert!(!process::alive(run.0) && !process::alive(monitor));
     d.finish();
 }

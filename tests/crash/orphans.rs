@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use testkit::command::eventually;
+use testkit::command::{PATIENCE, eventually};
 use testkit::{Daemon, process};
 
 use crate::calls::{self, COUNTER};
@@ -32,7 +32,7 @@ impl Backup {
 
 #[track_caller]
 fn is_gone(pid: u32) {
-    assert!(eventually(Duration::from_secs(5), || !process::alive(pid)), "{pid} lives on");
+    assert!(eventually(PATIENCE, || !process::alive(pid)), "{pid} lives on");
 }
 
 fn nothing_of(d: &Daemon, id: &str) {
@@ -84,7 +84,9 @@ fn a_start_that_was_not_committed_is_undone() {
     calls::run(&d, "second", &calls::script("sleep 1000"));
     let _ = d.http("POST", "/containers/second/stop?t=0", "").expect(204);
     let _ = d.http("POST", "/containers/always/kill", "").expect(204);
-    calls::until(&d, "second", "exited", 137);
+    for name in ["second", "always"] {
+        calls::until(&d, name, "exited", 137);
+    }
     let backup = Backup::take(&mut d);
     for name in ["first", "short", "second"] {
         calls::start(&d, name);

@@ -9,8 +9,8 @@ use testkit::{Daemon, process};
 use crate::calls;
 use crate::with_busybox;
 
-/// Longest time until the daemon has refused.
-const SOON: Duration = Duration::from_secs(10);
+/// Longest time until the daemon has refused. Shorter than it waits for a body that does not come.
+const SOON: Duration = Duration::from_secs(50);
 /// The daemon's memory, whatever comes.
 const MEMORY_KIB: u64 = 40 << 10;
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use testkit::Daemon;
+use testkit::command::{PATIENCE, eventually};
 
 use crate::calls;
 use crate::with_busybox;
@@ -114,11 +115,11 @@ fn the_host_has_no_place() {
     // Another program has the port.
     let mut other = d.namespaces().command("busybox").args(["nc", "-l", "-p", "18090"]).spawn().unwrap();
     let listens = || d.exec_inside(&["ss", "-ltn"]).stdout.contains(":18090");
-    assert!(testkit::command::eventually(std::time::Duration::from_secs(5), listens), "nobody listens");
+    assert!(eventually(PATIENCE, listens), "nobody listens");
     fails(&d, &host(published.clone()), 500, "address already in use", 128);
     other.kill().unwrap();
     other.wait().unwrap();
-    assert!(testkit::command::eventually(std::time::Duration::from_secs(5), || !listens()));
+    assert!(eventually(PATIENCE, || !listens()));
     calls::run(&d, "after", &holder);
     let answer = d.http("POST", "/containers/create", &host(json!({"Runtime": "nosuch"})).to_string()).expect(400);
     assert_eq!(answer.message(), "unknown or invalid runtime name: nosuch");
@@ -158,6 +159,6 @@ fn many_at_once() {
         .collect();
     workers.into_iter().for_each(|worker| worker.join().unwrap());
     let back = || testkit::process::descriptors(d.pid()).len() <= before;
-    assert!(testkit::command::eventually(std::time::Duration::from_secs(8), back));
+    assert!(eventually(PATIENCE, back));
     d.finish();
 }

@@ -1,13 +1,14 @@
 //! `GET /events`: the order of what happened, its attributes, the window, the filters, the bytes of a line.
 
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use testkit::Daemon;
+use testkit::command::{PATIENCE, eventually};
 
 use crate::normal::Names;
-use crate::raw::{connect, exchange, joined, segment, split};
+use crate::raw::{connect, exchange, joined, segment, split, until};
 use crate::{create, run, start, wait, with_busybox};
 
 fn now() -> f64 {
@@ -66,7 +67,7 @@ fn order_of_run_and_remove() {
         "container destroy",
     ];
     // The CLI may be done before the last one.
-    testkit::command::eventually(Duration::from_secs(5), || order(&d, "").len() >= since.0 + wanted.len());
+    eventually(PATIENCE, || order(&d, "").len() >= since.0 + wanted.len());
     assert_eq!(since.next(&d), wanted);
     run(&d, "f1", SLEEP);
     assert_eq!(since.next(&d), ["container create", "network connect", "container start"]);
@@ -116,7 +117,7 @@ fn order_of_exec() {
     let mut since = Since(order(&d, "").len());
     assert_eq!(d.docker(&["exec", "e1", "sh", "-c", "exit 4"]).code, 4);
     let wanted = ["container exec_create: sh -c exit 4", "container exec_start: sh -c exit 4", "container exec_die"];
-    testkit::command::eventually(Duration::from_secs(5), || order(&d, "").len() >= since.0 + wanted.len());
+    eventually(PATIENCE, || order(&d, "").len() >= since.0 + wanted.len());
     assert_eq!(since.next(&d), wanted);
     let die = past(&d, r#"{"event":["exec_die"]}"#).remove(0);
     let attributes = &die["Actor"]["Attributes"];
@@ -157,12 +158,18 @@ fn order_of_images_and_volumes() {
 #[test]
 fn attributes() {
     let d = with_busybox();
-    let id =
-        run(&d, "a1", r#"{"Image":"busybox","Cmd":["sh","-c","sleep 1.2; exit 3"],"Labels":{"k":"v"},"Tty":true}"#);
+    let body = r#"{"Image":"busybox","Cmd":["sh","-c","read x; sleep 1; exit 3"],"Labels":{"k":"v"},"Tty":true,"OpenStdin":true}"#;
+    let begin = Instant::now();
+    let id = run(&d, "a1", body);
     let _ = d.http("POST", "/containers/a1/resize?h=20&w=30", "").expect(200);
     let _ = d.http("POST", "/containers/a1/kill?signal=CONT", "").expect(204);
     let _ = d.http("POST", "/containers/a1/rename?name=a2", "").expect(204);
+    let mut input = d.connection();
+    assert_eq!(input.upgrade("/containers/a2/attach?stdin=1&stream=1", "").status, 101);
+    input.send(b"\n").unwrap();
     wait(&d, "a2");
+    drop(input);
+    let longest = begin.elapsed().as_secs();
     let network = d.http("GET", "/networks/bridge", "").json()["Id"].as_str().unwrap().to_string();
     let attributes = |action: &str| {
         let event = past(&d, &format!(r#"{{"event":["{action}"]}}"#)).remove(0);
@@ -171,13 +178,15 @@ fn attributes() {
         assert_eq!((&event["scope"], event["status"].is_null()), (&json!("local"), of_network), "{action}");
         event["Actor"]["Attributes"].clone()
     };
+    let lasted = attributes("die")["execDuration"].as_str().unwrap().to_string();
+    assert!((1..=longest).contains(&lasted.parse().unwrap()), "{lasted} s");
     for (action, own) in [
         ("create", json!({"name": "a1"})),
         ("start", json!({"name": "a1"})),
         ("resize", json!({"height": "20", "name": "a1", "width": "30"})),
         ("kill", json!({"name": "a1", "signal": "18"})),
         ("rename", json!({"name": "a2", "oldName": "/a1"})),
-        ("die", json!({"execDuration": "1", "exitCode": "3", "name": "a2"})),
+        ("die", json!({"execDuration": lasted, "exitCode": "3", "name": "a2"})),
     ] {
         let mut wanted = json!({"image": "busybox", "k": "v"});
         wanted.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
@@ -220,25 +229,37 @@ fn bytes_of_a_line() {
     d.finish();
 }
 
-/// The head at once, then each event as it happens, until the time given.
+/// The head at once, then each event as it happens.
 #[test]
 fn live() {
     let d = with_busybox();
     let mut stream = connect(&d);
     let filters = encode(r#"{"type":["container"]}"#);
-    let until = now() as u64 + 3;
-    let request = format!("GET /v1.45/events?filters={filters}&until={until} HTTP/1.1\r\nHost: d\r\n\r\n");
+    let request = format!("GET /v1.45/events?filters={filters} HTTP/1.1\r\nHost: d\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let (head, body) = split(&segment(&mut stream));
     assert_eq!((head[0].as_str(), body.len()), ("HTTP/1.1 200 OK", 0));
     create(&d, "l1", SLEEP);
-    let chunk = String::from_utf8(segment(&mut stream)).unwrap();
+    let chunk = String::from_utf8(until(&mut stream, b"\n\r\n")).unwrap();
     assert!(chunk.contains("{\"status\":\"create\""), "{chunk}");
     start(&d, "l1");
-    let chunk = String::from_utf8(segment(&mut stream)).unwrap();
+    let chunk = String::from_utf8(until(&mut stream, b"\n\r\n")).unwrap();
     assert!(chunk.contains("{\"status\":\"start\""), "{chunk}");
-    assert_eq!(segment(&mut stream), b"0\r\n\r\n");
-    assert!(now() >= until as f64 - 0.1);
+    drop(stream);
+    d.finish();
+}
+
+/// A stream ends at the time given.
+#[test]
+fn live_until() {
+    let d = with_busybox();
+    let mut stream = connect(&d);
+    let (filters, end) = (encode(r#"{"type":["volume"]}"#), now() as u64 + 3);
+    let request = format!("GET /v1.45/events?filters={filters}&until={end} HTTP/1.1\r\nHost: d\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let (head, body) = split(&until(&mut stream, b"0\r\n\r\n"));
+    assert_eq!((head[0].as_str(), body.as_slice()), ("HTTP/1.1 200 OK", &b"0\r\n\r\n"[..]));
+    assert!(now() >= end as f64 - 0.1);
     drop(stream);
     d.finish();
 }

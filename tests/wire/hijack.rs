@@ -5,12 +5,11 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
 
 use testkit::Daemon;
-use testkit::command::eventually;
+use testkit::command::{PATIENCE, eventually};
 
-use crate::raw::{connect, segment, split, to_end};
+use crate::raw::{connect, expect, segment, split, to_end, until};
 use crate::{NEWEST, create, run, start, wait, with_busybox};
 
 const MULTIPLEXED: &str = "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
@@ -49,7 +48,7 @@ fn attach_upgrades_half_closes_and_ends_with_the_container() {
     assert_eq!(head, MULTIPLEXED);
     start(&d, "a1");
     stream.write_all(b"abc\n").unwrap();
-    assert_eq!(segment(&mut stream), frame(1, "abc\n"));
+    expect(&mut stream, &frame(1, "abc\n"));
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(to_end(&mut stream), frame(2, "done\n"));
     d.finish();
@@ -97,7 +96,7 @@ fn input_that_comes_with_the_request_arrives() {
     stream.write_all(format!("{request}early\n").as_bytes()).unwrap();
     assert_eq!(segment(&mut stream), MULTIPLEXED.as_bytes());
     start(&d, "a1");
-    assert_eq!(segment(&mut stream), frame(1, "early\n"));
+    expect(&mut stream, &frame(1, "early\n"));
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(to_end(&mut stream), frame(2, "done\n"));
     d.finish();
@@ -147,7 +146,7 @@ fn attach_replays_and_goes_on() {
     let script = "echo old; echo bad >&2; read x; echo new";
     run(&d, "l1", &format!(r#"{{"Image":"busybox","Cmd":["sh","-c","{script}"],"OpenStdin":true}}"#));
     let logged = || d.http("GET", "/containers/l1/logs?stdout=1&stderr=1", "").body.len();
-    assert!(eventually(Duration::from_secs(10), || logged() == 8 + 4 + 8 + 4));
+    assert!(eventually(PATIENCE, || logged() == 8 + 4 + 8 + 4));
     let (mut log, _) = hijack(&d, "/containers/l1/attach?logs=1&stdout=1", true, "");
     assert_eq!(to_end(&mut log), frame(1, "old\n"));
     let (mut both, _) = hijack(&d, "/containers/l1/attach?logs=1&stream=1&stdin=1&stdout=1&stderr=1", true, "");
@@ -177,10 +176,7 @@ fn detach_keys_end_the_stream_and_not_the_container() {
         let path = format!("/v1.45/containers/t1/attach?stdin=1&stdout=1&stream=1{query}");
         let (mut stream, _) = hijack(&d, &path, true, "");
         stream.write_all(b"hello\r").unwrap();
-        let mut seen = Vec::new();
-        while !seen.ends_with(b"hello\r\nhello\r\n") {
-            seen.extend(segment(&mut stream));
-        }
+        until(&mut stream, b"hello\r\nhello\r\n");
         stream.write_all(keys.as_bytes()).unwrap();
         assert_eq!(to_end(&mut stream), b"", "{query}");
     }
@@ -190,7 +186,7 @@ fn detach_keys_end_the_stream_and_not_the_container() {
     let (mut stream, _) = hijack(&d, "/v1.45/containers/a1/attach?stdin=1&stdout=1&stream=1", true, "");
     start(&d, "a1");
     stream.write_all(b"\x10\x11\n").unwrap();
-    assert_eq!(segment(&mut stream), frame(1, "\u{10}\u{11}\n"));
+    expect(&mut stream, &frame(1, "\u{10}\u{11}\n"));
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(to_end(&mut stream), b"");
     d.finish();
@@ -204,7 +200,7 @@ fn input_stays_open_for_the_next_client() {
     for text in ["one\n", "two\n"] {
         let (mut stream, _) = hijack(&d, "/containers/c1/attach?stdin=1&stdout=1&stream=1", true, "");
         stream.write_all(text.as_bytes()).unwrap();
-        assert_eq!(segment(&mut stream), frame(1, text));
+        expect(&mut stream, &frame(1, text));
         stream.shutdown(Shutdown::Write).unwrap();
         // The end of input ends this client's output as well.
         assert_eq!(to_end(&mut stream), b"");
@@ -233,15 +229,12 @@ fn exec_streams() {
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(to_end(&mut stream), [frame(1, "abc"), frame(2, "end\n")].concat());
     let ended = || d.http("GET", &format!("/exec/{id}/json"), "").json()["ExitCode"] == 3;
-    assert!(eventually(Duration::from_secs(5), ended));
+    assert!(eventually(PATIENCE, ended));
     let id = exec(&d, "c1", &format!(r#"{{"Cmd":["cat"],"Tty":true,{all}}}"#));
     let (mut stream, head) = hijack(&d, &format!("/v1.45/exec/{id}/start"), true, r#"{"Tty":true}"#);
     assert!(head.starts_with(RAW.trim_end()), "{head}");
     stream.write_all(b"x\r").unwrap();
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"x\r\nx\r\n") {
-        seen.extend(segment(&mut stream));
-    }
+    until(&mut stream, b"x\r\nx\r\n");
     let _ = d.http("POST", &format!("/exec/{id}/resize?h=20&w=30"), "").expect(200);
     stream.write_all(b"\x10\x11").unwrap();
     assert_eq!(to_end(&mut stream), b"");
@@ -287,9 +280,10 @@ fn resize_reaches_the_terminal() {
     create(&d, "t1", &format!(r#"{{"Image":"busybox","Cmd":["sh","-c","{script}"],"Tty":true}}"#));
     let (mut stream, _) = hijack(&d, "/containers/t1/attach?stdout=1&stream=1", true, "");
     start(&d, "t1");
-    assert_eq!(segment(&mut stream), b"ready\r\n");
+    expect(&mut stream, b"ready\r\n");
     let answer = d.http("POST", "/v1.45/containers/t1/resize?h=33&w=111", "");
-    assert_eq!((answer.expect(200).body.len(), segment(&mut stream)), (0, b"33 111\r\n".to_vec()));
+    assert_eq!(answer.expect(200).body.len(), 0);
+    expect(&mut stream, b"33 111\r\n");
     d.finish();
 }
 
@@ -302,10 +296,8 @@ fn the_head_of_wait_comes_before_the_start() {
         let mut stream = connect(&d);
         let path = format!("/v1.45/containers/w1/wait?condition={condition}");
         stream.write_all(request(&path, false, "").as_bytes()).unwrap();
-        let begin = Instant::now();
-        let head = segment(&mut stream);
-        assert!(begin.elapsed() < Duration::from_secs(1), "the head is held back");
-        let (head, body) = split(&head);
+        // It comes although there is nothing to tell yet.
+        let (head, body) = split(&segment(&mut stream));
         assert_eq!((head[0].as_str(), body.as_slice()), ("HTTP/1.1 200 OK", &b""[..]));
         assert_eq!(head.last().unwrap(), "Transfer-Encoding: chunked");
         if condition == "next-exit" {
@@ -313,10 +305,7 @@ fn the_head_of_wait_comes_before_the_start() {
         } else {
             let _ = d.http("DELETE", "/containers/w1", "").expect(204);
         }
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"0\r\n\r\n") {
-            answer.extend(segment(&mut stream));
-        }
+        let answer = until(&mut stream, b"0\r\n\r\n");
         assert_eq!(answer, b"11\r\n{\"StatusCode\":5}\n\r\n0\r\n\r\n", "{condition}");
         // The connection serves on.
         stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n").unwrap();
@@ -401,7 +390,7 @@ fn websockets_carry_text_or_bytes() {
         assert_eq!(payload(&mut stream, kind, 3), b"hi\n", "{version}");
         // A ping is answered, a close as well.
         stream.write_all(&[0x89, 0x81, 0, 0, 0, 0, b'p']).unwrap();
-        assert_eq!(segment(&mut stream), [0x8a, 1, b'p']);
+        expect(&mut stream, &[0x8a, 1, b'p']);
         stream.write_all(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8]).unwrap();
         assert_eq!(to_end(&mut stream), [0x88, 2, 3, 0xe8]);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use testkit::Daemon;
 
 /// Longest silence of the server within one answer.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// A connection of its own.
 #[track_caller]
@@ -43,6 +43,26 @@ pub fn segment(stream: &mut UnixStream) -> Vec<u8> {
     let count = stream.read(&mut buffer).expect("the server sends");
     buffer.truncate(count);
     buffer
+}
+
+/// As many bytes as `wanted` has, in however many pieces they come.
+#[track_caller]
+pub fn expect(stream: &mut UnixStream, wanted: &[u8]) {
+    let mut got = vec![0; wanted.len()];
+    stream.read_exact(&mut got).expect("the server sends as much");
+    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(wanted));
+}
+
+/// Reads until what has come ends with this.
+#[track_caller]
+pub fn until(stream: &mut UnixStream, end: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    while !all.ends_with(end) {
+        let piece = segment(stream);
+        assert_ne!(piece, b"", "the server has closed after {:?}", String::from_utf8_lossy(&all));
+        all.extend(piece);
+    }
+    all
 }
 
 /// Splits an answer into head lines and body.

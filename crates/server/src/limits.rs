@@ -16,8 +16,8 @@ pub const HEAD_TIME: Duration = Duration::from_secs(300);
 pub const TLS_HANDSHAKE_TIME: Duration = Duration::from_secs(20);
 /// Longest time for the head of a hijacked connection to be written.
 pub const HIJACK_HEAD_TIME: Duration = Duration::from_secs(10);
-/// Longest wait until the client has taken that head.
-pub const HIJACK_TAKEN_TIME: Duration = Duration::from_secs(1);
+/// Longest wait until the client has taken that head: on a busy machine it is a while before it runs.
+pub const HIJACK_TAKEN_TIME: Duration = Duration::from_secs(2);
 /// Clients served at one time; further ones wait in the kernel's queue.
 pub const CONNECTIONS: usize = 8192;
 /// Chunks of a streamed answer that wait for the client.

@@ -2,18 +2,19 @@
 //!
 //! - Taken after boot and again at the end; every *addition* is a leak, things that went away are not.
 //! - Volatile parts (inode numbers, packet counters) are left out, so equal states compare equal.
-//! - Teardown may still be under way when a client has its answer, so the comparison waits a little for the leak to go.
+//! - Teardown may still be under way when a client has its answer, so the comparison waits as long as leftovers go.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::command::eventually;
 use crate::namespaces::Namespaces;
 use crate::process;
 
-/// How long leftovers may take to go away by themselves.
-const SETTLE: Duration = Duration::from_secs(5);
+/// How long leftovers may stay the same before they are leaks. Shorter than the time after which a monitor that its
+/// daemon has forgotten ends by itself.
+const SETTLE: Duration = Duration::from_secs(8);
+const TICK: Duration = Duration::from_millis(10);
 /// Directories of the data root in which nothing may stay.
 const DATA_DIRS: [&str; 3] = ["containers", "tmp", "content/ingest"];
 
@@ -84,11 +85,16 @@ impl Census {
 /// What was added since `before` and does not go away by itself.
 #[must_use]
 pub fn leaks(before: &Census, subject: &Subject<'_>) -> Vec<String> {
-    let mut found = Vec::new();
-    eventually(SETTLE, || {
-        found = before.additions(&Census::take(subject));
-        found.is_empty()
-    });
+    let mut found = before.additions(&Census::take(subject));
+    let mut since = Instant::now();
+    while !found.is_empty() && since.elapsed() < SETTLE {
+        std::thread::sleep(TICK);
+        let left = before.additions(&Census::take(subject));
+        if left.len() < found.len() {
+            since = Instant::now();
+        }
+        found = left;
+    }
     found
 }
 

@@ -16,16 +16,16 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::census::{self, Census, Subject};
-use crate::command::{self, Output, Running, eventually};
+use crate::command::{self, Output, PATIENCE, Running, eventually};
 use crate::http::{Connection, Response};
 use crate::namespaces::{Namespaces, remove_cgroups};
 use crate::terminal::Terminal;
 use crate::{images, places, process};
 
 /// Longest time until the API answers.
-const BOOT: Duration = Duration::from_secs(30);
+const BOOT: Duration = Duration::from_secs(120);
 /// Longest graceful stop.
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(120);
 /// Lines of the daemon's log shown when a test fails.
 const LOG_TAIL: usize = 60;
 
@@ -383,7 +383,7 @@ impl Daemon {
     #[track_caller]
     pub fn until(&self, name: &str, template: &str, wanted: &str) {
         let mut last = String::new();
-        let seen = eventually(Duration::from_secs(20), || {
+        let seen = eventually(PATIENCE, || {
             last = self.docker(&["inspect", "-f", template, name]).stdout.trim().to_string();
             last == wanted
         });

@@ -6,9 +6,8 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
 
-use crate::command::{self, Output};
+use crate::command::{self, Output, PATIENCE};
 use crate::{places, process};
 
 /// The namespaces. Gone when dropped, with every process that still lives in them.
@@ -108,7 +107,7 @@ pub fn remove_cgroups(dir: &Path) {
         }
         std::fs::remove_dir(dir).is_ok() || !dir.exists()
     };
-    command::eventually(Duration::from_secs(5), emptied);
+    command::eventually(PATIENCE, emptied);
 }
 
 impl Drop for Namespaces {
@@ -138,10 +137,7 @@ mod tests {
     fn processes_inside_are_found() {
         let ns = Namespaces::new();
         let mut child = ns.command("sleep").arg("100").spawn().unwrap();
-        assert!(command::eventually(Duration::from_secs(5), || ns
-            .processes()
-            .iter()
-            .any(|p| p.command == "sleep 100")));
+        assert!(command::eventually(PATIENCE, || ns.processes().iter().any(|p| p.command == "sleep 100")));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(ns.processes(), []);

@@ -8,16 +8,14 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::{command, places};
-
-/// Longest wait for something to appear on the screen.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::command::{self, PATIENCE};
+use crate::places;
 
 /// A program and its terminal. The program is killed when dropped.
 pub struct Terminal {
@@ -93,7 +91,7 @@ impl Terminal {
                 return status.code().unwrap_or(-1);
             }
             assert!(Instant::now() < deadline, "the program did not end; screen: {:?}", self.screen());
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
 }

@@ -24,7 +24,7 @@ def served():
         box = box.waiting_for(LogMessageWaitStrategy("ready b"))
         with box:
             port, host = box.get_exposed_port(8080), box.get_container_host_ip()
-            with urllib.request.urlopen(f"http://{host}:{port}/", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{host}:{port}/", timeout=60) as answer:
                 assert answer.read() == b"hello\n"
             result = box.exec(["cat", "/www/index.html"])
             assert (result.exit_code, result.output) == (0, b"hello\n"), result

@@ -14,7 +14,7 @@ IMAGE = "busybox"
 
 
 def new(version="auto"):
-    return docker.DockerClient(base_url=os.environ["DOCKER_HOST"], version=version, timeout=30)
+    return docker.DockerClient(base_url=os.environ["DOCKER_HOST"], version=version, timeout=120)
 
 
 client = new()
@@ -150,7 +150,7 @@ def execs():
     raw.sendall(b"abc\n")
     raw.shutdown(socket.SHUT_WR)
     assert frames(raw) == {1: b"abc\nend\n"}
-    for _ in range(50):
+    for _ in range(3000):
         if client.api.exec_inspect(made["Id"])["ExitCode"] is not None:
             break
         time.sleep(0.02)

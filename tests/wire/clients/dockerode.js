@@ -91,7 +91,8 @@ const checks = {
     assert.ok((await container.top({ ps_args: '-o pid,comm' })).Processes[0].includes('sleep'));
     await container.restart({ t: 0 });
     await container.kill({ signal: 'HUP' });
-    const waiting = container.wait({ condition: 'next-exit' });
+    // Whichever of the two requests comes first.
+    const waiting = container.wait({ condition: 'not-running' });
     await container.stop({ t: 0 });
     assert.strictEqual((await waiting).StatusCode, 137);
     await refused(container.kill(), 409, 'is not running');
@@ -122,7 +123,8 @@ const checks = {
     assert.strictEqual((await exec.inspect()).ExitCode, 3);
     const plain = await container.exec({ Cmd: ['echo', 'x'], ...streams });
     assert.deepStrictEqual(await demux(await plain.start({})), ['x\n', '']);
-    const tty = await container.exec({ Cmd: ['sh', '-c', 'sleep 0.3; stty size'], Tty: true, ...streams });
+    const script = 'until stty size | grep -q "20 30"; do sleep 0.1; done; stty size';
+    const tty = await container.exec({ Cmd: ['sh', '-c', script], Tty: true, ...streams });
     const screen = await tty.start({ hijack: true, stdin: true, Tty: true });
     const text = all(screen);
     await tty.resize({ h: 20, w: 30 });

@@ -21,8 +21,9 @@ use super::{Containers, Handle};
 use crate::events::Events;
 use crate::settings::Settings;
 
-/// How long a start waits for a client whose attach call was accepted before it.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(5);
+/// How long a start waits for a client whose attach call was accepted before it. Longer than the server waits for the
+/// client to take the head of the answer.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(10);
 
 /// The query of an attach call.
 #[derive(Clone, Debug, Default)]

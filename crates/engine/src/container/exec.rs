@@ -27,7 +27,8 @@ use crate::events::Events;
 pub const KEPT_FOR: Duration = Duration::from_secs(300);
 /// How long a resize waits for the session's start (B-io-10).
 const RESIZE_WAIT: Duration = Duration::from_secs(10);
-/// How long an inspect of a running session waits for the actor to hear what the monitor has said.
+/// How long an inspect of a running session waits for the actor to hear what the monitor has said: an actor that waits
+/// for a slow disk has not heard it yet.
 const HEAR_WAIT: Duration = Duration::from_secs(5);
 
 /// All sessions of all containers.
@@ -349,8 +350,8 @@ pub async fn resize(containers: &Containers, id: &str, (height, width): (u16, u1
 
 /// What is known of a session.
 ///
-/// A client asks as soon as its stream ends. The monitor told the end before it closed the stream; the short wait is for
-/// the actor to have heard it.
+/// A client asks as soon as its stream ends. The monitor told the end before it closed the stream; the wait is for the
+/// actor to have heard it.
 pub async fn inspect(containers: &Containers, id: &str) -> Result<api::ExecInspect> {
     let session = containers.execs.find(id)?;
     let handle = containers.find(session.container.as_str());
