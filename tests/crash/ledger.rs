@@ -52,7 +52,7 @@ impl Answered {
     /// `least` more are answered: what is done in all rounds does not depend on the machine. False if they are not.
     #[must_use]
     pub fn random_moment(&self, round: u64, least: u64, dice: &mut Dice, longest: u64) -> bool {
-        let wanted = self.count() + if round % 2 == 0 { least } else { 0 };
+        let wanted = self.count() + if round.is_multiple_of(2) { least } else { 0 };
         let worked = eventually(PATIENCE, || self.count() >= wanted);
         std::thread::sleep(Duration::from_millis(dice.below(longest)));
         worked
