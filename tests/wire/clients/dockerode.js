@@ -123,7 +123,7 @@ const checks = {
     assert.strictEqual((await exec.inspect()).ExitCode, 3);
     const plain = await container.exec({ Cmd: ['echo', 'x'], ...streams });
     assert.deepStrictEqual(await demux(await plain.start({})), ['x\n', '']);
-    const script = 'until stty size | grep -q "20 30"; do sleep 0.1; done; stty size';
+    const script = 'until stty size 2>/dev/null | grep -q "20 30"; do sleep 0.1; done; stty size';
     const tty = await container.exec({ Cmd: ['sh', '-c', script], Tty: true, ...streams });
     const screen = await tty.start({ hijack: true, stdin: true, Tty: true });
     const text = all(screen);
