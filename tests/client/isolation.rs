@@ -255,6 +255,37 @@ fn hostnames() {
     d.finish();
 }
 
+/// As with runc: below the daemon's own cgroup, on version 2 beside it.
+#[test]
+fn a_relative_cgroup_parent_begins_where_the_daemon_is() {
+    let d = with_busybox();
+    let parent = format!("{}-relative", d.cgroup());
+    let args = ["run", "-d", "--cgroup-parent", &format!("../{parent}"), "busybox", "sleep", "1000"];
+    let id = d.docker(&args).text();
+    let of = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let own = of(d.inspect(&id, "{{.State.Pid}}").parse().unwrap());
+    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    for (begin, place) in of(d.pid()).lines().zip(own.lines()) {
+        let (begin, _) = if unified { begin.rsplit_once('/').unwrap() } else { (begin, "") };
+        assert_eq!(place, format!("{}/{parent}/{id}", begin.trim_end_matches('/')));
+    }
+    assert!(d.docker(&["top", &id, "-o", "pid,comm"]).text().ends_with(" sleep"));
+    d.remove_containers();
+    for line in own.lines() {
+        let (hierarchy, path) = line.split_once(':').unwrap().1.split_once(':').unwrap();
+        let top = std::path::Path::new("/sys/fs/cgroup");
+        let mount = match hierarchy.trim_start_matches("name=") {
+            "" if unified => top.to_owned(),
+            "" => top.join("unified"),
+            name => top.join(name),
+        };
+        let place = mount.join(path.trim_start_matches('/'));
+        assert!(!place.exists(), "{}", place.display());
+        std::fs::remove_dir(place.parent().unwrap()).unwrap();
+    }
+    d.finish();
+}
+
 #[test]
 fn its_cgroup_is_below_the_parent_asked_for() {
     let d = with_busybox();

@@ -53,7 +53,7 @@ fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
     all
 }
 
-/// `<parent>/<id>` below every hierarchy's root; the reference's `/docker/<id>` by default.
+/// `<parent>/<id>`; the reference's `/docker/<id>` by default. Without a slash in front it begins where the daemon is.
 pub fn cgroups_path(settings: &Settings, row: &ContainerRow) -> String {
     cgroups_path_in(settings, &row.host_config.cgroup_parent, row.id.as_str())
 }
@@ -61,7 +61,9 @@ pub fn cgroups_path(settings: &Settings, row: &ContainerRow) -> String {
 /// The same for a container of which only the id and its own parent (or none) are known.
 pub fn cgroups_path_in(settings: &Settings, own: &str, id: &str) -> String {
     let parent = [own, settings.cgroup_parent.as_str(), "/docker"].into_iter().find(|p| !p.is_empty());
-    model::mount::clean(&format!("/{}/{id}", parent.unwrap_or_default()))
+    let parent = parent.unwrap_or_default();
+    let path = model::mount::clean(&format!("/{parent}/{id}"));
+    if parent.starts_with('/') { path } else { path.trim_start_matches('/').to_owned() }
 }
 
 fn process(host_facts: &Host, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {

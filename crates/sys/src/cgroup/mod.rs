@@ -4,6 +4,9 @@
 //! the named one of systemd, and the unified one, which on a hybrid machine carries no controllers but gives atomic kill
 //! and freeze. A [`Cgroup`] is the set of these directories; it holds no descriptors, so that it survives anything.
 //!
+//! A path that is not absolute begins in each hierarchy where the calling process is, as with runc: at its own cgroup on
+//! v1; on v2, where a cgroup with processes cannot hand controllers down, at the one above.
+//!
 //! On v1 a process joins by writing `0` into `tasks` itself: for a single thread moving itself the kernel skips the global
 //! lock whose first taker waits for an RCU grace period. On v2 it is born there (`CLONE_INTO_CGROUP`).
 
@@ -32,6 +35,8 @@ const MODE_DIR: Mode = Mode::from_raw_mode(0o755);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Hierarchy {
     mount: PathBuf,
+    /// v1: what of the hierarchy is mounted there. All of it but inside of containers.
+    root: PathBuf,
     unified: bool,
     /// v1: `cpu`, `cpuacct`, …, `name=systemd`. Empty for the unified one (its controllers are looked up on use).
     controllers: Vec<String>,
@@ -55,7 +60,8 @@ impl Layout {
     pub fn detect() -> io::Result<Layout> {
         const USUAL: &str = "/sys/fs/cgroup";
         if rustix::fs::statfs(USUAL).is_ok_and(|s| s.f_type == CGROUP2_SUPER_MAGIC) {
-            let only = Hierarchy { mount: PathBuf::from(USUAL), unified: true, controllers: Vec::new() };
+            let (mount, root) = (PathBuf::from(USUAL), PathBuf::from("/"));
+            let only = Hierarchy { mount, root, unified: true, controllers: Vec::new() };
             return Ok(Layout { hierarchies: vec![only] });
         }
         let layout = Layout::parse(&fs::read_to_string("/proc/self/mountinfo")?);
@@ -75,7 +81,8 @@ impl Layout {
             if !matches!(kind, "cgroup" | "cgroup2") {
                 continue;
             }
-            let Some(mount) = left.split(' ').nth(4) else { continue };
+            let mut left = left.split(' ').skip(3);
+            let (Some(root), Some(mount)) = (left.next(), left.next()) else { continue };
             let unified = kind == "cgroup2";
             let flags = ["rw", "ro", "xattr", "clone_children", "favordynmods", "noprefix"];
             let controllers: Vec<String> = match right.nth(1) {
@@ -86,7 +93,8 @@ impl Layout {
                     .collect(),
                 _ => Vec::new(),
             };
-            let hierarchy = Hierarchy { mount: PathBuf::from(unescape(mount)), unified, controllers };
+            let (mount, root) = (PathBuf::from(unescape(mount)), PathBuf::from(unescape(root)));
+            let hierarchy = Hierarchy { mount, root, unified, controllers };
             // The same hierarchy may be mounted twice; the first mount counts.
             let known = |h: &Hierarchy| h.unified == unified && h.controllers == hierarchy.controllers;
             if !hierarchies.iter().any(known) {
@@ -110,7 +118,7 @@ impl Layout {
         list.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Makes the cgroup `path` (absolute, below each hierarchy's root) and its parents. On failure nothing of it is left.
+    /// Makes the cgroup `path` and its parents. On failure nothing of it is left.
     pub fn create(&self, path: &str) -> io::Result<Cgroup> {
         let cgroup = self.at(path)?;
         cgroup.create().inspect_err(|_| drop(cgroup.remove()))?;
@@ -119,12 +127,45 @@ impl Layout {
 
     /// The cgroup `path`, whether or not it exists.
     pub fn at(&self, path: &str) -> io::Result<Cgroup> {
+        if path.starts_with('/') {
+            self.below("", path)
+        } else {
+            self.below(&fs::read_to_string("/proc/self/cgroup")?, path)
+        }
+    }
+
+    /// `own`: cgroups(7) of the process where the path begins, or nothing for the roots.
+    fn below(&self, own: &str, path: &str) -> io::Result<Cgroup> {
         let relative = path.trim_matches('/');
         if relative.is_empty() || relative.split('/').any(|c| matches!(c, "" | "." | "..")) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid cgroup path {path:?}")));
         }
-        let dir = |h: &Hierarchy| Dir { path: h.mount.join(relative), hierarchy: h.clone() };
-        Ok(Cgroup { dirs: self.hierarchies.iter().map(dir).collect(), version: self.version() })
+        let version = self.version();
+        let dir = |h: &Hierarchy| {
+            let mut begin = h.place_of(own);
+            if version == Version::V2 {
+                begin.pop();
+            }
+            Dir { path: h.mount.join(begin).join(relative), hierarchy: h.clone() }
+        };
+        Ok(Cgroup { dirs: self.hierarchies.iter().map(dir).collect(), version })
+    }
+}
+
+impl Hierarchy {
+    /// Where a process of these cgroups is, below the mount point; nothing if it is outside of what is mounted.
+    fn place_of(&self, cgroups: &str) -> PathBuf {
+        let own = |controllers: &str| match controllers {
+            "" => self.unified,
+            list => !self.unified && list.split(',').any(|c| self.controllers.iter().any(|own| own == c)),
+        };
+        let place = cgroups.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            own(controllers).then(|| Path::new(path).strip_prefix(&self.root).ok()).flatten()
+        });
+        let plain = place.filter(|p| p.components().all(|c| matches!(c, std::path::Component::Normal(_))));
+        plain.unwrap_or(Path::new("")).to_owned()
     }
 }
 
@@ -425,6 +466,32 @@ mod tests {
         let layout = Layout::parse(HYBRID);
         for path in ["", "/", "/a/../b", "a//b", "./a"] {
             assert!(layout.at(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_begin_where_the_process_is() {
+        let paths = |mountinfo: &str, own: &str| {
+            let cgroup = Layout::parse(mountinfo).below(own, "a/x").unwrap();
+            cgroup.dirs.into_iter().map(|d| d.path.display().to_string()).collect::<Vec<_>>()
+        };
+        let top = "/sys/fs/cgroup";
+        let own = "4:cpu,cpuacct:/s/d\n1:name=systemd:/s/e.service\n0::/s/e.service\n";
+        assert_eq!(
+            paths(HYBRID, own),
+            [
+                format!("{top}/cpu,cpuacct/s/d/a/x"),
+                format!("{top}/systemd/s/e.service/a/x"),
+                format!("{top}/unified/s/e.service/a/x")
+            ]
+        );
+        assert_eq!(paths(HYBRID, "4:cpu,cpuacct:/\n")[0], format!("{top}/cpu,cpuacct/a/x"));
+        let part = "32 31 0:29 /docker/c /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        assert_eq!(paths(part, "4:cpu:/docker/c/d\n"), [format!("{top}/cpu/d/a/x")]);
+        assert_eq!(paths(part, "4:cpu:/elsewhere\n"), [format!("{top}/cpu/a/x")]);
+        let unified = "35 24 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        for (own, path) in [("/s/e.service", "s/a/x"), ("/e.scope", "a/x"), ("/", "a/x"), ("/../e", "a/x")] {
+            assert_eq!(paths(unified, &format!("0::{own}\n")), [format!("{top}/{path}")], "{own}");
         }
     }
 
