@@ -109,6 +109,24 @@ fn mounts_that_contradict_themselves() {
     d.finish();
 }
 
+/// B-vol-6
+#[test]
+fn binds_of_the_data_root_are_slaves() {
+    let d = with_busybox();
+    let parent = d.data_root().parent().unwrap().display().to_string();
+    let propagation = "{{range .Mounts}}{{.Propagation}}{{end}}";
+    for (name, mount) in
+        [("string", ["-v", "/:/host"]), ("mount", ["--mount", &format!("type=bind,src={parent},dst=/m")])]
+    {
+        let _ = d.docker(&[&["run", "--name", name][..], &mount, &["busybox", "true"]].concat()).ok();
+        assert_eq!(d.docker(&["inspect", "-f", propagation, name]).text(), "rslave");
+        let _ = d.docker(&["rm", name]).ok();
+    }
+    d.docker(&["run", "--rm", "-v", &format!("{parent}:/m:rprivate"), "busybox", "true"])
+        .fails(125, "must use either propagation mode \"rslave\" or \"rshared\"");
+    d.finish();
+}
+
 #[test]
 fn a_read_only_root_with_places_to_write() {
     let d = with_busybox();

@@ -110,7 +110,7 @@ pub struct BindSpec {
     pub mode: String,
     /// It can be written.
     pub writable: bool,
-    /// Of binds; never empty there.
+    /// Of binds; empty: none was named.
     pub propagation: String,
     /// A new volume is filled from the image.
     pub copy_data: bool,
@@ -119,7 +119,23 @@ pub struct BindSpec {
 /// The propagation modes.
 pub const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
 /// The propagation of a bind that names none.
-pub const DEFAULT_PROPAGATION: &str = "rprivate";
+const DEFAULT_PROPAGATION: &str = "rprivate";
+/// What a bind may have that shows the daemon's data root or a part of it.
+const PROPAGATIONS_AT_ROOT: [&str; 2] = ["rslave", "rshared"];
+
+/// The propagation of a bind (B-vol-6); `asked` is empty when it names none. Where a bind and the daemon's data root
+/// meet, what the daemon unmounts must not stay mounted in the container.
+pub fn bind_propagation(asked: &str, source: &str, data_root: &str) -> Result<String> {
+    let meets = Path::new(source).starts_with(data_root) || Path::new(data_root).starts_with(source);
+    match asked {
+        "" => Ok(if meets { PROPAGATIONS_AT_ROOT[0] } else { DEFAULT_PROPAGATION }.to_owned()),
+        other if meets && !PROPAGATIONS_AT_ROOT.contains(&other) => Err(Error::invalid(format!(
+            "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within \
+             the daemon root, daemon root: {data_root:?}, bind mount source: {source:?}, propagation: {other:?}"
+        ))),
+        other => Ok(other.to_owned()),
+    }
+}
 
 /// The groups of modes; of each a bind string has at most one.
 const MODES: [&[&str]; 5] =
@@ -175,7 +191,7 @@ impl BindSpec {
             target: clean(target),
             mode: mode.to_owned(),
             writable: find_mode(mode, &["ro"]).is_none(),
-            propagation: if is_bind { propagation.unwrap_or(DEFAULT_PROPAGATION).to_owned() } else { String::new() },
+            propagation: propagation.filter(|_| is_bind).unwrap_or_default().to_owned(),
             copy_data: !is_bind && !no_copy,
             kind: spec.kind,
         })
@@ -363,7 +379,7 @@ mod tests {
         assert_eq!((b.mode.as_str(), b.writable, b.propagation.as_str()), ("ro,rslave,z", false, "rslave"));
         let v = bind("data:/c:nocopy");
         assert_eq!((v.kind, v.source.as_str(), v.writable, v.copy_data), (MountKind::Volume, "data", true, false));
-        assert_eq!(bind("/a:/b").propagation, "rprivate");
+        assert_eq!(bind("/a:/b").propagation, "");
         let anonymous = bind("/c");
         assert_eq!(
             (anonymous.kind, anonymous.source.as_str(), anonymous.target.as_str()),
@@ -499,6 +515,21 @@ mod tests {
         #[test]
         fn cleaning_twice_changes_nothing(path in "[/a-b.]{0,16}") {
             prop_assert_eq!(clean(&clean(&path)), clean(&path));
+        }
+    }
+
+    /// B-vol-6
+    #[test]
+    fn binds_that_meet_the_data_root_are_slaves() {
+        let root = "/var/lib/gantry";
+        let of = |asked, source| bind_propagation(asked, source, root);
+        assert_eq!(of("", "/srv").unwrap(), "rprivate");
+        assert_eq!(of("shared", "/srv").unwrap(), "shared");
+        assert_eq!(of("", "/var/lib/gantry2").unwrap(), "rprivate");
+        for source in ["/", "/var/lib", root, "/var/lib/gantry/containers"] {
+            assert_eq!(of("", source).unwrap(), "rslave");
+            assert_eq!(of("rshared", source).unwrap(), "rshared");
+            assert!(of("rprivate", source).unwrap_err().message().ends_with("propagation: \"rprivate\""));
         }
     }
 }

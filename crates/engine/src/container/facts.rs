@@ -209,7 +209,7 @@ fn mounts(containers: &Containers, settings: &Settings, row: &ContainerRow) -> R
         true => String::new(),
         false => std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
     };
-    let mut user = row.mounts.iter().map(|m| mount(settings, m, &mountinfo)).collect::<Result<Vec<_>>>()?;
+    let mut user = row.mounts.iter().map(|m| mount(m, &mountinfo)).collect::<Result<Vec<_>>>()?;
     user.extend(host.tmpfs.iter().map(|(target, options)| spec::Mount {
         target: target.clone(),
         kind: spec::MountKind::Tmpfs { options: options.clone() },
@@ -225,7 +225,7 @@ fn mounts(containers: &Containers, settings: &Settings, row: &ContainerRow) -> R
     })
 }
 
-fn mount(settings: &Settings, row: &MountRow, mountinfo: &str) -> Result<spec::Mount> {
+fn mount(row: &MountRow, mountinfo: &str) -> Result<spec::Mount> {
     let kind = match row.kind {
         MountKind::Tmpfs => spec::MountKind::Tmpfs { options: tmpfs_options(row)? },
         MountKind::Bind | MountKind::Volume => {
@@ -233,7 +233,7 @@ fn mount(settings: &Settings, row: &MountRow, mountinfo: &str) -> Result<spec::M
             if !row.subpath().is_empty() {
                 super::mounts::open_shown(row)?;
             }
-            spec::MountKind::Bind(bind(settings, row, mountinfo))
+            spec::MountKind::Bind(bind(row, mountinfo))
         }
     };
     Ok(spec::Mount { target: row.destination.clone(), kind })
@@ -254,7 +254,7 @@ fn check_access(row: &MountRow) -> Result<()> {
     Err(Error::system(format!("mount options conflict: {conflict}")))
 }
 
-fn bind(settings: &Settings, row: &MountRow, mountinfo: &str) -> spec::Bind {
+fn bind(row: &MountRow, mountinfo: &str) -> spec::Bind {
     let options = row.spec.as_ref().and_then(|m| m.bind_options.as_ref());
     let access = match (row.writable, options) {
         (true, _) => spec::Access::ReadWrite,
@@ -262,8 +262,8 @@ fn bind(settings: &Settings, row: &MountRow, mountinfo: &str) -> spec::Bind {
         (false, Some(o)) if o.read_only_non_recursive => spec::Access::ReadOnlyTop,
         (false, _) => spec::Access::ReadOnly,
     };
-    let reaches_root = row.kind == MountKind::Bind && settings.data_root.starts_with(&row.source);
-    let asked = spec::Propagation::parse(&row.propagation);
+    let named = options.is_some_and(|options| !options.propagation.is_empty())
+        || row.mode.split(',').any(|word| word == row.propagation);
     spec::Bind {
         source_mount: spec::source_mount(mountinfo, &row.source),
         source: row.source.clone(),
@@ -273,8 +273,9 @@ fn bind(settings: &Settings, row: &MountRow, mountinfo: &str) -> spec::Bind {
             Some(o) if o.non_recursive => spec::Recursion::Top,
             _ => spec::Recursion::Tree,
         },
-        propagation: if reaches_root && asked.is_none() { Some(spec::Propagation::RSlave) } else { asked },
-        propagation_optional: reaches_root && asked.is_none(),
+        propagation: spec::Propagation::parse(&row.propagation),
+        // Nobody named the one that binds of the data root have: where the host shares nothing, they go without.
+        propagation_optional: !named,
     }
 }
 

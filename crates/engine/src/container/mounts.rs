@@ -105,16 +105,17 @@ impl Table {
             row.copy_data &= bind.copy_data;
             return Ok(row);
         }
+        let propagation = self.propagation(&bind.propagation, &bind.source)?;
         // Made now, with the container, as the reference does (B-vol-2).
         if !fs::exists(&bind.source).unwrap_or(false) {
             fs::create_dir_all(&bind.source)
                 .with_context(|| format!("error while creating mount source path '{}'", bind.source))?;
         }
         Ok(MountRow {
+            propagation,
             source: bind.source,
             mode: bind.mode,
             writable: bind.writable,
-            propagation: bind.propagation,
             ..blank(MountKind::Bind, &bind.target)
         })
     }
@@ -123,7 +124,7 @@ impl Table {
         mount::check(&spec_of(mount), |source| fs::exists(source).unwrap_or(false))?;
         let target = clean(&mount.target);
         let mut row = match mount.kind.as_str() {
-            "bind" => bind_mount(mount)?,
+            "bind" => self.bind_mount(mount)?,
             "tmpfs" => blank(MountKind::Tmpfs, &target),
             "volume" => {
                 let options = mount.volume_options.clone().unwrap_or_default();
@@ -151,6 +152,21 @@ impl Table {
         row.from_mounts = true;
         row.spec = Some(mount.clone());
         Ok(row)
+    }
+
+    fn bind_mount(&self, mount: &api::Mount) -> Result<MountRow> {
+        let options = mount.bind_options.clone().unwrap_or_default();
+        let source = clean(&mount.source);
+        let propagation = self.propagation(&options.propagation, &source)?;
+        if options.create_mountpoint && !fs::exists(&mount.source).unwrap_or(false) {
+            fs::create_dir_all(&mount.source)
+                .with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
+        }
+        Ok(MountRow { source, propagation, ..blank(MountKind::Bind, &mount.target) })
+    }
+
+    fn propagation(&self, asked: &str, source: &str) -> Result<String> {
+        mount::bind_propagation(asked, source, &self.engine.settings().data_root.to_string_lossy())
     }
 
     async fn volume(&mut self, name: &str, target: &str, request: CreateVolume) -> Result<MountRow> {
@@ -193,17 +209,6 @@ fn blank(kind: MountKind, target: &str) -> MountRow {
         spec: None,
         copy_data: false,
     }
-}
-
-fn bind_mount(mount: &api::Mount) -> Result<MountRow> {
-    let options = mount.bind_options.clone().unwrap_or_default();
-    if options.create_mountpoint && !fs::exists(&mount.source).unwrap_or(false) {
-        fs::create_dir_all(&mount.source)
-            .with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
-    }
-    let propagation =
-        if options.propagation.is_empty() { mount::DEFAULT_PROPAGATION.into() } else { options.propagation };
-    Ok(MountRow { source: clean(&mount.source), propagation, ..blank(MountKind::Bind, &mount.target) })
 }
 
 /// The part of a `Mounts` entry that the rules check.
