@@ -39,7 +39,6 @@ impl Lines {
     fn last_of_plain(file: File, end: u64, tail: Option<u64>) -> io::Result<(Lines, u64)> {
         let (position, count) = match tail {
             None => (0, 0),
-            Some(0) => (end, 0),
             Some(lines) => tail::start_of_last(&file, end, lines)?,
         };
         Ok((Lines::new(Source::Plain { file, position, end }, 0), count))
@@ -190,6 +189,21 @@ mod tests {
         std::io::Seek::rewind(&mut file).unwrap();
         file.write_all(b"x\n").unwrap();
         assert_eq!(all(&mut lines), ["x"]);
+    }
+
+    #[test]
+    fn a_line_that_is_half_written_is_after_the_last_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(b"one\ntw").unwrap();
+        let open = |tail| Lines::last(Link::at(&path, 0).unwrap().unwrap(), Some(tail)).unwrap().0;
+        let (mut none, mut one) = (open(0), open(1));
+        none.grow();
+        one.grow();
+        file.write_all(b"o\n").unwrap();
+        assert_eq!(all(&mut none), ["two"]);
+        assert_eq!(all(&mut one), ["one", "two"]);
     }
 
     #[test]
