@@ -21,6 +21,9 @@ use crate::session::{self, News, Session};
 /// How long the daemon may take to record the exit.
 const RELEASE: Duration = Duration::from_secs(10);
 
+/// How long to wait for more of a flood before what can wait is done: writing a piece of a block of the log, compressing.
+const REST: Duration = Duration::from_millis(1);
+
 /// Makes the runtime that the start specification asks for.
 pub type MakeRuntime = Box<dyn Fn(&RuntimeChoice) -> Box<dyn Runtime>>;
 
@@ -37,6 +40,8 @@ pub struct Monitor {
     /// Since when the exit is known to the daemon, and whether it has recorded it.
     ended: Option<Instant>,
     released: bool,
+    /// The last round found nothing to do.
+    quiet: bool,
     /// The container could not be started: there is nothing to live for.
     failed: bool,
 }
@@ -60,6 +65,7 @@ impl Monitor {
             buffer: vec![0; MAX_PACKET],
             ended: None,
             released: false,
+            quiet: false,
             failed: false,
         }
     }
@@ -69,7 +75,8 @@ impl Monitor {
         let mut ready = Vec::new();
         while !self.is_done() {
             self.wait(&mut ready);
-            if ready.is_empty() {
+            self.quiet = ready.is_empty() && !self.is_behind();
+            if self.quiet {
                 self.idle();
             }
             for (part, events) in ready.drain(..) {
@@ -123,14 +130,25 @@ impl Monitor {
         })
     }
 
-    /// Until the next deadline; zero while there is idle work to do.
+    fn log(&self) -> Option<&logs::JsonFile> {
+        self.container.as_ref()?.init.log.as_ref()
+    }
+
+    /// The log has something to write.
+    fn is_behind(&self) -> bool {
+        self.log().is_some_and(logs::JsonFile::is_behind)
+    }
+
+    /// Until the next deadline, or until there is time for the log.
     fn timeout(&self) -> Option<Timespec> {
-        let idle = self.sessions().any(|(_, s)| s.log.as_ref().is_some_and(logs::JsonFile::has_idle_work));
         let now = Instant::now();
         let deadlines = self.sessions().filter_map(|(_, session)| session.deadline());
         let release = self.ended.map(|ended| ended + RELEASE).filter(|&at| at > now);
         let next = deadlines.chain(release).chain(self.proxies.deadline()).min();
-        let left = if idle { Some(Duration::ZERO) } else { next.map(|at| at.saturating_duration_since(now)) };
+        let next = next.map(|at| at.saturating_duration_since(now));
+        let log = self.log().filter(|log| log.is_behind() || log.has_idle_work());
+        let log = log.map(|_| if self.quiet { Duration::ZERO } else { REST });
+        let left = next.into_iter().chain(log).min();
         // Rounded up: waking too early would mean waking twice.
         left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
     }

@@ -23,6 +23,8 @@ pub const DRAIN: Duration = Duration::from_secs(2);
 /// A process that has closed its outputs usually ends at once, on a busy machine somewhat later: its clients are kept for
 /// so long, to be closed after its end was told. One that goes on without outputs lets them go then.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// A read of so many bytes is taken for a part of a flood: more is there, or about to be.
+const FLOOD: usize = 16 * 1024;
 /// Clients of one session.
 const MAX_VIEWERS: usize = 256;
 /// The code of a process whose real one nobody can tell.
@@ -40,6 +42,8 @@ pub struct Session {
     /// The container has a standard input at all.
     has_input: bool,
     outputs: Vec<Output>,
+    /// The present round has read a part of a flood.
+    floods: bool,
     viewers: Vec<Viewer>,
     /// Since when there is no output any more.
     silent: Option<Instant>,
@@ -107,6 +111,7 @@ impl Session {
             has_input: stdin.is_some(),
             input: Input::new(stdin),
             outputs,
+            floods: false,
             viewers: Vec::new(),
             silent: None,
             ended: None,
@@ -212,6 +217,7 @@ impl Session {
         let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else { return };
         match rustix::io::read(&output.from, &mut *buffer) {
             Ok(n) if n > 0 => {
+                self.floods |= n >= FLOOD;
                 let bytes = &buffer[..n];
                 if let Some(log) = &mut self.log {
                     log.write(stream, bytes);
@@ -270,9 +276,11 @@ impl Session {
         self.input.close();
     }
 
-    /// Writes the log; to be called after each round.
+    /// Writes the log; to be called after each round. In a flood the log writes by itself what fills a block; the rest is left
+    /// for the next round, which comes soon.
     pub fn flush(&mut self) {
-        if let Some(log) = &mut self.log {
+        let floods = std::mem::take(&mut self.floods);
+        if let Some(log) = self.log.as_mut().filter(|_| !floods) {
             log.flush();
         }
     }
@@ -298,6 +306,7 @@ impl Session {
         while let Some(output) = self.outputs.first() {
             self.close_output(output.stream);
         }
+        self.floods = false;
         self.flush();
         let ended = self.ended.as_mut()?;
         ended.reported = true;

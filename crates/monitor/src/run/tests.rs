@@ -275,6 +275,31 @@ fn a_container_that_ends_while_no_daemon_is_there_leaves_its_record_and_log() {
 }
 
 #[test]
+fn after_a_flood_all_of_it_is_in_the_log_and_what_was_rotated_is_compressed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    let script = "head -c 1000000 /dev/zero | tr '\\0' x | fold -w 99; echo; echo last; read end";
+    let options = logs::Options { max_size: Some(500_000), max_file: 10, compress: true, attrs: String::new() };
+    let log = LogSpec::JsonFile { path: dir.path().join("log"), options };
+    daemon.started(&StartSpec { open_stdin: true, log, ..spec(dir.path(), script) }, &[]);
+    let end = Instant::now() + Duration::from_secs(5);
+    while !log_text(dir.path()).ends_with("\nlast\n") {
+        assert!(Instant::now() < end, "the log lacks its end");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(log_text(dir.path()).matches('x').count(), 1_000_000);
+    while dir.path().join("log.1").exists() || !dir.path().join("log.3.gz").exists() {
+        assert!(Instant::now() < end, "not compressed");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut client = daemon.attach(all_streams(true, false));
+    write(&mut client, b"end\n");
+    daemon.exited(None);
+    daemon.release();
+    run.join().unwrap();
+}
+
+#[test]
 fn a_failed_start_says_so_and_ends_the_monitor() {
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, run) = monitor(dir.path());
