@@ -2,50 +2,7 @@
 
 use std::io;
 
-/// Names by number, as of Linux 5.9 (linux/capability.h).
-const NAMES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
+use model::capability::ALL;
 
 /// A set of capabilities, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +11,7 @@ pub struct Set(pub u64);
 impl Set {
     /// Names are `CAP_…`; those that this version does not know are left out, as the reference does (with a warning).
     pub fn from_names<S: AsRef<str>>(names: &[S]) -> Set {
-        let number = |name: &S| NAMES.iter().position(|n| *n == name.as_ref());
+        let number = |name: &S| ALL.iter().position(|n| *n == name.as_ref());
         Set(names.iter().filter_map(number).fold(0, |bits, n| bits | 1 << n))
     }
 
@@ -64,7 +21,7 @@ impl Set {
 
     /// Names in the order of their numbers.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES.iter().enumerate().filter(move |(n, _)| self.has(*n as u32)).map(|(_, name)| *name)
+        ALL.iter().enumerate().filter(move |(n, _)| self.has(*n as u32)).map(|(_, name)| *name)
     }
 }
 

@@ -17,23 +17,6 @@ pub struct Merged {
     pub host_config: api::HostConfig,
 }
 
-/// Paths that are hidden from unprivileged containers (B-oci-3).
-pub const MASKED_PATHS: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-/// Paths that unprivileged containers cannot write to (B-oci-3).
-pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Bytes of /dev/shm when nobody says.
 pub const DEFAULT_SHM_SIZE: i64 = 64 << 20;
 
@@ -170,8 +153,8 @@ fn fill_host_config(mut host_config: api::HostConfig, host: &Host) -> api::HostC
     }
     if !host_config.privileged {
         let list = |paths: &[&str]| Some(paths.iter().map(ToString::to_string).collect());
-        host_config.masked_paths = host_config.masked_paths.or_else(|| list(&MASKED_PATHS));
-        host_config.readonly_paths = host_config.readonly_paths.or_else(|| list(&READONLY_PATHS));
+        host_config.masked_paths = host_config.masked_paths.or_else(|| list(&runtime::spec::MASKED_PATHS));
+        host_config.readonly_paths = host_config.readonly_paths.or_else(|| list(&runtime::spec::READONLY_PATHS));
     }
     disable_labels(&mut host_config);
     merge_log(&mut host_config.log_config, host);

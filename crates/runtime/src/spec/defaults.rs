@@ -15,8 +15,8 @@ const MOUNTS: [(&str, &str, &str, &str); 7] = [
 
 pub(super) const SHM: &str = "/dev/shm";
 
-/// Hidden from the container; the machine's own additions are in [`super::HostFacts::thermal_throttle`].
-pub(super) const MASKED_PATHS: [&str; 12] = [
+/// Hidden from an unprivileged container (B-oci-3); the machine's own additions are in [`super::HostFacts::thermal_throttle`].
+pub const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -31,8 +31,8 @@ pub(super) const MASKED_PATHS: [&str; 12] = [
     "/sys/firmware",
 ];
 
-/// Readable only.
-pub(super) const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// What an unprivileged container cannot write to (B-oci-3).
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Stay writable in a container with a read-only root.
 pub(super) const WRITABLE_MOUNTS: [&str; 5] = ["/proc", "/dev/pts", SHM, "/dev/mqueue", "/dev"];

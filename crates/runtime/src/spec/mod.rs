@@ -14,6 +14,7 @@ mod limits;
 mod mounts;
 mod namespaces;
 
+pub use defaults::{MASKED_PATHS, READONLY_PATHS};
 pub(crate) use host::kernel;
 pub use host::{HostFacts, source_mount};
 pub use input::*;
