@@ -145,7 +145,10 @@ pub async fn prune(
         let size = snapshots.usage(handle.id.as_str()).unwrap_or(0);
         let args = RemoveArgs::default();
         if let Err(error) = handle.ask(|reply| Command::Remove { args, reply }).await {
-            tracing::warn!(container = handle.id.short(), %error, "not pruned");
+            // Somebody else's removal may have come first.
+            if error.kind() != Kind::NotFound {
+                tracing::warn!(container = handle.id.short(), %error, "not pruned");
+            }
             continue;
         }
         removed.push(handle.id.as_str().to_string());
