@@ -16,6 +16,7 @@ mod images_killed;
 mod ledger;
 mod monitor_killed;
 mod orphans;
+mod races;
 mod requests;
 mod start_errors;
 mod vanished;
