@@ -256,7 +256,7 @@ impl Ledger<'_> {
             let found = list.iter().find(|c| c["Names"][0] == wanted.as_str());
             entry.verify(d, found);
         }
-        self.entries.retain(|entry| !entry.may.gone);
+        self.entries.retain(|entry| entry.may != GONE);
     }
 
     /// Whether the container is one of this client's.
