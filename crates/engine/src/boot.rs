@@ -94,9 +94,9 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(tmp).with_context(|| format!("creating {}", tmp.display()))
 }
 
-/// How often a held lock is tried again, and the pause before each: a daemon that was killed in the middle of starting a
+/// How often the held lock of a data root is tried again, and the pause before each: a daemon that was killed in the middle of starting a
 /// process leaves its descriptors to it until that has begun, which a busy machine may put off for seconds.
-const LOCK_ATTEMPTS: (u32, Duration) = (250, Duration::from_millis(20));
+pub const LOCK_ATTEMPTS: (u32, Duration) = (250, Duration::from_millis(20));
 
 /// One daemon per data root. What it holds tells commands where to find the daemon.
 async fn lock_root(settings: &Settings) -> Result<File> {

@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ::network::Networks;
 use model::filter::Filters;
 use model::{Error, Result};
-
-use ::network::Networks;
 
 use crate::container::Containers;
 use crate::disk::{self, Turns};

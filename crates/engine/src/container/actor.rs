@@ -22,12 +22,11 @@ use super::attach::Attached;
 use super::exec::ExecStart;
 use super::launch::{self, Failed, Launched};
 use super::link::Link;
-use super::publish;
 use super::remove::RemoveArgs;
 use super::row::{CONTAINERS, ContainerRow};
 use super::stop::StopPlan;
 use super::view::ContainerView;
-use super::{COMMAND_QUEUE, Handle};
+use super::{COMMAND_QUEUE, Handle, publish};
 use crate::Engine;
 
 /// Commands that may wait for a job; more wait in their queue.

@@ -16,8 +16,7 @@ use tokio::sync::oneshot;
 use super::actor::{Actor, Command};
 use super::launch::wire_attach;
 use super::logs::{self, LogsArgs};
-use super::publish;
-use super::{Containers, Handle};
+use super::{Containers, Handle, publish};
 use crate::events::Events;
 use crate::settings::Settings;
 

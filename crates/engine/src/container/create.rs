@@ -10,15 +10,13 @@ use model::lifecycle::State;
 use model::name;
 use model::platform::Platform;
 use model::{Error, Kind, Result};
-
-use super::publish;
-use super::row::{CONTAINERS, ContainerRow, ImagePin, MountKind, RunRow};
-use super::{Containers, Handle, actor, launch, merge, mounts, validate};
-use crate::events::now;
 use snapshot::Snapshotter;
 use store::Store;
 
+use super::row::{CONTAINERS, ContainerRow, ImagePin, MountKind, RunRow};
+use super::{Containers, Handle, actor, launch, merge, mounts, publish, validate};
 use crate::Engine;
+use crate::events::now;
 use crate::image::ResolvedImage;
 use crate::settings::Settings;
 

@@ -6,11 +6,10 @@
 use std::io::Write;
 
 use model::{Error, Kind, Result};
+use snapshot::Snapshotter;
 
 use super::row::ContainerRow;
 use super::{Containers, publish};
-use snapshot::Snapshotter;
-
 use crate::events::Events;
 
 /// What the container changed over its image, ordered by path; `None`: nothing.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{Error, Result};
+use network::Networks;
+use snapshot::Snapshotter;
 
 use super::row::{ContainerRow, MountRow};
 use super::view::ContainerView;
 use super::{files, launch};
 use crate::Engine;
-use network::Networks;
-use snapshot::Snapshotter;
 
 /// Everything about one container, with its sizes if wished; and the MAC address that was asked for, which only clients of
 /// old look for.

@@ -16,6 +16,7 @@ use model::time::Timestamp;
 use model::{Context, Error, Result};
 use monitor::client::{self, Client};
 use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
+use network::Networks;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::attach::Attached;
@@ -24,7 +25,6 @@ use super::row::{CONTAINERS, ContainerRow};
 use crate::Engine;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
 use crate::system::Host;
-use network::Networks;
 
 /// How long a monitor may take to start a process before it is given up.
 const START_WAIT: Duration = Duration::from_secs(120);

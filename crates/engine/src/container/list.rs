@@ -8,6 +8,7 @@ use std::sync::Arc;
 use model::filter::Filters;
 use model::time::Timestamp;
 use model::{Kind, Result};
+use network::Networks;
 
 #[cfg(test)]
 pub(crate) use self::selection::tests::row as any_row;
@@ -19,7 +20,6 @@ use super::view::ContainerView;
 use crate::Engine;
 use crate::events::now;
 use crate::image::Images;
-use network::Networks;
 
 /// The query of a list call.
 #[derive(Clone, Debug, Default)]

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use ::volume::CreateVolume;
 use model::mount::{self, clean};
 use model::{Context, Error, Result};
+use snapshot::Snapshotter;
 use sys::rooted::Rooted;
 
 use super::row::{ContainerRow, MountKind, MountRow};
 use crate::Engine;
-use snapshot::Snapshotter;
 
 /// Rows, and the volumes that were made for them.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::filter::Filters;
 use model::lifecycle::{Effect, Input};
 use model::{Error, Kind, Result};
+use snapshot::Snapshotter;
 use tokio::runtime::Handle;
 
 use super::actor::{Actor, Command, Done, Reply, answer};
@@ -13,7 +14,6 @@ use super::{Containers, launch};
 use crate::Engine;
 use crate::disk::{self, Turns};
 use crate::events::{Events, now};
-use snapshot::Snapshotter;
 
 /// The query of a remove call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -43,13 +43,13 @@ use model::digest::Digest;
 use model::lifecycle::State;
 use model::platform::Platform;
 use model::{Context, Result};
+use registry::Registries;
 use serde::{Deserialize, Serialize};
 use signature::Policy;
 use snapshot::{Live, Snapshotter};
 use store::{Pins, Row, Store, Table, WriteTx};
 
 use crate::events::{Events, now};
-use registry::Registries;
 use row::{IMAGES, ImageRow, NAMES, NameRow};
 
 pub use attestations::{AttestationArgs, attestations};

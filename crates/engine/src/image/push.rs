@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::catalog::no_platform;
-use super::pull::{Lines, tell};
+use super::pull::{Lines, tell, while_heard};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
 use super::{Catalog, Images, Wanted, labels, oci, select};
 use crate::events::Events;
@@ -58,10 +58,7 @@ pub async fn push(
     args: PushArgs,
     lines: &Lines,
 ) -> Result<()> {
-    tokio::select! {
-        outcome = push_all(images, events, transfers, &args, lines) => outcome,
-        () = lines.closed() => Err(Error::cancelled("context canceled")),
-    }
+    while_heard(lines, push_all(images, events, transfers, &args, lines)).await
 }
 
 async fn push_all(

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use engine::boot::LOCK_ATTEMPTS;
 use engine::check::{Report, at_rest};
 use model::{Context, Error, Kind, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -19,8 +20,6 @@ use crate::control;
 
 /// Longest wait for a daemon that hashes everything it has.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
-/// How often a held lock is tried again when no daemon answers, and the pause before: one may be ending.
-const LOCK_ATTEMPTS: (u32, Duration) = (250, Duration::from_millis(20));
 
 /// Checks, prints what was found.
 pub fn check(call: &Call) -> Result<ExitCode> {

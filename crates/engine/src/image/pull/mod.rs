@@ -31,7 +31,7 @@ use self::fetch::{Job, Places};
 pub(super) use self::fetch::{blocking, layer_tar};
 pub use self::fetches::Fetches;
 use self::report::Layer;
-pub use self::report::{Lines, tell};
+pub use self::report::{Lines, tell, while_heard};
 use super::row::{Content, ImageRow, ManifestKind};
 use super::{Images, Wanted, labels, oci, select, signatures, unpack};
 use crate::events::Events;
@@ -72,10 +72,7 @@ pub async fn pull(
         return Err(Error::forbidden("'scratch' is a reserved name"));
     }
     images.fetches.limit(transfers.downloads);
-    let outcome = tokio::select! {
-        outcome = pull_all(images, events, &args, lines) => outcome,
-        () = lines.closed() => Err(Error::cancelled("context canceled")),
-    };
+    let outcome = while_heard(lines, pull_all(images, events, &args, lines)).await;
     if outcome.is_err() {
         images.fetches.settle().await;
         let images = images.clone();

@@ -25,6 +25,14 @@ pub async fn tell(lines: &Lines, line: ProgressMessage) -> Result<()> {
     lines.send(Ok(line)).await.map_err(|_| Error::cancelled("context canceled"))
 }
 
+/// Does the work for as long as somebody receives the lines.
+pub async fn while_heard(lines: &Lines, work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = lines.closed() => Err(Error::cancelled("context canceled")),
+    }
+}
+
 /// A layer as it was last told.
 pub struct Layer {
     /// Of its blob.
