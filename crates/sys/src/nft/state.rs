@@ -1,6 +1,7 @@
 //! What stands in the kernel, as far as a comparison needs it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -15,6 +16,9 @@ use crate::netlink::{Error, Socket};
 
 /// Length of `struct nfgenmsg`.
 const NFGENMSG: usize = 4;
+/// A set that grows is read again, this often; the wait before it becomes longer by `GROWTH_WAIT` each time (2 s in all).
+const GROWTH_ATTEMPTS: u32 = 20;
+const GROWTH_WAIT: Duration = Duration::from_millis(10);
 
 /// A table as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,8 +60,32 @@ pub fn read(socket: &mut Socket, family: Family, name: &str) -> Result<Option<St
     Ok(Some(State { fingerprint, rules }))
 }
 
-/// The elements of a set, sorted; empty when there is no such set.
+/// The elements of a set, sorted; empty when there is no such set. `AGAIN` when the set never came to rest.
+///
+/// The kernel dumps a hash set (`nft_set_hash.c`) in parts, and each part skips as many elements as were told before.
+/// When the table behind it grows between two parts, the order is another one: elements come twice and as many are
+/// missing, and nothing marks the dump as interrupted. As every part covers the whole table, elements are missing only
+/// where others come twice, so a dump without a repetition is complete.
 pub fn elements(socket: &mut Socket, family: Family, table: &str, set: &str) -> Result<Vec<Element>, Error> {
+    for attempt in 0..GROWTH_ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(GROWTH_WAIT * attempt);
+        }
+        let mut all = match dump_elements(socket, family, table, set) {
+            Err(error) if error.errno == Errno::NOENT => return Ok(Vec::new()),
+            other => other?,
+        };
+        all.sort();
+        if all.windows(2).all(|pair| pair[0] != pair[1]) {
+            return Ok(all);
+        }
+    }
+    let text = "the set kept growing while it was read".to_owned();
+    Err(Error { index: 0, label: "elements", errno: Errno::AGAIN, text })
+}
+
+/// One dump of a set's elements, as the kernel tells them.
+fn dump_elements(socket: &mut Socket, family: Family, table: &str, set: &str) -> Result<Vec<Element>, Error> {
     let parts = socket.dump(
         SUBSYSTEM << 8 | GET_ELEMENT,
         |w| {
@@ -69,16 +97,8 @@ pub fn elements(socket: &mut Socket, family: Family, table: &str, set: &str) -> 
             let attributes = of_kind(&message, NEW_ELEMENT, family)?;
             Some(attributes.inside(element::ELEMENTS).filter_map(parse_element).collect::<Vec<_>>())
         },
-    );
-    match parts {
-        Ok(parts) => {
-            let mut all: Vec<_> = parts.into_iter().flatten().collect();
-            all.sort();
-            Ok(all)
-        }
-        Err(error) if error.errno == Errno::NOENT => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+    )?;
+    Ok(parts.into_iter().flatten().collect())
 }
 
 fn of_kind<'a>(message: &Message<'a>, kind: u16, family: Family) -> Option<Attributes<'a>> {

@@ -153,3 +153,20 @@ fn thousands_of_elements_in_one_transaction() {
         assert_eq!(nft::elements(&mut socket, Family::Ip, "test", "ports").unwrap(), []);
     });
 }
+/// The hash table behind a set grows in the background, while the set is read: the kernel then tells elements twice and
+/// leaves others out.
+#[test]
+fn a_set_that_grows_is_read_whole() {
+    in_namespace(|_| {
+        let mut socket = Socket::netfilter().unwrap();
+        for ports in (1000..6000).step_by(100) {
+            let mut elements: Vec<_> = (1..=ports).map(|port| element(port, [172, 17, 0, 2])).collect();
+            elements.sort();
+            let mut change = Transaction::new();
+            change.replace_table(&table(elements.clone()), b"grows");
+            change.commit(&mut socket).unwrap();
+            let standing = nft::elements(&mut socket, Family::Ip, "test", "ports").unwrap();
+            assert!(standing == elements, "{} of {ports} elements", standing.len());
+        }
+    });
+}
