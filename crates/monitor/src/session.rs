@@ -1,7 +1,8 @@
 //! One process with its streams and clients: the container's first process, or one of an exec.
 //!
 //! Output is read once and given to the log and to every client. A session ends when its process has been reaped and its
-//! output has ended, or [`DRAIN`] later: a grandchild may hold the pipe open for ever.
+//! output has ended, or [`DRAIN`] later: a grandchild may hold the pipe open for ever. What the process itself had written
+//! is read in any case.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -55,6 +56,14 @@ pub struct Session {
 struct Output {
     stream: Stream,
     from: Rc<OwnedFd>,
+    /// Bytes of a process that has ended, and of others before that, which are still to be read.
+    left: u64,
+}
+
+impl Output {
+    fn new(stream: Stream, from: Rc<OwnedFd>) -> Output {
+        Output { stream, from, left: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -97,8 +106,8 @@ impl Session {
         let stdin = console.clone().or(streams.stdin.map(Rc::new));
         let stdout = console.or(streams.stdout.map(Rc::new));
         let mut outputs = Vec::new();
-        outputs.extend(stdout.map(|from| Output { stream: Stream::Stdout, from }));
-        outputs.extend(streams.stderr.map(|from| Output { stream: Stream::Stderr, from: Rc::new(from) }));
+        outputs.extend(stdout.map(|from| Output::new(Stream::Stdout, from)));
+        outputs.extend(streams.stderr.map(|from| Output::new(Stream::Stderr, Rc::new(from))));
         for fd in outputs.iter().map(|output| &output.from).chain(&stdin) {
             // A failure would be a kernel without pipes.
             let _ = rustix::io::ioctl_fionbio(fd, true);
@@ -214,9 +223,10 @@ impl Session {
 
     /// One read, so that one busy stream does not starve the rest.
     fn read_output(&mut self, stream: Stream, buffer: &mut [u8], spill: &Path) {
-        let Some(output) = self.outputs.iter().find(|output| output.stream == stream) else { return };
+        let Some(output) = self.outputs.iter_mut().find(|output| output.stream == stream) else { return };
         match rustix::io::read(&output.from, &mut *buffer) {
             Ok(n) if n > 0 => {
+                output.left = output.left.saturating_sub(n as u64);
                 self.floods |= n >= FLOOD;
                 let bytes = &buffer[..n];
                 if let Some(log) = &mut self.log {
@@ -226,7 +236,9 @@ impl Session {
                     viewer.send(stream, bytes, spill);
                 }
             }
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::INTR) => {}
+            // A terminal may count what it has dropped since.
+            Err(Errno::AGAIN) => output.left = 0,
             // End of file; of a terminal that is EIO.
             _ => self.close_output(stream),
         }
@@ -272,6 +284,9 @@ impl Session {
             error: if known.is_none() { "the exit status was lost".into() } else { String::new() },
             oom: false,
         };
+        for output in &mut self.outputs {
+            output.left = rustix::io::ioctl_fionread(&output.from).unwrap_or(0);
+        }
         self.ended = Some(Ended { exit, deadline: Instant::now() + DRAIN, reported: false });
         self.input.close();
     }
@@ -296,7 +311,8 @@ impl Session {
             self.finish();
         }
         let ended = self.ended.as_ref().filter(|ended| !ended.reported)?;
-        if self.outputs.is_empty() || ended.deadline <= now {
+        let is_read = self.outputs.iter().all(|output| output.left == 0);
+        if self.outputs.is_empty() || ended.deadline <= now && is_read {
             return self.end();
         }
         None
@@ -324,5 +340,34 @@ impl Session {
         let farewell = self.silent.filter(|_| self.ended.is_none() && self.viewers.iter().any(Viewer::is_open));
         let farewell = farewell.map(|since| since + FAREWELL);
         self.viewers.iter().filter_map(Viewer::deadline).chain(drain).chain(farewell).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A monitor that gets no processor for a while meets the deadline before it has read anything.
+    #[test]
+    fn what_a_dead_process_has_written_is_read_however_late() {
+        let (output, held_by_a_grandchild) = std::io::pipe().expect("pipe");
+        let mut echo = std::process::Command::new("echo");
+        let written_to = held_by_a_grandchild.try_clone().expect("a descriptor");
+        let mut child = echo.arg("all").stdout(written_to).spawn().expect("echo");
+        let pid = child.id() as i32;
+        let pidfd = rustix::process::Pid::from_raw(pid).expect("a pid");
+        let pidfd = rustix::process::pidfd_open(pidfd, rustix::process::PidfdFlags::empty()).expect("pidfd");
+        let process = Process { pid, pidfd, console: None };
+        let streams = Streams { stdout: Some(output.into()), ..Streams::default() };
+        let mut session = Session::new(None, process, streams, false);
+        child.wait().expect("the end");
+        session.has_ended(Some(0), None);
+        let late = Instant::now() + 2 * DRAIN;
+        assert_eq!(session.settle(late), None);
+        session.handle(Part::Output(Stream::Stdout), PollFlags::IN, &mut [0; 3], Path::new("/nonexistent"));
+        assert_eq!(session.settle(late), None, "one byte is left");
+        session.handle(Part::Output(Stream::Stdout), PollFlags::IN, &mut [0; 3], Path::new("/nonexistent"));
+        assert_eq!(session.settle(late).map(|exit| exit.code), Some(0));
+        drop(held_by_a_grandchild);
     }
 }
