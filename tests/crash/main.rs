@@ -15,6 +15,7 @@ mod hostile;
 mod images_killed;
 mod ledger;
 mod monitor_killed;
+mod moved;
 mod orphans;
 mod races;
 mod requests;

@@ -436,6 +436,13 @@ impl Daemon {
         }
     }
 
+    /// The same with these options instead of those that it had.
+    #[track_caller]
+    pub fn again_with(&mut self, args: &[&str]) {
+        self.options.args = args.iter().map(|&arg| arg.to_owned()).collect();
+        self.again();
+    }
+
     /// Graceful stop and start.
     #[track_caller]
     pub fn restart(&mut self) {

@@ -79,7 +79,7 @@ impl Actor {
         if self.row.state.pid().is_none() || self.exit.is_some() {
             return;
         }
-        let run_dir = self.engine.settings().run_dir(self.row.id.as_str());
+        let run_dir = launch::run_dir(&self.engine.settings(), &self.row);
         let exit = link::exit_record(&run_dir).unwrap_or_else(killed_with_monitor);
         clear_cgroup(&self.engine, &self.row).await;
         self.ended(exit).await;
@@ -181,7 +181,7 @@ impl Actor {
         if let Some(mut link) = self.link.take() {
             drop(link.send(&Request::Release, &[]).await);
         }
-        if let Err(error) = launch::remove_run_dir(&self.engine.settings().run_dir(self.row.id.as_str())) {
+        if let Err(error) = launch::remove_run_dir(&launch::run_dir(&self.engine.settings(), &self.row)) {
             tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
         }
     }

@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::attach::Attached;
 use super::facts;
-use super::row::{CONTAINERS, ContainerRow};
+use super::row::{CONTAINERS, ContainerRow, RunPlace};
 use crate::Engine;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
 use crate::system::Host;
@@ -55,6 +55,8 @@ pub struct Launched {
     pub pid: i32,
     /// Unix nanoseconds.
     pub started_at: i64,
+    /// Its directory and cgroup.
+    pub place: RunPlace,
     /// Its connections.
     pub endpoints: Vec<network::Endpoint>,
     /// What became of the commit of all this, if the monitor told of the process's birth.
@@ -62,10 +64,16 @@ pub struct Launched {
 }
 
 /// The row of a container that runs.
-pub fn note_run(row: &mut ContainerRow, (pid, started_at): (i32, i64), endpoints: Vec<network::Endpoint>) {
+pub fn note_run(
+    row: &mut ContainerRow,
+    (pid, started_at): (i32, i64),
+    place: RunPlace,
+    endpoints: Vec<network::Endpoint>,
+) {
     row.state = State::Running { pid };
     row.endpoints = endpoints;
     let run = &mut row.run;
+    run.place = Some(place);
     run.started_at = Timestamp::from_unix_nanos(started_at);
     (run.exit_code, run.oom_killed, run.was_started, run.manually_stopped) = (0, false, true, false);
     (run.start_failed, run.error) = (false, String::new());
@@ -90,7 +98,7 @@ struct Launch<'a> {
     engine: &'a Arc<Engine>,
     settings: &'a Settings,
     row: &'a ContainerRow,
-    run_dir: &'a Path,
+    place: &'a RunPlace,
     /// Clients that were attached before the start.
     attached: Vec<Attached>,
 }
@@ -98,15 +106,32 @@ struct Launch<'a> {
 /// Starts the container; blocks until its program runs or could not.
 pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>) -> Result<Launched, Failed> {
     let settings = engine.settings();
-    let run_dir = settings.run_dir(row.id.as_str());
-    make_run_dir(&run_dir)?;
-    let launch = Launch { engine, settings: &settings, row, run_dir: &run_dir, attached };
+    let place = next_place(&settings, row)?;
+    make_run_dir(&place.dir)?;
+    let launch = Launch { engine, settings: &settings, row, place: &place, attached };
     let outcome = launch.with_network();
     if outcome.is_err() {
         // The monitor has ended or never was; a later start makes the directory anew.
-        drop(fs::remove_dir_all(&run_dir));
+        drop(fs::remove_dir_all(&place.dir));
     }
     outcome
+}
+
+/// Where the container's next run will be.
+fn next_place(settings: &Settings, row: &ContainerRow) -> Result<RunPlace> {
+    let cgroup = facts::cgroups_path(settings, row);
+    let cgroup_origin = sys::cgroup::origin(&cgroup).context("finding the daemon's own cgroup")?;
+    Ok(RunPlace { dir: settings.run_dir(row.id.as_str()), cgroup, cgroup_origin })
+}
+
+/// Where its newest run is, or was.
+pub fn place(settings: &Settings, row: &ContainerRow) -> Result<RunPlace> {
+    row.run.place.clone().map_or_else(|| next_place(settings, row), Ok)
+}
+
+/// The directory of its newest run.
+pub fn run_dir(settings: &Settings, row: &ContainerRow) -> PathBuf {
+    row.run.place.as_ref().map_or_else(|| settings.run_dir(row.id.as_str()), |place| place.dir.clone())
 }
 
 fn make_run_dir(dir: &Path) -> Result<()> {
@@ -132,7 +157,8 @@ impl Launch<'_> {
         match self.with_files(connected.as_ref()) {
             Ok(Spawned { client, monitor, run: (pid, started_at), commit }) => {
                 let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
-                Ok(Launched { client, monitor, pid, started_at, endpoints, commit })
+                let place = self.place.clone();
+                Ok(Launched { client, monitor, pid, started_at, place, endpoints, commit })
             }
             Err(failed) => {
                 if let Err(error) = self.engine.networks.release(&self.row.id) {
@@ -146,7 +172,7 @@ impl Launch<'_> {
     fn with_files(&self, connected: Option<&network::Connected>) -> Result<Spawned, Failed> {
         super::files::write(&self.engine.networks, self.settings, self.row, connected)?;
         let spec = self.start_spec(connected)?;
-        let listener = client::listen(self.run_dir).context("making the socket of the container's monitor")?;
+        let listener = client::listen(&self.place.dir).context("making the socket of the container's monitor")?;
         let spawned = self.engine.containers.monitors.take().context("starting the container's monitor")?;
         let fds = client::StartFds {
             listener: listener.as_fd(),
@@ -164,8 +190,8 @@ impl Launch<'_> {
             Err(failed) => {
                 client::end(spawned);
                 // It has cleaned up after itself, unless it was killed.
-                let cleared = cgroup_of(&self.engine.host, self.settings, self.row)
-                    .and_then(|cgroup| Ok(super::exit::clear(&cgroup)?));
+                let cleared =
+                    cgroup_at(&self.engine.host, self.place).and_then(|cgroup| Ok(super::exit::clear(&cgroup)?));
                 if let Err(error) = cleared {
                     tracing::warn!(container = self.row.id.short(), %error, "clearing the cgroup of a failed start");
                 }
@@ -178,12 +204,13 @@ impl Launch<'_> {
     /// whose daemon dies is found by the next as what became of it.
     fn commit(&self, run: (i32, i64), connected: Option<&network::Connected>) -> Result<()> {
         let mut row = self.row.clone();
-        note_run(&mut row, run, connected.map(|c| c.endpoint.clone()).into_iter().collect());
+        note_run(&mut row, run, self.place.clone(), connected.map(|c| c.endpoint.clone()).into_iter().collect());
         self.engine.store.write_blocking(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row))
     }
 
     fn start_spec(&self, connected: Option<&network::Connected>) -> Result<StartSpec> {
-        let Launch { engine, settings, row, run_dir, attached } = self;
+        let Launch { engine, settings, row, place, attached } = self;
+        let run_dir = &place.dir;
         let mut narrow = facts::container_spec(engine, settings, row)?;
         let mut facts = engine.host.runtime.clone();
         facts.time_namespaces &= settings.time_namespaces;
@@ -363,8 +390,11 @@ fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
     }
 }
 
-/// The container's control group.
+/// The control group of the container's newest run.
 pub fn cgroup_of(host: &Host, settings: &Settings, row: &ContainerRow) -> Result<sys::cgroup::Cgroup> {
-    let path = facts::cgroups_path(settings, row);
-    Ok(host.cgroups.at(&path)?)
+    cgroup_at(host, &place(settings, row)?)
+}
+
+fn cgroup_at(host: &Host, place: &RunPlace) -> Result<sys::cgroup::Cgroup> {
+    Ok(host.cgroups.below(&place.cgroup_origin, &place.cgroup)?)
 }

@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 
 use super::actor::{Actor, Command};
 use super::exit::{clear, clear_cgroup, killed_with_monitor};
-use super::facts;
 use super::link::{self, Link, Probe};
 use super::row::ContainerRow;
+use super::{facts, launch};
 use crate::Engine;
 use crate::events::now;
 use crate::settings::Settings;
@@ -56,7 +56,11 @@ impl Recovered {
 pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
     row.state = row.state.at_rest();
     let before = row.state;
-    let run_dir = engine.settings().run_dir(row.id.as_str());
+    let settings = engine.settings();
+    let run_dir = launch::run_dir(&settings, &row);
+    if run_dir != settings.run_dir(row.id.as_str()) {
+        end_uncommitted(&settings.run_dir(row.id.as_str())).await;
+    }
     let (link, exit) = match link::probe(&run_dir).await {
         Probe::Connected(link, state) if is_committed(&row, &state) => {
             row.state = if state.paused { State::Paused { pid: state.pid } } else { State::Running { pid: state.pid } };
@@ -129,6 +133,18 @@ fn settle(row: &mut ContainerRow, exit: Option<Exit>) {
         row.state = State::Exited;
     }
     row.endpoints.clear();
+}
+
+/// Ends a run that an earlier daemon began here, when the last one that was committed has its place elsewhere.
+async fn end_uncommitted(run_dir: &Path) {
+    if !run_dir.exists() {
+        return;
+    }
+    if let Probe::Connected(link, _) | Probe::Silent(link) = link::probe(run_dir).await {
+        // By its line alone: the id is also that of the monitor elsewhere.
+        link::end(link).await;
+    }
+    remove(run_dir);
 }
 
 /// Ends the container of a monitor, by force if it does not listen.

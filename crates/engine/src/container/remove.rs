@@ -107,7 +107,7 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
     let settings = engine.settings();
     // With the writable layer in it.
     engine.containers.trash.take(&settings.container_dir(row.id.as_str()))?;
-    launch::remove_run_dir(&settings.run_dir(row.id.as_str()))?;
+    launch::remove_run_dir(&launch::run_dir(&settings, row))?;
     let own = row.mounts.iter().filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume);
     for volume in own {
         if crate::volume::users(&engine.containers, &volume.name).iter().all(|user| *user == row.id) {

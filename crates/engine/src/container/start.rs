@@ -34,14 +34,14 @@ impl Actor {
 
     /// The program runs: commit, show, tell, answer.
     pub(super) async fn launched(&mut self, launched: Launched) {
-        let Launched { client, monitor, pid, started_at, endpoints, commit } = launched;
+        let Launched { client, monitor, pid, started_at, place, endpoints, commit } = launched;
         link::reap(monitor);
         match Link::new(client) {
             Ok(link) => self.link = Some(link),
             Err(error) => tracing::error!(container = self.row.id.short(), %error, "no line to the monitor"),
         }
         self.happened(Input::Launched { pid });
-        launch::note_run(&mut self.row, (pid, started_at), endpoints);
+        launch::note_run(&mut self.row, (pid, started_at), place, endpoints);
         match commit {
             Some(outcome) => self.recorded(outcome),
             None => self.record().await,

@@ -127,22 +127,18 @@ impl Layout {
 
     /// The cgroup `path`, whether or not it exists.
     pub fn at(&self, path: &str) -> io::Result<Cgroup> {
-        if path.starts_with('/') {
-            self.below("", path)
-        } else {
-            self.below(&fs::read_to_string("/proc/self/cgroup")?, path)
-        }
+        self.below(&origin(path)?, path)
     }
 
-    /// `own`: cgroups(7) of the process where the path begins, or nothing for the roots.
-    fn below(&self, own: &str, path: &str) -> io::Result<Cgroup> {
+    /// The same for a path that begins at `origin`, the [`origin`] of another process.
+    pub fn below(&self, origin: &str, path: &str) -> io::Result<Cgroup> {
         let relative = path.trim_matches('/');
         if relative.is_empty() || relative.split('/').any(|c| matches!(c, "" | "." | "..")) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid cgroup path {path:?}")));
         }
         let version = self.version();
         let dir = |h: &Hierarchy| {
-            let mut begin = h.place_of(own);
+            let mut begin = h.place_of(origin);
             if version == Version::V2 {
                 begin.pop();
             }
@@ -150,6 +146,11 @@ impl Layout {
         };
         Ok(Cgroup { dirs: self.hierarchies.iter().map(dir).collect(), version })
     }
+}
+
+/// Where `path` begins: nowhere if it is absolute, else the calling process's `/proc/self/cgroup` (cgroups(7)).
+pub fn origin(path: &str) -> io::Result<String> {
+    if path.starts_with('/') { Ok(String::new()) } else { fs::read_to_string("/proc/self/cgroup") }
 }
 
 impl Hierarchy {
