@@ -108,8 +108,13 @@ impl<R: Read> Archive<R> {
 
     /// The next entry; `None` at the end of the archive. What was left of the one before is skipped.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
-        self.skip(self.data.checked_add(self.padding).ok_or_else(|| bad("invalid tar header"))?)?;
+        self.skip(self.data)?;
+        let padding = &mut [0; BLOCK][..self.padding as usize];
         (self.data, self.padding) = (0, 0);
+        // Writers that end the archive behind the last byte of data leave it out.
+        if fill(&mut self.reader, padding)? < padding.len() {
+            return Ok(None);
+        }
         let mut pax = Pax::default();
         let (mut long_path, mut long_link) = (None, None);
         for _ in 0..SPECIALS {
@@ -120,8 +125,8 @@ impl<R: Read> Archive<R> {
                 EntryType::GNULongName => long_path = Some(c_string(self.special(&header)?)),
                 EntryType::GNULongLink => long_link = Some(c_string(self.special(&header)?)),
                 _ => {
-                    pax.path = pax.path.or(long_path);
-                    pax.link = pax.link.or(long_link);
+                    pax.path = long_path.or(pax.path);
+                    pax.link = long_link.or(pax.link);
                     return self.entry(&header, pax).map(Some);
                 }
             }
@@ -150,24 +155,32 @@ impl<R: Read> Archive<R> {
         Ok(())
     }
 
-    /// The next header that is not the end mark.
-    fn header(&mut self) -> io::Result<Option<Header>> {
+    /// A block; `None` where the stream ends.
+    fn block(&mut self) -> io::Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
         match fill(&mut self.reader, &mut block)? {
-            0 => return Ok(None),
-            BLOCK => {}
-            _ => return Err(eof()),
+            0 => Ok(None),
+            BLOCK => Ok(Some(block)),
+            _ => Err(eof()),
         }
-        if block.iter().all(|b| *b == 0) {
-            return Ok(None);
+    }
+
+    /// The next header that is not the end mark: two blocks of zeros. One of them, and then more, is malformed: some
+    /// readers would stop there and others go on.
+    fn header(&mut self) -> io::Result<Option<Header>> {
+        let Some(block) = self.block()? else { return Ok(None) };
+        if is_zero(&block) {
+            return match self.block()? {
+                Some(second) if !is_zero(&second) => Err(bad("invalid tar header")),
+                _ => Ok(None),
+            };
         }
         let header = Header::from_byte_slice(&block).clone();
-        let sum: u32 =
-            block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
-        if numeric(&header.as_old().cksum).ok() != Some(i64::from(sum)) {
-            return Err(bad("invalid tar header"));
+        let (unsigned, signed) = sums(&block);
+        match numeric(&header.as_old().cksum) {
+            Ok(sum) if sum == unsigned || sum == signed => Ok(Some(header)),
+            _ => Err(bad("invalid tar header")),
         }
-        Ok(Some(header))
     }
 
     /// The data of an extended header.
@@ -313,6 +326,16 @@ impl<R: Read> Archive<R> {
         }
         Ok(())
     }
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    block.iter().all(|byte| *byte == 0)
+}
+
+/// The sum of a header's bytes, its own field taken as blanks; and the same of bytes with a sign, as old archivers had it.
+fn sums(block: &[u8; BLOCK]) -> (i64, i64) {
+    let bytes = block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
+    bytes.fold((0, 0), |(unsigned, signed), byte| (unsigned + i64::from(byte), signed + i64::from(byte.cast_signed())))
 }
 
 fn kind(kind: EntryType, path: &[u8]) -> Kind {
@@ -467,12 +490,51 @@ mod tests {
     fn an_archive_may_end_without_its_mark_but_not_within_an_entry() {
         let bytes = tar(&[("a", EntryType::Regular, b"12345")]);
         assert_eq!(names(&bytes[..1024]).unwrap(), ["a"]);
-        for end in [1, 511, 513, 516, 1023] {
+        for end in [1, 511, 513, 516, 1025, 1600] {
             let error = names(&bytes[..end]).unwrap_err();
             assert_eq!(error.to_string(), "unexpected EOF", "{end}");
         }
+        // Within what only fills the last block it may.
+        for end in [517, 600, 1023, 1536] {
+            assert_eq!(names(&bytes[..end]).unwrap(), ["a"], "{end}");
+        }
         assert_eq!(names(b"garbage").unwrap_err().to_string(), "unexpected EOF");
         assert_eq!(names(&[b'x'; 600]).unwrap_err().to_string(), "archive/tar: invalid tar header");
+    }
+
+    #[test]
+    fn one_block_of_zeros_is_no_end() {
+        let (first, second) = (tar(&[("a", EntryType::Regular, b"1")]), tar(&[("b", EntryType::Regular, b"2")]));
+        let with = |zeros: usize| [&first[..1024], &vec![0; zeros * BLOCK], &second].concat();
+        assert_eq!(names(&with(1)).unwrap_err().to_string(), "archive/tar: invalid tar header");
+        assert_eq!(names(&with(2)).unwrap(), ["a"]);
+        assert_eq!(names(&[&first[..1024], &[0; BLOCK]].concat()).unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn a_header_may_be_summed_up_with_signs() {
+        let mut bytes = tar(&[("aaaa", EntryType::Regular, b"")]);
+        bytes[..4].copy_from_slice(b"caf\xe9");
+        let header = |sum: i64| format!("{sum:06o}\0 ");
+        let (unsigned, signed) = sums(bytes[..BLOCK].try_into().unwrap());
+        assert_ne!(unsigned, signed);
+        for (sum, good) in [(unsigned, true), (signed, true), (signed + 1, false)] {
+            bytes[148..156].copy_from_slice(header(sum).as_bytes());
+            let entry = Archive::new(&bytes[..]).next_entry();
+            assert_eq!(entry.is_ok_and(|entry| entry.unwrap().path == b"caf\xe9"), good, "{sum}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_of_gnu_goes_before_one_of_pax() {
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_pax_extensions([("path", &b"pax"[..]), ("uid", b""), ("mtime", b"")]).unwrap();
+        let mut bytes = builder.into_inner().unwrap();
+        bytes.truncate(1024);
+        let long = "g".repeat(200);
+        let named = |name: &str| [&bytes[..], &tar(&[(name, EntryType::Regular, b"")])].concat();
+        assert_eq!(names(&named(&long)).unwrap(), [long.as_str()]);
+        assert_eq!(names(&named("short")).unwrap(), ["pax"]);
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn recognise<R: Read>(mut reader: R) -> Result<(Compression, Whole<R>)> {
     Ok((Compression::of(&head[..filled]), Cursor::new(head[..filled].to_vec()).chain(reader)))
 }
 
-/// A decoder that says of a stream cut short what the reference says, whatever the compression.
+/// A decoder that says of a stream cut short or spoilt what the reference says, whatever the compression.
 struct Plainly<R>(R);
 
 impl<R: Read> Read for Plainly<R> {
@@ -117,9 +117,26 @@ impl<R: Read> Read for Plainly<R> {
                 io::ErrorKind::OutOfMemory,
                 format!("the archive needs more than {} MiB of memory to be decompressed", 1 << (WINDOW_LOG - 20)),
             ),
-            _ => error,
+            _ => match plain_text(&error.to_string()) {
+                Some(text) => io::Error::new(io::ErrorKind::InvalidData, text),
+                None => error,
+            },
         })
     }
+}
+
+/// The reference's words for what a decoder says of a stream that is none. Any other error may be the reader's below.
+fn plain_text(said: &str) -> Option<&'static str> {
+    Some(match said {
+        "invalid gzip header" => "gzip: invalid header",
+        "corrupt gzip stream does not have a matching checksum" => "gzip: invalid checksum",
+        "corrupt deflate stream" => "flate: corrupt input",
+        "Unknown frame descriptor" => "invalid input: magic number mismatch",
+        "Frame requires too much memory for decoding" => "window size exceeded",
+        "Restored data doesn't match checksum" => "crc mismatch",
+        "Data corruption detected" => "zstd: corrupt input",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -180,6 +197,32 @@ mod tests {
             for end in (6..whole.len()).filter(|&end| end != second) {
                 refused(&whole[..end]);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_stream_is_the_archives_fault_in_the_references_words() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&[7; 1000]).unwrap();
+        let gzip = encoder.finish().unwrap();
+        let spoilt = |at: usize| {
+            let mut spoilt = gzip.clone();
+            spoilt[at] ^= 1;
+            spoilt
+        };
+        let frame = zstd::encode_all(&[7; 1000][..], 1).unwrap();
+        let mut wide = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        wide.window_log(WINDOW_LOG + 1).unwrap();
+        wide.write_all(&[7; 1000]).unwrap();
+        for (bytes, text) in [
+            ([&gzip[..], b"more than a header"].concat(), "gzip: invalid header"),
+            ([&gzip[..], &[0; 512]].concat(), "gzip: invalid header"),
+            (spoilt(gzip.len() - 8), "gzip: invalid checksum"),
+            ([&frame[..], b"more more"].concat(), "invalid input: magic number mismatch"),
+            (wide.finish().unwrap(), "window size exceeded"),
+        ] {
+            let error = decompress(&bytes[..]).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::InvalidData, text));
         }
     }
 

@@ -188,7 +188,7 @@ impl Layers {
         make_dir(&tmp.join("fs"), 0o755)?;
         let fs: OwnedFd = File::open(tmp.join("fs")).context("opening a new layer")?.into();
         let mut reader = BufReader::with_capacity(BUFFER, Hashed { inner: tar, hash: Sha256::new() });
-        let applied = apply::apply(fs, &mut reader, self.whiteouts).map_err(malformed)?;
+        let applied = apply::apply(fs, &mut reader, self.whiteouts).map_err(|error| malformed(error, expected))?;
         let diff_id = Digest::from_sha256(&reader.into_inner().hash.finalize().into());
         if let Some(expected) = expected
             && *expected != diff_id
@@ -263,13 +263,17 @@ impl Layers {
     }
 }
 
-/// An archive that is wrong is the client's fault, a disk that refuses is ours.
-fn malformed(error: io::Error) -> Error {
-    match error.kind() {
+/// An archive that is wrong is the client's fault, a disk that refuses is ours. The layer is named where it has a name.
+fn malformed(error: io::Error, layer: Option<&Digest>) -> Error {
+    let told = match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
             Error::invalid(error.to_string())
         }
-        _ => Error::from(error).prefix("unpacking a layer"),
+        _ => Error::from(error),
+    };
+    match layer {
+        Some(layer) => told.prefix(format!("failed to extract layer {layer}")),
+        None => told,
     }
 }
 

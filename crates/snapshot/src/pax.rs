@@ -62,6 +62,8 @@ impl Pax {
             return Ok(());
         }
         match key {
+            // Such a record takes back what a global header said: nothing here, where those are read over.
+            _ if value.is_empty() => {}
             b"path" => self.path = Some(text(value)?),
             b"linkpath" => self.link = Some(text(value)?),
             b"size" => self.size = Some(wanted(value)?),
@@ -84,9 +86,9 @@ impl Pax {
     }
 }
 
-/// A name: not empty, no NUL.
+/// A name: no NUL.
 fn text(value: &[u8]) -> io::Result<Vec<u8>> {
-    if value.is_empty() || value.contains(&0) { Err(bad("invalid name in a PAX record")) } else { Ok(value.to_vec()) }
+    if value.contains(&0) { Err(bad("invalid name in a PAX record")) } else { Ok(value.to_vec()) }
 }
 
 /// Decimal digits only.
@@ -108,6 +110,9 @@ fn time(value: &[u8]) -> Option<Time> {
         None => (value, &b""[..]),
     };
     let seconds: i64 = number(whole)?.try_into().ok()?;
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
     let mut nanos: i64 = 0;
     for place in 0..9 {
         let digit = fraction.get(place).copied().unwrap_or(b'0');
@@ -155,7 +160,17 @@ mod tests {
         assert_eq!(time(b"-1.25").unwrap(), Time { seconds: -2, nanos: 750_000_000 });
         assert_eq!(time(b"-3").unwrap(), Time { seconds: -3, nanos: 0 });
         assert_eq!(time(b"1.x"), None);
+        assert_eq!(time(b"1.1234567891x"), None);
         assert_eq!(time(b""), None);
+    }
+
+    #[test]
+    fn a_record_without_a_value_says_nothing() {
+        let keys = ["path", "linkpath", "size", "uid", "gid", "mtime", "GNU.sparse.major", "GNU.sparse.map"];
+        let pax = parse(&keys.map(|key| record(key, "")).concat()).unwrap();
+        assert_eq!((pax.path, pax.link, pax.size, pax.uid, pax.gid, pax.mtime), (None, None, None, None, None, None));
+        let pax = parse(&record("SCHILY.xattr.user.k", "")).unwrap();
+        assert_eq!(pax.xattrs[&b"user.k"[..]], b"");
     }
 
     #[test]
