@@ -35,6 +35,10 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// Docker's layer, with `.gzip` or `.zstd` when compressed.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// A layer that some registries do not keep, see [`LAYER`].
+pub const FOREIGN_LAYER: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+/// The same, see [`DOCKER_LAYER`].
+pub const DOCKER_FOREIGN_LAYER: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 
 /// Annotation on an attestation's descriptor: what kind of reference it is.
 pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
@@ -90,7 +94,7 @@ pub struct Manifest {
 
 /// The configuration of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, from = "Flat")]
 pub struct Document {
     /// RFC 3339.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -108,6 +112,33 @@ pub struct Document {
     /// How it came about, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
+}
+
+/// A configuration as it is read: what is flattened there has its names in one case only.
+#[derive(Default, Deserialize)]
+#[serde(rename = "Image", default)]
+struct Flat {
+    created: String,
+    author: String,
+    architecture: String,
+    os: String,
+    #[serde(rename = "os.version")]
+    os_version: String,
+    #[serde(rename = "os.features")]
+    os_features: Vec<String>,
+    variant: String,
+    config: api::ImageConfig,
+    rootfs: Rootfs,
+    history: Vec<History>,
+}
+
+impl From<Flat> for Document {
+    fn from(flat: Flat) -> Document {
+        let Flat { created, author, architecture, os, os_version, os_features, variant, config, rootfs, history } =
+            flat;
+        let platform = Platform { architecture, os, os_version, os_features, variant };
+        Document { created, author, platform, config, rootfs, history }
+    }
 }
 
 /// The layers of a configuration.
@@ -234,6 +265,17 @@ mod tests {
         let document: Document = parse(json, "configuration").unwrap();
         assert_eq!((document.platform.os.as_str(), document.config.env.as_slice()), ("linux", &["A=b".to_owned()][..]));
         assert!(document.history[0].empty_layer && document.rootfs.diff_ids.is_empty());
+    }
+
+    #[test]
+    fn a_configurations_names_may_have_any_case() {
+        let json = br#"{"Architecture":"arm64","OS":"linux","Variant":"v8","Config":{"cmd":["/x"],"ENV":["A=b"]},
+            "Os.Version":"1","RootFS":{"Type":"layers","Diff_IDs":["a"]},"History":[{"Created_By":"x"}]}"#;
+        let document: Document = parse(json, "configuration").unwrap();
+        let Platform { os, architecture, variant, os_version, .. } = &document.platform;
+        assert_eq!([&os[..], architecture, variant, os_version], ["linux", "arm64", "v8", "1"]);
+        assert_eq!((&document.config.env[..], &document.config.cmd[..]), (&["A=b".into()][..], &["/x".into()][..]));
+        assert_eq!((&document.rootfs.diff_ids[..], &*document.history[0].created_by), (&["a".into()][..], "x"));
     }
 
     #[test]

@@ -308,7 +308,9 @@ impl Sending {
 }
 
 fn is_layer(blob: &Content) -> bool {
-    blob.media_type.starts_with(oci::LAYER) || blob.media_type.starts_with(oci::DOCKER_LAYER)
+    [oci::LAYER, oci::DOCKER_LAYER, oci::FOREIGN_LAYER, oci::DOCKER_FOREIGN_LAYER]
+        .iter()
+        .any(|media_type| blob.media_type.starts_with(media_type))
 }
 
 /// Reads a part of a blob on a thread for blocking work, as fast as it is sent.

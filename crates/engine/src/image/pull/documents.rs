@@ -222,13 +222,13 @@ fn choose(index: &oci::Index, wished: Option<&Platform>) -> Result<Descriptor> {
         wanted.suits(&oci::platform(platform))
     };
     let able = index.manifests.iter().filter(|descriptor| distance(descriptor).is_some());
-    let only = match (able.min_by_key(distance), index.manifests.as_slice()) {
-        (Some(nearest), _) => Some(nearest),
-        // One that does not say where it runs will do if nothing was wished for.
-        (None, [single]) if single.platform.is_none() && wished.is_none() => Some(single),
-        _ => None,
+    // One that does not say where it runs will do where none says it well: its configuration is asked later.
+    let silent = |descriptor: &&Descriptor| {
+        let (platform, media_type) = (&descriptor.platform, &descriptor.media_type);
+        platform.is_none() && !descriptor.annotations.contains_key(oci::REFERENCE_TYPE) && oci::is_manifest(media_type)
     };
-    only.cloned().ok_or_else(|| {
+    let chosen = able.min_by_key(distance).or_else(|| index.manifests.iter().find(silent));
+    chosen.cloned().ok_or_else(|| {
         let wanted = wished.cloned().unwrap_or_else(oci::host);
         Error::not_found(format!(
             "no matching manifest for {wanted} in the manifest list entries: no match for platform in manifest: not found"
@@ -276,9 +276,9 @@ async fn layers(
 
 fn is_layer(media_type: &str) -> bool {
     let plain = media_type.split(['+']).next().unwrap_or_default();
-    plain == oci::LAYER
-        || media_type.strip_prefix(oci::DOCKER_LAYER).is_some_and(|rest| matches!(rest, "" | ".gzip" | ".zstd"))
-        || plain == "application/vnd.oci.image.layer.nondistributable.v1.tar"
+    let dockers = [oci::DOCKER_LAYER, oci::DOCKER_FOREIGN_LAYER];
+    let rest = dockers.iter().find_map(|prefix| media_type.strip_prefix(prefix));
+    matches!(plain, oci::LAYER | oci::FOREIGN_LAYER) || rest.is_some_and(|rest| matches!(rest, "" | ".gzip" | ".zstd"))
 }
 
 fn content(descriptor: &Descriptor) -> Result<Content> {
@@ -349,6 +349,54 @@ mod tests {
                 "{text}"
             );
             assert!(text.contains("docker.io/library/x:1"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_say_where_it_runs_is_the_last_choice() {
+        let silent = |digest: &str, media_type: &str| Descriptor {
+            digest: digest.into(),
+            media_type: media_type.into(),
+            ..Descriptor::default()
+        };
+        let mut attested = silent("attestation", oci::MANIFEST);
+        attested.annotations.insert(oci::REFERENCE_TYPE.into(), "attestation-manifest".into());
+        let mut other = silent("other", oci::MANIFEST);
+        other.platform = Some(api::oci::Platform { os: "plan9".into(), ..Default::default() });
+        let chosen = |manifests: &[&Descriptor], wished: Option<&Platform>| {
+            let manifests = manifests.iter().map(|d| Descriptor::clone(d)).collect();
+            choose(&oci::Index { manifests, ..oci::Index::default() }, wished).map(|d| d.digest).ok()
+        };
+        let (one, two) = (silent("one", oci::MANIFEST), silent("two", oci::DOCKER_MANIFEST));
+        let artifact = silent("artifact", "application/x");
+        assert_eq!(chosen(&[&artifact, &attested, &other, &one, &two], None).as_deref(), Some("one"));
+        let host = oci::host();
+        assert_eq!(chosen(&[&two, &one], Some(&host)).as_deref(), Some("two"));
+        let mut fits = silent("fits", oci::MANIFEST);
+        fits.platform = Some(api::oci::Platform {
+            os: "linux".into(),
+            architecture: host.architecture.clone(),
+            ..Default::default()
+        });
+        assert_eq!(chosen(&[&one, &fits], None).as_deref(), Some("fits"));
+        assert_eq!(chosen(&[&artifact, &attested, &other], None), None);
+    }
+
+    #[test]
+    fn layers_have_many_media_types() {
+        let dockers = "application/vnd.docker.image.rootfs";
+        for good in [
+            "application/vnd.oci.image.layer.v1.tar",
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            &format!("{dockers}.diff.tar.gzip"),
+            &format!("{dockers}.foreign.diff.tar"),
+            &format!("{dockers}.foreign.diff.tar.gzip"),
+        ] {
+            assert!(is_layer(good), "{good}");
+        }
+        for bad in ["", "text/html", &format!("{dockers}.diff.tar.exe"), &format!("{dockers}.alien.diff.tar.gzip")] {
+            assert!(!is_layer(bad), "{bad}");
         }
     }
 
