@@ -345,7 +345,7 @@ impl Applier {
         let linked =
             above.and_then(|above| Ok(rustix::fs::linkat(&above, c_name(target_name)?, dir, name, AtFlags::empty())?));
         linked.map_err(|e| {
-            let text = format!("hard link to {}: {e}", String::from_utf8_lossy(&entry.link));
+            let text = format!("hard link to {}: {}", String::from_utf8_lossy(&entry.link), model::io_text(&e));
             io::Error::new(io::ErrorKind::InvalidData, format!("{}: {text}", String::from_utf8_lossy(&entry.path)))
         })
     }
