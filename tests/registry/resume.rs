@@ -148,6 +148,66 @@ fn after_cuts_within_one_pull() {
     d.finish();
 }
 
+/// Where a registry, or what stands before it, makes nonsense of ranges, the blob comes from its beginning, within the
+/// same pull; where it gives less than it was asked for, the rest is asked for.
+#[test]
+fn from_registries_that_know_no_ranges() {
+    let d = Daemon::start();
+    let fake = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5001");
+    let image = Image::of_noise(&[3 << 20]);
+    let layer = image.layers[0].clone();
+    fake.image("app", "1", &image);
+    let size = layer.len();
+    let partial = |from: usize, to: usize| {
+        Answer::new(206, &layer[from..to]).with("Content-Range", &format!("bytes {from}-{}/{size}", to - 1))
+    };
+    let whole = size as u64;
+    // What a request for the rest is answered, and the bytes that all of the layer may cost.
+    let cases = [
+        (Answer::new(200, layer.clone()), 2 * whole),
+        (Answer::new(206, &layer[1 << 20..]), 3 * whole),
+        (partial(500, size), 3 * whole),
+        (partial(0, size), 3 * whole),
+        (Answer::new(206, "--x\r\n\r\n--x--").with("Content-Type", "multipart/byteranges; boundary=x"), 2 * whole),
+        (
+            Answer::new(206, vec![0; 2 << 20]).with("Content-Range", &format!("bytes 1048576-{}/{size}", size - 1)),
+            3 * whole,
+        ),
+        (Answer::new(416, ""), 2 * whole),
+        (partial(1 << 20, 2 << 20), whole),
+    ];
+    for (answer, most) in cases {
+        let (mut cut, mut told) = (false, false);
+        let (shown, before) = (format!("{} {:?}", answer.status, answer.headers), fake.sent());
+        fake.rule(move |seen| {
+            let fetches = seen.method == "GET" && seen.path.contains("/blobs/");
+            match (fetches, seen.header("range")) {
+                // The configuration comes first.
+                (true, "") if !cut => {
+                    cut = true;
+                    None
+                }
+                (true, "") if !told => Some(Reply::Cut(None, 1 << 20)),
+                (true, "bytes=1048576-") if !told => {
+                    told = true;
+                    Some(Reply::Send(answer.clone()))
+                }
+                _ => None,
+            }
+        });
+        let asked = fake.seen().len();
+        let _ = d.docker(&["pull", "-q", "127.0.0.1:5001/app:1"]).ok();
+        assert!(fake.seen()[asked..].iter().any(|seen| seen.header("range") == "bytes=1048576-"), "{shown}");
+        let sent = fake.sent() - before;
+        assert!(sent <= most + (1 << 16), "{shown}: {sent} bytes of {whole}");
+        fake.behave();
+        let _ = d.docker(&["rmi", "127.0.0.1:5001/app:1"]).ok();
+        assert_nothing(&d);
+    }
+    drop(fake);
+    d.finish();
+}
+
 /// A part that is not what it should be is noticed, and fetched anew.
 #[test]
 fn a_spoiled_part_is_fetched_anew() {

@@ -52,7 +52,7 @@ pub enum Reason {
     NameUnknown,
     /// No such blob.
     BlobUnknown,
-    /// The asked range does not exist.
+    /// The asked range does not exist, or another one came.
     Range,
     /// Something else.
     Other,
@@ -74,6 +74,11 @@ impl From<Error> for Fault {
 }
 
 impl Fault {
+    /// The same fault for another reason.
+    pub(crate) fn because(self, reason: Reason) -> Fault {
+        Fault { reason, ..self }
+    }
+
     /// The way to the registry failed.
     pub(crate) fn transport(context: &str, error: &(dyn std::error::Error + 'static)) -> Fault {
         let error = Error::system(format!("{context}: {}", innermost(error)));

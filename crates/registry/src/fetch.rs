@@ -129,7 +129,8 @@ impl Repository {
         Ok(Document { media_type, bytes })
     }
 
-    /// A blob of `size` bytes from `offset` on. A registry that knows no ranges sends it whole.
+    /// A blob of `size` bytes from `offset` on. A registry that knows no ranges sends it whole; one may also send a piece
+    /// of what was asked for. [`Reason::Range`]: what it sends is not from there.
     pub async fn blob(&self, digest: &Digest, size: u64, offset: u64) -> Result<Blob> {
         self.anywhere(Need::Content, |endpoint| self.blob_at(endpoint, (digest, size), offset)).await
     }
@@ -146,11 +147,10 @@ impl Repository {
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT => {
                 let range = answer.header(CONTENT_RANGE).unwrap_or_default();
-                let from = range_start(range).ok_or_else(|| wrong(format!("unexpected range {range:?}")))?;
-                if from != offset {
-                    return Err(wrong(format!("unexpected range {range:?}")));
+                if offset == 0 || range_start(range) != Some(offset) {
+                    return Err(wrong(format!("unexpected range {range:?}")).because(Reason::Range));
                 }
-                from
+                offset
             }
             StatusCode::NOT_FOUND => {
                 let mut fault = crate::session::refusal(answer).await;
@@ -160,12 +160,15 @@ impl Repository {
             _ => return Err(crate::session::refusal(answer).await),
         };
         let left = size - from;
-        if let Some(length) = answer.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok())
-            && length != left
-        {
-            return Err(wrong(format!("unexpected size: {} bytes announced, want {size}", length + from)));
+        match answer.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok()) {
+            // Less of the range than was asked for: the caller asks for the rest.
+            Some(length) if from > 0 && (1..left).contains(&length) => Ok(Blob { answer, offset: from, left: length }),
+            Some(length) if length != left => {
+                let all = length.saturating_add(from);
+                Err(wrong(format!("unexpected size: {all} bytes announced, want {size}")))
+            }
+            _ => Ok(Blob { answer, offset: from, left }),
         }
-        Ok(Blob { answer, offset: from, left })
     }
 
     /// Whether a blob is there.
@@ -216,7 +219,7 @@ impl Repository {
 }
 
 impl Blob {
-    /// The next bytes; `None` when all came. More or fewer than announced is a fault.
+    /// The next bytes; `None` when all of this answer came. More or fewer than announced is a fault.
     pub async fn next(&mut self) -> Result<Option<bytes::Bytes>> {
         match self.answer.next().await? {
             Some(bytes) if bytes.len() as u64 > self.left => {

@@ -75,7 +75,10 @@ impl Resolver {
         }
         let server = config.servers.first().map(|s| format!(" on {s}")).unwrap_or_default();
         Err(match failure {
-            Some(error) => io::Error::new(io::ErrorKind::TimedOut, format!("lookup {host}{server}: {error}")),
+            Some(error) => {
+                let text = format!("lookup {host}{server}: {}", model::io_text(&error));
+                io::Error::new(io::ErrorKind::TimedOut, text)
+            }
             None => io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}{server}: no such host")),
         })
     }

@@ -1,6 +1,7 @@
 //! The bytes of one blob, from the registry to its part: resumed, tried again, written on threads for blocking work.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Download<'d> {
     pub flow: &'d Flow,
     /// Clients.
     pub told: &'d watch::Sender<State>,
+    /// Becomes true when something is added to what was there: what is wrong then may be right from the beginning.
+    pub resumed: &'d AtomicBool,
 }
 
 impl Download<'_> {
@@ -46,8 +49,9 @@ impl Download<'_> {
             let Err(fault) = self.transfer(&part).await else { continue };
             if fault.reason == Reason::Range && length(&part) > 0 {
                 owned(part)?.discard();
-                let text = "the registry does not have the rest of the blob";
-                return Err(Error::data_loss(text).with_source(fault.error));
+                return Err(
+                    Error::data_loss("the registry does not have the rest of the blob").with_source(fault.error)
+                );
             }
             if is_full(&fault.error) {
                 owned(part)?.discard();
@@ -79,6 +83,7 @@ impl Download<'_> {
     /// One request: adds to the part what comes, in batches.
     async fn transfer(&self, part: &Shared) -> registry::Outcome<()> {
         let here = length(part);
+        self.resumed.fetch_or(here > 0, Ordering::Relaxed);
         let mut blob = self.repository.blob(&self.blob.digest, self.blob.size, here).await?;
         // What is here already is not wanted once more from a registry that knows no ranges.
         let mut skip = here - blob.offset;

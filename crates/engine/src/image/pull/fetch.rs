@@ -5,6 +5,7 @@
 //! - Bounds: the size that the manifest says, the attempts of the configuration, what decompression may yield.
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -149,14 +150,14 @@ impl Fetching {
         if part.length() > blob.size {
             part.restart()?;
         }
-        let resumed = part.length() > 0;
-        match self.attempt(part, first).await {
-            Err(error) if resumed && error.kind() == Kind::DataLoss => {
+        let resumed = AtomicBool::new(part.length() > 0);
+        match self.attempt(part, first, &resumed).await {
+            Err(error) if resumed.load(Ordering::Relaxed) && error.kind() == Kind::DataLoss => {
                 tracing::warn!(%error, "what was kept of a blob is wrong; fetching it anew");
                 let again = turn(&self.turns.downloads).await?;
                 self.told.send_replace(State { started: true, ..State::default() });
                 let part = claim(&self.places.blobs, &blob.digest).await?;
-                self.attempt(part, again).await
+                self.attempt(part, again, &resumed).await
             }
             outcome => outcome,
         }
@@ -185,12 +186,18 @@ impl Fetching {
     }
 
     /// Downloads the rest of a part while another thread reads it.
-    async fn attempt(&self, part: Part, turn_of_download: OwnedSemaphorePermit) -> Result<(u64, Option<WholePart>)> {
+    async fn attempt(
+        &self,
+        part: Part,
+        turn_of_download: OwnedSemaphorePermit,
+        resumed: &AtomicBool,
+    ) -> Result<(u64, Option<WholePart>)> {
         let flow = Flow::new(part.length());
         let follow = flow.follow(part.reader()?);
         let downloading = async {
             let (blob, told) = (&self.job.blob, &*self.told);
-            let outcome = Download { repository: &self.repository, blob, flow: &flow, told }.complete(part).await;
+            let download = Download { repository: &self.repository, blob, flow: &flow, told, resumed };
+            let outcome = download.complete(part).await;
             flow.end(outcome.as_ref().map(drop).map_err(|error| error.message().to_owned()));
             // The next may begin while this one is unpacked.
             drop(turn_of_download);
