@@ -116,6 +116,20 @@ impl Platform {
         }
     }
 
+    /// The same, but a variant that was named stays even where it is the usual one, as documents say it.
+    pub fn parse_in_full(text: &str, host: &Platform) -> Result<Platform> {
+        let mut platform = Platform::parse(text, host)?;
+        if platform.variant.is_empty() && text.split('/').count() == 3 {
+            let usual = match platform.architecture.as_str() {
+                "arm" => "v7",
+                "arm64" => "v8",
+                _ => "",
+            };
+            platform.variant = usual.into();
+        }
+        Ok(platform)
+    }
+
     /// Whether an image of that platform is one for `self`.
     pub fn runs(&self, image: &Platform) -> bool {
         self.suits(image).is_some()
@@ -216,6 +230,16 @@ mod tests {
             ("some/thing", "some/thing"),
         ] {
             assert_eq!(Platform::parse(text, &host()).unwrap().to_string(), platform);
+        }
+        for (text, platform) in [
+            ("linux/arm64/v8", "linux/arm64/v8"),
+            ("linux/arm/7", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("linux/arm64", "linux/arm64"),
+            ("linux/arm", "linux/arm"),
+            ("linux/amd64/v1", "linux/amd64"),
+        ] {
+            assert_eq!(Platform::parse_in_full(text, &host()).unwrap().to_string(), platform);
         }
     }
 

@@ -16,7 +16,9 @@ pub fn apply(mut config: ImageConfig, changes: &[String]) -> Result<ImageConfig>
         if !INSTRUCTIONS.contains(&upper.as_str()) {
             return Err(Error::invalid(format!("{name} is not a valid change command")));
         }
-        if rest.is_empty() && !matches!(upper.as_str(), "CMD" | "ENTRYPOINT") {
+        // What takes one argument refuses none itself.
+        let refuses = matches!(upper.as_str(), "CMD" | "ENTRYPOINT" | "USER" | "WORKDIR" | "STOPSIGNAL");
+        if rest.is_empty() && !refuses {
             return Err(Error::invalid(format!("{upper} requires at least one argument")));
         }
         match upper.as_str() {
@@ -342,7 +344,10 @@ mod tests {
     fn what_is_no_change_is_refused() {
         let message = |change: &str| config(&[change]).unwrap_err().message().to_owned();
         assert_eq!(message("RUN true"), "RUN is not a valid change command");
-        assert_eq!(message("USER a b"), "USER requires exactly one argument");
+        for change in ["USER a b", "USER", "WORKDIR", "STOPSIGNAL "] {
+            let name = change.split(' ').next().unwrap();
+            assert_eq!(message(change), format!("{name} requires exactly one argument"));
+        }
         assert!(config(&["ENV A=\"open"]).is_err() && config(&["EXPOSE x"]).is_err() && config(&["ENV"]).is_err());
         assert!(config(&["STOPSIGNAL SIGNONE"]).is_err() && config(&["HEALTHCHECK RUN x"]).is_err());
     }

@@ -43,7 +43,7 @@ pub fn repository_tag(repo: &str, tag: &str) -> Result<Option<ImageRef>> {
     if tag.is_empty() { Ok(Some(reference.with_default_tag())) } else { reference.with_tag(tag).map(Some) }
 }
 
-/// Makes an image of a root file system's tar, compressed or not; answers its id. Events: tag (if named), import.
+/// Makes an image of a root file system's tar, compressed or not; answers its id. Event: import.
 pub fn import(images: &Images, events: &Events, args: ImportArgs, body: impl Read + Send) -> Result<Digest> {
     let config = changes::apply(api::ImageConfig::default(), &args.changes)?;
     let lease = images.pins.lease();
@@ -52,9 +52,6 @@ pub fn import(images: &Images, events: &Events, args: ImportArgs, body: impl Rea
     let id = made.inspect_err(|_| _ = images.tidy_up())?;
     let image = images.catalog().images.get(&id).cloned();
     let labels = image.map(|image| labels(&image)).unwrap_or_default();
-    if let Some(reference) = &args.reference {
-        publish(events, "tag", &id, &reference.familiar(), &labels);
-    }
     publish(events, "import", &id, id.as_str(), &labels);
     Ok(id)
 }

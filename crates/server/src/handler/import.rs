@@ -32,7 +32,7 @@ fn args(state: &State, request: &Request) -> Result<ImportArgs> {
     };
     Ok(ImportArgs {
         reference: image::repository_tag(query.text("repo"), query.text("tag"))?,
-        platform: if named { Some(Platform::parse(wanted, &host)?) } else { None },
+        platform: if named { Some(Platform::parse_in_full(wanted, &host)?) } else { None },
         message,
         changes: query.all("changes").map(str::to_owned).collect(),
     })
