@@ -81,6 +81,12 @@ fn archives_compressed_by_any_name() {
     assert_eq!(packed.code, 0, "{packed:?}");
     assert_eq!(d.docker(&["load", "-q", "-i", &format!("{}.zst", path.display())]).text(), "Loaded image: layers:1");
     assert_eq!(d.inspect("layers:1", "{{.Id}}"), id);
+    // What follows the end is nobody's.
+    for after in [&b"garbage"[..], &[0; 4096]] {
+        assert_eq!(load(&d, &[&gzip(&archive), after].concat()), "Loaded image: layers:1\n");
+        assert_eq!(load(&d, &[&archive, after].concat()), "Loaded image: layers:1\n");
+    }
+    assert_eq!(d.inspect("layers:1", "{{.Id}}"), id);
     d.finish();
 }
 

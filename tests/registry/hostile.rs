@@ -266,6 +266,23 @@ fn tars_whose_links_lead_out_are_confined() {
     place.finish();
 }
 
+/// As deep as a name can be, with nothing of it in the archive: the daemon lives, and the image is one like any other.
+#[test]
+fn names_as_deep_as_can_be_are_taken() {
+    let place = Place::new(Options::new());
+    let tar = Tar::new().file(&format!("{}f", "d/".repeat(1900)), 0o644, b"x").bytes();
+    for way in WAYS {
+        let _ = place.send(way, std::slice::from_ref(&tar)).ok();
+        let _ = place.d.docker(&["create", "--name", "c", NAME, "/x"]).ok();
+        let exported = place.d.path("exported.tar").display().to_string();
+        let _ = place.d.docker(&["export", "-o", &exported, "c"]).ok();
+        place.d.remove_containers();
+        let _ = place.d.docker(&["rmi", NAME]).ok();
+        place.nothing_left(&format!("{way:?}"));
+    }
+    place.finish();
+}
+
 /// A gibibyte of zeros in a megabyte, on a disk that has no room for it.
 #[test]
 fn bombs_are_refused_by_the_disk_and_cleaned_up() {

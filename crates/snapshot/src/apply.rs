@@ -176,35 +176,46 @@ impl Applier {
         {
             return Ok(dir.clone());
         }
-        let as_path = |path| Path::new(OsStr::from_bytes(path));
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let found = match path {
-            b"" => self.root.open("/", flags, Mode::empty()),
-            path => self.root.open(as_path(path), flags, Mode::empty()),
+        // From the deepest that exists down; a loop, for a name may have two thousand parts.
+        let (mut end, mut missing) = (path.len(), Vec::new());
+        let mut dir = loop {
+            if let Some(found) = self.existing(&path[..end])? {
+                break found;
+            }
+            missing.push(end);
+            end = split(&path[..end]).expect("the root exists").0.len();
         };
-        let dir = match found {
-            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR)) => self.implicit(path)?,
-            other => other?,
-        };
+        for end in missing.into_iter().rev() {
+            dir = self.implicit(&dir, &path[..end])?;
+        }
         let dir = Rc::new(dir);
         self.parent = Some((path.to_vec(), dir.clone()));
         Ok(dir)
     }
 
-    /// Makes what is missing of the directory `path`, and notes it.
-    fn implicit(&mut self, path: &[u8]) -> io::Result<OwnedFd> {
-        let (above, name) = split(path).expect("the root exists");
-        let dir = self.parent(above)?;
+    /// The directory `path`, unless it has to be made.
+    fn existing(&self, path: &[u8]) -> io::Result<Option<OwnedFd>> {
+        let path = if path.is_empty() { b"/" } else { path };
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        match self.root.open(Path::new(OsStr::from_bytes(path)), flags, Mode::empty()) {
+            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR)) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Makes the directory `path`, whose parent is `dir`, and notes it.
+    fn implicit(&mut self, dir: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
+        let (_, name) = split(path).expect("the root exists");
         let name = c_name(name)?;
-        if tree::stat(&*dir, &name)?.is_some_and(|s| is_whiteout(&s)) {
+        if tree::stat(dir, &name)?.is_some_and(|s| is_whiteout(&s)) {
             // Deleted below, made anew here: what the lower layers have in it stays deleted.
-            rustix::fs::unlinkat(&*dir, &name, AtFlags::empty())?;
-            rustix::fs::mkdirat(&*dir, &name, IMPLICIT)?;
-            set_opaque(&tree::open_dir(&*dir, &name)?)?;
+            rustix::fs::unlinkat(dir, &name, AtFlags::empty())?;
+            rustix::fs::mkdirat(dir, &name, IMPLICIT)?;
+            set_opaque(&tree::open_dir(dir, &name)?)?;
         } else {
-            match rustix::fs::mkdirat(&*dir, &name, IMPLICIT) {
+            match rustix::fs::mkdirat(dir, &name, IMPLICIT) {
                 Ok(()) => {
-                    let mut made = self.place(&dir)?;
+                    let mut made = self.place(dir)?;
                     made.extend_from_slice(name.as_bytes());
                     self.note(&made)?;
                     self.applied.implicit.insert(made);
@@ -214,7 +225,7 @@ impl Applier {
                 Err(e) => return Err(e.into()),
             }
         }
-        let made = tree::open_dir(&*dir, &name)?;
+        let made = tree::open_dir(dir, &name)?;
         // The mode above was cut by the umask.
         rustix::fs::fchmod(&made, IMPLICIT)?;
         Ok(made)
@@ -249,9 +260,16 @@ impl Applier {
 
     /// Drops what was noted of directories at and below `path`.
     fn forget(&mut self, path: &[u8]) {
-        let below = |p: &[u8]| p == path || (p.starts_with(path) && p.get(path.len()) == Some(&b'/'));
-        self.directories.retain(|p, _| !below(p));
-        self.applied.implicit.retain(|p| !below(p));
+        self.directories.remove(path);
+        self.applied.implicit.remove(path);
+        // In the order of names, those below come between `path/` and what follows the slash.
+        let (from, to) = ([path, b"/"].concat(), [path, b"0"].concat());
+        while let Some(below) = self.directories.range(from.clone()..to.clone()).next().map(|(p, _)| p.clone()) {
+            self.directories.remove(&below);
+        }
+        while let Some(below) = self.applied.implicit.range(from.clone()..to.clone()).next().cloned() {
+            self.applied.implicit.remove(&below);
+        }
     }
 
     fn directory(&mut self, dir: &OwnedFd, name: &CString, entry: &Entry, path: Vec<u8>) -> io::Result<()> {

@@ -197,7 +197,10 @@ fn read(images: &Images, body: impl Read + Send, lease: &Lease) -> Result<Member
             _ => {}
         }
     }
-    archive.drain().map_err(malformed)?;
+    // What follows is nobody's, be it the padding of a tape or garbage: it is read because the client sends it.
+    if let Err(error) = archive.drain() {
+        tracing::debug!(%error, "what follows an archive's end is no part of it");
+    }
     Ok(members)
 }
 

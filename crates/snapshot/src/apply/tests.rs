@@ -236,7 +236,7 @@ fn what_climbs_out_is_refused() {
         (vec![file("d/.wh.", "")], "invalid whiteout"),
         (vec![file(".wh...", "")], "invalid whiteout"),
         (vec![file("d/.wh..", "")], "invalid whiteout"),
-        (vec![link("b", EntryType::Link, "nothing")], "b: hard link to nothing: No such file or directory"),
+        (vec![link("b", EntryType::Link, "nothing")], "b: hard link to nothing: no such file or directory"),
     ] {
         let place = Place::new();
         let before = place.outside();
@@ -365,4 +365,43 @@ proptest! {
         drop(place.apply(&spoilt, Whiteouts::Overlay));
         drop(place.apply(&bytes, Whiteouts::Overlay));
     }
+}
+
+/// As deep as a name can be, with none of its directories in the archive: on a stack that holds no frame for each.
+#[test]
+fn a_name_of_two_thousand_parts_takes_no_stack() {
+    let deep = "d/".repeat(1900);
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, content) in [(format!("{deep}f"), "1"), ("x".into(), "1"), (format!("{deep}g"), "2")] {
+        let mut header = Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, content.as_bytes()).unwrap();
+    }
+    let tar = builder.into_inner().unwrap();
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        let apply = || place.apply(&tar, Whiteouts::Overlay).map(|applied| applied.implicit.len());
+        let applying = std::thread::Builder::new().stack_size(192 << 10).spawn_scoped(scope, apply).unwrap();
+        assert_eq!(applying.join().unwrap().unwrap(), 1900);
+    });
+    assert_eq!(fs::read(place.at(&format!("{deep}g"))).unwrap(), b"2");
+}
+
+/// What is noted of directories goes with them, and with nothing that is only named alike.
+#[test]
+fn a_directory_that_is_replaced_is_forgotten_with_what_was_in_it() {
+    let place = Place::new();
+    let items = [
+        file("d/e/f", ""),
+        file("d-/f", ""),
+        file("d0/f", ""),
+        file("dd/f", ""),
+        link("d", EntryType::Symlink, "dd"),
+        file("dd/e/f", ""),
+        file("dd/e", "no directory any more"),
+    ];
+    let applied = place.apply(&tar(&items), Whiteouts::Overlay).unwrap();
+    let names: Vec<_> = applied.implicit.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    assert_eq!(names, ["d-", "d0", "dd"]);
 }
