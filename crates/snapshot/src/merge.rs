@@ -29,12 +29,19 @@ struct Merge<'l> {
     links: HashMap<u64, PathBuf>,
 }
 
+/// Stack of a copy: as many directories as a path can name take a frame each. Only what is used is memory.
+const STACK: usize = 64 << 20;
+
 /// Copies the layer's tree onto `target`.
 pub(crate) fn merge(layer: &Layer, target: &Path) -> io::Result<()> {
     let top: OwnedFd = File::open(target)?.into();
     let source: OwnedFd = File::open(&layer.fs)?.into();
     let mut merge = Merge { layer, top: top.try_clone()?, links: HashMap::new() };
-    merge.directory(&source, &top, Path::new(""))
+    std::thread::scope(|scope| {
+        let copy = || merge.directory(&source, &top, Path::new(""));
+        let copying = std::thread::Builder::new().name("copy".into()).stack_size(STACK).spawn_scoped(scope, copy)?;
+        copying.join().unwrap_or_else(|_| Err(io::Error::other("internal error: copying a layer failed")))
+    })
 }
 
 impl Merge<'_> {

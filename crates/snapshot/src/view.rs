@@ -61,12 +61,26 @@ impl View {
 
     /// Makes the directories that the chain's top has no entry for in `upper`, with the attributes found further down.
     pub(crate) fn fill_implicit(&self, upper: &Path) -> Result<()> {
-        let paths: BTreeSet<&str> =
+        let mut paths: Vec<&str> =
             self.layers.iter().flat_map(|(l, _)| l.implicit.iter().map(String::as_str)).collect();
+        // What lies in a directory comes right behind it.
+        paths.sort_unstable_by(|a, b| a.split('/').cmp(b.split('/')));
+        paths.dedup();
         let upper: OwnedFd = File::open(upper).context("opening a writable layer")?.into();
         let mut made = BTreeSet::new();
+        // The last directory that one layer has alone: so it has what is in it.
+        let mut alone: Option<&str> = None;
         for path in paths {
-            self.fill(&upper, path, &mut made).with_context(|| format!("making {path} in a writable layer"))?;
+            if alone.is_some_and(|alone| path.strip_prefix(alone).is_some_and(|rest| rest.starts_with('/'))) {
+                continue;
+            }
+            let context = || format!("making {path} in a writable layer");
+            let Some(top) = self.find(path.as_bytes(), 0).with_context(context)? else { continue };
+            if self.find(path.as_bytes(), top.layer + 1).with_context(context)?.is_none() {
+                alone = Some(path);
+                continue;
+            }
+            self.fill(&upper, (path, &top), &mut made).with_context(context)?;
         }
         // Deepest first: making a directory has changed the times of the one above.
         for path in made.iter().rev() {
@@ -76,8 +90,7 @@ impl View {
     }
 
     /// Makes `path` and its parents, if the chain shows attributes for it that its top layer does not have.
-    fn fill(&self, upper: &OwnedFd, path: &str, made: &mut BTreeSet<String>) -> io::Result<()> {
-        let Some(top) = self.find(path.as_bytes(), 0)? else { return Ok(()) };
+    fn fill(&self, upper: &OwnedFd, (path, top): (&str, &Found), made: &mut BTreeSet<String>) -> io::Result<()> {
         if !self.layers[top.layer].0.implicit.contains(path) || self.attributes_of(path, top.layer)?.is_none() {
             return Ok(());
         }

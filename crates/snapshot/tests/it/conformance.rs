@@ -135,11 +135,14 @@ pub fn attributes_survive(place: Place) {
 
 pub fn directories_without_an_entry_keep_what_is_below(place: Place) {
     let bottom = Layer::default().dir("tmp", 0o1777).dir("srv", 0o750).dir("srv/deep", 0o711);
+    let bottom = bottom.dir("new-", 0o700).dir("new-/in", 0o711).dir("new0", 0o701);
     let top = Layer::default().file("tmp/file", "x").file("srv/deep/file", "x").file("new/file", "x");
+    let top = top.file("new/in/file", "x").file("new-/in/file", "x").file("new0/file", "x");
     let layers = [apply(&place, bottom), apply(&place, top)];
     let root = mounted(&place, "c1", &layers);
     let mode = |path: &str| fs::metadata(root.at(path)).unwrap().mode() & 0o7777;
     assert_eq!((mode("tmp"), mode("srv"), mode("srv/deep"), mode("new")), (0o1777, 0o750, 0o711, 0o755));
+    assert_eq!([mode("new/in"), mode("new-"), mode("new-/in"), mode("new0")], [0o755, 0o700, 0o711, 0o701]);
     assert!(root.at("tmp/file").exists() && root.at("srv/deep/file").exists());
     drop(root);
     assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), []);

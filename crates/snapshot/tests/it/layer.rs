@@ -17,6 +17,17 @@ impl Layer {
         self.entry((path, EntryType::Regular, 0o644), content.as_bytes(), "")
     }
 
+    /// A file at the bottom of so many directories that have no entry of their own.
+    pub fn deep(mut self, depth: usize) -> Layer {
+        let mut header = Header::new_gnu();
+        header.set_mode(0o644);
+        let mut builder = Builder::new(Vec::new());
+        builder.append_data(&mut header, format!("{}f", "d/".repeat(depth)), &b""[..]).unwrap();
+        let entry = builder.into_inner().unwrap();
+        self.bytes.extend_from_slice(&entry[..entry.len() - 1024]);
+        self
+    }
+
     pub fn link(self, path: &str, kind: EntryType, target: &str) -> Layer {
         self.entry((path, kind, 0o777), b"", target)
     }

@@ -113,6 +113,7 @@ both!(
     a_tree_in_flux_is_read_to_its_end,
     a_removed_container_is_no_whole_export,
     depth_has_no_price,
+    a_layers_depth_has_no_price,
     capabilities_are_kept,
 );
 

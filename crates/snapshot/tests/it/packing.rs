@@ -358,6 +358,18 @@ pub fn depth_has_no_price(place: Place) {
     assert_eq!(place.snapshots.changes("c1", &layers).unwrap().len(), 2048);
 }
 
+/// Nor has that of a layer: a test has the stack that such work has in the daemon.
+pub fn a_layers_depth_has_no_price(place: Place) {
+    let layers = [apply(&place, Layer::default().deep(1900))];
+    let root = mounted(&place, "c1", &layers);
+    assert!(root.at("d/d/d").exists());
+    let mut tar = Vec::new();
+    place.snapshots.export("c1", &layers, &mut tar).unwrap();
+    assert!(tar.len() > 1900 * 512);
+    drop(root);
+    place.snapshots.remove("c1").unwrap();
+}
+
 struct Count<'p> {
     place: &'p Path,
     bytes: usize,
