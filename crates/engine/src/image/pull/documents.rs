@@ -364,7 +364,7 @@ mod tests {
         let mut other = silent("other", oci::MANIFEST);
         other.platform = Some(api::oci::Platform { os: "plan9".into(), ..Default::default() });
         let chosen = |manifests: &[&Descriptor], wished: Option<&Platform>| {
-            let manifests = manifests.iter().map(|d| Descriptor::clone(d)).collect();
+            let manifests = manifests.iter().copied().cloned().collect();
             choose(&oci::Index { manifests, ..oci::Index::default() }, wished).map(|d| d.digest).ok()
         };
         let (one, two) = (silent("one", oci::MANIFEST), silent("two", oci::DOCKER_MANIFEST));
