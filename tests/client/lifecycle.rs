@@ -14,23 +14,23 @@ fn sleeper(d: &Daemon, name: &str) {
 fn the_whole_life() {
     let d = with_busybox();
     let status = |name: &str| d.inspect(name, "{{.State.Status}}");
-    let _ = d.docker(&["create", "--name", "c1", "busybox", "sh", "-c", "echo run; sleep 1000"]).ok();
-    assert_eq!(status("c1"), "created");
-    let _ = d.docker(&["start", "c1"]).ok();
-    assert_eq!(status("c1"), "running");
-    let _ = d.docker(&["stop", "-t", "0", "c1"]).ok();
-    assert_eq!(d.inspect("c1", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
-    let _ = d.docker(&["restart", "-t", "0", "c1"]).ok();
-    assert_eq!(status("c1"), "running");
-    let _ = d.docker(&["rename", "c1", "e1"]).ok();
-    assert_eq!(d.inspect("e1", "{{.Name}}"), "/e1");
-    // Asked of containers only: the id of something else may begin with these letters.
-    d.docker(&["inspect", "--type=container", "c1"]).fails(1, "No such container: c1");
-    d.docker(&["rm", "e1"]).fails(
+    let _ = d.docker(&["create", "--name", "first", "busybox", "sh", "-c", "echo run; sleep 1000"]).ok();
+    assert_eq!(status("first"), "created");
+    let _ = d.docker(&["start", "first"]).ok();
+    assert_eq!(status("first"), "running");
+    let _ = d.docker(&["stop", "-t", "0", "first"]).ok();
+    assert_eq!(d.inspect("first", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    let _ = d.docker(&["restart", "-t", "0", "first"]).ok();
+    assert_eq!(status("first"), "running");
+    let _ = d.docker(&["rename", "first", "second"]).ok();
+    assert_eq!(d.inspect("second", "{{.Name}}"), "/second");
+    // No id begins so, the container's own neither.
+    d.docker(&["inspect", "--type=container", "first"]).fails(1, "No such container: first");
+    d.docker(&["rm", "second"]).fails(
         1,
-        "cannot remove container \"/e1\": container is running: stop the container before removing or force remove",
+        "cannot remove container \"/second\": container is running: stop the container before removing or force remove",
     );
-    let _ = d.docker(&["rm", "-f", "e1"]).ok();
+    let _ = d.docker(&["rm", "-f", "second"]).ok();
     assert_eq!(d.docker(&["ps", "-aq"]).text(), "");
     d.finish();
 }
