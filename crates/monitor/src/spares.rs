@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::client::{self, Spawned};
 
@@ -13,12 +13,14 @@ use crate::client::{self, Spawned};
 pub struct Spares {
     executable: Arc<OwnedFd>,
     waiting: model::spares::Spares<Spawned>,
+    /// Held for reading while a monitor is born, which has copies of all our descriptors at first.
+    births: RwLock<()>,
 }
 
 impl Spares {
     /// None yet. `executable` is `sys::exe::sealed()`.
     pub fn new(executable: Arc<OwnedFd>) -> Spares {
-        Spares { executable, waiting: Default::default() }
+        Spares { executable, waiting: Default::default(), births: RwLock::default() }
     }
 
     /// A monitor: one that waits, or a new one. One that was killed meanwhile is passed over.
@@ -31,11 +33,26 @@ impl Spares {
             }
             client::end(spare);
         }
+        self.spawn()
+    }
+
+    /// Waits for the births under way; false: there were none. What this process has closed before the call, no monitor has
+    /// open after it.
+    pub fn await_births(&self) -> bool {
+        if self.births.try_write().is_ok() {
+            return false;
+        }
+        drop(self.births.write().unwrap_or_else(PoisonError::into_inner));
+        true
+    }
+
+    fn spawn(&self) -> io::Result<Spawned> {
+        let _birth = self.births.read().unwrap_or_else(PoisonError::into_inner);
         client::spawn(self.executable.as_fd())
     }
 
     /// Starts what is missing. Blocks for about a millisecond each. They have the priority of the caller.
     pub fn refill(&self) -> io::Result<()> {
-        self.waiting.refill(|| client::spawn(self.executable.as_fd()))
+        self.waiting.refill(|| self.spawn())
     }
 }

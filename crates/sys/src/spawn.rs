@@ -2,7 +2,8 @@
 //!
 //! A vfork in effect: the child borrows the caller's memory until its execve, so no page table is copied, and the
 //! descriptors get their places in the child only: no thread of the caller ever sees (or leaks into another child) one
-//! without close-on-exec. glibc's posix_spawn does the same with sixty more system calls, because it asks for the
+//! without close-on-exec. The child's copies of all others are closed before its execve, so that none is left when the call
+//! returns. glibc's posix_spawn does the same with sixty more system calls, because it asks for the
 //! disposition of every signal; here all signals stay blocked instead, and the new program unblocks them
 //! ([`unblock_signals`]).
 
@@ -37,7 +38,10 @@ pub struct Child {
 
 /// What the child does; made before, since it must not allocate.
 struct Plan<'a> {
+    /// Of the program, as descriptor number `own`.
     path: &'a CStr,
+    exe: RawFd,
+    own: RawFd,
     argv: &'a [*const c_char],
     envp: &'a [*const c_char],
     fds: &'a [RawFd],
@@ -62,12 +66,13 @@ pub fn detached(exe: BorrowedFd<'_>, argv: &[CString], fds: &[BorrowedFd<'_>]) -
     };
     let exe = clear(exe)?;
     let fds: Vec<RawFd> = fds.iter().map(|fd| clear(*fd)).collect::<Result<_, _>>()?;
-    let path = CString::new(format!("/proc/self/fd/{exe}")).expect("a number has no zero byte");
+    let path = CString::new(format!("/proc/self/fd/{first_free}")).expect("a number has no zero byte");
     let search = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     let search = CString::new(format!("PATH={search}")).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let argv: Vec<*const c_char> = argv.iter().map(|a| a.as_ptr()).chain([std::ptr::null()]).collect();
     let envp = [search.as_ptr(), std::ptr::null()];
-    let plan = Plan { path: &path, argv: &argv, envp: &envp, fds: &fds, error: AtomicI32::new(0) };
+    let (own, error) = (first_free, AtomicI32::new(0));
+    let plan = Plan { path: &path, exe, own, argv: &argv, envp: &envp, fds: &fds, error };
     let child = launch(&plan)?;
     match plan.error.load(Ordering::Acquire) {
         0 => Ok(child),
@@ -133,6 +138,13 @@ fn arrange(plan: &Plan<'_>) -> Result<(), c_int> {
     for (&fd, target) in plan.fds.iter().zip(3..) {
         // SAFETY: numbers only.
         done(unsafe { libc::dup2(fd, target) })?;
+    }
+    // SAFETY: numbers only; the table of descriptors is the child's own.
+    unsafe {
+        if plan.exe != plan.own {
+            done(libc::dup3(plan.exe, plan.own, libc::O_CLOEXEC))?;
+        }
+        done(libc::close_range(plan.own as u32 + 1, u32::MAX, 0))?;
     }
     Ok(())
 }

@@ -153,7 +153,11 @@ pub fn remove_run_dir(dir: &Path) -> Result<()> {
 impl Launch<'_> {
     fn with_network(&self) -> Result<Launched, Failed> {
         prepare_sources(self.row)?;
-        let connected = connect(&self.engine.networks, self.row)?;
+        let connected = match connect(&self.engine.networks, self.row) {
+            // A monitor that is being born may hold a copy of a socket that was closed, and its port with it.
+            Err(_) if self.engine.containers.monitors.await_births() => connect(&self.engine.networks, self.row),
+            other => other,
+        }?;
         match self.with_files(connected.as_ref()) {
             Ok(Spawned { client, monitor, run: (pid, started_at), commit }) => {
                 let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
