@@ -8,6 +8,7 @@
 
 mod archives;
 mod attach;
+mod cgroups;
 mod check;
 mod collector;
 mod commit;
