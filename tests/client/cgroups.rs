@@ -170,9 +170,14 @@ fn memory_that_runs_out_beside_the_first_process() {
     d.until("child", "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}", "exited 3 true");
     start(&d, "exec", &limits, "trap 'exit 4' TERM; while :; do sleep 0.1; done");
     let _ = exec(&d, "exec", EAT).ok();
-    assert_eq!(d.inspect("exec", "{{.State.Status}}"), "running");
+    // It is known at once, and tells of itself.
+    d.until("exec", "{{.State.Status}} {{.State.OOMKilled}}", "running true");
+    let told =
+        || d.docker(&["events", "--since", "1h", "--until", "0s", "-f", "event=oom", "-f", "container=exec"]).text();
+    assert!(eventually(|| told().contains(" container oom ")), "{}", told());
     let _ = d.docker(&["stop", "-t", "60", "exec"]).ok();
     assert_eq!(d.inspect("exec", "{{.State.ExitCode}} {{.State.OOMKilled}}"), "4 true");
+    assert_eq!(told().lines().count(), 1, "{}", told());
     // The next run begins anew.
     let _ = d.docker(&["start", "exec"]).ok();
     assert_eq!(d.inspect("exec", "{{.State.OOMKilled}}"), "false");
@@ -181,6 +186,26 @@ fn memory_that_runs_out_beside_the_first_process() {
     start(&d, "killed", &limits, "exec sleep 1000");
     let _ = d.docker(&["kill", "killed"]).ok();
     d.until("killed", "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}", "exited 137 false");
+    d.finish();
+}
+
+/// A daemon that was not there when it happened hears of it.
+#[test]
+fn memory_that_runs_out_while_the_daemon_is_away() {
+    let mut d = with_busybox();
+    let script = format!("while [ ! -e /go ]; do sleep 0.1; done; {EAT}; touch /eaten; exec sleep 1000");
+    let out = d.path("out");
+    std::fs::create_dir(&out).unwrap();
+    let script = script.replace("/go", "/out/go").replace("/eaten", "/out/eaten");
+    let bind = format!("{}:/out", out.display());
+    start(&d, "c1", &["-m", "16m", "--memory-swap", "16m", "-v", &bind], &script);
+    d.kill9();
+    std::fs::write(out.join("go"), "").unwrap();
+    assert!(eventually(|| out.join("eaten").exists()));
+    d.again();
+    d.until("c1", "{{.State.Status}} {{.State.OOMKilled}}", "running true");
+    let _ = d.docker(&["kill", "c1"]).ok();
+    d.until("c1", "{{.State.Status}} {{.State.OOMKilled}}", "exited true");
     d.finish();
 }
 

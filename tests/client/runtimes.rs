@@ -20,12 +20,35 @@ fn the_usual(d: &Daemon) {
     let _ = d.docker(&["run", "-d", "--runtime", "other", "--name", "c1", "busybox", "sleep", "1000"]).ok();
     assert_eq!(d.inspect("c1", "{{.HostConfig.Runtime}}"), "other");
     assert_eq!(d.docker(&["exec", "c1", "sh", "-c", "echo x; exit 0"]).text(), "x");
+    let _ = d.docker(&["pause", "c1"]).ok();
+    assert_eq!(d.inspect("c1", "{{.State.Status}}"), "paused");
+    let _ = d.docker(&["unpause", "c1"]).ok();
+    assert_eq!(d.docker(&["exec", "c1", "echo", "alive"]).text(), "alive");
+    limits(d);
     let donor = ["run", "-d", "--runtime", "other", "--name", "c2", "--ipc", "shareable", "busybox"];
     let _ = d.docker(&[&donor[..], &["sh", "-c", "echo x > /dev/shm/f; sleep 1000"]].concat()).ok();
     assert!(eventually(|| d.docker(&["exec", "c2", "cat", "/dev/shm/f"]).stdout == "x\n"));
     assert_eq!(run(&["--ipc", "container:c2", "busybox", "cat", "/dev/shm/f"]).text(), "x");
     let _ = d.docker(&["stop", "-t", "1", "c1"]).ok();
     assert_eq!(d.inspect("c1", "{{.State.Status}}"), "exited");
+}
+
+/// Read inside, from a directory or a file; what runs out of memory is known, and its cgroup goes with it.
+fn limits(d: &Daemon) {
+    let run = |args: &[&str], script: &str| {
+        let options = ["run", "--runtime", "other", "-m", "16m", "--memory-swap", "16m", "--pids-limit", "77"];
+        d.docker(&[&options[..], args, &["busybox", "sh", "-c", script]].concat())
+    };
+    let at = "cd /sys/fs/cgroup; cat memory.max pids.max 2>/dev/null || cat memory/memory.limit_in_bytes pids/pids.max";
+    assert_eq!(run(&["--rm"], at).text(), "16777216\n77");
+    let options = ["-d", "--name", "eater"];
+    let _ = run(&options, "dd if=/dev/zero of=/dev/shm/x bs=1M count=60; rm -f /dev/shm/x; exec sleep 1000").ok();
+    d.until("eater", "{{.State.Status}} {{.State.OOMKilled}}", "running true");
+    let id = d.inspect("eater", "{{.Id}}");
+    let groups = || testkit::census::cgroups(d.cgroup()).iter().filter(|dir| dir.ends_with(&id)).count();
+    assert!(groups() > 0);
+    let _ = d.docker(&["rm", "-f", "eater"]).ok();
+    assert_eq!(groups(), 0);
 }
 
 #[test]

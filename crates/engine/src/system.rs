@@ -151,7 +151,8 @@ impl Abilities {
         let file = |path: &str| fs::exists(format!("/sys/fs/cgroup/{path}")).unwrap_or(false);
         Abilities {
             memory: has("memory"),
-            swap: if v1 { file("memory/memory.memsw.limit_in_bytes") } else { has("memory") },
+            // A kernel that cannot swap has neither the file in a cgroup below the root nor this one.
+            swap: if v1 { file("memory/memory.memsw.limit_in_bytes") } else { has("memory") && can_swap() },
             oom_kill_disable: v1 && has("memory"),
             swappiness: v1 && has("memory"),
             cpu_shares: has("cpu"),
@@ -163,6 +164,11 @@ impl Abilities {
             blkio: has("blkio") || has("io"),
         }
     }
+}
+
+/// Whether the kernel was built with swapping, proc(5).
+fn can_swap() -> bool {
+    fs::exists("/proc/swaps").unwrap_or(false)
 }
 
 /// Filters given to the kernel, worked out and compiled once each: containers mostly share one.

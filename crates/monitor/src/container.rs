@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use logs::JsonFile;
 use runtime::{Bundle, Runtime, Scope, Stage, StartError, Stdio, oci};
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::WaitOptions;
 
+use crate::memory::Memory;
 use crate::proto::{
     Exec, ExecState, Exit, LogSpec, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, RuntimeChoice,
     StartSpec, State, VERSION,
@@ -33,6 +35,7 @@ pub struct Container {
     pub spill_dir: PathBuf,
     started_at: i64,
     paused: bool,
+    pub memory: Memory,
     /// Processes of the container may become children of the monitor.
     adopts: bool,
     exit: Option<Exit>,
@@ -77,6 +80,7 @@ impl Container {
             spill_dir: spec.spill_dir,
             started_at,
             paused: false,
+            memory: Memory::default(),
             adopts: matches!(spec.runtime, RuntimeChoice::Cli { .. }),
             exit: None,
         })
@@ -192,15 +196,23 @@ impl Container {
         self.ended_execs.push_back(ExecState { id: id.to_owned(), pid, exit: Some(exit.clone()) });
     }
 
-    /// The container has ended: how.
-    pub fn ended(&self, mut exit: Exit) -> Exit {
+    /// After each round of a running container: whether the kernel has killed more of its processes for want of memory.
+    pub fn memory_has_run_out(&mut self, now: Instant) -> bool {
+        self.memory.begin(|| runtime::builtin::cgroup(&self.bundle));
+        self.memory.news(now, || runtime::builtin::cgroup(&self.bundle))
+    }
+
+    /// The container has ended: how, and whether memory has run out since that was told last.
+    pub fn ended(&mut self, mut exit: Exit) -> (Exit, bool) {
         // Without a limit of its own, a container in which memory ran out will hardly have ended well.
         let limited = self.bundle.spec.linux.resources.memory.as_ref().is_some_and(|memory| memory.limit.is_some());
-        if limited || exit.code != 0 {
-            let cgroup = runtime::builtin::cgroup(&self.bundle);
-            exit.oom = cgroup.is_ok_and(|cgroup| cgroup.oom_kills().is_ok_and(|count| count > 0));
+        if !limited && exit.code == 0 {
+            exit.oom = self.memory.has_struck();
+            return (exit, false);
         }
-        exit
+        let news;
+        (news, exit.oom) = self.memory.end(|| runtime::builtin::cgroup(&self.bundle));
+        (exit, news)
     }
 
     /// Removes what the run had, records the end and returns it.
@@ -233,6 +245,7 @@ impl Container {
             tty: self.init.tty(),
             paused: self.paused,
             exit: self.exit.clone(),
+            memory_has_run_out: self.memory.has_struck(),
             execs: running.chain(self.ended_execs.iter().cloned()).collect(),
         }
     }

@@ -11,6 +11,7 @@ mod container;
 mod detach;
 mod input;
 mod link;
+mod memory;
 pub mod proto;
 mod proxy;
 mod run;

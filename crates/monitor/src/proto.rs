@@ -97,6 +97,8 @@ pub enum Event {
     Died {
         exit: Exit,
     },
+    /// The kernel has killed one or more of the container's processes for want of memory. Comes before `Died`.
+    OutOfMemory,
 }
 
 /// One client of the container's or an exec's streams.
@@ -168,6 +170,8 @@ pub struct State {
     pub exit: Option<Exit>,
     /// Running ones ([`MAX_RUNNING_EXECS`]) and the last [`MAX_ENDED_EXECS`] ended ones.
     pub execs: Vec<ExecState>,
+    /// What [`Event::OutOfMemory`] has told before.
+    pub memory_has_run_out: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -328,8 +332,9 @@ mod tests {
             paused: false,
             exit: Some(exit.clone()),
             execs: vec![ExecState { id: "x".into(), pid: 8, exit: None }],
+            memory_has_run_out: true,
         };
-        golden(&Event::Hello(state), "ac02000101630e0801000192020112010a01650101781000");
+        golden(&Event::Hello(state), "ac02000101630e0801000192020112010a0165010178100001");
         golden(&Event::Started { exec: None, pid: 7, at: 4 }, "ac0201000e08");
         let error = StartError::new(runtime::Stage::Clone, 11, "d");
         golden(&Event::Failed { exec: None, error }, "ac02020000160164");
@@ -339,6 +344,7 @@ mod tests {
         let refused = Some(Refusal::new(Reason::Failed, "m"));
         golden(&Event::Done { refused }, "ac02050102016d");
         golden(&Event::Born { pid: 7, at: 4 }, "ac02060e08");
+        golden(&Event::OutOfMemory, "ac0208");
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub struct Monitor {
 enum Part {
     Link(link::Part),
     Proxies,
+    Memory,
     Init(session::Part),
     Exec(usize, session::Part),
 }
@@ -107,6 +108,10 @@ impl Monitor {
             parts.push(Part::Proxies);
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
+        if let Some((fd, events)) = self.container.as_ref().and_then(|container| container.memory.interest()) {
+            parts.push(Part::Memory);
+            fds.push(PollFd::from_borrowed_fd(fd, events));
+        }
         for (index, session) in self.sessions() {
             session.interests(|part, fd, flags| {
                 parts.push(index.map_or(Part::Init(part), |index| Part::Exec(index, part)));
@@ -144,7 +149,8 @@ impl Monitor {
         let now = Instant::now();
         let deadlines = self.sessions().filter_map(|(_, session)| session.deadline());
         let release = self.ended.map(|ended| ended + RELEASE).filter(|&at| at > now);
-        let next = deadlines.chain(release).chain(self.proxies.deadline()).min();
+        let memory = self.container.as_ref().and_then(|container| container.memory.deadline(now));
+        let next = deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).min();
         let next = next.map(|at| at.saturating_duration_since(now));
         let log = self.log().filter(|log| log.is_behind() || log.has_idle_work());
         let log = log.map(|_| if self.quiet { Duration::ZERO } else { REST });
@@ -169,6 +175,11 @@ impl Monitor {
                 }
             }
             Part::Proxies => self.proxies.handle(&mut self.buffer),
+            Part::Memory => {
+                if let Some(container) = &mut self.container {
+                    container.memory.signalled(Instant::now());
+                }
+            }
             Part::Init(part) => self.handle_session(None, part, events),
             Part::Exec(index, part) => self.handle_session(Some(index), part, events),
         }
@@ -332,12 +343,17 @@ impl Monitor {
             report(container);
             if let Some(exit) = container.init.settle(now) {
                 self.proxies = Proxies::default();
-                let exit = container.ended(exit);
+                let (exit, out_of_memory) = container.ended(exit);
+                if out_of_memory {
+                    self.link.tell(Event::OutOfMemory);
+                }
                 self.link.tell(Event::Died { exit: exit.clone() });
                 let exit = container.clean_up(exit);
                 self.link.tell(Event::Exited { exec: None, exit });
                 container.init.finish();
                 self.ended = Some(now);
+            } else if self.ended.is_none() && container.memory_has_run_out(now) {
+                self.link.tell(Event::OutOfMemory);
             }
         }
         self.link.settle();

@@ -360,6 +360,7 @@ impl Actor {
                 self.cleaning = true;
                 self.ended(exit).await;
             }
+            Event::OutOfMemory => self.ran_out_of_memory().await,
             Event::Exited { exec: None, exit } => self.cleaned(exit).await,
             Event::Exited { exec: Some(id), exit } => self.exec_ended(&id, exit.code),
             Event::Started { exec: Some(id), pid, .. } => self.exec_started(&id, pid),

@@ -42,6 +42,15 @@ impl Actor {
         });
     }
 
+    /// The kernel has killed a process of the container for want of memory; the container may live on (B-oom-1).
+    pub(super) async fn ran_out_of_memory(&mut self) {
+        if !std::mem::replace(&mut self.row.run.oom_killed, true) {
+            self.record().await;
+            self.publish();
+        }
+        self.event("oom", []);
+    }
+
     /// The monitor has removed what the run had: the end of an exit that it told before, or all at once.
     pub(super) async fn cleaned(&mut self, exit: Exit) {
         if !std::mem::take(&mut self.cleaning) {
@@ -90,6 +99,7 @@ impl Actor {
         let Some(exit) = self.exit.take() else {
             return;
         };
+        let untold_oom = exit.oom && !self.row.run.oom_killed;
         let wants_restart = self.note_exit(&exit);
         let effects = self.happened(Input::Ended { restart: wants_restart });
         let endpoints = std::mem::take(&mut self.row.endpoints);
@@ -102,7 +112,7 @@ impl Actor {
         }
         self.exits += 1;
         self.publish();
-        if exit.oom {
+        if untold_oom {
             self.event("oom", []);
         }
         endpoints.iter().for_each(|endpoint| self.network_event("disconnect", endpoint));
@@ -127,7 +137,7 @@ impl Actor {
         let run = &mut self.row.run;
         run.finished_at = Timestamp::from_unix_nanos(exit.at);
         run.exit_code = exit.code;
-        run.oom_killed = exit.oom;
+        run.oom_killed |= exit.oom;
         run.error.clone_from(&exit.error);
         let called_off = !self.waiting.restarts.is_empty() || self.waiting.removal.is_some();
         let (run, lasted) = (&self.row.run, lasted(&self.row));

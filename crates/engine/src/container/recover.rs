@@ -55,7 +55,7 @@ impl Recovered {
 /// Finds out what became of a container and brings its row in line.
 pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
     row.state = row.state.at_rest();
-    let before = row.state;
+    let before = (row.state, row.run.oom_killed);
     let settings = engine.settings();
     let run_dir = launch::run_dir(&settings, &row);
     if run_dir != settings.run_dir(row.id.as_str()) {
@@ -64,6 +64,7 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
     let (link, exit) = match link::probe(&run_dir).await {
         Probe::Connected(link, state) if is_committed(&row, &state) => {
             row.state = if state.paused { State::Paused { pid: state.pid } } else { State::Running { pid: state.pid } };
+            row.run.oom_killed |= state.memory_has_run_out;
             (Some(link), state.exit)
         }
         Probe::Silent(link) if row.state.pid().is_some() => {
@@ -97,7 +98,7 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
             (None, None)
         }
     };
-    let changed = row.state != before;
+    let changed = (row.state, row.run.oom_killed) != before;
     let (mut actor, commands) = Actor::new(&engine, row);
     actor.link = link;
     if changed {
@@ -128,7 +129,8 @@ fn settle(row: &mut ContainerRow, exit: Option<Exit>) {
         let unknown = || Exit { code: UNKNOWN_EXIT, at: now().unix_nanos(), ..Exit::default() };
         let exit = exit.unwrap_or_else(unknown);
         row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
-        (row.run.exit_code, row.run.oom_killed) = (exit.code, exit.oom);
+        row.run.exit_code = exit.code;
+        row.run.oom_killed |= exit.oom;
         row.run.error = exit.error;
         row.state = State::Exited;
     }

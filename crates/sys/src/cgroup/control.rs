@@ -1,17 +1,15 @@
-//! Acting on all processes of a cgroup: kill, freeze, list; and noticing that the kernel killed one for memory.
+//! Acting on all processes of a cgroup: kill, freeze, list.
 //!
 //! The unified hierarchy is preferred where it is mounted: its kill is atomic against forks, and a process frozen there
 //! can still be killed. Every wait is bounded.
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
 
 use super::{Cgroup, Dir};
@@ -23,14 +21,6 @@ const SHORTEST: Duration = Duration::from_micros(200);
 const LONGEST: Duration = Duration::from_millis(20);
 /// Rounds of listing and killing against a process that forks.
 const KILL_ROUNDS: usize = 100;
-
-/// A descriptor that tells of out-of-memory kills.
-#[derive(Debug)]
-pub struct OomWatch {
-    pub fd: OwnedFd,
-    /// v1: an eventfd, readable (`POLLIN`) and to be read; v2: `memory.events`, exceptional (`POLLPRI`) and to be re-read.
-    pub eventfd: bool,
-}
 
 impl Cgroup {
     /// Kills every process in the cgroup and below, and waits until they are gone (zombies count as gone).
@@ -127,38 +117,10 @@ impl Cgroup {
     fn freezer_v2(&self) -> Option<&Dir> {
         self.unified().filter(|d| d.path.join("cgroup.freeze").exists())
     }
-
-    /// How many processes the kernel has killed here for want of memory.
-    pub fn oom_kills(&self) -> io::Result<u64> {
-        let text = match self.controller("memory") {
-            Some(dir) => dir.read("memory.oom_control")?,
-            None => self.unified().ok_or_else(no_memory)?.read("memory.events")?,
-        };
-        let count = text.lines().find_map(|l| l.strip_prefix("oom_kill "));
-        Ok(count.and_then(|n| n.trim().parse().ok()).unwrap_or(0))
-    }
-
-    /// Something to poll for out-of-memory events.
-    pub fn oom_watch(&self) -> io::Result<OomWatch> {
-        let read = OFlags::RDONLY | OFlags::CLOEXEC;
-        let Some(dir) = self.controller("memory") else {
-            let path = self.unified().ok_or_else(no_memory)?.path.join("memory.events");
-            return Ok(OomWatch { fd: rustix::fs::openat(CWD, path, read, Mode::empty())?, eventfd: false });
-        };
-        use std::os::fd::AsRawFd;
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let control = rustix::fs::openat(CWD, dir.path.join("memory.oom_control"), read, Mode::empty())?;
-        dir.write("cgroup.event_control", &format!("{} {}", fd.as_raw_fd(), control.as_raw_fd()))?;
-        Ok(OomWatch { fd, eventfd: true })
-    }
 }
 
 fn no_freezer() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "the freezer cgroup controller is not available")
-}
-
-fn no_memory() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "the memory cgroup controller is not available")
 }
 
 fn collect(dir: &Path, pids: &mut Vec<i32>) -> io::Result<()> {

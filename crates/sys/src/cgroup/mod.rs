@@ -20,11 +20,12 @@ use rustix::io::Errno;
 
 mod control;
 mod devices;
+mod oom;
 mod resources;
 mod stats;
 
-pub use control::OomWatch;
 pub use devices::{DeviceKind, DeviceRule};
+pub use oom::OomWatch;
 pub use resources::{BlockDevice, Resources};
 pub use stats::{BlkioEntry, Cpu, Memory, Pids, Stats};
 
