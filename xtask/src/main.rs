@@ -20,7 +20,8 @@ const USAGE: &str = "usage: cargo xtask TASK
 
   tidy [--update]         the repository's own law: layers, sizes, names, licences
   test [FILTER]           everything: programs, formatting, lints, tidy, all tests
-  vm [FILTER]             tests that depend on the version of cgroups, on an emulated machine with version 2 alone
+  vm [systemd] [FILTER]   tests that depend on the version of cgroups, on an emulated machine with version 2 alone, or with
+                          systemd as its first program
   demo                    a container's output on the screen, from nothing
   bench [images] [--quick] [--vs unix://SOCKET]
                           speed and memory against the kernel's floor and another engine; of images

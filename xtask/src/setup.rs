@@ -2,7 +2,7 @@
 //!
 //! The docker package is never installed: its daemon must not be started. Only the client is taken out of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::shell::{self, find, output, run};
@@ -72,6 +72,12 @@ pub fn install(packages: &[&str]) -> Result<(), String> {
     }
     run(&mut apt(&["update"]))?;
     run(&mut apt(&words)).map_err(|e| format!("{e}\ninstall by hand: {}", packages.join(" ")))
+}
+
+/// The docker CLI that tests use, once [`programs`] has seen to it.
+pub fn docker() -> PathBuf {
+    let unpacked = shell::root().join("target/tools/docker/usr/bin/docker");
+    if unpacked.exists() { unpacked } else { find("docker").unwrap_or(unpacked) }
 }
 
 /// The docker CLI on `PATH`, or unpacked below `target/tools/docker`.

@@ -15,6 +15,7 @@ use crate::test::Tally;
 
 const PROGRAMS: &[Program] =
     &[("busybox", "busybox-static"), ("cpio", "cpio"), ("depmod", "kmod"), ("qemu-system-x86_64", "qemu-system-x86")];
+const SYSTEMD: &[Program] = &[("busybox", "busybox-static"), ("groupadd", "passwd"), ("systemd", "systemd")];
 /// Depends on the newest kernel.
 const KERNEL_PACKAGE: &str = "linux-image-amd64";
 /// Modules that lead to the root file system; others are loaded from there.
@@ -35,25 +36,47 @@ const CLIENT: &str = "cgroups:: commit:: exec:: inspect:: isolation:: lifecycle:
 const CRASH: &str =
     "commits:: everything_goes_on hostile:: monitor_killed:: orphans:: races:: start_errors:: vanished::";
 
-/// Runs the tests named by `words`, or those of [`TESTS`].
+/// With systemd as the first program, after the checks of `vm/service.sh`: what may care that somebody else sets up the same
+/// hierarchy.
+const SYSTEMD_TESTS: &[(&str, &str, &str)] =
+    &[("tests", "client", "cgroups:: isolation:: runtimes::"), ("tests", "crash", "everything_goes_on orphans::")];
+
+/// kernel-command-line(7): its files are another machine's, so nothing tidies them up or brings caches up to date.
+const SYSTEMD_OPTIONS: &str = " systemd.unit=machine.service systemd.show_status=no systemd.condition-needs-update=0 \
+    systemd.mask=systemd-tmpfiles-setup.service systemd.mask=timers.target systemd.mask=systemd-timesyncd.service";
+
+/// Runs the tests named by `words`, or those of [`TESTS`]; after the word `systemd` those of [`SYSTEMD_TESTS`].
 pub fn run_tests(words: &[String]) -> Result<(), String> {
     shell::require_root("cargo xtask vm")?;
+    let (systemd, words) = match words.split_first() {
+        Some((first, rest)) if first == "systemd" => (true, rest),
+        _ => (false, words),
+    };
+    let tests = if systemd { SYSTEMD_TESTS } else { TESTS };
     setup::programs()?;
     setup::install_missing(PROGRAMS)?;
+    if systemd {
+        setup::install_missing(SYSTEMD)?;
+    }
     let place = shell::root().join("target/tools/vm");
     let kernel = Kernel::unpacked(&place)?;
     shell::run(&mut shell::cargo(&["build", "-p", "gantryd", "-p", "testkit", "--bins"]))?;
-    let commands: Result<Vec<String>, String> =
-        TESTS.iter().map(|(directory, name, tests)| command(directory, name, tests, words)).collect();
+    let commands = tests.iter().map(|(directory, name, tests)| command(directory, name, tests, words));
+    let mut commands = commands.collect::<Result<Vec<String>, String>>()?;
+    if systemd {
+        commands.insert(0, include_str!("vm/service.sh").to_owned());
+    }
     let script = include_str!("vm/machine.sh")
+        .replace("@command@", &commands.join("\n"))
         .replace("@modules@", &kernel.place.join("lib/modules").display().to_string())
         .replace("@workspace@", &shell::root().display().to_string())
-        .replace("@command@", &commands?.join("\n"));
-    let archive = kernel.first_files(&place, &script)?;
+        .replace("@daemon@", &shell::build_dir("debug").join("gantryd").display().to_string())
+        .replace("@docker@", &setup::docker().display().to_string());
+    let archive = kernel.first_files(&place, &script, systemd)?;
     let mut tally = Tally::default();
-    shell::watch(&mut kernel.machine(&archive), |line| tally.read(line.trim_end()))?;
-    if tally.programs < TESTS.len() {
-        return Err(format!("only {} of {} test programs came to their end", tally.programs, TESTS.len()));
+    shell::watch(&mut kernel.machine(&archive, systemd), |line| tally.read(line.trim_end()))?;
+    if tally.programs < commands.len() {
+        return Err(format!("only {} of {} test programs came to their end", tally.programs, commands.len()));
     }
     tally.finish("cargo xtask vm")
 }
@@ -97,8 +120,9 @@ impl Kernel {
         Ok(Kernel { place, version })
     }
 
-    /// The archive of the files that the machine starts with; `script` is run as its second program.
-    fn first_files(&self, place: &Path, script: &str) -> Result<PathBuf, String> {
+    /// The archive of the files that the machine starts with; `script` is run as its second program, or as a service of
+    /// systemd.
+    fn first_files(&self, place: &Path, script: &str, systemd: bool) -> Result<PathBuf, String> {
         let (files, archive) = (place.join("files"), place.join("files.cpio"));
         let _ = fs::remove_dir_all(&files);
         let made = ["bin", "dev", "host", "memory", "modules.d", "proc", "root", "sys"];
@@ -117,6 +141,9 @@ impl Kernel {
             .and_then(|()| write("modules", &(names.join("\n") + "\n"), 0o644))
             .and_then(|()| write("init", include_str!("vm/init.sh"), 0o755))
             .and_then(|()| write("machine.sh", script, 0o755))
+            .and_then(|()| {
+                if systemd { write("machine.service", include_str!("vm/machine.service"), 0o644) } else { Ok(()) }
+            })
             .map_err(|e| format!("{}: {e}", files.display()))?;
         let pack = format!("find . | cpio --quiet -o -H newc > {}", archive.display());
         run(Command::new("sh").args(["-c", &pack]).current_dir(&files))?;
@@ -137,14 +164,15 @@ impl Kernel {
     }
 
     /// The emulator; what the machine prints is its output.
-    fn machine(&self, archive: &Path) -> Command {
+    fn machine(&self, archive: &Path, systemd: bool) -> Command {
+        let unit = if systemd { SYSTEMD_OPTIONS } else { "" };
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args("-accel tcg,thread=multi -cpu max -m 4G -smp 2 -nographic -no-reboot -nic none".split(' '))
             .arg("-kernel")
             .arg(self.place.join("boot").join(format!("vmlinuz-{}", self.version)))
             .arg("-initrd")
             .arg(archive)
-            .args(["-append", "console=ttyS0 quiet panic=-1 apparmor=0"])
+            .args(["-append", &format!("console=ttyS0 quiet panic=-1 apparmor=0{unit}")])
             .args(["-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"])
             .stdin(Stdio::null());
         qemu

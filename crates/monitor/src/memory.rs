@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use sys::cgroup::{Cgroup, OomWatch};
 
-/// How long after a signal a kill may be counted, and the pause between two looks.
+/// How long after an early signal a kill may be counted, and the pause between two looks.
 const LATE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -41,11 +41,9 @@ impl Memory {
 
     /// It was signalled that it is time to look.
     pub fn signalled(&mut self, now: Instant) {
-        match self.watch.as_ref().map(OomWatch::rearm) {
-            Some(Ok(())) => self.look = Some(now + LATE),
-            // The cgroup is gone, and would be signalled for ever.
-            _ => self.watch = None,
-        }
+        // Once its cgroup is gone it would be signalled for ever.
+        self.watch = self.watch.take().filter(|watch| watch.rearm().is_ok());
+        self.look = self.watch.as_ref().map(|watch| if watch.is_early() { now + LATE } else { now });
     }
 
     /// Whether there are kills that were not told, which they are now.

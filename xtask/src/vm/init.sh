@@ -12,4 +12,8 @@ $b mkdir /memory/upper /memory/work
 $b mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /root
 for dir in dev proc sys; do $b mount --move /$dir /root/$dir; done
 $b cp /machine.sh /root/machine.sh
-exec $b switch_root /root /bin/sh /machine.sh
+[ -e /machine.service ] || exec $b switch_root /root /bin/sh /machine.sh
+# By this file systemd would take the machine for a container.
+$b rm -f /root/.dockerenv
+$b cp /machine.service /root/etc/systemd/system/machine.service
+exec $b switch_root /root /lib/systemd/systemd

@@ -26,6 +26,11 @@ impl OomWatch {
         if self.eventfd { PollFlags::IN } else { PollFlags::PRI }
     }
 
+    /// Whether it signals before the kill is counted (v1).
+    pub fn is_early(&self) -> bool {
+        self.eventfd
+    }
+
     /// Takes what was signalled, so that polling waits for the next. Fails (`ENODEV`) on v2 when the cgroup is gone.
     pub fn rearm(&self) -> io::Result<()> {
         let mut buffer = [0; 512];
