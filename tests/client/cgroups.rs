@@ -243,7 +243,7 @@ fn what_the_container_sees_of_cgroups() {
     assert_eq!(run(&d, &["--cgroupns", "private", "--privileged"], &own).text(), "1\nmade");
     if is_v2() {
         // The whole hierarchy, and not to be changed.
-        let all = run(&d, &["--cgroupns", "host"], "ls /sys/fs/cgroup; mkdir /sys/fs/cgroup/x 2>&1").stdout;
+        let all = run(&d, &["--cgroupns", "host"], "ls /sys/fs/cgroup; mkdir /sys/fs/cgroup/new 2>&1").stdout;
         assert!(all.contains(d.cgroup()) && all.contains("Read-only file system"), "{all}");
     }
     d.finish();

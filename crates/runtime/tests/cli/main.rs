@@ -314,9 +314,12 @@ fn signals_pause_and_limits() {
     let fixture = Fixture::with("runc", &["sh", "-c", script], |c| c.resources.memory = 64 << 20);
     let mut started = fixture.start();
     started.expect("up");
-    let cgroup =
-        Path::new("/sys/fs/cgroup/memory").join(fixture.bundle.spec.linux.cgroups_path.trim_start_matches('/'));
-    let limit = || std::fs::read_to_string(cgroup.join("memory.limit_in_bytes")).expect("a memory cgroup (v1)");
+    let (hierarchy, file) = match Path::new("/sys/fs/cgroup/memory").exists() {
+        true => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        false => ("/sys/fs/cgroup", "memory.max"),
+    };
+    let cgroup = Path::new(hierarchy).join(fixture.bundle.spec.linux.cgroups_path.trim_start_matches('/'));
+    let limit = || std::fs::read_to_string(cgroup.join(file)).expect("a memory cgroup");
     assert_eq!(limit().trim(), (64 << 20).to_string());
     let memory = Some(oci::Memory { limit: Some(32 << 20), ..Default::default() });
     fixture.cli.update(&fixture.bundle, &oci::Resources { memory, ..Default::default() }).expect("update");

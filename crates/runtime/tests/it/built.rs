@@ -75,7 +75,7 @@ fn terminal() {
 fn privileged() {
     let mut spec = input(
         "mount -t tmpfs x /tmp && echo mounted; grep -E '^(CapEff|Seccomp:)' /proc/self/status; \
-         test -b /dev/loop0 && echo loop; mkdir $(ls -d /sys/fs/cgroup/pids || echo /sys/fs/cgroup)/x && echo cgroup; echo 1 > /proc/sys/net/ipv4/ip_forward && echo sysctl",
+         test -b /dev/loop0 && echo loop; new=$(ls -d /sys/fs/cgroup/pids || echo /sys/fs/cgroup)/x; mkdir $new && rmdir $new && echo cgroup; echo 1 > /proc/sys/net/ipv4/ip_forward && echo sysctl",
     );
     spec.security.privileged = true;
     spec.security.seccomp = SeccompChoice::Unconfined;
