@@ -116,6 +116,9 @@ fn devices() {
         .text(),
         "3"
     );
+    // A privileged container has the host's devices, and others by the names it wants.
+    let renamed = ["--privileged", "--device", "/dev/null:/dev/nothing", "--device", "/dev/nosuch"];
+    let _ = d.docker(&[&["run", "--rm"], &renamed[..], &["busybox", "test", "-c", "/dev/nothing"]].concat()).ok();
     d.docker(&["run", "--rm", "--device", "/dev/nosuch", "busybox", "true"])
         .fails(127, "error gathering device information");
     d.finish();

@@ -148,6 +148,24 @@ fn none_and_host() {
     d.finish();
 }
 
+/// B-nw-9
+#[test]
+fn who_joins_a_network_joins_its_names_too() {
+    let d = with_busybox();
+    let host = ["-h", "first", "--domainname", "example.org", "--add-host", "far:10.1.2.3"];
+    let _ = d.docker(&[&["run", "-d", "--name", "a1"], &host[..], &["busybox", "sleep", "1000"]].concat()).ok();
+    let hosts = d.docker(&["exec", "a1", "cat", "/etc/hosts"]).text();
+    for (name, joined) in [("a2", "container:a1"), ("a3", "container:a2")] {
+        let _ = d.docker(&["run", "-d", "--name", name, "--network", joined, "busybox", "sleep", "1000"]).ok();
+        assert_eq!(d.docker(&["exec", name, "hostname"]).text(), "first");
+        assert_eq!(d.docker(&["exec", name, "cat", "/etc/hosts"]).text(), hosts);
+        assert_eq!(d.inspect(name, "{{.Config.Hostname}}.{{.Config.Domainname}}"), "first.example.org");
+        assert_eq!(d.inspect(name, "{{.HostsPath}}"), d.inspect("a1", "{{.HostsPath}}"));
+        assert_eq!(d.inspect(name, "{{.NetworkSettings.SandboxID}}{{.NetworkSettings.SandboxKey}}"), "");
+    }
+    d.finish();
+}
+
 #[test]
 fn name_servers_and_extra_hosts() {
     let d = with_busybox();

@@ -99,3 +99,15 @@ fn a_graceful_stop_stops_containers_unless_live_restore() {
     assert_eq!(d.inspect("c1", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
     d.finish();
 }
+
+/// B-rs-3
+#[test]
+fn a_container_that_waits_for_its_restart_says_so() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "again", "--restart", "always", "busybox", "false"]).ok();
+    for command in [&["top", "again"][..], &["exec", "again", "true"]] {
+        assert!(eventually(|| d.docker(command).stderr.contains("is restarting, wait until the container is running")));
+    }
+    let _ = d.docker(&["rm", "-f", "again"]).ok();
+    d.finish();
+}

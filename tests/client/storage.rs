@@ -105,6 +105,9 @@ fn mounts_that_contradict_themselves() {
     );
     let fake = format!("{}:/proc", dir.path().display());
     d.docker(&["run", "--rm", "-v", &fake, "busybox", "true"]).fails(125, "it is not of type proc");
+    d.docker(&["run", "--rm", "--tmpfs", "/proc", "busybox", "true"]).fails(125, "it is not of type proc");
+    let inside = fake.replace(":/proc", ":/proc/nosuch");
+    d.docker(&["run", "--rm", "-v", &inside, "busybox", "true"]).fails(125, "because it is inside /proc");
     d.docker(&["run", "--rm", "--volumes-from", "nosuch", "busybox", "true"]).fails(125, "No such container: nosuch");
     d.finish();
 }

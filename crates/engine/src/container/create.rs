@@ -58,6 +58,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     }
     let mut merged = merge::merge(config, host_config, &image.config, &host, &id)?;
     resolve_container_modes(&engine.containers, &mut merged.host_config)?;
+    share_hostname(&engine.containers, &mut merged);
     check_links(&engine.containers, &merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
     launch::runtime_choice(&settings, &merged.host_config.runtime)?;
@@ -202,6 +203,16 @@ fn reserve_name(containers: &Containers, wished: Option<&str>, id: &ContainerId)
     Ok(id.short().to_string())
 }
 
+/// Whoever joins another's network is called as that one is (B-nw-9).
+fn share_hostname(containers: &Containers, merged: &mut merge::Merged) {
+    let donor = merged.host_config.network_mode.strip_prefix("container:").map(|other| containers.find(other));
+    if let Some(Ok(donor)) = donor {
+        let donor = &donor.view().row.config;
+        merged.config.hostname.clone_from(&donor.hostname);
+        merged.config.domainname.clone_from(&donor.domainname);
+    }
+}
+
 /// `container:<name>` becomes `container:<id>`, so that a rename does not break it (B-id-4). One that is not there is
 /// never a 404, which a client takes for a missing image: it is invalid, or for a network the start's concern.
 fn resolve_container_modes(containers: &Containers, host: &mut api::HostConfig) -> Result<()> {
@@ -232,6 +243,9 @@ pub fn find_other(containers: &Containers, name: &str) -> Result<Handle> {
 /// Links must name containers, though they have no effect yet.
 fn check_links(containers: &Containers, host: &api::HostConfig) -> Result<()> {
     for link in host.links.iter().flatten() {
+        if link.is_empty() {
+            return Err(Error::system("empty string specified for links"));
+        }
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
         if name.is_empty() || alias.contains(':') {
             return Err(Error::invalid(format!("bad format for links: {link}")));

@@ -169,8 +169,7 @@ fn check_running(row: &ContainerRow, name: &str) -> Result<()> {
         return Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec")));
     }
     if row.state.is_restarting() {
-        let id = row.id.as_str();
-        return Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")));
+        return Err(facts::restarting(row.id.as_str()));
     }
     if !row.state.is_running() {
         return Err(Error::conflict(format!("container {} is not running", row.id.as_str())));

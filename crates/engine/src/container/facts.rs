@@ -182,17 +182,14 @@ fn running(containers: &Containers, container: &str) -> Result<Arc<ContainerView
     }
 }
 
-fn restarting(container: &str) -> Error {
+/// What is said of one that waits for its restart.
+pub fn restarting(container: &str) -> Error {
     Error::conflict(format!("Container {container} is restarting, wait until the container is running"))
 }
 
 fn mounts(containers: &Containers, settings: &Settings, row: &ContainerRow) -> Result<spec::Mounts> {
     let host = &row.host_config;
-    let dir = settings.container_dir(row.id.as_str());
-    let files_owner = match host.network_mode.strip_prefix("container:") {
-        Some(other) => settings.container_dir(containers.find(other)?.id.as_str()),
-        None => dir.clone(),
-    };
+    let files_owner = settings.container_dir(files::owner(containers, row)?.as_str());
     let file = |name: &str, target: &str| spec::FileMount {
         source: files_owner.join(name).display().to_string(),
         target: target.into(),
@@ -351,9 +348,12 @@ fn apparmor_profile(has_default: bool, privileged: bool, own: Option<String>) ->
 fn devices(row: &ContainerRow) -> Result<spec::Devices> {
     let host = &row.host_config;
     let mut nodes = Vec::new();
-    // A privileged container has all devices of the host anyway.
-    for device in host.devices.iter().flatten().filter(|_| !host.privileged) {
+    for device in host.devices.iter().flatten() {
         let inside = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
+        // A privileged container has all devices of the host anyway, by their names there.
+        if host.privileged && *inside == device.path_on_host {
+            continue;
+        }
         let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
         nodes.extend(spec::host::devices_from_path(&device.path_on_host, inside, access)?);
     }

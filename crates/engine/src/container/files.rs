@@ -5,9 +5,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
+use model::id::ContainerId;
 use model::{Context, Error, Result};
 use network::{Networks, files};
 
+use super::Containers;
 use super::launch::network_mode;
 use super::row::ContainerRow;
 use crate::settings::Settings;
@@ -20,6 +22,24 @@ pub const RESOLV_CONF: &str = "resolv.conf";
 pub fn make_ahead(dir: &Path) -> Result<()> {
     let make = |name| fs::File::create(dir.join(name)).with_context(|| format!("making {name} ahead"));
     [HOSTNAME, HOSTS, RESOLV_CONF].into_iter().try_for_each(|name| make(name).map(drop))
+}
+
+/// The container whose files this one sees: its own, or those of the one whose network it has joined, which may have
+/// joined another's in turn (B-nw-9).
+pub fn owner(containers: &Containers, row: &ContainerRow) -> Result<ContainerId> {
+    let mut id = row.id.clone();
+    let mut mode = network_mode(row).to_owned();
+    let mut seen = Vec::new();
+    while let Some(other) = mode.strip_prefix("container:") {
+        let donor = containers.find(other)?;
+        if seen.contains(&donor.id) {
+            return Err(Error::system(format!("the networks of container {} lead in a circle", row.id)));
+        }
+        seen.push(donor.id.clone());
+        id = donor.id.clone();
+        mode = network_mode(&donor.view().row).to_owned();
+    }
+    Ok(id)
 }
 
 /// `hostname`, `hosts` and `resolv.conf` in the container's directory (B-dns-1, B-dns-5).

@@ -27,7 +27,8 @@ pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<(ap
 
 fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
     let (row, settings) = (&view.row, engine.settings());
-    let dir = settings.container_dir(row.id.as_str());
+    let owner = files::owner(&engine.containers, row).unwrap_or_else(|_| row.id.clone());
+    let dir = settings.container_dir(owner.as_str());
     let file = |name: &str| dir.join(name).display().to_string();
     let command = super::facts::command_line(&row.config);
     let log_path = match row.host_config.log_config.kind.as_str() {
@@ -135,7 +136,8 @@ pub(super) fn mount_point(row: &MountRow) -> api::MountPoint {
 
 fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSettings {
     let row = &view.row;
-    let running = view.pid != 0;
+    // One that has joined another's network has none of its own.
+    let running = view.pid != 0 && !launch::network_mode(row).starts_with("container:");
     let sandbox_key = if running { format!("/proc/{}/ns/net", view.pid) } else { String::new() };
     api::NetworkSettings {
         sandbox_id: if running { row.id.as_str().into() } else { String::new() },

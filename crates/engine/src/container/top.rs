@@ -128,6 +128,9 @@ pub async fn top(
     let handle = containers.find(name)?;
     let view = handle.view();
     let not_running = || Error::conflict(format!("container {} is not running", view.row.id.as_str()));
+    if view.row.state.is_restarting() {
+        return Err(super::facts::restarting(view.row.id.as_str()));
+    }
     if !view.row.state.is_running() || view.pid == 0 {
         return Err(not_running());
     }

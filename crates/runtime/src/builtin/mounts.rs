@@ -42,6 +42,8 @@ const PROC_FILES: [&str; 10] = [
     "/proc/sys/kernel/ns_last_pid",
     "/proc/sys/crypto/fips_enabled",
 ];
+/// What is said of anything but procfs over `/proc`.
+const NOT_PROC: &str = "\"/proc\" cannot be mounted because it is not of type proc";
 pub(super) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// The container's place among the cgroups. It is taken as late as possible, since the parent is preparing it meanwhile.
@@ -110,8 +112,10 @@ fn file_system(
         let mode = rustix::fs::fstat(covered).at(stage, "fstat")?.st_mode & 0o7777;
         options.data.insert(0, format!("mode={mode:o}"));
     }
-    let target = keep(root.mount_point(path, Target::Directory).at(stage, "")?);
-    outside_proc(target, path).at(stage, "cannot be mounted because it is inside /proc")?;
+    if path == Path::new("/proc") && mount.kind != "proc" {
+        return Err(StartError::new(stage(), 0, NOT_PROC));
+    }
+    let target = place(root, path, Target::Directory, stage)?;
     let fd = tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, "fsmount")?;
     tree::attach(fd, target).at(stage, "move_mount")?;
     propagate(fd, &options).at(stage, "mount propagation")?;
@@ -129,12 +133,11 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
     let path = Path::new(&mount.destination);
     let fd = source(mount, reach).at(stage, &format!("open {}", mount.source))?;
     if path == Path::new("/proc") && rustix::fs::fstatfs(fd).at(stage, "fstatfs")?.f_type != PROC_SUPER_MAGIC {
-        return Err(StartError::new(stage(), 0, "\"/proc\" cannot be mounted because it is not of type proc"));
+        return Err(StartError::new(stage(), 0, NOT_PROC));
     }
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).at(stage, "fstat")?.st_mode);
     let target = if kind.is_dir() { Target::Directory } else { Target::File };
-    let target = keep(root.mount_point(path, target).at(stage, "")?);
-    outside_proc(target, path).at(stage, "cannot be mounted because it is inside /proc")?;
+    let target = place(root, path, target, stage)?;
     if !options.set_tree.is_empty() || !options.clear_tree.is_empty() {
         set_attr(fd, Reach::Tree, options.set_tree, options.clear_tree, None).at(stage, "mount_setattr")?;
     }
@@ -178,14 +181,24 @@ fn ordinary_directory(root: &Rooted, path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Refuses a place on procfs: a container that hides its `/proc/self/…` could redirect what is written there. (A mount
-/// over `/proc` as a whole is found by its parent's being no procfs.)
-fn outside_proc(target: BorrowedFd<'_>, path: &Path) -> std::io::Result<()> {
+/// The place of a mount. One on procfs is refused: a container that hides its `/proc/self/…` could redirect what is
+/// written there. (A mount over `/proc` as a whole is found by its parent's being no procfs.)
+fn place(root: &Rooted, path: &Path, target: Target, stage: impl Fn() -> Stage) -> Result<Fd, StartError> {
+    let inside = || {
+        let text = format!("{path:?} cannot be mounted because it is inside /proc");
+        StartError::new(stage(), 0, &text)
+    };
     let allowed = PROC_FILES.iter().any(|p| Path::new(p) == path);
-    if !allowed && rustix::fs::fstatfs(target)?.f_type == PROC_SUPER_MAGIC {
-        return Err(Errno::PERM.into());
+    let below = path.starts_with("/proc") && path != Path::new("/proc");
+    let target = match root.mount_point(path, target) {
+        // Nothing can be made there.
+        Err(_) if below && !allowed => return Err(inside()),
+        point => keep(point.at(&stage, "")?),
+    };
+    if !allowed && rustix::fs::fstatfs(target).at(&stage, "fstatfs")?.f_type == PROC_SUPER_MAGIC {
+        return Err(inside());
     }
-    Ok(())
+    Ok(target)
 }
 
 /// `/sys/fs/cgroup`: the container's own directory of every hierarchy, bound. Inside the container's cgroup namespace
