@@ -100,12 +100,12 @@ pub trait Snapshotter: Send + Sync {
     /// Removes the container's writable layer; absent is fine.
     fn remove(&self, container: &str) -> Result<()>;
 
-    /// Whether the chain has something at `path` (absolute) that is neither a directory nor a link: no directory can be
-    /// made or mounted there.
+    /// Whether `path` (absolute) leads to something that is no directory: none can be made or mounted there.
     fn is_file(&self, layers: &[Digest], path: &str) -> Result<bool>;
 
     /// Copies what the chain has at `path` (absolute, a directory) into the empty directory `target`: content, owners,
-    /// modes, times, xattrs; the directory's own attributes too. Nothing happens when the chain has no directory there.
+    /// modes, times, xattrs, hard links; the directory's own attributes too. Links on the way are followed within the
+    /// chain. Nothing happens when there is no directory.
     fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()>;
 
     /// Bytes on disk of the container's writable layer; a file with several links counts once.

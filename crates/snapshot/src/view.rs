@@ -23,6 +23,8 @@ use crate::tree;
 const XATTR_BYTES: usize = 64 << 10;
 /// What is enough for nearly all of them.
 const XATTR_GUESS: usize = 256;
+/// Links on the way to a path before it counts as a circle, as the kernel has it.
+const LINKS: usize = 40;
 
 /// A chain, top first.
 pub(crate) struct View {
@@ -150,13 +152,42 @@ impl View {
         }
     }
 
-    /// Whether there is something at a relative path that is neither a directory nor a link.
+    /// Whether a path leads to something that is no directory.
     pub(crate) fn is_file(&self, path: &[u8]) -> io::Result<bool> {
-        let found = self.find(path, 0)?;
-        Ok(found.is_some_and(|found| {
-            let kind = tree::file_type(&found.stat);
-            !kind.is_dir() && !kind.is_symlink()
-        }))
+        let found = self.find(&self.resolve(path)?, 0)?;
+        Ok(found.is_some_and(|found| !tree::file_type(&found.stat).is_dir()))
+    }
+
+    /// The relative path that a container would come to by `path`: links are followed, none leads out of the tree. What is
+    /// not there stays as it is named. `ELOOP` when there is no end to the links.
+    pub(crate) fn resolve(&self, path: &[u8]) -> io::Result<Vec<u8>> {
+        let parts = |path: &[u8]| path.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let (mut ahead, mut done, mut links) = (parts(path), Vec::new(), 0);
+        while let Some(part) = ahead.pop() {
+            match part.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    done.truncate(done.iter().rposition(|b| *b == b'/').unwrap_or(0));
+                    continue;
+                }
+                _ => {}
+            }
+            let next = if done.is_empty() { part } else { [done.as_slice(), b"/", &part].concat() };
+            let Some(link) = self.find(&next, 0)?.filter(|found| tree::file_type(&found.stat).is_symlink()) else {
+                done = next;
+                continue;
+            };
+            links += 1;
+            if links > LINKS {
+                return Err(Errno::LOOP.into());
+            }
+            let target = link_target(&link.parent, &link.name)?;
+            if target.as_bytes().starts_with(b"/") {
+                done.clear();
+            }
+            ahead.extend(parts(target.as_bytes()));
+        }
+        Ok(done)
     }
 
     /// Looks a relative path up in the layers from `from` (0: the top) down. Links are not followed.

@@ -93,8 +93,16 @@ pub fn a_directory_is_copied_out(place: Place) {
         .file("data/gone", "bottom")
         .dir("data/below", 0o711)
         .file("data/below/deep", "deep")
-        .file("plain", "no directory");
-    let top = Layer::default().file("data/.wh.gone", "").file("data/new", "top");
+        .link("data/below/hard", EntryType::Link, "data/below/deep")
+        .link("data/alike", EntryType::Link, "data/below/deep")
+        .file("plain", "no directory")
+        .link("way", EntryType::Symlink, "../data/below")
+        .link("circle", EntryType::Symlink, "circle");
+    let top = Layer::default().file("data/.wh.gone", "").file("data/new", "top").link(
+        "long",
+        EntryType::Symlink,
+        "/way/../../data",
+    );
     let layers = [apply(&place, bottom), apply(&place, top)];
     let target = place.dir.path().join("volume");
     fs::create_dir(&target).unwrap();
@@ -102,7 +110,9 @@ pub fn a_directory_is_copied_out(place: Place) {
     let mut names: Vec<_> =
         fs::read_dir(&target).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["below", "kept", "new"]);
+    assert_eq!(names, ["alike", "below", "kept", "new"]);
+    let inode = |name: &str| fs::metadata(target.join(name)).unwrap().ino();
+    assert_eq!((inode("alike"), inode("below/hard")), (inode("below/deep"), inode("below/deep")));
     assert_eq!(fs::read_to_string(target.join("below/deep")).unwrap(), "deep");
     assert_eq!(fs::metadata(target.join("below")).unwrap().mode() & 0o7777, 0o711);
     assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o750);
@@ -112,6 +122,12 @@ pub fn a_directory_is_copied_out(place: Place) {
         place.snapshots.copy_out(&layers, absent, &other).unwrap();
     }
     assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+    assert!(place.snapshots.copy_out(&layers, "/circle/x", &other).is_err());
+    place.snapshots.copy_out(&layers, "/long/below", &other).unwrap();
+    assert_eq!(fs::read_to_string(other.join("deep")).unwrap(), "deep");
+    for (path, file) in [("/way/deep", true), ("/way", false), ("/way/none", false)] {
+        assert_eq!(place.snapshots.is_file(&layers, path).unwrap(), file, "{path}");
+    }
 }
 
 pub fn attributes_survive(place: Place) {
