@@ -138,3 +138,22 @@ fn exec_shares_the_containers_namespaces_and_limits() {
     assert!(!output.contains("00000000a80425fb"), "{output}");
     d.finish();
 }
+
+#[test]
+fn a_terminal_has_the_size_it_was_created_with() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "c1", "busybox", "sleep", "1000"]).ok();
+    for (file, start, expected) in [
+        ("created", r#"{"Detach":true,"Tty":true}"#, "7 8"),
+        ("started", r#"{"Detach":true,"Tty":true,"ConsoleSize":[9,10]}"#, "9 10"),
+    ] {
+        let session = format!(r#"{{"Cmd":["sh","-c","stty size > /{file}"],"Tty":true,"ConsoleSize":[7,8]}}"#);
+        let id = d.http("POST", "/containers/c1/exec", &session).expect(201).json()["Id"].as_str().unwrap().to_owned();
+        let _ = d.http("POST", &format!("/exec/{id}/start"), start).expect(200);
+        assert!(
+            eventually(|| d.docker(&["exec", "c1", "cat", &format!("/{file}")]).stdout.trim() == expected),
+            "{file}"
+        );
+    }
+    d.finish();
+}

@@ -250,7 +250,10 @@ impl ExecAttachment {
         // Told before its outcome is known, as the reference does.
         let action = format!("exec_start: {}", session.command_line());
         publish(events, &view.row, &action, [("execID", session.id.clone())]);
-        let (session, console_size) = (session.clone(), args.console_size);
+        // Who starts it without a size leaves it at the one that it was created with.
+        let narrow = |size: u64| u16::try_from(size).unwrap_or(u16::MAX);
+        let created = session.config.console_size.filter(|_| session.config.tty).map(|size| size.map(narrow));
+        let (session, console_size) = (session.clone(), args.console_size.or(created));
         handle.ask(|reply| Command::Exec(Box::new(ExecStart { session, console_size, client, reply }))).await
     }
 }
