@@ -15,7 +15,7 @@ use model::{Context, Result};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use crate::merge::copy_one;
+use crate::merge::{copy_one, on_a_deep_stack};
 use crate::tree;
 use crate::view::{Found, View, copy_attributes, xattrs};
 
@@ -25,21 +25,14 @@ const PATH: usize = 4096;
 /// Copies the directory at `path` (absolute in the image) into `target`. Nothing happens when there is none.
 pub(crate) fn copy_out(view: &View, path: &str, target: &Path) -> Result<()> {
     let top: OwnedFd = File::open(target).with_context(|| format!("opening {}", target.display()))?.into();
-    let copied = (|| {
+    let copy = || {
         let source = view.resolve(path.as_bytes())?;
-        match view.shown(&source)? {
-            Some(found) if tree::file_type(&found.stat).is_dir() => {
-                Copy { view, top: top.try_clone()?, links: HashMap::new() }.directory(
-                    &source,
-                    &found,
-                    &top,
-                    Path::new(""),
-                )
-            }
-            _ => Ok(()),
-        }
-    })();
-    copied.with_context(|| format!("copying {path} of the image"))
+        let found = view.shown(&source)?.filter(|found| tree::file_type(&found.stat).is_dir());
+        let Some(found) = found else { return Ok(()) };
+        let mut copy = Copy { view, top: top.try_clone()?, links: HashMap::new() };
+        on_a_deep_stack(|| copy.directory(&source, &found, &top, Path::new("")))
+    };
+    copy().with_context(|| format!("copying {path} of the image"))
 }
 
 struct Copy<'v> {

@@ -37,8 +37,12 @@ pub(crate) fn merge(layer: &Layer, target: &Path) -> io::Result<()> {
     let top: OwnedFd = File::open(target)?.into();
     let source: OwnedFd = File::open(&layer.fs)?.into();
     let mut merge = Merge { layer, top: top.try_clone()?, links: HashMap::new() };
+    on_a_deep_stack(|| merge.directory(&source, &top, Path::new("")))
+}
+
+/// Runs a copy that takes a frame for each directory of a path, on a thread of its own.
+pub(crate) fn on_a_deep_stack(copy: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
     std::thread::scope(|scope| {
-        let copy = || merge.directory(&source, &top, Path::new(""));
         let copying = std::thread::Builder::new().name("copy".into()).stack_size(STACK).spawn_scoped(scope, copy)?;
         copying.join().unwrap_or_else(|_| Err(io::Error::other("internal error: copying a layer failed")))
     })

@@ -85,6 +85,19 @@ pub fn layers_are_merged_top_over_bottom(place: Place) {
     assert_eq!(fs::metadata(root.at("etc")).unwrap().mode() & 0o7777, 0o700);
 }
 
+/// On a stack that holds no frame for each directory.
+pub fn a_deep_directory_is_copied_out(place: Place) {
+    let layers = [apply(&place, Layer::default().deep(300))];
+    let target = place.dir.path().join("volume");
+    fs::create_dir(&target).unwrap();
+    std::thread::scope(|scope| {
+        let copy = || place.snapshots.copy_out(&layers, "/d", &target).unwrap();
+        let copying = std::thread::Builder::new().stack_size(192 << 10).spawn_scoped(scope, copy).unwrap();
+        copying.join().unwrap();
+    });
+    assert!(target.join("d/".repeat(299)).join("f").is_file());
+}
+
 /// B-vol-4: what a volume takes over from the image.
 pub fn a_directory_is_copied_out(place: Place) {
     let bottom = Layer::default()

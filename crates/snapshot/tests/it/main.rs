@@ -92,6 +92,7 @@ macro_rules! both {
 both!(
     layers_are_merged_top_over_bottom,
     a_directory_is_copied_out,
+    a_deep_directory_is_copied_out,
     attributes_survive,
     directories_without_an_entry_keep_what_is_below,
     containers_do_not_see_each_other,
