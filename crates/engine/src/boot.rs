@@ -94,8 +94,9 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(tmp).with_context(|| format!("creating {}", tmp.display()))
 }
 
-/// How often the held lock of a data root is tried again, and the pause before each: a daemon that was killed in the middle of starting a
-/// process leaves its descriptors to it until that has begun, which a busy machine may put off for seconds.
+/// How often the held lock of a data root is tried again, and the pause before each: a daemon that was killed in the
+/// middle of starting a process leaves its descriptors to it until that has begun, which a busy machine may put off for
+/// seconds.
 pub const LOCK_ATTEMPTS: (u32, Duration) = (250, Duration::from_millis(20));
 
 /// One daemon per data root. What it holds tells commands where to find the daemon.

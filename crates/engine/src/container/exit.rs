@@ -11,10 +11,9 @@ use monitor::proto::{Exit, Request};
 use tokio::time::{Instant, sleep_until};
 
 use super::actor::{Actor, Done, Timer, answer, hear};
-use super::launch;
-use super::link;
 use super::remove::RemoveArgs;
 use super::row::ContainerRow;
+use super::{link, place};
 use crate::Engine;
 use crate::events::now;
 
@@ -88,7 +87,7 @@ impl Actor {
         if self.row.state.pid().is_none() || self.exit.is_some() {
             return;
         }
-        let run_dir = launch::run_dir(&self.engine.settings(), &self.row);
+        let run_dir = place::run_dir(&self.engine.settings(), &self.row);
         let exit = link::exit_record(&run_dir).unwrap_or_else(killed_with_monitor);
         clear_cgroup(&self.engine, &self.row).await;
         self.ended(exit).await;
@@ -191,7 +190,7 @@ impl Actor {
         if let Some(mut link) = self.link.take() {
             drop(link.send(&Request::Release, &[]).await);
         }
-        if let Err(error) = launch::remove_run_dir(&launch::run_dir(&self.engine.settings(), &self.row)) {
+        if let Err(error) = place::remove_run_dir(&place::run_dir(&self.engine.settings(), &self.row)) {
             tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
         }
     }
@@ -238,7 +237,7 @@ pub(super) fn killed_with_monitor() -> Exit {
 pub(super) async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
     let (engine, row) = (engine.clone(), row.clone());
     let cleared = tokio::task::spawn_blocking(move || -> Result<()> {
-        Ok(clear(&launch::cgroup_of(&engine.host, &engine.settings(), &row)?)?)
+        Ok(clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?)
     });
     match cleared.await {
         Ok(Ok(())) => {}

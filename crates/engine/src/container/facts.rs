@@ -21,8 +21,8 @@ use crate::{Engine, apparmor};
 /// The driver option of an endpoint that holds the sysctls of its interface.
 const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
-/// The narrow input of `runtime::spec::build` for this container.
-pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) -> Result<ContainerSpec> {
+/// The narrow input of `runtime::spec::build` for this container in the control group of that path.
+pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, cgroup: &str) -> Result<ContainerSpec> {
     let (config, host) = (&row.config, &row.host_config);
     validate::check_device_requests(host)?;
     Ok(ContainerSpec {
@@ -36,7 +36,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow) 
         devices: devices(row)?,
         resources: resources(row)?,
         sysctls: sysctls(row),
-        cgroups_path: cgroups_path(settings, row),
+        cgroups_path: cgroup.to_owned(),
         annotations: host.annotations.clone(),
     })
 }
@@ -51,19 +51,6 @@ fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
         all.insert(key.split('.').map(placed).collect::<Vec<_>>().join("."), value.to_owned());
     }
     all
-}
-
-/// `<parent>/<id>`; the reference's `/docker/<id>` by default. Without a slash in front it begins where the daemon is.
-pub fn cgroups_path(settings: &Settings, row: &ContainerRow) -> String {
-    cgroups_path_in(settings, &row.host_config.cgroup_parent, row.id.as_str())
-}
-
-/// The same for a container of which only the id and its own parent (or none) are known.
-pub fn cgroups_path_in(settings: &Settings, own: &str, id: &str) -> String {
-    let parent = [own, settings.cgroup_parent.as_str(), "/docker"].into_iter().find(|p| !p.is_empty());
-    let parent = parent.unwrap_or_default();
-    let path = model::mount::clean(&format!("/{parent}/{id}"));
-    if parent.starts_with('/') { path } else { path.trim_start_matches('/').to_owned() }
 }
 
 fn process(host_facts: &Host, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {

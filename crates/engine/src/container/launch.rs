@@ -3,11 +3,9 @@
 //! Runs on a blocking thread and touches nothing of the actor: it gets what it needs and gives back what it made, or an
 //! error after taking everything back.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +18,10 @@ use network::Networks;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::attach::Attached;
-use super::facts;
 use super::row::{CONTAINERS, ContainerRow, RunPlace};
+use super::{facts, place};
 use crate::Engine;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
-use crate::system::Host;
 
 /// How long a monitor may take to start a process before it is given up.
 const START_WAIT: Duration = Duration::from_secs(120);
@@ -106,8 +103,8 @@ struct Launch<'a> {
 /// Starts the container; blocks until its program runs or could not.
 pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>) -> Result<Launched, Failed> {
     let settings = engine.settings();
-    let place = next_place(&settings, row)?;
-    make_run_dir(&place.dir)?;
+    let place = place::next(&settings, row)?;
+    place::make_run_dir(&place.dir)?;
     let launch = Launch { engine, settings: &settings, row, place: &place, attached };
     let outcome = launch.with_network();
     if outcome.is_err() {
@@ -115,39 +112,6 @@ pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>)
         drop(fs::remove_dir_all(&place.dir));
     }
     outcome
-}
-
-/// Where the container's next run will be.
-fn next_place(settings: &Settings, row: &ContainerRow) -> Result<RunPlace> {
-    let cgroup = facts::cgroups_path(settings, row);
-    let cgroup_origin = sys::cgroup::origin(&cgroup).context("finding the daemon's own cgroup")?;
-    Ok(RunPlace { dir: settings.run_dir(row.id.as_str()), cgroup, cgroup_origin })
-}
-
-/// Where its newest run is, or was.
-pub fn place(settings: &Settings, row: &ContainerRow) -> Result<RunPlace> {
-    row.run.place.clone().map_or_else(|| next_place(settings, row), Ok)
-}
-
-/// The directory of its newest run.
-pub fn run_dir(settings: &Settings, row: &ContainerRow) -> PathBuf {
-    row.run.place.as_ref().map_or_else(|| settings.run_dir(row.id.as_str()), |place| place.dir.clone())
-}
-
-fn make_run_dir(dir: &Path) -> Result<()> {
-    // What a killed monitor left behind is of no use any more.
-    remove_run_dir(dir)?;
-    DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("creating {}", dir.display()))
-}
-
-/// Removes the directory of a run that is over; absent is fine.
-pub fn remove_run_dir(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::from(e).prefix(format!("removing {}", dir.display())))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl Launch<'_> {
@@ -195,7 +159,7 @@ impl Launch<'_> {
                 client::end(spawned);
                 // It has cleaned up after itself, unless it was killed.
                 let cleared =
-                    cgroup_at(&self.engine.host, self.place).and_then(|cgroup| Ok(super::exit::clear(&cgroup)?));
+                    place::cgroup_at(&self.engine.host, self.place).and_then(|cgroup| Ok(super::exit::clear(&cgroup)?));
                 if let Err(error) = cleared {
                     tracing::warn!(container = self.row.id.short(), %error, "clearing the cgroup of a failed start");
                 }
@@ -215,7 +179,7 @@ impl Launch<'_> {
     fn start_spec(&self, connected: Option<&network::Connected>) -> Result<StartSpec> {
         let Launch { engine, settings, row, place, attached } = self;
         let run_dir = &place.dir;
-        let mut narrow = facts::container_spec(engine, settings, row)?;
+        let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup)?;
         let mut facts = engine.host.runtime.clone();
         facts.time_namespaces &= settings.time_namespaces;
         if row.host_config.privileged {
@@ -392,13 +356,4 @@ fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
             Ok(LogSpec::JsonFile { path: super::logs::path(settings, row), options })
         }
     }
-}
-
-/// The control group of the container's newest run.
-pub fn cgroup_of(host: &Host, settings: &Settings, row: &ContainerRow) -> Result<sys::cgroup::Cgroup> {
-    cgroup_at(host, &place(settings, row)?)
-}
-
-fn cgroup_at(host: &Host, place: &RunPlace) -> Result<sys::cgroup::Cgroup> {
-    Ok(host.cgroups.below(&place.cgroup_origin, &place.cgroup)?)
 }

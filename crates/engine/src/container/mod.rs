@@ -21,6 +21,7 @@ pub mod list;
 pub mod logs;
 pub mod merge;
 pub mod mounts;
+mod place;
 pub mod recover;
 pub mod remove;
 pub mod rename;

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use super::actor::{Actor, Command};
 use super::exit::{clear, clear_cgroup, killed_with_monitor};
 use super::link::{self, Link, Probe};
+use super::place;
 use super::row::ContainerRow;
-use super::{facts, launch};
 use crate::Engine;
 use crate::events::now;
 use crate::settings::Settings;
@@ -57,7 +57,7 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
     row.state = row.state.at_rest();
     let before = (row.state, row.run.oom_killed);
     let settings = engine.settings();
-    let run_dir = launch::run_dir(&settings, &row);
+    let run_dir = place::run_dir(&settings, &row);
     if run_dir != settings.run_dir(row.id.as_str()) {
         end_uncommitted(&settings.run_dir(row.id.as_str())).await;
     }
@@ -142,9 +142,12 @@ async fn end_uncommitted(run_dir: &Path) {
     if !run_dir.exists() {
         return;
     }
-    if let Probe::Connected(link, _) | Probe::Silent(link) = link::probe(run_dir).await {
+    if let Probe::Connected(link, _) | Probe::Silent(link) = link::probe(run_dir).await
         // By its line alone: the id is also that of the monitor elsewhere.
-        link::end(link).await;
+        && !link::end(link).await
+    {
+        tracing::warn!(path = %run_dir.display(), "the monitor of a run that was not committed does not end");
+        return;
     }
     remove(run_dir);
 }
@@ -186,7 +189,7 @@ async fn end_unowned(engine: &Arc<Engine>, settings: &Settings, id: &str) {
     }
     link::kill_monitor(id);
     // A parent of its own is not known without the row; its monitor has removed such a cgroup.
-    let cgroup = engine.host.cgroups.at(&facts::cgroups_path_in(settings, "", id));
+    let cgroup = engine.host.cgroups.at(&place::cgroups_path(settings, "", id));
     let cleared = tokio::task::spawn_blocking(move || clear(&cgroup?));
     if let Ok(Err(error)) = cleared.await {
         tracing::warn!(container = id, %error, "clearing a cgroup");

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::actor::{Actor, Command, Done, Reply, answer};
 use super::row::{CONTAINERS, ContainerRow, MountKind};
-use super::{Containers, launch};
+use super::{Containers, place};
 use crate::Engine;
 use crate::disk::{self, Turns};
 use crate::events::{Events, now};
@@ -107,7 +107,7 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
     let settings = engine.settings();
     // With the writable layer in it.
     engine.containers.trash.take(&settings.container_dir(row.id.as_str()))?;
-    launch::remove_run_dir(&launch::run_dir(&settings, row))?;
+    place::remove_run_dir(&place::run_dir(&settings, row))?;
     let own = row.mounts.iter().filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume);
     for volume in own {
         if crate::volume::users(&engine.containers, &volume.name).iter().all(|user| *user == row.id) {

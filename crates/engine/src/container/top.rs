@@ -135,7 +135,7 @@ pub async fn top(
         return Err(not_running());
     }
     let columns = parse_arguments(ps_args)?;
-    let cgroup = super::launch::cgroup_of(host, settings, &view.row)?;
+    let cgroup = super::place::cgroup_of(host, settings, &view.row)?;
     let table = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<Vec<String>>> {
         let machine = Machine::read();
         Ok(cgroup.processes()?.into_iter().filter_map(Process::read).map(|p| p.row(&columns, &machine)).collect())
