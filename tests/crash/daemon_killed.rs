@@ -5,13 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use testkit::command::{PATIENCE, eventually};
-use testkit::{Daemon, places, process};
+use testkit::{Daemon, places, process, soak};
 
 use crate::calls::{self, COUNTER};
 use crate::ledger::{Answered, Dice, Ledger};
 use crate::with_busybox;
 
-const ROUNDS: u64 = 50;
+/// In `cargo xtask test` and in `cargo xtask soak`.
+const ROUNDS: (usize, usize) = (50, 500);
 const CLIENTS: u64 = 4;
 /// Longest time that the daemon lives on in one round, in milliseconds.
 const LONGEST_LIFE: u64 = 400;
@@ -25,7 +26,8 @@ fn fifty_times_under_load() {
     let mut dice = Dice::new(seed);
     let answered = Answered::default();
     let mut ledgers: Vec<Ledger<'_>> = (0..CLIENTS).map(|client| Ledger::new(client, seed, &answered)).collect();
-    for round in 0..ROUNDS {
+    let rounds = soak::rounds(ROUNDS.0, ROUNDS.1) as u64;
+    for round in 0..rounds {
         let socket = d.socket();
         let worked = std::thread::scope(|scope| {
             for ledger in &mut ledgers {
@@ -51,7 +53,7 @@ fn fifty_times_under_load() {
         }
         steady.verify(&d);
     }
-    assert!(answered.count() >= ROUNDS * CLIENTS);
+    assert!(answered.count() >= rounds * CLIENTS);
     steady.finish(&d);
     d.finish();
 }

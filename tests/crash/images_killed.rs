@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use testkit::command::{PATIENCE, eventually};
 use testkit::fake_registry::{FakeRegistry, Image};
 use testkit::images::{Tar, docker_archive};
-use testkit::{Connection, Daemon, Options};
+use testkit::{Connection, Daemon, Options, soak};
 
 use crate::daemon_killed::{command_of, killed_while_starting};
 use crate::ledger::{Answered, Dice};
 
-const ROUNDS: u64 = 100;
+/// In `cargo xtask test` and in `cargo xtask soak`.
+const ROUNDS: (usize, usize) = (100, 500);
 const CLIENTS: u64 = 3;
 /// Longest time that the daemon lives on in one round, in milliseconds.
 const LONGEST_LIFE: u64 = 250;
@@ -281,7 +282,8 @@ fn a_hundred_times_while_images_come_and_go() {
     let mut dice = Dice::new(seed);
     let answered = Answered::default();
     let mut clients: Vec<Client<'_>> = (0..CLIENTS).map(|client| Client::new(client, seed, &answered)).collect();
-    for round in 0..ROUNDS {
+    let rounds = soak::rounds(ROUNDS.0, ROUNDS.1) as u64;
+    for round in 0..rounds {
         let socket = d.socket();
         let worked = std::thread::scope(|scope| {
             for client in &mut clients {
@@ -306,7 +308,7 @@ fn a_hundred_times_while_images_come_and_go() {
             assert_eq!(d.faults(), [""; 0], "round {round}");
         }
     }
-    assert!(answered.count() >= ROUNDS * CLIENTS);
+    assert!(answered.count() >= rounds * CLIENTS);
     eprintln!("{} requests were answered", answered.count());
     empty_again(&d, &registry);
     // What is removed leaves the disk in the background.

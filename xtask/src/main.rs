@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask tidy | test | vm | demo | bench | coverage`.
+//! The project's own tasks: `cargo xtask tidy | test | soak | vm | demo | bench | coverage`.
 //!
 //! Each task is one file. They need nothing but cargo and, for tests, root; what else is missing they install or name.
 
@@ -10,6 +10,7 @@ mod measure;
 mod routes;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 mod vm;
@@ -20,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask TASK
 
   tidy [--update]         the repository's own law: layers, sizes, names, licences
   test [FILTER]           everything: programs, formatting, lints, tidy, all tests
+  soak [NAME ...]         the full forms of long tests
   vm [systemd] [FILTER]   tests that depend on the version of cgroups, on an emulated machine with version 2 alone, or with
                           systemd as its first program
   demo                    a container's output on the screen, from nothing
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let result = match words.first().map(String::as_str) {
         Some("tidy") => tidy::run(rest),
         Some("test") => test::run(rest),
+        Some("soak") => soak::run(rest),
         Some("vm") => vm::run_tests(rest),
         Some("demo") => demo::run(),
         Some("bench") => measure::run(rest),

@@ -35,6 +35,11 @@ impl Tally {
         }
     }
 
+    /// Tests that ran.
+    pub fn counted(&self) -> u64 {
+        self.passed + self.failed
+    }
+
     /// The closing lines; whether all is well.
     pub fn finish(&self, task: &str) -> Result<(), String> {
         if !self.faults.is_empty() {

@@ -26,6 +26,7 @@ pub mod layouts;
 pub mod namespaces;
 pub mod places;
 pub mod process;
+pub mod soak;
 pub mod terminal;
 
 pub use command::{Output, Running};

@@ -1,0 +1,55 @@
+//! `cargo xtask soak [NAME]`: the full forms of tests whose short form runs in `cargo xtask test`.
+//!
+//! One row per test. A test takes its number of rounds from `testkit::soak::rounds`, which reads the variable that this
+//! task sets. Tests run one after the other, so that the figures of one do not depend on the others.
+
+use crate::test::Tally;
+use crate::{libraries, setup, shell};
+
+/// A long test: its name here, its package, its test program, and the filter that selects it there.
+struct Soak {
+    name: &'static str,
+    package: &'static str,
+    program: &'static str,
+    filter: &'static str,
+}
+
+/// Sorted by name.
+const SOAKS: &[Soak] = &[
+    client_test("daemon-killed", "crash", "daemon_killed::fifty_times_under_load"),
+    client_test("images-killed", "crash", "images_killed::a_hundred_times_while_images_come_and_go"),
+];
+
+const fn client_test(name: &'static str, program: &'static str, filter: &'static str) -> Soak {
+    Soak { name, package: "client-tests", program, filter }
+}
+
+/// Runs the soak tests that `words` name, or all.
+pub fn run(words: &[String]) -> Result<(), String> {
+    shell::require_root("cargo xtask soak")?;
+    if let Some(word) = words.iter().find(|word| SOAKS.iter().all(|soak| soak.name != **word)) {
+        let names: Vec<&str> = SOAKS.iter().map(|soak| soak.name).collect();
+        return Err(format!("no soak test is called {word}; there are: {}", names.join(", ")));
+    }
+    setup::programs()?;
+    libraries::all()?;
+    shell::run(&mut shell::cargo(&["build", "-p", "gantryd", "-p", "testkit", "--bins"]))?;
+    let mut tally = Tally::default();
+    for soak in SOAKS.iter().filter(|soak| words.is_empty() || words.iter().any(|word| word == soak.name)) {
+        println!("\n== {}", soak.name);
+        one(soak, &mut tally)?;
+    }
+    tally.finish("cargo xtask soak")
+}
+
+fn one(soak: &Soak, tally: &mut Tally) -> Result<(), String> {
+    let args = ["test", "-p", soak.package, "--test", soak.program, "--", soak.filter, "--nocapture"];
+    let mut command = shell::cargo(&args);
+    command.env("GANTRY_SOAK", "1");
+    let before = tally.counted();
+    shell::watch(&mut command, |line| tally.read(line))?;
+    if tally.counted() == before {
+        return Err(format!("{}: no test ran", soak.name));
+    }
+    Ok(())
+}
