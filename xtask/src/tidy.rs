@@ -1,11 +1,13 @@
 //! `cargo xtask tidy`: the repository checks its own law.
 //!
-//! - Hard rules (layers, heads of files, `forbid(unsafe_code)`, names, licences, duplicates, paths) fail at once.
+//! - Hard rules (layers, heads of files, `forbid(unsafe_code)`, names, licences, duplicates, paths, citations) fail
+//!   at once.
 //! - Sizes are a ratchet: `xtask/ratchet.txt` holds the worst that is allowed; `--update` writes what stands now, and
 //!   only ever in the direction of better.
 
 mod packages;
 mod ratchet;
+mod references;
 mod sources;
 
 use crate::shell;
@@ -16,6 +18,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
     let mut faults = packages::check(&root)?;
     let sources = sources::read(&root)?;
     faults.extend(sources::check(&root, &sources));
+    faults.extend(references::check(&root)?);
     let update = words.iter().any(|word| word == "--update");
     faults.extend(ratchet::check(&root, &sources, if update { ratchet::Mode::Update } else { ratchet::Mode::Check })?);
     if faults.is_empty() {

@@ -36,7 +36,7 @@ impl Source {
 }
 
 /// Files known to git or new, ignored ones left out.
-fn listed(root: &Path) -> Result<Vec<PathBuf>, String> {
+pub fn listed(root: &Path) -> Result<Vec<PathBuf>, String> {
     let mut git = Command::new("git");
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root);
     let text = shell::output(&mut git)?;
