@@ -1,7 +1,7 @@
 //! Citations of behaviours: every `B-area-number` in code or documentation is an item of the page that lists them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::sources::listed;
 
@@ -23,7 +23,7 @@ pub fn check(root: &Path) -> Result<Vec<String>, String> {
 }
 
 fn cites(path: &Path) -> bool {
-    path.extension().is_some_and(|ext| ext == "rs" || ext == "md") && path != PathBuf::from(PAGE)
+    path.extension().is_some_and(|ext| ext == "rs" || ext == "md") && path != Path::new(PAGE)
 }
 
 /// The ids that the page defines, as `[B-area-number]`.
