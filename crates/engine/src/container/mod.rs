@@ -6,6 +6,7 @@
 
 pub mod actor;
 pub mod attach;
+pub mod cmdline;
 pub mod commit;
 pub mod create;
 pub mod exec;

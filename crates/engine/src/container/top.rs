@@ -9,6 +9,7 @@ use std::fs;
 
 use model::{Error, Result};
 
+use super::cmdline::Budget;
 use super::{Containers, publish};
 use crate::events::Events;
 use crate::settings::Settings;
@@ -137,8 +138,9 @@ pub async fn top(
     let columns = parse_arguments(ps_args)?;
     let cgroup = super::place::cgroup_of(host, settings, &view.row)?;
     let table = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<Vec<String>>> {
-        let machine = Machine::read();
-        Ok(cgroup.processes()?.into_iter().filter_map(Process::read).map(|p| p.row(&columns, &machine)).collect())
+        let (machine, mut budget) = (Machine::read(), Budget::default());
+        let read = |pid| Process::read(pid, &mut budget);
+        Ok(cgroup.processes()?.into_iter().filter_map(read).map(|p| p.row(&columns, &machine)).collect())
     });
     let processes = table.await.map_err(|e| Error::system("reading processes").with_source(e))?;
     let processes = processes.map_err(|error| match error.kind() {
@@ -242,7 +244,7 @@ struct Process {
 
 impl Process {
     /// None when it ended meanwhile.
-    fn read(pid: i32) -> Option<Process> {
+    fn read(pid: i32, budget: &mut Budget) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let (open, close) = (stat.find('(')?, stat.rfind(')')?);
@@ -250,9 +252,7 @@ impl Process {
         let id = |key: &str| -> Option<u32> {
             status.lines().find_map(|l| l.strip_prefix(key)?.split_whitespace().nth(1)?.parse().ok())
         };
-        let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<_> = raw.split(|&b| b == 0).map(String::from_utf8_lossy).collect();
-        let command = words.join(" ").trim_end().to_string();
+        let command = budget.read(pid);
         let command = if command.is_empty() { format!("[{name}]") } else { command };
         let stat = stat[close + 1..].split_whitespace().map(str::to_string).collect();
         Some(Process { pid, uid: id("Uid:")?, gid: id("Gid:")?, name, command, stat })
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn this_process_is_read() {
-        let me = Process::read(std::process::id() as i32).expect("own process");
+        let me = Process::read(std::process::id() as i32, &mut Budget::default()).expect("own process");
         let row = me.row(&parse_arguments("-o pid,ppid,comm").expect("columns"), &Machine::read());
         assert_eq!(row[0], std::process::id().to_string());
         assert!(!row[2].is_empty());
