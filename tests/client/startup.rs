@@ -46,6 +46,30 @@ fn validating_files() {
     gantryd(&["--validate", "--config-file", "/nonexistent"]).fails(1, "open /nonexistent: no such file or directory");
 }
 
+/// What protects and is not there yet ends the start, and makes a reload fail.
+#[test]
+fn protection_is_never_ignored() {
+    for (flag, json) in [
+        ("--userns-remap=default", r#"{"userns-remap": "default"}"#),
+        ("--authorization-plugin=opa", r#"{"authorization-plugins": ["opa"]}"#),
+        ("--selinux-enabled", r#"{"selinux-enabled": true}"#),
+        ("--rootless", r#"{"rootless": true}"#),
+        ("--nri-opts=enable=true", r#"{"nri-opts": {"enable": true}}"#),
+        ("--storage-opt=overlay2.size=1g", r#"{"storage-opts": ["overlay2.size=1g"]}"#),
+        ("--cpu-rt-runtime=1000", r#"{"cpu-rt-runtime": 1000}"#),
+    ] {
+        let name = flag.split('=').next().unwrap();
+        let text = |shown: &str| format!("failed to start daemon: the option {shown} is not supported: if it were");
+        gantryd(&["--config-file=", flag]).fails(1, &text(name));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), json).unwrap();
+        let path = file.path().display().to_string();
+        let key = json.split('"').nth(1).unwrap();
+        gantryd(&["--config-file", &path]).fails(1, &text(&format!("\"{key}\"")));
+        gantryd(&["--validate", "--config-file", &path]).fails(1, &text(&format!("\"{key}\"")));
+    }
+}
+
 #[test]
 fn one_daemon_per_root() {
     let d = Daemon::start();
@@ -183,6 +207,10 @@ fn reloading() {
     std::fs::write(d.path("daemon.json"), r#"{"labels": ["a=3"], "nosuch": 1}"#).unwrap();
     d.signal(Signal::HUP);
     assert!(eventually(|| d.log().contains("don't match any configuration option: nosuch")));
+    std::fs::write(d.path("daemon.json"), r#"{"labels": ["a=4"], "authorization-plugins": ["opa"]}"#).unwrap();
+    d.signal(Signal::HUP);
+    let refused = "configuration not reloaded: the option \"authorization-plugins\" is not supported";
+    assert!(eventually(|| d.log().contains(refused)));
     assert_eq!(labels(), "[a=2]");
     drop(events);
     d.finish();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::file::{self, Fault, FileValues};
 use super::flags::{self, CommandLine};
-use super::options::{self, Effect, TABLE};
+use super::options::{self, Effect, Row, TABLE};
 use super::parse::{self, Slot};
 use super::{Config, Env, Exit, Loaded, Source, hosts, signatures, tls, usage, validate};
 
@@ -24,7 +24,8 @@ pub fn load(program: &str, args: &[String], env: &Env) -> Result<Loaded, Exit> {
         return Err(Exit::failure(usage::no_arguments(program)));
     }
     let merged = merge(&line, &flags, env, Occasion::Start).map_err(Exit::failure)?;
-    can_start(&merged.config).map_err(Exit::failure)?;
+    let refused = refuse_unread(&line, &merged.file, &merged.config).map_err(cannot_start);
+    refused.and_then(|()| can_start(&merged.config)).map_err(Exit::failure)?;
     if line.switch("validate") {
         return Err(Exit { code: 0, stdout: String::new(), stderr: "configuration OK".into() });
     }
@@ -32,9 +33,35 @@ pub fn load(program: &str, args: &[String], env: &Env) -> Result<Loaded, Exit> {
     Ok(Loaded { config: merged.config, warnings: merged.warnings, source })
 }
 
+/// Refuses, by name, what protects or limits something and is not there: ignored, the daemon would be less safe than it
+/// was told to be.
+pub(super) fn refuse_unread(line: &CommandLine, file: &FileValues, config: &Config) -> Result<(), String> {
+    for row in TABLE {
+        let Effect::Refused { asks, why } = row.effect else { continue };
+        if file.has(row.flag) && row.flag != row.key {
+            return Err(format!("the key \"{}\" of the configuration file is spelled \"{}\"", row.flag, row.key));
+        }
+        if asks(config) {
+            let shown = shown(row, line, file);
+            return Err(format!("the option {shown} is not supported: if it were ignored, {why}"));
+        }
+    }
+    Ok(())
+}
+
+/// An option's name where it was given.
+fn shown(row: &Row, line: &CommandLine, file: &FileValues) -> String {
+    let of_file = row.flag.is_empty() || (!line.has(row.flag) && file.sets(row));
+    if of_file { format!("\"{}\"", row.key) } else { format!("--{}", row.flag) }
+}
+
 fn can_start(config: &Config) -> Result<(), String> {
     validate::api_floor(config).map_err(|why| format!("failed to start API server: {why}"))?;
-    validate::settings(config).map_err(|why| format!("failed to start daemon: {why}"))
+    validate::settings(config).map_err(cannot_start)
+}
+
+fn cannot_start(why: String) -> String {
+    format!("failed to start daemon: {why}")
 }
 
 /// The configuration that a daemon with these arguments would have, and the words between them: for commands that have
@@ -167,10 +194,14 @@ fn without_effect(line: &CommandLine, file: &FileValues, config: &Config) -> Vec
         if !from_flag && !file.sets(row) {
             continue;
         }
-        let shown = if from_flag { format!("--{}", row.flag) } else { format!("\"{}\"", row.key) };
+        let shown = shown(row, line, file);
         let changed = options::printed(row, config) != options::printed(row, &default);
         match row.effect {
-            Effect::Later if changed => warnings.push(format!("the option {shown} has no effect yet")),
+            Effect::Harmless(why) if changed => {
+                warnings.push(format!("the option {shown} has no effect yet: {why}"));
+            }
+            // What asks for protection was refused; this one asks for none.
+            Effect::Refused { .. } if changed => warnings.push(format!("the option {shown} has no effect")),
             Effect::Never => warnings.push(format!("the option {shown} is ignored: Gantry has no such component")),
             _ => {}
         }
@@ -332,11 +363,87 @@ mod tests {
         assert!(load_words("--ip6tables=true", None, &[]).unwrap().warnings.is_empty());
         assert_eq!(
             load_words("--ip6tables=false", None, &[]).unwrap().warnings,
-            ["the option --ip6tables has no effect yet"]
+            ["the option --ip6tables has no effect yet: containers have no IPv6"]
         );
         let loaded = load_words("", Some(r#"{"metrics-addr": "127.0.0.1:9323", "host": "x"}"#), &[]).unwrap();
         assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
     }
+
+    /// A flag's text and a file's value that ask an unread option for something, by what it holds.
+    fn asking(row: &Row) -> (String, serde_json::Value) {
+        use serde_json::json;
+        let list = |text: &str| (text.to_owned(), json!([text]));
+        match (&row.slot, row.flag) {
+            (_, "node-generic-resource") => list("a=b"),
+            (_, "bridge-accept-fwmark") => ("0x1".into(), json!("0x1")),
+            (_, "ip6tables") => ("false".into(), json!(false)),
+            (Slot::Bool(_), _) => ("true".into(), json!(true)),
+            (Slot::Int(_), _) => ("950000".into(), json!(950_000)),
+            (Slot::Ip(_), _) => ("fd00::1".into(), json!("fd00::1")),
+            (Slot::Cidr(_), _) => ("fd00::/64".into(), json!("fd00::/64")),
+            (Slot::List(..), _) => list("overlay2.size=1g"),
+            (Slot::MapMap(_), _) => ("bridge=a=b".into(), json!({"bridge": {"a": "b"}})),
+            (Slot::Nri(_), _) => ("enable=true".into(), json!({"enable": true})),
+            (Slot::Json(_), _) => (String::new(), json!({"gc": {"enabled": true}})),
+            (Slot::Text(_), _) => ("default".into(), json!("default")),
+            _ => panic!("{} holds something that no unread option held before", row.flag),
+        }
+    }
+
+    /// Each unread option that is given says so: it is refused where it protects, and warned of where it does not.
+    #[test]
+    fn no_unread_option_goes_unnoticed() {
+        for row in TABLE {
+            let (Effect::Harmless(why) | Effect::Refused { why, .. }) = row.effect else { continue };
+            // Of this one, the highest port is what the reference takes.
+            let (text, value) = match row.flag {
+                "network-diagnostic-port" => ("65535".into(), 65535.into()),
+                _ => asking(row),
+            };
+            let flag = Some((format!("--{}={text}", row.flag), "{}".to_owned(), format!("--{}", row.flag)));
+            let json = serde_json::json!({row.key: value}).to_string();
+            let key = Some((String::new(), json, format!("\"{}\"", row.key)));
+            for (words, json, name) in [flag.filter(|_| !row.flag.is_empty()), key].into_iter().flatten() {
+                let loaded = load_words(&words, Some(&json), &[]);
+                match row.effect {
+                    Effect::Refused { .. } => assert_eq!(
+                        loaded.expect_err(&name).stderr,
+                        format!(
+                            "failed to start daemon: the option {name} is not supported: if it were ignored, {why}"
+                        )
+                    ),
+                    _ => assert_eq!(loaded.unwrap().warnings, [format!("the option {name} has no effect yet: {why}")]),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn protection_that_is_not_asked_for_is_not_refused() {
+        let words = "--selinux-enabled=false --rootless=false --userns-remap= --cpu-rt-period=0 --nri-opts enable=false \
+                     --storage-opt overlay2.override_kernel_check=true";
+        assert!(load_words(words, None, &[]).is_ok());
+        let json = r#"{"selinux-enabled": false, "authorization-plugins": [], "userns-remap": "", "rootless": false}"#;
+        assert!(load_words("", Some(json), &[]).unwrap().warnings.is_empty());
+    }
+
+    /// The reference takes a key that is spelled like the flag, and forgets it.
+    #[test]
+    fn a_misspelt_key_of_what_protects_is_refused() {
+        for (json, text) in [
+            (
+                r#"{"authorization-plugin": ["x"]}"#,
+                r#"the key "authorization-plugin" of the configuration file is spelled "authorization-plugins""#,
+            ),
+            (
+                r#"{"storage-opt": ["overlay2.size=1g"]}"#,
+                r#"the key "storage-opt" of the configuration file is spelled "storage-opts""#,
+            ),
+        ] {
+            assert!(load_words("", Some(json), &[]).unwrap_err().stderr.ends_with(text), "{json}");
+        }
+    }
+
     #[test]
     fn values_that_ask_for_what_is_not_there_warn() {
         let words = "--exec-opt native.cgroupdriver=systemd --firewall-backend iptables --feature cdi=false";

@@ -23,6 +23,7 @@ pub fn reload(loaded: &Loaded, current: &Config) -> Result<Reloaded, String> {
     let (line, scratch) = flags::scan(&loaded.source.args)?;
     let Merged { config: mut fresh, warnings, file } =
         load::merge(&line, &scratch, &loaded.source.env, Occasion::Reload)?;
+    load::refuse_unread(&line, &file, &fresh)?;
     let mut config = current.clone();
     let mut default = Config::default();
     for row in TABLE {
@@ -134,6 +135,21 @@ mod tests {
             refused(r#"{"debug": true, "log-level": "loud"}"#),
             "file configuration validation failed: invalid logging level: loud"
         );
+    }
+
+    #[test]
+    fn what_protects_and_is_not_there_is_refused_while_running() {
+        let bench = start("{}", "");
+        for json in [
+            r#"{"debug": true, "authorization-plugins": ["opa"]}"#,
+            r#"{"debug": true, "userns-remap": "default"}"#,
+            r#"{"debug": true, "selinux-enabled": true}"#,
+            r#"{"debug": true, "nri-opts": {"enable": true}}"#,
+        ] {
+            let why = bench.rewrite(json).unwrap_err();
+            assert!(why.contains("is not supported: if it were ignored, "), "{why}");
+        }
+        assert!(bench.rewrite(r#"{"authorization-plugins": []}"#).is_ok());
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub fn help(program: &str) -> String {
             value => format!(" (default {value})"),
         };
         let note = match row.effect {
-            Effect::Later => " [no effect yet]",
+            Effect::Harmless(_) => " [no effect yet]",
+            Effect::Refused { .. } => " [refused]",
             Effect::Never => " [ignored]",
             Effect::Now | Effect::Silent => "",
         };
