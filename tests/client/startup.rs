@@ -352,10 +352,17 @@ fn the_floor_of_the_api() {
 fn a_second_boot_finds_everything() {
     let mut d = Daemon::start();
     d.busybox();
-    let _ = d.docker(&["run", "--name", "c1", "--label", "a=b", "busybox", "sh", "-c", "echo said; exit 6"]);
-    let before = d.http("GET", "/v1.45/containers/c1/json", "").text();
+    let _ = d.docker(&["volume", "create", "--label", "a=b", "v1"]).ok();
+    let run = ["run", "--name", "c1", "--label", "a=b", "-v", "v1:/v", "busybox", "sh", "-c", "echo said; exit 6"];
+    let _ = d.docker(&run);
+    let shown = |d: &Daemon| {
+        let paths = ["/containers/c1/json", "/volumes/v1", "/networks/bridge", "/networks"];
+        paths.map(|path| d.http("GET", &format!("/v1.45{path}"), "").text())
+    };
+    let id = |d: &Daemon| d.docker(&["info", "-f", "{{.ID}}"]).text();
+    let before = (id(&d), shown(&d));
     d.restart();
-    assert_eq!(d.http("GET", "/v1.45/containers/c1/json", "").text(), before);
+    assert_eq!((id(&d), shown(&d)), before);
     assert_eq!(d.docker(&["logs", "c1"]).text(), "said");
     assert_eq!(d.docker(&["images", "-q"]).text().lines().count(), 1);
     d.finish();

@@ -7,6 +7,7 @@
 mod demo;
 mod libraries;
 mod measure;
+mod requirements;
 mod routes;
 mod setup;
 mod shell;
@@ -27,7 +28,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   demo                    a container's output on the screen, from nothing
   bench [images] [--quick] [--vs unix://SOCKET]
                           speed and memory against the kernel's floor and another engine; of images
-  coverage                routes of the API: which are served";
+  coverage                routes of the API: which are served; requirements: which are proven";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         Some("vm") => vm::run_tests(rest),
         Some("demo") => demo::run(),
         Some("bench") => measure::run(rest),
-        Some("coverage") => routes::run(),
+        Some("coverage") => routes::run().and_then(|()| requirements::run()),
         _ => Err(USAGE.to_string()),
     };
     match result {

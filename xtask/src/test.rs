@@ -4,10 +4,11 @@
 //! - A failing step does not stop the later ones, except the build.
 //! - The last line is `N passed, N failed`; an ignored test counts as failed, because nothing may be skipped silently.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{libraries, setup, shell, tidy};
+use crate::{libraries, requirements, setup, shell, tidy};
 
 /// Results so far.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub struct Tally {
     passed: u64,
     failed: u64,
     faults: Vec<String>,
+    /// Names of the tests that passed.
+    succeeded: BTreeSet<String>,
     /// Test programs that came to their end.
     pub programs: usize,
 }
@@ -22,6 +25,9 @@ pub struct Tally {
 impl Tally {
     /// Takes a line that a test program has printed.
     pub fn read(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... ok")) {
+            self.succeeded.insert(name.into());
+        }
         if let Some(name) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
             self.faults.push(format!("test {name}"));
         }
@@ -78,6 +84,9 @@ pub fn run(words: &[String]) -> Result<(), String> {
     shell::run(&mut shell::cargo(&["build", "-p", "gantryd", "-p", "testkit", "--bins"]))?;
     heading("tests");
     tests(words, &mut tally)?;
+    if words.is_empty() {
+        tally.step("requirements", requirements::unmet(&tally.succeeded));
+    }
     tally.step("left behind", leftovers());
     tally.finish("cargo xtask test")
 }
