@@ -21,6 +21,7 @@ mod images;
 mod input;
 mod inspect;
 mod isolation;
+mod layers;
 mod lifecycle;
 mod list;
 mod logs;

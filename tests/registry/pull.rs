@@ -6,7 +6,7 @@ use testkit::fake_registry::{FakeRegistry, INDEX, Image, MANIFEST, descriptor, n
 use testkit::images::Tar;
 
 use crate::server::Server;
-use crate::{eventually, kept};
+use crate::{assert_nothing, eventually, kept};
 
 fn image(content: &str) -> Image {
     let layer = Tar::new().file("content", 0o644, content.as_bytes()).bytes();
@@ -210,5 +210,28 @@ fn events_tell_of_pull_and_push() {
         assert!(events.lines().any(|l| l == line), "{line} is not in\n{events}");
     }
     drop(registry);
+    d.finish();
+}
+
+/// Two equal `WORKDIR`s of a Dockerfile make two equal layers.
+#[test]
+fn an_image_that_names_a_layer_twice_is_pulled_and_pushed() {
+    let d = Daemon::start();
+    let fake = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5001");
+    let (empty, own) = (Tar::new().bytes(), Tar::new().file("own", 0o644, b"x").bytes());
+    let layers = [testkit::images::busybox_tar(), empty.clone(), own.clone(), empty.clone(), empty, own];
+    let twice = Image::new(&layers, &json!({"Cmd": ["/bin/cat", "/own"]}));
+    let digest = fake.image("app", "1", &twice);
+    let _ = d.docker(&["pull", "127.0.0.1:5001/app:1"]).ok();
+    // Each layer comes once.
+    assert_eq!(fake.count("GET /v2/app/blobs/"), 1 + 3);
+    assert_eq!(d.docker(&["run", "--rm", "127.0.0.1:5001/app:1"]).text(), "x");
+    assert_eq!(kept(&d), (1 + 1 + 3, 0, 3));
+    let _ = d.docker(&["tag", "127.0.0.1:5001/app:1", "127.0.0.1:5001/again:1"]).ok();
+    let pushed = d.docker(&["push", "127.0.0.1:5001/again:1"]).text();
+    assert!(pushed.contains(&digest), "{pushed}");
+    let _ = d.docker(&["rmi", "127.0.0.1:5001/app:1", "127.0.0.1:5001/again:1"]).ok();
+    assert_nothing(&d);
+    drop(fake);
     d.finish();
 }

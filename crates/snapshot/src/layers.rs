@@ -145,10 +145,10 @@ impl Layers {
         Ok(layer.info.size + own.iter().map(blocks).sum::<u64>())
     }
 
-    /// The layers of a chain, bottom first. `NotFound` names the first that is missing.
+    /// The layers of a chain, bottom first, each once (see [`topmost`]). `NotFound` names the first that is missing.
     pub(crate) fn chain(&self, diff_ids: &[Digest]) -> Result<Vec<Arc<Layer>>> {
         let missing = |diff_id: &Digest| Error::not_found(format!("layer {diff_id} does not exist"));
-        diff_ids.iter().map(|diff_id| self.get(diff_id)?.ok_or_else(|| missing(diff_id))).collect()
+        topmost(diff_ids).into_iter().map(|diff_id| self.get(diff_id)?.ok_or_else(|| missing(diff_id))).collect()
     }
 
     /// See [`crate::Snapshotter::apply_layer`]. A layer that is here already is not read again.
@@ -261,6 +261,18 @@ impl Layers {
     fn known(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Layer>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The chain without the lower ones of equal layers, in the same order.
+///
+/// An image may name one layer several times; overlay refuses one directory twice in a mount (`ELOOP`). Only the topmost
+/// occurrence counts: a layer sets or deletes a fixed set of paths, so whatever a lower occurrence did to a path, the
+/// upper one does again, and what lies between them is covered by the upper one all the same.
+pub fn topmost(diff_ids: &[Digest]) -> Vec<&Digest> {
+    let mut above = HashSet::with_capacity(diff_ids.len());
+    let mut chain: Vec<&Digest> = diff_ids.iter().rev().filter(|diff_id| above.insert(*diff_id)).collect();
+    chain.reverse();
+    chain
 }
 
 /// An archive that is wrong is the client's fault, a disk that refuses is ours. The layer is named where it has a name.

@@ -47,7 +47,7 @@ pub use ahead::ahead;
 pub use compress::Gzip;
 pub use copy::Copy;
 pub use decompress::{Compression, decompress, to_layer};
-pub use layers::Layers;
+pub use layers::{Layers, topmost};
 pub use overlay::Overlay;
 pub use survey::{Examined, Strays};
 pub use trash::Trash;

@@ -139,10 +139,13 @@ fn difference(facts: &Facts, row: &ImageRow, documents: &ImageRow) -> Option<Str
         if *ours != theirs {
             return Some(format!("its row says something else than the documents of manifest {id}"));
         }
-        let sizes = ours.diff_ids.iter().map(|layer| facts.disk.layers.get(layer).and_then(Layer::size));
-        let unpacked: Option<u64> = sizes.sum();
+        let size = |layer: &Digest| facts.disk.layers.get(layer).and_then(Layer::size);
+        let unpacked: Option<u64> = ours.distinct_layers().into_iter().map(size).sum();
+        // Earlier versions counted a layer as often as the image names it.
+        let with_repeats: Option<u64> = ours.diff_ids.iter().map(size).sum();
         if let (Some(noted), Some(true_size)) = (ours.unpacked, unpacked)
             && noted != true_size
+            && with_repeats != Some(noted)
         {
             return Some(format!("its row says that manifest {id} takes {noted} bytes unpacked, not {true_size}"));
         }

@@ -140,7 +140,8 @@ impl Repairer<'_> {
             row.signatures.clone_from(&before.signatures);
         }
         for manifest in row.manifests.iter_mut().filter(|m| m.kind == ManifestKind::Image && m.available) {
-            let sizes = manifest.diff_ids.iter().map(|layer| self.facts.disk.layers.get(layer).and_then(Layer::size));
+            let layers = manifest.distinct_layers();
+            let sizes = layers.iter().map(|layer| self.facts.disk.layers.get(*layer).and_then(Layer::size));
             manifest.unpacked = sizes.sum();
         }
         self.put(&IMAGES, id.as_str(), row)?;

@@ -190,7 +190,7 @@ pub(super) async fn sizes(snapshots: &Arc<dyn Snapshotter>, row: &ContainerRow) 
     let measured = tokio::task::spawn_blocking(move || -> Result<(i64, i64)> {
         let writable = snapshots.usage(row.id.as_str())?;
         let mut root = writable;
-        for layer in &row.image.layers {
+        for layer in snapshot::topmost(&row.image.layers) {
             root += snapshots.layer(layer)?.map_or(0, |info| info.size);
         }
         Ok((writable as i64, root as i64))

@@ -4,7 +4,7 @@
 //! name (`docker.io/library/busybox:latest`). An image without a name is dangling. Rows repeat what the blobs say, so
 //! that listing and resolving read no blob.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use api::oci::{Descriptor, Platform};
 use model::digest::Digest;
@@ -113,6 +113,11 @@ impl ManifestRow {
         std::iter::once(&self.content).chain(&self.config).chain(&self.layers)
     }
 
+    /// The layers it is made of, each once: an image may name one layer several times.
+    pub fn distinct_layers(&self) -> Vec<&Digest> {
+        snapshot::topmost(&self.diff_ids)
+    }
+
     /// Its content is not here any more; where it runs and what it is called for is still known.
     pub fn lose(&mut self) {
         self.available = false;
@@ -121,9 +126,11 @@ impl ManifestRow {
         self.diff_ids.clear();
     }
 
-    /// Bytes of its blobs.
+    /// Bytes of its blobs, each counted once.
     pub fn content_size(&self) -> u64 {
-        if self.available { self.blobs().map(|blob| blob.size).sum() } else { 0 }
+        let mut seen = HashSet::new();
+        let distinct = self.blobs().filter(|blob| seen.insert(&blob.digest));
+        if self.available { distinct.map(|blob| blob.size).sum() } else { 0 }
     }
 
     /// Bytes of its blobs and of what is unpacked.

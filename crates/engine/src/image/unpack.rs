@@ -1,5 +1,6 @@
 //! From blobs to a row and to layers: what an image's documents say, and its layers unpacked side by side.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -127,7 +128,10 @@ pub(super) fn unpack(
 
 /// Unpacks the layers of a manifest side by side; answers the bytes they take.
 fn unpack_layers(images: &Images, manifest: &ManifestRow, lease: &Lease) -> Result<u64> {
-    let jobs: Vec<_> = manifest.layers.iter().zip(&manifest.diff_ids).collect();
+    // A layer that the image names several times lies on the disk once, and is counted once.
+    let mut seen = HashSet::new();
+    let pairs = manifest.layers.iter().zip(&manifest.diff_ids);
+    let jobs: Vec<_> = pairs.filter(|(_, diff_id)| seen.insert(*diff_id)).collect();
     let next = AtomicUsize::new(0);
     let outcome = Mutex::new(Ok(0_u64));
     let work = || {

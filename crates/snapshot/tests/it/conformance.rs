@@ -285,6 +285,64 @@ pub fn an_image_may_have_many_layers_or_none(place: Place) {
     assert_eq!(names(&none, "."), ["file"]);
 }
 
+/// Chains with equal layers beside each other, apart, and with deletions between them; each with the names it shows.
+pub fn a_layer_that_is_named_twice_counts_where_it_is_topmost(place: Place) {
+    let base = apply(&place, Layer::default().dir("d", 0o750).file("d/base", "base").file("f", "base"));
+    let twice = apply(&place, Layer::default().dir("d", 0o700).file("d/own", "own").file("f", "own"));
+    let gone = apply(&place, Layer::default().file("d/.wh.own", "").file(".wh.f", ""));
+    let opaque = apply(&place, Layer::default().dir("d", 0o711).file("d/.wh..wh..opq", "").file("d/new", "new"));
+    let other = apply(&place, Layer::default().file("d/implicit/x", "x").file("f", "other"));
+    let empty = apply(&place, Layer::default());
+    for (n, (chain, names_in_d, f)) in [
+        (vec![&base, &twice, &twice], vec!["base", "own"], Some("own")),
+        (vec![&base, &twice, &gone, &twice], vec!["base", "own"], Some("own")),
+        (vec![&base, &twice, &gone, &twice, &gone], vec!["base"], None),
+        (vec![&base, &gone, &twice, &gone, &twice, &gone], vec!["base"], None),
+        (vec![&base, &twice, &opaque, &twice], vec!["new", "own"], Some("own")),
+        (vec![&base, &twice, &opaque, &twice, &opaque], vec!["new"], Some("own")),
+        (vec![&twice, &other, &twice, &other], vec!["implicit", "own"], Some("other")),
+        (vec![&base, &empty, &twice, &empty, &empty], vec!["base", "own"], Some("own")),
+        (vec![&base, &twice, &base], vec!["base", "own"], Some("base")),
+        (vec![&empty, &empty], vec![], None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let chain: Vec<Digest> = chain.into_iter().cloned().collect();
+        let root = mounted(&place, &format!("c{n}"), &chain);
+        assert_eq!(names_in(&root, "d"), names_in_d, "chain {n}");
+        assert_eq!(fs::read_to_string(root.at("f")).ok().as_deref(), f, "chain {n}");
+        assert!(place.snapshots.changes(&format!("c{n}"), &chain).unwrap().is_empty(), "chain {n}");
+    }
+}
+
+pub fn a_container_over_equal_layers_is_packed_and_exported(place: Place) {
+    let base = apply(&place, Layer::default().dir("d", 0o755).file("d/base", "base"));
+    let twice = apply(&place, Layer::default().file("d/own", "own"));
+    let gone = apply(&place, Layer::default().file("d/.wh.own", ""));
+    let chain = [base.clone(), twice.clone(), gone.clone(), twice.clone()];
+    let root = mounted(&place, "c1", &chain);
+    fs::remove_file(root.at("d/own")).unwrap();
+    fs::write(root.at("fresh"), "x").unwrap();
+    let mut layer = Vec::new();
+    let committed = place.snapshots.write_diff("c1", &chain, &mut layer).unwrap().unwrap();
+    let lease = place.pins.lease();
+    place.snapshots.apply_layer(Some(&committed), &mut layer.as_slice(), &lease).unwrap();
+    // What was committed, and it twice, over the same layers.
+    for (id, above) in [("c2", vec![committed.clone()]), ("c3", vec![committed.clone(), twice, committed])] {
+        let chain = [chain.to_vec(), above].concat();
+        let again = mounted(&place, id, &chain);
+        assert_eq!((names(&again, "."), names(&again, "d")), (vec!["d".into(), "fresh".into()], vec!["base".into()]));
+        assert!(place.snapshots.changes(id, &chain).unwrap().is_empty());
+        let mut tar = Vec::new();
+        place.snapshots.export(id, &chain, &mut tar).unwrap();
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let paths = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string());
+        let own: Vec<_> = paths.filter(|path| path.starts_with("d") && !path.starts_with("dev")).collect();
+        assert_eq!(own, ["d/", "d/base"]);
+    }
+}
+
 pub fn missing_things_are_named(place: Place) {
     let missing = Digest::parse(&format!("sha256:{}", "e".repeat(64))).unwrap();
     let error = place.snapshots.prepare("c1", std::slice::from_ref(&missing)).unwrap_err();

@@ -102,6 +102,8 @@ both!(
     changes_are_told,
     a_restart_keeps_layers_and_containers,
     an_image_may_have_many_layers_or_none,
+    a_layer_that_is_named_twice_counts_where_it_is_topmost,
+    a_container_over_equal_layers_is_packed_and_exported,
     missing_things_are_named,
     a_layer_is_like_its_archive,
     each_change_of_a_layer_is_seen_and_put_right,
