@@ -25,6 +25,7 @@ mod layers;
 mod lifecycle;
 mod list;
 mod logs;
+mod lost_store;
 mod network;
 mod platforms;
 mod restart;

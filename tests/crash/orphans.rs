@@ -12,13 +12,16 @@ use testkit::{Daemon, process};
 use crate::calls::{self, COUNTER};
 use crate::with_busybox;
 
-struct Backup(Vec<u8>);
+/// The store, and the mark that tells how far it has come: with a newer one the store is refused as an older copy.
+const FILES: [&str; 2] = ["gantry.redb", "gantry.redb.mark"];
+
+struct Backup([Vec<u8>; 2]);
 
 impl Backup {
     /// The store as it is now.
     fn take(d: &mut Daemon) -> Backup {
         d.kill9();
-        let backup = Backup(std::fs::read(d.data_root().join("gantry.redb")).unwrap());
+        let backup = Backup(FILES.map(|name| std::fs::read(d.data_root().join(name)).unwrap()));
         d.again();
         backup
     }
@@ -26,7 +29,9 @@ impl Backup {
     /// Kills the daemon and lets the next one find the older store.
     fn bring_back(&self, d: &mut Daemon) {
         d.kill9();
-        std::fs::write(d.data_root().join("gantry.redb"), &self.0).unwrap();
+        for (name, bytes) in FILES.iter().zip(&self.0) {
+            std::fs::write(d.data_root().join(name), bytes).unwrap();
+        }
     }
 }
 

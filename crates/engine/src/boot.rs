@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::Path;
@@ -21,6 +20,7 @@ use crate::container::actor;
 use crate::container::row::{CONTAINERS, ContainerRow};
 use crate::container::{Containers, launch, recover, stop};
 use crate::events::Events;
+use crate::root;
 use crate::settings::Settings;
 use crate::system::Host;
 
@@ -39,10 +39,11 @@ pub struct Booted {
 pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted> {
     prepare_roots(&settings)?;
     let lock = lock_root(&settings).await?;
-    // Not before: until then it may be another daemon's.
+    // Before anything is removed.
+    let store = root::open_store(&settings.data_root, &settings.exec_root)?;
+    // Not before the lock: until then it may be another daemon's.
     let trash = snapshot::Trash::open(&settings.data_root.join("tmp"))?;
-    let host = Host::read(engine_id(&settings.data_root)?, min_api_version)?;
-    let store = store::Store::open(&settings.data_root.join("gantry.redb"))?;
+    let host = Host::read(root::engine_id(&settings.data_root)?, min_api_version)?;
     tracing::info!(path = %settings.data_root.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.data_root, &settings.storage_driver)?;
     let registries = registry::Registries::new(settings.registries.clone());
@@ -125,25 +126,6 @@ fn note_exec_root(lock: &File, exec_root: &Path) {
     if let Err(error) = written {
         tracing::warn!(%error, "the lock does not tell where this daemon is");
     }
-}
-
-/// The engine's id: made once, kept in the data root.
-fn engine_id(root: &Path) -> Result<String> {
-    let path = root.join("engine-id");
-    let mut id = String::new();
-    if let Ok(mut file) = File::open(&path) {
-        file.read_to_string(&mut id)?;
-        if !id.trim().is_empty() {
-            return Ok(id.trim().to_string());
-        }
-    }
-    let b = sys::random::bytes32();
-    let hex: String = b[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    let id = format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32]);
-    let mut file = File::create(&path).with_context(|| format!("writing {}", path.display()))?;
-    file.write_all(id.as_bytes())?;
-    file.sync_all()?;
-    Ok(id)
 }
 
 /// Reads all rows. One that cannot be read is named and keeps the daemon from starting: a sweep without it would take

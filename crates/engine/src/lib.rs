@@ -13,6 +13,7 @@ pub mod disk;
 pub mod events;
 pub mod image;
 pub mod network;
+mod root;
 pub mod settings;
 pub mod system;
 pub mod volume;

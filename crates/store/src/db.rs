@@ -2,10 +2,11 @@
 //!
 //! After a failed write the library below refuses everything until its file is opened anew. Rows on the disk are whole
 //! then (the failed commit is simply not there), so the store closes the file, opens it and goes on; while that does not
-//! succeed either, every use of the store tries again and reports why.
+//! succeed either, every use of the store tries again and reports why. A file that has vanished meanwhile is not made anew.
 
 use std::fs;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use model::{Context, Error, Result};
 use redb::{Database, DatabaseError};
 
 use crate::backend::LockedFile;
+use crate::mark::{Mark, MarkFile};
 use crate::row::{Row, Table};
 use crate::tx;
 
@@ -21,9 +23,15 @@ use crate::tx;
 const FORMAT: u32 = 1;
 const META: Table<Meta> = Table::new("meta");
 
+const META_KEY: &str = "store";
+
+/// What the store says of itself.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Meta {
     format: u32,
+    /// Which store this is; `None`: of the first version, which gave none.
+    #[serde(default)]
+    mark: Option<Mark>,
 }
 
 impl Row for Meta {
@@ -42,13 +50,52 @@ const UNFINISHED: &str = ".new";
 pub(crate) struct Db {
     path: PathBuf,
     current: Mutex<Option<Arc<Database>>>,
+    /// The file beside the store; `None`: nobody has approved of this store yet.
+    beside: Mutex<Option<MarkFile>>,
 }
 
 impl Db {
+    /// Opens the file, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Db> {
-        let db = open_file(path)?;
+        let is_new = !is_there(path)?;
+        let db = if is_new { make_file(path)? } else { open_existing(path)? };
         check_format(&db, path)?;
-        Ok(Db { path: path.to_owned(), current: Mutex::new(Some(Arc::new(db))) })
+        if is_new {
+            tx::plant(&db, &META, META_KEY, &Meta { format: FORMAT, mark: Some(Mark::new()?) })?;
+        }
+        let db = Db { path: path.to_owned(), current: Mutex::new(Some(Arc::new(db))), beside: Mutex::default() };
+        if is_new {
+            db.approve()?;
+        }
+        Ok(db)
+    }
+
+    /// What the store says of itself, and what the file beside it.
+    pub(crate) fn marks(&self) -> Result<(Option<Mark>, Option<Mark>)> {
+        Ok((meta(&*self.get()?)?.mark, MarkFile::read(&self.path)?))
+    }
+
+    /// Has the file beside the store say from now on what the store says.
+    pub(crate) fn approve(&self) -> Result<()> {
+        let db = self.get()?;
+        let mark = match meta(&db)?.mark {
+            Some(mark) => mark,
+            None => {
+                let mark = Mark::new()?;
+                tx::plant(&db, &META, META_KEY, &Meta { format: FORMAT, mark: Some(mark.clone()) })?;
+                mark
+            }
+        };
+        let file = MarkFile::make(&self.path, &mark)?;
+        *self.beside.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        Ok(())
+    }
+
+    /// Notes a commit that is on the disk.
+    pub(crate) fn note(&self, mark: &Mark) {
+        if let Some(file) = &*self.beside.lock().unwrap_or_else(PoisonError::into_inner) {
+            file.write(mark);
+        }
     }
 
     /// The database to start a transaction on.
@@ -57,7 +104,7 @@ impl Db {
         if let Some(db) = &*current {
             return Ok(db.clone());
         }
-        let db = Arc::new(open_file(&self.path)?);
+        let db = Arc::new(open_existing(&self.path)?);
         *current = Some(db.clone());
         Ok(db)
     }
@@ -82,34 +129,70 @@ impl Db {
     }
 }
 
-/// Marks a new file with the format, refuses one of a newer format.
+/// Counts a commit that is about to be made; `None`: the store has no mark.
+pub(crate) fn count_commit(rows: &mut tx::Rows<'_>) -> Result<Option<Mark>> {
+    let mut tx = tx::WriteTx::new(rows);
+    let meta = tx.get(&META, META_KEY)?;
+    let Some(Meta { format, mark: Some(mark) }) = meta else { return Ok(None) };
+    let mark = mark.after_one_more();
+    tx.put(&META, META_KEY, &Meta { format, mark: Some(mark.clone()) })?;
+    tx.merge()?;
+    Ok(Some(mark))
+}
+
+fn meta(db: &Database) -> Result<Meta> {
+    Ok(tx::peek(db, &META, META_KEY)?.unwrap_or(Meta { format: FORMAT, mark: None }))
+}
+
+/// Refuses a file of a newer format, gives a new one its table.
 fn check_format(db: &Database, path: &Path) -> Result<()> {
     let newer = |format| format!("{} was written by a newer version (format {format} > {FORMAT})", path.display());
-    match tx::peek(db, &META, "store")? {
+    match tx::peek(db, &META, META_KEY)? {
         Some(meta) if meta.format > FORMAT => Err(Error::data_loss(newer(meta.format))),
         Some(_) => Ok(()),
-        None => tx::plant(db, &META, "store", &Meta { format: FORMAT }),
+        None => tx::plant(db, &META, META_KEY, &Meta { format: FORMAT, mark: None }),
     }
 }
 
-/// Opens the database; a new one gets its name when it is whole: made in place by somebody who is killed over it, it could
-/// never be opened again. Nobody else makes it meanwhile, as a data root has a lock of its own.
-fn open_file(path: &Path) -> Result<Database> {
-    let opening = || format!("opening the store {}", path.display());
-    if path.exists() {
-        return open_at(path, path);
+/// Whether there is anything of this name.
+fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::from(e).prefix(opening(path))),
     }
+}
+
+fn opening(path: &Path) -> String {
+    format!("opening the store {}", path.display())
+}
+
+/// Opens a database that is there. An empty file would be made one: it has lost its rows.
+fn open_existing(path: &Path) -> Result<Database> {
+    let metadata = fs::metadata(path).with_context(|| opening(path))?;
+    if !metadata.is_file() {
+        return Err(Error::data_loss("it is no regular file").prefix(opening(path)));
+    }
+    if metadata.len() == 0 {
+        return Err(Error::data_loss("the file is empty").prefix(opening(path)));
+    }
+    open_at(path, path)
+}
+
+/// Makes a new database; it gets its name when it is whole: made in place by somebody who is killed over it, it could
+/// never be opened again. Nobody else makes it meanwhile, as a data root has a lock of its own.
+fn make_file(path: &Path) -> Result<Database> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(UNFINISHED);
     let unfinished = PathBuf::from(unfinished);
     match fs::remove_file(&unfinished) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::from(e).prefix(opening())),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::from(e).prefix(opening(path))),
         _ => {}
     }
     let db = open_at(&unfinished, path)?;
-    fs::rename(&unfinished, path).with_context(opening)?;
+    fs::rename(&unfinished, path).with_context(|| opening(path))?;
     let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(opening)?;
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(|| opening(path))?;
     Ok(db)
 }
 
@@ -119,16 +202,27 @@ fn open_at(file: &Path, path: &Path) -> Result<Database> {
         io::ErrorKind::WouldBlock => {
             Error::unavailable(format!("the store {} is in use by another process", path.display()))
         }
-        _ => Error::from(e).prefix(format!("opening the store {}", path.display())),
+        _ => Error::from(e).prefix(opening(path)),
     })?;
     let shown = path.display().to_string();
-    Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .set_repair_callback(move |_| tracing::info!(store = shown, "verifying the store after an unclean end"))
-        .create_with_backend(file)
+    let open = || {
+        Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .set_repair_callback(move |_| tracing::info!(store = shown, "verifying the store after an unclean end"))
+            .create_with_backend(file)
+    };
+    // An unoptimised build of the library panics over a damaged page.
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(open))
+        .unwrap_or_else(|_| Err(redb::StorageError::Corrupted("a page is damaged".into()).into()));
+    opened
         .map_err(|e| match e {
-            DatabaseError::Storage(redb::StorageError::Io(e)) => Error::from(e),
+            DatabaseError::Storage(redb::StorageError::Io(e)) if !is_damage(&e) => Error::from(e),
             other => Error::data_loss(other.to_string()),
         })
-        .map_err(|e| e.prefix(format!("opening the store {}", path.display())))
+        .map_err(|e| e.prefix(opening(path)))
+}
+
+/// Whether reading failed for what the file holds, not for the disk.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }

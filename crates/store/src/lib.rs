@@ -6,13 +6,16 @@
 //! - a closure that returns `Err` leaves no trace: its changes are staged in memory and merged only on `Ok`;
 //! - [`Store::write`] resolves after the commit is on the disk: "persist, then publish, then answer";
 //! - readers see the last commit and never wait for a writer;
-//! - the file belongs to one process at a time and is readable by root only (0600).
+//! - the file belongs to one process at a time and is readable by root only (0600);
+//! - a store that was put here from elsewhere, or is an older copy, is told from the one that belongs here
+//!   ([`Store::doubt`]): what it does not name must not be taken for garbage.
 //!
 //! The choice of the engine below (redb) and its measurements: `docs/design/0003-metadata-store.md`.
 #![forbid(unsafe_code)]
 
 mod backend;
 mod db;
+mod mark;
 mod pins;
 mod row;
 mod tx;
@@ -45,13 +48,14 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens or creates the database at `path`.
+    /// Opens or creates the database at `path`. Whoever goes by what its rows do not name asks [`Store::doubt`] first,
+    /// and [`Store::approve`]s of it.
     ///
     /// After a crash the tables are verified and the free lists rebuilt first; that takes time in proportion to the
     /// size of the file (a few milliseconds for the metadata of hundreds of containers).
     ///
-    /// Errors: `Unavailable` when another process has the file open; `DataLoss` when its content is damaged or was
-    /// written by a newer version.
+    /// Errors: `Unavailable` when another process has the file open; `DataLoss` when it is empty, its content is damaged
+    /// or was written by a newer version. All name the file.
     pub fn open(path: &Path) -> Result<Store> {
         if let Some(parent) = path.parent() {
             DirBuilder::new()
@@ -62,6 +66,32 @@ impl Store {
         }
         let db = Arc::new(Db::open(path)?);
         Ok(Store { inner: Arc::new(Inner { writer: writer::Writer::start(db.clone())?, db }) })
+    }
+
+    /// Why this store may be another than the one that was here last.
+    ///
+    /// Errors: `DataLoss` when the file that tells (`<store>.mark`) cannot be understood.
+    pub fn doubt(&self) -> Result<Option<Doubt>> {
+        let (own, beside) = self.inner.db.marks()?;
+        Ok(match (own, beside) {
+            (None, None) => Some(Doubt::Unmarked),
+            (Some(own), Some(beside)) if own.id == beside.id && own.commits >= beside.commits => None,
+            (Some(own), Some(beside)) if own.id == beside.id => {
+                Some(Doubt::Older { commits: own.commits, newest: beside.commits })
+            }
+            (Some(_), None) => Some(Doubt::Unmarked),
+            (_, Some(_)) => Some(Doubt::Foreign),
+        })
+    }
+
+    /// Takes it for the store that belongs here.
+    pub fn approve(&self) -> Result<()> {
+        self.inner.db.approve()
+    }
+
+    /// Which store this is: 32 hex digits. `None`: of the first version, and not approved of yet.
+    pub fn id(&self) -> Result<Option<String>> {
+        Ok(self.inner.db.marks()?.0.map(|mark| mark.id))
     }
 
     /// Runs `f` on a consistent view of the last commit. Never waits for a writer.
@@ -95,6 +125,22 @@ impl Store {
         self.inner.writer.run(job)?;
         answer.blocking_recv().map_err(|_| writer::ended())?
     }
+}
+
+/// Why a store may be another than the one that was here last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing tells: the first version left no mark, or the mark is gone.
+    Unmarked,
+    /// The mark is another store's.
+    Foreign,
+    /// The mark has seen more commits of this store than it has.
+    Older {
+        /// Commits of the store.
+        commits: u64,
+        /// Commits that the mark has seen.
+        newest: u64,
+    },
 }
 
 #[cfg(test)]

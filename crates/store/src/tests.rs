@@ -181,3 +181,92 @@ fn a_write_of_a_thread_waits_for_those_before_it() {
     slow.join().unwrap();
     late.join().unwrap();
 }
+
+/// What a store that was put here from elsewhere does not name may be in use all the same.
+#[test]
+fn a_store_from_elsewhere_and_an_older_copy_are_told_from_the_one_that_belongs_here() {
+    let (dir, store) = store();
+    let path = dir.path().join("gantry.redb");
+    let (copy, mark) = (dir.path().join("copy"), dir.path().join("gantry.redb.mark"));
+    assert_eq!(store.doubt().unwrap(), None);
+    store.write_blocking(|tx| tx.put(&THINGS, "a", &Thing { n: 1 })).unwrap();
+    drop(store);
+    std::fs::copy(&path, &copy).unwrap();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.doubt().unwrap(), None);
+    store.approve().unwrap();
+    for n in 0..3 {
+        store.write_blocking(move |tx| tx.put(&THINGS, "a", &Thing { n })).unwrap();
+    }
+    // A write that changes nothing is no commit.
+    store.write_blocking(|tx| tx.get(&THINGS, "a").map(drop)).unwrap();
+    assert_eq!(store.doubt().unwrap(), None);
+    drop(store);
+    std::fs::rename(&path, dir.path().join("newest")).unwrap();
+    std::fs::copy(&copy, &path).unwrap();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.doubt().unwrap(), Some(Doubt::Older { commits: 1, newest: 4 }));
+    // Not approved of, it leaves the mark alone.
+    store.write_blocking(|tx| tx.put(&THINGS, "b", &Thing { n: 9 })).unwrap();
+    assert_eq!(store.doubt().unwrap(), Some(Doubt::Older { commits: 2, newest: 4 }));
+    store.approve().unwrap();
+    assert_eq!(store.doubt().unwrap(), None);
+    drop(store);
+
+    let other = tempfile::tempdir().unwrap();
+    let foreign = Store::open(&other.path().join("gantry.redb")).unwrap();
+    drop(foreign);
+    std::fs::copy(other.path().join("gantry.redb"), &path).unwrap();
+    assert_eq!(Store::open(&path).unwrap().doubt().unwrap(), Some(Doubt::Foreign));
+    std::fs::remove_file(&mark).unwrap();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.doubt().unwrap(), Some(Doubt::Unmarked));
+    store.approve().unwrap();
+    assert_eq!(store.doubt().unwrap(), None);
+}
+
+/// Whatever is left of a store, it is opened with all its rows or refused by name; never made anew, never a panic.
+#[test]
+fn a_store_cut_short_is_refused_by_name() {
+    let (dir, store) = store();
+    let path = dir.path().join("gantry.redb");
+    let row = Thing { n: 1 };
+    for n in 0..400 {
+        let row = row.clone();
+        store.write_blocking(move |tx| tx.put(&THINGS, &format!("{n}-{}", "x".repeat(900)), &row)).unwrap();
+    }
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let lengths = (0..64).map(|n| whole.len() * n / 64).chain([1, 8, 9, 64, 320, 4095, 4096, 4097, whole.len() - 1]);
+    for length in lengths {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let opened = Store::open(&path).and_then(|store| store.read(|tx| tx.scan(&THINGS)));
+        match opened {
+            Ok(rows) => assert_eq!(rows.len(), 400, "{length} of {} bytes", whole.len()),
+            Err(error) => {
+                assert_eq!(error.kind(), model::Kind::DataLoss, "{length} bytes: {error}");
+                assert!(error.message().starts_with("opening the store /"), "{length} bytes: {error}");
+            }
+        }
+    }
+    std::fs::write(&path, vec![0; whole.len()]).unwrap();
+    assert_eq!(Store::open(&path).err().unwrap().kind(), model::Kind::DataLoss);
+    for n in [0, whole.len() / 2] {
+        let mut damaged = whole.clone();
+        damaged[n..n + 4096].fill(0xa5);
+        std::fs::write(&path, &damaged).unwrap();
+        let opened = Store::open(&path).and_then(|store| store.read(|tx| tx.scan(&THINGS)));
+        assert!(opened.is_err() || opened.is_ok_and(|rows| rows.len() == 400));
+    }
+}
+
+/// The disk refuses a write, and the file is gone when it is opened again: an empty one in its place would name nothing.
+#[test]
+fn a_store_that_vanishes_is_not_made_anew() {
+    let (dir, store) = store();
+    store.inner.db.reopen();
+    std::fs::remove_file(dir.path().join("gantry.redb")).unwrap();
+    assert!(store.read(|tx| tx.keys(&THINGS)).is_err());
+    assert!(store.write_blocking(|tx| tx.put(&THINGS, "a", &Thing { n: 1 })).is_err());
+    assert!(!dir.path().join("gantry.redb").exists());
+}

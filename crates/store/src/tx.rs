@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use model::{Error, Result};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
+use crate::db::is_damage;
 use crate::row::{self, Row, Table};
 
 const ROWS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("rows");
@@ -47,6 +48,7 @@ pub(crate) fn open_rows(tx: &redb::WriteTransaction) -> Result<Rows<'_>> {
 pub(crate) fn failed(error: impl Into<redb::Error>) -> Error {
     let error: redb::Error = error.into();
     match error {
+        redb::Error::Io(e) if is_damage(&e) => Error::data_loss(format!("store: {e}")),
         redb::Error::Io(e) => Error::from(e).prefix("store"),
         redb::Error::Corrupted(text) => Error::data_loss(format!("store: {text}")),
         other => Error::system(format!("store: {other}")),

@@ -13,7 +13,8 @@ use std::thread::JoinHandle;
 use model::{Context, Error, Kind, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::db::Db;
+use crate::db::{self, Db};
+use crate::mark::Mark;
 use crate::tx::{self, WriteTx};
 
 /// Closures that may wait for the writer before senders wait themselves.
@@ -189,15 +190,27 @@ fn round(db: &Db, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<()> {
     };
     let changed = stage(&tx, jobs, answers);
     match changed {
-        Ok(true) => tx.commit().map_err(tx::failed),
-        Ok(false) => tx.abort().map_err(tx::failed),
+        Ok(Changed::Rows(mark)) => {
+            tx.commit().map_err(tx::failed)?;
+            mark.iter().for_each(|mark| db.note(mark));
+            Ok(())
+        }
+        Ok(Changed::Nothing) => tx.abort().map_err(tx::failed),
         // Dropping the transaction rolls the whole round back.
         Err(error) => Err(error),
     }
 }
 
+/// What a round's jobs did.
+enum Changed {
+    /// Nothing is to be committed.
+    Nothing,
+    /// Rows; and what the store's mark is after the commit.
+    Rows(Option<Mark>),
+}
+
 /// Runs the jobs in order; tells whether any changed a row.
-fn stage(tx: &redb::WriteTransaction, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<bool> {
+fn stage(tx: &redb::WriteTransaction, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<Changed> {
     let mut rows = tx::open_rows(tx);
     let mut changed = false;
     let mut failed = None;
@@ -209,8 +222,9 @@ fn stage(tx: &redb::WriteTransaction, jobs: Vec<Job>, answers: &mut Vec<Answer>)
             Err(error) => failed = Some(error),
         }
     }
-    match failed {
-        Some(error) => Err(error),
-        None => rows.map(|_| changed),
+    match (failed, rows) {
+        (Some(error), _) | (None, Err(error)) => Err(error),
+        (None, Ok(_)) if !changed => Ok(Changed::Nothing),
+        (None, Ok(mut rows)) => db::count_commit(&mut rows).map(Changed::Rows),
     }
 }

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod clone;
 pub mod exe;
 pub mod fdpass;
+pub mod file;
 pub mod mount;
 pub mod netlink;
 pub mod nft;

@@ -12,10 +12,12 @@ use super::facts::{Blob, DamagedRow, Facts, Layer, StrayKind};
 use super::fault::{Fault, Repair};
 use crate::container::row::{CONTAINERS, ContainerRow, MountKind};
 use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, ManifestRow, NAMES};
+use crate::root;
 
 /// Everything that is wrong, in the order of a repair.
 pub fn faults(facts: &Facts) -> Vec<Fault> {
     let mut found = Vec::new();
+    found.extend(facts.rows.doubt.as_deref().map(doubtful_store));
     found.extend(facts.rows.damaged.iter().map(|damaged| damaged_row(facts, damaged)));
     found.extend(dangling_names(facts));
     found.extend(facts.rows.images.values().flat_map(|image| image_faults(facts, image)));
@@ -27,6 +29,18 @@ pub fn faults(facts: &Facts) -> Vec<Fault> {
     found.extend(strays(facts));
     found.sort_by(|a, b| (&a.repair, a.name, &a.subject).cmp(&(&b.repair, b.name, &b.subject)));
     found
+}
+
+fn doubtful_store(why: &str) -> Fault {
+    let (subject, place) = ("the metadata store".to_owned(), root::STORE.to_owned());
+    Fault { name: "store-doubtful", subject, place, detail: why.to_owned(), repair: Repair::ApproveStore }
+}
+
+/// There is no store to be read.
+pub fn lost_store(content: root::Content, why: &str) -> Fault {
+    let (subject, place) = ("the metadata store".to_owned(), root::STORE.to_owned());
+    let detail = format!("{why}; there are {content}");
+    Fault { name: "store-lost", subject, place, detail, repair: Repair::SetContentAside }
 }
 
 fn damaged_row(facts: &Facts, damaged: &DamagedRow) -> Fault {
@@ -179,8 +193,17 @@ fn blob_faults(facts: &Facts) -> Vec<Fault> {
     found
 }
 
-/// While rows cannot be read, nobody knows what they name: nothing is removed then.
+/// While rows cannot be read, nobody knows what they name: nothing is removed then. What another store might name goes
+/// to the quarantine.
 fn keep_if_unsure(facts: &Facts, repair: Repair) -> Repair {
+    if facts.rows.doubt.is_some() {
+        return match repair {
+            Repair::RemoveBlob(digest) => Repair::SetBlobAside(digest),
+            Repair::RemoveLayer(layer) => Repair::SetLayerAside(layer),
+            Repair::Remove(place) if place.starts_with("volumes") => Repair::SetAside(place),
+            other => other,
+        };
+    }
     let unsure = facts.rows.damaged.iter().any(|d| d.table == IMAGES.name() || d.table == CONTAINERS.name());
     if unsure { Repair::Nothing("a damaged row may name it".into()) } else { repair }
 }
@@ -344,7 +367,8 @@ fn strays(facts: &Facts) -> impl Iterator<Item = Fault> {
         let (name, detail, repair) = match stray.kind {
             StrayKind::Leftover => {
                 let detail = "unfinished work that nobody goes on with; the next start removes it as well";
-                ("leftover", detail, Repair::Remove(stray.place.clone()))
+                let repair = Repair::Remove(stray.place.clone());
+                ("leftover", detail, if facts.rows.doubt.is_some() { keep_if_unsure(facts, repair) } else { repair })
             }
             StrayKind::ExpiredPart => (
                 "expired-part",

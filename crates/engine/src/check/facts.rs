@@ -33,6 +33,8 @@ pub struct Rows {
     pub volumes: BTreeMap<String, Volume>,
     /// What cannot be read.
     pub damaged: Vec<DamagedRow>,
+    /// Why the store may not be the one that belongs here: what it does not name may be in use all the same.
+    pub doubt: Option<String>,
 }
 
 /// A row that cannot be read.

@@ -50,6 +50,10 @@ pub enum Repair {
     Remove(PathBuf),
     /// Moves a file or directory to the quarantine.
     SetAside(PathBuf),
+    /// Takes the store for the one that belongs here, once what it does not name is in the quarantine.
+    ApproveStore,
+    /// Moves all content to the quarantine: there are no rows for it.
+    SetContentAside,
     /// Nothing can be done here, for this reason.
     Nothing(String),
 }
@@ -73,6 +77,16 @@ impl Repair {
             Repair::MakeVolume(_) => "the volume is made anew around what is there".into(),
             Repair::RemoveBlob(_) | Repair::RemoveLayer(_) | Repair::Remove(_) => "it is removed".into(),
             Repair::SetAside(_) => "it is moved to the quarantine".into(),
+            Repair::ApproveStore => {
+                "what the store does not name is moved to the quarantine, and the store taken for the right one; put the \
+                 right one back instead if there is one"
+                    .into()
+            }
+            Repair::SetContentAside => {
+                "everything is moved to the quarantine, and the next start begins a new store; put the store back instead \
+                 if there is a copy"
+                    .into()
+            }
             Repair::Nothing(why) => format!("nothing: {why}"),
         }
     }

@@ -22,6 +22,7 @@ use crate::Engine;
 use crate::container::row::CONTAINERS;
 use crate::image::row::{IMAGES, ImageRow, NAMES};
 use crate::image::{PART_LIFE, describe_blobs};
+use crate::root;
 
 /// Blobs hashed at the same time at most.
 const HASHERS: usize = 4;
@@ -29,8 +30,9 @@ const HASHERS: usize = 4;
 const SPARE: u64 = 256 << 20;
 
 /// What lies in a data root under these names is Gantry's.
-const TOP: [&str; 10] = [
-    "gantry.redb",
+const TOP: [&str; 11] = [
+    root::STORE,
+    root::STORE_MARK,
     "lock",
     "engine-id",
     "content",
@@ -41,6 +43,9 @@ const TOP: [&str; 10] = [
     super::QUARANTINE,
     "lost+found",
 ];
+
+/// What is being written in the data root itself: files that get their names when they are whole.
+const UNFINISHED: [&str; 3] = ["gantry.redb.new", "gantry.redb.mark.new", "engine-id.new"];
 
 /// What is checked.
 pub struct Subject {
@@ -73,7 +78,8 @@ impl<'s> Looker<'s> {
     /// is pinned or in the rows.
     pub fn look(&mut self) -> Result<Facts> {
         let (mut disk, blobs, layers) = self.list()?;
-        let rows = rows(&self.subject.store)?;
+        let mut rows = rows(&self.subject.store)?;
+        rows.doubt = self.doubt();
         let busy = self.busy(blobs.iter().chain(&layers));
         settle_removals(&mut disk, &rows, &busy);
         disk.blobs = self.hash(blobs);
@@ -144,7 +150,10 @@ impl<'s> Looker<'s> {
         for (dir, names) in known {
             let unknown = entries(&root.join(dir))?;
             let unknown = unknown.into_iter().filter(|path| name_of(path).is_none_or(|n| !names.contains(&n.as_str())));
-            found.extend(unknown.map(|path| stray(root, path, StrayKind::Unknown)));
+            found.extend(unknown.map(|path| {
+                let unfinished = dir.is_empty() && name_of(&path).is_some_and(|n| UNFINISHED.contains(&n.as_str()));
+                stray(root, path, if unfinished { StrayKind::Leftover } else { StrayKind::Unknown })
+            }));
         }
         // A living daemon and the monitors of its containers work there.
         if self.subject.live.is_none() {
@@ -152,6 +161,16 @@ impl<'s> Looker<'s> {
             found.extend(left.into_iter().map(|path| stray(root, path, StrayKind::Leftover)));
         }
         Ok(found)
+    }
+
+    /// A daemon has asked before it began.
+    fn doubt(&self) -> Option<String> {
+        if self.subject.live.is_some() {
+            return None;
+        }
+        let doubt =
+            root::Content::of(&self.subject.data_root).and_then(|found| root::doubt(&self.subject.store, found));
+        doubt.unwrap_or_else(|error| Some(error.message().to_owned()))
     }
 
     fn busy<'d>(&self, listed: impl Iterator<Item = &'d Digest>) -> Busy {

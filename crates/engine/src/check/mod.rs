@@ -17,14 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::oci::{Descriptor, Platform};
-use model::{Error, Result};
+use model::{Error, Kind, Result};
 use store::Store;
 
 use crate::Engine;
 use crate::image::oci;
 use crate::image::row::ImageRow;
+use crate::root;
 use facts::{Blob, Facts, Layer};
-use fault::Fault;
+use fault::{Fault, Repair};
 use gather::{Looker, Subject};
 use repair::Repairer;
 
@@ -42,17 +43,26 @@ const ROUNDS: usize = 5;
 /// Errors: it cannot be checked, or a repair must not begin.
 pub fn at_rest(data_root: &Path, driver: &str, repair: bool, lock: &File) -> Result<Report> {
     let _held = lock;
-    let store = data_root.join("gantry.redb");
-    if !store.is_file() {
-        return Err(Error::not_found(format!(
-            "{} is no data root of Gantry: it has no gantry.redb",
-            data_root.display()
-        )));
-    }
+    let content = root::Content::of(data_root)?;
+    let path = data_root.join(root::STORE);
+    let store = match root::is_there(&path)? {
+        true => Store::open(&path),
+        false if content.is_nothing() => {
+            let text = format!("{} is no data root of Gantry: it has no {}", data_root.display(), root::STORE);
+            return Err(Error::not_found(text));
+        }
+        false => Err(Error::data_loss("it is missing")),
+    };
+    let store = match store {
+        Err(error) if error.kind() == Kind::DataLoss && (repair || !content.is_nothing()) => {
+            return lost(data_root, content, error.message(), repair);
+        }
+        other => other?,
+    };
     let content = data_root.join("content");
     let subject = Subject {
         data_root: data_root.to_owned(),
-        store: Store::open(&store)?,
+        store,
         blobs: if content.is_dir() { Some(content::Blobs::attach(&content)?) } else { None },
         snapshots: snapshot::attach(data_root, driver)?,
         live: None,
@@ -80,18 +90,35 @@ pub fn at_rest(data_root: &Path, driver: &str, repair: bool, lock: &File) -> Res
     Ok(report(&facts, &faults, repaired))
 }
 
+/// A data root whose rows are gone.
+fn lost(data_root: &Path, content: root::Content, why: &str, repair: bool) -> Result<Report> {
+    if repair {
+        let repaired = repair::set_content_aside(data_root)?;
+        return Ok(Report { clean: true, repaired, ..Report::default() });
+    }
+    let faults = vec![Told::from(&compare::lost_store(content, why))];
+    Ok(Report { faults, ..Report::default() })
+}
+
 /// Applies every repair once; answers what was done or could not be.
 fn repair_round(subject: &Subject, facts: &Facts, faults: &[Fault]) -> Vec<String> {
     let repairer = Repairer { subject, facts };
     let repairs: BTreeSet<_> = faults.iter().map(|fault| &fault.repair).collect();
-    let apply = |repair| match repairer.apply(repair) {
-        Ok(done) => done,
-        Err(error) => {
-            tracing::warn!(%error, ?repair, "not repaired");
-            None
+    let (mut done, mut has_failed) = (Vec::new(), false);
+    for repair in repairs {
+        // A store that is approved of is swept by.
+        if *repair == Repair::ApproveStore && has_failed {
+            continue;
         }
-    };
-    repairs.into_iter().filter_map(apply).collect()
+        match repairer.apply(repair) {
+            Ok(one) => done.extend(one),
+            Err(error) => {
+                tracing::warn!(%error, ?repair, "not repaired");
+                has_failed = true;
+            }
+        }
+    }
+    done
 }
 
 /// Checks the data root that this engine works on; nothing is changed, and nothing waits for it. Blocks for long.

@@ -19,6 +19,7 @@ use super::gather::Subject;
 use crate::container::row::CONTAINERS;
 use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, NAMES};
 use crate::image::{describe_blobs, oci};
+use crate::root;
 
 /// The work on one data root, after one look.
 pub struct Repairer<'r> {
@@ -65,6 +66,11 @@ impl Repairer<'_> {
                 let kind = place.parent().and_then(Path::to_str).filter(|p| matches!(*p, "containers" | "volumes"));
                 self.set_aside(&self.subject.data_root.join(place), kind.unwrap_or("files"))?
             }
+            Repair::ApproveStore => {
+                self.subject.store.approve()?;
+                "took the store for the one that belongs here".into()
+            }
+            Repair::SetContentAside => return Ok(None),
         };
         Ok(Some(done))
     }
@@ -79,12 +85,7 @@ impl Repairer<'_> {
 
     /// A free name in the quarantine.
     fn quarantine(&self, kind: &str, name: &str) -> Result<PathBuf> {
-        let dir = self.subject.data_root.join(super::QUARANTINE).join(kind);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-        made.with_context(|| format!("creating {}", dir.display()))?;
-        let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
-        let numbered = (1..).map(|n| dir.join(format!("{name}.{n}")));
-        Ok(std::iter::once(dir.join(name)).chain(numbered).find(free).expect("numbers do not end"))
+        quarantine(&self.subject.data_root, kind, name)
     }
 
     fn shown(&self, path: &Path) -> String {
@@ -204,6 +205,34 @@ impl Repairer<'_> {
         let what = if existed { "the data that is there" } else { "an empty directory: its data was gone" };
         Ok(format!("made volume {name} anew around {what}"))
     }
+}
+
+/// Moves everything that a store names, and what is left of the store, to the quarantine; answers what was done.
+pub fn set_content_aside(data_root: &Path) -> Result<Vec<String>> {
+    const NAMES: [&str; 6] = ["containers", "volumes", "snapshots", "content", root::STORE_MARK, root::STORE];
+    let aside = quarantine(data_root, "stores", "lost")?;
+    DirBuilder::new().mode(0o700).create(&aside).with_context(|| format!("creating {}", aside.display()))?;
+    let mut done = Vec::new();
+    for name in NAMES {
+        let from = data_root.join(name);
+        if !root::is_there(&from)? {
+            continue;
+        }
+        fs::rename(&from, aside.join(name)).with_context(|| format!("moving {} to the quarantine", from.display()))?;
+        let shown = aside.strip_prefix(data_root).unwrap_or(&aside).join(name);
+        done.push(format!("moved {name} to {}", shown.display()));
+    }
+    Ok(done)
+}
+
+/// A free name in the quarantine of a data root.
+fn quarantine(data_root: &Path, kind: &str, name: &str) -> Result<PathBuf> {
+    let dir = data_root.join(super::QUARANTINE).join(kind);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    made.with_context(|| format!("creating {}", dir.display()))?;
+    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+    let numbered = (1..).map(|n| dir.join(format!("{name}.{n}")));
+    Ok(std::iter::once(dir.join(name)).chain(numbered).find(free).expect("numbers do not end"))
 }
 
 /// What a manifest or index is, of which only the digest is known.

@@ -143,3 +143,48 @@ fn a_removal_of_a_volume_that_was_cut_short_loses_nothing() {
         .collect();
     assert_eq!(left, ["whole"]);
 }
+
+/// What is here was named by rows that are gone: a repair keeps all of it.
+#[test]
+fn content_without_its_store_is_kept_in_the_quarantine() {
+    for spoil in [
+        (|store| std::fs::remove_file(store).unwrap()) as fn(&Path),
+        |store| std::fs::write(store, "").unwrap(),
+        |store| std::fs::File::options().write(true).open(store).unwrap().set_len(4096).unwrap(),
+    ] {
+        let place = Place::new();
+        std::fs::create_dir_all(place.root().join("volumes/v/_data")).unwrap();
+        std::fs::write(place.root().join("volumes/v/_data/file"), "precious").unwrap();
+        spoil(&place.root().join(root::STORE));
+        let report = place.check(false).unwrap();
+        let names: Vec<_> = report.faults.iter().map(|fault| fault.name.as_str()).collect();
+        assert_eq!((report.clean, names), (false, vec!["store-lost"]));
+        assert_eq!(place.check(false).unwrap(), report, "a check has changed something");
+        let report = place.check(true).unwrap();
+        assert!(report.clean && report.repaired.len() >= 4, "{report:?}");
+        let lost = place.root().join(QUARANTINE).join("stores/lost");
+        assert_eq!(std::fs::read_to_string(lost.join("volumes/v/_data/file")).unwrap(), "precious");
+        assert_eq!(std::fs::read_dir(lost.join("content/blobs/sha256")).unwrap().count(), 3);
+        root::open_store(&place.root(), &place.root().join("exec")).unwrap();
+        assert_eq!(place.check(false).unwrap().faults, []);
+    }
+}
+
+/// What another store or an older copy does not name goes aside and is not swept; then the store is gone by.
+#[test]
+fn what_a_doubtful_store_does_not_name_is_kept_in_the_quarantine() {
+    let place = Place::new();
+    let other = tempfile::tempdir().unwrap();
+    drop(store(other.path()));
+    std::fs::create_dir_all(place.root().join(format!("volumes/{}/gone/_data", volume::REMOVED))).unwrap();
+    std::fs::copy(other.path().join(root::STORE), place.root().join(root::STORE)).unwrap();
+    let exec = place.root().join("exec");
+    let error = root::open_store(&place.root(), &exec).err().unwrap();
+    assert!(error.message().contains("another data root"), "{error}");
+    let (found, _) = place.repaired();
+    let wanted = ["orphan-blob", "orphan-blob", "orphan-blob", "orphan-layer", "leftover", "store-doubtful"];
+    assert_eq!(found, wanted);
+    assert_eq!((place.quarantined("blobs").len(), place.quarantined("layers").len()), (3, 1));
+    assert_eq!(place.quarantined("files"), ["gone"]);
+    root::open_store(&place.root(), &exec).unwrap();
+}

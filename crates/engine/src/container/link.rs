@@ -19,6 +19,9 @@ const END_WAIT: Duration = Duration::from_secs(15);
 /// How long a request may wait for a full socket.
 const SEND_WAIT: Duration = Duration::from_secs(5);
 
+/// Bytes of a record of an end at most.
+const EXIT_RECORD_BYTES: u64 = 64 << 10;
+
 /// A control connection, driven by the async runtime.
 pub struct Link {
     client: AsyncFd<Client>,
@@ -164,9 +167,14 @@ pub fn kill_monitor(id: &str) {
     }
 }
 
-/// The record a monitor left at its container's end.
+/// The record a monitor left at its container's end. One that cannot be read is told of: the end is known, its code is not.
 pub fn exit_record(dir: &Path) -> Option<Exit> {
-    serde_json::from_slice(&std::fs::read(dir.join(client::EXIT_RECORD)).ok()?).ok()
+    let path = dir.join(client::EXIT_RECORD);
+    let read = match sys::file::read_small(&path, EXIT_RECORD_BYTES) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+        other => other.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)),
+    };
+    read.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "reading how a container ended")).ok()
 }
 
 /// Reaps a monitor when it ends. Monitors of an earlier daemon belong to the system's init.
