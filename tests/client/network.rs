@@ -71,18 +71,29 @@ fn a_published_port_is_reached_from_everywhere() {
     d.finish();
 }
 
+/// Runs `script` with a neighbouring machine: behind the link `up0` (10.9.0.1 here, 10.9.0.2 there), with a route to the
+/// containers. It runs commands over there.
+fn with_peer(d: &Daemon, script: impl FnOnce(&dyn Fn(&str) -> testkit::command::Output)) {
+    // Names of namespaces are files, which tests beside this one see.
+    let name = format!("peer{}", d.pid());
+    let setup = format!(
+        "ip netns add {name} && ip link add up0 type veth peer name eth0 netns {name} && ip addr add 10.9.0.1/24 dev up0 \
+         && ip link set up0 up && ip -n {name} addr add 10.9.0.2/24 dev eth0 && ip -n {name} link set eth0 up \
+         && ip -n {name} route add 172.17.0.0/16 via 10.9.0.1"
+    );
+    let _ = d.exec_inside(&["sh", "-c", &setup]).ok();
+    script(&|words| d.exec_inside(&["sh", "-c", &format!("ip netns exec {name} {words}")]));
+    let clear = format!("ip link del up0; ip netns del {name}; umount /run/netns 2>/dev/null; true");
+    let _ = d.exec_inside(&["sh", "-c", &clear]);
+}
+
 #[test]
 fn from_another_machine() {
     let d = with_busybox();
     serve(&d, "web", "8081:80");
-    // A second network namespace beyond a veth plays the other machine.
-    let setup = "ip netns add peer && ip link add up0 type veth peer name eth0 netns peer && ip addr add 10.9.0.1/24 dev up0 && ip link set up0 up && ip -n peer addr add 10.9.0.2/24 dev eth0 && ip -n peer link set eth0 up";
-    let _ = d.exec_inside(&["sh", "-c", setup]).ok();
-    let reached = eventually(|| {
-        d.exec_inside(&["sh", "-c", "ip netns exec peer curl -s -m 20 http://10.9.0.1:8081/"]).stdout == "web\n"
+    with_peer(&d, |peer| {
+        assert!(eventually(|| peer("curl -s -m 20 http://10.9.0.1:8081/").stdout == "web\n"));
     });
-    let _ = d.exec_inside(&["sh", "-c", "ip link del up0; ip netns del peer; umount /run/netns 2>/dev/null; true"]);
-    assert!(reached);
     d.finish();
 }
 
@@ -204,6 +215,40 @@ fn the_engine_owns_one_table() {
     let tables = d.exec_inside(&["nft", "list", "tables"]).text();
     assert!(tables.contains("table inet strangers"), "{tables}");
     let _ = d.exec_inside(&["nft", "delete table inet strangers"]).ok();
+    d.finish();
+}
+
+#[test]
+fn a_flushed_ruleset_opens_no_unpublished_port() {
+    let mut d = with_busybox();
+    serve(&d, "web", "8081:80");
+    let address = d.inspect("web", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    let rules = |d: &Daemon| d.exec_inside(&["nft", "-s", "list", "table", "ip", "gantry"]);
+    let whole = rules(&d).ok();
+    for round in 0..2 {
+        for attack in ["flush ruleset", "delete table ip gantry", "flush chain ip gantry forward"] {
+            let _ = d.exec_inside(&["nft", attack]).ok();
+            assert!(eventually(|| rules(&d).stdout == whole.stdout), "round {round}, {attack}");
+        }
+        with_peer(&d, |peer| {
+            assert!(eventually(|| peer("curl -s -m 20 http://10.9.0.1:8081/").stdout == "web\n"));
+            assert_ne!(peer(&format!("curl -s -m 2 http://{address}:80/")).code, 0);
+        });
+        d.kill9();
+        d.again();
+    }
+    d.finish();
+}
+
+#[test]
+fn a_bridge_made_anew_serves_old_and_new_containers() {
+    let d = with_busybox();
+    serve(&d, "web", "8081:80");
+    let address = d.inspect("web", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    let _ = d.exec_inside(&["sh", "-c", "ip link del docker0 && ip link add docker0 type bridge"]).ok();
+    let fetch_it = format!("http://{address}/");
+    assert_eq!(d.docker(&["run", "--rm", "busybox", "wget", "-q", "-O-", &fetch_it]).text(), "web");
+    assert_eq!(fetch(&d, "http://172.17.0.1:8081/"), "web\n");
     d.finish();
 }
 

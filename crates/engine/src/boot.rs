@@ -33,6 +33,8 @@ pub struct Booted {
     pub engine: Arc<Engine>,
     /// Held as long as the daemon lives.
     pub lock: File,
+    /// Puts back what others change of the networks, as long as the daemon lives.
+    pub watches: Vec<::network::Watch>,
 }
 
 /// Brings the engine up. Everything that was acknowledged before a crash is there afterwards.
@@ -68,10 +70,10 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
         host,
         settings: RwLock::new(Arc::new(settings)),
     });
-    take_up(&engine, rows).await?;
+    let watches = take_up(&engine, rows).await?;
     launch::replenish(&engine).await;
     crate::image::collect::start(&engine);
-    Ok(Booted { engine, lock })
+    Ok(Booted { engine, lock, watches })
 }
 
 /// Makes the roots with their permissions: data root 0710, exec root 0711 (B-dm-1).
@@ -136,7 +138,7 @@ fn load_containers(store: &store::Store) -> Result<Vec<ContainerRow>> {
 }
 
 /// Finds out what became of every container and lets its actor go on.
-async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<()> {
+async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<Vec<::network::Watch>> {
     let known: HashSet<String> = rows.iter().map(|row| row.id.as_str().to_string()).collect();
     let mut starts = tokio::task::JoinSet::new();
     for row in rows {
@@ -162,7 +164,7 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<()> {
     recover::sweep(engine, &known).await;
     let live: Vec<_> = recovered.iter().flat_map(recover::Recovered::endpoints).cloned().collect();
     let networks = engine.networks.clone();
-    tokio::task::spawn_blocking(move || networks.reconcile(&live))
+    let watches = tokio::task::spawn_blocking(move || networks.reconcile(&live).and_then(|()| networks.watch()))
         .await
         .map_err(|e| Error::system("reconciling networks").with_source(e))??;
     tracing::info!("networks are ready");
@@ -172,7 +174,7 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<()> {
         // Dependencies are looked up by the start itself; the policy decides who starts.
         drop(handle.send(actor::Command::Booted).await);
     }
-    Ok(())
+    Ok(watches)
 }
 
 /// Ends the engine: stops all containers unless they may live on (B-sg-3), then lets go.

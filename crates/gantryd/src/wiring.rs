@@ -120,6 +120,7 @@ fn network(config: &Config) -> NetworkConfig {
         icc: bridge.icc.into(),
         ip_masq: options.ip_masq.into(),
         ip_forward: options.ip_forward.into(),
+        ip_forward_no_drop: options.ip_forward_no_drop.into(),
         iptables: options.iptables.into(),
         userland_proxy: options.userland_proxy.into(),
         default_address_pools: pools.collect(),

@@ -55,6 +55,8 @@ pub struct NetworkConfig {
     pub icc: Enabled,
     pub ip_masq: Enabled,
     pub ip_forward: Enabled,
+    /// What is not of Gantry's bridges is forwarded even where Gantry switched forwarding on (`--ip-forward-no-drop`).
+    pub ip_forward_no_drop: Enabled,
     /// Firewall rules are kept (`--iptables`); without them published ports work by proxy only.
     pub iptables: Enabled,
     pub userland_proxy: Enabled,
@@ -75,6 +77,7 @@ impl Default for NetworkConfig {
             icc: Enabled::Yes,
             ip_masq: Enabled::Yes,
             ip_forward: Enabled::Yes,
+            ip_forward_no_drop: Enabled::No,
             iptables: Enabled::Yes,
             userland_proxy: Enabled::Yes,
             default_address_pools: Vec::new(),

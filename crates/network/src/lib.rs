@@ -15,6 +15,7 @@ pub mod config;
 pub mod driver;
 pub mod endpoint;
 pub mod files;
+pub mod forwarding;
 pub mod ipam;
 pub mod mac;
 pub mod networks;
@@ -24,6 +25,7 @@ pub mod row;
 pub mod spares;
 
 pub use config::{AddressPool, Enabled, NetworkConfig};
+pub use driver::Watch;
 pub use endpoint::{BoundPort, Connected, Endpoint, EndpointSpec, Protocol, PublishSpec};
 pub use mac::MacAddress;
 pub use networks::{Network, Networks};

@@ -15,8 +15,9 @@ use model::{Context, Error, Result};
 use store::Store;
 
 use crate::config::NetworkConfig;
-use crate::driver::{BridgeDriver, HostDriver, NetworkDriver, NullDriver, option};
+use crate::driver::{BridgeDriver, HostDriver, NetworkDriver, NullDriver, Watch, option};
 use crate::endpoint::{Connected, Endpoint, EndpointSpec};
+use crate::forwarding;
 use crate::ipam::DefaultIpam;
 use crate::row::{NETWORKS, NetworkRow};
 use crate::spares::Spares;
@@ -56,20 +57,27 @@ impl Networks {
     /// Before the first `connect` the caller has to call `reconcile` once.
     pub fn open(config: NetworkConfig, store: &Store) -> Result<Networks> {
         let ipam = Box::new(DefaultIpam::new(config.pools()));
+        let forwarding = forwarding::look(&config, store)?;
         let stored = store.read(|tx| tx.scan(&NETWORKS))?;
         let mut wanted = vec![predefined(&stored, "host", "host"), predefined(&stored, "none", "null")];
         let namespaces = Arc::new(Spares::default());
         let null = NullDriver::new(namespaces.clone());
-        let mut drivers: Vec<Box<dyn NetworkDriver>> = vec![Box::new(HostDriver), Box::new(null)];
         if let Some(device) = config.bridge_name() {
             wanted.push(default_bridge(predefined(&stored, "bridge", "bridge"), &config, device));
-            drivers.push(Box::new(BridgeDriver::new(config, ipam, namespaces.clone())?));
         }
+        let without_default = config.bridge_name().is_none();
+        let bridge = BridgeDriver::new(config, ipam, namespaces.clone(), forwarding.drop_foreign)?;
+        if without_default {
+            bridge.remove_default_device();
+        }
+        let rules_stand = bridge.translates().into();
+        let drivers: Vec<Box<dyn NetworkDriver>> = vec![Box::new(HostDriver), Box::new(null), Box::new(bridge)];
         for row in &mut wanted {
             let driver = drivers.iter().find(|d| d.name() == row.driver).expect("each has its driver");
             driver.open(row).map_err(|e| e.prefix(format!("error creating default \"{}\" network", row.name)))?;
         }
         save(store, &stored, &wanted)?;
+        forwarding.carry_out(store, rules_stand)?;
         Ok(Networks {
             rows: wanted.into_iter().map(|row| (row.id.clone(), row)).collect(),
             drivers,
@@ -96,6 +104,12 @@ impl Networks {
         }
         self.reconciled.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Puts back what others change of the rules and the bridge devices, for as long as the result lives. After
+    /// `reconcile`, in the same namespace.
+    pub fn watch(&self) -> Result<Vec<Watch>> {
+        self.drivers.iter().filter_map(|driver| driver.watch().transpose()).collect()
     }
 
     /// Makes ready for the next `connect`.

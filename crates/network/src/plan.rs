@@ -8,7 +8,9 @@
 //!   same bridge (or to 127.0.0.0/8): that goes to the proxy, which sees the right addresses. With the proxy switched
 //!   off it is translated too, and masqueraded so that answers come back;
 //! - traffic of containers that leaves by another link is masqueraded;
-//! - traffic to containers from elsewhere is dropped unless it belongs to a connection or was translated.
+//! - traffic to containers from elsewhere is dropped unless it belongs to a connection or was translated;
+//! - nothing that comes from a container, or without a proxy from anywhere, is routed to 127.0.0.0/8;
+//! - traffic that is not of containers is dropped where forwarding is on only because Gantry switched it on.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,6 +44,8 @@ pub struct Topology {
     pub bridges: Vec<BridgeNetwork>,
     pub published: Vec<Published>,
     pub userland_proxy: Enabled,
+    /// What no bridge of ours sends or receives is not forwarded (see `forwarding`).
+    pub drop_foreign: Enabled,
 }
 
 /// A bridge and its network.
@@ -128,7 +132,7 @@ const ANY_LOOPBACK: Prefix = Prefix { address: Ipv4Addr::new(127, 0, 0, 0), leng
 
 fn chains(topology: &Topology) -> Vec<Chain> {
     use Comparison::IsNot;
-    use Statement::{Destination, DestinationIsLocal, Drop, InputLink, Jump};
+    use Statement::{Destination, DestinationIsLocal, Jump};
     let jump = || Jump("published".to_owned());
     let proxy = topology.userland_proxy.yes();
     let mut chains = vec![
@@ -138,15 +142,25 @@ fn chains(topology: &Topology) -> Vec<Chain> {
     let mut output = vec![DestinationIsLocal, jump()];
     if proxy {
         output.insert(0, Destination(IsNot, ANY_LOOPBACK));
-    } else {
-        // Without a proxy the bridges route 127.0.0.0/8 (route_localnet): nothing from outside may use that.
-        let martian = vec![InputLink(IsNot, "lo".to_owned()), Destination(Comparison::Is, ANY_LOOPBACK), Drop];
-        chains.push(hooked("loopback", HookPoint::RawPrerouting, vec![martian.into()]));
     }
+    chains.push(hooked("loopback", HookPoint::RawPrerouting, loopback_rules(topology)));
     chains.push(hooked("output", HookPoint::NatOutput, vec![output.into()]));
     chains.push(hooked("postrouting", HookPoint::NatPostrouting, postrouting_rules(topology)));
-    chains.push(hooked("forward", HookPoint::FilterForward, topology.bridges.iter().flat_map(forward_rules).collect()));
+    chains.push(hooked("forward", HookPoint::FilterForward, forward_rules(topology)));
     chains
+}
+
+/// Without a proxy the bridges route 127.0.0.0/8 (route_localnet): nothing from outside may use that. A bridge may
+/// still have the setting from then when there is a proxy again.
+fn loopback_rules(topology: &Topology) -> Vec<Rule> {
+    use Statement::{Destination, Drop, InputLink};
+    let martian = |link| vec![link, Destination(Comparison::Is, ANY_LOOPBACK), Drop].into();
+    if topology.userland_proxy.yes() {
+        let bridges = topology.bridges.iter().map(|b| InputLink(Comparison::Is, b.device.clone()));
+        bridges.map(martian).collect()
+    } else {
+        vec![martian(InputLink(Comparison::IsNot, "lo".to_owned()))]
+    }
 }
 
 fn hooked(name: &str, point: HookPoint, rules: Vec<Rule>) -> Chain {
@@ -183,7 +197,17 @@ fn postrouting_rules(topology: &Topology) -> Vec<Rule> {
     rules
 }
 
-fn forward_rules(bridge: &BridgeNetwork) -> Vec<Rule> {
+fn forward_rules(topology: &Topology) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = topology.bridges.iter().flat_map(to_bridge_rules).collect();
+    if topology.drop_foreign.yes() {
+        let from = |b: &BridgeNetwork| Statement::InputLink(Comparison::Is, b.device.clone());
+        rules.extend(topology.bridges.iter().map(|b| vec![from(b), Statement::Accept].into()));
+        rules.push(vec![Statement::Counter, Statement::Drop].into());
+    }
+    rules
+}
+
+fn to_bridge_rules(bridge: &BridgeNetwork) -> Vec<Rule> {
     use Comparison::Is;
     use Statement::{Accept, Connection, Counter, DestinationTranslated, Drop, InputLink, OutputLink};
     let out = || OutputLink(Is, bridge.device.clone());
@@ -231,6 +255,18 @@ pub enum BridgePort {
     Isolated,
 }
 
+impl BridgePort {
+    /// Makes a link such a port of the bridge.
+    pub fn attach(self, batch: &mut Batch, link: &str, bridge: u32) {
+        link::attach(batch, link, bridge);
+        match self {
+            BridgePort::Normal => (),
+            BridgePort::Hairpin => link::set_hairpin(batch, link),
+            BridgePort::Isolated => link::set_isolated(batch, link),
+        }
+    }
+}
+
 impl EndpointLinks<'_> {
     /// Requests for a socket inside the container's namespace; message 1 creates the pair.
     pub fn inside(&self, host: BorrowedFd<'_>) -> Batch {
@@ -254,12 +290,7 @@ impl EndpointLinks<'_> {
     /// Requests for a socket in the host's namespace, after `inside`.
     pub fn outside(&self) -> Batch {
         let mut batch = Batch::new();
-        link::attach(&mut batch, self.host_link, self.bridge);
-        match self.port {
-            BridgePort::Normal => (),
-            BridgePort::Hairpin => link::set_hairpin(&mut batch, self.host_link),
-            BridgePort::Isolated => link::set_isolated(&mut batch, self.host_link),
-        }
+        self.port.attach(&mut batch, self.host_link, self.bridge);
         // The host may still know the address's last owner.
         address::set_neighbour(&mut batch, self.bridge, self.address, self.mac.0);
         // A first packet that is dropped comes again after a second.
@@ -294,6 +325,11 @@ mod tests {
         Published { protocol: Protocol::Tcp, host: host.into(), host_port, container, container_port }
     }
 
+    fn plain() -> Topology {
+        let (published, userland_proxy, drop_foreign) = (Vec::new(), Enabled::Yes, Enabled::No);
+        Topology { bridges: vec![docker0()], published, userland_proxy, drop_foreign }
+    }
+
     /// Set `GANTRY_BLESS=1` to write the golden files anew.
     fn golden(name: &str, topology: &Topology) {
         let path = format!("{}/tests/golden/{name}.nft", env!("CARGO_MANIFEST_DIR"));
@@ -306,7 +342,7 @@ mod tests {
 
     #[test]
     fn tables() {
-        let plain = Topology { bridges: vec![docker0()], published: Vec::new(), userland_proxy: Enabled::Yes };
+        let plain = plain();
         golden("default", &plain);
         let ports = vec![
             published([0, 0, 0, 0], 8081, 80),
@@ -317,12 +353,13 @@ mod tests {
         golden("no-proxy", &Topology { userland_proxy: Enabled::No, ..plain.clone() });
         let closed = BridgeNetwork { icc: Enabled::No, masquerade: Enabled::No, ..docker0() };
         golden("closed", &Topology { bridges: vec![closed], ..plain.clone() });
+        golden("drop-foreign", &Topology { drop_foreign: Enabled::Yes, ..plain.clone() });
         golden("no-bridge", &Topology { bridges: Vec::new(), ..plain });
     }
 
     #[test]
     fn the_fingerprint_is_of_the_rules_only() {
-        let plain = Topology { bridges: vec![docker0()], published: Vec::new(), userland_proxy: Enabled::Yes };
+        let plain = plain();
         let with_port = Topology { published: vec![published([0, 0, 0, 0], 1, 1)], ..plain.clone() };
         assert_eq!(fingerprint(&plain), fingerprint(&with_port));
         assert_ne!(fingerprint(&plain), fingerprint(&Topology { userland_proxy: Enabled::No, ..plain }));

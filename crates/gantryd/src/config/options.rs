@@ -168,7 +168,7 @@ pub static TABLE: &[Row] = &[
     row("insecure-registry", "insecure-registries", List(|c| &mut c.registry.insecure, parse::index_name), "Enable insecure registry communication").keep(),
     row("ip", "ip", Ip(|c| &mut c.bridge.ip), "Host IP for port publishing from the default bridge network"),
     row("ip-forward", "ip-forward", Bool(|c| &mut c.network.ip_forward), "Enable IP forwarding in system configuration"),
-    row("ip-forward-no-drop", "ip-forward-no-drop", Bool(|c| &mut c.network.ip_forward_no_drop), "Do not set the filter-FORWARD policy to DROP when enabling IP forwarding").harmless("forwarding is at most stricter"),
+    row("ip-forward-no-drop", "ip-forward-no-drop", Bool(|c| &mut c.network.ip_forward_no_drop), "Do not set the filter-FORWARD policy to DROP when enabling IP forwarding"),
     row("ip-masq", "ip-masq", Bool(|c| &mut c.network.ip_masq), "Enable IP masquerading for the default bridge network"),
     row("ip6tables", "ip6tables", Bool(|c| &mut c.network.ip6tables), "Enable addition of ip6tables rules").harmless("containers have no IPv6"),
     row("iptables", "iptables", Bool(|c| &mut c.network.iptables), "Enable addition of iptables rules"),

@@ -4,22 +4,24 @@
 //! step is undone when a later one fails; a namespace that is dropped takes its links with it. Nothing is locked while
 //! the namespace and its links are made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::Ipv4Net;
-use model::id::{EndpointId, NetworkId};
+use model::id::EndpointId;
 use model::{Context, Error, Result};
 use rustix::io::Errno;
 use sys::netlink::{Socket, link, listen, namespace};
 
+use super::bridges::{Bridge, Bridges};
 use super::lingering::{self, Lingering};
 use super::rules::Rules;
+use super::watch::Watch;
 use super::{NetworkDriver, device};
-use crate::config::NetworkConfig;
+use crate::config::{DEFAULT_BRIDGE, Enabled, NetworkConfig};
 use crate::endpoint::{BoundPort, Connected, Endpoint, EndpointSpec};
 use crate::ipam::{Ipam, PoolRequest};
 use crate::mac::MacAddress;
@@ -51,42 +53,34 @@ pub struct BridgeDriver {
     config: NetworkConfig,
     ipam: Box<dyn Ipam>,
     ports: Ports,
-    rules: Rules,
+    bridges: Arc<Bridges>,
     /// The daemon's namespace: where the bridges are.
     host: OwnedFd,
-    links: Mutex<Socket>,
     lingering: Lingering,
     namespaces: Arc<Spares>,
-    devices: Mutex<BTreeMap<NetworkId, Device>>,
     /// Index for the container's end; moves on when a kernel puts links of its own into new namespaces.
     index: AtomicU32,
     ipv6: bool,
 }
 
-/// An open network.
-#[derive(Clone, Copy, Debug)]
-struct Device {
-    index: u32,
-    subnet: Ipv4Net,
-    gateway: Ipv4Addr,
-    mtu: u32,
-    port: BridgePort,
-}
-
 impl BridgeDriver {
-    /// Works in the calling thread's namespace.
-    pub fn new(config: NetworkConfig, ipam: Box<dyn Ipam>, namespaces: Arc<Spares>) -> Result<BridgeDriver> {
-        let topology = Topology { bridges: Vec::new(), published: Vec::new(), userland_proxy: config.userland_proxy };
+    /// Works in the calling thread's namespace. `drop_foreign`: traffic that is not of bridges made here is dropped.
+    pub fn new(
+        config: NetworkConfig,
+        ipam: Box<dyn Ipam>,
+        namespaces: Arc<Spares>,
+        drop_foreign: Enabled,
+    ) -> Result<BridgeDriver> {
+        let (bridges, published, userland_proxy) = (Vec::new(), Vec::new(), config.userland_proxy);
+        let topology = Topology { bridges, published, userland_proxy, drop_foreign };
         let rules = if config.iptables.yes() { Rules::open(topology) } else { Rules::off(topology) };
         Ok(BridgeDriver {
             ipam,
             ports: Ports::open(),
-            rules,
+            bridges: Arc::new(Bridges::new(rules)?),
             host: namespace::current().context("opening the network namespace")?,
-            links: Mutex::new(Socket::route().context("opening a netlink socket")?),
             lingering: Lingering::default(),
             namespaces,
-            devices: Mutex::default(),
             index: AtomicU32::new(FIRST_INDEX),
             ipv6: listen::has_ipv6(),
             config,
@@ -95,17 +89,26 @@ impl BridgeDriver {
 
     /// Whether firewall rules stand; without them published ports work through the proxy only.
     pub fn translates(&self) -> bool {
-        self.rules.enabled()
+        self.bridges.rules.enabled()
+    }
+
+    /// Removes docker0 where an earlier daemon had a default network and this one has none.
+    pub fn remove_default_device(&self) {
+        let removed = self.bridges.links(|socket| match device::find(socket, DEFAULT_BRIDGE)? {
+            None => Ok(()),
+            Some(found) => {
+                let mut batch = sys::netlink::Batch::new();
+                link::delete(&mut batch, &found.name);
+                socket.request(&mut batch).map_err(device::failed)
+            }
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, "cannot remove {DEFAULT_BRIDGE}");
+        }
     }
 
     fn links<T>(&self, call: impl FnOnce(&mut Socket) -> T) -> T {
-        // A socket is usable after a panic: it skips answers that it did not ask for.
-        call(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn device(&self, network: &NetworkId) -> Result<Device> {
-        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-        devices.get(network).copied().ok_or_else(|| Error::system(format!("network {network} is not open")))
+        self.bridges.links(call)
     }
 
     /// The network's subnet, reserved, and the bridge device's own address in it.
@@ -146,19 +149,8 @@ impl BridgeDriver {
 
     /// Makes the device and its rules; the subnet is reserved and the row complete.
     fn open_device(&self, network: &mut NetworkRow, name: &str, subnet: Ipv4Net, own: Ipv4Addr) -> Result<()> {
-        let mac = *network.mac.get_or_insert_with(MacAddress::random);
-        let mtu = network.options.get(option::MTU).and_then(|m| m.parse().ok()).unwrap_or(self.config.mtu);
-        let index = if self.config.bridge_is_given() {
-            let found = self.links(|socket| device::find(socket, name))?;
-            found.map(|l| l.index).ok_or_else(|| {
-                Error::system(format!("bridge device with non default name {name} must be created manually"))
-            })?
-        } else {
-            let wanted = device::Wanted { name, mac, mtu, address: own, prefix_len: subnet.prefix_len() };
-            self.links(|socket| device::ensure(socket, &wanted))?
-        };
         let switch = |key: &str| network.options.get(key).is_none_or(|value| value == "true").into();
-        let bridge = BridgeNetwork {
+        let rules = BridgeNetwork {
             device: name.to_owned(),
             subnet,
             icc: switch(option::ICC),
@@ -166,35 +158,33 @@ impl BridgeDriver {
         };
         let port = if !self.config.userland_proxy.yes() {
             BridgePort::Hairpin
-        } else if !bridge.icc.yes() {
+        } else if !rules.icc.yes() {
             BridgePort::Isolated
         } else {
             BridgePort::Normal
         };
-        self.set_forwarding(name)?;
-        self.rules.change(|topology| {
-            topology.bridges.retain(|b| b.device != bridge.device);
-            topology.bridges.push(bridge);
+        // Rules first: what they drop must not pass while the device is set up.
+        self.bridges.rules.change(|topology| {
+            topology.bridges.retain(|b| b.device != rules.device);
+            topology.bridges.push(rules);
         })?;
-        let gateway = network.gateway.unwrap_or(own);
-        let device = Device { index, subnet, gateway, mtu, port };
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(network.id.clone(), device);
-        Ok(())
-    }
-
-    fn set_forwarding(&self, bridge: &str) -> Result<()> {
-        if self.config.ip_forward.yes() {
-            namespace::set_sysctl("net/ipv4/ip_forward", "1").context("enabling IP forwarding")?;
-        }
-        if !self.config.userland_proxy.yes() {
-            let name = format!("net/ipv4/conf/{bridge}/route_localnet");
-            namespace::set_sysctl(&name, "1").context("enabling routing of loopback addresses")?;
-        }
-        Ok(())
+        let bridge = Bridge {
+            index: 0,
+            name: name.to_owned(),
+            given: self.config.bridge_is_given().into(),
+            mac: *network.mac.get_or_insert_with(MacAddress::random),
+            mtu: network.options.get(option::MTU).and_then(|m| m.parse().ok()).unwrap_or(self.config.mtu),
+            own,
+            subnet,
+            gateway: network.gateway.unwrap_or(own),
+            port,
+            route_localnet: (!self.config.userland_proxy.yes() && self.translates()).into(),
+        };
+        self.bridges.keep(&network.id, bridge)
     }
 
     /// A new namespace with its pair of links, attached to the bridge.
-    fn build(&self, device: &Device, mac: MacAddress, address: Ipv4Addr) -> Result<(OwnedFd, String)> {
+    fn build(&self, device: &Bridge, mac: MacAddress, address: Ipv4Addr) -> Result<(OwnedFd, String)> {
         for _ in 0..ATTEMPTS {
             let host_link = link_name();
             let index = self.index.load(Ordering::Relaxed);
@@ -247,7 +237,7 @@ impl BridgeDriver {
     }
 
     /// What comes after the address is taken.
-    fn connect_at(&self, device: &Device, spec: &EndpointSpec, address: Ipv4Addr) -> Result<Connected> {
+    fn connect_at(&self, device: &Bridge, spec: &EndpointSpec, address: Ipv4Addr) -> Result<Connected> {
         let id = EndpointId::from_bytes(sys::random::bytes32());
         let ipv6 = self.ipv6 && self.config.userland_proxy.yes();
         let defaults = port::Defaults { address: self.config.host_binding_ip, ipv6 };
@@ -259,11 +249,12 @@ impl BridgeDriver {
         let mac = spec.mac.unwrap_or_else(MacAddress::random);
         let published = self.published(Some(address), &ports);
         let made = self.build(device, mac, address).and_then(|built| {
-            self.rules.add(&published).map_err(outside)?;
+            self.bridges.rules.add(&published).map_err(outside)?;
             self.open_sockets(&sockets).inspect_err(|_| self.forget(&published)).map_err(outside)?;
             Ok(built)
         });
         let (netns, host_link) = made.inspect_err(|_| self.ports.release(&ports))?;
+        self.bridges.add_port(&host_link, &spec.network);
         let endpoint = Endpoint {
             id,
             network: spec.network.clone(),
@@ -289,17 +280,14 @@ impl BridgeDriver {
     }
 
     fn forget(&self, published: &[Published]) {
-        if let Err(error) = self.rules.remove(published) {
+        if let Err(error) = self.bridges.rules.remove(published) {
             tracing::warn!(%error, "cannot remove rules of published ports");
         }
     }
 
     /// Deletes links of ours on our bridges that belong to no live endpoint.
     fn remove_stale_links(&self, live: &[Endpoint]) -> Result<()> {
-        let bridges: BTreeSet<u32> = {
-            let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-            devices.values().map(|d| d.index).collect()
-        };
+        let bridges = self.bridges.indices();
         let wanted: BTreeSet<&str> = live.iter().filter_map(|e| e.host_link.as_deref()).collect();
         self.links(|socket| {
             let standing = link::list(socket).map_err(device::failed)?;
@@ -368,54 +356,59 @@ impl NetworkDriver for BridgeDriver {
     }
 
     fn close(&self, network: &NetworkRow) -> Result<()> {
-        let device = self.devices.lock().unwrap_or_else(PoisonError::into_inner).remove(&network.id);
-        let Some(device) = device else { return Ok(()) };
+        let Some(device) = self.bridges.forget(&network.id) else { return Ok(()) };
         self.ipam.release_pool(device.subnet);
-        self.links(|socket| {
-            let standing = link::list(socket).map_err(device::failed)?;
-            let Some(found) = standing.into_iter().find(|l| l.index == device.index) else { return Ok(()) };
-            self.rules.change(|topology| topology.bridges.retain(|b| b.device != found.name))?;
-            if self.config.bridge_is_given() {
-                return Ok(());
-            }
-            let mut batch = sys::netlink::Batch::new();
-            link::delete(&mut batch, &found.name);
-            socket.request(&mut batch).map_err(device::failed)
-        })
+        self.bridges.rules.change(|topology| topology.bridges.retain(|b| b.device != device.name))?;
+        let present = self.links(|socket| device::find(socket, &device.name))?;
+        if present.is_none() || device.given.yes() {
+            return Ok(());
+        }
+        let mut batch = sys::netlink::Batch::new();
+        link::delete(&mut batch, &device.name);
+        self.links(|socket| socket.request(&mut batch)).map_err(device::failed)
     }
 
     fn reconcile(&self, live: &[Endpoint]) -> Result<()> {
         let mut published = Vec::new();
         for endpoint in live {
-            let device = self.device(&endpoint.network)?;
+            let device = self.bridges.known(&endpoint.network)?;
             let taken = endpoint.address.map(|address| self.ipam.request_address(device.subnet, Some(address)));
             if let Some(Err(error)) = taken {
                 tracing::warn!(%error, container = %endpoint.container, "a live container's address is not free");
             }
             self.ports.adopt(&endpoint.ports);
+            if let Some(link) = &endpoint.host_link {
+                self.bridges.add_port(link, &endpoint.network);
+            }
             published.extend(self.published(endpoint.address, &endpoint.ports));
         }
-        self.rules.replace_published(published)?;
+        self.bridges.rules.replace_published(published)?;
+        self.bridges.attach_all_ports()?;
         self.remove_stale_links(live)
     }
 
     fn connect(&self, network: &NetworkRow, spec: &EndpointSpec) -> Result<Connected> {
-        let device = self.device(&network.id)?;
+        let device = self.bridges.current(&network.id)?;
         let address = self.ipam.request_address(device.subnet, spec.address)?;
         self.connect_at(&device, spec, address).inspect_err(|_| self.ipam.release_address(device.subnet, address))
     }
 
     fn release(&self, network: &NetworkRow, endpoint: &Endpoint) -> Result<()> {
-        let device = self.device(&network.id)?;
-        let removed = self.rules.remove(&self.published(endpoint.address, &endpoint.ports));
+        let device = self.bridges.known(&network.id)?;
+        let removed = self.bridges.rules.remove(&self.published(endpoint.address, &endpoint.ports));
         self.ports.release(&endpoint.ports);
         if let Some(link) = &endpoint.host_link {
+            self.bridges.remove_port(link);
             self.lingering.watch(link.clone(), || namespace::enter(self.host.as_fd(), Socket::route));
         }
         if let Some(address) = endpoint.address {
             self.ipam.release_address(device.subnet, address);
         }
         removed
+    }
+
+    fn watch(&self) -> Result<Option<Watch>> {
+        Watch::start(self.bridges.clone()).map(Some).context("watching rules and bridges")
     }
 }
 

@@ -77,6 +77,28 @@ pub fn ensure(socket: &mut Socket, wanted: &Wanted<'_>) -> Result<u32> {
     Ok(device.index)
 }
 
+/// Gives a device that others made anew, or took the address of, what is wanted; what it has beside that stays. `before`:
+/// the index that it had; a device with this index was not made anew and keeps its state. Returns its index.
+pub fn restore(socket: &mut Socket, wanted: &Wanted<'_>, before: u32) -> Result<u32> {
+    let Some(device) = find(socket, wanted.name)? else { return ensure(socket, wanted) };
+    let mut batch = Batch::new();
+    if device.index != before {
+        // With the address that it had, containers need not ask for the gateway's again.
+        link::set_mac(&mut batch, device.index, wanted.mac.0);
+        link::set_mtu(&mut batch, device.index, wanted.mtu);
+        link::set_up(&mut batch, device.index);
+    }
+    let want = Address { link: device.index, address: wanted.address, prefix_len: wanted.prefix_len };
+    if !addresses(socket, device.index)?.contains(&want) {
+        address::add(&mut batch, &want);
+    }
+    match socket.request(&mut batch) {
+        // Somebody else has just added the address.
+        Err(error) if error.errno == rustix::io::Errno::EXIST => Ok(device.index),
+        other => other.map(|()| device.index).map_err(failed),
+    }
+}
+
 fn create(socket: &mut Socket, wanted: &Wanted<'_>) -> Result<Link> {
     let mut batch = Batch::new();
     link::create_bridge(&mut batch, &Bridge { name: wanted.name, mac: wanted.mac.0, mtu: wanted.mtu });

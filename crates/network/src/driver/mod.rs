@@ -1,11 +1,13 @@
 //! Network drivers: what makes a container's place in a network.
 
 mod bridge;
+mod bridges;
 mod device;
 mod host;
 mod lingering;
 mod null;
 mod rules;
+mod watch;
 
 use model::Result;
 
@@ -15,6 +17,7 @@ use crate::row::NetworkRow;
 pub use bridge::{BridgeDriver, option};
 pub use host::HostDriver;
 pub use null::NullDriver;
+pub use watch::Watch;
 
 /// Makes and removes containers' places in networks of one kind.
 ///
@@ -44,4 +47,9 @@ pub trait NetworkDriver: Send + Sync {
     fn connect(&self, network: &NetworkRow, spec: &EndpointSpec) -> Result<Connected>;
 
     fn release(&self, network: &NetworkRow, endpoint: &Endpoint) -> Result<()>;
+
+    /// Puts back what others change of what `open` and `connect` made on the host, for as long as the result lives.
+    fn watch(&self) -> Result<Option<Watch>> {
+        Ok(None)
+    }
 }

@@ -1,8 +1,10 @@
 //! The rules that stand, kept in line with the topology.
 //!
 //! A published port is one or two map elements, added and deleted in one transaction. When the table is gone or was
-//! changed by others (a firewall's reload flushes everything), the whole table is written again, in one transaction.
+//! changed by others (a firewall's reload flushes everything), the whole table is written again, in one transaction: by
+//! the next change that finds it so, or when `watch` is told of it.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::{Error, Result};
@@ -47,6 +49,24 @@ impl Rules {
         Rules { state: Mutex::new(State { socket: None, topology }) }
     }
 
+    /// Writes the whole table again.
+    pub fn restore(&self) -> Result<()> {
+        let state = &mut *self.lock();
+        state.socket.as_mut().map_or(Ok(()), |socket| replace(socket, &state.topology))
+    }
+
+    /// Writes the table when it is not what it should be.
+    pub fn verify(&self) -> Result<()> {
+        let state = &mut *self.lock();
+        let elements = Elements::Replace;
+        state.socket.as_mut().map_or(Ok(()), |socket| bring_in_line(socket, &state.topology, elements))
+    }
+
+    /// The netlink address that changes of these rules are sent from; `None` when no rules are kept.
+    pub fn port(&self) -> Option<u32> {
+        self.lock().socket.as_ref().and_then(|socket| socket.port().ok())
+    }
+
     /// Whether translation works.
     pub fn enabled(&self) -> bool {
         self.lock().socket.is_some()
@@ -85,7 +105,7 @@ impl Rules {
         }
         let result = commit(change, socket, &state.topology);
         if result.is_err() {
-            state.topology.published.retain(|p| !published.contains(p));
+            withdraw(&mut state.topology, published);
         }
         forget_connections(socket, published);
         result
@@ -96,7 +116,7 @@ impl Rules {
             return Ok(());
         }
         let state = &mut *self.lock();
-        state.topology.published.retain(|p| !published.contains(p));
+        withdraw(&mut state.topology, published);
         let Some(socket) = &mut state.socket else { return Ok(()) };
         let mut change = Transaction::new();
         for map in [BY_ADDRESS, BY_PORT] {
@@ -111,6 +131,13 @@ impl Rules {
         // The topology is changed before the kernel is asked and is right by itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn withdraw(topology: &mut Topology, published: &[Published]) {
+    let gone: BTreeSet<_> = published.iter().collect();
+    topology.published.retain(|p| !gone.contains(p));
+    // Thousands of ports of one container are no reason to keep room for as many ever after.
+    topology.published.shrink_to(2 * topology.published.len());
 }
 
 /// Commits a change of elements; writes the whole table when what stands is not what the change assumes.

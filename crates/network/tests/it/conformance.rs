@@ -92,7 +92,7 @@ fn bridge() {
         conformance(|| {
             let config = NetworkConfig::default();
             let ipam = Box::new(DefaultIpam::new(config.pools()));
-            Box::new(BridgeDriver::new(config, ipam, Default::default()).expect("driver"))
+            Box::new(BridgeDriver::new(config, ipam, Default::default(), network::Enabled::No).expect("driver"))
         });
     });
 }

@@ -6,6 +6,8 @@
 mod bridge;
 mod conformance;
 mod crowd;
+mod foreign;
+mod forwarding;
 mod ports;
 mod recovery;
 mod world;

@@ -28,12 +28,13 @@ pub struct World {
     _dir: tempfile::TempDir,
 }
 
-/// Runs `body` in a new namespace with `lo` up.
+/// Runs `body` in a new namespace with `lo` up, in which forwarding is on already.
 pub fn in_namespace(body: impl FnOnce() + Send) {
     namespace::create_with(|_| {
         let mut batch = Batch::new();
         link::set_up(&mut batch, link::LOOPBACK);
         Socket::route()?.request(&mut batch)?;
+        namespace::set_sysctl("net/ipv4/ip_forward", "1")?;
         body();
         Ok(())
     })
@@ -98,6 +99,11 @@ pub fn ping(to: Ipv4Addr) -> bool {
     echo(to, TIMEOUT)
 }
 
+/// Whether one echo request is answered soon.
+pub fn ping_once(to: Ipv4Addr) -> bool {
+    echo(to, SILENCE)
+}
+
 /// Whether an echo request stays without an answer.
 pub fn no_ping(to: Ipv4Addr) -> bool {
     !echo(to, SILENCE)
@@ -143,30 +149,39 @@ fn ask_within(address: SocketAddr, patience: Duration) -> Option<IpAddr> {
 
 /// Another host: a namespace whose only link leads to the calling thread's.
 pub fn outside_host() -> OwnedFd {
+    neighbour("uplink0", UPLINK, OUTSIDE)
+}
+
+/// A host beside this one: its address, and the name and address (of a /24) of the link to it here.
+pub fn neighbour(far_name: &str, here_address: Ipv4Addr, its_address: Ipv4Addr) -> OwnedFd {
     let here = namespace::current().expect("namespace");
     let (netns, ()) = namespace::create_with(|_| {
         let mut batch = Batch::new();
-        let (name, far_name, mac) = ("eth0", "uplink0", [2, 0, 0, 0, 9, 2]);
+        let (name, mac) = ("eth0", [2, 0, 0, 0, 9, 2]);
         link::create_veth(&mut batch, &Veth { name, mac, index: 2, mtu: 1500, far_name, far_namespace: here.as_fd() });
-        address::add(&mut batch, &Address { link: 2, address: OUTSIDE, prefix_len: 24 });
+        address::add(&mut batch, &Address { link: 2, address: its_address, prefix_len: 24 });
         Ok(Socket::route()?.request(&mut batch)?)
     })
     .expect("outside host");
     let mut socket = Socket::route().expect("socket");
-    let uplink = link::find(&mut socket, "uplink0").expect("find").expect("uplink0");
+    let uplink = link::find(&mut socket, far_name).expect("find").expect("our end");
     let mut batch = Batch::new();
     link::set_up(&mut batch, uplink.index);
-    address::add(&mut batch, &Address { link: uplink.index, address: UPLINK, prefix_len: 24 });
-    socket.request(&mut batch).expect("uplink0");
+    address::add(&mut batch, &Address { link: uplink.index, address: here_address, prefix_len: 24 });
+    socket.request(&mut batch).expect("our end");
     netns
 }
 
 /// Gives the outside host a route to the containers.
 pub fn route_to_containers(outside: &OwnedFd) {
-    enter(outside, || {
+    route(outside, Ipv4Addr::new(172, 17, 0, 0), UPLINK);
+}
+
+/// Gives a neighbour a route to a /16.
+pub fn route(neighbour: &OwnedFd, destination: Ipv4Addr, gateway: Ipv4Addr) {
+    enter(neighbour, || {
         let mut batch = Batch::new();
-        let destination = Ipv4Addr::new(172, 17, 0, 0);
-        address::add_route(&mut batch, &Route { destination, prefix_len: 16, gateway: Some(UPLINK), link: 0 });
+        address::add_route(&mut batch, &Route { destination, prefix_len: 16, gateway: Some(gateway), link: 0 });
         Socket::route().expect("socket").request(&mut batch).expect("route");
     });
 }
@@ -193,10 +208,25 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Runs the `nft` program; its success.
+pub fn nft(command: &str) -> bool {
+    Command::new("nft").arg(command).output().expect("nft").status.success()
+}
+
+/// Runs the `ip` program.
+pub fn ip(command: &str) {
+    let out = Command::new("ip").args(command.split(' ')).output().expect("ip");
+    assert!(out.status.success(), "ip {command}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
 /// The table as the `nft` program lists it, without counts.
 pub fn listing() -> String {
+    listing_now().expect("the table stands")
+}
+
+/// The same; `None` when there is no table.
+pub fn listing_now() -> Option<String> {
     let out = Command::new("nft").args(["list", "table", "ip", network::plan::TABLE]).output().expect("nft");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout).expect("UTF-8");
     let zero = |line: &str| match line.find("counter packets ") {
         Some(at) => {
@@ -205,5 +235,5 @@ pub fn listing() -> String {
         }
         None => line.to_owned(),
     };
-    text.lines().map(|l| zero(l) + "\n").collect()
+    out.status.success().then(|| text.lines().map(|l| zero(l) + "\n").collect())
 }

@@ -60,8 +60,17 @@ pub fn list(socket: &mut Socket) -> Result<Vec<Address>, Error> {
     socket.dump(libc::RTM_GETADDR, |w| address_header(w, &all), |message| parse_address(&message))
 }
 
+/// The address that a notice says was removed.
+pub fn removed(message: &Message<'_>) -> Option<Address> {
+    if message.kind == libc::RTM_DELADDR { parse(message) } else { None }
+}
+
 fn parse_address(message: &Message<'_>) -> Option<Address> {
-    if message.kind != libc::RTM_NEWADDR || *message.payload.first()? != libc::AF_INET as u8 {
+    if message.kind == libc::RTM_NEWADDR { parse(message) } else { None }
+}
+
+fn parse(message: &Message<'_>) -> Option<Address> {
+    if *message.payload.first()? != libc::AF_INET as u8 {
         return None;
     }
     let attributes = message.attributes(IFADDRMSG);

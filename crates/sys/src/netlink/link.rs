@@ -205,10 +205,22 @@ pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
     }
 }
 
+/// The link that a notice of a new, changed or deleted link is about.
+pub fn changed(message: &Message<'_>) -> Option<Link> {
+    // Notices about a bridge's port name the port, in the family AF_BRIDGE.
+    let family = *message.payload.first()?;
+    let about_links = matches!(message.kind, libc::RTM_NEWLINK | libc::RTM_DELLINK) && family == libc::AF_UNSPEC as u8;
+    about_links.then(|| parse_link(message))?
+}
+
 fn parse(message: &Message<'_>) -> Option<Link> {
     if message.kind != libc::RTM_NEWLINK {
         return None;
     }
+    parse_link(message)
+}
+
+fn parse_link(message: &Message<'_>) -> Option<Link> {
     let attributes = message.attributes(IFINFOMSG);
     Some(Link {
         index: read_u32(message.payload.get(4..)?)?,

@@ -3,6 +3,7 @@
 //! - `wire` writes and reads netlink messages; `nft` uses it too. Nothing in it trusts a length that came from outside.
 //! - `Socket` sends a `Batch` of requests in one `sendmsg` and reads every answer. A batch is not a transaction: the
 //!   kernel carries out what follows a refused message. The caller undoes.
+//! - `Notices` is told of what others change.
 //! - A socket belongs for ever to the namespace of the thread that opened it. No async thread ever enters a namespace:
 //!   `namespace` does it on short-lived threads.
 //!
@@ -14,10 +15,12 @@ pub mod conntrack;
 pub mod link;
 pub mod listen;
 pub mod namespace;
+mod notices;
 mod socket;
 pub mod wire;
 
 pub use address::Route;
 pub use link::{Bridge, Link, Veth};
+pub use notices::{Notices, Told};
 pub use socket::{Error, Socket};
 pub use wire::Batch;

@@ -3,7 +3,7 @@
 //! A thread that called `setns` or `unshare` is never reused: it is made for one closure and joined.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -46,6 +46,26 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// `SO_NETNS_COOKIE` of `asm-generic/socket.h` (Linux 5.14), which the libc crate lacks.
+const NAMESPACE_COOKIE: libc::c_int = 71;
+
+/// A number of the calling thread's namespace that no other one gets until the next boot.
+pub fn cookie() -> io::Result<u64> {
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let socket =
+        rustix::net::socket_with(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, flags, None)?;
+    let (mut cookie, mut size) = (0u64, size_of::<u64>() as libc::socklen_t);
+    let (level, value) = (libc::SOL_SOCKET, (&raw mut cookie).cast());
+    // SAFETY: `value` points to a live u64 and `size` is its size; the descriptor is open for the whole call.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, NAMESPACE_COOKIE, value, &raw mut size) };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reads a setting of the calling thread's namespace.
+pub fn sysctl(name: &str) -> io::Result<String> {
+    Ok(std::fs::read_to_string(format!("/proc/sys/{name}"))?.trim_end().to_owned())
+}
+
 fn unshare() -> io::Result<()> {
     // SAFETY: only the network namespace of this thread changes; no descriptor or memory is affected.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
@@ -62,6 +82,5 @@ fn on_own_thread<T: Send>(run: impl FnOnce() -> io::Result<T> + Send) -> io::Res
 /// Writes a setting of the calling thread's namespace, such as `net/ipv4/ip_forward`. A setting that already has the
 /// value is not written (it may lie on a read-only /proc).
 pub fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
-    let path = format!("/proc/sys/{name}");
-    if std::fs::read_to_string(&path)?.trim_end() == value { Ok(()) } else { std::fs::write(path, value) }
+    if sysctl(name)? == value { Ok(()) } else { std::fs::write(format!("/proc/sys/{name}"), value) }
 }

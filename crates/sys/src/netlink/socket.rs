@@ -84,6 +84,12 @@ impl Socket {
         Ok(Socket { fd, sequence: 0, buffer: Vec::new() })
     }
 
+    /// The socket's netlink address, by which notices name it as the sender.
+    pub fn port(&self) -> io::Result<u32> {
+        let address = rustix::net::getsockname(&self.fd)?;
+        Ok(netlink::SocketAddrNetlink::try_from(address)?.pid())
+    }
+
     /// Sends all messages at once and waits until the last is done. The first refusal is the error; messages after it
     /// may have been carried out.
     pub fn request(&mut self, batch: &mut Batch) -> Result<(), Error> {
@@ -231,7 +237,7 @@ fn refusal(message: &Message<'_>) -> Option<(Errno, String)> {
     Some((Errno::from_raw_os_error(-code), text))
 }
 
-fn set_option(fd: &OwnedFd, level: i32, option: i32, value: i32) -> Result<(), Errno> {
+pub(super) fn set_option(fd: &OwnedFd, level: i32, option: i32, value: i32) -> Result<(), Errno> {
     let size = size_of::<i32>() as libc::socklen_t;
     // SAFETY: `value` is a live i32 and `size` is its size; the descriptor is open for the whole call.
     let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), size) };

@@ -141,6 +141,8 @@ pub struct Message<'a> {
     pub kind: u16,
     pub flags: u16,
     pub sequence: u32,
+    /// Netlink address (`nlmsg_pid`) of the socket whose request the message belongs to; 0 = the kernel itself.
+    pub sender: u32,
     pub payload: &'a [u8],
 }
 
@@ -173,6 +175,7 @@ impl<'a> Iterator for Messages<'a> {
             kind: read_u16(&message[4..])?,
             flags: read_u16(&message[6..])?,
             sequence: read_u32(&message[8..])?,
+            sender: read_u32(&message[12..])?,
             payload: &message[HEADER..],
         })
     }

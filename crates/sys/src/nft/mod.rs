@@ -2,7 +2,7 @@
 //!
 //! - `Table` and what is in it are plain data with the text form of `nft list table`; they compare and print.
 //! - `Transaction` collects changes and commits them: all or nothing, errors name the failing change.
-//! - `state` reads back what stands, as far as needed to compare.
+//! - `state` reads back what stands, as far as needed to compare, and tells what a notice is about.
 //!
 //! Only the statements that Gantry's rules use exist here. A rule is written with `Statement`s and encoded into the
 //! kernel's register machine by `encode`.
@@ -18,7 +18,7 @@ pub use model::{
     Chain, Comparison, ConntrackState, Element, Family, Field, Hook, HookPoint, Policy, Prefix, Rule, Set, Statement,
     Table,
 };
-pub use state::{State, elements, read};
+pub use state::{State, elements, is_about, read};
 pub use transaction::Transaction;
 
 use rustix::io::Errno;

@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use super::model::{Element, Family};
 use super::transaction::header;
 use super::uapi::{
-    GET_ELEMENT, GET_RULE, GET_TABLE, LIST_ELEMENT, NEW_ELEMENT, NEW_RULE, NEW_TABLE, SUBSYSTEM, data, element, rule,
-    table,
+    GET_ELEMENT, GET_RULE, GET_TABLE, LIST_ELEMENT, NEW_ELEMENT, NEW_GENERATION, NEW_RULE, NEW_TABLE, SUBSYSTEM, data,
+    element, rule, table,
 };
 use crate::netlink::wire::{Attributes, Message, read_string};
 use crate::netlink::{Error, Socket};
@@ -99,6 +99,14 @@ fn dump_elements(socket: &mut Socket, family: Family, table: &str, set: &str) ->
         },
     )?;
     Ok(parts.into_iter().flatten().collect())
+}
+
+/// Whether a notice tells of a change of this table or of anything in it.
+pub fn is_about(message: &Message<'_>, of: Family, name: &str) -> bool {
+    let changes_tables = message.kind >> 8 == SUBSYSTEM && message.kind & 0xff != NEW_GENERATION;
+    // Attribute 1 is the table's name in messages of every kind.
+    let named = || message.attributes(NFGENMSG).find(table::NAME).map(read_string);
+    changes_tables && message.payload.first() == Some(&of.number()) && named().is_some_and(|table| table == name)
 }
 
 fn of_kind<'a>(message: &Message<'a>, kind: u16, family: Family) -> Option<Attributes<'a>> {

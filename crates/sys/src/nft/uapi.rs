@@ -15,6 +15,7 @@ pub const NEW_SET: u16 = 9;
 pub const NEW_ELEMENT: u16 = 12;
 pub const GET_ELEMENT: u16 = 13;
 pub const DELETE_ELEMENT: u16 = 14;
+pub const NEW_GENERATION: u16 = 15;
 
 pub const LIST_ELEMENT: u16 = 1;
 

@@ -1,0 +1,231 @@
+//! The bridge devices of open networks, their rules, and the ports that belong to them.
+//!
+//! Others may delete a device and make it anew while containers run. A device is therefore looked up by name whenever it
+//! is used; one with another index than before gets its address and settings back, and the links of live containers
+//! become its ports again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::Ipv4Net;
+use model::id::NetworkId;
+use model::{Context, Error, Result};
+use sys::netlink::address::Address;
+use sys::netlink::link::{self, Link};
+use sys::netlink::{Batch, Socket, namespace};
+
+use super::device;
+use super::rules::Rules;
+use crate::config::Enabled;
+use crate::mac::MacAddress;
+use crate::plan::BridgePort;
+
+/// The device of an open network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// When it was last looked up; 0 = never.
+    pub index: u32,
+    pub name: String,
+    /// The administrator's: used as found, never made or changed.
+    pub given: Enabled,
+    pub mac: MacAddress,
+    pub mtu: u32,
+    /// The device's own address.
+    pub own: Ipv4Addr,
+    pub subnet: Ipv4Net,
+    pub gateway: Ipv4Addr,
+    pub port: BridgePort,
+    /// Packets to 127.0.0.0/8 are routed: for translation without a proxy.
+    pub route_localnet: Enabled,
+}
+
+/// See the module.
+pub struct Bridges {
+    pub rules: Rules,
+    links: Mutex<Socket>,
+    open: Mutex<BTreeMap<NetworkId, Bridge>>,
+    /// Host ends of live containers' pairs.
+    ports: Mutex<BTreeMap<String, NetworkId>>,
+    /// Held while a device is brought back; nothing else waits for it.
+    mending: Mutex<()>,
+}
+
+impl Bridges {
+    /// Works in the calling thread's namespace.
+    pub fn new(rules: Rules) -> Result<Bridges> {
+        let links = Mutex::new(Socket::route().context("opening a netlink socket")?);
+        let (open, ports, mending) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Bridges { rules, links, open, ports, mending })
+    }
+
+    /// Requests about links of the daemon's namespace.
+    pub fn links<T>(&self, call: impl FnOnce(&mut Socket) -> T) -> T {
+        // A socket is usable after a panic: it skips answers that it did not ask for.
+        call(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes the device, or finds the administrator's, and keeps it from now on.
+    pub fn keep(&self, network: &NetworkId, bridge: Bridge) -> Result<()> {
+        let index = self.furnish(&bridge, Present::AsWanted)?;
+        self.open().insert(network.clone(), Bridge { index, ..bridge });
+        Ok(())
+    }
+
+    /// Forgets a device; returns what was known of it.
+    pub fn forget(&self, network: &NetworkId) -> Option<Bridge> {
+        self.open().remove(network)
+    }
+
+    /// What is known of a device, without a look at the kernel.
+    pub fn known(&self, network: &NetworkId) -> Result<Bridge> {
+        let bridge = self.open().get(network).cloned();
+        bridge.ok_or_else(|| Error::system(format!("network {network} is not open")))
+    }
+
+    /// A device as it stands now; brought back first when it is gone or was made anew.
+    pub fn current(&self, network: &NetworkId) -> Result<Bridge> {
+        let known = self.known(network)?;
+        let found = self.links(|socket| device::find(socket, &known.name))?;
+        if found.is_some_and(|link| link.index == known.index) { Ok(known) } else { self.mend(network) }
+    }
+
+    /// A link that belongs to a container and is a port of the network's device.
+    pub fn add_port(&self, link: &str, network: &NetworkId) {
+        self.ports().insert(link.to_owned(), network.clone());
+    }
+
+    pub fn remove_port(&self, link: &str) {
+        self.ports().remove(link);
+    }
+
+    /// Whether a notice about a link of this name and index, or about an address of the index, is about a device here.
+    pub fn is_ours(&self, name: Option<&str>, index: u32) -> bool {
+        self.open().values().any(|bridge| bridge.index == index || Some(bridge.name.as_str()) == name)
+    }
+
+    /// Gives devices that others made anew, or took the address of, what they had. A device that is gone stays so until
+    /// it is used: whoever deleted it may be about to make it again.
+    pub fn mend_present(&self) -> Result<()> {
+        let open: Vec<_> = self.open().iter().map(|(network, bridge)| (network.clone(), bridge.clone())).collect();
+        let mut result = Ok(());
+        for (network, bridge) in open {
+            result = result.and(self.mend_if_present(&network, &bridge));
+        }
+        result
+    }
+
+    /// Makes the links of all live containers ports of their devices where they are not.
+    pub fn attach_all_ports(&self) -> Result<()> {
+        let open: Vec<_> = self.open().iter().map(|(network, bridge)| (network.clone(), bridge.clone())).collect();
+        open.iter().try_for_each(|(network, bridge)| self.attach_ports(network, bridge))
+    }
+
+    fn mend_if_present(&self, network: &NetworkId, bridge: &Bridge) -> Result<()> {
+        let Some(found) = self.links(|socket| device::find(socket, &bridge.name))? else { return Ok(()) };
+        let addresses = self.links(|socket| device::addresses(socket, found.index))?;
+        let whole = found.index == bridge.index && (bridge.given.yes() || addresses.contains(&bridge.address(&found)));
+        if whole { Ok(()) } else { self.mend(network).map(drop) }
+    }
+
+    fn mend(&self, network: &NetworkId) -> Result<Bridge> {
+        let _turn = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known(network)?;
+        let index = self.furnish(&known, Present::Kept)?;
+        if index != known.index {
+            tracing::warn!(device = %known.name, "the bridge was made anew; it has its address and its ports again");
+        }
+        let bridge = Bridge { index, ..known };
+        self.attach_ports(network, &bridge)?;
+        if let Some(open) = self.open().get_mut(network) {
+            open.index = index;
+        }
+        Ok(bridge)
+    }
+
+    /// The device with its address and settings; its index.
+    fn furnish(&self, bridge: &Bridge, present: Present) -> Result<u32> {
+        let name = &bridge.name;
+        if bridge.given.yes() {
+            let found = self.links(|socket| device::find(socket, name))?;
+            let missing =
+                || Error::system(format!("bridge device with non default name {name} must be created manually"));
+            let index = found.map(|l| l.index).ok_or_else(missing)?;
+            return self.set_loopback_routing(bridge).map(|()| index);
+        }
+        let prefix_len = bridge.subnet.prefix_len();
+        let wanted = device::Wanted { name, mac: bridge.mac, mtu: bridge.mtu, address: bridge.own, prefix_len };
+        let index = self.links(|socket| match present {
+            Present::AsWanted => device::ensure(socket, &wanted),
+            Present::Kept => device::restore(socket, &wanted, bridge.index),
+        })?;
+        self.set_loopback_routing(bridge).map(|()| index)
+    }
+
+    /// A given device keeps the setting when there is a proxy: the administrator may have made it. Rules drop what it
+    /// would let in.
+    fn set_loopback_routing(&self, bridge: &Bridge) -> Result<()> {
+        let value = match (bridge.route_localnet.yes(), bridge.given.yes()) {
+            (true, _) => "1",
+            (false, false) => "0",
+            (false, true) => return Ok(()),
+        };
+        let name = format!("net/ipv4/conf/{}/route_localnet", bridge.name);
+        namespace::set_sysctl(&name, value).context("setting the routing of loopback addresses")
+    }
+
+    /// Makes the links of the network's live containers ports of the device where they are not.
+    fn attach_ports(&self, network: &NetworkId, bridge: &Bridge) -> Result<()> {
+        let ports = self.ports();
+        let ours: BTreeSet<_> = ports.iter().filter(|(_, of)| *of == network).map(|(link, _)| link.clone()).collect();
+        drop(ports);
+        let lost = |link: &&Link| link.master != bridge.index && ours.contains(&link.name);
+        self.links(|socket| {
+            let standing = link::list(socket).map_err(device::failed)?;
+            for link in standing.iter().filter(lost) {
+                let mut batch = Batch::new();
+                bridge.port.attach(&mut batch, &link.name, bridge.index);
+                if let Err(error) = socket.request(&mut batch) {
+                    // Its container may have ended meanwhile.
+                    tracing::warn!(%error, link = %link.name, "cannot attach the link to its bridge");
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Bridge>> {
+        // Every change is a single insertion, removal or assignment: a panic elsewhere leaves the map right.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<String, NetworkId>> {
+        // Likewise.
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many links are known to be ports.
+    pub fn port_count(&self) -> usize {
+        self.ports().len()
+    }
+
+    /// Indices of all devices.
+    pub fn indices(&self) -> BTreeSet<u32> {
+        self.open().values().map(|bridge| bridge.index).collect()
+    }
+}
+
+/// What a device that stands has beside what is wanted.
+#[derive(Clone, Copy)]
+enum Present {
+    /// Goes: the daemon starts, the configuration says what is wanted.
+    AsWanted,
+    /// Stays: the daemon runs, and somebody else has just made it.
+    Kept,
+}
+
+impl Bridge {
+    fn address(&self, found: &Link) -> Address {
+        Address { link: found.index, address: self.own, prefix_len: self.subnet.prefix_len() }
+    }
+}
