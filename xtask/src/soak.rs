@@ -16,6 +16,7 @@ struct Soak {
 
 /// Sorted by name.
 const SOAKS: &[Soak] = &[
+    client_test("cycles", "client", "cycles::runs_of_every_kind_leave_nothing_in_the_daemon"),
     client_test("daemon-killed", "crash", "daemon_killed::fifty_times_under_load"),
     client_test("images-killed", "crash", "images_killed::a_hundred_times_while_images_come_and_go"),
 ];

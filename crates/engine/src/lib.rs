@@ -16,6 +16,7 @@ pub mod network;
 mod root;
 pub mod settings;
 pub mod system;
+pub mod tables;
 pub mod volume;
 
 use std::sync::{Arc, RwLock};

@@ -186,6 +186,13 @@ impl Networks {
         self.endpoints().get(container).cloned().unwrap_or_default()
     }
 
+    /// How many entries the books have: endpoints of containers here, and what the drivers keep for them.
+    pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
+        let mut sizes = BTreeMap::from([("endpoints", self.endpoints().values().map(Vec::len).sum())]);
+        self.drivers.iter().for_each(|driver| sizes.extend(driver.sizes()));
+        sizes
+    }
+
     fn row(&self, id: &NetworkId) -> Result<&NetworkRow> {
         self.rows.get(id).ok_or_else(|| Error::not_found(format!("network {id} not found")))
     }

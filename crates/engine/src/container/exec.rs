@@ -91,6 +91,11 @@ impl Session {
 }
 
 impl Execs {
+    /// How many sessions are remembered.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Finds by full id or unique prefix.
     pub fn find(&self, key: &str) -> Result<Arc<Session>> {
         let sessions = self.lock();

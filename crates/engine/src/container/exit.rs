@@ -29,7 +29,11 @@ impl Actor {
             return;
         }
         self.exit = Some(exit);
-        if !self.row.endpoints.iter().any(|e| e.address.is_some()) {
+        if self.row.endpoints.iter().all(|e| e.address.is_none()) {
+            // Entries in the networks' books; nothing asks the kernel, so no thread is needed.
+            if let Err(error) = self.engine.networks.release(&self.row.id) {
+                tracing::warn!(%error, "releasing a network");
+            }
             return Box::pin(self.torn_down()).await;
         }
         let (engine, id) = (self.engine.clone(), self.row.id.clone());

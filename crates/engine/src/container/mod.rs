@@ -132,6 +132,12 @@ impl Containers {
         self.read().by_id.values().cloned().collect()
     }
 
+    /// Entries of the tables here.
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        let index = self.read();
+        [("containers", index.by_id.len()), ("names", index.names.len()), ("execs", self.execs.count())]
+    }
+
     /// Reserves a name for an id; the holder's id is named in the refusal (B-id-2).
     pub fn reserve(&self, name: &str, id: &ContainerId) -> Result<()> {
         let mut index = self.write();

@@ -407,6 +407,16 @@ impl NetworkDriver for BridgeDriver {
         removed
     }
 
+    fn sizes(&self) -> Vec<(&'static str, usize)> {
+        vec![
+            ("addresses", self.ipam.taken()),
+            ("ports", self.ports.taken()),
+            ("links", self.bridges.port_count()),
+            ("lingering-links", self.lingering.count()),
+            ("translations", self.bridges.rules.published()),
+        ]
+    }
+
     fn watch(&self) -> Result<Option<Watch>> {
         Watch::start(self.bridges.clone()).map(Some).context("watching rules and bridges")
     }

@@ -47,6 +47,11 @@ impl Lingering {
         }
     }
 
+    /// How many links were released since the sweep began.
+    pub fn count(&self) -> usize {
+        self.lock().fresh.len()
+    }
+
     fn sweep(&self, mut socket: Socket) {
         let mut waited = BTreeSet::new();
         loop {

@@ -48,6 +48,11 @@ pub trait NetworkDriver: Send + Sync {
 
     fn release(&self, network: &NetworkRow, endpoint: &Endpoint) -> Result<()>;
 
+    /// How many entries the books of this driver have, by what they are about.
+    fn sizes(&self) -> Vec<(&'static str, usize)> {
+        Vec::new()
+    }
+
     /// Puts back what others change of what `open` and `connect` made on the host, for as long as the result lives.
     fn watch(&self) -> Result<Option<Watch>> {
         Ok(None)

@@ -67,6 +67,11 @@ impl Rules {
         self.lock().socket.as_ref().and_then(|socket| socket.port().ok())
     }
 
+    /// How many ports are translated.
+    pub fn published(&self) -> usize {
+        self.lock().topology.published.len()
+    }
+
     /// Whether translation works.
     pub fn enabled(&self) -> bool {
         self.lock().socket.is_some()

@@ -103,6 +103,10 @@ impl Ipam for DefaultIpam {
             pool.taken.remove(&address.into());
         }
     }
+
+    fn taken(&self) -> usize {
+        self.pools().values().map(|pool| pool.taken.len()).sum()
+    }
 }
 
 impl Pool {

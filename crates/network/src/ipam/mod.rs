@@ -44,4 +44,7 @@ pub trait Ipam: Send + Sync {
 
     /// Frees an address; unknown ones are ignored.
     fn release_address(&self, subnet: Ipv4Net, address: Ipv4Addr);
+
+    /// How many addresses are taken, over all pools.
+    fn taken(&self) -> usize;
 }

@@ -30,4 +30,8 @@ impl Ipam for NullIpam {
     }
 
     fn release_address(&self, _: Ipv4Net, _: Ipv4Addr) {}
+
+    fn taken(&self) -> usize {
+        0
+    }
 }

@@ -30,6 +30,24 @@ fn release_leaves_nothing() {
 }
 
 #[test]
+fn the_books_come_back_to_their_size() {
+    world(NetworkConfig::default(), |world| {
+        let before = world.networks.sizes();
+        for round in 0..500 {
+            let network = ["none", "host", "bridge"][round % 3];
+            let connected = world.networks.connect(&world.spec_in(network, "c", vec![publish(8081, 80)])).unwrap();
+            let refused = network::EndpointSpec {
+                mac: Some(network::MacAddress([1, 0, 0, 0, 0, 1])),
+                ..world.spec("d", vec![publish(8082, 80)])
+            };
+            world.networks.connect(&refused).unwrap_err();
+            world.networks.release(&connected.endpoint.container).unwrap();
+        }
+        eventually("nothing lingers", || world.networks.sizes() == before);
+    });
+}
+
+#[test]
 fn a_link_whose_namespace_lives_on_is_deleted() {
     world(NetworkConfig::default(), |world| {
         let connected = world.connect("c", Vec::new());

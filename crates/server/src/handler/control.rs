@@ -15,6 +15,7 @@ use crate::routes::{Handler, Outcome, Route, Running};
 pub const ROUTES: &[Route<State>] = &[
     get("/check", |state, _| Box::pin(check(state))),
     get("/images/{name}/why", |state, request| Box::pin(why(state, request))),
+    get("/tables", |state, _| Box::pin(tables(state))),
 ];
 
 const fn get(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Route<State> {
@@ -31,4 +32,9 @@ async fn check(state: Arc<State>) -> Result<Outcome> {
 async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name().to_owned();
     ok(&blocking(&state, move |engine| engine::image::why(engine, &name)).await?)
+}
+
+/// How large the daemon's tables are.
+async fn tables(state: Arc<State>) -> Result<Outcome> {
+    ok(&engine::tables::sizes(&state.engine))
 }
