@@ -19,6 +19,7 @@ mod moved;
 mod orphans;
 mod races;
 mod requests;
+mod slow_clients;
 mod start_errors;
 mod vanished;
 

@@ -17,7 +17,8 @@ use crate::{control, listen, pidfile, signals, wiring};
 
 /// Worker threads: handlers wait for the kernel and the disk, not for the processor.
 const WORKERS: usize = 2;
-/// Blocking threads at most; each serves one start, one log reader or one directory walk.
+/// Blocking threads at most. What runs on them ends by itself: whatever a client or a container can draw out has a bounded
+/// class (`Readers`, `Walks`) or threads of its own (`Transfers`).
 const BLOCKING: usize = 256;
 /// How long an idle blocking thread stays.
 const BLOCKING_IDLE: Duration = Duration::from_secs(2);

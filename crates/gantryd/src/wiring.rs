@@ -140,12 +140,12 @@ fn insecure_listeners(config: &Config) -> Vec<String> {
 
 /// The API around the engine.
 pub fn frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<State>>> {
-    Ok(server::frame(served(config)?, Arc::new(State { engine })))
+    Ok(server::frame(served(config)?, Arc::new(State::new(engine))))
 }
 
 /// What the control socket serves around the engine.
 pub fn control_frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<State>>> {
-    Ok(server::control_frame(served(config)?, Arc::new(State { engine })))
+    Ok(server::control_frame(served(config)?, Arc::new(State::new(engine))))
 }
 
 fn served(config: &Config) -> Result<server::frame::Config> {

@@ -17,9 +17,9 @@ mod reader;
 mod record;
 mod shape;
 mod split;
-mod stop;
 mod tail;
 mod time;
+mod watches;
 mod writer;
 
 pub use attrs::Subject;
@@ -27,7 +27,7 @@ pub use compress::all as compress_rotated;
 pub use options::Options;
 pub use reader::{Batch, Format, ReadOptions, Reader, Shape};
 pub use record::write_error as write_json_error;
-pub use stop::Stop;
+pub use watches::{Changed, Watch, Watches};
 pub use writer::JsonFile;
 
 /// Which of the container's outputs a line came from.

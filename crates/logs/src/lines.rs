@@ -67,11 +67,11 @@ impl Lines {
         }
     }
 
-    /// The open file, if it is a plain one.
-    pub fn file(&self) -> Option<&File> {
-        match &self.source {
-            Source::Plain { file, .. } => Some(file),
-            Source::Gzip(_) => None,
+    /// Gives the buffer back; to be called at the present end, when more is not expected soon.
+    pub fn rest(&mut self) {
+        if self.start == self.filled {
+            (self.start, self.filled) = (0, 0);
+            self.buffer = Vec::new();
         }
     }
 

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
-use crate::Stop;
 use crate::chain::{self, Held, Link};
 use crate::follow::{Follower, Next};
 use crate::lines::Lines;
@@ -16,6 +15,8 @@ use crate::time;
 
 /// Bytes after which a batch is complete.
 const BATCH: usize = 64 * 1024;
+/// Bytes of the log after which a batch is complete although hardly anything of them was wanted.
+const LOOK: usize = 1024 * 1024;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,7 @@ pub struct ReadOptions {
     /// Unix nanoseconds, both inclusive.
     pub since: Option<i64>,
     pub until: Option<i64>,
-    /// Wait for more at the end, until [`Stop`] says otherwise.
+    /// There may be more at the end, until [`Reader::finish`] says otherwise.
     pub follow: bool,
     pub stdout: bool,
     pub stderr: bool,
@@ -59,13 +60,16 @@ pub enum Shape {
 /// What [`Reader::next_batch`] has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batch {
-    /// Something was appended, and there may be more.
+    /// Perhaps something was appended, and there may be more.
     More,
+    /// Nothing was appended: there is nothing more now. To be called again when the log may have grown ([`crate::Watches`]),
+    /// has ended, or the time of [`ReadOptions::until`] has come. Only when following.
+    Waiting,
     /// Perhaps something was appended; nothing more will come.
     End,
 }
 
-/// Reads a log from a blocking thread.
+/// Reads a log in steps, each of which blocks for the disk only and is short.
 pub struct Reader {
     /// The files after the present one, oldest first.
     waiting: VecDeque<Lines>,
@@ -73,14 +77,13 @@ pub struct Reader {
     shaper: Shaper,
     follower: Option<Follower>,
     until: Option<i64>,
-    stop: Stop,
     /// Later entries are not wanted.
     past: bool,
 }
 
 impl Reader {
     /// Opens the log at `path` and all its rotated files. A log that does not exist is empty.
-    pub fn open(path: &Path, options: ReadOptions, stop: Stop) -> io::Result<Reader> {
+    pub fn open(path: &Path, options: ReadOptions) -> io::Result<Reader> {
         let links = chain::snapshot(path)?;
         let newest = links.first().filter(|link| !link.gzip).map(Held::from);
         let follower = newest.filter(|_| options.follow).map(|held| Follower::new(path, held));
@@ -88,28 +91,29 @@ impl Reader {
         if let (Some(_), Some(last)) = (&follower, waiting.back_mut()) {
             last.grow();
         }
-        let mut reader = Reader {
+        Ok(Reader {
             present: waiting.pop_front(),
             waiting,
             shaper: Shaper::new(&options),
             follower,
             until: options.until,
-            stop,
             past: false,
-        };
-        reader.watch_last();
-        Ok(reader)
+        })
     }
 
-    /// Appends entries in the chosen format, about 64 KiB at a time. Waits only when following, and only with nothing to
-    /// give.
+    /// The writer has finished: a follower ends after the last entry.
+    pub fn finish(&mut self) {
+        if let Some(follower) = &mut self.follower {
+            follower.finish();
+        }
+    }
+
+    /// Appends entries in the chosen format, about 64 KiB at a time. Never waits for more of the log.
     pub fn next_batch(&mut self, out: &mut Vec<u8>) -> io::Result<Batch> {
         let begin = out.len();
+        let mut look = LOOK;
         loop {
-            if self.stop.is_cancelled() {
-                return Ok(Batch::End);
-            }
-            if self.take(begin + BATCH, out)? {
+            if self.take(begin + BATCH, &mut look, out)? {
                 return Ok(Batch::More);
             }
             if self.past {
@@ -117,26 +121,30 @@ impl Reader {
             }
             if let Some(next) = self.waiting.pop_front() {
                 self.present = Some(next);
-                self.watch_last();
                 continue;
             }
             let Some(follower) = &mut self.follower else { return Ok(Batch::End) };
             if out.len() > begin {
                 return Ok(Batch::More);
             }
-            match follower.next(&self.stop, self.until)? {
+            match follower.next(self.until)? {
                 Next::Again => {}
                 Next::File(link) => self.go_to(link)?,
+                Next::Wait => {
+                    self.present.iter_mut().for_each(Lines::rest);
+                    return Ok(Batch::Waiting);
+                }
                 Next::End => return Ok(Batch::End),
             }
         }
     }
 
-    /// Appends entries of the present file; true = `limit` is reached, false = it has no more.
-    fn take(&mut self, limit: usize, out: &mut Vec<u8>) -> io::Result<bool> {
+    /// Appends entries of the present file; true = `limit` is reached or as much as `look` was read, false = it has no more.
+    fn take(&mut self, limit: usize, look: &mut usize, out: &mut Vec<u8>) -> io::Result<bool> {
         let Some(lines) = &mut self.present else { return Ok(false) };
-        while out.len() < limit {
+        while out.len() < limit && *look > 0 {
             let Some(line) = lines.next()? else { return Ok(false) };
+            *look = look.saturating_sub(line.len());
             if self.shaper.line(line, out) == Verdict::Past {
                 self.past = true;
                 return Ok(false);
@@ -149,15 +157,7 @@ impl Reader {
         let (mut lines, _) = Lines::last(link, None)?;
         lines.grow();
         self.present = Some(lines);
-        self.watch_last();
         Ok(())
-    }
-
-    /// Watches the present file if it is the one to follow.
-    fn watch_last(&mut self) {
-        if let (true, Some(lines), Some(follower)) = (self.waiting.is_empty(), &self.present, &mut self.follower) {
-            follower.watch(lines.file());
-        }
     }
 }
 

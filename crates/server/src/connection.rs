@@ -20,7 +20,7 @@ use crate::fields;
 use crate::frame::Frame;
 use crate::hijack::{self, Hijack};
 use crate::limits;
-use crate::response::Response;
+use crate::response::{Cut, Response};
 use crate::routes::Outcome;
 use crate::stream::{Io, PeerClosed, Socket};
 use crate::target::{Begins, Targets};
@@ -90,13 +90,22 @@ where
     let (hijacks, mut hijacked) = mpsc::channel::<Hijack>(1);
     let (tell_gone, gone) = watch::channel(false);
     let (tell_turn, mut turn) = watch::channel(Turn::Client);
+    let (tell_cut, mut cuts) = mpsc::channel::<Cut>(1);
+    let mut cut = None;
     let (stream, begins) = Targets::new(stream);
     let service = service_fn({
         let frame = frame.clone();
         let tell_turn = Arc::new(tell_turn);
         move |request| {
             let signals = (gone.clone(), tell_turn.clone(), begins.clone());
-            respond(frame.clone(), request, hijacks.clone(), signals)
+            let tell_cut = tell_cut.clone();
+            let answer = respond(frame.clone(), request, hijacks.clone(), signals);
+            async move {
+                let answer = answer.await?;
+                // There is room: the one of an earlier answer has been taken.
+                drop(answer.extensions().get::<Cut>().map(|cut| tell_cut.try_send(cut.clone())));
+                Ok::<_, std::convert::Infallible>(answer)
+            }
         }
     });
     let mut connection = builder().serve_connection(TokioIo::new(stream), service);
@@ -113,6 +122,8 @@ where
                 let (stream, left) = parts.io.into_inner().into_parts();
                 return Ok(Some((stream, [&parts.read_buf[..], &left[..]].concat(), hijack)));
             }
+            Some(Cut(told)) = cuts.recv() => cut = Some(told),
+            () = is_true(&mut cut) => return Ok(None),
             () = &mut vanished, if !alone => {
                 tell_gone.send_replace(true);
                 alone = true;
@@ -128,6 +139,14 @@ where
                 stopping = true;
             }
         }
+    }
+}
+
+/// Resolves when what is told turns true, if anything is.
+async fn is_true(told: &mut Option<watch::Receiver<bool>>) {
+    match told {
+        Some(told) => is(told, true).await,
+        None => std::future::pending().await,
     }
 }
 

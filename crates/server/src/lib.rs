@@ -22,7 +22,9 @@ pub mod response;
 pub mod routes;
 pub mod stream;
 pub mod target;
+pub mod transfer;
 pub mod websocket;
+pub mod window;
 
 use std::io;
 use std::sync::Arc;

@@ -36,3 +36,13 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a half-closed unix connection is looked at for its full end.
 pub const HANG_UP_POLL: Duration = Duration::from_secs(1);
+/// Chunks of streamed answers that are on their way beyond the one that each stream may have: 16 MiB of a log's.
+pub const SHARED_CHUNKS: usize = 256;
+/// Transfers whose pace a client decides, at one time.
+pub const TRANSFERS: usize = 64;
+/// A transfer that stands still for so long is cut when others wait.
+pub const TRANSFER_STALLED: Duration = Duration::from_secs(10);
+/// How often those that wait look for one that stands still.
+pub const TRANSFER_LOOK: Duration = Duration::from_millis(250);
+/// Chunks of a download that wait for the client.
+pub const DOWNLOAD_QUEUE: usize = 4;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::limits;
 use crate::media_type;
 use crate::query::Query;
+use crate::transfer::Client;
 
 /// One request.
 pub struct Request {
@@ -184,7 +185,7 @@ impl Request {
                 }
             }
         });
-        Upload { chunks, rest: Bytes::new() }
+        Upload { chunks }
     }
 
     /// Resolves when the client is gone.
@@ -199,24 +200,35 @@ pub fn invalid_body(error: DecodeError) -> Error {
     Error::invalid(error.body_message())
 }
 
-/// A request body for readers that block (tar extraction): use it outside of async tasks only.
+/// A request body for readers that block (tar extraction).
 pub struct Upload {
     chunks: mpsc::Receiver<std::io::Result<Bytes>>,
-    rest: Bytes,
 }
 
 impl Upload {
     /// A body that comes from elsewhere than the request.
     pub fn channel() -> (mpsc::Sender<std::io::Result<Bytes>>, Upload) {
         let (sender, chunks) = mpsc::channel(limits::UPLOAD_QUEUE);
-        (sender, Upload { chunks, rest: Bytes::new() })
+        (sender, Upload { chunks })
+    }
+
+    /// To be read on the thread of a transfer.
+    pub fn from(self, client: &Client) -> UploadReader {
+        UploadReader { chunks: self.chunks, client: client.clone(), rest: Bytes::new() }
     }
 }
 
-impl std::io::Read for Upload {
+/// A request body as a transfer reads it.
+pub struct UploadReader {
+    chunks: mpsc::Receiver<std::io::Result<Bytes>>,
+    client: Client,
+    rest: Bytes,
+}
+
+impl std::io::Read for UploadReader {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         while self.rest.is_empty() {
-            match self.chunks.blocking_recv() {
+            match self.client.receive(&mut self.chunks)? {
                 Some(chunk) => self.rest = chunk?,
                 None => return Ok(0),
             }

@@ -1,8 +1,10 @@
 //! Answers: status, fields, and a body that is whole or streamed.
 
+use std::any::Any;
+use std::future::Future;
 use std::io::{self, Write as _};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -10,9 +12,10 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::response::Builder;
 use hyper::{Response as HttpResponse, StatusCode};
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::limits;
+use crate::transfer::{Client, Transfers};
 
 /// What a handler answers with.
 pub type Response = HttpResponse<Body>;
@@ -22,11 +25,21 @@ pub enum Body {
     /// Known in full.
     Whole(Option<Bytes>),
     /// Chunks as they come; ends when the sender is dropped.
-    Stream(mpsc::Receiver<Bytes>),
-    /// The same, of something that may break in the middle: the connection is cut then, so that nobody takes the part
-    /// for the whole.
-    Download(mpsc::Receiver<io::Result<Bytes>>),
+    Stream(mpsc::Receiver<Bytes>, Keep),
+    /// The same, of something that may break in the middle: unless its producer says that it is whole, the connection is
+    /// cut at the end, so that nobody takes the part for the whole.
+    Download(mpsc::Receiver<Bytes>, oneshot::Receiver<Whole>),
 }
+
+/// What is dropped when the client has been sent the end.
+pub type Keep = Option<Box<dyn Any + Send>>;
+
+/// The word of a download's producer that nothing is missing.
+pub struct Whole;
+
+/// In the extensions of an answer: turns true when the connection is to be closed on it.
+#[derive(Clone)]
+pub struct Cut(pub watch::Receiver<bool>);
 
 impl HttpBody for Body {
     type Data = Bytes;
@@ -38,8 +51,14 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Body::Stream(chunks) => chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes)))),
-            Body::Download(chunks) => chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| bytes.map(Frame::data))),
+            Body::Stream(chunks, _) => chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Download(chunks, whole) => match ready!(chunks.poll_recv(context)) {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => match ready!(Pin::new(whole).poll(context)) {
+                    Ok(Whole) => Poll::Ready(None),
+                    Err(_) => Poll::Ready(Some(Err(io::Error::other("the download broke off")))),
+                },
+            },
         }
     }
 
@@ -50,7 +69,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Body::Stream(_) | Body::Download(_) => SizeHint::default(),
+            Body::Stream(..) | Body::Download(..) => SizeHint::default(),
         }
     }
 }
@@ -92,36 +111,51 @@ pub fn text(status: StatusCode, text: impl Into<String>) -> Response {
 
 /// A streamed 200; the head leaves at once, before the first chunk.
 pub fn stream(content_type: &'static str, chunks: mpsc::Receiver<Bytes>) -> Response {
-    with_type(StatusCode::OK, content_type, Body::Stream(chunks))
+    with_type(StatusCode::OK, content_type, Body::Stream(chunks, None))
 }
 
-/// Answers with what a blocking producer writes. An error before the first byte is the answer's status; the producer
-/// learns by a failing write that the client left.
-pub async fn download<F>(content_type: &'static str, produce: F) -> model::Result<Response>
+/// The same; `keep` is dropped when the client has been sent the end, or has left.
+pub fn stream_keeping(content_type: &'static str, chunks: mpsc::Receiver<Bytes>, keep: impl Any + Send) -> Response {
+    with_type(StatusCode::OK, content_type, Body::Stream(chunks, Some(Box::new(keep))))
+}
+
+/// Answers with what a blocking producer writes on a thread of its own. An error before the first byte is the answer's
+/// status; the producer learns by a failing write that the client left.
+pub async fn download<F>(transfers: &Transfers, content_type: &'static str, produce: F) -> model::Result<Response>
 where
     F: FnOnce(&mut Sink) -> model::Result<()> + Send + 'static,
 {
-    let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
+    let place = transfers.place().await;
+    let (sender, chunks) = mpsc::channel(limits::DOWNLOAD_QUEUE);
     let (begun, first) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        let mut sink = Sink { sender, begun: Some(begun), buffer: Vec::new() };
+    let (tell_whole, whole) = oneshot::channel();
+    let cut = Cut(place.cut());
+    let running = place.run(move |client| {
+        let mut sink = Sink { sender, client, begun: Some(begun), buffer: Vec::new() };
         let produced = produce(&mut sink).and_then(|()| Ok(sink.flush()?));
         match (produced, sink.begun.take()) {
+            (Ok(()), begun) => {
+                drop(tell_whole.send(Whole));
+                drop(begun.map(|begun| begun.send(Ok(()))));
+            }
             (produced, Some(begun)) => drop(begun.send(produced)),
-            (Err(error), None) => drop(sink.sender.blocking_send(Err(io::Error::other(error)))),
-            (Ok(()), None) => {}
+            (Err(error), None) => tracing::debug!(%error, "a download broke off"),
         }
     });
     match first.await {
-        Ok(produced) => produced?,
-        Err(_) => return Err(model::Error::system("internal error: the download's producer failed")),
+        Ok(begun) => begun?,
+        // Its producer never came so far.
+        Err(_) => running.outcome().await?,
     }
-    Ok(with_type(StatusCode::OK, content_type, Body::Download(chunks)))
+    let mut response = with_type(StatusCode::OK, content_type, Body::Download(chunks, whole));
+    response.extensions_mut().insert(cut);
+    Ok(response)
 }
 
 /// Where a blocking producer writes to.
 pub struct Sink {
-    sender: mpsc::Sender<io::Result<Bytes>>,
+    sender: mpsc::Sender<Bytes>,
+    client: Client,
     /// Told when the first chunk is on its way; after that errors cut the connection.
     begun: Option<oneshot::Sender<model::Result<()>>>,
     buffer: Vec<u8>,
@@ -146,7 +180,7 @@ impl io::Write for Sink {
         // What fills a chunk once will do so again; small archives stay small.
         let next = if self.buffer.len() < limits::DOWNLOAD_CHUNK { 0 } else { self.buffer.len() };
         let chunk = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(next)));
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.client.send(&self.sender, chunk)
     }
 }
 
@@ -174,20 +208,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_download_fails_early_by_status_and_late_by_cutting() {
-        let early = download(TAR, |_| Err(model::Error::not_found("nothing"))).await;
+        let transfers = Transfers::default();
+        let early = download(&transfers, TAR, |_| Err(model::Error::not_found("nothing"))).await;
         assert_eq!(early.err().expect("refused").message(), "nothing");
-        let whole = download(TAR, |sink| Ok(sink.write_all(b"abc")?)).await.expect("begun");
+        let whole = download(&transfers, TAR, |sink| Ok(sink.write_all(b"abc")?)).await.expect("begun");
         assert_eq!(whole.into_body().collect().await.expect("whole").to_bytes(), "abc");
-        let cut = download(TAR, |sink| {
+        let cut = download(&transfers, TAR, |sink| {
             sink.write_all(&vec![0; limits::DOWNLOAD_CHUNK])?;
             Err(model::Error::system("broken"))
         });
         assert!(cut.await.expect("begun").into_body().collect().await.is_err());
+        let panicked = download(&transfers, TAR, |sink| {
+            sink.write_all(&vec![0; limits::DOWNLOAD_CHUNK])?;
+            panic!("as it should")
+        });
+        assert!(panicked.await.expect("begun").into_body().collect().await.is_err());
+        assert!(download(&transfers, TAR, |_| panic!("as it should")).await.is_err());
     }
 
     #[tokio::test]
     async fn an_empty_download_is_an_answer() {
-        let empty = download(TAR, |_| Ok(())).await.expect("begun");
+        let empty = download(&Transfers::default(), TAR, |_| Ok(())).await.expect("begun");
         assert!(empty.into_body().collect().await.expect("whole").to_bytes().is_empty());
     }
 }

@@ -102,6 +102,13 @@ pub struct Waiting {
     pub execs: HashMap<String, ExecStart>,
 }
 
+impl Waiting {
+    /// Whether the end of the run was asked for by somebody who is told of it.
+    pub fn is_end_awaited(&self) -> bool {
+        !(self.ends.is_empty() && self.removals.is_empty() && self.restarts.is_empty())
+    }
+}
+
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timer {

@@ -5,19 +5,23 @@
 //! sockets in the actor until the start (B-io-5). Recorded output (`logs=1`) is replayed before the socket moves on.
 
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use model::{Error, Result};
 use monitor::proto::Request;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SendFlags, send};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::actor::{Actor, Command};
 use super::launch::wire_attach;
-use super::logs::{self, LogsArgs};
+use super::link::register;
+use super::logs::{self, LogsArgs, Readers};
 use super::{Containers, Handle, publish};
-use crate::events::Events;
+use crate::Engine;
 use crate::settings::Settings;
 
 /// How long a start waits for a client whose attach call was accepted before it. Longer than the server waits for the
@@ -100,12 +104,12 @@ pub async fn attach(containers: &Containers, name: &str, args: AttachArgs) -> Re
 
 impl Attachment {
     /// Takes over the client's socket; `prefix` is what it sent behind the request's head.
-    pub async fn connect(self, events: &Events, settings: &Settings, socket: OwnedFd, prefix: Vec<u8>) {
+    pub async fn connect(self, engine: &Engine, socket: OwnedFd, prefix: Vec<u8>) {
         let view = self.handle.view();
-        if self.args.logs && self.replay(settings, &socket).await.is_err() {
+        if self.args.logs && self.replay(&engine.containers.logs, &engine.settings(), &socket).await.is_err() {
             return;
         }
-        publish(events, &view.row, "attach", []);
+        publish(&engine.events, &view.row, "attach", []);
         if !self.args.stream {
             return;
         }
@@ -123,24 +127,34 @@ impl Attachment {
     }
 
     /// Writes what the log holds to the client; an error means the client left.
-    async fn replay(&self, settings: &Settings, socket: &OwnedFd) -> Result<()> {
+    async fn replay(&self, readers: &Readers, settings: &Settings, socket: &OwnedFd) -> Result<()> {
         let shape = (!self.args.multiplex).then_some(::logs::Shape::Raw);
         let args = LogsArgs { stdout: self.args.stdout, stderr: self.args.stderr, shape, ..LogsArgs::default() };
-        let mut stream = match logs::open(settings, &self.handle, args) {
+        let mut stream = match logs::open(readers, settings, &self.handle, args) {
             Ok(stream) => stream,
             // A log driver that cannot be read replays nothing.
             Err(_) => return Ok(()),
         };
-        let file = std::fs::File::from(socket.try_clone()?);
-        rustix::io::ioctl_fionbio(&file, false).map_err(std::io::Error::from)?;
-        while let Some(chunk) = stream.chunks.recv().await {
-            let (chunk, mut file) = (chunk?, file.try_clone()?);
-            tokio::task::spawn_blocking(move || file.write_all(&chunk))
-                .await
-                .map_err(|e| Error::system("replaying the log").with_source(e))??;
+        let client = register(socket.as_fd(), Interest::WRITABLE)?;
+        while let Some(chunk) = stream.next().await {
+            write_all(&client, &chunk?).await?;
         }
         Ok(())
     }
+}
+
+/// Writes to a non-blocking socket as fast as the client takes it.
+async fn write_all(client: &AsyncFd<BorrowedFd<'_>>, mut bytes: &[u8]) -> std::io::Result<()> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    while !bytes.is_empty() {
+        let mut ready = client.writable().await?;
+        match ready.try_io(|client| Ok(send(client.get_ref(), bytes, flags)?)) {
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(sent) => bytes = &bytes[sent?..],
+            Err(_would_block) => {}
+        }
+    }
+    Ok(())
 }
 
 impl Actor {

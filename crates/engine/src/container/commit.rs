@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use api::{ContainerConfig, HealthConfig, ImageConfig};
+use model::Result;
 use model::reference::ImageRef;
-use model::{Error, Result};
 
 use super::actor::Command;
 use super::export::refuse_dying;
@@ -41,16 +41,17 @@ pub struct CommitArgs {
 pub async fn commit(engine: &Arc<Engine>, args: CommitArgs) -> Result<String> {
     let handle = engine.containers.find(&args.container)?;
     refuse_dying(&handle.view().row, "commit")?;
+    // Before it is frozen: it must not wait for others.
+    let turn = engine.disk.walks.turn().await;
     let frozen = !args.no_pause && handle.ask(|reply| Command::Pause { passing: true, reply }).await.is_ok();
     let row = handle.view().row.clone();
     let (working, shared) = (row.clone(), engine.clone());
     let (comment, name) = (args.comment.clone(), args.name.as_ref().map(ImageRef::familiar).unwrap_or_default());
-    let made = tokio::task::spawn_blocking(move || make(&shared, &working, args)).await;
+    let made = turn.run(move || make(&shared, &working, args)).await;
     if frozen && let Err(error) = handle.ask(|reply| Command::Unpause { reply }).await {
         // Somebody else has let it go on, or ended it.
         tracing::debug!(container = row.id.short(), %error, "not thawed after a commit");
     }
-    let made = made.unwrap_or_else(|error| Err(Error::system("internal error: the commit failed").with_source(error)));
     // It may have been removed while it was read.
     let id = made.or_else(|error| refuse_dying(&handle.view().row, "commit").and(Err(error)))?;
     publish(&engine.events, &row, "commit", [("comment", comment), ("imageID", id.clone()), ("imageRef", name)]);

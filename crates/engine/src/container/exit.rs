@@ -126,6 +126,9 @@ impl Actor {
         let lasted = lasted(&self.row).as_secs();
         let figures = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];
         self.event("die", figures);
+        if self.waiting.is_end_awaited() {
+            self.engine.containers.logs.followers.ended(&self.row.id).await;
+        }
         for reply in self.waiting.ends.drain(..) {
             answer(reply, Ok(()));
         }

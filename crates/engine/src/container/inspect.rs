@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{Error, Result};
+use model::Result;
 use network::Networks;
-use snapshot::Snapshotter;
 
 use super::row::{ContainerRow, MountRow};
 use super::view::ContainerView;
@@ -18,7 +17,7 @@ pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<(ap
     let view = engine.containers.find(name)?.view();
     let mut answer = assemble(engine, &view);
     if size {
-        let (writable, root) = sizes(&engine.snapshots, &view.row).await?;
+        let (writable, root) = sizes(engine, &view.row).await?;
         (answer.size_rw, answer.size_root_fs) = (Some(writable), Some(root));
     }
     let endpoint = view.row.networks.get(launch::network_mode(&view.row));
@@ -185,17 +184,17 @@ pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String,
 }
 
 /// Bytes of the writable layer, and of the whole root file system.
-pub(super) async fn sizes(snapshots: &Arc<dyn Snapshotter>, row: &ContainerRow) -> Result<(i64, i64)> {
-    let (snapshots, row) = (snapshots.clone(), row.clone());
-    let measured = tokio::task::spawn_blocking(move || -> Result<(i64, i64)> {
+pub(super) async fn sizes(engine: &Engine, row: &ContainerRow) -> Result<(i64, i64)> {
+    let (snapshots, row) = (engine.snapshots.clone(), row.clone());
+    let walk = move || {
         let writable = snapshots.usage(row.id.as_str())?;
         let mut root = writable;
         for layer in snapshot::topmost(&row.image.layers) {
             root += snapshots.layer(layer)?.map_or(0, |info| info.size);
         }
         Ok((writable as i64, root as i64))
-    });
-    measured.await.map_err(|e| Error::system("measuring the container").with_source(e))?
+    };
+    engine.disk.walks.run(walk).await
 }
 
 #[cfg(test)]

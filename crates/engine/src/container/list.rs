@@ -58,7 +58,7 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
     let mut summaries = Vec::with_capacity(chosen.len());
     for (row, mut summary) in chosen {
         if args.size {
-            match inspect::sizes(&engine.snapshots, row).await {
+            match inspect::sizes(engine, row).await {
                 Ok((writable, root)) => (summary.size_rw, summary.size_root_fs) = (writable, root),
                 // Removed while the list was made.
                 Err(error) if error.kind() == Kind::NotFound => continue,

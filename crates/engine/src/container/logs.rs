@@ -1,25 +1,49 @@
 //! `GET /containers/{id}/logs`: the log file, read beside its writer.
 //!
-//! Reading happens on a blocking thread of its own and goes through the files only: it neither asks the actor nor the
-//! monitor, costs the container nothing and works for ended, frozen and starting ones alike.
+//! Reading goes through the files only: it neither asks the actor nor the monitor, costs the container nothing and works
+//! for ended, frozen and starting ones alike. It happens in short steps on blocking threads, [`STEPS`] of them at a time
+//! for all readers of the daemon, in turn: between two steps a reader holds no thread, however slow its client is and however
+//! long it follows.
+
+mod changes;
+mod followers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ::logs::{Batch, Format, ReadOptions, Reader, Shape, Stop};
+use ::logs::{Batch, Format, ReadOptions, Reader, Shape};
 use bytes::Bytes;
 use model::lifecycle::State;
 use model::time::Timestamp;
-use model::{Context, Error, Result};
-use tokio::sync::{mpsc, oneshot, watch};
+use model::{Error, Result};
+use tokio::sync::{Semaphore, watch};
 
+use self::changes::{Changes, Wake};
+pub use self::followers::{Follower, Followers};
 use super::row::ContainerRow;
 use super::view::ContainerView;
 use super::{Containers, Handle};
+use crate::events;
 use crate::settings::Settings;
 
-/// Chunks between the reading thread and the client.
-const QUEUE: usize = 4;
+/// Steps of readers at a time: threads of the pool that creates and starts need as well.
+const STEPS: usize = 4;
+
+/// What all readers of logs share.
+pub struct Readers {
+    steps: Arc<Semaphore>,
+    changes: Changes,
+    /// Those who follow.
+    pub followers: Followers,
+}
+
+impl Readers {
+    /// To be called on the runtime.
+    pub fn start() -> Readers {
+        Readers { steps: Arc::new(Semaphore::new(STEPS)), changes: Changes::start(), followers: Followers::default() }
+    }
+}
 
 /// The query of a logs call.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +74,24 @@ pub struct LogStream {
     pub tty: bool,
     /// As asked for, or what suits the container.
     pub shape: Shape,
-    /// Whole entries.
-    pub chunks: mpsc::Receiver<Result<Bytes>>,
+    reading: Option<Reading>,
+    following: Option<Following>,
+    steps: Arc<Semaphore>,
+}
+
+enum Reading {
+    Closed(PathBuf, ReadOptions),
+    Open(Box<Reader>),
+}
+
+/// What a reader waits for at the end of the log.
+struct Following {
+    wake: Wake,
+    views: watch::Receiver<Arc<ContainerView>>,
+    /// The container has ended.
+    ended: bool,
+    until: Option<i64>,
+    follower: Follower,
 }
 
 /// Opens the log of a container for a client.
@@ -64,18 +104,18 @@ pub fn logs(containers: &Containers, settings: &Settings, name: &str, args: Logs
     if matches!(view.row.state, State::Dead | State::Removing) {
         return Err(Error::conflict("can not get logs from container which is dead or marked for removal"));
     }
-    open(settings, &handle, args)
+    open(&containers.logs, settings, &handle, args)
 }
 
 /// Opens the log, following the container's published views for its end.
-pub(super) fn open(settings: &Settings, handle: &Handle, args: LogsArgs) -> Result<LogStream> {
+pub(super) fn open(readers: &Readers, settings: &Settings, handle: &Handle, args: LogsArgs) -> Result<LogStream> {
     let view = handle.view();
     let row = &view.row;
     if row.host_config.log_config.kind == "none" {
         return Err(Error::not_implemented("configured logging driver does not support reading"));
     }
     // Only a container that runs (or is being started) has more to say.
-    let follow = args.follow && (row.state.is_running() || matches!(row.state, State::Starting { .. }));
+    let follow = args.follow && has_more_to_say(&view);
     let shape = args.shape.unwrap_or(if row.config.tty { Shape::Raw } else { Shape::Frames });
     let options = ReadOptions {
         tail: args.tail,
@@ -86,57 +126,111 @@ pub(super) fn open(settings: &Settings, handle: &Handle, args: LogsArgs) -> Resu
         stderr: args.stderr,
         format: Format { shape, timestamps: args.timestamps, details: args.details },
     };
-    let stop = Stop::new().context("opening the log")?;
-    let (sender, chunks) = mpsc::channel(QUEUE);
-    let (reads, finished) = oneshot::channel::<()>();
-    if follow {
-        watch_end(handle.watch(), stop.clone(), sender.clone(), finished);
-    }
-    let path = path(settings, row);
-    tokio::task::spawn_blocking(move || {
-        read(path, options, stop, &sender);
-        drop(reads);
+    let following = follow.then(|| Following {
+        // Before the first look, so that no change goes unnoticed.
+        wake: readers.changes.follow(&settings.container_dir(row.id.as_str())),
+        views: handle.watch(),
+        ended: false,
+        until: options.until,
+        follower: readers.followers.enter(&row.id),
     });
-    Ok(LogStream { tty: row.config.tty, shape, chunks })
+    let reading = Some(Reading::Closed(path(settings, row), options));
+    Ok(LogStream { tty: row.config.tty, shape, reading, following, steps: readers.steps.clone() })
 }
 
-/// Tells a following reader of the container's end and of a client that left, and lets the stream end with the reader.
-fn watch_end(
-    mut views: watch::Receiver<Arc<ContainerView>>,
-    stop: Stop,
-    sender: mpsc::Sender<Result<Bytes>>,
-    finished: oneshot::Receiver<()>,
-) {
-    tokio::spawn(async move {
-        let ended = views.wait_for(|view| {
-            view.removed || !(view.row.state.is_running() || matches!(view.row.state, State::Starting { .. }))
-        });
-        tokio::select! {
-            _ = ended => stop.ended(),
-            () = sender.closed() => stop.cancel(),
-            _ = finished => {}
+fn has_more_to_say(view: &ContainerView) -> bool {
+    !view.removed && (view.row.state.is_running() || matches!(view.row.state, State::Starting { .. }))
+}
+
+impl LogStream {
+    /// The next entries, about 64 KiB at most, always whole ones; `None` at the end. After an error there is nothing more.
+    pub async fn next(&mut self) -> Option<Result<Bytes>> {
+        self.is_given(false);
+        loop {
+            let reading = self.reading.take()?;
+            let ended = self.following.as_mut().is_some_and(Following::look);
+            let step = self.steps.clone().acquire_owned().await.ok()?;
+            let taken = tokio::task::spawn_blocking(move || {
+                let _step = step;
+                reading.step(ended)
+            });
+            let (reader, chunk, batch) = match taken.await {
+                Ok(Ok(taken)) => taken,
+                Ok(Err(error)) => return Some(Err(error)),
+                Err(failed) => return Some(Err(Error::system("reading the log").with_source(failed))),
+            };
+            if batch != Batch::End {
+                self.reading = Some(Reading::Open(reader));
+            }
+            if !chunk.is_empty() {
+                self.is_given(true);
+                return Some(Ok(chunk.into()));
+            }
+            if let (Batch::Waiting, Some(following)) = (batch, &mut self.following) {
+                following.wait().await;
+            }
         }
-    });
+    }
+
+    fn is_given(&self, chunk: bool) {
+        if let Some(following) = &self.following {
+            following.follower.is_given(chunk);
+        }
+    }
+
+    /// What counts as a follower until it is dropped: to be kept until the client has been sent the end.
+    pub fn into_follower(self) -> Option<Follower> {
+        self.following.map(|following| following.follower)
+    }
 }
 
-/// The reading thread.
-fn read(path: PathBuf, options: ReadOptions, stop: Stop, sender: &mpsc::Sender<Result<Bytes>>) {
-    let mut reader = match Reader::open(&path, options, stop) {
-        Ok(reader) => reader,
-        Err(error) => return drop(sender.blocking_send(Err(Error::from(error).prefix("opening the log")))),
-    };
-    loop {
+impl Reading {
+    /// One short piece of work.
+    fn step(self, ended: bool) -> Result<(Box<Reader>, Vec<u8>, Batch)> {
+        let mut reader = match self {
+            Reading::Open(reader) => reader,
+            Reading::Closed(path, options) => {
+                Box::new(Reader::open(&path, options).map_err(|error| Error::from(error).prefix("opening the log"))?)
+            }
+        };
+        if ended {
+            reader.finish();
+        }
         let mut chunk = Vec::new();
-        let batch = reader.next_batch(&mut chunk);
-        if !chunk.is_empty() && sender.blocking_send(Ok(Bytes::from(chunk))).is_err() {
-            return;
-        }
-        match batch {
-            Ok(Batch::More) => {}
-            Ok(Batch::End) => return,
-            Err(error) => return drop(sender.blocking_send(Err(Error::from(error).prefix("reading the log")))),
+        let batch = reader.next_batch(&mut chunk).map_err(|error| Error::from(error).prefix("reading the log"))?;
+        Ok((reader, chunk, batch))
+    }
+}
+
+impl Following {
+    /// The reader looks now; whether the container has ended.
+    fn look(&mut self) -> bool {
+        self.wake.look();
+        self.ended |= !has_more_to_say(&self.views.borrow_and_update());
+        self.ended
+    }
+
+    /// Until there may be more, or the end has come.
+    async fn wait(&mut self) {
+        let until = async {
+            match self.until {
+                Some(until) => tokio::time::sleep(left(until)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.wake.changed() => {}
+            // Whose actor is gone has nothing more to say, either.
+            _ = self.views.wait_for(|view| !has_more_to_say(view)) => self.ended = true,
+            () = until => {}
         }
     }
+}
+
+/// The time until just after a moment in unix nanoseconds.
+fn left(until: i64) -> Duration {
+    let nanos = until.saturating_sub(events::now().unix_nanos()).max(0);
+    Duration::from_nanos(nanos.unsigned_abs()) + Duration::from_millis(1)
 }
 
 /// Where the container's log lies.

@@ -84,6 +84,7 @@ pub struct Containers {
     trash: snapshot::Trash,
     /// For containers that will be started.
     monitors: monitor::Spares,
+    logs: logs::Readers,
 }
 
 #[derive(Default)]
@@ -93,9 +94,15 @@ struct Index {
 }
 
 impl Containers {
-    /// None yet.
+    /// None yet. To be called on the runtime.
     pub fn new(trash: snapshot::Trash, monitors: monitor::Spares) -> Containers {
-        Containers { index: RwLock::default(), execs: exec::Execs::default(), trash, monitors }
+        Containers {
+            index: RwLock::default(),
+            execs: exec::Execs::default(),
+            trash,
+            monitors,
+            logs: logs::Readers::start(),
+        }
     }
 
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).

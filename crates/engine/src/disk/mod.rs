@@ -7,6 +7,7 @@
 //! - Parallel callers share one walk per kind ([`shared::Shared`]).
 
 mod shared;
+mod walks;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use model::{Error, Result};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::shared::Shared;
+pub use self::walks::Walks;
 use crate::container::list;
 use crate::{Engine, image, volume};
 
@@ -24,6 +26,8 @@ use crate::{Engine, image, volume};
 pub struct Disk {
     /// Whose turn it is to prune.
     pub pruning: Turns,
+    /// Work as long as a tree is large.
+    pub walks: Walks,
     containers: Shared<Usage<ContainerSummary>>,
     images: Shared<Usage<ImageSummary>>,
     volumes: Shared<Usage<api::Volume>>,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use logs::{Batch, JsonFile, Options, ReadOptions, Reader, Stop, Stream};
+use logs::{Batch, JsonFile, Options, ReadOptions, Reader, Stream, Watches};
 
 /// A small reproducible random number generator.
 struct Random(u64);
@@ -20,9 +20,9 @@ impl Random {
     }
 }
 
-fn follow(path: &Path, stop: Stop, slow: Option<u64>) -> Vec<u64> {
+fn follow(path: &Path, ended: &AtomicBool, slow: Option<u64>) -> Vec<u64> {
     let options = ReadOptions { follow: true, stdout: true, stderr: true, ..ReadOptions::default() };
-    let mut reader = Reader::open(path, options, stop).unwrap();
+    let mut reader = Reader::open(path, options).unwrap();
     let mut random = slow.map(Random);
     let (mut out, mut numbers) = (Vec::new(), Vec::new());
     loop {
@@ -30,8 +30,11 @@ fn follow(path: &Path, stop: Stop, slow: Option<u64>) -> Vec<u64> {
         let batch = reader.next_batch(&mut out).unwrap();
         let text = std::str::from_utf8(&out).unwrap();
         numbers.extend(text.lines().map(|l| l.trim_end_matches('x').parse::<u64>().unwrap()));
-        if batch == Batch::End {
-            return numbers;
+        match batch {
+            Batch::More => {}
+            Batch::Waiting if ended.load(Ordering::Acquire) => reader.finish(),
+            Batch::Waiting => thread::sleep(Duration::from_micros(200)),
+            Batch::End => return numbers,
         }
         if let Some(random) = &mut random {
             thread::sleep(Duration::from_micros(random.below(3000)));
@@ -69,16 +72,16 @@ fn random_rotation_loses_and_repeats_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
         std::fs::write(&path, "").unwrap();
-        let stop = Stop::new().unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..3)
             .map(|n| {
-                let (path, stop) = (path.clone(), stop.clone());
+                let (path, ended) = (path.clone(), ended.clone());
                 // Slow readers fall many files behind, some of them compressed before they get there.
-                thread::spawn(move || follow(&path, stop, if n == 0 { None } else { Some(seed * 10 + n) }))
+                thread::spawn(move || follow(&path, &ended, if n == 0 { None } else { Some(seed * 10 + n) }))
             })
             .collect();
         write(&path, seed * 7919, 8_000, 1000);
-        stop.ended();
+        ended.store(true, Ordering::Release);
         for reader in readers {
             let numbers = reader.join().unwrap();
             let wrong = numbers.iter().zip(0..).find(|&(&got, expected)| got != expected);
@@ -93,13 +96,13 @@ fn retention_loses_whole_files_only_and_never_repeats() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("l");
     std::fs::write(&path, "").unwrap();
-    let stop = Stop::new().unwrap();
+    let ended = Arc::new(AtomicBool::new(false));
     let reader = {
-        let (path, stop) = (path.clone(), stop.clone());
-        thread::spawn(move || follow(&path, stop, Some(5)))
+        let (path, ended) = (path.clone(), ended.clone());
+        thread::spawn(move || follow(&path, &ended, Some(5)))
     };
     write(&path, 4242, 20_000, 2);
-    stop.ended();
+    ended.store(true, Ordering::Release);
     let numbers = reader.join().unwrap();
     assert!(numbers.windows(2).all(|w| w[0] < w[1]), "in order, nothing twice");
     assert!(*numbers.last().unwrap() >= 19_999);
@@ -120,7 +123,7 @@ fn a_reader_that_starts_while_the_log_rotates_sees_each_line_once() {
     };
     while !done.load(Ordering::Acquire) {
         let options = ReadOptions { stdout: true, ..ReadOptions::default() };
-        let mut reader = Reader::open(&path, options, Stop::new().unwrap()).unwrap();
+        let mut reader = Reader::open(&path, options).unwrap();
         let mut out = Vec::new();
         while reader.next_batch(&mut out).unwrap() == Batch::More {}
         let text = String::from_utf8(out).unwrap();
@@ -131,29 +134,28 @@ fn a_reader_that_starts_while_the_log_rotates_sees_each_line_once() {
 }
 
 #[test]
-fn cancelling_wakes_a_waiting_reader_and_lines_arrive_at_once() {
+fn a_line_is_there_when_its_directory_has_changed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("l");
-    let mut log = JsonFile::open(&path, Options::default()).unwrap();
-    let stop = Stop::new().unwrap();
+    let mut log = JsonFile::open(&path, Options { max_size: Some(1), max_file: 3, ..Options::default() }).unwrap();
+    let watches = Watches::new().unwrap();
+    let _ = watches.add(dir.path()).unwrap();
     let options = ReadOptions { follow: true, stdout: true, ..ReadOptions::default() };
-    let mut reader = Reader::open(&path, options, stop.clone()).unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    let waiting = thread::spawn(move || {
+    let mut reader = Reader::open(&path, options).unwrap();
+    // Every line but the first rotates the log.
+    for n in 0..20 {
         let mut out = Vec::new();
+        assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::Waiting);
+        log.write(Stream::Stdout, format!("{n}\n").as_bytes());
+        log.flush();
+        let mut changes = 0;
+        watches.drain(|_| changes += 1);
+        assert!(changes > 0);
         assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::More);
-        tell.send(out.clone()).unwrap();
-        assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::End);
-        out
-    });
-    thread::sleep(Duration::from_millis(50));
-    log.write(Stream::Stdout, b"now\n");
-    log.flush();
-    // Nothing but the line itself wakes the reader.
-    assert_eq!(told.recv_timeout(Duration::from_secs(60)).expect("the line arrives"), b"now\n");
-    thread::sleep(Duration::from_millis(50));
-    stop.cancel();
-    assert_eq!(waiting.join().unwrap(), b"now\n");
+        assert_eq!(out, format!("{n}\n").as_bytes());
+    }
+    reader.finish();
+    assert_eq!(reader.next_batch(&mut Vec::new()).unwrap(), Batch::End);
 }
 
 #[test]
@@ -164,8 +166,10 @@ fn until_ends_a_follower() {
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
     let until = now() + 200_000_000;
     let options = ReadOptions { follow: true, stdout: true, until: Some(until), ..ReadOptions::default() };
-    let mut reader = Reader::open(&path, options, Stop::new().unwrap()).unwrap();
-    assert_eq!(reader.next_batch(&mut Vec::new()).unwrap(), Batch::End);
+    let mut reader = Reader::open(&path, options).unwrap();
+    while reader.next_batch(&mut Vec::new()).unwrap() == Batch::Waiting {
+        thread::sleep(Duration::from_millis(1));
+    }
     let late = now() - until;
     assert!((0..60_000_000_000).contains(&late), "{late} ns after the time");
 }

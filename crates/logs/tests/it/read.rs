@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use logs::{Batch, Format, JsonFile, Options, ReadOptions, Reader, Shape, Stop, Stream};
+use logs::{Batch, Format, JsonFile, Options, ReadOptions, Reader, Shape, Stream};
 
 fn write_lines(path: &Path, options: Options, count: usize) {
     let mut log = JsonFile::open(path, options).unwrap();
@@ -26,7 +26,7 @@ fn small_files() -> Options {
 }
 
 fn read(path: &Path, options: ReadOptions) -> String {
-    let mut reader = Reader::open(path, options, Stop::new().unwrap()).unwrap();
+    let mut reader = Reader::open(path, options).unwrap();
     let mut out = Vec::new();
     while reader.next_batch(&mut out).unwrap() == Batch::More {}
     String::from_utf8(out).unwrap()
@@ -105,12 +105,9 @@ fn frames_of_a_long_line() {
     log.write(Stream::Stderr, &[vec![b'x'; 40_000], b"\nend".to_vec()].concat());
     log.finish(Stream::Stderr);
     log.flush();
-    let mut reader = Reader::open(
-        &path,
-        ReadOptions { format: Format { shape: Shape::Frames, ..Format::default() }, ..both() },
-        Stop::new().unwrap(),
-    )
-    .unwrap();
+    let mut reader =
+        Reader::open(&path, ReadOptions { format: Format { shape: Shape::Frames, ..Format::default() }, ..both() })
+            .unwrap();
     let mut out = Vec::new();
     while reader.next_batch(&mut out).unwrap() == Batch::More {}
     let mut lengths = Vec::new();

@@ -193,7 +193,7 @@ pub fn spec(dir: &Path, bundle: runtime::Bundle) -> StartSpec {
 /// The log's text of both streams.
 pub fn log_text(dir: &Path) -> String {
     let options = logs::ReadOptions { stdout: true, stderr: true, ..Default::default() };
-    let mut reader = logs::Reader::open(&dir.join("log"), options, logs::Stop::new().unwrap()).unwrap();
+    let mut reader = logs::Reader::open(&dir.join("log"), options).unwrap();
     let mut out = Vec::new();
     while reader.next_batch(&mut out).unwrap() == logs::Batch::More {}
     String::from_utf8(out).unwrap()

@@ -12,7 +12,7 @@ use hyper::StatusCode;
 use model::{Error, Result};
 use serde_json::Value;
 
-use super::{State, blocking, created, done, ok, versioned};
+use super::{State, created, done, ok, versioned};
 use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
@@ -120,14 +120,15 @@ pub async fn rename(state: Arc<State>, request: Request) -> Result<Outcome> {
 
 /// `GET /containers/{name}/changes`
 pub async fn changes(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let name = request.name().to_owned();
-    ok(&blocking(&state, move |engine| export::changes(&engine.containers, &*engine.snapshots, &name)).await?)
+    let (name, engine) = (request.name().to_owned(), state.engine.clone());
+    let walk = move || export::changes(&engine.containers, &*engine.snapshots, &name);
+    ok(&state.engine.disk.walks.run(walk).await?)
 }
 
 /// `GET /containers/{name}/export`
 pub async fn export(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (name, engine) = (request.name().to_owned(), state.engine.clone());
-    let archive = response::download(response::BYTES, move |sink| {
+    let archive = response::download(&state.transfers, response::BYTES, move |sink| {
         export::export(&engine.containers, &*engine.snapshots, &engine.events, &name, sink)
     });
     Ok(archive.await?.into())

@@ -175,16 +175,19 @@ fn platforms(request: &Request) -> Result<Vec<Platform>> {
 /// `POST /images/load`: 200 whatever happens; a failure is told in the stream.
 pub async fn load(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let platforms = platforms(&request)?;
-    let mut body = request.upload();
+    let body = request.upload();
     let (sender, messages) = mpsc::channel(limits::STREAM_QUEUE);
     let engine = state.engine.clone();
-    tokio::task::spawn_blocking(move || {
+    let place = state.transfers.place().await;
+    let running = place.run(move |client| {
+        let mut body = body.from(&client);
         // A client that left hears nothing more; what it sent is loaded all the same.
-        let mut tell = |message| drop(sender.blocking_send(Ok(message)));
+        let mut tell = |message| drop(client.send(&sender, Ok(message)));
         if let Err(error) = image::load(&engine.images, &engine.events, &mut body, &platforms, &mut tell) {
-            drop(sender.blocking_send(Err(error)));
+            drop(client.send(&sender, Err(error)));
         }
     });
+    running.begun()?;
     Ok(progress::answer_at_once(messages).into())
 }
 
@@ -202,7 +205,7 @@ pub async fn save_several(state: Arc<State>, request: Request) -> Result<Outcome
 
 async fn save(state: &Arc<State>, request: &Request, names: Vec<String>) -> Result<Outcome> {
     let (platforms, engine) = (platforms(request)?, state.engine.clone());
-    let archive = response::download(response::TAR, move |sink| {
+    let archive = response::download(&state.transfers, response::TAR, move |sink| {
         image::save(&engine.images, &engine.events, &names, &platforms, sink)
     });
     Ok(archive.await?.into())

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use api::{Progress, ProgressMessage};
 use bytes::Bytes;
-use engine::Engine;
 use engine::image::{self, ImportArgs};
 use model::Result;
 use model::platform::Platform;
 use registry::Download;
 use tokio::sync::mpsc;
 
-use super::{State, blocking, progress};
+use super::{State, progress};
 use crate::limits;
 use crate::request::{Request, Upload};
 use crate::response;
@@ -41,9 +40,14 @@ fn args(state: &State, request: &Request) -> Result<ImportArgs> {
 /// Makes an image of the tar in the body; one line tells its id.
 pub async fn from_body(state: Arc<State>, request: &mut Request) -> Result<Outcome> {
     let args = args(&state, request)?;
-    let mut body = request.upload();
-    let import = move |engine: &Engine| image::import(&engine.images, &engine.events, args, &mut body);
-    let id = blocking(&state, import).await?;
+    let body = request.upload();
+    let engine = state.engine.clone();
+    let running = state
+        .transfers
+        .place()
+        .await
+        .run(move |client| image::import(&engine.images, &engine.events, args, body.from(&client)));
+    let id = running.outcome().await??;
     let line = api::encode::progress_line(&ProgressMessage::status("", id.to_string()));
     let (sender, chunks) = mpsc::channel(1);
     // There is room for the one line.
@@ -62,10 +66,11 @@ pub async fn from_address(state: Arc<State>, request: &Request, source: &str) ->
     let (chunks, body) = Upload::channel();
     tokio::spawn(fetch(download, chunks, lines.clone()));
     let engine = state.engine.clone();
-    tokio::task::spawn_blocking(move || {
-        let imported = image::import(&engine.images, &engine.events, args, body);
-        drop(lines.blocking_send(imported.map(|id| ProgressMessage::status("", id.to_string()))));
+    let running = state.transfers.place().await.run(move |client| {
+        let imported = image::import(&engine.images, &engine.events, args, body.from(&client));
+        drop(client.send(&lines, imported.map(|id| ProgressMessage::status("", id.to_string()))));
     });
+    running.begun()?;
     Ok(progress::answer(messages).await?.into())
 }
 

@@ -30,11 +30,24 @@ use serde_json::Value;
 
 use crate::response::{self, Response};
 use crate::routes::Outcome;
+use crate::transfer::Transfers;
+use crate::window::Windows;
 
 /// What all handlers share.
 pub struct State {
     /// The engine whose verbs they call.
     pub engine: Arc<Engine>,
+    /// Exports, saves, loads, imports.
+    pub transfers: Transfers,
+    /// What streamed answers have on their way.
+    pub windows: Windows,
+}
+
+impl State {
+    /// Around an engine.
+    pub fn new(engine: Arc<Engine>) -> State {
+        State { engine, transfers: Transfers::default(), windows: Windows::default() }
+    }
 }
 
 /// Runs a verb that blocks.

@@ -1,12 +1,12 @@
 //! The streams of a container: attach, logs, wait.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::logs::Shape;
 use api::ApiVersion;
 use bytes::Bytes;
 use engine::container::attach::{self, AttachArgs};
-use engine::container::logs::{self, LogsArgs};
+use engine::container::logs::{self, LogStream, LogsArgs};
 use engine::container::wait::{self, Condition};
 use hyper::HeaderMap;
 use model::{Error, Result};
@@ -21,6 +21,7 @@ use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
 use crate::websocket::Accept;
+use crate::window::Window;
 
 /// Bytes in front of each framed chunk.
 const FRAME_HEAD: usize = 8;
@@ -51,7 +52,7 @@ pub async fn attach(state: Arc<State>, request: Request) -> Result<Outcome> {
 
 /// Gives the client's socket to its attachment.
 async fn connect(state: Arc<State>, attachment: attach::Attachment, socket: std::os::fd::OwnedFd, ahead: Vec<u8>) {
-    attachment.connect(&state.engine.events, &state.engine.settings(), socket, ahead).await;
+    attachment.connect(&state.engine, socket, ahead).await;
 }
 
 /// The query of attach over a websocket: below 1.42 every stream is meant.
@@ -104,25 +105,29 @@ pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
     let framed = !log.tty && !request.version.before(42);
     let content_type = json.map_or(if framed { MULTIPLEXED_STREAM } else { RAW_STREAM }, JsonStream::content_type);
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
+    // A follower has ended when its client has been sent the end.
+    let end = Arc::new(Mutex::new(None));
+    let (window, kept) = (state.windows.open(), end.clone());
     tokio::spawn(async move {
-        let mut lines = log.chunks;
-        loop {
-            let line = tokio::select! {
-                line = lines.recv() => line,
-                () = sender.closed() => return,
-                () = Request::client_gone(request.gone.clone()) => return,
-            };
-            let (chunk, last) = match line {
-                None => return,
-                Some(Ok(chunk)) => (chunk, false),
-                Some(Err(error)) => (in_band_error(error.message(), log.shape), true),
-            };
-            if sender.send(chunk).await.is_err() || last {
-                return;
-            }
+        tokio::select! {
+            log = send_log(log, &window, &sender) => *end.lock().unwrap_or_else(PoisonError::into_inner) = log.into_follower(),
+            () = sender.closed() => {}
+            () = Request::client_gone(request.gone) => {}
         }
     });
-    Ok(response::stream(content_type, chunks).into())
+    Ok(response::stream_keeping(content_type, chunks, kept).into())
+}
+
+/// Sends a log to its end, or to the end of its client.
+async fn send_log(mut log: LogStream, window: &Window, sender: &mpsc::Sender<Bytes>) -> LogStream {
+    while let Some(entries) = log.next().await {
+        let last = entries.is_err();
+        let chunk = entries.unwrap_or_else(|error| in_band_error(error.message(), log.shape));
+        if sender.send(window.admit(chunk).await).await.is_err() || last {
+            break;
+        }
+    }
+    log
 }
 
 /// How a log that has begun tells of its failure: on the stream of system errors, or as a value without a line.
