@@ -390,3 +390,29 @@ fn a_key_that_cannot_be_read_is_an_error_of_the_configuration() {
     start(json!({"r.test": {"keys": ["/etc/passwd"]}})).fails(1, "/etc/passwd: not a public key");
     start(json!({"team": {"keys": []}})).fails(1, "\"team\" is no registry and no repository of one");
 }
+
+/// Hosts and ports are compared as numbers, not as they were written.
+#[test]
+fn another_spelling_of_the_registry_does_not_help() {
+    let (d, fake, key) = governed();
+    let digest = fake.image("app", "1", &image("1"));
+    let spellings = ["127.0.0.1:05001", "127.1:5001", "127.0.0.01:5001", "2130706433:5001", "[::ffff:7f00:1]:5001"];
+    for registry in spellings {
+        let text = format!("image {registry}/app:1@{digest} is refused by the signature policy of \"{REGISTRY}\"");
+        d.docker(&["pull", &format!("{registry}/app:1")]).fails(1, &text);
+        assert_nothing(&d);
+    }
+    for port in ["65536", "70537", "99999", "0"] {
+        let text = format!("dial tcp: address {port}: invalid port");
+        d.docker(&["pull", &format!("127.0.0.1:{port}/app:1")]).fails(1, &text);
+    }
+    // A signature under one spelling is one under all.
+    Signatures::by(&d, &key, APP, &digest).serve(&fake, &digest);
+    for registry in spellings {
+        let _ = d.docker(&["pull", "-q", &format!("{registry}/app:1")]).ok();
+        let _ = d.docker(&["rmi", &format!("{registry}/app:1")]).ok();
+    }
+    assert_nothing(&d);
+    drop(fake);
+    d.finish();
+}

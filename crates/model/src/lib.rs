@@ -5,6 +5,7 @@
 //! of the reference engine's behaviours.
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod capability;
 pub mod clock;
 pub mod cpuset;

@@ -3,7 +3,7 @@
 //! Errors have the words that users know from Go's programs.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,6 +31,9 @@ const ADDRESSES: usize = 8;
 /// Longest answer of a proxy to CONNECT.
 const PROXY_HEAD: usize = 16 << 10;
 
+/// Addresses of a host that were judged, and so the only ones that connections go to.
+pub type Pinned = Arc<[IpAddr]>;
+
 /// How a connection is made.
 #[derive(Clone)]
 pub struct Route {
@@ -38,6 +41,8 @@ pub struct Route {
     pub resolver: Resolver,
     /// The proxy to go through.
     pub proxy: Option<Proxy>,
+    /// The addresses to connect to, whatever the name means now; `None`: what it means.
+    pub pinned: Option<Pinned>,
     /// Longest wait for TCP.
     pub connect: Duration,
     /// Longest wait for TLS (and for the proxy before it).
@@ -57,6 +62,7 @@ pub async fn connect(url: &Url, tls: &Arc<ClientConfig>, route: &Route) -> io::R
     let near = route.proxy.as_ref().map_or(url, |proxy| &proxy.url);
     let mut tcp = dial(near, route).await?;
     let (host, port) = url.host_port();
+    let host = host.as_str();
     if url.scheme == Scheme::Http {
         return Ok(Stream::Plain(tcp));
     }
@@ -77,13 +83,19 @@ pub async fn connect(url: &Url, tls: &Arc<ClientConfig>, route: &Route) -> io::R
 async fn dial(url: &Url, route: &Route) -> io::Result<TcpStream> {
     let (host, port) = url.host_port();
     let dialed = async {
-        let addresses = route.resolver.resolve(host).await;
-        let addresses = addresses.map_err(|e| io::Error::new(e.kind(), format!("dial tcp: {e}")))?;
+        let addresses = match &route.pinned {
+            // A proxy is not what was judged.
+            Some(pinned) if route.proxy.is_none() => pinned.to_vec(),
+            _ => {
+                let addresses = route.resolver.resolve(&host).await;
+                addresses.map_err(|e| io::Error::new(e.kind(), format!("dial tcp: {e}")))?
+            }
+        };
         first_of(addresses.into_iter().take(ADDRESSES).map(|address| SocketAddr::new(address, port))).await
     };
     match timeout(route.connect, dialed).await {
         Ok(stream) => stream,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("dial tcp {}: i/o timeout", url.authority))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("dial tcp {}: i/o timeout", url.server))),
     }
 }
 

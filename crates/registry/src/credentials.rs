@@ -7,9 +7,12 @@ use std::fmt;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use model::authority::{Authority, HUB_HOST, Host};
 use model::reference::ImageRef;
 use model::{Error, Result};
 use serde::Deserialize;
+
+use crate::url::Url;
 
 /// Longest header that is looked at.
 const HEADER_BYTES: usize = 64 << 10;
@@ -89,10 +92,11 @@ impl Credentials {
         (!self.username.is_empty()).then(|| format!("Basic {encoded}"))
     }
 
-    /// The host (`host[:port]`) that they may be shown to.
-    pub(crate) fn host(&self, reference: &ImageRef) -> String {
+    /// The server that they may be shown to; `None`: to none, the address is none.
+    pub(crate) fn host(&self, reference: &ImageRef) -> Option<Authority> {
         let given = host_of(&self.serveraddress);
-        hub_host(if given.is_empty() { &reference.domain } else { given }).to_owned()
+        let server = Authority::parse(if given.is_empty() { &reference.domain } else { given }).ok()?;
+        Some(if crate::endpoint::names_hub(&server) { hub() } else { server })
     }
 }
 
@@ -102,12 +106,15 @@ pub(crate) fn host_of(address: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
-/// The host behind the names of Docker Hub.
-pub(crate) fn hub_host(host: &str) -> &str {
-    match host {
-        "docker.io" | "index.docker.io" => crate::endpoint::HUB_HOST,
-        other => other,
-    }
+/// Where Docker Hub is.
+pub(crate) fn hub() -> Authority {
+    Authority { host: Host::Name(HUB_HOST.to_owned()), port: None }
+}
+
+/// Whether credentials for `server` are for the server of `url`. Without a port they are for that of the scheme.
+pub(crate) fn meant_for(server: &Authority, url: &Url) -> bool {
+    let port = url.scheme.default_port();
+    server.host == url.server.host && server.port_or(port) == url.server.port_or(port)
 }
 
 #[cfg(test)]
@@ -123,7 +130,7 @@ mod tests {
             let credentials = Credentials::from_header(&header).unwrap();
             assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("ä?>", "p>?>"));
             let reference = ImageRef::parse_normalized("r:5000/x").unwrap();
-            assert_eq!(credentials.host(&reference), "r:5000");
+            assert_eq!(credentials.host(&reference).unwrap().to_string(), "r:5000");
         }
         let auth = format!(r#"{{"auth":"{}"}}"#, STANDARD.encode("me:secret:x"));
         let credentials = Credentials::from_header(&URL_SAFE.encode(auth)).unwrap();
@@ -144,9 +151,37 @@ mod tests {
     #[test]
     fn the_hub_has_one_host() {
         let reference = ImageRef::parse_normalized("busybox").unwrap();
-        for address in ["", "https://index.docker.io/v1/", "docker.io", "registry-1.docker.io"] {
+        for address in ["", "https://index.docker.io/v1/", "Docker.io:443", "registry-1.docker.io"] {
             let credentials = Credentials { serveraddress: address.into(), ..Credentials::default() };
-            assert_eq!(credentials.host(&reference), "registry-1.docker.io", "{address}");
+            assert_eq!(credentials.host(&reference).unwrap().to_string(), "registry-1.docker.io", "{address}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_for_a_server_in_any_spelling_and_for_no_other() {
+        let reference = ImageRef::parse_normalized("other.test/x").unwrap();
+        let meant = |address: &str, url: &str| {
+            let credentials = Credentials { serveraddress: address.into(), ..Credentials::default() };
+            let server = credentials.host(&reference);
+            server.is_some_and(|server| meant_for(&server, &Url::parse(url).unwrap()))
+        };
+        for (address, url) in [
+            ("R.test:05000", "http://r.test:5000/v2/"),
+            ("https://r.test./v1/", "https://r.test:443/v2/"),
+            ("r.test:443", "https://R.TEST/v2/"),
+            ("[0:0::1]:5000", "https://[::1]:5000/v2/"),
+            ("r.test", "http://r.test:80/"),
+        ] {
+            assert!(meant(address, url), "{address} {url}");
+        }
+        for (address, url) in [
+            ("r.test:80", "https://r.test/"),
+            ("r.test:443", "http://r.test/"),
+            ("r.test:5000", "https://r.test:5001/"),
+            ("r.test:70536", "https://r.test:5000/"),
+            ("r.test", "https://a.r.test/"),
+        ] {
+            assert!(!meant(address, url), "{address} {url}");
         }
     }
 }

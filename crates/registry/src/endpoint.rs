@@ -6,23 +6,22 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use model::authority::{Authority, HUB_HOST, Host as ServerHost};
 use model::{Error, Result};
 
 use crate::certs::CertFiles;
+use crate::connect::Pinned;
 use crate::hosts_toml::{self, Capabilities, Host};
+use crate::insecure::{self, Verdict};
 use crate::resolver::Resolver;
 use crate::settings::Settings;
 use crate::url::{Scheme, Url};
 
-/// The domain of Docker Hub in references.
-pub const HUB: &str = "docker.io";
-/// The host behind it.
-pub const HUB_HOST: &str = "registry-1.docker.io";
+/// Names in a directory of `certs.d` that are looked at.
+const DIRECTORIES: usize = 10_000;
 
 /// One place to ask.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +34,8 @@ pub struct Endpoint {
     pub capabilities: Capabilities,
     /// For TLS.
     pub files: CertFiles,
+    /// The only addresses to connect to, where it is insecure because of them.
+    pub pinned: Option<Pinned>,
     /// Additional header fields.
     pub header: Vec<(String, String)>,
     /// Longest wait for a connection, where it differs.
@@ -52,34 +53,52 @@ enum Directory {
 
 /// The endpoints of a domain (`docker.io`, `localhost:5000`), those of a push without mirrors.
 pub async fn endpoints(settings: &Settings, domain: &str) -> Result<Vec<Endpoint>> {
-    let resolver = Resolver { hosts_file: settings.hosts_file.clone(), resolv_conf: settings.resolv_conf.clone() };
-    let itself = if domain == HUB || domain == "index.docker.io" { HUB_HOST } else { domain };
-    let insecure = is_insecure(settings, domain, &resolver).await;
+    let resolver = Resolver::new(settings);
+    let named = Authority::parse(domain).map_err(|error| unusable(domain, &error))?;
+    let hub = names_hub(&named);
+    let itself = if hub { Authority { host: ServerHost::Name(HUB_HOST.to_owned()), port: None } } else { named };
+    let verdict = insecure::judge(settings, &itself, &resolver).await;
     let mut found = Vec::new();
     match directory(settings, domain)? {
         Directory::Hosts(dir, hosts) => {
             for host in hosts {
-                found.extend(configured(&dir, host, itself, insecure)?);
+                found.extend(configured(&dir, host, &itself, &verdict)?);
             }
             return Ok(found);
         }
-        Directory::None if domain == HUB => found.extend(mirrors(settings, &resolver).await?),
-        Directory::Files(_) if domain == HUB => found.extend(mirrors(settings, &resolver).await?),
+        Directory::None | Directory::Files(_) if hub => found.extend(mirrors(settings, &resolver).await?),
         Directory::None | Directory::Files(_) => {}
     }
-    let files = certificates(settings, itself)?;
-    found.extend(secure_then_plain(itself, files, insecure)?);
+    let files = certificates(settings, &itself.to_string())?;
+    found.extend(secure_then_plain(&itself, files, &verdict)?);
     Ok(found)
 }
 
+/// Whether it is a name that references have for Docker Hub.
+pub fn names_hub(server: &Authority) -> bool {
+    let by_domain = |name: &str| matches!(name, "docker.io" | "index.docker.io");
+    server.is_hub() && matches!(&server.host, ServerHost::Name(name) if by_domain(name))
+}
+
+/// A domain to which no connection can be made, in the words of Go's dialer.
+fn unusable(domain: &str, error: &Error) -> Error {
+    let port = domain.rsplit_once(':').map_or("", |(_, port)| port);
+    let why = match error.message().starts_with("invalid port") {
+        true => format!("address {port}: invalid port"),
+        false => format!("lookup {domain}: no such host"),
+    };
+    Error::system(format!("Get \"https://{domain}/v2/\": dial tcp: {why}"))
+}
+
 /// The registry over https and, if it is insecure, over http.
-fn secure_then_plain(host: &str, files: CertFiles, insecure: bool) -> Result<Vec<Endpoint>> {
-    let files = CertFiles { skip_verify: files.skip_verify || insecure, ..files };
+fn secure_then_plain(host: &Authority, files: CertFiles, verdict: &Verdict) -> Result<Vec<Endpoint>> {
+    let files = CertFiles { skip_verify: files.skip_verify || verdict.is_insecure(), ..files };
     let https = plain_endpoint(Url::parse(&format!("https://{host}/v2"))?, files);
-    if !insecure {
+    let https = Endpoint { pinned: verdict.pinned(), ..https };
+    if !verdict.is_insecure() {
         return Ok(vec![https]);
     }
-    let http = Endpoint { root: Url { scheme: Scheme::Http, ..https.root.clone() }, ..https.clone() };
+    let http = Endpoint { root: Url::parse(&format!("http://{host}/v2"))?, ..https.clone() };
     Ok(vec![Endpoint { fallback: true, ..https }, http])
 }
 
@@ -89,6 +108,7 @@ fn plain_endpoint(root: Url, files: CertFiles) -> Endpoint {
         mirror: false,
         capabilities: Capabilities::ALL,
         files,
+        pinned: None,
         header: Vec::new(),
         dial_timeout: None,
         fallback: false,
@@ -103,16 +123,18 @@ async fn mirrors(settings: &Settings, resolver: &Resolver) -> Result<Vec<Endpoin
         let mut root = Url::parse(&text).map_err(|e| e.prefix("invalid mirror"))?;
         let path = root.path.trim_end_matches('/');
         root.path = if path.ends_with("/v2") { path.to_owned() } else { format!("{path}/v2") };
-        let mut files = certificates(settings, &root.authority)?;
-        files.skip_verify = insecure_host(settings, &root.authority, resolver).await;
+        let mut files = certificates(settings, &root.authority())?;
+        let verdict = insecure::judge(settings, &root.server, resolver).await;
+        files.skip_verify = verdict.is_insecure();
         let capabilities = Capabilities { push: false, ..Capabilities::ALL };
-        found.push(Endpoint { mirror: true, capabilities, ..plain_endpoint(root, files) });
+        let pinned = verdict.pinned();
+        found.push(Endpoint { mirror: true, capabilities, pinned, ..plain_endpoint(root, files) });
     }
     Ok(found)
 }
 
 /// An entry of `hosts.toml`.
-fn configured(dir: &Path, host: Host, itself: &str, insecure: bool) -> Result<Vec<Endpoint>> {
+fn configured(dir: &Path, host: Host, itself: &Authority, verdict: &Verdict) -> Result<Vec<Endpoint>> {
     let path = |name: &str| if Path::new(name).is_absolute() { PathBuf::from(name) } else { dir.join(name) };
     let key = |(certificate, key): &(String, String)| {
         let second = if key.is_empty() { certificate } else { key };
@@ -124,9 +146,10 @@ fn configured(dir: &Path, host: Host, itself: &str, insecure: bool) -> Result<Ve
         skip_verify: host.skip_verify.unwrap_or(false),
     };
     let mut endpoints = match &host.root {
-        None => secure_then_plain(itself, files, insecure)?,
+        None => secure_then_plain(itself, files, verdict)?,
         Some(root) => {
-            let mirror = root.authority != itself;
+            let own = Url { server: itself.clone(), ..root.clone() };
+            let mirror = own.host_port() != root.host_port();
             vec![Endpoint { mirror, ..plain_endpoint(root.clone(), files) }]
         }
     };
@@ -146,11 +169,31 @@ fn directory_names(host: &str) -> Vec<String> {
     }
 }
 
+/// The host's directory below `root`: by the name as it was written, else by any other spelling, else the one for all.
+fn directory_in(root: &Path, host: &str) -> Option<PathBuf> {
+    let written = directory_names(host).into_iter().map(|name| root.join(name)).find(|dir| dir.is_dir());
+    let default = || Some(root.join("_default")).filter(|dir| dir.is_dir());
+    written.or_else(|| spelled_otherwise(root, host)).or_else(default)
+}
+
+/// The first directory, by name, that means the same server.
+fn spelled_otherwise(root: &Path, host: &str) -> Option<PathBuf> {
+    let place = |server: Authority| (server.port_or(Scheme::Https.default_port()), server.host);
+    let wanted = place(Authority::parse(host).ok()?);
+    let entries = fs::read_dir(root).ok()?.take(DIRECTORIES).flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let means = |name: &String| {
+        let underscores = name.strip_suffix('_').and_then(|name| name.rsplit_once('_'));
+        let text = underscores.map_or_else(|| name.clone(), |(host, port)| format!("{host}:{port}"));
+        Authority::parse(&text).is_ok_and(|server| place(server) == wanted)
+    };
+    names.into_iter().filter(means).map(|name| root.join(name)).find(|dir| dir.is_dir())
+}
+
 fn directory(settings: &Settings, host: &str) -> Result<Directory> {
-    let mut names = directory_names(host);
-    names.push("_default".into());
-    let mut candidates = settings.certs_dirs.iter().flat_map(|root| names.iter().map(|name| root.join(name)));
-    let Some(dir) = candidates.find(|dir| dir.is_dir()) else { return Ok(Directory::None) };
+    let found = settings.certs_dirs.iter().find_map(|root| directory_in(root, host));
+    let Some(dir) = found else { return Ok(Directory::None) };
     let file = dir.join("hosts.toml");
     match fs::metadata(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -172,31 +215,6 @@ fn certificates(settings: &Settings, host: &str) -> Result<CertFiles> {
         Directory::Files(files) => Ok(files),
         Directory::Hosts(dir, _) => CertFiles::of_directory(&dir),
         Directory::None => Ok(CertFiles::default()),
-    }
-}
-
-async fn is_insecure(settings: &Settings, domain: &str, resolver: &Resolver) -> bool {
-    // Docker Hub is always secure, whatever its addresses are.
-    domain != HUB && insecure_host(settings, domain, resolver).await
-}
-
-/// Whether `host[:port]` is in the list, or one of its addresses in a network of the list or on the loopback.
-async fn insecure_host(settings: &Settings, authority: &str, resolver: &Resolver) -> bool {
-    let named = |entry: &&String| entry.split_once("://").map_or(entry.as_str(), |(_, rest)| rest) == authority;
-    if settings.insecure.iter().any(|entry| named(&entry)) {
-        return true;
-    }
-    let nets: Vec<IpNet> = settings.insecure.iter().filter_map(|entry| entry.parse().ok()).collect();
-    let within = |address: &IpAddr| {
-        let address = address.to_canonical();
-        address.is_loopback() || nets.iter().any(|net| net.contains(&address))
-    };
-    let Ok(url) = Url::parse(&format!("https://{authority}/")) else { return false };
-    let (host, _) = url.host_port();
-    match host.parse::<IpAddr>() {
-        Ok(address) => within(&address),
-        // A name that cannot be looked up now is not insecure; the request itself will say why.
-        Err(_) => resolver.resolve(host).await.is_ok_and(|addresses| addresses.iter().any(within)),
     }
 }
 
@@ -254,6 +272,12 @@ mod tests {
             ("localhost:5000", &["https://localhost:5000/v2 any", "http://localhost:5000/v2 any"]),
             ("127.3.2.1", &["https://127.3.2.1/v2 any", "http://127.3.2.1/v2 any"]),
             ("[::1]:5000", &["https://[::1]:5000/v2 any", "http://[::1]:5000/v2 any"]),
+            ("Docker.io", &["http://mirror.test:5000/sub/v2 mirror", "https://registry-1.docker.io/v2"]),
+            ("docker.io:443", &["http://mirror.test:5000/sub/v2 mirror", "https://registry-1.docker.io/v2"]),
+            ("registry-1.docker.io", &["https://registry-1.docker.io/v2"]),
+            ("PLAIN.test:05000", &["https://plain.test:5000/v2 any", "http://plain.test:5000/v2 any"]),
+            ("[0:0::1]:80", &["https://[::1]:80/v2 any", "http://[::1]/v2 any"]),
+            ("far.test:0443", &["https://far.test/v2"]),
         ] {
             assert_eq!(f.of(domain), expected, "{domain}");
         }
@@ -271,6 +295,32 @@ mod tests {
         assert_eq!(f.of("docker.io"), ["https://hub.test/v2 mirror"]);
         f.file("_default/hosts.toml", "[host.\"https://all.test\"]\n");
         assert_eq!(f.of("other.test"), ["https://all.test/v2 mirror", "https://other.test/v2"]);
+    }
+
+    #[test]
+    fn a_domain_without_a_port_that_can_be_dialled_is_refused() {
+        let f = fixture();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let message = |domain| runtime.block_on(endpoints(&f.settings, domain)).unwrap_err().message().to_owned();
+        assert_eq!(message("h.test:99999"), "Get \"https://h.test:99999/v2/\": dial tcp: address 99999: invalid port");
+        assert_eq!(message("[::1]:0"), "Get \"https://[::1]:0/v2/\": dial tcp: address 0: invalid port");
+        assert_eq!(message("1.2.3.4.5"), "Get \"https://1.2.3.4.5/v2/\": dial tcp: lookup 1.2.3.4.5: no such host");
+    }
+
+    /// Whatever the spelling, the administrator's word for a registry holds.
+    #[test]
+    fn other_spellings_find_the_same_directory() {
+        let f = fixture();
+        f.file("Far.test_05000_/hosts.toml", "[host.\"https://mirror.test\"]\n");
+        f.file("far.test:443/hosts.toml", "[host.\"https://other.test\"]\n");
+        f.file("_default/hosts.toml", "[host.\"https://all.test\"]\n");
+        for domain in ["far.test:5000", "FAR.test:005000", "Far.test:5000"] {
+            assert_eq!(f.of(domain)[0], "https://mirror.test/v2 mirror", "{domain}");
+        }
+        for domain in ["far.test", "far.test:443", "FAR.test:0443"] {
+            assert_eq!(f.of(domain)[0], "https://other.test/v2 mirror", "{domain}");
+        }
+        assert_eq!(f.of("far.test:5001")[0], "https://all.test/v2 mirror");
     }
 
     #[test]

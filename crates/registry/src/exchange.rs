@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::connect::{self, Route};
+use crate::connect::{self, Pinned, Route};
 use crate::failure::{Fault, Result};
 use crate::resolver::Resolver;
 use crate::settings::Settings;
@@ -97,6 +97,8 @@ pub struct Call {
     pub body: Body,
     /// How an `https` server is verified.
     pub tls: Arc<ClientConfig>,
+    /// The only addresses to connect to, where they were judged.
+    pub pinned: Option<Pinned>,
     /// Longest wait for a connection, where it differs.
     pub dial_timeout: Option<std::time::Duration>,
 }
@@ -134,7 +136,7 @@ impl Http {
     /// Sends one request and waits for the head of its answer.
     pub async fn send(&self, call: Call) -> Result<Answer> {
         let what = describe(&call.method, &call.url);
-        let key = (call.url.scheme, call.url.authority.clone(), Arc::as_ptr(&call.tls) as usize);
+        let key = (call.url.scheme, call.url.authority(), Arc::as_ptr(&call.tls) as usize);
         let proxy = self.settings.proxies.of(&call.url)?;
         let headers = self.headers(&call, proxy.as_ref())?;
         // A proxy wants to know the server.
@@ -169,11 +171,9 @@ impl Http {
             }
         }
         let route = Route {
-            resolver: Resolver {
-                hosts_file: self.settings.hosts_file.clone(),
-                resolv_conf: self.settings.resolv_conf.clone(),
-            },
+            resolver: Resolver::new(&self.settings),
             proxy,
+            pinned: call.pinned.clone(),
             connect: call.dial_timeout.unwrap_or(self.settings.timeouts.connect),
             handshake: self.settings.timeouts.handshake,
         };
@@ -208,7 +208,7 @@ impl Http {
     fn headers(&self, call: &Call, proxy: Option<&crate::proxy::Proxy>) -> Result<HeaderMap> {
         let mut headers = call.headers.clone();
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Fault::nonsense("invalid header value"));
-        headers.insert(HOST, value(&call.url.authority)?);
+        headers.insert(HOST, value(&call.url.authority())?);
         if !headers.contains_key(USER_AGENT) {
             headers.insert(USER_AGENT, value(&self.settings.user_agent)?);
         }

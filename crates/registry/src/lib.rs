@@ -17,6 +17,7 @@ mod exchange;
 mod failure;
 mod fetch;
 pub mod hosts_toml;
+mod insecure;
 mod login;
 mod proxy;
 mod push;

@@ -1,32 +1,30 @@
 //! `docker login`: whether a registry takes the credentials.
 
 use hyper::header::WWW_AUTHENTICATE;
+use model::authority::{Authority, HUB};
 use model::reference::ImageRef;
 use model::{Error, Result};
 
 use crate::Registries;
 use crate::challenge::{self, Challenge};
-use crate::credentials::{Credentials, host_of, hub_host};
+use crate::credentials::{Credentials, host_of, hub};
 use crate::endpoint::Endpoint;
 use crate::failure::{Fault, Reason, shown};
 use crate::session::{Access, Repository};
 use crate::token::Wish;
 use crate::url::Url;
 
-/// The domain that a login without an address means.
-const DEFAULT: &str = "docker.io";
-
 /// Shows the credentials to the registry they are for; answers an identity token, if it gives one.
 ///
 /// Errors: `Unauthorized` when the token server refuses, `System` in the reference's words when the registry does.
 pub async fn login(registries: &Registries, credentials: Credentials) -> Result<String> {
-    let host = match host_of(&credentials.serveraddress) {
-        "" => DEFAULT,
-        "index.docker.io" | "registry-1.docker.io" => DEFAULT,
-        host => host,
-    };
+    let given = host_of(&credentials.serveraddress);
+    let server = Authority::parse(given).ok();
+    let is_hub = given.is_empty() || server.is_some_and(|server| server.is_hub());
+    let host = if is_hub { HUB } else { given };
     let reference = ImageRef { domain: host.to_owned(), path: String::new(), tag: None, digest: None };
-    let credentials = Credentials { serveraddress: hub_host(host).to_owned(), ..credentials };
+    let serveraddress = if is_hub { hub().to_string() } else { host.to_owned() };
+    let credentials = Credentials { serveraddress, ..credentials };
     let session = registries.repository(&reference, credentials.clone(), Access::Push).await?;
     let mut failure = None;
     for endpoint in session.own_endpoints() {

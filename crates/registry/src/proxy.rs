@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use model::authority::{Authority, Host};
 use model::{Error, Result};
 
 use crate::settings::Proxies;
@@ -25,15 +26,14 @@ impl Proxies {
             Scheme::Https => &self.https,
         };
         let (host, port) = target.host_port();
-        if text.is_empty() || is_local(host) || self.excepted(host, port) {
+        if text.is_empty() || is_local(&host) || self.excepted(&host, port) {
             return Ok(None);
         }
         parse(text).map(Some)
     }
 
     fn excepted(&self, host: &str, port: u16) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        self.none_for.split(',').map(str::trim).filter(|rule| !rule.is_empty()).any(|rule| matches(rule, &host, port))
+        self.none_for.split(',').map(str::trim).filter(|rule| !rule.is_empty()).any(|rule| matches(rule, host, port))
     }
 }
 
@@ -50,21 +50,17 @@ fn matches(rule: &str, host: &str, port: u16) -> bool {
     if let Ok(net) = rule.parse::<IpNet>() {
         return address.is_some_and(|address| net.contains(&address));
     }
-    let (name, wanted) = match rule.rsplit_once(':') {
-        Some((name, digits)) if !name.contains(':') || name.ends_with(']') => (name, digits.parse().ok()),
-        _ => (rule, None),
-    };
-    if wanted.is_some_and(|wanted: u16| wanted != port) {
+    // `*.domain` and `.domain` are the names below it, `domain` is the domain as well.
+    let dotted = rule.strip_prefix('*').unwrap_or(rule);
+    let below = dotted.strip_prefix('.');
+    // What is no host, or no port, excepts nothing.
+    let Ok(rule) = Authority::parse(below.unwrap_or(dotted)) else { return false };
+    if rule.port.is_some_and(|wanted| wanted != port) {
         return false;
     }
-    let name = name.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    if let Ok(rule) = name.parse::<IpAddr>() {
-        return address == Some(rule);
-    }
-    let name = name.strip_prefix('*').unwrap_or(&name);
-    match name.strip_prefix('.') {
-        Some(_) => host.ends_with(name),
-        None => host == name || host.ends_with(&format!(".{name}")),
+    match rule.host {
+        Host::Address(rule) => address.is_some_and(|address| address.to_canonical() == rule),
+        Host::Name(name) => (below.is_none() && host == name) || host.ends_with(&format!(".{name}")),
     }
 }
 
@@ -96,7 +92,7 @@ mod tests {
     fn a_proxy_is_chosen_by_scheme() {
         let proxies = Proxies { http: "http://u:p%40@proxy.test:3128".into(), ..Proxies::default() };
         let proxy = proxies.of(&Url::parse("http://r.test/").unwrap()).unwrap().unwrap();
-        assert_eq!((proxy.url.authority.as_str(), proxy.user.as_deref()), ("proxy.test:3128", Some("u:p%40")));
+        assert_eq!((proxy.url.authority().as_str(), proxy.user.as_deref()), ("proxy.test:3128", Some("u:p%40")));
         assert_eq!(proxies.of(&Url::parse("https://r.test/").unwrap()).unwrap(), None);
     }
 
@@ -117,6 +113,13 @@ mod tests {
             ("10.0.0.0/8", "https://10.1.2.3/", false),
             ("10.0.0.1", "https://10.0.0.2/", true),
             ("[fd00::1]:443", "https://[fd00::1]/", false),
+            ("fd00::1", "https://[fd00:0::1]/", false),
+            ("R.Test:0443", "https://r.test/", false),
+            ("r.test:https", "https://r.test/", true),
+            ("r.test:65979", "https://r.test/", true),
+            ("*.r.test", "https://r.test/", true),
+            ("*.r.test", "https://a.r.test/", false),
+            ("bücher.test", "https://xn--bcher-kva.test/", false),
         ] {
             assert_eq!(used(none_for, target), through, "{none_for:?} {target}");
         }

@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::dns::{self, Answer, Kind};
+use crate::settings::Settings;
 
 /// Longest configuration file that is read.
 const FILE_BYTES: u64 = 4 << 20;
@@ -45,6 +46,11 @@ struct Config {
 }
 
 impl Resolver {
+    /// With the files of the configuration.
+    pub fn new(settings: &Settings) -> Resolver {
+        Resolver { hosts_file: settings.hosts_file.clone(), resolv_conf: settings.resolv_conf.clone() }
+    }
+
     /// The addresses of a host, IPv4 first; at least one. The error has the words of Go's resolver.
     pub async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         if let Ok(address) = host.parse() {

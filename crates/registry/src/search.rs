@@ -2,13 +2,13 @@
 
 use hyper::Method;
 use hyper::header::{ACCEPT, AUTHORIZATION};
+use model::authority::HUB;
 use model::reference::ImageRef;
 use model::{Error, Result};
 use serde::Deserialize;
 
 use crate::Registries;
 use crate::credentials::Credentials;
-use crate::endpoint::HUB;
 use crate::session::{Access, Ask};
 use crate::url::Url;
 

@@ -14,16 +14,20 @@ use std::time::Duration;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, LOCATION, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use model::Error;
+use model::authority::Authority;
 use model::reference::ImageRef;
 use rustls::ClientConfig;
 use tokio::time::sleep;
 
 use crate::certs::{self, CertFiles, SystemRoots};
 use crate::challenge::{self, Challenge};
-use crate::credentials::Credentials;
+use crate::connect::Pinned;
+use crate::credentials::{Credentials, meant_for};
 use crate::endpoint::{self, Endpoint};
 use crate::exchange::{Answer, Body, Call, Http, describe, set};
 use crate::failure::{self, Fault, Reason, Result, Retry};
+use crate::insecure::{self, Verdict};
+use crate::resolver::Resolver;
 use crate::settings::Settings;
 use crate::token::{self, Token, Wish};
 use crate::url::Url;
@@ -65,12 +69,17 @@ pub struct Repository {
     access: Access,
     credentials: Credentials,
     /// Whom the credentials may be shown to.
-    credentials_host: String,
+    credentials_host: Option<Authority>,
     grants: Mutex<HashMap<String, Grant>>,
     tls: Mutex<HashMap<CertFiles, Arc<ClientConfig>>>,
+    /// What was found out about servers that redirects and challenges led to.
+    verdicts: Mutex<HashMap<Authority, Verdict>>,
     /// A bit for each endpoint that does not speak TLS.
     plain: AtomicU64,
 }
+
+/// How a server is verified, and the only addresses to connect to, if those were judged.
+pub(crate) type Way = (Arc<ClientConfig>, Option<Pinned>);
 
 /// What an endpoint wants to be shown.
 #[derive(Clone)]
@@ -122,6 +131,7 @@ impl Repository {
             credentials: credentials.completed(),
             grants: Mutex::default(),
             tls: Mutex::default(),
+            verdicts: Mutex::default(),
             plain: AtomicU64::new(0),
         })
     }
@@ -217,9 +227,9 @@ impl Repository {
                 Body::Whole(bytes) => Some(Body::Whole(bytes.clone())),
                 Body::Stream(_) => None,
             };
-            let tls = self.tls(endpoint, &url)?;
+            let (tls, pinned) = self.way(endpoint, &url).await?;
             let dial_timeout = endpoint.dial_timeout;
-            let call = Call { method: method.clone(), url: url.clone(), headers, body, tls, dial_timeout };
+            let call = Call { method: method.clone(), url: url.clone(), headers, body, tls, pinned, dial_timeout };
             let answer = self.http.send(call).await?;
             let Some(next_body) = again else { return Ok(answer) };
             body = next_body;
@@ -254,9 +264,9 @@ impl Repository {
         if let Some(authorization) = authorization {
             set(&mut headers, AUTHORIZATION, authorization);
         }
-        let (url, tls) = (url.clone(), self.tls(endpoint, url)?);
-        let dial_timeout = endpoint.dial_timeout;
-        self.http.send(Call { method: Method::GET, url, headers, body: Body::Empty, tls, dial_timeout }).await
+        let (tls, pinned) = self.way(endpoint, url).await?;
+        let (url, dial_timeout) = (url.clone(), endpoint.dial_timeout);
+        self.http.send(Call { method: Method::GET, url, headers, body: Body::Empty, tls, pinned, dial_timeout }).await
     }
 
     /// A token of the server that a challenge of the endpoint names.
@@ -265,7 +275,7 @@ impl Repository {
             return Err(Fault::nonsense("the registry wants no token"));
         };
         let realm = Url::parse(realm).map_err(|e| e.prefix("invalid token auth challenge realm"))?;
-        token::fetch(&self.http, challenge, wish, &self.tls(endpoint, &realm)?).await
+        token::fetch(&self.http, challenge, wish, self.way(endpoint, &realm).await?).await
     }
 
     /// The endpoints that are the registry itself.
@@ -274,12 +284,37 @@ impl Repository {
         self.endpoints.iter().filter(move |e| only_mirrors || !e.mirror)
     }
 
-    /// How the server of a URL is verified: as the endpoint; only the endpoint sees the client's certificate.
-    fn tls(&self, endpoint: &Endpoint, url: &Url) -> Result<Arc<ClientConfig>> {
-        let files = match url.same_origin(&endpoint.root) {
-            true => endpoint.files.clone(),
-            false => endpoint.files.without_client(),
+    /// How the server of a URL is verified, and where it is if that was judged. Only the endpoint itself sees the client's
+    /// certificate. Others are verified as the endpoint is, but one that is insecure by its addresses says nothing of them:
+    /// they are judged by their own.
+    async fn way(&self, endpoint: &Endpoint, url: &Url) -> Result<Way> {
+        if url.same_origin(&endpoint.root) {
+            return Ok((self.tls(endpoint.files.clone())?, endpoint.pinned.clone()));
+        }
+        let files = endpoint.files.without_client();
+        if endpoint.pinned.is_none() {
+            return Ok((self.tls(files)?, None));
+        }
+        let verdict = self.verdict(&url.server).await;
+        let files = CertFiles { skip_verify: verdict.is_insecure(), ..files };
+        Ok((self.tls(files)?, verdict.pinned()))
+    }
+
+    /// Judges a server, once for the whole operation.
+    async fn verdict(&self, server: &Authority) -> Verdict {
+        let known = |verdicts: &Mutex<HashMap<Authority, Verdict>>| {
+            verdicts.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
         };
+        if let Some(verdict) = known(&self.verdicts) {
+            return verdict;
+        }
+        let resolver = Resolver::new(&self.settings);
+        let verdict = insecure::judge(&self.settings, server, &resolver).await;
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        verdicts.entry(server.clone()).or_insert(verdict).clone()
+    }
+
+    fn tls(&self, files: CertFiles) -> Result<Arc<ClientConfig>> {
         let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = known.get(&files) {
             return Ok(config.clone());
@@ -290,7 +325,7 @@ impl Repository {
 
     /// The credentials, if they are for this endpoint.
     fn credentials_for(&self, endpoint: &Endpoint) -> Option<&Credentials> {
-        let meant = endpoint.root.authority.eq_ignore_ascii_case(&self.credentials_host);
+        let meant = self.credentials_host.as_ref().is_some_and(|host| meant_for(host, &endpoint.root));
         Some(&self.credentials).filter(|c| meant && !c.is_empty())
     }
 
@@ -310,7 +345,7 @@ impl Repository {
         }
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         // What was shown before is not enough, or no longer.
-        grants.insert(endpoint.root.authority.clone(), Grant { challenge, tokens: HashMap::new() });
+        grants.insert(endpoint.root.to_string(), Grant { challenge, tokens: HashMap::new() });
         Ok(true)
     }
 
@@ -320,7 +355,7 @@ impl Repository {
         if let Some(credentials) = credentials.filter(|c| !c.registrytoken.is_empty()) {
             return Ok(Some(format!("Bearer {}", credentials.registrytoken)));
         }
-        let known = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&endpoint.root.authority).cloned();
+        let known = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&endpoint.root.to_string()).cloned();
         let Some(grant) = known else { return Ok(None) };
         let Challenge::Bearer { scope, .. } = &grant.challenge else {
             return Ok(credentials.and_then(Credentials::basic));
@@ -333,7 +368,7 @@ impl Repository {
         let wish = Wish { scopes: &scopes, credentials, offline: false, registry: endpoint.root.scheme };
         let token = self.token(endpoint, &grant.challenge, &wish).await?;
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(grant) = grants.get_mut(&endpoint.root.authority) {
+        if let Some(grant) = grants.get_mut(&endpoint.root.to_string()) {
             grant.tokens.insert(key, token.clone());
         }
         Ok(Some(token.authorization))
@@ -390,6 +425,50 @@ impl Pauses {
             Retry::Never => None,
             Retry::Later => Some(usual),
             Retry::After(asked) => (asked <= self.longest).then_some(asked),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Proxies;
+
+    /// What redirects and challenges of a registry lead to is insecure for reasons of its own only, unless the
+    /// administrator has named the registry.
+    #[tokio::test]
+    async fn others_are_judged_by_their_own_addresses() {
+        let dir = tempfile::tempdir().unwrap();
+        let hosts =
+            "127.0.0.1 near.test\n127.0.0.2 other.test\n127.0.0.1 torn.test\n192.0.2.1 torn.test\n192.0.2.1 far.test\n";
+        std::fs::write(dir.path().join("hosts"), hosts).unwrap();
+        let settings = Arc::new(Settings {
+            hosts_file: dir.path().join("hosts"),
+            resolv_conf: dir.path().join("none"),
+            certs_dirs: Vec::new(),
+            insecure: vec!["listed.test".into()],
+            proxies: Proxies::default(),
+            ..Settings::default()
+        });
+        for (domain, url, any, pinned) in [
+            ("near.test:5000", "https://near.test:5000/x", true, Some("127.0.0.1")),
+            ("near.test:5000", "https://near.test:6000/x", true, Some("127.0.0.1")),
+            ("near.test:5000", "https://other.test/x", true, Some("127.0.0.2")),
+            ("near.test:5000", "https://torn.test/x", false, None),
+            ("near.test:5000", "https://far.test/x", false, None),
+            ("near.test:5000", "https://listed.test/x", true, None),
+            ("listed.test", "https://far.test/x", true, None),
+            ("far.test", "https://near.test/x", false, None),
+        ] {
+            let reference = ImageRef::parse_normalized(&format!("{domain}/x")).unwrap();
+            let (settings, roots) = (settings.clone(), Arc::default());
+            let repository = Repository::open(settings, roots, &reference, Credentials::default(), Access::Pull);
+            let repository = repository.await.unwrap();
+            let (tls, addresses) = repository.way(&repository.endpoints[0], &Url::parse(url).unwrap()).await.unwrap();
+            let expected = repository.tls(CertFiles { skip_verify: any, ..CertFiles::default() }).unwrap();
+            assert!(Arc::ptr_eq(&tls, &expected), "{domain} {url}");
+            let addresses = addresses.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+            assert_eq!(addresses.as_deref(), pinned, "{domain} {url}");
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::challenge::Challenge;
 use crate::credentials::Credentials;
 use crate::exchange::{Body, Call, Http, set};
 use crate::failure::{self, Fault, Reason, Result};
+use crate::session::Way;
 use crate::url::{Scheme, Url, escape};
 
 /// Longest answer of a token server.
@@ -66,12 +67,7 @@ struct Answered {
 }
 
 /// Asks the token server of a challenge.
-pub async fn fetch(
-    http: &Http,
-    challenge: &Challenge,
-    wish: &Wish<'_>,
-    tls: &std::sync::Arc<rustls::ClientConfig>,
-) -> Result<Token> {
+pub async fn fetch(http: &Http, challenge: &Challenge, wish: &Wish<'_>, way: Way) -> Result<Token> {
     let Challenge::Bearer { realm, service, .. } = challenge else {
         return Err(Fault::nonsense("the registry wants no token"));
     };
@@ -82,7 +78,7 @@ pub async fn fetch(
             url.shown()
         )));
     }
-    let call = call(url, service, wish, tls.clone());
+    let call = call(url, service, wish, way);
     let answer = http.send(call).await?;
     let (status, headers) = (answer.status, answer.headers.clone());
     let body = answer.bytes(ANSWER_BYTES).await?;
@@ -107,7 +103,7 @@ pub async fn fetch(
     })
 }
 
-fn call(url: Url, service: &str, wish: &Wish<'_>, tls: std::sync::Arc<rustls::ClientConfig>) -> Call {
+fn call(url: Url, service: &str, wish: &Wish<'_>, (tls, pinned): Way) -> Call {
     let mut headers = HeaderMap::new();
     set(&mut headers, ACCEPT, "application/json");
     let refresh = wish.credentials.map(|c| c.identitytoken.as_str()).filter(|token| !token.is_empty());
@@ -123,7 +119,7 @@ fn call(url: Url, service: &str, wish: &Wish<'_>, tls: std::sync::Arc<rustls::Cl
         let form: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
         set(&mut headers, CONTENT_TYPE, "application/x-www-form-urlencoded");
         let body = Body::Whole(form.join("&").into());
-        return Call { method: Method::POST, url, headers, body, tls, dial_timeout: None };
+        return Call { method: Method::POST, url, headers, body, tls, pinned, dial_timeout: None };
     }
     let mut url = url;
     if !service.is_empty() {
@@ -141,5 +137,5 @@ fn call(url: Url, service: &str, wish: &Wish<'_>, tls: std::sync::Arc<rustls::Cl
         url = url.with_query("account", &credentials.username);
         set(&mut headers, AUTHORIZATION, &basic);
     }
-    Call { method: Method::GET, url, headers, body: Body::Empty, tls, dial_timeout: None }
+    Call { method: Method::GET, url, headers, body: Body::Empty, tls, pinned, dial_timeout: None }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use hyper::Uri;
+use model::authority::{Authority, Host};
 use model::{Error, Result};
 
 /// `http` or `https`.
@@ -35,13 +35,13 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// An absolute address.
+/// An absolute address, in the form that the URL Standard gives it: what is compared is what is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// How it is reached.
     pub scheme: Scheme,
-    /// `host[:port]`, as it was written.
-    pub authority: String,
+    /// Whose it is; no port where it is the scheme's own.
+    pub server: Authority,
     /// From the first slash on, query included.
     pub path: String,
 }
@@ -49,55 +49,49 @@ pub struct Url {
 impl Url {
     /// Reads an absolute `http` or `https` address without a user in it.
     pub fn parse(text: &str) -> Result<Url> {
-        let scheme = match text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).as_deref() {
-            Some("http") => Scheme::Http,
-            Some("https") => Scheme::Https,
-            Some(other) => return Err(Error::invalid(format!("unsupported protocol scheme {other:?}"))),
-            None => return Err(Error::invalid(format!("invalid URL {text:?}: it has no scheme"))),
+        Url::of(&parsed(text, None)?)
+    }
+
+    fn of(url: &url::Url) -> Result<Url> {
+        let scheme = match url.scheme() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            other => return Err(Error::invalid(format!("unsupported protocol scheme {other:?}"))),
         };
-        let uri: Uri = text.parse().map_err(|_| Error::invalid(format!("invalid URL {text:?}")))?;
-        let authority = uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
-        if authority.is_empty() || authority.contains('@') {
-            return Err(Error::invalid(format!("invalid URL: the host {authority:?} cannot be used")));
+        let host = url.host_str().unwrap_or_default();
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::invalid(format!("invalid URL: a user at the host {host:?} cannot be used")));
         }
-        let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-        Ok(Url { scheme, authority, path: if path.is_empty() { "/".into() } else { path } })
+        if url.port() == Some(0) {
+            return Err(Error::invalid("invalid URL: invalid port \"0\""));
+        }
+        let server = Authority { host: Host::parse(host)?, port: url.port() };
+        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Ok(Url { scheme, server, path: format!("{}{query}", url.path()) })
+    }
+
+    /// `host[:port]`
+    pub fn authority(&self) -> String {
+        self.server.to_string()
     }
 
     /// The host without brackets, and the port.
-    pub fn host_port(&self) -> (&str, u16) {
-        let (host, port) = match (self.authority.rfind(':'), self.authority.rfind(']')) {
-            (Some(colon), bracket) if bracket.is_none_or(|b| b < colon) => {
-                (&self.authority[..colon], self.authority[colon + 1..].parse().ok())
-            }
-            _ => (self.authority.as_str(), None),
+    pub fn host_port(&self) -> (String, u16) {
+        let host = match &self.server.host {
+            Host::Name(name) => name.clone(),
+            Host::Address(address) => address.to_string(),
         };
-        (host.trim_start_matches('[').trim_end_matches(']'), port.unwrap_or(self.scheme.default_port()))
+        (host, self.server.port_or(self.scheme.default_port()))
     }
 
     /// Whether both lead to the same server in the same way: credentials go no further.
     pub fn same_origin(&self, other: &Url) -> bool {
-        self.scheme == other.scheme
-            && self.host_port().0.eq_ignore_ascii_case(other.host_port().0)
-            && self.host_port().1 == other.host_port().1
+        self.scheme == other.scheme && self.host_port() == other.host_port()
     }
 
-    /// Where a `Location` leads: absolute, or relative to this address.
+    /// Where a `Location` leads: absolute, or relative to this address (RFC 3986, section 5).
     pub fn join(&self, location: &str) -> Result<Url> {
-        if let Some(rest) = location.strip_prefix("//") {
-            return Url::parse(&format!("{}://{rest}", self.scheme));
-        }
-        let scheme = location.split(['/', '?']).next().unwrap_or_default();
-        if scheme.contains(':') {
-            return Url::parse(location);
-        }
-        let base = self.path.split('?').next().unwrap_or("/");
-        let path = match location {
-            _ if location.starts_with('/') => location.to_owned(),
-            _ if location.starts_with('?') => format!("{base}{location}"),
-            _ => format!("{}{location}", &base[..=base.rfind('/').unwrap_or(0)]),
-        };
-        Url::parse(&format!("{}://{}{path}", self.scheme, self.authority))
+        Url::of(&parsed(location, Some(&parsed(&self.to_string(), None)?))?)
     }
 
     /// The same with one more `name=value` in its query; the value is escaped.
@@ -109,14 +103,20 @@ impl Url {
 
     /// Without its query, which may hold a signature or a token.
     pub fn shown(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.authority, self.path.split('?').next().unwrap_or_default())
+        format!("{}://{}{}", self.scheme, self.server, self.path.split('?').next().unwrap_or_default())
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
+        write!(f, "{}://{}{}", self.scheme, self.server, self.path)
     }
+}
+
+/// Reads an address, relative to a base if there is one.
+fn parsed(text: &str, base: Option<&url::Url>) -> Result<url::Url> {
+    let read = url::Url::options().base_url(base).parse(text);
+    read.map_err(|error| Error::invalid(format!("invalid URL {text:?}: {error}")))
 }
 
 /// Percent-encoding of everything that is not unreserved.
@@ -148,10 +148,32 @@ mod tests {
             ("?b=2", "https://r.example:5000/v2/x/blobs/y?b=2"),
             ("//cdn.example/z", "https://cdn.example/z"),
             ("http://cdn.example/z?sig=1", "http://cdn.example/z?sig=1"),
+            ("../uploads/1", "https://r.example:5000/v2/x/uploads/1"),
+            ("./../../y/./uploads/../1?a=../b", "https://r.example:5000/v2/y/1?a=../b"),
+            ("/../../z", "https://r.example:5000/z"),
+            ("/a//b/%2e%2E/c", "https://r.example:5000/a//c"),
+            ("", "https://r.example:5000/v2/x/blobs/y?a=1"),
+            ("#part", "https://r.example:5000/v2/x/blobs/y?a=1"),
+            ("HTTPS://CDN.Example:443/Z", "https://cdn.example/Z"),
+            ("w?X-Sig=a%2Fb%3D&x='", "https://r.example:5000/v2/x/blobs/w?X-Sig=a%2Fb%3D&x=%27"),
+            ("/b/c d", "https://r.example:5000/b/c%20d"),
+            ("http://127.1:05001/z", "http://127.0.0.1:5001/z"),
         ] {
             assert_eq!(from.join(location).unwrap().to_string(), to, "{location}");
         }
-        for location in ["file:///etc/passwd", "gopher://x/", "ftp://x/", "https://user:pw@x/", "https://", "data:,x"] {
+        for location in [
+            "file:///etc/passwd",
+            "gopher://x/",
+            "ftp://x/",
+            "https://user:pw@x/",
+            "https://",
+            "data:,x",
+            "http://h:0/",
+            "http://h:65536/",
+            "http://h:x/",
+            "http://1.2.3.4.5/",
+            "//user@h/",
+        ] {
             assert!(from.join(location).is_err(), "{location}");
         }
         assert_eq!(from.join("file://h/etc").unwrap_err().message(), "unsupported protocol scheme \"file\"");
@@ -160,7 +182,9 @@ mod tests {
     #[test]
     fn another_scheme_host_or_port_is_another_origin() {
         let from = url("https://r.example/a");
-        assert!(from.same_origin(&url("https://R.example:443/b")));
+        for same in ["https://R.example:443/b", "https://r.example.:00443/", "https://%72.example/"] {
+            assert!(from.same_origin(&url(same)), "{same}");
+        }
         for other in ["http://r.example/a", "https://r.example:444/a", "https://s.example/a"] {
             assert!(!from.same_origin(&url(other)), "{other}");
         }
@@ -168,9 +192,9 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_told_apart() {
-        assert_eq!(url("http://[::1]:5000/v2/").host_port(), ("::1", 5000));
-        assert_eq!(url("https://[::1]/").host_port(), ("::1", 443));
-        assert_eq!(url("http://h").host_port(), ("h", 80));
+        assert_eq!(url("http://[::1]:5000/v2/").host_port(), ("::1".into(), 5000));
+        assert_eq!(url("https://[::1]/").host_port(), ("::1".into(), 443));
+        assert_eq!(url("http://h").host_port(), ("h".into(), 80));
         assert_eq!(url("http://h/a").with_query("d", "sha256:x").path, "/a?d=sha256%3Ax");
     }
 }

@@ -47,6 +47,7 @@ pub async fn download(registries: &Registries, address: &str) -> Result<Download
             headers: HeaderMap::new(),
             body: Body::Empty,
             tls: tls.clone(),
+            pinned: None,
             dial_timeout: None,
         };
         let answer = http.send(call).await.map_err(|fault| fault.error)?;

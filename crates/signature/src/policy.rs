@@ -1,8 +1,9 @@
 //! Which repositories are governed by which keys, and the verdict on an image.
 //!
-//! The most specific rule alone counts: `r.test/team` before `r.test`. Names are compared as the network would: letter
-//! case and the standard ports of a registry make no difference.
+//! The most specific rule alone counts: `r.test/team` before `r.test`. Registries are compared as the network would, by
+//! [`Authority::registry`]: no other spelling of a host or a port escapes a rule.
 
+use model::authority::Authority;
 use model::digest::Digest;
 use model::reference::ImageRef;
 use model::{Error, Result};
@@ -12,7 +13,8 @@ use crate::{PublicKey, Signature};
 /// Rules of one policy, and keys of one rule.
 const RULES: usize = 1000;
 const KEYS: usize = 100;
-const HUB: &str = "docker.io";
+/// Where the official images of Docker Hub lie.
+const OFFICIAL: &str = "library/";
 
 /// All rules. Empty: nothing is governed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct Policy {
 pub struct Rule {
     /// As the configuration has it.
     scope: String,
-    registry: String,
+    registry: Authority,
     /// Without slashes at its ends; empty: the whole registry.
     path: String,
     keys: Vec<PublicKey>,
@@ -80,20 +82,21 @@ impl Rule {
         // Read as a name of an image would be: what no image can be called governs nothing, and nobody would notice.
         let read = ImageRef::parse_normalized(&format!("{domain}/{inner}"));
         let understood = read.is_ok_and(|name| {
-            let hub = name.domain == HUB && name.familiar_name() == inner;
+            let hub = name.domain == "docker.io" && name.familiar_name() == inner;
             let meant = name.domain == domain || domain == "index.docker.io";
             meant && (name.path == inner || hub) && name.tag.is_none() && name.digest.is_none()
         });
-        if !understood {
+        let registry = Authority::parse(domain).map(|authority| authority.registry());
+        let Some(registry) = registry.ok().filter(|_| understood) else {
             return Err(Error::invalid(format!("{scope:?} is no registry and no repository of one")));
-        }
+        };
         if keys.is_empty() || keys.len() > KEYS {
             return Err(Error::invalid(format!("{scope:?} has {} keys; it must have 1 to {KEYS}", keys.len())));
         }
-        Ok(Rule { scope: scope.to_owned(), registry: registry(domain), path: path.to_owned(), keys })
+        Ok(Rule { scope: scope.to_owned(), registry, path: path.to_owned(), keys })
     }
 
-    fn place(&self) -> (&str, &str) {
+    fn place(&self) -> (&Authority, &str) {
         (&self.registry, &self.path)
     }
 
@@ -103,8 +106,8 @@ impl Rule {
             self.path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         // On Docker Hub `busybox` is `library/busybox`.
-        let familiar = |name: &ImageRef| registry(&name.domain) == HUB && within(&name.familiar_name());
-        self.registry == registry(&name.domain) && (within(&name.path) || familiar(name))
+        let familiar = || self.registry.is_hub() && name.path.strip_prefix(OFFICIAL).is_some_and(within);
+        registry(&name.domain).as_ref() == Some(&self.registry) && (within(&name.path) || familiar())
     }
 
     /// The keys that may sign.
@@ -156,11 +159,9 @@ impl Rule {
     }
 }
 
-/// A registry's name as names are compared.
-fn registry(domain: &str) -> String {
-    let lower = domain.to_ascii_lowercase();
-    let host = lower.strip_suffix(":443").or_else(|| lower.strip_suffix(":80")).unwrap_or(&lower);
-    if host == "index.docker.io" { HUB.to_owned() } else { host.to_owned() }
+/// The registry that a domain leads to; `None`: to none, so nothing can come from there.
+fn registry(domain: &str) -> Option<Authority> {
+    Authority::parse(domain).ok().map(|authority| authority.registry())
 }
 
 #[cfg(test)]

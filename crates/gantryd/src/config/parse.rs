@@ -474,6 +474,16 @@ pub fn index_name(text: &str) -> Result<String, String> {
     if name.starts_with('-') || name.ends_with('-') {
         return Err(format!("invalid index name ({name}). Cannot begin or end with a hyphen"));
     }
+    let host = match name.split_once("://") {
+        Some((scheme, host)) if matches!(scheme.to_ascii_lowercase().as_str(), "http" | "https") => host,
+        Some(_) => return Err(format!("insecure registry {name} should not contain '://'")),
+        None => name,
+    };
+    // A network, or a server.
+    if host.parse::<ipnet::IpNet>().is_err() {
+        let server = model::authority::Authority::parse(host);
+        server.map_err(|why| format!("insecure registry {host} is not valid: {why}"))?;
+    }
     Ok(name.to_string())
 }
 
@@ -496,6 +506,9 @@ pub fn mirror(text: &str) -> Result<String, String> {
         let masked = format!("{scheme}://{user}:xxxxx@{host}{path}");
         return Err(format!("invalid mirror: username/password not allowed in URI {}", go::quote(&masked)));
     }
+    let server = rest.split('/').next().unwrap_or_default();
+    model::authority::Authority::parse(server)
+        .map_err(|why| format!("invalid mirror: {} is not a valid URI: {why}", go::quote(text)))?;
     Ok(format!("{}/", text.strip_suffix('/').unwrap_or(text)))
 }
 
@@ -520,5 +533,29 @@ pub fn copy(slot: &Slot, from: &mut Config, to: &mut Config) {
         Slot::Signatures(f) => f(to).clone_from(f(from)),
         Slot::Json(f) => f(to).clone_from(f(from)),
         Slot::Command => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_have_hosts_and_ports() {
+        for good in ["r.test", "R.test:05000", "10.0.0.0/8", "fd00::/8", "http://r.test:5000", "[::1]:5000", "::1"] {
+            assert!(index_name(good).is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            ("r.test:99999", "insecure registry r.test:99999 is not valid: invalid port \"99999\""),
+            ("http://r.test:x", "insecure registry r.test:x is not valid: invalid port \"x\""),
+            ("ftp://r.test", "insecure registry ftp://r.test should not contain '://'"),
+            ("a..b", "insecure registry a..b is not valid: invalid host \"a..b\""),
+            ("r.test-", "invalid index name (r.test-). Cannot begin or end with a hyphen"),
+        ] {
+            assert_eq!(index_name(bad).unwrap_err(), why);
+        }
+        assert_eq!(mirror("http://m.test:05000/x").unwrap(), "http://m.test:05000/x/");
+        let why = "invalid mirror: \"http://m.test:65536\" is not a valid URI: invalid port \"65536\"";
+        assert_eq!(mirror("http://m.test:65536").unwrap_err(), why);
     }
 }

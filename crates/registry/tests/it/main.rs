@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
+mod near;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -64,9 +64,49 @@ fn the_most_specific_rule_governs() {
 
 #[test]
 fn other_spellings_of_a_registry_do_not_escape() {
-    let policy = policy(&["r.test/a"], &Signer::new().public());
-    for text in ["R.TEST/a", "r.Test:443/a:1", "r.test:80/a/b"] {
+    let scopes = ["r.test/a", "127.0.0.1:5001", "[::1]:5001/a", "docker.io/busybox", "xn--bcher-kva.test"];
+    let policy = policy(&scopes, &Signer::new().public());
+    for text in [
+        "R.TEST/a",
+        "r.Test:443/a:1",
+        "r.test:80/a/b",
+        "r.test:00443/a",
+        "127.0.0.1:05001/x",
+        "127.0.0.1:0000005001/x/y:1",
+        "127.1:5001/x",
+        "2130706433:5001/x",
+        "127.000.000.001:5001/x",
+        "[::ffff:7f00:1]:5001/x",
+        "[0:0:0:0:0:0:0:1]:5001/a",
+        "[::0001]:05001/a",
+        "XN--bcher-kva.test/any",
+        "registry-1.docker.io/library/busybox",
+        "Index.Docker.io/library/busybox",
+        "docker.io:443/library/busybox",
+        "registry.hub.docker.com/library/busybox",
+    ] {
         assert!(policy.rule(&name(text)).is_some(), "{text}");
+    }
+    for text in ["127.0.0.1:50010/x", "127.0.0.1:5002/x", "127.0.0.11:5001/x", "r.test:5001/a", "127.0.0.1:70537/x"] {
+        assert!(policy.rule(&name(text)).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn the_scope_of_a_rule_may_be_spelled_in_any_way() {
+    let key = Signer::new().public();
+    for (scope, text) in [
+        ("127.0.0.1:05001", "127.0.0.1:5001/x"),
+        ("R.Test:0443/a", "r.test/a"),
+        ("[0:0::1]:5000", "[::1]:5000/x"),
+        ("127.1:80", "127.0.0.1/x"),
+        ("registry-1.docker.io/library/busybox", "busybox"),
+    ] {
+        assert!(policy(&[scope], &key).rule(&name(text)).is_some(), "{scope} {text}");
+    }
+    for scope in ["r.test:65536", "r.test:0", "r.test:99999/x", "1.2.3.4.5"] {
+        let refused = Rule::new(scope, vec![key.clone()]).unwrap_err();
+        assert_eq!(refused.message(), format!("{scope:?} is no registry and no repository of one"));
     }
 }
 
