@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Engine;
 use crate::container::actor;
 use crate::container::row::{CONTAINERS, ContainerRow};
-use crate::container::{Containers, launch, recover, stop};
+use crate::container::{Containers, durable, launch, recover, stop};
 use crate::events::Events;
 use crate::root;
 use crate::settings::Settings;
@@ -54,7 +54,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     tracing::info!(driver = snapshots.name(), images = images.count(), "images are ready");
     let volumes = ::volume::Volumes::open(&settings.data_root.join("volumes"), store.clone())?;
     tracing::info!("volumes are ready");
-    let rows = load_containers(&store)?;
+    let rows = load_containers(&store, &volumes)?;
     let (config, network_store) = (settings.network.clone(), store.clone());
     let networks = tokio::task::spawn_blocking(move || ::network::Networks::open(config, &network_store));
     let networks = Arc::new(networks.await.map_err(|e| Error::system("opening networks").with_source(e))??);
@@ -130,16 +130,27 @@ fn note_exec_root(lock: &File, exec_root: &Path) {
     }
 }
 
-/// Reads all rows. One that cannot be read is named and keeps the daemon from starting: a sweep without it would take
+/// Reads all rows; their volumes lie where this root has them, wherever it was when they were made. One that cannot be read is named and keeps the daemon from starting: a sweep without it would take
 /// what it alone owns.
-fn load_containers(store: &store::Store) -> Result<Vec<ContainerRow>> {
+fn load_containers(store: &store::Store, volumes: &::volume::Volumes) -> Result<Vec<ContainerRow>> {
     let rows = store.read(|tx| tx.scan(&CONTAINERS))?;
-    Ok(rows.into_iter().map(|(_, row)| row).collect())
+    let placed = |mut row: ContainerRow| {
+        row.place_volumes(|name| volumes.place(name));
+        row
+    };
+    Ok(rows.into_iter().map(|(_, row)| placed(row)).collect())
 }
 
 /// Finds out what became of every container and lets its actor go on.
 async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<Vec<::network::Watch>> {
     let known: HashSet<String> = rows.iter().map(|row| row.id.as_str().to_string()).collect();
+    let snapshots = engine.snapshots.clone();
+    let put_right = move || {
+        durable::put_right(&*snapshots, &rows);
+        rows
+    };
+    let rows = tokio::task::spawn_blocking(put_right).await;
+    let rows = rows.map_err(|e| Error::system("looking over the writable layers").with_source(e))?;
     let mut starts = tokio::task::JoinSet::new();
     for row in rows {
         if row.storage != engine.snapshots.name() {

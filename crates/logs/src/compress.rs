@@ -96,7 +96,8 @@ impl Compressor {
             return Ok(());
         }
         job.sink.flush()?;
-        job.sink.finish()?;
+        // Before the other copy goes: a power cut must not find the new name without its content.
+        job.sink.finish()?.sync_data()?;
         fs::rename(self.part(), chain::rotated(&self.name, job.index, true))?;
         fs::remove_file(chain::rotated(&self.name, job.index, false))?;
         self.pending = true;

@@ -1,36 +1,46 @@
 //! Blank writable layers made ahead: a new container takes one by a rename, which costs a file system less than making
 //! four directories.
+//!
+//! They lie beside the containers' directories, under a few names that are used again: a rename within one directory is
+//! durable with that directory, whatever file system it is.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use model::Result;
 use model::spares::Spares;
+use model::{Context, Result};
 use rustix::fs::{CWD, RenameFlags};
 
-use crate::layers::{empty_dir, make_dir, remove_tree};
+use crate::layers::remove_tree;
 
-/// Where they lie, beside the layers.
-pub(crate) const DIR: &str = "blanks";
+/// What their names begin with; no container's id does.
+pub const PREFIX: &str = "spare-";
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Blanks {
+    /// The directory of containers.
     root: PathBuf,
-    next: AtomicU64,
     waiting: Spares<PathBuf>,
 }
 
 impl Blanks {
     /// None yet; they will lie in `root`.
     pub(crate) fn new(root: PathBuf) -> Blanks {
-        Blanks { root, next: AtomicU64::new(0), waiting: Spares::default() }
+        Blanks { root, waiting: Spares::default() }
     }
 
-    /// Removes what an earlier process has made ahead.
+    /// Removes them, also what an earlier process has made ahead.
     pub(crate) fn clear(&self) -> Result<()> {
-        make_dir(&self.root, 0o700)?;
-        empty_dir(&self.root)
+        while self.waiting.take().is_some() {}
+        let context = || format!("listing {}", self.root.display());
+        for entry in fs::read_dir(&self.root).with_context(context)? {
+            let name = entry.with_context(context)?.file_name();
+            if let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) {
+                remove_tree(&self.root, name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts a blank one to `target`, which must not exist; `false` when that did not work.
@@ -46,7 +56,9 @@ impl Blanks {
     /// Makes what is missing: `make` fills a directory that does not exist yet.
     pub(crate) fn refill(&self, make: impl Fn(&Path) -> Result<()>) -> Result<()> {
         self.waiting.refill(|| {
-            let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+            // The first name that is free. Only one refills at a time.
+            let mut names = (0..).map(|n: u32| format!("{PREFIX}{n}"));
+            let name = names.find(|name| !self.root.join(name).exists()).unwrap_or_default();
             let path = self.root.join(&name);
             make(&path).inspect_err(|_| drop(remove_tree(&self.root, &name)))?;
             Ok(path)

@@ -4,6 +4,7 @@
 //! Layers keep their whiteouts as files named `.wh.…`, so it asks nothing of the file system; blocks are shared with
 //! the layer where the file system can (reflink).
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,9 @@ use store::{Lease, Sweep};
 
 use crate::apply::Whiteouts;
 use crate::changes::Source;
-use crate::layers::{Layers, make_dir};
+use crate::layers::{Layers, make_dir, remove_tree};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, merge, pack, places};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, merge, pack, places, tree};
 
 /// See the module.
 pub struct Copy {
@@ -83,9 +84,24 @@ impl Snapshotter for Copy {
             for layer in &chain {
                 merge::merge(layer, fs).with_context(|| format!("copying layer {}", layer.info.diff_id))?;
             }
-            places::mark(fs)
+            places::mark(fs)?;
+            // What a container has of its image cannot be told from what it wrote.
+            tree::sync(File::open(fs)?.into()).context("syncing a writable layer")
         };
         copy(&fs).inspect_err(|_| drop(self.remove(container)))
+    }
+
+    fn make_durable(&self, _container: &str) -> Result<()> {
+        // It was made so.
+        Ok(())
+    }
+
+    fn put_right(&self, container: &str, layers: &[Digest], is_new: bool) -> Result<bool> {
+        if !is_new || self.has_writable(container) {
+            return Ok(false);
+        }
+        remove_tree(&self.containers, container)?;
+        self.prepare(container, layers).map(|()| true)
     }
 
     fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {

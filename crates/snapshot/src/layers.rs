@@ -95,6 +95,7 @@ impl Layers {
         make_dir(&tmp, 0o700)?;
         // Emptied, and not made anew: on a full disk it could not be made.
         empty_dir(&tmp)?;
+        crate::survey::EARLIER.iter().try_for_each(|name| remove_tree(&root, name))?;
         Ok(Layers::attach(root, whiteouts))
     }
 

@@ -4,8 +4,9 @@
 //! - a layer is a directory of its own, keyed by its diff-id (the digest of its uncompressed tar); layers do not look
 //!   at each other, so those of one image are unpacked side by side;
 //! - a layer appears by a rename when it is whole; a crash leaves only what lies under `tmp`, emptied at open;
-//! - **referent before referrer**: nothing is synced layer by layer; whoever commits a row that names layers calls
-//!   [`Snapshotter::sync`] once before. What no row names is swept;
+//! - **referent before referrer**, on the disk as well: nothing is synced layer by layer; whoever commits a row that names
+//!   layers calls [`Snapshotter::sync`] once before, and whoever commits that a container runs
+//!   [`Snapshotter::make_durable`]. What no row names is swept;
 //! - nothing is mounted here: a container's init mounts [`Rootfs`] in its own namespace;
 //! - paths that come out of an archive are resolved by [`sys::rooted::Rooted`] only, never by `std::path`.
 #![forbid(unsafe_code)]
@@ -13,7 +14,7 @@
 mod ahead;
 mod apply;
 pub mod archive;
-mod blanks;
+pub mod blanks;
 mod changes;
 mod compare;
 mod compress;
@@ -87,12 +88,25 @@ pub trait Snapshotter: Send + Sync {
         Ok(())
     }
 
+    /// Removes what was made ahead: nobody will take it.
+    fn clear_ahead(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the writable layer of a container over `layers` (bottom first), and the container's directory around it if
-    /// there is none. Cheap with overlay: a rename, or a few directories.
+    /// there is none. What is put into it is durable; the empty directories need not be ([`Snapshotter::make_durable`]). Cheap with overlay: a rename, or a few directories.
     fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()>;
 
     /// Whether the container has a writable layer, with all that a start needs of it.
     fn has_writable(&self, container: &str) -> bool;
+
+    /// Makes a writable layer durable that a container is about to be started in for the first time. Until then it holds
+    /// nothing that [`Snapshotter::put_right`] cannot make again, so `prepare` need not wait for the disk.
+    fn make_durable(&self, container: &str) -> Result<()>;
+
+    /// Makes again what a power cut may have taken of a writable layer; `is_new`: nothing was ever started in it. Tells
+    /// whether something was missing.
+    fn put_right(&self, container: &str, layers: &[Digest], is_new: bool) -> Result<bool>;
 
     /// What to mount as the container's root. `NotFound` when a layer is missing.
     fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs>;

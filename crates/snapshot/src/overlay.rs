@@ -22,7 +22,7 @@ use crate::blanks::Blanks;
 use crate::changes::Source;
 use crate::layers::{Layers, make_dir, remove_tree};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, blanks, changes, containers, pack, places};
+use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, pack, places, tree};
 
 /// The kernel's defaults for overlay mounts.
 const PARAMETERS: &str = "/sys/module/overlay/parameters";
@@ -57,7 +57,7 @@ impl Overlay {
     /// The driver's directories as they are.
     pub(crate) fn attach(roots: Roots) -> Overlay {
         let layers = Layers::attach(roots.layers.join("overlay"), Whiteouts::Overlay);
-        let (places, blanks) = (layers.root().join(places::DIR), Blanks::new(layers.root().join(blanks::DIR)));
+        let (places, blanks) = (layers.root().join(places::DIR), Blanks::new(roots.containers.clone()));
         Overlay { layers, containers: roots.containers, places, blanks }
     }
 
@@ -107,20 +107,51 @@ impl Snapshotter for Overlay {
             blank(&dir)?;
         }
         let upper = dir.join(containers::RW).join("upper");
+        // What lies in it cannot be told from what a power cut has left of it.
+        let filled = || -> Result<()> { tree::sync(File::open(&upper)?.into()).context("syncing a writable layer") };
         let fill = || {
+            let mut is_blank = true;
             if chain.iter().any(|layer| !layer.implicit.is_empty()) {
                 View::open(&chain, Whiteouts::Overlay)?.fill_implicit(&upper)?;
+                is_blank = false;
             }
             if !has_places(chain.len()) && !chain.iter().any(|layer| places::is_marked(&layer.fs)) {
                 places::mark(&upper)?;
+                is_blank = false;
             }
-            Ok(())
+            if is_blank { Ok(()) } else { filled() }
         };
         fill().inspect_err(|_| drop(self.remove(container)))
     }
 
     fn make_ahead(&self, fill: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
         self.blanks.refill(|dir| blank(dir).and_then(|()| fill(dir)))
+    }
+
+    fn clear_ahead(&self) -> Result<()> {
+        self.blanks.clear()
+    }
+
+    fn make_durable(&self, container: &str) -> Result<()> {
+        // Its last directory: where there is no journal, the kernel takes the new ones above it along; where there is one,
+        // they were made before it.
+        let upper = self.upper(container)?;
+        File::open(&upper).and_then(|upper| upper.sync_all()).with_context(|| format!("syncing {}", upper.display()))
+    }
+
+    fn put_right(&self, container: &str, layers: &[Digest], is_new: bool) -> Result<bool> {
+        if self.has_writable(container) {
+            return Ok(false);
+        }
+        let rw = containers::rw(&self.containers, container)?;
+        if rw.join("upper").is_dir() {
+            return make_dir(&rw.join("work"), 0o700).map(|()| true);
+        }
+        if !is_new {
+            return Ok(false);
+        }
+        remove_tree(&self.containers, container)?;
+        self.prepare(container, layers).map(|()| true)
     }
 
     fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {
@@ -181,7 +212,7 @@ fn has_places(layers: usize) -> bool {
 /// A container's directory with an empty writable layer. `Conflict` when it has one.
 fn blank(dir: &Path) -> Result<()> {
     let rw = containers::new_rw(dir)?;
-    let made = make_dir(&rw.join("upper"), 0o755).and_then(|()| make_dir(&rw.join("work"), 0o700));
+    let made = make_dir(&rw.join("work"), 0o700).and_then(|()| make_dir(&rw.join("upper"), 0o755));
     made.inspect_err(|_| drop(remove_tree(dir, containers::RW)))
 }
 

@@ -14,7 +14,7 @@ use model::{Context, Error, Result};
 
 use crate::compare::compare;
 use crate::layers::{Layers, make_dir};
-use crate::{LayerInfo, blanks, places};
+use crate::{LayerInfo, places};
 
 /// What was found of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,10 @@ pub struct Strays {
     pub unknown: Vec<PathBuf>,
 }
 
+/// Names beside the layers that earlier versions have made; opening the layers removes them.
+pub(crate) const EARLIER: [&str; 2] = ["empty", "blanks"];
 /// Names beside the layers that are no layers.
-const OWN_NAMES: [&str; 3] = ["tmp", places::DIR, blanks::DIR];
+const OWN_NAMES: [&str; 4] = ["tmp", places::DIR, EARLIER[0], EARLIER[1]];
 
 impl Layers {
     /// Every layer that has a directory here, whatever is in it.

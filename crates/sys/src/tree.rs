@@ -137,6 +137,29 @@ impl Walk {
     }
 }
 
+/// Makes a tree durable: the content of its files, its directories, and the directory itself. Files of other kinds have
+/// nothing but their names.
+pub fn sync(top: OwnedFd) -> io::Result<()> {
+    let mut walk = Walk::new(top, c".")?;
+    loop {
+        let Some(name) = walk.next_name() else {
+            rustix::fs::fsync(&walk.here)?;
+            if walk.leave()?.is_none() {
+                return Ok(());
+            }
+            continue;
+        };
+        match stat(&walk.here, &name)?.as_ref().map(file_type) {
+            Some(FileType::Directory) => _ = walk.enter(&name)?,
+            Some(FileType::RegularFile) => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                rustix::fs::fsync(rustix::fs::openat(&walk.here, &name, flags, Mode::empty())?)?;
+            }
+            _ => {}
+        }
+    }
+}
+
 fn identity(dir: &OwnedFd) -> io::Result<(u64, u64)> {
     let stat = rustix::fs::fstat(dir)?;
     Ok((stat.st_dev, stat.st_ino))

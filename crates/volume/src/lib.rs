@@ -3,8 +3,11 @@
 //! Invariants:
 //! - **referent before referrer**: a volume's directory is made before its row is committed and removed after the row is
 //!   gone; a directory without a row is swept at open only when it is empty of data, never otherwise;
-//! - a removal takes the data out of its place before the row goes: one that a crash cut short is undone at open while
-//!   there is a row, and finished when there is none;
+//! - on the disk as well: a volume that nobody has used yet holds nothing, and is made again at open if a power cut has
+//!   taken its directory; whoever commits its first use makes it durable before ([`Volumes::make_durable`]);
+//! - a removal takes the data out of its place, durably, before the row goes: one that a crash cut short is undone at open
+//!   while there is a row, and finished when there is none;
+//! - where a volume lies follows from its name and the root in force; what rows say of it is not gone by;
 //! - creating a volume that exists answers the one that is there (B-vol-9);
 //! - who uses a volume is the engine's knowledge (its containers): it checks before it calls [`Volumes::remove`], with
 //!   [`in_use`] for the answer. A volume that is mounted ([`Volumes::mount`]) is never removed.
@@ -20,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::time::Timestamp;
 use model::{Error, Result};
 use serde::{Deserialize, Serialize};
-use store::{Row, Store, Table};
+use store::{Row, Store, Table, WriteTx};
 
 pub use local::{Local, REMOVED};
 
@@ -55,6 +58,8 @@ pub trait VolumeDriver: Send + Sync {
     fn recall(&self, name: &str) -> Result<()>;
     /// Removes the data, retired or not; absent is fine.
     fn remove(&self, name: &str) -> Result<()>;
+    /// Makes the volume's place durable, empty as it is.
+    fn make_durable(&self, name: &str) -> Result<()>;
     /// Bytes on disk.
     fn usage(&self, name: &str) -> Result<u64>;
 }
@@ -72,8 +77,11 @@ pub struct Volume {
     pub labels: Option<BTreeMap<String, String>>,
     /// Driver options as given.
     pub options: Option<BTreeMap<String, String>>,
-    /// Where its data lies on the host.
+    /// Where its data lies on the host. A row may have been written when the root was elsewhere.
     pub mountpoint: PathBuf,
+    /// Nobody has used it yet: there is nothing in it that could be lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unused: bool,
 }
 
 impl Row for Volume {
@@ -90,6 +98,16 @@ impl Volume {
             labels: None,
             options: None,
             mountpoint: Local::data(root, name),
+            unused: false,
+        }
+    }
+
+    /// The row of a volume whose root is `root` now.
+    #[must_use]
+    pub fn placed(self, root: &Path) -> Volume {
+        match self.driver.as_str() {
+            LOCAL => Volume { mountpoint: Local::data(root, &self.name), ..self },
+            _ => self,
         }
     }
 
@@ -168,7 +186,11 @@ impl Volumes {
     /// Opens the volumes under `root` (`<data-root>/volumes`).
     pub fn open(root: &Path, store: Store) -> Result<Volumes> {
         let local = Local::open(root)?;
-        local.sweep(&store.read(|tx| tx.keys(&VOLUMES))?)?;
+        let (known, rows) = store.read(|tx| Ok((tx.keys(&VOLUMES)?, tx.survey(&VOLUMES)?.rows)))?;
+        local.sweep(&known)?;
+        for (name, row) in rows.iter().filter(|(_, row)| row.unused && row.driver == LOCAL) {
+            local.create(name, &row.options.clone().unwrap_or_default())?;
+        }
         Ok(Volumes::with(store, vec![Box::new(local)]))
     }
 
@@ -225,7 +247,7 @@ impl Volumes {
             name::validate(&name).map_err(|e| e.prefix(format!("create {name}")))?;
         }
         let created = Timestamp::from_unix_nanos(sys::clock::System.unix_nanos());
-        Ok(Volume { name, driver, created, labels, options, mountpoint: PathBuf::new() })
+        Ok(Volume { name, driver, created, labels, options, mountpoint: PathBuf::new(), unused: true })
     }
 
     /// The volume of this name. `NotFound`: `get zz: no such volume`.
@@ -234,12 +256,35 @@ impl Volumes {
     }
 
     fn find(&self, name: &str) -> Result<Option<Volume>> {
-        self.inner.store.read(|tx| tx.get(&VOLUMES, name))
+        Ok(self.inner.store.read(|tx| tx.get(&VOLUMES, name))?.map(|row| self.placed(row)))
+    }
+
+    /// The row with the place that the volume has now.
+    fn placed(&self, row: Volume) -> Volume {
+        match self.driver(&row.driver) {
+            Ok(driver) => Volume { mountpoint: driver.mountpoint(&row.name), ..row },
+            Err(_) => row,
+        }
+    }
+
+    /// Where a local volume of this name lies.
+    pub fn place(&self, name: &str) -> Option<PathBuf> {
+        self.driver(LOCAL).ok().map(|driver| driver.mountpoint(name))
+    }
+
+    /// Makes the place of a volume durable that is about to be used for the first time; whoever commits that use notes it
+    /// with [`note_use`]. Blocks.
+    pub fn make_durable(&self, name: &str) -> Result<()> {
+        match self.find(name)? {
+            Some(volume) if volume.unused => self.driver(&volume.driver)?.make_durable(name),
+            _ => Ok(()),
+        }
     }
 
     /// All volumes, ordered by name.
     pub fn list(&self) -> Result<Vec<Volume>> {
-        Ok(self.inner.store.read(|tx| tx.scan(&VOLUMES))?.into_iter().map(|(_, row)| row).collect())
+        let rows = self.inner.store.read(|tx| tx.scan(&VOLUMES))?;
+        Ok(rows.into_iter().map(|(_, row)| self.placed(row)).collect())
     }
 
     /// Removes a volume and its data. The engine has made sure that no container names it.
@@ -337,6 +382,14 @@ impl Volumes {
             }
             freed.await;
         }
+    }
+}
+
+/// Notes, with the commit of what uses it, that a volume may hold something from now on; absent is fine.
+pub fn note_use(tx: &mut WriteTx<'_, '_>, name: &str) -> Result<()> {
+    match tx.get(&VOLUMES, name)? {
+        Some(volume) if volume.unused => tx.put(&VOLUMES, name, &Volume { unused: false, ..volume }),
+        _ => Ok(()),
     }
 }
 

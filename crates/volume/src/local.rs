@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use model::{Context, Error, Result};
 use sys::tree;
@@ -19,19 +20,18 @@ const DATA: &str = "_data";
 /// The directory of the volumes that are being removed.
 pub const REMOVED: &str = ".removed";
 
-/// How often a volume is moved there while other removals end.
-const RETIRES: usize = 10;
-
 /// See the module.
 pub struct Local {
     root: PathBuf,
+    /// Held while something is moved into `.removed`, or `.removed` itself is taken away.
+    removed: Mutex<()>,
 }
 
 impl Local {
     /// Opens or makes the root.
     pub fn open(root: &Path) -> Result<Local> {
         make_dir(root, 0o701)?;
-        Ok(Local { root: root.to_owned() })
+        Ok(Local { root: root.to_owned(), removed: Mutex::default() })
     }
 }
 
@@ -137,16 +137,19 @@ impl VolumeDriver for Local {
     fn retire(&self, name: &str) -> Result<()> {
         // An earlier volume of this name may have been removed in part only.
         self.clear(&self.root.join(REMOVED), name)?;
-        let (from, to) = (self.root.join(name), self.retired(name));
-        for _ in 0..RETIRES {
+        {
+            let _turn = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
             make_dir(&self.root.join(REMOVED), 0o700)?;
-            rename(&from, &to)?;
-            // Another removal that has ended may have taken the directory away.
-            if !from.exists() {
-                break;
+            rename(&self.root.join(name), &self.retired(name))?;
+            if !self.retired(name).exists() {
+                // There was nothing to be moved.
+                drop(fs::remove_dir(self.root.join(REMOVED)));
+                return Ok(());
             }
         }
-        Ok(())
+        // Both ends: without its row the data would never be found in its old place.
+        let sync = |dir: &Path| sys::file::sync_dir(dir).with_context(|| format!("syncing {}", dir.display()));
+        sync(&self.root.join(REMOVED)).and_then(|()| sync(&self.root))
     }
 
     fn recall(&self, name: &str) -> Result<()> {
@@ -155,9 +158,19 @@ impl VolumeDriver for Local {
 
     fn remove(&self, name: &str) -> Result<()> {
         self.clear(&self.root.join(REMOVED), name)?;
-        // Fails while there are others in it.
-        drop(fs::remove_dir(self.root.join(REMOVED)));
+        {
+            let _turn = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            // Fails while there are others in it.
+            drop(fs::remove_dir(self.root.join(REMOVED)));
+        }
         self.clear(&self.root, name)
+    }
+
+    fn make_durable(&self, name: &str) -> Result<()> {
+        // The innermost directory: where there is no journal, the kernel takes the new ones above it along; where there is
+        // one, they were made before it.
+        let place = self.mountpoint(name);
+        sys::file::sync_dir(&place).with_context(|| format!("syncing {}", place.display()))
     }
 
     fn usage(&self, name: &str) -> Result<u64> {

@@ -139,3 +139,60 @@ async fn a_removal_that_was_cut_short_is_undone_or_finished() {
     volumes.remove("kept").await.unwrap();
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
+
+/// A power cut takes directories that nothing was synced of: what holds nothing yet is made again, nothing else is.
+#[tokio::test]
+async fn an_unused_volume_is_made_again_and_a_used_one_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("gantry.redb")).unwrap();
+    let root = dir.path().join("volumes");
+    let volumes = Volumes::open(&root, store.clone()).unwrap();
+    for name in ["unused", "used"] {
+        assert!(volumes.create(named(name)).await.unwrap().0.unused);
+        volumes.make_durable(name).unwrap();
+    }
+    store.write(|tx| note_use(tx, "used").and_then(|()| note_use(tx, "nosuch"))).await.unwrap();
+    for name in ["unused", "used"] {
+        fs::remove_dir_all(root.join(name)).unwrap();
+    }
+    drop(volumes);
+    let volumes = Volumes::open(&root, store).unwrap();
+    assert_eq!(["unused", "used"].map(|name| root.join(name).join("_data").is_dir()), [true, false]);
+    assert!(volumes.get("unused").unwrap().unused && !volumes.get("used").unwrap().unused);
+    volumes.make_durable("unused").unwrap();
+}
+
+/// Rows were written where the root was then.
+#[tokio::test]
+async fn volumes_lie_where_the_root_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("gantry.redb")).unwrap();
+    let volumes = Volumes::open(&dir.path().join("volumes"), store.clone()).unwrap();
+    volumes.create(named("vol")).await.unwrap();
+    fs::rename(dir.path().join("volumes"), dir.path().join("moved")).unwrap();
+    let volumes = Volumes::open(&dir.path().join("moved"), store).unwrap();
+    let place = dir.path().join("moved/vol/_data");
+    assert_eq!(volumes.get("vol").unwrap().mountpoint, place);
+    assert_eq!(volumes.list().unwrap()[0].mountpoint, place);
+    assert_eq!(volumes.mount("vol", "c").await.unwrap(), place);
+    assert_eq!(volumes.mount("vol", "d").await.unwrap(), place);
+    assert!(!dir.path().join("volumes").exists());
+}
+
+/// The place of what is being removed is there for all of them.
+#[tokio::test]
+async fn volumes_are_removed_beside_each_other() {
+    let (dir, volumes) = volumes().await;
+    for round in 0..20 {
+        let mut removals = tokio::task::JoinSet::new();
+        for n in 0..8 {
+            let (volumes, name) = (volumes.clone(), format!("v{round}-{n}"));
+            volumes.create(named(&name)).await.unwrap();
+            removals.spawn(async move { volumes.remove(&name).await });
+        }
+        while let Some(removed) = removals.join_next().await {
+            removed.unwrap().unwrap();
+        }
+    }
+    assert_eq!(fs::read_dir(dir.path().join("volumes")).unwrap().count(), 0);
+}

@@ -79,6 +79,8 @@ impl<'s> Looker<'s> {
     pub fn look(&mut self) -> Result<Facts> {
         let (mut disk, blobs, layers) = self.list()?;
         let mut rows = rows(&self.subject.store)?;
+        let place = self.subject.data_root.join("volumes");
+        rows.volumes = rows.volumes.into_iter().map(|(name, row)| (name, row.placed(&place))).collect();
         rows.doubt = self.doubt();
         let busy = self.busy(blobs.iter().chain(&layers));
         settle_removals(&mut disk, &rows, &busy);
@@ -114,7 +116,8 @@ impl<'s> Looker<'s> {
             disk.strays.extend(strays.leftovers.into_iter().map(|path| stray(root, path, StrayKind::Leftover)));
             disk.strays.extend(strays.unknown.into_iter().map(|path| stray(root, path, StrayKind::Unknown)));
         }
-        for path in entries(&root.join("containers"))? {
+        let is_blank = |path: &PathBuf| name_of(path).is_some_and(|name| name.starts_with(snapshot::blanks::PREFIX));
+        for path in entries(&root.join("containers"))?.into_iter().filter(|path| !is_blank(path)) {
             match name_of(&path).filter(|name| ContainerId::parse(name).is_some()) {
                 Some(id) => {
                     let writable = self.subject.snapshots.as_ref().is_some_and(|s| s.has_writable(&id));

@@ -188,6 +188,7 @@ impl Repairer<'_> {
 
     fn make_volume(&self, name: &str) -> Result<String> {
         let root = self.subject.data_root.join("volumes");
+        // Where the row has it: below this root, whatever an earlier one was.
         let row = match self.facts.rows.volumes.get(name) {
             Some(row) => row.clone(),
             None => Volume::found(&root, name),

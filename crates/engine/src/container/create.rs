@@ -118,7 +118,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
     let work = (engine.clone(), row.clone());
     let made = tokio::task::spawn_blocking(move || {
         let (engine, row) = work;
-        prepare(&engine, &row).and_then(|()| commit(&engine.store, row))
+        prepare(&engine, &row).and_then(|filled| commit(&engine.store, row, filled))
     });
     let made = made.await.map_err(|e| Error::system("preparing the container").with_source(e));
     if let Err(error) = made.flatten() {
@@ -130,8 +130,8 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
     Ok(())
 }
 
-/// The directory, the writable layer, and the data that new volumes take over from the image.
-fn prepare(engine: &Engine, row: &ContainerRow) -> Result<()> {
+/// The directory, the writable layer, and the data that new volumes take over from the image; which volumes got some.
+fn prepare(engine: &Engine, row: &ContainerRow) -> Result<Vec<String>> {
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
@@ -156,8 +156,9 @@ fn check_directories(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<
     Ok(())
 }
 
-fn commit(store: &Store, row: ContainerRow) -> Result<()> {
+fn commit(store: &Store, row: ContainerRow, filled: Vec<String>) -> Result<()> {
     store.write_blocking(move |tx| {
+        filled.iter().try_for_each(|volume| ::volume::note_use(tx, volume))?;
         // The image may have been removed since it was resolved.
         crate::image::use_by_container(tx, &row.image.id)?;
         tx.put(&CONTAINERS, row.id.as_str(), &row)

@@ -3,6 +3,7 @@
 //! Runs on a blocking thread and touches nothing of the actor: it gets what it needs and gives back what it made, or an
 //! error after taking everything back.
 
+use std::cell::RefCell;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +19,7 @@ use network::Networks;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::attach::Attached;
+use super::durable::{self, Durable};
 use super::row::{CONTAINERS, ContainerRow, RunPlace};
 use super::{facts, place};
 use crate::Engine;
@@ -98,6 +100,8 @@ struct Launch<'a> {
     place: &'a RunPlace,
     /// Clients that were attached before the start.
     attached: Vec<Attached>,
+    /// What the row will refer to.
+    durable: RefCell<Durable>,
 }
 
 /// Starts the container; blocks until its program runs or could not.
@@ -105,8 +109,10 @@ pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>)
     let settings = engine.settings();
     let place = place::next(&settings, row)?;
     place::make_run_dir(&place.dir)?;
-    let launch = Launch { engine, settings: &settings, row, place: &place, attached };
-    let outcome = launch.with_network();
+    let durable = RefCell::new(Durable::begin(engine, row));
+    let launch = Launch { engine, settings: &settings, row, place: &place, attached, durable };
+    let mut outcome = launch.with_network();
+    outcome.iter_mut().for_each(|launched| launch.note_use(launched));
     if outcome.is_err() {
         // The monitor has ended or never was; a later start makes the directory anew.
         drop(fs::remove_dir_all(&place.dir));
@@ -168,16 +174,36 @@ impl Launch<'_> {
         }
     }
 
+    /// What a launch makes durable and notes when nobody told of the process's birth: its row is recorded by the actor.
+    fn note_use(&self, launched: &mut Launched) {
+        if launched.commit.is_some() {
+            return;
+        }
+        let row = self.row.clone();
+        let has_volumes = row.volumes().next().is_some();
+        let noted = self.durable.borrow_mut().wait().and_then(|()| match has_volumes {
+            true => self.engine.store.write_blocking(move |tx| durable::note_use(tx, &row)),
+            false => Ok(()),
+        });
+        if let Err(error) = noted {
+            launched.commit = Some(Err(error));
+        }
+    }
+
     /// Records the run while the container prepares its program. A start that fails after this is recorded behind it; one
     /// whose daemon dies is found by the next as what became of it.
     fn commit(&self, run: (i32, i64), connected: Option<&network::Connected>) -> Result<()> {
         let mut row = self.row.clone();
         note_run(&mut row, run, self.place.clone(), connected.map(|c| c.endpoint.clone()).into_iter().collect());
-        self.engine.store.write_blocking(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row))
+        self.durable.borrow_mut().wait()?;
+        self.engine.store.write_blocking(move |tx| {
+            durable::note_use(tx, &row)?;
+            tx.put(&CONTAINERS, row.id.as_str(), &row)
+        })
     }
 
     fn start_spec(&self, connected: Option<&network::Connected>) -> Result<StartSpec> {
-        let Launch { engine, settings, row, place, attached } = self;
+        let Launch { engine, settings, row, place, attached, durable: _ } = self;
         let run_dir = &place.dir;
         let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup)?;
         let mut facts = engine.host.runtime.clone();

@@ -9,6 +9,7 @@ pub mod attach;
 pub mod cmdline;
 pub mod commit;
 pub mod create;
+pub mod durable;
 pub mod exec;
 pub mod exit;
 pub mod export;

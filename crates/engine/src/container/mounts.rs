@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use ::volume::CreateVolume;
@@ -262,19 +263,28 @@ pub fn open_shown(mount: &MountRow) -> Result<OwnedFd> {
     })
 }
 
-/// New volumes take over what the image has at their target (B-vol-4).
-pub fn copy_up(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<()> {
-    let volumes = row.mounts.iter().filter(|m| m.kind == MountKind::Volume && m.copy_data);
-    for mount in volumes {
+/// New volumes take over what the image has at their target (B-vol-4), durably; the names of those that got something.
+pub fn copy_up(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<Vec<String>> {
+    let mut filled = Vec::new();
+    for mount in row.volumes().filter(|mount| mount.copy_data) {
         // A part of a volume that is not there is the start's to refuse.
         let Ok(shown) = open_shown(mount) else { continue };
         let target = format!("/proc/self/fd/{}", shown.as_raw_fd());
-        let is_empty = fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_none());
-        if is_empty {
+        let is_empty = || fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_none());
+        let attributes = || fs::metadata(&target).map(|m| (m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec()));
+        if is_empty() {
+            let before = attributes()?;
             snapshots
                 .copy_out(&row.image.layers, &mount.destination, target.as_ref())
                 .with_context(|| format!("copying the image's {} to volume {}", mount.destination, mount.name))?;
+            // The image may have an empty directory, of somebody else's.
+            if !is_empty() || attributes()? != before {
+                fs::File::open(&target)
+                    .and_then(|volume| sys::tree::sync(volume.into()))
+                    .with_context(|| format!("syncing volume {}", mount.name))?;
+                filled.push(mount.name.clone());
+            }
         }
     }
-    Ok(())
+    Ok(filled)
 }

@@ -168,6 +168,21 @@ impl MountKind {
 }
 
 impl ContainerRow {
+    /// Notes where its local volumes lie; `place` tells by their names.
+    pub fn place_volumes(&mut self, place: impl Fn(&str) -> Option<PathBuf>) {
+        let local = self.mounts.iter_mut().filter(|m| m.kind == MountKind::Volume && m.driver == volume::LOCAL);
+        for mount in local {
+            if let Some(path) = place(&mount.name) {
+                mount.source = path.display().to_string();
+            }
+        }
+    }
+
+    /// The volumes among its mounts.
+    pub fn volumes(&self) -> impl Iterator<Item = &MountRow> {
+        self.mounts.iter().filter(|mount| mount.kind == MountKind::Volume)
+    }
+
     /// Attributes of every event of this container: its labels, its image, its name.
     pub fn event_attributes(&self) -> BTreeMap<String, String> {
         let mut attributes: BTreeMap<String, String> =

@@ -6,7 +6,6 @@ use model::lifecycle::{Effect, Input};
 use super::actor::{Actor, Command, Reply, answer};
 use super::launch::{self, Failed, Launched};
 use super::link::{self, Link};
-use super::row::{ContainerRow, MountKind, MountRow};
 use super::{Containers, publish};
 
 /// Starts a container; `Kind::NotModified` when it runs already.
@@ -50,7 +49,7 @@ impl Actor {
         for endpoint in self.row.endpoints.clone() {
             self.network_event("connect", &endpoint);
         }
-        for mount in volumes(&self.row) {
+        for mount in self.row.volumes() {
             let attributes = [
                 ("container", self.row.id.as_str().to_string()),
                 ("destination", mount.destination.clone()),
@@ -100,7 +99,7 @@ impl Actor {
 
     /// The container's volumes are free again.
     pub(super) fn unmount_events(&self) {
-        for mount in volumes(&self.row) {
+        for mount in self.row.volumes() {
             let attributes = [("container", self.row.id.as_str().to_string()), ("driver", mount.driver.clone())];
             self.engine.events.publish("volume", "unmount", &mount.name, attributes);
         }
@@ -114,8 +113,4 @@ impl Actor {
         let attributes = [("container", self.row.id.as_str().to_string()), ("name", name), ("type", driver)];
         self.engine.events.publish("network", action, endpoint.network.as_str(), attributes);
     }
-}
-
-fn volumes(row: &ContainerRow) -> impl Iterator<Item = &MountRow> {
-    row.mounts.iter().filter(|mount| mount.kind == MountKind::Volume)
 }

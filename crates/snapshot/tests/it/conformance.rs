@@ -389,7 +389,10 @@ pub fn writable_layers_made_ahead_are_like_others(mut place: Place) {
     let fill = |dir: &Path| Ok(fs::write(dir.join("more"), "")?);
     place.snapshots.make_ahead(&fill).unwrap();
     place.snapshots.make_ahead(&fill).unwrap();
-    let blanks = |place: &Place| fs::read_dir(place.dir.path().join("snapshots/overlay/blanks")).unwrap().count();
+    let blanks = |place: &Place| {
+        let names = fs::read_dir(place.dir.path().join("containers")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().starts_with(snapshot::blanks::PREFIX)).count()
+    };
     assert_eq!(blanks(&place), 2);
     for id in ["ahead", "too", "plain"] {
         place.snapshots.prepare(id, &layers).unwrap();
@@ -408,7 +411,34 @@ pub fn writable_layers_made_ahead_are_like_others(mut place: Place) {
     assert_eq!(place.snapshots.prepare("ahead", &layers).unwrap_err().kind(), Kind::Conflict);
     place.snapshots.prepare("next", &layers).unwrap();
     assert_eq!(blanks(&place), 1);
+    place.snapshots.clear_ahead().unwrap();
+    assert_eq!(blanks(&place), 0);
+    place.snapshots.make_ahead(&fill).unwrap();
     place.reopen();
     assert_eq!(blanks(&place), 0);
     assert!(mounted(&place, "new", &layers).at("file").exists());
+}
+
+/// What a power cut has taken of a container that never ran is made again; of one that ran only what holds nothing.
+pub fn what_holds_nothing_yet_is_made_again(place: Place) {
+    let layers = [apply(&place, Layer::default().file("file", "image"))];
+    let containers = place.dir.path().join("containers");
+    let whole = |id: &str| place.snapshots.has_writable(id);
+    for part in ["", "rw", "rw/upper", "rw/work", "rw/fs"] {
+        let id = format!("new{}", part.replace('/', "-"));
+        place.snapshots.prepare(&id, &layers).unwrap();
+        place.snapshots.make_durable(&id).unwrap();
+        assert!(!place.snapshots.put_right(&id, &layers, true).unwrap());
+        let lost = containers.join(&id).join(part);
+        if !lost.exists() {
+            continue;
+        }
+        fs::remove_dir_all(&lost).unwrap();
+        assert!(!whole(&id), "without {part:?}");
+        let ran = place.snapshots.put_right(&id, &layers, false).unwrap();
+        assert_eq!((ran, whole(&id)), (part == "rw/work", part == "rw/work"), "without {part:?}");
+        assert_eq!(place.snapshots.put_right(&id, &layers, true).unwrap(), !ran);
+        assert!(whole(&id), "without {part:?}");
+        assert!(mounted(&place, &format!("mounted-{id}"), &layers).at("file").exists());
+    }
 }

@@ -101,6 +101,7 @@ both!(
     a_sweep_takes_what_nothing_names,
     changes_are_told,
     a_restart_keeps_layers_and_containers,
+    what_holds_nothing_yet_is_made_again,
     an_image_may_have_many_layers_or_none,
     a_layer_that_is_named_twice_counts_where_it_is_topmost,
     a_container_over_equal_layers_is_packed_and_exported,

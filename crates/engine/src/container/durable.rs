@@ -1,0 +1,61 @@
+//! What has to be on the disk before a row says that a container runs: its writable layer and its volumes.
+//!
+//! As long as nothing was started in them they hold nothing, and a power cut costs nothing that could not be made again:
+//! [`put_right`] does so at the daemon's start. So a create waits for no disk but for its row's, and the first start
+//! syncs them beside its other work.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use model::lifecycle::State;
+use model::{Error, Result};
+use snapshot::Snapshotter;
+use store::WriteTx;
+
+use super::row::ContainerRow;
+use crate::Engine;
+
+/// Directories on their way to the disk, beside a launch.
+pub struct Durable(Option<JoinHandle<Result<()>>>);
+
+impl Durable {
+    /// Begins with what nothing was ever started with. All else is durable.
+    pub fn begin(engine: &Arc<Engine>, row: &ContainerRow) -> Durable {
+        let is_new = !row.run.was_started;
+        let volumes: Vec<_> = row.volumes().map(|mount| mount.name.clone()).collect();
+        if !is_new && volumes.is_empty() {
+            return Durable(None);
+        }
+        let (engine, id) = (engine.clone(), row.id.clone());
+        Durable(Some(std::thread::spawn(move || {
+            if is_new {
+                engine.snapshots.make_durable(id.as_str())?;
+            }
+            volumes.iter().try_for_each(|name| engine.volumes.make_durable(name))
+        })))
+    }
+
+    /// Waits until they are there.
+    pub fn wait(&mut self) -> Result<()> {
+        let Some(thread) = self.0.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(Error::system("syncing a container's directories broke off")))
+    }
+}
+
+/// Notes that the container's volumes may hold something from now on.
+pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
+    row.volumes().try_for_each(|mount| ::volume::note_use(tx, &mount.name))
+}
+
+/// Makes again what a power cut may have taken of the writable layers. One that cannot be made is told of, and the start of
+/// its container says so.
+pub fn put_right(snapshots: &dyn Snapshotter, rows: &[ContainerRow]) {
+    for row in rows.iter().filter(|row| row.storage == snapshots.name()) {
+        let is_new = row.state == State::Created && !row.run.was_started;
+        match snapshots.put_right(row.id.as_str(), &row.image.layers, is_new) {
+            Ok(false) => {}
+            Ok(true) => tracing::info!(container = row.id.short(), "made again what a power cut had taken"),
+            Err(error) => tracing::warn!(container = row.id.short(), %error, "its writable layer is not whole"),
+        }
+    }
+}
