@@ -29,6 +29,7 @@ mod logs;
 mod lost_store;
 mod network;
 mod platforms;
+mod ports;
 mod restart;
 mod run;
 mod runtimes;

@@ -258,6 +258,80 @@ fn a_disabled_network_is_none() {
     let body = r#"{"Image":"busybox","Cmd":["ls","/sys/class/net"],"NetworkDisabled":true}"#;
     let _ = d.http("POST", "/containers/create?name=alone", body).expect(201);
     assert_eq!(d.docker(&["start", "-a", "alone"]).text(), "lo");
+    let networks = |query: &str| d.http("GET", query, "").expect(200).json()["NetworkSettings"]["Networks"].clone();
+    assert_eq!(networks("/containers/alone/json"), serde_json::json!({}));
+    let _ = d.docker(&["run", "-d", "--name", "other", "busybox", "sleep", "100"]).ok();
+    let body = r#"{"Image":"busybox","Cmd":["sleep","100"],"NetworkDisabled":true}"#;
+    let _ = d.http("POST", "/containers/create?name=runs", body).expect(201);
+    let _ = d.docker(&["start", "runs"]).ok();
+    assert_eq!(networks("/containers/runs/json"), serde_json::json!({}));
+    let listed = d.http("GET", "/containers/json?filters=%7B%22name%22%3A%5B%22runs%22%5D%7D", "").expect(200).json();
+    assert_eq!(listed[0]["NetworkSettings"]["Networks"], serde_json::json!({}));
+    d.finish();
+}
+
+#[test]
+fn without_a_default_network_containers_have_loopback_only() {
+    let mut d = with_busybox();
+    let _ = d.docker(&["create", "--name", "old", "busybox", "ls", "/sys/class/net"]).ok();
+    assert!(d.exec_inside(&["ip", "link", "show", "docker0"]).code == 0);
+    d.stop();
+    d.again_with(&["-b", "none"]);
+    assert_ne!(d.exec_inside(&["ip", "link", "show", "docker0"]).code, 0, "docker0 is removed");
+    assert_eq!(d.docker(&["network", "ls", "--format", "{{.Name}}"]).text(), "host\nnone");
+    assert_eq!(d.docker(&["start", "-a", "old"]).text(), "lo");
+    for network in [&[][..], &["--network", "default"], &["--network", "bridge"], &["-p", "8081:80"]] {
+        let run = [&["run", "--rm"], network, &["busybox", "ls", "/sys/class/net"]].concat();
+        assert_eq!(d.docker(&run).text(), "lo", "{network:?}");
+    }
+    let _ = d.docker(&["run", "-d", "--name", "runs", "busybox", "sleep", "100"]).ok();
+    assert_eq!(d.inspect("runs", "{{.NetworkSettings.Networks.bridge.IPAddress}}{{.NetworkSettings.Ports}}"), "map[]");
+    assert!(d.docker(&["run", "--rm", "--network", "host", "busybox", "ls", "/sys/class/net"]).text().contains("lo"));
+    d.stop();
+    d.again_with(&[]);
+    let told = d.docker(&["run", "--rm", "busybox", "ls", "/sys/class/net"]).text();
+    assert!(told.contains("eth0"), "{told}");
+    d.finish();
+}
+
+#[test]
+fn without_ipv6_the_hosts_file_has_no_ipv6() {
+    let d = with_busybox();
+    let hosts = |args: &[&str]| d.docker(&[&["run", "--rm"], args, &["busybox", "cat", "/etc/hosts"]].concat()).text();
+    let has_ipv6 = hosts(&[]).contains("::1");
+    for network in ["bridge", "none"] {
+        for key in ["net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6"] {
+            let on = hosts(&["--network", network, "--sysctl", &format!("{key}=1")]);
+            assert!(!on.contains("::1") && !on.contains("ip6-") && on.contains("127.0.0.1"), "{key}: {on}");
+            let off = hosts(&["--network", network, "--sysctl", &format!("{key}=0")]);
+            assert_eq!(off.contains("::1"), has_ipv6, "{key}: {off}");
+        }
+    }
+    assert_eq!(hosts(&["--sysctl", "net.ipv6.conf.default.disable_ipv6=1"]).contains("::1"), has_ipv6);
+    d.finish();
+}
+
+#[test]
+fn who_joins_itself_is_told_so() {
+    let d = with_busybox();
+    let body = r#"{"Image":"busybox","Cmd":["true"],"HostConfig":{"NetworkMode":"container:self"}}"#;
+    let _ = d.http("POST", "/containers/create?name=self", body).expect(201);
+    let refused = d.http("POST", "/containers/self/start", "").expect(500).message();
+    assert!(refused.ends_with("cannot join own network namespace"), "{refused}");
+    let _ = d.docker(&["rm", "self"]).ok();
+    d.finish();
+}
+
+#[test]
+fn the_pools_in_force_are_told() {
+    let pools = |d: &Daemon| d.http("GET", "/info", "").expect(200).json()["DefaultAddressPools"].clone();
+    let d = testkit::Options::new()
+        .args(&["--default-address-pool", "base=10.90.0.0/16,size=24"])
+        .args(&["--default-address-pool", "base=10.91.0.0/16,size=26"])
+        .start();
+    let wanted = serde_json::json!([{"Base": "10.90.0.0/16", "Size": 24}, {"Base": "10.91.0.0/16", "Size": 26}]);
+    assert_eq!(pools(&d), wanted);
+    assert!(d.exec_inside(&["ip", "-br", "addr", "show", "docker0"]).text().contains("10.90.0.1/24"));
     d.finish();
 }
 

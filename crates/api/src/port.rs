@@ -39,13 +39,29 @@ pub struct PortSummary {
     pub kind: String,
 }
 
-/// `80` and `80/TCP` are both `80/tcp`.
+/// `80`, `080` and `80/TCP` are all `80/tcp`. What is no number stays as it is.
 pub fn normalize(key: &str) -> String {
-    match key.split_once('/') {
-        Some((number, protocol)) if !protocol.is_empty() => format!("{number}/{}", protocol.to_ascii_lowercase()),
-        Some((number, _)) => format!("{number}/tcp"),
-        None => format!("{key}/tcp"),
+    let (number, protocol) = key.split_once('/').unwrap_or((key, ""));
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_ascii_lowercase() };
+    let number = parse_number(number).map_or_else(|_| number.to_owned(), |number| number.to_string());
+    format!("{number}/{protocol}")
+}
+
+/// Refuses a key that is no port, in the words of the reference's decoder.
+pub(crate) fn check(key: &str) -> Result<(), String> {
+    let number = key.split('/').next().unwrap_or_default();
+    parse_number(number).map(drop).map_err(|why| format!("invalid port '{number}': {why}"))
+}
+
+/// As Go's `strconv.ParseUint(text, 10, 16)`.
+fn parse_number(text: &str) -> Result<u16, &'static str> {
+    if text.is_empty() {
+        return Err("value is empty");
     }
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("invalid syntax");
+    }
+    text.parse().map_err(|_| "value out of range")
 }
 
 /// Reads a map with ports as keys, in their normal form.
@@ -76,5 +92,22 @@ mod tests {
         assert_eq!(normalize("80"), "80/tcp");
         assert_eq!(normalize("80/"), "80/tcp");
         assert_eq!(normalize("53/UDP"), "53/udp");
+        assert_eq!(normalize("080/tcp"), "80/tcp");
+        assert_eq!(normalize("x;1/TCP"), "x;1/tcp");
+    }
+
+    #[test]
+    fn keys_that_are_no_ports_are_named() {
+        for (key, text) in [
+            ("19039;1230/tcp", "invalid port '19039;1230': invalid syntax"),
+            ("65536/tcp", "invalid port '65536': value out of range"),
+            ("-1/tcp", "invalid port '-1': invalid syntax"),
+            ("+80/tcp", "invalid port '+80': invalid syntax"),
+            ("/tcp", "invalid port '': value is empty"),
+            ("80-81/tcp", "invalid port '80-81': invalid syntax"),
+        ] {
+            assert_eq!(check(key), Err(text.to_owned()));
+        }
+        assert_eq!(check("0/foo"), Ok(()));
     }
 }

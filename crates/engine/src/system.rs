@@ -46,6 +46,8 @@ pub struct Host {
     pub cpus: String,
     /// Which memory nodes are online, as a list.
     pub memory_nodes: String,
+    /// Soft and hard limit of open descriptors that the daemon was started with; containers get them.
+    pub descriptors: (u64, u64),
     /// Where control groups are.
     pub cgroups: sys::cgroup::Layout,
     /// What they can do.
@@ -92,6 +94,7 @@ impl Host {
             memory_nodes: Some(read("/sys/devices/system/node/online"))
                 .filter(|nodes| !nodes.is_empty())
                 .unwrap_or_else(|| "0".into()),
+            descriptors: sys::process::raise_descriptor_limit(),
             abilities: Abilities::of(&cgroups),
             cgroups,
             executable: Arc::new(sys::exe::sealed()?),
@@ -329,10 +332,15 @@ pub fn info(engine: &Engine) -> api::Info {
         security_options: security_options(&settings, host),
         // The network crate speaks to nftables and to nothing else.
         firewall_backend: Some(api::system::FirewallInfo { driver: "nftables".into(), info: Vec::new() }),
+        default_address_pools: settings.network.default_address_pools.iter().map(address_pool).collect(),
         cdi_spec_dirs: Some(Vec::new()),
         warnings: Some(warnings(&settings, host)),
         ..api::Info::default()
     }
+}
+
+fn address_pool(pool: &::network::AddressPool) -> api::system::AddressPool {
+    api::system::AddressPool { base: pool.base.to_string(), size: i64::from(pool.size) }
 }
 
 /// How many containers are in which state.

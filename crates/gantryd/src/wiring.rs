@@ -1,6 +1,6 @@
 //! From the daemon's configuration to what the engine and the server take.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use api::ApiVersion;
@@ -125,7 +125,18 @@ fn network(config: &Config) -> NetworkConfig {
         userland_proxy: options.userland_proxy.into(),
         default_address_pools: pools.collect(),
         host_binding_ip: bridge.ip.unwrap_or(defaults.host_binding_ip),
+        daemon_addresses: daemon_addresses(config),
     }
+}
+
+/// TCP addresses of the daemon's own sockets; a name means all of its addresses.
+fn daemon_addresses(config: &Config) -> Vec<SocketAddr> {
+    let tcp = config.listen.hosts.iter().filter_map(|host| match host {
+        Host::Tcp { host, port } => Some((host.as_str(), *port)),
+        _ => None,
+    });
+    // A name that cannot be looked up is refused where the socket is bound.
+    tcp.flat_map(|address| address.to_socket_addrs().into_iter().flatten()).collect()
 }
 
 /// Addresses where whoever connects is root.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -104,6 +104,26 @@ impl Client {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "request larger than a packet"));
         }
         sys::fdpass::send(&self.socket, &packet, fds)
+    }
+
+    /// As [`Client::send`], but waits until `deadline` for a monitor that does not keep up; `TimedOut` after it.
+    pub fn send_by(&self, deadline: Instant, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            match self.send(0, request, fds) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+                other => return other,
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let timeout = rustix::event::Timespec::try_from(left).ok();
+            let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+            match rustix::event::poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => (),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 
     /// Sends [`Request::Start`].

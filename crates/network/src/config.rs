@@ -2,7 +2,7 @@
 //!
 //! Parsing and validation of flags and files happen in the daemon; here every field already has its type and default.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
@@ -64,6 +64,8 @@ pub struct NetworkConfig {
     pub default_address_pools: Vec<AddressPool>,
     /// Where ports without a host address are published (`--ip`).
     pub host_binding_ip: IpAddr,
+    /// TCP addresses that the daemon itself listens on; no container gets their ports.
+    pub daemon_addresses: Vec<SocketAddr>,
 }
 
 impl Default for NetworkConfig {
@@ -82,6 +84,7 @@ impl Default for NetworkConfig {
             userland_proxy: Enabled::Yes,
             default_address_pools: Vec::new(),
             host_binding_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            daemon_addresses: Vec::new(),
         }
     }
 }

@@ -134,6 +134,11 @@ impl Networks {
         self.lookup(term).map(|row| row.id.clone())
     }
 
+    /// Whether there is a default bridge network.
+    pub fn has_default(&self) -> bool {
+        self.rows.values().any(|row| row.options.contains_key(option::DEFAULT_BRIDGE))
+    }
+
     /// Name and driver of a network, as cheap.
     pub fn name_and_driver(&self, id: &NetworkId) -> Result<(String, String)> {
         self.row(id).map(|row| (row.name.clone(), row.driver.clone()))

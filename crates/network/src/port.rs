@@ -27,6 +27,8 @@ enum Refused {
     Taken(IpAddr, u16),
     /// The whole range is taken.
     Exhausted,
+    /// No port has the number 0.
+    Range(u16, u16),
     /// By the kernel: another process has it, or the address is not this host's.
     Bind(SocketAddr, io::Error),
 }
@@ -68,7 +70,10 @@ pub struct Defaults {
 /// Pure: what to bind for the requested ports, in binding order.
 pub fn groups(requested: &[PublishSpec], defaults: Defaults) -> Vec<Group> {
     let mut sorted: Vec<_> = requested.to_vec();
-    sorted.sort_by_key(|p| (p.container_port, p.protocol, p.host_ports, p.host_ip));
+    sorted.iter_mut().for_each(|p| p.host_ports = p.host_ports.filter(|range| *range != (0, 0)));
+    // A number that is asked for goes before one that may be another.
+    let is_choice = |p: &PublishSpec| p.host_ports.is_none_or(|(first, last)| first != last);
+    sorted.sort_by_key(|p| (is_choice(p), p.container_port, p.protocol, p.host_ports, p.host_ip));
     let mut groups: Vec<Group> = Vec::new();
     for port in sorted {
         let addresses = match port.host_ip {
@@ -86,7 +91,7 @@ pub fn groups(requested: &[PublishSpec], defaults: Defaults) -> Vec<Group> {
             container_port: port.container_port,
             protocol: port.protocol,
             addresses,
-            host_ports: port.host_ports.filter(|range| *range != (0, 0)),
+            host_ports: port.host_ports,
         };
         match groups.last_mut().filter(|last| last.may_share(&made)) {
             Some(last) => last.addresses.extend(made.addresses),
@@ -111,11 +116,16 @@ fn conflict(a: IpAddr, b: IpAddr) -> bool {
 }
 
 impl Ports {
-    /// Reads the kernel's range of automatic ports in the calling thread's namespace.
-    pub fn open() -> Ports {
+    /// Reads the kernel's range of automatic ports in the calling thread's namespace. `daemon`: addresses of TCP sockets
+    /// of the daemon itself, whose ports no container gets.
+    pub fn open(daemon: &[SocketAddr]) -> Ports {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+        let mut books = Books::default();
+        for address in daemon {
+            books.taken.entry((Protocol::Tcp, address.ip().to_canonical())).or_default().insert(address.port());
+        }
         Ports {
-            books: Mutex::default(),
+            books: Mutex::new(books),
             automatic: parse_range(&read("ip_local_port_range")).unwrap_or(FALLBACK),
             reserved: parse_list(&read("ip_local_reserved_ports")),
         }
@@ -162,6 +172,7 @@ impl Ports {
     fn reserve(&self, group: &Group) -> Result<u16, Refused> {
         let mut books = self.books();
         let number = match group.host_ports {
+            Some((0, last)) => return Err(Refused::Range(0, last)),
             Some((first, last)) if first == last => match books.conflict(group, first) {
                 Some(address) => return Err(Refused::Taken(address, first)),
                 None => first,
@@ -216,7 +227,7 @@ impl Books {
     fn search(&mut self, group: &Group, range: RangeInclusive<u16>, skip: &BTreeSet<u16>) -> Option<u16> {
         let (first, last) = (*range.start(), *range.end());
         let key = (group.protocol, *group.addresses.first()?, first, last);
-        let after = self.last.get(&key).map_or(first, |l| l.checked_add(1).unwrap_or(first)).clamp(first, last);
+        let after = self.last.get(&key).filter(|given| (first..last).contains(given)).map_or(first, |given| given + 1);
         let order = (after..=last).chain(first..after);
         let number = order.into_iter().find(|n| !skip.contains(n) && self.conflict(group, *n).is_none())?;
         self.last.insert(key, number);
@@ -251,13 +262,9 @@ impl Refused {
                 Error::system(format!("Bind for {ip}:{port} failed: port is already allocated"))
             }
             Refused::Exhausted => Error::system("all ports are allocated"),
+            Refused::Range(first, last) => Error::system(format!("invalid port range: {first}-{last}")),
             Refused::Bind(address, error) => {
-                let reason = match error.kind() {
-                    io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-                    io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
-                    io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-                    _ => error.to_string(),
-                };
+                let reason = model::error::io_text(&error);
                 Error::system(format!("failed to bind host port {address}/{protocol}: {reason}")).with_source(error)
             }
         }
@@ -337,6 +344,44 @@ mod tests {
         ports.release(&both.bound(102));
         assert_eq!([reserve(&ports, &both), reserve(&ports, &both)], ["104", "102"]);
         assert_eq!(reserve(&ports, &both), "all ports are allocated");
+    }
+
+    #[test]
+    fn a_range_that_is_used_up_starts_again_at_its_first_free_port() {
+        let ports = ports(100..=104);
+        for range in [Some((200, 202)), Some((65534, 65535))] {
+            let wanted = group(&[ANY4], range);
+            let (first, last) = range.unwrap();
+            for number in (first..=last).chain(first..=last) {
+                assert_eq!(reserve(&ports, &wanted), number.to_string());
+                ports.release(&wanted.bound(number));
+            }
+        }
+        assert_eq!(reserve(&ports, &group(&[ANY4], Some((0, 10)))), "invalid port range: 0-10");
+    }
+
+    #[test]
+    fn fixed_ports_go_before_ranges_and_automatic_ones() {
+        let requested = [
+            spec(80, None, None),
+            spec(81, None, Some((0, 0))),
+            spec(82, None, Some((8000, 8010))),
+            spec(90, None, Some((8000, 8000))),
+        ];
+        let made = groups(&requested, Defaults { ipv6: false, ..BOTH });
+        assert_eq!(made.iter().map(|g| g.container_port).collect::<Vec<_>>(), [90, 80, 81, 82]);
+        let automatic = ports(100..=104);
+        let fixed = groups(&[spec(80, None, None), spec(81, None, Some((100, 100)))], BOTH);
+        assert_eq!([reserve(&automatic, &fixed[0]), reserve(&automatic, &fixed[1])], ["100", "102"]);
+    }
+
+    #[test]
+    fn ports_of_the_daemon_are_taken() {
+        let ports = Ports { automatic: 2375..=2376, ..Ports::open(&["[::ffff:127.0.0.1]:2375".parse().unwrap()]) };
+        let refused = reserve(&ports, &group(&[ANY4], Some((2375, 2375))));
+        assert_eq!(refused, "Bind for 127.0.0.1:2375 failed: port is already allocated");
+        assert_eq!(reserve(&ports, &group(&[ANY4], None)), "2376");
+        assert_eq!(reserve(&ports, &group(&["10.0.0.1".parse().unwrap()], Some((2375, 2375)))), "2375");
     }
 
     #[test]

@@ -185,6 +185,23 @@ pub fn set_rlimit(number: u32, soft: u64, hard: u64) -> io::Result<()> {
     check(unsafe { libc::prlimit64(0, number, &raw const limit, std::ptr::null_mut()) })
 }
 
+/// The most descriptors that are asked for; the kernel's own bound (`fs.nr_open`) is the same unless somebody changed it.
+const DESCRIPTORS: u64 = 1 << 20;
+
+/// Raises the calling process's limit of open descriptors as far as it may; returns the soft and the hard limit before. What
+/// it starts inherits the new ones.
+pub fn raise_descriptor_limit() -> (u64, u64) {
+    let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let (soft, hard) = (before.current.unwrap_or(u64::MAX), before.maximum.unwrap_or(u64::MAX));
+    let highest = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let wanted = highest.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if soft < wanted && (hard >= wanted || set_rlimit(libc::RLIMIT_NOFILE, wanted, wanted).is_err()) {
+        // Raising the hard limit takes CAP_SYS_RESOURCE; the soft one may always go up to it.
+        drop(set_rlimit(libc::RLIMIT_NOFILE, wanted.min(hard), hard));
+    }
+    (soft, hard)
+}
+
 /// Joins a new session keyring of its own, so that keys of the host's session cannot be read. A kernel without keyrings is
 /// no error.
 pub fn new_session_keyring(name: &CStr) -> io::Result<()> {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::container::{ContainerConfig, CreateRequest};
 use crate::host_config::HostConfig;
 use crate::network::NetworkingConfig;
+use crate::port;
 
 /// Why a text could not be read. `Display` is the text of Go's decoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +86,9 @@ pub fn create_request(bytes: &[u8]) -> Result<CreateRequest, DecodeError> {
     let outer: Outer = fit::fit(&value)?;
     let names_config = fit::names_a_field::<ContainerConfig>(&value);
     let config = if names_config { Some(fit::fit(&value)?) } else { None };
+    let exposed = config.iter().flat_map(|config: &ContainerConfig| config.exposed_ports.keys());
+    let published = outer.host_config.iter().flat_map(|host| host.port_bindings.iter().flat_map(|ports| ports.keys()));
+    exposed.chain(published).try_for_each(|key| port::check(key)).map_err(DecodeError::Invalid)?;
     let legacy: Legacy = fit::fit(&value).unwrap_or_default();
     Ok(CreateRequest {
         config,

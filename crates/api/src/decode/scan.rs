@@ -9,8 +9,9 @@ use super::DecodeError;
 /// Deepest nesting of arrays and objects; no request of the API comes near.
 pub(super) const MAX_DEPTH: usize = 200;
 
-/// Most values of one text: two bytes of it can be a value that takes sixteen times as many in memory.
-pub(super) const MAX_VALUES: usize = 1 << 18;
+/// Most values of one text: two bytes of it can be a value that takes sixteen times as many in memory. A container that
+/// publishes every port of two protocols has five for each port.
+pub(super) const MAX_VALUES: usize = 1 << 20;
 
 type Result<T> = std::result::Result<T, DecodeError>;
 

@@ -286,25 +286,24 @@ fn parse_port(text: &str) -> Result<(u16, network::Protocol)> {
     Ok((number.parse().map_err(|_| invalid())?, network::Protocol::parse(protocol).ok_or_else(invalid)?))
 }
 
+/// A zone means nothing to a port of the host; an IPv4 address in IPv6 form is that IPv4 address.
 fn parse_host_ip(text: &str) -> Result<Option<std::net::IpAddr>> {
-    let text = text.trim_start_matches('[').trim_end_matches(']');
-    if text.is_empty() {
+    let address = text.split('%').next().unwrap_or_default();
+    if address.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| Error::invalid(format!("invalid IP address: {text}")))
+    let address: std::net::IpAddr =
+        address.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
+    Ok(Some(address.to_canonical()))
 }
 
 fn parse_host_ports(text: &str) -> Result<Option<(u16, u16)>> {
-    if text.is_empty() || text == "0" {
+    if text.is_empty() {
         return Ok(None);
     }
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let parse = |n: &str| n.parse::<u16>().map_err(|_| Error::invalid(format!("invalid port specification: {text:?}")));
-    let (first, last) = (parse(first)?, parse(last)?);
-    if last < first {
-        return Err(Error::invalid(format!("invalid port specification: {text:?}")));
-    }
-    Ok(Some((first, last)))
+    let range = model::port::PortRange::parse(text);
+    let range = range.map_err(|error| Error::system(format!("error parsing HostPort value({text}):{error}")))?;
+    Ok(Some((range.first, range.last)).filter(|range| *range != (0, 0)))
 }
 
 fn requested_networks(

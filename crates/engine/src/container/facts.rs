@@ -42,7 +42,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, 
 }
 
 /// The container's own, and those of its interface.
-fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
+pub fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
     let mut all = row.host_config.sysctls.clone();
     let options = row.networks.get(launch::network_mode(row)).and_then(|endpoint| endpoint.driver_opts.as_ref());
     let of_interface = options.and_then(|options| options.get(ENDPOINT_SYSCTLS)).map_or("", String::as_str);
@@ -52,6 +52,9 @@ fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
     }
     all
 }
+
+/// The name of the limit of open descriptors.
+const DESCRIPTORS: &str = "nofile";
 
 fn process(host_facts: &Host, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {
     let (config, host) = (&row.config, &row.host_config);
@@ -66,7 +69,7 @@ fn process(host_facts: &Host, settings: &Settings, row: &ContainerRow) -> spec::
         groups: host.group_add.clone().unwrap_or_default(),
         terminal: config.tty,
         console_size: (height > 0 && width > 0).then_some(oci::ConsoleSize { height, width }),
-        ulimits: ulimits(settings, host),
+        ulimits: ulimits(host_facts, settings, host),
         oom_score_adj: i32::try_from(host.oom_score_adj).unwrap_or(0),
         init: wants_init.then(|| host_facts.executable_path.display().to_string()),
     }
@@ -79,12 +82,19 @@ pub fn command_line(config: &api::ContainerConfig) -> Vec<String> {
     entrypoint.filter(|_| !resets).chain(config.cmd.iter().flatten()).cloned().collect()
 }
 
-/// The container's own, then the daemon's defaults for names it does not set.
-fn ulimits(settings: &Settings, host: &api::HostConfig) -> Vec<spec::Ulimit> {
+/// The container's own, then the daemon's defaults for names it does not set. Descriptors are always limited: the daemon
+/// and its monitors have raised their own limit, which is no container's.
+fn ulimits(facts: &Host, settings: &Settings, host: &api::HostConfig) -> Vec<spec::Ulimit> {
     let own = host.ulimits.as_deref().unwrap_or_default();
     let defaults = settings.default_ulimits.iter().filter(|d| !own.iter().any(|o| o.name == d.name));
     let convert = |u: &api::Ulimit| spec::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard };
-    own.iter().chain(defaults).map(convert).collect()
+    let mut limits: Vec<_> = own.iter().chain(defaults).map(convert).collect();
+    if !limits.iter().any(|limit| limit.name.eq_ignore_ascii_case(DESCRIPTORS)) {
+        let (soft, hard) = facts.descriptors;
+        // What is unlimited is -1 in both.
+        limits.push(spec::Ulimit { name: DESCRIPTORS.into(), soft: soft as i64, hard: hard as i64 });
+    }
+    limits
 }
 
 fn namespaces(
@@ -104,7 +114,7 @@ fn namespaces(
         _ => Share::New,
     };
     Ok(spec::Namespaces {
-        network: share(&host.network_mode, "net", |other| network_donor(containers, other))?,
+        network: share(&host.network_mode, "net", |other| network_donor(containers, row, other))?,
         ipc: share(&host.ipc_mode, "ipc", |other| ipc_donor(containers, other))?,
         pid: share(&host.pid_mode, "pid", |other| pid_donor(containers, other))?,
         uts: if host.uts_mode == "host" { Share::Host } else { Share::New },
@@ -123,10 +133,13 @@ fn share(mode: &str, kind: &str, donor: impl FnOnce(&str) -> Result<i32>) -> Res
 }
 
 /// The init process of a container whose network is to be joined. That it is not there is the daemon's fault by now.
-fn network_donor(containers: &Containers, container: &str) -> Result<i32> {
-    let found = containers.find(container);
+fn network_donor(containers: &Containers, row: &ContainerRow, container: &str) -> Result<i32> {
     let absent = |e: Error| if e.kind() == Kind::NotFound { e.with_kind(Kind::System) } else { e };
-    let view = found.map_err(|e| absent(e).prefix("joining network namespace of container"))?.view();
+    let joining = |e: Error| absent(e).prefix("joining network namespace of container");
+    let view = containers.find(container).map_err(joining)?.view();
+    if view.row.id == row.id {
+        return Err(joining(files::joins_itself()));
+    }
     if view.row.state.is_restarting() {
         return Err(restarting(container).prefix("cannot join network namespace of container"));
     }

@@ -24,6 +24,11 @@ pub fn make_ahead(dir: &Path) -> Result<()> {
     [HOSTNAME, HOSTS, RESOLV_CONF].into_iter().try_for_each(|name| make(name).map(drop))
 }
 
+/// The refusal of a container whose network mode names itself.
+pub fn joins_itself() -> Error {
+    Error::system("cannot join own network namespace")
+}
+
 /// The container whose files this one sees: its own, or those of the one whose network it has joined, which may have
 /// joined another's in turn (B-nw-9).
 pub fn owner(containers: &Containers, row: &ContainerRow) -> Result<ContainerId> {
@@ -32,6 +37,9 @@ pub fn owner(containers: &Containers, row: &ContainerRow) -> Result<ContainerId>
     let mut seen = Vec::new();
     while let Some(other) = mode.strip_prefix("container:") {
         let donor = containers.find(other)?;
+        if donor.id == row.id && seen.is_empty() {
+            return Err(joins_itself());
+        }
         if seen.contains(&donor.id) {
             return Err(Error::system(format!("the networks of container {} lead in a circle", row.id)));
         }
@@ -65,7 +73,7 @@ pub fn write(
         None => {
             let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
             let own: Vec<IpAddr> = connected.and_then(|c| c.endpoint.address).map(IpAddr::V4).into_iter().collect();
-            files::hosts(name, &own, &extra_hosts(networks, settings, host)?, sys::netlink::listen::has_ipv6())
+            files::hosts(name, &own, &extra_hosts(networks, settings, host)?, loopback_has_ipv6(row))
         }
     };
     put(HOSTS, hosts)?;
@@ -78,6 +86,17 @@ pub fn write(
         _ => files::DnsMode::Bridge { ipv6: false },
     };
     put(RESOLV_CONF, files::resolv_conf(&text, source, &dns_config(settings, host), dns_mode))
+}
+
+/// Whether the container's loopback has IPv6 addresses: the kernel has IPv6, and no setting of the container turns it off
+/// on every link or on this one.
+fn loopback_has_ipv6(row: &ContainerRow) -> bool {
+    let turns_off = |(key, value): (String, String)| {
+        let key = key.replace('/', ".");
+        let link = key.strip_prefix("net.ipv6.conf.").and_then(|rest| rest.strip_suffix(".disable_ipv6"));
+        matches!(link, Some("all" | "lo")) && value.trim().parse::<i64>().is_ok_and(|value| value != 0)
+    };
+    sys::netlink::listen::has_ipv6() && !super::facts::sysctls(row).into_iter().any(turns_off)
 }
 
 fn dns_config(settings: &Settings, host: &api::HostConfig) -> files::DnsConfig {

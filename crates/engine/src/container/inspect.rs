@@ -157,10 +157,10 @@ fn ports(row: &ContainerRow) -> api::PortMap {
     ports
 }
 
-/// The container's networks: as asked for, with addresses while it runs.
+/// The container's networks: as asked for, with addresses while it runs. One whose network is disabled is on none.
 pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
     let mode = launch::network_mode(row);
-    if mode.starts_with("container:") {
+    if mode.starts_with("container:") || row.config.network_disabled {
         return BTreeMap::new();
     }
     let mut all = row.networks.clone();

@@ -8,7 +8,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::lifecycle::State;
 use model::time::Timestamp;
@@ -260,9 +260,11 @@ fn connect(networks: &Networks, row: &ContainerRow) -> Result<Option<network::Co
     if mode.starts_with("container:") {
         return Ok(None);
     }
+    let mode = if has_no_network(networks, row) { "none" } else { mode };
     let network = networks.id_of(mode)?;
     // Others than the mode's cannot be joined yet, but must be there.
-    row.networks.keys().try_for_each(|name| networks.id_of(name).map(drop))?;
+    let joined = row.networks.keys().filter(|name| !is_default(name.as_str()) || networks.has_default());
+    joined.map(|name| networks.id_of(name)).try_for_each(|found| found.map(drop))?;
     let endpoint = row.networks.get(mode).or_else(|| row.networks.get(network.as_str()));
     let mac = endpoint.map_or("", |e| e.mac_address.as_str());
     let spec = network::EndpointSpec {
@@ -274,6 +276,16 @@ fn connect(networks: &Networks, row: &ContainerRow) -> Result<Option<network::Co
         ports: super::create::publish_specs(row)?,
     };
     networks.connect(&spec).map(Some)
+}
+
+/// Whether a container that runs has a namespace with nothing but loopback in it and is on no network: its network is disabled,
+/// or it is on the default bridge and the daemon has none (`--bridge=none`).
+pub fn has_no_network(networks: &Networks, row: &ContainerRow) -> bool {
+    row.config.network_disabled || is_default(network_mode(row)) && !networks.has_default()
+}
+
+fn is_default(network: &str) -> bool {
+    matches!(network, "" | "default" | "bridge")
 }
 
 /// `default` and empty mean the default bridge; a container whose network is disabled has none.
@@ -338,13 +350,16 @@ fn hand_over_ports(client: &Client, connected: Option<&network::Connected>) {
         Some((proto::Port { transport: transport(port.protocol)?, target }, socket.as_fd()))
     });
     let (ports, sockets): (Vec<_>, Vec<_>) = proxied.unzip();
+    let deadline = Instant::now() + HAND_OVER_WAIT;
     for (ports, sockets) in ports.chunks(PORTS_PER_MESSAGE).zip(sockets.chunks(PORTS_PER_MESSAGE)) {
-        if let Err(error) = client.send(0, &Request::Ports(ports.to_vec()), sockets) {
-            tracing::warn!(%error, "published ports have no proxy");
+        if let Err(error) = client.send_by(deadline, &Request::Ports(ports.to_vec()), sockets) {
+            return tracing::warn!(%error, "published ports have no proxy");
         }
     }
 }
 
+/// How long a monitor may take to accept all sockets: thousands of them do not fit into its queue at once.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(30);
 /// Sockets in one message: below the kernel's limit of 253 descriptors.
 const PORTS_PER_MESSAGE: usize = 60;
 

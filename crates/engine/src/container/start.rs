@@ -107,6 +107,9 @@ impl Actor {
 
     /// `network connect` and `disconnect`: the network is the actor, the container an attribute.
     pub(super) fn network_event(&self, action: &str, endpoint: &network::Endpoint) {
+        if launch::has_no_network(&self.engine.networks, &self.row) {
+            return;
+        }
         let Ok((name, driver)) = self.engine.networks.name_and_driver(&endpoint.network) else {
             return;
         };

@@ -4,7 +4,7 @@
 //! use the host's address. All sockets of all ports are in one epoll instance of their own, which the monitor's loop polls
 //! as one descriptor: a monitor without published ports pays nothing, one with many connections does not pay per round.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::proto::{Port, Transport};
 mod tcp;
 mod udp;
 
-use tcp::Connection;
+use tcp::{Connection, Step};
 use udp::{Flows, Front};
 
 /// Connections at once, over all ports.
@@ -31,6 +31,8 @@ const KEPT_FREE: u64 = 256;
 const ACCEPTS: usize = 64;
 /// Events of one round.
 const EVENTS: usize = 128;
+/// Pause before a container that refused a connection is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Pause after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -41,6 +43,12 @@ pub struct Proxies {
     ports: Vec<Listening>,
     connections: HashMap<u64, Connection>,
     next: u64,
+    /// Connections that were refused: when they are tried again, and their numbers; the earliest first.
+    retries: VecDeque<(Instant, u64)>,
+    /// Clients of all UDP ports together.
+    flows: usize,
+    /// When silent ones are looked for.
+    look_at: Option<Instant>,
     /// Descriptors for all of them.
     limit: usize,
     paused_until: Option<Instant>,
@@ -139,7 +147,12 @@ impl Proxies {
                     Transport::Tcp => self.accept(epoll, index as usize),
                     Transport::Udp => {
                         let (socket, target) = (listening.socket.as_fd(), listening.port.target);
+                        let before = listening.flows.len();
                         listening.flows.read_clients(Front { epoll, port: index, socket, target, room }, buffer);
+                        self.flows = self.flows - before + listening.flows.len();
+                        if self.flows > 0 && self.look_at.is_none() {
+                            self.look_at = Some(Instant::now() + udp::LOOK_EVERY);
+                        }
                     }
                 }
             }
@@ -149,10 +162,11 @@ impl Proxies {
                 }
             }
             Token::Connection(number, side) => {
-                if let Some(connection) = self.connections.get_mut(&number)
-                    && connection.advance(epoll, (side, flags), buffer).is_err()
-                {
-                    self.connections.remove(&number);
+                let Some(connection) = self.connections.get_mut(&number) else { return };
+                match connection.advance(epoll, (side, flags), buffer) {
+                    Ok(Step::Open) => (),
+                    Ok(Step::Refused) => self.retries.push_back((Instant::now() + RETRY_PAUSE, number)),
+                    Err(_) => drop(self.connections.remove(&number)),
                 }
             }
         }
@@ -182,23 +196,40 @@ impl Proxies {
         }
     }
 
-    /// How many descriptors the proxies may still open: exec and attach must always be possible, and the limit is not raised
-    /// because the container's processes would inherit it.
+    /// How many descriptors the proxies may still open: exec and attach must always be possible.
     fn room(&self) -> usize {
-        let flows: usize = self.ports.iter().map(|listening| listening.flows.len()).sum();
-        self.limit.saturating_sub(2 * self.connections.len() + flows)
+        self.limit.saturating_sub(self.ports.len() + 2 * self.connections.len() + self.flows)
     }
 
     /// When [`Proxies::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.ports.iter().filter_map(|listening| listening.flows.deadline()).chain(self.paused_until).min()
+        let retry = self.retries.front().map(|(at, _)| *at);
+        [self.look_at, retry, self.paused_until].into_iter().flatten().min()
     }
 
-    /// Forgets flows that have been silent for long.
+    /// Forgets flows that have been silent for long, and asks containers again that refused connections.
     pub fn expire(&mut self, now: Instant) {
         self.paused_until = self.paused_until.filter(|&until| until > now);
-        for listening in &mut self.ports {
+        self.connect_again(now);
+        if self.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        for listening in self.ports.iter_mut().filter(|listening| listening.flows.len() > 0) {
             listening.flows.expire(now);
+        }
+        self.flows = self.ports.iter().map(|listening| listening.flows.len()).sum();
+        self.look_at = (self.flows > 0).then(|| now + udp::LOOK_EVERY);
+    }
+
+    fn connect_again(&mut self, now: Instant) {
+        let Some(epoll) = &self.epoll else { return };
+        while self.retries.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, number)) = self.retries.pop_front() else { return };
+            if let Some(connection) = self.connections.get_mut(&number)
+                && connection.connect_again(epoll.as_fd()).is_err()
+            {
+                self.connections.remove(&number);
+            }
         }
     }
 }

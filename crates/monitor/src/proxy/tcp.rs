@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
@@ -14,6 +15,9 @@ use super::{Side, Token};
 
 /// Reads in one direction in one round, so that one connection does not starve the others.
 const READS: usize = 8;
+/// How long a client waits for a server that does not listen yet: a container's program is often reached for as soon as
+/// its start is answered.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Both sockets and what is under way between them.
 #[derive(Debug)]
@@ -22,10 +26,22 @@ pub struct Connection {
     client: OwnedFd,
     container: OwnedFd,
     connecting: bool,
+    target: SocketAddr,
+    /// Until when a refusal is no answer.
+    patience: Instant,
     inbound: Direction,
     outbound: Direction,
     /// What epoll waits for at present; `None`: that socket is closed in both directions and no longer watched.
     interest: (Option<EventFlags>, Option<EventFlags>),
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The connection goes on.
+    Open,
+    /// The container refused; its server may be about to start. [`Connection::connect_again`] after a pause.
+    Refused,
 }
 
 /// From one socket to the other.
@@ -86,6 +102,18 @@ fn send(to: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
     Ok(sent)
 }
 
+/// A socket on its way to the container.
+fn connect(epoll: BorrowedFd<'_>, number: u64, target: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let container = super::socket_for(target, SocketType::STREAM)?;
+    match rustix::net::connect(&container, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(e) => return Err(e),
+    }
+    let _ = rustix::net::sockopt::set_tcp_nodelay(&container, true);
+    epoll::add(epoll, &container, Token::Connection(number, Side::Container).data(), EventFlags::OUT)?;
+    Ok(container)
+}
+
 impl Connection {
     /// Begins to connect to the container on behalf of `client`, a non-blocking socket.
     pub fn open(
@@ -94,21 +122,16 @@ impl Connection {
         client: OwnedFd,
         target: SocketAddr,
     ) -> rustix::io::Result<Connection> {
-        let container = super::socket_for(target, SocketType::STREAM)?;
-        match rustix::net::connect(&container, &target) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(e) => return Err(e),
-        }
         // Small writes were small before: no further delay is added to them.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&client, true);
-        let _ = rustix::net::sockopt::set_tcp_nodelay(&container, true);
         epoll::add(epoll, &client, Token::Connection(number, Side::Client).data(), EventFlags::empty())?;
-        epoll::add(epoll, &container, Token::Connection(number, Side::Container).data(), EventFlags::OUT)?;
         Ok(Connection {
             number,
             client,
-            container,
+            container: connect(epoll, number, target)?,
             connecting: true,
+            target,
+            patience: Instant::now() + PATIENCE,
             inbound: Direction::default(),
             outbound: Direction::default(),
             interest: (Some(EventFlags::empty()), Some(EventFlags::OUT)),
@@ -121,14 +144,20 @@ impl Connection {
         epoll: BorrowedFd<'_>,
         (side, flags): (Side, EventFlags),
         buffer: &mut [u8],
-    ) -> rustix::io::Result<()> {
+    ) -> rustix::io::Result<Step> {
         if self.connecting {
             if side == Side::Client {
                 // Nothing was asked for: it has gone.
                 return Err(Errno::CONNABORTED);
             }
-            rustix::net::sockopt::socket_error(&self.container)??;
-            self.connecting = false;
+            match rustix::net::sockopt::socket_error(&self.container)? {
+                Ok(()) => self.connecting = false,
+                Err(Errno::CONNREFUSED) if Instant::now() < self.patience => {
+                    epoll::delete(epoll, &self.container)?;
+                    return Ok(Step::Refused);
+                }
+                Err(errno) => return Err(errno),
+            }
         }
         self.inbound.pump(&self.client, &self.container, buffer)?;
         self.outbound.pump(&self.container, &self.client, buffer)?;
@@ -138,7 +167,13 @@ impl Connection {
         if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
             self.hung_up(epoll, side)?;
         }
-        self.update(epoll)
+        self.update(epoll).map(|()| Step::Open)
+    }
+
+    /// Asks the container once more.
+    pub fn connect_again(&mut self, epoll: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        self.container = connect(epoll, self.number, self.target)?;
+        Ok(())
     }
 
     /// One socket is closed in both directions; it would be reported for ever.
@@ -197,7 +232,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 
     use crate::proto::{Port, Transport};
-    use crate::proxy::Proxies;
+    use crate::proxy::{Proxies, RETRY_PAUSE};
 
     /// Longest wait for what the proxy has to do.
     const LIMIT: Duration = Duration::from_secs(60);
@@ -217,6 +252,7 @@ mod tests {
                 if poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)], Some(&timeout)).unwrap() > 0 {
                     proxies.handle(&mut buffer);
                 }
+                proxies.expire(Instant::now());
             }
         });
         (address, stop)
@@ -263,12 +299,63 @@ mod tests {
         }
     }
 
+    /// A server that is about to start: its address is taken, nobody listens.
+    fn late() -> (std::os::fd::OwnedFd, SocketAddr) {
+        let server = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&server, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = getsockname(&server).unwrap().try_into().unwrap();
+        (server, address)
+    }
+
+    #[test]
+    fn a_server_that_listens_late_is_reached() {
+        let (server, target) = late();
+        let (address, _stop) = proxy(target);
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"asked before").unwrap();
+        thread::sleep(RETRY_PAUSE * 3);
+        rustix::net::listen(&server, 8).unwrap();
+        let (mut peer, _) = TcpListener::from(server).accept().unwrap();
+        let mut asked = [0; 12];
+        peer.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"asked before");
+        peer.write_all(b"answer").unwrap();
+        drop(peer);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "answer");
+    }
+
+    #[test]
+    fn clients_that_break_off_are_forgotten() {
+        let (_server, target) = late();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut proxies = Proxies::default();
+        proxies.add(Port { transport: Transport::Tcp, target }, listener.into()).unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let mut buffer = vec![0; 65536];
+        let mut pump = |proxies: &mut Proxies| {
+            let fd = proxies.pollable().unwrap();
+            let timeout = Timespec { tv_sec: 60, tv_nsec: 0 };
+            assert!(poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)], Some(&timeout)).unwrap() > 0);
+            proxies.handle(&mut buffer);
+        };
+        while proxies.deadline().is_none() {
+            pump(&mut proxies);
+        }
+        // A reset: an end alone may be that of a request.
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        drop(client);
+        pump(&mut proxies);
+        proxies.expire(Instant::now() + RETRY_PAUSE);
+        assert!(proxies.deadline().is_none() && proxies.connections.is_empty());
+    }
+
     #[test]
     fn a_refused_connection_closes_the_client() {
-        // Bound, so that nobody else gets the port, and deaf.
-        let nobody = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        bind(&nobody, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let (address, _stop) = proxy(getsockname(&nobody).unwrap().try_into().unwrap());
+        let (_nobody, target) = late();
+        let (address, _stop) = proxy(target);
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(LIMIT)).unwrap();
         let closed = client.read(&mut [0; 8]);

@@ -14,7 +14,7 @@ use super::Token;
 /// A client that is silent for this long is forgotten; the reference's value.
 const EXPIRY: Duration = Duration::from_secs(90);
 /// How often silence is looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Clients of one port; the one that has been silent longest makes room.
 const MAX_FLOWS: usize = 1024;
 /// Datagrams taken from one socket in one round.
@@ -26,7 +26,6 @@ pub struct Flows {
     by_client: HashMap<SocketAddr, u32>,
     flows: HashMap<u32, Flow>,
     next: u32,
-    look_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -88,9 +87,6 @@ impl Flows {
         epoll::add(front.epoll, &container, Token::Flow(front.port, self.next).data(), EventFlags::IN)?;
         self.flows.insert(self.next, Flow { client, container, active: Instant::now() });
         self.by_client.insert(client, self.next);
-        if self.look_at.is_none() {
-            self.look_at = Some(Instant::now() + LOOK_EVERY);
-        }
         Ok(self.next)
     }
 
@@ -120,18 +116,11 @@ impl Flows {
         self.flows.len()
     }
 
-    pub fn deadline(&self) -> Option<Instant> {
-        self.look_at
-    }
-
+    /// Forgets the clients that are silent for long.
     pub fn expire(&mut self, now: Instant) {
-        if self.look_at.is_none_or(|at| at > now) {
-            return;
-        }
         self.flows.retain(|_, flow| now.duration_since(flow.active) < EXPIRY);
         let flows = &self.flows;
         self.by_client.retain(|_, number| flows.contains_key(number));
-        self.look_at = if self.flows.is_empty() { None } else { Some(now + LOOK_EVERY) };
     }
 }
 

@@ -76,7 +76,7 @@ impl BridgeDriver {
         let rules = if config.iptables.yes() { Rules::open(topology) } else { Rules::off(topology) };
         Ok(BridgeDriver {
             ipam,
-            ports: Ports::open(),
+            ports: Ports::open(&config.daemon_addresses),
             bridges: Arc::new(Bridges::new(rules)?),
             host: namespace::current().context("opening the network namespace")?,
             lingering: Lingering::default(),

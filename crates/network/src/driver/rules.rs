@@ -159,12 +159,13 @@ fn commit(change: Transaction, socket: &mut Socket, topology: &Topology) -> Resu
 
 /// Lets clients that go on sending datagrams be translated anew.
 fn forget_connections(socket: &mut Socket, published: &[Published]) {
-    for port in published.iter().filter(|p| p.protocol == Protocol::Udp) {
+    let destination = |port: &Published| {
         let address = Some(port.host).filter(|host| !host.is_unspecified());
-        let to = Destination { protocol: port.protocol.number(), address, port: port.host_port };
-        if let Err(error) = conntrack::forget(socket, to) {
-            tracing::warn!(%error, port = port.host_port, "cannot forget connections to a published port");
-        }
+        Destination { protocol: port.protocol.number(), address, port: port.host_port }
+    };
+    let to: Vec<_> = published.iter().filter(|p| p.protocol == Protocol::Udp).map(destination).collect();
+    if let Err(error) = conntrack::forget(socket, &to) {
+        tracing::warn!(%error, "cannot forget connections to published ports");
     }
 }
 

@@ -3,6 +3,7 @@
 //! A translation is decided by a connection's first packet. UDP has no end, so a client that goes on sending would be
 //! led to yesterday's container for ever.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use rustix::io::Errno;
@@ -29,7 +30,7 @@ const FILTER_DESTINATION_PORT: u32 = 1 << 5;
 const NFGENMSG: usize = 4;
 
 /// Connections by what their first packet was sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     /// Number in the IP header.
     pub protocol: u8,
@@ -38,9 +39,14 @@ pub struct Destination {
     pub port: u16,
 }
 
-/// Forgets the matching IPv4 connections and returns their number. Takes a netfilter socket.
-pub fn forget(socket: &mut Socket, to: Destination) -> Result<usize, Error> {
-    let tuples = socket.dump(GET, |w| write_filter(w, to), |message| matching(&message, to))?;
+/// Forgets the IPv4 connections that match any of `to` and returns their number. Takes a netfilter socket. The kernel's
+/// whole table is walked once: a single destination is told to the kernel, of several only what they share.
+pub fn forget(socket: &mut Socket, to: &[Destination]) -> Result<usize, Error> {
+    let Some(first) = to.first() else { return Ok(0) };
+    let wanted: HashSet<_> = to.iter().copied().collect();
+    let single = (wanted.len() == 1).then_some(first.port);
+    let tuples =
+        socket.dump(GET, |w| write_filter(w, first.protocol, single), |message| matching(&message, &wanted))?;
     for tuple in &tuples {
         let mut batch = Batch::new();
         batch.push("forget connection", DELETE, 0, |w| {
@@ -61,28 +67,31 @@ fn header(w: &mut Writer<'_>) {
     w.put(&[libc::AF_INET as u8, 0, 0, 0]);
 }
 
-fn write_filter(w: &mut Writer<'_>, to: Destination) {
+fn write_filter(w: &mut Writer<'_>, protocol: u8, port: Option<u16>) {
     header(w);
     w.nested(TUPLE_ORIGINAL, |w| {
         w.nested(TUPLE_PROTOCOL, |w| {
-            w.u8(PROTOCOL_NUMBER, to.protocol);
-            w.bytes(DESTINATION_PORT, &to.port.to_be_bytes());
+            w.u8(PROTOCOL_NUMBER, protocol);
+            if let Some(port) = port {
+                w.bytes(DESTINATION_PORT, &port.to_be_bytes());
+            }
         });
     });
-    w.nested(FILTER, |w| w.u32(FILTER_ORIGINAL, FILTER_PROTOCOL | FILTER_DESTINATION_PORT));
+    let by_port = if port.is_some() { FILTER_DESTINATION_PORT } else { 0 };
+    w.nested(FILTER, |w| w.u32(FILTER_ORIGINAL, FILTER_PROTOCOL | by_port));
 }
 
 /// The original tuple's attributes, when the connection matches.
-fn matching(message: &Message<'_>, to: Destination) -> Option<Vec<u8>> {
+fn matching(message: &Message<'_>, wanted: &HashSet<Destination>) -> Option<Vec<u8>> {
     if message.kind != NEW {
         return None;
     }
     let tuple = message.attributes(NFGENMSG).find(TUPLE_ORIGINAL)?;
     let parts = Attributes::new(tuple);
-    let protocol = parts.inside(TUPLE_PROTOCOL);
+    let of_protocol = parts.inside(TUPLE_PROTOCOL);
     let address = parts.inside(TUPLE_IP).find(IP_DESTINATION).and_then(read_ipv4)?;
-    let same = protocol.find(PROTOCOL_NUMBER)? == [to.protocol]
-        && protocol.find(DESTINATION_PORT)? == to.port.to_be_bytes()
-        && to.address.is_none_or(|wanted| wanted == address);
-    same.then(|| tuple.to_vec())
+    let protocol = *of_protocol.find(PROTOCOL_NUMBER)?.first()?;
+    let port = u16::from_be_bytes(of_protocol.find(DESTINATION_PORT)?.try_into().ok()?);
+    let goes_to = |address| wanted.contains(&Destination { protocol, address, port });
+    (goes_to(Some(address)) || goes_to(None)).then(|| tuple.to_vec())
 }

@@ -1,0 +1,190 @@
+//! Published ports beyond the everyday: whole ranges, thousands at once, servers that are late, texts.
+
+use testkit::{Daemon, Options, process};
+
+use crate::{eventually, with_busybox};
+
+/// The body of a create request that publishes `count` ports from `first` on, the host's of the same number.
+fn body(first: u32, count: u32, host_ip: &str) -> String {
+    let ports = first..first + count;
+    let exposed: Vec<_> = ports.clone().map(|port| format!(r#""{port}/tcp":{{}}"#)).collect();
+    let bindings = ports.map(|port| format!(r#""{port}/tcp":[{{"HostIp":"{host_ip}","HostPort":"{port}"}}]"#));
+    let bindings: Vec<_> = bindings.collect();
+    format!(
+        r#"{{"Image":"busybox","Cmd":["sleep","1000"],"ExposedPorts":{{{}}},"HostConfig":{{"PortBindings":{{{}}}}}}}"#,
+        exposed.join(","),
+        bindings.join(",")
+    )
+}
+
+#[test]
+fn every_port_at_once_is_created() {
+    let d = with_busybox();
+    for (name, host_ip) in [("all", ""), ("named", "127.0.0.1")] {
+        let _ = d.http("POST", &format!("/containers/create?name={name}"), &body(1, 65_535, host_ip)).expect(201);
+        let shown = d.http("GET", &format!("/containers/{name}/json"), "").expect(200).json();
+        assert_eq!(shown["HostConfig"]["PortBindings"].as_object().unwrap().len(), 65_535);
+        let _ = d.http("DELETE", &format!("/containers/{name}"), "").expect(204);
+    }
+    d.finish();
+}
+
+fn kib(pid: u32) -> u64 {
+    process::memory_kib(pid, "status", "VmRSS:").unwrap()
+}
+
+/// How many descriptors the daemon may have.
+fn descriptor_limit(d: &Daemon) -> u32 {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", d.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    line.split_whitespace().nth(3).and_then(|soft| soft.parse().ok()).unwrap()
+}
+
+/// Twenty thousand where the limit of descriptors may be raised, which takes CAP_SYS_RESOURCE; else what fits into it: a
+/// port has a socket for IPv4 and one for IPv6.
+#[test]
+fn twenty_thousand_published_ports() {
+    let d = with_busybox();
+    let count = 20_000.min((descriptor_limit(&d) - 1_000) / 2);
+    let last = 40_000;
+    let first = last + 1 - count;
+    let cycle = || {
+        let _ = d.http("POST", "/containers/create?name=many", &body(first, count, "")).expect(201);
+        let _ = d.http("POST", "/containers/many/start", "").expect(204);
+        let serve =
+            format!("mkdir /www; echo many > /www/index.html; httpd -p {first} -h /www; httpd -p {last} -h /www");
+        assert_eq!(d.docker(&["exec", "many", "sh", "-c", &serve]).code, 0);
+        for (host, port) in [("127.0.0.1", first), ("172.17.0.1", last), ("[::1]", last)] {
+            let url = format!("http://{host}:{port}/");
+            let mut text = String::new();
+            assert!(
+                eventually(|| {
+                    text = d.exec_inside(&["curl", "-s", "-m", "20", &url]).stdout;
+                    text == "many\n"
+                }),
+                "{url}: {text:?}"
+            );
+        }
+        let taken = d.docker(&["run", "--rm", "-p", "39999:80", "busybox", "true"]);
+        assert!(taken.stderr.contains(":39999 failed: port is already allocated"), "{taken:?}");
+        // The raised limits are the daemon's and the monitor's alone.
+        let limits = |args: &[&str]| d.docker(&[args, &["sh", "-c", "ulimit -Sn; ulimit -Hn"]].concat()).text();
+        let inside = limits(&["exec", "many"]);
+        assert_eq!(inside, limits(&["run", "--rm", "busybox"]));
+        assert_eq!(inside, d.exec_inside(&["sh", "-c", "ulimit -Sn; ulimit -Hn"]).text());
+        let _ = d.http("DELETE", "/containers/many?force=1", "").expect(204);
+    };
+    cycle();
+    let once = kib(d.pid());
+    cycle();
+    cycle();
+    let again = kib(d.pid());
+    assert!(again < once + (24 << 10), "{once} KiB after one, {again} KiB after three");
+    d.finish();
+}
+
+#[test]
+fn a_server_that_is_late_is_reached_by_its_first_client() {
+    let d = with_busybox();
+    let script = "mkdir -p /www; echo late > /www/index.html; sleep 0.5; exec httpd -f -p 80 -h /www";
+    let _ = d.docker(&["run", "-d", "--name", "web", "-p", "8081:80", "busybox", "sh", "-c", script]).ok();
+    let answer = d.exec_inside(&["curl", "-s", "-m", "60", "http://127.0.0.1:8081/"]);
+    assert_eq!((answer.code, answer.stdout.as_str()), (0, "late\n"), "{answer:?}");
+    d.finish();
+}
+
+#[test]
+fn a_used_up_range_starts_again() {
+    let d = with_busybox();
+    let run = || {
+        let id = d.docker(&["run", "-d", "-p", "8000-8002:80", "busybox", "sleep", "100"]).text();
+        let port = d.docker(&["port", &id, "80"]).text().lines().next().unwrap_or_default().to_owned();
+        let _ = d.docker(&["rm", "-f", &id]).ok();
+        port
+    };
+    let ports: Vec<_> = (0..5).map(|_| run()).collect();
+    let wanted = [8000, 8001, 8002, 8000, 8001].map(|port| format!("0.0.0.0:{port}"));
+    assert_eq!(ports, wanted);
+    // What is asked for by number is not given to what may have any.
+    let range = ["run", "-d", "--name", "both", "-p", "8000-8001:70", "-p", "8000:80", "busybox", "sleep", "100"];
+    let _ = d.docker(&range).ok();
+    assert_eq!(d.docker(&["port", "both", "80"]).text().lines().next(), Some("0.0.0.0:8000"));
+    assert_eq!(d.docker(&["port", "both", "70"]).text().lines().next(), Some("0.0.0.0:8001"));
+    d.finish();
+}
+
+#[test]
+fn a_port_of_the_daemon_is_taken() {
+    let d = Options::new().args(&["-H", "tcp://127.0.0.1:2375"]).start();
+    d.busybox();
+    for published in ["2375:80", "127.0.0.1:2375:80"] {
+        let output = d.docker(&["run", "-d", "-p", published, "busybox", "sleep", "100"]);
+        assert_eq!(output.code, 125);
+        assert!(output.stderr.contains("Bind for 127.0.0.1:2375 failed: port is already allocated"), "{output:?}");
+    }
+    let _ = d.docker(&["run", "-d", "-p", "2375:80/udp", "busybox", "sleep", "100"]).ok();
+    d.finish();
+}
+
+/// Malformed ports, in the reference's words.
+#[test]
+fn texts_of_malformed_ports() {
+    let d = with_busybox();
+    let create = |rest: &str| d.http("POST", "/containers/create", &format!(r#"{{"Image":"busybox",{rest}}}"#));
+    for (key, text) in [
+        ("19039;1230", "invalid syntax"),
+        ("65536/tcp", "value out of range"),
+        ("99999999999999999999/tcp", "value out of range"),
+        ("-1/tcp", "invalid syntax"),
+        ("+80/tcp", "invalid syntax"),
+        ("80-81/tcp", "invalid syntax"),
+        ("abc/tcp", "invalid syntax"),
+        (" 80/tcp", "invalid syntax"),
+        ("1e3/tcp", "invalid syntax"),
+        ("/tcp", "value is empty"),
+    ] {
+        let number = key.split('/').next().unwrap();
+        let wanted = format!("invalid JSON: invalid port '{number}': {text}");
+        let published = format!(r#""HostConfig":{{"NetworkMode":"default","PortBindings":{{"{key}":[{{}}]}}}}"#);
+        assert_eq!(create(&published).expect(400).message(), wanted);
+        assert_eq!(create(&format!(r#""ExposedPorts":{{"{key}":{{}}}}"#)).expect(400).message(), wanted);
+    }
+    let at = |port: &str, binding: &str| {
+        create(&format!(r#""Cmd":["true"],"HostConfig":{{"PortBindings":{{"{port}":[{{{binding}}}]}}}}"#))
+    };
+    assert_eq!(at("0/tcp", "").expect(400).message(), r#"invalid port specification: "0/tcp""#);
+    for host in ["abc", "65536", "-1", "8000-", "-8000", "8001-8000", "8000-8001-8002", " 8000", "+8000", "8000,8001"] {
+        let wanted = format!("invalid port specification: {host:?}");
+        assert_eq!(at("80/tcp", &format!(r#""HostPort":"{host}""#)).expect(400).message(), wanted);
+    }
+    for (ip, text) in
+        [("abc", r#"ParseAddr("abc"): unable to parse IP"#), ("1.2.3", r#"ParseAddr("1.2.3"): unable to parse IP"#)]
+    {
+        let wanted = format!("invalid JSON: {text}");
+        assert_eq!(at("80/tcp", &format!(r#""HostIp":"{ip}""#)).expect(400).message(), wanted);
+    }
+    let start = |binding: &str| {
+        let id = at("080/tcp", binding).expect(201).json()["Id"].as_str().unwrap().to_owned();
+        d.http("POST", &format!("/containers/{id}/start"), "")
+    };
+    for binding in
+        [r#""HostPort":"8000/udp""#, r#""HostPort":"00""#, r#""HostPort":"0-0""#, r#""HostIp":"::ffff:127.0.0.1""#]
+    {
+        assert_eq!(start(binding).status, 204, "{binding}");
+    }
+    for (binding, wanted) in [
+        (r#""HostPort":"0-10""#, "invalid port range: 0-10"),
+        (
+            r#""HostIp":"10.99.99.99","HostPort":"18099""#,
+            "failed to bind host port 10.99.99.99:18099/tcp: cannot assign requested address",
+        ),
+        (
+            r#""HostIp":"fe80::1%lo","HostPort":"18099""#,
+            "failed to bind host port [fe80::1]:18099/tcp: invalid argument",
+        ),
+    ] {
+        let message = start(binding).expect(500).message();
+        assert!(message.ends_with(wanted), "{message}");
+    }
+    d.finish();
+}
