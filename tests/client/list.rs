@@ -1,5 +1,7 @@
 //! `docker ps` and `docker top`: filters, formats, sizes, statuses.
 
+use testkit::{Daemon, Options};
+
 use crate::{eventually, with_busybox};
 
 #[test]
@@ -77,16 +79,107 @@ fn sizes() {
     d.finish();
 }
 
+/// `docker top` with these arguments, its titles and lines with single spaces.
+fn top(d: &Daemon, arguments: &[&str]) -> Vec<String> {
+    let words: Vec<&str> = [&["top", "web"][..], arguments].concat();
+    let text = d.docker(&words).ok().stdout;
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+fn with_two_sleeps(options: Options) -> Daemon {
+    let d = options.start();
+    d.busybox();
+    let _ = d.docker(&["run", "-d", "--name", "web", "busybox", "sh", "-c", "sleep 777 & sleep 888; true"]).ok();
+    let both = |lines: &[String]| ["sleep 777", "sleep 888"].iter().all(|s| lines.iter().any(|l| l.ends_with(s)));
+    assert!(eventually(|| both(&top(&d, &[]))), "{:?}", top(&d, &[]));
+    d
+}
+
+/// Every option of the host's `ps` means what it means there.
 #[test]
-fn top() {
-    let d = with_busybox();
-    let _ = d.docker(&["run", "-d", "--name", "web", "busybox", "sh", "-c", "sleep 777 & sleep 888"]).ok();
-    let seen = eventually(|| {
-        let text = d.docker(&["top", "web"]).ok().stdout;
-        text.starts_with("UID") && text.contains("sleep 777") && text.contains("sleep 888")
-    });
-    assert!(seen, "{}", d.docker(&["top", "web"]).ok().stdout);
-    let text = d.docker(&["top", "web", "-o", "pid,args"]).ok().stdout;
-    assert!(text.starts_with("PID"), "{text}");
+fn top_is_the_hosts_ps() {
+    let d = with_two_sleeps(Options::new());
+    let _ = d.docker(&["run", "-d", "--name", "other", "busybox", "sleep", "999"]).ok();
+    let pid = d.inspect("web", "{{.State.Pid}}");
+    let titles = |arguments: &[&str], wanted: &str| {
+        let lines = top(&d, arguments);
+        assert_eq!(lines[0], wanted, "{arguments:?}");
+        assert!(lines.len() >= 4 && !lines.iter().any(|line| line.contains("sleep 999")), "{arguments:?}: {lines:?}");
+        lines
+    };
+    let _ = titles(&[], "UID PID PPID C STIME TTY TIME CMD");
+    let _ = titles(&["aux"], "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND");
+    let _ = titles(&["axjf"], "PPID PID PGID SID TTY TPGID STAT UID TIME COMMAND");
+    let _ = titles(&["-elf"], "F S UID PID PPID C PRI NI ADDR SZ WCHAN STIME TTY TIME CMD");
+    let _ = titles(&["-T"], "PID SPID TTY TIME CMD");
+    let _ = titles(&["-o", "pid=PIDS", "-o", "pid"], "PIDS PID");
+    let names = |sort: &str| -> Vec<String> {
+        let lines = titles(&["axo", "pid,comm", sort], "PID COMMAND");
+        lines[1..].iter().map(|line| line.split(' ').next_back().unwrap().to_owned()).collect()
+    };
+    assert_eq!((names("--sort=comm"), names("--sort=-comm")), (vec_of("sh sleep sleep"), vec_of("sleep sleep sh")));
+    let _ = titles(&["aux", "--sort=comm"], "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND");
+    let users = titles(&["-eopid,user"], "PID USER");
+    assert!(users.contains(&format!("{pid} root")), "{users:?}");
+    let ages = titles(&["-o", "pid,etime"], "PID ELAPSED");
+    let age = ages.iter().find_map(|line| line.strip_prefix(&format!("{pid} "))).unwrap_or_default();
+    assert!(age.len() >= 5 && age.bytes().all(|b| b.is_ascii_digit() || b"-:".contains(&b)), "{ages:?}");
+    let listed = |arguments: &str| d.http("GET", &format!("/containers/web/top?ps_args={arguments}"), "");
+    assert_eq!(listed("-o+comm").expect(500).message(), "Couldn't find PID field in ps output");
+    assert_eq!(listed("-o+ppid=PID").expect(500).message(), "specifying \"ppid=PID\" is not allowed");
+    // Before anything is said about the container.
+    let nobody = d.http("GET", "/containers/nobody/top?ps_args=-o+ppid=PID", "");
+    assert_eq!(nobody.expect(500).message(), "specifying \"ppid=PID\" is not allowed");
+    let refusal = listed("--nonsense").expect(500).message();
+    assert!(refusal.starts_with("ps: error: "), "{refusal}");
+    d.finish();
+}
+
+fn vec_of(words: &str) -> Vec<String> {
+    words.split(' ').map(String::from).collect()
+}
+
+/// The daemon's environment and descriptors are its own; a `ps` that never ends holds up nobody.
+#[test]
+fn a_ps_of_any_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let ps = dir.path().join("ps");
+    let write = |text: &str| {
+        let fresh = dir.path().join("fresh");
+        std::fs::write(&fresh, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(&fresh, &ps).unwrap();
+    };
+    write("exec /bin/ps \"$@\"");
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let d = with_two_sleeps(Options::new().env("PATH", &path).env("PS_FORMAT", "comm").env("COLUMNS", "20"));
+    let pid = d.inspect("web", "{{.State.Pid}}");
+    assert_eq!(top(&d, &[])[0], "UID PID PPID C STIME TTY TIME CMD");
+    write(&format!("echo PID WHAT; echo {pid} $(ls /proc/self/fd) $(env | grep -c ^PS_FORMAT)"));
+    assert_eq!(top(&d, &[])[1], format!("{pid} 0 1 2 3 0"));
+    // What a process calls itself is a stranger's: much of it is cut.
+    write(&format!("echo PID WHAT; echo {pid} $(head -c 9000000 /dev/zero | tr '\\0' x)"));
+    let answer = d.http("GET", "/containers/web/top", "").expect(200);
+    assert!((30_000..40_000).contains(&answer.body.len()), "{}", answer.body.len());
+    write(&format!("echo PID WHAT; while :; do echo {pid} x; done"));
+    let message = d.http("GET", "/containers/web/top", "").expect(500).message();
+    assert!(message.starts_with("ps: the list is longer than") || message.starts_with("ps: killed after"), "{message}");
+    write("sleep 1000; echo");
+    let message = d.http("GET", "/containers/web/top", "").expect(500).message();
+    assert!(message.starts_with("ps: killed after "), "{message}");
+    write("echo 'error: the reason' >&2; exit 1");
+    assert_eq!(d.http("GET", "/containers/web/top", "").expect(500).message(), "ps: error: the reason");
+    d.finish();
+}
+
+/// Where there is no `ps`, the usual forms are known.
+#[test]
+fn top_without_a_ps() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    let d = with_two_sleeps(Options::new().env("PATH", &path));
+    assert_eq!(top(&d, &["-eopid,user"])[0], "PID USER");
+    assert_eq!(top(&d, &["aux"])[0], "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND");
+    d.docker(&["top", "web", "--sort=comm"]).fails(1, "ps: unsupported argument: --sort=comm");
     d.finish();
 }

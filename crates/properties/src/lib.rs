@@ -8,6 +8,7 @@ mod archive;
 mod documents;
 mod hosts;
 mod layer;
+mod ps_output;
 mod reference;
 mod signatures;
 
@@ -15,5 +16,6 @@ pub use archive::archive;
 pub use documents::documents;
 pub use hosts::hosts_toml;
 pub use layer::layer;
+pub use ps_output::ps_output;
 pub use reference::reference;
 pub use signatures::signatures;

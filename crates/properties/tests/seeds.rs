@@ -68,6 +68,11 @@ fn signatures() {
 }
 
 #[test]
+fn ps_outputs() {
+    hold("ps_output", properties::ps_output, 2000, "[\\x01-\\x7f]{2}(PID|CMD|[ \n\t]|-|42|\\PC){0,80}");
+}
+
+#[test]
 fn layers() {
     hold("layer", properties::layer, 300, "\\PC{0,600}");
 }

@@ -5,7 +5,8 @@
 //! without close-on-exec. The child's copies of all others are closed before its execve, so that none is left when the call
 //! returns. glibc's posix_spawn does the same with sixty more system calls, because it asks for the
 //! disposition of every signal; here all signals stay blocked instead, and the new program unblocks them
-//! ([`unblock_signals`]).
+//! ([`unblock_signals`]). A program that is not Gantry's own ([`program`]) gets every signal as a login shell would
+//! give it.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
@@ -27,6 +28,8 @@ const OFTEN_IGNORED: [c_int; 8] = [
     libc::SIGTTIN,
     libc::SIGTTOU,
 ];
+/// The highest signal number of signal(7).
+const LAST_SIGNAL: c_int = 64;
 const EXIT_NOT_STARTED: c_int = 127;
 
 /// A child of the calling process.
@@ -38,15 +41,20 @@ pub struct Child {
 
 /// What the child does; made before, since it must not allocate.
 struct Plan<'a> {
-    /// Of the program, as descriptor number `own`.
     path: &'a CStr,
-    exe: RawFd,
-    own: RawFd,
     argv: &'a [*const c_char],
     envp: &'a [*const c_char],
-    fds: &'a [RawFd],
+    form: Form<'a>,
     /// The errno of the step that failed.
     error: AtomicI32,
+}
+
+/// Which descriptors, session and signals the program gets.
+enum Form<'a> {
+    /// `fds` as 3, 4, …; the program itself is `exe`, which becomes number `own`.
+    Detached { exe: RawFd, own: RawFd, fds: &'a [RawFd] },
+    /// Standard output and error; both lie above 2.
+    Program { output: RawFd, error: RawFd },
 }
 
 /// Runs the program that `exe` is (open for reading, or only as a path) with the arguments `argv` in `/`, with `/dev/null`
@@ -69,11 +77,37 @@ pub fn detached(exe: BorrowedFd<'_>, argv: &[CString], fds: &[BorrowedFd<'_>]) -
     let path = CString::new(format!("/proc/self/fd/{first_free}")).expect("a number has no zero byte");
     let search = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     let search = CString::new(format!("PATH={search}")).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let argv: Vec<*const c_char> = argv.iter().map(|a| a.as_ptr()).chain([std::ptr::null()]).collect();
-    let envp = [search.as_ptr(), std::ptr::null()];
-    let (own, error) = (first_free, AtomicI32::new(0));
-    let plan = Plan { path: &path, exe, own, argv: &argv, envp: &envp, fds: &fds, error };
-    let child = launch(&plan)?;
+    let (argv, envp) = (pointers(argv), [search.as_ptr(), std::ptr::null()]);
+    let form = Form::Detached { exe, own: first_free, fds: &fds };
+    started(&Plan { path: &path, argv: &argv, envp: &envp, form, error: AtomicI32::new(0) })
+}
+
+/// Runs the program at `path` with the arguments `argv` and nothing but the environment `env` (`NAME=value`), in `/`, in a
+/// session (and process group) of its own, with `/dev/null` as standard input, `output` and `errors` as the other two
+/// standard streams, and no other descriptor. Every signal has its default disposition and none is blocked.
+///
+/// Errors: execve(2)'s, `ENOENT` and `E2BIG` among them.
+pub fn program(
+    path: &CStr,
+    argv: &[CString],
+    env: &[CString],
+    output: BorrowedFd<'_>,
+    errors: BorrowedFd<'_>,
+) -> io::Result<Child> {
+    // Out of the way of the numbers that they will have.
+    let output = rustix::io::fcntl_dupfd_cloexec(output, 3)?;
+    let errors = rustix::io::fcntl_dupfd_cloexec(errors, 3)?;
+    let form = Form::Program { output: output.as_raw_fd(), error: errors.as_raw_fd() };
+    started(&Plan { path, argv: &pointers(argv), envp: &pointers(env), form, error: AtomicI32::new(0) })
+}
+
+/// With a null pointer at the end.
+fn pointers(words: &[CString]) -> Vec<*const c_char> {
+    words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+fn started(plan: &Plan<'_>) -> io::Result<Child> {
+    let child = launch(plan)?;
     match plan.error.load(Ordering::Acquire) {
         0 => Ok(child),
         errno => {
@@ -127,26 +161,52 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
 fn arrange(plan: &Plan<'_>) -> Result<(), c_int> {
     // SAFETY: numbers and constant strings only; the process is the caller's own child.
     unsafe {
-        for signal in OFTEN_IGNORED {
-            libc::signal(signal, libc::SIG_DFL);
-        }
         let null = done(libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC))?;
         done(libc::dup2(null, 0))?;
         done(libc::dup2(null, 1))?;
         done(libc::chdir(c"/".as_ptr()))?;
     }
-    for (&fd, target) in plan.fds.iter().zip(3..) {
+    match plan.form {
+        Form::Detached { exe, own, fds } => arrange_detached(exe, own, fds),
+        Form::Program { output, error } => arrange_program(output, error),
+    }
+}
+
+fn arrange_detached(exe: RawFd, own: RawFd, fds: &[RawFd]) -> Result<(), c_int> {
+    for signal in OFTEN_IGNORED {
+        // SAFETY: numbers only; the child has a table of signal actions of its own.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    for (&fd, target) in fds.iter().zip(3..) {
         // SAFETY: numbers only.
         done(unsafe { libc::dup2(fd, target) })?;
     }
     // SAFETY: numbers only; the table of descriptors is the child's own.
     unsafe {
-        if plan.exe != plan.own {
-            done(libc::dup3(plan.exe, plan.own, libc::O_CLOEXEC))?;
+        if exe != own {
+            done(libc::dup3(exe, own, libc::O_CLOEXEC))?;
         }
-        done(libc::close_range(plan.own as u32 + 1, u32::MAX, 0))?;
+        done(libc::close_range(own as u32 + 1, u32::MAX, 0))?;
     }
     Ok(())
+}
+
+fn arrange_program(output: RawFd, error: RawFd) -> Result<(), c_int> {
+    // The kernel's struct sigaction, all zero: the default. glibc would refuse the two signals that it uses itself.
+    let default = [0_u64; 4];
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: reads `default` only; SIGKILL and SIGSTOP are refused. None can arrive: all are blocked.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8_usize) };
+    }
+    // SAFETY: numbers only; the table of descriptors is the child's own.
+    unsafe {
+        done(libc::dup2(output, 1))?;
+        done(libc::dup2(error, 2))?;
+        done(libc::close_range(3, u32::MAX, 0))?;
+        done(libc::setsid())?;
+    }
+    // The caller's handlers are gone: from here on a signal does its default.
+    set_signal_mask(&empty_set()).map_err(|error| error.raw_os_error().unwrap_or(libc::EINVAL))
 }
 
 fn done(result: c_int) -> Result<c_int, c_int> {
@@ -228,6 +288,47 @@ mod tests {
         // The test itself may have been started with open descriptors: only the difference counts.
         let count = |copies| output(c"ls /proc/self/fd | wc -l >&3", copies).trim().parse::<usize>().unwrap();
         assert_eq!(count(3), count(1) + 2);
+    }
+
+    /// What [`program`] gives: standard output, standard error, the exit status.
+    fn ran(script: &CStr, env: &[CString]) -> (String, String, i32) {
+        let ((mut out, output), (mut err, errors)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let argv = [c"sh".to_owned(), c"-c".to_owned(), script.to_owned()];
+        let child = program(c"/bin/sh", &argv, env, output.as_fd(), errors.as_fd()).unwrap();
+        drop((output, errors));
+        let mut texts = (String::new(), String::new());
+        out.read_to_string(&mut texts.0).unwrap();
+        err.read_to_string(&mut texts.1).unwrap();
+        let id = rustix::process::WaitId::PidFd(child.pidfd.as_fd());
+        let status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED).unwrap().unwrap();
+        (texts.0, texts.1, status.exit_status().unwrap_or(-1))
+    }
+
+    #[test]
+    fn a_program_gets_its_streams_and_environment_and_nothing_else() {
+        let inherited = rustix::io::dup(File::open("/dev/null").unwrap()).unwrap();
+        let (out, err, code) = ran(c"pwd; echo $A; echo no >&2; read x || exit 3", &[c"A=b".to_owned()]);
+        assert_eq!((out.as_str(), err.as_str(), code), ("/\nb\n", "no\n", 3));
+        // The shell and ls: three streams, and the directory that ls itself has open.
+        assert_eq!(ran(c"/bin/ls /proc/self/fd", &[]).0, "0\n1\n2\n3\n");
+        let env = ran(c"exec /usr/bin/env", &[c"A=b".to_owned()]).0;
+        assert!(
+            env.lines().all(|line| ["A=", "PWD=", "SHLVL=", "_="].iter().any(|name| line.starts_with(name))),
+            "{env}"
+        );
+        drop(inherited);
+    }
+
+    #[test]
+    fn a_program_has_a_session_of_its_own_and_default_signals() {
+        let (out, ..) =
+            ran(c"echo $$ $(cut -d' ' -f5,6 /proc/$$/stat); exec grep -E '^Sig(Blk|Ign)' /proc/self/status", &[]);
+        let mut lines = out.lines();
+        let ids: Vec<&str> = lines.next().unwrap().split(' ').collect();
+        assert!(ids[0] == ids[1] && ids[1] == ids[2], "{out}");
+        assert!(lines.all(|line| line.ends_with("\t0000000000000000")), "{out}");
+        let error = program(c"/no/such", &[], &[], std::io::stdin().as_fd(), std::io::stdin().as_fd()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

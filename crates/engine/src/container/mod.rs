@@ -86,6 +86,7 @@ pub struct Containers {
     /// For containers that will be started.
     monitors: monitor::Spares,
     logs: logs::Readers,
+    ps: top::Runs,
 }
 
 #[derive(Default)]
@@ -103,6 +104,7 @@ impl Containers {
             trash,
             monitors,
             logs: logs::Readers::start(),
+            ps: top::Runs::default(),
         }
     }
 

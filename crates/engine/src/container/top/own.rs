@@ -1,19 +1,16 @@
-//! `GET /containers/{id}/top`: the processes of a container in the columns of `ps`.
+//! What `ps` would print, for hosts that have none: read from /proc (proc(5)).
 //!
-//! The reference runs the host's `ps`; Gantry reads /proc itself (proc(5)) and knows the arguments clients send: `-ef`,
-//! `aux` (with `f` too, without drawing the tree), `-o`/`-eo` lists and their combinations with `-w`, `-L`-less forms.
-//! Unknown arguments are refused, with 500 as a `ps` that fails is.
+//! The arguments that clients send are known: `-ef`, `-elf`, `aux` (with `f` too, without drawing the tree), lists of
+//! columns (`-o`, `-eo`, joined to the list or not) and their combinations with `-w`. Others are refused, with 500 as a
+//! `ps` that fails is.
 
 use std::collections::HashMap;
 use std::fs;
 
 use model::{Error, Result};
 
-use super::cmdline::Budget;
-use super::{Containers, publish};
-use crate::events::Events;
-use crate::settings::Settings;
-use crate::system::Host;
+use super::table::Room;
+use crate::container::cmdline::Budget;
 
 /// One column: its title and how it is read off a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +41,11 @@ enum Field {
     TimeShort,
     Elapsed,
     Nice,
+    Priority,
+    Flags,
+    Pages,
+    /// What other machines have and Linux does not tell.
+    Unknown,
     Threads,
     Command,
     Name,
@@ -84,6 +86,9 @@ const KEYWORDS: &[(&str, &str, Field)] = &[
     ("etime", "ELAPSED", Field::Elapsed),
     ("ni", "NI", Field::Nice),
     ("nice", "NI", Field::Nice),
+    ("pri", "PRI", Field::Priority),
+    ("f", "F", Field::Flags),
+    ("sz", "SZ", Field::Pages),
     ("nlwp", "NLWP", Field::Threads),
     ("thcount", "THCNT", Field::Threads),
     ("args", "COMMAND", Field::Command),
@@ -104,6 +109,25 @@ const FULL: &[Column] = &[
     Column { title: "CMD", field: Field::Command },
 ];
 
+/// `-lf`; a long format without the option `f` is refused.
+const LONG: &[Column] = &[
+    Column { title: "F", field: Field::Flags },
+    Column { title: "S", field: Field::State },
+    Column { title: "UID", field: Field::UserName },
+    Column { title: "PID", field: Field::Pid },
+    Column { title: "PPID", field: Field::ParentPid },
+    Column { title: "C", field: Field::CpuWhole },
+    Column { title: "PRI", field: Field::Priority },
+    Column { title: "NI", field: Field::Nice },
+    Column { title: "ADDR", field: Field::Unknown },
+    Column { title: "SZ", field: Field::Pages },
+    Column { title: "WCHAN", field: Field::Unknown },
+    Column { title: "STIME", field: Field::Start },
+    Column { title: "TTY", field: Field::Terminal },
+    Column { title: "TIME", field: Field::Time },
+    Column { title: "CMD", field: Field::Command },
+];
+
 const BSD: &[Column] = &[
     Column { title: "USER", field: Field::UserName },
     Column { title: "PID", field: Field::Pid },
@@ -118,38 +142,23 @@ const BSD: &[Column] = &[
     Column { title: "COMMAND", field: Field::Command },
 ];
 
-/// Lists the processes of a running container; 409 when it does not run.
-pub async fn top(
-    containers: &Containers,
-    events: &Events,
-    (host, settings): (&Host, &Settings),
-    name: &str,
-    ps_args: &str,
-) -> Result<api::TopResponse> {
-    let handle = containers.find(name)?;
-    let view = handle.view();
-    let not_running = || Error::conflict(format!("container {} is not running", view.row.id.as_str()));
-    if view.row.state.is_restarting() {
-        return Err(super::facts::restarting(view.row.id.as_str()));
-    }
-    if !view.row.state.is_running() || view.pid == 0 {
-        return Err(not_running());
-    }
-    let columns = parse_arguments(ps_args)?;
-    let cgroup = super::place::cgroup_of(host, settings, &view.row)?;
-    let table = tokio::task::spawn_blocking(move || -> std::io::Result<Vec<Vec<String>>> {
-        let (machine, mut budget) = (Machine::read(), Budget::default());
-        let read = |pid| Process::read(pid, &mut budget);
-        Ok(cgroup.processes()?.into_iter().filter_map(read).map(|p| p.row(&columns, &machine)).collect())
+/// The processes that are still there, in the columns that the arguments name.
+pub async fn list(arguments: &str, pids: Vec<i32>) -> Result<api::TopResponse> {
+    let columns = parse_arguments(arguments)?;
+    let titles = columns.iter().map(|c| c.title.to_string()).collect();
+    let read = tokio::task::spawn_blocking(move || -> Result<Vec<Vec<String>>> {
+        let (machine, mut budget, mut room) = (Machine::read(), Budget::default(), Room::new());
+        let mut rows = Vec::new();
+        for pid in pids {
+            let Some(mut process) = Process::read(pid, &mut budget) else { continue };
+            process.command.truncate(process.command.floor_char_boundary(room.line()));
+            let row = process.row(&columns, &machine);
+            room.spend(&row)?;
+            rows.push(row);
+        }
+        Ok(rows)
     });
-    let processes = table.await.map_err(|e| Error::system("reading processes").with_source(e))?;
-    let processes = processes.map_err(|error| match error.kind() {
-        // It has ended just now.
-        std::io::ErrorKind::NotFound => not_running(),
-        _ => error.into(),
-    })?;
-    let titles = parse_arguments(ps_args)?.iter().map(|c| c.title.to_string()).collect();
-    publish(events, &view.row, "top", []);
+    let processes = read.await.map_err(|e| Error::system("reading processes").with_source(e))??;
     Ok(api::TopResponse { titles, processes })
 }
 
@@ -161,14 +170,13 @@ fn parse_arguments(arguments: &str) -> Result<Vec<Column>> {
     }
     while let Some(word) = words.next() {
         let flags = word.trim_start_matches('-');
-        if let Some((_, list)) = word.split_once("-o").filter(|(before, list)| before.is_empty() && !list.is_empty()) {
-            columns.extend(parse_columns(list)?);
-        } else if flags.ends_with('o') && flags.chars().all(|c| "eAaxfwo".contains(c)) {
-            columns.extend(parse_columns(words.next().unwrap_or_default())?);
+        let is_full = word.starts_with('-') && flags.contains('f') && flags.chars().all(|c| "eAfFlw".contains(c));
+        if let Some(list) = column_list(word) {
+            columns.extend(parse_columns(if list.is_empty() { words.next().unwrap_or_default() } else { list })?);
         } else if flags.chars().all(|c| "auxfw".contains(c)) && flags.contains('u') {
             columns.extend_from_slice(BSD);
-        } else if word.starts_with('-') && flags.chars().all(|c| "eAfFlw".contains(c)) && flags.contains('f') {
-            columns.extend_from_slice(FULL);
+        } else if is_full {
+            columns.extend_from_slice(if flags.contains('l') { LONG } else { FULL });
         } else if !flags.chars().all(|c| "eAaxwww".contains(c)) {
             return Err(Error::system(format!("ps: unsupported argument: {word}")));
         }
@@ -180,6 +188,12 @@ fn parse_arguments(arguments: &str) -> Result<Vec<Column>> {
         return Err(Error::system("Couldn't find PID field in ps output"));
     }
     Ok(columns)
+}
+
+/// What follows the `o` of `-o`, `-eo`, `axo`; empty: the next word is the list.
+fn column_list(word: &str) -> Option<&str> {
+    let (flags, list) = word.strip_prefix('-').unwrap_or(word).split_once('o')?;
+    flags.chars().all(|c| "eAaxfw".contains(c)).then_some(list)
 }
 
 fn parse_columns(list: &str) -> Result<Vec<Column>> {
@@ -294,7 +308,13 @@ impl Process {
             Field::Start => self.started(machine),
             Field::Time => clock_time(cpu_ticks / machine.ticks, true),
             Field::TimeShort => clock_time(cpu_ticks / machine.ticks, false),
-            Field::Elapsed => clock_time(age_ticks / machine.ticks, false),
+            Field::Elapsed => elapsed(age_ticks / machine.ticks),
+            // As ps(1) shows what the scheduler calls 20.
+            Field::Priority => (self.number(18) + 60).to_string(),
+            // The two that ps(1) documents.
+            Field::Flags => ((self.number(9) >> 6) & 7).to_string(),
+            Field::Pages => (self.number(23) / rustix::param::page_size() as i64).to_string(),
+            Field::Unknown => "-".into(),
             Field::Nice => self.number(19).to_string(),
             Field::Threads => self.number(20).to_string(),
             Field::Command => self.command.clone(),
@@ -351,6 +371,16 @@ fn clock_time(seconds: u64, with_hours: bool) -> String {
     if with_hours { format!("{hours:02}:{minutes:02}:{rest:02}") } else { format!("{}:{rest:02}", seconds / 60) }
 }
 
+/// `[[DD-]hh:]mm:ss`
+fn elapsed(seconds: u64) -> String {
+    let (days, hours, minutes, rest) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes:02}:{rest:02}"),
+        (0, _) => format!("{hours:02}:{minutes:02}:{rest:02}"),
+        _ => format!("{days}-{hours:02}:{minutes:02}:{rest:02}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,6 +398,9 @@ mod tests {
         assert_eq!(titles("-o pid,comm").join(" "), "PID COMMAND");
         assert_eq!(titles("-o pid,pgid,sid,cputime").join(" "), "PID PGID SID TIME");
         assert_eq!(titles("-eo pid,user,args").join(" "), "PID USER COMMAND");
+        assert_eq!(titles("-eopid,user").join(" "), "PID USER");
+        assert_eq!(titles("axo pid,etime").join(" "), "PID ELAPSED");
+        assert_eq!(titles("-elf").join(" "), "F S UID PID PPID C PRI NI ADDR SZ WCHAN STIME TTY TIME CMD");
     }
 
     #[test]
@@ -375,6 +408,12 @@ mod tests {
         let message = parse_arguments("-o comm").expect_err("no pid").message().to_string();
         assert_eq!(message, "Couldn't find PID field in ps output");
         assert!(parse_arguments("--forest").is_err());
+    }
+
+    #[test]
+    fn times_since_the_start_look_as_in_ps() {
+        let texts = [5, 65, 3600, 86399, 90061].map(elapsed);
+        assert_eq!(texts, ["00:05", "01:05", "01:00:00", "23:59:59", "1-01:01:01"]);
     }
 
     #[test]

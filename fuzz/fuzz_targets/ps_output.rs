@@ -1,0 +1,4 @@
+//! What `ps` prints. The property is in the crate `properties`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::ps_output(bytes));
