@@ -257,3 +257,72 @@ fn a_commit_is_refused_in_the_references_words() {
     let _ = d.docker(&["rm", "c1"]).ok();
     d.finish();
 }
+
+/// Holes stay holes: in a layer, in an archive, in a volume that takes the file over.
+#[test]
+fn a_sparse_file_is_committed_and_exported_by_its_data() {
+    use std::os::unix::fs::MetadataExt;
+    for driver in ["overlay2", "vfs"] {
+        let d = testkit::Options::new().args(&["--storage-driver", driver]).start();
+        d.busybox();
+        let fill = "mkdir /v && truncate -s 6G /v/big && printf begin | dd of=/v/big conv=notrunc bs=4k seek=700000 2>/dev/null";
+        let _ = d.docker(&["run", "--name", "c1", "busybox", "sh", "-c", fill]).ok();
+        let _ = d.docker(&["commit", "-c", "VOLUME /v", "c1", "sparse"]).ok();
+        let exported = d.path("export.tar");
+        let _ = d.docker(&["export", "-o", exported.to_str().unwrap(), "c1"]).ok();
+        assert!(std::fs::metadata(&exported).unwrap().len() < 64 << 20, "{driver}");
+        let unpacked = d.path("unpacked");
+        std::fs::create_dir(&unpacked).unwrap();
+        let tar = ["tar", "-xf", exported.to_str().unwrap(), "-C", unpacked.to_str().unwrap(), "v/big"];
+        let _ = d.exec_inside(&tar).ok();
+        let meta = std::fs::metadata(unpacked.join("v/big")).unwrap();
+        assert_eq!(meta.len(), 6 << 30, "{driver}: as GNU tar unpacks it");
+        std::fs::remove_dir_all(&unpacked).unwrap();
+        let look =
+            "stat -c %s /v/big; dd if=/v/big bs=4k skip=700000 count=1 2>/dev/null | head -c 5; du -k /v/big | cut -f1";
+        let told = d.docker(&["run", "--rm", "sparse", "sh", "-c", look]).text();
+        let (size, rest) = told.split_once('\n').unwrap();
+        assert!(size == "6442450944" && rest.starts_with("begin"), "{driver}: {told}");
+        assert!(rest["begin".len()..].parse::<u64>().unwrap() < 1024, "{driver}: {told}");
+        // Saved and loaded again it is the same layer.
+        let saved = d.path("saved.tar");
+        let _ = d.docker(&["save", "-o", saved.to_str().unwrap(), "sparse"]).ok();
+        let _ = d.docker(&["rm", "c1"]).ok();
+        let _ = d.docker(&["rmi", "sparse"]).ok();
+        let _ = d.docker(&["load", "-i", saved.to_str().unwrap()]).ok();
+        let used: u64 = walk(&d.data_root().join("content")) + walk(&d.data_root().join("snapshots"));
+        assert!(used < 64 << 20, "{driver}: {used} bytes");
+        d.finish();
+
+        fn walk(dir: &std::path::Path) -> u64 {
+            let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+            let size = |path: std::path::PathBuf| match path.symlink_metadata() {
+                Ok(meta) if meta.is_dir() => walk(&path),
+                Ok(meta) => meta.blocks() * 512 / meta.nlink(),
+                Err(_) => 0,
+            };
+            entries.map(size).sum()
+        }
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_again_stays_in_its_place() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "c1", "-e", "A=1", "-e", "B=2", "busybox", "true"]).ok();
+    let _ = d.docker(&["commit", "-c", "ENV PATH /first:$PATH", "-c", "ENV A=3 C=4", "c1", "made"]).ok();
+    let own = d.inspect("made", "{{range .Config.Env}}{{.}}\n{{end}}");
+    let before = d.inspect("c1", "{{range .Config.Env}}{{.}}\n{{end}}");
+    let expected: Vec<String> = before
+        .lines()
+        .map(|line| match line.split_once('=') {
+            Some(("PATH", path)) => format!("PATH=/first:{path}"),
+            Some(("A", _)) => "A=3".into(),
+            _ => line.to_owned(),
+        })
+        .chain(["C=4".to_owned()])
+        .collect();
+    assert_eq!(own.lines().collect::<Vec<_>>(), expected);
+    let _ = d.docker(&["rm", "c1"]).ok();
+    d.finish();
+}

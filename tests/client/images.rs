@@ -235,3 +235,64 @@ fn a_whole_debian() {
     assert_eq!(d.docker(&["run", "--rm", "debian", "perl", "-e", "print 6*7"]).text(), "42");
     d.finish();
 }
+
+/// Of one repository one tag and digest references are one name; two tags are two.
+#[test]
+fn an_id_with_a_tag_and_a_digest_reference_of_one_repository_is_removed() {
+    let d = testkit::Daemon::start();
+    let fake = testkit::fake_registry::FakeRegistry::inside(d.namespaces(), "127.0.0.1:5001");
+    let image = testkit::fake_registry::Image::of_noise(&[100]);
+    let id = fake.image("app", "1", &image);
+    let pull = || {
+        let _ = d.docker(&["pull", "-q", "127.0.0.1:5001/app:1"]).ok();
+        let _ = d.docker(&["pull", "-q", &format!("127.0.0.1:5001/app@{id}")]).ok();
+    };
+    pull();
+    let removed = d.docker(&["rmi", &id["sha256:".len()..][..12]]).text();
+    assert_eq!(removed.lines().filter(|line| line.starts_with("Untagged")).count(), 2, "{removed}");
+    assert!(removed.contains(&format!("Deleted: {id}")), "{removed}");
+    pull();
+    let _ = d.docker(&["tag", "127.0.0.1:5001/app:1", "other:1"]).ok();
+    d.docker(&["rmi", &id]).fails(1, "image is referenced in multiple repositories");
+    let _ = d.docker(&["rmi", "-f", &id]).ok();
+    drop(fake);
+    d.finish();
+}
+
+#[test]
+fn a_snapshotter_is_a_graph_driver_for_old_clients_only() {
+    let d = crate::with_busybox();
+    let driver = |version: &str| d.http("GET", &format!("/{version}/images/busybox/json"), "").expect(200).json();
+    assert_eq!(driver("v1.51")["GraphDriver"]["Name"], "overlayfs");
+    assert!(driver("v1.52").get("GraphDriver").is_none());
+    d.finish();
+}
+
+/// An image whose layer is no archive comes in, and is told of.
+#[test]
+fn what_cannot_be_unpacked_is_loaded_and_named() {
+    let d = testkit::Daemon::start();
+    let archive = testkit::images::docker_archive("bad:1", &[b"no archive at all".to_vec()], &serde_json::json!({}));
+    let output = d.docker_input(&["load"], &archive).ok();
+    assert!(output.stdout.contains("Loaded image: bad:1\nError unpacking image bad:1: "), "{output:?}");
+    assert_eq!(d.docker(&["images", "-q"]).text().lines().count(), 1);
+    assert_ne!(d.docker(&["create", "bad:1", "true"]).code, 0);
+    let _ = d.docker(&["rmi", "bad:1"]).ok();
+    assert_eq!(d.docker(&["ps", "-aq"]).text(), "");
+    d.finish();
+}
+
+#[test]
+fn the_proxies_in_force_are_shown_without_their_credentials() {
+    let d = testkit::Options::new()
+        .args(&["--http-proxy", "http://me:secret@proxy.test:3128/", "--no-proxy", "a.test,10.0.0.0/8"])
+        .env("HTTPS_PROXY", "socks5://you:s3cret@proxy.test")
+        .start();
+    let info = d.http("GET", "/info", "").expect(200);
+    assert!(!info.text().contains("ecret"), "{}", info.text());
+    let info = info.json();
+    let shown = ["HttpProxy", "HttpsProxy", "NoProxy"].map(|key| info[key].as_str().unwrap().to_owned());
+    let expected = ["http://xxxxx:xxxxx@proxy.test:3128/", "socks5://xxxxx:xxxxx@proxy.test", "a.test,10.0.0.0/8"];
+    assert_eq!(shown, expected);
+    d.finish();
+}

@@ -43,7 +43,7 @@ fn content_that_is_not_what_its_digest_says() {
     let mut spoiled = image.layers[0].clone();
     *spoiled.last_mut().unwrap() ^= 1;
     fake.blob_as(&layer, &spoiled);
-    refused(&d, &format!("filesystem layer verification failed for digest {layer}"));
+    refused(&d, &format!("expected {layer}: failed precondition"));
     assert_eq!(kept(&d).1, 0, "a part that is wrong is not kept");
     fake.blob_as(&layer, &image.layers[0][..1000]);
     refused(&d, "unexpected size");
@@ -52,7 +52,7 @@ fn content_that_is_not_what_its_digest_says() {
     let mut spoiled = image.config.clone();
     spoiled[10] ^= 1;
     fake.blob_as(&config, &spoiled);
-    refused(&d, &format!("image config verification failed for digest {config}"));
+    refused(&d, &format!("expected {config}: failed precondition"));
     fake.blob(&image.config);
     let other = image.manifest.clone();
     fake.rule(move |seen| {

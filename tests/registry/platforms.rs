@@ -91,3 +91,23 @@ fn what_is_not_whole_is_pushed_in_part() {
     drop(registry);
     d.finish();
 }
+
+/// What has no index is the only one there is: it comes, with a warning.
+#[test]
+fn a_single_image_of_another_platform_is_pulled_with_a_warning() {
+    let d = testkit::Daemon::start();
+    let fake = testkit::fake_registry::FakeRegistry::inside(d.namespaces(), "127.0.0.1:5001");
+    let tar = testkit::images::Tar::new().file("x", 0o644, b"x").bytes();
+    let image = testkit::fake_registry::Image::new(&[tar], &serde_json::json!({"Cmd": ["/x"]}));
+    let id = fake.image("app", "1", &image);
+    let pulled = d.docker(&["pull", "--platform", "linux/s390x", "127.0.0.1:5001/app:1"]).text();
+    let warning =
+        "WARNING: Pulled image with specified platform (linux/s390x), but the resulting image's configured platform";
+    assert!(pulled.contains(warning), "{pulled}");
+    assert_eq!(d.inspect("127.0.0.1:5001/app:1", "{{.Id}}"), id);
+    let agent = fake.seen().iter().map(|seen| seen.header("user-agent").to_owned()).next().unwrap();
+    assert!(agent.starts_with("docker/") && agent.contains(" UpstreamClient(Docker-Client/"), "{agent}");
+    assert!(fake.seen().iter().all(|seen| seen.header("accept-encoding") == "identity"));
+    drop(fake);
+    d.finish();
+}

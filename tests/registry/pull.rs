@@ -54,7 +54,7 @@ fn a_name_without_an_image_is_refused_by_status() {
     let path = |name: &str, tag: &str| format!("/images/create?fromImage={}&tag={tag}", registry.name(name));
     let answer = d.http("POST", &path("nosuch", "1"), "").expect(404);
     let name = registry.name("nosuch:1");
-    assert_eq!(answer.message(), format!("manifest for {name} not found: manifest unknown: manifest unknown"));
+    assert_eq!(answer.message(), format!("failed to resolve reference {name:?}: {name}: not found"));
     let answer = d.http("POST", "/images/create?fromImage=UPPER&tag=1", "").expect(400);
     assert_eq!(answer.message(), "invalid reference format: repository name (library/UPPER) must be lowercase");
     let answer = d.http("POST", "/images/create?fromImage=scratch&tag=1", "").expect(403);

@@ -47,13 +47,18 @@ impl Ingest {
         if let Some(size) = size
             && size != self.written
         {
-            return Err(Error::invalid(format!("unexpected size: got {} bytes, want {size}", self.written)));
+            return Err(Error::invalid(format!(
+                "unexpected commit size {}, expected {size}: failed precondition",
+                self.written
+            )));
         }
         let digest = Digest::from_sha256(&std::mem::take(&mut self.hash).finalize().into());
         if let Some(expected) = expected
             && *expected != digest
         {
-            return Err(Error::invalid(format!("unexpected digest: got {digest}, want {expected}")));
+            return Err(Error::invalid(format!(
+                "unexpected commit digest {digest}, expected {expected}: failed precondition"
+            )));
         }
         lease.pin(&digest);
         let target = self.inner.blobs.join(digest.hex());

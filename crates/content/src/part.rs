@@ -130,8 +130,10 @@ impl Part {
     pub fn verify(self, reader: PartReader, size: u64) -> Result<WholePart> {
         let found = Digest::from_sha256(&reader.hash.finalize().into());
         if found != self.digest || reader.read != size || self.length != size {
-            let text =
-                format!("unexpected content: {found}, {} bytes; want {}, {size} bytes", reader.read, self.digest);
+            let text = match found == self.digest {
+                true => format!("unexpected commit size {}, expected {size}: failed precondition", reader.read),
+                false => format!("unexpected commit digest {found}, expected {}: failed precondition", self.digest),
+            };
             self.discard();
             return Err(Error::data_loss(text));
         }

@@ -320,6 +320,9 @@ pub fn info(engine: &Engine) -> api::Info {
         registry_config: Some(registry_config(&settings)),
         ncpu: host.processors as i64,
         mem_total: host.memory as i64,
+        http_proxy: masked(&settings.registries.proxies.http),
+        https_proxy: masked(&settings.registries.proxies.https),
+        no_proxy: settings.registries.proxies.none_for.clone(),
         docker_root_dir: settings.data_root.display().to_string(),
         name: host.hostname.clone(),
         labels: settings.labels.clone(),
@@ -376,6 +379,17 @@ fn runtimes(settings: &Settings) -> BTreeMap<String, api::system::RuntimeInfo> {
         all.insert(name.clone(), api::system::RuntimeInfo { path, args, ..Default::default() });
     }
     all
+}
+
+/// A proxy's URL without its credentials.
+fn masked(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let host = &rest[..rest.find('/').unwrap_or(rest.len())];
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    match host.rfind('@') {
+        Some(at) => format!("{scheme}{separator}xxxxx:xxxxx{}", &rest[at..]),
+        None => url.to_owned(),
+    }
 }
 
 fn registry_config(settings: &Settings) -> api::ServiceConfig {

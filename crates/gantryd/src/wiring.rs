@@ -78,11 +78,31 @@ fn registries(config: &Config) -> registry::Settings {
             none_for: given.no_proxy.clone(),
         },
         user_agent: format!("docker/{} gantry/{}", engine::system::ENGINE_VERSION, engine::system::VERSION),
+        ca_bundle: environment("SSL_CERT_FILE").map(Into::into),
+        ca_dirs: certificate_dirs(),
         timeouts: registry::Timeouts {
             attempts: u32::try_from(given.max_download_attempts).unwrap_or(1).max(1),
             ..defaults.timeouts
         },
         ..registry::Settings::default()
+    }
+}
+
+/// A variable of the environment that is not empty.
+fn environment(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Directories with certificate authorities, as Go's programs look for them: those of `SSL_CERT_DIR`, separated by colons.
+/// Without it the system's, if `SSL_CERT_FILE` stands in for the system's file.
+fn certificate_dirs() -> Vec<std::path::PathBuf> {
+    match environment("SSL_CERT_DIR") {
+        Some(dirs) => std::env::split_paths(&dirs).filter(|dir| !dir.as_os_str().is_empty()).collect(),
+        None if environment("SSL_CERT_FILE").is_some() => {
+            let usual = ["/etc/ssl/certs", "/etc/pki/tls/certs"].map(std::path::PathBuf::from);
+            usual.into_iter().filter(|dir| dir.is_dir()).collect()
+        }
+        None => Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //!   them): then its name and its time decide.
 //! - The system's authorities are read from a file once per daemon; the binary carries none.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::settings::Settings;
 use crate::validity;
 
 /// Longest certificate or key file that is read.
 const PEM_BYTES: u64 = 8 << 20;
+/// Files of one directory of authorities.
+const DIRECTORY_FILES: usize = 10_000;
 /// Where distributions keep their authorities.
 const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -86,25 +90,40 @@ pub struct SystemRoots {
 }
 
 impl SystemRoots {
-    fn get(&self, bundle: Option<&Path>) -> Arc<RootCertStore> {
-        self.roots.get_or_init(|| Arc::new(read_bundle(bundle))).clone()
+    fn get(&self, settings: &Settings) -> Arc<RootCertStore> {
+        self.roots.get_or_init(|| Arc::new(read_roots(settings.ca_bundle.as_deref(), &settings.ca_dirs))).clone()
     }
 }
 
-fn read_bundle(bundle: Option<&Path>) -> RootCertStore {
+/// The authorities of a file, or of the first usual one, and those of all files in directories.
+fn read_roots(bundle: Option<&Path>, dirs: &[PathBuf]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let usual = BUNDLES.iter().map(Path::new).find(|path| path.exists());
-    let Some(path) = bundle.or(usual) else {
-        tracing::warn!("no file with certificate authorities was found: only those of certs.d are trusted");
-        return roots;
-    };
-    match read_certificates(path) {
-        Ok(certificates) => {
+    match bundle.or(usual).map(|path| (path, read_certificates(path))) {
+        Some((path, Ok(certificates))) => {
             let (added, ignored) = roots.add_parsable_certificates(certificates);
             tracing::debug!(path = %path.display(), added, ignored, "certificate authorities read");
         }
-        Err(error) => tracing::warn!(%error, "the system's certificate authorities cannot be read"),
+        Some((_, Err(error))) => tracing::warn!(%error, "the system's certificate authorities cannot be read"),
+        None if dirs.is_empty() => {
+            tracing::warn!("no file with certificate authorities was found: only those of certs.d are trusted");
+        }
+        None => {}
     }
+    for dir in dirs {
+        match fs::read_dir(dir) {
+            Ok(entries) => {
+                let mut paths: Vec<_> = entries.flatten().take(DIRECTORY_FILES).map(|entry| entry.path()).collect();
+                paths.sort();
+                // What holds no certificate is no error there: keys and lists lie beside them.
+                let found = paths.iter().filter(|path| path.is_file()).filter_map(|path| read_certificates(path).ok());
+                roots.add_parsable_certificates(found.flatten());
+            }
+            Err(error) => tracing::warn!(dir = %dir.display(), %error, "certificate authorities cannot be read"),
+        }
+    }
+    let mut seen = HashSet::new();
+    roots.roots.retain(|root| seen.insert((root.subject.to_vec(), root.subject_public_key_info.to_vec())));
     roots
 }
 
@@ -124,9 +143,9 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 /// What TLS to an endpoint with these files is set up with.
-pub fn client_config(files: &CertFiles, system: &SystemRoots, bundle: Option<&Path>) -> Result<Arc<ClientConfig>> {
+pub fn client_config(files: &CertFiles, system: &SystemRoots, settings: &Settings) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
-    let system = system.get(bundle);
+    let system = system.get(settings);
     let verifier: Arc<dyn ServerCertVerifier> = if files.skip_verify {
         Arc::new(Anybody { provider: provider.clone() })
     } else {

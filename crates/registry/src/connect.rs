@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use model::authority::{Authority, Host};
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig, InvalidMessage};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -20,8 +21,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::proxy::Proxy;
+use crate::proxy::{Kind, Proxy};
 use crate::resolver::Resolver;
+use crate::socks;
 use crate::url::{Scheme, Url};
 
 /// Pause before the next address of a name is tried as well (RFC 8305).
@@ -49,39 +51,77 @@ pub struct Route {
     pub handshake: Duration,
 }
 
+/// The bytes to and from whom the TCP connection leads to: a server, or a proxy.
+pub enum Near {
+    /// In clear.
+    Plain(TcpStream),
+    /// A proxy that is spoken to over TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 /// The bytes to and from a server.
 pub enum Stream {
     /// In clear.
-    Plain(TcpStream),
+    Plain(Near),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Near>>),
 }
 
 /// Connects to the server of a URL.
 pub async fn connect(url: &Url, tls: &Arc<ClientConfig>, route: &Route) -> io::Result<Stream> {
-    let near = route.proxy.as_ref().map_or(url, |proxy| &proxy.url);
-    let mut tcp = dial(near, route).await?;
-    let (host, port) = url.host_port();
-    let host = host.as_str();
-    if url.scheme == Scheme::Http {
-        return Ok(Stream::Plain(tcp));
-    }
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("invalid host {host:?}")))?;
+    let tcp = match &route.proxy {
+        Some(proxy) => dial(&proxy.server, 0, route).await?,
+        None => dial(&url.server, url.scheme.default_port(), route).await?,
+    };
     let secured = async {
-        if let Some(proxy) = &route.proxy {
-            tunnel(&mut tcp, proxy, host, port).await?;
+        let near = near(tcp, url, tls, route).await?;
+        match url.scheme {
+            Scheme::Http => Ok(Stream::Plain(near)),
+            Scheme::Https => Ok(Stream::Tls(Box::new(secure(near, &url.server.host, tls).await?))),
         }
-        TlsConnector::from(tls.clone()).connect(name, tcp).await.map_err(|error| tls_error(&error, host))
     };
     match timeout(route.handshake, secured).await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream?))),
+        Ok(stream) => stream,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "net/http: TLS handshake timeout")),
     }
 }
 
-async fn dial(url: &Url, route: &Route) -> io::Result<TcpStream> {
+/// What is spoken through a TCP connection: with a proxy, what leads on to the server.
+async fn near(tcp: TcpStream, url: &Url, tls: &Arc<ClientConfig>, route: &Route) -> io::Result<Near> {
+    let Some(proxy) = &route.proxy else { return Ok(Near::Plain(tcp)) };
     let (host, port) = url.host_port();
+    let mut near = match proxy.kind {
+        Kind::Http | Kind::Socks5 => Near::Plain(tcp),
+        Kind::Https => Near::Tls(Box::new(secure(tcp, &proxy.server.host, tls).await?)),
+    };
+    match (proxy.kind, url.scheme) {
+        (Kind::Socks5, _) => socks::ask(&mut near, proxy, &url.server.host, port).await?,
+        (_, Scheme::Https) => tunnel(&mut near, proxy, &host, port).await?,
+        // It is told the whole address with each request.
+        (_, Scheme::Http) => {}
+    }
+    Ok(near)
+}
+
+async fn secure<S>(stream: S, host: &Host, tls: &Arc<ClientConfig>) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let name = match host {
+        Host::Name(name) => name.clone(),
+        Host::Address(address) => address.to_string(),
+    };
+    let server = ServerName::try_from(name.clone())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("invalid host {name:?}")))?;
+    TlsConnector::from(tls.clone()).connect(server, stream).await.map_err(|error| tls_error(&error, &name))
+}
+
+async fn dial(server: &Authority, default_port: u16, route: &Route) -> io::Result<TcpStream> {
+    let port = server.port_or(default_port);
+    let host = match &server.host {
+        Host::Name(name) => name.clone(),
+        Host::Address(address) => address.to_string(),
+    };
     let dialed = async {
         let addresses = match &route.pinned {
             // A proxy is not what was judged.
@@ -95,7 +135,7 @@ async fn dial(url: &Url, route: &Route) -> io::Result<TcpStream> {
     };
     match timeout(route.connect, dialed).await {
         Ok(stream) => stream,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("dial tcp {}: i/o timeout", url.server))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("dial tcp {}: i/o timeout", server))),
     }
 }
 
@@ -129,7 +169,7 @@ fn said(error: &io::Error) -> String {
 }
 
 /// Asks a proxy for a way to the server.
-async fn tunnel(tcp: &mut TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
+async fn tunnel(tcp: &mut Near, proxy: &Proxy, host: &str, port: u16) -> io::Result<()> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let authorization = proxy_authorization(proxy).map(|value| format!("Proxy-Authorization: {value}\r\n"));
     let request =
@@ -157,7 +197,7 @@ pub fn proxy_authorization(proxy: &Proxy) -> Option<String> {
     Some(format!("Basic {}", STANDARD.encode(user)))
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
@@ -208,34 +248,44 @@ fn tls_error(error: &io::Error, host: &str) -> io::Error {
     io::Error::other(text)
 }
 
-macro_rules! either {
-    ($stream:expr, $inner:ident => $body:expr) => {
-        match $stream.get_mut() {
-            Stream::Plain($inner) => $body,
-            Stream::Tls($inner) => $body,
+macro_rules! bytes_of {
+    ($of:ident) => {
+        impl AsyncRead for $of {
+            fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $of::Plain(inner) => Pin::new(inner).poll_read(cx, buffer),
+                    $of::Tls(inner) => Pin::new(inner).poll_read(cx, buffer),
+                }
+            }
+        }
+
+        impl AsyncWrite for $of {
+            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+                match self.get_mut() {
+                    $of::Plain(inner) => Pin::new(inner).poll_write(cx, bytes),
+                    $of::Tls(inner) => Pin::new(inner).poll_write(cx, bytes),
+                }
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $of::Plain(inner) => Pin::new(inner).poll_flush(cx),
+                    $of::Tls(inner) => Pin::new(inner).poll_flush(cx),
+                }
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() {
+                    $of::Plain(inner) => Pin::new(inner).poll_shutdown(cx),
+                    $of::Tls(inner) => Pin::new(inner).poll_shutdown(cx),
+                }
+            }
         }
     };
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, inner => Pin::new(inner).poll_read(cx, buffer))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, inner => Pin::new(inner).poll_write(cx, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, inner => Pin::new(inner).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, inner => Pin::new(inner).poll_shutdown(cx))
-    }
-}
+bytes_of!(Near);
+bytes_of!(Stream);
 
 #[cfg(test)]
 mod tests {
@@ -243,8 +293,8 @@ mod tests {
 
     #[test]
     fn a_proxys_credentials_are_unescaped() {
-        let url = Url::parse("http://p.test/").unwrap();
-        let with = |user: &str| proxy_authorization(&Proxy { url: url.clone(), user: Some(user.into()) }).unwrap();
+        let with =
+            |user: &str| proxy_authorization(&crate::proxy::parse(&format!("http://{user}@p.test")).unwrap()).unwrap();
         assert_eq!(with("u:p%40w%"), format!("Basic {}", STANDARD.encode("u:p@w%")));
     }
 

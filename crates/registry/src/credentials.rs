@@ -16,6 +16,8 @@ use crate::url::Url;
 
 /// Longest header that is looked at.
 const HEADER_BYTES: usize = 64 << 10;
+/// Characters of a client's `User-Agent` that are passed on.
+const AGENT: usize = 1024;
 
 /// What a client may show to a registry.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -33,6 +35,9 @@ pub struct Credentials {
     pub identitytoken: String,
     /// A bearer token, used as it is.
     pub registrytoken: String,
+    /// The `User-Agent` of the client on whose behalf the registry is asked; empty: nobody's.
+    #[serde(skip)]
+    pub client_agent: String,
 }
 
 impl fmt::Debug for Credentials {
@@ -83,6 +88,18 @@ impl Credentials {
     /// Whether there is nothing to show.
     pub fn is_empty(&self) -> bool {
         self.username.is_empty() && self.identitytoken.is_empty() && self.registrytoken.is_empty()
+    }
+
+    /// The `User-Agent` that registries see: the daemon's, with the client's as a comment (RFC 9110, 10.1.5).
+    pub(crate) fn agent(&self, daemon: &str) -> String {
+        let mut comment = String::new();
+        for c in self.client_agent.chars().take(AGENT).filter(|c| (' '..='~').contains(c)) {
+            if matches!(c, '(' | ')' | ';' | '\\') {
+                comment.push('\\');
+            }
+            comment.push(c);
+        }
+        if comment.is_empty() { daemon.to_owned() } else { format!("{daemon} UpstreamClient({comment})") }
     }
 
     /// `Basic …`, if there is a name.
@@ -183,5 +200,14 @@ mod tests {
         ] {
             assert!(!meant(address, url), "{address} {url}");
         }
+    }
+
+    #[test]
+    fn registries_learn_of_the_client() {
+        let agent =
+            |client: &str| Credentials { client_agent: client.into(), ..Credentials::default() }.agent("docker/1");
+        assert_eq!(agent(""), "docker/1");
+        assert_eq!(agent("Docker-Client/28.2.2 (linux)"), "docker/1 UpstreamClient(Docker-Client/28.2.2 \\(linux\\))");
+        assert_eq!(agent("a\r\nX: y\u{e9}\u{7f};\\"), "docker/1 UpstreamClient(aX: y\\;\\\\)");
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use crate::connect::{self, Pinned, Route};
 use crate::failure::{Fault, Result};
+use crate::proxy::Kind;
 use crate::resolver::Resolver;
 use crate::settings::Settings;
 use crate::url::{Scheme, Url};
@@ -141,7 +142,7 @@ impl Http {
         let headers = self.headers(&call, proxy.as_ref())?;
         // A proxy wants to know the server.
         let target = match (&proxy, call.url.scheme) {
-            (Some(_), Scheme::Http) => call.url.to_string(),
+            (Some(proxy), Scheme::Http) if proxy.kind != Kind::Socks5 => call.url.to_string(),
             _ => call.url.path.clone(),
         };
         let request = |body| {
@@ -212,8 +213,13 @@ impl Http {
         if !headers.contains_key(USER_AGENT) {
             headers.insert(USER_AGENT, value(&self.settings.user_agent)?);
         }
+        if !headers.contains_key(ACCEPT_ENCODING) {
+            // Digests are of the bytes as they are kept.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if call.url.scheme == Scheme::Http
-            && let Some(authorization) = proxy.and_then(connect::proxy_authorization)
+            && let Some(proxy) = proxy.filter(|proxy| proxy.kind != Kind::Socks5)
+            && let Some(authorization) = connect::proxy_authorization(proxy)
         {
             headers.insert(PROXY_AUTHORIZATION, value(&authorization)?);
         }

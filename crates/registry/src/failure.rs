@@ -104,8 +104,10 @@ impl Fault {
                     "pull access denied for {name}, repository does not exist or may require 'docker login': {text}"
                 )
             }
-            Reason::ManifestUnknown => format!("manifest for {} not found: {text}", reference.familiar()),
-            Reason::NameUnknown => format!("repository {name} not found: {text}"),
+            Reason::ManifestUnknown | Reason::NameUnknown => {
+                let reference = reference.canonical();
+                format!("failed to resolve reference {reference:?}: {reference}: not found")
+            }
             Reason::Unauthorized
             | Reason::BlobUnknown
             | Reason::Range
@@ -209,6 +211,8 @@ fn reason(code: &str, status: StatusCode) -> Reason {
         ("NAME_UNKNOWN", _) => Reason::NameUnknown,
         ("BLOB_UNKNOWN", _) => Reason::BlobUnknown,
         (_, StatusCode::RANGE_NOT_SATISFIABLE) => Reason::Range,
+        // Not every registry has a code for it, and not every front end a body.
+        (_, StatusCode::NOT_FOUND) => Reason::ManifestUnknown,
         _ => Reason::Other,
     }
 }
@@ -253,7 +257,7 @@ mod tests {
                 404,
                 r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"1"}}]}"#,
                 Kind::NotFound,
-                "manifest for nosuch:1 not found: manifest unknown: manifest unknown",
+                r#"failed to resolve reference "docker.io/library/nosuch:1": docker.io/library/nosuch:1: not found"#,
             ),
             (
                 403,
@@ -262,6 +266,12 @@ mod tests {
                 "pull access denied for nosuch, repository does not exist or may require 'docker login': denied: \
                  requested access to the resource is denied",
             ),
+            (
+                404,
+                "<html>",
+                Kind::NotFound,
+                r#"failed to resolve reference "docker.io/library/nosuch:1": docker.io/library/nosuch:1: not found"#,
+            ),
             (401, "<html>", Kind::Unauthorized, "unauthorized: authentication required"),
             (401, r#"{"details":"incorrect password"}"#, Kind::Unauthorized, "unauthorized: incorrect password"),
             (500, "<html>", Kind::System, "received unexpected HTTP status: 500 Internal Server Error"),
@@ -269,7 +279,7 @@ mod tests {
                 404,
                 r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#,
                 Kind::NotFound,
-                "repository nosuch not found: name unknown: repository name not known to registry",
+                r#"failed to resolve reference "docker.io/library/nosuch:1": docker.io/library/nosuch:1: not found"#,
             ),
             (
                 429,

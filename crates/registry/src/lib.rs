@@ -25,6 +25,7 @@ mod resolver;
 mod search;
 mod session;
 mod settings;
+mod socks;
 mod token;
 pub mod url;
 mod validity;

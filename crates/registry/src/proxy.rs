@@ -9,11 +9,34 @@ use model::{Error, Result};
 use crate::settings::Proxies;
 use crate::url::{Scheme, Url};
 
+/// How a proxy is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// HTTP in clear.
+    Http,
+    /// HTTP over TLS, within which another TLS may be.
+    Https,
+    /// SOCKS 5 (RFC 1928); names are looked up by the proxy.
+    Socks5,
+}
+
+impl Kind {
+    fn default_port(self) -> u16 {
+        match self {
+            Kind::Http => 80,
+            Kind::Https => 443,
+            Kind::Socks5 => 1080,
+        }
+    }
+}
+
 /// A proxy to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// Where it is.
-    pub url: Url,
+    /// How it is spoken to.
+    pub kind: Kind,
+    /// Where it is, with its port.
+    pub server: Authority,
     /// `user:password` of its URL, still escaped.
     pub user: Option<String>,
 }
@@ -64,18 +87,24 @@ fn matches(rule: &str, host: &str, port: u16) -> bool {
     }
 }
 
-fn parse(text: &str) -> Result<Proxy> {
+/// Reads a proxy's URL; without a scheme it is `http`.
+pub fn parse(text: &str) -> Result<Proxy> {
+    let refuse = |why: &dyn std::fmt::Display| Error::invalid(format!("invalid proxy: {why}"));
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let (user, rest) = match rest.rsplit_once('@') {
-        Some((user, rest)) => (Some(user.to_owned()), rest),
-        None => (None, rest),
+    let kind = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Kind::Http,
+        "https" => Kind::Https,
+        "socks5" | "socks5h" => Kind::Socks5,
+        other => return Err(refuse(&format!("unsupported protocol scheme {other:?}"))),
     };
-    let url = Url::parse(&format!("{scheme}://{rest}")).map_err(|e| e.prefix("invalid proxy"))?;
-    match url.scheme {
-        Scheme::Http => Ok(Proxy { url, user }),
-        // A proxy that is itself spoken to over TLS would need TLS within TLS.
-        Scheme::Https => Err(Error::invalid("invalid proxy: https proxies are not supported")),
-    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (user, host) = match rest[..end].rsplit_once('@') {
+        Some((user, host)) => (Some(user.to_owned()), host),
+        None => (None, &rest[..end]),
+    };
+    let server = Authority::parse(host).map_err(|error| refuse(&error))?;
+    let port = server.port_or(kind.default_port());
+    Ok(Proxy { kind, server: Authority { port: Some(port), ..server }, user })
 }
 
 #[cfg(test)]
@@ -92,8 +121,24 @@ mod tests {
     fn a_proxy_is_chosen_by_scheme() {
         let proxies = Proxies { http: "http://u:p%40@proxy.test:3128".into(), ..Proxies::default() };
         let proxy = proxies.of(&Url::parse("http://r.test/").unwrap()).unwrap().unwrap();
-        assert_eq!((proxy.url.authority().as_str(), proxy.user.as_deref()), ("proxy.test:3128", Some("u:p%40")));
+        assert_eq!((proxy.server.to_string().as_str(), proxy.user.as_deref()), ("proxy.test:3128", Some("u:p%40")));
         assert_eq!(proxies.of(&Url::parse("https://r.test/").unwrap()).unwrap(), None);
+    }
+
+    #[test]
+    fn proxies_are_of_three_kinds() {
+        let read = |text: &str| parse(text).map(|p| (p.kind, p.server.to_string())).map_err(|e| e.message().to_owned());
+        for (text, kind, server) in [
+            ("proxy.test", Kind::Http, "proxy.test:80"),
+            ("HTTP://u:p@Proxy.test:03128/", Kind::Http, "proxy.test:3128"),
+            ("https://proxy.test", Kind::Https, "proxy.test:443"),
+            ("socks5://proxy.test", Kind::Socks5, "proxy.test:1080"),
+            ("socks5h://u@[::1]:9050", Kind::Socks5, "[::1]:9050"),
+        ] {
+            assert_eq!(read(text), Ok((kind, server.to_owned())), "{text}");
+        }
+        assert_eq!(read("ftp://x").unwrap_err(), "invalid proxy: unsupported protocol scheme \"ftp\"");
+        assert_eq!(read("http://x:99999").unwrap_err(), "invalid proxy: invalid port \"99999\"");
     }
 
     #[test]

@@ -69,11 +69,11 @@ impl Repository {
         let ask = Ask { scopes, ..Ask::new(Method::POST, url) }.header(CONTENT_LENGTH, "0");
         let answer = self.ask(endpoint, ask).await?;
         match answer.status {
-            StatusCode::CREATED if mount_from.is_some() => {
+            StatusCode::CREATED => {
                 answer.discard().await;
                 Ok((Begun::Mounted, None))
             }
-            StatusCode::ACCEPTED => {
+            StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT => {
                 let location = location(&answer)?;
                 let least: u64 = answer.header(CHUNK_MIN_LENGTH).and_then(|text| text.parse().ok()).unwrap_or(0);
                 let chunk = CHUNK.max(least);
@@ -133,10 +133,13 @@ impl Upload<'_> {
                 .header(CONTENT_LENGTH, &length.to_string())
                 .header(CONTENT_RANGE, &format!("{at}-{}", at + length - 1));
             let answer = self.repository.ask(self.endpoint, ask).await?;
-            if !matches!(answer.status, StatusCode::ACCEPTED | StatusCode::CREATED | StatusCode::NO_CONTENT) {
+            if !answer.status.is_success() {
                 return Err(unexpected(&answer, answer.status));
             }
-            self.location = location(&answer)?;
+            // Without a word on it, the next chunk goes where this one went.
+            if answer.headers.contains_key(LOCATION) {
+                self.location = location(&answer)?;
+            }
             answer.discard().await;
             at += length;
         }
@@ -146,7 +149,9 @@ impl Upload<'_> {
 
     async fn finished(&self, ask: Ask) -> Result<()> {
         let answer = self.repository.ask(self.endpoint, ask).await?;
-        if !matches!(answer.status, StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK) {
+        // What containerd's pusher takes; some registries go on with the blob after the answer.
+        let done = [StatusCode::CREATED, StatusCode::NO_CONTENT, StatusCode::OK, StatusCode::ACCEPTED];
+        if !done.contains(&answer.status) {
             return Err(unexpected(&answer, answer.status));
         }
         answer.discard().await;

@@ -118,6 +118,11 @@ impl Repository {
         credentials: Credentials,
         access: Access,
     ) -> model::Result<Repository> {
+        let user_agent = credentials.agent(&settings.user_agent);
+        let settings = match user_agent == settings.user_agent {
+            true => settings,
+            false => Arc::new(Settings { user_agent, ..Settings::clone(&settings) }),
+        };
         let mut endpoints = endpoint::endpoints(&settings, &reference.domain).await?;
         endpoints.truncate(ENDPOINTS);
         Ok(Repository {
@@ -319,7 +324,7 @@ impl Repository {
         if let Some(config) = known.get(&files) {
             return Ok(config.clone());
         }
-        let config = certs::client_config(&files, &self.roots, self.settings.ca_bundle.as_deref())?;
+        let config = certs::client_config(&files, &self.roots, &self.settings)?;
         Ok(known.entry(files).or_insert(config).clone())
     }
 

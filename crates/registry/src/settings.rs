@@ -19,8 +19,10 @@ pub struct Settings {
     pub user_agent: String,
     /// Bounds of waiting.
     pub timeouts: Timeouts,
-    /// The system's trusted certificates (PEM); `None`: the usual places.
+    /// The system's trusted certificates (PEM); `None`: the usual places (`SSL_CERT_FILE`).
     pub ca_bundle: Option<PathBuf>,
+    /// Directories with further ones, a file each (`SSL_CERT_DIR`).
+    pub ca_dirs: Vec<PathBuf>,
     /// `/etc/hosts`
     pub hosts_file: PathBuf,
     /// `/etc/resolv.conf`
@@ -83,6 +85,7 @@ impl Default for Settings {
             user_agent: concat!("gantry/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeouts: Timeouts::default(),
             ca_bundle: None,
+            ca_dirs: Vec::new(),
             hosts_file: "/etc/hosts".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             index: "https://index.docker.io/v1/".to_owned(),

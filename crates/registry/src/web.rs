@@ -38,7 +38,7 @@ impl Download {
 pub async fn download(registries: &Registries, address: &str) -> Result<Download> {
     let settings = registries.settings();
     let mut url = Url::parse(address)?;
-    let tls = client_config(&CertFiles::default(), &registries.roots, settings.ca_bundle.as_deref())?;
+    let tls = client_config(&CertFiles::default(), &registries.roots, &settings)?;
     let http = Http::new(settings);
     for _ in 0..REDIRECTS {
         let call = Call {

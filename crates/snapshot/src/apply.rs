@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use sys::rooted::Rooted;
 
 use crate::archive::{Archive, Entry, Kind, Time, bad};
+use crate::sparse;
 use crate::tree;
 
 /// Entries of one layer.
@@ -315,7 +316,12 @@ impl Applier {
         };
         let mut file = File::from(file);
         match &entry.sparse {
-            None => self.copy(&mut file, entry.size, archive)?,
+            None => {
+                if self.copy(&mut file, entry.size, archive)? < entry.size {
+                    // Its end may be a hole.
+                    file.set_len(entry.size)?;
+                }
+            }
             Some(map) => {
                 for (offset, length) in map {
                     io::Seek::seek(&mut file, io::SeekFrom::Start(*offset))?;
@@ -335,20 +341,21 @@ impl Applier {
         Ok(())
     }
 
-    fn copy<R: Read>(&mut self, file: &mut File, length: u64, archive: &mut Archive<R>) -> io::Result<()> {
+    /// Copies so many bytes, runs of zeros as holes; answers how many were written.
+    fn copy<R: Read>(&mut self, file: &mut File, length: u64, archive: &mut Archive<R>) -> io::Result<u64> {
         self.bytes = self.bytes.checked_sub(length).ok_or_else(|| bad("layer too large"))?;
-        self.applied.size += length.next_multiple_of(BLOCK);
-        let mut left = length;
+        let (mut written, mut left) = (0, length);
         while left > 0 {
             let wanted = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let n = archive.read(&mut self.buffer[..wanted])?;
             if n == 0 {
                 return Err(bad("file data is missing"));
             }
-            file.write_all(&self.buffer[..n])?;
+            written += sparse::write(file, &self.buffer[..n])?;
             left -= n as u64;
         }
-        Ok(())
+        self.applied.size += written.next_multiple_of(BLOCK);
+        Ok(written)
     }
 
     fn hard_link(&mut self, dir: &OwnedFd, name: &CString, entry: &Entry) -> io::Result<()> {

@@ -54,7 +54,7 @@ pub enum Kind {
 }
 
 /// One member of the archive. Its data is read from the stream before the next entry.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// What it is.
     pub kind: Kind,

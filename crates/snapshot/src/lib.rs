@@ -28,6 +28,7 @@ mod overlay;
 mod pack;
 mod pax;
 mod places;
+mod sparse;
 mod survey;
 mod trash;
 mod view;

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::apply::{OPAQUE, WHITEOUT};
 use crate::layers::Layer;
+use crate::sparse;
 use crate::tree;
 use crate::view::{copy_attributes, link_target, stat_times, xattrs};
 
@@ -130,8 +131,7 @@ fn copy_file(from: &OwnedFd, to: &OwnedFd, name: &CString, stat: &Stat) -> io::R
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut target = File::from(rustix::fs::openat(to, name, write, Mode::from_raw_mode(0o600))?);
     if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
-        // std copies within the kernel where it can.
-        io::copy(&mut source, &mut target)?;
+        sparse::copy(&mut source, &mut target)?;
     }
     copy_attributes(&target.into(), stat, &xattrs(&source.into())?)
 }

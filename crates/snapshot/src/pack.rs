@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use crate::apply::{WHITEOUT, proc_path};
 use crate::archive::{Entry, Kind, Time, Writer};
 use crate::changes::{self, Changed, Differ, Source};
+use crate::sparse;
 use crate::view::{View, xattrs};
 use crate::walk::Walk;
 use crate::{ChangeKind, tree};
@@ -230,9 +231,18 @@ impl<W: Write> Packer<W> {
         let Some(file) = file else { return self.writer.entry(&entry) };
         entry.xattrs = portable(&file)?;
         entry.size = rustix::fs::fstat(&file)?.st_size.unsigned_abs();
+        let mut file = File::from(file);
+        entry.sparse = sparse::pieces(&file, entry.size)?;
         self.writer.entry(&entry)?;
-        self.copy(&mut File::from(file), entry.size)?;
-        self.writer.pad(entry.size)
+        let Some(pieces) = entry.sparse else {
+            self.copy(&mut file, entry.size)?;
+            return self.writer.pad(entry.size);
+        };
+        for (offset, length) in &pieces {
+            file.seek(SeekFrom::Start(*offset))?;
+            self.copy(&mut file, *length)?;
+        }
+        self.writer.pad(pieces.iter().map(|(_, length)| length).sum())
     }
 
     /// Exactly `size` bytes, whatever the file has become.

@@ -56,8 +56,11 @@ fn instruction(config: &mut ImageConfig, name: &str, rest: &str) -> Result<()> {
     match name {
         "ENV" => {
             for (key, value) in pairs(name, rest, &config.env)? {
-                config.env.retain(|entry| entry.split('=').next() != Some(&key));
-                config.env.push(format!("{key}={value}"));
+                let known = config.env.iter_mut().find(|entry| entry.split('=').next() == Some(&key));
+                match known {
+                    Some(entry) => *entry = format!("{key}={value}"),
+                    None => config.env.push(format!("{key}={value}")),
+                }
             }
         }
         "LABEL" => config.labels.extend(pairs(name, rest, &config.env)?),

@@ -12,7 +12,7 @@ use api::oci::Descriptor;
 use model::digest::Digest;
 use model::platform::Platform;
 use model::reference::ImageRef;
-use model::{Error, Result};
+use model::{Error, Kind as ErrorKind, Result};
 use serde::Deserialize;
 use signature::Signature;
 use snapshot::Compression;
@@ -73,13 +73,17 @@ pub fn load(
 ) -> Result<()> {
     let lease = images.pins.lease();
     let result = read(images, body, &lease).and_then(|members| {
-        show(images, &interpret(images, &members, &lease)?, platforms, &lease, |loaded, row| {
+        show(images, &interpret(images, &members, &lease)?, platforms, &lease, |loaded, (row, failed)| {
             let id = &row.target.digest;
             progress(ProgressMessage::stream(match &loaded.name {
                 Some(name) => format!("Loaded image: {}\n", name.familiar()),
                 None => format!("Loaded image ID: {id}\n"),
             }));
             publish(events, "load", id, id.as_str(), &labels(row));
+            if let Some(error) = failed {
+                let name = loaded.name.as_ref().map_or_else(|| id.to_string(), ImageRef::familiar);
+                progress(ProgressMessage::stream(format!("Error unpacking image {name}: {error}\n")));
+            }
         })
     });
     drop(lease);
@@ -115,33 +119,38 @@ fn layout_version(members: &Members) -> Result<String> {
     Ok(mark.transpose()?.unwrap_or_default().image_layout_version)
 }
 
+/// An image's row, and why its layers cannot be unpacked if they cannot.
+type Unpacked = (ImageRow, Option<Error>);
+
 /// Unpacks images and makes them visible in one commit: those before one that fails as well.
 fn show(
     images: &Images,
     all: &[Loaded],
     platforms: &[Platform],
     lease: &Lease,
-    mut shown: impl FnMut(&Loaded, &ImageRow),
+    mut shown: impl FnMut(&Loaded, &Unpacked),
 ) -> Result<()> {
-    let (mut rows, mut outcome) = (Vec::new(), Ok(()));
+    let (mut found, mut outcome): (Vec<Unpacked>, _) = (Vec::new(), Ok(()));
     for loaded in all {
         match unpacked(images, loaded, platforms, lease) {
-            Ok(row) => rows.push((row, loaded.name.iter().map(ImageRef::canonical).collect())),
+            Ok(row) => found.push(row),
             Err(error) => {
                 outcome = Err(error);
                 break;
             }
         }
     }
-    if !rows.is_empty() {
-        images.publish_all(rows.clone())?;
+    if !found.is_empty() {
+        let names = all.iter().map(|loaded| loaded.name.iter().map(ImageRef::canonical).collect());
+        images.publish_all(found.iter().map(|(row, _)| row.clone()).zip(names).collect())?;
     }
-    all.iter().zip(&rows).for_each(|(loaded, (row, _))| shown(loaded, row));
+    all.iter().zip(&found).for_each(|(loaded, unpacked)| shown(loaded, unpacked));
     outcome
 }
 
-/// The image's row, with the layers of the wanted platforms unpacked.
-fn unpacked(images: &Images, loaded: &Loaded, platforms: &[Platform], lease: &Lease) -> Result<ImageRow> {
+/// The image's row, with the layers of the wanted platforms unpacked. What cannot be unpacked because of what it is comes in
+/// all the same: it can be saved and pushed.
+fn unpacked(images: &Images, loaded: &Loaded, platforms: &[Platform], lease: &Lease) -> Result<Unpacked> {
     let mut row = unpack::describe(images, &loaded.target)?;
     row.signatures.clone_from(&loaded.signatures);
     if let Some(name) = &loaded.name {
@@ -158,13 +167,21 @@ fn unpacked(images: &Images, loaded: &Loaded, platforms: &[Platform], lease: &Le
                 wanted.join(" ")
             )));
         }
-        unpack::unpack(images, &mut row, asked, lease)?;
-        return Ok(row);
+        let failed = refused(unpack::unpack(images, &mut row, asked, lease))?;
+        return Ok((row, failed));
     }
     // An image for other machines only is unpacked whole: a container of it can be made when asked for by platform.
     let native = row.manifests.iter().any(here);
-    unpack::unpack(images, &mut row, |m| !native || here(m), lease)?;
-    Ok(row)
+    let failed = refused(unpack::unpack(images, &mut row, |m| !native || here(m), lease))?;
+    Ok((row, failed))
+}
+
+/// An archive that is wrong is told of; a disk that refuses ends the load.
+fn refused(unpacked: Result<()>) -> Result<Option<Error>> {
+    match unpacked {
+        Err(error) if error.kind() == ErrorKind::InvalidParameter => Ok(Some(error)),
+        outcome => outcome.map(|()| None),
+    }
 }
 
 /// Reads the whole archive.

@@ -163,7 +163,7 @@ fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> 
         }
     }
     refuse(&id, &users, force)?;
-    if several_refuse && all.len() > 1 {
+    if several_refuse && !is_one_reference(&all) {
         return Err(conflict(id.short(), "must be forced", "image is referenced in multiple repositories"));
     }
     Ok(Plan { id, names: all, delete: true, parents: Vec::new() })
@@ -196,6 +196,11 @@ fn same_references(name: &str, all: &[String]) -> Vec<String> {
     let same =
         |n: &String| n == name || (alone && parsed(n).is_some_and(|n| same_repository(&n) && n.digest.is_some()));
     all.iter().filter(|n| same(n)).cloned().collect()
+}
+
+/// Whether all names are of one repository, with one tag at most: digest references go with it.
+fn is_one_reference(all: &[String]) -> bool {
+    all.len() <= 1 || all.iter().any(|name| same_references(name, all).len() == all.len())
 }
 
 fn refuse(id: &Digest, users: &[Pinned], force: bool) -> Result<()> {
@@ -235,5 +240,20 @@ mod tests {
         let two = names(&["docker.io/library/a:1", "docker.io/library/a:2", &digest]);
         assert_eq!(same_references("docker.io/library/a:1", &two), names(&["docker.io/library/a:1"]));
         assert_eq!(same_references("docker.io/library/a:9", &one), [""; 0]);
+        let other = format!("docker.io/library/b@sha256:{}", "0".repeat(64));
+        let second = format!("docker.io/library/a@sha256:{}", "1".repeat(64));
+        for (all, is_one) in [
+            (&["docker.io/library/a:1"][..], true),
+            (&["docker.io/library/a:1", &digest], true),
+            (&[&digest, &second], true),
+            (&["docker.io/library/a:1", &digest, &second], true),
+            (&[], true),
+            (&["docker.io/library/a:1", "docker.io/library/a:2"], false),
+            (&["docker.io/library/a:1", "docker.io/library/a:2", &digest], false),
+            (&["docker.io/library/a:1", &other], false),
+            (&["docker.io/library/a:1", "docker.io/library/b:1"], false),
+        ] {
+            assert_eq!(is_one_reference(&names(all)), is_one, "{all:?}");
+        }
     }
 }

@@ -257,7 +257,10 @@ fn what_cannot_be_loaded_or_imported_leaves_nothing() {
     for (bytes, text) in [
         (&b"garbage"[..], "unexpected EOF"),
         (&good[..good.len() / 1024 * 512 + 100], "unexpected EOF"),
-        (&wrong_blob, "unexpected digest: got sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        (
+            &wrong_blob,
+            "unexpected commit digest sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        ),
         (&rootfs("1"), "unrecognized image format"),
     ] {
         let error = place.load(bytes).0.unwrap_err();

@@ -21,10 +21,11 @@ const AUTH: &str = "X-Registry-Auth";
 
 /// The credentials of a request; what cannot be read is as good as none, as with the reference.
 fn credentials(request: &Request) -> Credentials {
-    Credentials::from_header(request.header(AUTH).unwrap_or_default()).unwrap_or_else(|error| {
+    let given = Credentials::from_header(request.header(AUTH).unwrap_or_default()).unwrap_or_else(|error| {
         tracing::debug!(%error, "credentials are ignored");
         Credentials::default()
-    })
+    });
+    Credentials { client_agent: request.header("user-agent").unwrap_or_default().to_owned(), ..given }
 }
 
 /// Runs an operation that tells of its progress, until it ends or the client leaves.
@@ -120,6 +121,7 @@ fn from_config(given: api::AuthConfig) -> Credentials {
         serveraddress: given.serveraddress,
         identitytoken: given.identitytoken,
         registrytoken: given.registrytoken,
+        ..Credentials::default()
     }
     .completed()
 }

@@ -69,8 +69,12 @@ pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
         return Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"));
     }
     let name = request.name().to_owned();
-    let inspect =
+    let mut inspect =
         blocking(&state, move |engine| image::inspect(&engine.images, &name, platform.as_ref(), manifests)).await?;
+    if !request.version.before(52) {
+        // A snapshotter is no graph driver.
+        inspect.graph_driver = None;
+    }
     Ok(versioned(&inspect, request.version, 52, api::version::image_inspect).into())
 }
 

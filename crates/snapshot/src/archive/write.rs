@@ -50,7 +50,10 @@ impl<W: Write> Writer<W> {
         self.pad(size)
     }
 
-    /// The head of an entry. What a file's `size` announces has to follow by [`Writer::data`] and [`Writer::pad`].
+    /// The head of an entry. What a file's `size` announces has to follow by [`Writer::data`] and [`Writer::pad`]; of a file
+    /// with a `sparse` map its pieces only, one behind the other, and [`Writer::pad`] once with their sum.
+    ///
+    /// Such a file is written in the PAX form that GNU tar calls 1.0: its map is the beginning of its data.
     pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
         let mut path = entry.path.clone();
         if entry.kind == Kind::Directory && !path.ends_with(b"/") {
@@ -66,7 +69,16 @@ impl<W: Write> Writer<W> {
             self.writer.write_all(&records)?;
             self.pad(size)?;
         }
-        self.writer.write_all(header(entry, &path, entry_type(entry.kind)).as_bytes())
+        let Some(pieces) = &entry.sparse else {
+            return self.writer.write_all(header(entry, &path, entry_type(entry.kind)).as_bytes());
+        };
+        let map = sparse_map(pieces);
+        let size = map.len() as u64 + data_size(pieces);
+        let base = path.split(|b| *b == b'/').rfind(|part| !part.is_empty()).unwrap_or_default();
+        let name = [b"GNUSparseFile.0/", base].concat();
+        let head = Entry { size, sparse: None, ..entry.clone() };
+        self.writer.write_all(header(&head, &name, EntryType::Regular).as_bytes())?;
+        self.writer.write_all(&map)
     }
 
     /// Some of a file's bytes.
@@ -102,6 +114,21 @@ fn plain(path: &str, kind: Kind, mode: u32, size: u64) -> Entry {
         xattrs: Default::default(),
         sparse: None,
     }
+}
+
+/// Bytes of all pieces of a sparse file.
+pub(crate) fn data_size(pieces: &[(u64, u64)]) -> u64 {
+    pieces.iter().map(|(_, length)| length).sum()
+}
+
+/// The map of a sparse file: how many pieces, then offset and length of each, in lines, in whole blocks.
+pub(crate) fn sparse_map(pieces: &[(u64, u64)]) -> Vec<u8> {
+    let mut map = format!("{}\n", pieces.len()).into_bytes();
+    for (offset, length) in pieces {
+        map.extend(format!("{offset}\n{length}\n").bytes());
+    }
+    map.resize(map.len().next_multiple_of(BLOCK), 0);
+    map
 }
 
 fn entry_type(kind: Kind) -> EntryType {
@@ -155,12 +182,18 @@ fn records(entry: &Entry, path: &[u8]) -> Vec<u8> {
     };
     number("gid", entry.gid.into(), SMALL);
     number("uid", entry.uid.into(), SMALL);
-    number("size", entry.size, LARGE);
+    let stored = entry.sparse.as_ref().map(|pieces| sparse_map(pieces).len() as u64 + data_size(pieces));
+    number("size", stored.unwrap_or(entry.size), LARGE);
+    if stored.is_some() {
+        let sparse = [("major", "1"), ("minor", "0"), ("realsize", &*entry.size.to_string())];
+        found.extend(sparse.map(|(key, value)| (format!("GNU.sparse.{key}").into(), value.into())));
+        found.push((b"GNU.sparse.name".into(), path.to_vec()));
+    }
     if u64::try_from(entry.mtime.seconds).map_or(true, |seconds| seconds > LARGE) {
         found.push((b"mtime".into(), entry.mtime.seconds.to_string().into_bytes()));
     }
     let fits = |text: &[u8]| text.len() <= NAME && text.is_ascii();
-    if !fits(path) {
+    if !fits(path) && entry.sparse.is_none() {
         found.push((b"path".into(), path.to_vec()));
     }
     if !fits(&entry.link) {

@@ -36,6 +36,8 @@ pub struct Plan {
     pub layers: Vec<(Content, Digest)>,
     /// What lets it in, where that is asked for.
     pub signatures: Vec<Signature>,
+    /// What clients are told of its platform when another one was asked for.
+    pub warning: Option<String>,
 }
 
 /// Where documents come from and go to.
@@ -106,8 +108,9 @@ impl Chosen {
 /// Reads the configuration, and says what is left to be fetched.
 pub async fn plan(desk: &Desk<'_>, chosen: Chosen, platform: Option<&Platform>) -> Result<Plan> {
     let parsed = oci::parse_manifest(&chosen.bytes)?;
-    let layers = layers(desk, &parsed, (platform, desk.repository.reference())).await?;
-    Ok(Plan { target: chosen.target, manifest: oci::digest(&chosen.manifest)?, layers, signatures: Vec::new() })
+    let (layers, warning) = layers(desk, &parsed, (platform, desk.repository.reference())).await?;
+    let manifest = oci::digest(&chosen.manifest)?;
+    Ok(Plan { target: chosen.target, manifest, layers, signatures: Vec::new(), warning })
 }
 
 /// What the name means, with its media type and digest; nothing is kept.
@@ -236,12 +239,12 @@ fn choose(index: &oci::Index, wished: Option<&Platform>) -> Result<Descriptor> {
     })
 }
 
-/// The layers of a manifest, with what its configuration says of them.
+/// The layers of a manifest, with what its configuration says of them, and a warning if it is for another platform.
 async fn layers(
     desk: &Desk<'_>,
     manifest: &Manifest,
     (platform, reference): (Option<&Platform>, &ImageRef),
-) -> Result<Vec<(Content, Digest)>> {
+) -> Result<(Vec<(Content, Digest)>, Option<String>)> {
     let media_type = manifest.config.media_type.as_str();
     if !matches!(media_type, oci::CONFIG | oci::DOCKER_CONFIG) {
         let what = if media_type.starts_with("application/vnd.docker.plugin") { "a plugin" } else { "an artifact" };
@@ -254,14 +257,13 @@ async fn layers(
     let bytes = read_config(desk, &config).await?;
     let document: Document = oci::parse(&bytes, "image configuration")?;
     let runs = oci::platform(&document.platform);
-    if let Some(wished) = platform
-        && !wished.runs(&runs)
-    {
-        return Err(Error::not_found(format!(
-            "image with reference {} was found but its platform ({runs}) does not match the specified platform ({wished})",
-            reference.familiar()
-        )));
-    }
+    // An image without an index is the only one there is.
+    let warning = platform.filter(|wished| !wished.runs(&runs)).map(|wished| {
+        format!(
+            "WARNING: Pulled image with specified platform ({wished}), but the resulting image's configured platform ({runs}) \
+             does not match."
+        )
+    });
     if document.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(Error::invalid("mismatched image rootfs and manifest layers"));
     }
@@ -271,7 +273,8 @@ async fn layers(
         }
         Ok((content(layer)?, Digest::parse(diff_id)?))
     };
-    manifest.layers.iter().zip(&document.rootfs.diff_ids).map(pair).collect()
+    let layers: Result<Vec<_>> = manifest.layers.iter().zip(&document.rootfs.diff_ids).map(pair).collect();
+    Ok((layers?, warning))
 }
 
 fn is_layer(media_type: &str) -> bool {
@@ -298,8 +301,10 @@ async fn read_config(desk: &Desk<'_>, config: &Content) -> Result<Bytes> {
         return Ok(bytes.into());
     }
     let bytes = super::small_blob(desk.repository, config).await?;
-    if oci::digest_of(&bytes) != config.digest {
-        return Err(Error::data_loss(format!("image config verification failed for digest {}", config.digest)));
+    let found = oci::digest_of(&bytes);
+    if found != config.digest {
+        let text = format!("unexpected commit digest {found}, expected {}: failed precondition", config.digest);
+        return Err(Error::data_loss(text));
     }
     let (images, lease, copy) = (desk.images.clone(), desk.lease.clone(), bytes.clone());
     blocking(move || images.blobs.put(&copy, &lease).map(drop)).await?;

@@ -215,11 +215,7 @@ impl Fetching {
         let (part, read) = tokio::join!(downloading, reading);
         let part = part?;
         let (reader, layer) = read?;
-        let whole = part.verify(reader, self.job.blob.size).map_err(|error| {
-            tracing::warn!(%error, "a blob is not what its digest says");
-            let digest = &self.job.blob.digest;
-            Error::data_loss(format!("filesystem layer verification failed for digest {digest}"))
-        })?;
+        let whole = part.verify(reader, self.job.blob.size)?;
         Ok((layer?, Some(whole)))
     }
 

@@ -137,6 +137,9 @@ async fn pull_one(
         tell(lines, ProgressMessage::status("", MODEL)).await?;
     }
     let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
+    if let Some(warning) = &plan.warning {
+        tell(lines, ProgressMessage::status("", warning.clone())).await?;
+    }
     let layers = tokio::select! {
         layers = fetch_layers(images, repository, &plan, (&lease, lines), complete) => layers?,
         error = write_back(images) => return Err(error),
