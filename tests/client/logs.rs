@@ -1,5 +1,8 @@
 //! `docker logs`: tail, times, windows, following, rotation, drivers.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
 use testkit::Options;
 
 use crate::{eventually, with_busybox, with_images};
@@ -91,6 +94,78 @@ fn rotation_loses_and_repeats_nothing_while_following() {
     assert_eq!(d.docker(&["logs", "--tail", "3000", "l1"]).ok().stdout.lines().next(), Some("line 2001"));
     let dir = std::path::PathBuf::from(d.inspect("l1", "{{.LogPath}}"));
     assert!(std::fs::read_dir(dir.parent().unwrap()).unwrap().count() > 3, "nothing was rotated");
+    d.finish();
+}
+
+/// A flood rotates the log faster than anybody reads it: what is missing is told where it is missing.
+#[test]
+fn rotation_in_a_flood_says_how_many_lines_are_lost() {
+    const LINES: u64 = 400_000;
+    let d = with_busybox();
+    for (name, opts) in [("one", "max-file=1"), ("two", "max-file=2")] {
+        let script = format!("while [ ! -e /go ]; do sleep 0.05; done; seq 1 {LINES}; exec sleep 1000");
+        let args = ["run", "-d", "--name", name, "--log-opt", "max-size=10k", "--log-opt", opts, "busybox", "sh", "-c"];
+        let _ = d.docker(&[&args[..], &[&script]].concat()).ok();
+        let mut follower = d.connection();
+        let request = format!("GET /containers/{name}/logs?stdout=1&stderr=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n");
+        follower.send(request.as_bytes()).unwrap();
+        assert_eq!(follower.head().unwrap().status, 200);
+        let _ = d.docker(&["exec", name, "touch", "/go"]).ok();
+        let (mut bytes, mut next) = (Vec::new(), 1);
+        while next <= LINES {
+            // Whole entries come in a chunk.
+            bytes.clear();
+            bytes.extend(follower.chunk().unwrap().expect("the container runs"));
+            for (_, line) in testkit::http::frames(&bytes) {
+                let line = String::from_utf8(line).unwrap();
+                match line.strip_prefix("[gantry: ") {
+                    Some(told) => next += told.split(' ').next().unwrap().parse::<u64>().unwrap(),
+                    None => {
+                        assert_eq!(line, format!("{next}\n"));
+                        next += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(next, LINES + 1);
+        drop(follower);
+        let _ = d.docker(&["rm", "-f", name]).ok();
+    }
+    d.finish();
+}
+
+#[test]
+fn followers_have_ended_when_the_end_is_answered() {
+    let d = with_busybox();
+    let ends: [(&str, &str, u16); 4] = [
+        ("POST", "/containers/l1/kill", 204),
+        ("POST", "/containers/l1/stop?t=0", 204),
+        ("DELETE", "/containers/l1?force=1", 204),
+        ("POST", "/containers/l1/restart?t=0", 204),
+    ];
+    for (method, path, status) in ends {
+        let script = "echo begun; exec sleep 1000";
+        let _ = d.docker(&["run", "-d", "--name", "l1", "busybox", "sh", "-c", script]).ok();
+        let mut followers: Vec<_> = (0..20).map(|_| UnixStream::connect(d.socket()).unwrap()).collect();
+        for follower in &mut followers {
+            let request = b"GET /containers/l1/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n";
+            follower.write_all(request).unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"begun\n\r\n") {
+                let mut byte = [0];
+                follower.read_exact(&mut byte).unwrap();
+                seen.push(byte[0]);
+            }
+        }
+        let _ = d.http(method, path, "").expect(status);
+        for follower in &mut followers {
+            follower.set_nonblocking(true).unwrap();
+            let mut end = [0; 100];
+            let count = follower.read(&mut end).unwrap_or_else(|e| panic!("after {path}: {e}"));
+            assert_eq!(&end[..count], b"0\r\n\r\n", "after {path}");
+        }
+        let _ = d.docker(&["rm", "-f", "l1"]);
+    }
     d.finish();
 }
 

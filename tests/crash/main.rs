@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
+mod budgets;
 mod calls;
 mod collector;
 mod commits;

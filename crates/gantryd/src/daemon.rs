@@ -23,6 +23,12 @@ const BLOCKING: usize = 256;
 /// How long an idle blocking thread stays.
 const BLOCKING_IDLE: Duration = Duration::from_secs(2);
 
+/// Arenas of the allocator: what many threads have freed comes back better from few.
+const ARENAS: i32 = 2;
+/// How often the daemon looks whether it holds more memory than it needs, and how much more.
+const MEMORY_LOOK: Duration = Duration::from_secs(2);
+const MEMORY_SLACK: usize = 1 << 20;
+
 /// Runs the daemon.
 pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
     let env: Env = std::env::vars().collect();
@@ -36,6 +42,7 @@ pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
         }
     };
     set_up_log(&loaded.config);
+    sys::memory::limit_arenas(ARENAS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
@@ -90,6 +97,7 @@ async fn run(loaded: Loaded) -> Result<()> {
     let config = loaded.config.clone();
     let mut signals = signals::Signals::new()?;
     set_mask();
+    tokio::spawn(give_memory_back());
     let _pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
     let booted = engine::boot::boot(wiring::settings(&config), config.listen.min_api_version.clone()).await?;
     let listeners = listen::bind(&config.listen).await?;
@@ -113,6 +121,25 @@ async fn run(loaded: Loaded) -> Result<()> {
     listen::clean_up(&config.listen, &control);
     tracing::info!("daemon shutdown complete");
     Ok(())
+}
+
+/// Gives memory back to the kernel some seconds after it was needed: when more of it is free than after the last time, or the
+/// process has grown since.
+async fn give_memory_back() {
+    let (mut free, mut resident) = (0, 0);
+    loop {
+        tokio::time::sleep(MEMORY_LOOK).await;
+        let Ok(now) = sys::memory::resident() else { return };
+        if sys::memory::free() > free + MEMORY_SLACK || now > resident + MEMORY_SLACK as u64 {
+            drop(tokio::task::spawn_blocking(sys::memory::give_back).await);
+            free = sys::memory::free();
+            resident = sys::memory::resident().unwrap_or(now);
+        } else {
+            // What is used of it now may be free the next time.
+            free = free.min(sys::memory::free());
+            resident = resident.min(now);
+        }
+    }
 }
 
 /// Reloads on SIGHUP, until a signal says to end.

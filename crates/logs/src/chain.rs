@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ordinal;
+
 /// No log has more rotated files than this.
 pub const MAX_ROTATED: u32 = 10_000;
 /// Beginning of a gzip header with an extra field.
@@ -26,6 +28,11 @@ pub struct Extra {
     pub last_time: String,
     /// Gantry's own: the inode number of the file that was compressed.
     pub inode: u64,
+    /// Likewise: where it stands in the log ([`ordinal`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begin: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<u64>,
 }
 
 /// `name.<index>` or `name.<index>.gz`; index 0 is `name` itself.
@@ -103,6 +110,11 @@ impl Link {
     /// The extra field of a gzipped file; zero when there is none.
     pub fn extra(&self) -> Extra {
         if self.gzip { read_extra(&self.file).unwrap_or_default() } else { Extra::default() }
+    }
+
+    /// How many lines of the log are before the file; `None`: not noted.
+    pub fn begin(&self) -> Option<u64> {
+        if self.gzip { self.extra().begin } else { ordinal::begin(&self.file) }
     }
 }
 
@@ -216,25 +228,41 @@ pub fn locate(name: &Path, held: Held) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// The file that follows a held one, which has been rotated away. If that one is gone, the oldest file there is: what lay
-/// between was thrown away by the rotation. `None`: there is nothing.
-pub fn successor(name: &Path, held: Held) -> io::Result<Option<Link>> {
-    const ATTEMPTS: u32 = 100;
+/// A file that follows another one.
+#[derive(Debug)]
+pub struct Successor {
+    pub link: Link,
+    /// There may be files between the two, thrown away by the rotation.
+    pub gap: bool,
+}
+
+/// The file that follows a held one, which has been rotated away behind `end` lines of the log. If that one is gone, the oldest
+/// file there is that is later: what lay between was thrown away by the rotation. `None`: there is nothing.
+pub fn successor(name: &Path, held: Held, end: Option<u64>) -> io::Result<Option<Successor>> {
+    const ATTEMPTS: u32 = 20;
     for _ in 0..ATTEMPTS {
         match locate(name, held)? {
             Some(0) => return Ok(None),
             Some(index) => {
                 let next = Link::at(name, index - 1)?;
                 // Files move to higher indices only: an unmoved predecessor means that this is the right neighbour.
-                if next.is_some() && locate(name, held)? == Some(index) {
-                    return Ok(next);
+                if locate(name, held)? == Some(index)
+                    && let Some(link) = next
+                {
+                    return Ok(Some(Successor { link, gap: false }));
                 }
             }
-            None => return Ok(snapshot(name)?.pop().filter(|link| link.inode != held.inode)),
+            None => break,
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    Err(io::Error::other("the log rotates faster than it can be read"))
+    // It is gone, or the log rotates faster than one can look.
+    let is_later = |link: &Link| match (link.begin(), end) {
+        (Some(begin), Some(end)) => begin >= end,
+        _ => true,
+    };
+    let later = snapshot(name)?.into_iter().rev().find(|link| link.inode != held.inode && is_later(link));
+    Ok(later.map(|link| Successor { link, gap: true }))
 }
 
 /// Decompresses a gzipped file of the chain from its beginning.
@@ -291,10 +319,10 @@ mod tests {
         let links = snapshot(&log).unwrap();
         assert_eq!(links.iter().map(|link| link.size).collect::<Vec<_>>(), [1, 3]);
         let newest = Held::from(&links[0]);
-        assert!(successor(&log, newest).unwrap().is_none());
+        assert!(successor(&log, newest, None).unwrap().is_none());
         fs::write(dir.path().join("new"), "").unwrap();
         fs::rename(dir.path().join("new"), &log).unwrap();
-        assert_eq!(successor(&log, newest).unwrap().unwrap().size, 0);
+        assert_eq!(successor(&log, newest, None).unwrap().unwrap().link.size, 0);
     }
 
     #[test]
@@ -305,11 +333,11 @@ mod tests {
         let link = Link::at(&log, 1).unwrap().unwrap();
         let held = Held::from(&link);
         assert_eq!(locate(&log, held).unwrap(), Some(1));
-        assert_eq!(successor(&log, held).unwrap().unwrap().size, 1);
+        assert_eq!(successor(&log, held, None).unwrap().unwrap().link.size, 1);
         fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
         fs::write(&log, "newest").unwrap();
         assert_eq!(locate(&log, held).unwrap(), None);
-        assert_eq!(successor(&log, held).unwrap().unwrap().size, 1);
+        assert_eq!(successor(&log, held, None).unwrap().unwrap().link.size, 1);
     }
 
     /// A compressed file is made where another one's source was removed a moment ago: it gets that one's inode number.
@@ -328,7 +356,7 @@ mod tests {
         pack(2, 0);
         pack(1, older.inode);
         assert_eq!(locate(&log, older).unwrap(), Some(3));
-        let next = successor(&log, older).unwrap().unwrap();
+        let next = successor(&log, older, None).unwrap().unwrap().link;
         assert_eq!(Some(next.inode), inode_of(&rotated(&log, 2, true)).unwrap());
     }
 }

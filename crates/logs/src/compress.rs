@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
 use crate::chain::{self, Extra};
-use crate::tail;
+use crate::{ordinal, tail};
 
 /// Bytes compressed in one step: well under a millisecond.
 const STEP: u64 = 32 * 1024;
@@ -80,7 +80,12 @@ impl Compressor {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            let extra = Extra { last_time: tail::last_time(&source)?, inode: source.metadata()?.ino() };
+            let extra = Extra {
+                last_time: tail::last_time(&source)?,
+                inode: source.metadata()?.ino(),
+                begin: ordinal::begin(&source),
+                end: ordinal::end(&source),
+            };
             let part = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(self.part())?;
             let sink = GzBuilder::new().extra(serde_json::to_vec(&extra)?).write(part, LEVEL);
             self.job = Some(Job { source, index, sink });

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::chain::{self, Held, Link};
+use crate::chain::{self, Held, Successor};
 use crate::time;
 
 /// A follower's place in the chain.
@@ -30,7 +30,7 @@ pub enum Next {
     /// There may be more in the same file.
     Again,
     /// Go on with this file.
-    File(Link),
+    File(Successor),
     /// There is nothing more now.
     Wait,
     /// Nothing more will come.
@@ -48,18 +48,19 @@ impl Follower {
         self.finished = true;
     }
 
-    /// The present file gives no more lines: what comes next. `until`: unix nanoseconds.
-    pub fn next(&mut self, until: Option<i64>) -> io::Result<Next> {
+    /// The present file gives no more lines: what comes next. `until`: unix nanoseconds. `end`: of the present file, once it is
+    /// rotated away.
+    pub fn next(&mut self, until: Option<i64>, end: impl FnOnce() -> Option<u64>) -> io::Result<Next> {
         if chain::inode_of(&self.name)? != Some(self.held.inode) {
             // The writer has finished with this file, but perhaps after our last look into it.
             if !self.sealed {
                 self.sealed = true;
                 return Ok(Next::Again);
             }
-            if let Some(link) = chain::successor(&self.name, self.held)? {
-                self.held = Held::from(&link);
+            if let Some(next) = chain::successor(&self.name, self.held, end())? {
+                self.held = Held::from(&next.link);
                 self.sealed = false;
-                return Ok(Next::File(link));
+                return Ok(Next::File(next));
             }
         }
         if self.ending || until.is_some_and(|until| time::now() > until) {

@@ -12,6 +12,7 @@ mod encode;
 mod follow;
 mod lines;
 pub mod options;
+mod ordinal;
 mod parse;
 mod reader;
 mod record;

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use crate::chain::{self, Link};
-use crate::{parse, tail};
+use crate::chain::{self, Extra, Link};
+use crate::{ordinal, parse, tail};
 
 const BLOCK: usize = 64 * 1024;
 
@@ -23,41 +23,59 @@ pub struct Lines {
     skip: u64,
     /// Inside a line that is longer than any of ours.
     oversized: bool,
+    /// Lines of the log before the file.
+    begin: Option<u64>,
 }
 
 enum Source {
     Plain { file: File, position: u64, end: u64 },
-    Gzip(Box<dyn Read + Send>),
+    Gzip { text: Box<dyn Read + Send>, end: Option<u64> },
 }
 
 impl Lines {
     /// The last `tail` lines of the file (`None` = all) and how many these are.
     pub fn last(link: Link, tail: Option<u64>) -> io::Result<(Lines, u64)> {
-        if link.gzip { Lines::last_of_gzip(&link.file, tail) } else { Lines::last_of_plain(link.file, link.size, tail) }
+        if link.gzip { Lines::last_of_gzip(&link, tail) } else { Lines::last_of_plain(link, tail) }
     }
 
-    fn last_of_plain(file: File, end: u64, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+    fn last_of_plain(link: Link, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+        let begin = link.begin();
+        let Link { file, size: end, .. } = link;
         let (position, count) = match tail {
             None => (0, 0),
             Some(lines) => tail::start_of_last(&file, end, lines)?,
         };
-        Ok((Lines::new(Source::Plain { file, position, end }, 0), count))
+        Ok((Lines::new(Source::Plain { file, position, end }, 0, begin), count))
     }
 
     /// Decompresses twice, once to count, rather than keeping the text.
-    fn last_of_gzip(file: &File, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+    fn last_of_gzip(link: &Link, tail: Option<u64>) -> io::Result<(Lines, u64)> {
         let (skip, count) = match tail {
             None => (0, 0),
             Some(wanted) => {
-                let there = tail::count(&mut *chain::decompress(file)?)?;
+                let there = tail::count(&mut *chain::decompress(&link.file)?)?;
                 (there.saturating_sub(wanted), there.min(wanted))
             }
         };
-        Ok((Lines::new(Source::Gzip(chain::decompress(file)?), skip), count))
+        let Extra { begin, end, .. } = link.extra();
+        Ok((Lines::new(Source::Gzip { text: chain::decompress(&link.file)?, end }, skip, begin), count))
     }
 
-    fn new(source: Source, skip: u64) -> Lines {
-        Lines { source, buffer: Vec::new(), start: 0, filled: 0, skip, oversized: false }
+    fn new(source: Source, skip: u64, begin: Option<u64>) -> Lines {
+        Lines { source, buffer: Vec::new(), start: 0, filled: 0, skip, oversized: false, begin }
+    }
+
+    /// How many lines of the log are before the file; `None`: not noted.
+    pub fn begin(&self) -> Option<u64> {
+        self.begin
+    }
+
+    /// How many lines of the log are before the next file; `None`: not noted, perhaps since this one still grows.
+    pub fn end(&self) -> Option<u64> {
+        match &self.source {
+            Source::Plain { file, .. } => ordinal::end(file),
+            Source::Gzip { end, .. } => *end,
+        }
     }
 
     /// From now on, read whatever is appended to the file.
@@ -112,7 +130,7 @@ impl Lines {
         let n = match &mut self.source {
             Source::Plain { file, position, end } => read_plain(file, position, *end, room)?,
             // A compressed file that is damaged ends where the damage begins.
-            Source::Gzip(reader) => read(reader, room).unwrap_or(0),
+            Source::Gzip { text, .. } => read(text, room).unwrap_or(0),
         };
         self.filled += n;
         if n == 0 {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
-use crate::chain::{self, Held, Link};
+use crate::chain::{self, Held, Link, Successor};
 use crate::follow::{Follower, Next};
 use crate::lines::Lines;
 use crate::shape::{Shaper, Verdict};
@@ -120,16 +120,21 @@ impl Reader {
                 return Ok(Batch::End);
             }
             if let Some(next) = self.waiting.pop_front() {
-                self.present = Some(next);
+                self.enter(next, false, out);
                 continue;
             }
+            let present = &self.present;
             let Some(follower) = &mut self.follower else { return Ok(Batch::End) };
             if out.len() > begin {
                 return Ok(Batch::More);
             }
-            match follower.next(self.until)? {
+            match follower.next(self.until, || present.as_ref().and_then(Lines::end))? {
                 Next::Again => {}
-                Next::File(link) => self.go_to(link)?,
+                Next::File(Successor { link, gap }) => {
+                    let (mut lines, _) = Lines::last(link, None)?;
+                    lines.grow();
+                    self.enter(lines, gap, out);
+                }
                 Next::Wait => {
                     self.present.iter_mut().for_each(Lines::rest);
                     return Ok(Batch::Waiting);
@@ -153,11 +158,16 @@ impl Reader {
         Ok(true)
     }
 
-    fn go_to(&mut self, link: Link) -> io::Result<()> {
-        let (mut lines, _) = Lines::last(link, None)?;
-        lines.grow();
-        self.present = Some(lines);
-        Ok(())
+    /// Goes on with another file, and tells of what was lost before it. `gap`: files between the two may be missing.
+    fn enter(&mut self, next: Lines, gap: bool, out: &mut Vec<u8>) {
+        let left = self.present.as_ref().and_then(Lines::end);
+        match (left, next.begin()) {
+            (Some(end), Some(begin)) if begin > end => self.shaper.lost(Some(begin - end), out),
+            (Some(_), Some(_)) => {}
+            _ if gap => self.shaper.lost(None, out),
+            _ => {}
+        }
+        self.present = Some(next);
     }
 }
 

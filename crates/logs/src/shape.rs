@@ -70,6 +70,26 @@ impl Shaper {
         self.entry(Log::Plain(&loose.log), raw, out)
     }
 
+    /// Appends a line that tells of lines that were thrown away before they were read; `None`: nobody knows how many. It is on
+    /// the error stream, unless only the other one is wanted.
+    pub fn lost(&mut self, lines: Option<u64>, out: &mut Vec<u8>) {
+        let stream = match (self.stdout, self.stderr) {
+            (_, true) => Stream::Stderr,
+            (true, false) => Stream::Stdout,
+            (false, false) => return,
+        };
+        let lines = match lines {
+            Some(1) => "1 line of this log was".to_owned(),
+            Some(count) => format!("{count} lines of this log were"),
+            None => "lines of this log were".to_owned(),
+        };
+        let text = format!("[gantry: {lines} lost: the log was rotated before they were read]\n");
+        let mut time = Vec::new();
+        time::Formatter::new().write(time::now(), &mut time);
+        let raw = Raw { log: b"", stream: b"", attrs: b"", time: &time };
+        self.write(stream, Log::Plain(&text), raw, out);
+    }
+
     fn entry(&mut self, log: Log<'_>, raw: Raw<'_>, out: &mut Vec<u8>) -> Verdict {
         let stream = match raw.stream {
             b"stdout" => Stream::Stdout,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crate::compress::Compressor;
 use crate::split::{Piece, Splitter};
 use crate::time::{self, Formatter};
-use crate::{Options, Stream, chain, encode};
+use crate::{Options, Stream, chain, encode, ordinal};
 
 /// Pieces of the file that are written without waiting for [`JsonFile::flush`]. They cost the kernel a quarter less than pieces
 /// that end anywhere: its page cache takes each as one run of pages.
@@ -107,6 +107,7 @@ struct Sink {
     size: u64,
     begun: u64,
     buffer: Vec<u8>,
+    lines: Lines,
     /// How entries of each stream end.
     tails: [Tail; 2],
     /// The clock at the last read, and the last time given out.
@@ -114,6 +115,17 @@ struct Sink {
     compressor: Option<Compressor>,
     lost: Lost,
     report: Option<String>,
+}
+
+/// Where the log's file stands in the log.
+#[derive(Debug)]
+struct Lines {
+    /// Lines of the log before the file.
+    before: u64,
+    /// Bytes that were in the file when it was opened: their lines are counted when the number is needed.
+    found: u64,
+    /// Lines of this writer in the file.
+    own: u64,
 }
 
 /// Entries that could not be written.
@@ -131,6 +143,7 @@ impl Sink {
         let rotates = options.max_size.is_some() && options.max_file > 1;
         let compressor = (rotates && options.compress).then(|| Compressor::new(path, options.max_file, size > 0));
         let tails = [Stream::Stdout, Stream::Stderr].map(|stream| Tail::new(stream, &options.attrs));
+        let lines = Lines { before: ordinal::begin(&file).unwrap_or(0), found: size, own: 0 };
         let mut sink = Sink {
             file,
             path: path.to_owned(),
@@ -138,6 +151,7 @@ impl Sink {
             size,
             begun: 0,
             buffer: Vec::new(),
+            lines,
             tails,
             now: 0,
             compressor,
@@ -188,6 +202,7 @@ impl Sink {
         encode::escape(piece.text, out);
         if piece.ends_line {
             out.extend_from_slice(b"\\n");
+            self.lines.own += 1;
         }
         let tail = match stream {
             Stream::Stdout => &mut self.tails[0],
@@ -236,6 +251,7 @@ impl Sink {
 
     fn drop_buffer(&mut self) {
         self.lost.entries += memchr::memchr_iter(b'\n', &self.buffer).count() as u64;
+        self.lines.own -= ordinal::lines(&self.buffer).min(self.lines.own);
         self.buffer.clear();
     }
 
@@ -287,9 +303,10 @@ impl Sink {
     /// Starts a new file. If that is impossible the old one goes on growing, and the next entry tries again.
     fn rotate(&mut self) {
         match self.new_file() {
-            Ok(file) => {
+            Ok((file, before)) => {
                 self.file = file;
                 self.size = 0;
+                self.lines = Lines { before, found: 0, own: 0 };
                 if let Some(compressor) = &mut self.compressor {
                     compressor.rotated();
                 }
@@ -298,10 +315,15 @@ impl Sink {
         }
     }
 
-    /// The new file is ready before the first rename, and takes the log's name in one step.
-    fn new_file(&self) -> io::Result<File> {
+    /// The new file is ready before the first rename, and takes the log's name in one step. Gives the number of lines before
+    /// it, too.
+    fn new_file(&self) -> io::Result<(File, u64)> {
         let new = chain::unfinished(&self.path, NEW);
         let file = fs::OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&new)?;
+        let Lines { before, found, own } = self.lines;
+        let found = if found > 0 { ordinal::lines_of(&self.file, found)? } else { 0 };
+        let lines = before + found + own;
+        ordinal::note(&self.file, &file, lines);
         if self.options.max_file > 1 {
             chain::shift(&self.path, self.options.max_file)?;
             let first = chain::rotated(&self.path, 1, false);
@@ -311,7 +333,7 @@ impl Sink {
             }
         }
         fs::rename(&new, &self.path)?;
-        Ok(file)
+        Ok((file, lines))
     }
 }
 

@@ -1,27 +1,55 @@
 //! Output that a client has not taken yet.
 //!
-//! A little of it waits in memory, more in an unnamed file on disk. Only when that is full as well, or there is no room for
-//! it, does the backlog call itself full: the container's output then waits for the client, up to the client's last chance
-//! (`viewer`). So a slow client loses nothing, and costs neither memory nor, within the limits, the container's time.
+//! A little of it waits in memory, more in an unnamed file on disk. Only when the container's [`Room`] is used up as well, or
+//! there is none on the disk, does the backlog call itself full: the container's output then waits for the client, up to the
+//! client's last chance (`viewer`). So a slow client loses nothing, and costs neither memory nor, within the limits, the
+//! container's time. The room is one for all clients of a container, however many they are.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-/// Bytes that wait in memory.
+/// Bytes of one client that wait in memory.
 pub const MEMORY: usize = 256 * 1024;
-/// Bytes of the file; it is given back when the client has caught up.
+/// Bytes of all clients of a container that wait in memory before more of any goes to its file.
+pub const MEMORY_OF_ALL: usize = 2 * 1024 * 1024;
+/// Bytes of the files of all clients of a container; a file is given back when its client has caught up or has gone.
 pub const SPILL: u64 = 256 * 1024 * 1024;
+/// Bytes of a file up to which its client is not held responsible for the room being full.
+const SHARE: u64 = 1024 * 1024;
 /// Read back from the file at a time.
-const BLOCK: usize = 64 * 1024;
+const BLOCK: usize = 16 * 1024;
+
+/// What the backlogs of one container share.
+#[derive(Debug)]
+pub struct Room {
+    /// Where the files are made.
+    dir: PathBuf,
+    memory: Cell<usize>,
+    spilled: Cell<u64>,
+}
+
+impl Room {
+    pub fn new(dir: PathBuf) -> Room {
+        Room { dir, memory: Cell::new(0), spilled: Cell::new(0) }
+    }
+
+    /// Whether the files of all clients together have grown to their bound.
+    fn is_full(&self) -> bool {
+        self.spilled.get() >= SPILL
+    }
+}
 
 /// A queue of bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backlog {
+    room: Rc<Room>,
     memory: VecDeque<u8>,
     spill: Option<Spill>,
 }
@@ -36,6 +64,10 @@ struct Spill {
 }
 
 impl Backlog {
+    pub fn new(room: &Rc<Room>) -> Backlog {
+        Backlog { room: room.clone(), memory: VecDeque::new(), spill: None }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.memory.is_empty() && self.spill.is_none()
     }
@@ -43,21 +75,36 @@ impl Backlog {
     /// Takes bytes in any case, but the caller shall stop reading when this is true.
     pub fn is_full(&self) -> bool {
         match &self.spill {
-            Some(spill) => !spill.behind.is_empty() || spill.written >= SPILL,
+            Some(spill) => !spill.behind.is_empty() || spill.written >= SHARE && self.room.is_full(),
             // More than that is in memory only if no file could be made.
             None => self.memory.len() > MEMORY,
         }
     }
 
-    /// Appends bytes; `dir` is where the file is made if one is needed.
-    pub fn push(&mut self, bytes: &[u8], dir: &Path) {
-        if self.spill.is_none() && self.memory.len() + bytes.len() > MEMORY {
-            self.spill = Spill::create(dir).ok();
+    /// Appends bytes, to a file if one is needed.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.spill.is_none() && !self.fits(bytes.len()) {
+            self.spill = Spill::create(&self.room.dir).ok();
         }
         match &mut self.spill {
-            Some(spill) => spill.append(bytes),
-            None => self.memory.extend(bytes),
+            Some(spill) => {
+                let before = spill.written;
+                spill.append(bytes);
+                self.room.spilled.set(self.room.spilled.get() + (spill.written - before));
+            }
+            None => self.keep(|memory| memory.extend(bytes)),
         }
+    }
+
+    fn fits(&self, count: usize) -> bool {
+        self.memory.len() + count <= MEMORY && self.room.memory.get() + count <= MEMORY_OF_ALL
+    }
+
+    /// Changes what is in memory, and counts it.
+    fn keep(&mut self, change: impl FnOnce(&mut VecDeque<u8>)) {
+        let others = self.room.memory.get() - self.memory.len();
+        change(&mut self.memory);
+        self.room.memory.set(others + self.memory.len());
     }
 
     /// The next bytes.
@@ -70,7 +117,7 @@ impl Backlog {
 
     /// The client has taken so many.
     pub fn consume(&mut self, count: usize) {
-        self.memory.drain(..count);
+        self.keep(|memory| drop(memory.drain(..count)));
         if self.memory.is_empty() {
             self.load();
             if self.memory.is_empty() {
@@ -80,22 +127,43 @@ impl Backlog {
         }
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.keep(|memory| *memory = VecDeque::new());
+        self.close();
+    }
+
     fn load(&mut self) {
         let Some(spill) = &mut self.spill else { return };
         let mut block = vec![0; spill.left().min(BLOCK)];
         match spill.file.read_at(&mut block, spill.read) {
             Ok(n) if n > 0 => {
                 spill.read += n as u64;
-                self.memory.extend(&block[..n]);
-                if spill.left() > 0 {
+                let more = spill.left() > 0;
+                self.keep(|memory| memory.extend(&block[..n]));
+                if more {
                     return;
                 }
             }
             // Unreadable: the rest is lost.
             _ => {}
         }
-        self.memory.extend(std::mem::take(&mut spill.behind));
-        self.spill = None;
+        if let Some(spill) = self.close() {
+            self.keep(|memory| memory.extend(spill.behind));
+        }
+    }
+
+    /// Gives the file back.
+    fn close(&mut self) -> Option<Spill> {
+        let spill = self.spill.take()?;
+        self.room.spilled.set(self.room.spilled.get() - spill.written);
+        Some(spill)
+    }
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -141,49 +209,89 @@ mod tests {
         all
     }
 
+    fn room(dir: &Path) -> Rc<Room> {
+        Rc::new(Room::new(dir.to_owned()))
+    }
+
     #[test]
     fn order_is_kept_through_memory_file_and_back() {
         let dir = tempfile::tempdir().unwrap();
-        let mut backlog = Backlog::default();
+        let room = room(dir.path());
+        let mut backlog = Backlog::new(&room);
         let data: Vec<u8> = (0..3_000_000_u32).map(|n| (n / 7) as u8).collect();
         let mut got = Vec::new();
         for piece in data.chunks(50_001) {
-            backlog.push(piece, dir.path());
+            backlog.push(piece);
             let n = backlog.front().len().min(20_000);
             got.extend_from_slice(&backlog.front()[..n]);
             backlog.consume(n);
         }
         assert!(backlog.spill.is_some() && !backlog.is_full() && backlog.memory.len() <= MEMORY);
+        assert!(room.spilled.get() > 0 && room.memory.get() == backlog.memory.len());
         got.extend(drain(&mut backlog, 30_000));
         assert!(got == data);
+        assert_eq!((room.memory.get(), room.spilled.get()), (0, 0));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn memory_filled_exactly_is_not_full() {
         let dir = tempfile::tempdir().unwrap();
-        let mut backlog = Backlog::default();
-        backlog.push(&[1; MEMORY], dir.path());
+        let mut backlog = Backlog::new(&room(dir.path()));
+        backlog.push(&[1; MEMORY]);
         assert!(!backlog.is_full() && backlog.spill.is_none());
-        backlog.push(&[1], dir.path());
+        backlog.push(&[1]);
         assert!(!backlog.is_full() && backlog.spill.is_some());
     }
 
     #[test]
+    fn all_clients_of_a_container_share_memory_and_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = room(dir.path());
+        let mut backlogs: Vec<_> = (0..100).map(|_| Backlog::new(&room)).collect();
+        for backlog in &mut backlogs {
+            backlog.push(&[1; MEMORY]);
+        }
+        assert!(room.memory.get() <= MEMORY_OF_ALL);
+        let piece = vec![2; 1 << 20];
+        let mut rounds = 0;
+        while !backlogs.iter().any(Backlog::is_full) {
+            backlogs.iter_mut().for_each(|backlog| backlog.push(&piece));
+            rounds += 1;
+        }
+        // One round may go beyond: it had begun.
+        assert!(rounds <= 4 && room.spilled.get() < SPILL + (101 << 20), "{rounds}: {room:?}");
+        assert!(backlogs.iter().all(Backlog::is_full));
+        let mut modest = Backlog::new(&room);
+        modest.push(&[3; MEMORY + 1]);
+        assert!(!modest.is_full());
+        drop(modest);
+        // What one gives back is room for the others.
+        while room.is_full() {
+            drop(backlogs.pop());
+        }
+        assert!(!backlogs.iter().any(Backlog::is_full));
+        backlogs.clear();
+        assert_eq!((room.memory.get(), room.spilled.get()), (0, 0));
+    }
+
+    #[test]
     fn without_room_on_disk_it_is_full_and_still_loses_nothing() {
-        let nowhere = Path::new("/proc/self");
-        let mut backlog = Backlog::default();
-        backlog.push(&[1; MEMORY], nowhere);
-        backlog.push(&[2; 100], nowhere);
+        let mut backlog = Backlog::new(&room(Path::new("/proc/self")));
+        backlog.push(&[1; MEMORY]);
+        backlog.push(&[2; 100]);
         assert!(backlog.is_full());
         let all = drain(&mut backlog, 1 << 20);
         assert_eq!((all.len(), all[MEMORY - 1], all[MEMORY]), (MEMORY + 100, 1, 2));
 
         let dir = tempfile::tempdir().unwrap();
-        backlog.push(&[1; MEMORY + 1], dir.path());
+        let room = room(dir.path());
+        let mut backlog = Backlog::new(&room);
+        backlog.push(&[1; MEMORY + 1]);
         backlog.spill.as_mut().unwrap().file = File::open("/dev/null").unwrap();
         backlog.spill.as_mut().unwrap().written = 0;
-        backlog.push(&[3; 10], dir.path());
+        room.spilled.set(0);
+        backlog.push(&[3; 10]);
         assert!(backlog.is_full());
         assert_eq!(drain(&mut backlog, 7), [3; 10]);
     }

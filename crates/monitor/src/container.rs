@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
 use logs::JsonFile;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::WaitOptions;
 
+use crate::backlog::Room;
 use crate::memory::Memory;
 use crate::proto::{
     Exec, ExecState, Exit, LogSpec, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, RuntimeChoice,
@@ -31,8 +33,8 @@ pub struct Container {
     pub execs: Vec<Session>,
     ended_execs: VecDeque<ExecState>,
     exit_path: PathBuf,
-    /// Where slow clients' backlogs go.
-    pub spill_dir: PathBuf,
+    /// For slow clients' backlogs.
+    pub room: Rc<Room>,
     started_at: i64,
     paused: bool,
     pub memory: Memory,
@@ -65,9 +67,10 @@ impl Container {
             init = init.without_input();
         }
         init.log = log;
+        let room = Rc::new(Room::new(spec.spill_dir));
         for (socket, attach) in sockets.into_iter().zip(spec.attach) {
             // Nobody is there yet who could be told of a detachment.
-            let _ = init.attach(socket, attach);
+            let _ = init.attach(socket, attach, &room);
         }
         forget_what_is_done(&mut spec.bundle);
         Ok(Container {
@@ -77,7 +80,7 @@ impl Container {
             execs: Vec::new(),
             ended_execs: VecDeque::new(),
             exit_path: spec.exit_path,
-            spill_dir: spec.spill_dir,
+            room,
             started_at,
             paused: false,
             memory: Memory::default(),
@@ -124,7 +127,7 @@ impl Container {
             session = session.without_input();
         }
         if let (Some(attach), Some(socket)) = (exec.attach, client) {
-            let _ = session.attach(socket, attach);
+            let _ = session.attach(socket, attach, &self.room);
         }
         self.execs.push(session);
         Ok(pid)

@@ -192,7 +192,7 @@ impl Monitor {
             Some(index) => container.execs.get_mut(index),
         };
         let Some(session) = session else { return };
-        if session.handle(part, events, &mut self.buffer, &container.spill_dir) == News::Detached {
+        if session.handle(part, events, &mut self.buffer) == News::Detached {
             self.link.tell(Event::Detached { exec: session.exec.clone() });
         }
     }
@@ -309,7 +309,8 @@ impl Monitor {
             Request::Ports(ports) => self.ports(ports, fds),
             Request::Attach(attach) => {
                 let socket = fds.into_iter().next().ok_or_else(missing)?;
-                let news = container.session(None)?.attach(socket, attach);
+                let room = container.room.clone();
+                let news = container.session(None)?.attach(socket, attach, &room);
                 let news = news.ok_or_else(|| Refusal::new(Reason::Failed, "too many clients are attached"))?;
                 if news == News::Detached {
                     self.link.tell(Event::Detached { exec: None });

@@ -5,7 +5,6 @@
 //! is read in any case.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use crate::backlog::Room;
 use crate::input::Input;
 use crate::proto::{Attach, Exit};
 use crate::viewer::{Heard, Manners, Viewer};
@@ -148,13 +148,13 @@ impl Session {
         self.ended.as_ref().map(|ended| &ended.exit)
     }
 
-    /// Connects a client. False: there are too many.
-    pub fn attach(&mut self, socket: OwnedFd, mut attach: Attach) -> Option<News> {
+    /// Connects a client. `None`: there are too many. `room`: where its backlog goes.
+    pub fn attach(&mut self, socket: OwnedFd, mut attach: Attach, room: &Rc<Room>) -> Option<News> {
         if self.viewers.len() >= MAX_VIEWERS {
             return None;
         }
         let prefix = std::mem::take(&mut attach.prefix);
-        let mut viewer = Viewer::new(socket, attach, self.manners.tty, self.has_input);
+        let mut viewer = Viewer::new(socket, attach, (self.manners.tty, self.has_input), room);
         let heard = viewer.give(&prefix, &mut self.input);
         if self.ended.as_ref().is_some_and(|ended| ended.reported) {
             viewer.finish();
@@ -195,12 +195,12 @@ impl Session {
         }
     }
 
-    /// Deals with what poll found. `spill`: where slow clients' backlogs go.
-    pub fn handle(&mut self, part: Part, events: PollFlags, buffer: &mut [u8], spill: &Path) -> News {
+    /// Deals with what poll found.
+    pub fn handle(&mut self, part: Part, events: PollFlags, buffer: &mut [u8]) -> News {
         match part {
             Part::Process => self.reap(),
             Part::Input => self.input.flush(),
-            Part::Output(stream) => self.read_output(stream, buffer, spill),
+            Part::Output(stream) => self.read_output(stream, buffer),
             Part::Viewer(index) => return self.handle_viewer(index, events, buffer),
         }
         News::Nothing
@@ -222,7 +222,7 @@ impl Session {
     }
 
     /// One read, so that one busy stream does not starve the rest.
-    fn read_output(&mut self, stream: Stream, buffer: &mut [u8], spill: &Path) {
+    fn read_output(&mut self, stream: Stream, buffer: &mut [u8]) {
         let Some(output) = self.outputs.iter_mut().find(|output| output.stream == stream) else { return };
         match rustix::io::read(&output.from, &mut *buffer) {
             Ok(n) if n > 0 => {
@@ -233,7 +233,7 @@ impl Session {
                     log.write(stream, bytes);
                 }
                 for viewer in &mut self.viewers {
-                    viewer.send(stream, bytes, spill);
+                    viewer.send(stream, bytes);
                 }
             }
             Err(Errno::INTR) => {}
@@ -364,9 +364,9 @@ mod tests {
         session.has_ended(Some(0), None);
         let late = Instant::now() + 2 * DRAIN;
         assert_eq!(session.settle(late), None);
-        session.handle(Part::Output(Stream::Stdout), PollFlags::IN, &mut [0; 3], Path::new("/nonexistent"));
+        session.handle(Part::Output(Stream::Stdout), PollFlags::IN, &mut [0; 3]);
         assert_eq!(session.settle(late), None, "one byte is left");
-        session.handle(Part::Output(Stream::Stdout), PollFlags::IN, &mut [0; 3], Path::new("/nonexistent"));
+        session.handle(Part::Output(Stream::Stdout), PollFlags::IN, &mut [0; 3]);
         assert_eq!(session.settle(late).map(|exit| exit.code), Some(0));
         drop(held_by_a_grandchild);
     }

@@ -7,7 +7,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use logs::Stream;
@@ -15,7 +15,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Room};
 use crate::detach::{DetachKeys, Found};
 use crate::input::Input;
 use crate::proto::Attach;
@@ -83,8 +83,8 @@ pub struct Manners {
 }
 
 impl Viewer {
-    /// `has_input`: the process has an input to give to.
-    pub fn new(socket: OwnedFd, attach: Attach, tty: bool, has_input: bool) -> Viewer {
+    /// `input`: the process has an input to give to. `room`: for what the client has not taken yet.
+    pub fn new(socket: OwnedFd, attach: Attach, (tty, input): (bool, bool), room: &Rc<Room>) -> Viewer {
         Viewer {
             socket,
             stdout: attach.stdout,
@@ -92,8 +92,8 @@ impl Viewer {
             multiplex: attach.multiplex,
             deaf: false,
             detach: tty.then(|| DetachKeys::new(attach.detach_keys)),
-            input: if attach.stdin && has_input { Reading::ToProcess } else { Reading::Dropped },
-            backlog: Backlog::default(),
+            input: if attach.stdin && input { Reading::ToProcess } else { Reading::Dropped },
+            backlog: Backlog::new(room),
             progress: Instant::now(),
             phase: Phase::Open,
         }
@@ -123,7 +123,7 @@ impl Viewer {
     }
 
     /// Gives the client a piece of output.
-    pub fn send(&mut self, stream: Stream, bytes: &[u8], spill: &Path) {
+    pub fn send(&mut self, stream: Stream, bytes: &[u8]) {
         let wanted = match stream {
             Stream::Stdout => self.stdout,
             Stream::Stderr => self.stderr,
@@ -137,15 +137,15 @@ impl Viewer {
         let mut sent = 0;
         if self.backlog.is_empty() {
             self.progress = Instant::now();
-            sent = self.transmit(&[IoSlice::new(header), IoSlice::new(bytes)]);
+            sent = self.sent(transmit(&self.socket, &[IoSlice::new(header), IoSlice::new(bytes)]));
         }
         if !self.deaf {
             let skip = sent.min(header.len());
             if skip < header.len() {
-                self.backlog.push(&header[skip..], spill);
+                self.backlog.push(&header[skip..]);
             }
             if sent - skip < bytes.len() {
-                self.backlog.push(&bytes[sent - skip..], spill);
+                self.backlog.push(&bytes[sent - skip..]);
             }
         }
     }
@@ -153,11 +153,10 @@ impl Viewer {
     /// The socket takes bytes again.
     pub fn writable(&mut self) {
         for _ in 0..WRITES {
-            let mut backlog = std::mem::take(&mut self.backlog);
-            let sent = self.transmit(&[IoSlice::new(backlog.front())]);
+            let sent = transmit(&self.socket, &[IoSlice::new(self.backlog.front())]);
+            let sent = self.sent(sent);
             if !self.deaf {
-                backlog.consume(sent);
-                self.backlog = backlog;
+                self.backlog.consume(sent);
             }
             if sent > 0 {
                 self.progress = Instant::now();
@@ -171,21 +170,18 @@ impl Viewer {
         }
     }
 
-    fn transmit(&mut self, pieces: &[IoSlice<'_>]) -> usize {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        loop {
-            match rustix::net::sendmsg(&self.socket, pieces, &mut SendAncillaryBuffer::default(), flags) {
-                Ok(n) => return n,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return 0,
-                Err(_) => {
-                    self.deaf = true;
-                    self.backlog = Backlog::default();
-                    if self.input != Reading::ToProcess {
-                        self.phase = Phase::Gone;
-                    }
-                    return 0;
+    /// How many bytes the client has taken; after an error it takes none any more.
+    fn sent(&mut self, outcome: Result<usize, Errno>) -> usize {
+        match outcome {
+            Ok(count) => count,
+            Err(Errno::AGAIN) => 0,
+            Err(_) => {
+                self.deaf = true;
+                self.backlog.clear();
+                if self.input != Reading::ToProcess {
+                    self.phase = Phase::Gone;
                 }
+                0
             }
         }
     }
@@ -283,6 +279,16 @@ impl Viewer {
     pub fn check(&mut self, now: Instant) {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.phase = Phase::Gone;
+        }
+    }
+}
+
+fn transmit(socket: &OwnedFd, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        match rustix::net::sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags) {
+            Err(Errno::INTR) => {}
+            outcome => return outcome,
         }
     }
 }

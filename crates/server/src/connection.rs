@@ -8,12 +8,14 @@ use std::io;
 use std::sync::Arc;
 
 use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::clock::Clock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::fields;
@@ -24,6 +26,10 @@ use crate::response::{Cut, Response};
 use crate::routes::Outcome;
 use crate::stream::{Io, PeerClosed, Socket};
 use crate::target::{Begins, Targets};
+
+/// What a client is told whose head found the budget used up.
+const TOO_MANY_LONG_HEADS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Connection: close\r\n\r\n503 Service Unavailable: too many long request heads at once\n";
 
 /// Serves one connection to its end.
 pub async fn serve<S: Send + Sync + 'static>(
@@ -47,7 +53,11 @@ async fn plain<S: Send + Sync + 'static>(
     socket: &Arc<Socket>,
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    match http(frame, socket, Io(socket.clone()), shutdown).await? {
+    let served = http(frame, socket, Io(socket.clone()), shutdown).await;
+    if served.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory) {
+        drop(timeout(limits::HIJACK_HEAD_TIME, socket.write_all(TOO_MANY_LONG_HEADS)).await);
+    }
+    match served? {
         None => Ok(()),
         Some((stream, ahead, hijack)) if matches!(hijack.head, hijack::Head::WebSocket(_)) => {
             hijack::take_layered(stream, socket, ahead, hijack).await
@@ -66,8 +76,7 @@ async fn encrypted<S: Send + Sync + 'static>(
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let handshake = acceptor.accept(Io(socket.clone()));
-    let stream =
-        tokio::time::timeout(limits::TLS_HANDSHAKE_TIME, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let stream = timeout(limits::TLS_HANDSHAKE_TIME, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
     match http(frame, socket, stream, shutdown).await? {
         None => Ok(()),
         Some((stream, ahead, hijack)) => hijack::take_layered(stream, socket, ahead, hijack).await,
@@ -92,7 +101,8 @@ where
     let (tell_turn, mut turn) = watch::channel(Turn::Client);
     let (tell_cut, mut cuts) = mpsc::channel::<Cut>(1);
     let mut cut = None;
-    let (stream, begins) = Targets::new(stream);
+    let (stream, begins) = Targets::new(stream, &frame.budgets.heads);
+    let refused = begins.clone();
     let service = service_fn({
         let frame = frame.clone();
         let tell_turn = Arc::new(tell_turn);
@@ -116,7 +126,12 @@ where
         tokio::select! {
             biased;
             // First, so that everything that the client sent before it left is read before its leaving is noticed.
-            ended = &mut connection => return ended.map(|()| None).map_err(io::Error::other),
+            ended = &mut connection => {
+                if refused.is_refused() {
+                    return Err(io::ErrorKind::OutOfMemory.into());
+                }
+                return ended.map(|()| None).map_err(io::Error::other);
+            }
             Some(hijack) = hijacked.recv() => {
                 let parts = connection.into_parts();
                 let (stream, left) = parts.io.into_inner().into_parts();
@@ -188,16 +203,20 @@ async fn respond<S: Send + Sync + 'static>(
     hijacks: mpsc::Sender<Hijack>,
     (gone, turn, begins): (watch::Receiver<bool>, Arc<watch::Sender<Turn>>, Begins),
 ) -> Result<Response, std::convert::Infallible> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let bare = body.is_end_stream();
-    begins.set(false);
+    begins.heard(bare);
+    head.extensions.insert(begins.clone());
     let method = head.method.clone();
     turn.send_replace(if method.is_safe() { Turn::Answer } else { Turn::Change });
     match frame.answer(head, body, gone).await {
         Outcome::Response(mut response) => {
             turn.send_replace(Turn::Answer);
-            begins.set(bare);
+            let large = begins.answered(bare);
             fields::arrange(&mut response, &method, sys::clock::System.now());
+            if large {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response)
         }
         Outcome::Hijack(hijack) => {

@@ -15,6 +15,7 @@ use hyper::{Method, StatusCode};
 use model::{Error, Result};
 use tokio::sync::watch;
 
+use crate::budget::Budgets;
 use crate::error;
 use crate::hijack::Head;
 use crate::path;
@@ -57,6 +58,8 @@ pub struct Frame<S: 'static> {
     state: Arc<S>,
     /// The fields of every answer of a route.
     standing: HeaderMap,
+    /// For requests that are being sent.
+    pub budgets: Budgets,
 }
 
 /// The text of a swarm route while swarm mode is off.
@@ -79,12 +82,12 @@ impl<S: Send + Sync + 'static> Frame<S> {
         standing.insert(EXPERIMENTAL, value(if config.experimental { "true" } else { "false" }));
         standing.insert(OSTYPE, HeaderValue::from_static("linux"));
         standing.insert(SERVER, value(&format!("Docker/{} (linux)", config.version)));
-        Frame { config, routes, state, standing }
+        Frame { config, routes, state, standing, budgets: Budgets::default() }
     }
 
     /// Answers one request.
     pub async fn answer(&self, head: Parts, body: Incoming, gone: watch::Receiver<bool>) -> Outcome {
-        let body = Body::new(&head, body);
+        let body = Body::new(&head, body, &self.budgets.bodies);
         let Ok(path) = decode(head.uri.path(), false) else {
             return response::bad_request("malformed path").into();
         };

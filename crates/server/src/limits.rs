@@ -9,6 +9,17 @@ pub const JSON_BODY: usize = 12 << 20;
 pub const JSON_BODY_TIME: Duration = Duration::from_secs(60);
 /// Read buffer of a connection, and with it the longest request head.
 pub const HEAD: usize = 256 << 10;
+/// Bytes of a head that cost nothing of [`HEADS`].
+pub const HEAD_FREE: usize = 8 << 10;
+/// Bytes of the longer heads of all connections. They are held until their connection ends.
+pub const HEADS: usize = 16 << 20;
+/// Bytes of a request after whose answer the connection is closed: its buffers have grown, and an idle connection would keep
+/// them.
+pub const LARGE_REQUEST: usize = 64 << 10;
+/// Bytes of a body kept in memory that cost nothing of [`JSON_BODIES`].
+pub const JSON_BODY_FREE: usize = 16 << 10;
+/// Bytes of the longer bodies of all requests. They are held until the request is answered, since what was read of them is.
+pub const JSON_BODIES: usize = 32 << 20;
 /// Most header fields of a request.
 pub const HEADER_FIELDS: usize = 128;
 /// Longest time between two requests of a connection, and for a request's head to arrive.
@@ -37,8 +48,10 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a half-closed unix connection is looked at for its full end.
 pub const HANG_UP_POLL: Duration = Duration::from_secs(1);
-/// Chunks of streamed answers that are on their way beyond the one that each stream may have: 16 MiB of a log's.
+/// Chunks of streamed answers, of [`SHARED_CHUNK`] bytes, that are on their way beyond the one that each stream may have.
 pub const SHARED_CHUNKS: usize = 256;
+/// Bytes that count as one of them.
+pub const SHARED_CHUNK: usize = 80 << 10;
 /// Transfers whose pace a client decides, at one time.
 pub const TRANSFERS: usize = 64;
 /// A transfer that stands still for so long is cut when others wait.

@@ -1,5 +1,7 @@
 //! A request as handlers see it: what was matched, what was asked, and a body that is read on demand.
 
+use std::sync::Arc;
+
 use api::ApiVersion;
 use api::decode::DecodeError;
 use bytes::Bytes;
@@ -9,11 +11,13 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, EXPECT, HeaderMap};
 use model::{Error, Result};
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::budget::Share;
 use crate::limits;
 use crate::media_type;
 use crate::query::Query;
+use crate::target::Begins;
 use crate::transfer::Client;
 
 /// One request.
@@ -34,6 +38,8 @@ pub struct Request {
     pub gone: watch::Receiver<bool>,
     uri: hyper::Uri,
     body: Body,
+    /// What its body takes of the budget, until it is answered.
+    share: Option<Share>,
 }
 
 /// A request's body. One that is dropped unread is read and thrown away, up to [`limits::REFUSED_UPLOAD`]: a client that
@@ -43,17 +49,30 @@ pub struct Body {
     incoming: Option<Incoming>,
     /// Nothing is sent before the first read (`Expect: 100-continue`).
     held_back: bool,
+    share: Option<Share>,
+    /// Told when it has come in full.
+    begins: Option<Begins>,
 }
 
 impl Body {
     /// The body behind a head.
-    pub fn new(head: &hyper::http::request::Parts, body: Incoming) -> Body {
-        Body { incoming: Some(body), held_back: head.headers.contains_key(EXPECT) }
+    pub fn new(head: &hyper::http::request::Parts, body: Incoming, bodies: &Arc<Semaphore>) -> Body {
+        let share = Some(Share::new(bodies, limits::JSON_BODY_FREE));
+        Body {
+            incoming: Some(body),
+            held_back: head.headers.contains_key(EXPECT),
+            share,
+            begins: head.extensions.get().cloned(),
+        }
     }
 
     async fn frame(&mut self) -> Option<Result<hyper::body::Frame<Bytes>, hyper::Error>> {
         self.held_back = false;
-        self.incoming.as_mut()?.frame().await
+        let frame = self.incoming.as_mut()?.frame().await;
+        if let (None, Some(begins)) = (&frame, &self.begins) {
+            begins.body_ended();
+        }
+        frame
     }
 }
 
@@ -86,6 +105,7 @@ impl Request {
             gone,
             uri: head.uri,
             body,
+            share: None,
         }
     }
 
@@ -151,6 +171,8 @@ impl Request {
     /// The whole body, within [`limits::JSON_BODY`] and [`limits::JSON_BODY_TIME`].
     pub async fn bytes(&mut self) -> Result<Bytes> {
         let mut body = std::mem::take(&mut self.body);
+        self.share = body.share.take();
+        let share = &mut self.share;
         let reading = async {
             let mut whole = Vec::new();
             while let Some(frame) = body.frame().await {
@@ -158,6 +180,9 @@ impl Request {
                 let Ok(data) = frame.into_data() else { continue };
                 if whole.len() + data.len() > limits::JSON_BODY {
                     return Err(Error::invalid("http: request body too large"));
+                }
+                if share.as_mut().is_some_and(|share| !share.grow_to(whole.len() + data.len())) {
+                    return Err(Error::unavailable("too many large request bodies at once: try again"));
                 }
                 // Copied, since a piece of one byte keeps the whole buffer that it was read into.
                 whole.extend_from_slice(&data);

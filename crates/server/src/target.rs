@@ -3,23 +3,95 @@
 //! Go takes any byte of a target that ends no word; hyper refuses some that a URL would have escaped. [`Targets`] sits
 //! under hyper and escapes those on their way in. It looks at the first line of a request only, and only when it knows
 //! that one comes: at the beginning of a connection and after each request without a body.
+//!
+//! It counts what it reads, too: long heads come out of a budget of all connections.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
 
-/// Told when the next bytes of the client begin a request.
+use crate::budget::Share;
+use crate::limits;
+
+/// The body of the request has not come in full.
+const BODY: u8 = 1;
+/// The request is not answered.
+const ANSWER: u8 = 2;
+
+/// What the connection and its task tell each other about the request that is being read.
 #[derive(Clone, Debug)]
-pub struct Begins(Arc<AtomicBool>);
+pub struct Begins(Arc<Progress>);
+
+#[derive(Debug)]
+struct Progress {
+    /// The next bytes begin a request.
+    begins: AtomicBool,
+    /// What is left before the next head begins: [`BODY`], [`ANSWER`].
+    left: AtomicU8,
+    /// Bytes read of the request.
+    bytes: AtomicUsize,
+    /// A head was too long for what was left of the budget.
+    refused: AtomicBool,
+}
 
 impl Begins {
+    fn new() -> Begins {
+        Begins(Arc::new(Progress {
+            begins: AtomicBool::new(true),
+            left: AtomicU8::new(0),
+            bytes: AtomicUsize::new(0),
+            refused: AtomicBool::new(false),
+        }))
+    }
+
     /// The next bytes begin a request, or go on with one.
     pub fn set(&self, begins: bool) {
-        self.0.store(begins, Ordering::Relaxed);
+        self.0.begins.store(begins, Ordering::Relaxed);
+    }
+
+    /// A head has come in full. `bare`: it has no body.
+    pub fn heard(&self, bare: bool) {
+        self.set(false);
+        self.0.left.store(if bare { ANSWER } else { BODY | ANSWER }, Ordering::Relaxed);
+    }
+
+    /// The body has come in full.
+    pub fn body_ended(&self) {
+        self.over(BODY);
+    }
+
+    /// A request is answered. `bare`: it had no body, so that the next one begins with the next bytes. Gives whether it was
+    /// so large that the connection shall not be kept.
+    pub fn answered(&self, bare: bool) -> bool {
+        self.set(bare);
+        let large = self.0.bytes.load(Ordering::Relaxed) > limits::LARGE_REQUEST;
+        self.over(ANSWER);
+        large
+    }
+
+    fn over(&self, part: u8) {
+        if self.0.left.fetch_and(!part, Ordering::Relaxed) == part {
+            self.0.bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a head was refused.
+    pub fn is_refused(&self) -> bool {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that were read; false when the head has become too long.
+    fn count(&self, bytes: usize, share: &mut Share) -> bool {
+        let read = self.0.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let in_head = self.0.left.load(Ordering::Relaxed) == 0;
+        let fits = !in_head || share.grow_to(read);
+        self.0.refused.fetch_or(!fits, Ordering::Relaxed);
+        fits
     }
 }
 
@@ -27,6 +99,8 @@ impl Begins {
 pub struct Targets<T> {
     stream: T,
     begins: Begins,
+    /// What its longest head has taken of the budget.
+    share: Share,
     /// In the target, behind the method.
     inside: bool,
     /// What did not fit the reader's buffer after it had grown.
@@ -35,9 +109,9 @@ pub struct Targets<T> {
 
 impl<T> Targets<T> {
     /// Around a connection on which nothing has been read.
-    pub fn new(stream: T) -> (Targets<T>, Begins) {
-        let begins = Begins(Arc::new(AtomicBool::new(true)));
-        (Targets { stream, begins: begins.clone(), inside: false, left: Vec::new() }, begins)
+    pub fn new(stream: T, heads: &Arc<Semaphore>) -> (Targets<T>, Begins) {
+        let (begins, share) = (Begins::new(), Share::new(heads, limits::HEAD_FREE));
+        (Targets { stream, begins: begins.clone(), share, inside: false, left: Vec::new() }, begins)
     }
 
     /// The connection, when nobody speaks HTTP on it any more, and what was read ahead.
@@ -78,7 +152,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Targets<T> {
         if self.left.is_empty() {
             let start = buffer.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-            if !self.begins.0.load(Ordering::Relaxed) {
+            let read = buffer.filled().len() - start;
+            let Targets { begins, share, .. } = &mut *self;
+            if !begins.count(read, share) {
+                buffer.set_filled(start);
+                return Poll::Ready(Err(io::Error::other("too many long heads of requests at once")));
+            }
+            if !self.begins.0.begins.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
             }
             let Some(escaped) = self.escape(&buffer.filled()[start..]) else { return Poll::Ready(Ok(())) };
@@ -88,6 +168,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Targets<T> {
         let fits = self.left.len().min(buffer.remaining());
         buffer.put_slice(&self.left[..fits]);
         self.left.drain(..fits);
+        if self.left.is_empty() {
+            self.left = Vec::new();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -123,9 +206,36 @@ mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
 
+    fn plenty() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(1000))
+    }
+
+    #[tokio::test]
+    async fn long_heads_come_out_of_the_budget_and_bodies_do_not() {
+        let heads = Arc::new(Semaphore::new(2));
+        let long = vec![b'x'; limits::LARGE_REQUEST + 1];
+        let (mut refused, begins) = Targets::new(&long[..], &heads);
+        assert!(refused.read_to_end(&mut Vec::new()).await.is_err());
+        assert!(begins.is_refused());
+        drop(refused);
+        assert_eq!(heads.available_permits(), 2);
+        let (mut with_body, begins) = Targets::new(&long[..], &heads);
+        let mut head = vec![0; limits::HEAD_FREE + 1024];
+        let _ = with_body.read_exact(&mut head).await.expect("within the budget");
+        assert_eq!(heads.available_permits(), 1);
+        begins.heard(false);
+        assert!(!begins.answered(false));
+        let _ = with_body.read_to_end(&mut Vec::new()).await.expect("a body");
+        begins.body_ended();
+        begins.heard(true);
+        assert!(!begins.answered(true) && !begins.is_refused());
+        drop(with_body);
+        assert_eq!(heads.available_permits(), 2);
+    }
+
     /// What hyper reads, `piece` bytes at a time.
     async fn read(sent: &[u8], piece: usize) -> Vec<u8> {
-        let (mut targets, _begins) = Targets::new(sent);
+        let (mut targets, _begins) = Targets::new(sent, &plenty());
         let (mut all, mut buffer) = (Vec::new(), vec![0; piece]);
         loop {
             match targets.read(&mut buffer).await.expect("a slice") {
@@ -149,7 +259,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_later_request_is_looked_at_when_it_is_announced() {
-        let (mut targets, begins) = Targets::new(&b"GET / HTTP/1.1\n\nGET /\" HTTP/1.1\n\n"[..]);
+        let (mut targets, begins) = Targets::new(&b"GET / HTTP/1.1\n\nGET /\" HTTP/1.1\n\n"[..], &plenty());
         let mut first = [0; 16];
         let _ = targets.read_exact(&mut first).await.expect("the first");
         begins.set(true);

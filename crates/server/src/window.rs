@@ -1,7 +1,7 @@
 //! How much of a streamed answer may be on its way to its client.
 //!
 //! A chunk counts from its making until the connection has written it. Each stream may always have one; more of them come
-//! out of what all streams of the daemon share, so that a thousand clients that have stopped reading cost a thousand chunks
+//! out of what all streams of the daemon share, by their size, so that a thousand clients that have stopped reading cost a thousand chunks
 //! and a bounded rest, while a client that reads keeps a full pipe.
 
 use std::sync::Arc;
@@ -48,7 +48,9 @@ impl AsRef<[u8]> for Admitted {
 impl Window {
     /// Waits for a place; the chunk keeps it until its last byte has been written.
     pub async fn admit(&self, chunk: Bytes) -> Bytes {
-        let free = self.own.clone().try_acquire_owned().or_else(|_| self.shared.clone().try_acquire_owned());
+        let places = u32::try_from(chunk.len().div_ceil(limits::SHARED_CHUNK)).unwrap_or(u32::MAX).max(1);
+        let own = self.own.clone().try_acquire_owned();
+        let free = own.or_else(|_| self.shared.clone().try_acquire_many_owned(places));
         let place = match free {
             Ok(place) => place,
             Err(_) => self.own.clone().acquire_owned().await.expect("the semaphore is never closed"),

@@ -12,6 +12,7 @@ pub mod clone;
 pub mod exe;
 pub mod fdpass;
 pub mod file;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod nft;

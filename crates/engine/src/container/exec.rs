@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::actor::{Actor, Command, answer};
 use super::attach::{self, Attached};
+use super::exec_bounds::{self, Expired};
 use super::facts;
 use super::launch::wire_attach;
 use super::row::ContainerRow;
@@ -35,6 +37,8 @@ const HEAR_WAIT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Execs {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
+    made: AtomicU64,
+    expired: Mutex<Expired>,
 }
 
 /// One exec session.
@@ -45,6 +49,8 @@ pub struct Session {
     pub container: ContainerId,
     /// As given at create.
     pub config: api::ExecConfig,
+    /// Later ones have greater numbers.
+    pub number: u64,
     phase: watch::Sender<Phase>,
 }
 
@@ -62,6 +68,11 @@ pub enum Phase {
 }
 
 impl Session {
+    /// One that has not been started.
+    pub fn new(id: String, container: ContainerId, config: api::ExecConfig, number: u64) -> Session {
+        Session { id, container, config, number, phase: watch::Sender::new(Phase::Created) }
+    }
+
     /// Its phase now.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
@@ -105,15 +116,26 @@ impl Execs {
         let mut matching = sessions.values().filter(|s| !key.is_empty() && s.id.starts_with(key));
         match (matching.next(), matching.next()) {
             (Some(session), None) => Ok(session.clone()),
-            _ => Err(Error::not_found(format!("No such exec instance: {key}"))),
+            _ => Err(self.expired().no_such(key)),
         }
     }
 
-    /// Registers a session, forgetting those that ended long ago.
-    pub fn insert(&self, session: Arc<Session>) {
+    /// Makes a session, forgetting those that ended long ago and those that are too many.
+    fn make(&self, container: ContainerId, config: api::ExecConfig) -> Arc<Session> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Session::new(super::random_id(), container, config, number));
         let mut sessions = self.lock();
         sessions.retain(|_, s| !matches!(s.phase(), Phase::Ended(_, _, at) if at.elapsed() > KEPT_FOR));
-        sessions.insert(session.id.clone(), session);
+        sessions.insert(session.id.clone(), session.clone());
+        for surplus in exec_bounds::surplus(sessions.values(), &session) {
+            sessions.remove(&surplus.id);
+            self.expired().push(&surplus);
+        }
+        session
+    }
+
+    fn expired(&self) -> MutexGuard<'_, Expired> {
+        self.expired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets the sessions of a removed container.
@@ -150,11 +172,8 @@ pub async fn create(containers: &Containers, events: &Events, name: &str, config
     }
     check_running(&view.row, name)?;
     let _ = own_detach_keys(&config)?;
-    let id = super::random_id();
-    let session =
-        Session { id: id.clone(), container: handle.id.clone(), config, phase: watch::Sender::new(Phase::Created) };
-    let action = format!("exec_create: {}", session.command_line());
-    containers.execs.insert(Arc::new(session));
+    let session = containers.execs.make(handle.id.clone(), config);
+    let (id, action) = (session.id.clone(), format!("exec_create: {}", session.command_line()));
     publish(events, &view.row, &action, [("execID", id.clone())]);
     Ok(id)
 }

@@ -11,6 +11,7 @@ pub mod commit;
 pub mod create;
 pub mod durable;
 pub mod exec;
+mod exec_bounds;
 pub mod exit;
 pub mod export;
 pub mod facts;

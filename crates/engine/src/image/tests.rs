@@ -50,7 +50,7 @@ impl Place {
     }
 
     fn actions(&self) -> Vec<String> {
-        self.events.subscribe(Some(Timestamp::ZERO)).past.into_iter().map(|event| event.action).collect()
+        self.events.subscribe(Some(Timestamp::ZERO)).past.iter().map(|event| event.action.clone()).collect()
     }
 
     /// Blobs and layers on the disk.

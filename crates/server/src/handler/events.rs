@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use api::{Actor, ApiVersion, EventMessage};
 use bytes::Bytes;
-use engine::events::{self, Event, Subscription};
+use engine::events::{self, Event, Live, Missed, Subscription};
 use hyper::HeaderMap;
 use model::filter::Filters;
 use model::time::Timestamp;
 use model::{Error, Result};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use super::State;
 use crate::accept::JsonStream;
@@ -19,6 +19,7 @@ use crate::query::Query;
 use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
+use crate::window::Window;
 
 /// What the client wants to hear.
 struct Wish {
@@ -81,9 +82,10 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
     let left = wish.until.map(|until| until.after(engine::events::now()));
     let content_type = wish.content_type();
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
+    let window = state.windows.open();
     tokio::spawn(async move {
         tokio::select! {
-            () = tell(wish, subscription, left, &sender) => {}
+            () = tell(wish, subscription, left, Out { window, sender: &sender }) => {}
             () = sender.closed() => {}
             () = Request::client_gone(request.gone) => {}
         }
@@ -92,11 +94,9 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
 }
 
 /// Sends the past, then the present until the client leaves or its end has come.
-async fn tell(wish: Wish, subscription: Subscription, left: Option<Duration>, sender: &mpsc::Sender<Bytes>) {
+async fn tell(wish: Wish, subscription: Subscription, left: Option<Duration>, out: Out<'_>) {
     for event in &subscription.past {
-        if let Some(line) = wish.line(event)
-            && sender.send(line).await.is_err()
-        {
+        if !out.tell(&wish, event).await {
             return;
         }
     }
@@ -111,25 +111,34 @@ async fn tell(wish: Wish, subscription: Subscription, left: Option<Duration>, se
     };
     tokio::select! {
         () = end => {}
-        () = follow(&wish, subscription.live, sender) => {}
+        () = follow(&wish, subscription.live, &out) => {}
     }
 }
 
-async fn follow(wish: &Wish, mut live: broadcast::Receiver<Event>, sender: &mpsc::Sender<Bytes>) {
+async fn follow(wish: &Wish, mut live: Live, out: &Out<'_>) {
     loop {
-        let event = match live.recv().await {
-            Ok(event) => event,
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "a client of /events reads too slowly");
-                continue;
+        match live.next().await {
+            Ok(event) => {
+                if !out.tell(wish, &event).await {
+                    return;
+                }
             }
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        if let Some(line) = wish.line(&event)
-            && sender.send(line).await.is_err()
-        {
-            return;
+            Err(Missed(missed)) => tracing::warn!(missed, "a client of /events reads too slowly"),
         }
+    }
+}
+
+/// The way to the client.
+struct Out<'o> {
+    window: Window,
+    sender: &'o mpsc::Sender<Bytes>,
+}
+
+impl Out<'_> {
+    /// Sends the event's line, if there is one; false when the client has left.
+    async fn tell(&self, wish: &Wish, event: &Event) -> bool {
+        let Some(line) = wish.line(event) else { return true };
+        self.sender.send(self.window.admit(line).await).await.is_ok()
     }
 }
 
