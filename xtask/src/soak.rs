@@ -18,7 +18,9 @@ struct Soak {
 const SOAKS: &[Soak] = &[
     client_test("cycles", "client", "cycles::runs_of_every_kind_leave_nothing_in_the_daemon"),
     client_test("daemon-killed", "crash", "daemon_killed::fifty_times_under_load"),
+    client_test("execs-unstarted", "crash", "budgets::execs_that_are_never_started_are_bounded"),
     client_test("images-killed", "crash", "images_killed::a_hundred_times_while_images_come_and_go"),
+    client_test("memory", "crash", "budgets::a_day_of_mixed_work_leaves_no_memory_behind"),
 ];
 
 const fn client_test(name: &'static str, program: &'static str, filter: &'static str) -> Soak {
