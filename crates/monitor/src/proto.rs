@@ -57,6 +57,9 @@ pub enum Request {
     Freeze { frozen: bool },
     /// The daemon has recorded the exit: the monitor may end. No answer.
     Release,
+    /// As `Ports`, their sockets parked in the queue of the one socket that comes along (`sys::fdpass::Parked`); `None` = one
+    /// that no proxy serves. Answer: `Done`.
+    ParkedPorts(Vec<Option<Port>>),
 }
 
 /// To the daemon; events go to the newest connection, answers to the one that asked.

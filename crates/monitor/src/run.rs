@@ -307,6 +307,11 @@ impl Monitor {
         };
         match request {
             Request::Ports(ports) => self.ports(ports, fds),
+            Request::ParkedPorts(ports) => {
+                let queue = fds.into_iter().next().ok_or_else(missing)?;
+                let added = self.proxies.add_parked(&ports, queue.into());
+                added.map_err(|e| Refusal::new(Reason::Failed, e.to_string()))
+            }
             Request::Attach(attach) => {
                 let socket = fds.into_iter().next().ok_or_else(missing)?;
                 let room = container.room.clone();

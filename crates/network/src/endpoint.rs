@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use model::id::{ContainerId, EndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
+use sys::fdpass::Parked;
 
 use crate::mac::MacAddress;
 
@@ -112,7 +113,8 @@ pub struct Connected {
     /// The container's namespace, complete with `lo` and `eth0` up. `None` for `host` (the daemon's own) and `none`
     /// (the runtime makes an empty one).
     pub netns: Option<OwnedFd>,
-    /// The bound (TCP, SCTP: listening) sockets, blocking mode, in the order of `endpoint.ports`: for the monitor's
-    /// proxy. UDP sockets deliver `IP_PKTINFO`. Empty when the userland proxy is off: then they stay with the network.
+    /// The bound (TCP, SCTP: listening) sockets, blocking mode, for the monitor's proxy. UDP sockets deliver `IP_PKTINFO`. Empty when the userland proxy is off: then they stay with the network.
     pub sockets: Vec<(BoundPort, OwnedFd)>,
+    /// Further ones of a container that publishes more ports than a process can hold sockets of.
+    pub parked: Vec<(Vec<BoundPort>, Parked)>,
 }

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::{Error, Result};
+use sys::fdpass::{MAX_FDS, Parked};
 use sys::netlink::listen;
 
 use crate::endpoint::{BoundPort, Protocol, PublishSpec};
@@ -56,6 +57,46 @@ pub struct Group {
     pub protocol: Protocol,
     pub addresses: Vec<IpAddr>,
     pub host_ports: Option<(u16, u16)>,
+}
+
+/// Sockets of one container that are held as such; further ones are parked, a queueful at a time.
+const LOOSE: usize = 1024;
+
+/// The sockets of one container's ports.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    pub loose: Vec<(BoundPort, OwnedFd)>,
+    pub parked: Vec<(Vec<BoundPort>, Parked)>,
+}
+
+impl Sockets {
+    /// All ports.
+    pub fn ports(&self) -> Vec<BoundPort> {
+        let parked = self.parked.iter().flat_map(|(ports, _)| ports);
+        self.loose.iter().map(|(port, _)| port).chain(parked).copied().collect()
+    }
+
+    fn add(&mut self, sockets: Vec<(BoundPort, OwnedFd)>) -> Result<(), Refused> {
+        self.loose.extend(sockets);
+        while self.loose.len() >= LOOSE + MAX_FDS {
+            let part = &self.loose[LOOSE..LOOSE + MAX_FDS];
+            let fds: Vec<_> = part.iter().map(|(_, socket)| socket.as_fd()).collect();
+            let first = SocketAddr::new(part[0].0.host_ip, part[0].0.host_port);
+            let parked = Parked::new(&fds).map_err(|e| Refused::Bind(first, e))?;
+            let ports = self.loose.drain(LOOSE..LOOSE + MAX_FDS).map(|(port, _)| port).collect();
+            self.parked.push((ports, parked));
+        }
+        Ok(())
+    }
+
+    /// Lets every socket hear.
+    pub fn hear(&self) -> io::Result<()> {
+        self.loose.iter().try_for_each(|(_, socket)| listen::hear(socket))?;
+        for (_, parked) in &self.parked {
+            parked.copies()?.iter().try_for_each(listen::hear)?;
+        }
+        Ok(())
+    }
 }
 
 /// Host addresses of ports that name none, and whether IPv6 ones can serve a container without IPv6.
@@ -137,15 +178,13 @@ impl Ports {
     }
 
     /// Reserves and binds every group, or nothing. The sockets are deaf (see `sys::netlink::listen`).
-    pub fn bind(&self, groups: &[Group]) -> Result<Vec<(BoundPort, OwnedFd)>> {
-        let mut bound = Vec::new();
+    pub fn bind(&self, groups: &[Group]) -> Result<Sockets> {
+        let mut bound = Sockets::default();
         for group in groups {
-            match self.bind_group(group) {
-                Ok(sockets) => bound.extend(sockets),
-                Err(refused) => {
-                    self.release(bound.iter().map(|(port, _)| port));
-                    return Err(refused.into_error(group.protocol));
-                }
+            let added = self.bind_group(group).and_then(|sockets| bound.add(sockets));
+            if let Err(refused) = added {
+                self.release(&bound.ports());
+                return Err(refused.into_error(group.protocol));
             }
         }
         Ok(bound)

@@ -72,10 +72,14 @@ pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Re
 
 /// Receives one message into `buffer`: its length and its descriptors; length 0 = the other side has closed.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    receive_with(socket, buffer, RecvFlags::empty())
+}
+
+fn receive_with(socket: impl AsFd, buffer: &mut [u8], how: RecvFlags) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
-        let flags = RecvFlags::CMSG_CLOEXEC;
+        let flags = how | RecvFlags::CMSG_CLOEXEC;
         match rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
             Err(rustix::io::Errno::INTR) => {}
             other => break other?,
@@ -93,6 +97,42 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<O
     Ok((got.bytes, fds))
 }
 
+/// Up to [`MAX_FDS`] descriptors that lie in the queue of a socket: what they refer to stays open, and takes one place in the
+/// process's table (`RLIMIT_NOFILE`) instead of many. An epoll instance goes on watching them.
+#[derive(Debug)]
+pub struct Parked {
+    queue: OwnedFd,
+}
+
+impl Parked {
+    /// Puts copies of `fds` into a queue of their own.
+    pub fn new(fds: &[BorrowedFd<'_>]) -> io::Result<Parked> {
+        let (near, queue) = pair()?;
+        send(&near, &[0], fds)?;
+        Ok(Parked { queue })
+    }
+
+    /// Copies of all of them, in their order; they stay parked.
+    pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        receive_with(&self.queue, &mut [0], flags).map(|(_, fds)| fds)
+    }
+}
+
+impl From<OwnedFd> for Parked {
+    /// From the descriptor of another's queue.
+    fn from(queue: OwnedFd) -> Parked {
+        Parked { queue }
+    }
+}
+
+impl AsFd for Parked {
+    /// The queue.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
 /// Bytes written to the socket that its peer has not read or acknowledged yet (`SIOCOUTQ`).
 pub fn unsent(socket: impl AsFd) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
@@ -104,6 +144,25 @@ pub fn unsent(socket: impl AsFd) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parked_descriptors_stay_open_and_watched() {
+        let (a, b) = pair().unwrap();
+        let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC).unwrap();
+        let parked = Parked::new(&[a.as_fd(), b.as_fd()]).unwrap();
+        drop((a, b));
+        let copies = parked.copies().unwrap();
+        let data = rustix::event::epoll::EventData::new_u64(7);
+        rustix::event::epoll::add(&epoll, &copies[1], data, rustix::event::epoll::EventFlags::IN).unwrap();
+        drop(copies);
+        send(&parked.copies().unwrap()[0], b"one", &[]).unwrap();
+        let mut events = Vec::with_capacity(4);
+        let space = rustix::buffer::spare_capacity(&mut events);
+        assert_eq!(rustix::event::epoll::wait(&epoll, space, None).unwrap(), 1);
+        assert_eq!(events[0].data.u64(), 7);
+        let mut buffer = [0; 16];
+        assert_eq!(receive(&parked.copies().unwrap()[1], &mut buffer).unwrap().0, 3);
+    }
 
     #[test]
     fn message_and_descriptors_travel_together() {

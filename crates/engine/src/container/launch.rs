@@ -345,14 +345,22 @@ fn hand_over_ports(client: &Client, connected: Option<&network::Connected>) {
         network::Protocol::Tcp => Some(proto::Transport::Tcp),
         network::Protocol::Sctp => None,
     };
-    let proxied = connected.sockets.iter().filter_map(|(port, socket)| {
+    let proxied = |port: &network::BoundPort| {
         let target = SocketAddr::new(IpAddr::V4(address), port.container_port);
-        Some((proto::Port { transport: transport(port.protocol)?, target }, socket.as_fd()))
-    });
+        Some(proto::Port { transport: transport(port.protocol)?, target })
+    };
+    let parked = connected.parked.iter().map(|(ports, queue)| (ports.iter().map(proxied).collect(), queue.as_fd()));
+    let parked: Vec<(Vec<_>, _)> = parked.collect();
+    let proxied = connected.sockets.iter().filter_map(|(port, socket)| Some((proxied(port)?, socket.as_fd())));
     let (ports, sockets): (Vec<_>, Vec<_>) = proxied.unzip();
     let deadline = Instant::now() + HAND_OVER_WAIT;
     for (ports, sockets) in ports.chunks(PORTS_PER_MESSAGE).zip(sockets.chunks(PORTS_PER_MESSAGE)) {
         if let Err(error) = client.send_by(deadline, &Request::Ports(ports.to_vec()), sockets) {
+            return tracing::warn!(%error, "published ports have no proxy");
+        }
+    }
+    for (ports, queue) in parked {
+        if let Err(error) = client.send_by(deadline, &Request::ParkedPorts(ports), &[queue]) {
             return tracing::warn!(%error, "published ports have no proxy");
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -14,6 +15,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with};
 use rustix::process::{Resource, getrlimit};
+use sys::fdpass::Parked;
 
 use crate::proto::{Port, Transport};
 
@@ -49,6 +51,8 @@ pub struct Proxies {
     flows: usize,
     /// When silent ones are looked for.
     look_at: Option<Instant>,
+    /// Descriptors of sockets and queues of ports.
+    held: usize,
     /// Descriptors for all of them.
     limit: usize,
     paused_until: Option<Instant>,
@@ -64,8 +68,43 @@ enum Side {
 #[derive(Debug)]
 struct Listening {
     port: Port,
-    socket: OwnedFd,
+    socket: Socket,
     flows: Flows,
+}
+
+/// Where a port's socket is.
+#[derive(Debug)]
+enum Socket {
+    Held(OwnedFd),
+    /// The n-th of a parked queue.
+    Parked(Rc<Parked>, usize),
+}
+
+/// A port's socket, for a while.
+enum Lent<'a> {
+    Held(BorrowedFd<'a>),
+    Copied(OwnedFd),
+}
+
+impl Socket {
+    fn lend(&self) -> io::Result<Lent<'_>> {
+        match self {
+            Socket::Held(socket) => Ok(Lent::Held(socket.as_fd())),
+            Socket::Parked(queue, at) => {
+                let copies = queue.copies()?;
+                copies.into_iter().nth(*at).map(Lent::Copied).ok_or_else(|| Errno::BADF.into())
+            }
+        }
+    }
+}
+
+impl AsFd for Lent<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Lent::Held(socket) => *socket,
+            Lent::Copied(socket) => socket.as_fd(),
+        }
+    }
 }
 
 /// What an epoll event belongs to, packed into its 64 bits.
@@ -109,7 +148,28 @@ impl Proxies {
 
     /// Begins to serve a port on its bound (TCP: listening) socket.
     pub fn add(&mut self, port: Port, socket: OwnedFd) -> io::Result<()> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
+        self.watch(socket.as_fd())?;
+        self.held += 1;
+        self.ports.push(Listening { port, socket: Socket::Held(socket), flows: Flows::default() });
+        Ok(())
+    }
+
+    /// Begins to serve the ports of a parked queue, one for each of its sockets; `None`: a socket that is only kept.
+    pub fn add_parked(&mut self, ports: &[Option<Port>], queue: Parked) -> io::Result<()> {
+        let queue = Rc::new(queue);
+        self.held += 1;
+        for (at, (port, copy)) in ports.iter().zip(queue.copies()?).enumerate() {
+            let Some(port) = port else { continue };
+            self.watch(copy.as_fd())?;
+            let socket = Socket::Parked(queue.clone(), at);
+            self.ports.push(Listening { port: port.clone(), socket, flows: Flows::default() });
+        }
+        Ok(())
+    }
+
+    /// Watches the socket of the port that is added next.
+    fn watch(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(socket, true)?;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(KEPT_FREE);
         self.limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let epoll = match self.epoll.take() {
@@ -117,11 +177,9 @@ impl Proxies {
             None => epoll::create(CreateFlags::CLOEXEC)?,
         };
         let index = self.ports.len() as u32;
-        let added = epoll::add(&epoll, &socket, Token::Port(index).data(), EventFlags::IN);
+        let added = epoll::add(&epoll, socket, Token::Port(index).data(), EventFlags::IN);
         self.epoll = Some(epoll);
-        added?;
-        self.ports.push(Listening { port, socket, flows: Flows::default() });
-        Ok(())
+        Ok(added?)
     }
 
     /// Deals with everything that is ready. `buffer` is scratch space.
@@ -146,7 +204,8 @@ impl Proxies {
                 match listening.port.transport {
                     Transport::Tcp => self.accept(epoll, index as usize),
                     Transport::Udp => {
-                        let (socket, target) = (listening.socket.as_fd(), listening.port.target);
+                        let Ok(lent) = listening.socket.lend() else { return };
+                        let (socket, target) = (lent.as_fd(), listening.port.target);
                         let before = listening.flows.len();
                         listening.flows.read_clients(Front { epoll, port: index, socket, target, room }, buffer);
                         self.flows = self.flows - before + listening.flows.len();
@@ -157,8 +216,10 @@ impl Proxies {
                 }
             }
             Token::Flow(index, flow) => {
-                if let Some(listening) = self.ports.get_mut(index as usize) {
-                    listening.flows.read_container(flow, listening.socket.as_fd(), buffer);
+                if let Some(listening) = self.ports.get_mut(index as usize)
+                    && let Ok(lent) = listening.socket.lend()
+                {
+                    listening.flows.read_container(flow, lent.as_fd(), buffer);
                 }
             }
             Token::Connection(number, side) => {
@@ -173,9 +234,18 @@ impl Proxies {
     }
 
     fn accept(&mut self, epoll: BorrowedFd<'_>, index: usize) {
+        let target = self.ports[index].port.target;
+        let copied = match self.ports[index].socket.lend() {
+            // Copied, so that it does not borrow from what changes meanwhile; a held socket has a copy of little cost, too.
+            Ok(lent) => lent.as_fd().try_clone_to_owned(),
+            Err(error) => Err(error),
+        };
+        let Ok(socket) = copied else {
+            self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+            return;
+        };
         for _ in 0..ACCEPTS {
-            let listening = &self.ports[index];
-            let client = match accept_with(&listening.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            let client = match accept_with(&socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(client) => client,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
@@ -184,7 +254,6 @@ impl Proxies {
                 // None left, or one that was aborted in the queue.
                 Err(_) => return,
             };
-            let target = listening.port.target;
             if self.room() < 2 || self.connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
@@ -198,7 +267,7 @@ impl Proxies {
 
     /// How many descriptors the proxies may still open: exec and attach must always be possible.
     fn room(&self) -> usize {
-        self.limit.saturating_sub(self.ports.len() + 2 * self.connections.len() + self.flows)
+        self.limit.saturating_sub(self.held + 2 * self.connections.len() + self.flows)
     }
 
     /// When [`Proxies::expire`] has something to do.

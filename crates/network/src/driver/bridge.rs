@@ -26,7 +26,7 @@ use crate::endpoint::{BoundPort, Connected, Endpoint, EndpointSpec};
 use crate::ipam::{Ipam, PoolRequest};
 use crate::mac::MacAddress;
 use crate::plan::{BridgeNetwork, BridgePort, EndpointLinks, Published, Topology};
-use crate::port::{self, Ports};
+use crate::port::{self, Ports, Sockets};
 use crate::row::NetworkRow;
 use crate::spares::Spares;
 
@@ -245,7 +245,7 @@ impl BridgeDriver {
             error.prefix(format!("driver failed programming external connectivity on endpoint {} ({id})", spec.name))
         };
         let sockets = self.ports.bind(&port::groups(&spec.ports, defaults)).map_err(outside)?;
-        let ports: Vec<_> = sockets.iter().map(|(port, _)| *port).collect();
+        let ports = sockets.ports();
         let mac = spec.mac.unwrap_or_else(MacAddress::random);
         let published = self.published(Some(address), &ports);
         let made = self.build(device, mac, address).and_then(|built| {
@@ -266,15 +266,13 @@ impl BridgeDriver {
             host_link: Some(host_link),
             ports,
         };
-        Ok(Connected { endpoint, netns: Some(netns), sockets })
+        Ok(Connected { endpoint, netns: Some(netns), sockets: sockets.loose, parked: sockets.parked })
     }
 
     /// Lets the sockets hear, unless translation does everything.
-    fn open_sockets(&self, sockets: &[(BoundPort, OwnedFd)]) -> Result<()> {
+    fn open_sockets(&self, sockets: &Sockets) -> Result<()> {
         if self.config.userland_proxy.yes() || !self.translates() {
-            for (_, socket) in sockets {
-                listen::hear(socket).context("opening a published port")?;
-            }
+            sockets.hear().context("opening a published port")?;
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub(super) fn bare(network: &NetworkRow, spec: &EndpointSpec) -> Connected {
         host_link: None,
         ports: Vec::new(),
     };
-    Connected { endpoint, netns: None, sockets: Vec::new() }
+    Connected { endpoint, netns: None, sockets: Vec::new(), parked: Vec::new() }
 }
 
 impl NetworkDriver for NullDriver {
