@@ -230,3 +230,35 @@ fn attestations_are_told() {
     assert_eq!(get("?platform=%7B%7D").expect(400).message(), "both OS and Architecture must be provided");
     d.finish();
 }
+
+/// Indexes within indexes: loaded, run, saved and loaded again, by platform too.
+#[test]
+fn an_index_within_an_index_is_loaded_and_saved() {
+    let d = Daemon::start();
+    let mut layout = Layout::new();
+    let config = json!({"Cmd": ["cat", "/who"], "Env": ["PATH=/bin"]});
+    let who = |text: &str| Tar::new().file("who", 0o644, text.as_bytes()).bytes();
+    let own = layout.image(native(), &[busybox_tar(), who("native")], &config);
+    let other = layout.image(foreign(), &[who("foreign")], &config);
+    let attestation = layout.attestation(&own, &[(SBOM, json!({"packages": []}))]);
+    let mut inner = layout.index(&[own, attestation]);
+    for _ in 0..3 {
+        inner = layout.index(&[inner]);
+    }
+    let index = layout.index(&[other, inner]);
+    let name = [("io.containerd.image.name", "docker.io/library/nested:1")];
+    d.load(&layout.entry(&index, &name).tar());
+    assert_eq!(d.docker(&["run", "--rm", "nested:1"]).text(), "native");
+    let _ = d.docker(&["create", "--name", "c1", "--platform", foreign(), "nested:1"]).ok();
+    let _ = d.docker(&["rm", "c1"]).ok();
+    let saved = d.path("saved.tar");
+    let _ = d.docker(&["save", "-o", saved.to_str().unwrap(), "nested:1"]).ok();
+    let id = d.inspect("nested:1", "{{.Id}}");
+    assert_eq!(d.faults(), Vec::<String>::new());
+    let _ = d.docker(&["rmi", "nested:1"]).ok();
+    assert_eq!(std::fs::read_dir(d.data_root().join("content/blobs/sha256")).unwrap().count(), 0);
+    let _ = d.docker(&["load", "-i", saved.to_str().unwrap()]).ok();
+    assert_eq!(d.inspect("nested:1", "{{.Id}}"), id);
+    assert_eq!(d.docker(&["run", "--rm", "nested:1"]).text(), "native");
+    d.finish();
+}

@@ -111,3 +111,38 @@ fn a_single_image_of_another_platform_is_pulled_with_a_warning() {
     drop(fake);
     d.finish();
 }
+
+/// Indexes within indexes are pulled and pushed whole, and bounded.
+#[test]
+fn an_index_within_an_index_is_pulled_and_pushed() {
+    use serde_json::json;
+    use testkit::fake_registry::{FakeRegistry, INDEX, Image, MANIFEST, descriptor};
+    let d = testkit::Daemon::start();
+    let fake = FakeRegistry::inside(d.namespaces(), "127.0.0.1:5001");
+    let image = Image::new(&[testkit::images::busybox_tar()], &json!({"Cmd": ["/bin/echo", "deep"]}));
+    fake.image("app", "leaf", &image);
+    let nest = |depth: usize| {
+        let mut entry = descriptor(MANIFEST, &image.manifest);
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        for level in 0..depth {
+            let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).to_string();
+            fake.manifest("app", &format!("d{depth}-{level}"), INDEX, index.as_bytes());
+            entry = descriptor(INDEX, index.as_bytes());
+        }
+        entry["digest"].as_str().unwrap().to_owned()
+    };
+    let top = nest(5);
+    let _ = d.docker(&["pull", "127.0.0.1:5001/app:d5-4"]).ok();
+    assert_eq!(d.docker(&["run", "--rm", "127.0.0.1:5001/app:d5-4"]).text(), "deep");
+    assert_eq!(d.inspect("127.0.0.1:5001/app:d5-4", "{{.Id}}"), top);
+    let _ = d.docker(&["pull", "--platform", "linux/amd64", "127.0.0.1:5001/app:d5-4"]);
+    let _ = d.docker(&["tag", "127.0.0.1:5001/app:d5-4", "127.0.0.1:5001/again:1"]).ok();
+    let pushed = d.docker(&["push", "127.0.0.1:5001/again:1"]).text();
+    assert!(pushed.contains(&top), "{pushed}");
+    assert_eq!(fake.count("PUT /v2/again/manifests/"), 6);
+    nest(12);
+    d.docker(&["pull", "127.0.0.1:5001/app:d12-11"]).fails(1, "there are too many indexes within it");
+    drop(fake);
+    d.finish();
+}

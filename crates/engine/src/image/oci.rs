@@ -40,6 +40,11 @@ pub const FOREIGN_LAYER: &str = "application/vnd.oci.image.layer.nondistributabl
 /// The same, see [`DOCKER_LAYER`].
 pub const DOCKER_FOREIGN_LAYER: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 
+/// Indexes within indexes: how deep they lie, and how many of them.
+pub const INDEX_DEPTH: usize = 8;
+/// See [`INDEX_DEPTH`].
+pub const INDEXES: usize = 64;
+
 /// Annotation on an attestation's descriptor: what kind of reference it is.
 pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// Annotation on an attestation's descriptor: the digest it speaks of.

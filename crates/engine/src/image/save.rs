@@ -113,7 +113,7 @@ impl Chosen {
             }
             several if oci::is_index(&image.target.media_type) => {
                 one.platforms = several.to_vec();
-                if one.manifests().next().is_none() {
+                if one.manifests().all(|m| oci::is_index(&m.content.media_type)) {
                     return Err(Error::not_found("no manifest found for platform: not found"));
                 }
             }
@@ -130,7 +130,8 @@ impl Chosen {
     fn manifests(&self) -> impl Iterator<Item = &ManifestRow> {
         let wanted = |m: &&ManifestRow| {
             let platform = oci::platform(&m.platform);
-            let asked = self.platforms.is_empty() || self.platforms.contains(&platform);
+            let within = oci::is_index(&m.content.media_type);
+            let asked = self.platforms.is_empty() || self.platforms.contains(&platform) || within;
             m.available && asked && self.only.as_ref().is_none_or(|only| m.content == *only)
         };
         self.image.manifests.iter().filter(wanted)

@@ -29,17 +29,49 @@ pub(crate) fn describe_blobs(blobs: &Blobs, target: &Descriptor) -> Result<Image
     let content = content(target)?;
     let bytes = blobs.read_small(&content.digest, oci::MANIFEST_BYTES)?;
     let manifests = if oci::is_index(&content.media_type) {
-        let index = oci::parse_index(&bytes)?;
-        if index.manifests.len() > MANIFESTS {
-            return Err(Error::invalid(format!("invalid index: it lists {} manifests", index.manifests.len())));
-        }
-        index.manifests.iter().map(|descriptor| manifest(blobs, descriptor)).collect::<Result<_>>()?
+        let (mut listed, mut indexes) = (Vec::new(), 0);
+        list(blobs, &bytes, (0, &mut indexes), &mut listed)?;
+        listed.iter().map(|descriptor| manifest(blobs, descriptor)).collect::<Result<_>>()?
     } else if oci::is_manifest(&content.media_type) {
         vec![manifest(blobs, target)?]
     } else {
         return Err(Error::invalid(format!("unsupported media type of an image: {:?}", content.media_type)));
     };
     Ok(ImageRow::new(content, now(), manifests))
+}
+
+/// Everything that an index lists, each once. What an index within it lists stands before that one; a manifest without a
+/// platform has that of the index it is in.
+fn list(
+    blobs: &Blobs,
+    bytes: &[u8],
+    (depth, indexes): (usize, &mut usize),
+    listed: &mut Vec<Descriptor>,
+) -> Result<()> {
+    *indexes += 1;
+    if depth > oci::INDEX_DEPTH || *indexes > oci::INDEXES {
+        return Err(Error::invalid("invalid index: there are too many indexes within it"));
+    }
+    for descriptor in oci::parse_index(bytes)?.manifests {
+        if oci::is_index(&descriptor.media_type) {
+            let digest = oci::digest(&descriptor)?;
+            if blobs.contains(&digest) {
+                let first = listed.len();
+                let inner = blobs.read_small(&digest, oci::MANIFEST_BYTES)?;
+                list(blobs, &inner, (depth + 1, &mut *indexes), listed)?;
+                for below in listed[first..].iter_mut().filter(|below| below.platform.is_none()) {
+                    below.platform.clone_from(&descriptor.platform);
+                }
+            }
+        }
+        if !listed.iter().any(|known| known.digest == descriptor.digest) {
+            listed.push(descriptor);
+        }
+        if listed.len() > MANIFESTS {
+            return Err(Error::invalid(format!("invalid index: it lists more than {MANIFESTS} manifests")));
+        }
+    }
+    Ok(())
 }
 
 fn content(descriptor: &Descriptor) -> Result<Content> {
@@ -69,6 +101,8 @@ fn manifest(blobs: &Blobs, descriptor: &Descriptor) -> Result<ManifestRow> {
         document: None,
     };
     if !oci::is_manifest(&row.content.media_type) {
+        // An index within the index is whole when it is here: what it lists has rows of its own.
+        row.available = oci::is_index(&row.content.media_type) && blobs.contains(&row.content.digest);
         return Ok(row);
     }
     if !blobs.contains(&row.content.digest) {

@@ -1,5 +1,6 @@
 //! From a name to what has to be fetched: index, manifest, configuration, each verified and bounded.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use api::oci::Descriptor;
@@ -82,16 +83,44 @@ pub async fn manifest(
     if !oci::is_index(&target.descriptor.media_type) {
         return Ok(Chosen { target: target.descriptor.clone(), manifest: target.descriptor, bytes: target.bytes });
     }
-    let chosen = choose(&oci::parse_index(&target.bytes)?, platform)?;
+    let chosen = choose(&within(desk, oci::parse_index(&target.bytes)?).await?, platform)?;
     let digest = oci::digest(&chosen)?;
     let read = read_manifest(desk, &digest, None).await?;
     if read.bytes.len() as i64 != chosen.size {
         return Err(mismatch("size", &digest));
     }
     if oci::is_index(&read.descriptor.media_type) {
-        return Err(Error::invalid(format!("manifest {digest} is an index within an index")));
+        return Err(Error::invalid(format!("manifest {digest} is an index and is not listed as one")));
     }
     Ok(Chosen { target: target.descriptor, manifest: read.descriptor, bytes: read.bytes })
+}
+
+/// The index with what the indexes within it list instead of these; they are kept as blobs.
+async fn within(desk: &Desk<'_>, index: oci::Index) -> Result<oci::Index> {
+    let mut todo: VecDeque<(Descriptor, usize)> = index.manifests.into_iter().map(|listed| (listed, 0)).collect();
+    let (mut manifests, mut indexes) = (Vec::new(), 0);
+    while let Some((listed, depth)) = todo.pop_front() {
+        if !oci::is_index(&listed.media_type) {
+            manifests.push(listed);
+            continue;
+        }
+        indexes += 1;
+        if depth == oci::INDEX_DEPTH || indexes == oci::INDEXES {
+            return Err(Error::invalid("invalid index: there are too many indexes within it"));
+        }
+        let digest = oci::digest(&listed)?;
+        let read = read_manifest(desk, &digest, None).await?;
+        if read.bytes.len() as i64 != listed.size {
+            return Err(mismatch("size", &digest));
+        }
+        for mut inner in oci::parse_index(&read.bytes)?.manifests {
+            if inner.platform.is_none() {
+                inner.platform.clone_from(&listed.platform);
+            }
+            todo.push_back((inner, depth + 1));
+        }
+    }
+    Ok(oci::Index { manifests, ..oci::Index::default() })
 }
 
 impl Chosen {
