@@ -45,6 +45,68 @@ fn the_seccomp_profile_bites() {
     d.finish();
 }
 
+/// The reference's decoder reads names in any capitals; what it cannot read starts nothing.
+#[test]
+fn a_seccomp_profile_in_other_capitals_bites_too() {
+    let d = with_busybox();
+    let file = d.path("profile.json");
+    let with = |profile: &str, script: &str| {
+        std::fs::write(&file, profile).unwrap();
+        let option = format!("seccomp={}", file.display());
+        d.docker(&["run", "--rm", "--security-opt", &option, "busybox", "sh", "-c", script])
+    };
+    for (names, syscalls) in [("names", "syscalls"), ("Names", "Syscalls"), ("NAMES", "\u{17f}Y\u{17f}CALLS")] {
+        let profile = format!(
+            r#"{{"DefaultAction": "SCMP_ACT_ALLOW", "Flags": ["SECCOMP_FILTER_FLAG_LOG"],
+                "{syscalls}": [{{"{names}": ["mkdir", "mkdirat"], "ACTION": "SCMP_ACT_ERRNO", "ErrnoRet": 13}}]}}"#
+        );
+        let output = with(&profile, "grep Seccomp: /proc/self/status; mkdir /x");
+        assert!(output.stdout.contains("Seccomp:\t2") && output.stderr.contains("Permission denied"), "{output:?}");
+    }
+    let runtime = "OCI runtime create failed: runc create failed: ";
+    for (profile, text) in [
+        ("{}", "Decoding seccomp profile failed: it names no default action".to_owned()),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": 5}"#,
+            "Decoding seccomp profile failed: json: cannot unmarshal number into Go struct field Seccomp.syscalls"
+                .to_owned(),
+        ),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscall": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}"#,
+            "Decoding seccomp profile failed: it has no rules, and \"syscall\"".to_owned(),
+        ),
+        (
+            r#"{"defaultAction": "SCMP_ACT_FOO"}"#,
+            format!("{runtime}string SCMP_ACT_FOO is not a valid action for seccomp: unknown"),
+        ),
+        (
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_FOO"]}"#,
+            format!("{runtime}seccomp flag SECCOMP_FILTER_FLAG_FOO is not known"),
+        ),
+    ] {
+        with(profile, "true").fails(125, &text);
+    }
+    d.finish();
+}
+
+/// A daemon's own profile holds for containers that name none, and is read before the daemon starts.
+#[test]
+fn the_daemons_seccomp_profile_bites() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("profile.json");
+    let profile =
+        r#"{"DEFAULTACTION": "SCMP_ACT_ALLOW", "SYSCALLS": [{"NAMES": ["mkdir"], "ACTION": "SCMP_ACT_ERRNO"}]}"#;
+    std::fs::write(&path, profile).unwrap();
+    let d = testkit::Options::new().args(&["--seccomp-profile", &path.display().to_string()]).start();
+    d.busybox();
+    for option in [&[][..], &["--security-opt", "seccomp="]] {
+        let words = [&["run", "--rm"], option, &["busybox", "mkdir", "/x"]].concat();
+        d.docker(&words).fails(1, "Operation not permitted");
+    }
+    let _ = d.docker(&["run", "--rm", "--security-opt", "seccomp=builtin", "busybox", "mkdir", "/x"]).ok();
+    d.finish();
+}
+
 #[test]
 fn namespaces_are_its_own() {
     let d = with_busybox();

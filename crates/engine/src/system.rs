@@ -7,7 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use runtime::seccomp::Program;
 use runtime::spec::{self, SeccompChoice};
+use runtime::{Stage, StartError, What};
 use sys::cgroup::{Layout, Version};
 
 use crate::Engine;
@@ -177,7 +179,7 @@ fn can_swap() -> bool {
 /// Filters given to the kernel, worked out and compiled once each: containers mostly share one.
 #[derive(Debug, Default)]
 pub struct Programs {
-    compiled: Mutex<Vec<(Wanted, Vec<u8>)>>,
+    compiled: Mutex<Vec<(Wanted, Program)>>,
 }
 
 /// What a filter depends on, this machine apart.
@@ -194,7 +196,7 @@ const PROGRAMS: usize = 32;
 impl Programs {
     /// The program of a container's filter; empty: none. The filter is taken out of `security`: nobody needs to work it
     /// out once more.
-    pub fn program(&self, security: &mut spec::Security, host: &spec::HostFacts) -> model::Result<Vec<u8>> {
+    pub fn program(&self, security: &mut spec::Security, host: &spec::HostFacts) -> model::Result<Program> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let is_it = |known: &Wanted| {
             (&known.choice, known.privileged, &known.capabilities)
@@ -205,7 +207,7 @@ impl Programs {
             None => {
                 let filter = spec::filter(security, host)?;
                 let compile = |filter| runtime::seccomp::compile(&filter, runtime::seccomp::Arch::default());
-                let program = filter.map(compile).transpose()?.unwrap_or_default();
+                let program = filter.map(compile).transpose().map_err(refused_by_runtime)?.unwrap_or_default();
                 if compiled.len() == PROGRAMS {
                     compiled.remove(0);
                 }
@@ -217,6 +219,11 @@ impl Programs {
         security.seccomp = SeccompChoice::Unconfined;
         Ok(program)
     }
+}
+
+/// In the reference it is the runtime that finds out that a filter cannot be made.
+fn refused_by_runtime(error: model::Error) -> model::Error {
+    StartError::new(Stage::Validation, 0, error.to_string()).to_error(What::Create).0
 }
 
 fn architecture(machine: &str) -> &str {

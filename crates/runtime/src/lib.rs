@@ -31,9 +31,8 @@ pub struct Bundle {
     pub id: String,
     pub spec: oci::Spec,
     pub rootfs: Rootfs,
-    /// The compiled seccomp program ([`seccomp::compile`]): `struct sock_filter` array, native endian, 8 bytes an
-    /// instruction. Empty = unconfined.
-    pub seccomp: Vec<u8>,
+    /// The compiled seccomp program ([`seccomp::compile`]).
+    pub seccomp: seccomp::Program,
     /// Directory of the container under the exec root; only command-line runtimes write there.
     pub state_dir: PathBuf,
 }

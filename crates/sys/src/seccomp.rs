@@ -5,6 +5,11 @@ use std::io;
 /// Bytes of one BPF instruction (`struct sock_filter`).
 pub const INSTRUCTION: usize = 8;
 
+/// Actions other than allowing are logged: `SECCOMP_FILTER_FLAG_LOG` of seccomp(2).
+pub const FLAG_LOG: u32 = libc::SECCOMP_FILTER_FLAG_LOG as u32;
+/// Speculation mitigations are not forced on: `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
+pub const FLAG_SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
+
 #[repr(C)]
 struct Program {
     len: u16,
@@ -12,8 +17,8 @@ struct Program {
 }
 
 /// Filters all further system calls of this process and its descendants by `program`, a `struct sock_filter` array. Needs
-/// `no_new_privs` or `CAP_SYS_ADMIN`. Speculation mitigations are not forced on, as in the reference.
-pub fn load(program: &[u8]) -> io::Result<()> {
+/// `no_new_privs` or `CAP_SYS_ADMIN`. `flags` are bits of seccomp(2); the kernel refuses those that it does not know.
+pub fn load(program: &[u8], flags: u32) -> io::Result<()> {
     let count = program.len() / INSTRUCTION;
     if !program.len().is_multiple_of(INSTRUCTION) || count == 0 || count > usize::from(u16::MAX) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -28,7 +33,7 @@ pub fn load(program: &[u8]) -> io::Result<()> {
         })
         .collect();
     let program = Program { len: count as u16, filter: filter.as_ptr() };
-    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::c_ulong::from(flags));
     // SAFETY: program points to `len` instructions that live until the call returns; the kernel copies them.
     let r = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -112,7 +112,7 @@ fn strings_are_always_text() {
 fn nesting_is_bounded() {
     let deep = "[".repeat(100_000);
     assert_eq!(create_error(&deep), "invalid JSON: exceeded max depth");
-    let wide = format!("[{}0]", "0,".repeat(super::scan::MAX_VALUES));
+    let wide = format!("[{}0]", "0,".repeat(gojson::MAX_VALUES));
     assert_eq!(create_error(&wide), "invalid JSON: exceeded max number of values");
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use model::{Context, Error, Kind, Result};
 use runtime::oci;
+use runtime::seccomp::Profile;
 use runtime::spec::{self, ContainerSpec, Share};
 
 use super::row::{ContainerRow, MountKind, MountRow};
@@ -315,20 +316,14 @@ fn capabilities(add: &[String], drop: &[String], privileged: bool) -> Result<Vec
 
 /// The container's profile (JSON text), else the daemon's (a file), else the built-in one.
 fn seccomp_choice(settings: &Settings, own: Option<&str>) -> Result<spec::SeccompChoice> {
-    let parse = |text: &[u8], whose: &str| {
-        let profile = serde_json::from_slice(text);
-        let profile = profile.map_err(|e| Error::invalid(format!("decoding {whose} seccomp profile failed: {e}")))?;
-        Ok(spec::SeccompChoice::Profile(Box::new(profile)))
-    };
-    match (own, settings.seccomp_profile.as_str()) {
+    let chosen = |profile| spec::SeccompChoice::Profile(Box::new(profile));
+    match (own.filter(|own| !own.is_empty()), settings.seccomp_profile.as_str()) {
         (Some("unconfined"), _) => Ok(spec::SeccompChoice::Unconfined),
-        (Some("builtin" | ""), _) => Ok(spec::SeccompChoice::Default),
-        (Some(text), _) => parse(text.as_bytes(), "the container's"),
+        (Some("builtin"), _) => Ok(spec::SeccompChoice::Default),
+        (Some(text), _) => Profile::parse(text.as_bytes()).map(chosen),
         (None, "" | "builtin") => Ok(spec::SeccompChoice::Default),
         (None, "unconfined") => Ok(spec::SeccompChoice::Unconfined),
-        (None, path) => {
-            parse(&std::fs::read(path).with_context(|| format!("opening seccomp profile ({path})"))?, "the daemon's")
-        }
+        (None, path) => Profile::read(path).map(chosen),
     }
 }
 

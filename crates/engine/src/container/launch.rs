@@ -214,7 +214,7 @@ impl Launch<'_> {
         let runtime = runtime_choice(settings, &row.host_config.runtime)?;
         let seccomp = match &runtime {
             RuntimeChoice::Builtin => engine.host.seccomp.program(&mut narrow.security, &facts)?,
-            RuntimeChoice::Cli { .. } => Vec::new(),
+            RuntimeChoice::Cli { .. } => runtime::seccomp::Program::default(),
         };
         let spec = runtime::spec::build(&narrow, &facts)?;
         let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {

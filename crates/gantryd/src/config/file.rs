@@ -84,8 +84,8 @@ fn decode(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     if text.trim().is_empty() {
         return Ok(Map::new());
     }
-    let value: Value = serde_json::from_str(&text).map_err(|e| format!("invalid JSON: {}", syntax_text(&text, &e)))?;
-    match value {
+    let document = gojson::Document::parse_whole(text.as_bytes()).map_err(|e| format!("invalid JSON: {e}"))?;
+    match document.into_value() {
         Value::Object(map) => Ok(map),
         Value::Null => Ok(Map::new()),
         other => Err(format!(
@@ -113,18 +113,6 @@ fn utf8(bytes: &[u8]) -> Result<String, String> {
         let at = e.utf8_error().valid_up_to();
         format!("failed to decode configuration JSON at offset {at}: encoding: invalid UTF-8")
     })
-}
-
-/// Go's words for the commonest syntax errors, the parser's own for the rest.
-fn syntax_text(text: &str, error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        return "unexpected end of JSON input".into();
-    }
-    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or("");
-    match line.chars().nth(error.column().saturating_sub(1)) {
-        Some(c) => format!("invalid character '{c}' at line {} column {}: {error}", error.line(), error.column()),
-        None => error.to_string(),
-    }
 }
 
 fn flatten(map: Map<String, Value>) -> Map<String, Value> {
@@ -312,6 +300,37 @@ mod tests {
         assert_eq!(config.engine.shutdown_timeout, 15);
         assert_eq!(config.containers.stop_timeout, 0);
         assert!(!config.bridge.icc);
+    }
+
+    /// Go's decoder reads the members of an option's object so; the options themselves are looked up by their exact names.
+    #[test]
+    fn members_are_read_in_any_capitals_and_the_last_one_counts() {
+        let config = load(
+            r#"{"runtimes": {"a": {"Path": "/first", "PATH": "/a", "path": null, "RuntimeArgs": ["x"]}},
+                "default-ulimits": {"nofile": {"\u004eame": "nofile", "HARD": 9, "\u017foft": 8}},
+                "default-address-pools": [{"BASE": "10.0.0.0/8", "Size": 24}]}"#,
+            &[],
+        )
+        .unwrap();
+        let runtime = &config.containers.runtimes["a"];
+        assert_eq!((runtime.path.as_str(), runtime.args.as_slice()), ("/a", &["x".to_owned()][..]));
+        let limit = &config.containers.ulimits["nofile"];
+        assert_eq!((limit.hard, limit.soft), (9, 8));
+        assert_eq!(config.network.default_address_pools[0].size, 24);
+        assert!(load(r#"{"Debug": true}"#, &[]).unwrap_err().ends_with("configuration option: Debug"));
+        assert!(load(r#"{"debug": false, "debug": true}"#, &[]).unwrap().daemon_log.debug);
+    }
+
+    #[test]
+    fn syntax_errors_are_gos() {
+        for (text, why) in [
+            ("{", "unexpected end of JSON input"),
+            ("{} x", "invalid character 'x' after top-level value"),
+            (r#"{"debug": true,}"#, "invalid character '}' looking for beginning of object key string"),
+            ("[]", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        ] {
+            assert_eq!(decode(text.as_bytes()).unwrap_err(), format!("invalid JSON: {why}"));
+        }
     }
 
     #[test]

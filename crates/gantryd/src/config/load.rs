@@ -323,6 +323,26 @@ mod tests {
     }
 
     #[test]
+    fn the_seccomp_profile_is_read_before_anything_starts() {
+        let text = |path: &str| load_words("", Some(&format!(r#"{{"seccomp-profile": "{path}"}}"#)), &[]);
+        let missing = text("/nonexistent").unwrap_err().stderr;
+        assert!(
+            missing.starts_with("failed to start daemon: opening seccomp profile (/nonexistent) failed: "),
+            "{missing}"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display().to_string();
+        for (profile, why) in [("{", "unexpected end of JSON input"), ("{}", "it names no default action")] {
+            std::fs::write(&path, profile).unwrap();
+            let refused = text(&path).unwrap_err().stderr;
+            assert_eq!(refused, format!("failed to start daemon: Decoding seccomp profile failed: {why}"));
+        }
+        std::fs::write(&path, r#"{"DefaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
+        assert!(text(&path).is_ok());
+        assert!(text("unconfined").is_ok() && text("builtin").is_ok());
+    }
+
+    #[test]
     fn early_exits() {
         let exit = load_words("--validate", None, &[]).unwrap_err();
         assert_eq!((exit.code, exit.stderr.as_str()), (0, "configuration OK"));

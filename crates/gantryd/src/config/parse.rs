@@ -315,10 +315,10 @@ impl Shape<'_> {
         object.iter().map(|(k, value)| Ok((k.clone(), one(&Shape { key: self.key, value })?))).collect()
     }
 
-    /// A member of an object, matched without regard to case as Go's decoder does; absent and null are the same.
+    /// A member of an object in any capitals, the last one that says something: as Go's decoder reads it.
     fn member(&self, name: &str) -> Option<Shape<'_>> {
-        let object = self.value.as_object()?;
-        let (_, value) = object.iter().find(|(k, v)| k.eq_ignore_ascii_case(name) && !v.is_null())?;
+        let mut members = self.value.as_object()?.iter();
+        let (_, value) = members.rfind(|(key, value)| gojson::is_spelling_of(key, name) && !value.is_null())?;
         Some(Shape { key: self.key, value })
     }
 
@@ -361,7 +361,7 @@ fn ulimit(shape: &Shape<'_>) -> Result<UlimitEntry, String> {
 /// `{"keys": ["/file"]}`; a misspelt member must not turn into a rule without keys.
 fn signing_keys(shape: &Shape<'_>) -> Result<Vec<PathBuf>, String> {
     let object = shape.value.as_object().ok_or_else(|| shape.mismatch("object"))?;
-    if let Some(unknown) = object.keys().find(|key| *key != "keys") {
+    if let Some(unknown) = object.keys().find(|key| !gojson::is_spelling_of(key, "keys")) {
         return Err(format!("{}: unknown field {}", shape.key, go::quote(unknown)));
     }
     let keys = shape.member("keys").map_or(Ok(Vec::new()), |keys| keys.list())?;
@@ -372,10 +372,9 @@ fn nri(shape: &Shape<'_>) -> Result<BTreeMap<String, String>, String> {
     let object = shape.value.as_object().ok_or_else(|| shape.mismatch("opts.NRIOpts"))?;
     let mut map = BTreeMap::new();
     for (key, value) in object {
-        if !NRI_KEYS.contains(&key.as_str()) {
-            return Err(format!("json: unknown field {}", go::quote(key)));
-        }
-        map.insert(key.clone(), go::print_json(value));
+        let known = NRI_KEYS.into_iter().find(|known| gojson::is_spelling_of(key, known));
+        let known = known.ok_or_else(|| format!("json: unknown field {}", go::quote(key)))?;
+        map.insert(known.to_owned(), go::print_json(value));
     }
     Ok(map)
 }

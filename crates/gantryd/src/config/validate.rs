@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use engine::image::collect::Rules;
+use runtime::seccomp::Profile;
 
 use super::{Config, MAX_API_VERSION, MIN_API_VERSION, go, parse};
 
@@ -26,7 +27,16 @@ pub fn settings(config: &Config) -> Result<(), String> {
     config.registry.insecure.iter().try_for_each(|name| parse::index_name(name).map(drop))?;
     bridge(config)?;
     cgroup(config)?;
-    runtimes(config)
+    runtimes(config)?;
+    seccomp_profile(&config.isolation.seccomp_profile)
+}
+
+/// A profile that cannot be read, or from which nothing is understood, is no reason to go without.
+fn seccomp_profile(path: &str) -> Result<(), String> {
+    match path {
+        "" | "builtin" | "unconfined" => Ok(()),
+        path => Profile::read(path).map(drop).map_err(|e| e.to_string()),
+    }
 }
 
 /// The lowest version of the API is one that is served.

@@ -91,7 +91,7 @@ fn spec(dir: &Path, script: &str) -> StartSpec {
         id: "c".repeat(64),
         spec: oci::Spec { process: process(script), ..Default::default() },
         rootfs: Rootfs::Dir("/".into()),
-        seccomp: Vec::new(),
+        seccomp: Default::default(),
         state_dir: dir.to_owned(),
     };
     daemon::spec(dir, bundle)

@@ -15,12 +15,13 @@ use super::program::{self, Streams};
 use super::report::Reporter;
 use super::{devices, run_child};
 use crate::error::{At, Stage};
+use crate::seccomp::Program;
 use crate::{Stdio, oci};
 
 /// What the parent has prepared.
 pub(super) struct Enter<'a> {
     pub(super) process: &'a oci::Process,
-    pub(super) seccomp: &'a [u8],
+    pub(super) seccomp: &'a Program,
     pub(super) init: BorrowedFd<'a>,
     pub(super) namespaces: Flags,
     pub(super) cgroup: &'a Cgroup,

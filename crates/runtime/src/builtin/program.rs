@@ -16,6 +16,7 @@ use sys::rooted::Rooted;
 
 use super::report::Reporter;
 use crate::error::{At, Stage, StartError};
+use crate::seccomp::Program;
 use crate::{Stdio, oci, user};
 
 /// Exit code of a process whose program the kernel would not execute after all (as the reference: 255).
@@ -41,7 +42,12 @@ struct Identity {
 }
 
 /// Executes `p`. Comes back only with an error; a refused execve ends the process.
-pub(super) fn run(p: &oci::Process, seccomp: &[u8], streams: Streams, reporter: &Reporter) -> Result<(), StartError> {
+pub(super) fn run(
+    p: &oci::Process,
+    seccomp: &Program,
+    streams: Streams,
+    reporter: &Reporter,
+) -> Result<(), StartError> {
     let (identity, home) = identify(p)?;
     let env = environment(p, home);
     let stage = || Stage::Exec { argv0: p.args.first().cloned().unwrap_or_default(), lookup: false };
@@ -57,7 +63,7 @@ pub(super) fn run(p: &oci::Process, seccomp: &[u8], streams: Streams, reporter: 
         // Perhaps only the user may enter it (a FUSE or NFS mount).
         enter_directory(&p.cwd)?;
     }
-    let filtered = !seccomp.is_empty();
+    let filtered = !seccomp.instructions.is_empty();
     let late_privilege = filtered && !p.no_new_privileges;
     restrict(&identity, late_privilege)?;
     let path = find_program(&p.args, &env)?;
@@ -70,7 +76,7 @@ pub(super) fn run(p: &oci::Process, seccomp: &[u8], streams: Streams, reporter: 
         process::set_no_new_privs().at(|| Stage::Seccomp, "no_new_privs")?;
     }
     if filtered {
-        sys::seccomp::load(seccomp).at(|| Stage::Seccomp, "")?;
+        sys::seccomp::load(&seccomp.instructions, seccomp.flags).at(|| Stage::Seccomp, "")?;
     }
     if late_privilege {
         capability::set(identity.sets).at(|| Stage::Capabilities, "capset")?;

@@ -24,6 +24,8 @@ const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
 
+/// `SECCOMP_RET_DATA`: what an action carries.
+const MAX_DATA: u32 = 0xffff;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 /// Arguments of a system call.
@@ -228,7 +230,10 @@ fn passes(default: u32) -> bool {
 }
 
 fn action(name: &str, data: Option<u32>) -> model::Result<u32> {
-    let data = data.unwrap_or(EPERM) & 0xffff;
+    let data = data.unwrap_or(EPERM);
+    if data > MAX_DATA {
+        return Err(model::Error::invalid(format!("seccomp: {data} is no errno, the kernel takes 0 to {MAX_DATA}")));
+    }
     Ok(match name {
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => KILL_THREAD,
         "SCMP_ACT_KILL_PROCESS" => KILL_PROCESS,

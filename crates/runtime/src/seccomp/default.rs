@@ -234,6 +234,6 @@ mod tests {
     fn json_round_trip() {
         let profile = default_profile();
         let text = serde_json::to_string(&profile).unwrap();
-        assert_eq!(Profile::parse(&text).unwrap(), profile);
+        assert_eq!(Profile::parse(text.as_bytes()).unwrap(), profile);
     }
 }

@@ -16,28 +16,34 @@ mod tests;
 
 pub use arch::Arch;
 pub use default::default_profile;
-pub use profile::{ArchMap, Filter, Profile, Rule};
+pub use profile::{ArchMap, Filter, MAX_PROFILE, Profile, Rule};
+
+use serde::{Deserialize, Serialize};
 
 use crate::oci;
 
 /// Instructions that the kernel accepts in one program.
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
-/// `SECCOMP_FILTER_FLAG_…` of linux/seccomp.h that a profile may ask for.
-const FLAG_LOG: u32 = 1 << 1;
-const FLAG_SPEC_ALLOW: u32 = 1 << 2;
+/// The action that lets a call pass.
+const ALLOW: &str = "SCMP_ACT_ALLOW";
 
-/// The profile's rules that hold for a container with these capabilities (bounding set) on this machine; `None` = the
-/// profile asks for no filter at all.
+/// A filter in the form that the kernel takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// `struct sock_filter` array, native endian, 8 bytes an instruction. Empty = unconfined.
+    pub instructions: Vec<u8>,
+    /// `SECCOMP_FILTER_FLAG_…` bits of seccomp(2).
+    pub flags: u32,
+}
+
+/// The profile's rules that hold for a container with these capabilities (bounding set) on this machine.
 pub fn resolve(
     profile: &Profile,
     capabilities: &[String],
     arch: Arch,
     kernel: (u32, u32),
-) -> model::Result<Option<oci::Seccomp>> {
-    if profile.default_action.is_empty() && profile.syscalls.is_empty() {
-        return Ok(None);
-    }
+) -> model::Result<oci::Seccomp> {
     if !profile.architectures.is_empty() && !profile.arch_map.is_empty() {
         return Err(exclusive("architectures", "archMap"));
     }
@@ -63,7 +69,7 @@ pub fn resolve(
         architectures.push(map.architecture.clone());
         architectures.extend(map.sub_architectures.iter().cloned());
     }
-    Ok(Some(oci::Seccomp {
+    Ok(oci::Seccomp {
         default_action: profile.default_action.clone(),
         default_errno_ret: profile.default_errno_ret,
         architectures,
@@ -71,11 +77,11 @@ pub fn resolve(
         listener_path: profile.listener_path.clone(),
         listener_metadata: profile.listener_metadata.clone(),
         syscalls,
-    }))
+    })
 }
 
 fn exclusive(a: &str, b: &str) -> model::Error {
-    model::Error::invalid(format!(
+    model::Error::system(format!(
         "both '{a}' and '{b}' are specified in the seccomp profile, use either '{a}' or '{b}'"
     ))
 }
@@ -104,31 +110,35 @@ impl Host<'_> {
     }
 
     fn kernel_at_least(&self, filter: &Filter) -> model::Result<Option<bool>> {
-        let Some(text) = filter.min_kernel.as_deref().filter(|t| !t.is_empty()) else { return Ok(None) };
-        let number = |part: &str| part.parse::<u8>().ok().map(u32::from);
-        let version = text.split_once('.').and_then(|(k, m)| Some((number(k)?, number(m)?)));
-        let version = version.filter(|v| *v != (0, 0)).ok_or_else(|| {
-            let text = format!("invalid kernel version: \"{text}\", expected \"<kernel>.<major>\"");
-            model::Error::invalid(format!("Decoding seccomp profile failed: {text}"))
-        })?;
-        Ok(Some(self.kernel >= version))
+        let Some(text) = &filter.min_kernel else { return Ok(None) };
+        let version = profile::kernel_version(text)
+            .map_err(|why| model::Error::system(format!("Decoding seccomp profile failed: {why}")))?;
+        Ok(Some(version.is_none_or(|version| self.kernel >= version)))
     }
 }
 
-/// The BPF program (`struct sock_filter` array) for a machine of the architecture `native`.
-pub fn compile(filter: &oci::Seccomp, native: Arch) -> model::Result<Vec<u8>> {
-    Ok(bpf::encode(&compile::program(filter, native)?))
+/// The filter's program for a machine of the architecture `native`.
+pub fn compile(filter: &oci::Seccomp, native: Arch) -> model::Result<Program> {
+    Ok(Program { flags: flags(&filter.flags)?, instructions: bpf::encode(&compile::program(filter, native)?) })
 }
 
-/// The `SECCOMP_FILTER_FLAG_…` bits that the filter asks for.
-pub fn flags(filter: &oci::Seccomp) -> model::Result<u32> {
-    filter.flags.iter().try_fold(0, |bits, flag| {
+/// The bits that a filter's flags stand for. One that names none leaves speculation as it is, as in the reference.
+fn flags(names: &[String]) -> model::Result<u32> {
+    if names.is_empty() {
+        return Ok(sys::seccomp::FLAG_SPEC_ALLOW);
+    }
+    names.iter().try_fold(0, |bits, flag| {
         Ok(bits
             | match flag.as_str() {
                 // All threads of a process that is about to execve: there is one.
                 "SECCOMP_FILTER_FLAG_TSYNC" => 0,
-                "SECCOMP_FILTER_FLAG_LOG" => FLAG_LOG,
-                "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => FLAG_SPEC_ALLOW,
+                "SECCOMP_FILTER_FLAG_LOG" => sys::seccomp::FLAG_LOG,
+                "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => sys::seccomp::FLAG_SPEC_ALLOW,
+                // The kernel takes it together with a listener only, and there is none (compile::action).
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
+                    let text = format!("seccomp flag {flag} needs a listener, and SCMP_ACT_NOTIFY an external runtime");
+                    return Err(model::Error::not_implemented(text));
+                }
                 other => return Err(model::Error::invalid(format!("seccomp flag {other} is not known"))),
             })
     })

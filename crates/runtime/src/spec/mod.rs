@@ -135,7 +135,7 @@ pub fn filter(security: &Security, host: &HostFacts) -> Result<Option<oci::Secco
         }
         SeccompChoice::Profile(profile) => profile,
     };
-    seccomp::resolve(profile, &security.capabilities, host.arch, host.kernel)
+    seccomp::resolve(profile, &security.capabilities, host.arch, host.kernel).map(Some)
 }
 
 fn sysctls(container: &ContainerSpec, host: &HostFacts) -> BTreeMap<String, String> {

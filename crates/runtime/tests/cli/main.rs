@@ -89,7 +89,7 @@ impl Fixture {
         let spec = build(&container, &HostFacts::probe()).expect("a valid container");
         let lower = vec![dir.path().join("top"), dir.path().join("base")];
         let rootfs = Rootfs::Overlay { lower, upper: at("upper"), work: at("work") };
-        let bundle = Bundle { id, spec, rootfs, seccomp: Vec::new(), state_dir: at("state") };
+        let bundle = Bundle { id, spec, rootfs, seccomp: Default::default(), state_dir: at("state") };
         Fixture { dir, cli: Cli { path: program.into(), args: Vec::new() }, bundle }
     }
 

@@ -272,7 +272,7 @@ fn security() {
                 "syscalls":[{"names":["chmod"],"action":"SCMP_ACT_ERRNO","errnoRet":13,
                 "args":[{"index":1,"value":511,"op":"SCMP_CMP_EQ"}],"excludes":{"caps":["CAP_SYS_ADMIN"]}}]}"#;
             c.security.privileged = true;
-            c.security.seccomp = SeccompChoice::Profile(Box::new(Profile::parse(text).unwrap()));
+            c.security.seccomp = SeccompChoice::Profile(Box::new(Profile::parse(text.as_bytes()).unwrap()));
         }),
         ("seccomp-sys-admin", &|c, _| c.security.capabilities.push("CAP_SYS_ADMIN".into())),
         ("device", &|c, _| {

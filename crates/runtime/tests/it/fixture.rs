@@ -72,7 +72,7 @@ impl Container {
             spec: spec(args, &format!("/gantry-test-{}/{id}", std::process::id())),
             id,
             rootfs: Rootfs::Overlay { lower: vec![lower], upper, work },
-            seccomp: Vec::new(),
+            seccomp: Default::default(),
             state_dir: dir.path().to_owned(),
         };
         Container { dir, bundle, runtime: Builtin::default() }

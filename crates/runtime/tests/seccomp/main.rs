@@ -19,8 +19,8 @@ fn main() -> ExitCode {
 fn confine(capabilities: &[&str]) {
     let capabilities: Vec<String> = capabilities.iter().map(|c| (*c).to_owned()).collect();
     let filter = resolve(&default_profile(), &capabilities, Arch::default(), (6, 1)).expect("a valid profile");
-    let program = compile(&filter.expect("it filters"), Arch::default()).expect("it compiles");
-    sys::seccomp::load(&program).expect("the kernel takes the program (as root)");
+    let program = compile(&filter, Arch::default()).expect("it compiles");
+    sys::seccomp::load(&program.instructions, program.flags).expect("the kernel takes the program (as root)");
 }
 
 /// The errno, 0 for success.

@@ -1,22 +1,22 @@
-//! Text to `Value`, with the error texts of Go's scanner.
+//! Text to a tree, with the error texts of Go's scanner.
 //!
 //! A recursive descent over bytes. Strings that are not UTF-8 get replacement characters, as in Go.
 
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
-use super::DecodeError;
+use super::{DecodeError, Tree};
 
 /// Deepest nesting of arrays and objects; no request of the API comes near.
-pub(super) const MAX_DEPTH: usize = 200;
+pub const MAX_DEPTH: usize = 200;
 
 /// Most values of one text: two bytes of it can be a value that takes sixteen times as many in memory. A container that
 /// publishes every port of two protocols has five for each port.
-pub(super) const MAX_VALUES: usize = 1 << 20;
+pub const MAX_VALUES: usize = 1 << 20;
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
-/// Reads exactly one value. A stray `}` or `]` behind it goes unnoticed, as it does in the reference.
-pub(super) fn document(bytes: &[u8]) -> Result<Value> {
+/// Reads exactly one value.
+pub(super) fn document(bytes: &[u8]) -> Result<Tree> {
     let mut scanner = Scanner { bytes, at: 0, depth: 0, values: 0 };
     scanner.skip_blanks();
     if scanner.peek().is_none() {
@@ -29,6 +29,23 @@ pub(super) fn document(bytes: &[u8]) -> Result<Value> {
         Some(_) => Err(DecodeError::Trailing),
     }
 }
+
+/// Reads one value with nothing behind it. A text that ends too early has `json.Unmarshal`'s words.
+pub(super) fn whole(bytes: &[u8]) -> Result<Tree> {
+    let mut scanner = Scanner { bytes, at: 0, depth: 0, values: 0 };
+    let value = scanner.value().map_err(|error| match error {
+        DecodeError::Invalid(text) if text == ENDED => DecodeError::Empty,
+        other => other,
+    })?;
+    scanner.skip_blanks();
+    match scanner.peek() {
+        None => Ok(value),
+        Some(_) => scanner.unexpected("after top-level value"),
+    }
+}
+
+/// What the reference's stream decoder says of a text that ends too early.
+const ENDED: &str = "unexpected EOF";
 
 struct Scanner<'a> {
     bytes: &'a [u8],
@@ -51,12 +68,12 @@ impl Scanner<'_> {
     /// The next byte is not what the grammar wants.
     fn unexpected<T>(&self, context: &str) -> Result<T> {
         match self.peek() {
-            None => Err(DecodeError::Invalid("unexpected EOF".to_owned())),
+            None => Err(DecodeError::Invalid(ENDED.to_owned())),
             Some(byte) => Err(DecodeError::Invalid(format!("invalid character {} {context}", quote(byte)))),
         }
     }
 
-    fn value(&mut self) -> Result<Value> {
+    fn value(&mut self) -> Result<Tree> {
         self.values += 1;
         if self.values > MAX_VALUES {
             return Err(DecodeError::Invalid("exceeded max number of values".to_owned()));
@@ -65,16 +82,16 @@ impl Scanner<'_> {
         match self.peek() {
             Some(b'{') => self.nested(Self::object),
             Some(b'[') => self.nested(Self::array),
-            Some(b'"') => self.string().map(Value::String),
-            Some(b't') => self.literal("true", Value::Bool(true)),
-            Some(b'f') => self.literal("false", Value::Bool(false)),
-            Some(b'n') => self.literal("null", Value::Null),
+            Some(b'"') => self.string().map(Tree::String),
+            Some(b't') => self.literal("true", Tree::Bool(true)),
+            Some(b'f') => self.literal("false", Tree::Bool(false)),
+            Some(b'n') => self.literal("null", Tree::Null),
             Some(b'-' | b'0'..=b'9') => self.number(),
             _ => self.unexpected("looking for beginning of value"),
         }
     }
 
-    fn nested(&mut self, read: fn(&mut Self) -> Result<Value>) -> Result<Value> {
+    fn nested(&mut self, read: fn(&mut Self) -> Result<Tree>) -> Result<Tree> {
         if self.depth == MAX_DEPTH {
             return Err(DecodeError::Invalid("exceeded max depth".to_owned()));
         }
@@ -85,12 +102,12 @@ impl Scanner<'_> {
         value
     }
 
-    fn object(&mut self) -> Result<Value> {
-        let mut map = Map::new();
+    fn object(&mut self) -> Result<Tree> {
+        let mut members = Vec::new();
         self.skip_blanks();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(Value::Object(map));
+            return Ok(Tree::Object(members));
         }
         loop {
             self.skip_blanks();
@@ -104,7 +121,7 @@ impl Scanner<'_> {
             }
             self.at += 1;
             let value = self.value()?;
-            map.insert(key, value);
+            members.push((key, value));
             self.skip_blanks();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -113,15 +130,15 @@ impl Scanner<'_> {
             }
         }
         self.at += 1;
-        Ok(Value::Object(map))
+        Ok(Tree::Object(members))
     }
 
-    fn array(&mut self) -> Result<Value> {
+    fn array(&mut self) -> Result<Tree> {
         let mut list = Vec::new();
         self.skip_blanks();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Ok(Value::Array(list));
+            return Ok(Tree::Array(list));
         }
         loop {
             list.push(self.value()?);
@@ -133,10 +150,10 @@ impl Scanner<'_> {
             }
         }
         self.at += 1;
-        Ok(Value::Array(list))
+        Ok(Tree::Array(list))
     }
 
-    fn literal(&mut self, word: &str, value: Value) -> Result<Value> {
+    fn literal(&mut self, word: &str, value: Tree) -> Result<Tree> {
         for expected in word.bytes() {
             if self.peek() != Some(expected) {
                 let context = format!("in literal {word} (expecting {})", quote(expected));
@@ -157,7 +174,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn number(&mut self) -> Result<Value> {
+    fn number(&mut self) -> Result<Tree> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -180,7 +197,7 @@ impl Scanner<'_> {
             self.digits("in exponent of numeric literal")?;
         }
         let text = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or_default();
-        Ok(Value::Number(number(text)))
+        Ok(Tree::Number(number(text)))
     }
 
     fn string(&mut self) -> Result<String> {

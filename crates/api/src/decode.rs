@@ -1,0 +1,50 @@
+//! Request bodies that are more than one type, and the decoder that reads all others (`gojson`).
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub use gojson::{DecodeError, Document, from_slice, value};
+
+use crate::container::{ContainerConfig, CreateRequest};
+use crate::host_config::HostConfig;
+use crate::network::NetworkingConfig;
+use crate::port;
+
+/// Reads the body of `POST /containers/create`: the configuration's fields stand beside `HostConfig` and
+/// `NetworkingConfig`, and a body that names none of them has no configuration at all.
+pub fn create_request(bytes: &[u8]) -> Result<CreateRequest, DecodeError> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename = "CreateRequest", rename_all = "PascalCase", default)]
+    struct Outer {
+        host_config: Option<HostConfig>,
+        networking_config: Option<NetworkingConfig>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct Legacy {
+        mac_address: String,
+    }
+    let document = Document::parse(bytes)?;
+    let outer: Outer = document.fit()?;
+    let names_config = document.names_a_field::<ContainerConfig>();
+    let config = if names_config { Some(document.fit()?) } else { None };
+    let exposed = config.iter().flat_map(|config: &ContainerConfig| config.exposed_ports.keys());
+    let published = outer.host_config.iter().flat_map(|host| host.port_bindings.iter().flat_map(|ports| ports.keys()));
+    exposed.chain(published).try_for_each(|key| port::check(key)).map_err(DecodeError::Invalid)?;
+    let legacy: Legacy = document.fit().unwrap_or_default();
+    Ok(CreateRequest {
+        config,
+        host_config: outer.host_config,
+        networking_config: outer.networking_config,
+        legacy_mac_address: legacy.mac_address,
+    })
+}
+
+/// Reads an optional configuration (body of `POST /commit`): `None` when no field of it is named.
+pub fn optional<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, DecodeError> {
+    let document = Document::parse(bytes)?;
+    if document.names_a_field::<T>() { document.fit().map(Some) } else { Ok(None) }
+}
+
+#[cfg(test)]
+mod tests;
