@@ -52,7 +52,7 @@ impl<'a> Entry<'a> {
     /// `name:password:uid:gid:gecos:home:shell`
     fn parse(line: &'a str) -> Option<Entry<'a>> {
         let fields: Vec<&str> = line.trim().split(':').collect();
-        let number = |n: usize| fields.get(n).and_then(|f| f.parse().ok());
+        let number = |n: usize| fields.get(n).and_then(|field| id(field));
         Some(Entry { name: fields[0], uid: number(2)?, gid: number(3)?, home: fields.get(5).unwrap_or(&"") })
     }
 }
@@ -67,9 +67,23 @@ impl<'a> Group<'a> {
     /// `name:password:gid:member,member`
     fn parse(line: &'a str) -> Option<Group<'a>> {
         let fields: Vec<&str> = line.trim().split(':').collect();
-        let gid = fields.get(2)?.parse().ok()?;
+        let gid = id(fields.get(2)?)?;
         Some(Group { name: fields[0], gid, members: fields.get(3).unwrap_or(&"") })
     }
+}
+
+/// A number of a database. One that no type holds is too large as well; an entry must not vanish for it, or another one
+/// of that name would count.
+fn id(field: &str) -> Option<u32> {
+    let digits = !field.is_empty() && field.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| field.parse().unwrap_or(u32::MAX))
+}
+
+/// What a user gave as a number. One that no type holds is out of range, not a name.
+fn given(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    number.then(|| text.parse().unwrap_or(i64::MAX))
 }
 
 fn home(entry: Option<&Entry<'_>>) -> String {
@@ -78,14 +92,15 @@ fn home(entry: Option<&Entry<'_>>) -> String {
 
 fn find(passwd: &str, group: &str, spec: &str, extra: &[String]) -> Result<Resolved, String> {
     let (user, primary) = spec.split_once(':').unwrap_or((spec, ""));
-    let number: Option<i64> = user.parse().ok();
+    let number = given(user);
     let mut entries = passwd.lines().filter_map(Entry::parse);
     let entry = match user {
         "" => entries.find(|e| e.uid == 0),
         name => entries.find(|e| e.name == name || Some(i64::from(e.uid)) == number),
     };
     let (uid, mut gid) = match (&entry, number) {
-        (Some(e), _) => (e.uid, e.gid),
+        // setresuid(2) takes 4294967295 for "as it is", which is root.
+        (Some(e), _) => (in_range(i64::from(e.uid))?, in_range(i64::from(e.gid))?),
         (None, _) if user.is_empty() => (0, 0),
         (None, Some(n)) => (in_range(n)?, 0),
         (None, None) => return Err(format!("unable to find user {user}: no matching entries in passwd file")),
@@ -97,6 +112,7 @@ fn find(passwd: &str, group: &str, spec: &str, extra: &[String]) -> Result<Resol
         let member = |g: &Group<'_>| g.members.split(',').any(|m| m == e.name);
         groups.extend(group.lines().filter_map(Group::parse).filter(member).map(|g| g.gid));
     }
+    groups.iter().try_for_each(|gid| in_range(i64::from(*gid)).map(drop))?;
     for name in extra {
         groups.push(find_group(group, name)?);
     }
@@ -110,10 +126,10 @@ fn find(passwd: &str, group: &str, spec: &str, extra: &[String]) -> Result<Resol
 }
 
 fn find_group(group: &str, wanted: &str) -> Result<u32, String> {
-    let number: Option<i64> = wanted.parse().ok();
+    let number = given(wanted);
     let found = group.lines().filter_map(Group::parse).find(|g| g.name == wanted || Some(i64::from(g.gid)) == number);
     match (found, number) {
-        (Some(g), _) => Ok(g.gid),
+        (Some(g), _) => in_range(i64::from(g.gid)),
         (None, Some(n)) => in_range(n),
         (None, None) => Err(format!("unable to find group {wanted}: no matching entries in group file")),
     }
@@ -150,6 +166,30 @@ mod tests {
         // A user whose name is a number.
         assert_eq!(ok("7", &[]), (99, 98, vec![98], "/".into()));
         assert_eq!(find("", "", "", &[]).unwrap().uid, 0);
+    }
+
+    /// setresuid(2) and setresgid(2) take -1 for "as it is", and the kernel's own ids end at 2^31 - 1 for the reference.
+    #[test]
+    fn ids_above_the_range_are_refused_wherever_they_stand() {
+        const OUT: &str = "uids and gids must be in range 0-2147483647";
+        for big in
+            ["2147483648", "4294967294", "4294967295", "4294967296", "18446744073709551615", "99999999999999999999999"]
+        {
+            let passwd = format!("root:x:0:0::/:/\nu:x:{big}:5::/:/\ng:x:5:{big}::/:/\nm:x:6:6::/:/\n");
+            let group = format!("big:x:{big}:m\n");
+            let refused = |spec: &str, extra: &[&str]| {
+                let extra: Vec<String> = extra.iter().map(|e| (*e).to_owned()).collect();
+                assert_eq!(find(&passwd, &group, spec, &extra).unwrap_err(), OUT, "{spec} {extra:?} {big}");
+            };
+            for spec in ["u", "g", "m", "0:big", big, &format!("-{big}"), &format!("0:{big}")] {
+                refused(spec, &[]);
+            }
+            refused("0", &["big"]);
+            refused("0", &[big]);
+            assert_eq!(find(&passwd, &group, "0", &[]).unwrap().uid, 0);
+        }
+        let highest = find("u:x:2147483647:2147483647::/:/\n", "", "u", &[]).unwrap();
+        assert_eq!((highest.uid, highest.gid), (2147483647, 2147483647));
     }
 
     #[test]
