@@ -72,6 +72,30 @@ pub(super) struct Condition {
     pub low_half: bool,
 }
 
+/// What is left of a condition when the kernel sees the low half of the argument only.
+pub(super) enum Seen {
+    Asks(Condition),
+    Always,
+    Never,
+}
+
+impl Condition {
+    /// The condition on a 32-bit argument. A value that is a negative 32-bit number stands for its low half; no argument
+    /// equals or exceeds another one that does not fit.
+    pub(super) fn of_low_half(&self) -> Seen {
+        let wanted = match self.op {
+            Op::Masked(mask) => self.value & (mask | u64::from(u32::MAX)),
+            _ => self.value,
+        };
+        let is_negative = i64::from(wanted as u32 as i32) as u64 == self.value;
+        match self.op {
+            _ if wanted <= u64::from(u32::MAX) || is_negative => Seen::Asks(Condition { low_half: true, ..*self }),
+            Op::Eq | Op::Gt | Op::Ge | Op::Masked(_) => Seen::Never,
+            Op::Ne | Op::Lt | Op::Le => Seen::Always,
+        }
+    }
+}
+
 /// Where a comparison goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum To {

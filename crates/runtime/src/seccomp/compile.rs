@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::MAX_INSTRUCTIONS;
 use super::arch::{Arch, Syscall};
-use super::bpf::{self, Block, Condition, Instruction, JEQ, JGE, JGT, Op};
+use super::bpf::{self, Block, Condition, Instruction, JEQ, JGE, JGT, Op, Seen};
+use super::width;
 use crate::oci::{Seccomp, SeccompArg, SeccompSyscall};
 
 const KILL_PROCESS: u32 = 0x8000_0000;
@@ -88,30 +89,52 @@ fn add_rule(sections: &mut [Section], rule: &SeccompSyscall, default: u32) -> mo
             if let Some(number) = call.number(section.arch) {
                 section.last = section.last.max(Some(number));
                 if action != default {
-                    section.add(number, &alternatives, action);
+                    section.add(number, &seen_by_kernel(name, section.arch, &alternatives), action);
                 }
             }
             if let Some((number, code)) = call.multiplexed(section.arch).filter(|_| action != default) {
                 let first = Condition { index: 0, op: Op::Eq, value: code, low_half: true };
-                section.add(number, &[vec![first]], action);
+                section.add(number, &Some(vec![vec![first]]), action);
             }
         }
     }
     Ok(())
 }
 
-impl Section {
-    /// `alternatives` empty = unconditional.
-    fn add(&mut self, number: u32, alternatives: &[Vec<Condition>], action: u32) {
-        let decision = self.decisions.entry(number).or_default();
-        if alternatives.is_empty() {
-            decision.unconditional.get_or_insert(action);
-            return;
+/// The alternatives as the kernel takes the call's arguments on that architecture. One that can never hold is left out; an
+/// empty conjunction always holds.
+fn seen_by_kernel(call: &str, arch: Arch, alternatives: &[Vec<Condition>]) -> Option<Vec<Vec<Condition>>> {
+    if alternatives.is_empty() {
+        return None;
+    }
+    let narrow = |condition: &Condition| match (arch.is_32bit(), width::is_32bit(call, condition.index)) {
+        (true, _) => Seen::Asks(Condition { low_half: true, ..*condition }),
+        (false, true) => condition.of_low_half(),
+        (false, false) => Seen::Asks(*condition),
+    };
+    let conjunction = |conditions: &Vec<Condition>| {
+        let mut asked = Vec::with_capacity(conditions.len());
+        for condition in conditions {
+            match narrow(condition) {
+                Seen::Asks(condition) => asked.push(condition),
+                Seen::Always => {}
+                Seen::Never => return None,
+            }
         }
-        for conditions in alternatives {
-            let low_half = self.arch.is_32bit();
-            let conditions: Vec<_> = conditions.iter().map(|c| Condition { low_half, ..*c }).collect();
-            decision.conditional.push((conditions, action));
+        Some(asked)
+    };
+    Some(alternatives.iter().filter_map(conjunction).collect())
+}
+
+impl Section {
+    /// `alternatives` absent = unconditional.
+    fn add(&mut self, number: u32, alternatives: &Option<Vec<Vec<Condition>>>, action: u32) {
+        let decision = self.decisions.entry(number).or_default();
+        match alternatives {
+            None => {
+                decision.unconditional.get_or_insert(action);
+            }
+            Some(all) => decision.conditional.extend(all.iter().map(|conditions| (conditions.clone(), action))),
         }
     }
 }

@@ -13,6 +13,7 @@ mod profile;
 mod table;
 #[cfg(test)]
 mod tests;
+mod width;
 
 pub use arch::Arch;
 pub use default::default_profile;

@@ -94,8 +94,12 @@ fn action_bits(name: &str, errno: Option<u32>) -> u32 {
     }
 }
 
-fn holds(arg: &SeccompArg, args: &[u64; 6], arch: Arch) -> bool {
-    let low = |v: u64| if matches!(arch, Arch::X86_64 | Arch::Aarch64) { v } else { v & 0xffff_ffff };
+fn holds(arg: &SeccompArg, args: &[u64; 6], arch: Arch, call: &str) -> bool {
+    let wide = matches!(arch, Arch::X86_64 | Arch::Aarch64);
+    if wide && super::width::is_32bit(call, arg.index) {
+        return holds_for_int(arg, args[arg.index as usize] as u32);
+    }
+    let low = |v: u64| if wide { v } else { v & 0xffff_ffff };
     let (a, v) = (low(args[arg.index as usize]), low(arg.value));
     match arg.op.as_str() {
         "SCMP_CMP_EQ" => a == v,
@@ -105,6 +109,25 @@ fn holds(arg: &SeccompArg, args: &[u64; 6], arch: Arch) -> bool {
         "SCMP_CMP_GT" => a > v,
         "SCMP_CMP_GE" => a >= v,
         "SCMP_CMP_MASKED_EQ" => a & v == low(arg.value_two) & v,
+        other => panic!("{other}"),
+    }
+}
+
+/// What the kernel takes, against values that may be negative numbers of 32 or of 64 bits.
+fn holds_for_int(arg: &SeccompArg, seen: u32) -> bool {
+    let value = |v: u64| if (v as i64) < 0 && v as i64 >= i64::from(i32::MIN) { v & 0xffff_ffff } else { v };
+    let (a, v) = (u64::from(seen), value(arg.value));
+    match arg.op.as_str() {
+        "SCMP_CMP_EQ" => a == v,
+        "SCMP_CMP_NE" => a != v,
+        "SCMP_CMP_LT" => a < v,
+        "SCMP_CMP_LE" => a <= v,
+        "SCMP_CMP_GT" => a > v,
+        "SCMP_CMP_GE" => a >= v,
+        "SCMP_CMP_MASKED_EQ" => {
+            let fits = arg.value & arg.value_two <= 0xffff_ffff || value(arg.value_two) != arg.value_two;
+            fits && (a ^ arg.value_two) & arg.value & 0xffff_ffff == 0
+        }
         other => panic!("{other}"),
     }
 }
@@ -133,7 +156,7 @@ fn model(filter: &Seccomp, call: &Call) -> u32 {
             }
             if number == Some(call.nr) {
                 let distinct = (0..6).all(|i| rule.args.iter().filter(|a| a.index == i).count() < 2);
-                let mut each = rule.args.iter().map(|a| holds(a, &call.args, arch));
+                let mut each = rule.args.iter().map(|a| holds(a, &call.args, arch, name));
                 let matches = if distinct { each.all(|m| m) } else { each.any(|m| m) };
                 if rule.args.is_empty() {
                     unconditional.get_or_insert(action);
@@ -158,14 +181,14 @@ fn model(filter: &Seccomp, call: &Call) -> u32 {
 
 /// Every number in every mode; for those that conditional rules name also arguments at every boundary that rules mention.
 fn compare(filter: &Seccomp, program: &[Instruction]) {
-    let mut values = vec![0, 1, u64::MAX, 0xffff_ffff, 1 << 32];
+    let mut values = vec![0, 1, u64::MAX, 0xffff_ffff, 1 << 32, 0xffff_ffff_8000_0000];
     // socketcall and ipc look at their first argument.
     let mut conditional = vec![102, 117];
     for rule in filter.syscalls.iter().filter(|r| !r.args.is_empty()) {
         let calls = rule.names.iter().filter_map(|n| Syscall::find(n));
         conditional.extend(calls.flat_map(|c| [Arch::X86_64, Arch::X32, Arch::X86].map(|a| c.number(a))).flatten());
         for arg in &rule.args {
-            let of = [arg.value, arg.value_two, arg.value << 32, arg.value | 1 << 40];
+            let of = [arg.value, arg.value_two, arg.value << 32, arg.value | 1 << 40, arg.value | 1 << 32];
             values.extend(of.iter().flat_map(|v| [v.wrapping_sub(1), *v, v.wrapping_add(1)]));
         }
     }
@@ -285,7 +308,7 @@ fn rules_that_are_no_rules() {
 #[test]
 fn too_many_rules() {
     let rule = |value| SeccompSyscall {
-        names: vec!["read".into()],
+        names: vec!["mprotect".into()],
         action: "SCMP_ACT_ALLOW".into(),
         args: vec![SeccompArg { value, op: "SCMP_CMP_EQ".into(), ..Default::default() }],
         ..Default::default()
@@ -385,6 +408,42 @@ fn conditions_on_rules() {
     // Every kernel is at least the one that is not named.
     assert!(kept(rule(kernel(""), None)));
     assert!(!kept(rule(None, kernel(""))));
+}
+
+/// Whatever stands in the half of an argument that the kernel drops, a call that the default profile denies stays denied,
+/// and one that it allows stays allowed.
+#[test]
+fn high_halves_of_32_bit_arguments_decide_nothing() {
+    let highs = [1u64 << 32, 1 << 63, 0xffff_ffff << 32, 0x8000_0001 << 32];
+    let mut probed = 0;
+    for capabilities in [&[][..], &["CAP_SYS_ADMIN"], &["CAP_SYS_PTRACE", "CAP_SYS_CHROOT"]] {
+        let filter = container(capabilities);
+        let program = compiled(&filter);
+        for rule in filter.syscalls.iter().filter(|rule| !rule.args.is_empty()) {
+            for (name, arg) in rule.names.iter().flat_map(|name| rule.args.iter().map(move |arg| (name, arg))) {
+                let Some(nr) = Syscall::find(name).and_then(|call| call.number(Arch::X86_64)) else { continue };
+                if !super::width::is_32bit(name, arg.index) {
+                    continue;
+                }
+                for low in [arg.value, arg.value_two, 0, 1, 38, 39, 40, 41, 0xffff_ffff].map(|v| v & 0xffff_ffff) {
+                    let with = |value| {
+                        let mut args = [0; 6];
+                        args[arg.index as usize] = value;
+                        run(&program, &Call { nr, arch: X86_64, args })
+                    };
+                    assert!(highs.iter().all(|high| with(high | low) == with(low)), "{name} {arg:?} {low:#x}");
+                    probed += 1;
+                }
+            }
+        }
+    }
+    assert!(probed > 50, "{probed}");
+    let program = compiled(&container(&[]));
+    for (nr, value) in [(41, 40), (41, 38), (135, 0x0040_0000)] {
+        for high in [0, 1 << 32, 0xffff_ffff << 32] {
+            assert_eq!(run(&program, &call(X86_64, nr, &[value | high])), DENY, "{nr} {value:#x}");
+        }
+    }
 }
 
 fn any_argument() -> impl Strategy<Value = SeccompArg> {
