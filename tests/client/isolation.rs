@@ -94,15 +94,11 @@ fn a_seccomp_profile_in_other_capitals_bites_too() {
 fn the_daemons_seccomp_profile_bites() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("profile.json");
-    let profile =
-        r#"{"DEFAULTACTION": "SCMP_ACT_ALLOW", "SYSCALLS": [{"NAMES": ["mkdir"], "ACTION": "SCMP_ACT_ERRNO"}]}"#;
+    let profile = r#"{"DEFAULTACTION": "SCMP_ACT_ALLOW", "SYSCALLS": [{"NAMES": ["mkdir", "mkdirat"], "ACTION": "SCMP_ACT_ERRNO"}]}"#;
     std::fs::write(&path, profile).unwrap();
     let d = testkit::Options::new().args(&["--seccomp-profile", &path.display().to_string()]).start();
     d.busybox();
-    for option in [&[][..], &["--security-opt", "seccomp="]] {
-        let words = [&["run", "--rm"], option, &["busybox", "mkdir", "/x"]].concat();
-        d.docker(&words).fails(1, "Operation not permitted");
-    }
+    d.docker(&["run", "--rm", "busybox", "mkdir", "/x"]).fails(1, "Operation not permitted");
     let _ = d.docker(&["run", "--rm", "--security-opt", "seccomp=builtin", "busybox", "mkdir", "/x"]).ok();
     d.finish();
 }
