@@ -18,6 +18,7 @@ mod ledger;
 mod monitor_killed;
 mod moved;
 mod orphans;
+mod power;
 mod races;
 mod requests;
 mod slow_clients;

@@ -18,6 +18,8 @@ const PROGRAMS: &[Program] = &[
     ("docker-registry", "docker-registry"),
     ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),

@@ -209,6 +209,22 @@ pub async fn shutdown(containers: &Containers, settings: &Settings) {
     }
 }
 
+/// Longest wait for the trash to be emptied when the daemon ends; what is left goes at the next start.
+const TRASH: Duration = Duration::from_secs(10);
+
+/// Leaves nothing unfinished: the API is down, and nobody begins anything.
+pub async fn close(engine: &Arc<Engine>) {
+    let engine = engine.clone();
+    let closed = tokio::task::spawn_blocking(move || {
+        engine.containers.trash.await_empty(TRASH);
+        engine.store.note_end();
+        engine.snapshots.clear_ahead()
+    });
+    if let Ok(Err(error)) = closed.await {
+        tracing::warn!(%error, "what was made ahead stays until the next start");
+    }
+}
+
 /// How long containers may take to stop when the daemon ends; `None`: as long as they like, as one of the times says.
 fn shutdown_limit(containers: &Containers, settings: &Settings) -> Option<Duration> {
     let views = containers.all().into_iter().map(|handle| handle.view());

@@ -118,6 +118,7 @@ async fn run(loaded: Loaded) -> Result<()> {
     engine::boot::shutdown(&booted.engine.containers, &booted.engine.settings()).await;
     stop.send_replace(true);
     while served.join_next().await.is_some() {}
+    engine::boot::close(&booted.engine).await;
     listen::clean_up(&config.listen, &control);
     tracing::info!("daemon shutdown complete");
     Ok(())

@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use std::sync::{Mutex, PoisonError};
+
 use model::spares::Spares;
 use model::{Context, Result};
 use rustix::fs::{CWD, RenameFlags};
@@ -22,12 +24,14 @@ pub(crate) struct Blanks {
     /// The directory of containers.
     root: PathBuf,
     waiting: Spares<PathBuf>,
+    /// Held while one gets or loses its name.
+    naming: Mutex<()>,
 }
 
 impl Blanks {
     /// None yet; they will lie in `root`.
     pub(crate) fn new(root: PathBuf) -> Blanks {
-        Blanks { root, waiting: Spares::default() }
+        Blanks { root, waiting: Spares::default(), naming: Mutex::default() }
     }
 
     /// Removes them, also what an earlier process has made ahead.
@@ -45,6 +49,7 @@ impl Blanks {
 
     /// Puts a blank one to `target`, which must not exist; `false` when that did not work.
     pub(crate) fn take(&self, target: &Path) -> bool {
+        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(blank) = self.waiting.take() else { return false };
         let is_there = rustix::fs::renameat_with(CWD, &blank, CWD, target, RenameFlags::NOREPLACE).is_ok();
         if !is_there && blank.exists() {
@@ -58,7 +63,10 @@ impl Blanks {
         self.waiting.refill(|| {
             // The first name that is free. Only one refills at a time.
             let mut names = (0..).map(|n: u32| format!("{PREFIX}{n}"));
-            let name = names.find(|name| !self.root.join(name).exists()).unwrap_or_default();
+            let name = {
+                let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+                names.find(|name| !self.root.join(name).exists()).unwrap_or_default()
+            };
             let path = self.root.join(&name);
             make(&path).inspect_err(|_| drop(remove_tree(&self.root, &name)))?;
             Ok(path)

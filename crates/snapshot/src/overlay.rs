@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::digest::Digest;
 use model::{Context, Result};
@@ -20,7 +21,7 @@ use store::{Lease, Sweep};
 use crate::apply::{OPAQUE_XATTR, Whiteouts};
 use crate::blanks::Blanks;
 use crate::changes::Source;
-use crate::layers::{Layers, make_dir, remove_tree};
+use crate::layers::{Layer, Layers, make_dir, remove_tree};
 use crate::view::View;
 use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, pack, places, tree};
 
@@ -107,19 +108,14 @@ impl Snapshotter for Overlay {
             blank(&dir)?;
         }
         let upper = dir.join(containers::RW).join("upper");
-        // What lies in it cannot be told from what a power cut has left of it.
-        let filled = || -> Result<()> { tree::sync(File::open(&upper)?.into()).context("syncing a writable layer") };
         let fill = || {
-            let mut is_blank = true;
             if chain.iter().any(|layer| !layer.implicit.is_empty()) {
                 View::open(&chain, Whiteouts::Overlay)?.fill_implicit(&upper)?;
-                is_blank = false;
             }
-            if !has_places(chain.len()) && !chain.iter().any(|layer| places::is_marked(&layer.fs)) {
+            if lacks_mark(&chain) {
                 places::mark(&upper)?;
-                is_blank = false;
             }
-            if is_blank { Ok(()) } else { filled() }
+            Ok(())
         };
         fill().inspect_err(|_| drop(self.remove(container)))
     }
@@ -133,18 +129,24 @@ impl Snapshotter for Overlay {
     }
 
     fn make_durable(&self, container: &str) -> Result<()> {
-        // Its last directory: where there is no journal, the kernel takes the new ones above it along; where there is one,
-        // they were made before it.
+        // Where there is no journal, the kernel takes the new directories above along; where there is one, they are in it
+        // before a change that is made now. The rename that gave a spare its name did not change this directory.
         let upper = self.upper(container)?;
-        File::open(&upper).and_then(|upper| upper.sync_all()).with_context(|| format!("syncing {}", upper.display()))
+        let sync = |dir: File| {
+            dir.set_permissions(dir.metadata()?.permissions())?;
+            tree::sync(dir.into())
+        };
+        File::open(&upper).and_then(sync).with_context(|| format!("syncing {}", upper.display()))
     }
 
     fn put_right(&self, container: &str, layers: &[Digest], is_new: bool) -> Result<bool> {
-        if self.has_writable(container) {
+        // What it was filled with may be there in part only.
+        let is_filled = || Ok::<_, model::Error>(is_filled(&self.layers.chain(layers)?));
+        if self.has_writable(container) && !(is_new && is_filled()?) {
             return Ok(false);
         }
         let rw = containers::rw(&self.containers, container)?;
-        if rw.join("upper").is_dir() {
+        if rw.join("upper").is_dir() && !is_new {
             return make_dir(&rw.join("work"), 0o700).map(|()| true);
         }
         if !is_new {
@@ -202,6 +204,16 @@ impl Snapshotter for Overlay {
         };
         Ok(self.layers.sweep(&live.layers, sweep)? + containers)
     }
+}
+
+/// Whether a container's own layer has to have the mark.
+fn lacks_mark(chain: &[Arc<Layer>]) -> bool {
+    !has_places(chain.len()) && !chain.iter().any(|layer| places::is_marked(&layer.fs))
+}
+
+/// Whether a new writable layer over the chain has something in it.
+fn is_filled(chain: &[Arc<Layer>]) -> bool {
+    chain.iter().any(|layer| !layer.implicit.is_empty()) || lacks_mark(chain)
 }
 
 /// Whether the places lie below a chain of so many layers.

@@ -8,8 +8,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use model::{Context, Result};
 
@@ -21,6 +22,8 @@ const STACK: usize = 128 << 10;
 /// A directory whose content is being removed.
 pub struct Trash {
     dir: PathBuf,
+    /// Trees that wait or are being removed.
+    left: Arc<(Mutex<usize>, Condvar)>,
     /// Names in the directory; the disk bounds their number.
     queue: Mutex<Sender<CString>>,
 }
@@ -30,20 +33,29 @@ impl Trash {
     pub fn open(dir: &Path) -> Result<Trash> {
         let context = || format!("emptying {}", dir.display());
         let (queue, names) = channel();
+        let left = Arc::<(Mutex<usize>, Condvar)>::default();
         for entry in fs::read_dir(dir).with_context(context)? {
             // No name of a directory entry has a zero byte, and the receiver lives.
             let name = CString::new(entry.with_context(context)?.file_name().into_vec()).unwrap_or_default();
+            *lock(&left.0) += 1;
             drop(queue.send(name));
         }
         let parent = File::open(dir).with_context(context)?;
         let thread = std::thread::Builder::new().name("trash".into()).stack_size(STACK);
+        let done = left.clone();
         let work = move || {
             // Refused, it works at the priority of all.
             let _ = sys::sched::go_to_the_background();
-            empty(&parent, &names);
+            empty(&parent, &names, &done);
         };
         thread.spawn(work).context("starting the removal of trash")?;
-        Ok(Trash { dir: dir.to_owned(), queue: Mutex::new(queue) })
+        Ok(Trash { dir: dir.to_owned(), left, queue: Mutex::new(queue) })
+    }
+
+    /// Waits until everything that was taken is removed, or for so long.
+    pub fn await_empty(&self, longest: Duration) {
+        let (left, changed) = &*self.left;
+        drop(changed.wait_timeout_while(lock(left), longest, |left| *left > 0));
     }
 
     /// Removes the tree at `path`, which nobody will look for any more; absent is fine. What cannot be renamed (another
@@ -53,6 +65,7 @@ impl Trash {
         let file_name = path.file_name().unwrap_or_default();
         let name = CString::new(file_name.as_bytes()).unwrap_or_default();
         if fs::rename(path, self.dir.join(file_name)).is_ok() {
+            *lock(&self.left.0) += 1;
             let queue = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             // The thread lives as long as this end of the queue.
             drop(queue.send(name));
@@ -66,18 +79,24 @@ impl Trash {
     }
 }
 
-fn empty(parent: &File, names: &Receiver<CString>) {
+fn lock(left: &Mutex<usize>) -> MutexGuard<'_, usize> {
+    left.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn empty(parent: &File, names: &Receiver<CString>, (left, changed): &(Mutex<usize>, Condvar)) {
     while let Ok(name) = names.recv() {
         if let Err(error) = tree::remove(parent, &name) {
             tracing::warn!(name = %name.to_string_lossy(), %error, "it stays in the trash until the next start");
         }
+        *lock(left) -= 1;
+        changed.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     fn is_emptied(dir: &Path) -> bool {
         let begin = Instant::now();
@@ -103,6 +122,10 @@ mod tests {
         assert!(!tree.exists());
         trash.take(&tree).unwrap();
         assert!(is_emptied(&bin));
+        fs::create_dir_all(tree.join("c/d")).unwrap();
+        trash.take(&tree).unwrap();
+        trash.await_empty(Duration::from_secs(60));
+        assert_eq!(fs::read_dir(&bin).unwrap().count(), 0);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(crate) struct Db {
     current: Mutex<Option<Arc<Database>>>,
     /// The file beside the store; `None`: nobody has approved of this store yet.
     beside: Mutex<Option<MarkFile>>,
+    /// That of the last commit.
+    mark: Mutex<Option<Mark>>,
 }
 
 impl Db {
@@ -63,7 +65,9 @@ impl Db {
         if is_new {
             tx::plant(&db, &META, META_KEY, &Meta { format: FORMAT, mark: Some(Mark::new()?) })?;
         }
-        let db = Db { path: path.to_owned(), current: Mutex::new(Some(Arc::new(db))), beside: Mutex::default() };
+        let mark = Mutex::new(meta(&db)?.mark);
+        let current = Mutex::new(Some(Arc::new(db)));
+        let db = Db { path: path.to_owned(), current, beside: Mutex::default(), mark };
         if is_new {
             db.approve()?;
         }
@@ -87,15 +91,40 @@ impl Db {
             }
         };
         let file = MarkFile::make(&self.path, &mark)?;
+        *self.mark() = Some(mark);
         *self.beside.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         Ok(())
     }
 
-    /// Notes a commit that is on the disk.
-    pub(crate) fn note(&self, mark: &Mark) {
-        if let Some(file) = &*self.beside.lock().unwrap_or_else(PoisonError::into_inner) {
-            file.write(mark);
+    /// Counts a commit that is about to be made; `None`: the store has no mark.
+    pub(crate) fn count_commit(&self, rows: &mut tx::Rows<'_>) -> Result<Option<Mark>> {
+        let Some(mark) = self.mark().clone() else { return Ok(None) };
+        let mark = mark.after_one_more();
+        let mut tx = tx::WriteTx::new(rows);
+        tx.put(&META, META_KEY, &Meta { format: FORMAT, mark: Some(mark.clone()) })?;
+        tx.merge()?;
+        Ok(Some(mark))
+    }
+
+    /// Notes a commit that is on the disk. A write waits for a journal that commits, so the file beside the store hears of
+    /// it now and then.
+    pub(crate) fn note(&self, mark: Mark) {
+        if let Some(file) = &mut *self.beside.lock().unwrap_or_else(PoisonError::into_inner) {
+            file.write_at_times(&mark);
         }
+        *self.mark() = Some(mark);
+    }
+
+    /// Has the file beside the store say how far the store has come.
+    pub(crate) fn note_all(&self) {
+        let mark = self.mark().clone();
+        if let (Some(file), Some(mark)) = (&*self.beside.lock().unwrap_or_else(PoisonError::into_inner), mark) {
+            file.write(&mark);
+        }
+    }
+
+    fn mark(&self) -> MutexGuard<'_, Option<Mark>> {
+        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The database to start a transaction on.
@@ -129,19 +158,14 @@ impl Db {
     }
 }
 
-/// Counts a commit that is about to be made; `None`: the store has no mark.
-pub(crate) fn count_commit(rows: &mut tx::Rows<'_>) -> Result<Option<Mark>> {
-    let mut tx = tx::WriteTx::new(rows);
-    let meta = tx.get(&META, META_KEY)?;
-    let Some(Meta { format, mark: Some(mark) }) = meta else { return Ok(None) };
-    let mark = mark.after_one_more();
-    tx.put(&META, META_KEY, &Meta { format, mark: Some(mark.clone()) })?;
-    tx.merge()?;
-    Ok(Some(mark))
-}
-
 fn meta(db: &Database) -> Result<Meta> {
     Ok(tx::peek(db, &META, META_KEY)?.unwrap_or(Meta { format: FORMAT, mark: None }))
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        self.note_all();
+    }
 }
 
 /// Refuses a file of a newer format, gives a new one its table.

@@ -89,6 +89,11 @@ impl Store {
         self.inner.db.approve()
     }
 
+    /// Has its mark say how far it has come: the process ends.
+    pub fn note_end(&self) {
+        self.inner.db.note_all();
+    }
+
     /// Which store this is: 32 hex digits. `None`: of the first version, and not approved of yet.
     pub fn id(&self) -> Result<Option<String>> {
         Ok(self.inner.db.marks()?.0.map(|mark| mark.id))

@@ -1,14 +1,15 @@
 //! Which store belongs here, and how far it has come: a small file beside the store.
 //!
-//! A store carries an id and counts its commits; `<store>.mark` says the same from the outside. It is written after a
-//! commit is durable, in place and without a sync of its own, so it is never ahead of the store that it belongs to. A
-//! store with another id, or one that has fewer commits than the mark has seen, is another's or an older copy: what it does
+//! A store carries an id and counts its commits; `<store>.mark` says the same from the outside. It is written when a
+//! commit is durable, now and then and at the end, in place and without a sync of its own, so it is never ahead of the
+//! store that it belongs to. A store with another id, or one that has fewer commits than the mark has seen, is another's or an older copy: what it does
 //! not name may be in use all the same.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use model::{Context, Error, Result};
 use rustix::fs::OFlags;
@@ -21,6 +22,8 @@ const SUFFIX: &str = ".mark";
 const UNFINISHED: &str = ".mark.new";
 /// Bytes of the file: 32 hex digits, a blank, 20 decimal digits, a newline.
 const LENGTH: usize = 54;
+/// Least time between two writes of a store that is used.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a store's id.
 const ID: usize = 16;
 
@@ -61,6 +64,7 @@ impl Mark {
 /// The file, open.
 pub(crate) struct MarkFile {
     file: File,
+    written: Instant,
 }
 
 impl MarkFile {
@@ -92,7 +96,7 @@ impl MarkFile {
                 let file = OpenOptions::new().write(true).open(&path)?;
                 file.write_all_at(mark.bytes().as_bytes(), 0)?;
                 file.sync_data()?;
-                return Ok(MarkFile { file });
+                return Ok(MarkFile { file, written: Instant::now() });
             }
             let mut options = OpenOptions::new();
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
@@ -100,9 +104,17 @@ impl MarkFile {
             file.sync_all()?;
             fs::rename(&unfinished, &path)?;
             File::open(store.parent().unwrap_or(Path::new("/")))?.sync_all()?;
-            Ok(MarkFile { file })
+            Ok(MarkFile { file, written: Instant::now() })
         };
         make().with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The same, if that was long ago.
+    pub(crate) fn write_at_times(&mut self, mark: &Mark) {
+        if self.written.elapsed() >= PAUSE {
+            self.write(mark);
+            self.written = Instant::now();
+        }
     }
 
     /// Says how far the store has come. Refused, the file stays behind, which is no harm.

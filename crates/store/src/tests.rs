@@ -208,6 +208,7 @@ fn a_store_from_elsewhere_and_an_older_copy_are_told_from_the_one_that_belongs_h
     assert_eq!(store.doubt().unwrap(), Some(Doubt::Older { commits: 1, newest: 4 }));
     // Not approved of, it leaves the mark alone.
     store.write_blocking(|tx| tx.put(&THINGS, "b", &Thing { n: 9 })).unwrap();
+    store.note_end();
     assert_eq!(store.doubt().unwrap(), Some(Doubt::Older { commits: 2, newest: 4 }));
     store.approve().unwrap();
     assert_eq!(store.doubt().unwrap(), None);

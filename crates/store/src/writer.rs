@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use model::{Context, Error, Kind, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::db::{self, Db};
+use crate::db::Db;
 use crate::mark::Mark;
 use crate::tx::{self, WriteTx};
 
@@ -188,11 +188,11 @@ fn round(db: &Db, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<()> {
             return Err(error);
         }
     };
-    let changed = stage(&tx, jobs, answers);
+    let changed = stage(db, &tx, jobs, answers);
     match changed {
         Ok(Changed::Rows(mark)) => {
             tx.commit().map_err(tx::failed)?;
-            mark.iter().for_each(|mark| db.note(mark));
+            mark.into_iter().for_each(|mark| db.note(mark));
             Ok(())
         }
         Ok(Changed::Nothing) => tx.abort().map_err(tx::failed),
@@ -210,7 +210,7 @@ enum Changed {
 }
 
 /// Runs the jobs in order; tells whether any changed a row.
-fn stage(tx: &redb::WriteTransaction, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<Changed> {
+fn stage(db: &Db, tx: &redb::WriteTransaction, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<Changed> {
     let mut rows = tx::open_rows(tx);
     let mut changed = false;
     let mut failed = None;
@@ -225,6 +225,6 @@ fn stage(tx: &redb::WriteTransaction, jobs: Vec<Job>, answers: &mut Vec<Answer>)
     match (failed, rows) {
         (Some(error), _) | (None, Err(error)) => Err(error),
         (None, Ok(_)) if !changed => Ok(Changed::Nothing),
-        (None, Ok(mut rows)) => db::count_commit(&mut rows).map(Changed::Rows),
+        (None, Ok(mut rows)) => db.count_commit(&mut rows).map(Changed::Rows),
     }
 }

@@ -6,6 +6,8 @@
 //!   and fails on anything left or wrong.
 //! - When the test has failed, dropping only cleans up and prints the end of the daemon's log.
 
+mod power;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,6 +21,7 @@ use crate::census::{self, Census, Subject};
 use crate::command::{self, Output, PATIENCE, Running, eventually};
 use crate::http::{Connection, Response};
 use crate::namespaces::{Namespaces, remove_cgroups};
+use crate::power::{Disk, FileSystem};
 use crate::terminal::Terminal;
 use crate::{images, places, process};
 
@@ -39,6 +42,7 @@ pub struct Options {
     config: String,
     disk: String,
     ext4: bool,
+    forgetful: Option<FileSystem>,
 }
 
 impl Options {
@@ -83,6 +87,13 @@ impl Options {
         self.disk(size)
     }
 
+    /// Gives the data root a disk that forgets what was not flushed when its power is cut.
+    #[must_use]
+    pub fn forgetful(mut self, kind: FileSystem) -> Self {
+        self.forgetful = Some(kind);
+        self
+    }
+
     /// Starts the daemon; panics with its log when the API does not answer.
     #[track_caller]
     #[must_use]
@@ -116,6 +127,8 @@ pub struct Daemon {
     /// One more holder for each open connection.
     connections: Arc<()>,
     finished: bool,
+    /// Dropped behind the namespaces that use it.
+    disk: Option<Disk>,
 }
 
 impl Daemon {
@@ -153,6 +166,7 @@ impl Daemon {
                 let _ = namespaces.run(&["mount", "-t", "tmpfs", "-o", &size, "disk", &place]).ok();
             }
         }
+        let disk = options.forgetful.map(|kind| power::plug_in(&namespaces, dir.path(), kind));
         Self {
             options,
             namespaces,
@@ -164,6 +178,7 @@ impl Daemon {
             baseline: Census::default(),
             connections: Arc::default(),
             finished: false,
+            disk,
         }
     }
 

@@ -25,6 +25,7 @@ pub mod images;
 pub mod layouts;
 pub mod namespaces;
 pub mod places;
+pub mod power;
 pub mod process;
 pub mod soak;
 pub mod terminal;

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use model::lifecycle::State;
 use model::{Error, Result};
 use snapshot::Snapshotter;
 use store::WriteTx;
@@ -51,7 +50,7 @@ pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
 /// its container says so.
 pub fn put_right(snapshots: &dyn Snapshotter, rows: &[ContainerRow]) {
     for row in rows.iter().filter(|row| row.storage == snapshots.name()) {
-        let is_new = row.state == State::Created && !row.run.was_started;
+        let is_new = !row.run.was_started;
         match snapshots.put_right(row.id.as_str(), &row.image.layers, is_new) {
             Ok(false) => {}
             Ok(true) => tracing::info!(container = row.id.short(), "made again what a power cut had taken"),

@@ -83,7 +83,7 @@ pub struct Containers {
     index: RwLock<Index>,
     execs: exec::Execs,
     /// Where the directories of removed containers go.
-    trash: snapshot::Trash,
+    pub(crate) trash: snapshot::Trash,
     /// For containers that will be started.
     monitors: monitor::Spares,
     logs: logs::Readers,

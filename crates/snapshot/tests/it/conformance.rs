@@ -428,7 +428,7 @@ pub fn what_holds_nothing_yet_is_made_again(place: Place) {
         let id = format!("new{}", part.replace('/', "-"));
         place.snapshots.prepare(&id, &layers).unwrap();
         place.snapshots.make_durable(&id).unwrap();
-        assert!(!place.snapshots.put_right(&id, &layers, true).unwrap());
+        assert!(!place.snapshots.put_right(&id, &layers, false).unwrap());
         let lost = containers.join(&id).join(part);
         if !lost.exists() {
             continue;
