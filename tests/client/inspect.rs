@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::with_busybox;
+use testkit::Options;
 
 #[test]
 fn the_keys_of_a_container() {
@@ -96,6 +97,7 @@ fn ping() {
         ("Api-Version", "1.56"),
         ("Ostype", "linux"),
         ("Docker-Experimental", "false"),
+        ("Builder-Version", "2"),
         ("Swarm", "inactive"),
         ("Cache-Control", "no-cache, no-store, must-revalidate"),
         ("Pragma", "no-cache"),
@@ -152,5 +154,35 @@ fn many_requests_on_one_connection() {
         let _ = connection.request("GET", "/nosuch", "").expect(404);
         let _ = connection.request("POST", "/containers/zz/start", "").expect(404);
     }
+    d.finish();
+}
+
+#[test]
+fn clients_are_told_to_build_without_buildkit() {
+    let d = Options::new().config(r#"{"features": {"buildkit": false}}"#).start();
+    for method in ["GET", "HEAD"] {
+        assert_eq!(d.http(method, "/_ping", "").expect(200).header("Builder-Version"), Some("1"), "{method}");
+    }
+    d.finish();
+}
+
+#[test]
+fn the_version_has_every_key_that_clients_show() {
+    let d = with_busybox();
+    let version = d.http("GET", "/version", "").expect(200).json();
+    for key in ["GoVersion", "GitCommit", "BuildTime"] {
+        assert!(version[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {version}");
+        assert_eq!(version[key], version["Components"][0]["Details"][key], "{key}");
+    }
+    assert!(version["BuildTime"].as_str().unwrap().ends_with('Z'), "{version}");
+    d.finish();
+}
+
+#[test]
+fn an_unknown_container_to_attach_to_is_a_raw_text() {
+    let d = with_busybox();
+    let answer = d.http("POST", "/containers/nosuch/attach?stream=1&stdout=1", "").expect(404);
+    assert_eq!(answer.text(), "No such container: nosuch\r\n");
+    assert_eq!(answer.header("Content-Type"), Some("application/vnd.docker.raw-stream"));
     d.finish();
 }

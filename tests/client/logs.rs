@@ -215,7 +215,7 @@ fn bad_requests() {
     let _ = d.docker(&["create", "--name", "l1", "busybox", "true"]).ok();
     assert_eq!(
         d.http("GET", "/containers/l1/logs", "").expect(400).message(),
-        "Bad parameters: you must choose at least one stream"
+        "must specify at least one of 'stdout' or 'stderr'"
     );
     assert_eq!(d.http("GET", "/containers/l1/logs?stdout=1", "").expect(200).body, b"");
     d.docker(&["logs", "nosuch"]).fails(1, "No such container: nosuch");

@@ -38,6 +38,8 @@ pub struct Settings {
     pub init: bool,
     /// no_new_privs for every container.
     pub no_new_privileges: bool,
+    /// Clients are told to build with BuildKit.
+    pub buildkit: bool,
     /// A time namespace for every container, where the kernel has them.
     pub time_namespaces: bool,
     /// Path of the daemon-wide seccomp profile; empty for the built-in one, `unconfined` for none.

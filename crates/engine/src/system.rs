@@ -23,6 +23,25 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// clients compare it.
 pub const ENGINE_VERSION: &str = "29.0.0";
 
+/// The commit that this was built from, if the build was told.
+const COMMIT: &str = match option_env!("GANTRY_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+/// Clients show it as the version of Go, of which there is none here.
+const LANGUAGE: &str = "none (Rust)";
+
+/// When this was built (RFC 3339): what the build was told (`SOURCE_DATE_EPOCH`), or the age of the executable.
+fn built() -> String {
+    let told = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse::<u64>().ok());
+    let written = || {
+        let time = fs::metadata("/proc/self/exe").and_then(|file| file.modified()).ok()?;
+        time.duration_since(std::time::UNIX_EPOCH).ok().map(|age| age.as_secs())
+    };
+    let seconds = told.or_else(written).unwrap_or_default();
+    model::time::Timestamp::from_unix_seconds(seconds.cast_signed()).rfc3339_nano()
+}
+
 /// Facts of the machine and of this daemon.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -254,10 +273,14 @@ pub fn version(host: &Host, experimental: bool) -> api::Version {
         version: version.into(),
         details: details(pairs),
     };
+    let built = built();
     let engine_details = [
         ("ApiVersion", host.api_version),
         ("Arch", host.architecture.as_str()),
+        ("BuildTime", built.as_str()),
         ("Experimental", if experimental { "true" } else { "false" }),
+        ("GitCommit", COMMIT),
+        ("GoVersion", LANGUAGE),
         ("KernelVersion", host.kernel.as_str()),
         ("MinAPIVersion", host.min_api_version.as_str()),
         ("Os", "linux"),
@@ -274,9 +297,11 @@ pub fn version(host: &Host, experimental: bool) -> api::Version {
             component("Engine", ENGINE_VERSION, &engine_details),
             component("gantry", VERSION, &[("Runtime", "built in"), ("Init", "built in")]),
         ],
+        git_commit: COMMIT.into(),
+        go_version: LANGUAGE.into(),
+        build_time: built,
         kernel_version: host.kernel.clone(),
         experimental,
-        ..api::Version::default()
     }
 }
 

@@ -35,6 +35,7 @@ pub fn settings(config: &Config) -> Settings {
         default_stop_timeout: containers.stop_timeout,
         init: containers.init,
         no_new_privileges: isolation.no_new_privileges,
+        buildkit: config.engine.features.get("buildkit").copied().unwrap_or(true),
         time_namespaces: config.engine.features.get("time-namespaces").copied().unwrap_or(true),
         seccomp_profile: isolation.seccomp_profile.clone(),
         shutdown_timeout: config.engine.shutdown_timeout,

@@ -239,7 +239,7 @@ impl Sink {
                 if self.lost.entries == 0 {
                     self.report = Some(format!("writing {}: {e}", self.path.display()));
                 }
-                self.lost.reason = e.to_string();
+                self.lost.reason = model::io_text(&e);
                 self.lost.retry_at = Some(Instant::now() + RETRY_AFTER);
                 self.drop_buffer();
             }
@@ -549,7 +549,7 @@ mod tests {
         log.write(Stream::Stdout, b"four\n");
         log.flush();
         let lines = lines_of(&fs::read_to_string(&path).unwrap());
-        assert_eq!(lines[0], "[gantry: 3 lines of this log were lost: No space left on device (os error 28)]\n");
+        assert_eq!(lines[0], "[gantry: 3 lines of this log were lost: no space left on device]\n");
         assert_eq!(lines[1], "four\n");
         assert!(log.take_report().unwrap().contains("3 lines lost"));
     }

@@ -55,7 +55,7 @@ macro_rules! constructors {
 impl Error {
     /// An error without a cause.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), source: None }
+        Error { kind, message: worded(message.into()), source: None }
     }
 
     constructors! {
@@ -104,7 +104,7 @@ impl Error {
 
     /// `text: message`.
     pub fn prefix(mut self, text: impl fmt::Display) -> Error {
-        self.message = format!("{text}: {}", self.message);
+        self.message = worded(format!("{text}: {}", self.message));
         self
     }
 
@@ -145,13 +145,31 @@ impl From<std::io::Error> for Error {
 
 /// An I/O error in the words that clients know from the reference: `no space left on device`, without a number.
 pub fn io_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    if error.raw_os_error().is_none() {
-        return text;
+    worded(error.to_string())
+}
+
+/// What Rust puts behind the words of an errno, before its number.
+const NUMBER: &str = " (os error ";
+
+/// A text in which every errno is told as Go tells it: `open x: No such file or directory (os error 2)` is
+/// `open x: no such file or directory`. The words begin after the last colon before the number.
+pub fn worded(mut text: String) -> String {
+    let mut from = 0;
+    while let Some(at) = text[from..].find(NUMBER).map(|at| from + at) {
+        let digits = text[at + NUMBER.len()..].bytes().take_while(u8::is_ascii_digit).count();
+        let end = at + NUMBER.len() + digits;
+        from = at + NUMBER.len();
+        if digits > 0 && text[end..].starts_with(')') {
+            text.replace_range(at..=end, "");
+            from = at;
+            let start = text[..at].rfind(": ").map_or(0, |colon| colon + 2);
+            if let Some(first) = text[start..at].chars().next() {
+                text.replace_range(start..start + first.len_utf8(), &first.to_lowercase().to_string());
+                from = start;
+            }
+        }
     }
-    let words = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = words.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+    text
 }
 
 impl From<serde_json::Error> for Error {
@@ -180,7 +198,7 @@ impl<T, E: StdError + Send + Sync + 'static> Context<T> for std::result::Result<
                 Ok(own) => own.prefix(message()),
                 Err(other) => {
                     let text = other.downcast_ref().map_or_else(|| other.to_string(), io_text);
-                    Error { kind: Kind::System, message: format!("{}: {text}", message()), source: Some(other) }
+                    Error { kind: Kind::System, message: worded(format!("{}: {text}", message())), source: Some(other) }
                 }
             }
         })
@@ -195,6 +213,23 @@ mod tests {
     fn context_keeps_the_kind_and_names_the_work() {
         let error = Err::<(), _>(Error::not_found("No such image: x")).context("creating").unwrap_err();
         assert_eq!((error.kind(), error.message()), (Kind::NotFound, "creating: No such image: x"));
+    }
+
+    /// However deep an errno is wrapped, no client sees its number.
+    #[test]
+    fn no_text_has_the_number_of_an_errno() {
+        let cause = std::io::Error::from_raw_os_error(2);
+        let wrapped = std::io::Error::new(cause.kind(), format!("open /x: {cause}; again: {cause}"));
+        let words = "open /x: no such file or directory; again: no such file or directory";
+        assert_eq!(io_text(&wrapped), words);
+        assert_eq!(Error::from(std::io::Error::other(wrapped.to_string())).message(), words);
+        assert_eq!(Error::system(format!("{cause}")).message(), "no such file or directory");
+        assert_eq!(Error::system("x").prefix(&cause).message(), "no such file or directory: x");
+        assert_eq!(Err::<(), _>(wrapped).context("A").unwrap_err().message(), format!("A: {words}"));
+        for same in ["a (os error x)", "a (os error 2", " (os error )", "É: É", ""] {
+            assert_eq!(worded(same.into()), same);
+        }
+        assert_eq!(worded("a: É (os error 12): b".into()), "a: é: b");
     }
 
     #[test]

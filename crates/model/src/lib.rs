@@ -29,4 +29,4 @@ pub mod ulimit;
 pub mod units;
 pub mod user;
 
-pub use error::{Context, Error, Kind, Result, io_text};
+pub use error::{Context, Error, Kind, Result, io_text, worded};

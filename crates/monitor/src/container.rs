@@ -270,7 +270,7 @@ fn append(text: &mut String, more: &str) {
     if !text.is_empty() {
         text.push_str("; ");
     }
-    text.push_str(more);
+    text.push_str(&model::worded(more.to_owned()));
 }
 
 /// Exec, kill and cleanup need the namespaces, the cgroup and the seccomp program only; the rest is memory that a monitor
@@ -285,7 +285,7 @@ fn open_log(log: &LogSpec) -> Result<Option<JsonFile>, StartError> {
     match log {
         LogSpec::None => Ok(None),
         LogSpec::JsonFile { path, options } => JsonFile::open(path, options.clone()).map(Some).map_err(|e| {
-            let text = format!("failed to initialize logging driver: {}: {e}", path.display());
+            let text = format!("failed to initialize logging driver: {}: {}", path.display(), model::io_text(&e));
             StartError::new(Stage::Runtime, e.raw_os_error().unwrap_or(0), text)
         }),
     }

@@ -202,7 +202,7 @@ pub enum Reason {
 
 impl Refusal {
     pub fn new(reason: Reason, message: impl Into<String>) -> Refusal {
-        let mut message = message.into();
+        let mut message = model::worded(message.into());
         cut(&mut message);
         Refusal { reason, message }
     }

@@ -189,10 +189,7 @@ pub(crate) mod libc_errno {
 
 /// Go's text of an errno: the C library's, with a small first letter.
 pub(crate) fn errno_text(errno: i32) -> String {
-    let text = io::Error::from_raw_os_error(errno).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    chars.next().map(|c| c.to_lowercase().chain(chars).collect()).unwrap_or_default()
+    model::io_text(&io::Error::from_raw_os_error(errno))
 }
 
 /// Names the step of a failed system call.
@@ -205,8 +202,8 @@ impl<T> At<T> for io::Result<T> {
     fn at(self, stage: impl FnOnce() -> Stage, detail: &str) -> Result<T, StartError> {
         self.map_err(|e| match e.raw_os_error() {
             Some(errno) => StartError::new(stage(), errno, detail),
-            None if detail.is_empty() => StartError::new(stage(), 0, e.to_string()),
-            None => StartError::new(stage(), 0, format!("{detail}: {e}")),
+            None if detail.is_empty() => StartError::new(stage(), 0, model::io_text(&e)),
+            None => StartError::new(stage(), 0, format!("{detail}: {}", model::io_text(&e))),
         })
     }
 }

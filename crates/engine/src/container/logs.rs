@@ -97,7 +97,7 @@ struct Following {
 /// Opens the log of a container for a client.
 pub fn logs(containers: &Containers, settings: &Settings, name: &str, args: LogsArgs) -> Result<LogStream> {
     if !args.stdout && !args.stderr {
-        return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+        return Err(Error::invalid("must specify at least one of 'stdout' or 'stderr'"));
     }
     let handle = containers.find(name)?;
     let view = handle.view();

@@ -211,7 +211,7 @@ fn without_effect(line: &CommandLine, file: &FileValues, config: &Config) -> Vec
 }
 
 /// Features that something reads.
-const FEATURES: &[&str] = &["time-namespaces"];
+const FEATURES: &[&str] = &["buildkit", "time-namespaces"];
 
 /// Warnings for values that ask for something that Gantry does in its own way only.
 fn values_without_effect(config: &Config) -> Vec<String> {

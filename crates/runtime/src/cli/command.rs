@@ -77,8 +77,8 @@ impl Call {
         let spawned = self.command.spawn();
         // Or the container's streams would stay open here.
         drop(self.command);
-        let mut child = spawned.map_err(|e| Failure::new(format!("{program}: {e}")))?;
-        let status = wait(&mut child).map_err(|e| Failure::new(format!("{program}: {e}")))?;
+        let mut child = spawned.map_err(|e| Failure::new(format!("{program}: {}", model::io_text(&e))))?;
+        let status = wait(&mut child).map_err(|e| Failure::new(format!("{program}: {}", model::io_text(&e))))?;
         if status.success() {
             return Ok(());
         }
@@ -223,6 +223,6 @@ mod tests {
         assert_eq!(run("true", &[]), Ok(()));
         assert_eq!(run("sh", &["-c", "echo why >&2; exit 1"]), Err("why".into()));
         assert_eq!(run("false", &[]), Err("false: exit status: 1".into()));
-        assert!(run("/no/such/program", &[]).unwrap_err().starts_with("/no/such/program: No such file"));
+        assert!(run("/no/such/program", &[]).unwrap_err().starts_with("/no/such/program: no such file"));
     }
 }

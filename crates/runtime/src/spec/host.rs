@@ -168,9 +168,7 @@ pub fn devices_from_path(host_path: &str, container_path: &str, access: &str) ->
 
 /// The kernel's words for the error, in the reference's spelling (lower case).
 fn errno_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    text.to_lowercase()
+    model::io_text(error)
 }
 
 /// Major and minor number of the device file at `path`, for block I/O limits.

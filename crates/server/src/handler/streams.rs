@@ -41,8 +41,15 @@ fn attach_args(query: &Query, multiplex: bool) -> AttachArgs {
 
 /// `POST /containers/{name}/attach`
 pub async fn attach(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let attachment =
-        attach::attach(&state.engine.containers, request.name(), attach_args(&request.query, true)).await?;
+    let attached = attach::attach(&state.engine.containers, request.name(), attach_args(&request.query, true)).await;
+    let attachment = match attached {
+        Ok(attachment) => attachment,
+        // The reference has taken the connection by then: its refusals are raw texts.
+        Err(error) => {
+            let text = response::text(crate::error::status(error.kind()), format!("{}\r\n", error.message()));
+            return Ok(response::with_header(text, "content-type", RAW_STREAM).into());
+        }
+    };
     let upgraded = request.wants_upgrade();
     let framed = upgraded && !attachment.tty && !request.version.before(42);
     let content_type = if framed { MULTIPLEXED_STREAM } else { RAW_STREAM };

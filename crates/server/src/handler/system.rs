@@ -12,17 +12,17 @@ use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
 
-/// The builder that clients are told to use.
-const BUILDER_VERSION: &str = "2";
+/// The builder that clients are told to use: BuildKit, or the one before it (feature `buildkit`).
+const BUILDERS: [&str; 2] = ["1", "2"];
 
 /// `GET /_ping` and `HEAD /_ping`
-pub async fn ping(_: Arc<State>, request: Request) -> Result<Outcome> {
+pub async fn ping(state: Arc<State>, request: Request) -> Result<Outcome> {
     let mut answer = response::text(StatusCode::OK, if request.method == Method::HEAD { "" } else { "OK" });
     if request.method == Method::HEAD {
         answer = response::with_header(answer, "content-length", "0");
     }
     for (name, value) in [
-        ("builder-version", BUILDER_VERSION),
+        ("builder-version", BUILDERS[usize::from(state.engine.settings().buildkit)]),
         ("cache-control", "no-cache, no-store, must-revalidate"),
         ("pragma", "no-cache"),
         ("swarm", "inactive"),
