@@ -127,13 +127,13 @@ fn attach_where_there_is_nothing_to_attach_to() {
     let d = with_busybox();
     run(&d, "p1", r#"{"Image":"busybox","Cmd":["sleep","1000"]}"#);
     let attach = |name: &str| d.http("POST", &format!("/v1.45/containers/{name}/attach?stream=1&stdout=1"), "");
-    assert_eq!(attach("zz").expect(404).message(), "No such container: zz");
+    assert_eq!(attach("zz").expect(404).text(), "No such container: zz\r\n");
     let _ = d.http("POST", "/containers/p1/pause", "").expect(204);
     let text = "container p1 is paused, unpause the container before attach";
-    assert_eq!(attach("p1").expect(409).message(), text);
+    assert_eq!(attach("p1").expect(409).text(), format!("{text}\r\n"));
     let _ = d.http("POST", "/containers/p1/unpause", "").expect(204);
     let keys = d.http("POST", "/v1.45/containers/p1/attach?detachKeys=nokey", "");
-    assert_eq!(keys.expect(400).message(), "Invalid detach keys (nokey) provided");
+    assert_eq!(keys.expect(400).text(), "Invalid detach keys (nokey) provided\r\n");
     let (mut stream, _) = hijack(&d, "/v1.45/containers/p1/attach?stream=1", true, "");
     assert_eq!(to_end(&mut stream), b"");
     d.finish();
