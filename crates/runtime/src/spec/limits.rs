@@ -103,8 +103,10 @@ pub(super) fn device_rule(text: &str) -> Result<oci::DeviceRule> {
     }
     let number = |what: &str, digits: &str| match digits {
         "*" => Ok(-1),
+        // The kernel's device numbers have 32 bits; a larger one must not end as "all".
         d if !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()) => d
-            .parse()
+            .parse::<u32>()
+            .map(i64::from)
             .map_err(|_| Error::invalid(format!("invalid {what} value in device cgroup rule format: '{text}'"))),
         _ => Err(invalid()),
     };
@@ -129,7 +131,12 @@ mod tests {
             let text = device_rule(bad).unwrap_err().to_string();
             assert_eq!(text, format!("invalid device cgroup rule format: '{bad}'"));
         }
-        assert!(device_rule("c 99999999999999999999:1 r").unwrap_err().to_string().starts_with("invalid major value"));
+        for big in ["4294967296", "9223372036854775807", "99999999999999999999"] {
+            let text = |rule: String| device_rule(&rule).unwrap_err().to_string();
+            assert!(text(format!("c {big}:1 r")).starts_with("invalid major value"), "{big}");
+            assert!(text(format!("c 1:{big} r")).starts_with("invalid minor value"), "{big}");
+        }
+        assert_eq!(device_rule("c 4294967295:0 r").unwrap().major, Some(4_294_967_295));
     }
 
     #[test]
