@@ -121,7 +121,7 @@ pub fn human(nanos: i64) -> String {
         (.., ..48) => format!("{hours} hours"),
         (.., ..336) => format!("{} days", hours / 24),
         (.., ..1440) => format!("{} weeks", hours / 24 / 7),
-        (.., ..8760) => format!("{} months", hours / 24 / 30),
+        (.., ..17520) => format!("{} months", hours / 24 / 30),
         _ => format!("{} years", nanos / HOUR / 24 / 365),
     }
 }
@@ -202,7 +202,10 @@ mod tests {
             (13 * 24 * HOUR, "13 days"),
             (14 * 24 * HOUR, "2 weeks"),
             (60 * 24 * HOUR, "2 months"),
-            (365 * 24 * HOUR, "1 years"),
+            (365 * 24 * HOUR, "12 months"),
+            (400 * 24 * HOUR, "13 months"),
+            (729 * 24 * HOUR, "24 months"),
+            (730 * 24 * HOUR, "2 years"),
             (800 * 24 * HOUR, "2 years"),
         ] {
             assert_eq!(human(nanos), words, "{nanos}");
