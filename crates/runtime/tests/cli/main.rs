@@ -291,7 +291,7 @@ fn programs_that_cannot_be_executed() {
     );
     let fixture = Fixture::with("no-such-runtime", &["true"], |_| ());
     let error = fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect_err("no runtime");
-    assert!(error.to_string().contains("no-such-runtime: No such file"), "{error}");
+    assert!(error.to_string().contains("no-such-runtime: no such file or directory"), "{error}");
     std::fs::remove_dir_all(fixture.dir.path().join("state")).expect("state");
     std::fs::create_dir(fixture.dir.path().join("state")).expect("state");
 }

@@ -1,6 +1,7 @@
 //! Capabilities, seccomp, no_new_privs, masks, sysctls, descriptors, rlimits.
 
 use runtime::oci::Rlimit;
+use runtime::seccomp::Program;
 
 use crate::Case;
 use crate::fixture::{Container, kill};
@@ -59,7 +60,7 @@ fn no_new_privs() {
 }
 
 /// Refuses `mkdirat` and `mkdir` with errno 77, allows the rest. x86-64 and aarch64 only differ in numbers.
-fn refuse_mkdir() -> Vec<u8> {
+fn refuse_mkdir() -> Program {
     let numbers: &[u32] = if cfg!(target_arch = "x86_64") { &[83, 258] } else { &[34] };
     let mut program: Vec<(u16, u8, u8, u32)> = vec![(0x20, 0, 0, 0)];
     for (at, number) in numbers.iter().enumerate() {
@@ -67,15 +68,13 @@ fn refuse_mkdir() -> Vec<u8> {
     }
     program.push((0x06, 0, 0, 0x7fff_0000));
     program.push((0x06, 0, 0, 0x0005_0000 | 77));
-    program
-        .iter()
-        .flat_map(|(code, jt, jf, k)| {
-            let mut insn = code.to_ne_bytes().to_vec();
-            insn.extend([*jt, *jf]);
-            insn.extend(k.to_ne_bytes());
-            insn
-        })
-        .collect()
+    let instructions = program.iter().flat_map(|(code, jt, jf, k)| {
+        let mut insn = code.to_ne_bytes().to_vec();
+        insn.extend([*jt, *jf]);
+        insn.extend(k.to_ne_bytes());
+        insn
+    });
+    Program { instructions: instructions.collect(), flags: 0 }
 }
 
 fn seccomp() {
