@@ -70,6 +70,39 @@ fn protection_is_never_ignored() {
     }
 }
 
+/// The files by which the kernel tells that it has AppArmor, made up: no machine of the tests has it for certain.
+const WITH_APPARMOR: &str = "mount -t tmpfs none /sys/module && mkdir -p /sys/module/apparmor/parameters && \
+    echo Y > /sys/module/apparmor/parameters/enabled && mount -t tmpfs none /sys/kernel && \
+    mkdir -p /sys/kernel/security/apparmor && : > /sys/kernel/security/apparmor/profiles";
+
+/// A kernel with AppArmor that does not take the default profile.
+#[test]
+fn without_its_profile_of_apparmor_it_does_not_start() {
+    if std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')) {
+        return;
+    }
+    let mut d = Daemon::start();
+    d.busybox();
+    let run = ["run", "--rm", "--security-opt", "apparmor=no-such", "busybox", "echo", "free"];
+    assert_eq!(d.docker(&run).text(), "free", "no profile means anything to a kernel without AppArmor");
+    assert_eq!(d.stop(), 0);
+    let _ = d.namespaces().run(&["sh", "-c", WITH_APPARMOR]).ok();
+    let refused = d.boot().expect_err("the profile cannot be loaded");
+    refused.fails(1, "AppArmor enabled on system but the docker-default profile could not be loaded: ");
+    let listed = "echo 'docker-default (enforce)' > /sys/kernel/security/apparmor/profiles";
+    let _ = d.namespaces().run(&["sh", "-c", listed]).ok();
+    d.again();
+    assert!(d.docker(&["info", "-f", "{{.SecurityOptions}}"]).text().contains("name=apparmor"));
+    // The kernel knows nothing of it: what cannot be confined does not run.
+    d.docker(&run).fails(125, "unable to apply apparmor profile \"no-such\"");
+    d.docker(&["run", "--rm", "busybox", "true"]).fails(125, "unable to apply apparmor profile \"docker-default\"");
+    let _ = d.namespaces().run(&["sh", "-c", "> /sys/kernel/security/apparmor/profiles"]).ok();
+    let unloaded = "the docker-default profile could not be loaded";
+    d.docker(&["run", "--rm", "busybox", "true"]).fails(127, unloaded);
+    let _ = d.namespaces().run(&["umount", "/sys/module", "/sys/kernel"]).ok();
+    d.finish();
+}
+
 #[test]
 fn one_daemon_per_root() {
     let d = Daemon::start();

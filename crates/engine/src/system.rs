@@ -13,6 +13,7 @@ use runtime::{Stage, StartError, What};
 use sys::cgroup::{Layout, Version};
 
 use crate::Engine;
+use crate::apparmor::AppArmor;
 use crate::container::Containers;
 use crate::events::now;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
@@ -75,8 +76,8 @@ pub struct Host {
     pub abilities: Abilities,
     /// Gantry's own executable, sealed: what monitors are started from.
     pub executable: Arc<std::os::fd::OwnedFd>,
-    /// The default AppArmor profile is loaded.
-    pub has_apparmor_default: bool,
+    /// `None`: the kernel has none.
+    pub apparmor: Option<AppArmor>,
     /// What the runtime's specifications depend on.
     pub runtime: runtime::spec::HostFacts,
     /// Compiled system call filters.
@@ -98,6 +99,8 @@ impl Host {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_string();
         let release = os_release();
         let cgroups = sys::cgroup::Layout::detect()?;
+        let apparmor = AppArmor::detect();
+        apparmor.as_ref().map_or(Ok(()), AppArmor::ensure_default)?;
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory =
             memory.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
@@ -120,7 +123,7 @@ impl Host {
             cgroups,
             executable: Arc::new(sys::exe::sealed()?),
             executable_path: fs::read_link("/proc/self/exe")?,
-            has_apparmor_default: crate::apparmor::load_default(),
+            apparmor,
             runtime: runtime::spec::HostFacts::probe(),
             seccomp: Arc::default(),
             api_version: "1.56",
@@ -439,7 +442,7 @@ fn registry_config(settings: &Settings) -> api::ServiceConfig {
 
 fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
     let mut options = Vec::new();
-    if host.has_apparmor_default {
+    if host.apparmor.is_some() {
         options.push("name=apparmor".into());
     }
     let profile = match settings.seccomp_profile.as_str() {

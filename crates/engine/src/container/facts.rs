@@ -15,9 +15,10 @@ use super::row::{ContainerRow, MountKind, MountRow};
 use super::validate::{self, SecurityOptions};
 use super::view::ContainerView;
 use super::{Containers, files, launch};
+use crate::Engine;
+use crate::apparmor::AppArmor;
 use crate::settings::Settings;
 use crate::system::Host;
-use crate::{Engine, apparmor};
 
 /// The driver option of an endpoint that holds the sysctls of its interface.
 const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
@@ -33,7 +34,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, 
         namespaces: namespaces(&engine.containers, engine.host.has_cgroup_v2(), settings, row)?,
         readonly_rootfs: host.readonly_rootfs,
         mounts: mounts(&engine.containers, settings, row)?,
-        security: security(engine.host.has_apparmor_default, settings, row)?,
+        security: security(engine.host.apparmor.as_ref(), settings, row)?,
         devices: devices(row)?,
         resources: resources(row)?,
         sysctls: sysctls(row),
@@ -284,7 +285,7 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     model::mount::tmpfs_options(&super::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
-fn security(has_apparmor_default: bool, settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
+fn security(apparmor: Option<&AppArmor>, settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
     let host = &row.host_config;
     let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
@@ -293,7 +294,7 @@ fn security(has_apparmor_default: bool, settings: &Settings, row: &ContainerRow)
         capabilities: capabilities(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
         no_new_privileges: options.no_new_privileges.unwrap_or(settings.no_new_privileges),
         seccomp: seccomp_choice(settings, options.seccomp.as_deref())?,
-        apparmor_profile: apparmor_profile(has_apparmor_default, host.privileged, options.apparmor),
+        apparmor_profile: apparmor.map(|it| it.profile(host.privileged, options.apparmor)).transpose()?,
         process_label: String::new(),
         mount_label: String::new(),
         masked_paths: host.masked_paths.clone(),
@@ -325,19 +326,6 @@ fn seccomp_choice(settings: &Settings, own: Option<&str>) -> Result<spec::Seccom
         (None, "unconfined") => Ok(spec::SeccompChoice::Unconfined),
         (None, path) => Profile::read(path).map(chosen),
     }
-}
-
-/// Where the kernel has AppArmor: the container's profile, the default one if it is loaded, none when privileged.
-fn apparmor_profile(has_default: bool, privileged: bool, own: Option<String>) -> Option<String> {
-    if !apparmor::is_enabled() {
-        return None;
-    }
-    let default = match (privileged, has_default) {
-        (true, _) => Some("unconfined"),
-        (false, true) => Some(apparmor::DEFAULT_PROFILE),
-        (false, false) => None,
-    };
-    own.or_else(|| default.map(str::to_string))
 }
 
 fn devices(row: &ContainerRow) -> Result<spec::Devices> {
@@ -422,7 +410,7 @@ pub fn exec_process(
     let mut own = ContainerSpec {
         process: process(&engine.host, &settings, row),
         hostname: row.config.hostname.clone(),
-        security: security(engine.host.has_apparmor_default, &settings, row)?,
+        security: security(engine.host.apparmor.as_ref(), &settings, row)?,
         ..ContainerSpec::default()
     };
     own.process.args = session.cmd.clone().unwrap_or_default();
