@@ -103,6 +103,32 @@ fn the_daemons_seccomp_profile_bites() {
     d.finish();
 }
 
+/// An option that protects and that nothing obeys yet is refused by name; what is harmless is warned about.
+#[test]
+fn options_of_containers_are_obeyed_refused_or_warned_about() {
+    let d = with_busybox();
+    for label in ["type:svirt_t", "level:s0:c1,c2", "user:u", "role:r"] {
+        let option = format!("label={label}");
+        let refusal = format!("the option --security-opt {option} is not supported: if it were ignored, ");
+        d.docker(&["run", "--rm", "--security-opt", &option, "busybox", "true"]).fails(125, &refusal);
+    }
+    let allowed = ["--security-opt", "label=disable", "--userns", "host"];
+    let _ = d.docker(&[&["run", "--rm"], &allowed[..], &["busybox", "true"]].concat()).ok();
+    let create = |host_config: &str| {
+        let body = format!(r#"{{"Image":"busybox","HostConfig":{host_config}}}"#);
+        let answer = d.http("POST", "/containers/create", &body);
+        (answer.status, answer.text())
+    };
+    let (status, text) = create(r#"{"UsernsMode":"private"}"#);
+    assert!(status == 400 && text.contains("the option HostConfig.UsernsMode is not supported"), "{status} {text}");
+    let (status, text) = create(r#"{"StorageOpt":{"size":"1g"}}"#);
+    assert!(status >= 400 && text.contains("--storage-opt is supported only"), "{status} {text}");
+    let (status, text) = create(r#"{"CpuCount":1,"Cgroup":"container:x"}"#);
+    assert!(status == 201 && text.contains("CPU count") && text.contains("Cgroup has no effect"), "{status} {text}");
+    d.remove_containers();
+    d.finish();
+}
+
 #[test]
 fn namespaces_are_its_own() {
     let d = with_busybox();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::go::{self, Empty, is_zero};
-use crate::host_config::HostConfig;
+use crate::host_config::{HostConfig, LegacyHostConfig};
 use crate::image::DriverData;
 use crate::mount::MountPoint;
 use crate::network::{EndpointSettings, NetworkingConfig};
@@ -82,6 +82,7 @@ pub struct CreateRequest {
     pub networking_config: Option<NetworkingConfig>,
     /// The container-wide address that clients below 1.44 send in the configuration; empty if none.
     pub legacy_mac_address: String,
+    pub legacy_host_config: LegacyHostConfig,
 }
 
 /// Answer of create.

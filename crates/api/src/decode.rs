@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 pub use gojson::{DecodeError, Document, from_slice, value};
 
 use crate::container::{ContainerConfig, CreateRequest};
-use crate::host_config::HostConfig;
+use crate::host_config::{HostConfig, LegacyHostConfig};
 use crate::network::NetworkingConfig;
 use crate::port;
 
@@ -24,6 +24,11 @@ pub fn create_request(bytes: &[u8]) -> Result<CreateRequest, DecodeError> {
     struct Legacy {
         mac_address: String,
     }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct LegacyHost {
+        host_config: LegacyHostConfig,
+    }
     let document = Document::parse(bytes)?;
     let outer: Outer = document.fit()?;
     let names_config = document.names_a_field::<ContainerConfig>();
@@ -32,11 +37,13 @@ pub fn create_request(bytes: &[u8]) -> Result<CreateRequest, DecodeError> {
     let published = outer.host_config.iter().flat_map(|host| host.port_bindings.iter().flat_map(|ports| ports.keys()));
     exposed.chain(published).try_for_each(|key| port::check(key)).map_err(DecodeError::Invalid)?;
     let legacy: Legacy = document.fit().unwrap_or_default();
+    let legacy_host: LegacyHost = document.fit().unwrap_or_default();
     Ok(CreateRequest {
         config,
         host_config: outer.host_config,
         networking_config: outer.networking_config,
         legacy_mac_address: legacy.mac_address,
+        legacy_host_config: legacy_host.host_config,
     })
 }
 

@@ -106,6 +106,19 @@ pub struct HostConfig {
     pub init: Option<bool>,
 }
 
+/// Fields of [`HostConfig`] that newer versions no longer have. Old clients still send them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename = "HostConfig", rename_all = "PascalCase", default)]
+pub struct LegacyHostConfig {
+    /// Exactly the capabilities of the container; 1.40 only.
+    pub capabilities: Option<Vec<String>>,
+    /// Bytes; below 1.42.
+    pub kernel_memory: i64,
+    /// Bytes; below 1.52.
+    #[serde(rename = "KernelMemoryTCP")]
+    pub kernel_memory_tcp: i64,
+}
+
 /// Body of `POST /containers/{id}/update`: the resource fields of [`HostConfig`] and the restart policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename = "UpdateConfig", rename_all = "PascalCase", default)]

@@ -42,8 +42,8 @@ pub use event::{Actor, EventMessage};
 pub use exec::{ExecConfig, ExecInspect, ExecProcessConfig, ExecStart};
 pub use go::Empty;
 pub use host_config::{
-    DeviceMapping, DeviceRequest, HostConfig, LogConfig, RestartPolicy, ThrottleDevice, Ulimit, UpdateRequest,
-    WeightDevice,
+    DeviceMapping, DeviceRequest, HostConfig, LegacyHostConfig, LogConfig, RestartPolicy, ThrottleDevice, Ulimit,
+    UpdateRequest, WeightDevice,
 };
 pub use image::{
     AttestationProperties, AttestationStatement, DriverData, HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect,

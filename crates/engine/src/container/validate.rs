@@ -5,7 +5,7 @@
 //! with a warning, never silently. Errors are 400 unless the reference says otherwise.
 
 mod config;
-mod idle;
+mod effects;
 mod network;
 mod resources;
 mod security;
@@ -125,7 +125,7 @@ pub fn check(merged: &Merged, request: &api::CreateRequest) -> Result<Vec<String
     let host_config = &merged.host_config;
     let log = &host_config.log_config;
     logs::options::validate(&log.kind, log.config.as_ref().unwrap_or(&BTreeMap::new()))?;
-    SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
+    let security = SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
     if !host_config.storage_opt.is_empty() {
         return Err(Error::system(NO_QUOTA));
     }
@@ -138,7 +138,7 @@ pub fn check(merged: &Merged, request: &api::CreateRequest) -> Result<Vec<String
                 .into(),
         );
     }
-    warnings.extend(idle::warnings(merged, request));
+    warnings.extend(effects::verdicts(merged, request, &security)?);
     Ok(warnings)
 }
 

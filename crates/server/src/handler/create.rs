@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{ApiVersion, CreateRequest, CreateResponse, EndpointSettings, HostConfig, NetworkingConfig, PortBinding};
+use api::{
+    ApiVersion, CreateRequest, CreateResponse, EndpointSettings, HostConfig, LegacyHostConfig, NetworkingConfig,
+    PortBinding,
+};
 use engine::container::create::{self, CreateArgs};
 use model::{Error, Result};
 
@@ -57,13 +60,13 @@ pub fn adapt(request: &mut CreateRequest, facts: Facts) -> Result<Vec<String>> {
         check.start_interval = 0;
     }
     let mac_address = std::mem::take(&mut request.legacy_mac_address);
+    let mut warnings = judge_legacy(&std::mem::take(&mut request.legacy_host_config), version)?;
     let host = request.host_config.get_or_insert_default();
     let networking = request.networking_config.get_or_insert_default();
     name_default_network(host, networking);
     forget_newer_fields(host, facts);
     check_mounts(host, version)?;
     adapt_endpoints(networking, version)?;
-    let mut warnings = Vec::new();
     warnings.extend(volume_driver_warning(host, version));
     if version.before(52) {
         warnings.extend(place_mac_address(host, networking, version, &mac_address)?);
@@ -72,6 +75,21 @@ pub fn adapt(request: &mut CreateRequest, facts: Facts) -> Result<Vec<String>> {
     warnings.extend(fill_port_bindings(host, version));
     host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
     Ok(warnings)
+}
+
+/// What newer versions have no more: refused where it protects, with a warning where it does nothing.
+fn judge_legacy(legacy: &LegacyHostConfig, version: ApiVersion) -> Result<Vec<String>> {
+    if version.before(41) && legacy.capabilities.as_ref().is_some_and(|names| !names.is_empty()) {
+        return Err(Error::invalid(
+            "the HostConfig.Capabilities field is not supported by this daemon; use CapAdd and CapDrop to set capabilities",
+        ));
+    }
+    let memory = [
+        (version.before(42) && legacy.kernel_memory > 0, "KernelMemory"),
+        (version.before(52) && legacy.kernel_memory_tcp > 0, "KernelMemoryTCP"),
+    ];
+    let warn = |name| format!("{name} has no effect: the memory limit counts the kernel's memory, too.");
+    Ok(memory.into_iter().filter(|(asked, _)| *asked).map(|(_, name)| warn(name)).collect())
 }
 
 /// `default` and nothing at all are the default network.
@@ -379,6 +397,17 @@ mod tests {
         let body = r#"{"Image":"a","NetworkingConfig":{"EndpointsConfig":{"a":{},"b":{}}}}"#;
         assert_eq!(refused(V43, body), "Container cannot be created with multiple network endpoints: a, b");
         assert!(adapted(V45, body).is_ok());
+    }
+
+    #[test]
+    fn fields_that_are_gone_are_refused_or_warned_about() {
+        let exact = r#"{"Image":"a","HostConfig":{"Capabilities":["CAP_CHOWN"]}}"#;
+        let v40 = ApiVersion::v1(40);
+        assert!(refused(v40, exact).starts_with("the HostConfig.Capabilities field is not supported"));
+        assert!(adapted(V43, exact).is_ok(), "no field of that version");
+        let memory = r#"{"Image":"a","HostConfig":{"KernelMemory":9000000,"KernelMemoryTCP":9000000}}"#;
+        let warnings = |version| adapted(version, memory).expect("accepted").1.len();
+        assert_eq!((warnings(v40), warnings(V43)), (2, 1));
     }
 
     #[test]
