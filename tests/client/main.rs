@@ -21,6 +21,7 @@ mod exec;
 mod images;
 mod input;
 mod inspect;
+mod intruder;
 mod isolation;
 mod layers;
 mod lifecycle;

@@ -1,7 +1,8 @@
-//! `gantryd`: one executable, three programs.
+//! `gantryd`: one executable, four programs.
 //!
-//! By its own name (or `dockerd`) the daemon, or a command that asks it something; as `gantry-monitor` a container's monitor; as `gantry-init` or
-//! `docker-init` PID 1 of a container started with `--init`. Which one it is must be known before anything else is set
+//! By its own name (or `dockerd`) the daemon, or a command that asks it something; as `gantry-monitor` a container's monitor;
+//! as `gantry-enter` the short life of what makes a process in a running container; as `gantry-init` or `docker-init` PID 1 of
+//! a container started with `--init`. Which one it is must be known before anything else is set
 //! up: a monitor has no async runtime and an init next to no memory.
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let name = Path::new(&program).file_name().unwrap_or(OsStr::new("gantryd")).to_string_lossy().into_owned();
     match name.as_str() {
         "gantry-monitor" => monitor::main(),
+        monitor::ENTER => monitor::enter(),
         "gantry-init" | "docker-init" => {
             let command: Vec<_> = arguments.collect();
             let code = runtime::init::main(&command);

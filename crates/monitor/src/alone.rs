@@ -2,5 +2,8 @@
 #![forbid(unsafe_code)]
 
 fn main() {
+    if std::env::args().next().as_deref() == Some(monitor::ENTER) {
+        monitor::enter()
+    }
     monitor::main()
 }

@@ -3,23 +3,24 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
 use logs::JsonFile;
-use runtime::{Bundle, Runtime, Scope, Stage, StartError, Stdio, oci};
+use runtime::{Bundle, Process, Runtime, Scope, Stage, StartError, Stdio, oci};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::WaitOptions;
 
 use crate::backlog::Room;
+use crate::births::{Asked, Entering, Starting};
 use crate::memory::Memory;
 use crate::proto::{
     Exec, ExecState, Exit, LogSpec, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, RuntimeChoice,
-    StartSpec, State, VERSION,
+    State, VERSION,
 };
 use crate::session::{Session, Streams};
 
@@ -44,24 +45,9 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts the container and connects the clients that were there before: `sockets`, one per `spec.attach`. `born` hears
-    /// the number of its first process and when it was made, before its program runs.
-    pub fn start(
-        mut spec: StartSpec,
-        runtime: Box<dyn Runtime>,
-        (netns, sockets): (Option<OwnedFd>, Vec<OwnedFd>),
-        mut born: impl FnMut(i32, i64),
-    ) -> Result<Container, StartError> {
-        let tty = spec.bundle.spec.process.terminal;
-        let (stdio, streams) = pipes(!tty && spec.open_stdin, !tty, !tty)?;
-        let (mut started_at, mut log) = (0, None);
-        let process = runtime.start(&spec.bundle, stdio, netns.as_ref().map(AsFd::as_fd), &mut |pid| {
-            started_at = crate::now();
-            born(pid, started_at);
-            // While the container makes its root: nothing is written before its program runs.
-            log = open_log(&spec.log)?;
-            Ok(())
-        })?;
+    /// Around its first process, with the clients that were there before.
+    pub fn started(starting: Starting, process: Process) -> (Container, Vec<OwnedFd>) {
+        let Starting { mut spec, runtime, pending, streams, sockets, started_at, log, .. } = starting;
         let mut init = Session::new(None, process, streams, spec.stdin_once);
         if !spec.open_stdin {
             init = init.without_input();
@@ -73,7 +59,7 @@ impl Container {
             let _ = init.attach(socket, attach, &room);
         }
         forget_what_is_done(&mut spec.bundle);
-        Ok(Container {
+        let container = Container {
             bundle: spec.bundle,
             runtime,
             init,
@@ -86,7 +72,8 @@ impl Container {
             memory: Memory::default(),
             adopts: matches!(spec.runtime, RuntimeChoice::Cli { .. }),
             exit: None,
-        })
+        };
+        (container, pending.leftovers())
     }
 
     pub fn id(&self) -> &str {
@@ -97,14 +84,26 @@ impl Container {
         self.started_at
     }
 
-    /// Runs a further process; `memory` holds it as JSON.
-    pub fn exec(&mut self, exec: Exec, memory: Option<OwnedFd>, client: Option<OwnedFd>) -> Result<i32, StartError> {
-        let not_running =
-            || StartError::new(Stage::NotRunning, 0, format!("container {} is not running", self.bundle.id));
+    /// By its daemon; a container that can freeze itself is not paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    pub fn not_running(&self) -> StartError {
+        StartError::new(Stage::NotRunning, 0, format!("container {} is not running", self.bundle.id))
+    }
+
+    /// Begins a further process; `memory` holds it as JSON.
+    pub fn enter(
+        &self,
+        exec: Exec,
+        (memory, client): (Option<OwnedFd>, Option<OwnedFd>),
+        asked: Asked,
+    ) -> Result<Entering, StartError> {
         if self.init.exit().is_some() {
-            return Err(not_running());
+            return Err(self.not_running());
         }
-        // Whoever froze it: the new process would stop before its program begins, and the monitor with it.
+        // Whoever froze it: the new process would stop before its program begins.
         if self.paused || runtime::builtin::cgroup(&self.bundle).is_ok_and(|cgroup| cgroup.is_frozen()) {
             let text = format!("Container {} is paused, unpause the container before exec", self.bundle.id);
             return Err(StartError::new(Stage::NotRunning, 0, text));
@@ -117,12 +116,23 @@ impl Container {
         let stdin = piped && exec.open_stdin && wants.is_some_and(|attach| attach.stdin);
         let (stdio, streams) =
             pipes(stdin, piped && wants.is_some_and(|a| a.stdout), piped && wants.is_some_and(|a| a.stderr))?;
-        let started = self.runtime.exec(&self.bundle, &self.init.process, &process, stdio);
-        // The container may have ended under it. Its init has left its namespaces before its end can be seen.
-        let has_ended = |error: &StartError| error.errno == Errno::SRCH.raw_os_error() || self.init.process.has_ended();
-        let started = started.map_err(|error| if has_ended(&error) { not_running() } else { error })?;
-        let pid = started.pid;
-        let mut session = Session::new(Some(exec.id), started, streams, true);
+        let pending = self.runtime.exec(&self.bundle, &self.init.process, &process, stdio);
+        let pending = pending.map_err(|error| self.explain(error))?;
+        let deadline = pending.deadline();
+        Ok(Entering { exec, asked, pending, streams, client, deadline, outcome: None })
+    }
+
+    /// The container may have ended under it. Its init has left its namespaces before its end can be seen.
+    pub fn explain(&self, error: StartError) -> StartError {
+        let has_ended = error.errno == Errno::SRCH.raw_os_error() || self.init.process.has_ended();
+        if has_ended { self.not_running() } else { error }
+    }
+
+    /// A further process runs; its number.
+    pub fn entered(&mut self, entered: Entering, process: Process) -> (i32, Vec<OwnedFd>) {
+        let Entering { exec, pending, streams, client, .. } = entered;
+        let pid = process.pid;
+        let mut session = Session::new(Some(exec.id), process, streams, true);
         if !exec.open_stdin {
             session = session.without_input();
         }
@@ -130,7 +140,7 @@ impl Container {
             let _ = session.attach(socket, attach, &self.room);
         }
         self.execs.push(session);
-        Ok(pid)
+        (pid, pending.leftovers())
     }
 
     /// The container (`None`) or a running exec.
@@ -281,7 +291,7 @@ fn forget_what_is_done(bundle: &mut Bundle) {
     bundle.spec.annotations.clear();
 }
 
-fn open_log(log: &LogSpec) -> Result<Option<JsonFile>, StartError> {
+pub fn open_log(log: &LogSpec) -> Result<Option<JsonFile>, StartError> {
     match log {
         LogSpec::None => Ok(None),
         LogSpec::JsonFile { path, options } => JsonFile::open(path, options.clone()).map(Some).map_err(|e| {
@@ -292,7 +302,7 @@ fn open_log(log: &LogSpec) -> Result<Option<JsonFile>, StartError> {
 }
 
 /// The child's ends and ours.
-fn pipes(stdin: bool, stdout: bool, stderr: bool) -> Result<(Stdio, Streams), StartError> {
+pub fn pipes(stdin: bool, stdout: bool, stderr: bool) -> Result<(Stdio, Streams), StartError> {
     let pipe = |wanted: bool| match wanted {
         true => pipe_with(PipeFlags::CLOEXEC).map(|(read, write)| (Some(read), Some(write))),
         false => Ok((None, None)),

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backlog;
+mod births;
 pub mod client;
 mod container;
 mod detach;
@@ -25,6 +26,9 @@ use runtime::cli::Cli;
 
 pub use client::{Client, Spawned, spawn};
 pub use spares::Spares;
+
+/// The name by which a process enters a container, and the `main` that goes with it: a monitor's executable needs both.
+pub use runtime::builtin::enter::{NAME as ENTER, main as enter};
 
 use proto::RuntimeChoice;
 

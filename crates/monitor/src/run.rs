@@ -3,13 +3,16 @@
 //! Parts are polled anew in each round; removals happen only between rounds, so that an event never meets another part than
 //! the one that it was meant for.
 
-use std::os::fd::OwnedFd;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use runtime::pending::{self, LOOK_AFTER, look_after};
 use runtime::{Runtime, Stage, StartError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::births::{Asked, Entering, Starting};
 use crate::container::{self, Container};
 use crate::link::{self, Incoming, Link};
 use crate::proto::{
@@ -20,6 +23,10 @@ use crate::session::{self, News, Session};
 
 /// How long the daemon may take to record the exit.
 const RELEASE: Duration = Duration::from_secs(10);
+
+/// Execs that enter the container at once; further ones wait for their turn, so many of them.
+const MAX_ENTERING: usize = 64;
+const MAX_QUEUED: usize = 1024;
 
 /// How long to wait for more of a flood before what can wait is done: writing a piece of a block of the log, compressing.
 const REST: Duration = Duration::from_millis(1);
@@ -34,6 +41,14 @@ pub struct Monitor {
     pub name: Option<sys::argument::Argument>,
     make_runtime: MakeRuntime,
     container: Option<Container>,
+    starting: Option<Starting>,
+    entering: Vec<Entering>,
+    /// Execs that wait for their turn to enter.
+    queue: VecDeque<(Asked, Exec, Vec<OwnedFd>)>,
+    /// When processes on their way were last looked after.
+    looked: Instant,
+    /// Children that are to be reaped.
+    remains: Vec<OwnedFd>,
     proxies: Proxies,
     /// Scratch space of every read.
     buffer: Vec<u8>,
@@ -51,6 +66,11 @@ enum Part {
     Link(link::Part),
     Proxies,
     Memory,
+    Starting,
+    /// The index of an exec on its way.
+    Entering(usize),
+    /// A child to be reaped.
+    Remains,
     Init(session::Part),
     Exec(usize, session::Part),
 }
@@ -62,6 +82,11 @@ impl Monitor {
             name: None,
             make_runtime,
             container: None,
+            starting: None,
+            entering: Vec::new(),
+            queue: VecDeque::new(),
+            looked: Instant::now(),
+            remains: Vec::new(),
             proxies: Proxies::default(),
             buffer: vec![0; MAX_PACKET],
             ended: None,
@@ -89,7 +114,7 @@ impl Monitor {
 
     fn is_done(&self) -> bool {
         let Some(container) = &self.container else {
-            return self.link.is_alone() || self.failed && self.link.is_flushed();
+            return self.starting.is_none() && (self.link.is_alone() || self.failed && self.link.is_flushed());
         };
         let Some(ended) = self.ended else { return false };
         let told = self.released || self.link.is_alone() || ended.elapsed() >= RELEASE;
@@ -112,6 +137,10 @@ impl Monitor {
             parts.push(Part::Memory);
             fds.push(PollFd::from_borrowed_fd(fd, events));
         }
+        self.births(|part, fd| {
+            parts.push(part);
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        });
         for (index, session) in self.sessions() {
             session.interests(|part, fd, flags| {
                 parts.push(index.map_or(Part::Init(part), |index| Part::Exec(index, part)));
@@ -125,6 +154,24 @@ impl Monitor {
         }
         let found = parts.into_iter().zip(fds.iter().map(PollFd::revents));
         ready.extend(found.filter(|(_, events)| !events.is_empty()));
+    }
+
+    /// What is on its way, and what is left of that.
+    fn births<'a>(&'a self, mut add: impl FnMut(Part, BorrowedFd<'a>)) {
+        if let Some(starting) = &self.starting {
+            add(Part::Starting, starting.pending.awaited());
+        }
+        for (index, entering) in self.entering.iter().enumerate() {
+            add(Part::Entering(index), entering.pending.awaited());
+        }
+        self.remains.iter().for_each(|pidfd| add(Part::Remains, pidfd.as_fd()));
+    }
+
+    /// When something on its way is late, or has to be looked after.
+    fn births_deadline(&self) -> Option<Instant> {
+        let late = self.entering.iter().map(|entering| entering.deadline);
+        let late = late.chain(self.starting.iter().map(|starting| starting.pending.deadline())).min();
+        late.map(|late| late.min(self.looked + LOOK_AFTER))
     }
 
     /// The container's session, and those of execs with their index.
@@ -150,7 +197,8 @@ impl Monitor {
         let deadlines = self.sessions().filter_map(|(_, session)| session.deadline());
         let release = self.ended.map(|ended| ended + RELEASE).filter(|&at| at > now);
         let memory = self.container.as_ref().and_then(|container| container.memory.deadline(now));
-        let next = deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).min();
+        let next =
+            deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).chain(self.births_deadline()).min();
         let next = next.map(|at| at.saturating_duration_since(now));
         let log = self.log().filter(|log| log.is_behind() || log.has_idle_work());
         let log = log.map(|_| if self.quiet { Duration::ZERO } else { REST });
@@ -180,6 +228,10 @@ impl Monitor {
                     container.memory.signalled(Instant::now());
                 }
             }
+            Part::Starting => self.advance_start(),
+            Part::Entering(index) => self.entering[index].advance(),
+            // Reaped at the end of the round, with the others.
+            Part::Remains => {}
             Part::Init(part) => self.handle_session(None, part, events),
             Part::Exec(index, part) => self.handle_session(Some(index), part, events),
         }
@@ -217,8 +269,8 @@ impl Monitor {
             }
         };
         let answer = match body {
-            Request::Start => self.start((from, seq), fds),
-            Request::Exec(exec) => self.exec(exec, fds),
+            Request::Start => return self.start((from, seq), fds),
+            Request::Exec(exec) => return self.queue_exec((from, seq), exec, fds),
             Request::Release => {
                 self.released = true;
                 self.link.stop_listening();
@@ -229,26 +281,62 @@ impl Monitor {
         self.link.answer(from, seq, answer);
     }
 
-    fn start(&mut self, asked: (u32, u32), fds: Vec<OwnedFd>) -> Event {
-        if self.container.is_some() {
+    fn start(&mut self, asked: Asked, fds: Vec<OwnedFd>) {
+        if self.container.is_some() || self.starting.is_some() {
             let refusal = Refusal::new(Reason::NotUnderstood, "the container has been started already");
-            return Event::Done { refused: Some(refusal) };
+            return self.link.answer(asked.0, asked.1, Event::Done { refused: Some(refusal) });
         }
         match self.try_start(asked, fds) {
-            Ok(container) => {
+            Ok(starting) => {
+                self.starting = Some(starting);
+                self.looked = Instant::now();
+                self.advance_start();
+            }
+            Err(error) => self.start_failed(asked, error),
+        }
+    }
+
+    fn start_failed(&mut self, asked: Asked, mut error: StartError) {
+        crate::proto::cut(&mut error.detail);
+        self.failed = true;
+        self.link.answer(asked.0, asked.1, Event::Failed { exec: None, error });
+    }
+
+    /// Takes note of what is new of the start.
+    fn advance_start(&mut self) {
+        let Some(starting) = &mut self.starting else { return };
+        let (link, asked) = (&mut self.link, starting.asked);
+        let outcome = starting.advance(|pid, at| link.answer(asked.0, asked.1, Event::Born { pid, at }));
+        let outcome = match outcome {
+            Ok(None) => return,
+            Ok(Some(process)) => Ok(process),
+            Err(error) => Err(error),
+        };
+        let Some(starting) = self.starting.take() else { return };
+        match outcome {
+            Ok(process) => {
+                let (container, left) = Container::started(starting, process);
                 let (pid, at) = (container.init.process.pid, container.started_at());
                 self.container = Some(container);
-                Event::Started { exec: None, pid, at }
+                self.remains.extend(left);
+                self.link.answer(asked.0, asked.1, Event::Started { exec: None, pid, at });
             }
-            Err(mut error) => {
-                crate::proto::cut(&mut error.detail);
-                self.failed = true;
-                Event::Failed { exec: None, error }
+            Err(error) => {
+                let was_born = starting.started_at != 0;
+                let exit_path = starting.spec.exit_path.clone();
+                self.remains.extend(starting.abandon());
+                if was_born {
+                    // The daemon may have recorded the birth, and be gone by now: whoever comes finds how it went on.
+                    let (error, code) = error.to_error(runtime::What::Create);
+                    let exit = Exit { code, at: crate::now(), error: error.message().into(), ..Exit::default() };
+                    let _ = container::write_record(&exit_path, &exit);
+                }
+                self.start_failed(asked, error);
             }
         }
     }
 
-    fn try_start(&mut self, (from, seq): (u32, u32), fds: Vec<OwnedFd>) -> Result<Container, StartError> {
+    fn try_start(&mut self, asked: Asked, fds: Vec<OwnedFd>) -> Result<Starting, StartError> {
         let invalid =
             |e: &dyn std::fmt::Display| StartError::new(Stage::Runtime, 0, format!("start specification: {e}"));
         let mut fds = fds.into_iter();
@@ -268,36 +356,79 @@ impl Monitor {
             return Err(invalid(&"descriptors are missing"));
         }
         let runtime = (self.make_runtime)(&spec.runtime);
-        let exit_path = spec.exit_path.clone();
-        let mut told = false;
-        let born = |pid, at| {
-            told = true;
-            self.link.answer(from, seq, Event::Born { pid, at });
-        };
-        let started = Container::start(spec, runtime, (netns, sockets), born);
-        if let (Err(error), true) = (&started, told) {
-            // The daemon may have recorded the birth, and be gone by now: whoever comes finds how it went on.
-            let (error, code) = error.to_error(runtime::What::Create);
-            let exit = Exit { code, at: crate::now(), error: error.message().into(), ..Exit::default() };
-            let _ = container::write_record(&exit_path, &exit);
-        }
-        started
+        Starting::begin(spec, runtime, (netns, sockets), asked)
     }
 
-    fn exec(&mut self, exec: Exec, fds: Vec<OwnedFd>) -> Event {
-        let id = exec.id.clone();
-        let Some(container) = &mut self.container else {
-            let error = StartError::new(Stage::NotRunning, 0, "the container is not running");
-            return Event::Failed { exec: Some(id), error };
-        };
-        let mut fds = fds.into_iter();
-        match container.exec(exec, fds.next(), fds.next()) {
-            Ok(pid) => Event::Started { exec: Some(id), pid, at: crate::now() },
-            Err(mut error) => {
-                crate::proto::cut(&mut error.detail);
-                Event::Failed { exec: Some(id), error }
+    fn queue_exec(&mut self, asked: Asked, exec: Exec, fds: Vec<OwnedFd>) {
+        if self.queue.len() >= MAX_QUEUED {
+            let error = StartError::new(Stage::Runtime, 0, "too many execs wait for their start");
+            return self.exec_failed(asked, exec.id, error);
+        }
+        self.queue.push_back((asked, exec, fds));
+        self.begin_execs();
+    }
+
+    /// Begins execs whose turn it is.
+    fn begin_execs(&mut self) {
+        while self.entering.len() < MAX_ENTERING
+            && let Some((asked, exec, fds)) = self.queue.pop_front()
+        {
+            let id = exec.id.clone();
+            let mut fds = fds.into_iter();
+            let begun = match &self.container {
+                None => Err(StartError::new(Stage::NotRunning, 0, "the container is not running")),
+                Some(container) => container.enter(exec, (fds.next(), fds.next()), asked),
+            };
+            match begun {
+                Ok(mut entering) => {
+                    if self.entering.is_empty() {
+                        self.looked = Instant::now();
+                    }
+                    entering.advance();
+                    self.entering.push(entering);
+                }
+                Err(error) => self.exec_failed(asked, id, error),
             }
         }
+    }
+
+    fn exec_failed(&mut self, asked: Asked, id: String, mut error: StartError) {
+        crate::proto::cut(&mut error.detail);
+        self.link.answer(asked.0, asked.1, Event::Failed { exec: Some(id), error });
+    }
+
+    /// After each round: what is late is given up, what has come to its program is a session from now on.
+    fn settle_births(&mut self, now: Instant) {
+        if now >= self.looked + LOOK_AFTER {
+            self.looked = now;
+            let execs = self.entering.iter().map(|entering| &entering.pending);
+            self.starting.iter().map(|starting| &starting.pending).chain(execs).for_each(|p| look_after(&**p));
+        }
+        self.remains.retain(|pidfd| !pending::reap(pidfd));
+        if self.starting.as_ref().is_some_and(|starting| now >= starting.pending.deadline()) {
+            self.advance_start();
+        }
+        let Some(container) = &mut self.container else { return };
+        self.entering.iter_mut().for_each(|entering| entering.check(now, container));
+        for mut entered in self.entering.extract_if(.., |entering| entering.outcome.is_some()).collect::<Vec<_>>() {
+            let (asked, id) = (entered.asked, entered.exec.id.clone());
+            let event = match entered.outcome.take() {
+                Some(Ok(process)) => {
+                    let (pid, left) = container.entered(entered, process);
+                    self.remains.extend(left);
+                    Event::Started { exec: Some(id), pid, at: crate::now() }
+                }
+                Some(Err(error)) => {
+                    let mut error = container.explain(error);
+                    crate::proto::cut(&mut error.detail);
+                    self.remains.extend(pending::abandon(entered.pending));
+                    Event::Failed { exec: Some(id), error }
+                }
+                None => continue,
+            };
+            self.link.answer(asked.0, asked.1, event);
+        }
+        self.begin_execs();
     }
 
     /// Requests that are answered by `Done`.
@@ -342,8 +473,12 @@ impl Monitor {
     fn settle(&mut self) {
         let now = Instant::now();
         self.proxies.expire(now);
+        self.settle_births(now);
         if let Some(container) = &mut self.container {
-            container.reap_adopted();
+            if self.entering.is_empty() {
+                // What a runtime program still has to do it is waited for itself.
+                container.reap_adopted();
+            }
             settle_execs(container, &mut self.link, now);
             container.init.flush();
             report(container);

@@ -357,7 +357,7 @@ mod tests {
         let pid = child.id() as i32;
         let pidfd = rustix::process::Pid::from_raw(pid).expect("a pid");
         let pidfd = rustix::process::pidfd_open(pidfd, rustix::process::PidfdFlags::empty()).expect("pidfd");
-        let process = Process { pid, pidfd, console: None };
+        let process = Process::new(pid, pidfd, None);
         let streams = Streams { stdout: Some(output.into()), ..Streams::default() };
         let mut session = Session::new(None, process, streams, false);
         child.wait().expect("the end");

@@ -5,8 +5,9 @@
 //! [`seccomp`] are pure and run in the daemon. Nothing here knows images, networks or the API.
 #![forbid(unsafe_code)]
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -18,11 +19,13 @@ mod foreign;
 pub mod init;
 pub mod oci;
 mod overlay;
+pub mod pending;
 pub mod seccomp;
 pub mod spec;
 pub mod user;
 
 pub use error::{Stage, StartError, What};
+pub use pending::{Pending, Progress};
 
 /// Everything that a runtime needs to know of one container. Travels from the daemon to the monitor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,14 +65,27 @@ pub struct Process {
     pub pidfd: OwnedFd,
     /// The terminal's master end, if the process has one.
     pub console: Option<OwnedFd>,
+    /// The root file system of a container's first process. Without it the exit of that process would take the last
+    /// reference away, and wait until all that the disk below an overlay has not written yet is written.
+    pub root: Option<OwnedFd>,
 }
 
 impl Process {
-    /// Whether it has ended, reaped or not (pidfd_open(2): its descriptor is readable then).
-    pub fn has_ended(&self) -> bool {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    pub fn new(pid: i32, pidfd: OwnedFd, console: Option<OwnedFd>) -> Process {
+        Process { pid, pidfd, console, root: None }
     }
+
+    /// Whether it has ended, reaped or not.
+    pub fn has_ended(&self) -> bool {
+        ended(self.pidfd.as_fd(), Duration::ZERO)
+    }
+}
+
+/// Whether a process has ended, or does so within `wait` (pidfd_open(2): its descriptor is readable then).
+fn ended(pidfd: BorrowedFd<'_>, wait: Duration) -> bool {
+    let wait = Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: i64::from(wait.subsec_nanos()) };
+    let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&wait)).is_ok_and(|ready| ready > 0)
 }
 
 /// Whom a signal reaches.
@@ -84,20 +100,20 @@ pub enum Scope {
 /// How processes are started and controlled.
 ///
 /// Life cycle: `start` once; then any number of `exec`, `kill`, `pause`, `resume`, `update`; after the init process has
-/// been reaped, `cleanup`. A failed `start` has already cleaned up after itself. Calls block for milliseconds.
+/// been reaped, `cleanup`. Calls block for milliseconds; what may take longer comes back as [`Pending`]. After a `start` that
+/// fails while it is pending `cleanup` is due, too; one that fails at once has cleaned up after itself.
 pub trait Runtime {
-    /// Returns once the container's program is running (after its `execve`), or tells why it does not. `netns`: the
-    /// network namespace to join, in place of one named by the spec; `lo` is up in it. `born` hears the process's number as
-    /// soon as there is one, which is before the program runs; its error ends the start.
-    fn start(
+    /// Begins a start. It ends when the container's program is running (after its `execve`), or tells why it does not.
+    /// `netns`: the network namespace to join, in place of one named by the spec; `lo` is up in it.
+    fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Box<dyn Pending>, StartError>;
+    /// Begins a further process in the container whose first process is `init`.
+    fn exec(
         &self,
         bundle: &Bundle,
+        init: &Process,
+        process: &oci::Process,
         io: Stdio,
-        netns: Option<BorrowedFd<'_>>,
-        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
-    ) -> Result<Process, StartError>;
-    /// Runs a further process in the container whose first process is `init`.
-    fn exec(&self, bundle: &Bundle, init: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError>;
+    ) -> Result<Box<dyn Pending>, StartError>;
     /// Sends a signal; a process that has ended already is [`model::Kind::NotFound`].
     fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()>;
     /// Stops every process of the container from running until `resume`.

@@ -1,7 +1,8 @@
 //! clone3: a child process in new namespaces, by one call.
 //!
 //! The child is a copy of the calling process (no shared memory), which must have one thread only: then nothing, not even
-//! the allocator, can be in a half-done state in the child. [`clone3`] refuses otherwise.
+//! the allocator, can be in a half-done state in the child. [`clone3`] refuses otherwise, without a look into `/proc`, which
+//! may be a container's, unless a seccomp filter leaves no other way.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -19,7 +20,7 @@ impl Flags {
     pub const NEWUSER: Flags = Flags(0x1000_0000);
     pub const NEWPID: Flags = Flags(0x2000_0000);
     pub const NEWNET: Flags = Flags(0x4000_0000);
-    /// The child becomes a sibling: a child of the caller's own parent.
+    /// The child becomes a sibling: a child of the caller's own parent, told of its end by the caller's own exit signal.
     pub const PARENT: Flags = Flags(0x8000);
     const PIDFD: u64 = 0x1000;
     const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
@@ -35,6 +36,11 @@ impl Flags {
 
     pub fn remove(&mut self, other: Flags) {
         self.0 &= !other.0;
+    }
+
+    /// From [`Flags::bits`].
+    pub fn from_bits(bits: u64) -> Flags {
+        Flags(bits)
     }
 
     /// The `CLONE_*` bits, as unshare and setns take them.
@@ -74,18 +80,33 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// Whether the calling process has one thread. A seccomp filter may refuse the question; `/proc` answers then.
+fn has_one_thread() -> io::Result<bool> {
+    // unshare(2): of a process with one thread nothing changes, any other gets EINVAL.
+    // SAFETY: no memory is passed.
+    if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::EINVAL) => Ok(false),
+        // One directory entry per thread; nlink counts them beside "." and "..".
+        _ => Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3),
+    }
+}
+
 /// Splits the calling process in two. All signal handlers of the child are reset to default. `cgroup` is a directory of
 /// the unified hierarchy in which the child is born. A process with more than one thread gets `EBUSY`.
 pub fn clone3(flags: Flags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
-    // One directory entry per thread; nlink counts them beside "." and "..".
-    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
+    if !has_one_thread()? {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     let mut pidfd: RawFd = -1;
+    // clone3(2): a sibling has no exit signal of its own.
+    let exit_signal = if flags.contains(Flags::PARENT) { 0 } else { libc::SIGCHLD };
     let mut args = CloneArgs {
         flags: flags.0 | Flags::PIDFD | Flags::CLEAR_SIGHAND,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal: exit_signal as u64,
         ..CloneArgs::default()
     };
     if let Some(fd) = cgroup {

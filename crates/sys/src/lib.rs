@@ -16,6 +16,7 @@ pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod nft;
+pub mod note;
 pub mod ns;
 pub mod process;
 pub mod pty;

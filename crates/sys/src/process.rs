@@ -43,6 +43,15 @@ pub enum Block {
     No,
 }
 
+/// Lets a child go on that a signal has stopped; whether it was stopped. One that is traced stays where it is.
+pub fn resume_stopped(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+    let stopped = waitid(WaitId::PidFd(pidfd), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?.is_some();
+    if stopped {
+        signal(pidfd, libc::SIGCONT)?;
+    }
+    Ok(stopped)
+}
+
 /// Sends a signal, real-time ones included, to the process of a pidfd.
 pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
@@ -73,28 +82,53 @@ impl Image {
 
     /// Executes `path`; comes back only with the error.
     pub fn execute(&self, path: &CStr) -> io::Error {
-        let (args, env) = self.strings.split_at(self.argc);
-        let list = |strings: &[CString]| -> Vec<*const libc::c_char> {
-            strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
-        };
-        let (argv, envp) = (list(args), list(env));
+        let (argv, envp) = self.lists();
         // SAFETY: null-terminated lists of C strings that `self` keeps alive.
         unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
         io::Error::last_os_error()
     }
+
+    /// Executes the file that `program` is (open for reading, or only as a path); comes back only with the error.
+    pub fn execute_file(&self, program: BorrowedFd<'_>) -> io::Error {
+        let (argv, envp) = self.lists();
+        let (fd, flags) = (program.as_raw_fd(), libc::AT_EMPTY_PATH);
+        // SAFETY: an empty path and null-terminated lists of C strings that `self` keeps alive.
+        unsafe { libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), flags) };
+        io::Error::last_os_error()
+    }
+
+    /// Arguments and environment, each with a null pointer at its end.
+    fn lists(&self) -> (Vec<*const libc::c_char>, Vec<*const libc::c_char>) {
+        let (args, env) = self.strings.split_at(self.argc);
+        let list = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
+        (list(args), list(env))
+    }
 }
 
-/// Closes every descriptor from 3 on but one, whoever owns it: only for a process that will own nothing any more, just
+/// Closes every descriptor from 3 on but `keep`, whoever owns it: only for a process that will own nothing any more, just
 /// before its execve. Close-on-exec alone would be too late, since a path like `/proc/self/fd/7/..` in what is executed is
 /// resolved before it takes effect.
-pub fn close_all_but(keep: BorrowedFd<'_>) -> io::Result<()> {
-    let keep = keep.as_raw_fd() as u32;
-    if keep > 3 {
-        // SAFETY: no memory is passed.
-        check(unsafe { libc::close_range(3, keep - 1, 0) })?;
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().filter(|fd| *fd >= 3) {
+        if fd > first {
+            // SAFETY: no memory is passed.
+            check(unsafe { libc::close_range(first, fd - 1, 0) })?;
+        }
+        first = fd + 1;
     }
     // SAFETY: as above.
-    check(unsafe { libc::close_range(keep + 1, u32::MAX, 0) })
+    check(unsafe { libc::close_range(first, u32::MAX, 0) })
+}
+
+/// Closes the standard streams: for a process that will never use them.
+pub fn close_streams() {
+    for fd in 0..3 {
+        // SAFETY: no memory is passed.
+        unsafe { libc::close(fd) };
+    }
 }
 
 /// Signals that shells and Rust's runtime leave ignored in what they start (`gantryd &`, nohup).

@@ -10,7 +10,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The child's stack until its execve.
@@ -248,7 +248,13 @@ pub fn unblock_signals() -> io::Result<()> {
     set_signal_mask(&empty_set())
 }
 
-/// Takes possession of a descriptor that [`detached`] gave to this process, and marks it close-on-exec. Each number once,
+/// Leaves a descriptor open over the next execve; its number, to be told to the program ([`inherited`]).
+pub fn bequeath(fd: OwnedFd) -> io::Result<RawFd> {
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty())?;
+    Ok(fd.into_raw_fd())
+}
+
+/// Takes possession of a descriptor that [`detached`] or [`bequeath`] gave to this process, and marks it close-on-exec. Each number once,
 /// before anything else opens descriptors; a number that is not open is an error.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: numbers only.

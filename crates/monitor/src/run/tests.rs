@@ -6,7 +6,7 @@ use std::process::{Command, Stdio as CommandStdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Bundle, Process, Rootfs, Runtime, Scope, Stage, StartError, Stdio, oci};
+use runtime::{Bundle, Pending, Process, Progress, Rootfs, Runtime, Scope, Stage, StartError, Stdio, oci};
 
 use super::Monitor;
 use crate as api;
@@ -15,7 +15,7 @@ use crate::session::DRAIN;
 
 #[path = "../../tests/it/daemon.rs"]
 mod daemon;
-use daemon::{Daemon, all_streams, log_text, pair, read_all, read_until, unframe, write};
+use daemon::{Daemon, LIMIT, all_streams, log_text, pair, read_all, read_until, unframe, write};
 
 /// Runs programs of the host.
 struct Fake;
@@ -46,24 +46,51 @@ impl Fake {
             rustix::process::Pid::from_raw(pid).unwrap(),
             rustix::process::PidfdFlags::empty(),
         );
-        Ok(Process { pid, pidfd: pidfd.unwrap(), console })
+        Ok(Process::new(pid, pidfd.unwrap(), console))
+    }
+}
+
+/// Runs already.
+struct There {
+    process: Option<Process>,
+    born: bool,
+    pidfd: OwnedFd,
+}
+
+impl There {
+    fn boxed(process: Process) -> Box<dyn Pending> {
+        let pidfd = process.pidfd.try_clone().unwrap();
+        Box::new(There { process: Some(process), born: false, pidfd })
+    }
+}
+
+impl Pending for There {
+    fn awaited(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+    fn deadline(&self) -> Instant {
+        Instant::now() + LIMIT
+    }
+    fn advance(&mut self) -> Result<Progress, StartError> {
+        match &self.process {
+            Some(process) if !std::mem::replace(&mut self.born, true) => Ok(Progress::Born(process.pid)),
+            _ => Ok(self.process.take().map_or(Progress::Waiting, Progress::Running)),
+        }
+    }
+    fn processes(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+    fn leftovers(self: Box<Self>) -> Vec<OwnedFd> {
+        Vec::new()
     }
 }
 
 impl Runtime for Fake {
-    fn start(
-        &self,
-        bundle: &Bundle,
-        io: Stdio,
-        _: Option<BorrowedFd<'_>>,
-        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
-    ) -> Result<Process, StartError> {
-        let process = Fake::spawn(&bundle.spec.process, io)?;
-        born(process.pid)?;
-        Ok(process)
+    fn start(&self, bundle: &Bundle, io: Stdio, _: Option<BorrowedFd<'_>>) -> Result<Box<dyn Pending>, StartError> {
+        Fake::spawn(&bundle.spec.process, io).map(There::boxed)
     }
-    fn exec(&self, _: &Bundle, _: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
-        Fake::spawn(process, io)
+    fn exec(&self, _: &Bundle, _: &Process, process: &oci::Process, io: Stdio) -> Result<Box<dyn Pending>, StartError> {
+        Fake::spawn(process, io).map(There::boxed)
     }
     fn kill(&self, _: &Bundle, process: &Process, signal: i32, _: Scope) -> model::Result<()> {
         Ok(sys::process::signal(&process.pidfd, signal)?)

@@ -16,6 +16,9 @@ mod life;
 const DAEMON: &str = "--daemon";
 
 fn main() -> ExitCode {
+    if std::env::args().next().as_deref() == Some(monitor::ENTER) {
+        monitor::enter();
+    }
     if let [flag, directory] = std::env::args().skip(1).collect::<Vec<_>>().as_slice()
         && flag == DAEMON
     {

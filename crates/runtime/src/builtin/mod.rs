@@ -1,24 +1,29 @@
 //! The built-in runtime: one clone3 with every namespace, one init, one execve.
 //!
-//! `start` prepares all it can in the monitor (cgroup, limits, descriptors), clones, and waits for a close-on-exec socket to
-//! close: closed without a word means that the program runs. The child's line of work is `init`; `enter` is that of an
-//! exec; both end in `program`. Only a single-threaded process may call this (clone3 refuses otherwise).
+//! `start` prepares all it can in the monitor (cgroup, limits, descriptors) and clones; a close-on-exec socket that closes
+//! without a word means that the program runs ([`birth`]). The child's line of work is `init`; whatever becomes a member of a
+//! PID namespace that is there already goes through `enter`; all end in `program`. Only a single-threaded process may call
+//! this (clone3 refuses otherwise).
 
 use std::ffi::CString;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use model::Context;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use sys::cgroup::{Cgroup, Layout, Version};
 use sys::clone::{Flags, Side, clone3};
-use sys::process::{self, Block};
-use sys::{ns, pty};
+use sys::process;
+use sys::pty;
 
 use crate::error::{At, Stage, StartError};
+use crate::pending::{self, Pending};
 use crate::{Bundle, Process, Runtime, Scope, Stdio, oci};
 
+mod birth;
 mod devices;
-mod enter;
+pub mod enter;
 mod init;
 mod limits;
 mod mounts;
@@ -31,30 +36,25 @@ mod rootfs;
 mod sysctl;
 mod tree;
 
-use enter::Enter;
-use init::Init;
+use birth::Birth;
+use enter::{Given, Line, Order, Place};
+use init::{Init, Shared};
 use report::Reporter;
 
 /// Exit code of a child that reported an error: nobody sees it.
 const EXIT_REPORTED: i32 = 1;
 
-/// The built-in runtime. One per monitor: starting and entering move the calling process's `pid_for_children` into the
-/// container's PID namespace for good, so that an instance serves one container only.
+/// The built-in runtime.
 #[derive(Debug, Default)]
 pub struct Builtin {
     /// The hierarchies, if somebody has looked already.
     layout: Option<Layout>,
-    /// Whether `pid_for_children` is the container's already.
-    joined: std::cell::Cell<bool>,
-    /// The container's root file system. Without it the init's exit would take the last reference away, and wait until
-    /// all that the disk below the overlay has not written yet is written.
-    root: std::cell::RefCell<Option<OwnedFd>>,
 }
 
 impl Builtin {
     /// `layout`: what [`Layout::detect`] says, if it was asked already.
     pub fn new(layout: Option<Layout>) -> Builtin {
-        Builtin { layout, ..Builtin::default() }
+        Builtin { layout }
     }
 
     fn cgroup(&self, bundle: &Bundle) -> std::io::Result<Cgroup> {
@@ -76,8 +76,7 @@ impl Builtin {
         bundle: &Bundle,
         cgroup: &Cgroup,
         (io, netns): (Stdio, Option<BorrowedFd<'_>>),
-        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
-    ) -> Result<Process, StartError> {
+    ) -> Result<Birth, StartError> {
         let namespaces = namespaces::plan(&bundle.spec.linux.namespaces, netns)?;
         // A child that is somebody else by then could not join any more.
         let late = cgroup.version() == Version::V1 && !namespaces.new.contains(Flags::NEWUSER);
@@ -85,21 +84,24 @@ impl Builtin {
             prepare_cgroup(bundle, cgroup)?;
         }
         let birthplace = cgroup.create_birthplace().at(|| Stage::Cgroup, "")?;
-        if let Some(pid) = &namespaces.join_pid {
-            ns::join(pid.as_fd(), Flags::NEWPID).at(|| Stage::Namespace, "setns")?;
-            self.joined.set(true);
-        }
         let (listener, reporter) = report::pair()?;
+        let (heard, shared) = match &namespaces.join_pid {
+            Some(namespace) => {
+                let (line, status, note) = Line::new()?;
+                (Some((status, note)), Some(Shared::new(namespace.as_fd(), line)?))
+            }
+            None => (None, None),
+        };
         let side = clone3(namespaces.new, birthplace.as_ref().map(AsFd::as_fd)).at(|| Stage::Clone, "clone3")?;
         let (pid, pidfd) = match side {
             Side::Child => {
                 // Else the child would not notice that its parent is gone.
-                drop(listener);
-                Init { bundle, namespaces: &namespaces, cgroup, late, io, reporter }.run()
+                drop((listener, heard));
+                Init { bundle, namespaces: &namespaces, cgroup, late, shared: shared.as_ref(), io, reporter }.run()
             }
             Side::Parent { pid, pidfd } => (pid, pidfd),
         };
-        drop((reporter, io));
+        drop((reporter, io, shared));
         let assist = || {
             if late {
                 prepare_cgroup(bundle, cgroup)?;
@@ -110,71 +112,95 @@ impl Builtin {
             }
             Ok(())
         };
-        assist().inspect_err(|_| abandon(&pidfd))?;
-        born(pid).inspect_err(|_| abandon(&pidfd))?;
-        let (process, root) = finish(listener, pid, pidfd)?;
-        self.root.replace(root);
-        Ok(process)
+        let assisted = assist();
+        let birth = match heard {
+            Some(heard) => Birth::of_grandchild(listener, heard, pidfd, pending::START_WAIT),
+            None => Birth::of_child(listener, pid, pidfd),
+        };
+        match assisted {
+            Ok(()) => Ok(birth),
+            Err(error) => {
+                drop(pending::abandon(Box::new(birth)));
+                Err(error)
+            }
+        }
     }
 
-    /// Makes the next children of this process members of the container's PID namespace.
-    fn join_pid_namespace(&self, bundle: &Bundle, init: &Process) -> Result<(), StartError> {
-        let own = bundle.spec.linux.namespaces.iter().any(|n| n.kind == oci::NamespaceKind::Pid);
-        if own && !self.joined.get() {
-            ns::join(init.pidfd.as_fd(), Flags::NEWPID).map_err(|e| not_running(bundle, &e))?;
-            self.joined.set(true);
+    /// Begins the stage of an exec, outside of the container's PID namespace.
+    fn enter(
+        &self,
+        bundle: &Bundle,
+        init: &Process,
+        order: OwnedFd,
+        reporter: &Reporter,
+    ) -> Result<OwnedFd, StartError> {
+        let cgroup = self.cgroup(bundle).at(|| Stage::Cgroup, "")?;
+        let birthplace = cgroup.birthplace().map_err(|e| not_running(bundle, &e))?;
+        let executable = sys::exe::own().at(|| Stage::Clone, "open /proc/self/exe")?;
+        let side = clone_into(&cgroup, birthplace, init.pid);
+        match side.at(|| Stage::Clone, "clone3")? {
+            Side::Child => run_child(
+                |error| reporter.error(error),
+                || {
+                    process::reset_signals().at(|| Stage::Clone, "signals")?;
+                    cgroup.enter_v1().at(|| Stage::Cgroup, "enter")?;
+                    enter::become_stage(executable.as_fd(), order)
+                },
+            ),
+            Side::Parent { pidfd, .. } => Ok(pidfd),
         }
-        Ok(())
     }
 }
 
 impl Runtime for Builtin {
-    fn start(
-        &self,
-        bundle: &Bundle,
-        io: Stdio,
-        netns: Option<BorrowedFd<'_>>,
-        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
-    ) -> Result<Process, StartError> {
+    fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Box<dyn Pending>, StartError> {
         sysctl::check(&bundle.spec.linux)?;
         let cgroup = self.cgroup(bundle).at(|| Stage::Cgroup, "")?;
-        // The error that happened first is the one to tell.
-        self.launch(bundle, &cgroup, (io, netns), born).inspect_err(|_| drop(cgroup.remove()))
+        match self.launch(bundle, &cgroup, (io, netns)) {
+            Ok(birth) => Ok(Box::new(birth)),
+            Err(error) => {
+                // The error that happened first is the one to tell.
+                let _ = cgroup.remove();
+                Err(error)
+            }
+        }
     }
 
-    fn exec(&self, bundle: &Bundle, init: &Process, p: &oci::Process, io: Stdio) -> Result<Process, StartError> {
-        let keyring =
-            CString::new(format!("_ses.{}", bundle.id)).map_err(|_| StartError::new(Stage::Clone, 0, "id"))?;
-        let cgroup = self.cgroup(bundle).at(|| Stage::Cgroup, "")?;
-        let birthplace = cgroup.birthplace().map_err(|e| not_running(bundle, &e))?;
-        self.join_pid_namespace(bundle, init)?;
+    fn exec(
+        &self,
+        bundle: &Bundle,
+        init: &Process,
+        p: &oci::Process,
+        io: Stdio,
+    ) -> Result<Box<dyn Pending>, StartError> {
         let (listener, reporter) = report::pair()?;
-        let namespaces = namespaces::of_container(&bundle.spec.linux.namespaces);
-        let side = clone_into(&cgroup, birthplace, init.pid);
-        // The PID namespace of a dead init takes no new process.
-        let side = side.map_err(|e| match e.kind() {
-            std::io::ErrorKind::OutOfMemory => not_running(bundle, &e),
-            _ => StartError::new(Stage::Clone, e.raw_os_error().unwrap_or(0), "clone3"),
-        })?;
-        let (pid, pidfd) = match side {
-            Side::Child => {
-                drop(listener);
-                Enter {
-                    process: p,
-                    seccomp: &bundle.seccomp,
-                    init: init.pidfd.as_fd(),
-                    namespaces,
-                    cgroup: &cgroup,
-                    keyring: &keyring,
-                    io,
-                    reporter,
-                }
-                .run()
-            }
-            Side::Parent { pid, pidfd } => (pid, pidfd),
+        let (line, status, note) = Line::new()?;
+        let namespaces = &bundle.spec.linux.namespaces;
+        let given = if p.terminal {
+            Given::Terminal
+        } else {
+            Given::Pipes([&io.stdin, &io.stdout, &io.stderr].map(Option::is_some))
         };
-        drop((reporter, io));
-        Ok(finish(listener, pid, pidfd)?.0)
+        let place = Place {
+            container: bundle.id.clone(),
+            join: namespaces::of_container(namespaces).bits(),
+            other_pid_namespace: namespaces.iter().any(|n| n.kind == oci::NamespaceKind::Pid),
+            given,
+            filter: (0, 0),
+        };
+        let proc = open_proc()?;
+        let order = Order {
+            place,
+            process: p,
+            seccomp: &bundle.seccomp,
+            reporter: &reporter,
+            namespace: init.pidfd.as_fd(),
+            proc: proc.as_fd(),
+            line: &line,
+            io: if p.terminal { &Stdio::default() } else { &io },
+        };
+        let stage = self.enter(bundle, init, order.send()?, &reporter)?;
+        Ok(Box::new(Birth::of_grandchild(listener, (status, note), stage, pending::ENTER_WAIT)))
     }
 
     fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()> {
@@ -240,26 +266,14 @@ fn not_running(bundle: &Bundle, cause: &std::io::Error) -> StartError {
     StartError::new(Stage::NotRunning, cause.raw_os_error().unwrap_or(0), text)
 }
 
-/// Waits for the child's execve: the process and the root file system.
-fn finish(listener: report::Listener, pid: i32, pidfd: OwnedFd) -> Result<(Process, Option<OwnedFd>), StartError> {
-    match listener.listen() {
-        Ok(kept) => Ok((Process { pid, pidfd, console: kept.console }, kept.root)),
-        Err(error) => {
-            abandon(&pidfd);
-            Err(error)
-        }
-    }
+/// The host's `/proc`, for what a process sets of itself there when it does not see it any more.
+fn open_proc() -> Result<OwnedFd, StartError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).at(|| Stage::Clone, "open /proc")
 }
 
-/// Ends and reaps a child that will not become a container's process.
-fn abandon(pidfd: &OwnedFd) {
-    const SIGKILL: i32 = 9;
-    let _ = process::signal(pidfd, SIGKILL);
-    let _ = process::wait(pidfd.as_fd(), Block::Yes);
-}
-
-/// The child's frame: nothing ever leaves it, neither by return nor by panic.
-fn run_child(reporter: &Reporter, body: impl FnOnce() -> Result<(), StartError>) -> ! {
+/// The child's frame: nothing ever leaves it, neither by return nor by panic. An error is told by `tell`.
+fn run_child(tell: impl FnOnce(&StartError), body: impl FnOnce() -> Result<(), StartError>) -> ! {
     // A monitor that dies in the middle of a start leaves nothing behind. (Changed credentials end this; it is set anew
     // before the execve.)
     let _ = process::die_with_parent();
@@ -270,26 +284,42 @@ fn run_child(reporter: &Reporter, body: impl FnOnce() -> Result<(), StartError>)
         Err(_) => Some(StartError::new(Stage::Clone, 0, "panic in the container's init")),
     };
     if let Some(error) = error {
-        reporter.error(&error);
+        tell(&error);
     }
     process::exit_now(EXIT_REPORTED)
 }
 
-/// What is set through `/proc/self`: the host's, before anything of the container is mounted or joined, so that no write
-/// can be redirected (CVE-2025-52881). The labels take effect at the next execve.
-fn write_attributes(p: &oci::Process) -> Result<(), StartError> {
+/// The end of a child that has done its work.
+fn leave() -> ! {
+    process::exit_now(0)
+}
+
+/// A session keyring of the container's own.
+fn new_keyring(id: &str) -> Result<(), StartError> {
+    let name = CString::new(format!("_ses.{id}")).map_err(|_| StartError::new(Stage::Clone, 0, "id"))?;
+    process::new_session_keyring(&name).at(|| Stage::Clone, "keyctl")
+}
+
+/// What is set through `/proc/self`: the host's (`proc`), never one that the container has mounted, so that no write can be
+/// redirected (CVE-2025-52881). The labels take effect at the next execve.
+fn write_attributes(proc: &OwnedFd, p: &oci::Process) -> Result<(), StartError> {
+    let write = |file: &str, text: &str| -> std::io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(proc, format!("self/{file}"), flags, Mode::empty())?;
+        std::fs::File::from(file).write_all(text.as_bytes())
+    };
     if let Some(score) = p.oom_score_adj {
-        std::fs::write("/proc/self/oom_score_adj", score.to_string()).at(|| Stage::Rlimit, "oom_score_adj")?;
+        write("oom_score_adj", &score.to_string()).at(|| Stage::Rlimit, "oom_score_adj")?;
     }
     if let Some(profile) = p.apparmor_profile.as_deref().filter(|p| !p.is_empty()) {
         let text = format!("exec {profile}");
         // The old place is shared with other security modules.
-        std::fs::write("/proc/self/attr/apparmor/exec", &text)
-            .or_else(|_| std::fs::write("/proc/self/attr/exec", &text))
+        write("attr/apparmor/exec", &text)
+            .or_else(|_| write("attr/exec", &text))
             .at(|| Stage::Seccomp, &format!("unable to apply apparmor profile {profile:?}"))?;
     }
     if let Some(label) = p.selinux_label.as_deref().filter(|l| !l.is_empty()) {
-        std::fs::write("/proc/self/attr/exec", label).at(|| Stage::Seccomp, "unable to set the SELinux label")?;
+        write("attr/exec", label).at(|| Stage::Seccomp, "unable to set the SELinux label")?;
     }
     Ok(())
 }

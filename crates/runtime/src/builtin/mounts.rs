@@ -4,7 +4,7 @@
 //! is still detached: a bind is never writable for a moment. What the container's image contains (links, device nodes,
 //! mounts over `/proc`) cannot redirect a mount, and nothing is mounted inside `/proc` but a few known files.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -13,6 +13,8 @@ use sys::cgroup::Cgroup;
 use sys::mount::{Attr, Reach, set_attr};
 use sys::rooted::{Rooted, Target};
 
+use super::enter;
+use super::init::Shared;
 use super::options::{self, Options};
 use super::tree::{self, Fd, keep};
 use crate::error::{At, Stage, StartError};
@@ -67,7 +69,12 @@ impl<'a> Place<'a> {
 }
 
 /// Mounts everything, and takes the container's place among the cgroups on the way.
-pub(super) fn all(root: &Rooted, mut place: Place<'_>, mounts: &[oci::Mount]) -> Result<Mounted, StartError> {
+pub(super) fn all(
+    root: &Rooted,
+    mut place: Place<'_>,
+    shared: Option<&Shared<'_>>,
+    mounts: &[oci::Mount],
+) -> Result<Mounted, StartError> {
     let mut mounted = Mounted::default();
     for mount in mounts {
         let mut options = options::parse(&mount.options);
@@ -81,7 +88,7 @@ pub(super) fn all(root: &Rooted, mut place: Place<'_>, mounts: &[oci::Mount]) ->
             cgroup_view(root, &place, Path::new(&mount.destination), &options)
                 .map_err(|e| StartError { stage: stage(mount), ..e })?;
         } else {
-            file_system(root, mount, options, &mut mounted)?;
+            file_system(root, mount, options, (shared, &mut mounted))?;
         }
     }
     place.settle()?;
@@ -97,7 +104,7 @@ fn file_system(
     root: &Rooted,
     mount: &oci::Mount,
     mut options: Options,
-    mounted: &mut Mounted,
+    (shared, mounted): (Option<&Shared<'_>>, &mut Mounted),
 ) -> Result<(), StartError> {
     let stage = || stage(mount);
     let path = Path::new(&mount.destination);
@@ -116,7 +123,14 @@ fn file_system(
         return Err(StartError::new(stage(), 0, NOT_PROC));
     }
     let target = place(root, path, Target::Directory, stage)?;
-    let fd = tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, "fsmount")?;
+    let fd = match shared {
+        // Only a member of the PID namespace can make one of it.
+        Some(shared) if mount.kind == "proc" => {
+            enter::procfs(shared.executable.as_fd(), shared.namespace, &options.data, options.set)
+                .map_err(|e| StartError { stage: stage(), ..e })?
+        }
+        _ => tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, "fsmount")?,
+    };
     tree::attach(fd, target).at(stage, "move_mount")?;
     propagate(fd, &options).at(stage, "mount propagation")?;
     match (mount.destination.trim_end_matches('/'), mount.kind.as_str()) {

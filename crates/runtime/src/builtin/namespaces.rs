@@ -31,7 +31,7 @@ pub(super) struct Plan {
     pub(super) new_cgroup: bool,
     /// Joined by the child, in this order; opened while the host's `/proc` is still in sight.
     pub(super) join: Vec<(OwnedFd, Flags)>,
-    /// Joined by the parent for its children.
+    /// Joined for the last of its processes only ([`super::enter`]).
     pub(super) join_pid: Option<OwnedFd>,
     /// A loopback device to bring up.
     pub(super) new_network: bool,
@@ -73,6 +73,12 @@ pub(super) fn plan(wanted: &[Namespace], netns: Option<BorrowedFd<'_>>) -> Resul
     if let Some(netns) = netns {
         let fd = netns.try_clone_to_owned().at(stage, "dup")?;
         plan.join.push((fd, Flags::NEWNET));
+    }
+    let own_user = plan.new.contains(Flags::NEWUSER) || plan.join.iter().any(|(_, flag)| *flag == Flags::NEWUSER);
+    if plan.join_pid.is_some() && own_user {
+        // Its procfs could not be mounted without showing the host's root to that namespace.
+        let text = "joining a PID namespace together with a user namespace is not supported";
+        return Err(StartError::new(stage(), 0, text));
     }
     Ok(plan)
 }

@@ -14,10 +14,9 @@ use sys::capability::{self, Set, Sets};
 use sys::process::{self, Image};
 use sys::rooted::Rooted;
 
-use super::report::Reporter;
+use super::report::parent_lives;
 use crate::error::{At, Stage, StartError};
-use crate::seccomp::Program;
-use crate::{Stdio, oci, user};
+use crate::{Stdio, oci, seccomp, user};
 
 /// Exit code of a process whose program the kernel would not execute after all (as the reference: 255).
 const EXIT_NOT_EXECUTED: i32 = 255;
@@ -29,6 +28,8 @@ pub(super) enum Streams {
     Pipes(Stdio),
     /// The terminal's peer end.
     Terminal(OwnedFd),
+    /// They are in their places already.
+    Inherited,
 }
 
 /// Who the process will be, in numbers.
@@ -41,51 +42,78 @@ struct Identity {
     ambient: Set,
 }
 
-/// Executes `p`. Comes back only with an error; a refused execve ends the process.
-pub(super) fn run(
-    p: &oci::Process,
-    seccomp: &Program,
-    streams: Streams,
-    reporter: &Reporter,
-) -> Result<(), StartError> {
-    let (identity, home) = identify(p)?;
-    let env = environment(p, home);
-    let stage = || Stage::Exec { argv0: p.args.first().cloned().unwrap_or_default(), lookup: false };
-    let image = Image::new(&p.args, &env).at(stage, "")?;
-    connect(streams, identity.uid)?;
-    // From here on no path, neither the working directory nor the program, can lead through a descriptor of the host.
-    process::close_all_but(reporter.as_fd()).at(|| Stage::Clone, "close_range")?;
-    rustix::process::umask(Mode::from_raw_mode(p.user.umask.unwrap_or(0o022)));
-    let entered = enter_directory(&p.cwd);
-    limits(p)?;
-    assume(&identity)?;
-    if entered.is_err() {
-        // Perhaps only the user may enter it (a FUSE or NFS mount).
-        enter_directory(&p.cwd)?;
+/// A program about to be executed, with all of it found out that needs no membership in the PID namespace.
+pub(super) struct Program<'a> {
+    process: &'a oci::Process,
+    seccomp: &'a seccomp::Program,
+    identity: Identity,
+    env: Vec<String>,
+    image: Image,
+}
+
+impl<'a> Program<'a> {
+    /// In the container's root and namespaces, but perhaps not yet in its PID namespace. The streams are at 0, 1 and 2
+    /// afterwards.
+    pub(super) fn prepare(
+        process: &'a oci::Process,
+        seccomp: &'a seccomp::Program,
+        streams: Streams,
+    ) -> Result<Program<'a>, StartError> {
+        let (identity, home) = identify(process)?;
+        let env = environment(process, home);
+        let image = Image::new(&process.args, &env).at(|| exec_stage(process), "")?;
+        connect(streams)?;
+        if identity.uid != 0 {
+            hand_over(identity.uid)?;
+        }
+        Ok(Program { process, seccomp, identity, env, image })
     }
-    let filtered = !seccomp.instructions.is_empty();
-    let late_privilege = filtered && !p.no_new_privileges;
-    restrict(&identity, late_privilege)?;
-    let path = find_program(&p.args, &env)?;
-    let path = CString::new(path).map_err(|_| StartError::new(stage(), 0, ""))?;
-    process::die_with_parent().at(|| Stage::Clone, "prctl")?;
-    if !reporter.parent_lives() {
-        process::exit_now(EXIT_NOT_EXECUTED);
+
+    /// Executes it, as the leader of a session. Comes back only with an error; a refused execve ends the process. `line`
+    /// leads to the parent.
+    pub(super) fn run(self, line: BorrowedFd<'_>) -> Result<(), StartError> {
+        let Program { process: p, seccomp, identity, env, image } = self;
+        if p.terminal {
+            sys::pty::make_controlling(rustix::stdio::stdin()).at(|| Stage::Console, "TIOCSCTTY")?;
+        }
+        // From here on no path, neither the working directory nor the program, can lead through a descriptor of the host.
+        process::close_all_but(&[line]).at(|| Stage::Clone, "close_range")?;
+        rustix::process::umask(Mode::from_raw_mode(p.user.umask.unwrap_or(0o022)));
+        let entered = enter_directory(&p.cwd);
+        limits(p)?;
+        assume(&identity)?;
+        if entered.is_err() {
+            // Perhaps only the user may enter it (a FUSE or NFS mount).
+            enter_directory(&p.cwd)?;
+        }
+        let filtered = !seccomp.instructions.is_empty();
+        let late_privilege = filtered && !p.no_new_privileges;
+        restrict(&identity, late_privilege)?;
+        let path = find_program(&p.args, &env)?;
+        let path = CString::new(path).map_err(|_| StartError::new(exec_stage(p), 0, ""))?;
+        process::die_with_parent().at(|| Stage::Clone, "prctl")?;
+        if !parent_lives(line) {
+            process::exit_now(EXIT_NOT_EXECUTED);
+        }
+        if p.no_new_privileges {
+            process::set_no_new_privs().at(|| Stage::Seccomp, "no_new_privs")?;
+        }
+        if filtered {
+            sys::seccomp::load(&seccomp.instructions, seccomp.flags).at(|| Stage::Seccomp, "")?;
+        }
+        if late_privilege {
+            capability::set(identity.sets).at(|| Stage::Capabilities, "capset")?;
+        }
+        if identity.ambient != Set::default() {
+            capability::set_ambient(identity.ambient).at(|| Stage::Capabilities, "ambient")?;
+        }
+        let error = image.execute(&path);
+        give_up(&path, &error)
     }
-    if p.no_new_privileges {
-        process::set_no_new_privs().at(|| Stage::Seccomp, "no_new_privs")?;
-    }
-    if filtered {
-        sys::seccomp::load(&seccomp.instructions, seccomp.flags).at(|| Stage::Seccomp, "")?;
-    }
-    if late_privilege {
-        capability::set(identity.sets).at(|| Stage::Capabilities, "capset")?;
-    }
-    if identity.ambient != Set::default() {
-        capability::set_ambient(identity.ambient).at(|| Stage::Capabilities, "ambient")?;
-    }
-    let error = image.execute(&path);
-    give_up(&path, &error)
+}
+
+fn exec_stage(p: &oci::Process) -> Stage {
+    Stage::Exec { argv0: p.args.first().cloned().unwrap_or_default(), lookup: false }
 }
 
 /// The kernel refuses a file that looked executable (no interpreter, wrong format). The reference's runtime has reported
@@ -138,13 +166,11 @@ fn environment(p: &oci::Process, home: Option<String>) -> Vec<String> {
     env
 }
 
-/// Puts the streams at 0, 1 and 2 and gives them to the user, so that `/dev/stdout` can be opened.
-fn connect(streams: Streams, uid: u32) -> Result<(), StartError> {
+/// Puts the streams at 0, 1 and 2.
+pub(super) fn connect(streams: Streams) -> Result<(), StartError> {
     match streams {
-        Streams::Terminal(peer) => {
-            sys::pty::make_controlling(peer.as_fd()).at(|| Stage::Console, "TIOCSCTTY")?;
-            duplicate(peer.as_fd(), peer.as_fd(), peer.as_fd())?;
-        }
+        Streams::Inherited => {}
+        Streams::Terminal(peer) => duplicate(peer.as_fd(), peer.as_fd(), peer.as_fd())?,
         Streams::Pipes(io) => {
             let missing = io.stdin.is_none() || io.stdout.is_none() || io.stderr.is_none();
             let null = if missing { Some(null_device()?) } else { None };
@@ -153,9 +179,6 @@ fn connect(streams: Streams, uid: u32) -> Result<(), StartError> {
                 duplicate(stdin.as_fd(), stdout.as_fd(), stderr.as_fd())?;
             }
         }
-    }
-    if uid != 0 {
-        hand_over(uid)?;
     }
     Ok(())
 }
@@ -182,7 +205,7 @@ fn duplicate(stdin: BorrowedFd<'_>, stdout: BorrowedFd<'_>, stderr: BorrowedFd<'
     rustix::stdio::dup2_stderr(stderr).at(stage, "dup2")
 }
 
-/// Pipes and terminals become the user's; the null device stays root's. Failures (read-only or foreign file systems) are
+/// Pipes and terminals become the user's, so that `/dev/stdout` can be opened; the null device stays root's. Failures (read-only or foreign file systems) are
 /// no reason not to start.
 fn hand_over(uid: u32) -> Result<(), StartError> {
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {

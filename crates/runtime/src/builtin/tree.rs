@@ -29,13 +29,16 @@ pub(super) fn new(kind: &str, source: &str, data: &[String], attr: Attr) -> Resu
     if !source.is_empty() {
         fsconfig_set_string(context, "source", source)?;
     }
-    for option in data {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(context, key, value)?,
-            None => fsconfig_set_flag(context, option.as_str())?,
-        }
-    }
+    configure(context, data)?;
     create(context, attr).map(keep)
+}
+
+/// Sets options of a context, `key=value` or flags.
+pub(super) fn configure(context: Fd, data: &[String]) -> Result<()> {
+    data.iter().try_for_each(|option| match option.split_once('=') {
+        Some((key, value)) => fsconfig_set_string(context, key, value),
+        None => fsconfig_set_flag(context, option.as_str()),
+    })
 }
 
 /// The detached mount of a configured context.

@@ -4,18 +4,16 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as Stream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 
-use crate::Stdio;
 use crate::error::{Stage, StartError, What, libc_errno};
+use crate::{Stdio, ended};
 
 /// A runtime that takes longer is stuck and is killed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -58,7 +56,19 @@ impl Call {
     }
 
     /// Runs the program to its end.
-    pub fn run(mut self, output: Output) -> Result<(), Failure> {
+    pub fn run(self, output: Output) -> Result<(), Failure> {
+        let mut running = self.spawn(output)?;
+        loop {
+            if let Some(result) = running.result() {
+                return result;
+            }
+            let left = running.deadline.saturating_duration_since(Instant::now());
+            ended(running.pidfd.as_fd(), left);
+        }
+    }
+
+    /// Starts the program.
+    pub fn spawn(mut self, output: Output) -> Result<Running, Failure> {
         // A file, since whatever the program leaves running could keep a pipe open.
         let errors = self.log.with_extension("err");
         let stream = |fd: Option<std::os::fd::OwnedFd>| fd.map_or_else(Stream::null, Stream::from);
@@ -77,33 +87,45 @@ impl Call {
         let spawned = self.command.spawn();
         // Or the container's streams would stay open here.
         drop(self.command);
-        let mut child = spawned.map_err(|e| Failure::new(format!("{program}: {}", model::io_text(&e))))?;
-        let status = wait(&mut child).map_err(|e| Failure::new(format!("{program}: {}", model::io_text(&e))))?;
-        if status.success() {
-            return Ok(());
-        }
-        let said = || tail(&errors).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
-        let told = last_error(&self.log).or_else(said);
-        Err(Failure::new(told.unwrap_or_else(|| format!("{program}: {status}"))))
+        let failed = |e: std::io::Error| Failure::new(format!("{program}: {}", model::io_text(&e)));
+        let child = spawned.map_err(failed)?;
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|e| failed(e.into()))?;
+        Ok(Running { child, pidfd, deadline: Instant::now() + PATIENCE, program, errors, log: self.log })
     }
 }
 
-/// Waits, but not for ever.
-fn wait(child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
-    let pid = Pid::from_child(child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
-    loop {
-        match poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => {
-                child.kill()?;
-                child.wait()?;
-                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no end after two minutes"));
+/// A run of the program.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    /// Readable when it has ended.
+    pub pidfd: OwnedFd,
+    /// Then it is stuck.
+    pub deadline: Instant,
+    program: String,
+    errors: PathBuf,
+    log: PathBuf,
+}
+
+impl Running {
+    /// How it has ended, if it has; a program that is stuck is killed.
+    pub fn result(&mut self) -> Option<Result<(), Failure>> {
+        let program = &self.program;
+        let status = match self.child.try_wait() {
+            Ok(Some(status)) => status,
+            Ok(None) if Instant::now() < self.deadline => return None,
+            Ok(None) => {
+                let _ = self.child.kill();
+                return Some(Err(Failure::new(format!("{program}: no end after two minutes"))));
             }
-            Err(Errno::INTR) => {}
-            Ok(_) => return child.wait(),
-            Err(e) => return Err(e.into()),
+            Err(e) => return Some(Err(Failure::new(format!("{program}: {}", model::io_text(&e))))),
+        };
+        if status.success() {
+            return Some(Ok(()));
         }
+        let said = || tail(&self.errors).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+        let told = last_error(&self.log).or_else(said);
+        Some(Err(Failure::new(told.unwrap_or_else(|| format!("{program}: {status}")))))
     }
 }
 

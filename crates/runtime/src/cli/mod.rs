@@ -7,23 +7,24 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
 use sys::process;
 use sys::rooted::Rooted;
 
 use crate::error::{At, Stage, StartError, What};
-use crate::{Bundle, Process, Runtime, Scope, Stdio, oci, user};
+use crate::{Bundle, Pending, Process, Progress, Runtime, Scope, Stdio, oci, user};
 
 mod command;
 mod config;
 mod console;
 mod rootfs;
 
-use command::{Call, Output};
+use command::{Call, Output, Running};
 use console::Console;
 
 /// A runtime program.
@@ -72,13 +73,13 @@ impl Files {
 }
 
 impl Cli {
-    /// A call of the program for this container, its command still to be added.
-    fn call(&self, bundle: &Bundle) -> Call {
+    /// A call of the program for this container, its command still to be added. It writes what goes wrong to `log`.
+    fn call(&self, bundle: &Bundle, log: PathBuf) -> Call {
         let files = Files::of(bundle);
-        let mut call = Call::new(&self.path, files.log());
+        let mut call = Call::new(&self.path, log.clone());
         call.args(&self.args);
         call.arg("--root").arg(&files.state);
-        call.arg("--log").arg(files.log()).args(["--log-format", "json"]);
+        call.arg("--log").arg(log).args(["--log-format", "json"]);
         if is_systemd_path(&bundle.spec.linux.cgroups_path) {
             call.arg("--systemd-cgroup");
         }
@@ -87,12 +88,12 @@ impl Cli {
 
     /// A command without streams.
     fn simple(&self, bundle: &Bundle, command: &str, args: &[&str]) -> model::Result<()> {
-        let mut call = self.call(bundle);
+        let mut call = self.call(bundle, Files::of(bundle).log());
         call.arg(command).args(args);
         call.run(Output::Captured).map_err(|failure| failure.to_error())
     }
 
-    fn create(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
+    fn create(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Command, StartError> {
         let files = Files::of(bundle);
         files.make().at(rootfs_stage, "state directory")?;
         // The container's processes will be orphans.
@@ -100,58 +101,139 @@ impl Cli {
         let root = rootfs::mount(&bundle.rootfs, &files.rootfs())?;
         let mut spec = config::adapt(&bundle.spec, &root, netns);
         resolve_user(&mut spec.process, &Rooted::open_dir(&root).at(rootfs_stage, "open")?)?;
-        let _brought = rootfs::bring(&mut spec, &files.bundle)?;
+        let brought = rootfs::bring(&mut spec, &files.bundle)?;
         write_private(&files.config(), &spec.to_json()).at(rootfs_stage, "config.json")?;
 
         let console = Console::listen(spec.process.terminal, &files.bundle)?;
-        let mut call = self.call(bundle);
+        let mut call = self.call(bundle, files.log());
         call.arg("create").arg("--bundle").arg(&files.bundle).arg("--pid-file").arg(files.init_pid());
         console.add_to(&mut call);
         call.arg(&bundle.id);
-        call.run(Output::Container(io)).map_err(|failure| failure.to_start_error(What::Create))?;
-        started(&files.init_pid(), console)
+        let mut start = self.call(bundle, files.log());
+        start.arg("start").arg(&bundle.id);
+        let running = call.spawn(Output::Container(io)).map_err(|failure| failure.to_start_error(What::Create))?;
+        let (what, pid_file) = (What::Create, files.init_pid());
+        Ok(Command {
+            running,
+            next: Some(start),
+            what,
+            pid_file,
+            console,
+            process: None,
+            of_exec: None,
+            _brought: brought,
+        })
+    }
+}
+
+/// A start or an exec by the program.
+struct Command {
+    running: Running,
+    /// Runs after it.
+    next: Option<Call>,
+    what: What,
+    pid_file: PathBuf,
+    console: Console,
+    process: Option<Process>,
+    /// The directory with the files of an exec.
+    of_exec: Option<PathBuf>,
+    _brought: rootfs::Brought,
+}
+
+impl Pending for Command {
+    fn awaited(&self) -> BorrowedFd<'_> {
+        self.running.pidfd.as_fd()
+    }
+
+    fn deadline(&self) -> Instant {
+        self.running.deadline
+    }
+
+    fn advance(&mut self) -> Result<Progress, StartError> {
+        let what = self.what;
+        match self.running.result() {
+            None => return Ok(Progress::Waiting),
+            Some(result) => result.map_err(|failure| failure.to_start_error(what))?,
+        }
+        let process = match self.process.take() {
+            None => started(&self.pid_file, &self.console)?,
+            Some(process) => process,
+        };
+        let Some(next) = self.next.take() else { return Ok(Progress::Running(process)) };
+        let pid = process.pid;
+        self.process = Some(process);
+        self.running = next.spawn(Output::Captured).map_err(|failure| failure.to_start_error(what))?;
+        Ok(Progress::Born(pid))
+    }
+
+    fn processes(&self) -> Vec<BorrowedFd<'_>> {
+        let process = self.process.iter().map(|process| process.pidfd.as_fd());
+        process.chain([self.running.pidfd.as_fd()]).collect()
+    }
+
+    fn leftovers(mut self: Box<Self>) -> Vec<OwnedFd> {
+        let process = self.process.take().map(|process| process.pidfd);
+        process.into_iter().chain(self.running.pidfd.try_clone()).collect()
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.of_exec {
+            // What stays vanishes with the container's directory.
+            let _ = fs::remove_dir_all(dir);
+        }
     }
 }
 
 impl Runtime for Cli {
-    fn start(
-        &self,
-        bundle: &Bundle,
-        io: Stdio,
-        netns: Option<BorrowedFd<'_>>,
-        born: &mut dyn FnMut(i32) -> Result<(), StartError>,
-    ) -> Result<Process, StartError> {
-        let started = self.create(bundle, io, netns).and_then(|process| {
-            born(process.pid)?;
-            let mut call = self.call(bundle);
-            call.arg("start").arg(&bundle.id);
-            let result = call.run(Output::Captured).map_err(|failure| failure.to_start_error(What::Create));
-            result.map(|()| process)
-        });
-        started.inspect_err(|_| {
-            // The first failure is the one to tell.
-            let _ = self.cleanup(bundle);
-        })
+    fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Box<dyn Pending>, StartError> {
+        match self.create(bundle, io, netns) {
+            Ok(command) => Ok(Box::new(command)),
+            Err(error) => {
+                // The first failure is the one to tell.
+                let _ = self.cleanup(bundle);
+                Err(error)
+            }
+        }
     }
 
-    fn exec(&self, bundle: &Bundle, init: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
-        let files = Files::of(bundle);
+    fn exec(
+        &self,
+        bundle: &Bundle,
+        init: &Process,
+        process: &oci::Process,
+        io: Stdio,
+    ) -> Result<Box<dyn Pending>, StartError> {
         let root = format!("/proc/{}/root", init.pid);
         let root = Rooted::open_dir(&root).at(|| Stage::NotRunning, "container is not running")?;
         let mut process = process.clone();
         resolve_user(&mut process, &root)?;
-        // Execs of one container do not overlap: the monitor has one thread.
-        let (description, pid_file) = (files.bundle.join("process.json"), files.bundle.join("exec.pid"));
-        write_private(&description, &process.to_json()).at(rootfs_stage, "process.json")?;
-        let _ = fs::remove_file(&pid_file);
-
-        let console = Console::listen(process.terminal, &files.bundle)?;
-        let mut call = self.call(bundle);
-        call.args(["exec", "--detach", "--process"]).arg(&description).arg("--pid-file").arg(&pid_file);
-        console.add_to(&mut call);
-        call.arg(&bundle.id);
-        call.run(Output::Container(io)).map_err(|failure| failure.to_start_error(What::Exec))?;
-        started(&pid_file, console)
+        // Execs overlap.
+        let dir = Files::of(bundle).bundle.join(format!("exec-{:016x}", sys::random::number()));
+        fs::DirBuilder::new().mode(0o700).create(&dir).at(rootfs_stage, "exec directory")?;
+        let (description, pid_file) = (dir.join("process.json"), dir.join("pid"));
+        let begin = || {
+            write_private(&description, &process.to_json()).at(rootfs_stage, "process.json")?;
+            let console = Console::listen(process.terminal, &dir)?;
+            let mut call = self.call(bundle, dir.join("log.json"));
+            call.args(["exec", "--detach", "--process"]).arg(&description).arg("--pid-file").arg(&pid_file);
+            console.add_to(&mut call);
+            call.arg(&bundle.id);
+            let running = call.spawn(Output::Container(io)).map_err(|failure| failure.to_start_error(What::Exec))?;
+            Ok((running, console))
+        };
+        let (running, console) = begin().inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
+        Ok(Box::new(Command {
+            running,
+            next: None,
+            what: What::Exec,
+            pid_file,
+            console,
+            process: None,
+            of_exec: Some(dir),
+            _brought: rootfs::Brought::default(),
+        }))
     }
 
     fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()> {
@@ -230,11 +312,11 @@ fn resolve_user(process: &mut oci::Process, root: &Rooted) -> Result<(), StartEr
 }
 
 /// The process that the program has left behind, now our child.
-fn started(pid_file: &Path, console: Console) -> Result<Process, StartError> {
+fn started(pid_file: &Path, console: &Console) -> Result<Process, StartError> {
     let pid = read_pid(pid_file).at(|| Stage::Runtime, "pid file")?;
     let raw = Pid::from_raw(pid).ok_or_else(|| StartError::new(Stage::Runtime, 0, "pid file: no pid"))?;
     let pidfd: OwnedFd = pidfd_open(raw, PidfdFlags::empty()).at(|| Stage::Runtime, "pidfd_open")?;
-    Ok(Process { pid, pidfd, console: console.receive()? })
+    Ok(Process::new(pid, pidfd, console.receive()?))
 }
 
 fn read_pid(file: &Path) -> io::Result<i32> {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use runtime::cli::Cli;
 use runtime::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 use runtime::spec::{ContainerSpec, HostFacts, Mounts, ProcessSpec, Security, build};
-use runtime::{Bundle, Process, Rootfs, Runtime, Scope, Stdio, What, oci};
+use runtime::{Bundle, Process, Rootfs, Runtime, Scope, StartError, Stdio, What, oci, pending};
 use sys::clone::Flags;
 use sys::process::Block;
 
@@ -93,9 +93,20 @@ impl Fixture {
         Fixture { dir, cli: Cli { path: program.into(), args: Vec::new() }, bundle }
     }
 
+    fn launch(&self, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Process, StartError> {
+        let started = self.cli.start(&self.bundle, io, netns);
+        let started = started.and_then(|pending| pending::finish(pending, &mut |_| Ok(())));
+        started.inspect_err(|_| drop(self.cli.cleanup(&self.bundle)))
+    }
+
+    fn enter(&self, init: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
+        let pending = self.cli.exec(&self.bundle, init, process, io)?;
+        pending::finish(pending, &mut |_| Ok(()))
+    }
+
     fn start(&self) -> Started {
         let (io, out) = pipes();
-        let process = self.cli.start(&self.bundle, io, None, &mut |_| Ok(())).expect("the container starts");
+        let process = self.launch(io, None).expect("the container starts");
         Started { process, out }
     }
 
@@ -104,7 +115,7 @@ impl Fixture {
         process.args = args.iter().map(|a| (*a).to_owned()).collect();
         change(&mut process);
         let (io, out) = pipes();
-        let process = self.cli.exec(&self.bundle, init, &process, io).expect("the exec starts");
+        let process = self.enter(init, &process, io).expect("the exec starts");
         Started { process, out }
     }
 }
@@ -212,8 +223,7 @@ fn terminal() {
         c.process.terminal = true;
         c.process.console_size = Some(oci::ConsoleSize { height: 33, width: 99 });
     });
-    let process =
-        fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect("the container starts");
+    let process = fixture.launch(Stdio::default(), None).expect("the container starts");
     let master = process.console.as_ref().expect("a terminal").try_clone().expect("a descriptor");
     let mut started = Started { process, out: master.into() };
     started.expect("33 99");
@@ -238,7 +248,7 @@ fn execs() {
     process.terminal = true;
     process.args = ["sh", "-c", "echo at $(stty size)"].map(str::to_owned).to_vec();
     process.console_size = Some(oci::ConsoleSize { height: 5, width: 6 });
-    let process = fixture.cli.exec(&fixture.bundle, &init.process, &process, Stdio::default()).expect("exec");
+    let process = fixture.enter(&init.process, &process, Stdio::default()).expect("exec");
     let master = process.console.as_ref().expect("a terminal").try_clone().expect("a descriptor");
     let mut started = Started { process, out: master.into() };
     started.expect("at 5 6");
@@ -247,7 +257,7 @@ fn execs() {
     process_ends_by_its_own_signal(&fixture, &init.process);
     let mut missing = fixture.bundle.spec.process.clone();
     missing.args = vec!["no-such".into()];
-    let error = fixture.cli.exec(&fixture.bundle, &init.process, &missing, Stdio::default()).expect_err("no program");
+    let error = fixture.enter(&init.process, &missing, Stdio::default()).expect_err("no program");
     let (error, code) = error.to_error(What::Exec);
     assert_eq!(code, EXIT_NOT_FOUND);
     assert_eq!(
@@ -271,7 +281,7 @@ fn programs_that_cannot_be_executed() {
     let fails = |args: &[&str]| {
         let fixture = Fixture::new("runc", args);
         let (io, _out) = pipes();
-        let error = fixture.cli.start(&fixture.bundle, io, None, &mut |_| Ok(())).expect_err("no such program");
+        let error = fixture.launch(io, None).expect_err("no such program");
         let (error, code) = error.to_error(What::Create);
         (error.message().to_owned(), code)
     };
@@ -290,7 +300,7 @@ fn programs_that_cannot_be_executed() {
         (format!("{prefix}\"/data/file\": permission denied: unknown"), EXIT_NOT_EXECUTABLE)
     );
     let fixture = Fixture::with("no-such-runtime", &["true"], |_| ());
-    let error = fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect_err("no runtime");
+    let error = fixture.launch(Stdio::default(), None).expect_err("no runtime");
     assert!(error.to_string().contains("no-such-runtime: no such file or directory"), "{error}");
     std::fs::remove_dir_all(fixture.dir.path().join("state")).expect("state");
     std::fs::create_dir(fixture.dir.path().join("state")).expect("state");
@@ -305,7 +315,7 @@ fn users_by_name() {
     assert_eq!(text, "uid=1000(who) gid=1001(whose) groups=29(audio),777,1001(whose)\n");
     drop(fixture);
     let fixture = Fixture::with("runc", &["id"], |c| c.process.user = "nobody-here".into());
-    let error = fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect_err("no such user");
+    let error = fixture.launch(Stdio::default(), None).expect_err("no such user");
     assert!(error.to_string().contains("unable to find user nobody-here"), "{error}");
 }
 
@@ -347,8 +357,7 @@ fn prepared_network() {
     sys::ns::unshare(Flags::NEWNET).expect("another namespace");
     let fixture = Fixture::new("runc", &["ip", "-o", "link", "show"]);
     let (io, out) = pipes();
-    let process =
-        fixture.cli.start(&fixture.bundle, io, Some(prepared.as_fd()), &mut |_| Ok(())).expect("the container starts");
+    let process = fixture.launch(io, Some(prepared.as_fd())).expect("the container starts");
     let (text, code) = Started { process, out }.finish();
     assert!(text.contains("here0"), "{text}");
     assert_eq!(code, 0);
@@ -372,8 +381,7 @@ fn crun_instead() {
     assert_eq!(fixture.start().finish(), ("hello\n".into(), 9));
     drop(fixture);
     let fixture = Fixture::new("crun", &["no-such"]);
-    let error =
-        fixture.cli.start(&fixture.bundle, Stdio::default(), None, &mut |_| Ok(())).expect_err("no such program");
+    let error = fixture.launch(Stdio::default(), None).expect_err("no such program");
     let (error, code) = error.to_error(What::Create);
     assert_eq!(code, EXIT_NOT_FOUND, "{}", error.message());
 }

@@ -113,7 +113,7 @@ fn working_directory() {
 
 fn null_streams() {
     let container = Container::sh("cat; echo lost; readlink /proc/self/fd/1 >&2; test -c /dev/stdout");
-    let process = container.runtime.start(&container.bundle, Stdio::default(), None, &mut |_| Ok(())).unwrap();
+    let process = container.launch(Stdio::default()).unwrap();
     assert_eq!(wait(&process), 0);
 }
 
@@ -123,7 +123,7 @@ fn terminal() {
     );
     container.process().terminal = true;
     container.process().console_size = Some(ConsoleSize { height: 33, width: 77 });
-    let process = container.runtime.start(&container.bundle, Stdio::default(), None, &mut |_| Ok(())).unwrap();
+    let process = container.launch(Stdio::default()).unwrap();
     let mut master = File::from(process.console.as_ref().expect("a console").try_clone().unwrap());
     master.write_all(b"hello\n").unwrap();
     let mut out = Vec::new();

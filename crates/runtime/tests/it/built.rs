@@ -57,14 +57,7 @@ fn terminal() {
     let mut spec = input("tty; test -t 0 && test -t 2 && echo terminal");
     spec.process.terminal = true;
     let container = container(spec);
-    let process = runtime::Runtime::start(
-        &container.runtime,
-        &container.bundle,
-        runtime::Stdio::default(),
-        None,
-        &mut |_| Ok(()),
-    )
-    .unwrap();
+    let process = container.launch(runtime::Stdio::default()).unwrap();
     let mut master = std::fs::File::from(process.console.as_ref().unwrap().try_clone().unwrap());
     let mut out = Vec::new();
     let _ = master.read_to_end(&mut out);

@@ -220,13 +220,13 @@ fn databases_that_block() {
 }
 
 fn exec_with_a_hostile_null_device() {
-    use runtime::{Runtime, Stdio};
+    use runtime::Stdio;
     let container = Container::sh("umount /dev/shm; rm /dev/null; mkfifo /dev/null; echo up; exec sleep 1000");
     symlink("busybox", container.lower().join("bin/mkfifo")).unwrap();
     symlink("busybox", container.lower().join("bin/rm")).unwrap();
     let (init, _pipes) = super::execs::running(&container);
     let process = oci::Process { args: vec!["true".into()], ..container.bundle.spec.process.clone() };
-    let error = container.runtime.exec(&container.bundle, &init, &process, Stdio::default()).unwrap_err();
+    let error = container.enter(&init, &process, Stdio::default()).unwrap_err();
     assert!(error.to_string().contains("/dev/null is not the null device"), "{error}");
     kill(&init);
 }

@@ -54,10 +54,10 @@ fn exit_codes_and_input() {
     assert_eq!(container.exec_args(&init, &["sh", "-c", "kill -TERM $$"]).unwrap().code, 128 + 15);
     let (io, mut pipes) = Pipes::new();
     let process = oci::Process { args: vec!["cat".into()], ..container.bundle.spec.process.clone() };
-    let p = container.runtime.exec(&container.bundle, &init, &process, io).unwrap();
+    let p = container.enter(&init, &process, io).unwrap();
     pipes.write("z\n");
     assert_eq!(pipes.finish(&p).stdout, "z\n");
-    let p = container.runtime.exec(&container.bundle, &init, &process, Stdio::default()).unwrap();
+    let p = container.enter(&init, &process, Stdio::default()).unwrap();
     assert_eq!(wait(&p), 0, "missing streams are the null device");
     kill(&init);
 }
@@ -106,7 +106,7 @@ fn terminal() {
         console_size: Some(oci::ConsoleSize { height: 10, width: 20 }),
         ..container.bundle.spec.process.clone()
     };
-    let p = container.runtime.exec(&container.bundle, &init, &process, Stdio::default()).unwrap();
+    let p = container.enter(&init, &process, Stdio::default()).unwrap();
     let mut master = File::from(p.console.as_ref().expect("console").try_clone().unwrap());
     master.write_all(b"x\n").unwrap();
     let mut out = Vec::new();

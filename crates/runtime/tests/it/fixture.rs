@@ -8,7 +8,7 @@ use std::process::Command;
 
 use runtime::builtin::Builtin;
 use runtime::oci::{self, NamespaceKind};
-use runtime::{Bundle, Process, Rootfs, Runtime, StartError, Stdio};
+use runtime::{Bundle, Process, Rootfs, Runtime, StartError, Stdio, pending};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sys::clone::Flags;
 use sys::process::Block;
@@ -106,7 +106,7 @@ impl Container {
     /// Starts it with pipes; the read ends of stdout and stderr come back.
     pub fn start(&self) -> Result<(Process, Pipes), StartError> {
         let (io, pipes) = Pipes::new();
-        self.runtime.start(&self.bundle, io, None, &mut |_| Ok(())).map(|p| (p, pipes))
+        self.launch(io).map(|p| (p, pipes))
     }
 
     /// Starts, reads all output, waits, cleans up.
@@ -133,8 +133,21 @@ impl Container {
 
     pub fn exec(&self, init: &Process, process: &oci::Process) -> Result<Outcome, StartError> {
         let (io, pipes) = Pipes::new();
-        let p = self.runtime.exec(&self.bundle, init, process, io)?;
+        let p = self.enter(init, process, io)?;
         Ok(pipes.finish(&p))
+    }
+
+    /// Starts it with these streams.
+    pub fn launch(&self, io: Stdio) -> Result<Process, StartError> {
+        let started = self.runtime.start(&self.bundle, io, None);
+        let started = started.and_then(|pending| pending::finish(pending, &mut |_| Ok(())));
+        started.inspect_err(|_| self.runtime.cleanup(&self.bundle).expect("cleanup"))
+    }
+
+    /// Begins an exec with these streams.
+    pub fn enter(&self, init: &Process, process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
+        let pending = self.runtime.exec(&self.bundle, init, process, io)?;
+        pending::finish(pending, &mut |_| Ok(()))
     }
 
     /// An exec of `args` as the container's own process would run.
