@@ -27,6 +27,8 @@ pub struct Starting {
     /// When its first process was made, in unix nanoseconds; 0 = not yet.
     pub started_at: i64,
     pub log: Option<JsonFile>,
+    /// The network namespace: a runtime on the command line is given its path, `/proc/<monitor>/fd/<n>`.
+    _netns: Option<OwnedFd>,
 }
 
 impl Starting {
@@ -39,7 +41,7 @@ impl Starting {
         let tty = spec.bundle.spec.process.terminal;
         let (stdio, streams) = pipes(!tty && spec.open_stdin, !tty, !tty)?;
         let pending = runtime.start(&spec.bundle, stdio, netns.as_ref().map(AsFd::as_fd))?;
-        Ok(Starting { spec, runtime, asked, pending, streams, sockets, started_at: 0, log: None })
+        Ok(Starting { spec, runtime, asked, pending, streams, sockets, started_at: 0, log: None, _netns: netns })
     }
 
     /// What is new. `born` hears the number of its first process and when it was made, before its program runs.

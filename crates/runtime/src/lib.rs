@@ -104,7 +104,8 @@ pub enum Scope {
 /// fails while it is pending `cleanup` is due, too; one that fails at once has cleaned up after itself.
 pub trait Runtime {
     /// Begins a start. It ends when the container's program is running (after its `execve`), or tells why it does not.
-    /// `netns`: the network namespace to join, in place of one named by the spec; `lo` is up in it.
+    /// `netns`: the network namespace to join, in place of one named by the spec; `lo` is up in it. It stays open until the
+    /// process runs.
     fn start(&self, bundle: &Bundle, io: Stdio, netns: Option<BorrowedFd<'_>>) -> Result<Box<dyn Pending>, StartError>;
     /// Begins a further process in the container whose first process is `init`.
     fn exec(
