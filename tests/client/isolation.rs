@@ -129,6 +129,60 @@ fn options_of_containers_are_obeyed_refused_or_warned_about() {
     d.finish();
 }
 
+/// What setresuid(2) takes for "unchanged", and what other programs take for negative, is nobody's id.
+#[test]
+fn ids_beyond_the_range_are_refused_from_every_source() {
+    let d = with_busybox();
+    let lines = "for id in 4294967295 2147483648 4294967296; do \
+                     echo u$id:x:$id:0::/:/bin/sh >> /etc/passwd; echo h$id:x:5:$id::/:/bin/sh >> /etc/passwd; \
+                     echo g$id:x:$id: >> /etc/group; \
+                 done";
+    let _ = d.docker(&["run", "--name", "made", "busybox", "sh", "-c", lines]).ok();
+    let _ = d.docker(&["commit", "made", "evil"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "up", "evil", "sleep", "1000"]).ok();
+    for id in ["4294967295", "2147483648", "4294967296"] {
+        let (user, group, home) = (format!("u{id}"), format!("g{id}"), format!("h{id}"));
+        for user in [id.to_owned(), user, home, format!("0:{id}"), format!("0:{group}")] {
+            for words in [&["run", "--rm", "-u", &user, "evil", "id"][..], &["exec", "-u", &user, "up", "id"]] {
+                let output = d.docker(words);
+                assert!(output.code != 0 && !output.stdout.contains("uid="), "{words:?}: {output:?}");
+            }
+        }
+        for group in [id, &group] {
+            let output = d.docker(&["run", "--rm", "--group-add", group, "evil", "id"]);
+            assert!(output.code != 0 && output.stdout.is_empty(), "{output:?}");
+        }
+    }
+    assert_eq!(d.docker(&["run", "--rm", "-u", "2147483647:2147483647", "evil", "id", "-u"]).text(), "2147483647");
+    d.remove_containers();
+    d.finish();
+}
+
+/// A size that the kernel would take modulo 2^64, as no limit at all.
+#[test]
+fn numbers_of_tmpfs_and_limits_are_refused_beyond_their_range() {
+    let d = with_busybox();
+    for option in ["size=18446744073709551616", "size=16777216t", "uid=4294967295", "mode=77777777"] {
+        let refusal = format!("invalid tmpfs option \"{option}\": value out of range");
+        d.docker(&["run", "--rm", "--tmpfs", &format!("/t:{option}"), "busybox", "true"]).fails(125, &refusal);
+    }
+    for (host_config, why) in [
+        (r#"{"Memory":20000000,"MemorySwap":-2}"#, "the memoryswap limit is a size"),
+        (r#"{"Ulimits":[{"Name":"nofile","Soft":-2,"Hard":-2}]}"#, "invalid ulimit nofile=-2:-2"),
+        (r#"{"DeviceCgroupRules":["c 4294967296:1 rwm"]}"#, ""),
+    ] {
+        let body = format!(r#"{{"Image":"busybox","HostConfig":{host_config}}}"#);
+        let answer = d.http("POST", "/containers/create?name=x", &body);
+        if why.is_empty() {
+            d.docker(&["start", "x"]).fails(1, "invalid major value in device cgroup rule format");
+        } else {
+            assert!(answer.status == 400 && answer.text().contains(why), "{} {}", answer.status, answer.text());
+        }
+    }
+    d.remove_containers();
+    d.finish();
+}
+
 #[test]
 fn namespaces_are_its_own() {
     let d = with_busybox();

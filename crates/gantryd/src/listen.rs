@@ -107,9 +107,13 @@ fn bind_unix(path: &Path, group: &str) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// group(5), or a number.
+/// group(5), or a number. No id that the kernel takes for "unchanged" or for something negative.
 fn group_id(group: &str) -> Option<u32> {
     let text = fs::read_to_string("/etc/group").unwrap_or_default();
+    group_in(&text, group).filter(|id| *id <= model::user::MAX_ID)
+}
+
+fn group_in(text: &str, group: &str) -> Option<u32> {
     let named = text.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next()? == group).then(|| fields.nth(1)?.parse().ok()).flatten()
@@ -203,6 +207,21 @@ pub fn clean_up(listen: &Listen, control: &Path) {
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %path.display(), %error, "socket stays");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_ids_in_range() {
+        assert_eq!(group_in("a:x:5:\nb:x:7:\n", "b"), Some(7));
+        assert_eq!((group_in("", "12"), group_in("b:x:z:", "b")), (Some(12), None));
+        assert_eq!(group_id("2147483647"), Some(2_147_483_647));
+        for beyond in ["2147483648", "4294967295", "4294967296", "-1"] {
+            assert_eq!(group_id(beyond), None, "{beyond}");
         }
     }
 }

@@ -149,7 +149,7 @@ fn human_size(text: &str) -> model::Result<u64> {
     if bytes < 1.0 {
         return Err(Error::invalid("max-size must be a positive number"));
     }
-    Ok(bytes as u64)
+    model::units::whole(bytes).ok_or_else(invalid)
 }
 
 #[cfg(test)]
@@ -174,6 +174,14 @@ mod tests {
         assert_eq!(parsed(&[("max-size", "-1")]), (None, 5, false));
         assert_eq!(parsed(&[("max-size", "10k"), ("max-file", "1")]), (Some(10_000), 1, false));
         assert_eq!(parsed(&[("max-size", "1.5MB"), ("compress", "false")]), (Some(1_500_000), 5, false));
+    }
+
+    #[test]
+    fn sizes_have_a_range() {
+        assert_eq!(human_size("9p").unwrap(), 9_000_000_000_000_000);
+        for beyond in ["9224p", "1e400", "99999999999999999999g"] {
+            assert_eq!(human_size(beyond).unwrap_err().message(), format!("invalid size: '{beyond}'"));
+        }
     }
 
     #[test]

@@ -22,13 +22,18 @@ fn parse(text: &str, base: i64) -> Result<i64> {
     let size: f64 = number
         .parse()
         .map_err(|_| Error::invalid(format!("strconv.ParseFloat: parsing {number:?}: invalid syntax")))?;
-    if size < 0.0 {
+    if size < 0.0 || !size.is_finite() {
         return Err(invalid());
     }
     let suffix = if suffix.len() > 3 { suffix.to_owned() } else { suffix.to_lowercase() };
     let scale = scale(&suffix, base).ok_or_else(|| Error::invalid(format!("invalid suffix: '{suffix}'")))?;
-    // Casting saturates, as a size that large means "more than there is".
-    Ok((size * scale) as i64)
+    whole(size * scale).and_then(|bytes| i64::try_from(bytes).ok()).ok_or_else(invalid)
+}
+
+/// A size without its fraction; `None` below 0, from 2^63 on, and of what is no number.
+pub fn whole(size: f64) -> Option<u64> {
+    const LIMIT: f64 = (1u64 << 63) as f64;
+    (0.0..LIMIT).contains(&size).then_some(size as u64)
 }
 
 fn scale(suffix: &str, base: i64) -> Option<f64> {
@@ -108,6 +113,14 @@ mod tests {
         assert_eq!(human_size(1000.0), "1kB");
         assert_eq!(bytes_size(1_048_576.0), "1MiB");
         assert_eq!(bytes_size(1_000_000.0), "976.6KiB");
+    }
+
+    #[test]
+    fn sizes_have_a_range() {
+        assert_eq!(ram_in_bytes("8191p").unwrap(), 8191 << 50);
+        for beyond in ["8192p", "9223372036854775808", "1e400", "99999999999999999999g", "inf ", "nan ", "NaN b"] {
+            assert_eq!(ram_in_bytes(beyond).unwrap_err().message(), format!("invalid size: '{beyond}'"));
+        }
     }
 
     proptest! {

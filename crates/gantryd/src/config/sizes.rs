@@ -10,7 +10,7 @@ pub fn ram_in_bytes(text: &str) -> Result<i64, String> {
         if text.as_bytes()[last] == b' ' { (&text[..last], &text[last + 1..]) } else { text.split_at(last + 1) };
     let size: f64 =
         number.parse().map_err(|_| format!("strconv.ParseFloat: parsing {}: invalid syntax", go::quote(number)))?;
-    if size < 0.0 {
+    if size < 0.0 || !size.is_finite() {
         return Err(bad());
     }
     let suffix = suffix.to_lowercase();
@@ -23,8 +23,7 @@ pub fn ram_in_bytes(text: &str) -> Result<i64, String> {
         }
         _ => return Err(bad_suffix()),
     };
-    #[expect(clippy::cast_possible_truncation, reason = "Go truncates too; the cast saturates")]
-    Ok((size * factor) as i64)
+    model::units::whole(size * factor).and_then(|bytes| i64::try_from(bytes).ok()).ok_or_else(bad)
 }
 
 /// `64MiB`; 0 prints as `0`.
@@ -107,6 +106,13 @@ mod tests {
         assert_eq!(bytes_size(64 << 20), "64MiB");
         assert_eq!(bytes_size(1536), "1.5KiB");
         assert_eq!(bytes_size(0), "0");
+    }
+
+    #[test]
+    fn sizes_have_a_range() {
+        for beyond in ["8192p", "9223372036854775808", "1e400", "inf ", "nan "] {
+            assert_eq!(ram_in_bytes(beyond), Err(format!("invalid size: '{beyond}'")));
+        }
     }
 
     #[test]

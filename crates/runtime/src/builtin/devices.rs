@@ -88,7 +88,11 @@ fn node(dir: BorrowedFd<'_>, name: &str, device: &oci::Device, nodes: Nodes) -> 
         _ => return Err(StartError::new(stage(), Errno::INVAL.raw_os_error(), "unknown device type")),
     };
     let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
-    let number = rustix::fs::makedev(device.major as u32, device.minor as u32);
+    let half = |number: i64| u32::try_from(number);
+    let (Ok(major), Ok(minor)) = (half(device.major), half(device.minor)) else {
+        return Err(StartError::new(stage(), Errno::INVAL.raw_os_error(), "device number out of range"));
+    };
+    let number = rustix::fs::makedev(major, minor);
     match rustix::fs::mknodat(dir, name, kind, mode, number) {
         Ok(()) => {}
         // Named twice; the later one counts.

@@ -8,6 +8,8 @@ use crate::oci;
 /// CFS period that `--cpus` is expressed in, microseconds.
 const NANO_CPUS_PERIOD: u64 = 100_000;
 const NANO: i64 = 1_000_000_000;
+/// `RLIM_INFINITY` of setrlimit(2).
+const INFINITY: u64 = u64::MAX;
 
 /// The cgroup limits alone, without device rules; for `update`.
 pub fn resources(limits: &Resources) -> Result<oci::Resources> {
@@ -76,14 +78,14 @@ fn block_io(limits: &BlockIo) -> Option<oci::BlockIo> {
     (io != oci::BlockIo::default()).then_some(io)
 }
 
-/// -1 becomes the kernel's "infinity".
+/// -1 becomes the kernel's "infinity". Nothing else is below 0: create refuses it.
 pub(super) fn rlimits(ulimits: &[Ulimit]) -> Vec<oci::Rlimit> {
     ulimits
         .iter()
         .map(|u| oci::Rlimit {
             kind: format!("RLIMIT_{}", u.name.to_uppercase()),
-            hard: u.hard as u64,
-            soft: u.soft as u64,
+            hard: u64::try_from(u.hard).unwrap_or(INFINITY),
+            soft: u64::try_from(u.soft).unwrap_or(INFINITY),
         })
         .collect()
 }

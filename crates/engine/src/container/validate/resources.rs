@@ -10,6 +10,7 @@ const LEAST_MEMORY: i64 = 6 << 20;
 const WHOLE_CPU: i64 = 1_000_000_000;
 
 pub(super) fn check(host_config: &mut api::HostConfig, host: &Host, warnings: &mut Vec<String>) -> Result<()> {
+    check_ulimits(host_config.ulimits.as_deref().unwrap_or_default())?;
     check_memory(host_config, host, warnings)?;
     check_reservation(host_config, host, warnings)?;
     check_processes(host_config, host, warnings);
@@ -34,6 +35,16 @@ pub(super) fn check_scheduler(host_config: &api::HostConfig, host: &Host) -> Res
     Ok(())
 }
 
+/// Below 0 there is only -1, unlimited; another number would be a limit beyond all that there is.
+fn check_ulimits(ulimits: &[api::Ulimit]) -> Result<()> {
+    match ulimits.iter().find(|ulimit| ulimit.soft < -1 || ulimit.hard < -1) {
+        None => Ok(()),
+        Some(api::Ulimit { name, soft, hard }) => {
+            Err(Error::invalid(format!("invalid ulimit {name}={soft}:{hard}: a limit is -1 (unlimited) or a number")))
+        }
+    }
+}
+
 fn check_memory(limits: &mut api::HostConfig, host: &Host, warnings: &mut Vec<String>) -> Result<()> {
     if limits.memory_swappiness == Some(-1) {
         limits.memory_swappiness = None;
@@ -44,6 +55,12 @@ fn check_memory(limits: &mut api::HostConfig, host: &Host, warnings: &mut Vec<St
     if limits.memory > 0 && !host.abilities.memory {
         warnings.push(discarded("memory limit capabilities", "Limitation discarded."));
         (limits.memory, limits.memory_swap) = (0, -1);
+    }
+    if limits.memory_swap < -1 {
+        let swap = limits.memory_swap;
+        return Err(Error::invalid(format!(
+            "Invalid value: {swap}, the memoryswap limit is a size, or -1 for unlimited"
+        )));
     }
     if limits.memory > 0 && limits.memory_swap != -1 && !host.abilities.swap {
         warnings.push(discarded("swap limit capabilities", "Memory limited without swap."));

@@ -177,6 +177,14 @@ fn limits_are_checked() {
             "Minimum memoryswap limit should be larger than memory limit, see usage",
         ),
         (r#"{"MemorySwap":7000000}"#, "You should always set the Memory limit when using Memoryswap limit, see usage"),
+        (
+            r#"{"Memory":10000000,"MemorySwap":-2}"#,
+            "Invalid value: -2, the memoryswap limit is a size, or -1 for unlimited",
+        ),
+        (
+            r#"{"Ulimits":[{"Name":"nofile","Soft":5,"Hard":-2}]}"#,
+            "invalid ulimit nofile=5:-2: a limit is -1 (unlimited) or a number",
+        ),
         (r#"{"MemorySwappiness":101}"#, "Invalid value: 101, valid memory swappiness range is 0-100"),
         (r#"{"MemoryReservation":5}"#, "Minimum memory reservation allowed is 6MB"),
         (r#"{"NanoCpus":1,"CpuQuota":5000}"#, "Conflicting options: Nano CPUs and CPU Quota cannot both be set"),
