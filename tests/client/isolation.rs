@@ -45,6 +45,26 @@ fn the_seccomp_profile_bites() {
     d.finish();
 }
 
+/// The kernel takes an int of socket(2)'s family: what stands above it in the register opens no forbidden family.
+#[test]
+fn high_bits_open_no_forbidden_family() {
+    let d = with_images();
+    let try_family = |options: &[&str], family: u64| {
+        d.docker(&[&["run", "--rm"], options, &["probe", "socket", &family.to_string()]].concat())
+    };
+    let (alg, vsock, inet) = (38, 40, 2);
+    for high in [0, 1 << 32, 1 << 63, u64::MAX << 32] {
+        for family in [alg, vsock] {
+            try_family(&[], family | high).fails(1, "Operation not permitted");
+        }
+        // Any other family is the same with them and without, in the kernel and in the filter.
+        for options in [&[][..], &["--security-opt", "seccomp=unconfined"]] {
+            let _ = try_family(options, inet | high).ok();
+        }
+    }
+    d.finish();
+}
+
 /// The reference's decoder reads names in any capitals; what it cannot read starts nothing.
 #[test]
 fn a_seccomp_profile_in_other_capitals_bites_too() {

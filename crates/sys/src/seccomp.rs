@@ -1,6 +1,7 @@
 //! Loading a system call filter.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Bytes of one BPF instruction (`struct sock_filter`).
 pub const INSTRUCTION: usize = 8;
@@ -37,4 +38,15 @@ pub fn load(program: &[u8], flags: u32) -> io::Result<()> {
     // SAFETY: program points to `len` instructions that live until the call returns; the kernel copies them.
     let r = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// socket(2) with all 64 bits of the family's register, of which the kernel takes an int. For programs that try filters.
+pub fn socket_of_register(family: u64) -> io::Result<OwnedFd> {
+    // SAFETY: socket(2) takes three numbers and no pointer.
+    let fd = unsafe { libc::syscall(libc::SYS_socket, family, libc::SOCK_DGRAM, 0) };
+    match RawFd::try_from(fd) {
+        // SAFETY: the kernel has just made it, and nobody else knows it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

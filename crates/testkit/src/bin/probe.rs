@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         "fork-bomb" => fork_bomb(),
         "udp-echo" => return report(udp_echo(number(1))),
         "udp-ask" => return report(udp_ask(word(1), word(2))),
+        "socket" => return report(sys::seccomp::socket_of_register(number(1)).map(drop)),
         "allocate" => allocate(number(1)),
         other => {
             eprintln!("gantry-probe: unknown word {other}");
