@@ -30,6 +30,8 @@ pub use resources::{BlockDevice, Resources};
 pub use stats::{BlkioEntry, Cpu, Memory, Pids, Stats};
 
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+/// How often a directory is tried to be made whose parents others remove meanwhile.
+const CREATE_ATTEMPTS: u32 = 50;
 const MODE_DIR: Mode = Mode::from_raw_mode(0o755);
 
 /// One mounted hierarchy.
@@ -183,7 +185,18 @@ impl Dir {
         self.hierarchy.controllers.iter().any(|c| c == controller)
     }
 
+    /// Somebody else may remove a parent that is empty for the moment, at any moment: it is made again.
     fn create(&self) -> io::Result<()> {
+        for _ in 1..CREATE_ATTEMPTS {
+            match self.create_once() {
+                Err(e) if is_gone(&e) => std::thread::yield_now(),
+                made => return made,
+            }
+        }
+        self.create_once()
+    }
+
+    fn create_once(&self) -> io::Result<()> {
         match rustix::fs::mkdirat(CWD, &self.path, MODE_DIR) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(Errno::NOENT) => self.create_parents()?,
@@ -209,7 +222,7 @@ impl Dir {
                 Ok(()) if self.has("cpuset") && path != self.path => {
                     inherit_cpuset(&path, &self.hierarchy.mount)?;
                     // Children then start with their parent's sets, without further writes.
-                    fs::write(path.join("cgroup.clone_children"), "1")?;
+                    write_file(&path.join("cgroup.clone_children"), "1")?;
                 }
                 Ok(()) if self.hierarchy.unified && path != self.path => delegate(&path)?,
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -261,16 +274,35 @@ fn is_blank(path: &Path) -> io::Result<bool> {
     Ok(start[..n].trim_ascii().is_empty())
 }
 
-/// v1: an empty cpuset accepts no process; take the parent's.
+/// Whether a directory vanished under the caller: `ENOENT` of its path, `ENODEV` of a file in it that was open.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NODEV))
+}
+
+/// v1: a cpuset without processors or without memory accepts no process (`ENOSPC`); take from the parent what is missing.
+///
+/// Each file is looked at for itself: somebody else who makes the same parent may have written the one and not yet the
+/// other. What has been set stays.
 fn inherit_cpuset(path: &Path, root: &Path) -> io::Result<()> {
-    if path == root || !is_blank(&path.join("cpuset.cpus"))? {
+    if path == root {
         return Ok(());
     }
-    let parent = path.parent().expect("below the hierarchy's root");
-    inherit_cpuset(parent, root)?;
+    let mut parent_has = false;
     for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = path.join(file);
+        if !is_blank(&own)? {
+            continue;
+        }
+        let parent = path.parent().expect("below the hierarchy's root");
+        if !std::mem::replace(&mut parent_has, true) {
+            inherit_cpuset(parent, root)?;
+        }
         let value = fs::read_to_string(parent.join(file))?;
-        write_file(&path.join(file), value.trim())?;
+        match write_file(&own, value.trim()) {
+            // Somebody who makes the same has set it meanwhile, and perhaps changed it.
+            Err(error) if is_blank(&own)? => return Err(error),
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use crate::Case;
 pub const CASES: &[Case] = &[
     ("cgroups::life", life),
     ("cgroups::parents_inherit", parents_inherit),
+    ("cgroups::neighbours_make_and_remove_a_parent", neighbours_make_and_remove_a_parent),
     ("cgroups::kill_with_forks", kill_with_forks),
     ("cgroups::device_program", device_program),
     ("cgroups::oom_watch", oom_watch),
@@ -83,6 +84,51 @@ fn parents_inherit() {
     let child = sleeper(&deeper);
     own.0.at(&format!("{}/a", own.2)).unwrap().remove().unwrap();
     assert_eq!(wait(child.as_fd(), Block::Yes).unwrap(), Some(128 + 9));
+}
+
+/// Several processes make cgroups below a parent that is not there, enter them, and remove the parent whenever it is empty:
+/// each must get one that takes a process, whoever has made what of it.
+fn neighbours_make_and_remove_a_parent() {
+    const WORKERS: usize = 6;
+    const ROUNDS: usize = 300;
+    let layout = Layout::detect().unwrap();
+    let parent = format!("/gantry-test-{}", std::process::id());
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|worker| match clone3(Flags::default(), None).unwrap() {
+            Side::Child => exit_now((0..ROUNDS).find_map(|_| enters(&layout, &parent, worker).err()).unwrap_or(0)),
+            Side::Parent { pidfd, .. } => pidfd,
+        })
+        .collect();
+    let codes: Vec<_> = workers.iter().map(|worker| wait(worker.as_fd(), Block::Yes).unwrap()).collect();
+    for path in [format!("{parent}/below"), parent] {
+        layout.at(&path).unwrap().remove().unwrap();
+    }
+    assert_eq!(codes, [Some(0); WORKERS], "errno of the first failure in each");
+}
+
+/// One life of a cgroup; an error is an errno, or 1 where there is none.
+fn enters(layout: &Layout, parent: &str, worker: usize) -> Result<(), i32> {
+    let errno = |error: std::io::Error| {
+        eprintln!("worker {worker}: {error}");
+        error.raw_os_error().unwrap_or(1)
+    };
+    let cgroup = layout.create(&format!("{parent}/below/{worker}")).map_err(errno)?;
+    let birthplace = cgroup.birthplace().map_err(errno)?;
+    match clone3(Flags::default(), birthplace.as_ref().map(AsFd::as_fd)).map_err(errno)? {
+        Side::Child => exit_now(cgroup.enter_v1().map_err(errno).err().unwrap_or(0)),
+        Side::Parent { pidfd, .. } => match wait(pidfd.as_fd(), Block::Yes).map_err(errno)? {
+            Some(0) => {}
+            code => return Err(code.unwrap_or(1)),
+        },
+    }
+    cgroup.remove().map_err(errno)?;
+    for path in [format!("{parent}/below"), parent.to_owned()] {
+        for view in layout.at(&path).map_err(errno)?.views() {
+            // Not while a neighbour has something in it.
+            drop(std::fs::remove_dir(view.path));
+        }
+    }
+    Ok(())
 }
 
 fn kill_with_forks() {
