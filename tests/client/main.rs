@@ -34,6 +34,7 @@ mod ports;
 mod restart;
 mod run;
 mod runtimes;
+mod shutdown;
 mod startup;
 mod storage;
 

@@ -2,7 +2,7 @@
 //!
 //! data root → lock → store → images → volumes → containers recovered → networks → restart policies. Recovery is the
 //! same life as any other: a probe tells what became of each container, `model::lifecycle` says what that means, the
-//! actor goes on from there.
+//! actor goes on from there. The end has two halves, [`shutdown`] and [`rest`], with the last answers between them.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -19,6 +19,7 @@ use crate::Engine;
 use crate::container::actor;
 use crate::container::row::{CONTAINERS, ContainerRow};
 use crate::container::{Containers, durable, launch, recover, stop};
+use crate::ending::{self, LastEnd};
 use crate::events::Events;
 use crate::root;
 use crate::settings::Settings;
@@ -26,6 +27,9 @@ use crate::system::Host;
 
 /// Seconds that a shutdown gives a container beyond its own time to stop.
 const SHUTDOWN_GRACE: i64 = 5;
+
+/// How long starts, removals and the like may still take when everything else has ended.
+const REST_WAIT: Duration = Duration::from_secs(10);
 
 /// An engine that is up, and the lock that keeps its data root to it.
 pub struct Booted {
@@ -70,7 +74,8 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
         host,
         settings: RwLock::new(Arc::new(settings)),
     });
-    let watches = take_up(&engine, rows).await?;
+    let last = ending::take_last_end(&engine.store).await?;
+    let watches = take_up(&engine, rows, last).await?;
     launch::replenish(&engine).await;
     crate::image::collect::start(&engine);
     Ok(Booted { engine, lock, watches })
@@ -142,7 +147,7 @@ fn load_containers(store: &store::Store, volumes: &::volume::Volumes) -> Result<
 }
 
 /// Finds out what became of every container and lets its actor go on.
-async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<Vec<::network::Watch>> {
+async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -> Result<Vec<::network::Watch>> {
     let known: HashSet<String> = rows.iter().map(|row| row.id.as_str().to_string()).collect();
     let snapshots = engine.snapshots.clone();
     let put_right = move || {
@@ -165,7 +170,7 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<Vec<::
             tracing::error!(container = row.id.short(), %error, "not loaded: its name is taken");
             continue;
         }
-        starts.spawn(recover::recover(engine.clone(), row));
+        starts.spawn(recover::recover(engine.clone(), row, last));
     }
     let mut recovered = Vec::new();
     while let Some(one) = starts.join_next().await {
@@ -188,16 +193,16 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>) -> Result<Vec<::
     Ok(watches)
 }
 
-/// Ends the engine: stops all containers unless they may live on (B-sg-3), then lets go.
+/// The first half of the end: nothing begins any more, and all containers are stopped unless they may live on (B-sg-3).
+/// One that is being started is stopped when it runs.
 pub async fn shutdown(containers: &Containers, settings: &Settings) {
+    containers.ending.begin();
     if settings.live_restore {
         return;
     }
     let mut stops = tokio::task::JoinSet::new();
     for handle in containers.all() {
-        if handle.view().row.state.is_running() {
-            stops.spawn(async move { handle.ask(|reply| actor::Command::Shutdown { reply }).await });
-        }
+        stops.spawn(async move { handle.ask(|reply| actor::Command::Shutdown { reply }).await });
     }
     let all = async { while stops.join_next().await.is_some() {} };
     match shutdown_limit(containers, settings) {
@@ -206,6 +211,22 @@ pub async fn shutdown(containers: &Containers, settings: &Settings) {
             tracing::warn!("some containers did not stop in time");
         }
         Some(_) => {}
+    }
+}
+
+/// The second half, when no client is served any more: what is under way of any container ends, and the next daemon is told
+/// that this one ended as it should.
+pub async fn rest(containers: &Containers, store: &store::Store) {
+    let mut rests = tokio::task::JoinSet::new();
+    for handle in containers.all() {
+        rests.spawn(async move { handle.ask(|reply| actor::Command::Rest { reply }).await });
+    }
+    let all = async { while rests.join_next().await.is_some() {} };
+    if tokio::time::timeout(REST_WAIT, all).await.is_err() {
+        tracing::warn!(containers = rests.len(), "something is still under way at the end");
+    }
+    if let Err(error) = ending::note_clean_end(store).await {
+        tracing::warn!(%error, "the next daemon will not know that this one ended in order");
     }
 }
 

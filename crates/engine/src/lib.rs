@@ -10,6 +10,7 @@ pub mod build;
 pub mod check;
 pub mod container;
 pub mod disk;
+pub mod ending;
 pub mod events;
 pub mod image;
 pub mod network;

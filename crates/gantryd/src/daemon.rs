@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Context, Result};
+use server::Phase;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -103,24 +104,35 @@ async fn run(loaded: Loaded) -> Result<()> {
     let listeners = listen::bind(&config.listen).await?;
     let control = control::socket(&config.paths.exec_root);
     let commands = listen::bind_control(&control)?;
-    let (stop, stopped) = watch::channel(false);
+    let (life, phase) = watch::channel(Phase::Serving);
     let frame = wiring::frame(&config, booted.engine.clone())?;
     let mut served = JoinSet::new();
     let control_frame = wiring::control_frame(&config, booted.engine.clone())?;
-    served.spawn(server::listener::serve(commands, control_frame, stopped.clone()));
+    served.spawn(server::listener::serve(commands, control_frame, phase.clone()));
     for listener in listeners {
-        served.spawn(server::listener::serve(listener, frame.clone(), stopped.clone()));
+        served.spawn(server::listener::serve(listener, frame.clone(), phase.clone()));
     }
     tell_supervisor(&[sd_notify::NotifyState::Ready]);
     tracing::info!("daemon has completed initialization");
     serve_signals(&mut signals, &booted.engine, loaded).await;
     tell_supervisor(&[sd_notify::NotifyState::Stopping]);
-    engine::boot::shutdown(&booted.engine.containers, &booted.engine.settings()).await;
-    stop.send_replace(true);
-    while served.join_next().await.is_some() {}
-    engine::boot::close(&booted.engine).await;
+    // Before anything ends: nobody comes any more who would have to be refused, or could begin something new.
     listen::clean_up(&config.listen, &control);
-    tracing::info!("daemon shutdown complete");
+    life.send_replace(Phase::Closing);
+    let end = async {
+        engine::boot::shutdown(&booted.engine.containers, &booted.engine.settings()).await;
+        life.send_replace(Phase::Draining);
+        while served.join_next().await.is_some() {}
+        engine::boot::rest(&booted.engine.containers, &booted.engine.store).await;
+        engine::boot::close(&booted.engine).await;
+    };
+    tokio::select! {
+        () = end => tracing::info!("daemon shutdown complete"),
+        code = signals.insist() => {
+            tracing::warn!("forcing daemon shutdown without cleanup; {} interrupts received", signals::FORCE_COUNT);
+            std::process::exit(code);
+        }
+    }
     Ok(())
 }
 

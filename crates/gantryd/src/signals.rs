@@ -12,6 +12,9 @@ pub enum Wish {
     End,
 }
 
+/// Signals to end that are taken with patience; with one more the daemon ends at once, as the reference does.
+pub const FORCE_COUNT: u32 = 3;
+
 /// The signals a daemon listens to.
 pub struct Signals {
     hangup: Signal,
@@ -27,6 +30,24 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
+    }
+
+    /// Resolves when, after the first, so many signals to end have come that whoever sends them does not want to wait: the
+    /// exit status of a daemon that ends at once, 128 and the signal's number.
+    pub async fn insist(&mut self) -> i32 {
+        let mut count = 1;
+        loop {
+            let kind = tokio::select! {
+                _ = self.hangup.recv() => continue,
+                _ = self.terminate.recv() => SignalKind::terminate(),
+                _ = self.interrupt.recv() => SignalKind::interrupt(),
+            };
+            if count == FORCE_COUNT {
+                return 128 + kind.as_raw_value();
+            }
+            count += 1;
+            tracing::info!(signal = kind.as_raw_value(), "ending already");
+        }
     }
 
     /// The next wish.

@@ -108,6 +108,12 @@ impl Error {
         self
     }
 
+    /// Kind and message once more, for another who waits for the same thing; the source stays here.
+    #[must_use]
+    pub fn copy(&self) -> Error {
+        Error::new(self.kind, self.message.clone())
+    }
+
     /// The same error as another kind.
     pub fn with_kind(mut self, kind: Kind) -> Error {
         self.kind = kind;

@@ -79,8 +79,11 @@ pub enum Input {
         /// Init's pid on the host.
         pid: i32,
     },
-    /// The launch failed and took everything back.
-    LaunchFailed,
+    /// The launch failed and took everything back; `restart`: the policy wants another.
+    LaunchFailed {
+        /// Whether a restart is due.
+        restart: bool,
+    },
     /// The process ended; `restart`: the policy will start it again.
     Ended {
         /// Whether a restart is due.
@@ -331,8 +334,11 @@ fn happened(state: State, fact: Input) -> Outcome {
     const SIGKILL: i32 = 9;
     match (state, fact) {
         (State::Starting { .. }, Input::Launched { pid }) => Outcome::Accept(State::Running { pid }, vec![]),
-        (State::Starting { first: true }, Input::LaunchFailed) => Outcome::Accept(State::Created, vec![]),
-        (State::Starting { first: false }, Input::LaunchFailed) => Outcome::Accept(State::Exited, vec![]),
+        (State::Starting { .. }, Input::LaunchFailed { restart: true }) => {
+            Outcome::Accept(State::Restarting, vec![Effect::ScheduleRestart])
+        }
+        (State::Starting { first: true }, Input::LaunchFailed { .. }) => Outcome::Accept(State::Created, vec![]),
+        (State::Starting { first: false }, Input::LaunchFailed { .. }) => Outcome::Accept(State::Exited, vec![]),
         (State::Running { .. } | State::Paused { .. } | State::Stopping { .. }, Input::Ended { restart: true }) => {
             Outcome::Accept(State::Restarting, vec![Effect::ScheduleRestart])
         }
@@ -365,7 +371,7 @@ mod tests {
         State::Removing,
     ];
 
-    const INPUTS: [Input; 17] = [
+    const INPUTS: [Input; 18] = [
         Input::Start,
         Input::Stop,
         Input::Kill { signal: 9, ends: true },
@@ -375,7 +381,8 @@ mod tests {
         Input::Remove { force: true },
         Input::Remove { force: false },
         Input::Launched { pid: 8 },
-        Input::LaunchFailed,
+        Input::LaunchFailed { restart: true },
+        Input::LaunchFailed { restart: false },
         Input::Ended { restart: true },
         Input::Ended { restart: false },
         Input::Deadline,
@@ -393,7 +400,10 @@ mod tests {
             for input in INPUTS {
                 let outcome = step(state, input);
                 if let (State::Starting { .. }, Outcome::Accept(..)) = (state, &outcome) {
-                    assert!(matches!(input, Input::Launched { .. } | Input::LaunchFailed), "{state:?} {input:?}");
+                    assert!(
+                        matches!(input, Input::Launched { .. } | Input::LaunchFailed { .. }),
+                        "{state:?} {input:?}"
+                    );
                 }
                 let Outcome::Accept(next, effects) = outcome else { continue };
                 if let (Some(before), Some(after)) = (state.pid(), next.pid()) {

@@ -75,6 +75,11 @@ impl Policy {
         }
     }
 
+    /// Whether its runs are numbered: each restart must be counted, whatever becomes of the daemon meanwhile.
+    pub fn counts(self) -> bool {
+        matches!(self, Policy::OnFailure { .. })
+    }
+
     /// Whether the daemon's start brings back a container that ran before and ended so (B-rs-4). The reference asks the
     /// same question as at the end of a run; that `always` forgets a manual stop is the policy's own rule.
     pub fn restarts_at_boot(self, exit_code: i32, manually_stopped: bool, count: u32) -> bool {

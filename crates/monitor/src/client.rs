@@ -72,6 +72,32 @@ pub fn end(spawned: Spawned) {
     let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
 }
 
+/// Kills a container that is not wanted any more and waits, for a bounded time, until its monitor has put away what it
+/// had; the monitor may end then.
+pub fn end_container(client: &Client) {
+    let kill = Request::Signal { exec: None, signal: 9, scope: runtime::Scope::All };
+    if client.send(1, &kill, &[]).is_err() {
+        return;
+    }
+    let deadline = std::time::Instant::now() + END_WAIT;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let mut fds = [PollFd::new(client, PollFlags::IN)];
+        if left.is_zero() || matches!(poll(&mut fds, Some(&timeout)), Ok(0)) {
+            return;
+        }
+        match client.receive() {
+            Ok(Some(packet)) if matches!(packet.body, Event::Exited { exec: None, .. }) => break,
+            Ok(Some(_)) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+    // It then ends with its line at the latest.
+    let _ = client.send(2, &Request::Release, &[]);
+}
+
 /// The socket on which the monitor of the container whose directory under the exec root is `dir` (it must exist) will
 /// listen for the daemons to come.
 pub fn listen(dir: &Path) -> io::Result<OwnedFd> {

@@ -12,16 +12,19 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use model::Error;
 use model::clock::Clock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::error;
 use crate::fields;
 use crate::frame::Frame;
 use crate::hijack::{self, Hijack};
 use crate::limits;
+use crate::listener::Phase;
 use crate::response::{Cut, Response};
 use crate::routes::Outcome;
 use crate::stream::{Io, PeerClosed, Socket};
@@ -36,12 +39,12 @@ pub async fn serve<S: Send + Sync + 'static>(
     frame: Arc<Frame<S>>,
     socket: Socket,
     tls: Option<TlsAcceptor>,
-    shutdown: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
 ) {
     let socket = Arc::new(socket);
     let served = match tls {
-        None => plain(&frame, &socket, shutdown).await,
-        Some(acceptor) => encrypted(&frame, &socket, acceptor, shutdown).await,
+        None => plain(&frame, &socket, phase).await,
+        Some(acceptor) => encrypted(&frame, &socket, acceptor, phase).await,
     };
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
@@ -51,9 +54,9 @@ pub async fn serve<S: Send + Sync + 'static>(
 async fn plain<S: Send + Sync + 'static>(
     frame: &Arc<Frame<S>>,
     socket: &Arc<Socket>,
-    shutdown: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let served = http(frame, socket, Io(socket.clone()), shutdown).await;
+    let served = http(frame, socket, Io(socket.clone()), phase).await;
     if served.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory) {
         drop(timeout(limits::HIJACK_HEAD_TIME, socket.write_all(TOO_MANY_LONG_HEADS)).await);
     }
@@ -73,11 +76,11 @@ async fn encrypted<S: Send + Sync + 'static>(
     frame: &Arc<Frame<S>>,
     socket: &Arc<Socket>,
     acceptor: TlsAcceptor,
-    shutdown: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let handshake = acceptor.accept(Io(socket.clone()));
     let stream = timeout(limits::TLS_HANDSHAKE_TIME, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    match http(frame, socket, stream, shutdown).await? {
+    match http(frame, socket, stream, phase).await? {
         None => Ok(()),
         Some((stream, ahead, hijack)) => hijack::take_layered(stream, socket, ahead, hijack).await,
     }
@@ -90,7 +93,7 @@ async fn http<S, T>(
     frame: &Arc<Frame<S>>,
     socket: &Arc<Socket>,
     stream: T,
-    mut shutdown: watch::Receiver<bool>,
+    mut phase: watch::Receiver<Phase>,
 ) -> io::Result<Taken<T>>
 where
     S: Send + Sync + 'static,
@@ -105,13 +108,16 @@ where
     let refused = begins.clone();
     let service = service_fn({
         let frame = frame.clone();
-        let tell_turn = Arc::new(tell_turn);
+        let (tell_turn, phase) = (Arc::new(tell_turn), phase.clone());
         move |request| {
+            let begun_at = *phase.borrow();
             let signals = (gone.clone(), tell_turn.clone(), begins.clone());
-            let tell_cut = tell_cut.clone();
-            let answer = respond(frame.clone(), request, hijacks.clone(), signals);
+            let (frame, hijacks, tell_cut) = (frame.clone(), hijacks.clone(), tell_cut.clone());
             async move {
-                let answer = answer.await?;
+                if begun_at != Phase::Serving {
+                    return Ok(closing());
+                }
+                let answer = respond(frame, request, hijacks, signals).await?;
                 // There is room: the one of an earlier answer has been taken.
                 drop(answer.extensions().get::<Cut>().map(|cut| tell_cut.try_send(cut.clone())));
                 Ok::<_, std::convert::Infallible>(answer)
@@ -121,7 +127,7 @@ where
     let mut connection = builder().serve_connection(TokioIo::new(stream), service);
     let vanished = vanished(socket, &tell_gone);
     tokio::pin!(vanished);
-    let (mut stopping, mut alone) = (false, false);
+    let (mut next, mut alone) = (Some(Phase::Closing), false);
     loop {
         tokio::select! {
             biased;
@@ -147,11 +153,15 @@ where
             }
             // Nothing is being changed: what is left is an answer that nobody reads.
             () = is(&mut turn, Turn::Answer), if alone => return Ok(None),
-            () = is(&mut shutdown, true), if !stopping => {
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-                // Streams without end would outlast any shutdown.
-                tell_gone.send_replace(true);
-                stopping = true;
+            () = reaches(&mut phase, next), if next.is_some() => {
+                if next == Some(Phase::Closing) {
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    next = Some(Phase::Draining);
+                } else {
+                    // Streams without end would outlast any shutdown.
+                    tell_gone.send_replace(true);
+                    next = None;
+                }
             }
         }
     }
@@ -170,6 +180,20 @@ async fn is<T: PartialEq>(value: &mut watch::Receiver<T>, wanted: T) {
     if value.wait_for(|value| *value == wanted).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Resolves when the phase is this one or a later one.
+async fn reaches(phase: &mut watch::Receiver<Phase>, wanted: Option<Phase>) {
+    if phase.wait_for(|phase| Some(*phase) >= wanted).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The answer to a request that comes when none is taken any more: its client was connected before.
+fn closing() -> Response {
+    let mut response = error::answer(&Error::unavailable("the daemon is shutting down"), None);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn builder() -> http1::Builder {

@@ -34,7 +34,7 @@ use tokio::sync::watch;
 
 pub use frame::{Config, Frame};
 pub use handler::State;
-pub use listener::Listener;
+pub use listener::{Listener, Phase};
 
 /// The API around an engine.
 pub fn frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
@@ -46,9 +46,9 @@ pub fn control_frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
     Arc::new(Frame::new(config, handler::control::ROUTES, state))
 }
 
-/// Serves one listener until `shutdown` turns true, then lets open requests finish.
-pub async fn serve(listener: Listener, frame: Arc<Frame<State>>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
-    listener::serve(listener, frame, shutdown).await
+/// Serves one listener until its phase says otherwise, then lets open requests finish.
+pub async fn serve(listener: Listener, frame: Arc<Frame<State>>, phase: watch::Receiver<Phase>) -> io::Result<()> {
+    listener::serve(listener, frame, phase).await
 }
 
 #[cfg(test)]

@@ -19,6 +19,17 @@ use crate::stream::Socket;
 /// The one user whom the control socket serves.
 const ROOT: u32 = 0;
 
+/// How far a server is in its life; it only goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Clients and their requests are served.
+    Serving,
+    /// No client and no request is taken any more; those that are here are answered.
+    Closing,
+    /// What is still open gets [`limits::DRAIN_TIME`]; streams end now.
+    Draining,
+}
+
 /// A bound socket to accept from.
 pub enum Listener {
     /// A unix stream socket.
@@ -76,33 +87,43 @@ impl Listener {
     }
 }
 
-/// Serves a listener until `shutdown` turns true, then lets open requests finish within [`limits::DRAIN_TIME`].
+/// Serves a listener until the phase is [`Phase::Closing`], then lets open requests finish. A client that waits for what
+/// the end brings about (the exit of a container) hears of it before [`Phase::Draining`].
 ///
 /// Hijacked connections that a monitor holds are no longer the server's and are not waited for.
 pub async fn serve<S: Send + Sync + 'static>(
     listener: Listener,
     frame: Arc<Frame<S>>,
-    mut shutdown: watch::Receiver<bool>,
+    mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let (listener, tls) = listener.bind()?;
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let mut clients = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            _ = shutdown.wait_for(|down| *down) => break,
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
             Some(_) = clients.join_next() => continue,
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((place, socket)) = accepted else { continue };
-        let connection = connection::serve(frame.clone(), socket, tls.clone(), shutdown.clone());
+        let connection = connection::serve(frame.clone(), socket, tls.clone(), phase.clone());
         clients.spawn(async move {
             connection.await;
             drop(place);
         });
     }
     drop(listener);
+    let deadline = async {
+        // A sender that is gone is as good as one that says so.
+        let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+        tokio::time::sleep(limits::DRAIN_TIME).await;
+    };
     let finished = async { while clients.join_next().await.is_some() {} };
-    if tokio::time::timeout(limits::DRAIN_TIME, finished).await.is_err() {
+    let cut = tokio::select! {
+        () = finished => false,
+        () = deadline => true,
+    };
+    if cut {
         tracing::warn!(open = clients.len(), "connections are cut at shutdown");
     }
     Ok(())

@@ -34,6 +34,9 @@ const DEFERRED: usize = 256;
 /// How long a monitor may take to answer when its container does not end.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
+/// The pause before a fact that could not be committed is tried again.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
+
 /// Where an answer goes.
 pub type Reply<T = ()> = oneshot::Sender<Result<T>>;
 
@@ -67,6 +70,8 @@ pub enum Command {
     Hear { reply: Reply },
     /// The daemon ends and takes its containers with it.
     Shutdown { reply: Reply },
+    /// The daemon ends: answered when nothing of the container is under way; a run goes on.
+    Rest { reply: Reply },
     /// The daemon is up: consider the restart policy.
     Booted,
 }
@@ -139,6 +144,8 @@ pub struct Actor {
     pub(super) exit: Option<monitor::proto::Exit>,
     /// The monitor has told the exit and still removes what the run had.
     pub(super) cleaning: bool,
+    /// What has happened is not in the store yet; when that is tried again.
+    pub(super) unrecorded: Option<Instant>,
     deferred: VecDeque<Command>,
     views: watch::Sender<Arc<ContainerView>>,
 }
@@ -168,6 +175,7 @@ impl Actor {
             backoff: Duration::ZERO,
             exit: None,
             cleaning: false,
+            unrecorded: None,
             deferred: VecDeque::new(),
             views,
         };
@@ -186,6 +194,7 @@ impl Actor {
                 }
                 packet = hear(self.link.as_ref()) => self.heard(packet).await,
                 kind = ring(timer) => self.rang(kind).await,
+                () = arrive(self.unrecorded) => drop(self.record().await),
                 command = commands.recv(), if self.deferred.len() < DEFERRED => match command {
                     Some(command) => self.obey(command).await,
                     None => return,
@@ -209,7 +218,7 @@ impl Actor {
             }
             Ok(Done::TornDown) => self.torn_down().await,
             Ok(Done::Deleted(outcome)) => {
-                if self.deleted(outcome) {
+                if self.deleted(outcome).await {
                     return true;
                 }
             }
@@ -263,6 +272,7 @@ impl Actor {
                 answer(reply, Ok(()));
             }
             Command::Shutdown { reply } => self.shutdown(reply).await,
+            Command::Rest { reply } => self.rest(reply).await,
             Command::Booted => self.booted().await,
         }
     }
@@ -296,23 +306,25 @@ impl Actor {
     }
 
     /// Commits the row; an error leaves the old row on disk and is told.
-    pub(super) async fn persist(&self) -> Result<()> {
+    pub(super) async fn persist(&mut self) -> Result<()> {
         let mut row = self.row.clone();
         row.state = row.state.at_rest();
-        self.engine.store.write(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row)).await
-    }
-
-    /// Commits where the change has already happened and cannot be refused any more: a failure is logged, the daemon's
-    /// next commit of this container carries it.
-    pub(super) async fn record(&self) {
-        self.recorded(self.persist().await);
-    }
-
-    /// What became of such a commit.
-    pub(super) fn recorded(&self, outcome: Result<()>) {
-        if let Err(error) = outcome {
-            tracing::error!(container = self.row.id.short(), %error, "the container's state could not be recorded");
+        self.engine.store.write(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row)).await?;
+        if self.unrecorded.take().is_some() && self.row.state.pid().is_none() && self.jobs.is_empty() {
+            self.forget_run();
         }
+        Ok(())
+    }
+
+    /// Commits where the change has already happened and cannot be refused any more. A failure is logged and tried again
+    /// until it succeeds; until then the run's exit record stays, so that a next daemon learns of the end.
+    pub(super) async fn record(&mut self) -> Result<()> {
+        let outcome = self.persist().await;
+        if let Err(error) = &outcome {
+            tracing::error!(container = self.row.id.short(), %error, "the container's state could not be recorded");
+            self.unrecorded = Some(Instant::now() + RECORD_PAUSE);
+        }
+        outcome
     }
 
     /// Shows the container as it is now.
@@ -471,6 +483,13 @@ async fn ring(timer: Option<(Instant, Timer)>) -> Timer {
             sleep_until(at).await;
             kind
         }
+        None => pending().await,
+    }
+}
+
+async fn arrive(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
         None => pending().await,
     }
 }

@@ -42,6 +42,7 @@ pub struct Created {
 
 /// Creates a container.
 pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
+    engine.containers.ending.refuse()?;
     let settings = engine.settings();
     let id = ContainerId::from_bytes(sys::random::bytes32());
     let host = validate::Host::new(&engine.host, &settings);

@@ -308,6 +308,7 @@ impl Actor {
     }
 
     async fn send_exec(&mut self, start: &ExecStart) -> Result<()> {
+        self.engine.containers.ending.refuse()?;
         check_running(&self.row, self.row.id.as_str())?;
         let config = &start.session.config;
         let process = facts::exec_process(&self.engine, &self.row, config, start.console_size)?;

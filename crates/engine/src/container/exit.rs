@@ -15,10 +15,13 @@ use super::remove::RemoveArgs;
 use super::row::ContainerRow;
 use super::{link, place};
 use crate::Engine;
+use crate::ending::LastEnd;
 use crate::events::now;
 
 /// Recorded when a container was killed along with its monitor.
-const KILLED: i32 = 137;
+pub(super) const KILLED: i32 = 137;
+/// What those are told who waited for an end that is not on the disk.
+const NOT_RECORDED: &str = "the container has ended, which could not be recorded";
 /// How long a monitor may take to remove what a run had.
 const CLEANING_WAIT: Duration = Duration::from_secs(10);
 
@@ -48,7 +51,7 @@ impl Actor {
     /// The kernel has killed a process of the container for want of memory; the container may live on (B-oom-1).
     pub(super) async fn ran_out_of_memory(&mut self) {
         if !std::mem::replace(&mut self.row.run.oom_killed, true) {
-            self.record().await;
+            drop(self.record().await);
             self.publish();
         }
         self.event("oom", []);
@@ -108,10 +111,10 @@ impl Actor {
         let endpoints = std::mem::take(&mut self.row.endpoints);
         self.timer = None;
         self.end_execs(exit.code);
-        self.record().await;
+        let mut recorded = self.record().await;
         self.await_cleaning().await;
         if self.row.run.error != exit.error {
-            self.record().await;
+            recorded = self.record().await;
         }
         self.exits += 1;
         self.publish();
@@ -130,7 +133,7 @@ impl Actor {
             self.engine.containers.logs.followers.ended(&self.row.id).await;
         }
         for reply in self.waiting.ends.drain(..) {
-            answer(reply, Ok(()));
+            answer(reply, recorded.as_ref().map_or_else(|error| Err(error.copy().prefix(NOT_RECORDED)), |()| Ok(())));
         }
         // Those who waited for the end hear of it before what is left of the run is put away.
         tokio::task::yield_now().await;
@@ -146,11 +149,17 @@ impl Actor {
         run.oom_killed |= exit.oom;
         run.error.clone_from(&exit.error);
         let called_off = !self.waiting.restarts.is_empty() || self.waiting.removal.is_some();
-        let (run, lasted) = (&self.row.run, lasted(&self.row));
-        // A manual stop calls off every policy for now; `always` remembers at the daemon's next start.
-        if called_off
-            || run.manually_stopped
-            || !policy(&self.row).restarts(exit.code, run.manually_stopped, run.restart_count)
+        !called_off && self.count_restart(exit.code, lasted(&self.row))
+    }
+
+    /// Whether the policy wants another run after one that ended so; if it does, that is counted from now on.
+    pub(super) fn count_restart(&mut self, exit_code: i32, lasted: Duration) -> bool {
+        let run = &self.row.run;
+        // A manual stop calls off every policy for now, and so does the daemon's end; `always` remembers at the daemon's
+        // next start.
+        if run.manually_stopped
+            || self.engine.containers.ending.has_begun()
+            || !policy(&self.row).restarts(exit_code, run.manually_stopped, run.restart_count)
         {
             return false;
         }
@@ -160,12 +169,15 @@ impl Actor {
     }
 
     /// After the end: the removal or start that was waiting for it, the removal of `--rm`, or the policy's restart.
-    async fn go_on(&mut self, effects: &[Effect]) {
+    pub(super) async fn go_on(&mut self, effects: &[Effect]) {
         if effects.contains(&Effect::ScheduleRestart) {
             self.timer = Some((Instant::now() + self.backoff, Timer::Backoff));
         } else if !self.waiting.removals.is_empty() {
             self.begin_removal();
         } else if !self.waiting.restarts.is_empty() {
+            if let Err(error) = self.engine.containers.ending.refuse() {
+                return self.waiting.restarts.drain(..).for_each(|reply| answer(reply, Err(error.copy())));
+            }
             let effects = self.happened(Input::Start);
             self.perform_launch(&effects);
         } else if self.row.auto_remove() {
@@ -173,7 +185,11 @@ impl Actor {
         }
     }
 
+    /// A restart is due. While the daemon ends it stays due: the next one makes it.
     pub(super) async fn backoff_over(&mut self) {
+        if self.engine.containers.ending.has_begun() {
+            return;
+        }
         let effects = self.happened(Input::BackoffOver);
         self.perform_launch(&effects);
     }
@@ -197,31 +213,58 @@ impl Actor {
         if let Some(mut link) = self.link.take() {
             drop(link.send(&Request::Release, &[]).await);
         }
+        if self.unrecorded.is_none() {
+            self.forget_run();
+        }
+    }
+
+    /// Nothing needs to tell a later daemon of the newest run any more: the row does.
+    pub(super) fn forget_run(&self) {
         if let Err(error) = place::remove_run_dir(&place::run_dir(&self.engine.settings(), &self.row)) {
             tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
         }
     }
 
-    /// The daemon is up: leftovers of `--rm` go, and the policy may want a run (B-rs-4).
+    /// The daemon is up: leftovers of `--rm` go, and what the policy wants is started (B-rs-4).
     pub(super) async fn booted(&mut self) {
-        if self.row.state != State::Exited || !self.jobs.is_empty() {
+        if !self.jobs.is_empty() || self.timer.is_some() {
             return;
         }
-        if self.row.auto_remove() {
+        if matches!(self.row.state, State::Exited | State::Dead) && self.row.auto_remove() {
             return self.remove_itself().await;
         }
-        let run = &self.row.run;
-        if run.was_started && policy(&self.row).restarts_at_boot(run.exit_code, run.manually_stopped, run.restart_count)
-        {
-            let effects = self.happened(Input::Start);
-            self.perform_launch(&effects);
+        // One that ended while its monitor was being found.
+        if consider(&mut self.row, LastEnd::Killed) {
+            drop(self.record().await);
+            self.publish();
         }
+        self.backoff_over().await;
     }
 }
 
 fn policy(row: &ContainerRow) -> Policy {
     let policy = &row.host_config.restart_policy;
     Policy::parse(&policy.name, policy.maximum_retry_count).unwrap_or(Policy::No)
+}
+
+/// What a new daemon's start means for a container that does not run: whether its policy wants a run, which is then due and
+/// counted. The count goes on over daemons that were killed.
+pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
+    let (policy, run) = (policy(row), &mut row.run);
+    let wanted = row.state == State::Exited
+        && run.was_started
+        && !row.host_config.auto_remove
+        && policy.restarts_at_boot(run.exit_code, run.manually_stopped, run.restart_count);
+    if !wanted {
+        return false;
+    }
+    row.state = State::Restarting;
+    match last {
+        LastEnd::Clean => run.restart_count = 0,
+        LastEnd::Killed if policy.counts() => run.restart_count += 1,
+        LastEnd::Killed => {}
+    }
+    true
 }
 
 /// How long the newest run was.

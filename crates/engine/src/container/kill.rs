@@ -27,14 +27,18 @@ impl Actor {
     /// SIGKILL is answered when the container has ended, any other signal when it was sent.
     pub(super) async fn kill(&mut self, signal: i32, reply: Reply) {
         let ends = signal == signal::KILL || stop::is_stop_signal(&self.row, signal);
+        let before = self.row.clone();
         let Some((effects, reply)) = self.step(Input::Kill { signal, ends }, reply) else {
             return;
         };
         let cancels = effects.contains(&Effect::CancelRestart);
-        self.row.run.manually_stopped |= ends || cancels;
+        if (ends || cancels)
+            && let Err(error) = self.note_manual_stop(before).await
+        {
+            return answer(reply, Err(error));
+        }
         if cancels {
             self.timer = None;
-            self.record().await;
             self.publish();
             return answer(reply, Ok(()));
         }
@@ -51,19 +55,23 @@ impl Actor {
         }
     }
 
-    /// Pause and unpause; undone when the monitor cannot do it.
+    /// Pause and unpause: recorded, then done; undone when the monitor cannot do it.
     pub(super) async fn freeze(&mut self, input: Input, reply: Reply) {
-        let before = self.row.state;
+        let before = self.row.clone();
         let Some((effects, reply)) = self.step(input, reply) else {
             return;
         };
         let frozen = effects.contains(&Effect::Freeze);
         self.row.run.frozen_in_passing = false;
-        if let Err(error) = self.freeze_now(frozen).await {
-            self.row.state = before;
+        if let Err(error) = self.persist().await {
+            self.row = before;
             return answer(reply, Err(error));
         }
-        self.record().await;
+        if let Err(error) = self.freeze_now(frozen).await {
+            self.row = before;
+            drop(self.record().await);
+            return answer(reply, Err(error));
+        }
         self.publish();
         self.event(if frozen { "pause" } else { "unpause" }, []);
         answer(reply, Ok(()));
@@ -72,13 +80,13 @@ impl Actor {
     /// Freezes for the time of an operation. The row tells why before it is done: should the daemon die over the
     /// operation, the next one lets the container go on.
     pub(super) async fn freeze_in_passing(&mut self, reply: Reply) {
-        let before = self.row.state;
+        let before = self.row.clone();
         let Some((_, reply)) = self.step(Input::Pause, reply) else {
             return;
         };
         self.row.run.frozen_in_passing = true;
         if let Err(error) = self.persist().await {
-            self.row.state = before;
+            self.row = before;
             return answer(reply, Err(error));
         }
         self.publish();
@@ -95,7 +103,7 @@ impl Actor {
             self.row.state = State::Running { pid };
             self.thaw().await;
         }
-        self.record().await;
+        drop(self.record().await);
     }
 
     /// Freezing is the cgroup's work and does not need the monitor, unless another program owns the cgroup.

@@ -58,8 +58,6 @@ pub struct Launched {
     pub place: RunPlace,
     /// Its connections.
     pub endpoints: Vec<network::Endpoint>,
-    /// What became of the commit of all this, if the monitor told of the process's birth.
-    pub commit: Option<Result<()>>,
 }
 
 /// The row of a container that runs.
@@ -84,11 +82,13 @@ pub struct Failed {
     pub error: Error,
     /// For the row.
     pub exit_code: i32,
+    /// The program ran, could not be recorded, and was ended for that.
+    pub ran: bool,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Failed {
-        Failed { error, exit_code: 128 }
+        Failed { error, exit_code: 128, ran: false }
     }
 }
 
@@ -111,8 +111,7 @@ pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>)
     place::make_run_dir(&place.dir)?;
     let durable = RefCell::new(Durable::begin(engine, row));
     let launch = Launch { engine, settings: &settings, row, place: &place, attached, durable };
-    let mut outcome = launch.with_network();
-    outcome.iter_mut().for_each(|launched| launch.note_use(launched));
+    let outcome = launch.with_network();
     if outcome.is_err() {
         // The monitor has ended or never was; a later start makes the directory anew.
         drop(fs::remove_dir_all(&place.dir));
@@ -129,10 +128,10 @@ impl Launch<'_> {
             other => other,
         }?;
         match self.with_files(connected.as_ref()) {
-            Ok(Spawned { client, monitor, run: (pid, started_at), commit }) => {
+            Ok(Spawned { client, monitor, run: (pid, started_at) }) => {
                 let endpoints = connected.into_iter().map(|c| c.endpoint).collect();
                 let place = self.place.clone();
-                Ok(Launched { client, monitor, pid, started_at, place, endpoints, commit })
+                Ok(Launched { client, monitor, pid, started_at, place, endpoints })
             }
             Err(failed) => {
                 if let Err(error) = self.engine.networks.release(&self.row.id) {
@@ -156,12 +155,21 @@ impl Launch<'_> {
         let sent = spawned.client.start(1, &spec, &fds).context("starting the container");
         let mut commit = None;
         let born = |run| commit = Some(self.commit(run, connected));
-        match sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client, born)) {
+        let started = sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client, born));
+        // A start is answered for what is on the disk; one that cannot get there has not happened.
+        let recorded = started.and_then(|run| match commit.unwrap_or_else(|| self.commit(run, connected)) {
+            Ok(()) => Ok(run),
+            Err(error) => Err(Failed { error: error.prefix("recording the start"), exit_code: 128, ran: true }),
+        });
+        match recorded {
             Ok(run) => {
                 hand_over_ports(&spawned.client, connected);
-                Ok(Spawned { client: spawned.client, monitor: spawned.pidfd, run, commit })
+                Ok(Spawned { client: spawned.client, monitor: spawned.pidfd, run })
             }
             Err(failed) => {
+                if failed.ran {
+                    client::end_container(&spawned.client);
+                }
                 client::end(spawned);
                 // It has cleaned up after itself, unless it was killed.
                 let cleared =
@@ -174,24 +182,8 @@ impl Launch<'_> {
         }
     }
 
-    /// What a launch makes durable and notes when nobody told of the process's birth: its row is recorded by the actor.
-    fn note_use(&self, launched: &mut Launched) {
-        if launched.commit.is_some() {
-            return;
-        }
-        let row = self.row.clone();
-        let has_volumes = row.volumes().next().is_some();
-        let noted = self.durable.borrow_mut().wait().and_then(|()| match has_volumes {
-            true => self.engine.store.write_blocking(move |tx| durable::note_use(tx, &row)),
-            false => Ok(()),
-        });
-        if let Err(error) = noted {
-            launched.commit = Some(Err(error));
-        }
-    }
-
     /// Records the run while the container prepares its program. A start that fails after this is recorded behind it; one
-    /// whose daemon dies is found by the next as what became of it.
+    /// whose daemon dies is found by the next as what became of it; one that cannot be recorded is taken back.
     fn commit(&self, run: (i32, i64), connected: Option<&network::Connected>) -> Result<()> {
         let mut row = self.row.clone();
         note_run(&mut row, run, self.place.clone(), connected.map(|c| c.endpoint.clone()).into_iter().collect());
@@ -303,7 +295,6 @@ struct Spawned {
     monitor: OwnedFd,
     /// Pid and unix nanoseconds.
     run: (i32, i64),
-    commit: Option<Result<()>>,
 }
 
 /// The monitor's answer to the start request; `born` hears of the process first.
@@ -320,7 +311,7 @@ fn await_start(client: &Client, mut born: impl FnMut((i32, i64))) -> Result<(i32
                 Event::Started { exec: None, pid, at } => return Ok((pid, at)),
                 Event::Failed { exec: None, error } => {
                     let (error, exit_code) = error.to_error(runtime::What::Create);
-                    return Err(Failed { error, exit_code });
+                    return Err(Failed { error, exit_code, ran: false });
                 }
                 _ => {}
             },

@@ -47,6 +47,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::actor::Command;
 use self::row::ContainerRow;
 use self::view::ContainerView;
+use crate::ending::Ending;
 use crate::events::Events;
 
 /// Commands that may wait for one actor.
@@ -88,6 +89,8 @@ pub struct Containers {
     monitors: monitor::Spares,
     logs: logs::Readers,
     ps: top::Runs,
+    /// Whether the daemon ends: no container starts any more.
+    pub ending: Ending,
 }
 
 #[derive(Default)]
@@ -99,14 +102,8 @@ struct Index {
 impl Containers {
     /// None yet. To be called on the runtime.
     pub fn new(trash: snapshot::Trash, monitors: monitor::Spares) -> Containers {
-        Containers {
-            index: RwLock::default(),
-            execs: exec::Execs::default(),
-            trash,
-            monitors,
-            logs: logs::Readers::start(),
-            ps: top::Runs::default(),
-        }
+        let (index, execs, ps, ending) = Default::default();
+        Containers { index, execs, trash, monitors, logs: logs::Readers::start(), ps, ending }
     }
 
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).

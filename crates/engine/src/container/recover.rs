@@ -17,11 +17,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::actor::{Actor, Command};
-use super::exit::{clear, clear_cgroup, killed_with_monitor};
+use super::exit::{KILLED, clear, clear_cgroup, consider, killed_with_monitor};
 use super::link::{self, Link, Probe};
 use super::place;
 use super::row::ContainerRow;
 use crate::Engine;
+use crate::ending::LastEnd;
 use crate::events::now;
 use crate::settings::Settings;
 
@@ -52,10 +53,10 @@ impl Recovered {
     }
 }
 
-/// Finds out what became of a container and brings its row in line.
-pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
+/// Finds out what became of a container and brings its row in line; a run that its policy wants is due from then on.
+pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) -> Recovered {
     row.state = row.state.at_rest();
-    let before = (row.state, row.run.oom_killed);
+    let before = (row.state, row.run.oom_killed, row.run.restart_count);
     let settings = engine.settings();
     let run_dir = place::run_dir(&settings, &row);
     if run_dir != settings.run_dir(row.id.as_str()) {
@@ -71,11 +72,18 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
             tracing::warn!(container = row.id.short(), "the container's monitor is slow to answer");
             (Some(link), None)
         }
+        Probe::Connected(link, state) if state.started_at == row.run.started_at.unix_nanos() => {
+            // Of a run whose end is known already.
+            end(link, row.id.as_str()).await;
+            clear_cgroup(&engine, &row).await;
+            settle(&mut row, None);
+            (None, None)
+        }
         Probe::Connected(link, _) | Probe::Silent(link) => {
             tracing::info!(container = row.id.short(), "ending a run that was not committed");
             end(link, row.id.as_str()).await;
             clear_cgroup(&engine, &row).await;
-            settle(&mut row, None);
+            settle(&mut row, Some(ended_uncommitted()));
             (None, None)
         }
         Probe::Ended(exit) => {
@@ -86,8 +94,9 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
         Probe::Killed => {
             link::kill_monitor(row.id.as_str());
             clear_cgroup(&engine, &row).await;
-            let exit = killed_with_monitor();
-            settle(&mut row, Some(exit));
+            // A monitor tells of its container's birth before anything of it runs.
+            let exit = row.state.pid().map(|_| killed_with_monitor());
+            settle(&mut row, exit);
             (None, None)
         }
         Probe::Gone => {
@@ -98,14 +107,15 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow) -> Recovered {
             (None, None)
         }
     };
-    let changed = (row.state, row.run.oom_killed) != before;
+    consider(&mut row, last);
+    let changed = (row.state, row.run.oom_killed, row.run.restart_count) != before;
     let (mut actor, commands) = Actor::new(&engine, row);
     actor.link = link;
     if changed {
-        actor.record().await;
+        drop(actor.record().await);
     }
     actor.thaw_left_behind().await;
-    if actor.link.is_none() {
+    if actor.link.is_none() && actor.unrecorded.is_none() {
         // Only now: until the end is recorded, what tells of it must stay.
         drop(fs::remove_dir_all(&run_dir));
     }
@@ -118,14 +128,14 @@ fn is_committed(row: &ContainerRow, state: &proto::State) -> bool {
     row.state.pid() == Some(state.pid) && row.run.started_at.unix_nanos() == state.started_at
 }
 
-/// Nothing runs: notes the end of a run that the row still takes for running.
+/// Nothing runs: notes the end of a run that the row still takes for running, or for due.
+///
+/// A restart that was due is counted, and stays due as long as nothing tells of a run. An exit that the row does not know
+/// is that run's: the daemon died between starting and recording it, and the policy is asked again.
 fn settle(row: &mut ContainerRow, exit: Option<Exit>) {
-    if row.state == State::Restarting {
-        // The restart that was due is considered anew, and counted again.
-        row.run.restart_count = row.run.restart_count.saturating_sub(1);
-        row.state = State::Exited;
-    }
-    if row.state.pid().is_some() {
+    let restarted =
+        row.state == State::Restarting && exit.as_ref().is_some_and(|exit| exit.at != row.run.finished_at.unix_nanos());
+    if row.state.pid().is_some() || restarted {
         let unknown = || Exit { code: UNKNOWN_EXIT, at: now().unix_nanos(), ..Exit::default() };
         let exit = exit.unwrap_or_else(unknown);
         row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
@@ -135,6 +145,11 @@ fn settle(row: &mut ContainerRow, exit: Option<Exit>) {
         row.state = State::Exited;
     }
     row.endpoints.clear();
+}
+
+/// The end of a run that no row knows: this daemon kills it.
+fn ended_uncommitted() -> Exit {
+    Exit { code: KILLED, signal: Some(9), at: now().unix_nanos(), ..Exit::default() }
 }
 
 /// Ends a run that an earlier daemon began here, when the last one that was committed has its place elsewhere.

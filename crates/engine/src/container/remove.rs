@@ -80,12 +80,14 @@ impl Actor {
         self.jobs.spawn_blocking(move || Done::Deleted(delete(&engine, &row, args)));
     }
 
-    /// Whether the container is gone; if not, it is dead and can be removed again.
-    pub(super) fn deleted(&mut self, outcome: Result<()>) -> bool {
+    /// Whether the container is gone; if not, it is dead, for later daemons too, and can be removed again.
+    pub(super) async fn deleted(&mut self, outcome: Result<()>) -> bool {
         let text = outcome.err().map(|e| e.message().to_string());
         if let Some(text) = &text {
             self.happened(Input::RemovalFailed);
             self.row.run.error.clone_from(text);
+            // Its row may be gone, or its files half.
+            drop(self.record().await);
         } else {
             self.engine.containers.execs.forget_container(&self.row.id);
             self.engine.containers.forget(&self.row.id, &self.row.name);

@@ -1,12 +1,14 @@
 //! `POST /containers/{id}/start`, and what a launch's end means: also for restarts by policy and at the daemon's start.
 
+use std::time::Duration;
+
 use model::Result;
 use model::lifecycle::{Effect, Input};
 
 use super::actor::{Actor, Command, Reply, answer};
 use super::launch::{self, Failed, Launched};
 use super::link::{self, Link};
-use super::{Containers, publish};
+use super::{Containers, exit, publish};
 
 /// Starts a container; `Kind::NotModified` when it runs already.
 pub async fn start(containers: &Containers, name: &str) -> Result<()> {
@@ -15,6 +17,9 @@ pub async fn start(containers: &Containers, name: &str) -> Result<()> {
 
 impl Actor {
     pub(super) async fn start(&mut self, reply: Reply) {
+        if let Err(error) = self.engine.containers.ending.refuse() {
+            return answer(reply, Err(error));
+        }
         let Some((effects, reply)) = self.step(Input::Start, reply) else {
             return;
         };
@@ -31,9 +36,9 @@ impl Actor {
         }
     }
 
-    /// The program runs: commit, show, tell, answer.
+    /// The program runs, and its row says so: show, tell, answer.
     pub(super) async fn launched(&mut self, launched: Launched) {
-        let Launched { client, monitor, pid, started_at, place, endpoints, commit } = launched;
+        let Launched { client, monitor, pid, started_at, place, endpoints } = launched;
         link::reap(monitor);
         match Link::new(client) {
             Ok(link) => self.link = Some(link),
@@ -41,10 +46,7 @@ impl Actor {
         }
         self.happened(Input::Launched { pid });
         launch::note_run(&mut self.row, (pid, started_at), place, endpoints);
-        match commit {
-            Some(outcome) => self.recorded(outcome),
-            None => self.record().await,
-        }
+        self.unrecorded = None;
         self.publish();
         for endpoint in self.row.endpoints.clone() {
             self.network_event("connect", &endpoint);
@@ -69,20 +71,21 @@ impl Actor {
         }
     }
 
-    /// The launch took everything back; what is left is to say so (B-st-1).
+    /// The launch took everything back; what is left is to say so (B-st-1). A run that the policy began and nobody could
+    /// record has ended like any other: the policy goes on, while a client that asked for it is told.
     pub(super) async fn launch_failed(&mut self, failed: Failed) {
-        self.happened(Input::LaunchFailed);
-        let Failed { error, exit_code } = failed;
+        let Failed { error, exit_code, ran } = failed;
+        let by_policy = self.waiting.starts.is_empty() && self.waiting.restarts.is_empty();
+        let restart = ran && by_policy && self.count_restart(exit::KILLED, Duration::ZERO);
+        let effects = self.happened(Input::LaunchFailed { restart });
         self.row.run.exit_code = exit_code;
         self.row.run.error = error.message().to_string();
         self.row.run.start_failed = true;
-        self.record().await;
+        drop(self.record().await);
         self.publish();
         let (kind, text) = (error.kind(), error.message().to_string());
         self.answer_starts(|| Err(model::Error::new(kind, text.clone())));
-        if self.row.auto_remove() {
-            self.remove_itself().await;
-        }
+        self.go_on(&effects).await;
     }
 
     fn answer_starts(&mut self, outcome: impl Fn() -> Result<()>) {

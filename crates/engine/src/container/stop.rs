@@ -87,13 +87,15 @@ impl StopPlan {
 
 impl Actor {
     pub(super) async fn stop(&mut self, plan: StopPlan, reply: Reply) {
+        let before = self.row.clone();
         let Some((effects, reply)) = self.step(Input::Stop, reply) else {
             return;
         };
-        self.row.run.manually_stopped = true;
+        if let Err(error) = self.note_manual_stop(before).await {
+            return answer(reply, Err(error));
+        }
         if effects.contains(&Effect::CancelRestart) {
             self.timer = None;
-            self.record().await;
             self.publish();
             self.event("stop", []);
             return answer(reply, Ok(()));
@@ -103,7 +105,25 @@ impl Actor {
         self.begin_stop(plan, &effects).await;
     }
 
+    /// The user wants the container to stay down: on the disk before anything is done about it, so that no daemon starts
+    /// it again. What cannot be recorded does not happen.
+    pub(super) async fn note_manual_stop(&mut self, before: ContainerRow) -> Result<()> {
+        if std::mem::replace(&mut self.row.run.manually_stopped, true)
+            && self.row.state.at_rest() == before.state.at_rest()
+        {
+            return Ok(());
+        }
+        let persisted = self.persist().await;
+        if persisted.is_err() {
+            self.row = before;
+        }
+        persisted
+    }
+
     pub(super) async fn restart(&mut self, plan: StopPlan, reply: Reply) {
+        if let Err(error) = self.engine.containers.ending.refuse() {
+            return answer(reply, Err(error));
+        }
         if self.row.state.pid().is_none() {
             self.timer = None;
             if self.row.state.is_restarting() {
@@ -132,11 +152,22 @@ impl Actor {
         };
         if effects.contains(&Effect::CancelRestart) {
             self.timer = None;
-            self.record().await;
-            return answer(reply, Ok(()));
+            let recorded = self.record().await;
+            self.publish();
+            return answer(reply, recorded);
         }
+        self.waiting.stopped = true;
         self.waiting.ends.push(reply);
         self.begin_stop(plan, &effects).await;
+    }
+
+    /// The daemon ends and nothing of the container is under way. What was frozen for an operation goes on.
+    pub(super) async fn rest(&mut self, reply: Reply) {
+        self.thaw_left_behind().await;
+        if self.unrecorded.is_some() {
+            drop(self.record().await);
+        }
+        answer(reply, Ok(()));
     }
 
     async fn begin_stop(&mut self, plan: StopPlan, effects: &[Effect]) {

@@ -85,6 +85,8 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
     let window = state.windows.open();
     tokio::spawn(async move {
         tokio::select! {
+            // What has happened before the daemon's end is told before the stream ends.
+            biased;
             () = tell(wish, subscription, left, Out { window, sender: &sender }) => {}
             () = sender.closed() => {}
             () = Request::client_gone(request.gone) => {}

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::frame::{Config, Frame};
 use crate::hijack::{Head, Hijack, MULTIPLEXED_STREAM, RAW_STREAM};
-use crate::listener::{Listener, serve};
+use crate::listener::{Listener, Phase, serve};
 use crate::request::Request;
 use crate::response;
 use crate::routes::{Handler, Outcome, Route, Running};
@@ -156,7 +156,7 @@ async fn panics(_: Arc<Seen>, _: Request) -> Result<Outcome> {
 struct Server {
     path: std::path::PathBuf,
     seen: Arc<Seen>,
-    shutdown: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     thread: Option<std::thread::JoinHandle<()>>,
     dir: Option<tempfile::TempDir>,
 }
@@ -172,15 +172,15 @@ impl Server {
     }
 
     fn on(listener: Listener) -> Server {
-        let (shutdown, down) = watch::channel(false);
+        let (phase, seen_phase) = watch::channel(Phase::Serving);
         let seen = Arc::new(Seen::default());
         let config = Config { version: "26.1.5".into(), max_api: ApiVersion::v1(45), ..Config::default() };
         let frame = Arc::new(Frame::new(config, ROUTES, seen.clone()));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.expect("runtime").block_on(serve(listener, frame, down)).expect("served");
+            runtime.expect("runtime").block_on(serve(listener, frame, seen_phase)).expect("served");
         });
-        Server { path: std::path::PathBuf::new(), seen, shutdown, thread: Some(thread), dir: None }
+        Server { path: std::path::PathBuf::new(), seen, phase, thread: Some(thread), dir: None }
     }
 
     fn connect(&self) -> UnixStream {
@@ -203,7 +203,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shutdown.send_replace(true);
+        self.phase.send_replace(Phase::Draining);
         let ended = self.thread.take().expect("once").join();
         drop(self.dir.take());
         assert!(ended.is_ok() || std::thread::panicking());
