@@ -114,10 +114,7 @@ where
             let signals = (gone.clone(), tell_turn.clone(), begins.clone());
             let (frame, hijacks, tell_cut) = (frame.clone(), hijacks.clone(), tell_cut.clone());
             async move {
-                if begun_at != Phase::Serving {
-                    return Ok(closing());
-                }
-                let answer = respond(frame, request, hijacks, signals).await?;
+                let answer = admitted(begun_at, respond(frame, request, hijacks, signals)).await?;
                 // There is room: the one of an earlier answer has been taken.
                 drop(answer.extensions().get::<Cut>().map(|cut| tell_cut.try_send(cut.clone())));
                 Ok::<_, std::convert::Infallible>(answer)
@@ -154,14 +151,8 @@ where
             // Nothing is being changed: what is left is an answer that nobody reads.
             () = is(&mut turn, Turn::Answer), if alone => return Ok(None),
             () = reaches(&mut phase, next), if next.is_some() => {
-                if next == Some(Phase::Closing) {
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                    next = Some(Phase::Draining);
-                } else {
-                    // Streams without end would outlast any shutdown.
-                    tell_gone.send_replace(true);
-                    next = None;
-                }
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                next = enter(next, &tell_gone);
             }
         }
     }
@@ -186,6 +177,23 @@ async fn is<T: PartialEq>(value: &mut watch::Receiver<T>, wanted: T) {
 async fn reaches(phase: &mut watch::Receiver<Phase>, wanted: Option<Phase>) {
     if phase.wait_for(|phase| Some(*phase) >= wanted).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Enters a phase of the end; the one after it. Streams end with the last: they would outlast any shutdown.
+fn enter(phase: Option<Phase>, tell_gone: &watch::Sender<bool>) -> Option<Phase> {
+    if phase == Some(Phase::Closing) {
+        return Some(Phase::Draining);
+    }
+    tell_gone.send_replace(true);
+    None
+}
+
+/// The answer to a request, unless it began when none was taken any more.
+async fn admitted<E>(begun_at: Phase, answer: impl Future<Output = Result<Response, E>>) -> Result<Response, E> {
+    match begun_at {
+        Phase::Serving => answer.await,
+        Phase::Closing | Phase::Draining => Ok(closing()),
     }
 }
 
