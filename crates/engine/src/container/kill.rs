@@ -55,22 +55,29 @@ impl Actor {
         }
     }
 
-    /// Pause and unpause: recorded, then done; undone when the monitor cannot do it.
+    /// Pause is recorded, then done, and undone when the monitor cannot do it. Unpause is done, then recorded: should the
+    /// daemon die in between, the next one still knows why the container is frozen.
     pub(super) async fn freeze(&mut self, input: Input, reply: Reply) {
         let before = self.row.clone();
         let Some((effects, reply)) = self.step(input, reply) else {
             return;
         };
         let frozen = effects.contains(&Effect::Freeze);
-        self.row.run.frozen_in_passing = false;
-        if let Err(error) = self.persist().await {
-            self.row = before;
-            return answer(reply, Err(error));
+        if frozen {
+            self.row.run.frozen_in_passing = false;
+            if let Err(error) = self.persist().await {
+                self.row = before;
+                return answer(reply, Err(error));
+            }
         }
         if let Err(error) = self.freeze_now(frozen).await {
             self.row = before;
             drop(self.record().await);
             return answer(reply, Err(error));
+        }
+        if !frozen {
+            self.row.run.frozen_in_passing = false;
+            drop(self.record().await);
         }
         self.publish();
         self.event(if frozen { "pause" } else { "unpause" }, []);
