@@ -34,7 +34,11 @@ fn main() {
     println!("ready");
     loop {
         let there = |pid: &u32| statat(&proc, pid.to_string(), AtFlags::empty()).is_ok();
-        let Some(pid) = (next..next + AHEAD).find(there) else { continue };
+        let Some(pid) = (next..next + AHEAD).find(there) else {
+            // Those that came and went unseen are not waited for.
+            next = next.max(last_number().unwrap_or(next));
+            continue;
+        };
         next = pid + 1;
         match word(0) {
             "watch" => Watch { pid, sign: word(1).trim_start_matches('/'), secret: word(2) }.run(&proc),
@@ -43,6 +47,11 @@ fn main() {
         }
         println!("seen {pid}");
     }
+}
+
+/// The last number given in this PID namespace (proc(5), loadavg).
+fn last_number() -> Option<u32> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().last()?.parse().ok()
 }
 
 fn number(pid: u32) -> Pid {
