@@ -40,12 +40,16 @@ fn main() {
             continue;
         };
         next = pid + 1;
-        match word(0) {
-            "watch" => Watch { pid, sign: word(1).trim_start_matches('/'), secret: word(2) }.run(&proc),
-            "stop" => persist(pid, Signal::STOP, &proc),
-            _ => drop(kill_process(number(pid), Signal::KILL)),
+        if word(0) == "watch" {
+            Watch { pid, sign: word(1).trim_start_matches('/'), secret: word(2) }.run(&proc);
+        } else {
+            let signal = if word(0) == "stop" { Signal::STOP } else { Signal::KILL };
+            let _ = kill_process(number(pid), signal);
         }
         println!("seen {pid}");
+        if word(0) == "stop" {
+            persist(pid, Signal::STOP, &proc);
+        }
     }
 }
 
