@@ -9,7 +9,7 @@ use crate::{setup, shell};
 /// Installs, builds and runs the demonstration.
 pub fn run() -> Result<(), String> {
     shell::require_root("cargo xtask demo")?;
-    setup::programs()?;
+    setup::programs_of_demo()?;
     shell::run(&mut shell::cargo(&["build", "-p", "gantryd", "-p", "testkit", "--bins"]))?;
     shell::run(&mut Command::new(shell::build_dir("debug").join("gantry-demo")))
 }

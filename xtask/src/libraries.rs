@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::setup::{Program, install, install_missing};
+use crate::setup::{Program, install_missing, install_packages};
 use crate::shell::{self, run};
 
 const PROGRAMS: &[Program] = &[("node", "nodejs"), ("npm", "npm"), ("python3", "python3")];
@@ -40,7 +40,7 @@ fn python(place: &Path, list: &Path) -> Result<(), String> {
     let environment = || run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(place));
     if environment().is_err() {
         // Debian keeps half of it in a package of its own.
-        install(&["python3-venv"])?;
+        install_packages(&["python3-venv"])?;
         environment()?;
     }
     let mut pip = Command::new(place.join("bin/pip"));

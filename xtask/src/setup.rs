@@ -31,14 +31,29 @@ const PROGRAMS: &[Program] = &[
     ("unshare", "util-linux"),
     ("zstd", "zstd"),
 ];
+/// Seconds that apt waits for its lock (apt.conf(5)).
+const APT_PATIENCE: &str = "DPkg::Lock::Timeout=600";
 /// Packages that carry the docker CLI, newest kind first.
 const CLI_PACKAGES: [&str; 2] = ["docker-cli", "docker.io"];
 
-/// Makes sure that every program is there.
+/// What the demonstration runs.
+const OF_DEMO: [&str; 6] = ["busybox", "ip", "nsenter", "setsid", "tar", "unshare"];
+
+/// Makes sure that every program that the tests run is there.
 pub fn programs() -> Result<(), String> {
-    install_missing(PROGRAMS)?;
+    install(PROGRAMS)
+}
+
+/// Makes sure that what the demonstration runs is there, and no more.
+pub fn programs_of_demo() -> Result<(), String> {
+    let wanted: Vec<Program> = PROGRAMS.iter().filter(|(program, _)| OF_DEMO.contains(program)).copied().collect();
+    install(&wanted)
+}
+
+fn install(programs: &[Program]) -> Result<(), String> {
+    install_missing(programs)?;
     if !busybox_is_static() {
-        install(&["busybox-static"])?;
+        install_packages(&["busybox-static"])?;
     }
     docker_cli()
 }
@@ -49,7 +64,7 @@ pub fn install_missing(programs: &[Program]) -> Result<(), String> {
     let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
     packages.sort_unstable();
     packages.dedup();
-    if packages.is_empty() { Ok(()) } else { install(&packages) }
+    if packages.is_empty() { Ok(()) } else { install_packages(&packages) }
 }
 
 fn busybox_is_static() -> bool {
@@ -61,12 +76,13 @@ fn busybox_is_static() -> bool {
 
 fn apt(args: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
-    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    // Another package manager may be at work on a new machine.
+    command.args(["-o", APT_PATIENCE]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
 /// Installs Debian packages.
-pub fn install(packages: &[&str]) -> Result<(), String> {
+pub fn install_packages(packages: &[&str]) -> Result<(), String> {
     println!("installing {}", packages.join(" "));
     let words = [&["install", "-y", "--no-install-recommends"], packages].concat();
     if run(&mut apt(&words)).is_ok() {
