@@ -230,7 +230,12 @@ async fn tokens_are_fetched_once_and_shown() {
     assert_eq!(fake.count(asked), 1, "{:?}", fake.seen());
     let wrong = Credentials { password: "x".into(), ..me() };
     let error = open(&fake, wrong, Access::Pull).await.manifest("1").await.unwrap_err().error;
-    assert_eq!((error.kind(), error.message()), (Kind::Unauthorized, "unauthorized: bad password"));
+    let told = format!(
+        "failed to authorize: failed to fetch oauth token: unexpected status from GET request to http://{}/token: \
+         401 Unauthorized: unauthorized: bad password",
+        fake.address()
+    );
+    assert_eq!((error.kind(), error.message()), (Kind::Unauthorized, told.as_str()));
 }
 
 #[tokio::test]
