@@ -37,7 +37,7 @@ const APT_PATIENCE: &str = "DPkg::Lock::Timeout=600";
 const CLI_PACKAGES: [&str; 2] = ["docker-cli", "docker.io"];
 
 /// What the demonstration runs.
-const OF_DEMO: [&str; 6] = ["busybox", "ip", "nsenter", "setsid", "tar", "unshare"];
+const OF_DEMO: [&str; 7] = ["busybox", "ip", "nft", "nsenter", "setsid", "tar", "unshare"];
 
 /// Makes sure that every program that the tests run is there.
 pub fn programs() -> Result<(), String> {
