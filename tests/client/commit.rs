@@ -221,8 +221,8 @@ fn a_commit_freezes_and_thaws() {
     assert_eq!(d.inspect("c1", "{{.State.Status}}"), "paused");
     let _ = d.docker(&["unpause", "c1"]).ok();
     // A daemon that dies over a commit leaves no frozen container.
-    // Enough to read for a commit that lasts for many seconds, and hardly anything on the disk.
-    let _ = d.docker(&["exec", "c1", "truncate", "-s", "7G", "/big"]).ok();
+    // Enough to compress for a commit that lasts for seconds.
+    let _ = d.docker(&["exec", "c1", "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=384"]).ok();
     let committing = d.spawn(&["commit", "c1", "four"]);
     let status = || d.http("GET", "/containers/c1/json", "").expect(200).json()["State"]["Status"].clone();
     assert!(eventually(|| status() == "paused"));
