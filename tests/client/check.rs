@@ -41,9 +41,9 @@ fn flip(path: &Path) {
 }
 
 /// Damage, and the names of what a check has to find.
-type Plant = (&'static str, &'static [&'static str], fn(&Path));
+pub type Plant = (&'static str, &'static [&'static str], fn(&Path));
 
-const PLANTS: &[Plant] = &[
+pub const PLANTS: &[Plant] = &[
     ("a byte of a layer's blob", &["blob-damaged", "image-content"], |root| flip(&blobs(root)[0])),
     ("a blob cut off", &["blob-damaged", "image-content"], |root| {
         let layer = fs::File::options().write(true).open(&blobs(root)[0]).unwrap();

@@ -62,6 +62,9 @@ impl Census {
         kinds.insert("process", processes(subject));
         kinds.insert("descriptor", descriptors(subject));
         kinds.insert("file", files(subject));
+        // The data root may be brought elsewhere between two counts.
+        let data_root = subject.data_root.display().to_string();
+        kinds.values_mut().flatten().for_each(|item| *item = item.replace(&data_root, "<data-root>"));
         Self { kinds }
     }
 

@@ -458,6 +458,11 @@ impl Daemon {
         self.again();
     }
 
+    /// The next daemon, and what is asked of the data root until then, has it at `place`.
+    pub fn take_root(&mut self, place: &Path) {
+        place.clone_into(&mut self.data_root);
+    }
+
     /// Graceful stop and start.
     #[track_caller]
     pub fn restart(&mut self) {
