@@ -8,6 +8,11 @@ use crate::{setup, shell};
 pub fn run(words: &[String]) -> Result<(), String> {
     shell::require_root("cargo xtask bench")?;
     setup::programs()?;
-    shell::run(&mut shell::cargo(&["build", "--release", "-p", "gantryd", "-p", "testkit", "--bins"]))?;
+    let mut build = shell::cargo(&["build", "--release", "-p", "gantryd", "-p", "testkit", "--bins"]);
+    if let Ok(commit) = shell::output(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(shell::root())) {
+        // `docker version` shows it.
+        build.env("GANTRY_COMMIT", commit.trim());
+    }
+    shell::run(&mut build)?;
     shell::run(Command::new(shell::build_dir("release").join("gantry-bench")).args(words))
 }

@@ -4,8 +4,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use crate::shell::{self, find, output, run};
+use crate::shell::{self, find, output};
 
 /// Program and the Debian package that has it.
 pub type Program = (&'static str, &'static str);
@@ -31,8 +33,10 @@ const PROGRAMS: &[Program] = &[
     ("unshare", "util-linux"),
     ("zstd", "zstd"),
 ];
-/// Seconds that apt waits for its lock (apt.conf(5)).
-const APT_PATIENCE: &str = "DPkg::Lock::Timeout=600";
+/// How long another package manager may hold apt's locks, seconds.
+const LOCK_SECONDS: u64 = 600;
+/// Between two looks at a lock that apt itself does not wait for.
+const LOCK_PAUSE: Duration = Duration::from_secs(2);
 /// Packages that carry the docker CLI, newest kind first.
 const CLI_PACKAGES: [&str; 2] = ["docker-cli", "docker.io"];
 
@@ -74,22 +78,40 @@ fn busybox_is_static() -> bool {
     !bytes.windows(interpreter.len()).take(1 << 16).any(|window| window == interpreter)
 }
 
-fn apt(args: &[&str]) -> Command {
-    let mut command = Command::new("apt-get");
-    // Another package manager may be at work on a new machine.
-    command.args(["-o", APT_PATIENCE]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
-    command
+/// Runs apt-get in `place`. It waits for dpkg's locks itself (`DPkg::Lock::Timeout`, apt.conf(5)), but not for those of
+/// the lists and the archive: then it is started again.
+fn apt(words: &[&str], place: &Path) -> Result<(), String> {
+    let until = Instant::now() + Duration::from_secs(LOCK_SECONDS);
+    loop {
+        let mut command = Command::new("apt-get");
+        command.arg(format!("-oDPkg::Lock::Timeout={LOCK_SECONDS}")).args(words).current_dir(place);
+        command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+        let (succeeded, complaints) = shell::complaints(&mut command)?;
+        if succeeded {
+            return Ok(());
+        }
+        if !lock_is_held(&complaints) || Instant::now() > until {
+            return Err(format!("apt-get {} failed", words.join(" ")));
+        }
+        println!("another package manager is at work; waiting");
+        sleep(LOCK_PAUSE);
+    }
+}
+
+/// Whether apt's standard error says that somebody else holds a lock.
+fn lock_is_held(complaints: &str) -> bool {
+    complaints.contains("Could not get lock") && complaints.contains("held by process")
 }
 
 /// Installs Debian packages.
 pub fn install_packages(packages: &[&str]) -> Result<(), String> {
     println!("installing {}", packages.join(" "));
     let words = [&["install", "-y", "--no-install-recommends"], packages].concat();
-    if run(&mut apt(&words)).is_ok() {
+    if apt(&words, Path::new("/")).is_ok() {
         return Ok(());
     }
-    run(&mut apt(&["update"]))?;
-    run(&mut apt(&words)).map_err(|e| format!("{e}\ninstall by hand: {}", packages.join(" ")))
+    apt(&["update"], Path::new("/"))?;
+    apt(&words, Path::new("/")).map_err(|e| format!("{e}\ninstall by hand: {}", packages.join(" ")))
 }
 
 /// The docker CLI that tests use, once [`programs`] has seen to it.
@@ -107,7 +129,7 @@ fn docker_cli() -> Result<(), String> {
     let client = |package: &&str| unpack(package, &place).is_ok() && place.join("usr/bin/docker").exists();
     let fetched = CLI_PACKAGES.iter().any(client);
     if !fetched {
-        run(&mut apt(&["update"]))?;
+        apt(&["update"], Path::new("/"))?;
     }
     if !fetched && !CLI_PACKAGES.iter().any(client) {
         return Err("the docker CLI is missing and no package of it could be fetched".into());
@@ -118,11 +140,24 @@ fn docker_cli() -> Result<(), String> {
 /// Fetches a package and unpacks it below `place`, without installing it.
 pub fn unpack(package: &str, place: &Path) -> Result<(), String> {
     std::fs::create_dir_all(place).map_err(|e| e.to_string())?;
-    run(apt(&["download", package]).current_dir(place))?;
+    apt(&["download", package], place)?;
     for entry in std::fs::read_dir(place).map_err(|e| e.to_string())?.flatten() {
         if entry.path().extension().is_some_and(|ext| ext == "deb") {
             output(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(place))?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_held_is_told_from_one_that_may_not_be_taken() {
+        let held = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 17 (apt-get)\n";
+        assert!(lock_is_held(held));
+        assert!(!lock_is_held("E: Could not open lock file /var/lib/dpkg/lock (13: Permission denied)\n"));
+        assert!(!lock_is_held("E: Unable to locate package crun\n"));
+    }
 }

@@ -50,6 +50,20 @@ pub fn watch(command: &mut Command, mut line: impl FnMut(&str)) -> Result<bool, 
     Ok(child.wait().map_err(|e| e.to_string())?.success())
 }
 
+/// Runs a program with its output on the screen: whether it succeeded, and its standard error.
+pub fn complaints(command: &mut Command) -> Result<(bool, String), String> {
+    let mut child = command.stderr(Stdio::piped()).spawn().map_err(|e| format!("{command:?}: {e}"))?;
+    let stderr = child.stderr.take().expect("stderr is piped");
+    let mut text = String::new();
+    for bytes in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&bytes);
+        eprintln!("{line}");
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok((child.wait().map_err(|e| e.to_string())?.success(), text))
+}
+
 /// A program on `PATH` or where plain users' `PATH` does not look.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
