@@ -157,3 +157,125 @@ fn a_terminal_has_the_size_it_was_created_with() {
     }
     d.finish();
 }
+
+/// Makes a session that runs `sleep` in the container; its id.
+fn sleeping(d: &testkit::Daemon, container: &str, seconds: &str) -> String {
+    let body = format!(r#"{{"Cmd":["sleep","{seconds}"],"Tty":true}}"#);
+    let made = d.http("POST", &format!("/containers/{container}/exec"), &body).expect(201).json();
+    made["Id"].as_str().unwrap().to_owned()
+}
+
+fn started(d: &testkit::Daemon, id: &str) -> testkit::http::Response {
+    d.http("POST", &format!("/exec/{id}/start"), r#"{"Detach":true}"#)
+}
+
+fn resized(d: &testkit::Daemon, id: &str) -> testkit::http::Response {
+    d.http("POST", &format!("/exec/{id}/resize?h=10&w=20"), "")
+}
+
+#[track_caller]
+fn is_gone(d: &testkit::Daemon, id: &str) {
+    let text = format!("No such exec instance: {id}");
+    assert_eq!(d.http("GET", &format!("/exec/{id}/json"), "").expect(404).message(), text);
+    assert_eq!(started(d, id).expect(404).message(), text);
+    assert_eq!(resized(d, id).expect(404).message(), text);
+}
+
+#[test]
+fn a_session_is_gone_with_the_run_it_was_made_in() {
+    let d = with_web();
+    for end in [&["stop", "-t", "0", "web"][..], &["kill", "web"], &["restart", "-t", "0", "web"]] {
+        let id = sleeping(&d, "web", "1000");
+        let _ = d.docker(end).ok();
+        is_gone(&d, &id);
+        let _ = d.docker(&["start", "web"]).ok();
+        is_gone(&d, &id);
+    }
+    let id = sleeping(&d, "web", "1000");
+    let _ = d.docker(&["rm", "-f", "web"]).ok();
+    is_gone(&d, &id);
+    d.finish();
+}
+
+#[test]
+fn a_session_that_ended_with_its_run_tells_of_its_end() {
+    let d = with_web();
+    let container = d.inspect("web", "{{.Id}}");
+    let (running, ended) = (sleeping(&d, "web", "1000"), sleeping(&d, "web", "0"));
+    let _ = started(&d, &running).expect(200);
+    let _ = started(&d, &ended).expect(200);
+    let seen = |id: &str| d.http("GET", &format!("/exec/{id}/json"), "").expect(200).json();
+    assert!(eventually(|| seen(&ended)["Running"] == false));
+    let _ = resized(&d, &running).expect(200);
+    let gone = format!("process does not exist {ended}: not found");
+    assert_eq!(resized(&d, &ended).expect(404).message(), gone);
+    let _ = d.docker(&["stop", "-t", "0", "web"]).ok();
+    for (id, code) in [(&running, 137), (&ended, 0)] {
+        assert_eq!(seen(id)["ExitCode"], code);
+        let text = format!("container {container} is not running");
+        assert_eq!(started(&d, id).expect(409).message(), text);
+        assert_eq!(resized(&d, id).expect(409).message(), text);
+    }
+    let _ = d.docker(&["start", "web"]).ok();
+    for (id, code) in [(&running, 137), (&ended, 0)] {
+        assert_eq!(seen(id)["ExitCode"], code);
+        assert_eq!(started(&d, id).expect(409).message(), format!("Error: Exec command {id} has already run"));
+        let _ = resized(&d, id).expect(404);
+    }
+    d.finish();
+}
+
+#[test]
+fn a_session_waits_for_the_end_of_a_pause() {
+    let d = with_web();
+    let id = sleeping(&d, "web", "1000");
+    let _ = d.docker(&["pause", "web"]).ok();
+    let text = format!("Container {} is paused, unpause the container before exec", d.inspect("web", "{{.Id}}"));
+    assert_eq!(started(&d, &id).expect(409).message(), text);
+    assert_eq!(resized(&d, &id).expect(409).message(), text);
+    assert_eq!(d.http("GET", &format!("/exec/{id}/json"), "").expect(200).json()["Running"], false);
+    let _ = d.docker(&["unpause", "web"]).ok();
+    let _ = started(&d, &id).expect(200);
+    let _ = resized(&d, &id).expect(200);
+    d.finish();
+}
+
+#[test]
+fn sessions_of_a_container_that_restarts() {
+    let d = with_busybox();
+    let script = "while [ ! -e /end ]; do sleep 0.1; done; exit 1";
+    let _ = d.docker(&["run", "-d", "--name", "c1", "--restart", "always", "busybox", "sh", "-c", script]).ok();
+    let (created, ended) = (sleeping(&d, "c1", "1000"), sleeping(&d, "c1", "0"));
+    let _ = started(&d, &ended).expect(200);
+    let _ = d.docker(&["exec", "c1", "touch", "/end"]).ok();
+    assert!(eventually(|| d.inspect("c1", "{{.RestartCount}}") != "0"));
+    is_gone(&d, &created);
+    // It runs for a moment after every pause, and the pauses grow.
+    assert!(eventually(|| started(&d, &ended).expect(409).message().contains("is restarting, wait until")));
+    assert!(eventually(|| resized(&d, &ended).message().contains("is restarting, wait until")));
+    assert_eq!(d.http("GET", &format!("/exec/{ended}/json"), "").expect(200).json()["ExitCode"], 0);
+    d.finish();
+}
+
+#[test]
+fn an_empty_home_is_filled_in() {
+    let d = with_web();
+    let _ = d.docker(&["run", "-d", "--name", "empty", "-e", "HOME=", "busybox", "sleep", "1000"]).ok();
+    let home = |words: &[&str]| {
+        let output = d.docker(words).text();
+        let homes: Vec<_> = output.lines().filter_map(|line| line.strip_prefix("HOME=")).collect();
+        homes.join(" ")
+    };
+    let exec = ["exec", "-e", "HOME="];
+    assert_eq!(home(&[&exec[..], &["web", "env"]].concat()), "/root");
+    assert_eq!(home(&[&exec[..], &["-u", "daemon", "web", "env"]].concat()), "/usr/sbin");
+    assert_eq!(home(&[&exec[..], &["-u", "12345", "web", "env"]].concat()), "/");
+    assert_eq!(home(&[&exec[..], &["-e", "HOME=/b", "web", "env"]].concat()), "/b");
+    assert_eq!(home(&["exec", "-e", "HOME=/b", "-e", "HOME=", "web", "env"]), "/root");
+    assert_eq!(home(&["exec", "empty", "env"]), "/root");
+    assert_eq!(home(&["run", "--rm", "-e", "HOME=", "busybox", "env"]), "/root");
+    assert_eq!(home(&["run", "--rm", "-e", "HOME=", "-u", "daemon", "busybox", "env"]), "/usr/sbin");
+    assert_eq!(home(&["run", "--rm", "-e", "HOME=", "-u", "12345", "busybox", "env"]), "/");
+    assert_eq!(home(&["run", "--rm", "-e", "HOME=/b", "busybox", "env"]), "/b");
+    d.finish();
+}

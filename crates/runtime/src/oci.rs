@@ -73,7 +73,7 @@ pub struct Process {
     pub console_size: Option<ConsoleSize>,
     pub user: User,
     pub args: Vec<String>,
-    /// `NAME=value`; a missing `HOME` is filled in from the container's `/etc/passwd`.
+    /// `NAME=value`; a missing or empty `HOME` is filled in from the container's `/etc/passwd`.
     pub env: Vec<String>,
     pub cwd: String,
     /// `None` keeps whatever the monitor has (the specification's "unset").

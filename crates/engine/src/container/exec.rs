@@ -1,8 +1,8 @@
 //! Exec: further processes in a running container.
 //!
 //! A session is made (`create`), started once, and stays known for some minutes after its end ([`KEPT_FOR`], B-io-7) or
-//! until its container is removed. Sessions are not persisted: the processes live in the monitor, which tells a new
-//! daemon of those that still run.
+//! until its container is removed. One that has not ended is gone with the run it was made in. Sessions are not persisted:
+//! the processes live in the monitor, which tells a new daemon of those that still run.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -51,6 +51,8 @@ pub struct Session {
     pub config: api::ExecConfig,
     /// Later ones have greater numbers.
     pub number: u64,
+    /// The run it was made in: how many runs of the container had ended before, see [`ContainerView::exits`].
+    pub run: u64,
     phase: watch::Sender<Phase>,
 }
 
@@ -69,8 +71,8 @@ pub enum Phase {
 
 impl Session {
     /// One that has not been started.
-    pub fn new(id: String, container: ContainerId, config: api::ExecConfig, number: u64) -> Session {
-        Session { id, container, config, number, phase: watch::Sender::new(Phase::Created) }
+    pub fn new(id: String, (container, run): (ContainerId, u64), config: api::ExecConfig, number: u64) -> Session {
+        Session { id, container, config, number, run, phase: watch::Sender::new(Phase::Created) }
     }
 
     /// Its phase now.
@@ -87,6 +89,11 @@ impl Session {
     pub fn command_line(&self) -> String {
         let words = self.config.cmd.as_deref().unwrap_or_default();
         words.split_first().map(|(program, arguments)| format!("{program} {}", arguments.join(" "))).unwrap_or_default()
+    }
+
+    /// Whether the run it was made in is over and it has not been part of it to its end: nothing leads to it any more.
+    fn is_gone(&self, exits: u64) -> bool {
+        self.run != exits && !matches!(self.phase(), Phase::Ended(..))
     }
 
     /// Claims the start; false when it was started before.
@@ -121,9 +128,9 @@ impl Execs {
     }
 
     /// Makes a session, forgetting those that ended long ago and those that are too many.
-    fn make(&self, container: ContainerId, config: api::ExecConfig) -> Arc<Session> {
+    fn make(&self, run: (ContainerId, u64), config: api::ExecConfig) -> Arc<Session> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(super::random_id(), container, config, number));
+        let session = Arc::new(Session::new(super::random_id(), run, config, number));
         let mut sessions = self.lock();
         sessions.retain(|_, s| !matches!(s.phase(), Phase::Ended(_, _, at) if at.elapsed() > KEPT_FOR));
         sessions.insert(session.id.clone(), session.clone());
@@ -143,13 +150,15 @@ impl Execs {
         self.lock().retain(|_, s| s.container != *container);
     }
 
-    /// Ends every session of a container that stopped; ids are given back.
+    /// Ends every session of a container that stopped, and forgets those that were never started.
     pub fn end_all(&self, container: &ContainerId, code: i32) {
-        for session in self.lock().values().filter(|s| s.container == *container) {
-            if let Phase::Running(pid) = session.phase() {
+        self.lock().retain(|_, session| {
+            let own = session.container == *container;
+            if let (true, Phase::Running(pid)) = (own, session.phase()) {
                 session.set(Phase::Ended(code, pid, Instant::now()));
             }
-        }
+            !own || session.phase() != Phase::Created
+        });
     }
 
     /// Ids of the container's sessions that have not ended.
@@ -172,7 +181,7 @@ pub async fn create(containers: &Containers, events: &Events, name: &str, config
     }
     check_running(&view.row, name)?;
     let _ = own_detach_keys(&config)?;
-    let session = containers.execs.make(handle.id.clone(), config);
+    let session = containers.execs.make((handle.id.clone(), view.exits), config);
     let (id, action) = (session.id.clone(), format!("exec_create: {}", session.command_line()));
     publish(events, &view.row, &action, [("execID", id.clone())]);
     Ok(id)
@@ -199,6 +208,13 @@ fn check_running(row: &ContainerRow, name: &str) -> Result<()> {
         return Err(Error::conflict(format!("container {} is not running", row.id.as_str())));
     }
     Ok(())
+}
+
+/// A session and its container.
+fn find(containers: &Containers, id: &str) -> Result<(Arc<Session>, Handle)> {
+    let session = containers.execs.find(id)?;
+    let handle = containers.find(session.container.as_str())?;
+    if session.is_gone(handle.view().exits) { Err(exec_bounds::no_such(id)) } else { Ok((session, handle)) }
 }
 
 /// The body of an exec start call.
@@ -230,8 +246,7 @@ pub struct ExecAttachment {
 /// Starts a session. Attached, the process starts when the socket is there, and errors are told in the stream from then
 /// on.
 pub async fn start(containers: &Containers, events: &Events, id: &str, args: ExecStartArgs) -> Result<ExecSession> {
-    let session = containers.execs.find(id)?;
-    let handle = containers.find(session.container.as_str())?;
+    let (session, handle) = find(containers, id)?;
     check_running(&handle.view().row, handle.id.as_str())?;
     let attachment = ExecAttachment { handle, session, args };
     if args.detach {
@@ -309,6 +324,9 @@ impl Actor {
 
     async fn send_exec(&mut self, start: &ExecStart) -> Result<()> {
         self.engine.containers.ending.refuse()?;
+        if start.session.run != self.exits {
+            return Err(exec_bounds::no_such(&start.session.id));
+        }
         check_running(&self.row, self.row.id.as_str())?;
         let config = &start.session.config;
         let process = facts::exec_process(&self.engine, &self.row, config, start.console_size)?;
@@ -363,15 +381,16 @@ impl Actor {
 
 /// Resizes the session's terminal, waiting for its start if need be.
 pub async fn resize(containers: &Containers, id: &str, (height, width): (u16, u16)) -> Result<()> {
-    let session = containers.execs.find(id)?;
+    let (session, handle) = find(containers, id)?;
+    check_running(&handle.view().row, handle.id.as_str())?;
     let mut phases = session.phase.subscribe();
     let started = phases.wait_for(|phase| matches!(phase, Phase::Running(_) | Phase::Ended(..)));
-    match tokio::time::timeout(RESIZE_WAIT, started).await {
-        Ok(Ok(phase)) if matches!(*phase, Phase::Running(_)) => {}
-        Ok(_) => return Err(Error::conflict(format!("exec {id} is not running"))),
+    match tokio::time::timeout(RESIZE_WAIT, started).await.map(|phase| phase.map(|phase| *phase)) {
+        Ok(Ok(Phase::Ended(_, 0, _))) => return Err(Error::invalid("exec process is not started")),
+        Ok(Ok(Phase::Ended(..))) => return Err(Error::not_found(format!("process does not exist {id}: not found"))),
+        Ok(_) => {}
         Err(_) => return Err(Error::new(Kind::System, "timeout waiting for exec session ready")),
     }
-    let handle = containers.find(session.container.as_str())?;
     handle.ask(|reply| Command::Resize { exec: Some(session.id.clone()), height, width, reply }).await
 }
 
@@ -380,10 +399,10 @@ pub async fn resize(containers: &Containers, id: &str, (height, width): (u16, u1
 /// A client asks as soon as its stream ends. The monitor told the end before it closed the stream; the wait is for the
 /// actor to have heard it.
 pub async fn inspect(containers: &Containers, id: &str) -> Result<api::ExecInspect> {
-    let session = containers.execs.find(id)?;
-    let handle = containers.find(session.container.as_str());
+    // The reference answers for sessions that ended before their container stopped, too, but not of a removed one.
+    let (session, handle) = find(containers, id)?;
     // Its start may not have been heard of either.
-    if let (Phase::Starting | Phase::Running(_), Ok(handle)) = (session.phase(), &handle) {
+    if let Phase::Starting | Phase::Running(_) = session.phase() {
         let heard = handle.ask(|reply| Command::Hear { reply });
         drop(tokio::time::timeout(HEAR_WAIT, heard).await);
     }
@@ -394,8 +413,6 @@ pub async fn inspect(containers: &Containers, id: &str) -> Result<api::ExecInspe
         Phase::Running(pid) => (true, None, pid),
         Phase::Ended(code, pid, _) => (false, Some(i64::from(code)), pid),
     };
-    // The reference answers for sessions of a stopped container too, but not of a removed one.
-    handle?;
     Ok(api::ExecInspect {
         id: session.id.clone(),
         running,

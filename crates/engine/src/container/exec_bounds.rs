@@ -127,8 +127,13 @@ impl Expired {
                 PER_CONTAINER.sessions, IN_ALL.sessions
             ));
         }
-        Error::not_found(format!("No such exec instance: {key}"))
+        no_such(key)
     }
+}
+
+/// The reference's text for a session that cannot be found.
+pub fn no_such(key: &str) -> Error {
+    Error::not_found(format!("No such exec instance: {key}"))
 }
 
 #[cfg(test)]
@@ -139,7 +144,7 @@ mod tests {
     fn session(container: u8, number: u64, bytes: usize) -> Arc<Session> {
         let config = api::ExecConfig { user: "x".repeat(bytes), ..Default::default() };
         let container = ContainerId::from_bytes([container; 32]);
-        Arc::new(Session::new(format!("{container:?}-{number}"), container, config, number))
+        Arc::new(Session::new(format!("{container:?}-{number}"), (container, 0), config, number))
     }
 
     fn numbers(surplus: &[Arc<Session>]) -> Vec<u64> {

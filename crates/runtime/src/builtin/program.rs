@@ -127,7 +127,7 @@ fn give_up(path: &CString, error: &std::io::Error) -> ! {
 
 fn identify(p: &oci::Process) -> Result<(Identity, Option<String>), StartError> {
     let root = &Rooted::open_dir("/").at(|| Stage::Rootfs, "open /")?;
-    let has_home = p.env.iter().any(|e| e.starts_with("HOME="));
+    let has_home = has_home(&p.env);
     let wanted = p.capabilities.as_ref();
     let set = |names: &dyn Fn(&oci::Capabilities) -> &Vec<String>| wanted.map(|c| Set::from_names(names(c)));
     let present = match wanted {
@@ -159,11 +159,19 @@ fn identify(p: &oci::Process) -> Result<(Identity, Option<String>), StartError> 
     Ok((Identity { uid, gid, groups, sets, bounding, ambient }, home))
 }
 
-/// The environment, with `HOME` if it was missing.
+/// What names the home directory in an environment.
+const HOME: &str = "HOME=";
+
+/// Whether the environment names a home directory: an empty one is none.
+fn has_home(env: &[String]) -> bool {
+    env.iter().rev().find_map(|entry| entry.strip_prefix(HOME)).is_some_and(|home| !home.is_empty())
+}
+
+/// The environment, with `HOME` if it was missing or empty.
 fn environment(p: &oci::Process, home: Option<String>) -> Vec<String> {
-    let mut env = p.env.clone();
-    env.extend(home.map(|h| format!("HOME={h}")));
-    env
+    let Some(home) = home else { return p.env.clone() };
+    let others = p.env.iter().filter(|entry| !entry.starts_with(HOME)).cloned();
+    others.chain([format!("{HOME}{home}")]).collect()
 }
 
 /// Puts the streams at 0, 1 and 2.
