@@ -43,6 +43,9 @@ pub struct Route {
     pub resolver: Resolver,
     /// The proxy to go through.
     pub proxy: Option<Proxy>,
+    /// How a proxy that is spoken to over TLS is verified: never as the server behind it is, for which an administrator may
+    /// have configured its own authorities, a certificate to show, or no verification at all.
+    pub proxy_tls: Option<Arc<ClientConfig>>,
     /// The addresses to connect to, whatever the name means now; `None`: what it means.
     pub pinned: Option<Pinned>,
     /// Longest wait for TCP.
@@ -74,7 +77,7 @@ pub async fn connect(url: &Url, tls: &Arc<ClientConfig>, route: &Route) -> io::R
         None => dial(&url.server, url.scheme.default_port(), route).await?,
     };
     let secured = async {
-        let near = near(tcp, url, tls, route).await?;
+        let near = near(tcp, url, route).await?;
         match url.scheme {
             Scheme::Http => Ok(Stream::Plain(near)),
             Scheme::Https => Ok(Stream::Tls(Box::new(secure(near, &url.server.host, tls).await?))),
@@ -87,12 +90,13 @@ pub async fn connect(url: &Url, tls: &Arc<ClientConfig>, route: &Route) -> io::R
 }
 
 /// What is spoken through a TCP connection: with a proxy, what leads on to the server.
-async fn near(tcp: TcpStream, url: &Url, tls: &Arc<ClientConfig>, route: &Route) -> io::Result<Near> {
+async fn near(tcp: TcpStream, url: &Url, route: &Route) -> io::Result<Near> {
     let Some(proxy) = &route.proxy else { return Ok(Near::Plain(tcp)) };
     let (host, port) = url.host_port();
-    let mut near = match proxy.kind {
-        Kind::Http | Kind::Socks5 => Near::Plain(tcp),
-        Kind::Https => Near::Tls(Box::new(secure(tcp, &proxy.server.host, tls).await?)),
+    let mut near = match (proxy.kind, &route.proxy_tls) {
+        (Kind::Http | Kind::Socks5, _) => Near::Plain(tcp),
+        (Kind::Https, Some(tls)) => Near::Tls(Box::new(secure(tcp, &proxy.server.host, tls).await?)),
+        (Kind::Https, None) => return Err(io::Error::other("proxyconnect tcp: the proxy cannot be verified")),
     };
     match (proxy.kind, url.scheme) {
         (Kind::Socks5, _) => socks::ask(&mut near, proxy, &url.server.host, port).await?,
@@ -289,7 +293,12 @@ bytes_of!(Stream);
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
     use super::*;
+    use crate::certs::{CertFiles, client_config};
+    use crate::settings::Settings;
 
     #[test]
     fn a_proxys_credentials_are_unescaped() {
@@ -306,5 +315,76 @@ mod tests {
         assert!(first_of([closed, open].into_iter()).await.is_ok());
         let refused = first_of([closed].into_iter()).await.unwrap_err();
         assert_eq!(refused.to_string(), "dial tcp 127.0.0.1:1: connect: connection refused");
+    }
+
+    const LEAF: &str = "basicConstraints=critical,CA:FALSE";
+
+    /// A proxy over TLS with a certificate of its own, made with openssl. Answers CONNECT with 200 and ends; what it was
+    /// asked is the result.
+    async fn tls_proxy(dir: &std::path::Path) -> (Proxy, tokio::task::JoinHandle<String>) {
+        let file = |name: &str| dir.join(name).display().to_string();
+        let subject = ["-subj", "/CN=proxy", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", LEAF, "-days", "2"];
+        let made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        let (key, certificate) = (file("key.pem"), file("cert.pem"));
+        let out = ["-keyout", &key, "-out", &certificate];
+        let output = std::process::Command::new("openssl").args(made).args(subject).args(out).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let chain = CertificateDer::pem_file_iter(&certificate).unwrap().map(Result::unwrap).collect();
+        let server = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&key).unwrap())
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = crate::proxy::parse(&format!("https://u:p@{}", listener.local_addr().unwrap())).unwrap();
+        let asked = tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(tcp).await else {
+                return String::new();
+            };
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            stream.flush().await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        (proxy, asked)
+    }
+
+    /// What a registry may do without, or is trusted by, says nothing about a proxy on the way: credentials go to one that
+    /// was verified by the system's authorities only.
+    #[tokio::test]
+    async fn a_proxy_is_not_verified_as_the_registry_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (proxy, asked) = tls_proxy(dir.path()).await;
+        let bundle = |name: &str| Settings { ca_bundle: Some(dir.path().join(name)), ..Settings::default() };
+        std::fs::write(dir.path().join("none.pem"), "").unwrap();
+        let config = |files: CertFiles, settings: &Settings| {
+            client_config(&files, &crate::certs::SystemRoots::default(), settings).unwrap()
+        };
+        let anybody = config(CertFiles { skip_verify: true, ..CertFiles::default() }, &bundle("none.pem"));
+        let route = |tls| Route {
+            resolver: Resolver::new(&Settings::default()),
+            proxy: Some(proxy.clone()),
+            proxy_tls: Some(tls),
+            pinned: None,
+            connect: Duration::from_secs(60),
+            handshake: Duration::from_secs(60),
+        };
+        let url = Url::parse("https://registry.test/v2/").unwrap();
+        let stranger = route(config(CertFiles::default(), &bundle("none.pem")));
+        let error = connect(&url, &anybody, &stranger).await.err().expect("nobody vouches for the proxy");
+        assert!(error.to_string().contains("failed to verify certificate"), "{error}");
+        assert_eq!(asked.await.unwrap(), "", "the proxy was told something");
+        let (proxy, asked) = tls_proxy(dir.path()).await;
+        let known = Route { proxy: Some(proxy), ..route(config(CertFiles::default(), &bundle("cert.pem"))) };
+        // Behind it there is nobody.
+        assert!(connect(&url, &anybody, &known).await.is_err());
+        let asked = asked.await.unwrap();
+        assert!(asked.starts_with("CONNECT registry.test:443 HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("Proxy-Authorization: Basic dTpw\r\n"), "{asked}");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -20,9 +20,10 @@ use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::certs::{self, CertFiles, SystemRoots};
 use crate::connect::{self, Pinned, Route};
 use crate::failure::{Fault, Result};
-use crate::proxy::Kind;
+use crate::proxy::{Kind, Proxy};
 use crate::resolver::Resolver;
 use crate::settings::Settings;
 use crate::url::{Scheme, Url};
@@ -111,6 +112,9 @@ type Idle = Arc<Mutex<HashMap<Key, Vec<SendRequest<Body>>>>>;
 /// Sends requests.
 pub struct Http {
     settings: Arc<Settings>,
+    roots: Arc<SystemRoots>,
+    /// For proxies over TLS; made when the first is spoken to.
+    proxy_tls: OnceLock<Arc<ClientConfig>>,
     idle: Idle,
 }
 
@@ -130,8 +134,20 @@ pub struct Answer {
 
 impl Http {
     /// Without connections yet.
-    pub fn new(settings: Arc<Settings>) -> Http {
-        Http { settings, idle: Idle::default() }
+    pub fn new(settings: Arc<Settings>, roots: Arc<SystemRoots>) -> Http {
+        Http { settings, roots, proxy_tls: OnceLock::new(), idle: Idle::default() }
+    }
+
+    /// How a proxy is verified: by the system's authorities, whatever is configured for a registry.
+    fn tls_of(&self, proxy: Option<&Proxy>) -> Result<Option<Arc<ClientConfig>>> {
+        if proxy.is_none_or(|proxy| proxy.kind != Kind::Https) {
+            return Ok(None);
+        }
+        if let Some(known) = self.proxy_tls.get() {
+            return Ok(Some(known.clone()));
+        }
+        let made = certs::client_config(&CertFiles::default(), &self.roots, &self.settings)?;
+        Ok(Some(self.proxy_tls.get_or_init(|| made).clone()))
     }
 
     /// Sends one request and waits for the head of its answer.
@@ -173,6 +189,7 @@ impl Http {
         }
         let route = Route {
             resolver: Resolver::new(&self.settings),
+            proxy_tls: self.tls_of(proxy.as_ref())?,
             proxy,
             pinned: call.pinned.clone(),
             connect: call.dial_timeout.unwrap_or(self.settings.timeouts.connect),

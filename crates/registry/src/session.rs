@@ -126,7 +126,7 @@ impl Repository {
         let mut endpoints = endpoint::endpoints(&settings, &reference.domain).await?;
         endpoints.truncate(ENDPOINTS);
         Ok(Repository {
-            http: Http::new(settings.clone()),
+            http: Http::new(settings.clone(), roots.clone()),
             credentials_host: credentials.host(reference),
             reference: reference.clone(),
             settings,
