@@ -33,8 +33,9 @@ pub use fault::{Checked, Report, Told};
 
 /// Where things go that have to go and may be somebody's, below the data root.
 pub const QUARANTINE: &str = "quarantine";
-/// Looks on a live data root, and the pause between them.
-const LOOKS: (u32, Duration) = (3, Duration::from_millis(700));
+/// Looks on a live data root while there are faults, and the pause between them. What is removed and made again all the time
+/// must not be met between the two at each of them.
+const LOOKS: (u32, Duration) = (6, Duration::from_millis(500));
 /// Rounds of a repair: putting one thing right may show another.
 const ROUNDS: usize = 5;
 
