@@ -16,9 +16,9 @@ use model::{Context, Error, Result};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::Engine;
-use crate::container::actor;
+use crate::container::Containers;
+use crate::container::life::{actor, durable, launch, recover, stop};
 use crate::container::row::{CONTAINERS, ContainerRow};
-use crate::container::{Containers, durable, launch, recover, stop};
 use crate::ending::{self, LastEnd};
 use crate::events::Events;
 use crate::root;

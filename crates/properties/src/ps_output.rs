@@ -1,6 +1,6 @@
 //! The output of `ps`, in which processes say what they are called.
 
-use engine::container::top::{ANSWER, Table};
+use engine::container::read::top::{ANSWER, Table};
 
 /// An output is refused, or it is a table of lines of the processes asked for, as wide as its titles and within bounds; and
 /// it does not matter in which pieces it arrives. The first byte is the size of the pieces, the second one process.

@@ -10,7 +10,7 @@ use store::{Row, Table};
 use volume::VOLUMES;
 
 use super::*;
-use crate::container::list::any_row;
+use crate::container::read::list::any_row;
 use crate::container::row::CONTAINERS;
 use crate::events::Events;
 use crate::image::row::{IMAGES, NAMES};

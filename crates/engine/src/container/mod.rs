@@ -2,40 +2,15 @@
 //!
 //! Invariants: a container is changed by its actor only; the registry holds the name reservations and, per container,
 //! the sending end of its actor and the receiving end of its views. Its lock is held for look-ups only, never across
-//! an await, never while work is done. One file per verb.
+//! an await, never while work is done. One file per verb, in four folders: `create` makes a container, `life` changes it, `session` connects
+//! clients to its streams, `read` only looks.
 
-pub mod actor;
-pub mod attach;
-pub mod cmdline;
-pub mod commit;
 pub mod create;
-pub mod durable;
-pub mod exec;
-mod exec_bounds;
-pub mod exit;
-pub mod export;
-pub mod facts;
-mod files;
-pub mod inspect;
-pub mod kill;
-pub mod launch;
-pub mod link;
-pub mod list;
-pub mod logs;
-pub mod merge;
-pub mod mounts;
-mod place;
-pub mod recover;
-pub mod remove;
-pub mod rename;
-pub mod resize;
+pub mod life;
+pub mod read;
 pub mod row;
-pub mod start;
-pub mod stop;
-pub mod top;
-pub mod validate;
+pub mod session;
 pub mod view;
-pub mod wait;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -44,8 +19,10 @@ use model::id::ContainerId;
 use model::{Error, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::actor::Command;
+use self::life::actor::Command;
+use self::read::{logs, top};
 use self::row::ContainerRow;
+use self::session::exec;
 use self::view::ContainerView;
 use crate::ending::Ending;
 use crate::events::Events;
@@ -247,7 +224,7 @@ mod tests {
     /// What the queue of an ended actor still holds is no reason to wait.
     #[tokio::test]
     async fn a_command_that_nobody_reads_is_answered() {
-        let row = list::any_row(1, State::Exited);
+        let row = read::list::any_row(1, State::Exited);
         let view = ContainerView { row, pid: 0, exec_ids: Vec::new(), exits: 0, removed: true, removal_error: None };
         let (sender, mut commands) = mpsc::channel(1);
         let id = view.row.id.clone();

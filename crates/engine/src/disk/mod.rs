@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use self::shared::Shared;
 pub use self::walks::Walks;
-use crate::container::list;
+use crate::container::read::list;
 use crate::{Engine, image, volume};
 
 /// What goes on with the disk as a whole.

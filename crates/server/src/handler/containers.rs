@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use api::{CommitResponse, ContainerPruneReport, UpdateRequest};
-use engine::container::commit::{self, CommitArgs};
-use engine::container::list::{self, ListArgs};
-use engine::container::remove::{self, RemoveArgs};
-use engine::container::stop::{self, StopArgs};
-use engine::container::{export, inspect, kill, rename, resize, start, top};
+use engine::container::life::remove::{self, RemoveArgs};
+use engine::container::life::stop::{self, StopArgs};
+use engine::container::life::{kill, rename, start};
+use engine::container::read::commit::{self, CommitArgs};
+use engine::container::read::list::{self, ListArgs};
+use engine::container::read::{export, inspect, top};
+use engine::container::session::resize;
 use hyper::StatusCode;
 use model::{Error, Result};
 use serde_json::Value;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{ExecConfig, ExecStart, IdResponse};
-use engine::container::exec::{self, ExecSession, ExecStartArgs};
+use engine::container::session::exec::{self, ExecSession, ExecStartArgs};
 use hyper::{HeaderMap, StatusCode};
 use model::{Error, Result};
 

@@ -8,7 +8,7 @@ use volume::Volume;
 
 use super::*;
 use crate::check::facts::Stray;
-use crate::container::list::any_row as container;
+use crate::container::read::list::any_row as container;
 use crate::container::row::MountRow;
 use crate::image::oci;
 use crate::image::row::NameRow;

@@ -3,6 +3,10 @@
 //! Order: image → merge → validation → name → mounts → writable layer → row → actor → event → answer. Whatever fails
 //! takes back what was made before it; the name is reserved before any work is done and freed on failure (B-id-2).
 
+pub mod merge;
+pub mod mounts;
+pub mod validate;
+
 use std::sync::Arc;
 
 use model::id::ContainerId;
@@ -13,8 +17,9 @@ use model::{Error, Kind, Result};
 use snapshot::Snapshotter;
 use store::Store;
 
+use super::life::{actor, launch};
 use super::row::{CONTAINERS, ContainerRow, ImagePin, MountKind, RunRow};
-use super::{Containers, Handle, actor, launch, merge, mounts, publish, validate};
+use super::{Containers, Handle, publish};
 use crate::Engine;
 use crate::events::now;
 use crate::image::ResolvedImage;

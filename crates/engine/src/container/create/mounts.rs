@@ -16,8 +16,8 @@ use model::{Context, Error, Result};
 use snapshot::Snapshotter;
 use sys::rooted::Rooted;
 
-use super::row::{ContainerRow, MountKind, MountRow};
 use crate::Engine;
+use crate::container::row::{ContainerRow, MountKind, MountRow};
 
 /// Rows, and the volumes that were made for them.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +82,7 @@ impl Table {
     /// All volumes and binds of another container.
     fn volumes_from(&mut self, text: &str) -> Result<()> {
         let (name, writable) = mount::parse_volumes_from(text)?;
-        let view = super::create::find_other(&self.engine.containers, &name)?.view();
+        let view = crate::container::create::find_other(&self.engine.containers, &name)?.view();
         for row in &view.row.mounts {
             let mut row = row.clone();
             row.writable &= writable;
@@ -213,7 +213,7 @@ fn blank(kind: MountKind, target: &str) -> MountRow {
 }
 
 /// The part of a `Mounts` entry that the rules check.
-pub(super) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
+pub(in crate::container) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
     let volume =
         entry.volume_options.as_ref().map(|v| mount::VolumeOptions { no_copy: v.no_copy, subpath: v.subpath.clone() });
     let bind = entry
@@ -234,7 +234,7 @@ pub(super) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
 }
 
 /// The entry's tmpfs options in the rules' shape.
-pub(super) fn tmpfs_of(entry: &api::Mount) -> Option<mount::TmpfsOptions> {
+pub(in crate::container) fn tmpfs_of(entry: &api::Mount) -> Option<mount::TmpfsOptions> {
     let options = entry.tmpfs_options.as_ref()?;
     Some(mount::TmpfsOptions { size: options.size_bytes, mode: options.mode, options: options.options.clone() })
 }

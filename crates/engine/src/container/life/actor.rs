@@ -18,16 +18,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::attach::Attached;
-use super::exec::ExecStart;
 use super::launch::{self, Failed, Launched};
 use super::link::Link;
 use super::remove::RemoveArgs;
-use super::row::{CONTAINERS, ContainerRow};
 use super::stop::StopPlan;
-use super::view::ContainerView;
-use super::{COMMAND_QUEUE, Handle, publish};
 use crate::Engine;
+use crate::container::row::{CONTAINERS, ContainerRow};
+use crate::container::session::attach::Attached;
+use crate::container::session::exec::ExecStart;
+use crate::container::view::ContainerView;
+use crate::container::{COMMAND_QUEUE, Handle, publish};
 
 /// Commands that may wait for a job; more wait in their queue.
 const DEFERRED: usize = 256;
@@ -127,25 +127,25 @@ pub enum Timer {
 
 /// One container's life.
 pub struct Actor {
-    pub(super) engine: Arc<Engine>,
-    pub(super) row: ContainerRow,
-    pub(super) exits: u64,
-    pub(super) link: Option<Link>,
-    pub(super) jobs: JoinSet<Done>,
-    pub(super) waiting: Waiting,
+    pub(in crate::container) engine: Arc<Engine>,
+    pub(in crate::container) row: ContainerRow,
+    pub(in crate::container) exits: u64,
+    pub(in crate::container) link: Option<Link>,
+    pub(in crate::container) jobs: JoinSet<Done>,
+    pub(in crate::container) waiting: Waiting,
     /// Clients that wait for the container to run.
-    pub(super) clients: Vec<Attached>,
+    pub(in crate::container) clients: Vec<Attached>,
     /// Clients on their way while it does not run.
-    pub(super) expected: Vec<oneshot::Receiver<Attached>>,
-    pub(super) timer: Option<(Instant, Timer)>,
+    pub(in crate::container) expected: Vec<oneshot::Receiver<Attached>>,
+    pub(in crate::container) timer: Option<(Instant, Timer)>,
     /// The pause before the next restart by policy.
-    pub(super) backoff: Duration,
+    pub(in crate::container) backoff: Duration,
     /// The exit whose teardown is under way.
-    pub(super) exit: Option<monitor::proto::Exit>,
+    pub(in crate::container) exit: Option<monitor::proto::Exit>,
     /// The monitor has told the exit and still removes what the run had.
-    pub(super) cleaning: bool,
+    pub(in crate::container) cleaning: bool,
     /// What has happened is not in the store yet; when that is tried again.
-    pub(super) unrecorded: Option<Instant>,
+    pub(in crate::container) unrecorded: Option<Instant>,
     deferred: VecDeque<Command>,
     views: watch::Sender<Arc<ContainerView>>,
 }
@@ -158,7 +158,7 @@ pub fn spawn(engine: &Arc<Engine>, row: ContainerRow) {
 
 impl Actor {
     /// The actor and the receiving end of its commands; the container can be found from now on.
-    pub(super) fn new(engine: &Arc<Engine>, row: ContainerRow) -> (Actor, mpsc::Receiver<Command>) {
+    pub(in crate::container) fn new(engine: &Arc<Engine>, row: ContainerRow) -> (Actor, mpsc::Receiver<Command>) {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (views, receiver) = watch::channel(Arc::new(view_of(&row, 0, Vec::new())));
         engine.containers.insert(Handle { id: row.id.clone(), commands: sender, views: receiver });
@@ -183,7 +183,7 @@ impl Actor {
     }
 
     /// Lives until the container is removed.
-    pub(super) async fn live(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(in crate::container) async fn live(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             let timer = self.timer;
             tokio::select! {
@@ -278,7 +278,7 @@ impl Actor {
     }
 
     /// Asks the rules; a refusal is answered at once. `None`: there is nothing more to do for this reply.
-    pub(super) fn step(&mut self, input: Input, reply: Reply) -> Option<(Vec<Effect>, Reply)> {
+    pub(in crate::container) fn step(&mut self, input: Input, reply: Reply) -> Option<(Vec<Effect>, Reply)> {
         match lifecycle::step(self.row.state, input) {
             Outcome::Accept(next, effects) => {
                 self.row.state = next;
@@ -295,7 +295,7 @@ impl Actor {
     }
 
     /// A fact changes the state without anybody asking.
-    pub(super) fn happened(&mut self, fact: Input) -> Vec<Effect> {
+    pub(in crate::container) fn happened(&mut self, fact: Input) -> Vec<Effect> {
         match lifecycle::step(self.row.state, fact) {
             Outcome::Accept(next, effects) => {
                 self.row.state = next;
@@ -306,7 +306,7 @@ impl Actor {
     }
 
     /// Commits the row; an error leaves the old row on disk and is told.
-    pub(super) async fn persist(&mut self) -> Result<()> {
+    pub(in crate::container) async fn persist(&mut self) -> Result<()> {
         let mut row = self.row.clone();
         row.state = row.state.at_rest();
         self.engine.store.write(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row)).await?;
@@ -318,7 +318,7 @@ impl Actor {
 
     /// Commits where the change has already happened and cannot be refused any more. A failure is logged and tried again
     /// until it succeeds; until then the run's exit record stays, so that a next daemon learns of the end.
-    pub(super) async fn record(&mut self) -> Result<()> {
+    pub(in crate::container) async fn record(&mut self) -> Result<()> {
         let outcome = self.persist().await;
         if let Err(error) = &outcome {
             tracing::error!(container = self.row.id.short(), %error, "the container's state could not be recorded");
@@ -328,13 +328,13 @@ impl Actor {
     }
 
     /// Shows the container as it is now.
-    pub(super) fn publish(&self) {
+    pub(in crate::container) fn publish(&self) {
         let execs = self.engine.containers.execs.live_of(&self.row.id);
         self.views.send_replace(Arc::new(view_of(&self.row, self.exits, execs)));
     }
 
     /// Shows the container as gone, or as impossible to remove.
-    pub(super) fn publish_removal(&self, error: Option<String>) {
+    pub(in crate::container) fn publish_removal(&self, error: Option<String>) {
         let mut view = view_of(&self.row, self.exits, Vec::new());
         view.removed = error.is_none();
         view.removal_error = error;
@@ -342,12 +342,12 @@ impl Actor {
     }
 
     /// Publishes an event of this container.
-    pub(super) fn event<const N: usize>(&self, action: &str, more: [(&str, String); N]) {
+    pub(in crate::container) fn event<const N: usize>(&self, action: &str, more: [(&str, String); N]) {
         publish(&self.engine.events, &self.row, action, more);
     }
 
     /// Asks the monitor for something; its word is the answer.
-    pub(super) async fn request(&mut self, request: &Request, reply: Reply) {
+    pub(in crate::container) async fn request(&mut self, request: &Request, reply: Reply) {
         let Some(link) = self.link.as_mut() else {
             let text = format!("container {} is not running", self.row.id.as_str());
             return answer(reply, Err(Error::conflict(text)));
@@ -359,7 +359,7 @@ impl Actor {
     }
 
     /// Sends a signal to the container's init and tells of it.
-    pub(super) async fn signal(&mut self, signal: i32) {
+    pub(in crate::container) async fn signal(&mut self, signal: i32) {
         if let Some(link) = self.link.as_mut() {
             let request = Request::Signal { exec: None, signal, scope: Scope::Process };
             if let Err(error) = link.send(&request, &[]).await {
@@ -370,7 +370,7 @@ impl Actor {
     }
 
     /// A word from the monitor; `None`: it is gone.
-    pub(super) async fn heard(&mut self, packet: Option<Packet<Event>>) {
+    pub(in crate::container) async fn heard(&mut self, packet: Option<Packet<Event>>) {
         let Some(Packet { seq, body }) = packet else {
             return self.monitor_lost().await;
         };
@@ -450,11 +450,12 @@ impl Actor {
     }
 
     /// Starts the launch; its end comes as a [`Done`].
-    pub(super) fn begin_launch(&mut self) {
+    pub(in crate::container) fn begin_launch(&mut self) {
         let (engine, row) = (self.engine.clone(), self.row.clone());
         let (clients, expected) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.expected));
         self.jobs.spawn_blocking(move || {
-            let clients = tokio::runtime::Handle::current().block_on(super::attach::gather(clients, expected));
+            let clients = tokio::runtime::Handle::current()
+                .block_on(crate::container::session::attach::gather(clients, expected));
             Done::Launched(launch::launch(&engine, &row, clients))
         });
     }
@@ -470,7 +471,7 @@ fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerVi
     ContainerView { row: row.clone(), pid, exec_ids, exits, removed: false, removal_error: None }
 }
 
-pub(super) async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
+pub(in crate::container) async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
     match link {
         Some(link) => link.receive().await,
         None => pending().await,

@@ -11,8 +11,8 @@ use model::{Error, Result};
 use snapshot::Snapshotter;
 use store::WriteTx;
 
-use super::row::ContainerRow;
 use crate::Engine;
+use crate::container::row::ContainerRow;
 
 /// Directories on their way to the disk, beside a launch.
 pub struct Durable(Option<JoinHandle<Result<()>>>);

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::actor::{Actor, Done, Timer, answer, hear};
 use super::remove::RemoveArgs;
-use super::row::ContainerRow;
 use super::{link, place};
 use crate::Engine;
+use crate::container::row::ContainerRow;
 use crate::ending::LastEnd;
 use crate::events::now;
 

@@ -11,12 +11,13 @@ use runtime::oci;
 use runtime::seccomp::Profile;
 use runtime::spec::{self, ContainerSpec, Share};
 
-use super::row::{ContainerRow, MountKind, MountRow};
-use super::validate::{self, SecurityOptions};
-use super::view::ContainerView;
-use super::{Containers, files, launch};
+use super::{files, launch};
 use crate::Engine;
 use crate::apparmor::AppArmor;
+use crate::container::Containers;
+use crate::container::create::validate::{self, SecurityOptions};
+use crate::container::row::{ContainerRow, MountKind, MountRow};
+use crate::container::view::ContainerView;
 use crate::settings::Settings;
 use crate::system::Host;
 
@@ -230,7 +231,7 @@ fn mount(row: &MountRow, mountinfo: &str) -> Result<spec::Mount> {
         MountKind::Bind | MountKind::Volume => {
             check_access(row)?;
             if !row.subpath().is_empty() {
-                super::mounts::open_shown(row)?;
+                crate::container::create::mounts::open_shown(row)?;
             }
             spec::MountKind::Bind(bind(row, mountinfo))
         }
@@ -282,7 +283,7 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     let Some(entry) = &row.spec else {
         return Ok(String::new());
     };
-    model::mount::tmpfs_options(&super::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
+    model::mount::tmpfs_options(&crate::container::create::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
 fn security(apparmor: Option<&AppArmor>, settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {

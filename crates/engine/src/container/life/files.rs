@@ -9,9 +9,9 @@ use model::id::ContainerId;
 use model::{Context, Error, Result};
 use network::{Networks, files};
 
-use super::Containers;
 use super::launch::network_mode;
-use super::row::ContainerRow;
+use crate::container::Containers;
+use crate::container::row::ContainerRow;
 use crate::settings::Settings;
 
 pub const HOSTNAME: &str = "hostname";

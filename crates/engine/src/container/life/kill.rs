@@ -5,7 +5,8 @@ use model::{Result, signal};
 use monitor::proto::Request;
 
 use super::actor::{Actor, Command, Reply, answer};
-use super::{Containers, stop};
+use super::stop;
+use crate::container::Containers;
 
 /// Sends a signal, by name or number; empty means SIGKILL.
 pub async fn kill(containers: &Containers, name: &str, word: &str) -> Result<()> {

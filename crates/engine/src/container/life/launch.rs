@@ -18,11 +18,11 @@ use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
 use network::Networks;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::attach::Attached;
 use super::durable::{self, Durable};
-use super::row::{CONTAINERS, ContainerRow, RunPlace};
 use super::{facts, place};
 use crate::Engine;
+use crate::container::row::{CONTAINERS, ContainerRow, RunPlace};
+use crate::container::session::attach::Attached;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
 
 /// How long a monitor may take to start a process before it is given up.
@@ -231,7 +231,7 @@ impl Launch<'_> {
 
 /// Sources of binds that vanished since create are made again, as the reference does for `Binds` (B-vol-2).
 fn prepare_sources(row: &ContainerRow) -> Result<()> {
-    for mount in row.mounts.iter().filter(|m| m.kind == super::row::MountKind::Bind) {
+    for mount in row.mounts.iter().filter(|m| m.kind == crate::container::row::MountKind::Bind) {
         if fs::exists(&mount.source).unwrap_or(false) {
             continue;
         }
@@ -265,7 +265,7 @@ fn connect(networks: &Networks, row: &ContainerRow) -> Result<Option<network::Co
         network,
         mac: network::MacAddress::parse(mac),
         address: None,
-        ports: super::create::publish_specs(row)?,
+        ports: crate::container::create::publish_specs(row)?,
     };
     networks.connect(&spec).map(Some)
 }
@@ -392,8 +392,8 @@ fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
         "none" => Ok(LogSpec::None),
         _ => {
             let options = config.config.clone().unwrap_or_default();
-            let options = logs::options::parse(&options, super::logs::attributes(row)?)?;
-            Ok(LogSpec::JsonFile { path: super::logs::path(settings, row), options })
+            let options = logs::options::parse(&options, crate::container::read::logs::attributes(row)?)?;
+            Ok(LogSpec::JsonFile { path: crate::container::read::logs::path(settings, row), options })
         }
     }
 }

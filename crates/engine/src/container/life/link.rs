@@ -97,7 +97,7 @@ impl Link {
 
 /// Registers a descriptor that its wrapper owns.
 #[expect(deprecated, reason = "the successor is unsafe for wrappers that change their descriptor; these own theirs")]
-pub(super) fn register<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+pub(in crate::container) fn register<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(owner, interest)
 }
 

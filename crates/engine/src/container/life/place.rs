@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use model::{Context, Error, Result};
 
-use super::row::{ContainerRow, RunPlace};
+use crate::container::row::{ContainerRow, RunPlace};
 use crate::settings::Settings;
 use crate::system::Host;
 

@@ -9,9 +9,10 @@ use snapshot::Snapshotter;
 use tokio::runtime::Handle;
 
 use super::actor::{Actor, Command, Done, Reply, answer};
-use super::row::{CONTAINERS, ContainerRow, MountKind};
-use super::{Containers, place};
+use super::place;
 use crate::Engine;
+use crate::container::Containers;
+use crate::container::row::{CONTAINERS, ContainerRow, MountKind};
 use crate::disk::{self, Turns};
 use crate::events::{Events, now};
 

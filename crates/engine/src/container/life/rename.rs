@@ -2,8 +2,8 @@
 
 use model::{Error, Result};
 
-use super::Containers;
 use super::actor::{Actor, Command, Reply, answer};
+use crate::container::Containers;
 
 /// Gives the container another name.
 pub async fn rename(containers: &Containers, name: &str, new: &str) -> Result<()> {

@@ -6,9 +6,10 @@ use model::Result;
 use model::lifecycle::{Effect, Input};
 
 use super::actor::{Actor, Command, Reply, answer};
+use super::exit;
 use super::launch::{self, Failed, Launched};
 use super::link::{self, Link};
-use super::{Containers, exit, publish};
+use crate::container::{Containers, publish};
 
 /// Starts a container; `Kind::NotModified` when it runs already.
 pub async fn start(containers: &Containers, name: &str) -> Result<()> {

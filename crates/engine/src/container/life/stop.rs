@@ -7,9 +7,9 @@ use model::{Error, Kind, Result, signal};
 use monitor::proto::Request;
 use tokio::time::Instant;
 
-use super::Containers;
 use super::actor::{Actor, Command, Reply, Timer, answer};
-use super::row::ContainerRow;
+use crate::container::Containers;
+use crate::container::row::ContainerRow;
 use crate::settings::Settings;
 
 /// How long a killed container may take to end before its callers are told.

@@ -9,11 +9,11 @@ use api::{ContainerConfig, HealthConfig, ImageConfig};
 use model::Result;
 use model::reference::ImageRef;
 
-use super::actor::Command;
 use super::export::refuse_dying;
-use super::publish;
-use super::row::ContainerRow;
 use crate::Engine;
+use crate::container::life::actor::Command;
+use crate::container::publish;
+use crate::container::row::ContainerRow;
 use crate::image::{self, CommitImage};
 
 /// What commit takes.

@@ -8,8 +8,8 @@ use std::io::Write;
 use model::{Error, Kind, Result};
 use snapshot::Snapshotter;
 
-use super::row::ContainerRow;
-use super::{Containers, publish};
+use crate::container::row::ContainerRow;
+use crate::container::{Containers, publish};
 use crate::events::Events;
 
 /// What the container changed over its image, ordered by path; `None`: nothing.

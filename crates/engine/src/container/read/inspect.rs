@@ -6,10 +6,10 @@ use std::sync::Arc;
 use model::Result;
 use network::Networks;
 
-use super::row::{ContainerRow, MountRow};
-use super::view::ContainerView;
-use super::{files, launch};
 use crate::Engine;
+use crate::container::life::{files, launch};
+use crate::container::row::{ContainerRow, MountRow};
+use crate::container::view::ContainerView;
 
 /// Everything about one container, with its sizes if wished; and the MAC address that was asked for, which only clients of
 /// old look for.
@@ -29,7 +29,7 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
     let owner = files::owner(&engine.containers, row).unwrap_or_else(|_| row.id.clone());
     let dir = settings.container_dir(owner.as_str());
     let file = |name: &str| dir.join(name).display().to_string();
-    let command = super::facts::command_line(&row.config);
+    let command = crate::container::life::facts::command_line(&row.config);
     let log_path = match row.host_config.log_config.kind.as_str() {
         "json-file" | "" => super::logs::path(&settings, row).display().to_string(),
         _ => String::new(),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use model::{Error, Result};
 use tokio::sync::watch;
 
-use super::Containers;
-use super::view::ContainerView;
+use crate::container::Containers;
+use crate::container::view::ContainerView;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

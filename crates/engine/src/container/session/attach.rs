@@ -16,12 +16,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::actor::{Actor, Command};
-use super::launch::wire_attach;
-use super::link::register;
-use super::logs::{self, LogsArgs, Readers};
-use super::{Containers, Handle, publish};
 use crate::Engine;
+use crate::container::life::actor::{Actor, Command};
+use crate::container::life::launch::wire_attach;
+use crate::container::life::link::register;
+use crate::container::read::logs::{self, LogsArgs, Readers};
+use crate::container::{Containers, Handle, publish};
 use crate::settings::Settings;
 
 /// How long a start waits for a client whose attach call was accepted before it. Longer than the server waits for the
@@ -159,7 +159,7 @@ async fn write_all(client: &AsyncFd<BorrowedFd<'_>>, mut bytes: &[u8]) -> std::i
 
 impl Actor {
     /// A client will come: before the start it is waited for, later it is let in as it comes.
-    pub(super) fn expect(&mut self, arriving: oneshot::Receiver<Attached>) {
+    pub(in crate::container) fn expect(&mut self, arriving: oneshot::Receiver<Attached>) {
         match self.link {
             None => self.expected.push(arriving),
             Some(_) => self.let_in(arriving),
@@ -167,7 +167,7 @@ impl Actor {
     }
 
     /// Brings a client to this actor once it is there.
-    pub(super) fn let_in(&self, arriving: oneshot::Receiver<Attached>) {
+    pub(in crate::container) fn let_in(&self, arriving: oneshot::Receiver<Attached>) {
         let Ok(handle) = self.engine.containers.find(self.row.id.as_str()) else {
             return;
         };
@@ -179,7 +179,7 @@ impl Actor {
     }
 
     /// Hands a client to the monitor; before the start it waits here.
-    pub(super) async fn attach(&mut self, client: Attached) {
+    pub(in crate::container) async fn attach(&mut self, client: Attached) {
         let Some(link) = self.link.as_mut() else {
             self.clients.retain(|waiting| !has_left(&waiting.socket));
             return self.clients.push(client);
@@ -192,7 +192,10 @@ impl Actor {
 }
 
 /// Waits for the clients that are on their way, each for a moment only.
-pub(super) async fn gather(mut clients: Vec<Attached>, expected: Vec<oneshot::Receiver<Attached>>) -> Vec<Attached> {
+pub(in crate::container) async fn gather(
+    mut clients: Vec<Attached>,
+    expected: Vec<oneshot::Receiver<Attached>>,
+) -> Vec<Attached> {
     for arriving in expected {
         if let Ok(Ok(client)) = tokio::time::timeout(ARRIVAL_WAIT, arriving).await {
             clients.push(client);

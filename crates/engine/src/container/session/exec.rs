@@ -16,13 +16,13 @@ use model::id::ContainerId;
 use model::{Error, Kind, Result};
 use tokio::sync::{oneshot, watch};
 
-use super::actor::{Actor, Command, answer};
 use super::attach::{self, Attached};
 use super::exec_bounds::{self, Expired};
-use super::facts;
-use super::launch::wire_attach;
-use super::row::ContainerRow;
-use super::{Containers, Handle, publish};
+use crate::container::life::actor::{Actor, Command, answer};
+use crate::container::life::facts;
+use crate::container::life::launch::wire_attach;
+use crate::container::row::ContainerRow;
+use crate::container::{Containers, Handle, publish};
 use crate::events::Events;
 
 /// How long an ended session can be inspected.
@@ -130,7 +130,7 @@ impl Execs {
     /// Makes a session, forgetting those that ended long ago and those that are too many.
     fn make(&self, run: (ContainerId, u64), config: api::ExecConfig) -> Arc<Session> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(super::random_id(), run, config, number));
+        let session = Arc::new(Session::new(crate::container::random_id(), run, config, number));
         let mut sessions = self.lock();
         sessions.retain(|_, s| !matches!(s.phase(), Phase::Ended(_, _, at) if at.elapsed() > KEPT_FOR));
         sessions.insert(session.id.clone(), session.clone());
@@ -311,7 +311,7 @@ pub struct ExecStart {
 
 impl Actor {
     /// Has the monitor start a session; its word comes as an event.
-    pub(super) async fn exec(&mut self, start: ExecStart) {
+    pub(in crate::container) async fn exec(&mut self, start: ExecStart) {
         let id = start.session.id.clone();
         match self.send_exec(&start).await {
             Ok(()) => drop(self.waiting.execs.insert(id, start)),
@@ -340,7 +340,7 @@ impl Actor {
         link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await.map(drop)
     }
 
-    pub(super) fn exec_started(&mut self, id: &str, pid: i32) {
+    pub(in crate::container) fn exec_started(&mut self, id: &str, pid: i32) {
         let Some(start) = self.waiting.execs.remove(id) else {
             return;
         };
@@ -349,7 +349,7 @@ impl Actor {
         answer(start.reply, Ok(()));
     }
 
-    pub(super) fn exec_failed(&mut self, id: &str, error: &runtime::StartError) {
+    pub(in crate::container) fn exec_failed(&mut self, id: &str, error: &runtime::StartError) {
         let Some(start) = self.waiting.execs.remove(id) else {
             return;
         };
@@ -358,7 +358,7 @@ impl Actor {
         answer(start.reply, Err(error));
     }
 
-    pub(super) fn exec_ended(&mut self, id: &str, code: i32) {
+    pub(in crate::container) fn exec_ended(&mut self, id: &str, code: i32) {
         let Ok(session) = self.engine.containers.execs.find(id) else {
             return;
         };
@@ -369,7 +369,7 @@ impl Actor {
     }
 
     /// The container's end is the end of all its sessions.
-    pub(super) fn end_execs(&mut self, code: i32) {
+    pub(in crate::container) fn end_execs(&mut self, code: i32) {
         for (_, start) in self.waiting.execs.drain() {
             start.session.set(Phase::Ended(code, 0, Instant::now()));
             let text = format!("container {} is not running", self.row.id.as_str());

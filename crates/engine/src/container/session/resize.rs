@@ -2,8 +2,8 @@
 
 use model::{Error, Result};
 
-use super::actor::Command;
-use super::{Containers, publish};
+use crate::container::life::actor::Command;
+use crate::container::{Containers, publish};
 use crate::events::Events;
 
 /// Sets the size of the container's terminal, in characters.

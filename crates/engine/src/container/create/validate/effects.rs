@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use model::{Error, Result};
 
 use super::SecurityOptions;
-use crate::container::merge::Merged;
+use crate::container::create::merge::Merged;
 
 /// A field and its verdict.
 struct Row<T: 'static> {

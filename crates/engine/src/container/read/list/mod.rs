@@ -13,11 +13,11 @@ use network::Networks;
 #[cfg(test)]
 pub(crate) use self::selection::tests::row as any_row;
 use self::selection::{Candidate, Lookup, Selection, place};
-use super::Handle;
-use super::inspect;
-use super::row::ContainerRow;
-use super::view::ContainerView;
 use crate::Engine;
+use crate::container::Handle;
+use crate::container::read::inspect;
+use crate::container::row::ContainerRow;
+use crate::container::view::ContainerView;
 use crate::events::now;
 use crate::image::Images;
 
@@ -95,7 +95,7 @@ fn summary(
         image: images.name(row),
         image_id: row.image.id.as_str().into(),
         image_manifest_descriptor: inspect::manifest(row),
-        command: command_text(&super::facts::command_line(&row.config)),
+        command: command_text(&crate::container::life::facts::command_line(&row.config)),
         created: row.created.unix_seconds(),
         ports,
         labels: Some(row.config.labels.clone().unwrap_or_default()),

@@ -21,9 +21,9 @@ use tokio::sync::{Semaphore, watch};
 
 use self::changes::{Changes, Wake};
 pub use self::followers::{Follower, Followers};
-use super::row::ContainerRow;
-use super::view::ContainerView;
-use super::{Containers, Handle};
+use crate::container::row::ContainerRow;
+use crate::container::view::ContainerView;
+use crate::container::{Containers, Handle};
 use crate::events;
 use crate::settings::Settings;
 
@@ -108,7 +108,12 @@ pub fn logs(containers: &Containers, settings: &Settings, name: &str, args: Logs
 }
 
 /// Opens the log, following the container's published views for its end.
-pub(super) fn open(readers: &Readers, settings: &Settings, handle: &Handle, args: LogsArgs) -> Result<LogStream> {
+pub(in crate::container) fn open(
+    readers: &Readers,
+    settings: &Settings,
+    handle: &Handle,
+    args: LogsArgs,
+) -> Result<LogStream> {
     let view = handle.view();
     let row = &view.row;
     if row.host_config.log_config.kind == "none" {
@@ -240,7 +245,7 @@ pub fn path(settings: &Settings, row: &ContainerRow) -> PathBuf {
 
 /// The attributes that every line carries, by the container's log options.
 pub fn attributes(row: &ContainerRow) -> Result<String> {
-    let command = super::facts::command_line(&row.config);
+    let command = crate::container::life::facts::command_line(&row.config);
     let labels: Vec<_> = row.config.labels.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let subject = ::logs::Subject {
         id: row.id.as_str(),

@@ -16,7 +16,7 @@ use model::{Error, Result};
 pub use ps::Runs;
 pub use table::{ANSWER, Table};
 
-use super::{Containers, publish};
+use crate::container::{Containers, publish};
 use crate::events::Events;
 use crate::settings::Settings;
 use crate::system::Host;
@@ -40,12 +40,12 @@ pub async fn top(
     let view = handle.view();
     let not_running = || Error::conflict(format!("container {} is not running", view.row.id.as_str()));
     if view.row.state.is_restarting() {
-        return Err(super::facts::restarting(view.row.id.as_str()));
+        return Err(crate::container::life::facts::restarting(view.row.id.as_str()));
     }
     if !view.row.state.is_running() || view.pid == 0 {
         return Err(not_running());
     }
-    let cgroup = super::place::cgroup_of(host, settings, &view.row)?;
+    let cgroup = crate::container::life::place::cgroup_of(host, settings, &view.row)?;
     let pids = tokio::task::spawn_blocking(move || cgroup.processes()).await;
     let pids = pids.map_err(|e| Error::system("reading processes").with_source(e))?;
     let pids = pids.map_err(|error| match error.kind() {

@@ -10,7 +10,7 @@ use std::fs;
 use model::{Error, Result};
 
 use super::table::Room;
-use crate::container::cmdline::Budget;
+use crate::container::read::cmdline::Budget;
 
 /// One column: its title and how it is read off a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

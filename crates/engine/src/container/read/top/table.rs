@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use model::{Error, Result};
 
 // What is kept of one line; a longer command line is cut.
-use crate::container::cmdline::PER_PROCESS as LINE;
+use crate::container::read::cmdline::PER_PROCESS as LINE;
 
 /// The same once half of the answer is used up.
 const SHORT_LINE: usize = 256;
