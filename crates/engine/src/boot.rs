@@ -18,6 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::life::{actor, durable, launch, recover, stop};
+use crate::container::read::users;
 use crate::container::row::{CONTAINERS, ContainerRow};
 use crate::ending::{self, LastEnd};
 use crate::events::Events;
@@ -55,6 +56,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     let registries = registry::Registries::new(settings.registries.clone());
     let images = crate::image::Images::open(&settings.data_root, store.clone(), snapshots.clone(), registries)?;
     images.replace_policy(settings.signature_policy.clone());
+    images.replace_rules(settings.image_gc.clone());
     tracing::info!(driver = snapshots.name(), images = images.count(), "images are ready");
     let volumes = ::volume::Volumes::open(&settings.data_root.join("volumes"), store.clone())?;
     tracing::info!("volumes are ready");
@@ -77,7 +79,9 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     let last = ending::take_last_end(&engine.store).await?;
     let watches = take_up(&engine, rows, last).await?;
     launch::replenish(&engine).await;
-    crate::image::collect::start(&engine);
+    let weak = Arc::downgrade(&engine);
+    let users = move || weak.upgrade().map(|engine| users::users(&engine.containers));
+    image::collect::start(&engine.images, engine.events.clone(), users);
     Ok(Booted { engine, lock, watches })
 }
 

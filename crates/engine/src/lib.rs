@@ -11,14 +11,14 @@ pub mod check;
 pub mod container;
 pub mod disk;
 pub mod ending;
-pub mod events;
-pub mod image;
 pub mod network;
 mod root;
 pub mod settings;
 pub mod system;
 pub mod tables;
 pub mod volume;
+
+pub use ::{events, image};
 
 use std::sync::{Arc, RwLock};
 
@@ -63,7 +63,7 @@ impl Engine {
     pub fn replace_settings(&self, settings: Settings) {
         self.images.registries.replace_settings(settings.registries.clone());
         self.images.replace_policy(settings.signature_policy.clone());
+        self.images.replace_rules(settings.image_gc.clone());
         *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
-        self.images.look_at_disk();
     }
 }

@@ -73,20 +73,11 @@ pub struct Settings {
     /// Which images must be signed, and by whom.
     pub signature_policy: signature::Policy,
     /// Downloads and uploads at one time.
-    pub transfers: Transfers,
+    pub transfers: image::Transfers,
     /// The rules of the garbage collector of images; `None`: it is off.
-    pub image_gc: Option<crate::image::collect::Rules>,
+    pub image_gc: Option<image::collect::Rules>,
     /// Addresses served without client-verified TLS, for the warnings of `/info`.
     pub insecure_listeners: Vec<String>,
-}
-
-/// How many transfers go on at one time; 0: no bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfers {
-    /// Over all pulls.
-    pub downloads: usize,
-    /// Of one push.
-    pub uploads: usize,
 }
 
 /// An OCI command-line runtime.

@@ -4,6 +4,7 @@
 //! that falls behind by more than what is kept is told so and goes on); the last [`HISTORY`] events are given for `since`
 //! (B-ev-1). All subscribers read the same events, [`BACKLOG`] of them and [`BACKLOG_BYTES`] at most: labels and command
 //! lines are as long as clients like.
+#![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -45,6 +46,7 @@ impl Event {
 }
 
 /// Publishes to all subscribers and remembers the newest.
+#[derive(Clone)]
 pub struct Events(Arc<Shared>);
 
 struct Shared {

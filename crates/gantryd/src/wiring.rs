@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use api::ApiVersion;
 use engine::Engine;
-use engine::image::collect::Rules;
-use engine::settings::{RuntimeProgram, Settings, Transfers};
+use engine::settings::{RuntimeProgram, Settings};
+use image::Transfers;
+use image::collect::Rules;
 use ipnet::IpNet;
 use model::{Error, Result};
 use network::{AddressPool, NetworkConfig};

@@ -212,7 +212,7 @@ pub fn no_platform(wanted: Wanted<'_>, shown: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::row::Content;
+    use crate::row::Content;
     use model::time::Timestamp;
 
     fn catalog() -> Catalog {

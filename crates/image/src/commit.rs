@@ -15,7 +15,7 @@ use api::oci::Descriptor;
 use super::import::put_json;
 use super::oci::{self, Document, History, Rootfs};
 use super::{Images, labels, now, publish, unpack};
-use crate::events::Events;
+use events::Events;
 
 /// What the image is made of.
 #[derive(Debug)]

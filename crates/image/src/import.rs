@@ -16,7 +16,7 @@ use store::Lease;
 
 use super::oci::{self, Document, History, Rootfs};
 use super::{Images, changes, labels, now, publish, unpack};
-use crate::events::Events;
+use events::Events;
 
 /// What import takes.
 #[derive(Clone, Debug, Default)]

@@ -8,9 +8,9 @@
 //!   operation's lease names.
 //!
 //! The verbs block (disk, hashing): call them off the async threads. Look-ups do not.
+#![forbid(unsafe_code)]
 
 mod attestations;
-mod bytes;
 mod catalog;
 mod changes;
 pub mod collect;
@@ -29,13 +29,15 @@ mod remove;
 pub mod row;
 mod save;
 mod signatures;
+mod size;
 mod tag;
+mod transfers;
 mod unpack;
 mod users;
 mod why;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use content::Blobs;
@@ -49,11 +51,10 @@ use signature::Policy;
 use snapshot::{Live, Snapshotter};
 use store::{Pins, Row, Store, Table, WriteTx};
 
-use crate::events::{Events, now};
+use events::{Events, now};
 use row::{IMAGES, ImageRow, NAMES, NameRow};
 
 pub use attestations::{AttestationArgs, attestations};
-pub(crate) use bytes::add as add_kept;
 pub use catalog::{Catalog, Found, Matched, Wanted, no_such, select};
 pub use changes::apply as apply_changes;
 pub use commit::{CommitImage, commit};
@@ -64,22 +65,27 @@ pub use inspect::{inspect, platform_parameter};
 pub use list::{ListArgs, list};
 pub use load::load;
 pub use prune::prune;
-pub(crate) use pull::PART_LIFE;
+pub use pull::PART_LIFE;
 pub use pull::{PullArgs, pull};
 pub use push::{PushArgs, push};
 pub use remove::{RemoveArgs, remove};
 pub use save::save;
+pub use size::add as add_kept;
 pub use tag::tag;
-pub(crate) use unpack::describe_blobs;
+pub use transfers::Transfers;
+pub use unpack::describe_blobs;
 pub use unpack::ensure_unpacked;
-pub use users::{User, Users, users};
+pub use users::{User, Users};
 pub use why::{Why, WhyImage, why};
 
 /// All images of a daemon.
 pub struct Images {
     store: Store,
-    pub(crate) blobs: Blobs,
-    pub(crate) pins: Pins,
+    /// Their content.
+    pub blobs: Blobs,
+    /// What running operations work with.
+    pub pins: Pins,
+    data_root: PathBuf,
     snapshots: Arc<dyn Snapshotter>,
     /// Where images come from and go to.
     pub registries: Registries,
@@ -90,12 +96,14 @@ pub struct Images {
     fetches: pull::Fetches,
     /// Which images must be signed.
     policy: RwLock<Arc<Policy>>,
+    /// When images are collected; `None`: never.
+    rules: RwLock<Option<collect::Rules>>,
     /// Held by the one change that is being committed; never across an await.
     changing: Mutex<()>,
     /// Held by a running prune.
     pruning: Mutex<()>,
     /// Held by a running check.
-    pub(crate) checking: Mutex<()>,
+    pub checking: Mutex<()>,
 }
 
 /// An image as a container needs it.
@@ -132,12 +140,14 @@ impl Images {
             store,
             blobs,
             pins: Pins::default(),
+            data_root: data_root.to_owned(),
             snapshots,
             registries,
             catalog: RwLock::new(Arc::new(Catalog { images, names })),
             changed: Arc::default(),
             fetches: pull::Fetches::default(),
             policy: RwLock::default(),
+            rules: RwLock::default(),
             changing: Mutex::new(()),
             pruning: Mutex::new(()),
             checking: Mutex::new(()),
@@ -194,7 +204,7 @@ impl Images {
         let (images, containers) = self.store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&USERS)?)))?;
         let mut blobs = HashSet::new();
         let mut layers: HashSet<Digest> = containers.into_iter().flat_map(|(_, user)| user.image.layers).collect();
-        images.iter().for_each(|(_, image)| bytes::add(image, &mut blobs, &mut layers));
+        images.iter().for_each(|(_, image)| size::add(image, &mut blobs, &mut layers));
         self.blobs.expire_parts(pull::PART_LIFE)?;
         let live = Live { layers, containers: None };
         Ok(self.blobs.sweep(&blobs, &sweep)? + self.snapshots.sweep(&live, &sweep)?)
@@ -236,7 +246,7 @@ impl Images {
     }
 
     /// Has the collector look whether there is room enough.
-    pub(crate) fn look_at_disk(&self) {
+    pub fn look_at_disk(&self) {
         self.changed.notify_one();
     }
 
@@ -316,7 +326,7 @@ struct UserImage {
 }
 
 impl Row for Pinned {
-    const VERSION: u32 = <crate::container::row::ContainerRow as Row>::VERSION;
+    const VERSION: u32 = 1;
 }
 
 /// The containers' table, read for its images only.

@@ -23,7 +23,7 @@ use super::import::put_json;
 use super::oci::{self, Document};
 use super::row::{ImageRow, ManifestRow};
 use super::{Images, labels, publish, signatures, unpack};
-use crate::events::Events;
+use events::Events;
 
 /// Documents of an archive kept in memory, each, and all together with the names of its members.
 const DOCUMENT_BYTES: u64 = 8 << 20;

@@ -17,7 +17,7 @@ use super::list::{invalid_until, labels_match};
 use super::remove::{report_deleted, report_untagged};
 use super::row::ImageRow;
 use super::{Images, Users, now};
-use crate::events::Events;
+use events::Events;
 
 /// Names taken in one commit; other writers wait meanwhile.
 pub(super) const BATCH: usize = 256;
@@ -185,7 +185,7 @@ mod tests {
     use model::time::Timestamp;
 
     use super::*;
-    use crate::image::row::{Content, ManifestKind, ManifestRow, NameRow};
+    use crate::row::{Content, ManifestKind, ManifestRow, NameRow};
 
     fn id(digit: char) -> Digest {
         Digest::parse(&format!("sha256:{}", String::from(digit).repeat(64))).unwrap()

@@ -26,8 +26,8 @@ use super::catalog::no_platform;
 use super::pull::{Lines, tell, while_heard};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
 use super::{Catalog, Images, Wanted, labels, oci, select};
-use crate::events::Events;
-use crate::settings::Transfers;
+use crate::Transfers;
+use events::Events;
 
 /// Bytes read from a blob at once, and chunks that wait to be sent.
 const CHUNK: usize = 128 << 10;

@@ -15,7 +15,7 @@ use model::{Error, Result};
 use super::catalog::{Catalog, Matched, Wanted, parsed, select};
 use super::row::{ImageRow, ManifestRow};
 use super::{Edit, Images, Pinned, no_such, publish};
-use crate::events::Events;
+use events::Events;
 
 /// What remove takes.
 #[derive(Clone, Debug, Default)]

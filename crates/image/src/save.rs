@@ -18,7 +18,7 @@ use store::Lease;
 use super::catalog::{Catalog, Matched, Wanted, parsed, select};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
 use super::{Images, labels, no_such, oci, publish, signatures};
-use crate::events::Events;
+use events::Events;
 
 /// One image to write, under one name or none.
 struct Chosen {

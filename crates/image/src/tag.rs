@@ -4,7 +4,7 @@ use model::reference::ImageRef;
 use model::{Error, Kind, Result};
 
 use super::{Images, labels, publish, repository_tag};
-use crate::events::Events;
+use events::Events;
 
 /// Gives the image that `text` leads to the name `repo:tag` (an empty tag is `latest`). Event: tag.
 pub fn tag(images: &Images, events: &Events, text: &str, repo: &str, tag: &str) -> Result<()> {

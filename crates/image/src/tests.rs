@@ -121,9 +121,9 @@ fn the_catalog_survives_and_compressed_layers_keep_their_bytes() {
 #[test]
 fn archives_of_other_compressions_are_taken_apart() {
     let place = Place::new();
-    let xz: &[u8] = include_bytes!("../../../../fuzz/seeds/archive/xz");
+    let xz: &[u8] = include_bytes!("../../../fuzz/seeds/archive/xz");
     place.import("other:xz", xz).unwrap();
-    place.import("other:bz2", include_bytes!("../../../../fuzz/seeds/archive/bzip2")).unwrap();
+    place.import("other:bz2", include_bytes!("../../../fuzz/seeds/archive/bzip2")).unwrap();
     let layer = |name: &str| place.images.catalog().find(name).unwrap().image.manifests[0].layers[0].clone();
     let (one, other) = (layer("other:xz"), layer("other:bz2"));
     let diff_id = &place.images.resolve("other:xz", None).unwrap().layers[0];

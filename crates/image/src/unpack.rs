@@ -25,7 +25,7 @@ pub(super) fn describe(images: &Images, target: &Descriptor) -> Result<ImageRow>
 }
 
 /// The same, where there are blobs only.
-pub(crate) fn describe_blobs(blobs: &Blobs, target: &Descriptor) -> Result<ImageRow> {
+pub fn describe_blobs(blobs: &Blobs, target: &Descriptor) -> Result<ImageRow> {
     let content = content(target)?;
     let bytes = blobs.read_small(&content.digest, oci::MANIFEST_BYTES)?;
     let manifests = if oci::is_index(&content.media_type) {

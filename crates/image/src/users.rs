@@ -1,10 +1,8 @@
-//! Which containers are made of which image, read off their published views.
+//! Which containers are made of which image.
 
 use std::collections::HashMap;
 
 use model::digest::Digest;
-
-use crate::container::Containers;
 
 /// Containers by the image that they are made of.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +24,7 @@ pub struct User {
     /// The manifest that was chosen for it.
     pub manifest: Option<Digest>,
     /// Its layers.
-    layers: Vec<Digest>,
+    pub layers: Vec<Digest>,
 }
 
 impl User {
@@ -36,25 +34,12 @@ impl User {
     }
 }
 
-/// All containers, now.
-pub fn users(containers: &Containers) -> Users {
-    let mut users = Users::default();
-    for handle in containers.all() {
-        let view = handle.view();
-        let image = &view.row.image;
-        users.by_image.entry(image.id.clone()).or_default().push(User {
-            id: handle.id.as_str().to_owned(),
-            name: view.row.name.clone(),
-            state: view.row.state.word(),
-            reference: image.reference.clone(),
-            manifest: image.manifest.as_ref().map(|(_, digest, _)| digest.clone()),
-            layers: image.layers.clone(),
-        });
-    }
-    users
-}
-
 impl Users {
+    /// Adds a container of an image.
+    pub fn add(&mut self, image: &Digest, user: User) {
+        self.by_image.entry(image.clone()).or_default().push(user);
+    }
+
     /// The containers of an image.
     pub fn of(&self, image: &Digest) -> impl Iterator<Item = &User> {
         self.by_image.get(image).into_iter().flatten()
@@ -79,13 +64,14 @@ impl Users {
     /// One more container, for tests.
     #[cfg(test)]
     pub(crate) fn add_named(&mut self, image: &Digest, reference: &str) {
-        self.by_image.entry(image.clone()).or_default().push(User {
+        let user = User {
             id: "0".repeat(64),
             name: "web".into(),
             state: "exited",
             reference: reference.into(),
             manifest: None,
             layers: Vec::new(),
-        });
+        };
+        self.add(image, user);
     }
 }

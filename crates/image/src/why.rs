@@ -12,8 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{Catalog, parsed};
 use super::collect::{self, Facts, Reason, Room, Rules, Survey};
 use super::row::ImageRow;
-use super::{now, oci, users};
-use crate::Engine;
+use super::{Images, Users, now, oci};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +39,12 @@ pub struct WhyImage {
 }
 
 /// Why the image that `text` leads to, or the images that hold this content, are kept. Blocks.
-pub fn why(engine: &Engine, text: &str) -> Result<Why> {
-    let catalog = engine.images.catalog();
+pub fn why(images: &Images, users: &Users, text: &str) -> Result<Why> {
+    let catalog = images.catalog();
     let held = held(&catalog, text)?;
-    let settings = engine.settings();
-    let survey = Survey::take(&engine.images, &users(&engine.containers))?;
-    let scene = Scene { facts: &survey.facts, rules: settings.image_gc.as_ref(), room: Room::of(&settings.data_root)? };
+    let rules = images.rules();
+    let survey = Survey::take(images, users)?;
+    let scene = Scene { facts: &survey.facts, rules: rules.as_ref(), room: Room::of(&images.data_root)? };
     let facts = |image: &ImageRow| survey.facts.iter().find(|facts| facts.id == image.target.digest);
     let one = |(image, part): (Arc<ImageRow>, Option<String>)| Some(one(&scene, facts(&image)?, part));
     Ok(Why { images: held.into_iter().filter_map(one).collect() })

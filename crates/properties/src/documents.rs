@@ -1,7 +1,7 @@
 //! Manifests, indexes and configurations of images.
 
-use engine::image::oci::{self, Document};
-use engine::image::pull::kind;
+use image::oci::{self, Document};
+use image::pull::kind;
 use model::reference::ImageRef;
 
 /// A document is refused, or it is one thing only, has no more parts than an image may have, and means the same when it

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use self::shared::Shared;
 pub use self::walks::Walks;
-use crate::container::read::list;
+use crate::container::read::{list, users};
 use crate::{Engine, image, volume};
 
 /// What goes on with the disk as a whole.
@@ -105,7 +105,7 @@ async fn containers(engine: Arc<Engine>) -> Result<Usage<ContainerSummary>> {
 
 async fn images(engine: Arc<Engine>) -> Result<Usage<ImageSummary>> {
     let walk = tokio::task::spawn_blocking(move || {
-        let containers = image::users(&engine.containers);
+        let containers = users::users(&engine.containers);
         let bytes = engine.images.bytes(&containers)?;
         let items = image::list(
             &engine.images,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use engine::image::Why;
+use image::Why;
 use model::{Error, Result};
 
 use super::Call;
@@ -46,7 +46,7 @@ fn text(why: &Why) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::image::WhyImage;
+    use image::WhyImage;
 
     #[test]
     fn every_reason_has_its_line() {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use engine::image::collect::Rules;
+use image::collect::Rules;
 use runtime::seccomp::Profile;
 
 use super::{Config, MAX_API_VERSION, MIN_API_VERSION, go, parse};

@@ -13,7 +13,7 @@ mod rules;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use model::digest::Digest;
 use model::time::Timestamp;
@@ -29,8 +29,7 @@ use super::remove::{report_deleted, report_untagged};
 use super::row::{ImageRow, ManifestKind};
 use super::users::{self, Users};
 use super::{Images, PART_LIFE, labels, now};
-use crate::Engine;
-use crate::events::Events;
+use events::Events;
 
 /// When the last container was created of an image, by the image's id.
 const USED: Table<UsedRow> = Table::new("image-uses");
@@ -155,17 +154,33 @@ fn parts(images: &Images, image: &ImageRow, blobs: &HashMap<Digest, u64>) -> Res
     Ok(parts.into_iter().collect())
 }
 
-/// Watches the disk for as long as the engine lives, and looks at it once now.
-pub fn start(engine: &Arc<Engine>) {
-    engine.images.look_at_disk();
-    tokio::spawn(watch(Arc::downgrade(engine), engine.images.changed.clone()));
+impl Images {
+    /// When images are collected from now on; `None`: never.
+    pub fn replace_rules(&self, rules: Option<Rules>) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        self.look_at_disk();
+    }
+
+    /// When images are collected.
+    pub fn rules(&self) -> Option<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-async fn watch(engine: Weak<Engine>, changed: Arc<tokio::sync::Notify>) {
+/// Tells which containers use images now; `None` when nobody is left to ask.
+type AskUsers = Arc<dyn Fn() -> Option<Users> + Send + Sync>;
+
+/// Watches the disk for as long as the images are used, and looks at it once now.
+pub fn start(images: &Arc<Images>, events: Events, users: impl Fn() -> Option<Users> + Send + Sync + 'static) {
+    images.look_at_disk();
+    tokio::spawn(watch(Arc::downgrade(images), events, Arc::new(users)));
+}
+
+async fn watch(images: Weak<Images>, events: Events, users: AskUsers) {
+    let Some(changed) = images.upgrade().map(|images| images.changed.clone()) else { return };
     let mut is_stuck = false;
     loop {
-        let Some(interval) = engine.upgrade().map(|engine| engine.settings().image_gc.as_ref().map(|r| r.interval))
-        else {
+        let Some(interval) = images.upgrade().map(|images| images.rules().map(|rules| rules.interval)) else {
             return;
         };
         match interval {
@@ -173,10 +188,11 @@ async fn watch(engine: Weak<Engine>, changed: Arc<tokio::sync::Notify>) {
             // Off: only a new configuration can change that, and it says so.
             None => changed.notified().await,
         }
-        let Some(engine) = engine.upgrade() else { return };
-        let Some(rules) = engine.settings().image_gc.clone() else { continue };
+        let Some(images) = images.upgrade() else { return };
+        let Some(rules) = images.rules() else { continue };
         let was_stuck = is_stuck;
-        match tokio::task::spawn_blocking(move || collect(&engine, &rules)).await {
+        let (events, users) = (events.clone(), users.clone());
+        match tokio::task::spawn_blocking(move || collect(&images, &events, &users, &rules)).await {
             Ok(Ok(outcome)) => {
                 is_stuck = outcome == Outcome::NothingToTake;
                 if is_stuck && !was_stuck {
@@ -200,10 +216,8 @@ enum Outcome {
     NothingToTake,
 }
 
-fn collect(engine: &Engine, rules: &Rules) -> Result<Outcome> {
-    let images = &engine.images;
-    let root = engine.settings().data_root.clone();
-    let before = Room::of(&root)?;
+fn collect(images: &Images, events: &Events, users: &AskUsers, rules: &Rules) -> Result<Outcome> {
+    let before = Room::of(&images.data_root)?;
     let awaited =
         || Some(images.fetches.awaited()).filter(|bytes| *bytes <= rules.low.bytes(before.capacity)).unwrap_or(0);
     if before.used.saturating_add(awaited()) <= rules.high.bytes(before.capacity) {
@@ -216,15 +230,16 @@ fn collect(engine: &Engine, rules: &Rules) -> Result<Outcome> {
     let mut freed = images.blobs.expire_parts(rules.min_age.min(PART_LIFE))? + images.sweep()?;
     let mut count = 0;
     loop {
-        let room = Room::of(&root)?;
+        let room = Room::of(&images.data_root)?;
         // A file system may tell late of what became free.
         let used = room.used.min(before.used.saturating_sub(freed)).saturating_add(awaited());
         let need = used.saturating_sub(rules.low.bytes(room.capacity));
         if need == 0 {
             break;
         }
-        let survey = Survey::take(images, &users::users(&engine.containers))?;
-        let taken = round(images, &engine.events, &survey, rules, need)?;
+        let Some(users) = users() else { return Ok(Outcome::Enough) };
+        let survey = Survey::take(images, &users)?;
+        let taken = round(images, events, &survey, rules, need)?;
         count += taken;
         freed += images.sweep()?;
         if taken == 0 {

@@ -11,7 +11,7 @@ use model::duration;
 use model::time::Timestamp;
 
 use super::rules::Rules;
-use crate::image::list::name_matches;
+use crate::list::name_matches;
 
 /// The label with which an image is pinned, unless its value is `false`.
 pub const PIN: &str = "gantry.keep";
@@ -145,7 +145,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::image::collect::rules::Mark;
+    use crate::collect::rules::Mark;
 
     const NOW: i64 = 1_000_000;
 

@@ -15,9 +15,9 @@ use signature::Signature;
 use store::Lease;
 
 use super::fetch::blocking;
-use crate::image::Images;
-use crate::image::oci::{self, Document, Manifest};
-use crate::image::row::Content;
+use crate::Images;
+use crate::oci::{self, Document, Manifest};
+use crate::row::Content;
 
 /// The documents of an image that is to be pulled, as far as they tell of its platform.
 pub struct Chosen {

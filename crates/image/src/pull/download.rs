@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::fetch::{State, blocking};
 use super::flow::Flow;
-use crate::image::row::Content;
+use crate::row::Content;
 
 /// Bytes that are gathered before they are written.
 pub const BATCH: usize = 256 << 10;

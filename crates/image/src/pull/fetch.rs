@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::download::{BATCH, Download};
 use super::flow::{Flow, Follow};
-use crate::image::row::Content;
+use crate::row::Content;
 
 /// What decompression may yield: so many times the blob's size, and so much more. (gzip reaches 1032.)
 const EXPANSION: u64 = 1100;

@@ -34,8 +34,8 @@ use self::report::Layer;
 pub use self::report::{Lines, tell, while_heard};
 use super::row::{Content, ImageRow, ManifestKind};
 use super::{Images, Wanted, labels, oci, select, signatures, unpack};
-use crate::events::Events;
-use crate::settings::Transfers;
+use crate::Transfers;
+use events::Events;
 
 /// How long what was fetched of an unfinished blob is kept.
 pub const PART_LIFE: Duration = Duration::from_secs(24 * 3600);

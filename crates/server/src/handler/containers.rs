@@ -145,7 +145,7 @@ pub async fn commit(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     let query = &request.query;
     let args = CommitArgs {
         container: query.text("container").to_owned(),
-        name: engine::image::repository_tag(query.text("repo"), query.text("tag"))?,
+        name: image::repository_tag(query.text("repo"), query.text("tag"))?,
         comment: query.text("comment").to_owned(),
         author: query.text("author").to_owned(),
         no_pause: !query.flag_or("pause", true),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use engine::container::read::users::users;
 use model::{Error, Result};
 
 use super::{State, blocking, ok};
@@ -31,7 +32,7 @@ async fn check(state: Arc<State>) -> Result<Outcome> {
 /// Why an image, or content of images, is kept.
 async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name().to_owned();
-    ok(&blocking(&state, move |engine| engine::image::why(engine, &name)).await?)
+    ok(&blocking(&state, move |engine| image::why(&engine.images, &users(&engine.containers), &name)).await?)
 }
 
 /// How large the daemon's tables are.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use engine::image::{self, PullArgs, PushArgs};
+use image::{PullArgs, PushArgs};
 use model::digest::Digest;
 use model::platform::Platform;
 use model::reference::ImageRef;

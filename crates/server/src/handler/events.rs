@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::{Actor, ApiVersion, EventMessage};
 use bytes::Bytes;
-use engine::events::{self, Event, Live, Missed, Subscription};
+use events::{Event, Live, Missed, Subscription};
 use hyper::HeaderMap;
 use model::filter::Filters;
 use model::time::Timestamp;
@@ -79,7 +79,7 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
     // Without a beginning but with an end, the past up to that end is meant.
     let since = wish.since.or(wish.until.map(|_| Timestamp::from_unix_seconds(0)));
     let subscription = state.engine.events.subscribe(since);
-    let left = wish.until.map(|until| until.after(engine::events::now()));
+    let left = wish.until.map(|until| until.after(events::now()));
     let content_type = wish.content_type();
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
     let window = state.windows.open();

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use engine::Engine;
-use engine::image::{self, AttestationArgs, ListArgs, RemoveArgs};
+use engine::container::read::users::users;
 use hyper::StatusCode;
+use image::{AttestationArgs, ListArgs, RemoveArgs};
 use model::platform::Platform;
 use model::{Error, Result};
 
@@ -56,7 +57,7 @@ fn list_args(request: &Request) -> Result<ListArgs> {
 /// `GET /images/json`
 pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
     let mut args = list_args(&request)?;
-    args.containers = image::users(&state.engine.containers);
+    args.containers = users(&state.engine.containers);
     let images = blocking(&state, move |engine| image::list(&engine.images, &args)).await?;
     Ok(versioned(&images, request.version, 51, api::version::image_list).into())
 }
@@ -126,9 +127,8 @@ pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `POST /images/prune`
 pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     let filters = request.query.filters()?;
-    let verb = move |engine: &Engine| {
-        image::prune(&engine.images, &engine.events, &image::users(&engine.containers), &filters)
-    };
+    let verb =
+        move |engine: &Engine| image::prune(&engine.images, &engine.events, &users(&engine.containers), &filters);
     ok(&blocking(&state, verb).await?)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::{Progress, ProgressMessage};
 use bytes::Bytes;
-use engine::image::{self, ImportArgs};
+use image::ImportArgs;
 use model::Result;
 use model::platform::Platform;
 use registry::Download;

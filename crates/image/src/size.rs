@@ -43,7 +43,7 @@ impl Images {
 }
 
 /// What an image keeps: its blobs and its layers.
-pub(crate) fn add(image: &ImageRow, blobs: &mut HashSet<Digest>, layers: &mut HashSet<Digest>) {
+pub fn add(image: &ImageRow, blobs: &mut HashSet<Digest>, layers: &mut HashSet<Digest>) {
     blobs.insert(image.target.digest.clone());
     // Of a manifest that is not here nothing is: the blob of one that was removed by its platform is not kept.
     let here = |manifest: &&ManifestRow| manifest.config.is_some() || !oci::is_manifest(&manifest.content.media_type);

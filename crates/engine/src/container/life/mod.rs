@@ -1,0 +1,16 @@
+//! The life of a container: the actor that alone changes it, what it starts and ends, and how a new daemon takes it up.
+
+pub mod actor;
+pub mod durable;
+pub mod exit;
+pub mod facts;
+pub mod files;
+pub mod kill;
+pub mod launch;
+pub mod link;
+pub mod place;
+pub mod recover;
+pub mod remove;
+pub mod rename;
+pub mod start;
+pub mod stop;

@@ -1,0 +1,6 @@
+//! Clients at the streams of a container: attached ones, exec sessions, and the sizes of their terminals.
+
+pub mod attach;
+pub mod exec;
+mod exec_bounds;
+pub mod resize;
