@@ -23,6 +23,7 @@ pub mod pending;
 pub mod seccomp;
 pub mod spec;
 pub mod user;
+pub mod view;
 
 pub use error::{Stage, StartError, What};
 pub use pending::{Pending, Progress};

@@ -20,6 +20,7 @@ mod limits;
 mod mounts;
 mod security;
 mod unified;
+mod views;
 
 /// Makes the program wait until this file is there, for a test that executes it inside a container.
 const IDLE: &str = "--idle";
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         limits::CASES,
         escape::CASES,
         unified::CASES,
+        views::CASES,
         built::CASES,
         bench::CASES,
     ];
