@@ -137,7 +137,7 @@ impl Blobs {
         self.files(fs::Metadata::len)
     }
 
-    /// Every blob with the bytes that it takes on the disk, in no order.
+    /// Every blob with the blocks that it takes on the disk, in bytes; in no order. See [`Blobs::list`] for its content.
     pub fn on_disk(&self) -> Result<Vec<(Digest, u64)>> {
         self.files(|metadata| metadata.blocks() * 512)
     }

@@ -29,7 +29,7 @@ pub fn inspect(images: &Images, text: &str, platform: Option<&Platform>, manifes
             (Some(best), Some(_)) => described(best),
             _ => image.target.descriptor(),
         }),
-        size: best.map_or_else(|| total_size(&image), |best| best.total_size() as i64),
+        size: best.map_or_else(|| images.size(&image), |best| Ok(best.total_size()))? as i64,
         graph_driver: Some(api::DriverData { data: None, name: images.snapshots.name().into() }),
         manifests: if manifests { image.manifests.iter().map(|m| summary(m, &[])).collect() } else { Vec::new() },
         ..ImageInspect::default()
@@ -67,11 +67,6 @@ fn fill(answer: &mut ImageInspect, document: &oci::Document) {
 fn last_tag_time(catalog: &Catalog, image: &ImageRow) -> Timestamp {
     let tagged = catalog.names.values().filter(|row| row.image == image.target.digest).map(|row| row.tagged);
     tagged.max().unwrap_or(image.created)
-}
-
-/// Bytes of all manifests' blobs and unpacked layers.
-pub(super) fn total_size(image: &ImageRow) -> i64 {
-    image.manifests.iter().map(ManifestRow::total_size).sum::<u64>() as i64
 }
 
 /// A manifest's descriptor with its platform.

@@ -9,7 +9,8 @@ use model::time::{self, Timestamp};
 use model::{Error, Result};
 
 use super::catalog::{Catalog, Wanted, parsed, select};
-use super::inspect::{summary, total_size};
+use super::collect::Part;
+use super::inspect::summary;
 use super::row::{ImageRow, ManifestKind};
 use super::{Images, Users, labels, now};
 
@@ -56,7 +57,8 @@ pub fn list(images: &Images, args: &ListArgs) -> Result<Vec<ImageSummary>> {
             continue;
         }
         if let Some(shown) = selection.names_shown(image, &all) {
-            summaries.push(one(&catalog, image, &shown, args));
+            let size = images.size(image)? as i64;
+            summaries.push(ImageSummary { size, ..one(&catalog, image, &shown, args) });
         }
     }
     if args.shared_size {
@@ -91,7 +93,7 @@ fn one(catalog: &Catalog, image: &ImageRow, names: &[&str], args: &ListArgs) -> 
         repo_digests: if holds_image { repo_digests } else { vec![id.to_string()] },
         repo_tags,
         shared_size: -1,
-        size: total_size(image),
+        ..ImageSummary::default()
     }
 }
 
@@ -236,22 +238,15 @@ fn class(pattern: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 
 /// Bytes of blobs and layers that an image shares with another, by id.
 fn shared_sizes(images: &Images, catalog: &Catalog) -> Result<HashMap<String, u64>> {
-    let mut users: HashMap<Digest, usize> = HashMap::new();
-    let mut parts: Vec<(&Digest, BTreeMap<Digest, u64>)> = Vec::new();
+    let mut users: HashMap<Part, usize> = HashMap::new();
+    let mut parts: Vec<(&Digest, BTreeMap<Part, u64>)> = Vec::new();
     for (id, image) in &catalog.images {
-        let mut own = BTreeMap::new();
-        for manifest in image.manifests.iter().filter(|m| m.available) {
-            own.extend(manifest.blobs().map(|blob| (blob.digest.clone(), blob.size)));
-            for diff_id in manifest.diff_ids.iter().filter(|_| manifest.unpacked.is_some()) {
-                let size = images.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size);
-                // A plain layer's blob has the same digest as its diff-id: both lie on the disk.
-                *own.entry(diff_id.clone()).or_insert(0) += size;
-            }
-        }
-        own.keys().for_each(|digest| *users.entry(digest.clone()).or_insert(0) += 1);
+        let own = images.parts(image)?;
+        own.keys().for_each(|part| *users.entry(part.clone()).or_insert(0) += 1);
         parts.push((id, own));
     }
-    let shared = |own: &BTreeMap<Digest, u64>| own.iter().filter(|(d, _)| users[*d] > 1).map(|(_, size)| size).sum();
+    let shared =
+        |own: &BTreeMap<Part, u64>| own.iter().filter(|(part, _)| users[*part] > 1).map(|(_, size)| size).sum();
     Ok(parts.iter().map(|(id, own)| (id.to_string(), shared(own))).collect())
 }
 

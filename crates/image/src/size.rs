@@ -1,10 +1,14 @@
-//! How many bytes images take on the disk, and how many of them something needs.
+//! How many bytes images have, and how many of them something needs.
+//!
+//! One measure for lists, `system df` and what a prune reports: bytes of content, whatever blocks a file system gives
+//! them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use model::Result;
 use model::digest::Digest;
 
+use super::collect::Part;
 use super::row::{ImageRow, ManifestKind, ManifestRow};
 use super::{Images, Users, oci};
 
@@ -18,7 +22,7 @@ pub struct Bytes {
 }
 
 impl Images {
-    /// Measures everything on the disk. Reads directories and records, no content.
+    /// Measures all content. Reads directories and records, no content.
     pub fn bytes(&self, users: &Users) -> Result<Bytes> {
         let catalog = self.catalog();
         let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
@@ -26,7 +30,7 @@ impl Images {
         in_use.for_each(|image| add(image, &mut blobs, &mut layers));
         layers.extend(users.layers());
         let mut bytes = Bytes::default();
-        for (digest, size) in self.blobs.on_disk()? {
+        for (digest, size) in self.blobs.list()? {
             bytes.total += size;
             bytes.needed += if blobs.contains(&digest) { size } else { 0 };
         }
@@ -34,11 +38,35 @@ impl Images {
         let mut all = layers.clone();
         catalog.images.values().for_each(|image| add(image, &mut HashSet::new(), &mut all));
         for diff_id in &all {
-            let size = self.snapshots.layer_usage(diff_id)?;
+            let size = self.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size);
             bytes.total += size;
             bytes.needed += if layers.contains(diff_id) { size } else { 0 };
         }
         Ok(bytes)
+    }
+
+    /// What is here of an image, each blob and each unpacked layer once, with its bytes.
+    pub(super) fn parts(&self, image: &ImageRow) -> Result<BTreeMap<Part, u64>> {
+        let mut parts = BTreeMap::from([(Part::Blob(image.target.digest.clone()), image.target.size)]);
+        for manifest in image.manifests.iter().filter(|manifest| manifest.available) {
+            parts.extend(manifest.blobs().map(|blob| (Part::Blob(blob.digest.clone()), blob.size)));
+            for diff_id in manifest.diff_ids.iter().filter(|_| manifest.unpacked.is_some()) {
+                let size = self.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size);
+                parts.insert(Part::Layer(diff_id.clone()), size);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Bytes of all that is here of an image.
+    pub(super) fn size(&self, image: &ImageRow) -> Result<u64> {
+        match &image.manifests[..] {
+            // The row alone says it.
+            [manifest] if manifest.content.digest == image.target.digest && manifest.available => {
+                Ok(manifest.total_size())
+            }
+            _ => Ok(self.parts(image)?.values().sum()),
+        }
     }
 }
 

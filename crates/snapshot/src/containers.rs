@@ -45,13 +45,13 @@ pub(crate) fn remove(root: &Path, container: &str) -> Result<()> {
     remove_tree(&dir(root, container)?, RW)
 }
 
-/// Bytes on disk of a tree; `NotFound` when it is absent.
+/// Bytes of content of a tree; `NotFound` when it is absent.
 pub(crate) fn usage(tree: &Path) -> Result<u64> {
     let dir = File::open(tree).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::not_found(format!("no writable layer at {}", tree.display())),
         _ => Error::from(e),
     })?;
-    tree::usage(dir.into()).with_context(|| format!("measuring {}", tree.display()))
+    tree::content_bytes(dir.into()).with_context(|| format!("measuring {}", tree.display()))
 }
 
 /// Removes writable layers of containers that are not live; answers the bytes that became free.

@@ -203,11 +203,21 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     }
 }
 
+/// Bytes of content of everything below `dir`: lengths of files and of links, nothing for directories. For the rest see
+/// [`disk_usage`].
+pub fn content_bytes(dir: OwnedFd) -> io::Result<u64> {
+    measure(dir, |stat| if file_type(stat).is_dir() { 0 } else { stat.st_size.unsigned_abs() })
+}
+
 /// Bytes on disk of everything below `dir` and of itself; an inode with several links counts once. Whoever changes the
 /// tree meanwhile, by accident or on purpose, may change the figure but neither makes this fail nor last for ever.
-pub fn usage(dir: OwnedFd) -> io::Result<u64> {
+pub fn disk_usage(dir: OwnedFd) -> io::Result<u64> {
+    measure(dir, blocks)
+}
+
+fn measure(dir: OwnedFd, size: fn(&Stat) -> u64) -> io::Result<u64> {
     let mut seen = HashSet::new();
-    let mut bytes = blocks(&rustix::fs::fstat(&dir)?);
+    let mut bytes = size(&rustix::fs::fstat(&dir)?);
     let mut left = most_entries(&dir);
     let top = dir.try_clone()?;
     let mut walk = Walk::new(dir, c".")?;
@@ -222,7 +232,7 @@ pub fn usage(dir: OwnedFd) -> io::Result<u64> {
             if !directory && stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino)) {
                 continue;
             }
-            bytes += blocks(&stat);
+            bytes = bytes.saturating_add(size(&stat));
             if directory {
                 walk.enter(&name)?;
             }
@@ -246,7 +256,7 @@ fn most_entries(dir: &OwnedFd) -> u64 {
 }
 
 /// Bytes on disk of one inode.
-pub fn blocks(stat: &Stat) -> u64 {
+fn blocks(stat: &Stat) -> u64 {
     stat.st_blocks.unsigned_abs() * 512
 }
 
@@ -272,11 +282,29 @@ mod tests {
     #[test]
     fn hard_links_count_once() {
         let dir = tempfile::tempdir().unwrap();
+        let measured =
+            |measure: fn(OwnedFd) -> io::Result<u64>| measure(File::open(dir.path()).unwrap().into()).unwrap();
         fs::write(dir.path().join("a"), vec![1; 100_000]).unwrap();
-        let before = usage(File::open(dir.path()).unwrap().into()).unwrap();
+        let before = measured(disk_usage);
         fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
-        assert_eq!(usage(File::open(dir.path()).unwrap().into()).unwrap(), before);
+        assert_eq!((measured(disk_usage), measured(content_bytes)), (before, 100_000));
         assert!(before >= 100_000);
+    }
+
+    #[test]
+    fn content_is_what_files_and_links_hold_and_blocks_are_what_the_disk_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        let measured =
+            |measure: fn(OwnedFd) -> io::Result<u64>| measure(File::open(dir.path()).unwrap().into()).unwrap();
+        fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        assert_eq!(measured(content_bytes), 0);
+        let empty = measured(disk_usage);
+        File::create(dir.path().join("a/sparse")).unwrap().set_len(1 << 30).unwrap();
+        fs::write(dir.path().join("a/b/file"), "12345").unwrap();
+        std::os::unix::fs::symlink("file", dir.path().join("a/b/link")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe"), Mode::from_raw_mode(0o600)).unwrap();
+        assert_eq!(measured(content_bytes), (1 << 30) + 5 + 4);
+        assert!((empty..1 << 20).contains(&measured(disk_usage)));
     }
 
     #[test]
@@ -296,7 +324,7 @@ mod tests {
                 }
             });
             for _ in 0..2000 {
-                let bytes = usage(File::open(dir.path()).unwrap().into()).unwrap();
+                let bytes = disk_usage(File::open(dir.path()).unwrap().into()).unwrap();
                 assert!((100_000..400_000).contains(&bytes), "{bytes}");
             }
             done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -312,7 +340,7 @@ mod tests {
             rustix::fs::mkdirat(&here, c"d", Mode::from_raw_mode(0o755)).unwrap();
             here = open_dir(&here, c"d").unwrap();
         }
-        usage(top.try_clone().unwrap()).unwrap();
+        assert_eq!(content_bytes(top.try_clone().unwrap()).unwrap(), 0);
         remove(&top, c"d").unwrap();
         assert!(names(&top).unwrap().is_empty());
     }

@@ -177,9 +177,7 @@ impl VolumeDriver for Local {
         let failed = || format!("measuring volume {name}");
         let volume = File::open(self.root.join(name)).with_context(failed)?;
         let data = tree::open_dir(&volume, &c_name(DATA)?).with_context(failed)?;
-        // The directory itself is no data: an empty volume has none.
-        let own = tree::blocks(&rustix::fs::fstat(&data).map_err(std::io::Error::from).with_context(failed)?);
-        Ok(tree::usage(data).with_context(failed)?.saturating_sub(own))
+        tree::content_bytes(data).with_context(failed)
     }
 }
 

@@ -1,8 +1,11 @@
 //! Faults and what a repair does about each.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use model::digest::Digest;
+use model::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// Something that is not as it should be.
@@ -139,6 +142,42 @@ pub struct Report {
     pub unverified: Vec<String>,
     /// What was looked at.
     pub checked: Checked,
+    /// What it takes of the disk.
+    #[serde(default)]
+    pub on_disk: OnDisk,
+}
+
+/// Blocks that directories of the data root take on the disk with all that is in them, in bytes, as `du` counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDisk {
+    /// Blobs, whole and in part.
+    pub content: u64,
+    /// Unpacked layers.
+    pub snapshots: u64,
+    /// Writable layers, logs, and what else containers have.
+    pub containers: u64,
+    /// Data of volumes.
+    pub volumes: u64,
+}
+
+impl OnDisk {
+    /// Measures a data root; what is not there takes nothing.
+    pub fn of(data_root: &Path) -> Result<OnDisk> {
+        let measured = |name: &str| {
+            let path = data_root.join(name);
+            let usage = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+                other => other.and_then(|dir| sys::tree::disk_usage(dir.into())),
+            };
+            usage.with_context(|| format!("measuring {}", path.display()))
+        };
+        Ok(OnDisk {
+            content: measured("content")?,
+            snapshots: measured("snapshots")?,
+            containers: measured("containers")?,
+            volumes: measured("volumes")?,
+        })
+    }
 }
 
 /// How much was looked at.

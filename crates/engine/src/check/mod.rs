@@ -29,7 +29,7 @@ use fault::{Fault, Repair};
 use gather::{Looker, Subject};
 use repair::Repairer;
 
-pub use fault::{Checked, Report, Told};
+pub use fault::{Checked, OnDisk, Report, Told};
 
 /// Where things go that have to go and may be somebody's, below the data root.
 pub const QUARANTINE: &str = "quarantine";
@@ -88,7 +88,7 @@ pub fn at_rest(data_root: &Path, driver: &str, repair: bool, lock: &File) -> Res
         facts = looker.look()?;
         faults = compare::faults(&facts);
     }
-    Ok(report(&facts, &faults, repaired))
+    Ok(Report { on_disk: OnDisk::of(data_root)?, ..report(&facts, &faults, repaired) })
 }
 
 /// A data root whose rows are gone.
@@ -147,7 +147,7 @@ pub fn live(engine: &Arc<Engine>) -> Result<Report> {
         let same = |a: &Fault, b: &Fault| (a.name, &a.subject, &a.place) == (b.name, &b.subject, &b.place);
         faults = again.into_iter().filter(|fault| faults.iter().any(|before| same(before, fault))).collect();
     }
-    Ok(report(&facts, &faults, Vec::new()))
+    Ok(Report { on_disk: OnDisk::of(&subject.data_root)?, ..report(&facts, &faults, Vec::new()) })
 }
 
 fn report(facts: &Facts, faults: &[Fault], repaired: Vec<String>) -> Report {
@@ -175,6 +175,7 @@ fn report(facts: &Facts, faults: &[Fault], repaired: Vec<String>) -> Report {
             containers: facts.rows.containers.len(),
             volumes: facts.rows.volumes.len(),
         },
+        on_disk: OnDisk::default(),
     }
 }
 

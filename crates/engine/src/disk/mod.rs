@@ -1,7 +1,8 @@
 //! What lies on the disk and who may free it: `GET /system/df`, and the turns of the prunes.
 //!
-//! - Figures are bytes on disk. Of images those of the blobs and unpacked layers that are there, each once; of
-//!   containers their writable layers; of volumes their data.
+//! - Figures are bytes of content, so that totals, the sums of what the lists show and what a prune reports are one number;
+//!   the blocks that a file system takes for them are `gantryd check --json`'s to tell. Of images they are those of the
+//!   blobs and unpacked layers that are there, each once; of containers their writable layers; of volumes their data.
 //! - What can be reclaimed is what a prune of the kind could free, so of images everything that neither an image in use
 //!   nor a container needs.
 //! - Parallel callers share one walk per kind ([`shared::Shared`]).

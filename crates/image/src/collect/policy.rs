@@ -40,7 +40,7 @@ pub struct Facts {
 }
 
 /// A piece on the disk. A plain layer has one digest for both of its forms.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// As it came.
     Blob(Digest),

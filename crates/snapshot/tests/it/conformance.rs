@@ -185,8 +185,9 @@ pub fn containers_do_not_see_each_other(place: Place) {
     fs::write(one.at("file"), vec![b'x'; 1 << 20]).unwrap();
     fs::hard_link(one.at("file"), one.at("link")).unwrap();
     assert_eq!(fs::read_to_string(two.at("file")).unwrap(), "image");
+    // Where the image's file was copied to begin with, it has grown by what is new.
     let grown = place.snapshots.usage("one").unwrap() - before;
-    assert!(((1 << 20) - 4096..(1 << 20) + 65536).contains(&grown), "{grown}");
+    assert!([1 << 20, (1 << 20) - 5].contains(&grown), "{grown}");
     let error = place.snapshots.prepare("one", &layers).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
     drop(one);
