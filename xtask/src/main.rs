@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  tidy [--update]         the repository's own law: layers, sizes, names, licences
+  tidy [--update|--list]  the repository's own law: layers, sizes, names, licences, measures of structure
   test [FILTER]           everything: programs, formatting, lints, tidy, all tests
   soak [NAME ...]         the full forms of long tests
   vm [systemd] [FILTER]   tests that depend on the version of cgroups, on an emulated machine with version 2 alone, or with

@@ -93,13 +93,6 @@ pub struct CreateResponse {
     pub warnings: Vec<String>,
 }
 
-/// Answer of update.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct UpdateResponse {
-    pub warnings: Option<Vec<String>>,
-}
-
 /// Answer of `POST /commit`.
 pub type CommitResponse = crate::IdResponse;
 
@@ -321,18 +314,4 @@ pub struct ContainerPruneReport {
     pub containers_deleted: Option<Vec<String>>,
     /// Bytes.
     pub space_reclaimed: u64,
-}
-
-/// The header `X-Docker-Container-Path-Stat`, before base64.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PathStat {
-    pub name: String,
-    pub size: i64,
-    /// Go's `os.FileMode`: permission bits and its own type bits (directory is 1<<31, link 1<<27, …).
-    pub mode: u32,
-    #[serde(serialize_with = "go::time")]
-    pub mtime: String,
-    #[serde(rename = "linkTarget")]
-    pub link_target: String,
 }

@@ -23,7 +23,6 @@ pub mod oci;
 pub mod port;
 pub mod progress;
 pub mod registry;
-pub mod stats;
 pub mod swarm;
 pub mod system;
 pub mod version;
@@ -35,15 +34,14 @@ pub use build::{BuildCachePruneReport, BuildCacheRecord};
 pub use container::{
     ChangeItem, CommitResponse, ContainerConfig, ContainerInspect, ContainerPruneReport, ContainerState,
     ContainerSummary, CreateRequest, CreateResponse, Health, HealthConfig, HealthSummary, HealthcheckResult,
-    NetworkSettings, NetworkSettingsSummary, PathStat, SummaryHostConfig, TopResponse, UpdateResponse, WaitExitError,
-    WaitResponse,
+    NetworkSettings, NetworkSettingsSummary, SummaryHostConfig, TopResponse, WaitExitError, WaitResponse,
 };
 pub use event::{Actor, EventMessage};
 pub use exec::{ExecConfig, ExecInspect, ExecProcessConfig, ExecStart};
 pub use go::Empty;
 pub use host_config::{
     DeviceMapping, DeviceRequest, HostConfig, LegacyHostConfig, LogConfig, RestartPolicy, ThrottleDevice, Ulimit,
-    UpdateRequest, WeightDevice,
+    WeightDevice,
 };
 pub use image::{
     AttestationProperties, AttestationStatement, DriverData, HistoryItem, ImageConfig, ImageDeleteItem, ImageInspect,
@@ -59,7 +57,6 @@ pub use oci::{Descriptor, Platform};
 pub use port::{PortBinding, PortMap, PortSet, PortSummary};
 pub use progress::{ErrorDetail, Progress, ProgressMessage};
 pub use registry::{AuthConfig, AuthResponse, DistributionInspect, IndexInfo, SearchResult, ServiceConfig};
-pub use stats::StatsResponse;
 pub use system::{Commit, ComponentVersion, DiskUsage, Info, PlatformInfo, PluginsInfo, RuntimeInfo, Usage, Version};
 pub use version::ApiVersion;
 pub use volume::{UsageData, Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneReport};

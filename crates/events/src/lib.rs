@@ -174,24 +174,6 @@ pub fn now() -> Timestamp {
     Timestamp::from_unix_nanos(sys::clock::System.unix_nanos())
 }
 
-/// The filter keys `/events` accepts.
-pub const FILTER_KEYS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
-
 /// Whether the event passes the filters (B-ev-1): same key = or, different keys = and. Keys that nobody knows are not
 /// looked at. A key that names a kind takes whatever has that beginning of an id or name, of its kind or not.
 pub fn matches(event: &Event, filters: &Filters) -> bool {

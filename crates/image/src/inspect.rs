@@ -2,10 +2,10 @@
 
 use api::oci::Descriptor;
 use api::{ImageInspect, ManifestSummary};
+use model::Result;
 use model::digest::Digest;
 use model::platform::Platform;
 use model::time::Timestamp;
-use model::{Error, Result};
 
 use super::catalog::{Catalog, Wanted, no_platform, select};
 use super::row::{ImageRow, ManifestKind, ManifestRow};
@@ -107,17 +107,4 @@ pub(super) fn summary(manifest: &ManifestRow, containers: &[String]) -> Manifest
         ManifestKind::Unknown => summary.kind = "unknown".into(),
     }
     summary
-}
-
-/// The platform parameter of a query (an OCI platform as JSON). `InvalidParameter` when it is none.
-pub fn platform_parameter(json: &str) -> Result<Option<Platform>> {
-    if json.is_empty() {
-        return Ok(None);
-    }
-    let platform: api::oci::Platform = api::decode::from_slice(json.as_bytes())
-        .map_err(|e| Error::invalid(format!("failed to parse platform: {e}")))?;
-    if platform.os.is_empty() || platform.architecture.is_empty() {
-        return Err(Error::invalid("both OS and Architecture must be provided"));
-    }
-    Ok(Some(oci::platform(&platform)))
 }

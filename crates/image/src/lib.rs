@@ -61,7 +61,7 @@ pub use commit::{CommitImage, commit};
 pub use distribution::distribution;
 pub use history::history;
 pub use import::{ImportArgs, import, repository_tag};
-pub use inspect::{inspect, platform_parameter};
+pub use inspect::inspect;
 pub use list::{ListArgs, list};
 pub use load::load;
 pub use prune::prune;

@@ -81,11 +81,6 @@ impl Filters {
         self.fields.get(key).is_none_or(|values| values.is_empty() || values.contains(text))
     }
 
-    /// As [`Filters::exact_match`], or a value is a prefix of the text.
-    pub fn fuzzy_match(&self, key: &str, text: &str) -> bool {
-        self.exact_match(key, text) || self.get(key).any(|value| text.starts_with(value))
-    }
-
     /// As [`Filters::exact_match`], or a value as regular expression occurs in the text. A value that is no expression
     /// matches nothing.
     pub fn pattern_match(&self, key: &str, text: &str) -> bool {
@@ -242,10 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn names_match_exactly_by_prefix_or_by_pattern() {
+    fn names_match_exactly_or_by_pattern() {
         let f = filters(r#"{"name":["web"],"bad":["["]}"#);
         assert!(f.exact_match("name", "web") && !f.exact_match("name", "web1"));
-        assert!(f.fuzzy_match("name", "web1") && !f.fuzzy_match("name", "aweb"));
         assert!(f.pattern_match("name", "aweb1") && !f.pattern_match("name", "db"));
         assert!(f.pattern_match("bad", "[") && !f.pattern_match("bad", "x"));
         assert!(!filters(r#"{"name":["^/web$"]}"#).pattern_match("name", "/web1"));

@@ -131,12 +131,6 @@ impl ImageRef {
         ImageRef { tag: None, digest: Some(digest), ..self.clone() }
     }
 
-    /// The name alone.
-    #[must_use]
-    pub fn name_only(&self) -> ImageRef {
-        ImageRef { tag: None, digest: None, ..self.clone() }
-    }
-
     /// Whether both have the same domain and path.
     pub fn same_name(&self, other: &ImageRef) -> bool {
         self.domain == other.domain && self.path == other.path

@@ -72,11 +72,6 @@ impl Timestamp {
         }
     }
 
-    /// RFC3339 in UTC, always with nine decimals, as log lines show it (B-lg-3).
-    pub fn fixed_nano(self) -> String {
-        format!("{}.{:09}Z", self.seconds_text(), self.subsecond())
-    }
-
     /// RFC3339 in UTC without decimals.
     pub fn rfc3339(self) -> String {
         format!("{}Z", self.seconds_text())
@@ -131,11 +126,6 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     let shifted_month = (month + 9) % 12;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * shifted_month + 2) / 5 + day - 1;
     era * 146_097 + day_of_era - 719_468
-}
-
-/// How long something lasted or ago it was, in words: [`duration::human`].
-pub fn human_duration(lasted: std::time::Duration) -> String {
-    duration::human(i64::try_from(lasted.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// RFC3339, with or without decimals, as rows and other programs write it.
@@ -376,7 +366,6 @@ mod tests {
         assert_eq!(at(0).rfc3339_nano(), "2026-11-23T17:37:59Z");
         assert_eq!(at(300_000_000).rfc3339_nano(), "2026-11-23T17:37:59.3Z");
         assert_eq!(at(301_812_193).rfc3339_nano(), "2026-11-23T17:37:59.301812193Z");
-        assert_eq!(at(300_000_000).fixed_nano(), "2026-11-23T17:37:59.300000000Z");
         assert_eq!(at(1).rfc3339(), "2026-11-23T17:37:59Z");
         assert_eq!(Timestamp::from_unix_nanos(-1).rfc3339_nano(), "1969-12-31T23:59:59.999999999Z");
     }
@@ -449,7 +438,6 @@ mod tests {
         fn what_is_written_reads_back(nanos in 0..i64::MAX) {
             let time = Timestamp::from_unix_nanos(nanos);
             prop_assert_eq!(parse_rfc3339(&time.rfc3339_nano()).unwrap(), time);
-            prop_assert_eq!(parse_rfc3339(&time.fixed_nano()).unwrap(), time);
         }
 
         #[test]

@@ -4,15 +4,6 @@ use crate::{Error, Result};
 
 /// Bytes from a number with a binary unit (`k`, `m`, `g`, `t`, `p`, each with `b` or `ib` behind it, any case).
 pub fn ram_in_bytes(text: &str) -> Result<i64> {
-    parse(text, 1024)
-}
-
-/// Bytes from a number with a decimal unit.
-pub fn from_human_size(text: &str) -> Result<i64> {
-    parse(text, 1000)
-}
-
-fn parse(text: &str, base: i64) -> Result<i64> {
     let invalid = || Error::invalid(format!("invalid size: '{text}'"));
     let separator = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(invalid)?;
     let (number, suffix) = match text.as_bytes()[separator] {
@@ -26,7 +17,7 @@ fn parse(text: &str, base: i64) -> Result<i64> {
         return Err(invalid());
     }
     let suffix = if suffix.len() > 3 { suffix.to_owned() } else { suffix.to_lowercase() };
-    let scale = scale(&suffix, base).ok_or_else(|| Error::invalid(format!("invalid suffix: '{suffix}'")))?;
+    let scale = scale(&suffix).ok_or_else(|| Error::invalid(format!("invalid suffix: '{suffix}'")))?;
     whole(size * scale).and_then(|bytes| i64::try_from(bytes).ok()).ok_or_else(invalid)
 }
 
@@ -36,13 +27,13 @@ pub fn whole(size: f64) -> Option<u64> {
     (0.0..LIMIT).contains(&size).then_some(size as u64)
 }
 
-fn scale(suffix: &str, base: i64) -> Option<f64> {
+fn scale(suffix: &str) -> Option<f64> {
     if matches!(suffix, "" | "b") {
         return Some(1.0);
     }
     let (unit, rest) = suffix.split_at_checked(1)?;
     let power = "kmgtp".find(unit)? as u32 + 1;
-    matches!(rest, "" | "b" | "ib").then(|| (base as f64).powi(power as i32))
+    matches!(rest, "" | "b" | "ib").then(|| 1024_f64.powi(power as i32))
 }
 
 /// At most four digits and a decimal unit: `1.987MB`.
@@ -87,7 +78,6 @@ mod tests {
         ] {
             assert_eq!(ram_in_bytes(text).unwrap(), bytes, "{text}");
         }
-        assert_eq!(from_human_size("20m").unwrap(), 20_000_000);
     }
 
     #[test]

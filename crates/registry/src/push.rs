@@ -96,11 +96,6 @@ impl Repository {
         })
         .await
     }
-
-    /// Whether the registry has a manifest of this digest.
-    pub async fn has_manifest(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.resolve(digest.as_str()).await?.is_some_and(|found| found.digest == *digest))
-    }
 }
 
 fn unexpected(answer: &Answer, status: StatusCode) -> Fault {

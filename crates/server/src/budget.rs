@@ -54,11 +54,6 @@ impl Share {
         }
         true
     }
-
-    /// Whether it has taken anything that others could need.
-    pub fn is_large(&self) -> bool {
-        self.taken.is_some()
-    }
 }
 
 #[cfg(test)]
@@ -69,8 +64,8 @@ mod tests {
     fn shares_grow_within_the_budget_and_give_it_back() {
         let budget = Arc::new(Semaphore::new(10));
         let (mut one, mut two) = (Share::new(&budget, 100), Share::new(&budget, 100));
-        assert!(one.grow_to(100) && !one.is_large());
-        assert!(one.grow_to(101) && one.is_large() && one.grow_to(100 + 8 * UNIT));
+        assert!(one.grow_to(100));
+        assert!(one.grow_to(101) && one.grow_to(100 + 8 * UNIT));
         assert!(two.grow_to(100 + 2 * UNIT) && !two.grow_to(101 + 2 * UNIT));
         assert!(!one.grow_to(usize::MAX));
         drop(one);

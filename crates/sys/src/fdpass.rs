@@ -14,8 +14,6 @@ use rustix::net::{
 
 /// Descriptors in one message.
 pub const MAX_FDS: usize = 64;
-/// Bytes in one message; larger payloads travel in a memfd.
-pub const MAX_MESSAGE: usize = 256 * 1024;
 const BACKLOG: i32 = 16;
 
 /// A connected pair, close-on-exec.

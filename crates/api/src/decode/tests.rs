@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::exec::ExecConfig;
-use crate::host_config::UpdateRequest;
 
 fn create_error(body: &str) -> String {
     create_request(body.as_bytes()).expect_err(body).body_message()
@@ -114,12 +113,4 @@ fn nesting_is_bounded() {
     assert_eq!(create_error(&deep), "invalid JSON: exceeded max depth");
     let wide = format!("[{}0]", "0,".repeat(gojson::MAX_VALUES));
     assert_eq!(create_error(&wide), "invalid JSON: exceeded max number of values");
-}
-
-#[test]
-fn an_update_reads_resources_and_policy() {
-    let update: UpdateRequest =
-        from_slice(br#"{"Memory":6291456,"RestartPolicy":{"Name":"always"},"PidsLimit":-1}"#).expect("valid");
-    assert_eq!((update.memory, update.pids_limit), (6_291_456, Some(-1)));
-    assert_eq!(update.restart_policy.name, "always");
 }

@@ -153,11 +153,6 @@ impl Containers {
         index.by_id.keys().chain(index.names.values()).map(|id| id.as_str().to_owned()).collect()
     }
 
-    /// Whether the name is taken.
-    pub fn is_reserved(&self, name: &str) -> bool {
-        self.read().names.contains_key(name)
-    }
-
     /// Lists the container for look-ups. Its name must have been reserved.
     pub(crate) fn insert(&self, handle: Handle) {
         self.write().by_id.insert(handle.id.clone(), handle);

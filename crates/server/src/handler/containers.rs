@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{CommitResponse, ContainerPruneReport, UpdateRequest};
+use api::{CommitResponse, ContainerPruneReport};
 use engine::container::life::remove::{self, RemoveArgs};
 use engine::container::life::stop::{self, StopArgs};
 use engine::container::life::{kill, rename, start};
@@ -186,42 +186,14 @@ pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     ok(&ContainerPruneReport { containers_deleted, space_reclaimed })
 }
 
-/// What an update means at a version: limits that came later are not heard, and every way to say "no limit on
-/// processes" is 0.
-pub fn update_at(version: api::ApiVersion, mut update: UpdateRequest) -> UpdateRequest {
-    if version.before(40) {
-        update.pids_limit = None;
-    }
-    if version.before(55) {
-        update.blkio_weight_device = None;
-        update.blkio_device_read_bps = None;
-        update.blkio_device_write_bps = None;
-        update.blkio_device_read_iops = None;
-        update.blkio_device_write_iops = None;
-    }
-    update.pids_limit = update.pids_limit.map(|limit| limit.max(0));
-    update
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::ApiVersion;
 
     #[test]
     fn refusals_of_kill_begin_alike() {
         let text = |message: &str| kill_error(Error::conflict(message), "wf1").message().to_owned();
         assert_eq!(text("cannot kill container: wf1: x"), "cannot kill container: wf1: x");
         assert_eq!(text("No such container: wf1"), "cannot kill container: wf1: No such container: wf1");
-    }
-
-    #[test]
-    fn an_update_means_less_at_older_versions() {
-        let update = UpdateRequest { pids_limit: Some(-5), blkio_device_read_bps: Some(vec![]), ..Default::default() };
-        let newest = update_at(ApiVersion::MAX, update.clone());
-        assert_eq!((newest.pids_limit, newest.blkio_device_read_bps.is_some()), (Some(0), true));
-        let older = update_at(ApiVersion::v1(54), update.clone());
-        assert_eq!((older.pids_limit, older.blkio_device_read_bps.is_some()), (Some(0), false));
-        assert_eq!(update_at(ApiVersion::v1(39), update).pids_limit, None);
     }
 }
