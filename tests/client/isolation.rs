@@ -1,5 +1,7 @@
 //! The default environment of a container as the program inside sees it: namespaces, capabilities, masks, limits.
 
+use rustix::process::Signal;
+
 use crate::{eventually, with_busybox, with_images};
 
 #[test]
@@ -367,6 +369,38 @@ fn an_ipc_namespace_is_shared_with_its_memory() {
     assert_eq!(d.docker(&["exec", "c2", "cat", "/dev/shm/f"]).text(), "x");
     let _ = d.docker(&["run", "-d", "--name", "c3", "busybox", "sleep", "1000"]).ok();
     d.docker(&["run", "--rm", "--ipc", "container:c3", "busybox", "true"]).fails(125, "non-shareable IPC");
+    d.finish();
+}
+
+/// By the process that its monitor holds, whoever the daemon is; and no other once that has ended.
+#[test]
+fn what_is_joined_is_the_container_that_was_named() {
+    let mut d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "c1", "--ipc", "shareable", "busybox", "sleep", "1000"]).ok();
+    let pid: u32 = d.inspect("c1", "{{.State.Pid}}").parse().unwrap();
+    let join = |d: &testkit::Daemon, kind: &str| {
+        let option = if kind == "net" { "--network" } else { &format!("--{kind}") };
+        let shown = format!("/proc/self/ns/{kind}");
+        d.docker(&["run", "--rm", option, "container:c1", "busybox", "readlink", &shown])
+    };
+    for _ in 0..2 {
+        for kind in ["net", "ipc", "pid"] {
+            assert_eq!(join(&d, kind).text(), testkit::process::namespace(pid, kind).unwrap(), "{kind}");
+        }
+        d.crash();
+    }
+    let monitor = testkit::process::parent(pid).unwrap();
+    assert!(testkit::process::signal(monitor, Signal::STOP));
+    assert!(testkit::process::signal(pid, Signal::KILL));
+    for kind in ["net", "ipc", "pid"] {
+        let refused = join(&d, kind);
+        assert_eq!(refused.code, 125, "{refused:?}");
+        // As it is shown still, or already.
+        let texts = ["is not running", "non running container"];
+        assert!(texts.iter().any(|text| refused.stderr.contains(text)), "{refused:?}");
+    }
+    testkit::process::signal(monitor, Signal::CONT);
+    d.until("c1", "{{.State.Status}}", "exited");
     d.finish();
 }
 

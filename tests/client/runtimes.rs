@@ -29,6 +29,9 @@ fn the_usual(d: &Daemon) {
     let _ = d.docker(&[&donor[..], &["sh", "-c", "echo x > /dev/shm/f; sleep 1000"]].concat()).ok();
     assert!(eventually(|| d.docker(&["exec", "c2", "cat", "/dev/shm/f"]).stdout == "x\n"));
     assert_eq!(run(&["--ipc", "container:c2", "busybox", "cat", "/dev/shm/f"]).text(), "x");
+    let net = testkit::process::namespace(d.inspect("c1", "{{.State.Pid}}").parse().unwrap(), "net").unwrap();
+    assert_eq!(run(&["--network", "container:c1", "busybox", "readlink", "/proc/self/ns/net"]).text(), net);
+    assert!(run(&["--pid", "container:c1", "busybox", "ps"]).text().contains("sleep 1000"));
     let _ = d.docker(&["stop", "-t", "1", "c1"]).ok();
     assert_eq!(d.inspect("c1", "{{.State.Status}}"), "exited");
 }

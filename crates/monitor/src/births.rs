@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use logs::JsonFile;
 use runtime::pending::{self, ENTER_WAIT, Pending, Progress};
-use runtime::{Process, Runtime, StartError};
+use runtime::{Process, Runtime, StartError, oci};
 
 use crate::container::{Container, open_log, pipes};
 use crate::proto::{Exec, StartSpec};
@@ -27,21 +27,33 @@ pub struct Starting {
     /// When its first process was made, in unix nanoseconds; 0 = not yet.
     pub started_at: i64,
     pub log: Option<JsonFile>,
-    /// The network namespace: a runtime on the command line is given its path, `/proc/<monitor>/fd/<n>`.
-    _netns: Option<OwnedFd>,
+    /// Namespaces: they may be joined by paths, `/proc/<monitor>/fd/<n>`.
+    _namespaces: (Option<OwnedFd>, Vec<(oci::NamespaceKind, OwnedFd)>),
+}
+
+/// The descriptors of a start.
+pub struct Given {
+    pub netns: Option<OwnedFd>,
+    /// What the specification joins.
+    pub joined: Vec<(oci::NamespaceKind, OwnedFd)>,
+    /// One per `spec.attach`.
+    pub sockets: Vec<OwnedFd>,
 }
 
 impl Starting {
     pub fn begin(
-        spec: StartSpec,
+        mut spec: StartSpec,
         runtime: Box<dyn Runtime>,
-        (netns, sockets): (Option<OwnedFd>, Vec<OwnedFd>),
+        given: Given,
         asked: Asked,
     ) -> Result<Starting, StartError> {
+        let Given { netns, joined, sockets } = given;
+        spec.bundle.pass(&joined);
         let tty = spec.bundle.spec.process.terminal;
         let (stdio, streams) = pipes(!tty && spec.open_stdin, !tty, !tty)?;
         let pending = runtime.start(&spec.bundle, stdio, netns.as_ref().map(AsFd::as_fd))?;
-        Ok(Starting { spec, runtime, asked, pending, streams, sockets, started_at: 0, log: None, _netns: netns })
+        let _namespaces = (netns, joined);
+        Ok(Starting { spec, runtime, asked, pending, streams, sockets, started_at: 0, log: None, _namespaces })
     }
 
     /// What is new. `born` hears the number of its first process and when it was made, before its program runs.

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -27,6 +28,8 @@ pub const NO_ID: &CStr = c"-----------------------------------------------------
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
+    /// The container's first process, once its monitor has passed it.
+    init: OnceLock<Arc<OwnedFd>>,
 }
 
 /// The descriptors of a start.
@@ -36,6 +39,8 @@ pub struct StartFds<'a> {
     pub listener: BorrowedFd<'a>,
     /// The network namespace, if `spec.netns`.
     pub netns: Option<BorrowedFd<'a>>,
+    /// One per `spec.joined`.
+    pub joined: Vec<BorrowedFd<'a>>,
     /// One per `spec.attach`.
     pub clients: Vec<BorrowedFd<'a>>,
 }
@@ -113,7 +118,7 @@ impl Client {
     /// Over a connected SEQPACKET socket.
     pub fn new(socket: OwnedFd) -> io::Result<Client> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Client { socket })
+        Ok(Client { socket, init: OnceLock::new() })
     }
 
     /// To the running monitor of the container whose directory is `dir`. `ConnectionRefused` or `NotFound`: there is none.
@@ -158,6 +163,7 @@ impl Client {
         let memory = memfd(&bytes)?;
         let mut all = vec![memory.as_fd(), fds.listener];
         all.extend(fds.netns);
+        all.extend_from_slice(&fds.joined);
         all.extend_from_slice(&fds.clients);
         self.send(seq, &Request::Start, &all)
     }
@@ -179,7 +185,7 @@ impl Client {
     /// The next event; `None` when the monitor has ended or closed the connection, `WouldBlock` when there is none yet.
     pub fn receive(&self) -> io::Result<Option<Packet<Event>>> {
         let mut buffer = vec![0; proto::MAX_PACKET];
-        let (n, _fds) = match sys::fdpass::receive(&self.socket, &mut buffer) {
+        let (n, fds) = match sys::fdpass::receive(&self.socket, &mut buffer) {
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             other => other?,
         };
@@ -187,7 +193,19 @@ impl Client {
             return Ok(None);
         }
         let understood = proto::decode(&buffer[..n]);
-        understood.map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "event not understood"))
+        let packet = understood.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "event not understood"))?;
+        if let (Event::Hello(_) | Event::Started { exec: None, .. }, Some(init)) =
+            (&packet.body, fds.into_iter().next())
+        {
+            let _ = self.init.set(Arc::new(init));
+        }
+        Ok(Some(packet))
+    }
+
+    /// The pidfd of the container's first process, from its parent; `None`: it does not run yet, or its monitor is one of an
+    /// earlier version.
+    pub fn init(&self) -> Option<Arc<OwnedFd>> {
+        self.init.get().cloned()
     }
 }
 

@@ -31,7 +31,8 @@ pub struct Link {
 struct Connection {
     id: u32,
     socket: OwnedFd,
-    waiting: VecDeque<Vec<u8>>,
+    /// Packets, some with a descriptor.
+    waiting: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
     broken: bool,
 }
 
@@ -138,14 +139,20 @@ impl Link {
     /// Sends to the newest connection.
     pub fn tell(&mut self, event: Event) {
         if let Some(connection) = self.connections.last_mut() {
-            connection.send(proto::encode(0, event));
+            connection.send(proto::encode(0, event), None);
         }
     }
 
     /// Sends to one connection.
     pub fn answer(&mut self, id: u32, seq: u32, event: Event) {
+        self.answer_with((id, seq), event, None);
+    }
+
+    /// As [`Link::answer`], with a copy of a descriptor. Without it, should there be none left, the other side has to do.
+    pub fn answer_with(&mut self, (id, seq): (u32, u32), event: Event, fd: Option<BorrowedFd<'_>>) {
         if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id) {
-            connection.send(proto::encode(seq, event));
+            let fd = fd.and_then(|fd| fd.try_clone_to_owned().ok());
+            connection.send(proto::encode(seq, event), fd);
         }
     }
 
@@ -156,15 +163,15 @@ impl Link {
 }
 
 impl Connection {
-    fn send(&mut self, packet: Vec<u8>) {
-        self.waiting.push_back(packet);
+    fn send(&mut self, packet: Vec<u8>, fd: Option<OwnedFd>) {
+        self.waiting.push_back((packet, fd));
         self.flush();
         self.broken |= self.waiting.len() > MAX_WAITING;
     }
 
     fn flush(&mut self) {
-        while let Some(packet) = self.waiting.front() {
-            match sys::fdpass::send(&self.socket, packet, &[]) {
+        while let Some((packet, fd)) = self.waiting.front() {
+            match sys::fdpass::send(&self.socket, packet, fd.as_ref().map(AsFd::as_fd).as_slice()) {
                 Ok(()) => drop(self.waiting.pop_front()),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
                 Err(_) => {

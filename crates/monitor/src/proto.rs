@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use model::Kind;
-use runtime::{Bundle, Scope, StartError};
+use runtime::{Bundle, Scope, StartError, oci};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,7 @@ pub struct Packet<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Starts the container, once in a monitor's life. Descriptors: a memfd with the [`StartSpec`]; the socket on which to
-    /// listen for further daemons; the network namespace if `netns`; one socket per `attach`. Answer: `Started` or `Failed` (the monitor then ends).
+    /// listen for further daemons; the network namespace if `netns`; one namespace per `joined`; one socket per `attach`. Answer: `Started` or `Failed` (the monitor then ends).
     Start,
     /// Published ports, one bound (TCP: listening) socket per entry. Answer: `Done`.
     Ports(Vec<Port>),
@@ -65,9 +65,9 @@ pub enum Request {
 /// To the daemon; events go to the newest connection, answers to the one that asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// The first message on a connection to the monitor's listening socket.
+    /// The first message on a connection to the monitor's listening socket, with the pidfd of the container's first process.
     Hello(State),
-    /// `exec: None` is the container. `at`: unix nanoseconds.
+    /// `exec: None` is the container, with its first process's pidfd. `at`: unix nanoseconds.
     Started {
         exec: Option<String>,
         pid: i32,
@@ -241,6 +241,9 @@ pub struct StartSpec {
     pub spill_dir: PathBuf,
     /// A network namespace descriptor follows the memfd.
     pub netns: bool,
+    /// What the specification joins ([`runtime::oci::PASSED`]): a descriptor of each follows. `Mount` is that of other
+    /// containers' mounts.
+    pub joined: Vec<oci::NamespaceKind>,
     /// Clients that were attached before the start.
     pub attach: Vec<Attach>,
 }

@@ -12,7 +12,7 @@ use runtime::{Runtime, Stage, StartError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::births::{Asked, Entering, Starting};
+use crate::births::{Asked, Entering, Given, Starting};
 use crate::container::{self, Container};
 use crate::link::{self, Incoming, Link};
 use crate::proto::{
@@ -254,7 +254,8 @@ impl Monitor {
         if let Some(id) = self.link.accept() {
             let none = State { version: VERSION, ..State::default() };
             let state = self.container.as_ref().map_or(none, Container::state);
-            self.link.answer(id, 0, Event::Hello(state));
+            let init = self.container.as_ref().map(|container| container.init.process.pidfd.as_fd());
+            self.link.answer_with((id, 0), Event::Hello(state), init);
         }
     }
 
@@ -317,9 +318,10 @@ impl Monitor {
             Ok(process) => {
                 let (container, left) = Container::started(starting, process);
                 let (pid, at) = (container.init.process.pid, container.started_at());
+                let started = Event::Started { exec: None, pid, at };
+                self.link.answer_with(asked, started, Some(container.init.process.pidfd.as_fd()));
                 self.container = Some(container);
                 self.remains.extend(left);
-                self.link.answer(asked.0, asked.1, Event::Started { exec: None, pid, at });
             }
             Err(error) => {
                 let was_born = starting.started_at != 0;
@@ -351,12 +353,13 @@ impl Monitor {
             crate::tell(format_args!("the monitor of {} cannot show this id: {error}", spec.bundle.id));
         }
         let netns = if spec.netns { fds.next() } else { None };
+        let joined: Vec<_> = spec.joined.iter().copied().zip(&mut fds).collect();
         let sockets: Vec<OwnedFd> = fds.collect();
-        if sockets.len() != spec.attach.len() || netns.is_some() != spec.netns {
+        if sockets.len() != spec.attach.len() || netns.is_some() != spec.netns || joined.len() != spec.joined.len() {
             return Err(invalid(&"descriptors are missing"));
         }
         let runtime = (self.make_runtime)(&spec.runtime);
-        Starting::begin(spec, runtime, (netns, sockets), asked)
+        Starting::begin(spec, runtime, Given { netns, joined, sockets }, asked)
     }
 
     fn queue_exec(&mut self, asked: Asked, exec: Exec, fds: Vec<OwnedFd>) {

@@ -1,5 +1,5 @@
-//! Sources of binds that containers have a hand in: what another one shows (`/proc/<pid>/root/…`), and a part of a volume,
-//! where they may have put links.
+//! Sources of binds that containers have a hand in: what another one shows (its `/dev/shm`; what a user names as
+//! `/proc/<pid>/root/…`), and a part of a volume, where they may have put links.
 //!
 //! A mount can be cloned in its own mount namespace only, so that the process goes there and comes back. Single-threaded
 //! processes only, as for every namespace.
@@ -20,7 +20,11 @@ use crate::oci;
 /// A detached copy of such a source; `None`: it is a path to be taken as it stands.
 pub(crate) fn source(mount: &oci::Mount, reach: Reach) -> Option<io::Result<OwnedFd>> {
     let path = Path::new(&mount.source);
-    if let Some(foreign) = Foreign::parse(path) {
+    let foreign = match &mount.namespace {
+        Some(namespace) => Some(Foreign { namespace: namespace.into(), path: path.to_owned() }),
+        None => Foreign::parse(path),
+    };
+    if let Some(foreign) = foreign {
         return Some(foreign.clone_tree());
     }
     (!mount.subpath.is_empty()).then(|| {
@@ -35,7 +39,7 @@ const COPY: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::
 /// A source in another process's mount namespace.
 #[derive(Debug, PartialEq, Eq)]
 struct Foreign {
-    /// `/proc/<pid>/ns/mnt`
+    /// `/proc/<pid>/ns/mnt`, or a descriptor of this process.
     namespace: PathBuf,
     /// The path as that process sees it.
     path: PathBuf,

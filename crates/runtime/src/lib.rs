@@ -5,7 +5,7 @@
 //! [`seccomp`] are pure and run in the daemon. Nothing here knows images, networks or the API.
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +39,31 @@ pub struct Bundle {
     pub seccomp: seccomp::Program,
     /// Directory of the container under the exec root; only command-line runtimes write there.
     pub state_dir: PathBuf,
+}
+
+impl Bundle {
+    /// Puts descriptors of this process in the places of what the specification joins ([`oci::PASSED`]). They stay open until
+    /// the program runs.
+    pub fn pass(&mut self, passed: &[(oci::NamespaceKind, OwnedFd)]) {
+        let of = |kind| passed.iter().find(|(other, _)| *other == kind).map(|(_, fd)| fd);
+        let awaited = |path: &Option<String>| path.as_deref() == Some(oci::PASSED);
+        for namespace in self.spec.linux.namespaces.iter_mut().filter(|namespace| awaited(&namespace.path)) {
+            if let Some(fd) = of(namespace.kind) {
+                namespace.path = Some(path_of(fd.as_fd()));
+            }
+        }
+        for mount in self.spec.mounts.iter_mut().filter(|mount| awaited(&mount.namespace)) {
+            if let Some(fd) = of(oci::NamespaceKind::Mount) {
+                // For this process and its children, wherever they are by then.
+                mount.namespace = Some(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+            }
+        }
+    }
+}
+
+/// The path by which another process reaches a descriptor of this one.
+fn path_of(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
 }
 
 /// What becomes the container's `/`. Mounted by the container's init in its own mount namespace.

@@ -3,7 +3,8 @@
 //! Two encodings meet here. The monitor protocol is not self-describing, so every field is always written and nothing is
 //! flattened, untagged or skipped; [`Spec::to_json`] prunes nulls and empty values afterwards, because command-line
 //! runtimes tell an absent object from an empty one. Three fields are Gantry's own and never reach a `config.json`:
-//! [`User::username`] and [`User::groups`] are resolved, [`Mount::subpath`] is mounted where a path can name it.
+//! [`User::username`] and [`User::groups`] are resolved, [`Mount::subpath`] and [`Mount::namespace`] are mounted where a path can
+//! name them.
 
 use std::collections::BTreeMap;
 
@@ -151,6 +152,8 @@ pub struct Mount {
     /// What of the directory `source` is bound, when a container may have written there: no link on the way may lead out.
     /// Empty = all of it.
     pub subpath: String,
+    /// The mount namespace in which `source` is a path ([`PASSED`]); `None` = one's own.
+    pub namespace: Option<String>,
     /// Words as of mount(8), plus the specification's recursive ones (`rro`, …) and propagation words.
     pub options: Vec<String>,
 }
@@ -200,8 +203,12 @@ pub enum NamespaceKind {
     Time,
 }
 
-/// A namespace of the container: a new one, or the one at `path` (`/proc/<pid>/ns/<kind>`). A kind that is not listed is
-/// shared with the host.
+/// In place of a path: what is joined is passed to the monitor as a descriptor ([`crate::Bundle::pass`]). A number of a
+/// process could be another's by the time that it is used.
+pub const PASSED: &str = "passed";
+
+/// A namespace of the container: a new one, or the one at `path` ([`PASSED`]). A kind that is not listed is shared with the
+/// host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Namespace {
     #[serde(rename = "type")]

@@ -218,7 +218,7 @@ fn readable(rootfs: Rootfs) -> Result<OwnedFd> {
     // In a place of the thread's own namespace; overlay looks its layers up by path.
     let stand = upper.clone();
     let lower: Vec<PathBuf> = std::iter::once(upper).chain(lower).collect();
-    let layers = lower.iter().map(|path| open_dir(path)).collect::<rustix::io::Result<Vec<_>>>();
+    let layers = lower.iter().map(open_dir).collect::<rustix::io::Result<Vec<_>>>();
     let layers = layers.context("opening the container's layers")?;
     attach(&memory, open_dir(&stand).context("opening the writable layer")?).context("mounting a layer in memory")?;
     let own = |name: &str| -> Result<PathBuf> {
@@ -234,12 +234,12 @@ fn readable(rootfs: Rootfs) -> Result<OwnedFd> {
     let paths: Vec<PathBuf> =
         layers.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd()).into()).collect();
     let mounted = overlay::mount(&paths, &above, &work, &above);
-    Ok(mounted.context("mounting the container's root")?)
+    mounted.context("mounting the container's root")
 }
 
 fn directory(path: &Path) -> Result<OwnedFd> {
     let found = open_dir(path).context("opening the container's root")?;
-    Ok(copy(&found, Reach::Tree).context("copying the container's root")?)
+    copy(&found, Reach::Tree).context("copying the container's root")
 }
 
 fn open_dir(path: impl AsRef<Path>) -> rustix::io::Result<OwnedFd> {

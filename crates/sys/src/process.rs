@@ -60,6 +60,13 @@ pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     check(r as libc::c_int)
 }
 
+/// The number, in the caller's PID namespace, of the process of a pidfd; `ESRCH` when nobody has it any more.
+pub fn number(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+    number.filter(|number| *number > 0).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
 /// Ends this process at once: no destructors, no buffers flushed. For the child side of a clone.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process.

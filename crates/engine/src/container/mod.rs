@@ -220,7 +220,15 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_nobody_reads_is_answered() {
         let row = read::list::any_row(1, State::Exited);
-        let view = ContainerView { row, pid: 0, exec_ids: Vec::new(), exits: 0, removed: true, removal_error: None };
+        let view = ContainerView {
+            row,
+            pid: 0,
+            init: None,
+            exec_ids: Vec::new(),
+            exits: 0,
+            removed: true,
+            removal_error: None,
+        };
         let (sender, mut commands) = mpsc::channel(1);
         let id = view.row.id.clone();
         let handle = Handle { id, commands: sender, views: watch::channel(Arc::new(view)).1 };

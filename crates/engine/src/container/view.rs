@@ -3,6 +3,9 @@
 //! A view is immutable; readers clone an `Arc` of it and never wait for the actor (`ps`, `inspect`, `logs` answer while
 //! a start hangs).
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use super::row::ContainerRow;
 
 /// One container at one moment.
@@ -12,6 +15,8 @@ pub struct ContainerView {
     pub row: ContainerRow,
     /// Process id of the container's init on the host; 0 when it does not run.
     pub pid: i32,
+    /// The pidfd of that process; `None` where its monitor is one of an earlier version.
+    pub init: Option<Arc<OwnedFd>>,
     /// Ids of exec sessions that still run.
     pub exec_ids: Vec<String>,
     /// Ends of runs so far in this daemon's life, for `wait condition=next-exit`.

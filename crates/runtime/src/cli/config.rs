@@ -3,8 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use super::path_of;
 use crate::oci::{Namespace, NamespaceKind, Resources, Spec};
+use crate::path_of;
 
 /// The oldest version that has the fields in use: runtimes refuse versions that are newer than themselves.
 const VERSION: &str = "1.0.2";

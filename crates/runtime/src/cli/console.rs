@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use sys::fdpass;
 
 use super::command::Call;
-use super::path_of;
 use crate::error::{At, Stage, StartError};
+use crate::path_of;
 
 const NAME: &str = "console.sock";
 /// The message that comes with the descriptor: the terminal's name.

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -322,9 +322,4 @@ fn started(pid_file: &Path, console: &Console) -> Result<Process, StartError> {
 fn read_pid(file: &Path) -> io::Result<i32> {
     let text = fs::read_to_string(file)?;
     text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-}
-
-/// The path by which another process reaches a descriptor of this one.
-fn path_of(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
 }

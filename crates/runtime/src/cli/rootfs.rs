@@ -67,6 +67,7 @@ pub(super) fn bring(spec: &mut Spec, dir: &Path) -> Result<Brought, StartError> 
             .at(stage, "move_mount")?;
         mount.source = place.to_string_lossy().into_owned();
         mount.subpath.clear();
+        mount.namespace = None;
         brought.0.push(place);
     }
     Ok(brought)

@@ -71,8 +71,8 @@ pub enum Share {
     New,
     /// The host's.
     Host,
-    /// An existing one: `/proc/<pid>/ns/<kind>`.
-    Join(String),
+    /// Another container's, passed as a descriptor ([`crate::oci::PASSED`]).
+    Join,
 }
 
 /// The container's namespaces. Mount and (if the kernel has it) time are always new.
@@ -131,6 +131,8 @@ pub struct Bind {
     pub source: String,
     /// What of `source` is shown; no link on the way may lead out of it. Empty = all of it.
     pub subpath: String,
+    /// See [`crate::oci::Mount::namespace`].
+    pub namespace: Option<String>,
     pub access: Access,
     pub recursion: Recursion,
     /// `None` = the runtime's default (volumes).
@@ -207,8 +209,10 @@ pub enum Shm {
     None,
     /// A tmpfs of its own, bytes (private, shareable).
     Private { size: i64 },
-    /// A bind of this directory: the host's, or another container's by `/proc/<pid>/root` (`container:`).
+    /// A bind of this directory of the host.
     Bind(String),
+    /// Another container's, from its mount namespace, which is passed as a descriptor.
+    Join,
 }
 
 impl Default for Shm {

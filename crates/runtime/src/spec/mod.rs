@@ -36,7 +36,7 @@ pub fn build(container: &ContainerSpec, host: &HostFacts) -> Result<oci::Spec> {
         root: oci::Root { path: String::new(), readonly: container.readonly_rootfs },
         hostname: match container.namespaces.uts {
             Share::New => container.hostname.clone(),
-            Share::Host | Share::Join(_) => String::new(),
+            Share::Host | Share::Join => String::new(),
         },
         domainname: String::new(),
         mounts: planned.mounts,

@@ -43,25 +43,28 @@ pub(super) fn plan(container: &ContainerSpec, host: &HostFacts, init: Option<&st
 /// The user's mounts and Gantry's own binds, parents before children.
 fn user_mounts(container: &ContainerSpec) -> Vec<Mount> {
     let mut all = container.mounts.user.clone();
-    let taken = |all: &[Mount], target: &str| all.iter().any(|m| m.target == target);
-    let own = |source: &str, access| {
-        MountKind::Bind(Bind {
-            source: source.to_owned(),
-            access,
-            propagation: Some(Propagation::RPrivate),
-            ..Bind::default()
-        })
+    let own = |source: &str, access| Bind {
+        source: source.to_owned(),
+        access,
+        propagation: Some(Propagation::RPrivate),
+        ..Bind::default()
     };
-    if let Shm::Bind(source) = &container.mounts.shm
-        && !taken(&all, defaults::SHM)
-    {
-        all.push(Mount { target: defaults::SHM.to_owned(), kind: own(source, Access::ReadWrite) });
+    let mut add = |target: &str, bind| {
+        if !all.iter().any(|m| m.target == target) {
+            all.push(Mount { target: target.to_owned(), kind: MountKind::Bind(bind) });
+        }
+    };
+    match &container.mounts.shm {
+        Shm::Bind(source) => add(defaults::SHM, own(source, Access::ReadWrite)),
+        Shm::Join => {
+            let namespace = Some(oci::PASSED.to_owned());
+            add(defaults::SHM, Bind { namespace, ..own(defaults::SHM, Access::ReadWrite) });
+        }
+        Shm::None | Shm::Private { .. } => {}
     }
     let access = if container.readonly_rootfs { Access::ReadOnly } else { Access::ReadWrite };
     for file in &container.mounts.files {
-        if !taken(&all, &file.target) {
-            all.push(Mount { target: file.target.clone(), kind: own(&file.source, access) });
-        }
+        add(&file.target, own(&file.source, access));
     }
     all.sort_by_key(|m| m.target.split('/').filter(|part| !part.is_empty()).count());
     all
@@ -78,7 +81,7 @@ fn default_mounts(container: &ContainerSpec, user: &[Mount]) -> Vec<oci::Mount> 
             let shm = mounts.iter_mut().filter(|m| m.destination == defaults::SHM);
             shm.for_each(|m| m.options.push(format!("size={size}")));
         }
-        Shm::None | Shm::Bind(_) => mounts.retain(|m| m.destination != defaults::SHM),
+        Shm::None | Shm::Bind(_) | Shm::Join => mounts.retain(|m| m.destination != defaults::SHM),
     }
     mounts
 }
@@ -128,6 +131,7 @@ fn bind_mount(target: &str, bind: &Bind, host: &HostFacts, root: &mut Option<Pro
         kind: "bind".to_owned(),
         source: bind.source.clone(),
         subpath: bind.subpath.clone(),
+        namespace: bind.namespace.clone(),
         options: options.into_iter().map(str::to_owned).collect(),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::HostFacts;
 use super::input::{Namespaces, Share};
-use crate::oci::{Namespace, NamespaceKind};
+use crate::oci::{Namespace, NamespaceKind, PASSED};
 
 pub(super) fn list(namespaces: &Namespaces, host: &HostFacts) -> Vec<Namespace> {
     use NamespaceKind::{Cgroup, Ipc, Mount, Network, Pid, Time, User, Uts};
@@ -10,7 +10,7 @@ pub(super) fn list(namespaces: &Namespaces, host: &HostFacts) -> Vec<Namespace> 
     let shared = |kind, share: &Share| match share {
         Share::New => new(kind),
         Share::Host => None,
-        Share::Join(path) => Some(Namespace { kind, path: Some(path.clone()) }),
+        Share::Join => Some(Namespace { kind, path: Some(PASSED.to_owned()) }),
     };
     [
         new(Mount),
@@ -29,8 +29,6 @@ pub(super) fn list(namespaces: &Namespaces, host: &HostFacts) -> Vec<Namespace> 
 
 /// A remapped container that joins a namespace of another must also join the user namespace that owns it.
 fn donor(namespaces: &Namespaces) -> Option<String> {
-    [&namespaces.pid, &namespaces.ipc, &namespaces.network].into_iter().find_map(|share| match share {
-        Share::Join(path) => path.rsplit_once('/').map(|(dir, _)| format!("{dir}/user")),
-        Share::New | Share::Host => None,
-    })
+    let shares = [&namespaces.pid, &namespaces.ipc, &namespaces.network];
+    shares.contains(&&Share::Join).then(|| PASSED.to_owned())
 }

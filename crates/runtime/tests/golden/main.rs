@@ -68,10 +68,6 @@ fn throttle(rate: u64) -> Vec<oci::ThrottleDevice> {
     vec![oci::ThrottleDevice { major: 8, minor: 0, rate }]
 }
 
-fn join(kind: &str) -> Share {
-    Share::Join(format!("/proc/4242/ns/{kind}"))
-}
-
 /// Sets one option.
 type Change<'a> = &'a dyn Fn(&mut ContainerSpec, &mut HostFacts);
 
@@ -140,9 +136,9 @@ fn process() {
 fn namespaces() {
     cases(&[
         ("network-host", &|c, _| c.namespaces.network = Share::Host),
-        ("network-container", &|c, _| c.namespaces.network = join("net")),
+        ("network-container", &|c, _| c.namespaces.network = Share::Join),
         ("pid-host", &|c, _| c.namespaces.pid = Share::Host),
-        ("pid-container", &|c, _| c.namespaces.pid = join("pid")),
+        ("pid-container", &|c, _| c.namespaces.pid = Share::Join),
         ("uts-host", &|c, _| c.namespaces.uts = Share::Host),
         ("cgroupns-host", &|c, _| c.namespaces.cgroup = Share::Host),
         ("ipc-host", &|c, _| {
@@ -150,8 +146,8 @@ fn namespaces() {
             c.mounts.shm = Shm::Bind("/dev/shm".into());
         }),
         ("ipc-container", &|c, _| {
-            c.namespaces.ipc = join("ipc");
-            c.mounts.shm = Shm::Bind("/proc/4242/root/dev/shm".into());
+            c.namespaces.ipc = Share::Join;
+            c.mounts.shm = Shm::Join;
         }),
         ("ipc-none", &|c, _| c.mounts.shm = Shm::None),
         ("userns-remap", &|c, _| {
@@ -160,7 +156,7 @@ fn namespaces() {
         }),
         ("userns-remap-network-container", &|c, _| {
             c.namespaces.user = Some(UserMap::default());
-            c.namespaces.network = join("net");
+            c.namespaces.network = Share::Join;
         }),
         ("old-kernel", &|_, h| {
             h.time_namespaces = false;

@@ -330,7 +330,9 @@ impl Actor {
     /// Shows the container as it is now.
     pub(in crate::container) fn publish(&self) {
         let execs = self.engine.containers.execs.live_of(&self.row.id);
-        self.views.send_replace(Arc::new(view_of(&self.row, self.exits, execs)));
+        let mut view = view_of(&self.row, self.exits, execs);
+        view.init = self.link.as_ref().and_then(Link::init);
+        self.views.send_replace(Arc::new(view));
     }
 
     /// Shows the container as gone, or as impossible to remove.
@@ -468,7 +470,7 @@ fn needs_rest(command: &Command) -> bool {
 
 fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerView {
     let pid = row.state.pid().unwrap_or(0);
-    ContainerView { row: row.clone(), pid, exec_ids, exits, removed: false, removal_error: None }
+    ContainerView { row: row.clone(), pid, init: None, exec_ids, exits, removed: false, removal_error: None }
 }
 
 pub(in crate::container) async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {

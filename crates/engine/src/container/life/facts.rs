@@ -1,12 +1,12 @@
 //! From a container's row to what the runtime takes: Docker's options in the runtime's own terms.
 //!
-//! Everything was validated at create; what is looked up here is what can change between starts: other containers'
-//! processes, device files, the configuration in force.
+//! Everything was validated at create; what is looked up here is what can change between starts: device files, the
+//! configuration in force.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{Context, Error, Kind, Result};
+use model::{Context, Error, Result};
 use runtime::oci;
 use runtime::seccomp::Profile;
 use runtime::spec::{self, ContainerSpec, Share};
@@ -17,7 +17,6 @@ use crate::apparmor::AppArmor;
 use crate::container::Containers;
 use crate::container::create::validate::{self, SecurityOptions};
 use crate::container::row::{ContainerRow, MountKind, MountRow};
-use crate::container::view::ContainerView;
 use crate::settings::Settings;
 use crate::system::Host;
 
@@ -32,7 +31,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, 
         process: process(&engine.host, settings, row),
         hostname: config.hostname.clone(),
         domainname: config.domainname.clone(),
-        namespaces: namespaces(&engine.containers, engine.host.has_cgroup_v2(), settings, row)?,
+        namespaces: namespaces(engine.host.has_cgroup_v2(), settings, row),
         readonly_rootfs: host.readonly_rootfs,
         mounts: mounts(&engine.containers, settings, row)?,
         security: security(engine.host.apparmor.as_ref(), settings, row)?,
@@ -100,12 +99,7 @@ fn ulimits(facts: &Host, settings: &Settings, host: &api::HostConfig) -> Vec<spe
     limits
 }
 
-fn namespaces(
-    containers: &Containers,
-    has_cgroup_v2: bool,
-    settings: &Settings,
-    row: &ContainerRow,
-) -> Result<spec::Namespaces> {
+fn namespaces(has_cgroup_v2: bool, settings: &Settings, row: &ContainerRow) -> spec::Namespaces {
     let host = &row.host_config;
     let cgroup_mode = match host.cgroupns_mode.as_str() {
         "" => settings.default_cgroupns_mode.as_str(),
@@ -116,78 +110,23 @@ fn namespaces(
         "" if !has_cgroup_v2 || host.privileged => Share::Host,
         _ => Share::New,
     };
-    Ok(spec::Namespaces {
-        network: share(&host.network_mode, "net", |other| network_donor(containers, row, other))?,
-        ipc: share(&host.ipc_mode, "ipc", |other| ipc_donor(containers, other))?,
-        pid: share(&host.pid_mode, "pid", |other| pid_donor(containers, other))?,
+    spec::Namespaces {
+        network: share(&host.network_mode),
+        ipc: share(&host.ipc_mode),
+        pid: share(&host.pid_mode),
         uts: if host.uts_mode == "host" { Share::Host } else { Share::New },
         cgroup,
         user: None,
-    })
+    }
 }
 
 /// `host`, `container:<id>` or the container's own.
-fn share(mode: &str, kind: &str, donor: impl FnOnce(&str) -> Result<i32>) -> Result<Share> {
-    match mode.strip_prefix("container:") {
-        Some(other) => Ok(Share::Join(format!("/proc/{}/ns/{kind}", donor(other)?))),
-        None if mode == "host" => Ok(Share::Host),
-        None => Ok(Share::New),
+fn share(mode: &str) -> Share {
+    match mode {
+        "host" => Share::Host,
+        other if other.starts_with("container:") => Share::Join,
+        _ => Share::New,
     }
-}
-
-/// The init process of a container whose network is to be joined. That it is not there is the daemon's fault by now.
-fn network_donor(containers: &Containers, row: &ContainerRow, container: &str) -> Result<i32> {
-    let absent = |e: Error| if e.kind() == Kind::NotFound { e.with_kind(Kind::System) } else { e };
-    let joining = |e: Error| absent(e).prefix("joining network namespace of container");
-    let view = containers.find(container).map_err(joining)?.view();
-    if view.row.id == row.id {
-        return Err(joining(files::joins_itself()));
-    }
-    if view.row.state.is_restarting() {
-        return Err(restarting(container).prefix("cannot join network namespace of container"));
-    }
-    let (name, state) = (&view.row.name, view.row.state.word());
-    match view.pid {
-        0 => Err(Error::conflict(format!(
-            "cannot join network namespace of a non running container: container {name} is {state}"
-        ))),
-        pid => Ok(pid),
-    }
-}
-
-/// The init process of a container whose IPC namespace is to be joined, if it shares it.
-fn ipc_donor(containers: &Containers, container: &str) -> Result<i32> {
-    let joined = || {
-        let view = running(containers, container)?;
-        match view.row.host_config.ipc_mode.as_str() {
-            "shareable" | "host" => Ok(view.pid),
-            other if other.starts_with("container:") => Ok(view.pid),
-            _ => Err(Error::invalid(format!(
-                "container {container}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
-            ))),
-        }
-    };
-    joined().map_err(|e: Error| e.prefix("failed to join IPC namespace"))
-}
-
-/// The init process of a container whose PID namespace is to be joined.
-fn pid_donor(containers: &Containers, container: &str) -> Result<i32> {
-    let view = running(containers, container);
-    view.map(|view| view.pid).map_err(|e| e.prefix("failed to join PID namespace").with_kind(Kind::System))
-}
-
-fn running(containers: &Containers, container: &str) -> Result<Arc<ContainerView>> {
-    let view = containers.find(container).map_err(|e| e.with_kind(Kind::InvalidParameter))?.view();
-    match view.pid {
-        _ if view.row.state.is_restarting() => Err(restarting(container)),
-        0 => Err(Error::conflict(format!("container {container} is not running"))),
-        _ => Ok(view),
-    }
-}
-
-/// What is said of one that waits for its restart.
-pub fn restarting(container: &str) -> Error {
-    Error::conflict(format!("Container {container} is restarting, wait until the container is running"))
 }
 
 fn mounts(containers: &Containers, settings: &Settings, row: &ContainerRow) -> Result<spec::Mounts> {
@@ -200,10 +139,8 @@ fn mounts(containers: &Containers, settings: &Settings, row: &ContainerRow) -> R
     let shm = match host.ipc_mode.as_str() {
         "none" => spec::Shm::None,
         "host" => spec::Shm::Bind("/dev/shm".into()),
-        other => match other.strip_prefix("container:") {
-            Some(donor) => spec::Shm::Bind(format!("/proc/{}/root/dev/shm", ipc_donor(containers, donor)?)),
-            None => spec::Shm::Private { size: host.shm_size },
-        },
+        other if other.starts_with("container:") => spec::Shm::Join,
+        _ => spec::Shm::Private { size: host.shm_size },
     };
     let mountinfo = match row.mounts.is_empty() {
         true => String::new(),
@@ -268,6 +205,7 @@ fn bind(row: &MountRow, mountinfo: &str) -> spec::Bind {
         source_mount: spec::source_mount(mountinfo, &row.source),
         source: row.source.clone(),
         subpath: row.subpath().into(),
+        namespace: None,
         access,
         recursion: match options {
             Some(o) if o.non_recursive => spec::Recursion::Top,

@@ -18,6 +18,7 @@ use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
 use network::Networks;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::donors::Donors;
 use super::durable::{self, Durable};
 use super::{facts, place};
 use crate::Engine;
@@ -144,12 +145,15 @@ impl Launch<'_> {
 
     fn with_files(&self, connected: Option<&network::Connected>) -> Result<Spawned, Failed> {
         super::files::write(&self.engine.networks, self.settings, self.row, connected)?;
-        let spec = self.start_spec(connected)?;
+        let donors = Donors::find(&self.engine.containers, self.row)?;
+        let joined = donors.open()?;
+        let spec = StartSpec { joined: joined.iter().map(|(kind, _)| *kind).collect(), ..self.start_spec(connected)? };
         let listener = client::listen(&self.place.dir).context("making the socket of the container's monitor")?;
         let spawned = self.engine.containers.monitors.take().context("starting the container's monitor")?;
         let fds = client::StartFds {
             listener: listener.as_fd(),
             netns: connected.and_then(|c| c.netns.as_ref()).map(AsFd::as_fd),
+            joined: joined.iter().map(|(_, fd)| fd.as_fd()).collect(),
             clients: self.attached.iter().map(|a| a.socket.as_fd()).collect(),
         };
         let sent = spawned.client.start(1, &spec, &fds).context("starting the container");
@@ -224,6 +228,7 @@ impl Launch<'_> {
             exit_path: run_dir.join(client::EXIT_RECORD),
             spill_dir: settings.tmp_dir.clone(),
             netns: connected.is_some_and(|c| c.netns.is_some()),
+            joined: Vec::new(),
             attach: attached.iter().map(wire_attach).collect(),
         })
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Context, Error, Result};
@@ -80,6 +81,11 @@ impl Link {
                 Err(_) => return None,
             }
         }
+    }
+
+    /// The pidfd of the container's first process, if its monitor has passed it.
+    pub fn init(&self) -> Option<Arc<OwnedFd>> {
+        self.client.get_ref().init()
     }
 
     /// An event that has arrived already, without waiting for one.

@@ -19,8 +19,8 @@ use tokio::sync::{oneshot, watch};
 use super::attach::{self, Attached};
 use super::exec_bounds::{self, Expired};
 use crate::container::life::actor::{Actor, Command, answer};
-use crate::container::life::facts;
 use crate::container::life::launch::wire_attach;
+use crate::container::life::{donors, facts};
 use crate::container::row::ContainerRow;
 use crate::container::{Containers, Handle, publish};
 use crate::events::Events;
@@ -202,7 +202,7 @@ fn check_running(row: &ContainerRow, name: &str) -> Result<()> {
         return Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec")));
     }
     if row.state.is_restarting() {
-        return Err(facts::restarting(row.id.as_str()));
+        return Err(donors::restarting(row.id.as_str()));
     }
     if !row.state.is_running() {
         return Err(Error::conflict(format!("container {} is not running", row.id.as_str())));

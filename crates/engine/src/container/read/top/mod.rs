@@ -40,7 +40,7 @@ pub async fn top(
     let view = handle.view();
     let not_running = || Error::conflict(format!("container {} is not running", view.row.id.as_str()));
     if view.row.state.is_restarting() {
-        return Err(crate::container::life::facts::restarting(view.row.id.as_str()));
+        return Err(crate::container::life::donors::restarting(view.row.id.as_str()));
     }
     if !view.row.state.is_running() || view.pid == 0 {
         return Err(not_running());
