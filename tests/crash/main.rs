@@ -19,6 +19,7 @@ mod monitor_killed;
 mod moved;
 mod orphans;
 mod power;
+mod promises;
 mod races;
 mod requests;
 mod slow_clients;

@@ -6,6 +6,7 @@
 //!   and fails on anything left or wrong.
 //! - When the test has failed, dropping only cleans up and prints the end of the daemon's log.
 
+mod faults;
 mod power;
 
 use std::fs::{self, File};
