@@ -28,6 +28,7 @@ mod lifecycle;
 mod list;
 mod logs;
 mod lost_store;
+mod mounts;
 mod moved_root;
 mod network;
 mod platforms;

@@ -73,6 +73,9 @@ fn parts_of_volumes() {
     };
     assert_eq!(cat("part").text(), "x");
     cat("out").fails(125, "path concatenation escapes the base directory");
+    let file = "type=volume,src=vol,dst=/etc/passwd,volume-subpath=part/f";
+    let shown = d.docker(&["run", "--rm", "--runtime", "other", "--mount", file, "busybox", "cat", "/etc/passwd"]);
+    assert_eq!(shown.text(), "x");
     d.finish();
 }
 

@@ -189,18 +189,6 @@ fn named_volumes_stay_and_take_the_images_content() {
     d.finish();
 }
 
-/// A volume without a name takes its labels, and is not one that prune would take.
-#[test]
-fn a_nameless_volume_is_made_as_asked() {
-    let d = with_busybox();
-    let _ = d.docker(&["create", "--name", "a1", "--mount", "type=volume,dst=/x,volume-label=a=b", "busybox", "true"]);
-    let name = d.inspect("a1", "{{(index .Mounts 0).Name}}");
-    assert_eq!(d.docker(&["volume", "inspect", "-f", "{{json .Labels}}", &name]).text(), r#"{"a":"b"}"#);
-    let _ = d.docker(&["rm", "-v", "a1"]).ok();
-    assert_eq!(d.docker(&["volume", "inspect", &name]).code, 1);
-    d.finish();
-}
-
 #[test]
 fn the_root_is_written_where_it_belongs() {
     let d = with_busybox();

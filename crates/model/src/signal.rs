@@ -50,13 +50,17 @@ const NAMES: [(&str, i32); 34] = [
 
 /// A number, or a name in any case with or without `SIG`. Numbers the kernel does not have are refused.
 pub fn parse(text: &str) -> Result<i32> {
+    match parse_any(text)? {
+        n if is_valid(n) => Ok(n),
+        n => Err(Error::invalid(format!("the linux daemon does not support signal {n}"))),
+    }
+}
+
+/// The same with any number but 0: stop signals are not asked whether the kernel has them before they are sent.
+pub fn parse_any(text: &str) -> Result<i32> {
     let invalid = || Error::invalid(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {
-        return match number {
-            0 => Err(invalid()),
-            n if is_valid(n) => Ok(n),
-            n => Err(Error::invalid(format!("the linux daemon does not support signal {n}"))),
-        };
+        return if number == 0 { Err(invalid()) } else { Ok(number) };
     }
     let upper = text.to_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -126,9 +130,11 @@ mod tests {
     fn anything_else_is_refused_with_the_references_text() {
         for text in ["", "0", "NOPE", "SIG", "RTMIN+16", "RTMIN+0", "RTMAX-15", "RTMIN+", "1x"] {
             assert_eq!(parse(text).unwrap_err().message(), format!("invalid signal: {text}"));
+            assert_eq!(parse_any(text).unwrap_err().message(), format!("invalid signal: {text}"));
         }
         for text in ["65", "-9", "32", "33"] {
             assert_eq!(parse(text).unwrap_err().message(), format!("the linux daemon does not support signal {text}"));
+            assert_eq!(parse_any(text).unwrap().to_string(), text);
         }
     }
 

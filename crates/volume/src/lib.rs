@@ -394,7 +394,7 @@ pub fn note_use(tx: &mut WriteTx<'_, '_>, name: &str) -> Result<()> {
 }
 
 /// A name for a volume that got none.
-pub fn random_name() -> String {
+pub(crate) fn random_name() -> String {
     model::id::ContainerId::from_bytes(sys::random::bytes32()).as_str().to_owned()
 }
 

@@ -4,9 +4,11 @@
 //! peers: the host's table stays as it was, and the mount goes when the monitor does. All other mounts keep their
 //! propagation, so that shared binds of the container still reach the host.
 
-use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
+use rustix::fs::FileType;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount};
 use sys::clone::Flags;
 use sys::mount::Reach;
@@ -24,6 +26,7 @@ pub(super) fn mount(rootfs: &Rootfs, target: &Path) -> Result<PathBuf, StartErro
         Rootfs::Dir(path) => return Ok(path.clone()),
         Rootfs::Overlay { lower, upper, work } => (lower, upper, work),
     };
+    fs::create_dir_all(target).at(rootfs_stage, "bundle")?;
     let target = private_place(target)?;
     let tree = overlay::mount(lower, upper, work, &target).at(rootfs_stage, "overlay")?;
     move_mount(&tree, "", rustix::fs::CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -31,9 +34,8 @@ pub(super) fn mount(rootfs: &Rootfs, target: &Path) -> Result<PathBuf, StartErro
     Ok(target)
 }
 
-/// Makes the directory `target`; what is mounted there from now on is seen by this process and its children only.
+/// What is mounted at `target` from now on is seen by this process and its children only.
 fn private_place(target: &Path) -> Result<PathBuf, StartError> {
-    fs::create_dir_all(target).at(rootfs_stage, "bundle")?;
     let target = fs::canonicalize(target).at(rootfs_stage, "bundle")?;
     ns::unshare(Flags::NEWNS).at(|| Stage::Namespace, "unshare")?;
     let table = fs::read_to_string("/proc/self/mountinfo").at(rootfs_stage, "mountinfo")?;
@@ -61,8 +63,10 @@ pub(super) fn bring(spec: &mut Spec, dir: &Path) -> Result<Brought, StartError> 
     for (at, mount) in spec.mounts.iter_mut().enumerate() {
         let Some(tree) = foreign::source(mount, Reach::Tree) else { continue };
         let stage = || Stage::Mount { source: mount.source.clone(), target: mount.destination.clone() };
-        let place = private_place(&dir.join(format!("foreign-{at}")))?;
         let tree = tree.at(stage, "open_tree")?;
+        let place = dir.join(format!("foreign-{at}"));
+        make_place(&tree, &place).at(rootfs_stage, "bundle")?;
+        let place = private_place(&place)?;
         move_mount(&tree, "", rustix::fs::CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .at(stage, "move_mount")?;
         mount.source = place.to_string_lossy().into_owned();
@@ -71,6 +75,16 @@ pub(super) fn bring(spec: &mut Spec, dir: &Path) -> Result<Brought, StartError> 
         brought.0.push(place);
     }
     Ok(brought)
+}
+
+/// Makes what the mount can be attached to: a directory, or a file for one of a file.
+fn make_place(mount: &OwnedFd, place: &Path) -> io::Result<()> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode);
+    if kind.is_dir() {
+        return fs::create_dir_all(place);
+    }
+    fs::create_dir_all(place.parent().unwrap_or(Path::new("/")))?;
+    fs::File::create(place).map(drop)
 }
 
 /// Undoes [`mount`]; an overlay that is not mounted (any more) is fine.

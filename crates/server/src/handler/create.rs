@@ -11,6 +11,7 @@ use api::{
     ApiVersion, CreateRequest, CreateResponse, EndpointSettings, HostConfig, LegacyHostConfig, NetworkingConfig,
     PortBinding,
 };
+use engine::container::create::mounts::ReadOnly;
 use engine::container::create::{self, CreateArgs};
 use model::{Error, Result};
 
@@ -33,7 +34,9 @@ pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     let older = adapt(&mut body, facts)?;
     let text = |key: &str| Some(request.query.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
     let platform = if request.version.before(41) { None } else { text("platform") };
-    let made = create::create(&state.engine, CreateArgs { name: text("name"), platform, request: body }).await?;
+    let read_only = if request.version.before(44) { ReadOnly::Top } else { ReadOnly::Tree };
+    let args = CreateArgs { name: text("name"), platform, read_only, request: body };
+    let made = create::create(&state.engine, args).await?;
     let mut warnings = made.warnings;
     warnings.extend(older);
     created(&CreateResponse { id: made.id, warnings })

@@ -18,7 +18,7 @@ use snapshot::Snapshotter;
 use store::Store;
 
 use super::life::{actor, launch};
-use super::row::{CONTAINERS, ContainerRow, ImagePin, MountKind, RunRow};
+use super::row::{CONTAINERS, ContainerRow, ImagePin, MountRow, RunRow};
 use super::{Containers, Handle, publish};
 use crate::Engine;
 use crate::events::now;
@@ -32,6 +32,8 @@ pub struct CreateArgs {
     pub name: Option<String>,
     /// `os[/arch[/variant]]`.
     pub platform: Option<String>,
+    /// What its read-only binds mean.
+    pub read_only: mounts::ReadOnly,
     /// The body.
     pub request: api::CreateRequest,
 }
@@ -69,7 +71,8 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     warnings.extend(validate::check(&merged, &request)?);
     launch::runtime_choice(&settings, &merged.host_config.runtime)?;
     let name = reserve_name(&engine.containers, args.name.as_deref(), &id)?;
-    let built = build(engine, &settings, Draft { id: id.clone(), name: name.clone(), merged, image, request }).await;
+    let draft = Draft { id: id.clone(), name: name.clone(), merged, image, request, read_only: args.read_only };
+    let built = build(engine, &settings, draft).await;
     if built.is_err() {
         engine.containers.release(&name, &id);
     }
@@ -96,11 +99,12 @@ struct Draft {
     merged: merge::Merged,
     image: ResolvedImage,
     request: api::CreateRequest,
+    read_only: mounts::ReadOnly,
 }
 
 async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
-    let Draft { id, name, merged, image, request } = draft;
-    let mounts = mounts::resolve(engine, &merged.config, &merged.host_config).await?;
+    let Draft { id, name, merged, image, request, read_only } = draft;
+    let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, read_only).await?;
     let row = ContainerRow {
         id,
         name,
@@ -146,14 +150,16 @@ fn prepare(engine: &Engine, row: &ContainerRow) -> Result<Vec<String>> {
     mounts::copy_up(&*engine.snapshots, row)
 }
 
-/// The working directory and the places of volumes are directories, or nothing yet.
+/// The working directory and the places of the configuration's volumes are directories, or nothing yet. Of other volumes a part
+/// that is a file may be shown, over a file.
 fn check_directories(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<()> {
     let is_file = |path: &str| snapshots.is_file(&row.image.layers, path);
     let dir = row.config.working_dir.as_str();
     if !dir.is_empty() && is_file(dir)? {
         return Err(Error::system(format!("Cannot mkdir: {dir} is not a directory")));
     }
-    for mount in row.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+    let configured = |mount: &&MountRow| mount.copy_data && !mount.from_mounts && mount.mode.is_empty();
+    for mount in row.volumes().filter(configured) {
         let place = mount.destination.as_str();
         if is_file(place)? {
             return Err(Error::system(format!("cannot mount volume over existing file, file exists {place}")));

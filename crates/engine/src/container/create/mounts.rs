@@ -28,10 +28,25 @@ pub struct Resolved {
     pub made: Vec<String>,
 }
 
+/// How far a read-only bind is read-only when the request does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// With the mounts below it, where the kernel can.
+    #[default]
+    Tree,
+    /// It alone: what requests of an API before 1.44 mean.
+    Top,
+}
+
 /// Resolves all mounts of a create request; makes volumes and missing bind directories.
-pub async fn resolve(engine: &Arc<Engine>, config: &api::ContainerConfig, host: &api::HostConfig) -> Result<Resolved> {
-    let mut table =
-        Table { engine: engine.clone(), driver: host.volume_driver.clone(), rows: BTreeMap::new(), made: Vec::new() };
+pub async fn resolve(
+    engine: &Arc<Engine>,
+    config: &api::ContainerConfig,
+    host: &api::HostConfig,
+    read_only: ReadOnly,
+) -> Result<Resolved> {
+    let (driver, rows, made) = (host.volume_driver.clone(), BTreeMap::new(), Vec::new());
+    let mut table = Table { engine: engine.clone(), driver, read_only, rows, made };
     let filled = table.fill(config, host).await;
     if let Err(error) = filled {
         for name in &table.made {
@@ -47,6 +62,7 @@ pub async fn resolve(engine: &Arc<Engine>, config: &api::ContainerConfig, host: 
 struct Table {
     engine: Arc<Engine>,
     driver: String,
+    read_only: ReadOnly,
     rows: BTreeMap<String, MountRow>,
     made: Vec<String>,
 }
@@ -86,7 +102,6 @@ impl Table {
         for row in &view.row.mounts {
             let mut row = row.clone();
             row.writable &= writable;
-            row.anonymous = false;
             row.copy_data = false;
             row.mode.clear();
             self.rows.insert(row.destination.clone(), row);
@@ -112,13 +127,30 @@ impl Table {
             fs::create_dir_all(&bind.source)
                 .with_context(|| format!("error while creating mount source path '{}'", bind.source))?;
         }
-        Ok(MountRow {
+        let mut row = MountRow {
             propagation,
             source: bind.source,
             mode: bind.mode,
             writable: bind.writable,
             ..blank(MountKind::Bind, &bind.target)
-        })
+        };
+        self.limit_read_only(&mut row);
+        Ok(row)
+    }
+
+    /// Notes of a read-only bind that the mounts below it stay as they are, where the request's API means that.
+    fn limit_read_only(&self, row: &mut MountRow) {
+        if row.kind != MountKind::Bind || row.writable || self.read_only == ReadOnly::Tree {
+            return;
+        }
+        let entry = row.spec.get_or_insert_with(|| api::Mount {
+            kind: "bind".into(),
+            source: row.source.clone(),
+            target: row.destination.clone(),
+            read_only: true,
+            ..api::Mount::default()
+        });
+        entry.bind_options.get_or_insert_default().read_only_non_recursive = true;
     }
 
     async fn mount(&mut self, mount: &api::Mount) -> Result<MountRow> {
@@ -139,9 +171,7 @@ impl Table {
                     options: Some(driver.options).filter(|o| !o.is_empty()),
                     labels: Some(options.labels).filter(|l| !l.is_empty()),
                 };
-                // Without the label of anonymous volumes, as in the reference: prune leaves it.
-                let name = if mount.source.is_empty() { ::volume::random_name() } else { mount.source.clone() };
-                let mut row = self.volume(&name, &target, request).await?;
+                let mut row = self.volume(&mount.source, &target, request).await?;
                 row.anonymous = mount.source.is_empty();
                 row.copy_data &= !options.no_copy;
                 row
@@ -152,6 +182,7 @@ impl Table {
         row.writable = !mount.read_only;
         row.from_mounts = true;
         row.spec = Some(mount.clone());
+        self.limit_read_only(&mut row);
         Ok(row)
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use model::lifecycle::State;
 use model::time::Timestamp;
-use model::{Context, Error, Result};
+use model::{Context, Error, Kind, Result};
 use monitor::client::{self, Client};
 use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
 use network::Networks;
@@ -26,6 +26,8 @@ use crate::container::row::{CONTAINERS, ContainerRow, RunPlace};
 use crate::container::session::attach::Attached;
 use crate::settings::{BUILT_IN_RUNTIMES, Settings};
 
+/// What a start says that its log refuses.
+const NO_LOG: &str = "failed to create task for container: failed to initialize logging driver";
 /// How long a monitor may take to start a process before it is given up.
 const START_WAIT: Duration = Duration::from_secs(120);
 
@@ -397,7 +399,9 @@ fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
         "none" => Ok(LogSpec::None),
         _ => {
             let options = config.config.clone().unwrap_or_default();
-            let options = logs::options::parse(&options, crate::container::read::logs::attributes(row)?)?;
+            let options = crate::container::read::logs::attributes(row)
+                .and_then(|attributes| logs::options::parse(&options, attributes))
+                .map_err(|error| error.with_kind(Kind::System).prefix(NO_LOG))?;
             Ok(LogSpec::JsonFile { path: crate::container::read::logs::path(settings, row), options })
         }
     }

@@ -12,7 +12,7 @@ use super::actor::{Actor, Command, Done, Reply, answer};
 use super::place;
 use crate::Engine;
 use crate::container::Containers;
-use crate::container::row::{CONTAINERS, ContainerRow, MountKind};
+use crate::container::row::{CONTAINERS, ContainerRow, MountRow};
 use crate::disk::{self, Turns};
 use crate::events::{Events, now};
 
@@ -111,12 +111,23 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
     // With the writable layer in it.
     engine.containers.trash.take(&settings.container_dir(row.id.as_str()))?;
     place::remove_run_dir(&place::run_dir(&settings, row))?;
-    let own = row.mounts.iter().filter(|m| args.volumes && m.anonymous && m.kind == MountKind::Volume);
-    for volume in own {
-        if crate::volume::users(&engine.containers, &volume.name).iter().all(|user| *user == row.id) {
-            Handle::current().block_on(engine.volumes.remove(&volume.name))?;
-            engine.events.publish("volume", "destroy", &volume.name, [("driver", volume.driver.clone())]);
+    let own = row.volumes().filter(|volume| args.volumes && volume.anonymous);
+    own.into_iter().try_for_each(|volume| remove_unused(engine, volume))
+}
+
+/// Removes an anonymous volume, unless a container has it in its row: the last one that goes takes it along, of several that
+/// go beside each other as well.
+fn remove_unused(engine: &Arc<Engine>, volume: &MountRow) -> Result<()> {
+    for user in crate::volume::users(&engine.containers, &volume.name) {
+        if engine.store.read(|tx| tx.get(&CONTAINERS, user.as_str()))?.is_some() {
+            return Ok(());
         }
+    }
+    match Handle::current().block_on(engine.volumes.remove(&volume.name)) {
+        Ok(()) => engine.events.publish("volume", "destroy", &volume.name, [("driver", volume.driver.clone())]),
+        // Taken along by somebody else.
+        Err(error) if error.kind() == Kind::NotFound => {}
+        Err(error) => return Err(error),
     }
     Ok(())
 }

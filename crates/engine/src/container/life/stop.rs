@@ -15,6 +15,9 @@ use crate::settings::Settings;
 /// How long a killed container may take to end before its callers are told.
 pub const KILL_WAIT: Duration = Duration::from_secs(12);
 
+/// Seconds between a stop signal that the kernel does not have and SIGKILL at most.
+const UNSENT: u64 = 2;
+
 /// The query of a stop or restart call.
 #[derive(Clone, Debug, Default)]
 pub struct StopArgs {
@@ -59,7 +62,7 @@ fn stop_signal(row: &ContainerRow) -> &str {
 
 /// Whether this signal, sent by hand, is as good as a stop.
 pub fn is_stop_signal(row: &ContainerRow, number: i32) -> bool {
-    number == signal::parse(stop_signal(row)).unwrap_or(signal::TERM)
+    number == signal::parse_any(stop_signal(row)).unwrap_or(signal::TERM)
 }
 
 /// Seconds between the stop signal and SIGKILL unless the caller says otherwise; negative: for ever.
@@ -80,8 +83,11 @@ impl StopPlan {
     /// The caller's wishes, else the container's, else the defaults.
     pub fn new(row: &ContainerRow, args: &StopArgs, settings: &Settings) -> Result<StopPlan> {
         let word = args.signal.as_deref().filter(|s| !s.is_empty()).unwrap_or(stop_signal(row));
-        let seconds = args.timeout.unwrap_or(timeout(row, settings));
-        Ok(StopPlan { signal: signal::parse(word)?, seconds: u64::try_from(seconds).ok() })
+        let seconds = u64::try_from(args.timeout.unwrap_or(timeout(row, settings))).ok();
+        let signal = signal::parse_any(word)?;
+        // Nothing will come of it, so that nobody waits long.
+        let seconds = if signal::is_valid(signal) { seconds } else { Some(seconds.map_or(UNSENT, |s| s.min(UNSENT))) };
+        Ok(StopPlan { signal, seconds })
     }
 }
 
@@ -171,7 +177,11 @@ impl Actor {
     }
 
     async fn begin_stop(&mut self, plan: StopPlan, effects: &[Effect]) {
-        self.signal(plan.signal).await;
+        if signal::is_valid(plan.signal) {
+            self.signal(plan.signal).await;
+        } else {
+            tracing::warn!(container = self.row.id.short(), signal = plan.signal, "the kernel has no such stop signal");
+        }
         if effects.contains(&Effect::Thaw) {
             self.thaw().await;
         }

@@ -16,7 +16,7 @@ pub(super) fn check(config: &mut api::ContainerConfig) -> Result<()> {
         config.working_dir = mount::clean(dir);
     }
     if !config.stop_signal.is_empty() {
-        signal::parse(&config.stop_signal)?;
+        signal::parse_any(&config.stop_signal)?;
     }
     if let Some(wrong) = config.env.iter().flatten().find(|entry| entry.is_empty() || entry.starts_with('=')) {
         return Err(Error::invalid(format!("invalid environment variable: {wrong}")));

@@ -1,0 +1,184 @@
+//! What older clients mean by a read-only bind, volumes that go with their last container, parts of volumes that are files.
+
+use serde_json::{Value, json};
+use testkit::Daemon;
+
+use crate::with_busybox;
+
+/// Creates over the API at `version`; runs it to its end; the exit code.
+#[track_caller]
+fn runs(d: &Daemon, version: &str, script: &str, host: Value) -> i64 {
+    let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": host}).to_string();
+    let made = d.http("POST", &format!("/{version}/containers/create"), &body).expect(201).json();
+    let path = format!("/{version}/containers/{}", made["Id"].as_str().unwrap());
+    let _ = d.http("POST", &format!("{path}/start"), "").expect(204);
+    d.http("POST", &format!("{path}/wait"), "").expect(200).json()["StatusCode"].as_i64().unwrap()
+}
+
+/// A bind of an API before 1.44 is read-only without the mounts below it, and so is what inherits it.
+#[test]
+fn a_read_only_bind_of_an_older_client_is_not_recursive() {
+    let d = with_busybox();
+    let dir = d.path("host");
+    std::fs::create_dir_all(dir.join("sub")).unwrap();
+    let below = dir.join("sub").display().to_string();
+    let _ = d.exec_inside(&["mount", "-t", "tmpfs", "below", &below]).ok();
+    let source = dir.display().to_string();
+    let bind = json!({"Binds": [format!("{source}:/m:ro")]});
+    let mount = |options: Value| {
+        let entry = json!({"Type": "bind", "Source": source, "Target": "/m", "ReadOnly": true, "BindOptions": options});
+        json!({"Mounts": [entry]})
+    };
+    let script = "! touch /m/f 2>/dev/null && touch /m/sub/f 2>/dev/null";
+    for host in [bind.clone(), mount(Value::Null), mount(json!({"Propagation": "rprivate"}))] {
+        assert_eq!(runs(&d, "v1.43", script, host.clone()), 0, "{host}");
+        assert_eq!(runs(&d, "v1.44", script, host.clone()), 1, "{host}");
+    }
+    assert_eq!(runs(&d, "v1.44", script, mount(json!({"ReadOnlyNonRecursive": true}))), 0);
+    // Echoed as it was asked for.
+    for (version, inherited) in [("v1.43", 0), ("v1.44", 1)] {
+        let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": bind}).to_string();
+        let _ = d.http("POST", &format!("/{version}/containers/create?name=donor"), &body).expect(201);
+        let shown = d.http("GET", "/containers/donor/json", "").expect(200).json();
+        assert_eq!(shown["HostConfig"]["Binds"], bind["Binds"]);
+        assert_eq!(shown["Mounts"][0]["Mode"], "ro");
+        assert_eq!(runs(&d, "v1.44", script, json!({"VolumesFrom": ["donor"]})), inherited, "{version}");
+        let _ = d.http("DELETE", "/containers/donor", "").expect(204);
+    }
+    d.remove_containers();
+    let _ = d.exec_inside(&["umount", &below]).ok();
+    d.finish();
+}
+
+fn volumes(d: &Daemon) -> Vec<String> {
+    let list = d.http("GET", "/volumes", "").expect(200).json();
+    list["Volumes"].as_array().into_iter().flatten().map(|v| v["Name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Of those that have an anonymous volume, in whatever way, the last one that is removed with its volumes takes it along.
+#[test]
+fn an_anonymous_volume_goes_with_its_last_container() {
+    let d = with_busybox();
+    let own: [&[&str]; 3] =
+        [&["-v", "/data"], &["--mount", "type=volume,dst=/data"], &["--mount", "type=volume,dst=/data,volume-nocopy"]];
+    for own in own {
+        let create = |name: &str, args: &[&str]| {
+            let _ = d.docker(&[&["create", "--name", name], args, &["busybox", "true"]].concat()).ok();
+        };
+        create("first", own);
+        create("second", &["--volumes-from", "first"]);
+        create("third", &["--volumes-from", "second:ro", "-v", "named:/named"]);
+        create("keeps", &["--volumes-from", "first"]);
+        for (name, args) in [("first", "?v=1"), ("keeps", ""), ("second", "?v=1")] {
+            let _ = d.http("DELETE", &format!("/containers/{name}{args}"), "").expect(204);
+            assert_eq!(volumes(&d).len(), 2, "{own:?}: {name} took it along");
+        }
+        let _ = d.http("DELETE", "/containers/third?v=1", "").expect(204);
+        assert_eq!(volumes(&d), ["named"], "{own:?}");
+    }
+    // Those that go beside each other leave nothing either.
+    for round in 0..10 {
+        let names: Vec<String> = (0..4).map(|n| format!("r{round}n{n}")).collect();
+        let _ = d.docker(&["create", "--name", &names[0], "-v", "/data", "busybox", "true"]).ok();
+        for name in &names[1..] {
+            let _ = d.docker(&["create", "--name", name, "--volumes-from", &names[0], "busybox", "true"]).ok();
+        }
+        std::thread::scope(|scope| {
+            for name in &names {
+                let d = &d;
+                scope.spawn(move || d.http("DELETE", &format!("/containers/{name}?v=1"), "").expect(204));
+            }
+        });
+        assert_eq!(volumes(&d), ["named"]);
+    }
+    d.finish();
+}
+
+/// A volume without a name is an anonymous one, with the labels that were asked for as well.
+#[test]
+fn a_nameless_volume_is_an_anonymous_one() {
+    let d = with_busybox();
+    for (labels, wanted) in [
+        ("", r#"{"com.docker.volume.anonymous":""}"#),
+        (",volume-label=a=b", r#"{"a":"b","com.docker.volume.anonymous":""}"#),
+    ] {
+        let mount = format!("type=volume,dst=/x{labels}");
+        let _ = d.docker(&["create", "--name", "a1", "--mount", &mount, "busybox", "true"]).ok();
+        let name = d.inspect("a1", "{{(index .Mounts 0).Name}}");
+        assert_eq!(name.len(), 64, "{name}");
+        assert_eq!(d.docker(&["volume", "inspect", "-f", "{{json .Labels}}", &name]).text(), wanted);
+        let _ = d.docker(&["rm", "a1"]).ok();
+        // Which prune therefore takes.
+        assert!(d.docker(&["volume", "prune", "-f"]).text().contains(&name));
+    }
+    d.finish();
+}
+
+/// What a volume has at its place is checked for the configuration's volumes only, as the reference does.
+#[test]
+fn a_file_of_a_volume_over_a_file() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", "echo part > /v/file; mkdir /v/dir"]).ok();
+    let run = |runtime: &str, place: &str| {
+        let mount = format!("type=volume,src=vol,dst={place},volume-subpath=file");
+        let script = format!("cat {place}; echo more >> {place}");
+        d.docker(&["run", "--rm", "--runtime", runtime, "--mount", &mount, "busybox", "sh", "-c", &script])
+    };
+    assert_eq!(run("runc", "/etc/passwd").text(), "part");
+    assert_eq!(run("runc", "/new/place/file").text(), "part\nmore");
+    let shown =
+        d.docker(&["run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", "cat /v/file; cat /etc/passwd"]).text();
+    assert!(shown.starts_with("part\nmore\nmore\nroot:x:0:0"), "{shown}");
+    // A directory over a file is the start's to refuse, and a file over a directory.
+    let over_file = "type=volume,src=vol,dst=/etc/passwd,volume-subpath=dir";
+    d.docker(&["run", "--rm", "--mount", over_file, "busybox", "true"]).fails(125, "not a directory");
+    let output = run("runc", "/etc");
+    assert!(output.code > 100 && output.stderr.contains("not a directory"), "{output:?}");
+    d.docker(&["run", "--rm", "-v", "vol:/etc/passwd", "busybox", "true"]).fails(125, "not a directory");
+    d.finish();
+}
+
+/// A stop signal that the kernel does not have is taken; a stop then waits two seconds at most. Options of the log are
+/// checked at start.
+#[test]
+fn values_that_create_takes() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "a1", "--stop-signal", "99", "busybox", "sleep", "1000"]).ok();
+    let _ = d.docker(&["stop", "-t", "-1", "a1"]).ok();
+    assert_eq!(d.inspect("a1", "{{.State.Status}} {{.State.ExitCode}} {{.Config.StopSignal}}"), "exited 137 99");
+    let _ = d.docker(&["start", "a1"]).ok();
+    let _ = d.docker(&["restart", "-t", "1000", "-s", "98", "a1"]).ok();
+    d.docker(&["kill", "-s", "99", "a1"]).fails(1, "the linux daemon does not support signal 99");
+    for refused in ["SIGNOPE", "0"] {
+        d.docker(&["create", "--stop-signal", refused, "busybox", "true"]).fails(1, "invalid signal: ");
+    }
+    for (option, error) in [("max-size=abc", "invalid size: 'abc'"), ("max-file=0", "max-file cannot be less than 1")] {
+        let _ = d.docker(&["create", "--name", "a2", "--log-opt", option, "busybox", "true"]).ok();
+        let text = format!("failed to create task for container: failed to initialize logging driver: {error}");
+        assert_eq!(d.http("POST", "/containers/a2/start", "").expect(500).message(), text);
+        assert_eq!(
+            d.inspect("a2", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}"),
+            format!("created 128 {text}")
+        );
+        let _ = d.docker(&["rm", "a2"]).ok();
+    }
+    d.finish();
+}
+
+/// A link is looked for by its whole name; a container is never removed instead.
+#[test]
+fn links_are_looked_for_first() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "web", "busybox", "true"]).ok();
+    let delete = |name: &str| {
+        let answer = d.http("DELETE", &format!("/containers/{name}?link=1&force=1"), "");
+        (answer.status, answer.message())
+    };
+    let own = (500, "Conflict, cannot remove the default link name of the container".to_owned());
+    assert_eq!(delete("web"), own);
+    for name in ["web/db", "web/x/y", "nosuch/db", "nosuch"] {
+        assert_eq!(delete(name), (404, format!("No such container: {name}")));
+    }
+    let _ = d.http("GET", "/containers/web/json", "").expect(200);
+    d.finish();
+}
