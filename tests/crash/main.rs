@@ -22,6 +22,7 @@ mod power;
 mod promises;
 mod races;
 mod requests;
+mod run_count;
 mod slow_clients;
 mod start_errors;
 mod vanished;

@@ -179,7 +179,7 @@ impl Actor {
                 return self.waiting.restarts.drain(..).for_each(|reply| answer(reply, Err(error.copy())));
             }
             let effects = self.happened(Input::Start);
-            self.perform_launch(&effects);
+            self.launch_by_hand(&effects);
         } else if self.row.auto_remove() {
             self.remove_itself().await;
         }

@@ -24,11 +24,15 @@ impl Actor {
         let Some((effects, reply)) = self.step(Input::Start, reply) else {
             return;
         };
-        // A start by hand begins the policy's counting anew (B-rs-1).
-        self.row.run.restart_count = 0;
-        self.backoff = Default::default();
         self.waiting.starts.push(reply);
-        self.perform_launch(&effects);
+        self.launch_by_hand(&effects);
+    }
+
+    /// A start by hand begins the policy's counting anew (B-rs-1).
+    pub(super) fn launch_by_hand(&mut self, effects: &[Effect]) {
+        self.row.run.restart_count = 0;
+        self.backoff = Duration::ZERO;
+        self.perform_launch(effects);
     }
 
     pub(super) fn perform_launch(&mut self, effects: &[Effect]) {

@@ -137,7 +137,7 @@ impl Actor {
             }
             if let Some((effects, reply)) = self.step(Input::Start, reply) {
                 self.waiting.restarts.push(reply);
-                self.perform_launch(&effects);
+                self.launch_by_hand(&effects);
             }
             return;
         }
