@@ -23,7 +23,7 @@ use crate::container::row::{CONTAINERS, ContainerRow};
 use crate::ending::{self, LastEnd};
 use crate::events::Events;
 use crate::root;
-use crate::settings::Settings;
+use crate::settings::{Roots, Settings};
 use crate::system::Host;
 
 /// Seconds that a shutdown gives a container beyond its own time to stop.
@@ -44,24 +44,24 @@ pub struct Booted {
 
 /// Brings the engine up. Everything that was acknowledged before a crash is there afterwards.
 pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted> {
-    prepare_roots(&settings)?;
-    let lock = lock_root(&settings).await?;
+    prepare_roots(&settings.roots)?;
+    let lock = lock_root(&settings.roots).await?;
     // Before anything is removed.
-    let store = root::open_store(&settings.data_root, &settings.exec_root)?;
+    let store = root::open_store(&settings.roots.data, &settings.roots.exec)?;
     // Not before the lock: until then it may be another daemon's.
-    let trash = snapshot::Trash::open(&settings.data_root.join("tmp"))?;
-    let host = Host::read(root::engine_id(&settings.data_root)?, min_api_version)?;
-    tracing::info!(path = %settings.data_root.display(), "metadata store is open");
-    let snapshots = snapshot::open(&settings.data_root, &settings.storage_driver)?;
-    let registries = registry::Registries::new(settings.registries.clone());
-    let images = crate::image::Images::open(&settings.data_root, store.clone(), snapshots.clone(), registries)?;
-    images.replace_policy(settings.signature_policy.clone());
-    images.replace_rules(settings.image_gc.clone());
+    let trash = snapshot::Trash::open(&settings.roots.data.join("tmp"))?;
+    let host = Host::read(root::engine_id(&settings.roots.data)?, min_api_version)?;
+    tracing::info!(path = %settings.roots.data.display(), "metadata store is open");
+    let snapshots = snapshot::open(&settings.roots.data, &settings.services.storage_driver)?;
+    let registries = registry::Registries::new(settings.services.registries.clone());
+    let images = crate::image::Images::open(&settings.roots.data, store.clone(), snapshots.clone(), registries)?;
+    images.replace_policy(settings.services.signature_policy.clone());
+    images.replace_rules(settings.services.image_gc.clone());
     tracing::info!(driver = snapshots.name(), images = images.count(), "images are ready");
-    let volumes = ::volume::Volumes::open(&settings.data_root.join("volumes"), store.clone())?;
+    let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone())?;
     tracing::info!("volumes are ready");
     let rows = load_containers(&store, &volumes)?;
-    let (config, network_store) = (settings.network.clone(), store.clone());
+    let (config, network_store) = (settings.services.network.clone(), store.clone());
     let networks = tokio::task::spawn_blocking(move || ::network::Networks::open(config, &network_store));
     let networks = Arc::new(networks.await.map_err(|e| Error::system("opening networks").with_source(e))??);
     let engine = Arc::new(Engine {
@@ -86,12 +86,12 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
 }
 
 /// Makes the roots with their permissions: data root 0710, exec root 0711 (B-dm-1).
-fn prepare_roots(settings: &Settings) -> Result<()> {
+fn prepare_roots(roots: &Roots) -> Result<()> {
     let directories = [
-        (settings.data_root.clone(), 0o710),
-        (settings.data_root.join("containers"), 0o710),
-        (settings.data_root.join("tmp"), 0o700),
-        (settings.exec_root.clone(), 0o711),
+        (roots.data.clone(), 0o710),
+        (roots.data.join("containers"), 0o710),
+        (roots.data.join("tmp"), 0o700),
+        (roots.exec.clone(), 0o711),
     ];
     for (path, mode) in directories {
         DirBuilder::new()
@@ -102,7 +102,7 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))
             .with_context(|| format!("setting the mode of {}", path.display()))?;
     }
-    let tmp = &settings.tmp_dir;
+    let tmp = &roots.tmp;
     DirBuilder::new().recursive(true).mode(0o700).create(tmp).with_context(|| format!("creating {}", tmp.display()))
 }
 
@@ -112,14 +112,14 @@ fn prepare_roots(settings: &Settings) -> Result<()> {
 pub const LOCK_ATTEMPTS: (u32, Duration) = (250, Duration::from_millis(20));
 
 /// One daemon per data root. What it holds tells commands where to find the daemon.
-async fn lock_root(settings: &Settings) -> Result<File> {
-    let root = &settings.data_root;
+async fn lock_root(roots: &Roots) -> Result<File> {
+    let root = &roots.data;
     let path = root.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;
     for _ in 0..LOCK_ATTEMPTS.0 {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            note_exec_root(&file, &settings.exec_root);
+            note_exec_root(&file, &roots.exec);
             return Ok(file);
         }
         tokio::time::sleep(LOCK_ATTEMPTS.1).await;
@@ -201,7 +201,7 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -
 /// One that is being started is stopped when it runs.
 pub async fn shutdown(containers: &Containers, settings: &Settings) {
     containers.ending.begin();
-    if settings.live_restore {
+    if settings.daemon.live_restore {
         return;
     }
     let mut stops = tokio::task::JoinSet::new();
@@ -253,10 +253,10 @@ pub async fn close(engine: &Arc<Engine>) {
 /// How long containers may take to stop when the daemon ends; `None`: as long as they like, as one of the times says.
 fn shutdown_limit(containers: &Containers, settings: &Settings) -> Option<Duration> {
     let views = containers.all().into_iter().map(|handle| handle.view());
-    let stops: Vec<i64> = views.map(|view| stop::timeout(&view.row, settings)).collect();
-    if settings.shutdown_timeout < 0 || stops.iter().any(|seconds| *seconds < 0) {
+    let stops: Vec<i64> = views.map(|view| stop::timeout(&view.row, &settings.containers)).collect();
+    if settings.daemon.shutdown_timeout < 0 || stops.iter().any(|seconds| *seconds < 0) {
         return None;
     }
     let longest = stops.iter().map(|seconds| seconds.saturating_add(SHUTDOWN_GRACE)).max().unwrap_or(0);
-    Some(Duration::from_secs(longest.max(settings.shutdown_timeout) as u64))
+    Some(Duration::from_secs(longest.max(settings.daemon.shutdown_timeout) as u64))
 }

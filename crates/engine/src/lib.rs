@@ -61,9 +61,9 @@ impl Engine {
 
     /// Puts a reloaded configuration in force.
     pub fn replace_settings(&self, settings: Settings) {
-        self.images.registries.replace_settings(settings.registries.clone());
-        self.images.replace_policy(settings.signature_policy.clone());
-        self.images.replace_rules(settings.image_gc.clone());
+        self.images.registries.replace_settings(settings.services.registries.clone());
+        self.images.replace_policy(settings.services.signature_policy.clone());
+        self.images.replace_rules(settings.services.image_gc.clone());
         *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
     }
 }

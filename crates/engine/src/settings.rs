@@ -1,4 +1,8 @@
 //! What the daemon's configuration means to the engine: plain data, immutable, replaced as a whole by a reload.
+//!
+//! Four parts, by who reads them: [`Roots`] whatever touches the daemon's directories, [`ContainerDefaults`] create and
+//! start, [`Services`] boot and the reload, which hand it to the services, [`Daemon`] `/info` and the shutdown. A
+//! function takes the part that it reads.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,68 +10,103 @@ use std::path::PathBuf;
 /// The engine's configuration. An operation takes it once, at its start.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where state lies.
+    pub roots: Roots,
+    /// What containers get that do not say otherwise.
+    pub containers: ContainerDefaults,
+    /// What the services are configured with.
+    pub services: Services,
+    /// The daemon as a whole.
+    pub daemon: Daemon,
+}
+
+/// The daemon's directories.
+#[derive(Clone, Debug)]
+pub struct Roots {
     /// Where state lies that survives a reboot.
-    pub data_root: PathBuf,
+    pub data: PathBuf,
     /// Where state lies that a reboot clears.
-    pub exec_root: PathBuf,
+    pub exec: PathBuf,
     /// Where files lie for a moment: emptied at start when it is `tmp` in the data root, otherwise somebody else's.
-    pub tmp_dir: PathBuf,
-    /// `overlay`, `copy` or empty for what the data root's file system can do.
-    pub storage_driver: String,
-    /// The default log driver and its options.
-    pub log_driver: String,
-    /// Options of the default log driver.
-    pub log_opts: BTreeMap<String, String>,
-    /// Further runtimes by name: program path and its leading arguments.
-    pub runtimes: BTreeMap<String, RuntimeProgram>,
+    pub tmp: PathBuf,
+}
+
+/// What containers get that do not say otherwise.
+#[derive(Clone, Debug)]
+pub struct ContainerDefaults {
+    /// Logs.
+    pub log: LogDefaults,
+    /// Name resolution.
+    pub dns: DnsDefaults,
+    /// OCI runtimes.
+    pub runtimes: Runtimes,
+    /// Namespaces, cgroups, and what protects the host.
+    pub isolation: Isolation,
+    /// Bytes of /dev/shm.
+    pub shm_size: i64,
+    /// Ulimits, unless the container names its own.
+    pub ulimits: Vec<api::Ulimit>,
+    /// Seconds between the stop signal and SIGKILL; negative: no SIGKILL.
+    pub stop_timeout: i64,
+    /// `--init`.
+    pub init: bool,
+}
+
+/// Logs of containers that name no driver.
+#[derive(Clone, Debug)]
+pub struct LogDefaults {
+    /// The log driver.
+    pub driver: String,
+    /// Its options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Name resolution of containers that configure none.
+#[derive(Clone, Debug)]
+pub struct DnsDefaults {
+    /// Addresses of servers.
+    pub servers: Vec<String>,
+    /// Options of resolv.conf(5).
+    pub options: Vec<String>,
+    /// Search domains.
+    pub search: Vec<String>,
+    /// The addresses `host-gateway` stands for.
+    pub host_gateway_ips: Vec<String>,
+}
+
+/// OCI runtimes.
+#[derive(Clone, Debug)]
+pub struct Runtimes {
+    /// Further runtimes by name.
+    pub programs: BTreeMap<String, RuntimeProgram>,
     /// The runtime used when a container names none; `gantry` (also `runc` unless configured) is the built-in one.
-    pub default_runtime: String,
+    pub default: String,
+}
+
+/// Namespaces, cgroups, and what protects the host.
+#[derive(Clone, Debug)]
+pub struct Isolation {
     /// The parent of all container cgroups, as given (`/docker` if empty).
     pub cgroup_parent: String,
     /// `private` or `host`; empty for the kernel's usual (private on cgroup v2, host on v1).
-    pub default_cgroupns_mode: String,
+    pub cgroupns_mode: String,
     /// `private` or `shareable`.
-    pub default_ipc_mode: String,
-    /// Bytes of /dev/shm when a container names none.
-    pub default_shm_size: i64,
-    /// Ulimits given to every container unless it names its own.
-    pub default_ulimits: Vec<api::Ulimit>,
-    /// Seconds between the stop signal and SIGKILL of containers that do not say.
-    pub default_stop_timeout: i64,
-    /// `--init` for every container that does not say otherwise.
-    pub init: bool,
-    /// no_new_privs for every container.
-    pub no_new_privileges: bool,
-    /// Clients are told to build with BuildKit.
-    pub buildkit: bool,
-    /// A time namespace for every container, where the kernel has them.
+    pub ipc_mode: String,
+    /// A time namespace for every container, where the kernel has them (time_namespaces(7)).
     pub time_namespaces: bool,
+    /// no_new_privs for every container (prctl(2), `PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
     /// Path of the daemon-wide seccomp profile; empty for the built-in one, `unconfined` for none.
     pub seccomp_profile: String,
-    /// Seconds a graceful shutdown waits for containers.
-    pub shutdown_timeout: i64,
-    /// Containers keep running over a graceful shutdown.
-    pub live_restore: bool,
-    /// Engine labels, shown by `/info`.
-    pub labels: Vec<String>,
-    /// Debug mode, shown by `/info`.
-    pub debug: bool,
-    /// Experimental mode, shown by `/info` and `/_ping`.
-    pub experimental: bool,
-    /// DNS servers, options and search domains of containers that name none.
-    pub dns: Vec<String>,
-    /// See [`Settings::dns`].
-    pub dns_opts: Vec<String>,
-    /// See [`Settings::dns`].
-    pub dns_search: Vec<String>,
-    /// The addresses `host-gateway` stands for.
-    pub host_gateway_ips: Vec<String>,
+}
+
+/// What the services are configured with.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// `overlay`, `copy` or empty for what the data root's file system can do.
+    pub storage_driver: String,
     /// The default bridge and what is allowed around it.
     pub network: network::NetworkConfig,
-    /// Registries that may be spoken to without verified TLS, shown by `/info`.
-    pub insecure_registries: Vec<String>,
-    /// Mirrors of Docker Hub, shown by `/info`.
-    pub registry_mirrors: Vec<String>,
     /// How registries are reached.
     pub registries: registry::Settings,
     /// Which images must be signed, and by whom.
@@ -76,8 +115,29 @@ pub struct Settings {
     pub transfers: image::Transfers,
     /// The rules of the garbage collector of images; `None`: it is off.
     pub image_gc: Option<image::collect::Rules>,
+}
+
+/// The daemon as a whole: what `/info` shows of it, and how it ends.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// Labels of the engine.
+    pub labels: Vec<String>,
+    /// Debug mode.
+    pub debug: bool,
+    /// Experimental mode, shown by `/_ping`, too.
+    pub experimental: bool,
+    /// Clients are told to build with BuildKit.
+    pub buildkit: bool,
+    /// Registries that may be reached without verified TLS.
+    pub insecure_registries: Vec<String>,
+    /// Mirrors of Docker Hub.
+    pub registry_mirrors: Vec<String>,
     /// Addresses served without client-verified TLS, for the warnings of `/info`.
     pub insecure_listeners: Vec<String>,
+    /// Containers keep running over a graceful shutdown.
+    pub live_restore: bool,
+    /// Seconds a graceful shutdown waits for containers; negative: without bound.
+    pub shutdown_timeout: i64,
 }
 
 /// An OCI command-line runtime.
@@ -92,14 +152,14 @@ pub struct RuntimeProgram {
 /// Names that mean the built-in runtime unless configured otherwise.
 pub const BUILT_IN_RUNTIMES: [&str; 3] = ["gantry", "runc", "io.containerd.runc.v2"];
 
-impl Settings {
+impl Roots {
     /// The daemon's directory of one container.
-    pub fn container_dir(&self, id: &str) -> PathBuf {
-        self.data_root.join("containers").join(id)
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.data.join("containers").join(id)
     }
 
     /// The exec directory of one container.
-    pub fn run_dir(&self, id: &str) -> PathBuf {
-        self.exec_root.join(id)
+    pub fn run(&self, id: &str) -> PathBuf {
+        self.exec.join(id)
     }
 }

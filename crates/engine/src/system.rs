@@ -338,11 +338,11 @@ pub fn info(engine: &Engine) -> api::Info {
         pids_limit: cgroups.pids,
         oom_kill_disable: cgroups.oom_kill_disable,
         ipv4_forwarding: sysctl_is_on("net/ipv4/ip_forward"),
-        debug: settings.debug,
+        debug: settings.daemon.debug,
         n_fd: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as i64,
         n_goroutines: fs::read_dir("/proc/self/task").map_or(0, Iterator::count) as i64,
         system_time: now().rfc3339_nano(),
-        logging_driver: settings.log_driver.clone(),
+        logging_driver: settings.containers.log.driver.clone(),
         cgroup_driver: "cgroupfs".into(),
         cgroup_version: if host.has_cgroup_v2() { "2" } else { "1" }.into(),
         n_events_listener: engine.events.listeners() as i64,
@@ -355,22 +355,22 @@ pub fn info(engine: &Engine) -> api::Info {
         registry_config: Some(registry_config(&settings)),
         ncpu: host.processors as i64,
         mem_total: host.memory as i64,
-        http_proxy: masked(&settings.registries.proxies.http),
-        https_proxy: masked(&settings.registries.proxies.https),
-        no_proxy: settings.registries.proxies.none_for.clone(),
-        docker_root_dir: settings.data_root.display().to_string(),
+        http_proxy: masked(&settings.services.registries.proxies.http),
+        https_proxy: masked(&settings.services.registries.proxies.https),
+        no_proxy: settings.services.registries.proxies.none_for.clone(),
+        docker_root_dir: settings.roots.data.display().to_string(),
         name: host.hostname.clone(),
-        labels: settings.labels.clone(),
-        experimental_build: settings.experimental,
+        labels: settings.daemon.labels.clone(),
+        experimental_build: settings.daemon.experimental,
         server_version: ENGINE_VERSION.into(),
         runtimes: runtimes(&settings),
-        default_runtime: settings.default_runtime.clone(),
-        live_restore_enabled: settings.live_restore,
+        default_runtime: settings.containers.runtimes.default.clone(),
+        live_restore_enabled: settings.daemon.live_restore,
         init_binary: "gantry-init".into(),
         security_options: security_options(&settings, host),
         // The network crate speaks to nftables and to nothing else.
         firewall_backend: Some(api::system::FirewallInfo { driver: "nftables".into(), info: Vec::new() }),
-        default_address_pools: settings.network.default_address_pools.iter().map(address_pool).collect(),
+        default_address_pools: settings.services.network.default_address_pools.iter().map(address_pool).collect(),
         cdi_spec_dirs: Some(Vec::new()),
         warnings: Some(warnings(&settings, host)),
         ..api::Info::default()
@@ -409,7 +409,7 @@ fn runtimes(settings: &Settings) -> BTreeMap<String, api::system::RuntimeInfo> {
     let built_in =
         |name: &str| (name.to_string(), api::system::RuntimeInfo { path: "gantry".into(), ..Default::default() });
     let mut all: BTreeMap<_, _> = BUILT_IN_RUNTIMES.iter().map(|name| built_in(name)).collect();
-    for (name, program) in &settings.runtimes {
+    for (name, program) in &settings.containers.runtimes.programs {
         let (path, args) = (program.path.clone(), program.args.clone());
         all.insert(name.clone(), api::system::RuntimeInfo { path, args, ..Default::default() });
     }
@@ -429,15 +429,19 @@ fn masked(url: &str) -> String {
 
 fn registry_config(settings: &Settings) -> api::ServiceConfig {
     let (addresses, hosts): (Vec<_>, Vec<_>) =
-        settings.insecure_registries.iter().cloned().partition(|r| r.contains('/'));
+        settings.daemon.insecure_registries.iter().cloned().partition(|r| r.contains('/'));
     let index =
         |name: String, secure, official, mirrors| (name.clone(), api::IndexInfo { name, mirrors, secure, official });
     let mut index_configs: BTreeMap<_, _> =
         hosts.into_iter().map(|host| index(host, false, false, Vec::new())).collect();
-    index_configs.extend([index("docker.io".into(), true, true, settings.registry_mirrors.clone())]);
+    index_configs.extend([index("docker.io".into(), true, true, settings.daemon.registry_mirrors.clone())]);
     let mut insecure_registry_cidrs = vec!["::1/128".to_string(), "127.0.0.0/8".to_string()];
     insecure_registry_cidrs.extend(addresses);
-    api::ServiceConfig { insecure_registry_cidrs, index_configs, mirrors: Some(settings.registry_mirrors.clone()) }
+    api::ServiceConfig {
+        insecure_registry_cidrs,
+        index_configs,
+        mirrors: Some(settings.daemon.registry_mirrors.clone()),
+    }
 }
 
 fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
@@ -445,7 +449,7 @@ fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
     if host.apparmor.is_some() {
         options.push("name=apparmor".into());
     }
-    let profile = match settings.seccomp_profile.as_str() {
+    let profile = match settings.containers.isolation.seccomp_profile.as_str() {
         "" => "builtin",
         path => path,
     };
@@ -453,7 +457,7 @@ fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
     if host.has_cgroup_v2() {
         options.push("name=cgroupns".into());
     }
-    if settings.no_new_privileges {
+    if settings.containers.isolation.no_new_privileges {
         options.push("name=no-new-privileges".into());
     }
     options
@@ -475,10 +479,10 @@ fn warnings(settings: &Settings, host: &Host) -> Vec<String> {
     if !host.has_cgroup_v2() {
         all.push("WARNING: Support for cgroup v1 is deprecated and planned to be removed by no later than May 2029 (https://github.com/moby/moby/issues/51111)".into());
     }
-    if !matches!(settings.seccomp_profile.as_str(), "" | "builtin") {
+    if !matches!(settings.containers.isolation.seccomp_profile.as_str(), "" | "builtin") {
         all.push("WARNING: daemon is not using the default seccomp profile".into());
     }
-    all.extend(settings.insecure_listeners.iter().map(|address| {
+    all.extend(settings.daemon.insecure_listeners.iter().map(|address| {
         format!(
             "[DEPRECATION NOTICE]: API is accessible on {address} without encryption.\n         \
              Access to the remote API is equivalent to root access on the host. Refer\n         \

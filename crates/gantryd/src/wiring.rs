@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use api::ApiVersion;
 use engine::Engine;
-use engine::settings::{RuntimeProgram, Settings};
+use engine::settings::{
+    ContainerDefaults, Daemon, DnsDefaults, Isolation, LogDefaults, Roots, RuntimeProgram, Runtimes, Services, Settings,
+};
 use image::Transfers;
 use image::collect::Rules;
 use ipnet::IpNet;
@@ -17,49 +19,63 @@ use crate::config::{Config, Host, MAX_API_VERSION};
 
 /// The engine's settings.
 pub fn settings(config: &Config) -> Settings {
+    Settings {
+        roots: Roots {
+            data: config.paths.data_root.clone(),
+            exec: config.paths.exec_root.clone(),
+            tmp: config.paths.tmp_dir.clone(),
+        },
+        containers: container_defaults(config),
+        services: Services {
+            storage_driver: config.storage.driver.clone(),
+            network: network(config),
+            registries: registries(config),
+            signature_policy: config.signatures.policy.clone(),
+            transfers: Transfers {
+                downloads: usize::try_from(config.registry.max_concurrent_downloads).unwrap_or(0),
+                uploads: usize::try_from(config.registry.max_concurrent_uploads).unwrap_or(0),
+            },
+            // Wrong rules are refused before they come here.
+            image_gc: Rules::parse(&config.storage.image_gc).unwrap_or_default(),
+        },
+        daemon: Daemon {
+            labels: config.engine.labels.clone(),
+            debug: config.daemon_log.debug,
+            experimental: config.engine.experimental,
+            buildkit: config.engine.features.get("buildkit").copied().unwrap_or(true),
+            insecure_registries: config.registry.insecure.clone(),
+            registry_mirrors: config.registry.mirrors.clone(),
+            insecure_listeners: insecure_listeners(config),
+            live_restore: config.engine.live_restore,
+            shutdown_timeout: config.engine.shutdown_timeout,
+        },
+    }
+}
+
+fn container_defaults(config: &Config) -> ContainerDefaults {
     let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect();
     let (containers, isolation) = (&config.containers, &config.isolation);
-    Settings {
-        data_root: config.paths.data_root.clone(),
-        exec_root: config.paths.exec_root.clone(),
-        tmp_dir: config.paths.tmp_dir.clone(),
-        storage_driver: config.storage.driver.clone(),
-        log_driver: config.log.driver.clone(),
-        log_opts: config.log.opts.clone(),
-        runtimes: runtimes(config),
-        default_runtime: containers.default_runtime.clone(),
-        cgroup_parent: isolation.cgroup_parent.clone(),
-        default_cgroupns_mode: containers.cgroupns_mode.clone(),
-        default_ipc_mode: containers.ipc_mode.clone(),
-        default_shm_size: containers.shm_size,
-        default_ulimits: ulimits(config),
-        default_stop_timeout: containers.stop_timeout,
-        init: containers.init,
-        no_new_privileges: isolation.no_new_privileges,
-        buildkit: config.engine.features.get("buildkit").copied().unwrap_or(true),
-        time_namespaces: config.engine.features.get("time-namespaces").copied().unwrap_or(true),
-        seccomp_profile: isolation.seccomp_profile.clone(),
-        shutdown_timeout: config.engine.shutdown_timeout,
-        live_restore: config.engine.live_restore,
-        labels: config.engine.labels.clone(),
-        debug: config.daemon_log.debug,
-        experimental: config.engine.experimental,
-        dns: text(&config.dns.servers),
-        dns_opts: config.dns.options.clone(),
-        dns_search: config.dns.search.clone(),
-        host_gateway_ips: text(&config.dns.host_gateway_ips),
-        network: network(config),
-        insecure_registries: config.registry.insecure.clone(),
-        registry_mirrors: config.registry.mirrors.clone(),
-        registries: registries(config),
-        signature_policy: config.signatures.policy.clone(),
-        transfers: Transfers {
-            downloads: usize::try_from(config.registry.max_concurrent_downloads).unwrap_or(0),
-            uploads: usize::try_from(config.registry.max_concurrent_uploads).unwrap_or(0),
+    ContainerDefaults {
+        log: LogDefaults { driver: config.log.driver.clone(), options: config.log.opts.clone() },
+        dns: DnsDefaults {
+            servers: text(&config.dns.servers),
+            options: config.dns.options.clone(),
+            search: config.dns.search.clone(),
+            host_gateway_ips: text(&config.dns.host_gateway_ips),
         },
-        insecure_listeners: insecure_listeners(config),
-        // Wrong rules are refused before they come here.
-        image_gc: Rules::parse(&config.storage.image_gc).unwrap_or_default(),
+        runtimes: Runtimes { programs: runtimes(config), default: containers.default_runtime.clone() },
+        isolation: Isolation {
+            cgroup_parent: isolation.cgroup_parent.clone(),
+            cgroupns_mode: containers.cgroupns_mode.clone(),
+            ipc_mode: containers.ipc_mode.clone(),
+            time_namespaces: config.engine.features.get("time-namespaces").copied().unwrap_or(true),
+            no_new_privileges: isolation.no_new_privileges,
+            seccomp_profile: isolation.seccomp_profile.clone(),
+        },
+        shm_size: containers.shm_size,
+        ulimits: ulimits(config),
+        stop_timeout: containers.stop_timeout,
+        init: containers.init,
     }
 }
 

@@ -128,7 +128,7 @@ pub fn live(engine: &Arc<Engine>) -> Result<Report> {
         return Err(Error::conflict("a check is running already"));
     };
     let subject = Subject {
-        data_root: engine.settings().data_root.clone(),
+        data_root: engine.settings().roots.data.clone(),
         store: engine.store.clone(),
         blobs: Some(engine.images.blobs.clone()),
         snapshots: Some(engine.snapshots.clone()),

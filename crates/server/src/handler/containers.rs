@@ -78,13 +78,14 @@ fn stop_args(request: &Request) -> Result<StopArgs> {
 /// `POST /containers/{name}/stop`
 pub async fn stop(state: Arc<State>, request: Request) -> Result<Outcome> {
     let args = stop_args(&request).map_err(|error| error.with_kind(model::Kind::InvalidParameter))?;
-    stop::stop(&state.engine.containers, &state.engine.settings(), request.name(), args).await?;
+    stop::stop(&state.engine.containers, &state.engine.settings().containers, request.name(), args).await?;
     done(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{name}/restart`
 pub async fn restart(state: Arc<State>, request: Request) -> Result<Outcome> {
-    stop::restart(&state.engine.containers, &state.engine.settings(), request.name(), stop_args(&request)?).await?;
+    stop::restart(&state.engine.containers, &state.engine.settings().containers, request.name(), stop_args(&request)?)
+        .await?;
     done(StatusCode::NO_CONTENT)
 }
 

@@ -78,7 +78,7 @@ pub async fn pull(state: Arc<State>, request: &Request) -> Result<Outcome> {
     let args = PullArgs { reference, platform, credentials: credentials(request) };
     let engine = state.engine.clone();
     told(request, |lines| async move {
-        image::pull(&engine.images, &engine.events, engine.settings().transfers, args, &lines).await
+        image::pull(&engine.images, &engine.events, engine.settings().services.transfers, args, &lines).await
     })
     .await
 }
@@ -108,7 +108,7 @@ pub async fn push(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let args = PushArgs { reference, platform, credentials };
     let engine = state.engine.clone();
     told(&request, |lines| async move {
-        image::push(&engine.images, &engine.events, engine.settings().transfers, args, &lines).await
+        image::push(&engine.images, &engine.events, engine.settings().services.transfers, args, &lines).await
     })
     .await
 }

@@ -108,7 +108,7 @@ pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
     let mut args = logs_args(&request.query)?;
     let json = log_json(&request.query, &request.headers, request.version)?;
     args.shape = json.map(|stream| if stream == JsonStream::Sequence { Shape::JsonSequence } else { Shape::Json });
-    let log = logs::logs(&state.engine.containers, &state.engine.settings(), request.name(), args)?;
+    let log = logs::logs(&state.engine.containers, &state.engine.settings().roots, request.name(), args)?;
     let framed = !log.tty && !request.version.before(42);
     let content_type = json.map_or(if framed { MULTIPLEXED_STREAM } else { RAW_STREAM }, JsonStream::content_type);
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);

@@ -22,7 +22,7 @@ pub async fn ping(state: Arc<State>, request: Request) -> Result<Outcome> {
         answer = response::with_header(answer, "content-length", "0");
     }
     for (name, value) in [
-        ("builder-version", BUILDERS[usize::from(state.engine.settings().buildkit)]),
+        ("builder-version", BUILDERS[usize::from(state.engine.settings().daemon.buildkit)]),
         ("cache-control", "no-cache, no-store, must-revalidate"),
         ("pragma", "no-cache"),
         ("swarm", "inactive"),
@@ -39,7 +39,7 @@ pub async fn options(_: Arc<State>, _: Request) -> Result<Outcome> {
 
 /// `GET /version`
 pub async fn version(state: Arc<State>, _: Request) -> Result<Outcome> {
-    ok(&engine::system::version(&state.engine.host, state.engine.settings().experimental))
+    ok(&engine::system::version(&state.engine.host, state.engine.settings().daemon.experimental))
 }
 
 /// `GET /info`

@@ -52,7 +52,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     engine.containers.ending.refuse()?;
     let settings = engine.settings();
     let id = ContainerId::from_bytes(sys::random::bytes32());
-    let host = validate::Host::new(&engine.host, &settings);
+    let host = validate::Host::new(&engine.host, &settings.containers);
     let mut request = args.request;
     let mut warnings = validate::request(&mut request, &host, |path| std::fs::exists(path).unwrap_or(false))?;
     if let Some(name) = args.name.as_deref().filter(|n| !n.is_empty()) {
@@ -69,7 +69,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     share_hostname(&engine.containers, &mut merged);
     check_links(&engine.containers, &merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
-    launch::runtime_choice(&settings, &merged.host_config.runtime)?;
+    launch::runtime_choice(&settings.containers.runtimes, &merged.host_config.runtime)?;
     let name = reserve_name(&engine.containers, args.name.as_deref(), &id)?;
     let draft = Draft { id: id.clone(), name: name.clone(), merged, image, request, read_only: args.read_only };
     let built = build(engine, &settings, draft).await;
@@ -187,7 +187,7 @@ async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Contain
     let (engine, settings, id) = (engine.clone(), settings.clone(), row.id.clone());
     let removed = tokio::task::spawn_blocking(move || -> Result<()> {
         engine.snapshots.remove(id.as_str())?;
-        match std::fs::remove_dir_all(settings.container_dir(id.as_str())) {
+        match std::fs::remove_dir_all(settings.roots.container(id.as_str())) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),
         }

@@ -198,7 +198,7 @@ impl Table {
     }
 
     fn propagation(&self, asked: &str, source: &str) -> Result<String> {
-        mount::bind_propagation(asked, source, &self.engine.settings().data_root.to_string_lossy())
+        mount::bind_propagation(asked, source, &self.engine.settings().roots.data.to_string_lossy())
     }
 
     async fn volume(&mut self, name: &str, target: &str, request: CreateVolume) -> Result<MountRow> {

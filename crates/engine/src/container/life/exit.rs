@@ -94,7 +94,7 @@ impl Actor {
         if self.row.state.pid().is_none() || self.exit.is_some() {
             return;
         }
-        let run_dir = place::run_dir(&self.engine.settings(), &self.row);
+        let run_dir = place::run_dir(&self.engine.settings().roots, &self.row);
         let exit = link::exit_record(&run_dir).unwrap_or_else(killed_with_monitor);
         clear_cgroup(&self.engine, &self.row).await;
         self.ended(exit).await;
@@ -220,7 +220,7 @@ impl Actor {
 
     /// Nothing needs to tell a later daemon of the newest run any more: the row does.
     pub(super) fn forget_run(&self) {
-        if let Err(error) = place::remove_run_dir(&place::run_dir(&self.engine.settings(), &self.row)) {
+        if let Err(error) = place::remove_run_dir(&place::run_dir(&self.engine.settings().roots, &self.row)) {
             tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
         }
     }

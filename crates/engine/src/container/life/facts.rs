@@ -17,7 +17,7 @@ use crate::apparmor::AppArmor;
 use crate::container::Containers;
 use crate::container::create::validate::{self, SecurityOptions};
 use crate::container::row::{ContainerRow, MountKind, MountRow};
-use crate::settings::Settings;
+use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
 
 /// The driver option of an endpoint that holds the sysctls of its interface.
@@ -28,13 +28,13 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, 
     let (config, host) = (&row.config, &row.host_config);
     validate::check_device_requests(host)?;
     Ok(ContainerSpec {
-        process: process(&engine.host, settings, row),
+        process: process(&engine.host, &settings.containers, row),
         hostname: config.hostname.clone(),
         domainname: config.domainname.clone(),
-        namespaces: namespaces(engine.host.has_cgroup_v2(), settings, row),
+        namespaces: namespaces(engine.host.has_cgroup_v2(), &settings.containers, row),
         readonly_rootfs: host.readonly_rootfs,
-        mounts: mounts(&engine.containers, settings, row)?,
-        security: security(engine.host.apparmor.as_ref(), settings, row)?,
+        mounts: mounts(&engine.containers, &settings.roots, row)?,
+        security: security(engine.host.apparmor.as_ref(), &settings.containers, row)?,
         devices: devices(row)?,
         resources: resources(row)?,
         sysctls: sysctls(row),
@@ -58,10 +58,10 @@ pub fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
 /// The name of the limit of open descriptors.
 const DESCRIPTORS: &str = "nofile";
 
-fn process(host_facts: &Host, settings: &Settings, row: &ContainerRow) -> spec::ProcessSpec {
+fn process(host_facts: &Host, defaults: &ContainerDefaults, row: &ContainerRow) -> spec::ProcessSpec {
     let (config, host) = (&row.config, &row.host_config);
     let [height, width] = host.console_size.map(|n| u16::try_from(n).unwrap_or(u16::MAX));
-    let wants_init = host.init.unwrap_or(settings.init);
+    let wants_init = host.init.unwrap_or(defaults.init);
     spec::ProcessSpec {
         args: command_line(config),
         env: config.env.clone().unwrap_or_default(),
@@ -71,7 +71,7 @@ fn process(host_facts: &Host, settings: &Settings, row: &ContainerRow) -> spec::
         groups: host.group_add.clone().unwrap_or_default(),
         terminal: config.tty,
         console_size: (height > 0 && width > 0).then_some(oci::ConsoleSize { height, width }),
-        ulimits: ulimits(host_facts, settings, host),
+        ulimits: ulimits(host_facts, defaults, host),
         oom_score_adj: i32::try_from(host.oom_score_adj).unwrap_or(0),
         init: wants_init.then(|| host_facts.executable_path.display().to_string()),
     }
@@ -86,9 +86,9 @@ pub fn command_line(config: &api::ContainerConfig) -> Vec<String> {
 
 /// The container's own, then the daemon's defaults for names it does not set. Descriptors are always limited: the daemon
 /// and its monitors have raised their own limit, which is no container's.
-fn ulimits(facts: &Host, settings: &Settings, host: &api::HostConfig) -> Vec<spec::Ulimit> {
+fn ulimits(facts: &Host, defaults: &ContainerDefaults, host: &api::HostConfig) -> Vec<spec::Ulimit> {
     let own = host.ulimits.as_deref().unwrap_or_default();
-    let defaults = settings.default_ulimits.iter().filter(|d| !own.iter().any(|o| o.name == d.name));
+    let defaults = defaults.ulimits.iter().filter(|d| !own.iter().any(|o| o.name == d.name));
     let convert = |u: &api::Ulimit| spec::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard };
     let mut limits: Vec<_> = own.iter().chain(defaults).map(convert).collect();
     if !limits.iter().any(|limit| limit.name.eq_ignore_ascii_case(DESCRIPTORS)) {
@@ -99,10 +99,10 @@ fn ulimits(facts: &Host, settings: &Settings, host: &api::HostConfig) -> Vec<spe
     limits
 }
 
-fn namespaces(has_cgroup_v2: bool, settings: &Settings, row: &ContainerRow) -> spec::Namespaces {
+fn namespaces(has_cgroup_v2: bool, defaults: &ContainerDefaults, row: &ContainerRow) -> spec::Namespaces {
     let host = &row.host_config;
     let cgroup_mode = match host.cgroupns_mode.as_str() {
-        "" => settings.default_cgroupns_mode.as_str(),
+        "" => defaults.isolation.cgroupns_mode.as_str(),
         own => own,
     };
     let cgroup = match cgroup_mode {
@@ -129,9 +129,9 @@ fn share(mode: &str) -> Share {
     }
 }
 
-fn mounts(containers: &Containers, settings: &Settings, row: &ContainerRow) -> Result<spec::Mounts> {
+fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow) -> Result<spec::Mounts> {
     let host = &row.host_config;
-    let files_owner = settings.container_dir(files::owner(containers, row)?.as_str());
+    let files_owner = roots.container(files::owner(containers, row)?.as_str());
     let file = |name: &str, target: &str| spec::FileMount {
         source: files_owner.join(name).display().to_string(),
         target: target.into(),
@@ -224,15 +224,15 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     model::mount::tmpfs_options(&crate::container::create::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
-fn security(apparmor: Option<&AppArmor>, settings: &Settings, row: &ContainerRow) -> Result<spec::Security> {
+fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &ContainerRow) -> Result<spec::Security> {
     let host = &row.host_config;
     let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
     Ok(spec::Security {
         privileged: host.privileged,
         capabilities: capabilities(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
-        no_new_privileges: options.no_new_privileges.unwrap_or(settings.no_new_privileges),
-        seccomp: seccomp_choice(settings, options.seccomp.as_deref())?,
+        no_new_privileges: options.no_new_privileges.unwrap_or(defaults.isolation.no_new_privileges),
+        seccomp: seccomp_choice(defaults, options.seccomp.as_deref())?,
         apparmor_profile: apparmor.map(|it| it.profile(host.privileged, options.apparmor)).transpose()?,
         process_label: String::new(),
         mount_label: String::new(),
@@ -255,9 +255,9 @@ fn capabilities(add: &[String], drop: &[String], privileged: bool) -> Result<Vec
 }
 
 /// The container's profile (JSON text), else the daemon's (a file), else the built-in one.
-fn seccomp_choice(settings: &Settings, own: Option<&str>) -> Result<spec::SeccompChoice> {
+fn seccomp_choice(defaults: &ContainerDefaults, own: Option<&str>) -> Result<spec::SeccompChoice> {
     let chosen = |profile| spec::SeccompChoice::Profile(Box::new(profile));
-    match (own.filter(|own| !own.is_empty()), settings.seccomp_profile.as_str()) {
+    match (own.filter(|own| !own.is_empty()), defaults.isolation.seccomp_profile.as_str()) {
         (Some("unconfined"), _) => Ok(spec::SeccompChoice::Unconfined),
         (Some("builtin"), _) => Ok(spec::SeccompChoice::Default),
         (Some(text), _) => Profile::parse(text.as_bytes()).map(chosen),
@@ -347,9 +347,9 @@ pub fn exec_process(
     let settings = engine.settings();
     // Whom the container has joined, and its devices, may be gone by now.
     let mut own = ContainerSpec {
-        process: process(&engine.host, &settings, row),
+        process: process(&engine.host, &settings.containers, row),
         hostname: row.config.hostname.clone(),
-        security: security(engine.host.apparmor.as_ref(), &settings, row)?,
+        security: security(engine.host.apparmor.as_ref(), &settings.containers, row)?,
         ..ContainerSpec::default()
     };
     own.process.args = session.cmd.clone().unwrap_or_default();

@@ -12,7 +12,7 @@ use network::{Networks, files};
 use super::launch::network_mode;
 use crate::container::Containers;
 use crate::container::row::ContainerRow;
-use crate::settings::Settings;
+use crate::settings::{DnsDefaults, Settings};
 
 pub const HOSTNAME: &str = "hostname";
 pub const HOSTS: &str = "hosts";
@@ -61,7 +61,7 @@ pub fn write(
     if mode.starts_with("container:") {
         return Ok(());
     }
-    let dir = settings.container_dir(row.id.as_str());
+    let dir = settings.roots.container(row.id.as_str());
     let (config, host) = (&row.config, &row.host_config);
     let put = |name: &str, text: String| {
         fs::write(dir.join(name), text).with_context(|| format!("writing {name} of the container"))
@@ -73,7 +73,7 @@ pub fn write(
         None => {
             let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
             let own: Vec<IpAddr> = connected.and_then(|c| c.endpoint.address).map(IpAddr::V4).into_iter().collect();
-            files::hosts(name, &own, &extra_hosts(networks, settings, host)?, loopback_has_ipv6(row))
+            files::hosts(name, &own, &extra_hosts(networks, &settings.containers.dns, host)?, loopback_has_ipv6(row))
         }
     };
     put(HOSTS, hosts)?;
@@ -85,7 +85,7 @@ pub fn write(
         "host" => files::DnsMode::Host,
         _ => files::DnsMode::Bridge { ipv6: false },
     };
-    put(RESOLV_CONF, files::resolv_conf(&text, source, &dns_config(settings, host), dns_mode))
+    put(RESOLV_CONF, files::resolv_conf(&text, source, &dns_config(&settings.containers.dns, host), dns_mode))
 }
 
 /// Whether the container's loopback has IPv6 addresses: the kernel has IPv6, and no setting of the container turns it off
@@ -99,20 +99,20 @@ fn loopback_has_ipv6(row: &ContainerRow) -> bool {
     sys::netlink::listen::has_ipv6() && !super::facts::sysctls(row).into_iter().any(turns_off)
 }
 
-fn dns_config(settings: &Settings, host: &api::HostConfig) -> files::DnsConfig {
+fn dns_config(dns: &DnsDefaults, host: &api::HostConfig) -> files::DnsConfig {
     let pick = |own: &Option<Vec<String>>, default: &[String]| match own {
         Some(own) if !own.is_empty() => own.clone(),
         _ => default.to_vec(),
     };
     files::DnsConfig {
-        servers: pick(&host.dns, &settings.dns).iter().filter_map(|s| s.parse().ok()).collect(),
-        search: pick(&host.dns_search, &settings.dns_search),
-        options: pick(&host.dns_options, &settings.dns_opts),
+        servers: pick(&host.dns, &dns.servers).iter().filter_map(|s| s.parse().ok()).collect(),
+        search: pick(&host.dns_search, &dns.search),
+        options: pick(&host.dns_options, &dns.options),
     }
 }
 
 /// `name:address` or `name=address`; `host-gateway` is the configured or the bridge's own address.
-fn extra_hosts(networks: &Networks, settings: &Settings, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
+fn extra_hosts(networks: &Networks, dns: &DnsDefaults, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
     let mut hosts = Vec::new();
     for entry in host.extra_hosts.iter().flatten() {
         let (name, address) = entry
@@ -125,7 +125,7 @@ fn extra_hosts(networks: &Networks, settings: &Settings, host: &api::HostConfig)
             hosts.push((name.to_string(), address));
             continue;
         }
-        let configured: Vec<IpAddr> = settings.host_gateway_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let configured: Vec<IpAddr> = dns.host_gateway_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
         let gateway = || networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
         let addresses = if configured.is_empty() { gateway().into_iter().collect() } else { configured };
         if addresses.is_empty() {

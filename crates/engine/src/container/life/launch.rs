@@ -24,7 +24,7 @@ use super::{facts, place};
 use crate::Engine;
 use crate::container::row::{CONTAINERS, ContainerRow, RunPlace};
 use crate::container::session::attach::Attached;
-use crate::settings::{BUILT_IN_RUNTIMES, Settings};
+use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes, Settings};
 
 /// What a start says that its log refuses.
 const NO_LOG: &str = "failed to create task for container: failed to initialize logging driver";
@@ -205,11 +205,11 @@ impl Launch<'_> {
         let run_dir = &place.dir;
         let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup)?;
         let mut facts = engine.host.runtime.clone();
-        facts.time_namespaces &= settings.time_namespaces;
+        facts.time_namespaces &= settings.containers.isolation.time_namespaces;
         if row.host_config.privileged {
             facts.devices = runtime::spec::host::host_devices().context("reading /dev")?;
         }
-        let runtime = runtime_choice(settings, &row.host_config.runtime)?;
+        let runtime = runtime_choice(&settings.containers.runtimes, &row.host_config.runtime)?;
         let seccomp = match &runtime {
             RuntimeChoice::Builtin => engine.host.seccomp.program(&mut narrow.security, &facts)?,
             RuntimeChoice::Cli { .. } => runtime::seccomp::Program::default(),
@@ -226,9 +226,9 @@ impl Launch<'_> {
             runtime,
             open_stdin: row.config.open_stdin,
             stdin_once: row.config.stdin_once,
-            log: log_spec(settings, row)?,
+            log: log_spec(&settings.roots, row)?,
             exit_path: run_dir.join(client::EXIT_RECORD),
-            spill_dir: settings.tmp_dir.clone(),
+            spill_dir: settings.roots.tmp.clone(),
             netns: connected.is_some_and(|c| c.netns.is_some()),
             joined: Vec::new(),
             attach: attached.iter().map(wire_attach).collect(),
@@ -382,9 +382,9 @@ pub fn wire_attach(client: &Attached) -> proto::Attach {
 }
 
 /// The runtime of this name; an unknown one is refused as the reference does.
-pub fn runtime_choice(settings: &Settings, name: &str) -> Result<RuntimeChoice> {
-    let name = if name.is_empty() { settings.default_runtime.as_str() } else { name };
-    if let Some(program) = settings.runtimes.get(name) {
+pub fn runtime_choice(runtimes: &Runtimes, name: &str) -> Result<RuntimeChoice> {
+    let name = if name.is_empty() { runtimes.default.as_str() } else { name };
+    if let Some(program) = runtimes.programs.get(name) {
         return Ok(RuntimeChoice::Cli { path: program.path.clone().into(), args: program.args.clone() });
     }
     if BUILT_IN_RUNTIMES.contains(&name) {
@@ -393,7 +393,7 @@ pub fn runtime_choice(settings: &Settings, name: &str) -> Result<RuntimeChoice> 
     Err(Error::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
-fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
+fn log_spec(roots: &Roots, row: &ContainerRow) -> Result<LogSpec> {
     let config = &row.host_config.log_config;
     match config.kind.as_str() {
         "none" => Ok(LogSpec::None),
@@ -402,7 +402,7 @@ fn log_spec(settings: &Settings, row: &ContainerRow) -> Result<LogSpec> {
             let options = crate::container::read::logs::attributes(row)
                 .and_then(|attributes| logs::options::parse(&options, attributes))
                 .map_err(|error| error.with_kind(Kind::System).prefix(NO_LOG))?;
-            Ok(LogSpec::JsonFile { path: crate::container::read::logs::path(settings, row), options })
+            Ok(LogSpec::JsonFile { path: crate::container::read::logs::path(roots, row), options })
         }
     }
 }

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use model::{Context, Error, Result};
 
 use crate::container::row::{ContainerRow, RunPlace};
-use crate::settings::Settings;
+use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
 
 /// Where the container's next run will be.
 pub fn next(settings: &Settings, row: &ContainerRow) -> Result<RunPlace> {
-    let cgroup = cgroups_path(settings, &row.host_config.cgroup_parent, row.id.as_str());
+    let cgroup = cgroups_path(&settings.containers, &row.host_config.cgroup_parent, row.id.as_str());
     let cgroup_origin = sys::cgroup::origin(&cgroup).context("finding the daemon's own cgroup")?;
-    Ok(RunPlace { dir: settings.run_dir(row.id.as_str()), cgroup, cgroup_origin })
+    Ok(RunPlace { dir: settings.roots.run(row.id.as_str()), cgroup, cgroup_origin })
 }
 
 /// Where its newest run is, or was.
@@ -25,8 +25,8 @@ fn newest(settings: &Settings, row: &ContainerRow) -> Result<RunPlace> {
 }
 
 /// The directory of its newest run.
-pub fn run_dir(settings: &Settings, row: &ContainerRow) -> PathBuf {
-    row.run.place.as_ref().map_or_else(|| settings.run_dir(row.id.as_str()), |place| place.dir.clone())
+pub fn run_dir(roots: &Roots, row: &ContainerRow) -> PathBuf {
+    row.run.place.as_ref().map_or_else(|| roots.run(row.id.as_str()), |place| place.dir.clone())
 }
 
 /// Makes the directory of a run that begins.
@@ -58,8 +58,8 @@ pub fn cgroup_at(host: &Host, place: &RunPlace) -> Result<sys::cgroup::Cgroup> {
 
 /// `<parent>/<id>`; the reference's `/docker/<id>` by default. Without a slash in front it begins where the daemon is.
 /// `own`: the parent that the container asked for; empty if it did not, or if nobody knows.
-pub fn cgroups_path(settings: &Settings, own: &str, id: &str) -> String {
-    let parent = [own, settings.cgroup_parent.as_str(), "/docker"].into_iter().find(|p| !p.is_empty());
+pub fn cgroups_path(defaults: &ContainerDefaults, own: &str, id: &str) -> String {
+    let parent = [own, defaults.isolation.cgroup_parent.as_str(), "/docker"].into_iter().find(|p| !p.is_empty());
     let parent = parent.unwrap_or_default();
     let path = model::mount::clean(&format!("/{parent}/{id}"));
     if parent.starts_with('/') { path } else { path.trim_start_matches('/').to_owned() }

@@ -58,9 +58,9 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
     row.state = row.state.at_rest();
     let before = (row.state, row.run.oom_killed, row.run.restart_count);
     let settings = engine.settings();
-    let run_dir = place::run_dir(&settings, &row);
-    if run_dir != settings.run_dir(row.id.as_str()) {
-        end_uncommitted(&settings.run_dir(row.id.as_str())).await;
+    let run_dir = place::run_dir(&settings.roots, &row);
+    if run_dir != settings.roots.run(row.id.as_str()) {
+        end_uncommitted(&settings.roots.run(row.id.as_str())).await;
     }
     let (link, exit) = match link::probe(&run_dir).await {
         Probe::Connected(link, state) if is_committed(&row, &state) => {
@@ -179,13 +179,13 @@ async fn end(link: Link, id: &str) {
 pub async fn sweep(engine: &Arc<Engine>, known: &HashSet<String>) {
     let settings = engine.settings();
     let mut ends = JoinSet::new();
-    for id in unowned(&settings.exec_root, known) {
+    for id in unowned(&settings.roots.exec, known) {
         let (engine, settings) = (engine.clone(), settings.clone());
         ends.spawn(async move { end_unowned(&engine, &settings, &id).await });
     }
     while ends.join_next().await.is_some() {}
-    for id in unowned(&settings.data_root.join("containers"), known) {
-        remove(&settings.container_dir(&id));
+    for id in unowned(&settings.roots.data.join("containers"), known) {
+        remove(&settings.roots.container(&id));
     }
 }
 
@@ -197,14 +197,14 @@ fn unowned(root: &Path, known: &HashSet<String>) -> Vec<String> {
 }
 
 async fn end_unowned(engine: &Arc<Engine>, settings: &Settings, id: &str) {
-    let run_dir = settings.run_dir(id);
+    let run_dir = settings.roots.run(id);
     if let Probe::Connected(link, _) | Probe::Silent(link) = link::probe(&run_dir).await {
         tracing::warn!(container = id, "ending a container that nobody knows");
         end(link, id).await;
     }
     link::kill_monitor(id);
     // A parent of its own is not known without the row; its monitor has removed such a cgroup.
-    let cgroup = engine.host.cgroups.at(&place::cgroups_path(settings, "", id));
+    let cgroup = engine.host.cgroups.at(&place::cgroups_path(&settings.containers, "", id));
     let cleared = tokio::task::spawn_blocking(move || clear(&cgroup?));
     if let Ok(Err(error)) = cleared.await {
         tracing::warn!(container = id, %error, "clearing a cgroup");

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::actor::{Actor, Command, Reply, Timer, answer};
 use crate::container::Containers;
 use crate::container::row::ContainerRow;
-use crate::settings::Settings;
+use crate::settings::ContainerDefaults;
 
 /// How long a killed container may take to end before its callers are told.
 pub const KILL_WAIT: Duration = Duration::from_secs(12);
@@ -28,10 +28,10 @@ pub struct StopArgs {
 }
 
 /// Stops a running container; `Kind::NotModified` when it does not run.
-pub async fn stop(containers: &Containers, settings: &Settings, name: &str, args: StopArgs) -> Result<()> {
+pub async fn stop(containers: &Containers, defaults: &ContainerDefaults, name: &str, args: StopArgs) -> Result<()> {
     let handle = containers.find(name)?;
     let view = handle.view();
-    let stopped = match StopPlan::new(&view.row, &args, settings) {
+    let stopped = match StopPlan::new(&view.row, &args, defaults) {
         Ok(plan) => handle.ask(|reply| Command::Stop { plan, reply }).await,
         // One that does not run needs no signal, not even a good one.
         Err(_) if !view.row.state.is_running() => Err(Error::not_modified()),
@@ -46,9 +46,9 @@ fn refused(error: Error, what: String) -> Error {
 }
 
 /// Stops if it runs, then starts.
-pub async fn restart(containers: &Containers, settings: &Settings, name: &str, args: StopArgs) -> Result<()> {
+pub async fn restart(containers: &Containers, defaults: &ContainerDefaults, name: &str, args: StopArgs) -> Result<()> {
     let handle = containers.find(name)?;
-    let restarted = match StopPlan::new(&handle.view().row, &args, settings) {
+    let restarted = match StopPlan::new(&handle.view().row, &args, defaults) {
         Ok(plan) => handle.ask(|reply| Command::Restart { plan, reply }).await,
         Err(error) => Err(error),
     };
@@ -66,8 +66,8 @@ pub fn is_stop_signal(row: &ContainerRow, number: i32) -> bool {
 }
 
 /// Seconds between the stop signal and SIGKILL unless the caller says otherwise; negative: for ever.
-pub fn timeout(row: &ContainerRow, settings: &Settings) -> i64 {
-    row.config.stop_timeout.unwrap_or(settings.default_stop_timeout)
+pub fn timeout(row: &ContainerRow, defaults: &ContainerDefaults) -> i64 {
+    row.config.stop_timeout.unwrap_or(defaults.stop_timeout)
 }
 
 /// How a stop goes: which signal, how long.
@@ -81,9 +81,9 @@ pub struct StopPlan {
 
 impl StopPlan {
     /// The caller's wishes, else the container's, else the defaults.
-    pub fn new(row: &ContainerRow, args: &StopArgs, settings: &Settings) -> Result<StopPlan> {
+    pub fn new(row: &ContainerRow, args: &StopArgs, defaults: &ContainerDefaults) -> Result<StopPlan> {
         let word = args.signal.as_deref().filter(|s| !s.is_empty()).unwrap_or(stop_signal(row));
-        let seconds = u64::try_from(args.timeout.unwrap_or(timeout(row, settings))).ok();
+        let seconds = u64::try_from(args.timeout.unwrap_or(timeout(row, defaults))).ok();
         let signal = signal::parse_any(word)?;
         // Nothing will come of it, so that nobody waits long.
         let seconds = if signal::is_valid(signal) { seconds } else { Some(seconds.map_or(UNSENT, |s| s.min(UNSENT))) };
@@ -150,8 +150,8 @@ impl Actor {
     /// The daemon ends: as a stop, but the restart policy will start it again.
     pub(super) async fn shutdown(&mut self, reply: Reply) {
         let settings = self.engine.settings();
-        let seconds = u64::try_from(timeout(&self.row, &settings)).ok();
-        let plan = StopPlan::new(&self.row, &StopArgs::default(), &settings);
+        let seconds = u64::try_from(timeout(&self.row, &settings.containers)).ok();
+        let plan = StopPlan::new(&self.row, &StopArgs::default(), &settings.containers);
         let plan = plan.unwrap_or(StopPlan { signal: signal::TERM, seconds });
         let Some((effects, reply)) = self.step(Input::Stop, reply) else {
             return;

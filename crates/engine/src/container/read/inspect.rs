@@ -27,11 +27,11 @@ pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<(ap
 fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
     let (row, settings) = (&view.row, engine.settings());
     let owner = files::owner(&engine.containers, row).unwrap_or_else(|_| row.id.clone());
-    let dir = settings.container_dir(owner.as_str());
+    let dir = settings.roots.container(owner.as_str());
     let file = |name: &str| dir.join(name).display().to_string();
     let command = crate::container::life::facts::command_line(&row.config);
     let log_path = match row.host_config.log_config.kind.as_str() {
-        "json-file" | "" => super::logs::path(&settings, row).display().to_string(),
+        "json-file" | "" => super::logs::path(&settings.roots, row).display().to_string(),
         _ => String::new(),
     };
     let driver = driver_name(&row.storage);
@@ -53,7 +53,7 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
         driver: driver.into(),
         platform: os.into(),
         exec_ids: Some(view.exec_ids.clone()).filter(|ids| !ids.is_empty()),
-        host_config: Some(host_config(&row.host_config, &settings.default_ulimits)),
+        host_config: Some(host_config(&row.host_config, &settings.containers.ulimits)),
         storage: Some(api::container::Storage {
             root_fs: Some(api::container::RootFsStorage { snapshot: Some(storage) }),
         }),

@@ -22,7 +22,7 @@ use crate::container::life::launch::wire_attach;
 use crate::container::life::link::register;
 use crate::container::read::logs::{self, LogsArgs, Readers};
 use crate::container::{Containers, Handle, publish};
-use crate::settings::Settings;
+use crate::settings::Roots;
 
 /// How long a start waits for a client whose attach call was accepted before it. Longer than the server waits for the
 /// client to take the head of the answer.
@@ -106,7 +106,7 @@ impl Attachment {
     /// Takes over the client's socket; `prefix` is what it sent behind the request's head.
     pub async fn connect(self, engine: &Engine, socket: OwnedFd, prefix: Vec<u8>) {
         let view = self.handle.view();
-        if self.args.logs && self.replay(&engine.containers.logs, &engine.settings(), &socket).await.is_err() {
+        if self.args.logs && self.replay(&engine.containers.logs, &engine.settings().roots, &socket).await.is_err() {
             return;
         }
         publish(&engine.events, &view.row, "attach", []);
@@ -127,10 +127,10 @@ impl Attachment {
     }
 
     /// Writes what the log holds to the client; an error means the client left.
-    async fn replay(&self, readers: &Readers, settings: &Settings, socket: &OwnedFd) -> Result<()> {
+    async fn replay(&self, readers: &Readers, roots: &Roots, socket: &OwnedFd) -> Result<()> {
         let shape = (!self.args.multiplex).then_some(::logs::Shape::Raw);
         let args = LogsArgs { stdout: self.args.stdout, stderr: self.args.stderr, shape, ..LogsArgs::default() };
-        let mut stream = match logs::open(readers, settings, &self.handle, args) {
+        let mut stream = match logs::open(readers, roots, &self.handle, args) {
             Ok(stream) => stream,
             // A log driver that cannot be read replays nothing.
             Err(_) => return Ok(()),

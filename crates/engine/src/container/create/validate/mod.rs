@@ -18,7 +18,7 @@ use model::{Error, Result, mount, port};
 pub use self::security::SecurityOptions;
 use super::merge::Merged;
 use super::mounts;
-use crate::settings::Settings;
+use crate::settings::ContainerDefaults;
 use crate::system;
 use crate::system::Abilities;
 
@@ -55,23 +55,19 @@ pub struct Host {
 
 impl Host {
     /// From the machine and the configuration in force.
-    pub fn new(host: &system::Host, settings: &Settings) -> Host {
+    pub fn new(host: &system::Host, defaults: &ContainerDefaults) -> Host {
         let cgroup_v1 = !host.has_cgroup_v2();
         let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };
         let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
         Host {
             hostname: host.hostname.clone(),
-            ipc_mode: or(&settings.default_ipc_mode, "private"),
-            cgroupns_mode: or(&settings.default_cgroupns_mode, host.default_cgroupns_mode()),
+            ipc_mode: or(&defaults.isolation.ipc_mode, "private"),
+            cgroupns_mode: or(&defaults.isolation.cgroupns_mode, host.default_cgroupns_mode()),
             cgroup_v1,
-            default_runtime: or(&settings.default_runtime, "runc"),
-            shm_size: if settings.default_shm_size == 0 {
-                super::merge::DEFAULT_SHM_SIZE
-            } else {
-                settings.default_shm_size
-            },
-            log_driver: or(&settings.log_driver, "json-file"),
-            log_opts: settings.log_opts.clone(),
+            default_runtime: or(&defaults.runtimes.default, "runc"),
+            shm_size: if defaults.shm_size == 0 { super::merge::DEFAULT_SHM_SIZE } else { defaults.shm_size },
+            log_driver: or(&defaults.log.driver, "json-file"),
+            log_opts: defaults.log.options.clone(),
             processors: host.processors,
             cpus: host.cpus.clone(),
             memory_nodes: host.memory_nodes.clone(),

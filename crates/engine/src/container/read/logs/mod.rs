@@ -25,7 +25,7 @@ use crate::container::row::ContainerRow;
 use crate::container::view::ContainerView;
 use crate::container::{Containers, Handle};
 use crate::events;
-use crate::settings::Settings;
+use crate::settings::Roots;
 
 /// Steps of readers at a time: threads of the pool that creates and starts need as well.
 const STEPS: usize = 4;
@@ -95,7 +95,7 @@ struct Following {
 }
 
 /// Opens the log of a container for a client.
-pub fn logs(containers: &Containers, settings: &Settings, name: &str, args: LogsArgs) -> Result<LogStream> {
+pub fn logs(containers: &Containers, roots: &Roots, name: &str, args: LogsArgs) -> Result<LogStream> {
     if !args.stdout && !args.stderr {
         return Err(Error::invalid("must specify at least one of 'stdout' or 'stderr'"));
     }
@@ -104,13 +104,13 @@ pub fn logs(containers: &Containers, settings: &Settings, name: &str, args: Logs
     if matches!(view.row.state, State::Dead | State::Removing) {
         return Err(Error::conflict("can not get logs from container which is dead or marked for removal"));
     }
-    open(&containers.logs, settings, &handle, args)
+    open(&containers.logs, roots, &handle, args)
 }
 
 /// Opens the log, following the container's published views for its end.
 pub(in crate::container) fn open(
     readers: &Readers,
-    settings: &Settings,
+    roots: &Roots,
     handle: &Handle,
     args: LogsArgs,
 ) -> Result<LogStream> {
@@ -133,13 +133,13 @@ pub(in crate::container) fn open(
     };
     let following = follow.then(|| Following {
         // Before the first look, so that no change goes unnoticed.
-        wake: readers.changes.follow(&settings.container_dir(row.id.as_str())),
+        wake: readers.changes.follow(&roots.container(row.id.as_str())),
         views: handle.watch(),
         ended: false,
         until: options.until,
         follower: readers.followers.enter(&row.id),
     });
-    let reading = Some(Reading::Closed(path(settings, row), options));
+    let reading = Some(Reading::Closed(path(roots, row), options));
     Ok(LogStream { tty: row.config.tty, shape, reading, following, steps: readers.steps.clone() })
 }
 
@@ -239,8 +239,8 @@ fn left(until: i64) -> Duration {
 }
 
 /// Where the container's log lies.
-pub fn path(settings: &Settings, row: &ContainerRow) -> PathBuf {
-    settings.container_dir(row.id.as_str()).join(format!("{}-json.log", row.id.as_str()))
+pub fn path(roots: &Roots, row: &ContainerRow) -> PathBuf {
+    roots.container(row.id.as_str()).join(format!("{}-json.log", row.id.as_str()))
 }
 
 /// The attributes that every line carries, by the container's log options.
