@@ -31,6 +31,15 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
+    /// The text of Go's `json.Decoder`, to which a text of blanks is an end and no value.
+    pub fn stream_message(&self) -> String {
+        match self {
+            DecodeError::Empty => "EOF".to_owned(),
+            DecodeError::Trailing => "multiple JSON documents not allowed".to_owned(),
+            DecodeError::Invalid(text) => text.clone(),
+        }
+    }
+
     /// The text with which the reference refuses a request body.
     pub fn body_message(&self) -> String {
         match self {
@@ -72,6 +81,11 @@ impl Document {
     /// Reads exactly one value. A stray `}` or `]` behind it goes unnoticed, as it does in the reference.
     pub fn parse(bytes: &[u8]) -> Result<Document, DecodeError> {
         scan::document(bytes).map(Document)
+    }
+
+    /// Reads the first value of a text, as `json.Decoder` does: answers of servers are read that way.
+    pub fn parse_first(bytes: &[u8]) -> Result<Document, DecodeError> {
+        scan::first(bytes).map(Document)
     }
 
     /// Reads a text that holds one value and nothing else, as `json.Unmarshal` does: files are read that way.

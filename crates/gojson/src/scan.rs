@@ -30,6 +30,13 @@ pub(super) fn document(bytes: &[u8]) -> Result<Tree> {
     }
 }
 
+/// Reads the first value; what stands behind it is not looked at.
+pub(super) fn first(bytes: &[u8]) -> Result<Tree> {
+    let mut scanner = Scanner { bytes, at: 0, depth: 0, values: 0 };
+    scanner.skip_blanks();
+    if scanner.peek().is_none() { Err(DecodeError::Empty) } else { scanner.value() }
+}
+
 /// Reads one value with nothing behind it. A text that ends too early has `json.Unmarshal`'s words.
 pub(super) fn whole(bytes: &[u8]) -> Result<Tree> {
     let mut scanner = Scanner { bytes, at: 0, depth: 0, values: 0 };

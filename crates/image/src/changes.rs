@@ -4,6 +4,7 @@
 //! configuration's own environment, as in a Dockerfile.
 
 use api::ImageConfig;
+use gojson::Document;
 use model::{Error, Result, signal};
 
 /// Applies the changes in order.
@@ -23,11 +24,11 @@ pub fn apply(mut config: ImageConfig, changes: &[String]) -> Result<ImageConfig>
         }
         match upper.as_str() {
             "CMD" => {
-                config.cmd = command(rest, &config.shell);
+                config.cmd = command(rest, &config.shell)?;
                 cmd_given = true;
             }
             "ENTRYPOINT" => {
-                config.entrypoint = command(rest, &config.shell);
+                config.entrypoint = command(rest, &config.shell)?;
                 if !cmd_given {
                     config.cmd.clear();
                 }
@@ -70,7 +71,8 @@ fn instruction(config: &mut ImageConfig, name: &str, rest: &str) -> Result<()> {
             }
         }
         "VOLUME" => {
-            let list = match json_list(rest) {
+            let list = match json_list(rest)? {
+                Some(list) if list.is_empty() => return Err(Error::invalid("VOLUME requires at least one argument")),
                 Some(list) => list,
                 None => words(rest, &config.env)?,
             };
@@ -117,18 +119,24 @@ fn joined_lines(text: &str) -> Vec<String> {
     lines.iter().map(|line| line.trim_start().to_owned()).collect()
 }
 
-fn json_list(text: &str) -> Option<Vec<String>> {
-    if text.starts_with('[') { serde_json::from_str(text).ok() } else { None }
+/// The texts of a JSON list; `None`: it is no such list, and means something else.
+fn json_list(text: &str) -> Result<Option<Vec<String>>> {
+    let list = Some(text).filter(|text| text.starts_with('[')).map(|text| Document::parse_whole(text.as_bytes()));
+    let Some(Ok(list)) = list else { return Ok(None) };
+    let serde_json::Value::Array(items) = list.into_value() else { return Ok(None) };
+    let texts = items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>();
+    let refused = || Error::invalid("when using JSON array syntax, arrays must be comprised of strings only");
+    texts.map(Some).ok_or_else(refused)
 }
 
 /// A JSON list as it is, anything else for a shell: the configuration's own if it has one.
-fn command(text: &str, shell: &[String]) -> Vec<String> {
-    match json_list(text) {
+fn command(text: &str, shell: &[String]) -> Result<Vec<String>> {
+    Ok(match json_list(text)? {
         Some(list) => list,
         None if text.is_empty() => Vec::new(),
         None if shell.is_empty() => vec!["/bin/sh".into(), "-c".into(), text.to_owned()],
         None => shell.iter().cloned().chain([text.to_owned()]).collect(),
-    }
+    })
 }
 
 fn one(name: &str, rest: &str, env: &[String]) -> Result<String> {
@@ -293,7 +301,7 @@ fn healthcheck(rest: &str) -> Result<api::HealthConfig> {
     let test = match kind.to_uppercase().as_str() {
         "NONE" if arguments.is_empty() => vec!["NONE".to_owned()],
         "NONE" => return Err(Error::invalid("HEALTHCHECK NONE takes no arguments")),
-        "CMD" => match json_list(arguments.trim()) {
+        "CMD" => match json_list(arguments.trim())? {
             Some(list) if !list.is_empty() => std::iter::once("CMD".to_owned()).chain(list).collect(),
             None if !arguments.trim().is_empty() => vec!["CMD-SHELL".to_owned(), arguments.trim().to_owned()],
             _ => return Err(Error::invalid("Missing command after HEALTHCHECK CMD")),
@@ -307,6 +315,19 @@ fn healthcheck(rest: &str) -> Result<api::HealthConfig> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_are_read_as_go_reads_them() {
+        let refused = "when using JSON array syntax, arrays must be comprised of strings only";
+        for change in ["CMD [1]", "CMD [\"a\", null]", "VOLUME [1]", "HEALTHCHECK CMD [{}]", "ENTRYPOINT [[\"a\"]]"] {
+            assert_eq!(config(&[change]).unwrap_err().message(), refused, "{change}");
+        }
+        assert_eq!(config(&["VOLUME []"]).unwrap_err().message(), "VOLUME requires at least one argument");
+        let cmd = |change: &str| config(&[change]).unwrap().cmd;
+        assert_eq!(cmd("CMD [\"\\ud800\"]"), ["\u{fffd}"]);
+        assert_eq!(cmd("CMD []"), [""; 0]);
+        assert_eq!((cmd("CMD [")[2].as_str(), cmd("CMD \"x\"")[2].as_str()), ("[", "\"x\""));
+    }
 
     fn config(changes: &[&str]) -> Result<ImageConfig> {
         apply(ImageConfig::default(), &changes.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>())

@@ -7,6 +7,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use gojson::DecodeError;
 use model::authority::{Authority, HUB_HOST, Host};
 use model::reference::ImageRef;
 use model::{Error, Result};
@@ -21,7 +22,7 @@ const AGENT: usize = 1024;
 
 /// What a client may show to a registry.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, rename = "AuthConfig")]
 pub struct Credentials {
     /// Of an account.
     pub username: String,
@@ -68,8 +69,10 @@ impl Credentials {
         if bytes.is_empty() {
             return Ok(Credentials::default());
         }
-        let credentials: Credentials =
-            serde_json::from_slice(&bytes).map_err(|error| refuse(&format!("invalid JSON: {error}")))?;
+        let credentials: Credentials = gojson::from_slice(&bytes).map_err(|error| match error {
+            DecodeError::Trailing => refuse(&error.stream_message()),
+            _ => refuse(&format!("invalid JSON: {}", error.stream_message())),
+        })?;
         Ok(credentials.completed())
     }
 
@@ -162,7 +165,36 @@ mod tests {
         }
         let message = |header: &str| Credentials::from_header(header).unwrap_err().message().to_owned();
         assert_eq!(message("%%"), "invalid X-Registry-Auth header: must be a valid base64url-encoded string");
-        assert!(message(&URL_SAFE.encode("nonsense")).starts_with("invalid X-Registry-Auth header: invalid JSON: "));
+        for (document, text) in [
+            ("nonsense", "invalid JSON: invalid character 'o' in literal null (expecting 'u')"),
+            (" ", "invalid JSON: EOF"),
+            ("{", "invalid JSON: unexpected EOF"),
+            ("{} {}", "multiple JSON documents not allowed"),
+            (
+                r#"{"Username":1}"#,
+                "invalid JSON: json: cannot unmarshal number into Go struct field AuthConfig.username of type string",
+            ),
+        ] {
+            assert_eq!(message(&URL_SAFE.encode(document)), format!("invalid X-Registry-Auth header: {text}"));
+        }
+    }
+
+    #[test]
+    fn names_are_read_in_any_case_as_go_reads_them() {
+        let read = |json: &str| Credentials::from_header(&URL_SAFE.encode(json)).unwrap();
+        let mixed =
+            r#"{"Username":"a","PASSWORD":"b","ServerAddress":"r.test","IdentityToken":null,"registryToken":"t"}"#;
+        let wanted = Credentials {
+            username: "a".into(),
+            password: "b".into(),
+            serveraddress: "r.test".into(),
+            registrytoken: "t".into(),
+            ..Credentials::default()
+        };
+        assert_eq!(read(mixed), wanted);
+        assert_eq!(read(r#"{"username":"x","USERNAME":"y"}"#).username, "y");
+        assert_eq!(read(r#"{"Auth":"bWU6c2VjcmV0","extra":{"username":"z"}}"#).username, "me");
+        assert!(read("null").is_empty());
     }
 
     #[test]

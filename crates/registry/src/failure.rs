@@ -151,7 +151,7 @@ struct Entry {
 
 /// What a refusal means.
 pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Fault {
-    let parsed: Option<Body> = serde_json::from_slice(body).ok();
+    let parsed: Option<Body> = gojson::Document::parse_whole(body).and_then(|document| document.fit()).ok();
     let parsed = parsed.unwrap_or_default();
     let (code, message) = match parsed.errors.first() {
         // The token is good, but not for this.
@@ -290,6 +290,26 @@ mod tests {
         ] {
             let error = fault(status, body).of_pull(&reference);
             assert_eq!((error.kind(), error.message()), (kind, text));
+        }
+    }
+
+    #[test]
+    fn bodies_are_read_as_go_reads_them() {
+        for (status, body, text) in [
+            (404, r#"{"Errors":[{"CODE":"MANIFEST_UNKNOWN","Message":"m"}]}"#, "manifest unknown: m"),
+            (401, r#"{"DETAILS":"incorrect password"}"#, "unauthorized: incorrect password"),
+            (403, r#"{"errors":null,"message":"no"}"#, "denied: no"),
+            (400, r#"{"errors":[{"code":7,"message":"m","detail":{"a":[1]}}]}"#, "unknown: m"),
+            (400, r#"{"errors":[{"code":null,"message":null}]}"#, "unknown: "),
+            (
+                500,
+                r#"{"errors":[{"code":"A","message":"x"},null,{"code":"B_C","message":"y"}]}"#,
+                "errors:\na: x\nunknown: \nb c: y\n",
+            ),
+            (500, r#"{"errors":[{"code":"A"}]} {}"#, "received unexpected HTTP status: 500 Internal Server Error"),
+            (500, r#"{"errors":{"code":"A"}}"#, "received unexpected HTTP status: 500 Internal Server Error"),
+        ] {
+            assert_eq!(fault(status, body).error.message(), text, "{body}");
         }
     }
 

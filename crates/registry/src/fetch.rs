@@ -191,20 +191,13 @@ impl Repository {
     }
 
     async fn tags_at(&self, endpoint: &Endpoint) -> Result<Vec<String>> {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Page {
-            tags: Option<Vec<String>>,
-        }
         let mut url = self.url(endpoint, "tags/list");
         let mut all = Vec::new();
         for _ in 0..TAG_PAGES {
             let answer = self.ask(endpoint, Ask::new(Method::GET, url.clone())).await?;
             let next = answer.header(LINK).and_then(next_page).map(|link| answer.url.join(link)).transpose()?;
             let bytes = answer.bytes(TAGS_BYTES).await?;
-            let page: Page =
-                serde_json::from_slice(&bytes).map_err(|e| Fault::nonsense(format!("invalid list of tags: {e}")))?;
-            all.extend(page.tags.unwrap_or_default());
+            all.extend(page(&bytes)?);
             if all.len() > TAGS {
                 return Err(Error::invalid(format!("the repository has more than {TAGS} tags")).into());
             }
@@ -216,6 +209,17 @@ impl Repository {
         }
         Err(Fault::nonsense("the list of tags does not end"))
     }
+}
+
+/// The tags of a page.
+fn page(body: &[u8]) -> Result<Vec<String>> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Page {
+        tags: Option<Vec<String>>,
+    }
+    let page = gojson::Document::parse_whole(body).and_then(|document| document.fit::<Page>());
+    page.map(|page| page.tags.unwrap_or_default()).map_err(|e| Fault::nonsense(format!("invalid list of tags: {e}")))
 }
 
 impl Blob {
@@ -265,5 +269,13 @@ mod tests {
         assert_eq!(next_page("</v2/x/tags/list?last=b>; rel=\"next\""), Some("/v2/x/tags/list?last=b"));
         assert_eq!(next_page("</v2/x>; rel=\"prev\""), None);
         assert_eq!(next_page("nonsense"), None);
+    }
+
+    #[test]
+    fn lists_of_tags_are_read_as_go_reads_them() {
+        assert_eq!(page(br#"{"name":"x","Tags":["a",null,"b"]}"#).unwrap(), ["a", "", "b"]);
+        assert_eq!(page(br#"{"name":"x","tags":null}"#).unwrap(), [""; 0]);
+        let refused = page(br#"{"tags":["a"]"#).unwrap_err().error;
+        assert_eq!(refused.message(), "invalid list of tags: unexpected end of JSON input");
     }
 }

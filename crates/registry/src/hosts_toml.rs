@@ -63,9 +63,37 @@ struct Section {
     dial_timeout: String,
 }
 
+/// Keys of a host, and of the file: those of a host, the registry's own server, the hosts before it.
+const HOST_KEYS: [&str; 7] = ["capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"];
+const FILE_KEYS: [&str; 2] = ["server", "host"];
+
+/// A table with known keys as Go's decoder finds them: without regard to case, of several spellings the last counts. Tables
+/// of several spellings are one.
+fn known(table: toml::Table, keys: &[&str]) -> toml::Table {
+    let mut found = toml::Table::new();
+    for (key, value) in table {
+        let key = keys.iter().find(|known| is_spelling_of(&key, known)).map_or(key, |known| (*known).to_owned());
+        match (found.get_mut(&key), value) {
+            (Some(Value::Table(said)), Value::Table(more)) => said.extend(more),
+            (_, value) => drop(found.insert(key, value)),
+        }
+    }
+    found
+}
+
+/// Go's `strings.ToLower`: each character alone.
+fn is_spelling_of(key: &str, known: &str) -> bool {
+    let lower = |c: char| match c {
+        '\u{130}' => 'i',
+        c => Some(c.to_lowercase()).filter(|all| all.len() == 1).and_then(|mut all| all.next()).unwrap_or(c),
+    };
+    key.chars().map(lower).eq(known.chars())
+}
+
 /// Reads a file.
 pub fn parse(text: &str) -> Result<Vec<Host>> {
-    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid(e.message().to_owned()))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid(e.message().to_owned()))?;
+    let mut table = known(table, &[&HOST_KEYS[..], &FILE_KEYS].concat());
     let hosts = match table.remove("host") {
         None => toml::Table::new(),
         Some(Value::Table(hosts)) => hosts,
@@ -88,6 +116,10 @@ pub fn parse(text: &str) -> Result<Vec<Host>> {
 }
 
 fn host(server: &str, value: Value) -> Result<Host> {
+    let value = match value {
+        Value::Table(table) => Value::Table(known(table, &HOST_KEYS)),
+        other => other,
+    };
     let section: Section = value.try_into().map_err(|e: toml::de::Error| Error::invalid(e.message().to_owned()))?;
     let root = match server {
         "" => None,
@@ -223,6 +255,40 @@ mod tests {
         let hosts = parse("skip_verify = true").unwrap();
         assert_eq!((hosts.len(), hosts[0].root.clone(), hosts[0].capabilities), (1, None, Capabilities::ALL));
         assert_eq!(parse("").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn keys_are_read_in_any_case_as_go_reads_them() {
+        let hosts = parse(
+            r#"
+            Server = "https://registry.example"
+            SKIP_VERIFY = false
+            [host."https://one.example"]
+              Skip_Verify = true
+              CAPABILITIES = ["Pull"]
+              Override_Path = true
+              Dial_Timeout = "2s"
+              CA = "a.pem"
+              ca = "b.pem"
+              Client = "c.pem"
+              unknown = 1
+              [host."https://one.example".Header]
+                X-Mixed = "1"
+            [HOST."https://two.example"]
+              s\u212Aip_verify = true
+            "#
+            .replace("s\\u212Aip_verify", "\"s\u{212a}\u{130}p_verify\"")
+            .as_str(),
+        )
+        .unwrap();
+        let roots: Vec<_> = hosts.iter().map(|h| h.root.as_ref().unwrap().to_string()).collect();
+        assert_eq!(roots, ["https://one.example", "https://two.example/v2", "https://registry.example/v2"]);
+        let verified: Vec<_> = hosts.iter().map(|host| host.skip_verify).collect();
+        assert_eq!(verified, [Some(true), Some(true), Some(false)]);
+        assert_eq!(hosts[0].capabilities, Capabilities { pull: true, resolve: false, push: false });
+        assert_eq!((&hosts[0].ca, &hosts[0].header), (&vec!["b.pem".into()], &vec![("X-Mixed".into(), "1".into())]));
+        assert_eq!(hosts[0].dial_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(hosts[0].client, [("c.pem".into(), String::new())]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `docker search`: the old index's search, still served by Docker Hub.
 
+use gojson::Document;
 use hyper::Method;
 use hyper::header::{ACCEPT, AUTHORIZATION};
 use model::authority::HUB;
@@ -43,6 +44,13 @@ fn split(term: &str) -> (&str, &str) {
     }
 }
 
+fn hits(body: &[u8]) -> Result<Vec<Hit>> {
+    let hits: Hits = Document::parse_first(body)
+        .and_then(|document| document.fit())
+        .map_err(|e| Error::system(format!("error decoding registry search results: {}", e.stream_message())))?;
+    Ok(hits.results.unwrap_or_default())
+}
+
 /// Asks the index; at most `limit` repositories.
 pub async fn search(registries: &Registries, term: &str, limit: u32, credentials: Credentials) -> Result<Vec<Hit>> {
     if term.contains("://") {
@@ -74,9 +82,7 @@ pub async fn search(registries: &Registries, term: &str, limit: u32, credentials
         match session.send(&endpoint, ask).await {
             Ok(answer) if answer.status.is_success() => {
                 let bytes = answer.bytes(ANSWER_BYTES).await?;
-                let hits: Hits = serde_json::from_slice(&bytes)
-                    .map_err(|e| Error::system(format!("error decoding registry search results: {e}")))?;
-                let mut hits = hits.results.unwrap_or_default();
+                let mut hits = hits(&bytes)?;
                 hits.truncate(limit as usize);
                 return Ok(hits);
             }
@@ -90,6 +96,17 @@ pub async fn search(registries: &Registries, term: &str, limit: u32, credentials
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_are_read_as_go_reads_them() {
+        let read = |text: &str| hits(text.as_bytes());
+        let found =
+            read(r#"{"Results":[{"Star_Count":3,"IS_OFFICIAL":true,"Name":"x","description":null},null]}"#).unwrap();
+        let hit = Hit { star_count: 3, is_official: true, name: "x".into(), description: String::new() };
+        assert_eq!(found, [hit, Hit::default()]);
+        assert_eq!(read(r#"{"results":null} x"#).unwrap(), []);
+        assert_eq!(read("").unwrap_err().message(), "error decoding registry search results: EOF");
+    }
 
     #[test]
     fn terms_name_an_index() {

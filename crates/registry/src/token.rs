@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use gojson::Document;
 use hyper::Method;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
@@ -63,7 +64,8 @@ struct Answered {
     token: String,
     access_token: String,
     refresh_token: String,
-    expires_in: Option<u64>,
+    /// Seconds; 0: it does not say.
+    expires_in: i64,
 }
 
 /// Asks the token server of a challenge.
@@ -96,18 +98,22 @@ pub async fn fetch(http: &Http, challenge: &Challenge, wish: &Wish<'_>, way: Way
         }
         return Err(fault);
     }
-    let answered: Answered =
-        serde_json::from_slice(&body).map_err(|e| Fault::nonsense(format!("unable to decode token response: {e}")))?;
+    let answered = answered(&body)?;
     let token = if answered.token.is_empty() { answered.access_token } else { answered.token };
     if token.is_empty() {
         return Err(Fault::nonsense("authorization server did not include a token in the response"));
     }
-    let life = answered.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, LONGEST_LIFE);
+    let life = u64::try_from(answered.expires_in).unwrap_or(0).clamp(DEFAULT_LIFE, LONGEST_LIFE);
     Ok(Token {
         authorization: format!("Bearer {token}"),
         until: Instant::now() + Duration::from_secs(life),
         refresh: answered.refresh_token,
     })
+}
+
+fn answered(body: &[u8]) -> Result<Answered> {
+    let answered = Document::parse_first(body).and_then(|document| document.fit());
+    answered.map_err(|e| Fault::nonsense(format!("unable to decode token response: {}", e.stream_message())))
 }
 
 fn call(url: Url, service: &str, wish: &Wish<'_>, (tls, pinned): Way) -> Call {
@@ -145,4 +151,36 @@ fn call(url: Url, service: &str, wish: &Wish<'_>, (tls, pinned): Way) -> Call {
         set(&mut headers, AUTHORIZATION, &basic);
     }
     Call { method: Method::GET, url, headers, body: Body::Empty, tls, pinned, dial_timeout: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_as_go_reads_them() {
+        let read =
+            |text: &str| answered(text.as_bytes()).map(|a| (a.token, a.access_token, a.refresh_token, a.expires_in));
+        let texts =
+            |token: &str, access: &str, refresh: &str| (token.to_owned(), access.to_owned(), refresh.to_owned());
+        let with_life = |(token, access, refresh), life| (token, access, refresh, life);
+        for (text, wanted) in [
+            (r#"{"token":"a","expires_in":300}"#, with_life(texts("a", "", ""), 300)),
+            (r#"{"Token":"a","Expires_In":null,"issued_at":"x"}"#, with_life(texts("a", "", ""), 0)),
+            (r#"{"ACCESS_TOKEN":"b","Refresh_token":"c"} trailing"#, with_life(texts("", "b", "c"), 0)),
+            (r#"{"token":null,"access_token":"b","expires_in":-1}"#, with_life(texts("", "b", ""), -1)),
+            ("null", with_life(texts("", "", ""), 0)),
+        ] {
+            assert_eq!(read(text).unwrap(), wanted, "{text}");
+        }
+        for (text, why) in [
+            ("", "EOF"),
+            ("<html>", "invalid character '<' looking for beginning of value"),
+            (r#"{"token":"#, "unexpected EOF"),
+        ] {
+            let refused = read(text).unwrap_err().error;
+            assert_eq!(refused.message(), format!("unable to decode token response: {why}"));
+        }
+        assert!(read(r#"{"token":1}"#).is_err() && read(r#"{"expires_in":"300"}"#).is_err());
+    }
 }
