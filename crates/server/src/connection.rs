@@ -25,6 +25,7 @@ use crate::frame::Frame;
 use crate::hijack::{self, Hijack};
 use crate::limits;
 use crate::listener::Phase;
+use crate::peer::Peer;
 use crate::response::{Cut, Response};
 use crate::routes::Outcome;
 use crate::stream::{Io, PeerClosed, Socket};
@@ -38,13 +39,14 @@ const TOO_MANY_LONG_HEADS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent
 pub async fn serve<S: Send + Sync + 'static>(
     frame: Arc<Frame<S>>,
     socket: Socket,
+    peer: Peer,
     tls: Option<TlsAcceptor>,
     phase: watch::Receiver<Phase>,
 ) {
     let socket = Arc::new(socket);
     let served = match tls {
-        None => plain(&frame, &socket, phase).await,
-        Some(acceptor) => encrypted(&frame, &socket, acceptor, phase).await,
+        None => plain(&frame, &socket, peer, phase).await,
+        Some(acceptor) => encrypted(&frame, &socket, peer, acceptor, phase).await,
     };
     if let Err(error) = served {
         tracing::debug!(%error, "connection ended");
@@ -54,9 +56,10 @@ pub async fn serve<S: Send + Sync + 'static>(
 async fn plain<S: Send + Sync + 'static>(
     frame: &Arc<Frame<S>>,
     socket: &Arc<Socket>,
+    peer: Peer,
     phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let served = http(frame, socket, Io(socket.clone()), phase).await;
+    let served = http(frame, socket, Arc::new(peer), Io(socket.clone()), phase).await;
     if served.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::OutOfMemory) {
         drop(timeout(limits::HIJACK_HEAD_TIME, socket.write_all(TOO_MANY_LONG_HEADS)).await);
     }
@@ -75,12 +78,14 @@ async fn plain<S: Send + Sync + 'static>(
 async fn encrypted<S: Send + Sync + 'static>(
     frame: &Arc<Frame<S>>,
     socket: &Arc<Socket>,
+    peer: Peer,
     acceptor: TlsAcceptor,
     phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let handshake = acceptor.accept(Io(socket.clone()));
     let stream = timeout(limits::TLS_HANDSHAKE_TIME, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    match http(frame, socket, stream, phase).await? {
+    let peer = peer.with_certificates(stream.get_ref().1.peer_certificates());
+    match http(frame, socket, Arc::new(peer), stream, phase).await? {
         None => Ok(()),
         Some((stream, ahead, hijack)) => hijack::take_layered(stream, socket, ahead, hijack).await,
     }
@@ -92,6 +97,7 @@ type Taken<T> = Option<(T, Vec<u8>, Hijack)>;
 async fn http<S, T>(
     frame: &Arc<Frame<S>>,
     socket: &Arc<Socket>,
+    peer: Arc<Peer>,
     stream: T,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<Taken<T>>
@@ -111,10 +117,11 @@ where
         let (tell_turn, phase) = (Arc::new(tell_turn), phase.clone());
         move |request| {
             let begun_at = *phase.borrow();
-            let signals = (gone.clone(), tell_turn.clone(), begins.clone());
+            let client =
+                Client { peer: peer.clone(), gone: gone.clone(), turn: tell_turn.clone(), begins: begins.clone() };
             let (frame, hijacks, tell_cut) = (frame.clone(), hijacks.clone(), tell_cut.clone());
             async move {
-                let answer = admitted(begun_at, respond(frame, request, hijacks, signals)).await?;
+                let answer = admitted(begun_at, respond(frame, request, hijacks, client)).await?;
                 // There is room: the one of an earlier answer has been taken.
                 drop(answer.extensions().get::<Cut>().map(|cut| tell_cut.try_send(cut.clone())));
                 Ok::<_, std::convert::Infallible>(answer)
@@ -228,20 +235,30 @@ enum Turn {
     Answer,
 }
 
+/// What a request knows of the connection that it came by.
+struct Client {
+    peer: Arc<Peer>,
+    /// Turns true when nobody waits for the answer any more.
+    gone: watch::Receiver<bool>,
+    turn: Arc<watch::Sender<Turn>>,
+    begins: Begins,
+}
+
 /// Answers one request; a hijack is put down for the connection task, and this future then never ends.
 async fn respond<S: Send + Sync + 'static>(
     frame: Arc<Frame<S>>,
     request: hyper::Request<Incoming>,
     hijacks: mpsc::Sender<Hijack>,
-    (gone, turn, begins): (watch::Receiver<bool>, Arc<watch::Sender<Turn>>, Begins),
+    client: Client,
 ) -> Result<Response, std::convert::Infallible> {
+    let Client { peer, gone, turn, begins } = client;
     let (mut head, body) = request.into_parts();
     let bare = body.is_end_stream();
     begins.heard(bare);
     head.extensions.insert(begins.clone());
     let method = head.method.clone();
     turn.send_replace(if method.is_safe() { Turn::Answer } else { Turn::Change });
-    match frame.answer(head, body, gone).await {
+    match frame.answer(head, body, gone, peer).await {
         Outcome::Response(mut response) => {
             turn.send_replace(Turn::Answer);
             let large = begins.answered(bare);

@@ -19,6 +19,8 @@ use crate::budget::Budgets;
 use crate::error;
 use crate::hijack::Head;
 use crate::path;
+use crate::peer::Peer;
+use crate::policy::{self, Asked, Policies};
 use crate::query::{Query, decode};
 use crate::request::{Body, Request};
 use crate::response::{self, Response};
@@ -58,6 +60,8 @@ pub struct Frame<S: 'static> {
     state: Arc<S>,
     /// The fields of every answer of a route.
     standing: HeaderMap,
+    /// What may say no to a request.
+    policies: Policies,
     /// For requests that are being sent.
     pub budgets: Budgets,
 }
@@ -75,18 +79,18 @@ const EXPERIMENTAL: HeaderName = HeaderName::from_static("docker-experimental");
 
 impl<S: Send + Sync + 'static> Frame<S> {
     /// A frame around a table.
-    pub fn new(config: Config, routes: &'static [Route<S>], state: Arc<S>) -> Frame<S> {
+    pub fn new(config: Config, routes: &'static [Route<S>], state: Arc<S>, policies: Policies) -> Frame<S> {
         let mut standing = HeaderMap::new();
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
         standing.insert(API_VERSION, value(&config.max_api.to_string()));
         standing.insert(EXPERIMENTAL, value(if config.experimental { "true" } else { "false" }));
         standing.insert(OSTYPE, HeaderValue::from_static("linux"));
         standing.insert(SERVER, value(&format!("Docker/{} (linux)", config.version)));
-        Frame { config, routes, state, standing, budgets: Budgets::default() }
+        Frame { config, routes, state, standing, policies, budgets: Budgets::default() }
     }
 
     /// Answers one request.
-    pub async fn answer(&self, head: Parts, body: Incoming, gone: watch::Receiver<bool>) -> Outcome {
+    pub async fn answer(&self, head: Parts, body: Incoming, gone: watch::Receiver<bool>, peer: Arc<Peer>) -> Outcome {
         let body = Body::new(&head, body, &self.budgets.bodies);
         let Ok(path) = decode(head.uri.path(), false) else {
             return response::bad_request("malformed path").into();
@@ -110,7 +114,7 @@ impl<S: Send + Sync + 'static> Frame<S> {
                 return answer.into();
             }
         };
-        let mut request = Request::new(head, body, gone);
+        let mut request = Request::new(head, body, gone, peer);
         request.version = asked.unwrap_or(self.config.max_api);
         request.path.clone_from(&path);
         request.vars = vars;
@@ -158,22 +162,37 @@ impl<S: Send + Sync + 'static> Frame<S> {
         Ok(version)
     }
 
+    /// Runs the handler of a route between the policies.
     async fn call(&self, route: &Route<S>, mut request: Request) -> Result<Outcome> {
+        let asked = Asked {
+            peer: request.peer.clone(),
+            method: request.method.clone(),
+            path: request.path.clone(),
+            route: route.path,
+            version: request.version,
+        };
+        let policies = self.policies.clone();
         let not_yet =
             || Error::not_implemented(format!("Gantry does not implement {} {} yet", route.method, route.path));
+        let refuse = |error: Error| policy::enforce(policies.clone(), asked.clone(), std::future::ready(Err(error)));
         match route.handler {
             Handler::Run(run) => {
                 let query = request.query_text().to_owned();
                 request.query = Query::parse(&query)?;
-                let (safe, running) = (request.method.is_safe(), run(self.state.clone(), request));
+                let (state, safe) = (self.state.clone(), request.method.is_safe());
+                // A handler that is refused is not even made.
+                let running =
+                    policy::enforce(policies.clone(), asked.clone(), async move { run(state, request).await });
                 if safe {
                     return running.await;
                 }
                 tokio::spawn(running).await.unwrap_or_else(|failed| Err(panicked(failed)))
             }
-            Handler::NeedsSwarm => Err(Error::unavailable(NO_SWARM)),
-            Handler::Experimental if !self.config.experimental => Err(Error::not_implemented(NOT_EXPERIMENTAL)),
-            Handler::NotYet | Handler::Experimental | Handler::Debug | Handler::Elsewhere => Err(not_yet()),
+            Handler::NeedsSwarm => refuse(Error::unavailable(NO_SWARM)).await,
+            Handler::Experimental if !self.config.experimental => {
+                refuse(Error::not_implemented(NOT_EXPERIMENTAL)).await
+            }
+            Handler::NotYet | Handler::Experimental | Handler::Debug | Handler::Elsewhere => refuse(not_yet()).await,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Taking a connection out of HTTP: attach, exec start, and attach over a websocket.
+//! Taking a connection out of HTTP/1: attach, exec start, attach over a websocket, and other protocols by their name.
 //!
 //! The handler answers with a [`Hijack`]; the connection task stops the protocol, writes the head by itself, waits
 //! until the client has taken it (a client that reads the head through a buffer loses payload that shares a segment
@@ -53,6 +53,8 @@ pub enum Head {
     },
     /// A websocket.
     WebSocket(websocket::Accept),
+    /// A protocol that the client offered by this name (`h2c`) and both speak from here on (RFC 9110, 7.8).
+    Protocol(&'static str),
 }
 
 impl Hijack {
@@ -70,6 +72,10 @@ impl Head {
     fn bytes(&self) -> Vec<u8> {
         match self {
             Head::WebSocket(accept) => accept.head(),
+            Head::Protocol(name) => {
+                format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {name}\r\n\r\n")
+                    .into_bytes()
+            }
             Head::Raw { upgraded, content_type, fields } => {
                 let mut head = if *upgraded {
                     format!("HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n")
@@ -129,7 +135,7 @@ where
             let bridge = websocket::bridge(stream, ahead, near, accept.binary);
             tokio::join!((hijack.continuation)(far, Vec::new()), bridge);
         }
-        Head::Raw { .. } => {
+        Head::Raw { .. } | Head::Protocol(_) => {
             let copy = copy_both_ways(stream, near);
             tokio::join!((hijack.continuation)(far, ahead), copy);
         }

@@ -17,6 +17,8 @@ pub mod limits;
 pub mod listener;
 pub mod media_type;
 pub mod path;
+pub mod peer;
+pub mod policy;
 pub mod query;
 pub mod request;
 pub mod response;
@@ -38,12 +40,17 @@ pub use listener::{Listener, Phase};
 
 /// The API around an engine.
 pub fn frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
-    Arc::new(Frame::new(config, handler::table::ROUTES, state))
+    Arc::new(Frame::new(config, handler::table::ROUTES, state, policies()))
 }
 
 /// What the control socket serves around an engine.
 pub fn control_frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
-    Arc::new(Frame::new(config, handler::control::ROUTES, state))
+    Arc::new(Frame::new(config, handler::control::ROUTES, state, policies()))
+}
+
+/// What is asked about every request.
+fn policies() -> policy::Policies {
+    Arc::new([Arc::new(policy::Audit) as Arc<dyn policy::Policy>])
 }
 
 /// Serves one listener until its phase says otherwise, then lets open requests finish.

@@ -6,14 +6,15 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::connection;
 use crate::frame::Frame;
 use crate::limits;
+use crate::peer::Peer;
 use crate::stream::Socket;
 
 /// The one user whom the control socket serves.
@@ -49,23 +50,30 @@ enum Bound {
 }
 
 impl Bound {
-    async fn accept(&self) -> io::Result<Socket> {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
-            Bound::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Bound::Unix(listener) => process(listener.accept().await?.0),
             Bound::Control(listener) => loop {
-                let (stream, _) = listener.accept().await?;
-                match stream.peer_cred()?.uid() {
-                    ROOT => return Ok(Socket::Unix(stream)),
-                    uid => tracing::warn!(uid, "refused on the control socket: not root"),
+                let (socket, peer) = process(listener.accept().await?.0)?;
+                match peer {
+                    Peer::Process { uid: ROOT, .. } => return Ok((socket, peer)),
+                    other => tracing::warn!(peer = %other, "refused on the control socket: not root"),
                 }
             },
             Bound::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
+                Ok((Socket::Tcp(stream), Peer::Address { address, subject: None }))
             }
         }
     }
+}
+
+/// A unix connection and the process that made it.
+fn process(stream: UnixStream) -> io::Result<(Socket, Peer)> {
+    let credentials = stream.peer_cred()?;
+    let peer = Peer::Process { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
+    Ok((Socket::Unix(stream), peer))
 }
 
 impl Listener {
@@ -105,8 +113,8 @@ pub async fn serve<S: Send + Sync + 'static>(
             Some(_) = clients.join_next() => continue,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Some((place, socket)) = accepted else { continue };
-        let connection = connection::serve(frame.clone(), socket, tls.clone(), phase.clone());
+        let Some((place, (socket, peer))) = accepted else { continue };
+        let connection = connection::serve(frame.clone(), socket, peer, tls.clone(), phase.clone());
         clients.spawn(async move {
             connection.await;
             drop(place);
@@ -130,10 +138,10 @@ pub async fn serve<S: Send + Sync + 'static>(
 }
 
 /// One client and its place; `None` when accepting failed (the client left, or descriptors are short for a moment).
-async fn accept(listener: &Bound, places: &Arc<Semaphore>) -> Option<(tokio::sync::OwnedSemaphorePermit, Socket)> {
+async fn accept(listener: &Bound, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, (Socket, Peer))> {
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok(socket) => Some((place, socket)),
+        Ok(client) => Some((place, client)),
         Err(error) => {
             tracing::warn!(%error, "accepting a client failed");
             tokio::time::sleep(limits::ACCEPT_PAUSE).await;

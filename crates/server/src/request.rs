@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::budget::Share;
 use crate::limits;
 use crate::media_type;
+use crate::peer::Peer;
 use crate::query::Query;
 use crate::target::Begins;
 use crate::transfer::Client;
@@ -36,6 +37,8 @@ pub struct Request {
     pub version: ApiVersion,
     /// Turns true when the client closed its side for good, or the server shuts down: streams end then.
     pub gone: watch::Receiver<bool>,
+    /// Who asks.
+    pub peer: Arc<Peer>,
     uri: hyper::Uri,
     body: Body,
     /// What its body takes of the budget, until it is answered.
@@ -94,7 +97,7 @@ impl Drop for Body {
 
 impl Request {
     /// A matched request.
-    pub fn new(head: hyper::http::request::Parts, body: Body, gone: watch::Receiver<bool>) -> Request {
+    pub fn new(head: hyper::http::request::Parts, body: Body, gone: watch::Receiver<bool>, peer: Arc<Peer>) -> Request {
         Request {
             method: head.method,
             path: String::new(),
@@ -103,6 +106,7 @@ impl Request {
             headers: head.headers,
             version: ApiVersion::MAX,
             gone,
+            peer,
             uri: head.uri,
             body,
             share: None,
@@ -127,6 +131,20 @@ impl Request {
     /// Whether the client wants the connection for itself.
     pub fn wants_upgrade(&self) -> bool {
         self.headers.contains_key(hyper::header::UPGRADE)
+    }
+
+    /// The first of these protocols that the client offers to go on with (RFC 9110, 7.8).
+    ///
+    /// Errors: `InvalidParameter` when it offers none of them.
+    pub fn offered_protocol(&self, known: &[&'static str]) -> Result<&'static str> {
+        let fields = self.headers.get_all(hyper::header::UPGRADE);
+        let offers = || fields.iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
+        let find = |offer: &str| known.iter().find(|name| name.eq_ignore_ascii_case(offer.trim()));
+        match (offers().find_map(find), offers().next()) {
+            (Some(name), _) => Ok(name),
+            (None, Some(offer)) => Err(Error::invalid(format!("protocol {} not supported", offer.trim()))),
+            (None, None) => Err(Error::invalid("no upgrade proto in request")),
+        }
     }
 
     /// The announced length of the body; `None` when it is chunked.

@@ -1,5 +1,7 @@
 //! The frame over a real unix socket: raw bytes in, raw bytes out, compared with what a real engine answered.
 
+mod h2c;
+mod policy;
 mod tls;
 
 use std::io::{Read, Write};
@@ -16,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::frame::{Config, Frame};
 use crate::hijack::{Head, Hijack, MULTIPLEXED_STREAM, RAW_STREAM};
 use crate::listener::{Listener, Phase, serve};
+use crate::policy::Policies;
 use crate::request::Request;
 use crate::response;
 use crate::routes::{Handler, Outcome, Route, Running};
@@ -41,7 +44,7 @@ impl Default for Seen {
 }
 
 macro_rules! run {
-    ($handler:ident) => {
+    ($handler:path) => {
         Handler::Run(|state, request| -> Running { Box::pin($handler(state, request)) })
     };
 }
@@ -56,6 +59,8 @@ const ROUTES: &[Route<Seen>] = &[
     Route { method: "POST", path: "/exec/{id}/start", since: 24, handler: run!(exec) },
     Route { method: "GET", path: "/containers/{name}/attach/ws", since: 24, handler: run!(socket) },
     Route { method: "GET", path: "/events", since: 24, handler: run!(events) },
+    Route { method: "GET", path: "/peer", since: 24, handler: run!(peer) },
+    Route { method: "POST", path: "/session", since: 31, handler: run!(h2c::session) },
     Route { method: "PUT", path: "/slow", since: 24, handler: run!(slow) },
     Route { method: "POST", path: "/panic", since: 24, handler: run!(panics) },
     Route { method: "GET", path: "/nodes", since: 24, handler: Handler::NeedsSwarm },
@@ -65,6 +70,11 @@ const ROUTES: &[Route<Seen>] = &[
 
 async fn info(_: Arc<Seen>, _: Request) -> Result<Outcome> {
     Ok(response::json(StatusCode::OK, &serde_json::json!({"ID": "x<y"})).into())
+}
+
+/// Tells the client who it is.
+async fn peer(_: Arc<Seen>, request: Request) -> Result<Outcome> {
+    Ok(response::text(StatusCode::OK, request.peer.to_string()).into())
 }
 
 async fn options(_: Arc<Seen>, _: Request) -> Result<Outcome> {
@@ -163,19 +173,28 @@ struct Server {
 
 impl Server {
     fn start() -> Server {
+        Server::under(Arc::new([]))
+    }
+
+    /// A server whose requests are asked for by policies.
+    fn under(policies: Policies) -> Server {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("s");
         let listener = Listener::Unix(UnixListener::bind(&path).expect("bound"));
-        let mut server = Server::on(listener);
+        let mut server = Server::with(listener, policies);
         (server.path, server.dir) = (path, Some(dir));
         server
     }
 
     fn on(listener: Listener) -> Server {
+        Server::with(listener, Arc::new([]))
+    }
+
+    fn with(listener: Listener, policies: Policies) -> Server {
         let (phase, seen_phase) = watch::channel(Phase::Serving);
         let seen = Arc::new(Seen::default());
         let config = Config { version: "26.1.5".into(), max_api: ApiVersion::v1(45), ..Config::default() };
-        let frame = Arc::new(Frame::new(config, ROUTES, seen.clone()));
+        let frame = Arc::new(Frame::new(config, ROUTES, seen.clone(), policies));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("runtime").block_on(serve(listener, frame, seen_phase)).expect("served");
