@@ -61,6 +61,11 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone())?;
     tracing::info!("volumes are ready");
     let rows = load_containers(&store, &volumes)?;
+    let users = rows.iter().map(|row| (image::user_key(&row.image.id, row.id.as_str()), row.image.user())).collect();
+    let repaired = image::repair_users(&store, users).await?;
+    if repaired > 0 {
+        tracing::info!(rows = repaired, "the index of who uses which image is made anew");
+    }
     let (config, network_store) = (settings.services.network.clone(), store.clone());
     let networks = tokio::task::spawn_blocking(move || ::network::Networks::open(config, &network_store));
     let networks = Arc::new(networks.await.map_err(|e| Error::system("opening networks").with_source(e))??);
@@ -80,7 +85,7 @@ pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted>
     let watches = take_up(&engine, rows, last).await?;
     launch::replenish(&engine).await;
     let weak = Arc::downgrade(&engine);
-    let users = move || weak.upgrade().map(|engine| users::users(&engine.containers));
+    let users = move || weak.upgrade().map(|engine| users::users(&engine.images, &engine.containers));
     image::collect::start(&engine.images, engine.events.clone(), users);
     Ok(Booted { engine, lock, watches })
 }

@@ -42,14 +42,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use content::Blobs;
 use model::digest::Digest;
-use model::lifecycle::State;
 use model::platform::Platform;
 use model::{Context, Result};
 use registry::Registries;
-use serde::{Deserialize, Serialize};
 use signature::Policy;
 use snapshot::{Live, Snapshotter};
-use store::{Pins, Row, Store, Table, WriteTx};
+use store::{Pins, Store, WriteTx};
 
 use events::{Events, now};
 use row::{IMAGES, ImageRow, NAMES, NameRow};
@@ -75,7 +73,7 @@ pub use tag::tag;
 pub use transfers::Transfers;
 pub use unpack::describe_blobs;
 pub use unpack::ensure_unpacked;
-pub use users::{User, Users};
+pub use users::{USERS, User, UserRow, Users, delete_user, put_user, repair_users, user_key};
 pub use why::{Why, WhyImage, why};
 
 /// All images of a daemon.
@@ -203,7 +201,7 @@ impl Images {
         // Read after the sweep has begun: what a lease lets go of from now on stays pinned.
         let (images, containers) = self.store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&USERS)?)))?;
         let mut blobs = HashSet::new();
-        let mut layers: HashSet<Digest> = containers.into_iter().flat_map(|(_, user)| user.image.layers).collect();
+        let mut layers: HashSet<Digest> = containers.into_iter().flat_map(|(_, user)| user.layers).collect();
         images.iter().for_each(|(_, image)| size::add(image, &mut blobs, &mut layers));
         self.blobs.expire_parts(pull::PART_LIFE)?;
         let live = Live { layers, containers: None };
@@ -302,41 +300,22 @@ impl Edit<'_, '_, '_> {
 
     /// Every image that a container is made of.
     fn images_in_use(&self) -> Result<HashSet<Digest>> {
-        Ok(self.tx.scan(&USERS)?.into_iter().map(|(_, user)| user.image.id).collect())
+        let keys = self.tx.scan(&USERS)?.into_iter();
+        Ok(keys.filter_map(|(key, _)| Some(users::split(&key)?.0)).collect())
     }
 
-    /// Containers made of an image.
-    fn users(&self, id: &Digest) -> Result<Vec<Pinned>> {
-        Ok(self.tx.scan(&USERS)?.into_iter().map(|(_, user)| user).filter(|user| user.image.id == *id).collect())
+    /// Full ids of the containers made of an image.
+    fn users(&self, image: &Digest) -> Result<Vec<String>> {
+        let found = self.tx.scan_prefix(&USERS, &users::user_key(image, ""))?;
+        Ok(found.iter().filter_map(|(key, _)| Some(users::split(key)?.1.to_owned())).collect())
     }
 }
 
-/// The part of a container's row that speaks of its image.
-#[derive(Serialize, Deserialize)]
-struct Pinned {
-    id: model::id::ContainerId,
-    image: UserImage,
-    state: State,
-}
-
-#[derive(Serialize, Deserialize)]
-struct UserImage {
-    id: Digest,
-    layers: Vec<Digest>,
-}
-
-impl Row for Pinned {
-    const VERSION: u32 = 1;
-}
-
-/// The containers' table, read for its images only.
-const USERS: Table<Pinned> = Table::new("containers");
-
-/// Notes that a container is made of an image; refuses when the image was removed since it was resolved.
-pub fn use_by_container(tx: &mut WriteTx<'_, '_>, id: &Digest) -> Result<()> {
-    match tx.get(&IMAGES, id.as_str()).with_context(|| format!("image {id}"))? {
-        Some(_) => collect::note_use(tx, id),
-        None => Err(no_such(id.as_str())),
+/// Notes that a container is being made of an image; refuses when the image was removed since it was resolved.
+pub fn use_by_container(tx: &mut WriteTx<'_, '_>, image: &Digest) -> Result<()> {
+    match tx.get(&IMAGES, image.as_str()).with_context(|| format!("image {image}"))? {
+        Some(_) => collect::note_use(tx, image),
+        None => Err(no_such(image.as_str())),
     }
 }
 

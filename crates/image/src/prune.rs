@@ -105,7 +105,7 @@ impl Needed {
     fn by(users: &Users) -> Needed {
         let mut needed = Needed::default();
         for (image, user) in users.all() {
-            let given = user.reference.as_str();
+            let given = user.row.reference.as_str();
             let by_id = image.hex().starts_with(given.strip_prefix("sha256:").unwrap_or(given));
             if by_id || given.ends_with(&format!("@{image}")) {
                 needed.images.insert(image.clone());

@@ -4,7 +4,7 @@
 //! forced. All is decided and done in one transaction, so a container being created meanwhile is either seen or its
 //! commit is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use api::ImageDeleteItem;
 use model::digest::Digest;
@@ -14,7 +14,7 @@ use model::{Error, Result};
 
 use super::catalog::{Catalog, Matched, Wanted, parsed, select};
 use super::row::{ImageRow, ManifestRow};
-use super::{Edit, Images, Pinned, no_such, publish};
+use super::{Edit, Images, no_such, publish};
 use events::Events;
 
 /// What remove takes.
@@ -26,6 +26,8 @@ pub struct RemoveArgs {
     pub prune: bool,
     /// Only the content for these platforms; the image and its names stay.
     pub platforms: Vec<Platform>,
+    /// Full ids of the containers that run: what they are made of stays, forced or not.
+    pub running: HashSet<String>,
 }
 
 /// What is to be done: decided over one catalog.
@@ -46,7 +48,7 @@ pub fn remove(images: &Images, events: &Events, text: &str, args: RemoveArgs) ->
     }
     let wanted = text.to_owned();
     let plan = images.change(move |catalog, edit| {
-        let mut plan = plan(catalog, edit, &wanted, args.force)?;
+        let mut plan = plan(catalog, edit, &wanted, &args)?;
         if plan.delete && args.prune {
             plan.parents = unneeded_parents(catalog, edit, &plan.id)?;
         }
@@ -124,13 +126,13 @@ pub(super) fn report_deleted(events: &Events, id: &Digest, name: &str) -> ImageD
     ImageDeleteItem { deleted: id.to_string(), ..ImageDeleteItem::default() }
 }
 
-fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> Result<Plan> {
+fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, args: &RemoveArgs) -> Result<Plan> {
     let found = catalog.find(text)?;
     let id = found.image.target.digest.clone();
     let all: Vec<String> = catalog.names_of(&id).map(str::to_owned).collect();
     let users = edit.users(&id)?;
     let untag = |names: Vec<String>| Ok(Plan { id: id.clone(), names, delete: false, parents: Vec::new() });
-    let mut several_refuse = !force;
+    let mut several_refuse = !args.force;
     match &found.matched {
         Matched::Id => {}
         Matched::Repository(reference) => {
@@ -154,7 +156,7 @@ fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> 
             }
             several_refuse = false;
             if let Some(user) = users.first() {
-                if !force {
+                if !args.force {
                     return Err(used_by_name(name, user, &id));
                 }
                 // The image stays without a name as long as it is used.
@@ -162,7 +164,7 @@ fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, force: bool) -> 
             }
         }
     }
-    refuse(&id, &users, force)?;
+    refuse(&id, &users, args)?;
     if several_refuse && !is_one_reference(&all) {
         return Err(conflict(id.short(), "must be forced", "image is referenced in multiple repositories"));
     }
@@ -203,24 +205,29 @@ fn is_one_reference(all: &[String]) -> bool {
     all.len() <= 1 || all.iter().any(|name| same_references(name, all).len() == all.len())
 }
 
-fn refuse(id: &Digest, users: &[Pinned], force: bool) -> Result<()> {
-    if let Some(user) = users.iter().find(|user| user.state.is_running()) {
-        let why = format!("image is being used by running container {}", user.id.short());
+fn refuse(id: &Digest, users: &[String], args: &RemoveArgs) -> Result<()> {
+    if let Some(user) = users.iter().find(|user| args.running.contains(*user)) {
+        let why = format!("image is being used by running container {}", short(user));
         return Err(conflict(id.short(), "cannot be forced", &why));
     }
     match users.first() {
-        Some(user) if !force => {
-            let why = format!("image is being used by stopped container {}", user.id.short());
+        Some(user) if !args.force => {
+            let why = format!("image is being used by stopped container {}", short(user));
             Err(conflict(id.short(), "must be forced", &why))
         }
         _ => Ok(()),
     }
 }
 
-fn used_by_name(name: &str, user: &Pinned, id: &Digest) -> Error {
+fn used_by_name(name: &str, user: &str, id: &Digest) -> Error {
     let shown = parsed(name).map_or_else(|| name.to_owned(), |name| name.familiar());
-    let why = format!("container {} is using its referenced image {}", user.id.short(), id.short());
+    let why = format!("container {} is using its referenced image {}", short(user), id.short());
     conflict(&shown, "must be forced", &why)
+}
+
+/// The first twelve digits of a container's id.
+fn short(container: &str) -> &str {
+    container.get(..12).unwrap_or(container)
 }
 
 fn conflict(what: &str, how: &str, why: &str) -> Error {

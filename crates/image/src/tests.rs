@@ -310,3 +310,68 @@ fn a_repository_and_tag_become_a_name() {
     let digested = format!("a@sha256:{}", "0".repeat(64));
     assert_eq!(name(&digested, "").unwrap_err().message(), "cannot import digest reference");
 }
+
+/// A container's id and what it has of an image.
+fn user(place: &Place, image: &Digest, digit: char) -> (String, UserRow) {
+    let row = place.images.catalog().images[image].clone();
+    let layers = row.manifests[0].diff_ids.clone();
+    (String::from(digit).repeat(64), UserRow { reference: "a".into(), manifest: Some(image.clone()), layers })
+}
+
+fn write(place: &Place, change: impl FnOnce(&mut WriteTx<'_, '_>) -> Result<()> + Send + 'static) {
+    place.images.store.write_blocking(change).unwrap();
+}
+
+#[test]
+fn what_a_container_is_made_of_stays_as_long_as_the_index_has_it() {
+    let place = Place::new();
+    let image = place.import("a", &rootfs("one")).unwrap();
+    let (id, row) = user(&place, &image, 'c');
+    let (key, user) = (image.clone(), (id.clone(), row));
+    write(&place, move |tx| {
+        use_by_container(tx, &key)?;
+        put_user(tx, &key, &user.0, &user.1)
+    });
+    let refused = |args: RemoveArgs| remove(&place.images, &place.events, image.as_str(), args).unwrap_err();
+    let running = RemoveArgs { force: true, running: [id.clone()].into(), ..RemoveArgs::default() };
+    assert!(refused(running).message().ends_with("used by running container cccccccccccc"));
+    assert!(refused(RemoveArgs::default()).message().ends_with("used by stopped container cccccccccccc"));
+    let users = place.images.users(|id| id[..2].to_owned()).unwrap();
+    assert_eq!(users.of(&image).map(|user| user.shown.as_str()).collect::<Vec<_>>(), ["cc"]);
+    assert_eq!(users.of_manifest(&image, &image), std::slice::from_ref(&id));
+    // A container keeps its layers without the image, and nothing else.
+    let force = RemoveArgs { force: true, ..RemoveArgs::default() };
+    remove(&place.images, &place.events, image.as_str(), force).unwrap();
+    assert_eq!(place.disk(), (0, 1));
+    let key = image.clone();
+    write(&place, move |tx| delete_user(tx, &key, &id));
+    place.images.sweep().unwrap();
+    assert_eq!(place.disk(), (0, 0));
+    let gone = image.clone();
+    let refused = place.images.store.write_blocking(move |tx| use_by_container(tx, &gone)).unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotFound);
+}
+
+#[test]
+fn the_index_of_users_is_made_what_it_has_to_be() {
+    let place = Place::new();
+    let image = place.import("a", &rootfs("one")).unwrap();
+    let rows: BTreeMap<_, _> = ['a', 'b', 'c', 'd']
+        .map(|digit| user(&place, &image, digit))
+        .map(|(id, row)| (user_key(&image, &id), row))
+        .into();
+    let expected = rows.clone();
+    write(&place, move |tx| {
+        let other = UserRow { reference: "other".into(), manifest: None, layers: Vec::new() };
+        let mut keys = expected.keys();
+        tx.put(&USERS, keys.next().unwrap(), &other)?;
+        tx.put_raw(&USERS, keys.next().unwrap(), b"spoiled")?;
+        tx.put(&USERS, keys.next().unwrap(), expected.values().next().unwrap())?;
+        tx.put(&USERS, "sha256:gone/e", &other)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let repair = || runtime.block_on(repair_users(&place.images.store, rows.clone())).unwrap();
+    assert_eq!((repair(), repair()), (4, 0));
+    let found: BTreeMap<_, _> = place.images.store.read(|tx| tx.scan(&USERS)).unwrap().into_iter().collect();
+    assert_eq!(found, rows);
+}

@@ -191,6 +191,30 @@ impl<'r, 'txn> WriteTx<'r, 'txn> {
         Ok(found.into_iter().collect())
     }
 
+    /// The rows of the table whose keys begin with `prefix`, ordered by key, this closure's changes included.
+    pub fn scan_prefix<R: Row>(&self, table: &Table<R>, prefix: &str) -> Result<Vec<(String, R)>> {
+        let from = table.full_key(prefix);
+        let in_table = |full: &str| full.starts_with(&from);
+        let mut found = BTreeMap::new();
+        for entry in self.rows.range(from.as_str()..).map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            if !in_table(key.value()) {
+                break;
+            }
+            found.insert(key.value().to_owned(), value.value().to_vec());
+        }
+        for (full, staged) in self.staged.range(from.clone()..).take_while(|(full, _)| in_table(full)) {
+            match staged {
+                Some(bytes) => _ = found.insert(full.clone(), bytes.clone()),
+                None => _ = found.remove(full),
+            }
+        }
+        let row = |(full, bytes): (String, Vec<u8>)| {
+            Ok((table.short_key(&full).to_owned(), row::decode(table, &full, &bytes)?))
+        };
+        found.into_iter().map(row).collect()
+    }
+
     /// Stores the row under this key, in place of what was there.
     pub fn put<R: Row>(&mut self, table: &Table<R>, key: &str, row: &R) -> Result<()> {
         self.staged.insert(table.full_key(key), Some(row::encode(row)?));

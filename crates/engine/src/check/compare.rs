@@ -24,6 +24,7 @@ pub fn faults(facts: &Facts) -> Vec<Fault> {
     found.extend(blob_faults(facts));
     found.extend(layer_faults(facts));
     found.extend(facts.rows.containers.values().flat_map(|row| container_faults(facts, row)));
+    found.extend(user_faults(facts));
     found.extend(orphan_containers(facts));
     found.extend(volume_faults(facts));
     found.extend(strays(facts));
@@ -305,6 +306,38 @@ fn container_faults(facts: &Facts, row: &ContainerRow) -> Vec<Fault> {
         if !is_damaged(facts, volume::VOLUMES.name(), &mount.name) {
             let (place, detail) = (format!("volumes/{}", mount.name), format!("its volume {} is not here", mount.name));
             found.push(fault("container-volume", place, detail, Repair::MakeVolume(mount.name.clone())));
+        }
+    }
+    found
+}
+
+/// Where the index of who uses which image differs from the containers. One that has nothing at all is of an older
+/// version, and made at the next start.
+fn user_faults(facts: &Facts) -> Vec<Fault> {
+    let (users, containers) = (&facts.rows.users, &facts.rows.containers);
+    let fault = |container: &str, detail: &str, repair| {
+        let (subject, place) = (format!("container {container}"), image::USERS.name().to_owned());
+        Fault { name: "image-user", subject, place, detail: detail.to_owned(), repair }
+    };
+    let is_old = users.is_empty() && !facts.rows.damaged.iter().any(|damaged| damaged.table == image::USERS.name());
+    let mut found = Vec::new();
+    for (id, row) in containers.iter().filter(|_| !is_old) {
+        let detail = match users.get(&image::user_key(&row.image.id, id)) {
+            Some(user) if *user == row.image.user() => continue,
+            Some(_) => "the index of who uses which image says something else of it than its row",
+            None => "the index of who uses which image lacks it",
+        };
+        found.push(fault(id, detail, Repair::IndexUser(id.clone())));
+    }
+    for key in users.keys() {
+        let (image, id) = key.split_once('/').unwrap_or_default();
+        let is_right = containers.get(id).is_some_and(|row| row.image.id.as_str() == image);
+        if !is_right && !is_damaged(facts, CONTAINERS.name(), id) {
+            found.push(fault(
+                id,
+                "the index of who uses which image has it, and no row",
+                Repair::DropUser(key.clone()),
+            ));
         }
     }
     found

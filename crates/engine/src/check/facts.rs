@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
+use image::UserRow;
 use model::digest::Digest;
 use volume::Volume;
 
@@ -29,6 +30,8 @@ pub struct Rows {
     pub names: BTreeMap<String, NameRow>,
     /// By id.
     pub containers: BTreeMap<String, ContainerRow>,
+    /// Who uses which image, by image and container.
+    pub users: BTreeMap<String, UserRow>,
     /// By name.
     pub volumes: BTreeMap<String, Volume>,
     /// What cannot be read.

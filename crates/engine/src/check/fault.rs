@@ -37,6 +37,10 @@ pub enum Repair {
     Withdraw { image: Digest, manifests: Vec<Digest> },
     /// Drops a name.
     DropName(String),
+    /// Writes what the index of who uses which image has to say of a container.
+    IndexUser(String),
+    /// Drops a row of that index, by its key.
+    DropUser(String),
     /// Unpacks a layer from its blob; what lies in its place goes to the quarantine.
     Unpack { layer: Digest, blob: Digest },
     /// Moves the layer to the quarantine.
@@ -72,6 +76,8 @@ impl Repair {
                 "the image is marked as not available; it keeps its names, and a pull completes it".into()
             }
             Repair::DropName(_) => "the name is dropped".into(),
+            Repair::IndexUser(_) => "the row of the index is written anew".into(),
+            Repair::DropUser(_) => "the row of the index is dropped".into(),
             Repair::Unpack { .. } => {
                 "the layer is unpacked again from its blob; what is there goes to the quarantine".into()
             }

@@ -299,6 +299,7 @@ fn rows(store: &Store) -> Result<Rows> {
             survey(tx, &IMAGES, &mut rows.damaged)?.map(|(_, row)| (row.target.digest.clone(), row)).collect();
         rows.names = survey(tx, &NAMES, &mut rows.damaged)?.collect();
         rows.containers = survey(tx, &CONTAINERS, &mut rows.damaged)?.collect();
+        rows.users = survey(tx, &image::USERS, &mut rows.damaged)?.collect();
         rows.volumes = survey(tx, &volume::VOLUMES, &mut rows.damaged)?.collect();
         survey(tx, &network::row::NETWORKS, &mut rows.damaged).map(drop)
     })?;

@@ -16,7 +16,7 @@ use volume::{VOLUMES, Volume};
 use super::facts::{Facts, Layer};
 use super::fault::Repair;
 use super::gather::Subject;
-use crate::container::row::CONTAINERS;
+use crate::container::row::{CONTAINERS, ContainerRow};
 use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, NAMES};
 use crate::image::{describe_blobs, oci};
 use crate::root;
@@ -41,6 +41,15 @@ impl Repairer<'_> {
             Repair::DropName(name) => {
                 self.delete(&NAMES, name)?;
                 format!("dropped the name {name}")
+            }
+            Repair::IndexUser(container) => {
+                let row = self.container(container)?;
+                self.put(&image::USERS, &image::user_key(&row.image.id, container), row.image.user())?;
+                format!("wrote that container {container} uses its image")
+            }
+            Repair::DropUser(key) => {
+                self.delete(&image::USERS, key)?;
+                format!("dropped {key} from the index of who uses which image")
             }
             Repair::Unpack { layer, blob } => self.unpack(layer, blob)?,
             Repair::SetLayerAside(layer) => {
@@ -83,6 +92,10 @@ impl Repairer<'_> {
         self.subject.snapshots.as_deref().ok_or_else(|| Error::system("there are no layers"))
     }
 
+    fn container(&self, id: &str) -> Result<&ContainerRow> {
+        self.facts.rows.containers.get(id).ok_or_else(|| Error::not_found(format!("container {id}")))
+    }
+
     /// A free name in the quarantine.
     fn quarantine(&self, kind: &str, name: &str) -> Result<PathBuf> {
         quarantine(&self.subject.data_root, kind, name)
@@ -120,6 +133,7 @@ impl Repairer<'_> {
             t if t == IMAGES.name() => self.delete(&IMAGES, key)?,
             t if t == NAMES.name() => self.delete(&NAMES, key)?,
             t if t == CONTAINERS.name() => self.delete(&CONTAINERS, key)?,
+            t if t == image::USERS.name() => self.delete(&image::USERS, key)?,
             t if t == VOLUMES.name() => self.delete(&VOLUMES, key)?,
             _ => self.delete(&network::row::NETWORKS, key)?,
         }
@@ -169,8 +183,7 @@ impl Repairer<'_> {
     }
 
     fn make_writable(&self, container: &str) -> Result<String> {
-        let row = self.facts.rows.containers.get(container);
-        let row = row.ok_or_else(|| Error::not_found(format!("container {container}")))?;
+        let row = self.container(container)?;
         let dir = self.subject.data_root.join("containers").join(container);
         let made = DirBuilder::new().recursive(true).mode(0o710).create(&dir);
         made.with_context(|| format!("creating {}", dir.display()))?;

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use image::UserRow;
+use model::Result;
 use model::digest::Digest;
 use model::id::ContainerId;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::{Row, Table};
+use store::{Row, Table, WriteTx};
 
 /// All containers, by full id.
 pub const CONTAINERS: Table<ContainerRow> = Table::new("containers");
@@ -163,6 +165,29 @@ impl MountKind {
             MountKind::Bind => "bind",
             MountKind::Volume => "volume",
             MountKind::Tmpfs => "tmpfs",
+        }
+    }
+}
+
+/// Writes a container's row, and that it uses its image.
+pub fn put(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
+    image::put_user(tx, &row.image.id, row.id.as_str(), &row.image.user())?;
+    tx.put(&CONTAINERS, row.id.as_str(), row)
+}
+
+/// Deletes a container's row, and that it uses its image.
+pub fn delete(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
+    image::delete_user(tx, &row.image.id, row.id.as_str())?;
+    tx.delete(&CONTAINERS, row.id.as_str()).map(drop)
+}
+
+impl ImagePin {
+    /// As the index of who uses which image has it.
+    pub fn user(&self) -> UserRow {
+        UserRow {
+            reference: self.reference.clone(),
+            manifest: self.manifest.as_ref().map(|(_, digest, _)| digest.clone()),
+            layers: self.layers.clone(),
         }
     }
 }

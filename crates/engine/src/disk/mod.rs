@@ -106,7 +106,7 @@ async fn containers(engine: Arc<Engine>) -> Result<Usage<ContainerSummary>> {
 
 async fn images(engine: Arc<Engine>) -> Result<Usage<ImageSummary>> {
     let walk = tokio::task::spawn_blocking(move || {
-        let containers = users::users(&engine.containers);
+        let containers = users::users(&engine.images, &engine.containers)?;
         let bytes = engine.images.bytes(&containers)?;
         let items = image::list(
             &engine.images,

@@ -27,7 +27,7 @@ use super::catalog::{Catalog, parsed};
 use super::prune::BATCH;
 use super::remove::{report_deleted, report_untagged};
 use super::row::{ImageRow, ManifestKind};
-use super::users::{self, Users};
+use super::users::Users;
 use super::{Images, PART_LIFE, labels, now};
 use events::Events;
 
@@ -104,7 +104,7 @@ impl Survey {
                 labels: labels(image),
                 arrived,
                 used: used.get(id.as_str()).map_or(arrived, |row| row.at.max(arrived)),
-                users: users.of(id).map(users::User::words).collect(),
+                users: users.of(id).map(|user| user.shown.clone()).collect(),
                 holders: holders.get(id).cloned().unwrap_or_default(),
                 is_busy: is_busy(&images.pins, image),
                 parts: parts(images, image, &blobs)?,
@@ -168,10 +168,10 @@ impl Images {
 }
 
 /// Tells which containers use images now; `None` when nobody is left to ask.
-type AskUsers = Arc<dyn Fn() -> Option<Users> + Send + Sync>;
+type AskUsers = Arc<dyn Fn() -> Option<Result<Users>> + Send + Sync>;
 
 /// Watches the disk for as long as the images are used, and looks at it once now.
-pub fn start(images: &Arc<Images>, events: Events, users: impl Fn() -> Option<Users> + Send + Sync + 'static) {
+pub fn start(images: &Arc<Images>, events: Events, users: impl Fn() -> Option<Result<Users>> + Send + Sync + 'static) {
     images.look_at_disk();
     tokio::spawn(watch(Arc::downgrade(images), events, Arc::new(users)));
 }
@@ -238,7 +238,7 @@ fn collect(images: &Images, events: &Events, users: &AskUsers, rules: &Rules) ->
             break;
         }
         let Some(users) = users() else { return Ok(Outcome::Enough) };
-        let survey = Survey::take(images, &users)?;
+        let survey = Survey::take(images, &users?)?;
         let taken = round(images, events, &survey, rules, need)?;
         count += taken;
         freed += images.sweep()?;

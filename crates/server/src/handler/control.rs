@@ -32,7 +32,8 @@ async fn check(state: Arc<State>) -> Result<Outcome> {
 /// Why an image, or content of images, is kept.
 async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name().to_owned();
-    ok(&blocking(&state, move |engine| image::why(&engine.images, &users(&engine.containers), &name)).await?)
+    ok(&blocking(&state, move |engine| image::why(&engine.images, &users(&engine.images, &engine.containers)?, &name))
+        .await?)
 }
 
 /// How large the daemon's tables are.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::Engine;
-use engine::container::read::users::users;
+use engine::container::read::users::{running, users};
 use hyper::StatusCode;
 use image::{AttestationArgs, ListArgs, RemoveArgs};
 use model::platform::Platform;
@@ -57,8 +57,11 @@ fn list_args(request: &Request) -> Result<ListArgs> {
 /// `GET /images/json`
 pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
     let mut args = list_args(&request)?;
-    args.containers = users(&state.engine.containers);
-    let images = blocking(&state, move |engine| image::list(&engine.images, &args)).await?;
+    let images = blocking(&state, move |engine| {
+        args.containers = users(&engine.images, &engine.containers)?;
+        image::list(&engine.images, &args)
+    });
+    let images = images.await?;
     Ok(versioned(&images, request.version, 51, api::version::image_list).into())
 }
 
@@ -120,15 +123,16 @@ pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
     let given = if request.version.before(50) { None } else { Some(request.query.all("platforms")) };
     let platforms = given.into_iter().flatten().map(platform).collect::<Result<_>>()?;
     let (force, prune) = (request.query.flag("force"), !request.query.flag("noprune"));
-    let args = RemoveArgs { force, prune, platforms };
+    let args = RemoveArgs { force, prune, platforms, running: running(&state.engine.containers) };
     ok(&blocking(&state, move |engine| image::remove(&engine.images, &engine.events, &name, args)).await?)
 }
 
 /// `POST /images/prune`
 pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     let filters = request.query.filters()?;
-    let verb =
-        move |engine: &Engine| image::prune(&engine.images, &engine.events, &users(&engine.containers), &filters);
+    let verb = move |engine: &Engine| {
+        image::prune(&engine.images, &engine.events, &users(&engine.images, &engine.containers)?, &filters)
+    };
     ok(&blocking(&state, verb).await?)
 }
 

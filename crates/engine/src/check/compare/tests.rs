@@ -67,6 +67,7 @@ fn facts() -> Facts {
     facts.disk.containers.insert(c.id.as_str().into(), true);
     facts.disk.volumes.insert("v".into(), true);
     facts.rows.volumes.insert("v".into(), Volume::found(Path::new("/volumes"), "v"));
+    facts.rows.users.insert(image::user_key(&c.image.id, c.id.as_str()), c.image.user());
     facts.rows.containers.insert(c.id.as_str().into(), c);
     facts
 }
@@ -119,6 +120,7 @@ fn nothing_is_demanded_of_what_is_not_available() {
     let damaged_layer = |f: &mut Facts| {
         without_blobs(f);
         f.rows.containers.clear();
+        f.rows.users.clear();
         f.disk.containers.clear();
         f.disk.layers.insert(digest(4), Layer::Damaged("x".into()));
     };
@@ -210,6 +212,7 @@ fn rows_that_cannot_be_read_protect_what_they_may_name() {
     let image_row = |f: &mut Facts| {
         f.rows.images.clear();
         f.rows.containers.clear();
+        f.rows.users.clear();
         f.disk.containers.clear();
         f.rows.damaged.push(row(IMAGES.name(), digest(1).as_str(), false));
     };
@@ -266,4 +269,34 @@ fn containers_and_volumes_have_what_their_rows_say() {
         ("unknown-file", Repair::SetAside("Unknown".into())),
     ];
     assert_eq!(found(strays), expected);
+}
+
+#[test]
+fn the_index_of_who_uses_which_image_says_what_the_containers_say() {
+    let id = container(1, State::Exited).id.as_str().to_owned();
+    let other = || image::user_key(&digest(77), "c");
+    let first = |f: &Facts| f.rows.users.iter().next().map(|(key, row)| (key.clone(), row.clone())).unwrap();
+    let index = ("image-user", Repair::IndexUser(id));
+    let changed = found(|f| f.rows.users.values_mut().for_each(|user| user.layers.clear()));
+    assert_eq!(changed, [index.clone()]);
+    let more = |f: &mut Facts| {
+        let (_, row) = first(f);
+        f.rows.users.insert(other(), row);
+    };
+    assert_eq!(found(more), [("image-user", Repair::DropUser(other()))]);
+    let moved = |f: &mut Facts| {
+        let (key, row) = first(f);
+        f.rows.users.clear();
+        f.rows.users.insert(image::user_key(&digest(77), key.split_once('/').unwrap().1), row);
+    };
+    assert_eq!(found(moved).len(), 2);
+    // Of an older version, which has none: the next start makes it.
+    assert_eq!(found(|f| f.rows.users.clear()), []);
+    // What a row that cannot be read has is not known.
+    let damaged = |f: &mut Facts| {
+        let id = f.rows.containers.pop_first().unwrap().0;
+        let row = store::Damaged { key: id, bytes: Vec::new(), why: "not a row".into(), newer: false };
+        f.rows.damaged.push(DamagedRow { table: CONTAINERS.name(), row });
+    };
+    assert!(found(damaged).iter().all(|(name, _)| *name == "damaged-row"));
 }

@@ -18,7 +18,7 @@ use snapshot::Snapshotter;
 use store::Store;
 
 use super::life::{actor, launch};
-use super::row::{CONTAINERS, ContainerRow, ImagePin, MountRow, RunRow};
+use super::row::{self, ContainerRow, ImagePin, MountRow, RunRow};
 use super::{Containers, Handle, publish};
 use crate::Engine;
 use crate::events::now;
@@ -173,7 +173,7 @@ fn commit(store: &Store, row: ContainerRow, filled: Vec<String>) -> Result<()> {
         filled.iter().try_for_each(|volume| ::volume::note_use(tx, volume))?;
         // The image may have been removed since it was resolved.
         crate::image::use_by_container(tx, &row.image.id)?;
-        tx.put(&CONTAINERS, row.id.as_str(), &row)
+        row::put(tx, &row)
     })
 }
 

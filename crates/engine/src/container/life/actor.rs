@@ -23,7 +23,7 @@ use super::link::Link;
 use super::remove::RemoveArgs;
 use super::stop::StopPlan;
 use crate::Engine;
-use crate::container::row::{CONTAINERS, ContainerRow};
+use crate::container::row::{self, ContainerRow};
 use crate::container::session::attach::Attached;
 use crate::container::session::exec::ExecStart;
 use crate::container::view::ContainerView;
@@ -309,7 +309,7 @@ impl Actor {
     pub(in crate::container) async fn persist(&mut self) -> Result<()> {
         let mut row = self.row.clone();
         row.state = row.state.at_rest();
-        self.engine.store.write(move |tx| tx.put(&CONTAINERS, row.id.as_str(), &row)).await?;
+        self.engine.store.write(move |tx| row::put(tx, &row)).await?;
         if self.unrecorded.take().is_some() && self.row.state.pid().is_none() && self.jobs.is_empty() {
             self.forget_run();
         }

@@ -22,7 +22,7 @@ use super::donors::Donors;
 use super::durable::{self, Durable};
 use super::{facts, place};
 use crate::Engine;
-use crate::container::row::{CONTAINERS, ContainerRow, RunPlace};
+use crate::container::row::{self, ContainerRow, RunPlace};
 use crate::container::session::attach::Attached;
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes, Settings};
 
@@ -196,7 +196,7 @@ impl Launch<'_> {
         self.durable.borrow_mut().wait()?;
         self.engine.store.write_blocking(move |tx| {
             durable::note_use(tx, &row)?;
-            tx.put(&CONTAINERS, row.id.as_str(), &row)
+            row::put(tx, &row)
         })
     }
 

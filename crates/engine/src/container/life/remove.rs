@@ -12,7 +12,7 @@ use super::actor::{Actor, Command, Done, Reply, answer};
 use super::place;
 use crate::Engine;
 use crate::container::Containers;
-use crate::container::row::{CONTAINERS, ContainerRow, MountRow};
+use crate::container::row::{self, CONTAINERS, ContainerRow, MountRow};
 use crate::disk::{self, Turns};
 use crate::events::{Events, now};
 
@@ -105,8 +105,8 @@ impl Actor {
 
 /// Runs on a blocking thread.
 fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<()> {
-    let key = row.id.as_str().to_string();
-    engine.store.write_blocking(move |tx| tx.delete(&CONTAINERS, &key).map(drop))?;
+    let gone = row.clone();
+    engine.store.write_blocking(move |tx| row::delete(tx, &gone))?;
     let settings = engine.settings();
     // With the writable layer in it.
     engine.containers.trash.take(&settings.roots.container(row.id.as_str()))?;

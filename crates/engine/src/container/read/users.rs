@@ -1,24 +1,28 @@
-//! Which containers are made of which image, read off their published views.
+//! Which containers are made of which image, as people are told of them.
 
-use image::{User, Users};
+use std::collections::HashSet;
+
+use image::{Images, Users};
+use model::Result;
 
 use crate::container::Containers;
 
-/// All containers, now.
-pub fn users(containers: &Containers) -> Users {
-    let mut users = Users::default();
-    for handle in containers.all() {
-        let view = handle.view();
-        let image = &view.row.image;
-        let user = User {
-            id: handle.id.as_str().to_owned(),
-            name: view.row.name.clone(),
-            state: view.row.state.word(),
-            reference: image.reference.clone(),
-            manifest: image.manifest.as_ref().map(|(_, digest, _)| digest.clone()),
-            layers: image.layers.clone(),
-        };
-        users.add(&image.id, user);
-    }
-    users
+/// All containers by their images. One that is not loaded is shown by its id. Blocks.
+pub fn users(images: &Images, containers: &Containers) -> Result<Users> {
+    images.users(|id| {
+        let short = id.get(..12).unwrap_or(id);
+        match containers.find(id) {
+            Ok(handle) => {
+                let view = handle.view();
+                format!("{} ({short}, {})", view.row.name, view.row.state.word())
+            }
+            Err(_) => short.to_owned(),
+        }
+    })
+}
+
+/// Full ids of the containers that run.
+pub fn running(containers: &Containers) -> HashSet<String> {
+    let all = containers.all().into_iter();
+    all.filter(|handle| handle.view().row.state.is_running()).map(|handle| handle.id.as_str().to_owned()).collect()
 }
