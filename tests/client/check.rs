@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use image::{USERS, UserRow};
 use testkit::fake_registry::{FakeRegistry, Image};
 use testkit::{Connection, Daemon, Options};
 
@@ -15,6 +16,11 @@ fn listed(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
+}
+
+/// The store of a data root that no daemon works on.
+fn store(root: &Path) -> store::Store {
+    store::Store::open(&root.join("gantry.redb")).unwrap()
 }
 
 /// The blobs of the only image, largest first: layer, configuration, manifest.
@@ -94,6 +100,11 @@ pub const PLANTS: &[Plant] = &[
     ("half a writable layer gone", &["container-writable-layer"], |root| {
         fs::remove_dir_all(container(root).join("rw/work")).unwrap();
     }),
+    ("a container that is not, in the index of users", &["image-user"], |root| {
+        let row = UserRow { reference: "a".into(), manifest: None, layers: Vec::new() };
+        let key = format!("sha256:{}/{}", "5".repeat(64), "6".repeat(64));
+        store(root).write_blocking(move |tx| tx.put(&USERS, &key, &row)).unwrap();
+    }),
     ("a volume's data gone", &["volume-data"], |root| fs::remove_dir_all(root.join("volumes/kept/_data")).unwrap()),
 ];
 
@@ -121,6 +132,32 @@ fn each_kind_of_fault_is_named_and_repaired() {
     }
     let lost = fs::read_to_string(d.data_root().join("quarantine/volumes/lost/_data/file"));
     assert_eq!(lost.unwrap(), "precious");
+    d.finish();
+}
+
+/// A data root of a version that knew no index of who uses which image.
+#[test]
+fn an_index_of_users_that_is_not_there_is_made() {
+    let mut d = with_busybox();
+    let _ = d.docker(&["create", "--name", "c", "busybox", "echo", "works"]).ok();
+    assert_eq!(d.stop(), 0);
+    let forgotten = store(d.data_root()).write_blocking(|tx| {
+        let keys: Vec<_> = tx.scan(&USERS)?.into_iter().map(|(key, _)| key).collect();
+        keys.iter().try_for_each(|key| tx.delete(&USERS, key).map(drop))?;
+        Ok(keys.len())
+    });
+    assert_eq!(forgotten.unwrap(), 1);
+    assert_eq!(d.faults(), [""; 0]);
+    d.again();
+    let id = d.docker(&["images", "-q", "--no-trunc"]).text();
+    d.docker(&["rmi", &id]).fails(1, "image is being used by stopped container");
+    // The image goes, and its container keeps its layers.
+    let _ = d.docker(&["rmi", "-f", &id]).ok();
+    let _ = d.docker(&["image", "prune", "-af"]).ok();
+    assert_eq!(d.docker(&["start", "-a", "c"]).text(), "works");
+    assert_eq!(d.faults(), [""; 0]);
+    let _ = d.docker(&["rm", "c"]).ok();
+    let _ = d.docker(&["image", "prune", "-af"]).ok();
     d.finish();
 }
 
