@@ -278,7 +278,7 @@ fn the_index_of_who_uses_which_image_says_what_the_containers_say() {
     let first = |f: &Facts| f.rows.users.iter().next().map(|(key, row)| (key.clone(), row.clone())).unwrap();
     let index = ("image-user", Repair::IndexUser(id));
     let changed = found(|f| f.rows.users.values_mut().for_each(|user| user.layers.clear()));
-    assert_eq!(changed, [index.clone()]);
+    assert_eq!(changed, std::slice::from_ref(&index));
     let more = |f: &mut Facts| {
         let (_, row) = first(f);
         f.rows.users.insert(other(), row);
