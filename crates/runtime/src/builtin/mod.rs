@@ -211,13 +211,7 @@ impl Runtime for Builtin {
                 }
                 _ => model::Error::from(e),
             }),
-            Scope::All => {
-                for pid in cgroup(bundle)?.processes()?.into_iter().filter_map(rustix::process::Pid::from_raw) {
-                    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-                    let _ = fd.map_err(std::io::Error::from).and_then(|fd| process::signal(&fd, signal));
-                }
-                Ok(())
-            }
+            Scope::All => Ok(cgroup(bundle)?.signal_all(signal)?),
         }
     }
 

@@ -24,6 +24,7 @@ mod oom;
 mod resources;
 mod stats;
 
+pub use control::Step;
 pub use devices::{DeviceKind, DeviceRule};
 pub use oom::OomWatch;
 pub use resources::{BlockDevice, Resources};
@@ -391,24 +392,6 @@ impl Cgroup {
             View { name, path: d.path.clone(), top: d.hierarchy.mount.clone() }
         };
         self.dirs.iter().map(view).collect()
-    }
-
-    /// Removes the cgroup and what the container has made below it. Without processes it is gone at once; otherwise they
-    /// are killed first. Idempotent.
-    pub fn remove(&self) -> io::Result<()> {
-        let mut killed = false;
-        for dir in &self.dirs {
-            match rustix::fs::unlinkat(CWD, &dir.path, rustix::fs::AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::BUSY | Errno::NOTEMPTY) => {}
-                Err(e) => return Err(e_at(e.into(), &dir.path)),
-            }
-            if !std::mem::replace(&mut killed, true) {
-                self.kill_all()?;
-            }
-            control::remove_tree(&dir.path).map_err(|e| e_at(e, &dir.path))?;
-        }
-        Ok(())
     }
 
     /// Whether any hierarchy still has it.

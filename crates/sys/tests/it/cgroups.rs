@@ -14,6 +14,8 @@ pub const CASES: &[Case] = &[
     ("cgroups::parents_inherit", parents_inherit),
     ("cgroups::neighbours_make_and_remove_a_parent", neighbours_make_and_remove_a_parent),
     ("cgroups::kill_with_forks", kill_with_forks),
+    ("cgroups::only_members_are_signalled", only_members_are_signalled),
+    ("cgroups::steps_do_not_sleep", steps_do_not_sleep),
     ("cgroups::device_program", device_program),
     ("cgroups::oom_watch", oom_watch),
     ("cgroups::unknown_is_empty", unknown_is_empty),
@@ -144,6 +146,60 @@ fn kill_with_forks() {
     wait(bomb.as_fd(), Block::Yes).unwrap();
     own.1.kill_all().unwrap();
     assert!(own.1.processes().unwrap().is_empty());
+}
+
+/// A number that has gone to a process elsewhere since it was listed is passed over.
+fn only_members_are_signalled() {
+    let own = Own::new();
+    let (inside, outside) = (sleeper(&own.1), child_outside());
+    let number = |fd: &std::os::fd::OwnedFd| sys::process::number(fd.as_fd()).unwrap();
+    let listed = [number(&inside), number(&outside), i32::MAX];
+    assert_eq!(own.1.signal_listed(15, &listed).unwrap(), [number(&inside)]);
+    assert_eq!(wait(inside.as_fd(), Block::Yes).unwrap(), Some(128 + 15));
+    assert_eq!(wait(outside.as_fd(), Block::No).unwrap(), None);
+    sys::process::signal(&outside, 9).unwrap();
+    wait(outside.as_fd(), Block::Yes).unwrap();
+    // Whoever is a member, by either way.
+    for signal in [15, 9] {
+        let members = [sleeper(&own.1), child(&own.1, || std::thread::sleep(Duration::from_secs(1000)))];
+        while own.1.processes().unwrap().len() < members.len() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        own.1.signal_all(signal).unwrap();
+        for member in members {
+            assert_eq!(wait(member.as_fd(), Block::Yes).unwrap(), Some(128 + signal));
+        }
+    }
+}
+
+fn child_outside() -> std::os::fd::OwnedFd {
+    match clone3(Flags::default(), None).unwrap() {
+        Side::Child => {
+            std::thread::sleep(Duration::from_secs(1000));
+            exit_now(0)
+        }
+        Side::Parent { pidfd, .. } => pidfd,
+    }
+}
+
+/// A caller with others to look after is never held up.
+fn steps_do_not_sleep() {
+    let own = Own::new();
+    let members = [sleeper(&own.1), child(&own.1, || std::thread::sleep(Duration::from_secs(1000)))];
+    let mut freeze = own.1.begin_freeze().unwrap();
+    while !freeze.look().unwrap() {
+        std::thread::sleep(freeze.pause());
+    }
+    assert!(own.1.is_frozen());
+    let mut removal = own.1.begin_removal().unwrap().expect("there are processes in it");
+    while !removal.look().unwrap() {
+        std::thread::sleep(removal.pause());
+    }
+    assert!(!own.1.exists());
+    for member in members {
+        assert_eq!(wait(member.as_fd(), Block::Yes).unwrap(), Some(128 + 9));
+    }
+    assert!(own.1.begin_removal().unwrap().is_none());
 }
 
 fn device_program() {
