@@ -1,12 +1,12 @@
 //! The start of the container and execs under way. A container has a hand in how long they take: they are polled like
 //! everything else, and given up at their deadline.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use logs::JsonFile;
-use runtime::pending::{self, ENTER_WAIT, Pending, Progress};
-use runtime::{Process, Runtime, StartError, oci};
+use runtime::pending::{self, DEATH_LOOK, DEATH_WAIT, ENTER_WAIT, Pending, Progress};
+use runtime::{Action, Process, Runtime, StartError, oci};
 
 use crate::container::{Container, open_log, pipes};
 use crate::proto::{Exec, StartSpec};
@@ -73,14 +73,84 @@ impl Starting {
         }
     }
 
-    /// Takes everything back; what is still to be reaped.
-    pub fn abandon(self) -> Vec<OwnedFd> {
-        let Starting { spec, runtime, pending, .. } = self;
-        let left = pending::abandon(pending);
-        if let Err(error) = runtime.cleanup(&spec.bundle) {
-            crate::tell(format_args!("monitor of {}: cleaning up after a failed start: {error}", spec.bundle.id));
+    /// Takes everything back, which takes its time.
+    pub fn abandon(self, error: StartError) -> Abandoned {
+        let Starting { spec, runtime, pending, asked, started_at, .. } = self;
+        let dying = Some(Dying::new(pending));
+        Abandoned { spec, runtime, asked, was_born: started_at != 0, error, dying, cleanup: None }
+    }
+}
+
+/// Processes of a start or an exec that was given up.
+pub struct Dying {
+    pending: Box<dyn Pending>,
+    until: Instant,
+}
+
+impl Dying {
+    pub fn new(pending: Box<dyn Pending>) -> Dying {
+        Dying { pending, until: Instant::now() + DEATH_WAIT }
+    }
+
+    /// Kills them; whether they have ended, or have had the time for it.
+    pub fn is_over(&mut self) -> bool {
+        pending::is_dead(&mut *self.pending) || Instant::now() >= self.until
+    }
+
+    /// What is still to be reaped.
+    pub fn left(self) -> Vec<OwnedFd> {
+        pending::left_of(self.pending)
+    }
+}
+
+/// A start that has failed and is being taken back.
+pub struct Abandoned {
+    pub spec: StartSpec,
+    runtime: Box<dyn Runtime>,
+    pub asked: Asked,
+    /// Its birth was told.
+    pub was_born: bool,
+    /// Why it failed.
+    pub error: StartError,
+    dying: Option<Dying>,
+    cleanup: Option<Box<dyn Action>>,
+}
+
+impl Abandoned {
+    /// When to look at it again.
+    pub fn deadline(&self) -> Instant {
+        self.cleanup.as_ref().map_or_else(|| Instant::now() + DEATH_LOOK, |cleanup| cleanup.next())
+    }
+
+    /// What to poll for input.
+    pub fn awaited(&self) -> Option<BorrowedFd<'_>> {
+        self.cleanup.as_ref().and_then(|cleanup| cleanup.awaited())
+    }
+
+    /// Goes on; whether everything is taken back. What is still to be reaped comes in `remains`.
+    pub fn settle(&mut self, remains: &mut Vec<OwnedFd>) -> bool {
+        if let Some(mut dying) = self.dying.take() {
+            if !dying.is_over() {
+                self.dying = Some(dying);
+                return false;
+            }
+            remains.extend(dying.left());
+            match self.runtime.begin_cleanup(&self.spec.bundle) {
+                Ok(cleanup) => self.cleanup = cleanup,
+                Err(error) => self.report(&error),
+            }
         }
-        left
+        let Some(cleanup) = &mut self.cleanup else { return true };
+        match cleanup.look() {
+            None => return false,
+            Some(Err(error)) => self.report(&error),
+            Some(Ok(())) => {}
+        }
+        true
+    }
+
+    fn report(&self, error: &model::Error) {
+        crate::tell(format_args!("monitor of {}: cleaning up after a failed start: {error}", self.spec.bundle.id));
     }
 }
 

@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
 use logs::JsonFile;
-use runtime::{Bundle, Process, Runtime, Scope, Stage, StartError, Stdio, oci};
+use runtime::{Action, Begun, Bundle, Process, Runtime, Scope, Stage, StartError, Stdio, oci};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::WaitOptions;
 
+use crate::actions::{Actions, Kind};
 use crate::backlog::Room;
 use crate::births::{Asked, Entering, Starting};
 use crate::memory::Memory;
@@ -41,7 +42,18 @@ pub struct Container {
     pub memory: Memory,
     /// Processes of the container may become children of the monitor.
     adopts: bool,
+    pub actions: Actions,
+    /// The run is over, and what it had is being removed.
+    cleaning: Option<(Exit, Begun)>,
     exit: Option<Exit>,
+}
+
+/// What has become of a request.
+pub enum Asks {
+    /// It is done.
+    Done,
+    /// It is under way and will be answered.
+    Later,
 }
 
 impl Container {
@@ -71,6 +83,8 @@ impl Container {
             paused: false,
             memory: Memory::default(),
             adopts: matches!(spec.runtime, RuntimeChoice::Cli { .. }),
+            actions: Actions::default(),
+            cleaning: None,
             exit: None,
         };
         (container, pending.leftovers())
@@ -159,37 +173,84 @@ impl Container {
         }
     }
 
-    pub fn signal(&mut self, exec: Option<&str>, signal: i32, scope: Scope) -> Result<(), Refusal> {
+    /// Begins to send a signal.
+    pub fn signal(&mut self, exec: Option<&str>, (signal, scope): (i32, Scope), asked: Asked) -> Result<Asks, Refusal> {
         self.session(exec)?;
+        self.actions.admit()?;
         let target = match exec {
             None => Some(&self.init),
             Some(id) => self.execs.iter().find(|session| session.exec.as_deref() == Some(id)),
         };
         let Some(target) = target else { return Err(not_running(exec, &self.bundle.id)) };
-        let killed = self.runtime.kill(&self.bundle, &target.process, signal, scope).map_err(|e| match e.kind() {
-            model::Kind::NotFound => Refusal::new(Reason::NotRunning, e.message()),
-            _ => failed(e),
-        });
-        if signal == SIGKILL
-            && let Ok(cgroup) = runtime::builtin::cgroup(&self.bundle)
-        {
-            cgroup.thaw_v1();
-        }
-        killed
+        let begun = self.runtime.begin_kill(&self.bundle, &target.process, signal, scope);
+        self.begun(Kind::Signal(signal), asked, begun)
     }
 
-    pub fn freeze(&mut self, frozen: bool) -> Result<(), Refusal> {
+    /// Begins to pause or to resume, once what was asked before is over.
+    pub fn freeze(&mut self, frozen: bool, asked: Asked) -> Result<Asks, Refusal> {
         self.session(None)?;
-        let done = if frozen { self.runtime.pause(&self.bundle) } else { self.runtime.resume(&self.bundle) };
-        done.map_err(failed)?;
-        self.paused = frozen;
-        Ok(())
+        self.actions.admit()?;
+        if self.actions.defer(frozen, asked) {
+            return Ok(Asks::Later);
+        }
+        self.begin_freeze(frozen, asked)
+    }
+
+    fn begin_freeze(&mut self, frozen: bool, asked: Asked) -> Result<Asks, Refusal> {
+        let (runtime, bundle) = (&self.runtime, &self.bundle);
+        let begun = if frozen { runtime.begin_pause(bundle) } else { runtime.begin_resume(bundle) };
+        self.begun(Kind::Freeze { frozen }, asked, begun)
+    }
+
+    fn begun(&mut self, kind: Kind, asked: Asked, begun: Begun) -> Result<Asks, Refusal> {
+        match begun {
+            Ok(Some(action)) => {
+                self.actions.add(kind, asked, action);
+                Ok(Asks::Later)
+            }
+            Ok(None) => self.acted(kind, Ok(())).map(|()| Asks::Done),
+            Err(error) => self.acted(kind, Err(error)).map(|()| Asks::Done),
+        }
+    }
+
+    /// An action is over.
+    fn acted(&mut self, kind: Kind, outcome: model::Result<()>) -> Result<(), Refusal> {
+        match kind {
+            Kind::Signal(SIGKILL) => {
+                if let Ok(cgroup) = runtime::builtin::cgroup(&self.bundle) {
+                    cgroup.thaw_v1();
+                }
+            }
+            Kind::Freeze { frozen } if outcome.is_ok() => self.paused = frozen,
+            _ => {}
+        }
+        outcome.map_err(|e| match (e.kind(), kind) {
+            (model::Kind::NotFound, Kind::Signal(_)) => Refusal::new(Reason::NotRunning, e.message()),
+            _ => failed(e),
+        })
+    }
+
+    /// After each round: the actions that are over, for those who have asked for them; what has waited for them begins.
+    pub fn settle_actions(&mut self) -> Vec<(Asked, Result<(), Refusal>)> {
+        let mut answers = Vec::new();
+        for (kind, asked, outcome) in self.actions.settle() {
+            answers.push((asked, self.acted(kind, outcome)));
+        }
+        while let Some((frozen, asked)) = self.actions.next_freeze() {
+            match self.begin_freeze(frozen, asked) {
+                Ok(Asks::Later) => {}
+                Ok(Asks::Done) => answers.push((asked, Ok(()))),
+                Err(refusal) => answers.push((asked, Err(refusal))),
+            }
+        }
+        answers
     }
 
     /// Reaps processes that have lost their parent inside the container and were left to us; an orphan that nobody reaps
     /// would stay a zombie for as long as the container runs.
     pub fn reap_adopted(&mut self) {
-        if !self.adopts {
+        // A program of the runtime is waited for by whoever has started it.
+        if !self.adopts || !self.actions.is_empty() || self.cleaning.is_some() {
             return;
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
@@ -228,9 +289,49 @@ impl Container {
         (exit, news)
     }
 
-    /// Removes what the run had, records the end and returns it.
-    pub fn clean_up(&mut self, mut exit: Exit) -> Exit {
-        if let Err(e) = self.runtime.cleanup(&self.bundle) {
+    /// Begins to remove what the run had; the end comes from [`Container::cleaned`].
+    pub fn clean_up(&mut self, exit: Exit) {
+        self.actions = Actions::default();
+        self.cleaning = Some((exit, self.runtime.begin_cleanup(&self.bundle)));
+    }
+
+    /// What to poll while the container is acted upon or cleaned up.
+    pub fn awaited(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let cleanup = self.cleanup().and_then(|action| action.awaited());
+        self.actions.awaited().chain(cleanup)
+    }
+
+    /// When to look at that at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.actions.deadline().into_iter().chain(self.cleanup().map(|action| action.next())).min()
+    }
+
+    pub fn is_cleaning(&self) -> bool {
+        self.cleaning.is_some()
+    }
+
+    fn cleanup(&self) -> Option<&dyn Action> {
+        match &self.cleaning {
+            Some((_, Ok(Some(action)))) => Some(&**action),
+            _ => None,
+        }
+    }
+
+    /// Once all that the run had is removed, records the end and returns it.
+    pub fn cleaned(&mut self) -> Option<Exit> {
+        let (mut exit, begun) = self.cleaning.take()?;
+        let outcome = match begun {
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+            Ok(Some(mut action)) => match action.look() {
+                Some(outcome) => outcome,
+                None => {
+                    self.cleaning = Some((exit, Ok(Some(action))));
+                    return None;
+                }
+            },
+        };
+        if let Err(e) = outcome {
             append(&mut exit.error, &format!("cleaning up: {e}"));
         }
         crate::proto::cut(&mut exit.error);
@@ -239,7 +340,7 @@ impl Container {
         }
         self.init.log = None;
         self.exit = Some(exit.clone());
-        exit
+        Some(exit)
     }
 
     /// All that a daemon needs to take over.

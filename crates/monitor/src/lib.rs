@@ -5,6 +5,7 @@
 //! except the log file. `docs/design/0006-monitor.md` tells why it is built like this.
 #![forbid(unsafe_code)]
 
+mod actions;
 mod backlog;
 mod births;
 pub mod client;

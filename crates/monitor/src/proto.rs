@@ -60,6 +60,8 @@ pub enum Request {
     /// As `Ports`, their sockets parked in the queue of the one socket that comes along (`sys::fdpass::Parked`); `None` = one
     /// that no proxy serves. Answer: `Done`.
     ParkedPorts(Vec<Option<Port>>),
+    /// Whether the monitor does its work. Answer: `Done`; one that does not know it refuses it, which is as good.
+    Ping,
 }
 
 /// To the daemon; events go to the newest connection, answers to the one that asked.
@@ -324,6 +326,7 @@ mod tests {
         golden(&Request::Signal { exec: Some("e".into()), signal: 15, scope: Scope::All }, "ac02050101651e01");
         golden(&Request::Freeze { frozen: true }, "ac020601");
         golden(&Request::Release, "ac0207");
+        golden(&Request::Ping, "ac0209");
     }
 
     #[test]

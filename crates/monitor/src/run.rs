@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use runtime::pending::{self, LOOK_AFTER, look_after};
+use runtime::pending::{self, DEATH_LOOK, LOOK_AFTER, look_after};
 use runtime::{Runtime, Stage, StartError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::births::{Asked, Entering, Given, Starting};
-use crate::container::{self, Container};
+use crate::births::{Abandoned, Asked, Dying, Entering, Given, Starting};
+use crate::container::{self, Asks, Container};
 use crate::link::{self, Incoming, Link};
 use crate::proto::{
     Event, Exec, Exit, MAX_PACKET, Packet, Port, Reason, Refusal, Request, RuntimeChoice, StartSpec, State, VERSION,
@@ -23,6 +23,8 @@ use crate::session::{self, News, Session};
 
 /// How long the daemon may take to record the exit.
 const RELEASE: Duration = Duration::from_secs(10);
+
+const SIGKILL: i32 = 9;
 
 /// Execs that enter the container at once; further ones wait for their turn, so many of them.
 const MAX_ENTERING: usize = 64;
@@ -42,7 +44,11 @@ pub struct Monitor {
     make_runtime: MakeRuntime,
     container: Option<Container>,
     starting: Option<Starting>,
+    /// A start that failed, as long as it is being taken back.
+    abandoned: Option<Abandoned>,
     entering: Vec<Entering>,
+    /// Execs that were given up, until their processes have ended.
+    dying: Vec<Dying>,
     /// Execs that wait for their turn to enter.
     queue: VecDeque<(Asked, Exec, Vec<OwnedFd>)>,
     /// When processes on their way were last looked after.
@@ -71,6 +77,8 @@ enum Part {
     Entering(usize),
     /// A child to be reaped.
     Remains,
+    /// Something that is done to the container.
+    Action,
     Init(session::Part),
     Exec(usize, session::Part),
 }
@@ -83,7 +91,9 @@ impl Monitor {
             make_runtime,
             container: None,
             starting: None,
+            abandoned: None,
             entering: Vec::new(),
+            dying: Vec::new(),
             queue: VecDeque::new(),
             looked: Instant::now(),
             remains: Vec::new(),
@@ -114,7 +124,8 @@ impl Monitor {
 
     fn is_done(&self) -> bool {
         let Some(container) = &self.container else {
-            return self.starting.is_none() && (self.link.is_alone() || self.failed && self.link.is_flushed());
+            let begun = self.starting.is_some() || self.abandoned.is_some();
+            return !begun && (self.link.is_alone() || self.failed && self.link.is_flushed());
         };
         let Some(ended) = self.ended else { return false };
         let told = self.released || self.link.is_alone() || ended.elapsed() >= RELEASE;
@@ -165,13 +176,19 @@ impl Monitor {
             add(Part::Entering(index), entering.pending.awaited());
         }
         self.remains.iter().for_each(|pidfd| add(Part::Remains, pidfd.as_fd()));
+        let acts = self.container.iter().flat_map(Container::awaited);
+        let acts = acts.chain(self.abandoned.iter().filter_map(Abandoned::awaited));
+        acts.for_each(|fd| add(Part::Action, fd));
     }
 
     /// When something on its way is late, or has to be looked after.
     fn births_deadline(&self) -> Option<Instant> {
         let late = self.entering.iter().map(|entering| entering.deadline);
         let late = late.chain(self.starting.iter().map(|starting| starting.pending.deadline())).min();
-        late.map(|late| late.min(self.looked + LOOK_AFTER))
+        let late = late.map(|late| late.min(self.looked + LOOK_AFTER));
+        let dying = self.dying.first().map(|_| Instant::now() + DEATH_LOOK);
+        let acts = self.container.as_ref().and_then(Container::deadline);
+        late.into_iter().chain(dying).chain(acts).chain(self.abandoned.as_ref().map(Abandoned::deadline)).min()
     }
 
     /// The container's session, and those of execs with their index.
@@ -230,8 +247,8 @@ impl Monitor {
             }
             Part::Starting => self.advance_start(),
             Part::Entering(index) => self.entering[index].advance(),
-            // Reaped at the end of the round, with the others.
-            Part::Remains => {}
+            // Dealt with at the end of the round, with the others.
+            Part::Remains | Part::Action => {}
             Part::Init(part) => self.handle_session(None, part, events),
             Part::Exec(index, part) => self.handle_session(Some(index), part, events),
         }
@@ -277,13 +294,23 @@ impl Monitor {
                 self.link.stop_listening();
                 return;
             }
-            other => Event::Done { refused: self.simple(other, fds).err() },
+            Request::Ping => Event::Done { refused: None },
+            Request::Signal { exec: None, signal: SIGKILL, .. } if self.starting.is_some() => {
+                let text = "the container was killed before its program ran";
+                self.give_up_start(StartError::new(Stage::Runtime, 0, text));
+                Event::Done { refused: None }
+            }
+            other => match self.simple(other, fds, (from, seq)) {
+                Ok(Asks::Later) => return,
+                Ok(Asks::Done) => Event::Done { refused: None },
+                Err(refusal) => Event::Done { refused: Some(refusal) },
+            },
         };
         self.link.answer(from, seq, answer);
     }
 
     fn start(&mut self, asked: Asked, fds: Vec<OwnedFd>) {
-        if self.container.is_some() || self.starting.is_some() {
+        if self.container.is_some() || self.starting.is_some() || self.abandoned.is_some() {
             let refusal = Refusal::new(Reason::NotUnderstood, "the container has been started already");
             return self.link.answer(asked.0, asked.1, Event::Done { refused: Some(refusal) });
         }
@@ -308,14 +335,10 @@ impl Monitor {
         let Some(starting) = &mut self.starting else { return };
         let (link, asked) = (&mut self.link, starting.asked);
         let outcome = starting.advance(|pid, at| link.answer(asked.0, asked.1, Event::Born { pid, at }));
-        let outcome = match outcome {
-            Ok(None) => return,
-            Ok(Some(process)) => Ok(process),
-            Err(error) => Err(error),
-        };
-        let Some(starting) = self.starting.take() else { return };
         match outcome {
-            Ok(process) => {
+            Ok(None) => {}
+            Ok(Some(process)) => {
+                let Some(starting) = self.starting.take() else { return };
                 let (container, left) = Container::started(starting, process);
                 let (pid, at) = (container.init.process.pid, container.started_at());
                 let started = Event::Started { exec: None, pid, at };
@@ -323,19 +346,29 @@ impl Monitor {
                 self.container = Some(container);
                 self.remains.extend(left);
             }
-            Err(error) => {
-                let was_born = starting.started_at != 0;
-                let exit_path = starting.spec.exit_path.clone();
-                self.remains.extend(starting.abandon());
-                if was_born {
-                    // The daemon may have recorded the birth, and be gone by now: whoever comes finds how it went on.
-                    let (error, code) = error.to_error(runtime::What::Create);
-                    let exit = Exit { code, at: crate::now(), error: error.message().into(), ..Exit::default() };
-                    let _ = container::write_record(&exit_path, &exit);
-                }
-                self.start_failed(asked, error);
-            }
+            Err(error) => self.give_up_start(error),
         }
+    }
+
+    fn give_up_start(&mut self, error: StartError) {
+        self.abandoned = self.starting.take().map(|starting| starting.abandon(error));
+    }
+
+    /// After each round: a start that was given up is answered when it is taken back.
+    fn settle_abandoned(&mut self) {
+        let Some(mut abandoned) = self.abandoned.take() else { return };
+        if !abandoned.settle(&mut self.remains) {
+            self.abandoned = Some(abandoned);
+            return;
+        }
+        let Abandoned { spec, asked, was_born, error, .. } = abandoned;
+        if was_born {
+            // The daemon may have recorded the birth, and be gone by now: whoever comes finds how it went on.
+            let (error, code) = error.to_error(runtime::What::Create);
+            let exit = Exit { code, at: crate::now(), error: error.message().into(), ..Exit::default() };
+            let _ = container::write_record(&spec.exit_path, &exit);
+        }
+        self.start_failed(asked, error);
     }
 
     fn try_start(&mut self, asked: Asked, fds: Vec<OwnedFd>) -> Result<Starting, StartError> {
@@ -407,6 +440,9 @@ impl Monitor {
             let execs = self.entering.iter().map(|entering| &entering.pending);
             self.starting.iter().map(|starting| &starting.pending).chain(execs).for_each(|p| look_after(&**p));
         }
+        for over in self.dying.extract_if(.., Dying::is_over).collect::<Vec<_>>() {
+            self.remains.extend(over.left());
+        }
         self.remains.retain(|pidfd| !pending::reap(pidfd));
         if self.starting.as_ref().is_some_and(|starting| now >= starting.pending.deadline()) {
             self.advance_start();
@@ -424,7 +460,7 @@ impl Monitor {
                 Some(Err(error)) => {
                     let mut error = container.explain(error);
                     crate::proto::cut(&mut error.detail);
-                    self.remains.extend(pending::abandon(entered.pending));
+                    self.dying.push(Dying::new(entered.pending));
                     Event::Failed { exec: Some(id), error }
                 }
                 None => continue,
@@ -435,16 +471,20 @@ impl Monitor {
     }
 
     /// Requests that are answered by `Done`.
-    fn simple(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+    fn simple(&mut self, request: Request, fds: Vec<OwnedFd>, asked: Asked) -> Result<Asks, Refusal> {
         let Some(container) = &mut self.container else {
             return Err(Refusal::new(Reason::NotRunning, "the container is not running"));
         };
         match request {
-            Request::Ports(ports) => self.ports(ports, fds),
+            Request::Signal { exec, signal, scope } => {
+                return container.signal(exec.as_deref(), (signal, scope), asked);
+            }
+            Request::Freeze { frozen } => return container.freeze(frozen, asked),
+            Request::Ports(ports) => self.ports(ports, fds)?,
             Request::ParkedPorts(ports) => {
                 let queue = fds.into_iter().next().ok_or_else(missing)?;
                 let added = self.proxies.add_parked(&ports, queue.into());
-                added.map_err(|e| Refusal::new(Reason::Failed, e.to_string()))
+                added.map_err(|e| Refusal::new(Reason::Failed, e.to_string()))?;
             }
             Request::Attach(attach) => {
                 let socket = fds.into_iter().next().ok_or_else(missing)?;
@@ -454,13 +494,11 @@ impl Monitor {
                 if news == News::Detached {
                     self.link.tell(Event::Detached { exec: None });
                 }
-                Ok(())
             }
-            Request::Resize { exec, rows, columns } => container.resize(exec.as_deref(), rows, columns),
-            Request::Signal { exec, signal, scope } => container.signal(exec.as_deref(), signal, scope),
-            Request::Freeze { frozen } => container.freeze(frozen),
-            Request::Start | Request::Exec(_) | Request::Release => Ok(()),
+            Request::Resize { exec, rows, columns } => container.resize(exec.as_deref(), rows, columns)?,
+            Request::Start | Request::Exec(_) | Request::Release | Request::Ping => {}
         }
+        Ok(Asks::Done)
     }
 
     fn ports(&mut self, ports: Vec<Port>, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
@@ -477,8 +515,12 @@ impl Monitor {
         let now = Instant::now();
         self.proxies.expire(now);
         self.settle_births(now);
+        self.settle_abandoned();
         if let Some(container) = &mut self.container {
-            if self.entering.is_empty() {
+            for ((id, seq), outcome) in container.settle_actions() {
+                self.link.answer(id, seq, Event::Done { refused: outcome.err() });
+            }
+            if self.entering.is_empty() && self.dying.is_empty() {
                 // What a runtime program still has to do it is waited for itself.
                 container.reap_adopted();
             }
@@ -492,11 +534,13 @@ impl Monitor {
                     self.link.tell(Event::OutOfMemory);
                 }
                 self.link.tell(Event::Died { exit: exit.clone() });
-                let exit = container.clean_up(exit);
+                container.clean_up(exit);
+            }
+            if let Some(exit) = container.cleaned() {
                 self.link.tell(Event::Exited { exec: None, exit });
                 container.init.finish();
                 self.ended = Some(now);
-            } else if self.ended.is_none() && container.memory_has_run_out(now) {
+            } else if self.ended.is_none() && !container.is_cleaning() && container.memory_has_run_out(now) {
                 self.link.tell(Event::OutOfMemory);
             }
         }

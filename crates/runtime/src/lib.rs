@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
+pub mod action;
 pub mod builtin;
 pub mod cli;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod spec;
 pub mod user;
 pub mod view;
 
+pub use action::{Action, Begun};
 pub use error::{Stage, StartError, What};
 pub use pending::{Pending, Progress};
 
@@ -107,6 +109,16 @@ impl Process {
     }
 }
 
+/// Sends a signal to one process; one that has ended already is [`model::Kind::NotFound`].
+fn signal(process: &Process, signal: i32) -> model::Result<()> {
+    sys::process::signal(&process.pidfd, signal).map_err(|e| match e.raw_os_error() {
+        Some(errno) if errno == rustix::io::Errno::SRCH.raw_os_error() => {
+            model::Error::not_found("process already finished").with_source(e)
+        }
+        _ => model::Error::from(e),
+    })
+}
+
 /// Whether a process has ended, or does so within `wait` (pidfd_open(2): its descriptor is readable then).
 fn ended(pidfd: BorrowedFd<'_>, wait: Duration) -> bool {
     let wait = Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: i64::from(wait.subsec_nanos()) };
@@ -126,7 +138,7 @@ pub enum Scope {
 /// How processes are started and controlled.
 ///
 /// Life cycle: `start` once; then any number of `exec`, `kill`, `pause`, `resume`, `update`; after the init process has
-/// been reaped, `cleanup`. Calls block for milliseconds; what may take longer comes back as [`Pending`]. After a `start` that
+/// been reaped, `cleanup`. Calls block for milliseconds; what may take longer comes back as [`Pending`] or [`Action`]. After a `start` that
 /// fails while it is pending `cleanup` is due, too; one that fails at once has cleaned up after itself.
 pub trait Runtime {
     /// Begins a start. It ends when the container's program is running (after its `execve`), or tells why it does not.
@@ -142,12 +154,30 @@ pub trait Runtime {
         io: Stdio,
     ) -> Result<Box<dyn Pending>, StartError>;
     /// Sends a signal; a process that has ended already is [`model::Kind::NotFound`].
-    fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()>;
-    /// Stops every process of the container from running until `resume`.
-    fn pause(&self, bundle: &Bundle) -> model::Result<()>;
-    fn resume(&self, bundle: &Bundle) -> model::Result<()>;
+    fn begin_kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> Begun;
+    /// Stops every process of the container from running until it is resumed.
+    fn begin_pause(&self, bundle: &Bundle) -> Begun;
+    /// Lets every process of the container go on.
+    fn begin_resume(&self, bundle: &Bundle) -> Begun;
+    /// Kills what is left of the container and removes its cgroup in every hierarchy. Idempotent.
+    fn begin_cleanup(&self, bundle: &Bundle) -> Begun;
     /// Applies new limits to the running container.
     fn update(&self, bundle: &Bundle, resources: &oci::Resources) -> model::Result<()>;
-    /// Kills what is left of the container and removes its cgroup in every hierarchy. Idempotent.
-    fn cleanup(&self, bundle: &Bundle) -> model::Result<()>;
+
+    /// As [`Runtime::begin_kill`], to its end.
+    fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()> {
+        action::finish(self.begin_kill(bundle, process, signal, scope))
+    }
+    /// As [`Runtime::begin_pause`], to its end.
+    fn pause(&self, bundle: &Bundle) -> model::Result<()> {
+        action::finish(self.begin_pause(bundle))
+    }
+    /// As [`Runtime::begin_resume`], to its end.
+    fn resume(&self, bundle: &Bundle) -> model::Result<()> {
+        action::finish(self.begin_resume(bundle))
+    }
+    /// As [`Runtime::begin_cleanup`], to its end.
+    fn cleanup(&self, bundle: &Bundle) -> model::Result<()> {
+        action::finish(self.begin_cleanup(bundle))
+    }
 }

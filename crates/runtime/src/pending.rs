@@ -21,7 +21,9 @@ pub const START_WAIT: Duration = Duration::from_secs(110);
 /// The longest pause between two looks for a stopped process.
 pub const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// How long killed processes may take to end before their owner goes on and reaps them later.
-pub(crate) const DEATH_WAIT: Duration = Duration::from_secs(5);
+pub const DEATH_WAIT: Duration = Duration::from_secs(5);
+/// The pause between two looks whether they have.
+pub const DEATH_LOOK: Duration = Duration::from_millis(2);
 
 /// What has become of it.
 #[derive(Debug)]
@@ -44,7 +46,8 @@ pub trait Pending {
     fn advance(&mut self) -> Result<Progress, StartError>;
     /// Its processes so far, children of the caller.
     fn processes(&self) -> Vec<BorrowedFd<'_>>;
-    /// Kills its processes.
+    /// Kills its processes; again and again until they have ended ([`is_dead`]), since one may be about to make another. Never
+    /// blocks.
     fn kill(&mut self) {
         for pidfd in self.processes() {
             let _ = process::signal(pidfd, SIGKILL);
@@ -66,10 +69,24 @@ pub fn look_after(pending: &dyn Pending) {
 /// descriptor becomes readable.
 #[must_use]
 pub fn abandon(mut pending: Box<dyn Pending>) -> Vec<OwnedFd> {
-    pending.kill();
     let deadline = Instant::now() + DEATH_WAIT;
+    while !is_dead(&mut *pending) && Instant::now() < deadline {
+        std::thread::sleep(DEATH_LOOK);
+    }
+    left_of(pending)
+}
+
+/// Kills one that is given up; whether all its processes have ended. To be asked again after [`DEATH_LOOK`], until
+/// [`DEATH_WAIT`] is over.
+pub fn is_dead(pending: &mut dyn Pending) -> bool {
+    pending.kill();
+    pending.processes().into_iter().all(|pidfd| ended(pidfd, Duration::ZERO))
+}
+
+/// What is still to be reaped of one that is given up.
+pub fn left_of(pending: Box<dyn Pending>) -> Vec<OwnedFd> {
     let mut left = pending.leftovers();
-    left.retain(|pidfd| !ended(pidfd.as_fd(), deadline.saturating_duration_since(Instant::now())) || !reap(pidfd));
+    left.retain(|pidfd| !reap(pidfd));
     left
 }
 

@@ -1,12 +1,14 @@
 //! The whole monitor in a thread, around host programs instead of containers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as CommandStdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Bundle, Pending, Process, Progress, Rootfs, Runtime, Scope, Stage, StartError, Stdio, oci};
+use runtime::{
+    Action, Begun, Bundle, Pending, Process, Progress, Rootfs, Runtime, Scope, Stage, StartError, Stdio, oci,
+};
 
 use super::Monitor;
 use crate as api;
@@ -17,10 +19,32 @@ use crate::session::DRAIN;
 mod daemon;
 use daemon::{Daemon, LIMIT, all_streams, log_text, pair, read_all, read_until, unframe, write};
 
-/// Runs programs of the host.
-struct Fake;
+/// Runs programs of the host. What is done to them is over once the file is there, if one is named.
+#[derive(Default)]
+struct Fake {
+    held: Option<PathBuf>,
+}
+
+/// Over once the file is there.
+struct Held(PathBuf);
+
+impl Action for Held {
+    fn awaited(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn next(&self) -> Instant {
+        Instant::now() + Duration::from_millis(10)
+    }
+    fn look(&mut self) -> Option<model::Result<()>> {
+        self.0.exists().then_some(Ok(()))
+    }
+}
 
 impl Fake {
+    fn begun(&self) -> Begun {
+        Ok(self.held.clone().map(|file| Box::new(Held(file)) as Box<dyn Action>))
+    }
+
     fn spawn(process: &oci::Process, io: Stdio) -> Result<Process, StartError> {
         let failed = |e: std::io::Error| {
             let stage = Stage::Exec { argv0: process.args[0].clone(), lookup: true };
@@ -92,19 +116,20 @@ impl Runtime for Fake {
     fn exec(&self, _: &Bundle, _: &Process, process: &oci::Process, io: Stdio) -> Result<Box<dyn Pending>, StartError> {
         Fake::spawn(process, io).map(There::boxed)
     }
-    fn kill(&self, _: &Bundle, process: &Process, signal: i32, _: Scope) -> model::Result<()> {
-        Ok(sys::process::signal(&process.pidfd, signal)?)
+    fn begin_kill(&self, _: &Bundle, process: &Process, signal: i32, _: Scope) -> Begun {
+        sys::process::signal(&process.pidfd, signal)?;
+        self.begun()
     }
-    fn pause(&self, _: &Bundle) -> model::Result<()> {
-        Ok(())
+    fn begin_pause(&self, _: &Bundle) -> Begun {
+        self.begun()
     }
-    fn resume(&self, _: &Bundle) -> model::Result<()> {
-        Ok(())
+    fn begin_resume(&self, _: &Bundle) -> Begun {
+        self.begun()
+    }
+    fn begin_cleanup(&self, _: &Bundle) -> Begun {
+        self.begun()
     }
     fn update(&self, _: &Bundle, _: &oci::Resources) -> model::Result<()> {
-        Ok(())
-    }
-    fn cleanup(&self, _: &Bundle) -> model::Result<()> {
         Ok(())
     }
 }
@@ -125,7 +150,7 @@ fn spec(dir: &Path, script: &str) -> StartSpec {
 }
 
 fn fake(_: &RuntimeChoice) -> Box<dyn Runtime> {
-    Box::new(Fake)
+    Box::new(Fake::default())
 }
 
 /// A part of a script that waits until [`let_go`].
@@ -164,6 +189,62 @@ fn output_goes_to_the_log_and_to_clients_and_the_exit_is_recorded() {
     let record: crate::proto::Exit = serde_json::from_slice(&std::fs::read(dir.path().join("exit")).unwrap()).unwrap();
     assert_eq!(record, exit);
     assert!(daemon.request(&Request::Freeze { frozen: true }, &[]).unwrap_err().contains("is not running"));
+    daemon.release();
+    run.join().unwrap();
+}
+
+/// A runtime that takes its time holds up the one who asked, and nobody else.
+#[test]
+fn what_takes_long_is_answered_when_it_is_done_and_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("done");
+    let (client, control) = daemon::sockets();
+    let until = Some(file.clone());
+    let make = move |_: &RuntimeChoice| Box::new(Fake { held: until.clone() }) as Box<dyn Runtime>;
+    let run = thread::spawn(move || Monitor::new(control, Box::new(make)).run());
+    let mut daemon = Daemon::of(client, dir.path());
+    let script = "trap 'echo caught; exit 3' TERM; read go; echo ready; while :; do sleep 0.01; done";
+    daemon.started(&StartSpec { open_stdin: true, ..spec(dir.path(), script) }, &[]);
+    let mut attached = daemon.attach(all_streams(true, true));
+    write(&mut attached, b"go\n");
+    read_until(&mut attached, "ready");
+    let freeze = daemon.begin(&Request::Freeze { frozen: true });
+    let thaw = daemon.begin(&Request::Freeze { frozen: false });
+    let kill = daemon.begin(&Request::Signal { exec: None, signal: 15, scope: Scope::Process });
+    // All else goes on: requests, output, the end of the process.
+    assert_eq!(daemon.request(&Request::Ping, &[]), Ok(()));
+    assert!(read_until(&mut attached, "caught").contains("caught"));
+    let Event::Died { exit } = daemon.event() else { panic!("not told") };
+    assert_eq!(exit.code, 3);
+    assert_eq!(daemon.request(&Request::Ping, &[]), Ok(()));
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(daemon.exited(None).code, 3);
+    // What was under way when the container ended has become pointless: the end is the answer.
+    assert!(freeze < thaw && thaw < kill);
+    daemon.release();
+    run.join().unwrap();
+}
+
+/// One freeze follows the other, each answered with its own outcome.
+#[test]
+fn freezes_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("done");
+    let (client, control) = daemon::sockets();
+    let until = Some(file.clone());
+    let make = move |_: &RuntimeChoice| Box::new(Fake { held: until.clone() }) as Box<dyn Runtime>;
+    let run = thread::spawn(move || Monitor::new(control, Box::new(make)).run());
+    let mut daemon = Daemon::of(client, dir.path());
+    daemon.started(&spec(dir.path(), &held(dir.path())), &[]);
+    let asked: Vec<u32> = (0..4).map(|n| daemon.begin(&Request::Freeze { frozen: n % 2 == 0 })).collect();
+    assert_eq!(daemon.request(&Request::Ping, &[]), Ok(()));
+    std::fs::write(&file, "").unwrap();
+    let answered: Vec<u32> = asked.iter().map(|_| daemon.done()).collect();
+    assert_eq!(answered, asked);
+    let many: Vec<_> = (0..10).map(|_| daemon.begin(&Request::Freeze { frozen: false })).collect();
+    assert_eq!(many.iter().map(|_| daemon.done()).collect::<Vec<_>>(), many);
+    let_go(dir.path());
+    daemon.exited(None);
     daemon.release();
     run.join().unwrap();
 }

@@ -92,6 +92,31 @@ impl Daemon {
         self.answer()
     }
 
+    /// Sends a request, whose number comes back from [`Daemon::done`].
+    #[allow(dead_code, reason = "not every test program uses it")]
+    pub fn begin(&mut self, request: &Request) -> u32 {
+        self.seq += 1;
+        self.client.send(self.seq, request, &[]).unwrap();
+        self.seq
+    }
+
+    /// The number of the next request that is done.
+    #[allow(dead_code, reason = "not every test program uses it")]
+    pub fn done(&mut self) -> u32 {
+        let packet = loop {
+            match self.client.receive() {
+                Ok(packet) => break packet.expect("the monitor is gone"),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) => panic!("{e}"),
+            }
+            let timeout = Timespec { tv_sec: LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
+            let ready = poll(&mut [PollFd::new(&self.client, PollFlags::IN)], Some(&timeout)).unwrap();
+            assert!(ready > 0, "no answer in time");
+        };
+        assert_eq!(packet.body, Event::Done { refused: None });
+        packet.seq
+    }
+
     /// A request that is answered by `Done`; the refusal's text.
     pub fn request(&mut self, request: &Request, fds: &[&UnixStream]) -> Result<(), String> {
         self.seq += 1;

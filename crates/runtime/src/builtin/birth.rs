@@ -9,7 +9,7 @@ use sys::process;
 
 use super::report::{Kept, Listener, Status, Word};
 use crate::error::{At, Stage, StartError};
-use crate::pending::{DEATH_WAIT, ENTER_WAIT, Pending, Progress, SIGKILL};
+use crate::pending::{ENTER_WAIT, Pending, Progress, SIGKILL};
 use crate::{Process, ended, pending};
 
 /// A process on its way.
@@ -148,7 +148,7 @@ impl Pending for Birth {
         }
         // The stage may have had its child just before.
         self.listener = None;
-        let stage_ended = self.stage.as_ref().is_some_and(|stage| ended(stage.pidfd.as_fd(), DEATH_WAIT));
+        let stage_ended = self.stage.as_ref().is_some_and(|stage| ended(stage.pidfd.as_fd(), Duration::ZERO));
         if self.process.is_none() && stage_ended && self.find().is_ok() {
             self.processes().into_iter().for_each(|pidfd| drop(process::signal(pidfd, SIGKILL)));
         }

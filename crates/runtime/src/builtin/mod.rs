@@ -17,6 +17,7 @@ use sys::clone::{Flags, Side, clone3};
 use sys::process;
 use sys::pty;
 
+use crate::action::{Begun, Stepping};
 use crate::error::{At, Stage, StartError};
 use crate::pending::{self, Pending};
 use crate::{Bundle, Process, Runtime, Scope, Stdio, oci};
@@ -203,32 +204,34 @@ impl Runtime for Builtin {
         Ok(Box::new(Birth::of_grandchild(listener, (status, note), stage, pending::ENTER_WAIT)))
     }
 
-    fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()> {
+    fn begin_kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> Begun {
         match scope {
-            Scope::Process => process::signal(&process.pidfd, signal).map_err(|e| match e.raw_os_error() {
-                Some(errno) if errno == rustix::io::Errno::SRCH.raw_os_error() => {
-                    model::Error::not_found("process already finished").with_source(e)
-                }
-                _ => model::Error::from(e),
-            }),
-            Scope::All => Ok(cgroup(bundle)?.signal_all(signal)?),
+            Scope::Process => crate::signal(process, signal)?,
+            Scope::All => cgroup(bundle)?.signal_all(signal)?,
         }
+        Ok(None)
     }
 
-    fn pause(&self, bundle: &Bundle) -> model::Result<()> {
-        cgroup(bundle)?.freeze().context("unable to freeze")
+    fn begin_pause(&self, bundle: &Bundle) -> Begun {
+        let what = "unable to freeze";
+        Stepping::begin(cgroup(bundle)?.begin_freeze().context(what)?, what)
     }
 
-    fn resume(&self, bundle: &Bundle) -> model::Result<()> {
-        cgroup(bundle)?.thaw().context("unable to thaw")
+    fn begin_resume(&self, bundle: &Bundle) -> Begun {
+        cgroup(bundle)?.thaw().context("unable to thaw")?;
+        Ok(None)
+    }
+
+    fn begin_cleanup(&self, bundle: &Bundle) -> Begun {
+        let what = "failed to remove the container's cgroup";
+        match self.cgroup(bundle).and_then(|cgroup| cgroup.begin_removal()).context(what)? {
+            None => Ok(None),
+            Some(step) => Stepping::begin(step, what),
+        }
     }
 
     fn update(&self, bundle: &Bundle, resources: &oci::Resources) -> model::Result<()> {
         Ok(cgroup(bundle)?.apply(&limits::convert(resources))?)
-    }
-
-    fn cleanup(&self, bundle: &Bundle) -> model::Result<()> {
-        self.cgroup(bundle).and_then(|cgroup| cgroup.remove()).context("failed to remove the container's cgroup")
     }
 }
 

@@ -10,14 +10,15 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
 use sys::process;
 use sys::rooted::Rooted;
 
 use crate::error::{At, Stage, StartError, What};
-use crate::{Bundle, Pending, Process, Progress, Runtime, Scope, Stdio, oci, user};
+use crate::pending::SIGKILL;
+use crate::{Begun, Bundle, Pending, Process, Progress, Runtime, Scope, Stdio, oci, user};
 
 mod command;
 mod config;
@@ -86,7 +87,24 @@ impl Cli {
         call
     }
 
-    /// A command without streams.
+    /// Begins a command without streams.
+    fn begin(&self, bundle: &Bundle, command: &str, args: &[&str], then: Then) -> Begun {
+        let mut call = self.call(bundle, Files::of(bundle).log());
+        call.arg(command).args(args);
+        let failed = |failure: command::Failure| failure.to_error();
+        let mut running = match (call.spawn(Output::Captured), &then) {
+            (Ok(running), _) => running,
+            // What the program does not clear away is cleared away all the same.
+            (Err(failure), Then::Remove(_) | Then::Kill(_)) => return then.act(Some(failure)).map(|()| None),
+            (Err(failure), Then::Nothing) => return Err(failed(failure)),
+        };
+        if matches!(then, Then::Kill(_)) {
+            running.deadline = Instant::now() + KILL_PATIENCE;
+        }
+        Ok(Some(Box::new(Program { running, then })))
+    }
+
+    /// A command without streams, to its end.
     fn simple(&self, bundle: &Bundle, command: &str, args: &[&str]) -> model::Result<()> {
         let mut call = self.call(bundle, Files::of(bundle).log());
         call.arg(command).args(args);
@@ -123,6 +141,63 @@ impl Cli {
             of_exec: None,
             _brought: brought,
         })
+    }
+}
+
+/// A program that has not killed a container by then has been given the chance.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A command under way.
+pub(crate) struct Program {
+    running: Running,
+    then: Then,
+}
+
+/// What follows a command, whatever its outcome.
+enum Then {
+    Nothing,
+    /// The process of this pidfd is killed by hand if the program has not done so.
+    Kill(OwnedFd),
+    /// What this container has is removed.
+    Remove(Box<Bundle>),
+}
+
+impl Program {
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.running.pidfd.as_fd()
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.running.deadline
+    }
+
+    /// How it has ended, once it has.
+    pub(crate) fn outcome(&mut self) -> Option<model::Result<()>> {
+        self.running.result().map(|result| self.then.act(result.err()))
+    }
+}
+
+impl Then {
+    fn act(&self, failure: Option<command::Failure>) -> model::Result<()> {
+        let outcome = failure.map_or(Ok(()), |failure| Err(failure.to_error()));
+        match self {
+            Then::Nothing => outcome,
+            Then::Kill(pidfd) => match outcome {
+                Err(error) if error.kind() != model::Kind::NotFound => Ok(process::signal(pidfd, SIGKILL)?),
+                other => other,
+            },
+            Then::Remove(bundle) => {
+                let files = Files::of(bundle);
+                rootfs::unmount(&bundle.rootfs, &files.rootfs());
+                for dir in [&files.bundle, &files.state] {
+                    match fs::remove_dir_all(dir) {
+                        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+                        _ => {}
+                    }
+                }
+                outcome
+            }
+        }
     }
 }
 
@@ -236,52 +311,39 @@ impl Runtime for Cli {
         }))
     }
 
-    fn kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> model::Result<()> {
-        let signal_text = signal.to_string();
+    fn begin_kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> Begun {
+        let text = signal.to_string();
         match scope {
-            Scope::All => self.simple(bundle, "kill", &["--all", &bundle.id, &signal_text]),
+            Scope::All => self.begin(bundle, "kill", &["--all", &bundle.id, &text], Then::Nothing),
             // The program may stand between the container and its pid on the host (sandboxes).
             Scope::Process if read_pid(&Files::of(bundle).init_pid()).ok() == Some(process.pid) => {
-                self.simple(bundle, "kill", &[&bundle.id, &signal_text])
+                let held = process.pidfd.try_clone().map_err(model::Error::from)?;
+                let then = if signal == SIGKILL { Then::Kill(held) } else { Then::Nothing };
+                self.begin(bundle, "kill", &[&bundle.id, &text], then)
             }
-            Scope::Process => process::signal(&process.pidfd, signal).map_err(|e| {
-                if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) {
-                    model::Error::not_found("process already finished").with_source(e)
-                } else {
-                    e.into()
-                }
-            }),
+            Scope::Process => crate::signal(process, signal).map(|()| None),
         }
     }
 
-    fn pause(&self, bundle: &Bundle) -> model::Result<()> {
-        self.simple(bundle, "pause", &[&bundle.id])
+    fn begin_pause(&self, bundle: &Bundle) -> Begun {
+        self.begin(bundle, "pause", &[&bundle.id], Then::Nothing)
     }
 
-    fn resume(&self, bundle: &Bundle) -> model::Result<()> {
-        self.simple(bundle, "resume", &[&bundle.id])
+    fn begin_resume(&self, bundle: &Bundle) -> Begun {
+        self.begin(bundle, "resume", &[&bundle.id], Then::Nothing)
+    }
+
+    fn begin_cleanup(&self, bundle: &Bundle) -> Begun {
+        if !Files::of(bundle).state.exists() {
+            return Ok(None);
+        }
+        self.begin(bundle, "delete", &["--force", &bundle.id], Then::Remove(Box::new(bundle.clone())))
     }
 
     fn update(&self, bundle: &Bundle, resources: &oci::Resources) -> model::Result<()> {
         let file = Files::of(bundle).bundle.join("resources.json");
         write_private(&file, &config::resources(resources))?;
         self.simple(bundle, "update", &["--resources", &file.to_string_lossy(), &bundle.id])
-    }
-
-    fn cleanup(&self, bundle: &Bundle) -> model::Result<()> {
-        let files = Files::of(bundle);
-        if !files.state.exists() {
-            return Ok(());
-        }
-        let deleted = self.simple(bundle, "delete", &["--force", &bundle.id]);
-        rootfs::unmount(&bundle.rootfs, &files.rootfs());
-        for dir in [&files.bundle, &files.state] {
-            match fs::remove_dir_all(dir) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-                _ => {}
-            }
-        }
-        deleted
     }
 }
 

@@ -440,7 +440,7 @@ impl Actor {
     /// Whether the monitor does its work.
     async fn monitor_answers(&mut self) -> bool {
         let (reply, mut answered) = oneshot::channel();
-        self.request(&Request::Freeze { frozen: false }, reply).await;
+        self.request(&Request::Ping, reply).await;
         let deadline = Instant::now() + ANSWER_WAIT;
         loop {
             tokio::select! {
