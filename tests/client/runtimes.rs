@@ -108,3 +108,106 @@ fn a_default_runtime_from_the_file() {
     assert_eq!(d.inspect("c1", "{{.HostConfig.Runtime}}"), "r");
     d.finish();
 }
+
+/// A daemon whose runtime `slow` is runc, which waits at each command for which there is a file of that name in the
+/// directory.
+fn with_slow_runtime() -> (Daemon, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, runc) = (dir.path().display(), places::find("runc"));
+    let script = format!(
+        "#!/bin/sh\nfor word; do\n  case $word in create|start|kill|pause|resume|delete)\n    \
+         if [ -e {path}/$word ]; then : > {path}/$word.waits; fi\n    \
+         while [ -e {path}/$word ]; do sleep 0.05; done;; esac\ndone\nexec {} \"$@\"\n",
+        runc.display()
+    );
+    let program = dir.path().join("slow");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let d = Options::new().args(&["--add-runtime", &format!("slow={}", program.display())]).start();
+    d.busybox();
+    (d, dir)
+}
+
+/// Makes a command of the slow runtime wait; whether it does so is seen by [`waits`].
+fn hold(dir: &tempfile::TempDir, word: &str) {
+    let _ = std::fs::remove_file(dir.path().join(format!("{word}.waits")));
+    std::fs::write(dir.path().join(word), "").unwrap();
+}
+
+fn waits(dir: &tempfile::TempDir, word: &str) -> bool {
+    eventually(|| dir.path().join(format!("{word}.waits")).exists())
+}
+
+fn let_go(dir: &tempfile::TempDir, word: &str) {
+    std::fs::remove_file(dir.path().join(word)).unwrap();
+}
+
+#[test]
+fn a_runtime_that_hangs_holds_nobody_up() {
+    let (d, dir) = with_slow_runtime();
+    let count = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done";
+    let run = |name: &str| {
+        let _ = d.docker(&["run", "-d", "--runtime", "slow", "--name", name, "busybox", "sh", "-c", count]).ok();
+    };
+    let lives = |name: &str| {
+        assert_eq!(d.docker(&["exec", name, "echo", "alive"]).text(), "alive");
+        let last = || d.docker(&["logs", "--tail", "1", name]).text().to_owned();
+        let before = last();
+        assert!(eventually(|| last() != before), "its log stands still");
+    };
+    for name in ["killed", "stopped", "paused", "deleted"] {
+        run(name);
+    }
+    hold(&dir, "kill");
+    let mut kill = d.spawn(&["kill", "killed"]);
+    let mut stop = d.spawn(&["stop", "-t", "1", "stopped"]);
+    assert!(waits(&dir, "kill"));
+    lives("killed");
+    lives("paused");
+    // What the program does not do is done without it.
+    assert_eq!(kill.end().code, 0);
+    assert_eq!(stop.end().code, 0);
+    assert_eq!(d.inspect("killed", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    assert_eq!(d.inspect("stopped", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    let_go(&dir, "kill");
+    hold(&dir, "pause");
+    let _ = d.docker(&["pause", "paused"]).ok();
+    assert!(waits(&dir, "pause"));
+    let _ = d.docker(&["kill", "paused"]).ok();
+    assert_eq!(d.inspect("paused", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    let_go(&dir, "pause");
+    hold(&dir, "delete");
+    let mut kill = d.spawn(&["kill", "deleted"]);
+    assert!(waits(&dir, "delete"));
+    assert!(!d.docker(&["logs", "deleted"]).ok().stdout.is_empty());
+    let_go(&dir, "delete");
+    assert_eq!(kill.end().code, 0);
+    d.remove_containers();
+    d.finish();
+}
+
+/// Whoever wants the end of a container need not wait for its start.
+#[test]
+fn a_start_that_hangs_is_broken_off() {
+    let (d, dir) = with_slow_runtime();
+    let ends: [&[&str]; 4] = [&["kill", "c1"], &["stop", "c1"], &["stop", "-t", "-1", "c1"], &["rm", "-f", "c1"]];
+    for word in ["create", "start"] {
+        for end in ends {
+            hold(&dir, word);
+            let mut run = d.spawn(&["run", "--name", "c1", "--runtime", "slow", "busybox", "sleep", "1000"]);
+            assert!(waits(&dir, word));
+            let ended = d.docker(end);
+            assert_eq!(ended.code, 0, "{word} {end:?}: {ended:?}");
+            let run = run.end();
+            assert_eq!(run.code, 125, "{run:?}");
+            assert!(run.stderr.contains("killed before its program ran"), "{run:?}");
+            let_go(&dir, word);
+            if end[0] != "rm" {
+                assert_eq!(d.inspect("c1", "{{.State.Running}}"), "false");
+                let _ = d.docker(&["start", "c1"]).ok();
+                let _ = d.docker(&["rm", "-f", "c1"]).ok();
+            }
+        }
+    }
+    d.finish();
+}

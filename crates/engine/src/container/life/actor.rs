@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::lifecycle::{self, Effect, Input, Outcome, State};
-use model::{Error, Result};
+use model::{Error, Result, signal};
 use monitor::proto::{Event, Packet, Request};
 use runtime::Scope;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::launch::{self, Failed, Launched};
+use super::launch::{self, Cancel, Failed, Launched};
 use super::link::Link;
 use super::remove::RemoveArgs;
 use super::stop::StopPlan;
@@ -147,6 +147,8 @@ pub struct Actor {
     /// What has happened is not in the store yet; when that is tried again.
     pub(in crate::container) unrecorded: Option<Instant>,
     deferred: VecDeque<Command>,
+    /// Breaks the launch off that is in flight.
+    launching: Option<Arc<Cancel>>,
     views: watch::Sender<Arc<ContainerView>>,
 }
 
@@ -177,6 +179,7 @@ impl Actor {
             cleaning: false,
             unrecorded: None,
             deferred: VecDeque::new(),
+            launching: None,
             views,
         };
         (actor, commands)
@@ -207,9 +210,16 @@ impl Actor {
     async fn finished(&mut self, done: Result<Done, tokio::task::JoinError>) -> bool {
         match done {
             Ok(Done::Launched(outcome)) => {
+                let cancelled = self.launching.take().is_some_and(|cancel| cancel.was_fired());
                 match outcome {
                     Ok(launched) => self.launched(launched).await,
-                    Err(failed) => self.launch_failed(failed).await,
+                    Err(failed) => {
+                        self.row.run.manually_stopped |= cancelled;
+                        self.launch_failed(failed).await;
+                        if cancelled {
+                            self.answer_ends();
+                        }
+                    }
                 }
                 // Those who waited for the start hear of it first.
                 tokio::task::yield_now().await;
@@ -234,6 +244,16 @@ impl Actor {
         false
     }
 
+    /// A start that was broken off for them has not happened.
+    fn answer_ends(&mut self) {
+        for command in std::mem::take(&mut self.deferred) {
+            match command {
+                Command::Kill { signal: signal::KILL, reply } | Command::Stop { reply, .. } => answer(reply, Ok(())),
+                other => self.deferred.push_back(other),
+            }
+        }
+    }
+
     /// Obeys what had to wait for the job.
     async fn catch_up(&mut self) {
         while self.jobs.is_empty() {
@@ -246,6 +266,13 @@ impl Actor {
 
     async fn obey(&mut self, command: Command) {
         if !self.jobs.is_empty() && needs_rest(&command) {
+            if let Some(cancel) = self.launching.clone().filter(|_| ends_a_launch(&command)) {
+                // Most starts are over before that.
+                tokio::spawn(async move {
+                    tokio::time::sleep(LAUNCH_PATIENCE).await;
+                    cancel.fire();
+                });
+            }
             self.deferred.push_back(command);
             return;
         }
@@ -455,11 +482,29 @@ impl Actor {
     pub(in crate::container) fn begin_launch(&mut self) {
         let (engine, row) = (self.engine.clone(), self.row.clone());
         let (clients, expected) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.expected));
+        let cancel = match Cancel::new() {
+            Ok(cancel) => Arc::new(cancel),
+            Err(error) => return drop(self.jobs.spawn(async { Done::Launched(Err(error.into())) })),
+        };
+        self.launching = Some(cancel.clone());
         self.jobs.spawn_blocking(move || {
             let clients = tokio::runtime::Handle::current()
                 .block_on(crate::container::session::attach::gather(clients, expected));
-            Done::Launched(launch::launch(&engine, &row, clients))
+            Done::Launched(launch::launch(&engine, &row, clients, &cancel))
         });
+    }
+}
+
+/// How long a launch may go on after somebody wants the end of its container.
+const LAUNCH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Commands for which a launch that hangs is broken off.
+fn ends_a_launch(command: &Command) -> bool {
+    match command {
+        Command::Kill { signal, .. } => *signal == signal::KILL,
+        Command::Remove { args, .. } => args.force,
+        Command::Stop { .. } | Command::Restart { .. } | Command::Shutdown { .. } => true,
+        _ => false,
     }
 }
 

@@ -16,7 +16,8 @@ use model::{Context, Error, Kind, Result};
 use monitor::client::{self, Client};
 use monitor::proto::{self, Event, LogSpec, Request, RuntimeChoice, StartSpec};
 use network::Networks;
-use rustix::event::{PollFd, PollFlags, poll};
+use runtime::Scope;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::donors::Donors;
 use super::durable::{self, Durable};
@@ -95,6 +96,35 @@ impl From<Error> for Failed {
     }
 }
 
+/// How long a monitor may take to take a start back.
+const CANCEL_WAIT: Duration = Duration::from_secs(15);
+
+/// Breaks a launch off that hangs: a process on its way may wait for a file system or a program that never answers.
+#[derive(Debug)]
+pub struct Cancel {
+    /// Readable once it was broken off.
+    fired: OwnedFd,
+}
+
+impl Cancel {
+    /// Of a launch that goes on.
+    pub fn new() -> Result<Cancel> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Cancel { fired: eventfd(0, flags).map_err(std::io::Error::from).context("making an eventfd")? })
+    }
+
+    /// Breaks it off; one that is over stays as it is.
+    pub fn fire(&self) {
+        let _ = rustix::io::write(&self.fired, &1u64.to_ne_bytes());
+    }
+
+    /// Whether it was broken off.
+    pub fn was_fired(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&self.fired, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+}
+
 /// A launch under way.
 struct Launch<'a> {
     engine: &'a Arc<Engine>,
@@ -105,15 +135,21 @@ struct Launch<'a> {
     attached: Vec<Attached>,
     /// What the row will refer to.
     durable: RefCell<Durable>,
+    cancel: &'a Cancel,
 }
 
 /// Starts the container; blocks until its program runs or could not.
-pub fn launch(engine: &Arc<Engine>, row: &ContainerRow, attached: Vec<Attached>) -> Result<Launched, Failed> {
+pub fn launch(
+    engine: &Arc<Engine>,
+    row: &ContainerRow,
+    attached: Vec<Attached>,
+    cancel: &Cancel,
+) -> Result<Launched, Failed> {
     let settings = engine.settings();
     let place = place::next(&settings, row)?;
     place::make_run_dir(&place.dir)?;
     let durable = RefCell::new(Durable::begin(engine, row));
-    let launch = Launch { engine, settings: &settings, row, place: &place, attached, durable };
+    let launch = Launch { engine, settings: &settings, row, place: &place, attached, durable, cancel };
     let outcome = launch.with_network();
     if outcome.is_err() {
         // The monitor has ended or never was; a later start makes the directory anew.
@@ -161,7 +197,7 @@ impl Launch<'_> {
         let sent = spawned.client.start(1, &spec, &fds).context("starting the container");
         let mut commit = None;
         let born = |run| commit = Some(self.commit(run, connected));
-        let started = sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client, born));
+        let started = sent.map_err(Failed::from).and_then(|()| await_start(&spawned.client, self.cancel, born));
         // A start is answered for what is on the disk; one that cannot get there has not happened.
         let recorded = started.and_then(|run| match commit.unwrap_or_else(|| self.commit(run, connected)) {
             Ok(()) => Ok(run),
@@ -201,7 +237,7 @@ impl Launch<'_> {
     }
 
     fn start_spec(&self, connected: Option<&network::Connected>) -> Result<StartSpec> {
-        let Launch { engine, settings, row, place, attached, durable: _ } = self;
+        let Launch { engine, settings, row, place, attached, durable: _, cancel: _ } = self;
         let run_dir = &place.dir;
         let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup)?;
         let mut facts = engine.host.runtime.clone();
@@ -305,12 +341,21 @@ struct Spawned {
 }
 
 /// The monitor's answer to the start request; `born` hears of the process first.
-fn await_start(client: &Client, mut born: impl FnMut((i32, i64))) -> Result<(i32, i64), Failed> {
+fn await_start(client: &Client, cancel: &Cancel, mut born: impl FnMut((i32, i64))) -> Result<(i32, i64), Failed> {
+    let mut deadline = Instant::now() + START_WAIT;
+    let mut cancelled = false;
     loop {
-        let timeout = rustix::event::Timespec { tv_sec: START_WAIT.as_secs() as i64, tv_nsec: 0 };
-        let mut fds = [PollFd::new(client, PollFlags::IN)];
-        if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
+        let timeout = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        let mut fds = [PollFd::new(client, PollFlags::IN), PollFd::new(&cancel.fired, PollFlags::IN)];
+        let awaited = if cancelled { &mut fds[..1] } else { &mut fds[..] };
+        if poll(awaited, timeout.as_ref()).unwrap_or(0) == 0 {
             return Err(Error::system("the container did not start in time").into());
+        }
+        if !cancelled && !fds[1].revents().is_empty() {
+            (cancelled, deadline) = (true, Instant::now() + CANCEL_WAIT);
+            // It answers as to every start that fails.
+            let kill = Request::Signal { exec: None, signal: model::signal::KILL, scope: Scope::All };
+            client.send_by(deadline, &kill, &[]).context("breaking the start off")?;
         }
         match client.receive() {
             Ok(Some(packet)) => match packet.body {
