@@ -9,8 +9,9 @@ use crate::calls::{self, COUNTER};
 use crate::with_busybox;
 
 const TIMES: usize = 25;
-/// The daemon's descriptors for a running container: the line to its monitor, and the monitor's process.
-const PER_CONTAINER: usize = 2;
+/// The daemon's descriptors for a running container: the line to its monitor, the monitor's process, and the container's
+/// first.
+const PER_CONTAINER: usize = 3;
 /// Longest start with clients that have left. Shorter than the daemon waits for one client that has not.
 const ARRIVAL: Duration = Duration::from_secs(9);
 
