@@ -31,6 +31,7 @@ mod lost_store;
 mod mounts;
 mod moved_root;
 mod network;
+mod own_labels;
 mod platforms;
 mod ports;
 mod restart;

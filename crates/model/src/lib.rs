@@ -18,6 +18,7 @@ pub mod id;
 pub mod lifecycle;
 pub mod mount;
 pub mod name;
+pub mod own_label;
 pub mod platform;
 pub mod port;
 pub mod reference;

@@ -11,6 +11,7 @@ use model::Result;
 use model::digest::Digest;
 use model::id::ContainerId;
 use model::lifecycle::State;
+use model::own_label::OwnLabels;
 use model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::{Row, Table, WriteTx};
@@ -31,6 +32,9 @@ pub struct ContainerRow {
     pub config: api::ContainerConfig,
     /// The merged host configuration.
     pub host_config: api::HostConfig,
+    /// What its labels ask of the engine.
+    #[serde(default)]
+    pub own_labels: OwnLabels,
     /// The endpoints asked for at create, by network name or id.
     pub networks: BTreeMap<String, api::EndpointSettings>,
     /// The image it was made from.

@@ -20,7 +20,7 @@ use model::time::Timestamp;
 use model::{Context, Result};
 use store::{Pins, Row, Table, WriteTx};
 
-pub use policy::{Facts, PIN, Part, Reason, order, reasons};
+pub use policy::{Facts, Part, Reason, order, reasons};
 pub use rules::{Mark, Rules};
 
 use super::catalog::{Catalog, parsed};

@@ -8,13 +8,11 @@ use std::fmt;
 
 use model::digest::Digest;
 use model::duration;
+use model::own_label::{KEEP, asks_to_keep};
 use model::time::Timestamp;
 
 use super::rules::Rules;
 use crate::list::name_matches;
-
-/// The label with which an image is pinned, unless its value is `false`.
-pub const PIN: &str = "gantry.keep";
 
 /// What is known of an image.
 #[derive(Clone, Debug)]
@@ -78,7 +76,7 @@ impl fmt::Display for Reason {
             Reason::InUse(container) => write!(f, "container {container} is made of it"),
             Reason::Busy => f.write_str("it is being pulled, pushed, loaded or saved"),
             Reason::Held(image) => write!(f, "the index {image} holds it"),
-            Reason::Labelled => write!(f, "its label {PIN} pins it"),
+            Reason::Labelled => write!(f, "its label {KEEP} pins it"),
             Reason::Pinned(pattern) => write!(f, "the pattern {pattern:?} in the configuration pins it"),
             Reason::Recent { arrived, until, min_age } => write!(
                 f,
@@ -98,7 +96,7 @@ pub fn reasons(facts: &Facts, rules: Option<&Rules>, now: Timestamp) -> Vec<Reas
         reasons.push(Reason::Busy);
     }
     reasons.extend(facts.holders.iter().cloned().map(Reason::Held));
-    if facts.labels.get(PIN).is_some_and(|value| value != "false") {
+    if facts.labels.get(KEEP).is_some_and(|value| asks_to_keep(value)) {
         reasons.push(Reason::Labelled);
     }
     let Some(rules) = rules else { return reasons };
@@ -195,7 +193,7 @@ mod tests {
         assert_eq!(why(&Facts { is_busy: true, ..plain.clone() }), ["it is being pulled, pushed, loaded or saved"]);
         let held = Facts { holders: vec![id('b')], ..plain.clone() };
         assert_eq!(why(&held), [format!("the index {} holds it", id('b'))]);
-        let labelled = |value: &str| Facts { labels: [(PIN.to_owned(), value.to_owned())].into(), ..plain.clone() };
+        let labelled = |value: &str| Facts { labels: [(KEEP.to_owned(), value.to_owned())].into(), ..plain.clone() };
         assert_eq!(why(&labelled("")), ["its label gantry.keep pins it"]);
         assert_eq!(why(&labelled("false")), [""; 0]);
         let named = |name: &str| Facts { names: vec![name.into()], ..plain.clone() };

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use model::id::ContainerId;
+use model::own_label;
 use model::{Error, Result};
 
 use super::validate::Host;
@@ -49,7 +50,8 @@ fn merge_config(
     // No variables at all are shown as null.
     let env = merge_env(config.env.take().unwrap_or_default(), &image.env);
     config.env = Some(env).filter(|env| !env.is_empty());
-    let mut labels: BTreeMap<String, String> = image.labels.clone();
+    let inherited = image.labels.iter().filter(|(name, _)| !own_label::is_own(name));
+    let mut labels: BTreeMap<String, String> = inherited.map(|(name, value)| (name.clone(), value.clone())).collect();
     labels.extend(config.labels.take().unwrap_or_default());
     config.labels = Some(labels);
     let mut volumes = config.volumes.take().unwrap_or_default();
@@ -213,6 +215,21 @@ mod tests {
         assert_eq!((merged.user.as_str(), merged.working_dir.as_str()), ("www", "/srv/y"));
         assert_eq!(merged.cmd.as_deref(), Some(&["sh".to_string()][..]));
         assert_eq!(merged.hostname, "010101010101");
+    }
+
+    /// An image decides nothing of what the engine's own labels decide.
+    #[test]
+    fn labels_of_the_engine_are_not_inherited() {
+        let names = ["gantry.egress", "gantry.keep", "gantry", "org.x"];
+        let labels = names.map(|name| (name.to_string(), "image".to_string())).into();
+        let image = api::ImageConfig { labels, ..image() };
+        let own = [("gantry.keep".to_string(), "own".to_string())].into();
+        let config = api::ContainerConfig { labels: Some(own), ..Default::default() };
+        let (host, id) = (Host::default(), ContainerId::from_bytes([1; 32]));
+        let merged = merge(config, Default::default(), &image, &host, &id).expect("merges").config.labels;
+        let expected = [("gantry", "image"), ("gantry.keep", "own"), ("org.x", "image")];
+        let expected = expected.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        assert_eq!(merged, Some(expected));
     }
 
     /// B-cr-1 and B-cr-2: an own entrypoint drops the image's command; nothing to run is refused.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use model::id::ContainerId;
 use model::lifecycle::State;
 use model::name;
+use model::own_label::{self, OwnLabels};
 use model::platform::Platform;
 use model::{Error, Kind, Result};
 use snapshot::Snapshotter;
@@ -60,10 +61,12 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     }
     let (config, host_config) =
         (request.config.clone().unwrap_or_default(), request.host_config.clone().unwrap_or_default());
+    let own_labels = OwnLabels::parse(&config.labels.clone().unwrap_or_default())?;
     let image = engine.images.resolve(&config.image, args.platform.as_deref())?;
     if args.platform.as_deref().is_none_or(str::is_empty) {
         warnings.extend(foreign(&image.platform));
     }
+    warnings.extend(own_label::warning(&image.config.labels));
     let mut merged = merge::merge(config, host_config, &image.config, &host, &id)?;
     resolve_container_modes(&engine.containers, &mut merged.host_config)?;
     share_hostname(&engine.containers, &mut merged);
@@ -71,7 +74,8 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     warnings.extend(validate::check(&merged, &request)?);
     launch::runtime_choice(&settings.containers.runtimes, &merged.host_config.runtime)?;
     let name = reserve_name(&engine.containers, args.name.as_deref(), &id)?;
-    let draft = Draft { id: id.clone(), name: name.clone(), merged, image, request, read_only: args.read_only };
+    let draft =
+        Draft { id: id.clone(), name: name.clone(), merged, own_labels, image, request, read_only: args.read_only };
     let built = build(engine, &settings, draft).await;
     if built.is_err() {
         engine.containers.release(&name, &id);
@@ -97,13 +101,14 @@ struct Draft {
     id: ContainerId,
     name: String,
     merged: merge::Merged,
+    own_labels: OwnLabels,
     image: ResolvedImage,
     request: api::CreateRequest,
     read_only: mounts::ReadOnly,
 }
 
 async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
-    let Draft { id, name, merged, image, request, read_only } = draft;
+    let Draft { id, name, merged, own_labels, image, request, read_only } = draft;
     let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, read_only).await?;
     let row = ContainerRow {
         id,
@@ -119,6 +124,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         },
         config: merged.config,
         host_config: merged.host_config,
+        own_labels,
         mounts: mounts.rows.clone(),
         storage: engine.snapshots.name().into(),
         state: State::Created,

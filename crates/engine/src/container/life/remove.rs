@@ -151,6 +151,7 @@ pub async fn prune(
         let view = handle.view();
         let labels = view.row.config.labels.clone().unwrap_or_default();
         let chosen = !view.row.state.is_running()
+            && !view.row.own_labels.keep
             && until.is_none_or(|until| view.row.created <= until)
             && filters.match_labels(&labels);
         if !chosen {

@@ -200,6 +200,7 @@ pub(crate) mod tests {
                 ..Default::default()
             },
             host_config: Default::default(),
+            own_labels: Default::default(),
             networks: Default::default(),
             image: ImagePin {
                 id: Digest::from_sha256(&[7; 32]),
