@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use model::digest::Digest;
+use model::digest::{Algorithm, Digest, Hasher};
 use model::{Context, Error, Result};
-use sha2::{Digest as _, Sha256};
 use store::Lease;
 
 use crate::Inner;
@@ -22,19 +21,19 @@ pub struct Ingest {
     number: u64,
     path: Option<PathBuf>,
     file: File,
-    hash: Sha256,
+    hash: Option<Hasher>,
     written: u64,
 }
 
 impl Ingest {
-    pub(crate) fn begin(inner: Arc<Inner>) -> Result<Ingest> {
+    pub(crate) fn begin(inner: Arc<Inner>, algorithm: Algorithm) -> Result<Ingest> {
         let number = inner.next.fetch_add(1, Ordering::Relaxed);
         let path = inner.ingest.join(number.to_string());
         inner.writing().insert(number);
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = opened.inspect_err(|_| _ = inner.writing().remove(&number));
         let file = file.with_context(|| format!("creating {}", path.display()))?;
-        Ok(Ingest { inner, number, path: Some(path), file, hash: Sha256::new(), written: 0 })
+        Ok(Ingest { inner, number, path: Some(path), file, hash: Some(Hasher::new(algorithm)), written: 0 })
     }
 
     /// Bytes written so far.
@@ -52,7 +51,7 @@ impl Ingest {
                 self.written
             )));
         }
-        let digest = Digest::from_sha256(&std::mem::take(&mut self.hash).finalize().into());
+        let digest = self.hash.take().expect("the hash is taken by finish only").finish();
         if let Some(expected) = expected
             && *expected != digest
         {
@@ -61,7 +60,7 @@ impl Ingest {
             )));
         }
         lease.pin(&digest);
-        let target = self.inner.blobs.join(digest.hex());
+        let target = self.inner.path(&digest);
         let path = self.path.take().expect("the path is taken by finish only");
         if target.exists() {
             fs::remove_file(&path).context("removing a blob that is here already")?;
@@ -75,7 +74,9 @@ impl Ingest {
 impl Write for Ingest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.file.write(bytes)?;
-        self.hash.update(&bytes[..n]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&bytes[..n]);
+        }
         self.written += n as u64;
         Ok(n)
     }

@@ -1,6 +1,6 @@
 //! Blobs by digest: ingest, verify, open, sweep.
 //!
-//! Layout under the root (an OCI layout's `blobs` directory): `blobs/sha256/<hex>`, `ingest/<name>`, `parts/<hex>`.
+//! Layout under the root (an OCI layout's `blobs` directory): `blobs/<algorithm>/<hex>`, `ingest/<name>`, `parts/<hex>`.
 //!
 //! Invariants:
 //! - a file under `blobs` has the content its name says: it is hashed while it is written and renamed into place last;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::digest::Digest;
+use model::digest::{Algorithm, Digest};
 use model::{Context, Error, Result};
 use store::{Lease, Sweep};
 
@@ -39,7 +39,7 @@ pub struct Blobs {
 }
 
 struct Inner {
-    /// `<root>/blobs/sha256`
+    /// `<root>/blobs`
     blobs: PathBuf,
     /// `<root>/ingest`
     ingest: PathBuf,
@@ -57,7 +57,7 @@ struct Inner {
 impl Inner {
     fn new(root: &Path, file: File) -> Inner {
         Inner {
-            blobs: root.join("blobs/sha256"),
+            blobs: root.join("blobs"),
             ingest: root.join("ingest"),
             parts: root.join("parts"),
             claims: Mutex::default(),
@@ -65,6 +65,20 @@ impl Inner {
             root: file,
             next: AtomicU64::new(0),
         }
+    }
+
+    /// Where a blob lies.
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.algorithm().name()).join(digest.hex())
+    }
+
+    /// What lies among the blobs of each algorithm.
+    fn blob_files(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for algorithm in Algorithm::ALL {
+            found.extend(survey::entries(&self.blobs.join(algorithm.name()))?);
+        }
+        Ok(found)
     }
 
     fn writing(&self) -> MutexGuard<'_, HashSet<u64>> {
@@ -80,10 +94,10 @@ fn empty(dir: &Path) -> std::io::Result<()> {
 impl Blobs {
     /// Opens or creates the store of blobs under `root` and empties its `ingest`.
     pub fn open(root: &Path) -> Result<Blobs> {
-        let blobs = root.join("blobs/sha256");
         let ingest = root.join("ingest");
         let parts = root.join("parts");
-        for dir in [&blobs, &ingest, &parts] {
+        let blobs = Algorithm::ALL.map(|algorithm| root.join("blobs").join(algorithm.name()));
+        for dir in blobs.iter().chain([&ingest, &parts]) {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -96,7 +110,20 @@ impl Blobs {
 
     /// Begins to write a blob whose digest need not be known yet.
     pub fn ingest(&self) -> Result<Ingest> {
-        Ingest::begin(self.inner.clone())
+        self.ingest_as(Algorithm::Sha256)
+    }
+
+    /// Begins to write a blob that will have a digest of this kind.
+    pub fn ingest_as(&self, algorithm: Algorithm) -> Result<Ingest> {
+        Ingest::begin(self.inner.clone(), algorithm)
+    }
+
+    /// Writes a small blob that has this digest in one step and pins it; other content is `InvalidParameter`.
+    pub fn keep(&self, digest: &Digest, bytes: &[u8], lease: &Lease) -> Result<()> {
+        use std::io::Write;
+        let mut ingest = self.ingest_as(digest.algorithm())?;
+        ingest.write_all(bytes).context("writing a blob")?;
+        ingest.finish(Some(digest), None, lease).map(drop)
     }
 
     /// Writes a small blob in one step and pins it.
@@ -144,14 +171,12 @@ impl Blobs {
 
     fn files(&self, size: impl Fn(&fs::Metadata) -> u64) -> Result<Vec<(Digest, u64)>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.inner.blobs).context("listing blobs")? {
-            let entry = entry.context("listing blobs")?;
-            let name = entry.file_name();
-            let Some(digest) = name.to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok()) else {
-                tracing::warn!(path = %entry.path().display(), "not a blob; left alone");
+        for path in self.inner.blob_files()? {
+            let Some(digest) = survey::blob_name(&path) else {
+                tracing::warn!(path = %path.display(), "not a blob; left alone");
                 continue;
             };
-            if let Ok(metadata) = entry.metadata() {
+            if let Ok(metadata) = fs::symlink_metadata(&path) {
                 found.push((digest, size(&metadata)));
             }
         }
@@ -179,7 +204,7 @@ impl Blobs {
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
-        self.inner.blobs.join(digest.hex())
+        self.inner.path(digest)
     }
 }
 

@@ -12,9 +12,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use model::digest::Digest;
+use model::digest::{Digest, Hasher};
 use model::{Context, Error, Result};
-use sha2::{Digest as _, Sha256};
 use store::Lease;
 
 use crate::{Blobs, Inner};
@@ -38,7 +37,7 @@ impl WholePart {
     pub fn publish(self, lease: &Lease) -> Result<()> {
         let Part { inner, digest, path, .. } = &self.part;
         lease.pin(digest);
-        let target = inner.blobs.join(digest.hex());
+        let target = inner.path(digest);
         fs::rename(path, target).with_context(|| format!("publishing content {digest}"))
     }
 }
@@ -46,7 +45,7 @@ impl WholePart {
 /// Reads a part from its beginning, and hashes it.
 pub struct PartReader {
     file: File,
-    hash: Sha256,
+    hash: Hasher,
     read: u64,
 }
 
@@ -74,7 +73,7 @@ impl Blobs {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.inner.parts).context("listing parts of blobs")? {
             let entry = entry.context("listing parts of blobs")?;
-            let digest = entry.file_name().to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
+            let digest = entry.file_name().to_str().and_then(Digest::from_hex);
             if let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) {
                 found.push((digest, metadata.len()));
             }
@@ -121,14 +120,14 @@ impl Part {
 
     /// A reader of its own, at the beginning.
     pub fn reader(&self) -> io::Result<PartReader> {
-        Ok(PartReader { file: File::open(&self.path)?, hash: Sha256::new(), read: 0 })
+        Ok(PartReader { file: File::open(&self.path)?, hash: Hasher::to_match(Some(&self.digest)), read: 0 })
     }
 
     /// Whether the reader has read all of it and found what was expected.
     ///
     /// `DataLoss` when the content is another: the part is removed then.
     pub fn verify(self, reader: PartReader, size: u64) -> Result<WholePart> {
-        let found = Digest::from_sha256(&reader.hash.finalize().into());
+        let found = reader.hash.finish();
         if found != self.digest || reader.read != size || self.length != size {
             let text = match found == self.digest {
                 true => format!("unexpected commit size {}, expected {size}: failed precondition", reader.read),

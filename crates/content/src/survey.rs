@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use model::digest::Digest;
+use model::digest::{Digest, Hasher};
 use model::{Context, Result};
-use sha2::{Digest as _, Sha256};
 
 use crate::{Blobs, Inner};
 
@@ -47,12 +46,12 @@ impl Blobs {
     /// Reads the whole blob and says what it holds: its true digest, and its length. `NotFound` when it is absent.
     pub fn rehash(&self, digest: &Digest) -> Result<(Digest, u64)> {
         let mut file = self.open_blob(digest)?;
-        let (mut hash, mut length) = (Sha256::new(), 0);
+        let (mut hash, mut length) = (Hasher::to_match(Some(digest)), 0);
         let mut buffer = vec![0; BUFFER];
         loop {
             let n = file.read(&mut buffer).with_context(|| format!("reading content {digest}"))?;
             if n == 0 {
-                return Ok((Digest::from_sha256(&hash.finalize().into()), length));
+                return Ok((hash.finish(), length));
             }
             hash.update(&buffer[..n]);
             length += n as u64;
@@ -76,7 +75,7 @@ impl Blobs {
     pub fn strays(&self, part_life: Duration) -> Result<Vec<Stray>> {
         let mut found = Vec::new();
         let mut note = |path: PathBuf, kind| found.push(Stray { path, kind });
-        for path in entries(&self.inner.blobs)? {
+        for path in self.inner.blob_files()? {
             if blob_name(&path).is_none() || !path.is_file() {
                 note(path, StrayKind::Unknown);
             }
@@ -88,7 +87,7 @@ impl Blobs {
             }
         }
         for path in entries(&self.inner.parts)? {
-            match blob_name(&path).filter(|_| path.is_file()) {
+            match part_name(&path).filter(|_| path.is_file()) {
                 None => note(path, StrayKind::Unknown),
                 Some(digest) => {
                     let claimed = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).contains(&digest);
@@ -103,7 +102,7 @@ impl Blobs {
 }
 
 /// What is in a directory; nothing when there is none.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.with_context(|| format!("listing {}", dir.display()))?,
@@ -111,9 +110,16 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry.with_context(|| format!("listing {}", dir.display()))?.path())).collect()
 }
 
-fn blob_name(path: &Path) -> Option<Digest> {
-    let hex = path.file_name()?.to_str()?;
-    Digest::parse(&format!("sha256:{hex}")).ok()
+/// What a file's name says that it holds; its directory is named after the algorithm, if it is one of blobs.
+pub(crate) fn blob_name(path: &Path) -> Option<Digest> {
+    let digest = Digest::from_hex(path.file_name()?.to_str()?)?;
+    let place = path.parent()?.file_name()?;
+    (place == digest.algorithm().name()).then_some(digest)
+}
+
+/// What a part's name says that it will hold.
+fn part_name(path: &Path) -> Option<Digest> {
+    Digest::from_hex(path.file_name()?.to_str()?)
 }
 
 /// How long a file has not been written to; gone is not idle.

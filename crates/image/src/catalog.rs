@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use model::digest::Digest;
+use model::digest::{Algorithm, Digest};
 use model::platform::Platform;
 use model::reference::{ImageRef, is_bare_id};
 use model::{Error, Result};
@@ -67,6 +67,12 @@ pub fn no_such(text: &str) -> Error {
     Error::not_found(format!("No such image: {shown}"))
 }
 
+/// The digits of a full or partial id, be the algorithm named or not.
+pub(super) fn digits(text: &str) -> &str {
+    let named = |algorithm: Algorithm| text.strip_prefix(algorithm.name())?.strip_prefix(':');
+    Algorithm::ALL.into_iter().find_map(named).unwrap_or(text)
+}
+
 impl Catalog {
     /// The image a text leads to: full id, `name[:tag]`, `name@digest`, part of an id.
     pub fn find(&self, text: &str) -> Result<Found> {
@@ -98,7 +104,7 @@ impl Catalog {
     }
 
     fn find_prefix(&self, text: &str) -> Result<Found> {
-        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        let digits = digits(text);
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if digits.len() < ID_PREFIX || !digits.bytes().all(hex) {
             return Err(no_such(text));

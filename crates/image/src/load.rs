@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 
 use api::ProgressMessage;
 use api::oci::Descriptor;
-use model::digest::Digest;
+use model::digest::{Algorithm, Digest};
 use model::platform::Platform;
 use model::reference::ImageRef;
 use model::{Error, Kind as ErrorKind, Result};
@@ -231,7 +231,7 @@ fn keep<R: Read>(
 ) -> Result<u64> {
     let (entry, name) = entry;
     // What lies beside the blobs under another name is none.
-    let expected = name.strip_prefix("blobs/sha256/").and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
+    let expected = name.strip_prefix("blobs/").and_then(|path| Digest::parse(&path.replacen('/', ":", 1)).ok());
     let document =
         expected.is_none() && !name.ends_with("/layer.tar") && entry.size <= DOCUMENT_BYTES && is_text(&name);
     let mut data = Data { archive };
@@ -242,7 +242,8 @@ fn keep<R: Read>(
         members.documents.insert(name, bytes);
         return Ok(size);
     }
-    let mut ingest = images.blobs.ingest()?;
+    let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+    let mut ingest = images.blobs.ingest_as(algorithm)?;
     copy(&mut data, &mut ingest)?;
     let blob = ingest.finish(expected.as_ref(), Some(entry.size), lease)?;
     members.blobs.insert(name, blob);

@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 
 use api::oci::{Descriptor, Platform};
-use model::digest::Digest;
+use model::digest::{Algorithm, Digest};
 use model::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 /// Bound of a manifest or an index.
 pub const MANIFEST_BYTES: u64 = 4 << 20;
@@ -212,9 +211,9 @@ fn refuse_both(bytes: &[u8], foreign: &str, what: &str) -> Result<()> {
     }
 }
 
-/// The digest of some bytes.
+/// The digest of some bytes that are made here.
 pub fn digest_of(bytes: &[u8]) -> Digest {
-    Digest::from_sha256(&Sha256::digest(bytes).into())
+    Digest::of(Algorithm::Sha256, bytes)
 }
 
 /// The digest in a descriptor.

@@ -12,7 +12,7 @@ use model::filter::Filters;
 use model::reference::ImageRef;
 use model::{Error, Result};
 
-use super::catalog::{Catalog, parsed};
+use super::catalog::{Catalog, digits, parsed};
 use super::list::{invalid_until, labels_match};
 use super::remove::{report_deleted, report_untagged};
 use super::row::ImageRow;
@@ -106,7 +106,7 @@ impl Needed {
         let mut needed = Needed::default();
         for (image, user) in users.all() {
             let given = user.row.reference.as_str();
-            let by_id = image.hex().starts_with(given.strip_prefix("sha256:").unwrap_or(given));
+            let by_id = image.hex().starts_with(digits(given));
             if by_id || given.ends_with(&format!("@{image}")) {
                 needed.images.insert(image.clone());
             }

@@ -360,10 +360,16 @@ fn mount_sources(catalog: &Catalog, target: &ImageRef, blob: &Digest) -> Vec<Str
 async fn put(images: &Arc<Images>, repository: &Repository, tag: &str, content: &Content) -> Result<()> {
     let (keep, digest) = (images.clone(), content.digest.clone());
     let bytes = super::pull::blocking(move || keep.blobs.read_small(&digest, oci::MANIFEST_BYTES)).await?;
-    let given = repository.put_manifest(tag, &content.media_type, &bytes.into()).await?;
+    let bytes = bytes.into();
+    let given = repository.put_manifest(tag, &content.media_type, &bytes).await?;
     match given {
-        Some(given) if given != content.digest => {
+        Some(given) if !given.is_of(&bytes) => {
             Err(Error::system(format!("the registry changed the manifest: {given} instead of {}", content.digest)))
+        }
+        // Under a tag the registry names it by an algorithm of its own choice: it shall be known by its digest here, too.
+        Some(given) if given != content.digest && tag != content.digest.as_str() => {
+            repository.put_manifest(content.digest.as_str(), &content.media_type, &bytes).await.map(drop)?;
+            Ok(())
         }
         _ => Ok(()),
     }

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use api::oci::Descriptor;
-use model::digest::Digest;
+use model::digest::{Algorithm, Digest};
 use model::platform::Platform;
 use model::reference::ImageRef;
 use model::{Error, Result};
@@ -182,9 +182,12 @@ fn write(
 ) -> Result<()> {
     let mut tar = Writer::new(out);
     tar.directory("blobs/", 0o755)?;
-    tar.directory("blobs/sha256/", 0o755)?;
+    let algorithms: BTreeSet<Algorithm> = blobs.keys().map(Digest::algorithm).chain([Algorithm::Sha256]).collect();
+    for algorithm in algorithms {
+        tar.directory(&format!("blobs/{algorithm}/"), 0o755)?;
+    }
     for (digest, source) in blobs {
-        let name = format!("blobs/sha256/{}", digest.hex());
+        let name = place(digest);
         match source {
             Source::Stored(size) => tar.file(&name, 0o444, *size, &mut images.blobs.open_blob(digest)?)?,
             Source::Made(bytes) => tar.file(&name, 0o444, bytes.len() as u64, &mut io::Cursor::new(bytes))?,
@@ -201,6 +204,11 @@ fn write(
     document(&mut tar, ("oci-layout", 0o444), &serde_json::json!({ "imageLayoutVersion": "1.0.0" }))?;
     tar.finish()?;
     Ok(())
+}
+
+/// Where a layout has a blob.
+fn place(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
 fn document(tar: &mut Writer<&mut dyn Write>, (name, mode): (&str, u32), value: &impl Serialize) -> Result<()> {
@@ -221,7 +229,7 @@ fn descriptor(one: &Chosen) -> Descriptor {
 
 /// Docker's list: the manifests that can be run here, one entry per image with all its names.
 fn docker_manifest(chosen: &[Chosen]) -> Vec<DockerImage> {
-    let path = |content: &Content| format!("blobs/sha256/{}", content.digest.hex());
+    let path = |content: &Content| place(&content.digest);
     let mut entries: Vec<(Digest, DockerImage)> = Vec::new();
     let mut seen = BTreeSet::new();
     for one in chosen {

@@ -100,6 +100,8 @@ pub(super) async fn of_pull(images: &Images, repository: &Repository, digest: &D
 /// The signatures under the tag that is made of the digest.
 async fn beside(repository: &Repository, digest: &Digest) -> Result<Vec<Signature>> {
     let tag = format!("{}-{}.sig", digest.algorithm(), digest.hex());
+    // Of a longer digest no tag can be made.
+    let Ok(_) = repository.reference().with_tag(&tag) else { return Ok(Vec::new()) };
     match repository.manifest_if_any(&tag).await? {
         Some(document) => payloads(repository, &document.bytes).await,
         None => Ok(Vec::new()),

@@ -64,7 +64,7 @@ fn held(catalog: &Catalog, text: &str) -> Result<Vec<(Arc<ImageRow>, Option<Stri
         Err(error) if error.kind() == Kind::NotFound => error,
         Err(error) => return Err(error),
     };
-    let Ok(digest) = Digest::parse(text).or_else(|_| Digest::parse(&format!("sha256:{text}"))) else {
+    let Some(digest) = Digest::parse(text).ok().or_else(|| Digest::from_hex(text)) else {
         return Err(error);
     };
     let holders = catalog.images.values().filter_map(|image| Some((image.clone(), Some(part(image, &digest)?))));

@@ -11,7 +11,12 @@ pub const FULL: usize = 64;
 
 /// 64 lower-case hex digits?
 pub(crate) fn is_full(text: &str) -> bool {
-    text.len() == FULL && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == FULL && is_hex(text)
+}
+
+/// Lower-case hex digits only?
+pub(crate) fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -101,7 +101,7 @@ impl Repository {
         match told {
             Some(document) => Ok(Some(document)),
             // Where registries know no referrers, clients keep the index under a tag.
-            None => self.manifest_if_any(&digest.as_str().replace(':', "-")).await,
+            None => self.manifest_if_any(&referrers_tag(digest)).await,
         }
     }
 
@@ -209,6 +209,12 @@ impl Repository {
         }
         Err(Fault::nonsense("the list of tags does not end"))
     }
+}
+
+/// The tag of the index of referrers, at most 32 characters of the algorithm and 64 digits (OCI distribution, "Referrers Tag
+/// Schema").
+fn referrers_tag(digest: &Digest) -> String {
+    format!("{}-{:.64}", digest.algorithm(), digest.hex())
 }
 
 /// The tags of a page.

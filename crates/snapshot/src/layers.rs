@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::digest::Digest;
+use model::digest::{Digest, Hasher};
 use model::{Context, Error, Result};
 use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use store::{Lease, Sweep};
 
 use crate::apply::{self, Applied, Whiteouts};
@@ -188,9 +187,9 @@ impl Layers {
     ) -> Result<(Digest, Applied)> {
         make_dir(&tmp.join("fs"), 0o755)?;
         let fs: OwnedFd = File::open(tmp.join("fs")).context("opening a new layer")?.into();
-        let mut reader = BufReader::with_capacity(BUFFER, Hashed { inner: tar, hash: Sha256::new() });
+        let mut reader = BufReader::with_capacity(BUFFER, Hashed { inner: tar, hash: Hasher::to_match(expected) });
         let applied = apply::apply(fs, &mut reader, self.whiteouts).map_err(|error| malformed(error, expected))?;
-        let diff_id = Digest::from_sha256(&reader.into_inner().hash.finalize().into());
+        let diff_id = reader.into_inner().hash.finish();
         if let Some(expected) = expected
             && *expected != diff_id
         {
@@ -217,7 +216,7 @@ impl Layers {
         let mut freed = 0;
         for entry in fs::read_dir(&self.root).context("listing layers")? {
             let name = entry.context("listing layers")?.file_name();
-            let digest = name.to_str().and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
+            let digest = name.to_str().and_then(Digest::from_hex);
             let Some(digest) = digest.filter(|d| !live.contains(d)) else { continue };
             let size = self.get(&digest).ok().flatten().map_or(0, |layer| layer.info.size);
             let doomed = self.workplace();
@@ -292,7 +291,7 @@ fn malformed(error: io::Error, layer: Option<&Digest>) -> Error {
 
 struct Hashed<'r> {
     inner: &'r mut dyn Read,
-    hash: Sha256,
+    hash: Hasher,
 }
 
 impl Read for Hashed<'_> {

@@ -146,7 +146,7 @@ impl Layers {
 }
 
 fn layer_name(name: &str) -> Option<Digest> {
-    Digest::parse(&format!("sha256:{name}")).ok()
+    Digest::from_hex(name)
 }
 
 /// The names in a directory; none when it does not exist.

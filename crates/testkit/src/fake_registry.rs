@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
-use crate::images::sha256;
+use crate::images::{digest, sha256};
 use crate::namespaces::Namespaces;
 
 /// Bytes written at once; a slow registry pauses between them.
@@ -99,13 +99,25 @@ pub enum Reply {
 
 type Rule = Box<dyn FnMut(&Seen) -> Option<Reply> + Send>;
 
+/// Media type, bytes, digest.
+type Manifest = (String, Vec<u8>, String);
+
 #[derive(Default)]
 struct Content {
     /// By `name/digest` and `name/tag`.
-    manifests: BTreeMap<String, (String, Vec<u8>)>,
+    manifests: BTreeMap<String, Manifest>,
     blobs: BTreeMap<String, Vec<u8>>,
     uploads: BTreeMap<String, Vec<u8>>,
     seen: Vec<Seen>,
+}
+
+impl Content {
+    /// A manifest under a tag and its digest.
+    fn enter(&mut self, name: &str, tag: &str, manifest: Manifest) {
+        for key in [tag, &manifest.2] {
+            self.manifests.insert(format!("{name}/{key}"), manifest.clone());
+        }
+    }
 }
 
 #[derive(Default)]
@@ -239,20 +251,19 @@ impl FakeRegistry {
 
     /// Serves a document as a manifest, under a tag and its digest; gives the digest.
     pub fn manifest(&self, name: &str, tag: &str, media_type: &str, bytes: &[u8]) -> String {
-        let digest = format!("sha256:{}", sha256(bytes));
-        let mut content = self.content();
-        for key in [tag, &digest] {
-            content.manifests.insert(format!("{name}/{key}"), (media_type.into(), bytes.to_vec()));
-        }
+        let digest = digest("sha256", bytes);
+        self.content().enter(name, tag, (media_type.into(), bytes.to_vec(), digest.clone()));
         digest
     }
 
     /// Serves an image; gives the digest of its manifest.
     pub fn image(&self, name: &str, tag: &str, image: &Image) -> String {
         for blob in image.layers.iter().chain([&image.config]) {
-            self.blob(blob);
+            self.blob_as(&digest(image.algorithm, blob), blob);
         }
-        self.manifest(name, tag, MANIFEST, &image.manifest)
+        let digest = digest(image.algorithm, &image.manifest);
+        self.content().enter(name, tag, (MANIFEST.into(), image.manifest.clone(), digest.clone()));
+        digest
     }
 }
 
@@ -359,18 +370,16 @@ impl Shared {
     fn proper_manifest(&self, seen: &Seen, name: &str, tag: &str) -> Answer {
         let mut content = self.content();
         if seen.method == "PUT" {
-            let digest = format!("sha256:{}", sha256(&seen.body));
-            for key in [tag, &digest] {
-                let entry = (seen.header("content-type").to_string(), seen.body.clone());
-                content.manifests.insert(format!("{name}/{key}"), entry);
-            }
+            let algorithm = tag.split_once(':').map_or("sha256", |(algorithm, _)| algorithm);
+            let digest = digest(algorithm, &seen.body);
+            content.enter(name, tag, (seen.header("content-type").to_string(), seen.body.clone(), digest.clone()));
             return Answer::new(201, "").with("Docker-Content-Digest", &digest);
         }
         match content.manifests.get(&format!("{name}/{tag}")) {
             None => Answer::refusal(404, "MANIFEST_UNKNOWN", "manifest unknown"),
-            Some((media_type, bytes)) => Answer::new(200, bytes.clone())
-                .with("Content-Type", media_type)
-                .with("Docker-Content-Digest", &format!("sha256:{}", sha256(bytes))),
+            Some((media_type, bytes, digest)) => {
+                Answer::new(200, bytes.clone()).with("Content-Type", media_type).with("Docker-Content-Digest", digest)
+            }
         }
     }
 
@@ -404,8 +413,10 @@ impl Shared {
             _ => {
                 let mut bytes = content.uploads.remove(id).unwrap_or_default();
                 bytes.extend(&seen.body);
-                let digest = format!("sha256:{}", sha256(&bytes));
-                if !seen.path.replace("%3A", ":").ends_with(&format!("digest={digest}")) {
+                let asked = seen.path.replace("%3A", ":");
+                let algorithm = if asked.contains("digest=sha512:") { "sha512" } else { "sha256" };
+                let digest = digest(algorithm, &bytes);
+                if !asked.ends_with(&format!("digest={digest}")) {
                     return Answer::refusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
                 }
                 content.blobs.insert(digest.clone(), bytes);
@@ -446,6 +457,8 @@ pub struct Image {
     pub config: Vec<u8>,
     /// The manifest.
     pub manifest: Vec<u8>,
+    /// What its parts are named by.
+    pub algorithm: &'static str,
 }
 
 impl Image {
@@ -458,7 +471,14 @@ impl Image {
     /// For another architecture.
     #[must_use]
     pub fn of_platform(tars: &[Vec<u8>], config: &Value, architecture: &str) -> Self {
-        let diff_ids: Vec<String> = tars.iter().map(|tar| format!("sha256:{}", sha256(tar))).collect();
+        Self::hashed_by("sha256", tars, config, architecture)
+    }
+
+    /// With digests of this algorithm (`sha256`, `sha512`).
+    #[must_use]
+    pub fn hashed_by(algorithm: &'static str, tars: &[Vec<u8>], config: &Value, architecture: &str) -> Self {
+        let diff_ids: Vec<String> = tars.iter().map(|tar| digest(algorithm, tar)).collect();
+        let descriptor = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": digest(algorithm, bytes), "size": bytes.len()});
         let layers: Vec<Vec<u8>> = tars.iter().map(|tar| gzip(tar)).collect();
         let config = json!({
             "architecture": architecture,
@@ -475,7 +495,7 @@ impl Image {
             "layers": layers.iter().map(|layer| descriptor(LAYER_GZIP, layer)).collect::<Vec<_>>(),
         });
         let manifest = manifest.to_string().into_bytes();
-        Self { layers, diff_ids, config, manifest }
+        Self { layers, diff_ids, config, manifest, algorithm }
     }
 
     /// An image whose layers are noise of these sizes, which no compression makes smaller.

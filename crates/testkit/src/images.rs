@@ -98,6 +98,16 @@ impl Tar {
     }
 }
 
+/// `<algorithm>:<hex>`; `sha256` and `sha512`.
+#[must_use]
+pub fn digest(algorithm: &str, bytes: &[u8]) -> String {
+    let hash: Vec<u8> = match algorithm {
+        "sha512" => sha2::Sha512::digest(bytes).to_vec(),
+        _ => sha2::Sha256::digest(bytes).to_vec(),
+    };
+    format!("{algorithm}:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
 /// `sha256` in hexadecimal.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {

@@ -8,30 +8,43 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::images::{Tar, sha256};
+use crate::images::{Tar, digest};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A layout being filled.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Layout {
+    algorithm: &'static str,
     blobs: BTreeMap<String, Vec<u8>>,
     entries: Vec<Value>,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Layout {
     /// An empty one.
     #[must_use]
     pub fn new() -> Layout {
-        Layout::default()
+        Layout::hashed_by("sha256")
+    }
+
+    /// An empty one, whose blobs are named by this algorithm (`sha256`, `sha512`).
+    #[must_use]
+    pub fn hashed_by(algorithm: &'static str) -> Layout {
+        Layout { algorithm, blobs: BTreeMap::new(), entries: Vec::new() }
     }
 
     /// Adds a blob; its descriptor.
     pub fn blob(&mut self, media_type: &str, bytes: Vec<u8>) -> Value {
-        let (digest, size) = (sha256(&bytes), bytes.len());
+        let (digest, size) = (digest(self.algorithm, &bytes), bytes.len());
         self.blobs.insert(digest.clone(), bytes);
-        json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": size})
+        json!({"mediaType": media_type, "digest": digest, "size": size})
     }
 
     fn document(&mut self, media_type: &str, value: &Value) -> Value {
@@ -49,7 +62,7 @@ impl Layout {
         let mut document = place.clone();
         document["created"] = "1970-01-01T00:00:00Z".into();
         document["config"] = config.clone();
-        let diff_ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
+        let diff_ids: Vec<_> = layers.iter().map(|layer| digest(self.algorithm, layer)).collect();
         document["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
         document["history"] = layers.iter().map(|_| json!({"created_by": platform})).collect();
         let config = self.document("application/vnd.oci.image.config.v1+json", &document);
@@ -105,12 +118,12 @@ impl Layout {
 
     /// Leaves everything out that a manifest names, and itself.
     pub fn forget(&mut self, manifest: &Value) {
-        let hex = |descriptor: &Value| descriptor["digest"].as_str().unwrap_or_default()["sha256:".len()..].to_owned();
-        let bytes = self.blobs.remove(&hex(manifest)).unwrap_or_default();
+        let named = |descriptor: &Value| descriptor["digest"].as_str().unwrap_or_default().to_owned();
+        let bytes = self.blobs.remove(&named(manifest)).unwrap_or_default();
         let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let layers = document["layers"].as_array().cloned().unwrap_or_default();
         for blob in layers.iter().chain([&document["config"]]) {
-            self.blobs.remove(&hex(blob));
+            self.blobs.remove(&named(blob));
         }
     }
 
@@ -130,7 +143,7 @@ impl Layout {
             index.to_string().as_bytes(),
         );
         for (digest, bytes) in &self.blobs {
-            tar = tar.file(&format!("blobs/sha256/{digest}"), 0o644, bytes);
+            tar = tar.file(&format!("blobs/{}", digest.replace(':', "/")), 0o644, bytes);
         }
         tar.bytes()
     }

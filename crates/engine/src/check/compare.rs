@@ -173,7 +173,7 @@ fn blob_faults(facts: &Facts) -> Vec<Fault> {
     let mut found = Vec::new();
     for (digest, blob) in &facts.disk.blobs {
         let fault = |name, detail, repair| {
-            let place = format!("content/blobs/sha256/{}", digest.hex());
+            let place = format!("content/blobs/{}/{}", digest.algorithm(), digest.hex());
             Fault { name, subject: format!("blob {digest}"), place, detail, repair }
         };
         match blob {

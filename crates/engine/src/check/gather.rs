@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use content::Blobs;
-use model::digest::Digest;
+use model::digest::{Algorithm, Digest};
 use model::id::ContainerId;
 use model::{Context, Kind, Result};
 use snapshot::{Examined, Snapshotter};
@@ -146,7 +146,7 @@ impl<'s> Looker<'s> {
         let known: [(&str, &[&str]); 4] = [
             ("", &TOP),
             ("content", &["blobs", "ingest", "parts"]),
-            ("content/blobs", &["sha256"]),
+            ("content/blobs", &Algorithm::ALL.map(Algorithm::name)),
             ("snapshots", &["overlay", "copy"]),
         ];
         let mut found = Vec::new();

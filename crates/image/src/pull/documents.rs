@@ -149,10 +149,11 @@ pub async fn document(repository: &Repository) -> Result<(String, Digest, Bytes)
         (Some(digest), _) => repository.manifest_by_digest(digest).await,
         (None, tag) => repository.manifest(tag.as_deref().unwrap_or("latest")).await,
     }?;
-    let digest = oci::digest_of(&document.bytes);
-    if reference.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
-        return Err(mismatch("digest", &digest));
-    }
+    let digest = match &reference.digest {
+        Some(wanted) if !wanted.is_of(&document.bytes) => return Err(mismatch("digest", wanted)),
+        Some(wanted) => wanted.clone(),
+        None => oci::digest_of(&document.bytes),
+    };
     let media_type = kind(&document.media_type, &document.bytes, reference)?;
     Ok((media_type, digest, document.bytes))
 }
@@ -176,12 +177,12 @@ async fn read_manifest(desk: &Desk<'_>, digest: &Digest, known: Option<registry:
             (document.media_type, document.bytes)
         }
     };
-    if oci::digest_of(&bytes) != *digest {
+    if !digest.is_of(&bytes) {
         return Err(mismatch("digest", digest));
     }
     let media_type = kind(&media_type, &bytes, reference)?;
-    let (images, lease, content) = (desk.images.clone(), desk.lease.clone(), bytes.clone());
-    blocking(move || images.blobs.put(&content, &lease).map(drop)).await?;
+    let (images, lease, content, named) = (desk.images.clone(), desk.lease.clone(), bytes.clone(), digest.clone());
+    blocking(move || images.blobs.keep(&named, &content, &lease)).await?;
     let (digest, size) = (digest.to_string(), bytes.len() as i64);
     Ok(Read { descriptor: Descriptor { media_type, digest, size, ..Descriptor::default() }, bytes })
 }
@@ -330,13 +331,13 @@ async fn read_config(desk: &Desk<'_>, config: &Content) -> Result<Bytes> {
         return Ok(bytes.into());
     }
     let bytes = super::small_blob(desk.repository, config).await?;
-    let found = oci::digest_of(&bytes);
+    let found = Digest::of(config.digest.algorithm(), &bytes);
     if found != config.digest {
         let text = format!("unexpected commit digest {found}, expected {}: failed precondition", config.digest);
         return Err(Error::data_loss(text));
     }
-    let (images, lease, copy) = (desk.images.clone(), desk.lease.clone(), bytes.clone());
-    blocking(move || images.blobs.put(&copy, &lease).map(drop)).await?;
+    let (images, lease, copy, named) = (desk.images.clone(), desk.lease.clone(), bytes.clone(), config.digest.clone());
+    blocking(move || images.blobs.keep(&named, &copy, &lease)).await?;
     Ok(bytes)
 }
 
