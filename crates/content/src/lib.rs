@@ -18,7 +18,7 @@ mod survey;
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -190,7 +190,7 @@ impl Blobs {
             if live.contains(&digest) {
                 continue;
             }
-            if let Some(removed) = sweep.unless_pinned(&digest, || fs::remove_file(self.path(&digest))) {
+            if let Some(removed) = sweep.unless_pinned(&digest, || remove(&self.path(&digest))) {
                 removed.with_context(|| format!("removing content {digest}"))?;
                 freed += size;
             }
@@ -212,6 +212,14 @@ fn absent(digest: &Digest, error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::NotFound => Error::not_found(format!("content {digest}: not found")),
         _ => Error::from(error).prefix(format!("content {digest}")),
+    }
+}
+
+/// Removes what has a blob's name: without a journal, a power cut makes of a name whatever its inode was before.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        other => other,
     }
 }
 

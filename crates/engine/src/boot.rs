@@ -158,9 +158,9 @@ fn load_containers(store: &store::Store, volumes: &::volume::Volumes) -> Result<
 /// Finds out what became of every container and lets its actor go on.
 async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -> Result<Vec<::network::Watch>> {
     let known: HashSet<String> = rows.iter().map(|row| row.id.as_str().to_string()).collect();
-    let snapshots = engine.snapshots.clone();
+    let (snapshots, settings) = (engine.snapshots.clone(), engine.settings());
     let put_right = move || {
-        durable::put_right(&*snapshots, &rows);
+        durable::put_right(&*snapshots, &settings.roots, &rows);
         rows
     };
     let rows = tokio::task::spawn_blocking(put_right).await;

@@ -217,6 +217,12 @@ impl Disk {
         self.state().cut(keep).expect("memory can be written");
     }
 
+    /// What lies on it.
+    #[must_use]
+    pub fn kind(&self) -> FileSystem {
+        self.kind
+    }
+
     /// Whether it has power.
     #[must_use]
     pub fn is_powered(&self) -> bool {

@@ -188,8 +188,8 @@ impl Volumes {
         let local = Local::open(root)?;
         let (known, rows) = store.read(|tx| Ok((tx.keys(&VOLUMES)?, tx.survey(&VOLUMES)?.rows)))?;
         local.sweep(&known)?;
-        for (name, row) in rows.iter().filter(|(_, row)| row.unused && row.driver == LOCAL) {
-            local.create(name, &row.options.clone().unwrap_or_default())?;
+        for (name, _) in rows.iter().filter(|(_, row)| row.unused && row.driver == LOCAL) {
+            local.put_right(name)?;
         }
         Ok(Volumes::with(store, vec![Box::new(local)]))
     }

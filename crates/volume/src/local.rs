@@ -79,7 +79,11 @@ impl Local {
             let names: Vec<_> = names.collect::<std::io::Result<_>>().with_context(context)?;
             Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
         };
-        for name in names(&self.root.join(REMOVED))? {
+        let removed = self.root.join(REMOVED);
+        if fs::symlink_metadata(&removed).is_ok_and(|found| !found.is_dir()) {
+            fs::remove_file(&removed).with_context(|| format!("error removing volume path '{}'", removed.display()))?;
+        }
+        for name in names(&removed)? {
             let undone = known.contains(&name) && !self.root.join(&name).exists();
             let done = if undone { self.recall(&name) } else { self.clear(&self.root.join(REMOVED), &name) };
             if let Err(error) = done {
@@ -95,6 +99,18 @@ impl Local {
             drop(fs::remove_dir(self.root.join(name)));
         }
         Ok(())
+    }
+}
+
+impl Local {
+    /// Makes a volume again that holds nothing: a power cut may have taken its directory, or have left something else there.
+    pub(crate) fn put_right(&self, name: &str) -> Result<()> {
+        for path in [self.root.join(name), self.mountpoint(name)] {
+            if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) {
+                fs::remove_file(&path).with_context(|| format!("error removing volume path '{}'", path.display()))?;
+            }
+        }
+        self.create(name, &BTreeMap::new())
     }
 }
 

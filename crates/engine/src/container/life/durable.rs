@@ -6,13 +6,17 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::{fs, io};
 
 use model::{Error, Result};
 use snapshot::Snapshotter;
 use store::WriteTx;
 
+use super::files;
 use crate::Engine;
+use crate::container::read::logs;
 use crate::container::row::ContainerRow;
+use crate::settings::Roots;
 
 /// Directories on their way to the disk, beside a launch.
 pub struct Durable(Option<JoinHandle<Result<()>>>);
@@ -46,9 +50,29 @@ pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
     row.volumes().try_for_each(|mount| ::volume::note_use(tx, &mount.name))
 }
 
+/// Takes away what lies where the files of a container are made, and is none: of a name that was not synced a power cut makes
+/// whatever its inode was before, where there is no journal.
+fn clear_files(roots: &Roots, row: &ContainerRow) -> io::Result<()> {
+    let dir = roots.container(row.id.as_str());
+    let made = [files::HOSTNAME, files::HOSTS, files::RESOLV_CONF].map(|name| dir.join(name));
+    for path in made.into_iter().chain([logs::path(roots, row)]) {
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => fs::remove_dir_all(&path)?,
+            Ok(found) if !found.is_file() => fs::remove_file(&path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Makes again what a power cut may have taken of the writable layers. One that cannot be made is told of, and the start of
 /// its container says so.
-pub fn put_right(snapshots: &dyn Snapshotter, rows: &[ContainerRow]) {
+pub fn put_right(snapshots: &dyn Snapshotter, roots: &Roots, rows: &[ContainerRow]) {
+    for row in rows {
+        if let Err(error) = clear_files(roots, row) {
+            tracing::warn!(container = row.id.short(), %error, "something lies in the place of its files");
+        }
+    }
     for row in rows.iter().filter(|row| row.storage == snapshots.name()) {
         let is_new = !row.run.was_started;
         match snapshots.put_right(row.id.as_str(), &row.image.layers, is_new) {

@@ -214,7 +214,10 @@ async fn end_unowned(engine: &Arc<Engine>, settings: &Settings, id: &str) {
 
 fn remove(path: &Path) {
     tracing::info!(path = %path.display(), "removing what no container owns");
-    if let Err(error) = fs::remove_dir_all(path)
+    // A name that was not synced may be a file after a power cut, where there is no journal.
+    let is_dir = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let removed = if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    if let Err(error) = removed
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "it stays");
