@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use model::fault::Faults;
 use model::{Context, Error, Result};
 use rustix::fs::{FlockOperation, flock};
 
@@ -43,14 +44,14 @@ pub struct Booted {
 }
 
 /// Brings the engine up. Everything that was acknowledged before a crash is there afterwards.
-pub async fn boot(settings: Settings, min_api_version: String) -> Result<Booted> {
+pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -> Result<Booted> {
     prepare_roots(&settings.roots)?;
     let lock = lock_root(&settings.roots).await?;
     // Before anything is removed.
     let store = root::open_store(&settings.roots.data, &settings.roots.exec)?;
     // Not before the lock: until then it may be another daemon's.
     let trash = snapshot::Trash::open(&settings.roots.data.join("tmp"))?;
-    let host = Host::read(root::engine_id(&settings.roots.data)?, min_api_version)?;
+    let host = Host::read(root::engine_id(&settings.roots.data)?, min_api_version, faults)?;
     tracing::info!(path = %settings.roots.data.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.roots.data, &settings.services.storage_driver)?;
     let registries = registry::Registries::new(settings.services.registries.clone());

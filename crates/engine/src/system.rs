@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use model::fault::Faults;
 use runtime::seccomp::Program;
 use runtime::spec::{self, SeccompChoice};
 use runtime::{Stage, StartError, What};
@@ -84,6 +85,8 @@ pub struct Host {
     pub seccomp: Arc<Programs>,
     /// The path of the executable, for the bind mount of `--init`.
     pub executable_path: PathBuf,
+    /// What a test makes fail; nothing otherwise.
+    pub faults: Faults,
     /// `major.minor` of the newest API.
     pub api_version: &'static str,
     /// The oldest API served.
@@ -92,7 +95,7 @@ pub struct Host {
 
 impl Host {
     /// Reads the facts.
-    pub fn read(engine_id: String, min_api_version: String) -> model::Result<Host> {
+    pub fn read(engine_id: String, min_api_version: String, faults: Faults) -> model::Result<Host> {
         let uname = rustix::system::uname();
         let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
         let machine = text(uname.machine());
@@ -126,6 +129,7 @@ impl Host {
             apparmor,
             runtime: runtime::spec::HostFacts::probe(),
             seccomp: Arc::default(),
+            faults,
             api_version: "1.56",
             min_api_version,
         })

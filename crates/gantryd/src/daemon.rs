@@ -91,6 +91,14 @@ pub fn set_mask() {
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
 }
 
+/// What is made to fail: nothing, but in builds for tests.
+fn faults() -> model::fault::Faults {
+    #[cfg(debug_assertions)]
+    return crate::faults::of_environment();
+    #[cfg(not(debug_assertions))]
+    return model::fault::Faults::default();
+}
+
 async fn run(loaded: Loaded) -> Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -100,7 +108,8 @@ async fn run(loaded: Loaded) -> Result<()> {
     set_mask();
     tokio::spawn(give_memory_back());
     let _pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
-    let booted = engine::boot::boot(wiring::settings(&config), config.listen.min_api_version.clone()).await?;
+    let min_api_version = config.listen.min_api_version.clone();
+    let booted = engine::boot::boot(wiring::settings(&config), min_api_version, faults()).await?;
     let listeners = listen::bind(&config.listen).await?;
     let control = control::socket(&config.paths.exec_root);
     let commands = listen::bind_control(&control)?;

@@ -10,6 +10,8 @@ mod command;
 mod config;
 mod control;
 mod daemon;
+#[cfg(debug_assertions)]
+mod faults;
 mod listen;
 mod pidfile;
 mod signals;

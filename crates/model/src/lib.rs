@@ -13,6 +13,7 @@ pub mod device;
 pub mod digest;
 pub mod duration;
 pub mod error;
+pub mod fault;
 pub mod filter;
 pub mod id;
 pub mod lifecycle;

@@ -1,4 +1,4 @@
-//! The actor's line to its monitor, and the probe that finds out what became of a container.
+//! The line to a monitor, and the probe that finds out what became of a container.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -103,7 +103,7 @@ impl Link {
 
 /// Registers a descriptor that its wrapper owns.
 #[expect(deprecated, reason = "the successor is unsafe for wrappers that change their descriptor; these own theirs")]
-pub(in crate::container) fn register<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+pub fn register<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(owner, interest)
 }
 

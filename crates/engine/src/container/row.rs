@@ -13,6 +13,7 @@ use model::id::ContainerId;
 use model::lifecycle::State;
 use model::own_label::OwnLabels;
 use model::time::Timestamp;
+use run::Place;
 use serde::{Deserialize, Serialize};
 use store::{Row, Table, WriteTx};
 
@@ -95,22 +96,10 @@ pub struct RunRow {
     pub manually_stopped: bool,
     /// Where the newest run has its traces; rows of older daemons do not tell.
     #[serde(default)]
-    pub place: Option<RunPlace>,
+    pub place: Option<Place>,
     /// It is frozen only while it is being committed: a daemon that finds it so lets it go on.
     #[serde(default)]
     pub frozen_in_passing: bool,
-}
-
-/// Where a run has what lies outside of the store. A daemon that comes later may have other settings, or a cgroup of its
-/// own elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunPlace {
-    /// The directory of its monitor's socket and exit record.
-    pub dir: PathBuf,
-    /// Its cgroup's path, as in the OCI specification of the run.
-    pub cgroup: String,
-    /// Where the path begins ([`sys::cgroup::origin`]); empty for an absolute one.
-    pub cgroup_origin: String,
 }
 
 /// A mount of a container, resolved.

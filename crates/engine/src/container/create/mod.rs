@@ -5,6 +5,7 @@
 
 pub mod merge;
 pub mod mounts;
+pub mod network;
 pub mod validate;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use model::{Error, Kind, Result};
 use snapshot::Snapshotter;
 use store::Store;
 
-use super::life::{actor, launch};
+use super::life::{actor, plan};
 use super::row::{self, ContainerRow, ImagePin, MountRow, RunRow};
 use super::{Containers, Handle, publish};
 use crate::Engine;
@@ -72,7 +73,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     share_hostname(&engine.containers, &mut merged);
     check_links(&engine.containers, &merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
-    launch::runtime_choice(&settings.containers.runtimes, &merged.host_config.runtime)?;
+    plan::runtime_choice(&settings.containers.runtimes, &merged.host_config.runtime)?;
     let name = reserve_name(&engine.containers, args.name.as_deref(), &id)?;
     let draft =
         Draft { id: id.clone(), name: name.clone(), merged, own_labels, image, request, read_only: args.read_only };
@@ -114,7 +115,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         id,
         name,
         created: now(),
-        networks: requested_networks(request.networking_config),
+        networks: network::requested(request.networking_config),
         image: ImagePin {
             id: image.id.clone(),
             reference: merged.config.image.clone(),
@@ -272,61 +273,4 @@ fn check_links(containers: &Containers, host: &api::HostConfig) -> Result<()> {
         find_other(containers, name).map_err(|error| error.prefix(format!("could not get container for {name}")))?;
     }
     Ok(())
-}
-
-/// What is to be published: bindings, and with `-P` every exposed port (B-pt-9).
-pub fn publish_specs(row: &ContainerRow) -> Result<Vec<network::PublishSpec>> {
-    let bindings = row.host_config.port_bindings.clone().unwrap_or_default();
-    let mut specs = Vec::new();
-    for (port, hosts) in &bindings {
-        let (container_port, protocol) = parse_port(port)?;
-        for binding in hosts.iter().flatten() {
-            specs.push(network::PublishSpec {
-                container_port,
-                protocol,
-                host_ip: parse_host_ip(&binding.host_ip)?,
-                host_ports: parse_host_ports(&binding.host_port)?,
-            });
-        }
-    }
-    if row.host_config.publish_all_ports {
-        for port in row.config.exposed_ports.keys().filter(|port| !bindings.contains_key(*port)) {
-            let (container_port, protocol) = parse_port(port)?;
-            specs.push(network::PublishSpec { container_port, protocol, host_ip: None, host_ports: None });
-        }
-    }
-    Ok(specs)
-}
-
-fn parse_port(text: &str) -> Result<(u16, network::Protocol)> {
-    let invalid = || Error::invalid(format!("invalid port specification: {text:?}"));
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    Ok((number.parse().map_err(|_| invalid())?, network::Protocol::parse(protocol).ok_or_else(invalid)?))
-}
-
-/// A zone means nothing to a port of the host; an IPv4 address in IPv6 form is that IPv4 address.
-fn parse_host_ip(text: &str) -> Result<Option<std::net::IpAddr>> {
-    let address = text.split('%').next().unwrap_or_default();
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let address: std::net::IpAddr =
-        address.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
-    Ok(Some(address.to_canonical()))
-}
-
-fn parse_host_ports(text: &str) -> Result<Option<(u16, u16)>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let range = model::port::PortRange::parse(text);
-    let range = range.map_err(|error| Error::system(format!("error parsing HostPort value({text}):{error}")))?;
-    Ok(Some((range.first, range.last)).filter(|range| *range != (0, 0)))
-}
-
-fn requested_networks(
-    config: Option<api::NetworkingConfig>,
-) -> std::collections::BTreeMap<String, api::EndpointSettings> {
-    let endpoints = config.map(|c| c.endpoints_config).unwrap_or_default();
-    endpoints.into_iter().map(|(name, endpoint)| (name, endpoint.unwrap_or_default())).collect()
 }

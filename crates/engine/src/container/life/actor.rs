@@ -11,20 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::lifecycle::{self, Effect, Input, Outcome, State};
-use model::{Error, Result, signal};
+use model::{Error, Result};
 use monitor::proto::{Event, Packet, Request};
+use run::{Attached, Failed, Link, Place, Progress, Running};
 use runtime::Scope;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::launch::{self, Cancel, Failed, Launched};
-use super::link::Link;
+use super::launch::{self, LaunchUnderWay};
 use super::remove::RemoveArgs;
 use super::stop::StopPlan;
 use crate::Engine;
 use crate::container::row::{self, ContainerRow};
-use crate::container::session::attach::Attached;
 use crate::container::session::exec::ExecStart;
 use crate::container::view::ContainerView;
 use crate::container::{COMMAND_QUEUE, Handle, publish};
@@ -76,10 +75,22 @@ pub enum Command {
     Booted,
 }
 
+impl Command {
+    /// Whether it asks for the end of the run: a start that hangs is given up for it.
+    pub(super) fn ends_container(&self) -> bool {
+        match self {
+            Command::Stop { .. } | Command::Restart { .. } | Command::Shutdown { .. } => true,
+            Command::Kill { signal, .. } => *signal == model::signal::KILL,
+            Command::Remove { args, .. } => args.force,
+            _ => false,
+        }
+    }
+}
+
 /// The end of a job.
 pub enum Done {
     /// A launch.
-    Launched(Result<Launched, Failed>),
+    Launched(Box<Result<(Running, Place), Failed>>),
     /// What a run held has been let go.
     TornDown,
     /// Files and volumes are gone, or could not be removed.
@@ -123,6 +134,8 @@ pub enum Timer {
     Unkillable,
     /// A restart by policy is due.
     Backoff,
+    /// A start may be over the limit of its step, or is to be given up.
+    Launch,
 }
 
 /// One container's life.
@@ -146,9 +159,11 @@ pub struct Actor {
     pub(in crate::container) cleaning: bool,
     /// What has happened is not in the store yet; when that is tried again.
     pub(in crate::container) unrecorded: Option<Instant>,
-    deferred: VecDeque<Command>,
-    /// Breaks the launch off that is in flight.
-    launching: Option<Arc<Cancel>>,
+    /// The start under way.
+    pub(super) launch: Option<LaunchUnderWay>,
+    /// A start that was given up and whose thread still hangs somewhere.
+    pub(super) abandoned: Option<Arc<Progress>>,
+    pub(super) deferred: VecDeque<Command>,
     views: watch::Sender<Arc<ContainerView>>,
 }
 
@@ -178,8 +193,9 @@ impl Actor {
             exit: None,
             cleaning: false,
             unrecorded: None,
+            launch: None,
+            abandoned: None,
             deferred: VecDeque::new(),
-            launching: None,
             views,
         };
         (actor, commands)
@@ -210,16 +226,9 @@ impl Actor {
     async fn finished(&mut self, done: Result<Done, tokio::task::JoinError>) -> bool {
         match done {
             Ok(Done::Launched(outcome)) => {
-                let cancelled = self.launching.take().is_some_and(|cancel| cancel.was_fired());
-                match outcome {
-                    Ok(launched) => self.launched(launched).await,
-                    Err(failed) => {
-                        self.row.run.manually_stopped |= cancelled;
-                        self.launch_failed(failed).await;
-                        if cancelled {
-                            self.answer_ends();
-                        }
-                    }
+                match *outcome {
+                    Ok((running, place)) => self.launched(running, place).await,
+                    Err(failed) => self.launch_failed(failed).await,
                 }
                 // Those who waited for the start hear of it first.
                 tokio::task::yield_now().await;
@@ -244,18 +253,8 @@ impl Actor {
         false
     }
 
-    /// A start that was broken off for them has not happened.
-    fn answer_ends(&mut self) {
-        for command in std::mem::take(&mut self.deferred) {
-            match command {
-                Command::Kill { signal: signal::KILL, reply } | Command::Stop { reply, .. } => answer(reply, Ok(())),
-                other => self.deferred.push_back(other),
-            }
-        }
-    }
-
     /// Obeys what had to wait for the job.
-    async fn catch_up(&mut self) {
+    pub(super) async fn catch_up(&mut self) {
         while self.jobs.is_empty() {
             let Some(command) = self.deferred.pop_front() else {
                 return;
@@ -266,12 +265,8 @@ impl Actor {
 
     async fn obey(&mut self, command: Command) {
         if !self.jobs.is_empty() && needs_rest(&command) {
-            if let Some(cancel) = self.launching.clone().filter(|_| ends_a_launch(&command)) {
-                // Most starts are over before that.
-                tokio::spawn(async move {
-                    tokio::time::sleep(LAUNCH_PATIENCE).await;
-                    cancel.fire();
-                });
+            if command.ends_container() {
+                self.interrupt_launch();
             }
             self.deferred.push_back(command);
             return;
@@ -442,6 +437,7 @@ impl Actor {
             Timer::Deadline => self.deadline().await,
             Timer::Unkillable => self.unkillable().await,
             Timer::Backoff => self.backoff_over().await,
+            Timer::Launch => self.launch_is_slow().await,
         }
     }
 
@@ -450,7 +446,7 @@ impl Actor {
     async fn unkillable(&mut self) {
         if !self.monitor_answers().await {
             tracing::warn!(container = self.row.id.short(), "killing the container's monitor, which does not answer");
-            return super::link::kill_monitor(self.row.id.as_str());
+            return run::link::kill_monitor(self.row.id.as_str());
         }
         if self.row.state.pid().is_none() {
             return;
@@ -476,35 +472,6 @@ impl Actor {
                 () = sleep_until(deadline) => return false,
             }
         }
-    }
-
-    /// Starts the launch; its end comes as a [`Done`].
-    pub(in crate::container) fn begin_launch(&mut self) {
-        let (engine, row) = (self.engine.clone(), self.row.clone());
-        let (clients, expected) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.expected));
-        let cancel = match Cancel::new() {
-            Ok(cancel) => Arc::new(cancel),
-            Err(error) => return drop(self.jobs.spawn(async { Done::Launched(Err(error.into())) })),
-        };
-        self.launching = Some(cancel.clone());
-        self.jobs.spawn_blocking(move || {
-            let clients = tokio::runtime::Handle::current()
-                .block_on(crate::container::session::attach::gather(clients, expected));
-            Done::Launched(launch::launch(&engine, &row, clients, &cancel))
-        });
-    }
-}
-
-/// How long a launch may go on after somebody wants the end of its container.
-const LAUNCH_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Commands for which a launch that hangs is broken off.
-fn ends_a_launch(command: &Command) -> bool {
-    match command {
-        Command::Kill { signal, .. } => *signal == signal::KILL,
-        Command::Remove { args, .. } => args.force,
-        Command::Stop { .. } | Command::Restart { .. } | Command::Shutdown { .. } => true,
-        _ => false,
     }
 }
 

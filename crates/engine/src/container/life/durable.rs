@@ -12,7 +12,6 @@ use model::{Error, Result};
 use snapshot::Snapshotter;
 use store::WriteTx;
 
-use super::files;
 use crate::Engine;
 use crate::container::read::logs;
 use crate::container::row::ContainerRow;
@@ -54,7 +53,7 @@ pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
 /// whatever its inode was before, where there is no journal.
 fn clear_files(roots: &Roots, row: &ContainerRow) -> io::Result<()> {
     let dir = roots.container(row.id.as_str());
-    let made = [files::HOSTNAME, files::HOSTS, files::RESOLV_CONF].map(|name| dir.join(name));
+    let made = [run::files::HOSTNAME, run::files::HOSTS, run::files::RESOLV_CONF].map(|name| dir.join(name));
     for path in made.into_iter().chain([logs::path(roots, row)]) {
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => fs::remove_dir_all(&path)?,

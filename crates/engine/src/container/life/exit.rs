@@ -8,11 +8,12 @@ use model::restart::{self, Policy};
 use model::time::Timestamp;
 use model::{Error, Result};
 use monitor::proto::{Exit, Request};
+use run::link;
 use tokio::time::{Instant, sleep_until};
 
 use super::actor::{Actor, Done, Timer, answer, hear};
+use super::place;
 use super::remove::RemoveArgs;
-use super::{link, place};
 use crate::Engine;
 use crate::container::row::ContainerRow;
 use crate::ending::LastEnd;
@@ -220,7 +221,7 @@ impl Actor {
 
     /// Nothing needs to tell a later daemon of the newest run any more: the row does.
     pub(super) fn forget_run(&self) {
-        if let Err(error) = place::remove_run_dir(&place::run_dir(&self.engine.settings().roots, &self.row)) {
+        if let Err(error) = run::place::remove_dir(&place::run_dir(&self.engine.settings().roots, &self.row)) {
             tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
         }
     }
@@ -287,17 +288,11 @@ pub(super) fn killed_with_monitor() -> Exit {
 pub(super) async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
     let (engine, row) = (engine.clone(), row.clone());
     let cleared = tokio::task::spawn_blocking(move || -> Result<()> {
-        Ok(clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?)
+        Ok(run::place::clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?)
     });
     match cleared.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "clearing a cgroup"),
         Err(error) => tracing::warn!(%error, "clearing a cgroup"),
     }
-}
-
-/// Kills what is left in a cgroup and removes it; one that is not there is fine.
-pub(super) fn clear(cgroup: &sys::cgroup::Cgroup) -> std::io::Result<()> {
-    cgroup.kill_all()?;
-    cgroup.remove()
 }

@@ -11,10 +11,11 @@ use runtime::oci;
 use runtime::seccomp::Profile;
 use runtime::spec::{self, ContainerSpec, Share};
 
-use super::{files, launch};
+use super::files;
 use crate::Engine;
 use crate::apparmor::AppArmor;
 use crate::container::Containers;
+use crate::container::create::network::network_mode;
 use crate::container::create::validate::{self, SecurityOptions};
 use crate::container::row::{ContainerRow, MountKind, MountRow};
 use crate::settings::{ContainerDefaults, Roots, Settings};
@@ -46,7 +47,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, 
 /// The container's own, and those of its interface.
 pub fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
     let mut all = row.host_config.sysctls.clone();
-    let options = row.networks.get(launch::network_mode(row)).and_then(|endpoint| endpoint.driver_opts.as_ref());
+    let options = row.networks.get(network_mode(row)).and_then(|endpoint| endpoint.driver_opts.as_ref());
     let of_interface = options.and_then(|options| options.get(ENDPOINT_SYSCTLS)).map_or("", String::as_str);
     for (key, value) in of_interface.split(',').filter_map(|entry| entry.split_once('=')) {
         let placed = |part| if matches!(part, "IFNAME" | "ifname") { network::CONTAINER_LINK } else { part };
@@ -155,9 +156,9 @@ fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow) -> Result<
         user,
         shm,
         files: vec![
-            file(files::RESOLV_CONF, "/etc/resolv.conf"),
-            file(files::HOSTNAME, "/etc/hostname"),
-            file(files::HOSTS, "/etc/hosts"),
+            file(run::files::RESOLV_CONF, "/etc/resolv.conf"),
+            file(run::files::HOSTNAME, "/etc/hostname"),
+            file(run::files::HOSTS, "/etc/hosts"),
         ],
     })
 }

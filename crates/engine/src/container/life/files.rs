@@ -1,28 +1,18 @@
-//! The three files every container gets: `hostname`, `hosts` and `resolv.conf`, written anew at every start
-//! (B-dns-1, B-dns-5). Their contents are `network::files`'s; here is what goes into them.
+//! What goes into the three files every container gets, `hostname`, `hosts` and `resolv.conf` (B-dns-1, B-dns-5), and
+//! whose files a container sees.
 
-use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 
 use model::id::ContainerId;
-use model::{Context, Error, Result};
+use model::{Error, Result};
 use network::{Networks, files};
 
-use super::launch::network_mode;
+use run::files::{Files, Hosts};
+
 use crate::container::Containers;
+use crate::container::create::network::network_mode;
 use crate::container::row::ContainerRow;
 use crate::settings::{DnsDefaults, Settings};
-
-pub const HOSTNAME: &str = "hostname";
-pub const HOSTS: &str = "hosts";
-pub const RESOLV_CONF: &str = "resolv.conf";
-
-/// Makes the files empty in the directory of a container to come: filling a file costs less than making one.
-pub fn make_ahead(dir: &Path) -> Result<()> {
-    let make = |name| fs::File::create(dir.join(name)).with_context(|| format!("making {name} ahead"));
-    [HOSTNAME, HOSTS, RESOLV_CONF].into_iter().try_for_each(|name| make(name).map(drop))
-}
 
 /// The refusal of a container whose network mode names itself.
 pub fn joins_itself() -> Error {
@@ -50,42 +40,28 @@ pub fn owner(containers: &Containers, row: &ContainerRow) -> Result<ContainerId>
     Ok(id)
 }
 
-/// `hostname`, `hosts` and `resolv.conf` in the container's directory (B-dns-1, B-dns-5).
-pub fn write(
-    networks: &Networks,
-    settings: &Settings,
-    row: &ContainerRow,
-    connected: Option<&network::Connected>,
-) -> Result<()> {
+/// What goes into the container's files; `None`: it sees those of the container whose network it has joined.
+pub fn of(networks: &Networks, settings: &Settings, row: &ContainerRow) -> Result<Option<Files>> {
     let mode = network_mode(row);
     if mode.starts_with("container:") {
-        return Ok(());
+        return Ok(None);
     }
-    let dir = settings.roots.container(row.id.as_str());
     let (config, host) = (&row.config, &row.host_config);
-    let put = |name: &str, text: String| {
-        fs::write(dir.join(name), text).with_context(|| format!("writing {name} of the container"))
-    };
-    let host_hosts = mode == "host" && host.extra_hosts.iter().flatten().next().is_none();
-    let hosts = if host_hosts { fs::read_to_string("/etc/hosts").ok() } else { None };
-    let hosts = match hosts {
-        Some(text) => text,
-        None => {
-            let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
-            let own: Vec<IpAddr> = connected.and_then(|c| c.endpoint.address).map(IpAddr::V4).into_iter().collect();
-            files::hosts(name, &own, &extra_hosts(networks, &settings.containers.dns, host)?, loopback_has_ipv6(row))
+    let is_host = mode == "host";
+    let hosts = match is_host && host.extra_hosts.iter().flatten().next().is_none() {
+        true => Hosts::Host,
+        false => {
+            Hosts::Own { extra: extra_hosts(networks, &settings.containers.dns, host)?, ipv6: loopback_has_ipv6(row) }
         }
     };
-    put(HOSTS, hosts)?;
-    put(HOSTNAME, files::hostname(&config.hostname))?;
-    let host_text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let source = files::host_resolv_conf_path(&host_text);
-    let text = if source == "/etc/resolv.conf" { host_text } else { fs::read_to_string(source).unwrap_or(host_text) };
-    let dns_mode = match mode {
-        "host" => files::DnsMode::Host,
-        _ => files::DnsMode::Bridge { ipv6: false },
-    };
-    put(RESOLV_CONF, files::resolv_conf(&text, source, &dns_config(&settings.containers.dns, host), dns_mode))
+    Ok(Some(Files {
+        dir: settings.roots.container(row.id.as_str()),
+        hostname: config.hostname.clone(),
+        domainname: config.domainname.clone(),
+        hosts,
+        dns: dns_config(&settings.containers.dns, host),
+        dns_mode: if is_host { files::DnsMode::Host } else { files::DnsMode::Bridge { ipv6: false } },
+    }))
 }
 
 /// Whether the container's loopback has IPv6 addresses: the kernel has IPv6, and no setting of the container turns it off

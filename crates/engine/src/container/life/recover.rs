@@ -13,12 +13,12 @@ use model::id::ContainerId;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use monitor::proto::{self, Exit};
+use run::link::{self, Link, Probe};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::actor::{Actor, Command};
-use super::exit::{KILLED, clear, clear_cgroup, consider, killed_with_monitor};
-use super::link::{self, Link, Probe};
+use super::exit::{KILLED, clear_cgroup, consider, killed_with_monitor};
 use super::place;
 use crate::Engine;
 use crate::container::row::ContainerRow;
@@ -205,7 +205,7 @@ async fn end_unowned(engine: &Arc<Engine>, settings: &Settings, id: &str) {
     link::kill_monitor(id);
     // A parent of its own is not known without the row; its monitor has removed such a cgroup.
     let cgroup = engine.host.cgroups.at(&place::cgroups_path(&settings.containers, "", id));
-    let cleared = tokio::task::spawn_blocking(move || clear(&cgroup?));
+    let cleared = tokio::task::spawn_blocking(move || run::place::clear(&cgroup?));
     if let Ok(Err(error)) = cleared.await {
         tracing::warn!(container = id, %error, "clearing a cgroup");
     }

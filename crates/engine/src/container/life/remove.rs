@@ -110,7 +110,7 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
     let settings = engine.settings();
     // With the writable layer in it.
     engine.containers.trash.take(&settings.roots.container(row.id.as_str()))?;
-    place::remove_run_dir(&place::run_dir(&settings.roots, row))?;
+    run::place::remove_dir(&place::run_dir(&settings.roots, row))?;
     let own = row.volumes().filter(|volume| args.volumes && volume.anonymous);
     own.into_iter().try_for_each(|volume| remove_unused(engine, volume))
 }

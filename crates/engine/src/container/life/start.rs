@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use model::Result;
 use model::lifecycle::{Effect, Input};
+use run::{Failed, Link, Place, Running, link};
 
 use super::actor::{Actor, Command, Reply, answer};
 use super::exit;
-use super::launch::{self, Failed, Launched};
-use super::link::{self, Link};
+use super::launch;
+use crate::container::create::network::has_no_network;
 use crate::container::{Containers, publish};
 
 /// Starts a container; `Kind::NotModified` when it runs already.
@@ -42,15 +43,16 @@ impl Actor {
     }
 
     /// The program runs, and its row says so: show, tell, answer.
-    pub(super) async fn launched(&mut self, launched: Launched) {
-        let Launched { client, monitor, pid, started_at, place, endpoints } = launched;
+    pub(super) async fn launched(&mut self, running: Running, place: Place) {
+        let Running { client, monitor, process } = running;
+        self.end_launch();
         link::reap(monitor);
         match Link::new(client) {
             Ok(link) => self.link = Some(link),
             Err(error) => tracing::error!(container = self.row.id.short(), %error, "no line to the monitor"),
         }
-        self.happened(Input::Launched { pid });
-        launch::note_run(&mut self.row, (pid, started_at), place, endpoints);
+        self.happened(Input::Launched { pid: process.pid });
+        launch::note_run(&mut self.row, &process, place);
         self.unrecorded = None;
         self.publish();
         for endpoint in self.row.endpoints.clone() {
@@ -80,6 +82,7 @@ impl Actor {
     /// record has ended like any other: the policy goes on, while a client that asked for it is told.
     pub(super) async fn launch_failed(&mut self, failed: Failed) {
         let Failed { error, exit_code, ran } = failed;
+        self.end_launch();
         let by_policy = self.waiting.starts.is_empty() && self.waiting.restarts.is_empty();
         let restart = ran && by_policy && self.count_restart(exit::KILLED, Duration::ZERO);
         let effects = self.happened(Input::LaunchFailed { restart });
@@ -115,7 +118,7 @@ impl Actor {
 
     /// `network connect` and `disconnect`: the network is the actor, the container an attribute.
     pub(super) fn network_event(&self, action: &str, endpoint: &network::Endpoint) {
-        if launch::has_no_network(&self.engine.networks, &self.row) {
+        if has_no_network(&self.engine.networks, &self.row) {
             return;
         }
         let Ok((name, driver)) = self.engine.networks.name_and_driver(&endpoint.network) else {

@@ -7,7 +7,8 @@ use model::Result;
 use network::Networks;
 
 use crate::Engine;
-use crate::container::life::{files, launch};
+use crate::container::create::network::network_mode;
+use crate::container::life::files;
 use crate::container::row::{ContainerRow, MountRow};
 use crate::container::view::ContainerView;
 
@@ -20,7 +21,7 @@ pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<(ap
         let (writable, root) = sizes(engine, &view.row).await?;
         (answer.size_rw, answer.size_root_fs) = (Some(writable), Some(root));
     }
-    let endpoint = view.row.networks.get(launch::network_mode(&view.row));
+    let endpoint = view.row.networks.get(network_mode(&view.row));
     Ok((answer, endpoint.map(|endpoint| endpoint.mac_address.clone()).unwrap_or_default()))
 }
 
@@ -44,9 +45,9 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
         args: command.iter().skip(1).cloned().collect(),
         state: Some(state(view)),
         image: row.image.id.as_str().into(),
-        resolv_conf_path: file(files::RESOLV_CONF),
-        hostname_path: file(files::HOSTNAME),
-        hosts_path: file(files::HOSTS),
+        resolv_conf_path: file(run::files::RESOLV_CONF),
+        hostname_path: file(run::files::HOSTNAME),
+        hosts_path: file(run::files::HOSTS),
         log_path,
         name: format!("/{}", row.name),
         restart_count: i64::from(row.run.restart_count),
@@ -136,7 +137,7 @@ pub(super) fn mount_point(row: &MountRow) -> api::MountPoint {
 fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSettings {
     let row = &view.row;
     // One that has joined another's network has none of its own.
-    let running = view.pid != 0 && !launch::network_mode(row).starts_with("container:");
+    let running = view.pid != 0 && !network_mode(row).starts_with("container:");
     let sandbox_key = if running { format!("/proc/{}/ns/net", view.pid) } else { String::new() };
     api::NetworkSettings {
         sandbox_id: if running { row.id.as_str().into() } else { String::new() },
@@ -159,7 +160,7 @@ fn ports(row: &ContainerRow) -> api::PortMap {
 
 /// The container's networks: as asked for, with addresses while it runs. One whose network is disabled is on none.
 pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
-    let mode = launch::network_mode(row);
+    let mode = network_mode(row);
     if mode.starts_with("container:") || row.config.network_disabled {
         return BTreeMap::new();
     }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use model::{Error, Result};
 use monitor::proto::Request;
+use run::Attached;
+use run::link::register;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SendFlags, send};
 use tokio::io::Interest;
@@ -18,8 +20,6 @@ use tokio::sync::oneshot;
 
 use crate::Engine;
 use crate::container::life::actor::{Actor, Command};
-use crate::container::life::launch::wire_attach;
-use crate::container::life::link::register;
 use crate::container::read::logs::{self, LogsArgs, Readers};
 use crate::container::{Containers, Handle, publish};
 use crate::settings::Roots;
@@ -55,31 +55,6 @@ pub struct Attachment {
     args: AttachArgs,
     detach_keys: Vec<u8>,
     arrival: oneshot::Sender<Attached>,
-}
-
-/// A client that is (or waits to be) attached.
-pub struct Attached {
-    /// The client's socket.
-    pub socket: OwnedFd,
-    /// Bytes the client sent behind its request.
-    pub prefix: Vec<u8>,
-    /// Feed the container's stdin.
-    pub stdin: bool,
-    /// Receive stdout.
-    pub stdout: bool,
-    /// Receive stderr.
-    pub stderr: bool,
-    /// 8-byte frame heads.
-    pub multiplex: bool,
-    /// Key codes that detach; empty for none.
-    pub detach_keys: Vec<u8>,
-}
-
-impl Attached {
-    /// Itself, unless it has no stream to wait for: such a client is let go at once.
-    pub fn with_streams(self) -> Option<Attached> {
-        Some(self).filter(|client| client.stdin || client.stdout || client.stderr)
-    }
 }
 
 /// Checks an attach call; 409 in states that have no streams.
@@ -184,7 +159,7 @@ impl Actor {
             self.clients.retain(|waiting| !has_left(&waiting.socket));
             return self.clients.push(client);
         };
-        let request = Request::Attach(wire_attach(&client));
+        let request = Request::Attach(client.request());
         if let Err(error) = link.send(&request, &[client.socket.as_fd()]).await {
             tracing::warn!(container = self.row.id.short(), %error, "client not attached");
         }

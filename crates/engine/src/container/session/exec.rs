@@ -14,12 +14,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::id::ContainerId;
 use model::{Error, Kind, Result};
+use run::Attached;
 use tokio::sync::{oneshot, watch};
 
-use super::attach::{self, Attached};
+use super::attach;
 use super::exec_bounds::{self, Expired};
 use crate::container::life::actor::{Actor, Command, answer};
-use crate::container::life::launch::wire_attach;
 use crate::container::life::{donors, facts};
 use crate::container::row::ContainerRow;
 use crate::container::{Containers, Handle, publish};
@@ -333,7 +333,7 @@ impl Actor {
         let exec = monitor::proto::Exec {
             id: start.session.id.clone(),
             open_stdin: config.attach_stdin,
-            attach: start.client.as_ref().map(wire_attach),
+            attach: start.client.as_ref().map(Attached::request),
         };
         let text = || Error::conflict(format!("container {} is not running", self.row.id.as_str()));
         let link = self.link.as_mut().ok_or_else(text)?;

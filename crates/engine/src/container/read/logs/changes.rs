@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::container::life::link::register;
+use run::link::register;
 
 /// How often a follower looks that nobody wakes.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::table::Table;
-use crate::container::life::link::register;
+use run::link::register;
 
 /// Runs of `ps` at one time, those that cannot be killed included.
 const AT_ONCE: usize = 4;

@@ -1,0 +1,84 @@
+//! What a request says of networks: the mode, the endpoints, the published ports.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use model::{Error, Result};
+use network::Networks;
+
+use crate::container::row::ContainerRow;
+
+/// Whether a container that runs has a namespace with nothing but loopback in it and is on no network: its network is disabled,
+/// or it is on the default bridge and the daemon has none (`--bridge=none`).
+pub fn has_no_network(networks: &Networks, row: &ContainerRow) -> bool {
+    row.config.network_disabled || is_default(network_mode(row)) && !networks.has_default()
+}
+
+/// Whether the name is one of the default bridge.
+pub fn is_default(network: &str) -> bool {
+    matches!(network, "" | "default" | "bridge")
+}
+
+/// `default` and empty mean the default bridge; a container whose network is disabled has none.
+pub fn network_mode(row: &ContainerRow) -> &str {
+    match row.host_config.network_mode.as_str() {
+        mode if row.config.network_disabled && !mode.starts_with("container:") => "none",
+        "" | "default" => "bridge",
+        mode => mode,
+    }
+}
+
+/// What is to be published: bindings, and with `-P` every exposed port (B-pt-9).
+pub fn publish_specs(row: &ContainerRow) -> Result<Vec<network::PublishSpec>> {
+    let bindings = row.host_config.port_bindings.clone().unwrap_or_default();
+    let mut specs = Vec::new();
+    for (port, hosts) in &bindings {
+        let (container_port, protocol) = parse_port(port)?;
+        for binding in hosts.iter().flatten() {
+            specs.push(network::PublishSpec {
+                container_port,
+                protocol,
+                host_ip: parse_host_ip(&binding.host_ip)?,
+                host_ports: parse_host_ports(&binding.host_port)?,
+            });
+        }
+    }
+    if row.host_config.publish_all_ports {
+        for port in row.config.exposed_ports.keys().filter(|port| !bindings.contains_key(*port)) {
+            let (container_port, protocol) = parse_port(port)?;
+            specs.push(network::PublishSpec { container_port, protocol, host_ip: None, host_ports: None });
+        }
+    }
+    Ok(specs)
+}
+
+fn parse_port(text: &str) -> Result<(u16, network::Protocol)> {
+    let invalid = || Error::invalid(format!("invalid port specification: {text:?}"));
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    Ok((number.parse().map_err(|_| invalid())?, network::Protocol::parse(protocol).ok_or_else(invalid)?))
+}
+
+/// A zone means nothing to a port of the host; an IPv4 address in IPv6 form is that IPv4 address.
+fn parse_host_ip(text: &str) -> Result<Option<IpAddr>> {
+    let address = text.split('%').next().unwrap_or_default();
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let address: IpAddr = address.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
+    Ok(Some(address.to_canonical()))
+}
+
+fn parse_host_ports(text: &str) -> Result<Option<(u16, u16)>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let range = model::port::PortRange::parse(text);
+    let range = range.map_err(|error| Error::system(format!("error parsing HostPort value({text}):{error}")))?;
+    Ok(Some((range.first, range.last)).filter(|range| *range != (0, 0)))
+}
+
+/// The endpoints asked for, by network name or id.
+pub fn requested(config: Option<api::NetworkingConfig>) -> BTreeMap<String, api::EndpointSettings> {
+    let endpoints = config.map(|c| c.endpoints_config).unwrap_or_default();
+    endpoints.into_iter().map(|(name, endpoint)| (name, endpoint.unwrap_or_default())).collect()
+}

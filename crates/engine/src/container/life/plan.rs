@@ -1,0 +1,130 @@
+//! From a container's row to what the start of its run needs: everything that can be refused, or that may hang on a path
+//! of a user's, is looked up here, before anything is made.
+
+use std::fs;
+use std::sync::Arc;
+
+use model::{Context, Error, Kind, Result};
+use monitor::client;
+use monitor::proto::{LogSpec, RuntimeChoice, StartSpec};
+use network::Networks;
+use run::{Attached, RunSpec};
+
+use super::donors::Donors;
+use super::{facts, files, place};
+use crate::Engine;
+use crate::container::create::network::{has_no_network, is_default, network_mode, publish_specs};
+use crate::container::read::logs as container_logs;
+use crate::container::row::{ContainerRow, MountKind};
+use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
+
+/// What a start says that its log refuses.
+const NO_LOG: &str = "failed to create task for container: failed to initialize logging driver";
+
+/// What is to run for this container. Makes missing sources of binds, else nothing.
+pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>) -> Result<RunSpec> {
+    let settings = &*engine.settings();
+    prepare_sources(row)?;
+    let network = endpoint(&engine.networks, row)?;
+    let place = place::next(settings, row)?;
+    let run_dir = &place.dir;
+    let joined = Donors::find(&engine.containers, row)?.open()?;
+    let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup)?;
+    let mut facts = engine.host.runtime.clone();
+    facts.time_namespaces &= settings.containers.isolation.time_namespaces;
+    if row.host_config.privileged {
+        facts.devices = runtime::spec::host::host_devices().context("reading /dev")?;
+    }
+    let runtime = runtime_choice(&settings.containers.runtimes, &row.host_config.runtime)?;
+    let seccomp = match &runtime {
+        RuntimeChoice::Builtin => engine.host.seccomp.program(&mut narrow.security, &facts)?,
+        RuntimeChoice::Cli { .. } => runtime::seccomp::Program::default(),
+    };
+    let spec = runtime::spec::build(&narrow, &facts)?;
+    let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
+        snapshot::Rootfs::Overlay { lower, upper, work } => runtime::Rootfs::Overlay { lower, upper, work },
+        snapshot::Rootfs::Dir(path) => runtime::Rootfs::Dir(path),
+    };
+    let bundle =
+        runtime::Bundle { id: row.id.as_str().into(), spec, rootfs, seccomp, state_dir: run_dir.join("runtime") };
+    let program = StartSpec {
+        bundle,
+        runtime,
+        open_stdin: row.config.open_stdin,
+        stdin_once: row.config.stdin_once,
+        log: log_spec(&settings.roots, row)?,
+        exit_path: run_dir.join(client::EXIT_RECORD),
+        spill_dir: settings.roots.tmp.clone(),
+        netns: false,
+        joined: Vec::new(),
+        attach: Vec::new(),
+    };
+    let files = files::of(&engine.networks, settings, row)?;
+    Ok(RunSpec { id: row.id.clone(), place, program, network, joined, files, clients })
+}
+
+/// Sources of binds that vanished since create are made again, as the reference does for `Binds` (B-vol-2).
+fn prepare_sources(row: &ContainerRow) -> Result<()> {
+    for mount in row.mounts.iter().filter(|m| m.kind == MountKind::Bind) {
+        if fs::exists(&mount.source).unwrap_or(false) {
+            continue;
+        }
+        if mount.from_mounts {
+            let text =
+                format!("invalid mount config for type \"bind\": bind source path does not exist: {}", mount.source);
+            return Err(Error::invalid(text));
+        }
+        fs::create_dir_all(&mount.source)
+            .with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
+    }
+    Ok(())
+}
+
+/// The endpoint that it gets. Modes without a network of their own have none.
+fn endpoint(networks: &Networks, row: &ContainerRow) -> Result<Option<network::EndpointSpec>> {
+    let mode = network_mode(row);
+    if mode.starts_with("container:") {
+        return Ok(None);
+    }
+    let mode = if has_no_network(networks, row) { "none" } else { mode };
+    let network = networks.id_of(mode)?;
+    // Others than the mode's cannot be joined yet, but must be there.
+    let joined = row.networks.keys().filter(|name| !is_default(name.as_str()) || networks.has_default());
+    joined.map(|name| networks.id_of(name)).try_for_each(|found| found.map(drop))?;
+    let endpoint = row.networks.get(mode).or_else(|| row.networks.get(network.as_str()));
+    let mac = endpoint.map_or("", |e| e.mac_address.as_str());
+    Ok(Some(network::EndpointSpec {
+        container: row.id.clone(),
+        name: row.name.clone(),
+        network,
+        mac: network::MacAddress::parse(mac),
+        address: None,
+        ports: publish_specs(row)?,
+    }))
+}
+
+/// The runtime of this name; an unknown one is refused as the reference does.
+pub fn runtime_choice(runtimes: &Runtimes, name: &str) -> Result<RuntimeChoice> {
+    let name = if name.is_empty() { runtimes.default.as_str() } else { name };
+    if let Some(program) = runtimes.programs.get(name) {
+        return Ok(RuntimeChoice::Cli { path: program.path.clone().into(), args: program.args.clone() });
+    }
+    if BUILT_IN_RUNTIMES.contains(&name) {
+        return Ok(RuntimeChoice::Builtin);
+    }
+    Err(Error::invalid(format!("unknown or invalid runtime name: {name}")))
+}
+
+fn log_spec(roots: &Roots, row: &ContainerRow) -> Result<LogSpec> {
+    let config = &row.host_config.log_config;
+    match config.kind.as_str() {
+        "none" => Ok(LogSpec::None),
+        _ => {
+            let options = config.config.clone().unwrap_or_default();
+            let options = container_logs::attributes(row)
+                .and_then(|attributes| logs::options::parse(&options, attributes))
+                .map_err(|error| error.with_kind(Kind::System).prefix(NO_LOG))?;
+            Ok(LogSpec::JsonFile { path: container_logs::path(roots, row), options })
+        }
+    }
+}
