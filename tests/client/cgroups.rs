@@ -162,6 +162,25 @@ fn pausing_stops_every_process_by_the_freezer() {
 /// Memory of a shared file counts, and the process that asks for more is killed, not the first one.
 const EAT: &str = "dd if=/dev/zero of=/dev/shm/x bs=1M count=60 2>/dev/null; rm -f /dev/shm/x";
 
+/// Nobody is killed, everybody waits, and that is told, once, as it is in the reference. (Version 2 cannot disable the killer.)
+#[test]
+fn memory_that_runs_out_without_the_killer_is_told() {
+    let d = with_busybox();
+    if is_v2() {
+        return d.finish();
+    }
+    let limits = ["-m", "16m", "--memory-swap", "16m", "--oom-kill-disable"];
+    start(&d, "c1", &limits, &format!("{EAT}; exit 3"));
+    d.until("c1", "{{.State.Status}} {{.State.OOMKilled}}", "running true");
+    let told = || d.docker(&["events", "--since", "1h", "--until", "0s", "-f", "event=oom"]).text();
+    assert!(eventually(|| told().contains(" container oom ")), "{}", told());
+    let control = control(&d, "c1", "memory.oom_control", "memory.events");
+    assert!(control.contains("under_oom 1") && control.contains("oom_kill 0"), "{control}");
+    let _ = d.docker(&["rm", "-f", "c1"]).ok();
+    assert_eq!(told().lines().count(), 1, "{}", told());
+    d.finish();
+}
+
 #[test]
 fn memory_that_runs_out_beside_the_first_process() {
     let d = with_busybox();

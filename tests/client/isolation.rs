@@ -372,6 +372,76 @@ fn an_ipc_namespace_is_shared_with_its_memory() {
     d.finish();
 }
 
+/// Capabilities of an exec by the user of the container, the exec's, privilege of both, and no_new_privs: those of the
+/// reference in each case.
+#[test]
+fn capabilities_of_an_exec_in_every_case() {
+    let d = with_busybox();
+    let own = std::fs::read_to_string(format!("/proc/{}/status", d.pid())).unwrap();
+    let all = own.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap().trim().to_owned();
+    let (some, none) = ("00000000a80425fb".to_owned(), "0000000000000000".to_owned());
+    let _ = d.docker(&["create", "--name", "c0", "busybox", "true"]).ok();
+    let _ = d.docker(&["commit", "--change", "USER 1000", "c0", "of-user"]).ok();
+    let show = ["sh", "-c", "id -u; grep -E '^Cap|NoNewPrivs' /proc/self/status | cut -f2"];
+    for image in ["busybox", "of-user"] {
+        for nnp in [false, true] {
+            for privileged in [false, true] {
+                let mut options = vec!["run", "-d", "--name", "c1"];
+                options.extend(nnp.then_some(["--security-opt", "no-new-privileges"]).into_iter().flatten());
+                options.extend(privileged.then_some("--privileged"));
+                let _ = d.docker(&[&options[..], &[image, "sleep", "1000"]].concat()).ok();
+                for user in ["", "0", "1000", "root"] {
+                    for of_exec in [false, true] {
+                        let uid = match (user, image) {
+                            ("0" | "root", _) | ("", "busybox") => "0",
+                            _ => "1000",
+                        };
+                        let granted = if privileged || of_exec { &all } else { &some };
+                        let held = if uid == "0" { granted } else { &none };
+                        let flag = if nnp { "1" } else { "0" };
+                        let expected = [uid, &none, held, held, granted, &none, flag].join("\n");
+                        let mut exec = vec!["exec", "-u", user];
+                        exec.extend(of_exec.then_some("--privileged"));
+                        let shown = d.docker(&[&exec[..], &["c1"], &show].concat());
+                        assert_eq!(shown.text(), expected, "{image} {nnp} {privileged} {user:?} {of_exec}");
+                    }
+                }
+                let _ = d.docker(&["rm", "-f", "c1"]).ok();
+            }
+        }
+    }
+    d.remove_containers();
+    d.finish();
+}
+
+/// No option brings a line of its own into `/etc/hosts`, `/etc/resolv.conf` or `/etc/hostname`.
+#[test]
+fn names_with_control_characters_are_refused() {
+    let d = with_busybox();
+    let options: [&[&str]; 6] = [
+        &["--hostname", "a\n6.6.6.6 bank"],
+        &["--domainname", "a\nb"],
+        &["--add-host", "a\nb:1.2.3.4"],
+        &["--dns-search", "a\nnameserver 6.6.6.6"],
+        &["--dns-option", "ndots:1\nnameserver 6.6.6.6"],
+        &["--hostname", "a\rb"],
+    ];
+    for option in options {
+        let body = |field: &str, value: &str| match field {
+            "--hostname" => serde_json::json!({"Hostname": value}),
+            "--domainname" => serde_json::json!({"Domainname": value}),
+            "--add-host" => serde_json::json!({"HostConfig": {"ExtraHosts": [value]}}),
+            "--dns-search" => serde_json::json!({"HostConfig": {"DnsSearch": [value]}}),
+            _ => serde_json::json!({"HostConfig": {"DnsOptions": [value]}}),
+        };
+        let mut body = body(option[0], option[1]);
+        body["Image"] = "busybox".into();
+        let refused = d.http("POST", "/containers/create", &body.to_string()).expect(400);
+        assert!(refused.message().contains("it contains a control character"), "{option:?}: {}", refused.message());
+    }
+    d.finish();
+}
+
 /// By the process that its monitor holds, whoever the daemon is; and no other once that has ended.
 #[test]
 fn what_is_joined_is_the_container_that_was_named() {

@@ -164,6 +164,23 @@ fn in_the_middle_of_a_start() {
     d.finish();
 }
 
+/// By a program that sees it, or by mistake: the daemon notices.
+#[test]
+fn a_monitor_that_was_stopped_goes_on() {
+    let d = with_busybox();
+    calls::run(&d, "stopped", &calls::script(COUNTER));
+    let monitor = calls::monitor_of(&d, "stopped");
+    for _ in 0..2 {
+        assert!(process::signal(monitor, Signal::STOP));
+        let count = || calls::unbroken(&calls::log(&d, "stopped"));
+        let before = count();
+        assert!(eventually(PATIENCE, || count() > before + 20), "it stands at {before}");
+    }
+    assert!(d.log().contains("was stopped by a signal; it was let go on"), "{}", d.log());
+    calls::remove(&d, "stopped");
+    d.finish();
+}
+
 /// A monitor that stands still holds up nothing but its own container, and that one can be removed.
 #[test]
 fn stopped_and_not_killed() {

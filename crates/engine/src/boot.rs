@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::Engine;
 use crate::container::Containers;
-use crate::container::life::{actor, durable, launch, recover, stop};
+use crate::container::life::{actor, durable, launch, recover, stop, watch};
 use crate::container::read::users;
 use crate::container::row::{CONTAINERS, ContainerRow};
 use crate::ending::{self, LastEnd};
@@ -87,6 +87,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     launch::replenish(&engine).await;
     let weak = Arc::downgrade(&engine);
     let users = move || weak.upgrade().map(|engine| users::users(&engine.images, &engine.containers));
+    watch::start(&engine);
     image::collect::start(&engine.images, engine.events.clone(), users);
     Ok(Booted { engine, lock, watches })
 }

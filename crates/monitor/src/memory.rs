@@ -1,4 +1,4 @@
-//! Noticing, while the container runs, that the kernel kills one of its processes for want of memory.
+//! Noticing, while the container runs, that the kernel kills one of its processes for want of memory, or lets it wait.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ pub struct Memory {
     watch: Option<OomWatch>,
     /// Kills that were told.
     told: u64,
+    /// Processes have stood still for want of memory.
+    starved: bool,
     /// Looks go on until then.
     look: Option<Instant>,
 }
@@ -46,10 +48,12 @@ impl Memory {
         self.look = self.watch.as_ref().map(|watch| if watch.is_early() { now + LATE } else { now });
     }
 
-    /// Whether there are kills that were not told, which they are now.
-    pub fn news(&mut self, now: Instant, cgroup: impl FnOnce() -> model::Result<Cgroup>) -> bool {
+    /// Whether there are kills that were not told, which they are now; or processes that stand still since the signal.
+    pub fn news(&mut self, now: Instant, cgroup: impl Fn() -> model::Result<Cgroup>) -> bool {
         self.look.is_some() && {
-            let found = self.count(cgroup);
+            let starved = cgroup().is_ok_and(|cgroup| cgroup.is_starved().unwrap_or(false));
+            self.starved |= starved;
+            let found = self.count(cgroup) || starved;
             self.look = self.look.filter(|until| !found && now < *until);
             found
         }
@@ -57,7 +61,7 @@ impl Memory {
 
     /// Whether anything was told.
     pub fn has_struck(&self) -> bool {
-        self.told > 0
+        self.told > 0 || self.starved
     }
 
     /// The container has ended: whether there are kills that were not told, signalled or not, and whether there are any.

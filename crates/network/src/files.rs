@@ -39,6 +39,11 @@ pub enum DnsMode {
     Bridge { ipv6: bool },
 }
 
+/// One line's part: what would end the line is left out, wherever it comes from.
+fn part(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// What a resolv.conf says.
 #[derive(Clone, Debug, Default)]
 struct Parsed {
@@ -92,11 +97,11 @@ pub fn resolv_conf(host_text: &str, source: &str, dns: &DnsConfig, mode: DnsMode
         notes.overrides.push("nameservers");
     }
     if !dns.search.is_empty() {
-        parsed.search = dns.search.iter().filter(|domain| *domain != ".").cloned().collect();
+        parsed.search = dns.search.iter().filter(|domain| *domain != ".").map(|domain| part(domain)).collect();
         notes.overrides.push("search");
     }
     if !dns.options.is_empty() {
-        parsed.options.clone_from(&dns.options);
+        parsed.options = dns.options.iter().map(|option| part(option)).collect();
         notes.overrides.push("options");
         notes.ndots = has_ndots(&dns.options).then_some("override");
     }
@@ -188,11 +193,11 @@ pub fn hosts(name: HostName<'_>, addresses: &[IpAddr], extra: &[(String, IpAddr)
         text.push_str("ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
     }
     for (host, address) in extra.iter().filter(|(_, address)| ipv6 || address.is_ipv4()) {
-        text.push_str(&format!("{address}\t{host}\n"));
+        text.push_str(&format!("{address}\t{}\n", part(host)));
     }
     let full = match name.domainname {
-        "" => name.hostname.to_owned(),
-        domain => format!("{}.{domain}", name.hostname),
+        "" => part(name.hostname),
+        domain => format!("{}.{}", part(name.hostname), part(domain)),
     };
     let names = match full.split_once('.') {
         Some((short, _)) => format!("{full} {short}"),
@@ -206,7 +211,7 @@ pub fn hosts(name: HostName<'_>, addresses: &[IpAddr], extra: &[(String, IpAddr)
 
 /// The text of `hostname`.
 pub fn hostname(hostname: &str) -> String {
-    format!("{hostname}\n")
+    format!("{}\n", part(hostname))
 }
 
 #[cfg(test)]
@@ -278,6 +283,28 @@ sortlist 10.0.0.0
         assert_eq!(host_resolv_conf_path("nameserver 127.0.0.53\noptions edns0\n"), SYSTEMD_RESOLV_CONF);
         assert_eq!(host_resolv_conf_path("nameserver 127.0.0.53\nnameserver 10.0.0.1\n"), RESOLV_CONF);
         assert_eq!(host_resolv_conf_path(""), RESOLV_CONF);
+    }
+
+    /// Rows of earlier versions may hold such names, and so may a daemon's own options.
+    #[test]
+    fn nothing_brings_a_line_of_its_own() {
+        let evil = "a\nnameserver 6.6.6.6\r\n6.6.6.6\tbank.example\u{85}\u{b}\u{c}\0x";
+        let strings = || vec![evil.to_owned()];
+        let plain = || vec!["x".to_owned()];
+        let dns = |list: &dyn Fn() -> Vec<String>| DnsConfig { servers: Vec::new(), search: list(), options: list() };
+        let lines = |text: String| text.lines().count();
+        for mode in [DnsMode::Host, DnsMode::Bridge { ipv6: true }] {
+            let text = |list| resolv_conf(HOST, RESOLV_CONF, &dns(list), mode);
+            assert_eq!(lines(text(&strings)), lines(text(&plain)), "{}", text(&strings));
+        }
+        let own = ["172.17.0.2".parse().unwrap()];
+        let text = |name: &str| {
+            let names = HostName { hostname: name, domainname: name };
+            hosts(names, &own, &[(name.to_owned(), own[0])], true)
+        };
+        assert_eq!(lines(text(evil)), lines(text("x")), "{}", text(evil));
+        assert_eq!(lines(hostname(evil)), 1);
+        assert!(!text(evil).contains(['\r', '\0', '\u{b}', '\u{c}', '\u{85}']));
     }
 
     #[test]

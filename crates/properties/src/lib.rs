@@ -10,6 +10,7 @@ mod hosts;
 mod layer;
 mod ps_output;
 mod reference;
+mod seccomp;
 mod signatures;
 
 pub use archive::archive;
@@ -18,4 +19,5 @@ pub use hosts::hosts_toml;
 pub use layer::layer;
 pub use ps_output::ps_output;
 pub use reference::reference;
+pub use seccomp::seccomp_profile;
 pub use signatures::signatures;

@@ -63,6 +63,12 @@ fn hosts_toml() {
 }
 
 #[test]
+fn seccomp_profiles() {
+    let form = "\\{(\"defaultAction\":\"SCMP_ACT_(ALLOW|ERRNO|KILL)\"|\"syscalls\":\\[\\{\"names\":\\[\"(read|x)\"\\]\\}\\]|,|[a-z\":]){0,8}\\}";
+    hold("seccomp", properties::seccomp_profile, 1000, form);
+}
+
+#[test]
 fn signatures() {
     hold("signatures", properties::signatures, 500, "\\PC{0,200}");
 }

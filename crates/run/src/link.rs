@@ -10,6 +10,7 @@ use model::{Context, Error, Result};
 use monitor::client::{self, Client};
 use monitor::proto::{Event, Exit, Packet, Request, State};
 use runtime::Scope;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -156,21 +157,26 @@ pub async fn end(mut link: Link) -> bool {
 /// Kills the monitor of this container if one is left. It is known by its arguments, and by living where this daemon
 /// does: a program in a container can call itself what it likes.
 pub fn kill_monitor(id: &str) {
-    let own = std::fs::read_link("/proc/self/ns/pid").ok();
-    let wanted = format!("gantry-monitor\0{id}\0");
-    let is_it = |pid: i32| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
-            && std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == own
-    };
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|pid| is_it(*pid)) {
-        let Some(handle) = rustix::process::Pid::from_raw(pid) else { continue };
-        let Ok(handle) = rustix::process::pidfd_open(handle, rustix::process::PidfdFlags::empty()) else { continue };
-        // The number may have gone to another process before it was held.
-        if is_it(pid) {
-            let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
-        }
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for pid in numbers.filter(|pid| is_monitor(*pid, id)) {
+        signal_monitor(pid, id, Signal::KILL);
     }
+}
+
+/// Whether a process is the monitor of this container.
+fn is_monitor(pid: i32, id: &str) -> bool {
+    let wanted = format!("gantry-monitor\0{id}\0");
+    let own = std::fs::read_link("/proc/self/ns/pid").ok();
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+        && std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == own
+}
+
+/// Sends a signal to a monitor; false: this process is none of this container.
+pub fn signal_monitor(pid: i32, id: &str, signal: Signal) -> bool {
+    let handle = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    // The number may have gone to another process before it was held.
+    handle.is_some_and(|handle| is_monitor(pid, id) && pidfd_send_signal(&handle, signal).is_ok())
 }
 
 /// The record a monitor left at its container's end. One that cannot be read is told of: the end is known, its code is not.

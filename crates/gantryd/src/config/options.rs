@@ -147,7 +147,7 @@ pub static TABLE: &[Row] = &[
     row("default-stop-timeout", "default-stop-timeout", Int(|c| &mut c.containers.stop_timeout), "Set the default container stop timeout in seconds (0 to terminate immediately)").keep(),
     row("default-ulimit", "default-ulimits", Ulimits(|c| &mut c.containers.ulimits), "Default ulimits for containers"),
     row("dns", "dns", IpList(|c| &mut c.dns.servers), "DNS server to use"),
-    row("dns-opt", "dns-opts", List(|c| &mut c.dns.options, parse::any), "DNS options to use"),
+    row("dns-opt", "dns-opts", List(|c| &mut c.dns.options, parse::dns_option), "DNS options to use"),
     row("dns-search", "dns-search", List(|c| &mut c.dns.search, parse::dns_search), "DNS search domains to use"),
     row("exec-opt", "exec-opts", List(|c| &mut c.isolation.exec_opts, parse::any), "Runtime execution options"),
     row("exec-root", "exec-root", Path(|c| &mut c.paths.exec_root), "Root directory for execution state files"),

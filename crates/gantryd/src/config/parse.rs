@@ -467,6 +467,14 @@ pub fn dns_search(text: &str) -> Result<String, String> {
     Err(format!("{domain} is not a valid domain"))
 }
 
+/// An option of resolv.conf; it may not bring a line of its own.
+pub fn dns_option(text: &str) -> Result<String, String> {
+    if text.contains(char::is_control) {
+        return Err(format!("{text:?} is not a valid DNS option: it contains a control character"));
+    }
+    Ok(text.to_string())
+}
+
 /// A registry without verified TLS.
 pub fn index_name(text: &str) -> Result<String, String> {
     let name = if text == "index.docker.io" { "docker.io" } else { text };

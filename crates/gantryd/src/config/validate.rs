@@ -65,6 +65,7 @@ fn daemon_log(config: &Config) -> Result<(), String> {
 fn lists(config: &Config) -> Result<(), String> {
     let all = |list: &[String], check: parse::Check| list.iter().try_for_each(|item| check(item).map(drop));
     all(&config.dns.search, parse::dns_search)?;
+    all(&config.dns.options, parse::dns_option)?;
     let v4 = config.dns.host_gateway_ips.iter().filter(|ip| ip.is_ipv4()).count();
     if v4 > 1 {
         return Err("only one IPv4 host gateway IP address can be specified".into());

@@ -56,6 +56,14 @@ impl Cgroup {
         Ok(count.and_then(|n| n.trim().parse().ok()).unwrap_or(0))
     }
 
+    /// Whether processes stand still for want of memory, none being killed for it (v1 with the killer disabled).
+    pub fn is_starved(&self) -> io::Result<bool> {
+        let Some(dir) = self.controller("memory") else { return Ok(false) };
+        let text = dir.read("memory.oom_control")?;
+        let is_set = |name: &str| text.lines().any(|line| line.strip_prefix(name).is_some_and(|n| n.trim() == "1"));
+        Ok(is_set("oom_kill_disable ") && is_set("under_oom "))
+    }
+
     /// Something to poll for out-of-memory events.
     pub fn oom_watch(&self) -> io::Result<OomWatch> {
         let read = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -15,3 +15,4 @@ pub mod remove;
 pub mod rename;
 pub mod start;
 pub mod stop;
+pub mod watch;

@@ -113,6 +113,7 @@ pub fn request(request: &mut api::CreateRequest, host: &Host, exists: impl Fn(&s
     }
     check_cgroup_namespace(host_config)?;
     network::check_endpoints(networking)?;
+    network::check_names(config, host_config, networking)?;
     Ok(warnings)
 }
 

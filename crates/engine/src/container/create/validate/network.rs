@@ -103,6 +103,31 @@ pub(super) fn check_extra_hosts(entries: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// What goes into `hostname`, `hosts` and `resolv.conf`: none of it may bring a line of its own. The reference writes it as it is.
+pub(super) fn check_names(
+    config: &api::ContainerConfig,
+    host_config: &api::HostConfig,
+    networking: &api::NetworkingConfig,
+) -> Result<()> {
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let aliases = networking.endpoints_config.values().flatten().flat_map(|endpoint| list(&endpoint.aliases));
+    let named = [
+        ("hostname", vec![config.hostname.clone()]),
+        ("domain name", vec![config.domainname.clone()]),
+        ("add-host", list(&host_config.extra_hosts)),
+        ("DNS server", list(&host_config.dns)),
+        ("DNS search domain", list(&host_config.dns_search)),
+        ("DNS option", list(&host_config.dns_options)),
+        ("network alias", aliases.collect()),
+    ];
+    for (what, values) in named {
+        if let Some(value) = values.iter().find(|value| value.contains(char::is_control)) {
+            return Err(Error::invalid(format!("invalid {what} {value:?}: it contains a control character")));
+        }
+    }
+    Ok(())
+}
+
 /// The reference's decoder refuses what is no address.
 fn address(text: &str) -> Result<Option<IpAddr>> {
     if text.is_empty() {

@@ -262,3 +262,26 @@ fn device_requests_find_no_driver() {
         "could not select device driver \"\" with capabilities: [[gpu x]]"
     );
 }
+
+#[test]
+fn no_name_brings_a_line_of_its_own() {
+    for control in ["\\n", "\\r", "\\u0000", "\\t", "\\u0085", "\\u007f"] {
+        let bad = format!("a{control}b");
+        for (field, what) in [("Hostname", "hostname"), ("Domainname", "domain name")] {
+            let text = of_config(&format!(r#"{{"{field}":"{bad}"}}"#));
+            assert!(text.starts_with(&format!("invalid {what} \"a")), "{text}");
+            assert!(text.ends_with("it contains a control character"), "{text}");
+        }
+        for (field, what) in [("DnsSearch", "DNS search domain"), ("DnsOptions", "DNS option")] {
+            let text = of_host(&format!(r#"{{"{field}":["x","{bad}"]}}"#));
+            assert!(text.starts_with(&format!("invalid {what} \"a")), "{text}");
+        }
+        let text = of_host(&format!(r#"{{"ExtraHosts":["{bad}:1.2.3.4"]}}"#));
+        assert!(text.starts_with("invalid add-host \"a"), "{text}");
+        for field in [r#""Dns":["1.1.1.1C"]"#, r#""ExtraHosts":["a:1.1.1.1C"]"#, r#""ExtraHosts":["a:host-gatewayC"]"#]
+        {
+            let text = of_host(&format!("{{{}}}", field.replace('C', control)));
+            assert!(text.starts_with("invalid "), "{text}");
+        }
+    }
+}
