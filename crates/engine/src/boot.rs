@@ -55,10 +55,10 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     tracing::info!(path = %settings.roots.data.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.roots.data, &settings.services.storage_driver)?;
     let registries = registry::Registries::new(settings.services.registries.clone());
-    let images = crate::image::Images::open(&settings.roots.data, store.clone(), snapshots.clone(), registries)?;
+    let images = crate::image::Images::open(&settings.roots.data, store.clone(), snapshots.layers.clone(), registries)?;
     images.replace_policy(settings.services.signature_policy.clone());
     images.replace_rules(settings.services.image_gc.clone());
-    tracing::info!(driver = snapshots.name(), images = images.count(), "images are ready");
+    tracing::info!(driver = snapshots.roots.name(), images = images.count(), "images are ready");
     let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone())?;
     tracing::info!("volumes are ready");
     let rows = load_containers(&store, &volumes)?;
@@ -162,14 +162,14 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -
     let known: HashSet<String> = rows.iter().map(|row| row.id.as_str().to_string()).collect();
     let (snapshots, settings) = (engine.snapshots.clone(), engine.settings());
     let put_right = move || {
-        durable::put_right(&*snapshots, &settings.roots, &rows);
+        durable::put_right(&*snapshots.roots, &settings.roots, &rows);
         rows
     };
     let rows = tokio::task::spawn_blocking(put_right).await;
     let rows = rows.map_err(|e| Error::system("looking over the writable layers").with_source(e))?;
     let mut starts = tokio::task::JoinSet::new();
     for row in rows {
-        if row.storage != engine.snapshots.name() {
+        if row.storage != engine.snapshots.roots.name() {
             tracing::warn!(
                 container = row.id.short(),
                 driver = row.storage,
@@ -250,7 +250,7 @@ pub async fn close(engine: &Arc<Engine>) {
     let closed = tokio::task::spawn_blocking(move || {
         engine.containers.trash.await_empty(TRASH);
         engine.store.note_end();
-        engine.snapshots.clear_ahead()
+        engine.snapshots.roots.clear_ahead()
     });
     if let Ok(Err(error)) = closed.await {
         tracing::warn!(%error, "what was made ahead stays until the next start");

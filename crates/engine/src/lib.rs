@@ -42,7 +42,7 @@ pub struct Engine {
     /// What happened.
     pub events: Events,
     /// Where containers' root file systems come from.
-    pub snapshots: Arc<dyn snapshot::Snapshotter>,
+    pub snapshots: snapshot::Snapshots,
     /// Measuring and pruning.
     pub disk: Disk,
     /// The metadata.

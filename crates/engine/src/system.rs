@@ -317,7 +317,7 @@ pub fn info(engine: &Engine) -> api::Info {
     let (host, settings) = (&engine.host, engine.settings());
     let cgroups = host.abilities;
     let counts = Counts::of(&engine.containers);
-    let storage = engine.snapshots.name();
+    let storage = engine.snapshots.roots.name();
     api::Info {
         id: host.engine_id.clone(),
         containers: counts.all,

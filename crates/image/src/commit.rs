@@ -4,6 +4,8 @@
 //! comes out is an OCI image whatever the image below was; a container that changed nothing gives no layer, only a
 //! step in the history, as with the reference.
 
+use std::io::Write;
+
 use model::digest::Digest;
 use model::reference::ImageRef;
 use model::{Error, Result};
@@ -17,13 +19,13 @@ use super::oci::{self, Document, History, Rootfs};
 use super::{Images, labels, now, publish, unpack};
 use events::Events;
 
+/// Packs a layer.
+pub type Pack<'c> = dyn Fn(&mut dyn Write) -> Result<Option<Digest>> + 'c;
+
 /// What the image is made of.
-#[derive(Debug)]
 pub struct CommitImage<'c> {
-    /// Whose writable layer is packed.
-    pub container: &'c str,
-    /// The layers below it, lowest first.
-    pub layers: &'c [Digest],
+    /// Writes what the container changed as an uncompressed tar, and returns its diff id; `None`: nothing.
+    pub pack: &'c Pack<'c>,
     /// The image below.
     pub image: &'c Digest,
     /// The manifest of the image below; `None`: the container was made of nothing.
@@ -102,7 +104,7 @@ fn parent(images: &Images, digest: &Digest, lease: &Lease) -> Result<(oci::Manif
 /// Packs what the container changed; `None`: nothing.
 fn pack(images: &Images, wanted: &CommitImage<'_>, lease: &Lease) -> Result<Option<(Descriptor, Digest)>> {
     let mut gzip = Gzip::new(images.blobs.ingest()?);
-    let diff_id = images.snapshots.write_diff(wanted.container, wanted.layers, &mut gzip)?;
+    let diff_id = (wanted.pack)(&mut gzip)?;
     let Some(diff_id) = diff_id else { return Ok(None) };
     lease.pin(&diff_id);
     let ingest = gzip.finish().map_err(|error| Error::from(error).prefix("writing a layer"))?;

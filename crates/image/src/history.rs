@@ -17,7 +17,7 @@ pub fn history(images: &Images, text: &str, platform: Option<&Platform>) -> Resu
     let image = &found.image;
     let mut sizes = Vec::with_capacity(manifest.diff_ids.len());
     for diff_id in &manifest.diff_ids {
-        sizes.push(images.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size));
+        sizes.push(images.layers.layer(&diff_id.into())?.map_or(0, |layer| layer.size));
     }
     let mut sizes = sizes.into_iter();
     let mut items = Vec::new();

@@ -113,7 +113,7 @@ fn ingest_layer(images: &Images, body: impl Read + Send, lease: &Lease) -> Resul
     let mut tee = Tee { reader: snapshot::to_layer(body)?, ingest: images.blobs.ingest()?, head: Vec::new() };
     let layer = {
         let mut tar = snapshot::decompress(&mut tee)?;
-        images.snapshots.apply_layer(None, &mut tar, lease)?
+        images.layers.apply_layer(None, &mut tar, lease)?
     };
     // What stands behind the compressed data belongs to the blob.
     io::copy(&mut tee, &mut io::sink())?;

@@ -30,7 +30,7 @@ pub fn inspect(images: &Images, text: &str, platform: Option<&Platform>, manifes
             _ => image.target.descriptor(),
         }),
         size: best.map_or_else(|| images.size(&image), |best| Ok(best.total_size()))? as i64,
-        graph_driver: Some(api::DriverData { data: None, name: images.snapshots.name().into() }),
+        graph_driver: Some(api::DriverData { data: None, name: images.layers.name().into() }),
         manifests: if manifests { image.manifests.iter().map(|m| summary(m, &[])).collect() } else { Vec::new() },
         ..ImageInspect::default()
     };

@@ -46,7 +46,7 @@ use model::platform::Platform;
 use model::{Context, Result};
 use registry::Registries;
 use signature::Policy;
-use snapshot::{Live, Snapshotter};
+use snapshot::{LayerKey, LayerStore};
 use store::{Pins, Store, WriteTx};
 
 use events::{Events, now};
@@ -84,7 +84,7 @@ pub struct Images {
     /// What running operations work with.
     pub pins: Pins,
     data_root: PathBuf,
-    snapshots: Arc<dyn Snapshotter>,
+    layers: Arc<dyn LayerStore>,
     /// Where images come from and go to.
     pub registries: Registries,
     catalog: RwLock<Arc<Catalog>>,
@@ -123,12 +123,7 @@ pub struct ResolvedImage {
 
 impl Images {
     /// Opens the images under the data root.
-    pub fn open(
-        data_root: &Path,
-        store: Store,
-        snapshots: Arc<dyn Snapshotter>,
-        registries: Registries,
-    ) -> Result<Images> {
+    pub fn open(data_root: &Path, store: Store, layers: Arc<dyn LayerStore>, registries: Registries) -> Result<Images> {
         let blobs = Blobs::open(&data_root.join("content"))?;
         let (images, names) = store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&NAMES)?)))?;
         let images: BTreeMap<_, _> =
@@ -139,7 +134,7 @@ impl Images {
             blobs,
             pins: Pins::default(),
             data_root: data_root.to_owned(),
-            snapshots,
+            layers,
             registries,
             catalog: RwLock::new(Arc::new(Catalog { images, names })),
             changed: Arc::default(),
@@ -204,8 +199,8 @@ impl Images {
         let mut layers: HashSet<Digest> = containers.into_iter().flat_map(|(_, user)| user.layers).collect();
         images.iter().for_each(|(_, image)| size::add(image, &mut blobs, &mut layers));
         self.blobs.expire_parts(pull::PART_LIFE)?;
-        let live = Live { layers, containers: None };
-        Ok(self.blobs.sweep(&blobs, &sweep)? + self.snapshots.sweep(&live, &sweep)?)
+        let live = layers.into_iter().map(LayerKey::Diff).collect();
+        Ok(self.blobs.sweep(&blobs, &sweep)? + self.layers.sweep(&live, &sweep)?)
     }
 
     /// Commits a change and then shows it. `f` runs in the store's writer over the catalog as committed so far.
@@ -231,7 +226,7 @@ impl Images {
 
     /// The same for several images: one wait for the disk, one commit.
     fn publish_all(&self, images: Vec<(ImageRow, Vec<String>)>) -> Result<()> {
-        self.snapshots.sync()?;
+        self.layers.sync()?;
         self.blobs.barrier()?;
         self.change(move |_, edit| {
             images.iter().try_for_each(|(row, names)| {

@@ -38,7 +38,7 @@ impl Images {
         let mut all = layers.clone();
         catalog.images.values().for_each(|image| add(image, &mut HashSet::new(), &mut all));
         for diff_id in &all {
-            let size = self.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size);
+            let size = self.layers.layer(&diff_id.into())?.map_or(0, |layer| layer.size);
             bytes.total += size;
             bytes.needed += if layers.contains(diff_id) { size } else { 0 };
         }
@@ -51,7 +51,7 @@ impl Images {
         for manifest in image.manifests.iter().filter(|manifest| manifest.available) {
             parts.extend(manifest.blobs().map(|blob| (Part::Blob(blob.digest.clone()), blob.size)));
             for diff_id in manifest.diff_ids.iter().filter(|_| manifest.unpacked.is_some()) {
-                let size = self.snapshots.layer(diff_id)?.map_or(0, |layer| layer.size);
+                let size = self.layers.layer(&diff_id.into())?.map_or(0, |layer| layer.size);
                 parts.insert(Part::Layer(diff_id.clone()), size);
             }
         }

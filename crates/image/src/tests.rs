@@ -24,7 +24,7 @@ impl Place {
         let root = dir.path().to_owned();
         let store = Store::open(&root.join("gantry.redb")).unwrap();
         let snapshots = snapshot::open(&root, "").unwrap();
-        let images = Images::open(&root, store, snapshots, Registries::new(Default::default())).unwrap();
+        let images = Images::open(&root, store, snapshots.layers, Registries::new(Default::default())).unwrap();
         Place { _dir: dir, root, images, events: Events::default() }
     }
 
@@ -111,7 +111,7 @@ fn the_catalog_survives_and_compressed_layers_keep_their_bytes() {
     assert!(row.manifests[0].layers[0].media_type.ends_with("+gzip"));
     let blob = place.images.blobs.read_small(&row.manifests[0].layers[0].digest, 1 << 20).unwrap();
     assert_eq!(blob, tar);
-    let (store, snapshots) = (place.images.store.clone(), place.images.snapshots.clone());
+    let (store, snapshots) = (place.images.store.clone(), place.images.layers.clone());
     let again = Images::open(&place.root, store, snapshots, Registries::new(Default::default())).unwrap();
     assert_eq!(again.catalog().names, place.images.catalog().names);
     assert_eq!(again.count(), 2);

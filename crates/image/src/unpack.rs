@@ -190,11 +190,11 @@ fn unpack_layers(images: &Images, manifest: &ManifestRow, lease: &Lease) -> Resu
 
 fn unpack_layer(images: &Images, blob: &Content, diff_id: &Digest, lease: &Lease) -> Result<u64> {
     lease.pin(diff_id);
-    if let Some(layer) = images.snapshots.layer(diff_id)? {
+    if let Some(layer) = images.layers.layer(&diff_id.into())? {
         return Ok(layer.size);
     }
     let tar = pull::layer_tar(images.blobs.open_blob(&blob.digest)?, blob.size)?;
-    let layer = snapshot::ahead(tar, |tar| images.snapshots.apply_layer(Some(diff_id), tar, lease));
+    let layer = snapshot::ahead(tar, |tar| images.layers.apply_layer(Some(diff_id), tar, lease));
     Ok(layer?.size)
 }
 
@@ -209,7 +209,7 @@ pub fn ensure_unpacked(images: &Images, id: &Digest, manifest: &Digest) -> Resul
     let mut row = ImageRow::clone(&image);
     unpack(images, &mut row, wanted, &lease)?;
     let unpacked = row.manifests.iter().find(|m| wanted(m)).and_then(|m| m.unpacked);
-    images.snapshots.sync()?;
+    images.layers.sync()?;
     let (id, manifest) = (id.clone(), manifest.clone());
     images.change(move |catalog, edit| {
         // As it is now: it may have got or lost another platform meanwhile.

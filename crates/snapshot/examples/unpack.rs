@@ -11,13 +11,13 @@ fn main() {
     let pins = store::Pins::default();
     let begun = Instant::now();
     let mut tar = snapshot::decompress(File::open(&layer).expect("the layer")).expect("decompressing");
-    let info = snapshots.apply_layer(None, &mut tar, &pins.lease()).expect("unpacking");
+    let info = snapshots.layers.apply_layer(None, &mut tar, &pins.lease()).expect("unpacking");
     println!("{} unpacked in {:?}, {} bytes on disk", info.diff_id, begun.elapsed(), info.size);
     let begun = Instant::now();
-    snapshots.sync().expect("syncing");
+    snapshots.layers.sync().expect("syncing");
     println!("synced in {:?}", begun.elapsed());
     let begun = Instant::now();
-    snapshots.prepare("c", std::slice::from_ref(&info.diff_id)).expect("preparing");
+    snapshots.roots.prepare("c", &[snapshot::LayerKey::from(&info.diff_id)]).expect("preparing");
     println!("prepared in {:?}", begun.elapsed());
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());

@@ -1,6 +1,5 @@
 //! The writable layer of a container: `<containers>/<id>/rw`, whatever a driver keeps in it.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,19 +51,4 @@ pub(crate) fn usage(tree: &Path) -> Result<u64> {
         _ => Error::from(e),
     })?;
     tree::content_bytes(dir.into()).with_context(|| format!("measuring {}", tree.display()))
-}
-
-/// Removes writable layers of containers that are not live; answers the bytes that became free.
-pub(crate) fn sweep(root: &Path, live: &HashSet<String>) -> Result<u64> {
-    let mut freed = 0;
-    for entry in fs::read_dir(root).context("listing containers")? {
-        let name = entry.context("listing containers")?.file_name();
-        let Some(container) = name.to_str().filter(|id| !live.contains(*id)) else { continue };
-        let Ok(rw) = rw(root, container) else { continue };
-        if rw.is_dir() {
-            freed += usage(&rw)?;
-            remove(root, container)?;
-        }
-    }
-    Ok(freed)
 }

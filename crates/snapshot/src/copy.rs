@@ -5,84 +5,65 @@
 //! the layer where the file system can (reflink).
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::digest::Digest;
-use model::{Context, Result};
-use store::{Lease, Sweep};
+use model::{Context, Error, Result};
+use store::Lease;
 
 use crate::apply::Whiteouts;
 use crate::changes::Source;
 use crate::layers::{Layers, make_dir, remove_tree};
-use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, merge, pack, places, tree};
+use crate::{Change, LayerInfo, LayerKey, RootReader, RootStore, Rootfs, Roots, Snapshots};
+use crate::{changes, containers, merge, pack, places, tree};
+
+/// The driver's name, as the reference has it.
+const NAME: &str = "native";
 
 /// See the module.
 pub struct Copy {
-    layers: Layers,
+    layers: Arc<Layers>,
     containers: PathBuf,
 }
 
 impl Copy {
     /// Opens the driver's directories.
-    pub fn open(roots: Roots) -> Result<Copy> {
-        drop(Layers::open(roots.layers.join("copy"), Whiteouts::Files)?);
+    pub fn open(roots: Roots) -> Result<Snapshots> {
+        drop(Layers::open(NAME, roots.layers.join("copy"), Whiteouts::Files)?);
         make_dir(&roots.containers, 0o710)?;
         Ok(Copy::attach(roots))
     }
 
     /// The driver's directories as they are.
-    pub(crate) fn attach(roots: Roots) -> Copy {
-        let layers = Layers::attach(roots.layers.join("copy"), Whiteouts::Files);
-        Copy { layers, containers: roots.containers }
+    pub(crate) fn attach(roots: Roots) -> Snapshots {
+        let layers = Arc::new(Layers::attach(NAME, roots.layers.join("copy"), Whiteouts::Files));
+        let roots = Arc::new(Copy { layers: layers.clone(), containers: roots.containers });
+        Snapshots { layers: layers.clone(), roots, survey: layers }
     }
 
     fn fs(&self, container: &str) -> Result<PathBuf> {
         Ok(containers::rw(&self.containers, container)?.join("fs"))
     }
-
-    fn view(&self, layers: &[Digest]) -> Result<View> {
-        View::open(&self.layers.chain(layers)?, Whiteouts::Files)
-    }
 }
 
-impl Snapshotter for Copy {
+impl RootStore for Copy {
     fn name(&self) -> &'static str {
-        "native"
-    }
-
-    fn layer(&self, diff_id: &Digest) -> Result<Option<LayerInfo>> {
-        Ok(self.layers.get(diff_id)?.map(|layer| layer.info.clone()))
-    }
-
-    fn layer_usage(&self, diff_id: &Digest) -> Result<u64> {
-        self.layers.usage(diff_id)
-    }
-
-    fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
-        self.layers.apply(expected, tar, lease)
-    }
-
-    fn layers(&self) -> &Layers {
-        &self.layers
+        NAME
     }
 
     fn has_writable(&self, container: &str) -> bool {
         self.fs(container).is_ok_and(|fs| fs.is_dir())
     }
 
-    fn sync(&self) -> Result<()> {
-        self.layers.sync()
-    }
-
-    fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()> {
+    fn prepare(&self, container: &str, layers: &[LayerKey]) -> Result<()> {
         let chain = self.layers.chain(layers)?;
         let fs = containers::new_rw(&containers::dir(&self.containers, container)?)?.join("fs");
         let copy = |fs: &Path| -> Result<()> {
             make_dir(fs, 0o755)?;
             for layer in &chain {
-                merge::merge(layer, fs).with_context(|| format!("copying layer {}", layer.info.diff_id))?;
+                merge::merge(layer, fs).with_context(|| format!("copying layer {}", layer.fs.display()))?;
             }
             places::mark(fs)?;
             // What a container has of its image cannot be told from what it wrote.
@@ -96,7 +77,7 @@ impl Snapshotter for Copy {
         Ok(())
     }
 
-    fn put_right(&self, container: &str, layers: &[Digest], is_new: bool) -> Result<bool> {
+    fn put_right(&self, container: &str, layers: &[LayerKey], is_new: bool) -> Result<bool> {
         if !is_new || self.has_writable(container) {
             return Ok(false);
         }
@@ -104,45 +85,49 @@ impl Snapshotter for Copy {
         self.prepare(container, layers).map(|()| true)
     }
 
-    fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {
+    fn rootfs(&self, container: &str, layers: &[LayerKey]) -> Result<Rootfs> {
         // The image's layers are in the copy already; asked for only so that both drivers answer alike.
         self.layers.chain(layers)?;
         Ok(Rootfs::Dir(self.fs(container)?))
     }
 
+    /// What was written is told from the image's by comparing, so the diff id is known at once.
+    fn commit(&self, container: &str, layers: &[LayerKey], key: &LayerKey, lease: &Lease) -> Result<LayerInfo> {
+        let (view, fs) = (self.layers.view(layers)?, self.fs(container)?);
+        let info = self.layers.make_local(key, lease, |place| {
+            let (reader, mut writer) = std::io::pipe().context("making a pipe")?;
+            std::thread::scope(|scope| {
+                let packing = scope.spawn(move || pack::diff(&view, &fs, Source::Whole, &mut writer));
+                let unpacked = self.layers.unpack_to(place, None, &mut BufReader::new(reader));
+                // A packer that failed has cut the archive short: its error says why.
+                packing.join().unwrap_or_else(|_| Err(Error::system("internal error: packing a layer failed")))?;
+                let (diff_id, applied) = unpacked?;
+                self.layers.write_record(place, Some(diff_id), applied)
+            })
+        })?;
+        self.remove(container).map(|()| info)
+    }
+
     fn remove(&self, container: &str) -> Result<()> {
         containers::remove(&self.containers, container)
     }
+}
 
-    fn is_file(&self, layers: &[Digest], path: &str) -> Result<bool> {
-        Ok(self.view(layers)?.is_file(path.trim_matches('/').as_bytes())?)
-    }
-
-    fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
-        crate::copy_out::copy_out(&self.view(layers)?, path, target)
-    }
-
+impl RootReader for Copy {
     fn usage(&self, container: &str) -> Result<u64> {
         containers::usage(&self.fs(container)?)
     }
 
-    fn changes(&self, container: &str, layers: &[Digest]) -> Result<Vec<Change>> {
-        changes::list(&self.view(layers)?, &self.fs(container)?, Source::Whole)
+    fn changes(&self, container: &str, layers: &[LayerKey]) -> Result<Vec<Change>> {
+        changes::list(&self.layers.view(layers)?, &self.fs(container)?, Source::Whole)
     }
 
-    fn write_diff(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<Option<Digest>> {
-        pack::diff(&self.view(layers)?, &self.fs(container)?, Source::Whole, out)
+    fn write_diff(&self, container: &str, layers: &[LayerKey], out: &mut dyn Write) -> Result<Option<Digest>> {
+        let packed = pack::diff(&self.layers.view(layers)?, &self.fs(container)?, Source::Whole, out)?;
+        Ok(Some(packed.0).filter(|_| packed.1))
     }
 
-    fn export(&self, container: &str, _: &[Digest], out: &mut dyn Write) -> Result<()> {
+    fn export(&self, container: &str, _: &[LayerKey], out: &mut dyn Write) -> Result<()> {
         pack::export(&self.fs(container)?, Vec::new(), out)
-    }
-
-    fn sweep(&self, live: &Live, sweep: &Sweep<'_>) -> Result<u64> {
-        let containers = match &live.containers {
-            Some(live) => containers::sweep(&self.containers, live)?,
-            None => 0,
-        };
-        Ok(self.layers.sweep(&live.layers, sweep)? + containers)
     }
 }

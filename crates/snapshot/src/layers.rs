@@ -1,4 +1,5 @@
-//! The directory of layers that both drivers keep: `<hex>/fs` is the tree, `<hex>/layer.json` what is known of it.
+//! The directory of layers that both drivers keep: `<hex>/fs` is the tree, `<hex>/layer.json` what is known of it. A layer
+//! with a local key lies in `local-<hex>`; by the diff id that was found later it is a link to that.
 //!
 //! A layer is written under `tmp/<n>` and renamed when whole; one that is removed is renamed back there first. So a
 //! name outside `tmp` is always a whole layer.
@@ -6,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,10 +21,16 @@ use serde::{Deserialize, Serialize};
 use store::{Lease, Sweep};
 
 use crate::apply::{self, Applied, Whiteouts};
-use crate::{LayerInfo, tree};
+use crate::changes::Source;
+use crate::view::View;
+use crate::{LayerInfo, LayerKey, LayerStore, Unpacked, merge, pack, tree};
 
 /// Bytes read from the decoder at once.
 const BUFFER: usize = 128 << 10;
+/// What the directories of layers with local keys begin with.
+pub(crate) const LOCAL: &str = "local-";
+/// What is known of a layer, beside its tree.
+const RECORD: &str = "layer.json";
 /// Bound of a `layer.json`.
 const RECORD_BYTES: u64 = 64 << 20;
 
@@ -47,12 +54,13 @@ pub(crate) struct Layer {
 }
 
 /// The layers of one driver.
-pub struct Layers {
+pub(crate) struct Layers {
+    name: &'static str,
     root: PathBuf,
     tmp: PathBuf,
     whiteouts: Whiteouts,
     next: AtomicU64,
-    known: Mutex<HashMap<Digest, Arc<Layer>>>,
+    known: Mutex<HashMap<LayerKey, Arc<Layer>>>,
     /// The names in `tmp` that somebody works on.
     working: Mutex<HashSet<String>>,
 }
@@ -82,20 +90,28 @@ impl Drop for Workplace<'_> {
 
 impl Layers {
     /// The directory as it is: nothing is made, nothing emptied.
-    pub(crate) fn attach(root: PathBuf, whiteouts: Whiteouts) -> Layers {
+    pub(crate) fn attach(name: &'static str, root: PathBuf, whiteouts: Whiteouts) -> Layers {
         let tmp = root.join("tmp");
-        Layers { root, tmp, whiteouts, next: AtomicU64::new(0), known: Mutex::default(), working: Mutex::default() }
+        Layers {
+            name,
+            root,
+            tmp,
+            whiteouts,
+            next: AtomicU64::new(0),
+            known: Mutex::default(),
+            working: Mutex::default(),
+        }
     }
 
     /// Opens or makes the directory and empties its `tmp`.
-    pub(crate) fn open(root: PathBuf, whiteouts: Whiteouts) -> Result<Layers> {
+    pub(crate) fn open(name: &'static str, root: PathBuf, whiteouts: Whiteouts) -> Result<Layers> {
         let tmp = root.join("tmp");
         make_dir(&root, 0o710)?;
         make_dir(&tmp, 0o700)?;
         // Emptied, and not made anew: on a full disk it could not be made.
         empty_dir(&tmp)?;
         crate::survey::EARLIER.iter().try_for_each(|name| remove_tree(&root, name))?;
-        Ok(Layers::attach(root, whiteouts))
+        Ok(Layers::attach(name, root, whiteouts))
     }
 
     /// A place in `tmp` that nobody else has.
@@ -111,71 +127,92 @@ impl Layers {
     }
 
     /// The layer, if it is here.
-    pub(crate) fn get(&self, diff_id: &Digest) -> Result<Option<Arc<Layer>>> {
-        if let Some(layer) = self.known().get(diff_id) {
+    pub(crate) fn get(&self, key: &LayerKey) -> Result<Option<Arc<Layer>>> {
+        if let Some(layer) = self.known().get(key) {
             return Ok(Some(layer.clone()));
         }
-        let Some(layer) = self.read(diff_id)? else { return Ok(None) };
-        Ok(Some(self.known().entry(diff_id.clone()).or_insert(Arc::new(layer)).clone()))
+        let Some(layer) = self.read(key)? else { return Ok(None) };
+        Ok(Some(self.known().entry(key.clone()).or_insert(Arc::new(layer)).clone()))
     }
 
     /// The layer as its record on the disk has it.
-    pub(crate) fn read(&self, diff_id: &Digest) -> Result<Option<Layer>> {
-        let dir = self.dir(diff_id);
-        let file = match File::open(dir.join("layer.json")) {
+    pub(crate) fn read(&self, key: &LayerKey) -> Result<Option<Layer>> {
+        // By a diff id that was found later it is a link to its local name.
+        let dir = fs::canonicalize(self.dir(key)).unwrap_or_else(|_| self.dir(key));
+        let file = match File::open(dir.join(RECORD)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.with_context(|| format!("opening layer {diff_id}"))?,
+            other => other.with_context(|| format!("opening layer {key}"))?,
         };
         let record: Record = serde_json::from_reader(BufReader::new(file.take(RECORD_BYTES)))
-            .map_err(|e| Error::data_loss(format!("layer {diff_id}: {e}")))?;
+            .map_err(|e| Error::data_loss(format!("layer {key}: {e}")))?;
         Ok(Some(Layer { info: record.info, fs: dir.join("fs"), implicit: record.implicit }))
     }
 
     /// The directory of a layer.
-    pub(crate) fn dir(&self, diff_id: &Digest) -> PathBuf {
-        self.root.join(diff_id.hex())
-    }
-
-    /// See [`crate::Snapshotter::layer_usage`].
-    pub(crate) fn usage(&self, diff_id: &Digest) -> Result<u64> {
-        let Some(layer) = self.get(diff_id)? else { return Ok(0) };
-        let dir = self.root.join(diff_id.hex());
-        let own = [dir.join("layer.json"), layer.fs.clone(), dir];
-        let blocks = |path: &PathBuf| fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
-        Ok(layer.info.size + own.iter().map(blocks).sum::<u64>())
+    pub(crate) fn dir(&self, key: &LayerKey) -> PathBuf {
+        match key {
+            LayerKey::Diff(diff_id) => self.root.join(diff_id.hex()),
+            LayerKey::Local(name) => self.root.join(format!("{LOCAL}{}", name.hex())),
+        }
     }
 
     /// The layers of a chain, bottom first, each once (see [`topmost`]). `NotFound` names the first that is missing.
-    pub(crate) fn chain(&self, diff_ids: &[Digest]) -> Result<Vec<Arc<Layer>>> {
-        let missing = |diff_id: &Digest| Error::not_found(format!("layer {diff_id} does not exist"));
-        topmost(diff_ids).into_iter().map(|diff_id| self.get(diff_id)?.ok_or_else(|| missing(diff_id))).collect()
+    pub(crate) fn chain(&self, keys: &[LayerKey]) -> Result<Vec<Arc<Layer>>> {
+        let missing = |key: &LayerKey| Error::not_found(format!("layer {key} does not exist"));
+        let found = topmost(keys).into_iter().map(|key| self.get(key)?.ok_or_else(|| missing(key)));
+        let found = found.collect::<Result<Vec<_>>>()?;
+        // One layer may be named by both of its keys.
+        let trees: Vec<_> = found.iter().map(|layer| layer.fs.clone()).collect();
+        let kept: HashSet<_> = topmost_places(&trees).into_iter().collect();
+        Ok(found.into_iter().enumerate().filter(|(at, _)| kept.contains(at)).map(|(_, layer)| layer).collect())
     }
 
-    /// See [`crate::Snapshotter::apply_layer`]. A layer that is here already is not read again.
-    pub(crate) fn apply(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
-        if let Some(expected) = expected {
-            lease.pin(expected);
-            if let Some(layer) = self.get(expected)? {
-                return Ok(layer.info.clone());
-            }
-        }
-        let place = self.workplace();
-        let result = self.unpack(&place.path(), expected, tar, lease);
-        if let Err(error) = place.clear() {
-            tracing::warn!(%error, "a discarded layer stays until the next start");
-        }
-        result
+    /// What a chain shows, merged.
+    pub(crate) fn view(&self, keys: &[LayerKey]) -> Result<View> {
+        View::open(&self.chain(keys)?, self.whiteouts)
     }
 
-    fn unpack(&self, tmp: &Path, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
+    fn unpack(&self, tmp: &Path, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<Unpacked> {
         let (diff_id, applied) = self.unpack_to(tmp, expected, tar)?;
         lease.pin(&diff_id);
-        let info = self.write_record(tmp, diff_id, applied)?;
-        match rustix::fs::renameat_with(CWD, tmp, CWD, self.dir(&info.diff_id), RenameFlags::NOREPLACE) {
-            // Another unpacked the same layer meanwhile.
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(info),
+        let unpacked = Unpacked { diff_id: diff_id.clone(), size: applied.size };
+        self.write_record(tmp, Some(diff_id.clone()), applied)?;
+        // Another may have unpacked the same layer meanwhile.
+        self.publish(tmp, &LayerKey::Diff(diff_id)).map(|_| unpacked)
+    }
+
+    /// Gives a layer in `tmp` its name; `false` when there is a layer of that name.
+    fn publish(&self, tmp: &Path, key: &LayerKey) -> Result<bool> {
+        match rustix::fs::renameat_with(CWD, tmp, CWD, self.dir(key), RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::EXIST) => Ok(false),
             Err(e) => Err(Error::from(io::Error::from(e)).prefix("publishing a layer")),
         }
+    }
+
+    /// Makes a layer of a local key. `make` puts its tree (`fs`) and its record into the directory that it is given.
+    ///
+    /// Errors: `InvalidParameter` when the key is not a local one, `Conflict` when there is such a layer.
+    pub(crate) fn make_local(
+        &self,
+        key: &LayerKey,
+        lease: &Lease,
+        make: impl FnOnce(&Path) -> Result<LayerInfo>,
+    ) -> Result<LayerInfo> {
+        let exists = || Error::conflict(format!("layer {key} exists already"));
+        if !matches!(key, LayerKey::Local(_)) {
+            return Err(Error::invalid(format!("layer {key} is not a local one")));
+        }
+        lease.pin(key.pin());
+        let place = self.workplace();
+        if self.dir(key).exists() {
+            return Err(exists());
+        }
+        let made = make_dir(&place.path(), 0o700)
+            .and_then(|()| make(&place.path()))
+            .and_then(|info| if self.publish(&place.path(), key)? { Ok(info) } else { Err(exists()) });
+        place.clear()?;
+        made
     }
 
     /// Unpacks a layer to `tmp/fs`; `tmp` is made.
@@ -201,46 +238,18 @@ impl Layers {
     }
 
     /// Writes what is known of an unpacked layer beside it.
-    pub(crate) fn write_record(&self, tmp: &Path, diff_id: Digest, applied: Applied) -> Result<LayerInfo> {
+    pub(crate) fn write_record(&self, tmp: &Path, diff_id: Option<Digest>, applied: Applied) -> Result<LayerInfo> {
         let info = LayerInfo { diff_id, size: applied.size };
         let implicit = applied.implicit.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
         let record = Record { v: 1, info: info.clone(), implicit };
         let bytes =
             serde_json::to_vec(&record).map_err(|e| Error::system(format!("encoding a layer's record: {e}")))?;
-        fs::write(tmp.join("layer.json"), bytes).context("writing a layer's record")?;
+        fs::write(tmp.join(RECORD), bytes).context("writing a layer's record")?;
         Ok(info)
     }
 
-    /// Removes what is neither live nor pinned; answers the bytes that became free.
-    pub(crate) fn sweep(&self, live: &HashSet<Digest>, sweep: &Sweep<'_>) -> Result<u64> {
-        let mut freed = 0;
-        for entry in fs::read_dir(&self.root).context("listing layers")? {
-            let name = entry.context("listing layers")?.file_name();
-            let digest = name.to_str().and_then(Digest::from_hex);
-            let Some(digest) = digest.filter(|d| !live.contains(d)) else { continue };
-            let size = self.get(&digest).ok().flatten().map_or(0, |layer| layer.info.size);
-            let doomed = self.workplace();
-            let renamed = sweep.unless_pinned(&digest, || {
-                self.forget(&digest);
-                fs::rename(self.dir(&digest), doomed.path())
-            });
-            if let Some(renamed) = renamed {
-                renamed.with_context(|| format!("removing layer {digest}"))?;
-                doomed.clear()?;
-                freed += size;
-            }
-        }
-        Ok(freed)
-    }
-
-    /// Makes all layers durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let root = File::open(&self.root).context("syncing layers")?;
-        rustix::fs::syncfs(root).map_err(io::Error::from).context("syncing layers")
-    }
-
     /// The directory of layers.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.root
     }
 
@@ -250,17 +259,156 @@ impl Layers {
     }
 
     /// The next look at the layer reads the disk.
-    pub(crate) fn forget(&self, diff_id: &Digest) {
-        self.known().remove(diff_id);
+    pub(crate) fn forget(&self, key: &LayerKey) {
+        self.known().remove(key);
+    }
+
+    /// Removes a layer unless it is pinned; returns the bytes that became free.
+    fn discard(&self, key: &LayerKey, sweep: &Sweep<'_>) -> Result<u64> {
+        let size = self.get(key).ok().flatten().map_or(0, |layer| layer.info.size);
+        let doomed = self.workplace();
+        let renamed = sweep.unless_pinned(key.pin(), || {
+            self.forget(key);
+            fs::rename(self.dir(key), doomed.path())
+        });
+        let Some(renamed) = renamed else { return Ok(0) };
+        renamed.with_context(|| format!("removing layer {key}"))?;
+        doomed.clear()?;
+        Ok(size)
     }
 
     fn working(&self) -> MutexGuard<'_, HashSet<String>> {
         self.working.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Layer>>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<LayerKey, Arc<Layer>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl LayerStore for Layers {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn layer(&self, key: &LayerKey) -> Result<Option<LayerInfo>> {
+        Ok(self.get(key)?.map(|layer| layer.info.clone()))
+    }
+
+    fn layer_usage(&self, key: &LayerKey) -> Result<u64> {
+        let Some(layer) = self.get(key)? else { return Ok(0) };
+        let dir = self.dir(key);
+        let own = [dir.join(RECORD), layer.fs.clone(), dir];
+        let blocks = |path: &PathBuf| fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+        Ok(layer.info.size + own.iter().map(blocks).sum::<u64>())
+    }
+
+    /// A layer that is here already is not read again.
+    fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<Unpacked> {
+        if let Some(expected) = expected {
+            lease.pin(expected);
+            if let Some(layer) = self.get(&expected.into())? {
+                return Ok(Unpacked { diff_id: expected.clone(), size: layer.info.size });
+            }
+        }
+        let place = self.workplace();
+        let result = self.unpack(&place.path(), expected, tar, lease);
+        if let Err(error) = place.clear() {
+            tracing::warn!(%error, "a discarded layer stays until the next start");
+        }
+        result
+    }
+
+    fn pack_layer(&self, key: &LayerKey, below: &[LayerKey], out: &mut dyn Write) -> Result<Digest> {
+        let missing = || Error::not_found(format!("layer {key} does not exist"));
+        let (layer, view) = (self.get(key)?.ok_or_else(missing)?, self.view(below)?);
+        if self.whiteouts == Whiteouts::Overlay {
+            return pack::diff(&view, &layer.fs, Source::Upper, out).map(|(diff_id, _)| diff_id);
+        }
+        // Whiteouts that are files are no deletions to the packer: it compares the merged tree with what is below.
+        let place = self.workplace();
+        let tree = place.path().join("fs");
+        let packed = make_dir(&tree, 0o755).and_then(|()| {
+            for layer in self.chain(below)?.into_iter().chain([layer.clone()]) {
+                merge::merge(&layer, &tree).with_context(|| format!("merging layer {key}"))?;
+            }
+            pack::diff(&view, &tree, Source::Whole, out).map(|(diff_id, _)| diff_id)
+        });
+        place.clear()?;
+        packed
+    }
+
+    fn identify(&self, key: &LayerKey, diff_id: &Digest) -> Result<()> {
+        let LayerKey::Local(_) = key else { return Err(Error::invalid(format!("layer {key} is not a local one"))) };
+        let layer = self.get(key)?.ok_or_else(|| Error::not_found(format!("layer {key} does not exist")))?;
+        if layer.info.diff_id.as_ref().is_some_and(|known| known != diff_id) {
+            return Err(Error::conflict(format!("layer {key} has another diff id than {diff_id}")));
+        }
+        let dir = self.dir(key);
+        let place = self.workplace();
+        let recorded = make_dir(&place.path(), 0o700).and_then(|()| {
+            let applied = Applied { size: layer.info.size, implicit: bytes_of(&layer.implicit) };
+            self.write_record(&place.path(), Some(diff_id.clone()), applied)?;
+            fs::rename(place.path().join(RECORD), dir.join(RECORD)).context("writing a layer's record")
+        });
+        place.clear()?;
+        recorded?;
+        self.forget(key);
+        match std::os::unix::fs::symlink(dir.file_name().unwrap_or_default(), self.dir(&diff_id.into())) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Error::from(e).prefix("naming a layer")),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_file(&self, layers: &[LayerKey], path: &str) -> Result<bool> {
+        Ok(self.view(layers)?.is_file(path.trim_matches('/').as_bytes())?)
+    }
+
+    fn copy_out(&self, layers: &[LayerKey], path: &str, target: &Path) -> Result<()> {
+        crate::copy_out::copy_out(&self.view(layers)?, path, target)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let root = File::open(&self.root).context("syncing layers")?;
+        rustix::fs::syncfs(root).map_err(io::Error::from).context("syncing layers")
+    }
+
+    fn sweep(&self, live: &HashSet<LayerKey>, sweep: &Sweep<'_>) -> Result<u64> {
+        let mut freed = 0;
+        let mut dirs = Vec::new();
+        // What a link that stays leads to.
+        let mut named = HashSet::new();
+        for entry in fs::read_dir(&self.root).context("listing layers")? {
+            let entry = entry.context("listing layers")?;
+            let Some(key) = entry.file_name().to_str().and_then(layer_key) else { continue };
+            if !entry.file_type().context("listing layers")?.is_symlink() {
+                dirs.push(key);
+                continue;
+            }
+            // The bytes are its local name's.
+            if !live.contains(&key) {
+                self.discard(&key, sweep)?;
+            }
+            let target = fs::read_link(self.dir(&key)).ok();
+            named.extend(target.as_deref().and_then(Path::to_str).and_then(layer_key));
+        }
+        for key in dirs.iter().filter(|key| !live.contains(key) && !named.contains(key)) {
+            freed += self.discard(key, sweep)?;
+        }
+        Ok(freed)
+    }
+}
+
+/// The layer that has this name in the directory of layers.
+pub(crate) fn layer_key(name: &str) -> Option<LayerKey> {
+    match name.strip_prefix(LOCAL) {
+        Some(hex) => Digest::from_hex(hex).map(LayerKey::Local),
+        None => Digest::from_hex(name).map(LayerKey::Diff),
+    }
+}
+
+fn bytes_of(paths: &BTreeSet<String>) -> BTreeSet<Vec<u8>> {
+    paths.iter().map(|path| path.as_bytes().to_vec()).collect()
 }
 
 /// The chain without the lower ones of equal layers, in the same order.
@@ -268,9 +416,14 @@ impl Layers {
 /// An image may name one layer several times; overlay refuses one directory twice in a mount (`ELOOP`). Only the topmost
 /// occurrence counts: a layer sets or deletes a fixed set of paths, so whatever a lower occurrence did to a path, the
 /// upper one does again, and what lies between them is covered by the upper one all the same.
-pub fn topmost(diff_ids: &[Digest]) -> Vec<&Digest> {
-    let mut above = HashSet::with_capacity(diff_ids.len());
-    let mut chain: Vec<&Digest> = diff_ids.iter().rev().filter(|diff_id| above.insert(*diff_id)).collect();
+pub fn topmost<K: Eq + std::hash::Hash>(keys: &[K]) -> Vec<&K> {
+    topmost_places(keys).into_iter().map(|at| &keys[at]).collect()
+}
+
+/// The indexes of [`topmost`], in order.
+fn topmost_places<K: Eq + std::hash::Hash>(keys: &[K]) -> Vec<usize> {
+    let mut above = HashSet::with_capacity(keys.len());
+    let mut chain: Vec<usize> = (0..keys.len()).rev().filter(|at| above.insert(&keys[*at])).collect();
     chain.reverse();
     chain
 }

@@ -6,8 +6,9 @@
 //!
 //! Below all layers lies the tree of [`places`].
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,15 +17,18 @@ use model::digest::Digest;
 use model::{Context, Result};
 use rustix::fs::{FileType, Mode, XattrFlags};
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
-use store::{Lease, Sweep};
+use store::Lease;
 
-use crate::apply::{OPAQUE_XATTR, Whiteouts};
+use crate::apply::{Applied, OPAQUE_XATTR, Whiteouts};
 use crate::blanks::Blanks;
 use crate::changes::Source;
 use crate::layers::{Layer, Layers, make_dir, remove_tree};
 use crate::view::View;
-use crate::{Change, LayerInfo, Live, Rootfs, Roots, Snapshotter, changes, containers, pack, places, tree};
+use crate::{Change, LayerInfo, LayerKey, RootReader, RootStore, Rootfs, Roots, Snapshots};
+use crate::{changes, containers, pack, places, tree};
 
+/// The driver's name, as the reference has it.
+const NAME: &str = "overlayfs";
 /// The kernel's defaults for overlay mounts.
 const PARAMETERS: &str = "/sys/module/overlay/parameters";
 
@@ -33,7 +37,7 @@ const MAX_LOWER: usize = 500;
 
 /// See the module.
 pub struct Overlay {
-    layers: Layers,
+    layers: Arc<Layers>,
     containers: PathBuf,
     places: PathBuf,
     blanks: Blanks,
@@ -41,9 +45,9 @@ pub struct Overlay {
 
 impl Overlay {
     /// Opens the driver's directories.
-    pub fn open(roots: Roots) -> Result<Overlay> {
-        let layers = Layers::open(roots.layers.join("overlay"), Whiteouts::Overlay)?;
-        places::make(&layers.root().join(places::DIR))?;
+    pub fn open(roots: Roots) -> Result<Snapshots> {
+        let layers = Layers::open(NAME, roots.layers.join("overlay"), Whiteouts::Overlay)?;
+        places::make(&layers.path().join(places::DIR))?;
         make_dir(&roots.containers, 0o710)?;
         for name in ["redirect_dir", "metacopy"] {
             if fs::read(Path::new(PARAMETERS).join(name)).is_ok_and(|value| value.starts_with(b"Y")) {
@@ -51,45 +55,26 @@ impl Overlay {
             }
         }
         let overlay = Overlay::attach(roots);
-        overlay.blanks.clear()?;
+        overlay.roots.clear_ahead()?;
         Ok(overlay)
     }
 
     /// The driver's directories as they are.
-    pub(crate) fn attach(roots: Roots) -> Overlay {
-        let layers = Layers::attach(roots.layers.join("overlay"), Whiteouts::Overlay);
-        let (places, blanks) = (layers.root().join(places::DIR), Blanks::new(roots.containers.clone()));
-        Overlay { layers, containers: roots.containers, places, blanks }
+    pub(crate) fn attach(roots: Roots) -> Snapshots {
+        let layers = Arc::new(Layers::attach(NAME, roots.layers.join("overlay"), Whiteouts::Overlay));
+        let (places, blanks) = (layers.path().join(places::DIR), Blanks::new(roots.containers.clone()));
+        let roots = Overlay { layers: layers.clone(), containers: roots.containers, places, blanks };
+        Snapshots { layers: layers.clone(), roots: Arc::new(roots), survey: layers }
     }
 
     fn upper(&self, container: &str) -> Result<PathBuf> {
         Ok(containers::rw(&self.containers, container)?.join("upper"))
     }
-
-    fn view(&self, layers: &[Digest]) -> Result<View> {
-        View::open(&self.layers.chain(layers)?, Whiteouts::Overlay)
-    }
 }
 
-impl Snapshotter for Overlay {
+impl RootStore for Overlay {
     fn name(&self) -> &'static str {
-        "overlayfs"
-    }
-
-    fn layer(&self, diff_id: &Digest) -> Result<Option<LayerInfo>> {
-        Ok(self.layers.get(diff_id)?.map(|layer| layer.info.clone()))
-    }
-
-    fn layer_usage(&self, diff_id: &Digest) -> Result<u64> {
-        self.layers.usage(diff_id)
-    }
-
-    fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<LayerInfo> {
-        self.layers.apply(expected, tar, lease)
-    }
-
-    fn layers(&self) -> &Layers {
-        &self.layers
+        NAME
     }
 
     fn has_writable(&self, container: &str) -> bool {
@@ -97,11 +82,7 @@ impl Snapshotter for Overlay {
         containers::rw(&self.containers, container).is_ok_and(has)
     }
 
-    fn sync(&self) -> Result<()> {
-        self.layers.sync()
-    }
-
-    fn prepare(&self, container: &str, layers: &[Digest]) -> Result<()> {
+    fn prepare(&self, container: &str, layers: &[LayerKey]) -> Result<()> {
         let chain = self.layers.chain(layers)?;
         let dir = containers::dir(&self.containers, container)?;
         if !self.blanks.take(&dir) {
@@ -139,7 +120,7 @@ impl Snapshotter for Overlay {
         File::open(&upper).and_then(sync).with_context(|| format!("syncing {}", upper.display()))
     }
 
-    fn put_right(&self, container: &str, layers: &[Digest], is_new: bool) -> Result<bool> {
+    fn put_right(&self, container: &str, layers: &[LayerKey], is_new: bool) -> Result<bool> {
         // What it was filled with may be there in part only.
         let is_filled = || Ok::<_, model::Error>(is_filled(&self.layers.chain(layers)?));
         if self.has_writable(container) && !(is_new && is_filled()?) {
@@ -156,7 +137,7 @@ impl Snapshotter for Overlay {
         self.prepare(container, layers).map(|()| true)
     }
 
-    fn rootfs(&self, container: &str, layers: &[Digest]) -> Result<Rootfs> {
+    fn rootfs(&self, container: &str, layers: &[LayerKey]) -> Result<Rootfs> {
         let rw = containers::rw(&self.containers, container)?;
         let mut lower: Vec<PathBuf> = self.layers.chain(layers)?.iter().rev().map(|layer| layer.fs.clone()).collect();
         if has_places(lower.len()) {
@@ -169,40 +150,41 @@ impl Snapshotter for Overlay {
         containers::remove(&self.containers, container)
     }
 
-    fn is_file(&self, layers: &[Digest], path: &str) -> Result<bool> {
-        Ok(self.view(layers)?.is_file(path.trim_matches('/').as_bytes())?)
+    fn commit(&self, container: &str, layers: &[LayerKey], key: &LayerKey, lease: &Lease) -> Result<LayerInfo> {
+        self.layers.chain(layers)?;
+        let upper = self.upper(container)?;
+        let info = self.layers.make_local(key, lease, |place| {
+            // Overlay copies a directory's attributes up with it: none is without its own.
+            let applied = Applied { size: containers::usage(&upper)?, implicit: BTreeSet::new() };
+            let info = self.layers.write_record(place, None, applied)?;
+            // Last: what fails before it leaves the container as it was.
+            fs::rename(&upper, place.join("fs")).with_context(|| format!("moving {}", upper.display()))?;
+            Ok(info)
+        })?;
+        self.remove(container).map(|()| info)
     }
+}
 
-    fn copy_out(&self, layers: &[Digest], path: &str, target: &Path) -> Result<()> {
-        crate::copy_out::copy_out(&self.view(layers)?, path, target)
-    }
-
+impl RootReader for Overlay {
     fn usage(&self, container: &str) -> Result<u64> {
         containers::usage(&self.upper(container)?)
     }
 
-    fn changes(&self, container: &str, layers: &[Digest]) -> Result<Vec<Change>> {
-        changes::list(&self.view(layers)?, &self.upper(container)?, Source::Upper)
+    fn changes(&self, container: &str, layers: &[LayerKey]) -> Result<Vec<Change>> {
+        changes::list(&self.layers.view(layers)?, &self.upper(container)?, Source::Upper)
     }
 
-    fn write_diff(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<Option<Digest>> {
-        pack::diff(&self.view(layers)?, &self.upper(container)?, Source::Upper, out)
+    fn write_diff(&self, container: &str, layers: &[LayerKey], out: &mut dyn Write) -> Result<Option<Digest>> {
+        let packed = pack::diff(&self.layers.view(layers)?, &self.upper(container)?, Source::Upper, out)?;
+        Ok(Some(packed.0).filter(|_| packed.1))
     }
 
-    fn export(&self, container: &str, layers: &[Digest], out: &mut dyn Write) -> Result<()> {
-        let mut below = self.view(layers)?.trees().context("opening an image's layers")?;
+    fn export(&self, container: &str, layers: &[LayerKey], out: &mut dyn Write) -> Result<()> {
+        let mut below = self.layers.view(layers)?.trees().context("opening an image's layers")?;
         if has_places(below.len()) {
             below.push(File::open(&self.places).context("opening the places of mounts")?.into());
         }
         pack::export(&self.upper(container)?, below, out)
-    }
-
-    fn sweep(&self, live: &Live, sweep: &Sweep<'_>) -> Result<u64> {
-        let containers = match &live.containers {
-            Some(live) => containers::sweep(&self.containers, live)?,
-            None => 0,
-        };
-        Ok(self.layers.sweep(&live.layers, sweep)? + containers)
     }
 }
 

@@ -69,14 +69,15 @@ fn export_all(roots: Vec<OwnedFd>, merged: bool, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
-/// Writes a layer of what a container changed; answers the digest of what was written, `None` when nothing changed.
-pub(crate) fn diff(view: &View, tree: &Path, source: Source, out: &mut dyn Write) -> Result<Option<Digest>> {
+/// Writes a layer of what a container changed; returns the digest of what was written, and whether
+/// anything changed.
+pub(crate) fn diff(view: &View, tree: &Path, source: Source, out: &mut dyn Write) -> Result<(Digest, bool)> {
     let mut hashed = Hashed { inner: out, hash: Sha256::new() };
     let top = changes::open_tree(tree)?;
     let differ = Differ::new(view, tree, source)?;
     let any = layer(differ, &mut hashed).with_context(|| format!("reading {}", tree.display()))?;
     still_there(tree, &top)?;
-    Ok(any.then(|| Digest::from_sha256(&hashed.hash.finalize().into())))
+    Ok((Digest::from_sha256(&hashed.hash.finalize().into()), any))
 }
 
 struct Hashed<'w> {

@@ -13,8 +13,8 @@ use model::digest::Digest;
 use model::{Context, Error, Result};
 
 use crate::compare::compare;
-use crate::layers::{Layers, make_dir};
-use crate::{LayerInfo, places};
+use crate::layers::{Layers, layer_key, make_dir};
+use crate::{LayerInfo, LayerKey, LayerStore, LayerSurvey, Unpacked, places};
 
 /// What was found of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,42 +41,42 @@ pub(crate) const EARLIER: [&str; 2] = ["empty", "blanks"];
 /// Names beside the layers that are no layers.
 const OWN_NAMES: [&str; 4] = ["tmp", places::DIR, EARLIER[0], EARLIER[1]];
 
-impl Layers {
-    /// Every layer that has a directory here, whatever is in it.
-    pub fn list(&self) -> Result<Vec<Digest>> {
-        Ok(names(self.root())?.iter().filter_map(|name| layer_name(name)).collect())
+impl LayerSurvey for Layers {
+    fn root(&self) -> &Path {
+        self.path()
     }
 
-    /// What lies beside the layers.
-    pub fn strays(&self) -> Result<Strays> {
+    fn list(&self) -> Result<Vec<Digest>> {
+        let by_diff_id = |name: &String| match layer_key(name)? {
+            LayerKey::Diff(diff_id) => Some(diff_id),
+            LayerKey::Local(_) => None,
+        };
+        Ok(names(self.path())?.iter().filter_map(by_diff_id).collect())
+    }
+
+    fn strays(&self) -> Result<Strays> {
         let (tmp, working) = self.tmp();
-        let path_of = |name: &String| self.root().join(name);
-        let unknown = names(self.root())?;
-        let unknown = unknown.iter().filter(|name| layer_name(name).is_none() && !OWN_NAMES.contains(&name.as_str()));
+        let path_of = |name: &String| self.path().join(name);
+        let unknown = names(self.path())?;
+        let unknown = unknown.iter().filter(|name| layer_key(name).is_none() && !OWN_NAMES.contains(&name.as_str()));
         let left = names(tmp)?;
         let left = left.iter().filter(|name| !working.contains(*name));
         Ok(Strays { leftovers: left.map(|name| tmp.join(name)).collect(), unknown: unknown.map(path_of).collect() })
     }
 
-    /// Where the layer lies.
-    pub fn place(&self, diff_id: &Digest) -> PathBuf {
-        self.dir(diff_id)
-    }
-
-    /// Looks a layer over; `tar` is its archive, uncompressed.
-    ///
-    /// Errors: the archive is not this layer's (`InvalidParameter`), or the disk refuses.
-    pub fn examine(&self, diff_id: &Digest, tar: Option<&mut dyn Read>) -> Result<Examined> {
-        if !self.dir(diff_id).exists() {
+    fn examine(&self, diff_id: &Digest, tar: Option<&mut dyn Read>) -> Result<Examined> {
+        let key = LayerKey::from(diff_id);
+        if !self.dir(&key).exists() {
             return Ok(Examined::Missing);
         }
-        let layer = match self.read(diff_id) {
+        let layer = match self.read(&key) {
             Ok(Some(layer)) => layer,
             Ok(None) => return Ok(Examined::Damaged("its record (layer.json) is missing".into())),
             Err(error) => return Ok(Examined::Damaged(error.message().to_owned())),
         };
-        if layer.info.diff_id != *diff_id {
-            return Ok(Examined::Damaged(format!("its record speaks of {}", layer.info.diff_id)));
+        if layer.info.diff_id.as_ref() != Some(diff_id) {
+            let other = layer.info.diff_id.map_or_else(|| "no diff id".to_owned(), |other| other.to_string());
+            return Ok(Examined::Damaged(format!("its record speaks of {other}")));
         }
         let Ok(found) = File::open(&layer.fs) else {
             return Ok(Examined::Damaged("its tree (fs) is missing".into()));
@@ -85,51 +85,33 @@ impl Layers {
         let place = self.workplace();
         let differs = self.differs(found.into(), &place.path(), diff_id, tar);
         place.clear()?;
-        let (differences, info) = differs?;
+        let (differences, unpacked) = differs?;
         Ok(match differences {
             Some(text) => Examined::Damaged(text),
-            None if info.size != layer.info.size => {
-                Examined::Damaged(format!("its record says {} bytes, the archive {}", layer.info.size, info.size))
+            None if unpacked.size != layer.info.size => {
+                Examined::Damaged(format!("its record says {} bytes, the archive {}", layer.info.size, unpacked.size))
             }
             None => Examined::Sound(layer.info),
         })
     }
 
-    /// Unpacks the archive to `tmp` and compares.
-    fn differs(
-        &self,
-        found: OwnedFd,
-        tmp: &Path,
-        diff_id: &Digest,
-        tar: &mut dyn Read,
-    ) -> Result<(Option<String>, LayerInfo)> {
-        make_dir(tmp, 0o700)?;
-        let begun = rustix::fs::stat(tmp).map_err(io::Error::from)?;
-        let (diff_id, applied) = self.unpack_to(tmp, Some(diff_id), tar)?;
-        let info = LayerInfo { diff_id, size: applied.size };
-        let expected = File::open(tmp.join("fs")).context("opening an unpacked layer")?;
-        let differences = compare(found, expected.into(), &begun).context("comparing a layer with its archive")?;
-        Ok((differences.text(), info))
-    }
-
-    /// Unpacks a layer anew. What lies in its place is moved to `aside` first, which must not exist.
-    pub fn replace(&self, diff_id: &Digest, tar: &mut dyn Read, aside: &Path) -> Result<LayerInfo> {
+    fn replace(&self, diff_id: &Digest, tar: &mut dyn Read, aside: &Path) -> Result<Unpacked> {
         let place = self.workplace();
         let replaced = self.unpack_to(&place.path(), Some(diff_id), tar).and_then(|(diff_id, applied)| {
-            let info = self.write_record(&place.path(), diff_id, applied)?;
+            let unpacked = Unpacked { diff_id: diff_id.clone(), size: applied.size };
+            self.write_record(&place.path(), Some(diff_id.clone()), applied)?;
             self.sync()?;
-            self.set_aside(&info.diff_id, aside)?;
-            fs::rename(place.path(), self.dir(&info.diff_id)).context("publishing a layer")?;
-            Ok(info)
+            self.set_aside(&diff_id, aside)?;
+            fs::rename(place.path(), self.dir(&LayerKey::Diff(diff_id))).context("publishing a layer")?;
+            Ok(unpacked)
         });
         place.clear()?;
         replaced
     }
 
-    /// Moves a layer away; absent is fine.
-    pub fn set_aside(&self, diff_id: &Digest, aside: &Path) -> Result<()> {
-        self.forget(diff_id);
-        match fs::rename(self.dir(diff_id), aside) {
+    fn set_aside(&self, diff_id: &Digest, aside: &Path) -> Result<()> {
+        self.forget(&diff_id.into());
+        match fs::rename(self.dir(&diff_id.into()), aside) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(Error::from(e).prefix(format!("moving layer {diff_id} to {}", aside.display())))
             }
@@ -137,16 +119,30 @@ impl Layers {
         }
     }
 
-    /// Removes a layer; absent is fine.
-    pub fn remove(&self, diff_id: &Digest) -> Result<()> {
+    fn remove(&self, diff_id: &Digest) -> Result<()> {
         let place = self.workplace();
         self.set_aside(diff_id, &place.path())?;
         place.clear()
     }
 }
 
-fn layer_name(name: &str) -> Option<Digest> {
-    Digest::from_hex(name)
+impl Layers {
+    /// Unpacks the archive to `tmp` and compares.
+    fn differs(
+        &self,
+        found: OwnedFd,
+        tmp: &Path,
+        diff_id: &Digest,
+        tar: &mut dyn Read,
+    ) -> Result<(Option<String>, Unpacked)> {
+        make_dir(tmp, 0o700)?;
+        let begun = rustix::fs::stat(tmp).map_err(io::Error::from)?;
+        let (diff_id, applied) = self.unpack_to(tmp, Some(diff_id), tar)?;
+        let unpacked = Unpacked { diff_id, size: applied.size };
+        let expected = File::open(tmp.join("fs")).context("opening an unpacked layer")?;
+        let differences = compare(found, expected.into(), &begun).context("comparing a layer with its archive")?;
+        Ok((differences.text(), unpacked))
+    }
 }
 
 /// The names in a directory; none when it does not exist.

@@ -55,7 +55,7 @@ impl View {
     /// A view of the chain (bottom first).
     pub(crate) fn open(chain: &[Arc<Layer>], whiteouts: Whiteouts) -> Result<View> {
         let open = |layer: &Arc<Layer>| -> Result<(Arc<Layer>, OwnedFd)> {
-            let fs = File::open(&layer.fs).with_context(|| format!("opening layer {}", layer.info.diff_id))?;
+            let fs = File::open(&layer.fs).with_context(|| format!("opening layer {}", layer.fs.display()))?;
             Ok((layer.clone(), fs.into()))
         };
         Ok(View { layers: chain.iter().rev().map(open).collect::<Result<_>>()?, whiteouts })

@@ -13,7 +13,7 @@ use content::Blobs;
 use model::digest::{Algorithm, Digest};
 use model::id::ContainerId;
 use model::{Context, Kind, Result};
-use snapshot::{Examined, Snapshotter};
+use snapshot::{Examined, LayerSurvey, Snapshots};
 use store::{Row, Store, Table};
 
 use super::compare;
@@ -56,7 +56,7 @@ pub struct Subject {
     /// The blobs; `None`: there are none yet.
     pub blobs: Option<Blobs>,
     /// The layers; `None`: there are none yet.
-    pub snapshots: Option<Arc<dyn Snapshotter>>,
+    pub snapshots: Option<Snapshots>,
     /// The engine that works on all this, if one does.
     pub live: Option<Arc<Engine>>,
 }
@@ -109,10 +109,10 @@ impl<'s> Looker<'s> {
         }
         let mut layers = Vec::new();
         if let Some(snapshots) = &self.subject.snapshots {
-            disk.storage = snapshots.name().to_owned();
-            disk.layers_at = below(root, snapshots.layers().root().to_owned());
-            layers = snapshots.layers().list()?;
-            let strays = snapshots.layers().strays()?;
+            disk.storage = snapshots.roots.name().to_owned();
+            disk.layers_at = below(root, snapshots.survey.root().to_owned());
+            layers = snapshots.survey.list()?;
+            let strays = snapshots.survey.strays()?;
             disk.strays.extend(strays.leftovers.into_iter().map(|path| stray(root, path, StrayKind::Leftover)));
             disk.strays.extend(strays.unknown.into_iter().map(|path| stray(root, path, StrayKind::Unknown)));
         }
@@ -120,7 +120,7 @@ impl<'s> Looker<'s> {
         for path in entries(&root.join("containers"))?.into_iter().filter(|path| !is_blank(path)) {
             match name_of(&path).filter(|name| ContainerId::parse(name).is_some()) {
                 Some(id) => {
-                    let writable = self.subject.snapshots.as_ref().is_some_and(|s| s.has_writable(&id));
+                    let writable = self.subject.snapshots.as_ref().is_some_and(|s| s.roots.has_writable(&id));
                     disk.containers.insert(id, writable);
                 }
                 None => disk.strays.push(stray(root, path, StrayKind::Unknown)),
@@ -235,7 +235,7 @@ impl<'s> Looker<'s> {
             let known = self.layers.get(&digest).cloned();
             let examined = match known {
                 Some(layer) => Some(layer),
-                None => self.examine_one(&**snapshots, &digest, sources.get(&digest))?,
+                None => self.examine_one(&*snapshots.survey, &digest, sources.get(&digest))?,
             };
             let Some(layer) = examined else { continue };
             if !matches!(layer, Layer::Damaged(_)) {
@@ -246,13 +246,7 @@ impl<'s> Looker<'s> {
         Ok(all)
     }
 
-    fn examine_one(
-        &self,
-        snapshots: &dyn Snapshotter,
-        digest: &Digest,
-        source: Option<&Digest>,
-    ) -> Result<Option<Layer>> {
-        let layers = snapshots.layers();
+    fn examine_one(&self, layers: &dyn LayerSurvey, digest: &Digest, source: Option<&Digest>) -> Result<Option<Layer>> {
         let size = match layers.examine(digest, None)? {
             Examined::Missing => return Ok(None),
             Examined::Damaged(why) => return Ok(Some(Layer::Damaged(why))),

@@ -54,7 +54,7 @@ impl Repairer<'_> {
             Repair::Unpack { layer, blob } => self.unpack(layer, blob)?,
             Repair::SetLayerAside(layer) => {
                 let aside = self.quarantine("layers", layer.hex())?;
-                self.snapshots()?.layers().set_aside(layer, &aside)?;
+                self.snapshots()?.survey.set_aside(layer, &aside)?;
                 format!("moved layer {layer} to {}", self.shown(&aside))
             }
             Repair::MakeWritable(container) => self.make_writable(container)?,
@@ -64,7 +64,7 @@ impl Repairer<'_> {
                 format!("removed blob {digest}")
             }
             Repair::RemoveLayer(layer) => {
-                self.snapshots()?.layers().remove(layer)?;
+                self.snapshots()?.survey.remove(layer)?;
                 format!("removed layer {layer}")
             }
             Repair::Remove(place) => {
@@ -88,8 +88,8 @@ impl Repairer<'_> {
         self.subject.blobs.as_ref().ok_or_else(|| Error::system("there are no blobs"))
     }
 
-    fn snapshots(&self) -> Result<&dyn snapshot::Snapshotter> {
-        self.subject.snapshots.as_deref().ok_or_else(|| Error::system("there are no layers"))
+    fn snapshots(&self) -> Result<&snapshot::Snapshots> {
+        self.subject.snapshots.as_ref().ok_or_else(|| Error::system("there are no layers"))
     }
 
     fn container(&self, id: &str) -> Result<&ContainerRow> {
@@ -177,7 +177,7 @@ impl Repairer<'_> {
     fn unpack(&self, layer: &Digest, blob: &Digest) -> Result<String> {
         let aside = self.quarantine("layers", layer.hex())?;
         let mut tar = snapshot::decompress(self.blobs()?.open_blob(blob)?)?;
-        self.snapshots()?.layers().replace(layer, &mut tar, &aside)?;
+        self.snapshots()?.survey.replace(layer, &mut tar, &aside)?;
         let was = if aside.exists() { format!("; the old one is {}", self.shown(&aside)) } else { String::new() };
         Ok(format!("unpacked layer {layer} again from blob {blob}{was}"))
     }
@@ -188,13 +188,13 @@ impl Repairer<'_> {
         let made = DirBuilder::new().recursive(true).mode(0o710).create(&dir);
         made.with_context(|| format!("creating {}", dir.display()))?;
         let mut was = String::new();
-        if row.storage == self.facts.disk.storage && !self.snapshots()?.has_writable(container) {
+        if row.storage == self.facts.disk.storage && !self.snapshots()?.roots.has_writable(container) {
             if dir.join("rw").exists() {
                 let aside = self.quarantine("writable", container)?;
                 fs::rename(dir.join("rw"), &aside).context("moving a writable layer to the quarantine")?;
                 was = format!("; what was left of it is {}", self.shown(&aside));
             }
-            self.snapshots()?.prepare(container, &row.image.layers)?;
+            self.snapshots()?.roots.prepare(container, &snapshot::keys(&row.image.layers))?;
         }
         Ok(format!("made what was missing of container {container} anew{was}"))
     }

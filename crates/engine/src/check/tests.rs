@@ -31,7 +31,7 @@ impl Place {
         let args = ImportArgs { reference: repository_tag("a", "").unwrap(), ..ImportArgs::default() };
         let snapshots = snapshot::open(dir.path(), "").unwrap();
         let images =
-            Images::open(dir.path(), store(dir.path()), snapshots, Registries::new(Default::default())).unwrap();
+            Images::open(dir.path(), store(dir.path()), snapshots.layers, Registries::new(Default::default())).unwrap();
         let image = import(&images, &Events::default(), args, tar.as_slice()).unwrap();
         Place { dir, image }
     }

@@ -146,7 +146,7 @@ fn parts(images: &Images, image: &ImageRow, blobs: &HashMap<Digest, u64>) -> Res
     image.manifests.iter().flat_map(|manifest| manifest.blobs()).for_each(|content| blob(&content.digest));
     let runnable = image.manifests.iter().filter(|manifest| manifest.kind == ManifestKind::Image);
     for diff_id in runnable.flat_map(|manifest| &manifest.diff_ids) {
-        match images.snapshots.layer_usage(diff_id)? {
+        match images.layers.layer_usage(&diff_id.into())? {
             0 => {}
             size => drop(parts.insert(Part::Layer(diff_id.clone()), size)),
         }

@@ -13,7 +13,7 @@ use content::{Blobs, Part, PartReader, WholePart};
 use model::digest::Digest;
 use model::{Error, Kind, Result};
 use registry::Repository;
-use snapshot::Snapshotter;
+use snapshot::LayerStore;
 use store::Lease;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
@@ -79,7 +79,7 @@ pub struct Places {
     /// Blobs and parts.
     pub blobs: Blobs,
     /// Layers.
-    pub snapshots: Arc<dyn Snapshotter>,
+    pub layers: Arc<dyn LayerStore>,
 }
 
 /// What is fetched.
@@ -166,7 +166,7 @@ impl Fetching {
     /// The blob is here: only unpacking may be left.
     async fn unpack_blob(&self) -> Result<u64> {
         let layer = match &self.job.diff_id {
-            Some(diff_id) => self.places.snapshots.layer(diff_id)?,
+            Some(diff_id) => self.places.layers.layer(&diff_id.into())?,
             None => None,
         };
         if layer.is_some() || self.job.diff_id.is_none() {
@@ -233,7 +233,7 @@ impl Fetching {
     fn unpack(&self, reader: &mut (impl Read + Send)) -> Result<u64> {
         let Some(diff_id) = &self.job.diff_id else { return Ok(0) };
         let mut tar = layer_tar(reader, self.job.blob.size)?;
-        let apply = |tar: &mut dyn Read| self.places.snapshots.apply_layer(Some(diff_id), tar, &self.lease);
+        let apply = |tar: &mut dyn Read| self.places.layers.apply_layer(Some(diff_id), tar, &self.lease);
         // A small layer is done before a thread has begun.
         let layer = if self.job.blob.size < AHEAD { apply(&mut tar) } else { snapshot::ahead(tar, apply) };
         Ok(layer?.size)

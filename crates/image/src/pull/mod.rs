@@ -200,7 +200,7 @@ async fn fetch_layers(
     (lease, lines): (&Arc<Lease>, &Lines),
     silent: bool,
 ) -> Result<Vec<Layer>> {
-    let places = Places { blobs: images.blobs.clone(), snapshots: images.snapshots.clone() };
+    let places = Places { blobs: images.blobs.clone(), layers: images.layers.clone() };
     let join = |(blob, diff_id): &(Content, Digest)| {
         lease.pin(&blob.digest);
         lease.pin(diff_id);
@@ -274,7 +274,7 @@ fn keep_unpacked(images: &Images, row: &mut ImageRow, lease: &Lease) -> Result<(
         let known = before.manifests.iter().find(|m| m.content.digest == manifest.content.digest);
         let Some(unpacked) = known.and_then(|m| m.unpacked) else { continue };
         manifest.diff_ids.iter().for_each(|diff_id| lease.pin(diff_id));
-        let here: Result<Vec<_>> = manifest.diff_ids.iter().map(|id| images.snapshots.layer(id)).collect();
+        let here: Result<Vec<_>> = manifest.diff_ids.iter().map(|id| images.layers.layer(&id.into())).collect();
         if here?.iter().all(Option::is_some) {
             manifest.unpacked = Some(unpacked);
         }

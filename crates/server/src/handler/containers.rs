@@ -124,7 +124,7 @@ pub async fn rename(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `GET /containers/{name}/changes`
 pub async fn changes(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (name, engine) = (request.name().to_owned(), state.engine.clone());
-    let walk = move || export::changes(&engine.containers, &*engine.snapshots, &name);
+    let walk = move || export::changes(&engine.containers, &*engine.snapshots.roots, &name);
     ok(&state.engine.disk.walks.run(walk).await?)
 }
 
@@ -132,7 +132,7 @@ pub async fn changes(state: Arc<State>, request: Request) -> Result<Outcome> {
 pub async fn export(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (name, engine) = (request.name().to_owned(), state.engine.clone());
     let archive = response::download(&state.transfers, response::BYTES, move |sink| {
-        export::export(&engine.containers, &*engine.snapshots, &engine.events, &name, sink)
+        export::export(&engine.containers, &*engine.snapshots.roots, &engine.events, &name, sink)
     });
     Ok(archive.await?.into())
 }
@@ -181,7 +181,8 @@ pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `POST /containers/prune`
 pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (engine, filters) = (&state.engine, request.query.filters()?);
-    let pruned = remove::prune(&engine.containers, &*engine.snapshots, &engine.events, &engine.disk.pruning, &filters);
+    let pruned =
+        remove::prune(&engine.containers, &*engine.snapshots.roots, &engine.events, &engine.disk.pruning, &filters);
     let (removed, space_reclaimed) = pruned.await?;
     let containers_deleted = Some(removed).filter(|removed| !removed.is_empty());
     ok(&ContainerPruneReport { containers_deleted, space_reclaimed })

@@ -7,20 +7,20 @@ use std::path::Path;
 
 use model::Kind;
 use model::digest::Digest;
-use snapshot::Live;
+use snapshot::LayerKey;
 use tar::EntryType;
 
 use crate::layer::Layer;
 use crate::{Mounted, Place};
 
-pub fn apply(place: &Place, layer: Layer) -> Digest {
+pub fn apply(place: &Place, layer: Layer) -> LayerKey {
     let lease = place.pins.lease();
-    place.snapshots.apply_layer(None, &mut layer.tar().as_slice(), &lease).unwrap().diff_id
+    LayerKey::Diff(place.snapshots.layers.apply_layer(None, &mut layer.tar().as_slice(), &lease).unwrap().diff_id)
 }
 
-pub fn mounted(place: &Place, id: &str, layers: &[Digest]) -> Mounted {
-    place.snapshots.prepare(id, layers).unwrap();
-    Mounted::new(&place.snapshots.rootfs(id, layers).unwrap())
+pub fn mounted(place: &Place, id: &str, layers: &[LayerKey]) -> Mounted {
+    place.snapshots.roots.prepare(id, layers).unwrap();
+    Mounted::new(&place.snapshots.roots.rootfs(id, layers).unwrap())
 }
 
 /// The names in a directory, without the empty places of mounts (which the copy driver does not have).
@@ -41,11 +41,8 @@ pub fn is_place(path: &str) -> bool {
     places.contains(&path.trim_start_matches("./"))
 }
 
-fn live(layers: &[&Digest], containers: Option<&[&str]>) -> Live {
-    Live {
-        layers: layers.iter().map(|d| (*d).clone()).collect(),
-        containers: containers.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect::<HashSet<_>>()),
-    }
+fn live(layers: &[&LayerKey]) -> HashSet<LayerKey> {
+    layers.iter().map(|key| (*key).clone()).collect()
 }
 
 pub fn layers_are_merged_top_over_bottom(place: Place) {
@@ -91,7 +88,7 @@ pub fn a_deep_directory_is_copied_out(place: Place) {
     let target = place.dir.path().join("volume");
     fs::create_dir(&target).unwrap();
     std::thread::scope(|scope| {
-        let copy = || place.snapshots.copy_out(&layers, "/d", &target).unwrap();
+        let copy = || place.snapshots.layers.copy_out(&layers, "/d", &target).unwrap();
         let copying = std::thread::Builder::new().stack_size(192 << 10).spawn_scoped(scope, copy).unwrap();
         copying.join().unwrap();
     });
@@ -119,7 +116,7 @@ pub fn a_directory_is_copied_out(place: Place) {
     let layers = [apply(&place, bottom), apply(&place, top)];
     let target = place.dir.path().join("volume");
     fs::create_dir(&target).unwrap();
-    place.snapshots.copy_out(&layers, "/data", &target).unwrap();
+    place.snapshots.layers.copy_out(&layers, "/data", &target).unwrap();
     let mut names: Vec<_> =
         fs::read_dir(&target).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -132,14 +129,14 @@ pub fn a_directory_is_copied_out(place: Place) {
     let other = place.dir.path().join("other");
     fs::create_dir(&other).unwrap();
     for absent in ["/nowhere", "/plain"] {
-        place.snapshots.copy_out(&layers, absent, &other).unwrap();
+        place.snapshots.layers.copy_out(&layers, absent, &other).unwrap();
     }
     assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
-    assert!(place.snapshots.copy_out(&layers, "/circle/x", &other).is_err());
-    place.snapshots.copy_out(&layers, "/long/below", &other).unwrap();
+    assert!(place.snapshots.layers.copy_out(&layers, "/circle/x", &other).is_err());
+    place.snapshots.layers.copy_out(&layers, "/long/below", &other).unwrap();
     assert_eq!(fs::read_to_string(other.join("deep")).unwrap(), "deep");
     for (path, file) in [("/way/deep", true), ("/way", false), ("/way/none", false)] {
-        assert_eq!(place.snapshots.is_file(&layers, path).unwrap(), file, "{path}");
+        assert_eq!(place.snapshots.layers.is_file(&layers, path).unwrap(), file, "{path}");
     }
 }
 
@@ -174,27 +171,27 @@ pub fn directories_without_an_entry_keep_what_is_below(place: Place) {
     assert_eq!([mode("new/in"), mode("new-"), mode("new-/in"), mode("new0")], [0o755, 0o700, 0o711, 0o701]);
     assert!(root.at("tmp/file").exists() && root.at("srv/deep/file").exists());
     drop(root);
-    assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), []);
+    assert_eq!(place.snapshots.roots.changes("c1", &layers).unwrap(), []);
 }
 
 pub fn containers_do_not_see_each_other(place: Place) {
     let layers = [apply(&place, Layer::default().file("file", "image"))];
     let one = mounted(&place, "one", &layers);
     let two = mounted(&place, "two", &layers);
-    let before = place.snapshots.usage("one").unwrap();
+    let before = place.snapshots.roots.usage("one").unwrap();
     fs::write(one.at("file"), vec![b'x'; 1 << 20]).unwrap();
     fs::hard_link(one.at("file"), one.at("link")).unwrap();
     assert_eq!(fs::read_to_string(two.at("file")).unwrap(), "image");
     // Where the image's file was copied to begin with, it has grown by what is new.
-    let grown = place.snapshots.usage("one").unwrap() - before;
+    let grown = place.snapshots.roots.usage("one").unwrap() - before;
     assert!([1 << 20, (1 << 20) - 5].contains(&grown), "{grown}");
-    let error = place.snapshots.prepare("one", &layers).unwrap_err();
+    let error = place.snapshots.roots.prepare("one", &layers).unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
     drop(one);
-    place.snapshots.remove("one").unwrap();
-    place.snapshots.remove("one").unwrap();
-    assert_eq!(place.snapshots.usage("one").unwrap_err().kind(), Kind::NotFound);
-    place.snapshots.prepare("one", &layers).unwrap();
+    place.snapshots.roots.remove("one").unwrap();
+    place.snapshots.roots.remove("one").unwrap();
+    assert_eq!(place.snapshots.roots.usage("one").unwrap_err().kind(), Kind::NotFound);
+    place.snapshots.roots.prepare("one", &layers).unwrap();
     assert_eq!(fs::read_to_string(two.at("file")).unwrap(), "image");
 }
 
@@ -211,7 +208,8 @@ pub fn a_bad_layer_leaves_nothing(place: Place) {
     let lease = place.pins.lease();
     let tar = Layer::default().file("a", "1").file("b", "2").tar();
     let wrong = Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap();
-    let try_apply = |expected: Option<&Digest>, mut tar: &[u8]| place.snapshots.apply_layer(expected, &mut tar, &lease);
+    let try_apply =
+        |expected: Option<&Digest>, mut tar: &[u8]| place.snapshots.layers.apply_layer(expected, &mut tar, &lease);
     let error = try_apply(Some(&wrong), &tar).unwrap_err();
     assert_eq!(error.kind(), Kind::InvalidParameter);
     assert!(error.message().starts_with("wrong diff id calculated on extraction"), "{error}");
@@ -231,14 +229,14 @@ pub fn one_layer_applied_by_many_is_one_layer(place: Place) {
     let lease = place.pins.lease();
     let infos: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| place.snapshots.apply_layer(None, &mut tar.as_slice(), &lease).unwrap()))
+            .map(|_| scope.spawn(|| place.snapshots.layers.apply_layer(None, &mut tar.as_slice(), &lease).unwrap()))
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     assert!(infos.iter().all(|info| *info == infos[0]));
     assert_eq!(leftovers(&place), [infos[0].diff_id.hex()]);
-    place.snapshots.sync().unwrap();
-    let again = place.snapshots.apply_layer(Some(&infos[0].diff_id), &mut std::io::empty(), &lease).unwrap();
+    place.snapshots.layers.sync().unwrap();
+    let again = place.snapshots.layers.apply_layer(Some(&infos[0].diff_id), &mut std::io::empty(), &lease).unwrap();
     assert_eq!(again, infos[0]);
 }
 
@@ -247,33 +245,96 @@ pub fn a_sweep_takes_what_nothing_names(place: Place) {
     let dead = apply(&place, Layer::default().file("dead", "2"));
     let lease = place.pins.lease();
     let mut tar = &Layer::default().file("pinned", "3").tar()[..];
-    let pinned = place.snapshots.apply_layer(None, &mut tar, &lease).unwrap().diff_id;
-    place.snapshots.prepare("alive", std::slice::from_ref(&kept)).unwrap();
-    place.snapshots.prepare("orphan", std::slice::from_ref(&kept)).unwrap();
-    let roots = live(&[&kept], None);
-    assert!(place.snapshots.sweep(&roots, &place.pins.begin_sweep()).unwrap() > 0);
-    let here = |d: &Digest| place.snapshots.layer(d).unwrap().is_some();
+    let pinned = place.snapshots.layers.apply_layer(None, &mut tar, &lease).unwrap().diff_id;
+    let pinned = LayerKey::Diff(pinned);
+    assert!(place.snapshots.layers.sweep(&live(&[&kept]), &place.pins.begin_sweep()).unwrap() > 0);
+    let here = |key: &LayerKey| place.snapshots.layers.layer(key).unwrap().is_some();
     assert!(here(&kept) && here(&pinned) && !here(&dead));
-    place.snapshots.usage("orphan").unwrap();
     drop(lease);
-    place.snapshots.sweep(&live(&[&kept], Some(&["alive"])), &place.pins.begin_sweep()).unwrap();
+    place.snapshots.layers.sweep(&live(&[&kept]), &place.pins.begin_sweep()).unwrap();
     assert!(here(&kept) && !here(&pinned));
-    place.snapshots.usage("alive").unwrap();
-    assert_eq!(place.snapshots.usage("orphan").unwrap_err().kind(), Kind::NotFound);
+}
+
+/// What a build's step wrote is a layer at once, and packed when somebody asks for it.
+pub fn a_root_becomes_a_layer_before_its_diff_id_is_known(mut place: Place) {
+    let bottom = Layer::default().dir("d", 0o751).file("d/kept", "1").file("d/gone", "2");
+    let base = apply(&place, bottom.dir("o", 0o755).file("o/old", "3"));
+    let root = mounted(&place, "step", std::slice::from_ref(&base));
+    fs::remove_file(root.at("d/gone")).unwrap();
+    fs::write(root.at("d/new"), "new").unwrap();
+    fs::hard_link(root.at("d/new"), root.at("d/alike")).unwrap();
+    fs::remove_dir_all(root.at("o")).unwrap();
+    fs::create_dir(root.at("o")).unwrap();
+    fs::write(root.at("o/fresh"), "fresh").unwrap();
+    drop(root);
+    let local = |n: u8| LayerKey::Local(Digest::from_sha256(&[n; 32]));
+    let (key, lease) = (local(1), place.pins.lease());
+    let below = [base.clone()];
+    let commit = |key: &LayerKey| place.snapshots.roots.commit("step", &below, key, &lease);
+    assert_eq!(commit(&base).unwrap_err().kind(), Kind::InvalidParameter);
+    let info = commit(&key).unwrap();
+    assert!(info.size > 0);
+    assert_eq!(commit(&local(2)).unwrap_err().kind(), Kind::NotFound);
+    assert!(!place.snapshots.roots.has_writable("step"));
+    mounted(&place, "other", &below);
+    assert_eq!(place.snapshots.roots.commit("other", &below, &key, &lease).unwrap_err().kind(), Kind::Conflict);
+    assert!(place.snapshots.roots.has_writable("other"));
+    place.reopen();
+    let layers = &place.snapshots.layers;
+    assert_eq!(layers.layer(&key).unwrap(), Some(info));
+    let pack = || {
+        let mut tar = Vec::new();
+        (layers.pack_layer(&key, &below, &mut tar).unwrap(), tar)
+    };
+    let (diff_id, tar) = pack();
+    assert_eq!(pack(), (diff_id.clone(), tar.clone()));
+    layers.identify(&key, &diff_id).unwrap();
+    layers.identify(&key, &diff_id).unwrap();
+    let wrong = Digest::from_sha256(&[7; 32]);
+    assert_eq!(layers.identify(&key, &wrong).unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(layers.identify(&base, &wrong).unwrap_err().kind(), Kind::InvalidParameter);
+    let known = LayerKey::Diff(diff_id.clone());
+    assert_eq!(layers.layer(&known).unwrap().unwrap().diff_id, Some(diff_id.clone()));
+    assert_eq!(place.snapshots.survey.strays().unwrap(), Default::default());
+    // Unpacked elsewhere it is the same, and so it is by both of its keys at once.
+    let elsewhere = crate::Place::new(place.make);
+    let base_tar = Layer::default().dir("d", 0o751).file("d/kept", "1").file("d/gone", "2");
+    let other_base = apply(&elsewhere, base_tar.dir("o", 0o755).file("o/old", "3"));
+    let unpacked = elsewhere.snapshots.layers.apply_layer(Some(&diff_id), &mut tar.as_slice(), &lease).unwrap();
+    let copy = mounted(&elsewhere, "c", &[other_base, LayerKey::Diff(unpacked.diff_id)]);
+    let chain = [base.clone(), key.clone(), known.clone()];
+    for root in [&copy, &mounted(&place, "c", &chain)] {
+        assert_eq!(names(root, "d"), ["alike", "kept", "new"]);
+        assert_eq!(names(root, "o"), ["fresh"]);
+        let inode = |path: &str| fs::metadata(root.at(path)).unwrap().ino();
+        assert_eq!(inode("d/new"), inode("d/alike"));
+        assert_eq!(fs::metadata(root.at("d")).unwrap().mode() & 0o7777, 0o751);
+    }
+    assert_eq!(place.snapshots.roots.changes("c", &chain).unwrap(), []);
+    // Either key keeps it.
+    drop(lease);
+    let sweep = |live: &HashSet<LayerKey>| layers.sweep(live, &place.pins.begin_sweep()).unwrap();
+    let here = || (layers.layer(&key).unwrap().is_some(), layers.layer(&known).unwrap().is_some());
+    sweep(&live(&[&base, &known]));
+    assert_eq!(here(), (true, true));
+    sweep(&live(&[&base, &key]));
+    assert_eq!(here(), (true, false));
+    assert!(sweep(&live(&[&base])) > 0);
+    assert_eq!(here(), (false, false));
 }
 
 pub fn a_restart_keeps_layers_and_containers(mut place: Place) {
     let layers = [apply(&place, Layer::default().file("tmp/file", "image"))];
-    let info = place.snapshots.layer(&layers[0]).unwrap().unwrap();
+    let info = place.snapshots.layers.layer(&layers[0]).unwrap().unwrap();
     let root = mounted(&place, "c1", &layers);
     fs::write(root.at("written"), "x").unwrap();
     drop(root);
     let driver = fs::read_dir(place.dir.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
     fs::create_dir_all(driver.join("tmp/7/fs/half")).unwrap();
     place.reopen();
-    assert_eq!(leftovers(&place), [layers[0].hex()]);
-    assert_eq!(place.snapshots.layer(&layers[0]).unwrap(), Some(info));
-    let root = Mounted::new(&place.snapshots.rootfs("c1", &layers).unwrap());
+    assert_eq!(leftovers(&place), [layers[0].pin().hex()]);
+    assert_eq!(place.snapshots.layers.layer(&layers[0]).unwrap(), Some(info));
+    let root = Mounted::new(&place.snapshots.roots.rootfs("c1", &layers).unwrap());
     assert_eq!(names(&root, "."), ["tmp", "written"]);
 }
 
@@ -309,11 +370,11 @@ pub fn a_layer_that_is_named_twice_counts_where_it_is_topmost(place: Place) {
     .into_iter()
     .enumerate()
     {
-        let chain: Vec<Digest> = chain.into_iter().cloned().collect();
+        let chain: Vec<LayerKey> = chain.into_iter().cloned().collect();
         let root = mounted(&place, &format!("c{n}"), &chain);
         assert_eq!(names_in(&root, "d"), names_in_d, "chain {n}");
         assert_eq!(fs::read_to_string(root.at("f")).ok().as_deref(), f, "chain {n}");
-        assert!(place.snapshots.changes(&format!("c{n}"), &chain).unwrap().is_empty(), "chain {n}");
+        assert!(place.snapshots.roots.changes(&format!("c{n}"), &chain).unwrap().is_empty(), "chain {n}");
     }
 }
 
@@ -326,17 +387,18 @@ pub fn a_container_over_equal_layers_is_packed_and_exported(place: Place) {
     fs::remove_file(root.at("d/own")).unwrap();
     fs::write(root.at("fresh"), "x").unwrap();
     let mut layer = Vec::new();
-    let committed = place.snapshots.write_diff("c1", &chain, &mut layer).unwrap().unwrap();
+    let committed = place.snapshots.roots.write_diff("c1", &chain, &mut layer).unwrap().unwrap();
     let lease = place.pins.lease();
-    place.snapshots.apply_layer(Some(&committed), &mut layer.as_slice(), &lease).unwrap();
+    place.snapshots.layers.apply_layer(Some(&committed), &mut layer.as_slice(), &lease).unwrap();
+    let committed = LayerKey::Diff(committed);
     // What was committed, and it twice, over the same layers.
     for (id, above) in [("c2", vec![committed.clone()]), ("c3", vec![committed.clone(), twice, committed])] {
         let chain = [chain.to_vec(), above].concat();
         let again = mounted(&place, id, &chain);
         assert_eq!((names(&again, "."), names(&again, "d")), (vec!["d".into(), "fresh".into()], vec!["base".into()]));
-        assert!(place.snapshots.changes(id, &chain).unwrap().is_empty());
+        assert!(place.snapshots.roots.changes(id, &chain).unwrap().is_empty());
         let mut tar = Vec::new();
-        place.snapshots.export(id, &chain, &mut tar).unwrap();
+        place.snapshots.roots.export(id, &chain, &mut tar).unwrap();
         let mut archive = tar::Archive::new(tar.as_slice());
         let paths = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string());
         let own: Vec<_> = paths.filter(|path| path.starts_with("d") && !path.starts_with("dev")).collect();
@@ -346,10 +408,10 @@ pub fn a_container_over_equal_layers_is_packed_and_exported(place: Place) {
 
 pub fn missing_things_are_named(place: Place) {
     let missing = Digest::parse(&format!("sha256:{}", "e".repeat(64))).unwrap();
-    let error = place.snapshots.prepare("c1", std::slice::from_ref(&missing)).unwrap_err();
+    let error = place.snapshots.roots.prepare("c1", &[LayerKey::from(&missing)]).unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::NotFound, &*format!("layer {missing} does not exist")));
     for id in ["", "..", "a/b", "."] {
-        assert_eq!(place.snapshots.prepare(id, &[]).unwrap_err().kind(), Kind::InvalidParameter, "{id:?}");
+        assert_eq!(place.snapshots.roots.prepare(id, &[]).unwrap_err().kind(), Kind::InvalidParameter, "{id:?}");
     }
 }
 
@@ -368,10 +430,10 @@ pub fn places_of_mounts_lie_below_the_image(place: Place) {
     assert_eq!(text(&two, "etc/resolv.conf"), "");
     assert!(two.at(".dockerenv").exists());
     let mut tar = Vec::new();
-    place.snapshots.export("two", &layers, &mut tar).unwrap();
+    place.snapshots.roots.export("two", &layers, &mut tar).unwrap();
     let found = crate::packing::names(&tar);
     assert_eq!(found.iter().filter(|name| name.starts_with("etc")).count(), 5, "{found:?}");
-    assert_eq!(place.snapshots.changes("two", &layers).unwrap(), []);
+    assert_eq!(place.snapshots.roots.changes("two", &layers).unwrap(), []);
 }
 
 /// As many lower directories as the kernel takes: there is no room for another.
@@ -388,15 +450,15 @@ pub fn the_longest_chain_has_no_room_for_places(place: Place) {
 pub fn writable_layers_made_ahead_are_like_others(mut place: Place) {
     let layers = [apply(&place, Layer::default().file("file", "image"))];
     let fill = |dir: &Path| Ok(fs::write(dir.join("more"), "")?);
-    place.snapshots.make_ahead(&fill).unwrap();
-    place.snapshots.make_ahead(&fill).unwrap();
+    place.snapshots.roots.make_ahead(&fill).unwrap();
+    place.snapshots.roots.make_ahead(&fill).unwrap();
     let blanks = |place: &Place| {
         let names = fs::read_dir(place.dir.path().join("containers")).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_str().unwrap().starts_with(snapshot::blanks::PREFIX)).count()
     };
     assert_eq!(blanks(&place), 2);
     for id in ["ahead", "too", "plain"] {
-        place.snapshots.prepare(id, &layers).unwrap();
+        place.snapshots.roots.prepare(id, &layers).unwrap();
     }
     assert_eq!(blanks(&place), 0);
     let shape = |id: &str| {
@@ -406,15 +468,15 @@ pub fn writable_layers_made_ahead_are_like_others(mut place: Place) {
     assert_eq!(shape("ahead"), shape("plain"));
     let filled = |id: &str| place.dir.path().join("containers").join(id).join("more").exists();
     assert!(filled("ahead") && filled("too") && !filled("plain"));
-    assert_eq!(place.snapshots.prepare("plain", &layers).unwrap_err().kind(), Kind::Conflict);
-    place.snapshots.make_ahead(&fill).unwrap();
+    assert_eq!(place.snapshots.roots.prepare("plain", &layers).unwrap_err().kind(), Kind::Conflict);
+    place.snapshots.roots.make_ahead(&fill).unwrap();
     // A container that has one keeps it, whatever is there to be taken.
-    assert_eq!(place.snapshots.prepare("ahead", &layers).unwrap_err().kind(), Kind::Conflict);
-    place.snapshots.prepare("next", &layers).unwrap();
+    assert_eq!(place.snapshots.roots.prepare("ahead", &layers).unwrap_err().kind(), Kind::Conflict);
+    place.snapshots.roots.prepare("next", &layers).unwrap();
     assert_eq!(blanks(&place), 1);
-    place.snapshots.clear_ahead().unwrap();
+    place.snapshots.roots.clear_ahead().unwrap();
     assert_eq!(blanks(&place), 0);
-    place.snapshots.make_ahead(&fill).unwrap();
+    place.snapshots.roots.make_ahead(&fill).unwrap();
     place.reopen();
     assert_eq!(blanks(&place), 0);
     assert!(mounted(&place, "new", &layers).at("file").exists());
@@ -424,21 +486,21 @@ pub fn writable_layers_made_ahead_are_like_others(mut place: Place) {
 pub fn what_holds_nothing_yet_is_made_again(place: Place) {
     let layers = [apply(&place, Layer::default().file("file", "image"))];
     let containers = place.dir.path().join("containers");
-    let whole = |id: &str| place.snapshots.has_writable(id);
+    let whole = |id: &str| place.snapshots.roots.has_writable(id);
     for part in ["", "rw", "rw/upper", "rw/work", "rw/fs"] {
         let id = format!("new{}", part.replace('/', "-"));
-        place.snapshots.prepare(&id, &layers).unwrap();
-        place.snapshots.make_durable(&id).unwrap();
-        assert!(!place.snapshots.put_right(&id, &layers, false).unwrap());
+        place.snapshots.roots.prepare(&id, &layers).unwrap();
+        place.snapshots.roots.make_durable(&id).unwrap();
+        assert!(!place.snapshots.roots.put_right(&id, &layers, false).unwrap());
         let lost = containers.join(&id).join(part);
         if !lost.exists() {
             continue;
         }
         fs::remove_dir_all(&lost).unwrap();
         assert!(!whole(&id), "without {part:?}");
-        let ran = place.snapshots.put_right(&id, &layers, false).unwrap();
+        let ran = place.snapshots.roots.put_right(&id, &layers, false).unwrap();
         assert_eq!((ran, whole(&id)), (part == "rw/work", part == "rw/work"), "without {part:?}");
-        assert_eq!(place.snapshots.put_right(&id, &layers, true).unwrap(), !ran);
+        assert_eq!(place.snapshots.roots.put_right(&id, &layers, true).unwrap(), !ran);
         assert!(whole(&id), "without {part:?}");
         assert!(mounted(&place, &format!("mounted-{id}"), &layers).at("file").exists());
     }

@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
-use snapshot::{Copy, Overlay, Rootfs, Roots, Snapshotter};
+use snapshot::{Copy, Overlay, Rootfs, Roots, Snapshots};
 
 /// A root file system put together: alive as long as this is.
 pub struct Mounted {
@@ -52,13 +52,13 @@ impl Mounted {
 /// A snapshotter on a data root of its own.
 pub struct Place {
     pub dir: tempfile::TempDir,
-    pub make: fn(Roots) -> Box<dyn Snapshotter>,
-    pub snapshots: Box<dyn Snapshotter>,
+    pub make: fn(Roots) -> Snapshots,
+    pub snapshots: Snapshots,
     pub pins: store::Pins,
 }
 
 impl Place {
-    fn new(make: fn(Roots) -> Box<dyn Snapshotter>) -> Place {
+    fn new(make: fn(Roots) -> Snapshots) -> Place {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = make(roots(&dir));
         Place { dir, make, snapshots, pins: store::Pins::default() }
@@ -75,11 +75,11 @@ fn roots(dir: &tempfile::TempDir) -> Roots {
 }
 
 fn overlay() -> Place {
-    Place::new(|roots| Box::new(Overlay::open(roots).unwrap()))
+    Place::new(|roots| Overlay::open(roots).unwrap())
 }
 
 fn copy() -> Place {
-    Place::new(|roots| Box::new(Copy::open(roots).unwrap()))
+    Place::new(|roots| Copy::open(roots).unwrap())
 }
 
 macro_rules! both {
@@ -99,6 +99,7 @@ both!(
     a_bad_layer_leaves_nothing,
     one_layer_applied_by_many_is_one_layer,
     a_sweep_takes_what_nothing_names,
+    a_root_becomes_a_layer_before_its_diff_id_is_known,
     changes_are_told,
     a_restart_keeps_layers_and_containers,
     what_holds_nothing_yet_is_made_again,
@@ -140,16 +141,16 @@ fn writable_layers_made_ahead_are_like_others() {
 #[test]
 fn the_driver_is_chosen_by_trying() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(snapshot::open(dir.path(), "").unwrap().name(), "overlayfs");
-    assert_eq!(snapshot::open(dir.path(), "vfs").unwrap().name(), "native");
+    assert_eq!(snapshot::open(dir.path(), "").unwrap().roots.name(), "overlayfs");
+    assert_eq!(snapshot::open(dir.path(), "vfs").unwrap().roots.name(), "native");
     let Err(error) = snapshot::open(dir.path(), "aufs") else { panic!("opened aufs") };
     assert_eq!(error.message(), "unknown storage driver: aufs");
     assert!(!dir.path().join("snapshots/probe").exists());
     let place = overlay();
-    place.snapshots.prepare("outer", &[]).unwrap();
-    let outer = Mounted::new(&place.snapshots.rootfs("outer", &[]).unwrap());
+    place.snapshots.roots.prepare("outer", &[]).unwrap();
+    let outer = Mounted::new(&place.snapshots.roots.rootfs("outer", &[]).unwrap());
     std::fs::create_dir(outer.at("root")).unwrap();
-    assert_eq!(snapshot::open(&outer.at("root"), "").unwrap().name(), "native");
+    assert_eq!(snapshot::open(&outer.at("root"), "").unwrap().roots.name(), "native");
     assert!(snapshot::open(&outer.at("root"), "overlay2").is_err());
     drop(File::open(outer.at("root")).unwrap());
 }

@@ -126,7 +126,7 @@ fn change_all(root: &Mounted) {
 pub fn changes_are_told(place: Place) {
     let layers = image().map(|layer| apply(&place, layer));
     let root = mounted(&place, "c1", &layers);
-    assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), []);
+    assert_eq!(place.snapshots.roots.changes("c1", &layers).unwrap(), []);
     change_all(&root);
     let change = |kind: ChangeKind, path: &str| Change { path: path.to_owned(), kind };
     use ChangeKind::{Added, Deleted, Modified};
@@ -147,7 +147,7 @@ pub fn changes_are_told(place: Place) {
         change(Added, "/turned/inside"),
     ];
     // The container may run: its root is still mounted.
-    assert_eq!(place.snapshots.changes("c1", &layers).unwrap(), expected);
+    assert_eq!(place.snapshots.roots.changes("c1", &layers).unwrap(), expected);
 }
 
 pub fn empty_places_of_mounts_are_no_changes(place: Place) {
@@ -160,7 +160,7 @@ pub fn empty_places_of_mounts_are_no_changes(place: Place) {
         fs::write(root.at(file), "").unwrap();
     }
     let told = |place: &Place| {
-        let changes = place.snapshots.changes("c1", &layers).unwrap();
+        let changes = place.snapshots.roots.changes("c1", &layers).unwrap();
         changes.into_iter().map(|change| (change.kind, change.path)).collect::<Vec<_>>()
     };
     assert_eq!(told(&place), [(ChangeKind::Added, "/data".to_owned())]);
@@ -182,8 +182,8 @@ pub fn a_file_whose_time_was_set_back_is_packed(place: Place) {
     fs::write(root.at("file"), "two").unwrap();
     fs::File::options().write(true).open(root.at("file")).unwrap().set_modified(before).unwrap();
     let mut tar = Vec::new();
-    let diff_id = place.snapshots.write_diff("c1", &layers, &mut tar).unwrap();
-    match place.snapshots.name() {
+    let diff_id = place.snapshots.roots.write_diff("c1", &layers, &mut tar).unwrap();
+    match place.snapshots.roots.name() {
         // A whole tree is not read to find such a file.
         "native" => assert_eq!(diff_id, None),
         _ => assert_eq!(names(&tar), ["file"]),
@@ -195,7 +195,7 @@ pub fn a_packed_layer_gives_the_same_tree(place: Place) {
     let layers = image().map(|layer| apply(&place, layer));
     let root = mounted(&place, "c1", &layers);
     let mut tar = Vec::new();
-    assert_eq!(place.snapshots.write_diff("c1", &layers, &mut tar).unwrap(), None);
+    assert_eq!(place.snapshots.roots.write_diff("c1", &layers, &mut tar).unwrap(), None);
     assert_eq!(tar, [0; 1024]);
     change_all(&root);
     let long = format!("fresh/{}/{}", "l".repeat(120), "\u{e9}".repeat(60));
@@ -209,9 +209,9 @@ pub fn a_packed_layer_gives_the_same_tree(place: Place) {
     std::os::unix::fs::chown(root.at("fresh/file"), Some(3_000_000), Some(7)).unwrap();
     std::os::unix::net::UnixListener::bind(root.at("fresh/socket")).unwrap();
     tar.clear();
-    let diff_id = place.snapshots.write_diff("c1", &layers, &mut tar).unwrap().unwrap();
+    let diff_id = place.snapshots.roots.write_diff("c1", &layers, &mut tar).unwrap().unwrap();
     let mut again = Vec::new();
-    place.snapshots.write_diff("c1", &layers, &mut again).unwrap();
+    place.snapshots.roots.write_diff("c1", &layers, &mut again).unwrap();
     assert_eq!(tar, again);
     // No layer holds a socket, but what its going does to the directory's time may be seen.
     let packed = fs::metadata(root.at("fresh")).unwrap().modified().unwrap();
@@ -219,8 +219,8 @@ pub fn a_packed_layer_gives_the_same_tree(place: Place) {
     fs::File::open(root.at("fresh")).unwrap().set_modified(packed).unwrap();
 
     let lease = place.pins.lease();
-    let info = place.snapshots.apply_layer(Some(&diff_id), &mut tar.as_slice(), &lease).unwrap();
-    let committed = [layers.to_vec(), vec![info.diff_id]].concat();
+    let info = place.snapshots.layers.apply_layer(Some(&diff_id), &mut tar.as_slice(), &lease).unwrap();
+    let committed = [layers.to_vec(), vec![snapshot::LayerKey::Diff(info.diff_id)]].concat();
     let copy = mounted(&place, "c2", &committed);
     let (mut expected, mut found) = (shapes(&root.at("")), shapes(&copy.at("")));
     for trees in [&mut expected, &mut found] {
@@ -234,7 +234,7 @@ pub fn a_packed_layer_gives_the_same_tree(place: Place) {
         }
     }
     assert_eq!(found, expected);
-    assert_eq!(place.snapshots.changes("c2", &committed).unwrap(), []);
+    assert_eq!(place.snapshots.roots.changes("c2", &committed).unwrap(), []);
 }
 
 pub fn names_of_one_file_stay_one_file(place: Place) {
@@ -242,7 +242,7 @@ pub fn names_of_one_file_stay_one_file(place: Place) {
     let root = mounted(&place, "c1", &layers);
     fs::hard_link(root.at("a"), root.at("d/b")).unwrap();
     let mut tar = Vec::new();
-    place.snapshots.write_diff("c1", &layers, &mut tar).unwrap();
+    place.snapshots.roots.write_diff("c1", &layers, &mut tar).unwrap();
     let linked: Vec<_> = entries(&tar).into_iter().filter(|entry| entry.kind == Kind::HardLink).collect();
     assert_eq!((linked.len(), linked[0].path.as_slice(), linked[0].link.as_slice()), (1, &b"a"[..], &b"d/b"[..]));
 }
@@ -259,7 +259,7 @@ pub fn an_export_is_the_whole_tree(place: Place) {
     let root = mounted(&place, "c1", &layers);
     change_nothing_but(&root);
     let mut tar = Vec::new();
-    place.snapshots.export("c1", &layers, &mut tar).unwrap();
+    place.snapshots.roots.export("c1", &layers, &mut tar).unwrap();
     let is_place =
         |path: &[u8]| path.starts_with(b"dev/") || is_place(str::from_utf8(path).unwrap().trim_end_matches('/'));
     let mut found = entries(&tar);
@@ -314,11 +314,11 @@ pub fn a_tree_in_flux_is_read_to_its_end(place: Place) {
         });
         for _ in 0..60 {
             let mut tar = Vec::new();
-            place.snapshots.export("c1", &layers, &mut tar).unwrap();
+            place.snapshots.roots.export("c1", &layers, &mut tar).unwrap();
             let names = names(&tar);
             assert!(names.contains(&"kept".to_owned()) && !names.iter().any(|name| name.contains("secret")));
             tar.clear();
-            place.snapshots.write_diff("c1", &layers, &mut tar).unwrap();
+            place.snapshots.roots.write_diff("c1", &layers, &mut tar).unwrap();
             assert!(!names.iter().any(|name| name.contains("secret")));
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -331,16 +331,16 @@ pub fn a_removed_container_is_no_whole_export(place: Place) {
     struct Remove<'p>(&'p Place);
     impl std::io::Write for Remove<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.snapshots.remove("c1").unwrap();
+            self.0.snapshots.roots.remove("c1").unwrap();
             Ok(bytes.len())
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
     }
-    let error = place.snapshots.export("c1", &layers, &mut Remove(&place)).unwrap_err();
+    let error = place.snapshots.roots.export("c1", &layers, &mut Remove(&place)).unwrap_err();
     assert!(error.message().contains("was removed while it was read"), "{error}");
-    let error = place.snapshots.export("c1", &layers, &mut Vec::new()).unwrap_err();
+    let error = place.snapshots.roots.export("c1", &layers, &mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), model::Kind::NotFound);
 }
 
@@ -356,9 +356,9 @@ pub fn depth_has_no_price(place: Place) {
         here = rustix::fs::openat(&here, &name, flags, Mode::empty()).unwrap();
     }
     let mut counted = Count { place: place.dir.path(), bytes: 0, most: 0 };
-    place.snapshots.export("c1", &layers, &mut counted).unwrap();
+    place.snapshots.roots.export("c1", &layers, &mut counted).unwrap();
     assert!(counted.bytes > 2000 * 512 && counted.most < 20, "{} descriptors", counted.most);
-    assert_eq!(place.snapshots.changes("c1", &layers).unwrap().len(), 2048);
+    assert_eq!(place.snapshots.roots.changes("c1", &layers).unwrap().len(), 2048);
 }
 
 /// Nor has that of a layer: a test has the stack that such work has in the daemon.
@@ -367,10 +367,10 @@ pub fn a_layers_depth_has_no_price(place: Place) {
     let root = mounted(&place, "c1", &layers);
     assert!(root.at("d/d/d").exists());
     let mut tar = Vec::new();
-    place.snapshots.export("c1", &layers, &mut tar).unwrap();
+    place.snapshots.roots.export("c1", &layers, &mut tar).unwrap();
     assert!(tar.len() > 1900 * 512);
     drop(root);
-    place.snapshots.remove("c1").unwrap();
+    place.snapshots.roots.remove("c1").unwrap();
 }
 
 struct Count<'p> {
@@ -402,7 +402,7 @@ pub fn capabilities_are_kept(place: Place) {
     let capability = [&[1, 0, 0, 2], &(1_u32 << 13).to_le_bytes()[..], &[0; 12]].concat();
     rustix::fs::setxattr(root.at("ping"), c"security.capability", &capability, XattrFlags::empty()).unwrap();
     let mut tar = Vec::new();
-    place.snapshots.write_diff("c1", &layers, &mut tar).unwrap();
+    place.snapshots.roots.write_diff("c1", &layers, &mut tar).unwrap();
     let found = entries(&tar);
     assert_eq!(found[0].xattrs[&b"security.capability"[..]], capability);
     assert!(found.iter().all(|entry| entry.xattrs.keys().all(|key| !key.starts_with(b"trusted."))));

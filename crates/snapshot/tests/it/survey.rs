@@ -34,16 +34,16 @@ fn of_everything() -> Layer {
 fn applied(place: &Place) -> (std::path::PathBuf, Digest, Vec<u8>) {
     let tar = of_everything().tar();
     let lease = place.pins.lease();
-    let layer = place.snapshots.apply_layer(None, &mut tar.as_slice(), &lease).unwrap();
-    (place.snapshots.layers().place(&layer.diff_id), layer.diff_id, tar)
+    let layer = place.snapshots.layers.apply_layer(None, &mut tar.as_slice(), &lease).unwrap();
+    (place.snapshots.survey.root().join(layer.diff_id.hex()), layer.diff_id, tar)
 }
 
 pub fn a_layer_is_like_its_archive(place: Place) {
     let (_, id, tar) = applied(&place);
-    let layers = place.snapshots.layers();
+    let layers = place.snapshots.survey;
     // Times that unpacking makes differ by now.
     std::thread::sleep(Duration::from_millis(20));
-    let sound = Examined::Sound(place.snapshots.layer(&id).unwrap().unwrap());
+    let sound = Examined::Sound(place.snapshots.layers.layer(&(&id).into()).unwrap().unwrap());
     assert_eq!(layers.examine(&id, Some(&mut tar.as_slice())).unwrap(), sound);
     assert_eq!(layers.examine(&id, None).unwrap(), sound);
     assert_eq!(layers.list().unwrap(), std::slice::from_ref(&id));
@@ -85,7 +85,7 @@ pub fn each_change_of_a_layer_is_seen_and_put_right(place: Place) {
         ("its tree (fs) is missing", |l| fs::remove_dir_all(l.join("fs")).unwrap()),
     ];
     let (dir, id, tar) = applied(&place);
-    let layers = place.snapshots.layers();
+    let layers = place.snapshots.survey;
     for (number, (text, change)) in changes.iter().enumerate() {
         change(&dir);
         let found = layers.examine(&id, Some(&mut tar.as_slice())).unwrap();
@@ -107,7 +107,7 @@ pub fn what_lies_beside_the_layers_is_named(place: Place) {
     let root = dir.parent().unwrap();
     fs::create_dir_all(root.join("tmp/77/fs")).unwrap();
     fs::write(root.join("note"), "").unwrap();
-    let strays = place.snapshots.layers().strays().unwrap();
+    let strays = place.snapshots.survey.strays().unwrap();
     assert_eq!(strays.leftovers, [root.join("tmp/77")]);
     assert_eq!(strays.unknown, [root.join("note")]);
 }

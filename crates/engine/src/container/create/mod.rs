@@ -16,7 +16,7 @@ use model::name;
 use model::own_label::{self, OwnLabels};
 use model::platform::Platform;
 use model::{Error, Kind, Result};
-use snapshot::Snapshotter;
+use snapshot::LayerStore;
 use store::Store;
 
 use super::life::{actor, plan};
@@ -127,7 +127,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         host_config: merged.host_config,
         own_labels,
         mounts: mounts.rows.clone(),
-        storage: engine.snapshots.name().into(),
+        storage: engine.snapshots.roots.name().into(),
         state: State::Created,
         run: RunRow::default(),
         endpoints: Vec::new(),
@@ -152,15 +152,16 @@ fn prepare(engine: &Engine, row: &ContainerRow) -> Result<Vec<String>> {
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
-    check_directories(&*engine.snapshots, row)?;
-    engine.snapshots.prepare(row.id.as_str(), &row.image.layers)?;
-    mounts::copy_up(&*engine.snapshots, row)
+    check_directories(&*engine.snapshots.layers, row)?;
+    engine.snapshots.roots.prepare(row.id.as_str(), &snapshot::keys(&row.image.layers))?;
+    mounts::copy_up(&*engine.snapshots.layers, row)
 }
 
 /// The working directory and the places of the configuration's volumes are directories, or nothing yet. Of other volumes a part
 /// that is a file may be shown, over a file.
-fn check_directories(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<()> {
-    let is_file = |path: &str| snapshots.is_file(&row.image.layers, path);
+fn check_directories(layers: &dyn LayerStore, row: &ContainerRow) -> Result<()> {
+    let chain = snapshot::keys(&row.image.layers);
+    let is_file = |path: &str| layers.is_file(&chain, path);
     let dir = row.config.working_dir.as_str();
     if !dir.is_empty() && is_file(dir)? {
         return Err(Error::system(format!("Cannot mkdir: {dir} is not a directory")));
@@ -193,7 +194,7 @@ async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Contain
     }
     let (engine, settings, id) = (engine.clone(), settings.clone(), row.id.clone());
     let removed = tokio::task::spawn_blocking(move || -> Result<()> {
-        engine.snapshots.remove(id.as_str())?;
+        engine.snapshots.roots.remove(id.as_str())?;
         match std::fs::remove_dir_all(settings.roots.container(id.as_str())) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),

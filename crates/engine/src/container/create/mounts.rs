@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ::volume::CreateVolume;
 use model::mount::{self, clean};
 use model::{Context, Error, Result};
-use snapshot::Snapshotter;
+use snapshot::LayerStore;
 use sys::rooted::Rooted;
 
 use crate::Engine;
@@ -295,8 +295,8 @@ pub fn open_shown(mount: &MountRow) -> Result<OwnedFd> {
 }
 
 /// New volumes take over what the image has at their target (B-vol-4), durably; the names of those that got something.
-pub fn copy_up(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<Vec<String>> {
-    let mut filled = Vec::new();
+pub fn copy_up(layers: &dyn LayerStore, row: &ContainerRow) -> Result<Vec<String>> {
+    let (mut filled, chain) = (Vec::new(), snapshot::keys(&row.image.layers));
     for mount in row.volumes().filter(|mount| mount.copy_data) {
         // A part of a volume that is not there is the start's to refuse.
         let Ok(shown) = open_shown(mount) else { continue };
@@ -305,8 +305,8 @@ pub fn copy_up(snapshots: &dyn Snapshotter, row: &ContainerRow) -> Result<Vec<St
         let attributes = || fs::metadata(&target).map(|m| (m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec()));
         if is_empty() {
             let before = attributes()?;
-            snapshots
-                .copy_out(&row.image.layers, &mount.destination, target.as_ref())
+            layers
+                .copy_out(&chain, &mount.destination, target.as_ref())
                 .with_context(|| format!("copying the image's {} to volume {}", mount.destination, mount.name))?;
             // The image may have an empty directory, of somebody else's.
             if !is_empty() || attributes()? != before {

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::{fs, io};
 
 use model::{Error, Result};
-use snapshot::Snapshotter;
+use snapshot::RootStore;
 use store::WriteTx;
 
 use crate::Engine;
@@ -31,7 +31,7 @@ impl Durable {
         let (engine, id) = (engine.clone(), row.id.clone());
         Durable(Some(std::thread::spawn(move || {
             if is_new {
-                engine.snapshots.make_durable(id.as_str())?;
+                engine.snapshots.roots.make_durable(id.as_str())?;
             }
             volumes.iter().try_for_each(|name| engine.volumes.make_durable(name))
         })))
@@ -66,15 +66,15 @@ fn clear_files(roots: &Roots, row: &ContainerRow) -> io::Result<()> {
 
 /// Makes again what a power cut may have taken of the writable layers. One that cannot be made is told of, and the start of
 /// its container says so.
-pub fn put_right(snapshots: &dyn Snapshotter, roots: &Roots, rows: &[ContainerRow]) {
+pub fn put_right(writable: &dyn RootStore, roots: &Roots, rows: &[ContainerRow]) {
     for row in rows {
         if let Err(error) = clear_files(roots, row) {
             tracing::warn!(container = row.id.short(), %error, "something lies in the place of its files");
         }
     }
-    for row in rows.iter().filter(|row| row.storage == snapshots.name()) {
+    for row in rows.iter().filter(|row| row.storage == writable.name()) {
         let is_new = !row.run.was_started;
-        match snapshots.put_right(row.id.as_str(), &row.image.layers, is_new) {
+        match writable.put_right(row.id.as_str(), &snapshot::keys(&row.image.layers), is_new) {
             Ok(false) => {}
             Ok(true) => tracing::info!(container = row.id.short(), "made again what a power cut had taken"),
             Err(error) => tracing::warn!(container = row.id.short(), %error, "its writable layer is not whole"),

@@ -43,7 +43,7 @@ pub async fn replenish(engine: &Arc<Engine>) {
     let made = tokio::task::spawn_blocking(move || {
         sys::sched::in_the_background(|| {
             engine.networks.replenish()?;
-            engine.snapshots.make_ahead(&run::files::make_ahead)?;
+            engine.snapshots.roots.make_ahead(&run::files::make_ahead)?;
             engine.containers.monitors.refill().context("starting monitors ahead")
         })
     });

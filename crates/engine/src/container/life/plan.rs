@@ -41,7 +41,7 @@ pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>) ->
         RuntimeChoice::Cli { .. } => runtime::seccomp::Program::default(),
     };
     let spec = runtime::spec::build(&narrow, &facts)?;
-    let rootfs = match engine.snapshots.rootfs(row.id.as_str(), &row.image.layers)? {
+    let rootfs = match engine.snapshots.roots.rootfs(row.id.as_str(), &snapshot::keys(&row.image.layers))? {
         snapshot::Rootfs::Overlay { lower, upper, work } => runtime::Rootfs::Overlay { lower, upper, work },
         snapshot::Rootfs::Dir(path) => runtime::Rootfs::Dir(path),
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::filter::Filters;
 use model::lifecycle::{Effect, Input};
 use model::{Error, Kind, Result};
-use snapshot::Snapshotter;
+use snapshot::RootReader;
 use tokio::runtime::Handle;
 
 use super::actor::{Actor, Command, Done, Reply, answer};
@@ -138,7 +138,7 @@ const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
 /// Removes all containers that do not run and pass the filters; their ids and the bytes given back.
 pub async fn prune(
     containers: &Containers,
-    snapshots: &dyn Snapshotter,
+    roots: &dyn RootReader,
     events: &Events,
     turns: &Turns,
     filters: &Filters,
@@ -157,7 +157,7 @@ pub async fn prune(
         if !chosen {
             continue;
         }
-        let size = snapshots.usage(handle.id.as_str()).unwrap_or(0);
+        let size = roots.usage(handle.id.as_str()).unwrap_or(0);
         let args = RemoveArgs::default();
         if let Err(error) = handle.ask(|reply| Command::Remove { args, reply }).await {
             // Somebody else's removal may have come first.

@@ -64,9 +64,9 @@ fn make(engine: &Engine, row: &ContainerRow, args: CommitArgs) -> Result<String>
     let changed = image::apply_changes(given, &args.changes)?;
     let keeps_entrypoint = entrypoint_is_given(args.config.as_ref(), &args.changes);
     let config = inherit(changed, own, keeps_entrypoint);
+    let layers = snapshot::keys(&row.image.layers);
     let wanted = CommitImage {
-        container: row.id.as_str(),
-        layers: &row.image.layers,
+        pack: &|out| engine.snapshots.roots.write_diff(row.id.as_str(), &layers, out),
         image: &row.image.id,
         manifest: row.image.manifest.as_ref().map(|(_, digest, _)| digest),
         config,

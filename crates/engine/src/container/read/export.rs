@@ -6,21 +6,17 @@
 use std::io::Write;
 
 use model::{Error, Kind, Result};
-use snapshot::Snapshotter;
+use snapshot::RootReader;
 
 use crate::container::row::ContainerRow;
 use crate::container::{Containers, publish};
 use crate::events::Events;
 
 /// What the container changed over its image, ordered by path; `None`: nothing.
-pub fn changes(
-    containers: &Containers,
-    snapshots: &dyn Snapshotter,
-    name: &str,
-) -> Result<Option<Vec<api::ChangeItem>>> {
+pub fn changes(containers: &Containers, roots: &dyn RootReader, name: &str) -> Result<Option<Vec<api::ChangeItem>>> {
     let view = containers.find(name)?.view();
-    let (id, layers) = (view.row.id.as_str(), &view.row.image.layers);
-    let found = snapshots.changes(id, layers).map_err(of_the_daemon)?;
+    let (id, layers) = (view.row.id.as_str(), snapshot::keys(&view.row.image.layers));
+    let found = roots.changes(id, &layers).map_err(of_the_daemon)?;
     let item = |change: snapshot::Change| api::ChangeItem { path: change.path, kind: change.kind as u8 };
     Ok(Some(found.into_iter().map(item).collect()).filter(|items: &Vec<_>| !items.is_empty()))
 }
@@ -30,7 +26,7 @@ pub fn changes(
 /// Errors: `NotFound`, `Conflict` for a container that is dead or being removed.
 pub fn export(
     containers: &Containers,
-    snapshots: &dyn Snapshotter,
+    roots: &dyn RootReader,
     events: &Events,
     name: &str,
     out: &mut dyn Write,
@@ -38,7 +34,7 @@ pub fn export(
     let view = containers.find(name)?.view();
     let row = &view.row;
     refuse_dying(row, "export")?;
-    let written = snapshots.export(row.id.as_str(), &row.image.layers, out);
+    let written = roots.export(row.id.as_str(), &snapshot::keys(&row.image.layers), out);
     written.map_err(|error| of_the_daemon(error).prefix(format!("Error exporting container {name}")))?;
     publish(events, row, "export", []);
     Ok(())

@@ -188,10 +188,10 @@ pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String,
 pub(super) async fn sizes(engine: &Engine, row: &ContainerRow) -> Result<(i64, i64)> {
     let (snapshots, row) = (engine.snapshots.clone(), row.clone());
     let walk = move || {
-        let writable = snapshots.usage(row.id.as_str())?;
+        let writable = snapshots.roots.usage(row.id.as_str())?;
         let mut root = writable;
         for layer in snapshot::topmost(&row.image.layers) {
-            root += snapshots.layer(layer)?.map_or(0, |info| info.size);
+            root += snapshots.layers.layer(&layer.into())?.map_or(0, |info| info.size);
         }
         Ok((writable as i64, root as i64))
     };
