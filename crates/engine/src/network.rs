@@ -17,6 +17,7 @@ const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
 /// All networks that pass the filters, by name.
 pub fn list(networks: &Networks, filters: &Filters) -> Result<Vec<api::Network>> {
     filters.validate(KEYS)?;
+    check_values(filters)?;
     let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
     let mut networks = networks.list();
     networks.retain(|network| {
@@ -31,9 +32,30 @@ pub fn list(networks: &Networks, filters: &Filters) -> Result<Vec<api::Network>>
     Ok(networks.into_iter().map(wire).collect())
 }
 
-/// One network with its containers.
-pub fn inspect(networks: &Networks, containers: &Containers, key: &str) -> Result<api::Network> {
+/// Refuses values that say nothing.
+fn check_values(filters: &Filters) -> Result<()> {
+    let words: Vec<_> = filters.get("dangling").collect();
+    match words[..] {
+        [] | ["0" | "false" | "1" | "true"] => {}
+        [_] => {
+            let text = "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")";
+            return Err(Error::invalid(text));
+        }
+        _ => return Err(Error::invalid("got more than one value for filter key \"dangling\"")),
+    }
+    match filters.get("type").find(|kind| !matches!(*kind, "builtin" | "custom")) {
+        // A 500 in the reference, too.
+        Some(kind) => Err(Error::system(format!("invalid filter: 'type'='{kind}'"))),
+        None => Ok(()),
+    }
+}
+
+/// One network with its containers; `scope`: only if it is of this one.
+pub fn inspect(networks: &Networks, containers: &Containers, (key, scope): (&str, &str)) -> Result<api::Network> {
     let network = networks.find(key)?;
+    if !matches!(scope, "" | "local") {
+        return Err(Error::not_found(format!("network {key} not found")));
+    }
     let endpoints = network.endpoints.iter().filter_map(|endpoint| {
         let view = containers.find(endpoint.container.as_str()).ok()?.view();
         let address = endpoint.address.map(|a| format!("{a}/{}", endpoint.prefix_len)).unwrap_or_default();

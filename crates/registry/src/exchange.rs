@@ -13,7 +13,10 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+    USER_AGENT,
+};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -21,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::certs::{self, CertFiles, SystemRoots};
+use crate::coding::Gunzip;
 use crate::connect::{self, Pinned, Route};
 use crate::failure::{Fault, Result};
 use crate::proxy::{Kind, Proxy};
@@ -127,6 +131,8 @@ pub struct Answer {
     /// Who answered.
     pub url: Url,
     body: Incoming,
+    /// Decompresses what comes.
+    gunzip: Option<Gunzip>,
     stall: std::time::Duration,
     back: Option<(Idle, Key, SendRequest<Body>)>,
     what: String,
@@ -261,8 +267,15 @@ impl Http {
         (key, sender): (Key, SendRequest<Body>),
         what: String,
     ) -> Answer {
-        let (head, body) = answer.into_parts();
+        let (mut head, body) = answer.into_parts();
+        let coding = head.headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let gunzip = matches!(coding.trim().to_ascii_lowercase().as_str(), "gzip" | "x-gzip").then(Gunzip::new);
+        if gunzip.is_some() {
+            // It is that of the compressed bytes.
+            head.headers.remove(CONTENT_LENGTH);
+        }
         Answer {
+            gunzip,
             status: head.status,
             headers: head.headers,
             url,
@@ -286,8 +299,36 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Whether its bytes were compressed on the way.
+    pub fn is_coded(&self) -> bool {
+        self.gunzip.is_some()
+    }
+
     /// The next bytes; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let Some(mut gunzip) = self.gunzip.take() else { return self.next_raw().await };
+        let next = self.next_decoded(&mut gunzip).await;
+        self.gunzip = Some(gunzip);
+        next
+    }
+
+    async fn next_decoded(&mut self, gunzip: &mut Gunzip) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(bytes) = gunzip.pull().map_err(|error| Fault::transport(&self.what, &error))? {
+                return Ok(Some(bytes));
+            }
+            match self.next_raw().await? {
+                Some(bytes) => gunzip.push(bytes),
+                None if gunzip.has_ended() => return Ok(None),
+                None => {
+                    let cut = io::Error::from(io::ErrorKind::UnexpectedEof);
+                    return Err(Fault::transport(&self.what, &cut));
+                }
+            }
+        }
+    }
+
+    async fn next_raw(&mut self) -> Result<Option<Bytes>> {
         loop {
             let frame = match timeout(self.stall, self.body.frame()).await {
                 Ok(frame) => frame,

@@ -9,6 +9,7 @@
 
 mod certs;
 pub mod challenge;
+mod coding;
 mod connect;
 mod credentials;
 pub mod dns;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
 mod near;
+mod vendors;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

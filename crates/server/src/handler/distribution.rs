@@ -128,7 +128,14 @@ fn from_config(given: api::AuthConfig) -> Credentials {
 
 /// `POST /auth`
 pub async fn login(state: Arc<State>, mut request: Request) -> Result<Outcome> {
-    let given: api::AuthConfig = request.json().await?;
+    let bytes = request.json_bytes().await?.unwrap_or_default();
+    let given: api::AuthConfig = api::decode::from_slice(&bytes).map_err(|error| {
+        let why = match error {
+            api::decode::DecodeError::Trailing => error.stream_message(),
+            _ => format!("invalid JSON: {}", error.stream_message()),
+        };
+        Error::invalid(format!("invalid X-Registry-Auth header: {why}"))
+    })?;
     let identity_token = registry::login(&state.engine.images.registries, from_config(given)).await?;
     ok(&api::AuthResponse { identity_token, status: "Login Succeeded".to_owned() })
 }

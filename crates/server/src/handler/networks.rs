@@ -17,7 +17,11 @@ pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
 
 /// `GET /networks/{id}`
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let network = engine::network::inspect(&state.engine.networks, &state.engine.containers, request.name())?;
+    let network = engine::network::inspect(
+        &state.engine.networks,
+        &state.engine.containers,
+        (request.name(), request.query.text("scope")),
+    )?;
     Ok(versioned(&network, request.version, 52, api::version::network_inspect).into())
 }
 

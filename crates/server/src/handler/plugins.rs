@@ -9,7 +9,8 @@ use crate::request::Request;
 use crate::routes::Outcome;
 
 /// `GET /plugins`
-pub async fn list(_state: Arc<State>, _request: Request) -> Result<Outcome> {
+pub async fn list(_state: Arc<State>, request: Request) -> Result<Outcome> {
+    request.query.filters()?.validate(&["capability", "enabled"])?;
     let none: [(); 0] = [];
     ok(&none)
 }

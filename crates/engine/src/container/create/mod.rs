@@ -63,6 +63,10 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     let (config, host_config) =
         (request.config.clone().unwrap_or_default(), request.host_config.clone().unwrap_or_default());
     let own_labels = OwnLabels::parse(&config.labels.clone().unwrap_or_default())?;
+    if config.image.is_empty() {
+        // What there is to run can only be in an image here.
+        return Err(Error::invalid("no command specified"));
+    }
     let image = engine.images.resolve(&config.image, args.platform.as_deref())?;
     if args.platform.as_deref().is_none_or(str::is_empty) {
         warnings.extend(foreign(&image.platform));
