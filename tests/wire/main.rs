@@ -20,6 +20,7 @@ mod hijack;
 mod logs;
 mod normal;
 mod raw;
+mod refused;
 mod versions;
 
 use testkit::Daemon;

@@ -226,7 +226,7 @@ fn closing(fake: &FakeRegistry) {
         let body = if path_is(seen, "/manifests/") { &image.manifest } else { &image.layers[0] };
         let answer = Answer::new(200, body.clone()).with("Connection", "close");
         // Everything is sent, and the connection closed.
-        (seen.method == "GET").then(|| Reply::Cut(Some(answer), body.len()))
+        (seen.method == "GET").then_some(Reply::Cut(Some(answer), body.len()))
     });
 }
 
