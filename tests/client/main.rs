@@ -40,6 +40,7 @@ mod runtimes;
 mod shutdown;
 mod startup;
 mod storage;
+mod waiting;
 
 use std::time::Duration;
 

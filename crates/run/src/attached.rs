@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use monitor::proto;
 
 /// A client that is (or waits to be) attached.
@@ -21,6 +23,8 @@ pub struct Attached {
     pub multiplex: bool,
     /// Key codes that detach; empty for none.
     pub detach_keys: Vec<u8>,
+    /// Its place among those that wait for a start; free again when it is handed to the monitor. A session of exec needs none.
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 impl Attached {

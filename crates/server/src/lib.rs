@@ -26,6 +26,7 @@ pub mod routes;
 pub mod stream;
 pub mod target;
 pub mod transfer;
+pub mod waiting;
 pub mod websocket;
 pub mod window;
 

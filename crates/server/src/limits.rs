@@ -32,6 +32,16 @@ pub const HIJACK_HEAD_TIME: Duration = Duration::from_secs(10);
 pub const HIJACK_TAKEN_TIME: Duration = Duration::from_secs(2);
 /// Clients served at one time; further ones wait in the kernel's queue.
 pub const CONNECTIONS: usize = 8192;
+/// Clients that wait for the end of a container at one time: one for each container that a CLI runs in the foreground.
+pub const WAIT_FOR_EXIT: usize = 4096;
+/// Clients that listen to events.
+pub const WAIT_FOR_EVENTS: usize = 1024;
+/// Clients that follow logs.
+pub const WAIT_FOR_LOG: usize = 4096;
+/// Clients that are attached to containers that have not been started.
+pub const WAIT_FOR_START: usize = 1024;
+/// Longest time for places of clients that have left to become free.
+pub const RECLAIM_TIME: Duration = Duration::from_secs(1);
 /// Chunks of a streamed answer that wait for the client.
 pub const STREAM_QUEUE: usize = 16;
 /// Bytes of a download's chunk.

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use model::Result;
 use model::digest::Digest;
+use model::{Error, Result};
 use registry::Repository;
 use store::{Lease, Pins};
 use tokio::sync::{Semaphore, watch};
@@ -17,6 +17,9 @@ use super::fetch::{Fetching, Job, Places, Slot, State, Turns};
 
 /// Unpackings at one time, whatever the number of processors.
 const UNPACKS: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// Fetches at one time, those that await their turn included.
+const FETCHES: usize = 4096;
 
 /// How long a fetch that was given up may take to let go.
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
@@ -87,27 +90,40 @@ impl Fetches {
     }
 
     /// Joins the fetch of a blob, or begins it; `true` when it was begun.
-    pub fn join(&self, repository: &Arc<Repository>, places: &Places, pins: &Pins, job: Job) -> (Arc<Fetch>, bool) {
+    ///
+    /// Errors: `Unavailable` when there are [`FETCHES`] others.
+    pub fn join(
+        &self,
+        repository: &Arc<Repository>,
+        places: &Places,
+        pins: &Pins,
+        job: Job,
+    ) -> Result<(Arc<Fetch>, bool)> {
         let key = (job.blob.digest.clone(), job.diff_id.clone());
         let mut running = self.running();
         running.retain(|_, fetch| fetch.strong_count() > 0);
         // One that has failed is nobody's any more: its reasons may be another client's.
         let usable = |fetch: &Arc<Fetch>| !matches!(fetch.state.borrow().ended, Some(Err(_)));
         if let Some(fetch) = running.get(&key).and_then(Weak::upgrade).filter(usable) {
-            return (fetch, false);
+            return Ok((fetch, false));
         }
+        admit(&running)?;
         let (sender, state) = watch::channel(State::default());
         let slot = Slot::default();
         let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
         let lease = Arc::new(pins.lease());
-        self.held().push(Arc::downgrade(&lease));
+        {
+            let mut held = self.held();
+            held.retain(|lease| lease.strong_count() > 0);
+            held.push(Arc::downgrade(&lease));
+        }
         let (repository, places, told) = (repository.clone(), places.clone(), Arc::new(sender));
         let size = job.blob.size;
         let fetching = Fetching { repository, places, job, turns, lease, told };
         let task = tokio::spawn(fetching.run(slot.clone()));
         let fetch = Arc::new(Fetch { state, size, slot, task });
         running.insert(key, Arc::downgrade(&fetch));
-        (fetch, true)
+        Ok((fetch, true))
     }
 
     /// Bytes that are still to come, as far as manifests say: blobs, not what they unpack to.
@@ -141,5 +157,33 @@ impl Fetches {
 
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refuses one more when there are too many.
+fn admit(running: &Running) -> Result<()> {
+    if running.len() < FETCHES {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!("too many layers are being fetched: at most {FETCHES} at once")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fetches_are_bounded() {
+        let fetch = |number: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&number.to_ne_bytes());
+            ((Digest::from_sha256(&bytes), None), Weak::new())
+        };
+        let mut running: Running = (1..FETCHES).map(fetch).collect();
+        assert!(admit(&running).is_ok());
+        running.extend([fetch(0)]);
+        let error = admit(&running).expect_err("full");
+        assert_eq!(error.message(), "too many layers are being fetched: at most 4096 at once");
+        assert_eq!(error.kind(), model::Kind::Unavailable);
     }
 }

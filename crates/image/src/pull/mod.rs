@@ -217,7 +217,7 @@ async fn fetch_layers(
             let line = ProgressMessage::progress(pair.0.digest.short(), "Pulling fs layer", api::Progress::default());
             tell(lines, line).await?;
         }
-        let (fetch, begun) = join(pair);
+        let (fetch, begun) = join(pair)?;
         own.push(begun);
         layers.push(Layer::new(pair.0.digest.clone(), pair.0.size, fetch));
     }
@@ -230,7 +230,7 @@ async fn fetch_layers(
         // What failed with another client's credentials or connections may do with one's own.
         let pair = plan.layers.iter().find(|(blob, _)| blob.digest == layers[place].digest).filter(|_| !own[place]);
         let Some(pair) = pair else { return Err(failure.into()) };
-        let (fetch, begun) = join(pair);
+        let (fetch, begun) = join(pair)?;
         own[place] = begun;
         layers[place] = Layer::new(pair.0.digest.clone(), pair.0.size, fetch);
     }

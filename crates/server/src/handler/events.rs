@@ -19,6 +19,7 @@ use crate::query::Query;
 use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
+use crate::waiting::For;
 use crate::window::Window;
 
 /// What the client wants to hear.
@@ -78,12 +79,14 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
     let wish = Wish::read(&request.query, &request.headers, request.version)?;
     // Without a beginning but with an end, the past up to that end is meant.
     let since = wish.since.or(wish.until.map(|_| Timestamp::from_unix_seconds(0)));
+    let place = state.waiting.enter(For::Events)?;
     let subscription = state.engine.events.subscribe(since);
     let left = wish.until.map(|until| until.after(events::now()));
     let content_type = wish.content_type();
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
     let window = state.windows.open();
     tokio::spawn(async move {
+        let _place = place;
         tokio::select! {
             // What has happened before the daemon's end is told before the stream ends.
             biased;

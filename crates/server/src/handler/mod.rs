@@ -31,6 +31,7 @@ use serde_json::Value;
 use crate::response::{self, Response};
 use crate::routes::Outcome;
 use crate::transfer::Transfers;
+use crate::waiting::Waiting;
 use crate::window::Windows;
 
 /// What all handlers share.
@@ -41,12 +42,14 @@ pub struct State {
     pub transfers: Transfers,
     /// What streamed answers have on their way.
     pub windows: Windows,
+    /// Places of clients that wait.
+    pub waiting: Waiting,
 }
 
 impl State {
     /// Around an engine.
     pub fn new(engine: Arc<Engine>) -> State {
-        State { engine, transfers: Transfers::default(), windows: Windows::default() }
+        State { engine, transfers: Transfers::default(), windows: Windows::default(), waiting: Waiting::default() }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::query::{Query, go_quote};
 use crate::request::Request;
 use crate::response;
 use crate::routes::Outcome;
+use crate::waiting::{For, Place};
 use crate::websocket::Accept;
 use crate::window::Window;
 
@@ -41,8 +42,7 @@ fn attach_args(query: &Query, multiplex: bool) -> AttachArgs {
 
 /// `POST /containers/{name}/attach`
 pub async fn attach(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let attached = attach::attach(&state.engine.containers, request.name(), attach_args(&request.query, true)).await;
-    let attachment = match attached {
+    let attachment = match attachment(&state, request.name(), attach_args(&request.query, true)).await {
         Ok(attachment) => attachment,
         // The reference has taken the connection by then: its refusals are raw texts.
         Err(error) => {
@@ -55,6 +55,13 @@ pub async fn attach(state: Arc<State>, request: Request) -> Result<Outcome> {
     let content_type = if framed { MULTIPLEXED_STREAM } else { RAW_STREAM };
     let head = Head::Raw { upgraded, content_type, fields: None };
     Ok(Outcome::Hijack(Hijack::new(head, |socket, ahead| connect(state, attachment, socket, ahead))))
+}
+
+/// A checked call to attach, with a place to wait for the start.
+async fn attachment(state: &State, name: &str, args: AttachArgs) -> Result<attach::Attachment> {
+    let containers = &state.engine.containers;
+    let place: Place = state.waiting.enter_after(For::Start, attach::let_go(containers)).await?;
+    attach::attach(containers, name, args, place).await
 }
 
 /// Gives the client's socket to its attachment.
@@ -71,7 +78,7 @@ fn websocket_args(query: &Query, version: ApiVersion) -> AttachArgs {
 /// `GET /containers/{name}/attach/ws`
 pub async fn attach_websocket(state: Arc<State>, request: Request) -> Result<Outcome> {
     let args = websocket_args(&request.query, request.version);
-    let attachment = attach::attach(&state.engine.containers, request.name(), args).await?;
+    let attachment = attachment(&state, request.name(), args).await?;
     let accept = Accept::new(&request.headers, !request.version.before(28))?;
     Ok(Outcome::Hijack(Hijack::new(Head::WebSocket(accept), |socket, ahead| connect(state, attachment, socket, ahead))))
 }
@@ -108,6 +115,7 @@ pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
     let mut args = logs_args(&request.query)?;
     let json = log_json(&request.query, &request.headers, request.version)?;
     args.shape = json.map(|stream| if stream == JsonStream::Sequence { Shape::JsonSequence } else { Shape::Json });
+    let place = if args.follow { Some(state.waiting.enter(For::Log)?) } else { None };
     let log = logs::logs(&state.engine.containers, &state.engine.settings().roots, request.name(), args)?;
     let framed = !log.tty && !request.version.before(42);
     let content_type = json.map_or(if framed { MULTIPLEXED_STREAM } else { RAW_STREAM }, JsonStream::content_type);
@@ -116,6 +124,7 @@ pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
     let end = Arc::new(Mutex::new(None));
     let (window, kept) = (state.windows.open(), end.clone());
     tokio::spawn(async move {
+        let _place = place;
         tokio::select! {
             log = send_log(log, &window, &sender) => *end.lock().unwrap_or_else(PoisonError::into_inner) = log.into_follower(),
             () = sender.closed() => {}
@@ -164,6 +173,7 @@ fn in_band_error(message: &str, shape: Shape) -> Bytes {
 pub async fn wait(state: Arc<State>, request: Request) -> Result<Outcome> {
     let old = request.version.before(30);
     let condition = Condition::parse(if old { "" } else { request.query.text("condition") })?;
+    let place = state.waiting.enter(For::Exit)?;
     let waiter = wait::wait(&state.engine.containers, request.name(), condition)?;
     if old {
         return ok(&waiter.finish().await);
@@ -171,6 +181,7 @@ pub async fn wait(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (sender, chunks) = mpsc::channel(1);
     let gone = request.gone.clone();
     tokio::spawn(async move {
+        let _place = place;
         tokio::select! {
             answer = waiter.finish() => drop(sender.send(api::encode::to_vec(&answer).into()).await),
             () = sender.closed() => {}

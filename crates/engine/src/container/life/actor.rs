@@ -61,6 +61,8 @@ pub enum Command {
     Remove { args: RemoveArgs, reply: Reply },
     /// A client will come.
     Expect(oneshot::Receiver<Attached>),
+    /// Let go of clients that wait for a start and have left.
+    LetGo,
     /// Connect a client.
     Attach(Attached),
     /// Start an exec session.
@@ -285,6 +287,7 @@ impl Actor {
             }
             Command::Remove { args, reply } => self.remove(args, reply).await,
             Command::Expect(arriving) => self.expect(arriving),
+            Command::LetGo => self.let_go(),
             Command::Attach(client) => self.attach(client).await,
             Command::Exec(start) => self.exec(*start).await,
             Command::Hear { reply } => {
@@ -477,7 +480,7 @@ impl Actor {
 
 /// Commands that change what a job is changing wait for its end.
 fn needs_rest(command: &Command) -> bool {
-    !matches!(command, Command::Attach(_) | Command::Expect(_) | Command::Hear { .. })
+    !matches!(command, Command::Attach(_) | Command::Expect(_) | Command::LetGo | Command::Hear { .. })
 }
 
 fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerView {

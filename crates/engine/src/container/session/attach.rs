@@ -16,7 +16,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SendFlags, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Engine;
 use crate::container::life::actor::{Actor, Command};
@@ -55,10 +56,16 @@ pub struct Attachment {
     args: AttachArgs,
     detach_keys: Vec<u8>,
     arrival: oneshot::Sender<Attached>,
+    place: OwnedSemaphorePermit,
 }
 
-/// Checks an attach call; 409 in states that have no streams.
-pub async fn attach(containers: &Containers, name: &str, args: AttachArgs) -> Result<Attachment> {
+/// Checks an attach call; 409 in states that have no streams. `place` is kept as long as the client waits for the start.
+pub async fn attach(
+    containers: &Containers,
+    name: &str,
+    args: AttachArgs,
+    place: OwnedSemaphorePermit,
+) -> Result<Attachment> {
     let handle = containers.find(name)?;
     let view = handle.view();
     let detach_keys = detach_keys(args.detach_keys.as_deref())?;
@@ -74,7 +81,15 @@ pub async fn attach(containers: &Containers, name: &str, args: AttachArgs) -> Re
         // Before the client hears of it: a start that it asks for next waits for its socket (B-io-5).
         handle.send(Command::Expect(arriving)).await?;
     }
-    Ok(Attachment { tty, handle, args, detach_keys, arrival })
+    Ok(Attachment { tty, handle, args, detach_keys, arrival, place })
+}
+
+/// Lets go of all clients that wait for a start and have left meanwhile.
+pub async fn let_go(containers: &Containers) {
+    for handle in containers.all() {
+        // A container that went away has let go of everything.
+        drop(handle.send(Command::LetGo).await);
+    }
 }
 
 impl Attachment {
@@ -96,6 +111,7 @@ impl Attachment {
             stderr: self.args.stderr,
             multiplex: self.args.multiplex && !self.tty,
             detach_keys: if self.tty { self.detach_keys } else { Vec::new() },
+            place: Some(self.place),
         };
         // A container that went away closes the socket by dropping it.
         drop(attached.with_streams().map(|attached| self.arrival.send(attached)));
@@ -136,9 +152,24 @@ impl Actor {
     /// A client will come: before the start it is waited for, later it is let in as it comes.
     pub(in crate::container) fn expect(&mut self, arriving: oneshot::Receiver<Attached>) {
         match self.link {
-            None => self.expected.push(arriving),
+            None => {
+                self.let_go();
+                self.expected.push(arriving);
+            }
             Some(_) => self.let_in(arriving),
         }
+    }
+
+    /// Lets go of waiting clients that have left; those that have come by now wait with the others.
+    pub(in crate::container) fn let_go(&mut self) {
+        for mut arriving in std::mem::take(&mut self.expected) {
+            match arriving.try_recv() {
+                Ok(client) => self.clients.push(client),
+                Err(TryRecvError::Empty) => self.expected.push(arriving),
+                Err(TryRecvError::Closed) => {}
+            }
+        }
+        self.clients.retain(|waiting| !has_left(&waiting.socket));
     }
 
     /// Brings a client to this actor once it is there.
@@ -156,7 +187,7 @@ impl Actor {
     /// Hands a client to the monitor; before the start it waits here.
     pub(in crate::container) async fn attach(&mut self, client: Attached) {
         let Some(link) = self.link.as_mut() else {
-            self.clients.retain(|waiting| !has_left(&waiting.socket));
+            self.let_go();
             return self.clients.push(client);
         };
         let request = Request::Attach(client.request());

@@ -271,6 +271,7 @@ impl ExecAttachment {
             stderr: config.attach_stderr,
             multiplex,
             detach_keys: if config.tty { keys } else { Vec::new() },
+            place: None,
         };
         let client = client.with_streams();
         if let (Err(error), Ok(socket)) = (self.run(events, client).await, spare) {
