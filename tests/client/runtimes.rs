@@ -90,6 +90,39 @@ fn crun_is_known_to_info() {
     d.finish();
 }
 
+/// In the reference's words, by which its own tests know it.
+#[test]
+fn a_runtime_that_cannot_be_executed() {
+    let runtimes = [
+        (
+            "gone",
+            "/usr/local/bin/vm-manager",
+            "fork/exec /usr/local/bin/vm-manager: no such file or directory: unknown",
+        ),
+        ("bare", "no-such-program", "exec: \"no-such-program\": executable file not found in $PATH: unknown"),
+        ("text", "/etc/passwd", "fork/exec /etc/passwd: permission denied: unknown"),
+    ];
+    let mut args = Vec::new();
+    let options: Vec<String> = runtimes.iter().map(|(name, path, _)| format!("{name}={path}")).collect();
+    options.iter().for_each(|option| args.extend(["--add-runtime", option]));
+    let d = Options::new().args(&args).start();
+    d.busybox();
+    for (name, _, text) in runtimes {
+        let output = d.docker(&["run", "--rm", "--runtime", name, "busybox", "ls"]);
+        assert_eq!(output.code, 127, "{output:?}");
+        assert!(output.stderr.contains("OCI runtime create failed: unable to retrieve OCI runtime error (open /"));
+        assert!(output.stderr.contains(text), "{output:?}");
+    }
+    // A file system of memory over a file.
+    d.docker(&["run", "--rm", "--tmpfs", "/etc/passwd", "busybox", "true"]).fails(
+        125,
+        "error mounting \"tmpfs\" to rootfs at \"/etc/passwd\": mount tmpfs:/etc/passwd: not a directory: unknown: \
+         Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the \
+         expected type",
+    );
+    d.finish();
+}
+
 #[test]
 fn an_unknown_runtime() {
     let d = with_runtime("runc");

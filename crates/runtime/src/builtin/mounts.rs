@@ -131,7 +131,11 @@ fn file_system(
         }
         _ => tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, "fsmount")?,
     };
-    tree::attach(fd, target).at(stage, "move_mount")?;
+    let attached = tree::attach(fd, target).map_err(|e| match e {
+        Errno::INVAL if !is_dir(target) => Errno::NOTDIR,
+        e => e,
+    });
+    attached.at(stage, &format!("mount {}:{}", mount.source, mount.destination))?;
     propagate(fd, &options).at(stage, "mount propagation")?;
     match (mount.destination.trim_end_matches('/'), mount.kind.as_str()) {
         ("/proc", "proc") => mounted.proc = Some(fd),

@@ -87,11 +87,22 @@ impl Call {
         let spawned = self.command.spawn();
         // Or the container's streams would stay open here.
         drop(self.command);
-        let failed = |e: std::io::Error| Failure::new(format!("{program}: {}", model::io_text(&e)));
+        let failed = |e: std::io::Error| Failure::new(not_begun(&program, &self.log, &e));
         let child = spawned.map_err(failed)?;
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|e| failed(e.into()))?;
         Ok(Running { child, pidfd, deadline: Instant::now() + PATIENCE, program, errors, log: self.log })
     }
+}
+
+/// What the reference's shim says of a program that cannot be executed: it looks for the program's log first.
+fn not_begun(program: &str, log: &Path, error: &std::io::Error) -> String {
+    let cause = match program.contains('/') {
+        false if error.kind() == std::io::ErrorKind::NotFound => {
+            format!("exec: {program:?}: executable file not found in $PATH")
+        }
+        _ => format!("fork/exec {program}: {}", model::io_text(error)),
+    };
+    format!("unable to retrieve OCI runtime error (open {}: no such file or directory): {cause}", log.display())
 }
 
 /// A run of the program.
@@ -193,11 +204,11 @@ impl fmt::Display for Failure {
 /// A command-line runtime tells the cause in words only; clients depend on the exit codes that follow from them.
 fn errno_of(text: &str) -> i32 {
     const CAUSES: [(&str, i32); 5] = [
+        ("executable file not found", libc_errno::ENOENT),
+        ("no such file or directory", libc_errno::ENOENT),
         ("permission denied", libc_errno::EACCES),
         ("is a directory", libc_errno::EISDIR),
         ("not a directory", libc_errno::ENOTDIR),
-        ("executable file not found", libc_errno::ENOENT),
-        ("no such file or directory", libc_errno::ENOENT),
     ];
     let text = text.to_lowercase();
     CAUSES.iter().find(|(words, _)| text.contains(words)).map_or(0, |(_, errno)| *errno)
@@ -245,6 +256,16 @@ mod tests {
         assert_eq!(run("true", &[]), Ok(()));
         assert_eq!(run("sh", &["-c", "echo why >&2; exit 1"]), Err("why".into()));
         assert_eq!(run("false", &[]), Err("false: exit status: 1".into()));
-        assert!(run("/no/such/program", &[]).unwrap_err().starts_with("/no/such/program: no such file"));
+        let log = dir.path().join("log").display().to_string();
+        let missing = format!("unable to retrieve OCI runtime error (open {log}: no such file or directory): ");
+        for (program, cause) in [
+            ("/no/such/program", "fork/exec /no/such/program: no such file or directory"),
+            ("no-such-program", "exec: \"no-such-program\": executable file not found in $PATH"),
+            ("/etc/passwd", "fork/exec /etc/passwd: permission denied"),
+        ] {
+            let text = run(program, &[]).unwrap_err();
+            assert_eq!(text, format!("{missing}{cause}"));
+            assert_eq!(Failure::new(text).to_start_error(What::Create).to_error(What::Create).1, EXIT_NOT_FOUND);
+        }
     }
 }
