@@ -90,6 +90,7 @@ const NOT_A_DIRECTORY: &str = ": Are you trying to mount a directory onto a file
 const PERMISSION_DENIED: &str = ": permission denied";
 
 impl StartError {
+    /// A start that failed at this stage with this errno; `detail` says of what.
     pub fn new(stage: Stage, errno: i32, detail: impl Into<String>) -> StartError {
         StartError { stage, errno, detail: detail.into() }
     }
@@ -181,9 +182,13 @@ impl std::error::Error for StartError {}
 /// Linux numbers, so that this crate needs no C library's names.
 pub(crate) mod libc_errno {
     use rustix::io::Errno;
+    /// No such file or directory, errno(3).
     pub const ENOENT: i32 = Errno::NOENT.raw_os_error();
+    /// Permission denied, errno(3).
     pub const EACCES: i32 = Errno::ACCESS.raw_os_error();
+    /// Not a directory, errno(3).
     pub const ENOTDIR: i32 = Errno::NOTDIR.raw_os_error();
+    /// Is a directory, errno(3).
     pub const EISDIR: i32 = Errno::ISDIR.raw_os_error();
 }
 

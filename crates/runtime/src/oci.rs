@@ -179,6 +179,7 @@ pub struct Linux {
     pub mount_label: String,
 }
 
+/// A range of ids of a user namespace, `linux.uidMappings` and `gidMappings`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IdMapping {
@@ -301,6 +302,7 @@ pub struct Pids {
     pub limit: i64,
 }
 
+/// `linux.resources.blockIO`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct BlockIo {
@@ -314,6 +316,7 @@ pub struct BlockIo {
     pub throttle_write_iops_device: Vec<ThrottleDevice>,
 }
 
+/// An entry of `blockIO.weightDevice`: a device by its numbers, and its weight (10 to 1000).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WeightDevice {
@@ -355,6 +358,7 @@ pub struct Seccomp {
     pub syscalls: Vec<SeccompSyscall>,
 }
 
+/// An entry of `linux.seccomp.syscalls`: which calls, what they must be called with, and what happens then.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SeccompSyscall {
@@ -364,6 +368,7 @@ pub struct SeccompSyscall {
     pub args: Vec<SeccompArg>,
 }
 
+/// An entry of `args`: one argument, by its index from 0, compared with a value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SeccompArg {

@@ -1,8 +1,12 @@
 //! As much of DER as a public key needs: elements of definite length, one after the other.
 
+/// Tag of a SEQUENCE (X.690, 8.9).
 pub const SEQUENCE: u8 = 0x30;
+/// Tag of a BIT STRING (X.690, 8.6).
 pub const BIT_STRING: u8 = 0x03;
+/// Tag of an OBJECT IDENTIFIER (X.690, 8.19).
 pub const OBJECT: u8 = 0x06;
+/// Tag of an INTEGER (X.690, 8.3).
 pub const INTEGER: u8 = 0x02;
 
 /// Takes the element with this tag off the front: its content, and what follows it.

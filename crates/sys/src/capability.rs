@@ -15,6 +15,7 @@ impl Set {
         Set(names.iter().filter_map(number).fold(0, |bits, n| bits | 1 << n))
     }
 
+    /// Whether the capability of this number (linux/capability.h) is in the set.
     pub fn has(self, capability: u32) -> bool {
         self.0 >> capability & 1 == 1
     }

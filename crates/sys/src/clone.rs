@@ -12,13 +12,21 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub struct Flags(u64);
 
 impl Flags {
+    /// `CLONE_NEWTIME`, time_namespaces(7).
     pub const NEWTIME: Flags = Flags(0x80);
+    /// `CLONE_NEWNS`, mount_namespaces(7).
     pub const NEWNS: Flags = Flags(0x0002_0000);
+    /// `CLONE_NEWCGROUP`, cgroup_namespaces(7).
     pub const NEWCGROUP: Flags = Flags(0x0200_0000);
+    /// `CLONE_NEWUTS`, uts_namespaces(7).
     pub const NEWUTS: Flags = Flags(0x0400_0000);
+    /// `CLONE_NEWIPC`, ipc_namespaces(7).
     pub const NEWIPC: Flags = Flags(0x0800_0000);
+    /// `CLONE_NEWUSER`, user_namespaces(7).
     pub const NEWUSER: Flags = Flags(0x1000_0000);
+    /// `CLONE_NEWPID`, pid_namespaces(7).
     pub const NEWPID: Flags = Flags(0x2000_0000);
+    /// `CLONE_NEWNET`, network_namespaces(7).
     pub const NEWNET: Flags = Flags(0x4000_0000);
     /// The child becomes a sibling: a child of the caller's own parent, told of its end by the caller's own exit signal.
     pub const PARENT: Flags = Flags(0x8000);
@@ -26,14 +34,17 @@ impl Flags {
     const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const INTO_CGROUP: u64 = 0x2_0000_0000;
 
+    /// Whether all flags of `other` are set.
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
     }
 
+    /// Sets the flags of `other`.
     pub fn insert(&mut self, other: Flags) {
         self.0 |= other.0;
     }
 
+    /// Clears the flags of `other`.
     pub fn remove(&mut self, other: Flags) {
         self.0 &= !other.0;
     }

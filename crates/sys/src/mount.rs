@@ -10,17 +10,26 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub struct Attr(pub u64);
 
 impl Attr {
+    /// `MOUNT_ATTR_RDONLY`: nothing can be written.
     pub const RDONLY: Attr = Attr(0x1);
+    /// `MOUNT_ATTR_NOSUID`: set-id bits and file capabilities have no effect.
     pub const NOSUID: Attr = Attr(0x2);
+    /// `MOUNT_ATTR_NODEV`: device nodes cannot be opened.
     pub const NODEV: Attr = Attr(0x4);
+    /// `MOUNT_ATTR_NOEXEC`: programs cannot be executed.
     pub const NOEXEC: Attr = Attr(0x8);
     /// Mask of the access time modes; 0 = relatime.
     pub const ATIME: Attr = Attr(0x70);
+    /// `MOUNT_ATTR_NOATIME`: access times are not updated.
     pub const NOATIME: Attr = Attr(0x10);
+    /// `MOUNT_ATTR_STRICTATIME`: access times are always updated.
     pub const STRICTATIME: Attr = Attr(0x20);
+    /// `MOUNT_ATTR_NODIRATIME`: access times of directories are not updated.
     pub const NODIRATIME: Attr = Attr(0x80);
+    /// `MOUNT_ATTR_NOSYMFOLLOW`: symbolic links are not followed.
     pub const NOSYMFOLLOW: Attr = Attr(0x20_0000);
 
+    /// Whether no attribute is set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -42,9 +51,13 @@ impl std::ops::BitOr for Attr {
 /// How mount events spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
+    /// `MS_PRIVATE`: neither sent nor received.
     Private,
+    /// `MS_SLAVE`: received only.
     Slave,
+    /// `MS_SHARED`: sent and received.
     Shared,
+    /// `MS_UNBINDABLE`: private, and cannot be bound elsewhere.
     Unbindable,
 }
 

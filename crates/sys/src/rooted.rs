@@ -42,6 +42,7 @@ impl Rooted {
         Rooted { root }
     }
 
+    /// The directory that is the root.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }

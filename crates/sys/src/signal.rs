@@ -9,8 +9,11 @@ use std::process::{Child, Command};
 const FAULTS: [libc::c_int; 7] =
     [libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS];
 
+/// `SIGCHLD`: a child ended, stopped or goes on.
 pub const CHILD: i32 = libc::SIGCHLD;
+/// `SIGTTIN`: a background process reads its terminal.
 pub const TERMINAL_INPUT: i32 = libc::SIGTTIN;
+/// `SIGTTOU`: a background process writes to its terminal.
 pub const TERMINAL_OUTPUT: i32 = libc::SIGTTOU;
 
 /// All signals but faults, blocked: they wait until [`Blocked::next`] takes them. Children inherit that, but for
@@ -21,6 +24,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
+    /// Blocks every signal of the calling thread (pthread_sigmask(3)) until it is dropped.
     pub fn all() -> io::Result<Blocked> {
         // SAFETY: sigfillset and sigdelset fill the set before it is read; the numbers are valid.
         let set = unsafe {

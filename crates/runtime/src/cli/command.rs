@@ -41,15 +41,18 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// A call of the program; `log` is where it writes its messages.
     pub fn new(program: &Path, log: PathBuf) -> Call {
         Call { command: Command::new(program), log }
     }
 
+    /// Adds an argument.
     pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Call {
         self.command.arg(arg);
         self
     }
 
+    /// Adds several arguments.
     pub fn args<S: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = S>) -> &mut Call {
         self.command.args(args);
         self

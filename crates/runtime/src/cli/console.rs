@@ -42,6 +42,7 @@ impl Console {
         Ok(Console::Socket { dir, listener, path })
     }
 
+    /// Adds `--console-socket` to the call, if the process has a terminal.
     pub fn add_to(&self, call: &mut Call) {
         if let Console::Socket { dir, .. } = self {
             call.arg("--console-socket").arg(format!("{}/{NAME}", path_of(dir.as_fd())));

@@ -115,6 +115,7 @@ pub struct Mount {
     pub kind: MountKind,
 }
 
+/// What is mounted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MountKind {
     Bind(Bind),
@@ -165,6 +166,7 @@ pub enum Recursion {
     Top,
 }
 
+/// How mount events spread (mount_namespaces(7)); `R` means all mounts below as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
     Private,
@@ -188,6 +190,7 @@ impl Propagation {
         }
     }
 
+    /// From the word of the API and of the OCI specification; `None`: there is no such word.
     pub fn parse(word: &str) -> Option<Propagation> {
         use Propagation::{Private, RPrivate, RShared, RSlave, Shared, Slave};
         [Private, RPrivate, Shared, RShared, Slave, RSlave].into_iter().find(|p| p.as_str() == word)

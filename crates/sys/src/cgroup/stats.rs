@@ -18,6 +18,7 @@ pub struct Stats {
     pub io_operations: Vec<BlkioEntry>,
 }
 
+/// Processor time, in nanoseconds, and throttling.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cpu {
     pub total: u64,
@@ -30,6 +31,7 @@ pub struct Cpu {
     pub throttled_time: u64,
 }
 
+/// Memory, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     pub usage: u64,
@@ -42,6 +44,7 @@ pub struct Memory {
     pub stat: BTreeMap<String, u64>,
 }
 
+/// Tasks: processes and threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pids {
     pub current: u64,
@@ -52,8 +55,11 @@ pub struct Pids {
 /// `op`: `Read`, `Write`, … on v1; `read`, `write` on v2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlkioEntry {
+    /// Major number of the device.
     pub major: u64,
+    /// Minor number of the device.
     pub minor: u64,
+    /// What was counted.
     pub op: String,
     pub value: u64,
 }
