@@ -11,6 +11,7 @@ mod faults;
 mod hostile;
 mod mirrors;
 mod platforms;
+mod proxies;
 mod pull;
 mod push;
 mod resume;

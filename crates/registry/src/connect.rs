@@ -228,7 +228,10 @@ fn tls_error(error: &io::Error, host: &str) -> io::Error {
             "http: server gave HTTP response to HTTPS client".to_owned()
         }
         Some(rustls::Error::InvalidCertificate(reason)) => match reason {
-            CertificateError::UnknownIssuer => verify("certificate signed by unknown authority".into()),
+            // A bad signature is that of another authority of the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                verify("certificate signed by unknown authority".into())
+            }
             // A self-signed certificate that nobody said to trust.
             CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
                 verify("certificate signed by unknown authority".into())
