@@ -1,4 +1,4 @@
-//! Unpacking a layer.
+//! Unpacking a layer, and an archive into a directory of a container.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -46,6 +46,24 @@ pub fn layer(bytes: &[u8]) {
             place.unpack(&repaired);
         }
     });
+}
+
+/// An archive put into a directory of a container changes nothing outside of the container, refused or not. Asked of the
+/// bytes as they are, and with the checksums of their headers made right. Needs root.
+pub fn extraction(bytes: &[u8]) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("data/snapshots");
+    fs::create_dir_all(root.join("dst")).expect("a directory");
+    std::os::unix::fs::symlink("/", root.join("dst/up")).expect("a link");
+    fs::write(dir.path().join("canary"), "untouched").expect("a file");
+    let before = outside(dir.path());
+    let rooted = sys::rooted::Rooted::open_dir(&root).expect("the root");
+    for (bytes, keep_kinds) in [(bytes.to_vec(), false), (repaired(bytes), true), (repaired(bytes), false)] {
+        let how = snapshot::Extraction { keep_kinds, ..Default::default() };
+        // What is refused is told; only what it did counts here.
+        drop(snapshot::extract(&rooted, Path::new("/dst"), &bytes[..], how));
+    }
+    assert_eq!(outside(dir.path()), before, "something outside of the container changed");
 }
 
 impl Place {

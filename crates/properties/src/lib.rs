@@ -16,7 +16,7 @@ mod signatures;
 pub use archive::archive;
 pub use documents::documents;
 pub use hosts::hosts_toml;
-pub use layer::layer;
+pub use layer::{extraction, layer};
 pub use ps_output::ps_output;
 pub use reference::reference;
 pub use seccomp::seccomp_profile;

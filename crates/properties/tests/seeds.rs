@@ -79,6 +79,11 @@ fn ps_outputs() {
 }
 
 #[test]
+fn extractions() {
+    hold("layer", properties::extraction, 300, "\\PC{0,600}");
+}
+
+#[test]
 fn layers() {
     hold("layer", properties::layer, 300, "\\PC{0,600}");
 }

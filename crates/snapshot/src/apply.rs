@@ -29,7 +29,7 @@ const ENTRIES: u64 = 8 << 20;
 /// Bytes of one layer, unpacked.
 const BYTES: u64 = 512 << 30;
 /// Bytes of an entry's name: what the kernel takes as a path.
-const NAME: usize = 4095;
+pub(crate) const NAME: usize = 4095;
 /// Bytes of the directories' names that are kept until the end, a constant for each included.
 const NOTES: usize = if cfg!(test) { 4 << 20 } else { 64 << 20 };
 const NOTE: usize = 64;
@@ -91,7 +91,7 @@ pub(crate) fn apply(root: OwnedFd, tar: impl Read, whiteouts: Whiteouts) -> io::
 }
 
 /// Adds the entry's name to an error that the kernel gave.
-fn named(path: &[u8], error: io::Error) -> io::Error {
+pub(crate) fn named(path: &[u8], error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(_) => {
             io::Error::new(error.kind(), format!("{}: {}", String::from_utf8_lossy(path), model::io_text(&error)))
@@ -454,7 +454,7 @@ pub(crate) fn proc_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-fn xattrs(entry: &Entry, set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>) -> io::Result<()> {
+pub(crate) fn xattrs(entry: &Entry, set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>) -> io::Result<()> {
     for (key, value) in &entry.xattrs {
         if key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.") {
             continue;
@@ -475,7 +475,7 @@ fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
 }
 
-fn times(time: Time) -> Timestamps {
+pub(crate) fn times(time: Time) -> Timestamps {
     let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanos };
     Timestamps { last_access: time, last_modification: time }
 }
@@ -519,4 +519,4 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,6 +22,7 @@ mod containers;
 mod copy;
 mod copy_out;
 mod decompress;
+mod extract;
 mod layers;
 mod merge;
 mod overlay;
@@ -49,8 +50,10 @@ pub use ahead::ahead;
 pub use compress::Gzip;
 pub use copy::Copy;
 pub use decompress::{Compression, decompress, to_layer};
+pub use extract::{Extraction, extract};
 pub use layers::topmost;
 pub use overlay::Overlay;
+pub use pack::pack;
 pub use survey::{Examined, Strays};
 pub use trash::Trash;
 

@@ -69,6 +69,37 @@ fn export_all(roots: Vec<OwnedFd>, merged: bool, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
+/// Writes a file, or a directory with all that lies in it, of a container that may change it meanwhile. `node` is open by
+/// `O_PATH`; `name` is its name in the archive, before which the names of what lies in it begin. A directory named with
+/// nothing is the container's root, whose entries have absolute names. A socket is left out.
+pub fn pack(node: &OwnedFd, name: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    let mut packer = Packer::new(out);
+    let stat = rustix::fs::fstat(node)?;
+    if let Some(top) = entry(name, node, &stat)? {
+        let is_dir = top.kind == Kind::Directory;
+        packer.put(top, node, &stat)?;
+        if is_dir {
+            below(node, name, &mut packer)?;
+        }
+    }
+    packer.writer.finish()?;
+    Ok(())
+}
+
+fn below(node: &OwnedFd, name: &[u8], packer: &mut Packer<&mut dyn Write>) -> io::Result<()> {
+    let mut walk = Walk::new(vec![tree::open_dir(node, c".")?], false)?;
+    while let Some(seen) = walk.next()? {
+        let path = [name, b"/", walk.path()].concat();
+        let Some(entry) = entry(&path, &seen.node, &seen.stat)? else { continue };
+        let is_dir = entry.kind == Kind::Directory;
+        packer.put(entry, &seen.node, &seen.stat)?;
+        if is_dir {
+            walk.descend(&seen)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a layer of what a container changed; returns the digest of what was written, and whether
 /// anything changed.
 pub(crate) fn diff(view: &View, tree: &Path, source: Source, out: &mut dyn Write) -> Result<(Digest, bool)> {

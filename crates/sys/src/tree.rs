@@ -5,17 +5,31 @@
 //! descriptor, goes up by `..` and checks that it came back to where it was.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+
+use crate::rooted::openat2;
 
 /// Opens the directory `name` of `parent` for reading, not through a link.
 pub fn open_dir(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+/// The same, unless something is mounted there: `EBUSY`.
+fn open_unmounted(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    openat2(parent, Path::new(OsStr::from_bytes(name.to_bytes())), flags, Mode::empty(), resolve).map_err(|e| match e {
+        Errno::XDEV => Errno::BUSY.into(),
+        e => e.into(),
+    })
 }
 
 /// The status of `name` itself; `None` when there is no such name.
@@ -87,7 +101,18 @@ impl Walk {
 
     /// Enters a directory; false when it is gone or not a directory any more.
     pub fn enter(&mut self, name: &CStr) -> io::Result<bool> {
-        match open_dir(&self.here, name) {
+        let opened = open_dir(&self.here, name);
+        self.go(opened, name)
+    }
+
+    /// As [`Walk::enter`]; a directory that something is mounted on is `EBUSY`.
+    fn enter_unmounted(&mut self, name: &CStr) -> io::Result<bool> {
+        let opened = open_unmounted(self.here.as_fd(), name);
+        self.go(opened, name)
+    }
+
+    fn go(&mut self, opened: io::Result<OwnedFd>, name: &CStr) -> io::Result<bool> {
+        match opened {
             Ok(dir) => self.here = dir,
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
                 return Ok(false);
@@ -165,17 +190,17 @@ fn identity(dir: &OwnedFd) -> io::Result<(u64, u64)> {
     Ok((stat.st_dev, stat.st_ino))
 }
 
-/// Removes `name` of `parent` and all below it; absent is fine.
+/// Removes `name` of `parent` and all below it; absent is fine. A mount in the tree is `EBUSY`; what is mounted there stays.
 pub fn remove(parent: impl AsFd, name: &CStr) -> io::Result<()> {
     let parent = parent.as_fd();
     if unlink(parent, name)? {
         return Ok(());
     }
-    let mut walk = Walk::new(open_dir(parent, name)?, name)?;
+    let mut walk = Walk::new(open_unmounted(parent, name)?, name)?;
     loop {
         while let Some(child) = walk.next_name() {
             if !unlink(walk.here.as_fd(), &child)? {
-                walk.enter(&child)?;
+                walk.enter_unmounted(&child)?;
             }
         }
         match walk.leave()? {

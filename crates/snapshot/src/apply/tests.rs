@@ -53,33 +53,33 @@ impl Place {
 }
 
 #[derive(Clone, Debug)]
-struct Item {
-    name: Vec<u8>,
-    kind: EntryType,
-    link: Vec<u8>,
-    mode: u32,
-    owner: (u64, u64),
-    data: Vec<u8>,
+pub(crate) struct Item {
+    pub name: Vec<u8>,
+    pub kind: EntryType,
+    pub link: Vec<u8>,
+    pub mode: u32,
+    pub owner: (u64, u64),
+    pub data: Vec<u8>,
 }
 
-fn item(name: &str, kind: EntryType) -> Item {
+pub(crate) fn item(name: &str, kind: EntryType) -> Item {
     Item { name: name.into(), kind, link: Vec::new(), mode: 0o644, owner: (0, 0), data: Vec::new() }
 }
 
-fn file(name: &str, data: &str) -> Item {
+pub(crate) fn file(name: &str, data: &str) -> Item {
     Item { data: data.into(), ..item(name, EntryType::Regular) }
 }
 
-fn dir(name: &str, mode: u32) -> Item {
+pub(crate) fn dir(name: &str, mode: u32) -> Item {
     Item { mode, ..item(name, EntryType::Directory) }
 }
 
-fn link(name: &str, kind: EntryType, target: &str) -> Item {
+pub(crate) fn link(name: &str, kind: EntryType, target: &str) -> Item {
     Item { link: target.into(), ..item(name, kind) }
 }
 
-/// Writes headers by hand: the codec's builder refuses the names that matter here.
-fn tar(items: &[Item]) -> Vec<u8> {
+/// An archive of these. Writes headers by hand: the codec's builder refuses the names that matter here.
+pub(crate) fn tar(items: &[Item]) -> Vec<u8> {
     let mut out = Vec::new();
     for item in items {
         let mut header = Header::new_gnu();

@@ -1,0 +1,282 @@
+//! Unpacking a tar into a directory of a container, whose processes may change that directory meanwhile.
+//!
+//! Invariants:
+//! - every path is looked up below the container's root by [`Rooted`]; an entry is made, and everything about it is changed,
+//!   through a descriptor of its parent or of itself, so that no link that a process puts in the way is followed;
+//! - what is removed to make room lies on the file system of its parent: a mount in the way is `EBUSY`, and its content stays;
+//! - memory does not grow with the archive: what is kept is the directories above the current entry.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+use sys::rooted::Rooted;
+
+use crate::apply::{NAME, named, proc_path, times, xattrs};
+use crate::archive::{Archive, Entry, Kind, Time, bad};
+use crate::{sparse, tree};
+
+/// Bytes copied at once.
+const CHUNK: usize = 256 << 10;
+/// Mode of directories that the archive has files in but no entry for.
+const IMPLIED: Mode = Mode::from_raw_mode(0o755);
+/// Tries to put an entry in place while somebody else puts something there.
+const RACES: usize = 16;
+
+/// How [`extract`] treats the archive's entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extraction {
+    /// Owner and group of everything; `None`: the archive's.
+    pub owner: Option<(u32, u32)>,
+    /// A directory is replaced by a directory only, and so is everything else.
+    pub keep_kinds: bool,
+}
+
+/// Unpacks the uncompressed `tar` into `directory` (absolute, below `root`).
+///
+/// Errors: `InvalidData` when the archive is malformed or an entry leaves the directory; `AlreadyExists` for what
+/// [`Extraction::keep_kinds`] refuses; the kernel's, with the entry's name. What was unpacked before stays.
+pub fn extract(root: &Rooted, directory: &Path, tar: impl Read, how: Extraction) -> io::Result<()> {
+    let mut extractor = Extractor {
+        root,
+        top: directory.as_os_str().as_bytes().to_vec(),
+        how,
+        parent: None,
+        above: Vec::new(),
+        buffer: vec![0; CHUNK],
+    };
+    let mut archive = Archive::new(tar);
+    while let Some(entry) = archive.next_entry()? {
+        extractor.entry(&entry, &mut archive).map_err(|e| named(&entry.path, e))?;
+    }
+    archive.drain()?;
+    extractor.leave(b"")
+}
+
+struct Extractor<'r> {
+    root: &'r Rooted,
+    /// Path of the directory below the root.
+    top: Vec<u8>,
+    how: Extraction,
+    /// The directory of the last entry: archives come ordered.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Directories whose entries may still come, and the times to give them then.
+    above: Vec<(Vec<u8>, Time)>,
+    buffer: Vec<u8>,
+}
+
+impl Extractor<'_> {
+    fn entry<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> io::Result<()> {
+        let path = self.clean(&entry.path)?;
+        self.leave(&path)?;
+        let Some((parent, name)) = split(&path) else { return Ok(()) };
+        if entry.kind == Kind::Other {
+            return Ok(());
+        }
+        self.enter(parent)?;
+        let name = CString::new(name).map_err(|_| bad("name with a zero byte"))?;
+        for _ in 1..RACES {
+            match self.put(&path, &name, entry, archive) {
+                // A process of the container was faster.
+                Err(e) if e.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {}
+                other => return other,
+            }
+        }
+        Err(Errno::EXIST.into())
+    }
+
+    fn put<R: Read>(&mut self, path: &[u8], name: &CString, entry: &Entry, archive: &mut Archive<R>) -> io::Result<()> {
+        let Some((_, parent)) = &self.parent else { return Err(Errno::NOENT.into()) };
+        self.make_room(parent, path, name, entry.kind)?;
+        match entry.kind {
+            Kind::File => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = File::from(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
+                return fill(file, entry, self.owner(entry), archive, &mut self.buffer);
+            }
+            Kind::Directory => {
+                match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e.into()),
+                }
+                let made = tree::open_dir(parent, name)?;
+                self.describe(&made, entry)?;
+                self.above.push((path.to_vec(), entry.mtime));
+                return Ok(());
+            }
+            Kind::HardLink => return self.hard_link(parent, name, entry),
+            Kind::Symlink => {
+                let target = CString::new(entry.link.as_slice()).map_err(|_| bad("name with a zero byte"))?;
+                rustix::fs::symlinkat(target, parent, name)?;
+            }
+            Kind::Char => node(parent, name, FileType::CharacterDevice, entry)?,
+            Kind::Block => node(parent, name, FileType::BlockDevice, entry)?,
+            Kind::Fifo => node(parent, name, FileType::Fifo, entry)?,
+            Kind::Other => return Ok(()),
+        }
+        let made = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        self.describe(&made, entry)?;
+        // By the name of the descriptor, which no link of the container can redirect.
+        Ok(rustix::fs::utimensat(CWD, proc_path(&made), &times(entry.mtime), AtFlags::empty())?)
+    }
+
+    /// Owner, mode and attributes of something that is open, be it by `O_PATH`.
+    fn describe(&self, made: &OwnedFd, entry: &Entry) -> io::Result<()> {
+        let (uid, gid) = self.owner(entry);
+        rustix::fs::chownat(made, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+        let place = proc_path(made);
+        if !tree::file_type(&rustix::fs::fstat(made)?).is_symlink() {
+            rustix::fs::chmod(&place, Mode::from_raw_mode(entry.mode))?;
+        }
+        xattrs(entry, |key, value| rustix::fs::setxattr(&place, key, value, XattrFlags::empty()))
+    }
+
+    fn owner(&self, entry: &Entry) -> (Uid, Gid) {
+        let (uid, gid) = self.how.owner.unwrap_or((entry.uid, entry.gid));
+        (Uid::from_raw(uid), Gid::from_raw(gid))
+    }
+
+    /// Sets the times of the directories that `path` does not lie in: an archive comes directory by directory.
+    fn leave(&mut self, path: &[u8]) -> io::Result<()> {
+        while let Some((above, time)) = self.above.pop_if(|(above, _)| !is_below(path, above)) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            match self.root.open(self.path(&above), flags, Mode::empty()) {
+                Ok(directory) => rustix::fs::futimens(&directory, &times(time))?,
+                // Replaced meanwhile.
+                Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {}
+                Err(e) => return Err(named(&above, e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the directory of the entries to come; makes it if it is missing.
+    fn enter(&mut self, path: &[u8]) -> io::Result<()> {
+        if self.parent.as_ref().is_none_or(|(known, _)| known != path) {
+            let directory = self.root.make_dir_all(self.path(path), IMPLIED)?;
+            self.parent = Some((path.to_vec(), directory));
+        }
+        Ok(())
+    }
+
+    /// Removes what stands where the entry goes, except a directory for a directory.
+    fn make_room(&self, parent: &OwnedFd, path: &[u8], name: &CString, kind: Kind) -> io::Result<()> {
+        let Some(old) = tree::stat(parent, name)? else { return Ok(()) };
+        let was_dir = tree::file_type(&old).is_dir();
+        let is_dir = kind == Kind::Directory;
+        if was_dir && is_dir {
+            return Ok(());
+        }
+        if self.how.keep_kinds && (was_dir || is_dir) {
+            let place = self.path(path);
+            let (place, top) = (place.display(), String::from_utf8_lossy(&self.top));
+            let text = match was_dir {
+                true => format!("cannot overwrite directory \"{place}\" with non-directory \"{top}\""),
+                false => format!("cannot overwrite non-directory \"{place}\" with directory \"{top}\""),
+            };
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        tree::remove(parent, name)
+    }
+
+    fn hard_link(&self, parent: &OwnedFd, name: &CString, entry: &Entry) -> io::Result<()> {
+        let target = self.clean(&entry.link)?;
+        let Some((above, target)) = split(&target) else { return Err(Errno::PERM.into()) };
+        let target = CString::new(target).map_err(|_| bad("name with a zero byte"))?;
+        let above = self.root.open(self.path(above), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(rustix::fs::linkat(&above, &target, parent, name, AtFlags::empty())?)
+    }
+
+    /// The path below the root of one below the directory.
+    fn path(&self, below: &[u8]) -> PathBuf {
+        Path::new(OsStr::from_bytes(&self.top)).join(OsStr::from_bytes(below))
+    }
+
+    /// The name without `.`, empty and `..` components; a name that climbs out of the directory is an error.
+    fn clean(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        if name.len() > NAME {
+            return Err(bad("name too long"));
+        }
+        let mut parts: Vec<&[u8]> = Vec::new();
+        for part in name.split(|b| *b == b'/') {
+            match part {
+                b"" | b"." => {}
+                b".." if parts.pop().is_none() && !name.starts_with(b"/") => {
+                    let (name, top) = (String::from_utf8_lossy(name), String::from_utf8_lossy(&self.top));
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is outside of {top:?}")));
+                }
+                b".." => {}
+                part => parts.push(part),
+            }
+        }
+        Ok(parts.join(&b'/'))
+    }
+}
+
+/// Writes a file's data, holes as holes, and everything that is told of it.
+fn fill<R: Read>(
+    mut file: File,
+    entry: &Entry,
+    (uid, gid): (Uid, Gid),
+    archive: &mut Archive<R>,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    match &entry.sparse {
+        None => copy(&mut file, entry.size, archive, buffer)?,
+        Some(map) => {
+            for (offset, length) in map {
+                file.seek(SeekFrom::Start(*offset))?;
+                copy(&mut file, *length, archive, buffer)?;
+            }
+        }
+    }
+    // Its end may be a hole.
+    file.set_len(entry.size)?;
+    rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))?;
+    xattrs(entry, |key, value| rustix::fs::fsetxattr(&file, key, value, XattrFlags::empty()))?;
+    Ok(rustix::fs::futimens(&file, &times(entry.mtime))?)
+}
+
+fn copy<R: Read>(file: &mut File, length: u64, archive: &mut Archive<R>, buffer: &mut [u8]) -> io::Result<()> {
+    let mut left = length;
+    while left > 0 {
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let n = archive.read(&mut buffer[..wanted])?;
+        if n == 0 {
+            return Err(bad("file data is missing"));
+        }
+        sparse::write(file, &buffer[..n])?;
+        left -= n as u64;
+    }
+    Ok(())
+}
+
+fn node(parent: &OwnedFd, name: &CString, kind: FileType, entry: &Entry) -> io::Result<()> {
+    let device = rustix::fs::makedev(entry.major, entry.minor);
+    Ok(rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?)
+}
+
+/// Parent and last component; `None` for the directory itself.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    if path.is_empty() {
+        return None;
+    }
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(at) => Some((&path[..at], &path[at + 1..])),
+        None => Some((b"", path)),
+    }
+}
+
+/// Whether `path` is `above` or lies in it.
+fn is_below(path: &[u8], above: &[u8]) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+#[cfg(test)]
+mod tests;
