@@ -13,6 +13,7 @@ mod check;
 mod collector;
 mod commit;
 mod control;
+mod copy;
 mod cycles;
 mod disk;
 mod escape;

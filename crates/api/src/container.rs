@@ -315,3 +315,19 @@ pub struct ContainerPruneReport {
     /// Bytes.
     pub space_reclaimed: u64,
 }
+
+/// What `HEAD` and `GET /containers/{id}/archive` tell of a path, in a header (base64 of this as JSON).
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathStat {
+    /// The last element of the path.
+    pub name: String,
+    /// Bytes.
+    pub size: i64,
+    /// Bits of Go's `os.FileMode`.
+    pub mode: u32,
+    /// RFC 3339.
+    pub mtime: String,
+    /// Where a link leads to; empty for anything else.
+    pub link_target: String,
+}

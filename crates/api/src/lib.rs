@@ -34,7 +34,7 @@ pub use build::{BuildCachePruneReport, BuildCacheRecord};
 pub use container::{
     ChangeItem, CommitResponse, ContainerConfig, ContainerInspect, ContainerPruneReport, ContainerState,
     ContainerSummary, CreateRequest, CreateResponse, Health, HealthConfig, HealthSummary, HealthcheckResult,
-    NetworkSettings, NetworkSettingsSummary, SummaryHostConfig, TopResponse, WaitExitError, WaitResponse,
+    NetworkSettings, NetworkSettingsSummary, PathStat, SummaryHostConfig, TopResponse, WaitExitError, WaitResponse,
 };
 pub use event::{Actor, EventMessage};
 pub use exec::{ExecConfig, ExecInspect, ExecProcessConfig, ExecStart};

@@ -2,9 +2,10 @@
 //!
 //! Invariants: a container is changed by its actor only; the registry holds the name reservations and, per container,
 //! the sending end of its actor and the receiving end of its views. Its lock is held for look-ups only, never across
-//! an await, never while work is done. One file per verb, in four folders: `create` makes a container, `life` changes it, `session` connects
-//! clients to its streams, `read` only looks.
+//! an await, never while work is done. One file per verb, in five folders: `create` makes a container, `life` changes it, `session` connects
+//! clients to its streams, `read` only looks, `archive` reads and writes its files.
 
+pub mod archive;
 pub mod create;
 pub mod life;
 pub mod read;
@@ -66,6 +67,8 @@ pub struct Containers {
     monitors: monitor::Spares,
     logs: logs::Readers,
     ps: top::Runs,
+    /// Who mounts their writable layers.
+    claims: life::claims::Claims,
     /// Whether the daemon ends: no container starts any more.
     pub ending: Ending,
 }
@@ -79,8 +82,8 @@ struct Index {
 impl Containers {
     /// None yet. To be called on the runtime.
     pub fn new(trash: snapshot::Trash, monitors: monitor::Spares) -> Containers {
-        let (index, execs, ps, ending) = Default::default();
-        Containers { index, execs, trash, monitors, logs: logs::Readers::start(), ps, ending }
+        let (index, execs, ps, claims, ending) = Default::default();
+        Containers { index, execs, trash, monitors, logs: logs::Readers::start(), ps, claims, ending }
     }
 
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).

@@ -92,6 +92,9 @@ pub struct RunRow {
     pub restart_count: u32,
     /// It ran at least once: the daemon's start considers its restart policy.
     pub was_started: bool,
+    /// Files were copied into it before it ever ran: its writable layer holds something.
+    #[serde(default)]
+    pub was_written: bool,
     /// The user stopped it: `unless-stopped` does not start it again.
     pub manually_stopped: bool,
     /// Where the newest run has its traces; rows of older daemons do not tell.

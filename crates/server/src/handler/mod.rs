@@ -3,6 +3,7 @@
 //! Rules of older versions that change what a request means stand beside the handler that reads it; those that change
 //! an answer are conversions of `api::version`.
 
+pub mod archive;
 pub mod containers;
 pub mod control;
 pub mod create;

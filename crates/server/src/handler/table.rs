@@ -1,7 +1,7 @@
 //! The routing table: every route of the inventory, and who answers it.
 
 use super::{
-    State, containers, create, distribution, events, exec, images, networks, plugins, streams, system, volumes,
+    State, archive, containers, create, distribution, events, exec, images, networks, plugins, streams, system, volumes,
 };
 use crate::routes::{Handler, Route};
 
@@ -61,9 +61,9 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/containers/{name}/attach/ws" 6 run streams::attach_websocket;
     POST "/containers/{name}/wait" 0 run streams::wait;
     DELETE "/containers/{name}" 0 run containers::remove;
-    HEAD "/containers/{name}/archive" 20 not_yet;
-    GET "/containers/{name}/archive" 20 not_yet;
-    PUT "/containers/{name}/archive" 20 not_yet;
+    HEAD "/containers/{name}/archive" 20 run archive::stat;
+    GET "/containers/{name}/archive" 20 run archive::get;
+    PUT "/containers/{name}/archive" 20 run archive::put;
     POST "/containers/prune" 25 run containers::prune;
     // image
     POST "/commit" 0 run containers::commit;

@@ -55,6 +55,8 @@ pub enum Command {
     Unpause { reply: Reply },
     /// Take another name.
     Rename { new: String, reply: Reply },
+    /// Notes that files are about to be copied into the container that never ran.
+    NoteWritten { reply: Reply },
     /// Resize the terminal of the container or of an exec session.
     Resize { exec: Option<String>, height: u16, width: u16, reply: Reply },
     /// Go away.
@@ -282,6 +284,10 @@ impl Actor {
             Command::Pause { passing: true, reply } => self.freeze_in_passing(reply).await,
             Command::Unpause { reply } => self.freeze(Input::Unpause, reply).await,
             Command::Rename { new, reply } => self.rename(new, reply).await,
+            Command::NoteWritten { reply } => {
+                self.row.run.was_written = true;
+                answer(reply, self.persist().await);
+            }
             Command::Resize { exec, height, width, reply } => {
                 self.request(&Request::Resize { exec, rows: height, columns: width }, reply).await;
             }

@@ -65,6 +65,15 @@ fn namespace(donor: &ContainerView, kind: Flags) -> Result<OwnedFd> {
     })
 }
 
+/// The first process of a container that runs.
+pub(in crate::container) fn first_process(view: &ContainerView) -> Result<OwnedFd> {
+    let opened = match &view.init {
+        Some(init) => init.try_clone(),
+        None => of_earlier_version(view),
+    };
+    Ok(opened?)
+}
+
 /// The first process of a container whose monitor does not pass it: by its number, if that is still a process of the
 /// container's control group.
 fn of_earlier_version(donor: &ContainerView) -> std::io::Result<OwnedFd> {

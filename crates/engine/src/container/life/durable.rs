@@ -73,7 +73,7 @@ pub fn put_right(writable: &dyn RootStore, roots: &Roots, rows: &[ContainerRow])
         }
     }
     for row in rows.iter().filter(|row| row.storage == writable.name()) {
-        let is_new = !row.run.was_started;
+        let is_new = !row.run.was_started && !row.run.was_written;
         match writable.put_right(row.id.as_str(), &snapshot::keys(&row.image.layers), is_new) {
             Ok(false) => {}
             Ok(true) => tracing::info!(container = row.id.short(), "made again what a power cut had taken"),

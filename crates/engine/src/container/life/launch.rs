@@ -73,6 +73,7 @@ pub fn launch(
 ) -> Result<(Running, Place), Failed> {
     let mut durable = Durable::begin(engine, row);
     progress.enter(Step::Specification)?;
+    let _claim = engine.containers.claims.claim(&row.id)?;
     let spec = plan::plan(engine, row, clients)?;
     let place = spec.place.clone();
     // While the container prepares its program. A start that fails after this is recorded behind it; one whose daemon dies

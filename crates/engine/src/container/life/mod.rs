@@ -1,6 +1,7 @@
 //! The life of a container: the actor that alone changes it, what it starts and ends, and how a new daemon takes it up.
 
 pub mod actor;
+pub mod claims;
 pub mod donors;
 pub mod durable;
 pub mod exit;

@@ -41,7 +41,7 @@ pub fn export(
 }
 
 /// Refuses a container that is going away.
-pub(super) fn refuse_dying(row: &ContainerRow, verb: &str) -> Result<()> {
+pub(in crate::container) fn refuse_dying(row: &ContainerRow, verb: &str) -> Result<()> {
     let why = match row.state {
         state if state.is_dead() => "Dead",
         state if state.is_removing() => "being removed",
