@@ -96,8 +96,11 @@ impl Extractor<'_> {
         match entry.kind {
             Kind::File => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file = File::from(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
-                return fill(file, entry, self.owner(entry), archive, &mut self.buffer);
+                let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
+                fill(&mut file, entry, archive, &mut self.buffer)?;
+                let file = OwnedFd::from(file);
+                self.describe(&file, entry)?;
+                return Ok(rustix::fs::futimens(&file, &times(entry.mtime))?);
             }
             Kind::Directory => {
                 match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)) {
@@ -218,29 +221,19 @@ impl Extractor<'_> {
     }
 }
 
-/// Writes a file's data, holes as holes, and everything that is told of it.
-fn fill<R: Read>(
-    mut file: File,
-    entry: &Entry,
-    (uid, gid): (Uid, Gid),
-    archive: &mut Archive<R>,
-    buffer: &mut [u8],
-) -> io::Result<()> {
+/// Writes a file's data, holes as holes.
+fn fill<R: Read>(file: &mut File, entry: &Entry, archive: &mut Archive<R>, buffer: &mut [u8]) -> io::Result<()> {
     match &entry.sparse {
-        None => copy(&mut file, entry.size, archive, buffer)?,
+        None => copy(file, entry.size, archive, buffer)?,
         Some(map) => {
             for (offset, length) in map {
                 file.seek(SeekFrom::Start(*offset))?;
-                copy(&mut file, *length, archive, buffer)?;
+                copy(file, *length, archive, buffer)?;
             }
         }
     }
     // Its end may be a hole.
-    file.set_len(entry.size)?;
-    rustix::fs::fchown(&file, Some(uid), Some(gid))?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))?;
-    xattrs(entry, |key, value| rustix::fs::fsetxattr(&file, key, value, XattrFlags::empty()))?;
-    Ok(rustix::fs::futimens(&file, &times(entry.mtime))?)
+    file.set_len(entry.size)
 }
 
 fn copy<R: Read>(file: &mut File, length: u64, archive: &mut Archive<R>, buffer: &mut [u8]) -> io::Result<()> {

@@ -23,7 +23,7 @@ pub(super) fn absolute(path: &str) -> String {
         }
     }
     let mut clean = format!("/{}", parts.join("/"));
-    if base(path) == "." {
+    if last_element(path) == "." {
         clean.push_str(if clean.ends_with('/') { "." } else { "/." });
     }
     if path.ends_with('/') && !clean.ends_with('/') {
@@ -33,7 +33,7 @@ pub(super) fn absolute(path: &str) -> String {
 }
 
 /// The last element of a path, as Go's `filepath.Base`: `.` for none, `/` for the root.
-pub(super) fn base(path: &str) -> &str {
+pub(super) fn last_element(path: &str) -> &str {
     match path.trim_end_matches('/') {
         "" if path.is_empty() => ".",
         "" => "/",
@@ -52,7 +52,7 @@ pub(super) fn stat(root: &Rooted, path: &str) -> io::Result<(OwnedFd, api::PathS
     };
     let mtime = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
     let told = api::PathStat {
-        name: base(path).to_owned(),
+        name: last_element(path).to_owned(),
         size: stat.st_size,
         mode: go_mode(stat.st_mode),
         mtime: Timestamp::from_unix_nanos(i64::try_from(mtime).unwrap_or_default()).rfc3339_nano(),
@@ -134,7 +134,7 @@ mod tests {
             ("../..", "/", "/"),
         ];
         for (path, clean, name) in cases {
-            assert_eq!((absolute(path).as_str(), base(&absolute(path))), (clean, name), "{path}");
+            assert_eq!((absolute(path).as_str(), last_element(&absolute(path))), (clean, name), "{path}");
         }
     }
 
