@@ -164,9 +164,11 @@ fn mounts(engine: &Engine, row: &ContainerRow) -> Vec<ViewMount> {
     all.extend(tmpfs.map(|target| ViewMount { destination: target.into(), source: Source::Tmpfs }));
     let owner = files::owner(&engine.containers, row).unwrap_or_else(|_| row.id.clone());
     let dir = engine.settings().roots.container(owner.as_str());
-    for (name, target) in
-        [(files::RESOLV_CONF, "/etc/resolv.conf"), (files::HOSTNAME, "/etc/hostname"), (files::HOSTS, "/etc/hosts")]
-    {
+    for (name, target) in [
+        (run::files::RESOLV_CONF, "/etc/resolv.conf"),
+        (run::files::HOSTNAME, "/etc/hostname"),
+        (run::files::HOSTS, "/etc/hosts"),
+    ] {
         let source = dir.join(name);
         // One that was never started has none yet; what the user mounts there wins.
         if source.is_file() && !all.iter().any(|mount| mount.destination == Path::new(target)) {
