@@ -147,10 +147,11 @@ fn running(view: &ContainerView) -> Option<Result<OwnedFd>> {
 }
 
 fn rootfs(roots: &dyn RootStore, row: &ContainerRow) -> Result<runtime::Rootfs> {
-    let found = roots.rootfs(row.id.as_str(), &snapshot::keys(&row.image.layers)).map_err(|error| match error.kind() {
-        Kind::NotFound => error.with_kind(Kind::System),
-        _ => error,
-    })?;
+    let found =
+        roots.rootfs(row.id.as_str(), &snapshot::keys(&row.image.layers)).map_err(|error| match error.kind() {
+            Kind::NotFound => error.with_kind(Kind::System),
+            _ => error,
+        })?;
     Ok(match found {
         snapshot::Rootfs::Overlay { lower, upper, work } => runtime::Rootfs::Overlay { lower, upper, work },
         snapshot::Rootfs::Dir(path) => runtime::Rootfs::Dir(path),
