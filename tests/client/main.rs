@@ -41,6 +41,7 @@ mod runtimes;
 mod shutdown;
 mod startup;
 mod storage;
+mod upgrade;
 mod waiting;
 
 use std::time::Duration;

@@ -33,6 +33,9 @@ fn kib(pid: u32) -> u64 {
     process::memory_kib(pid, "status", "VmRSS:").unwrap()
 }
 
+/// KiB that stay with the daemon after twenty thousand ports at most: a row of these takes some mebibytes in each of its forms.
+const KEPT: u64 = 12 << 10;
+
 /// With their sockets for IPv4 and IPv6 they are more than the descriptors that a process may have, unless the limit may be
 /// raised, which takes CAP_SYS_RESOURCE.
 #[test]
@@ -67,12 +70,14 @@ fn twenty_thousand_published_ports() {
         assert_eq!(inside, d.exec_inside(&["sh", "-c", "ulimit -Sn; ulimit -Hn"]).text());
         let _ = d.http("DELETE", "/containers/many?force=1", "").expect(204);
     };
-    cycle();
-    let once = kib(d.pid());
-    cycle();
-    cycle();
-    let again = kib(d.pid());
-    assert!(again < once + (96 << 10), "{once} KiB after one, {again} KiB after three");
+    let _ = d.docker(&["run", "--rm", "busybox", "true"]).ok();
+    let before = kib(d.pid());
+    for n in 1..=3 {
+        cycle();
+        // Given back, a moment after it was freed.
+        let is_back = eventually(|| kib(d.pid()) < before + KEPT);
+        assert!(is_back, "{before} KiB before the first, {} KiB after {n}", kib(d.pid()));
+    }
     d.finish();
 }
 

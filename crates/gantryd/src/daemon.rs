@@ -28,7 +28,7 @@ const BLOCKING_IDLE: Duration = Duration::from_secs(2);
 const ARENAS: i32 = 2;
 /// How often the daemon looks whether it holds more memory than it needs, and how much more.
 const MEMORY_LOOK: Duration = Duration::from_secs(2);
-const MEMORY_SLACK: usize = 1 << 20;
+const MEMORY_SLACK: u64 = 1 << 20;
 
 /// Runs the daemon.
 pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
@@ -145,23 +145,26 @@ async fn run(loaded: Loaded) -> Result<()> {
     Ok(())
 }
 
-/// Gives memory back to the kernel some seconds after it was needed: when more of it is free than after the last time, or the
-/// process has grown since.
+/// Gives memory back to the kernel some seconds after it was needed: when the process has more in memory than it uses, by more
+/// than could not be given back the last time; and again until nothing comes of it, as more is freed meanwhile.
 async fn give_memory_back() {
-    let (mut free, mut resident) = (0, 0);
+    let (mut kept, mut again) = (0, false);
     loop {
         tokio::time::sleep(MEMORY_LOOK).await;
-        let Ok(now) = sys::memory::resident() else { return };
-        if sys::memory::free() > free + MEMORY_SLACK || now > resident + MEMORY_SLACK as u64 {
+        let Some(unused) = unused_memory() else { return };
+        if again || unused > kept + MEMORY_SLACK {
             drop(tokio::task::spawn_blocking(sys::memory::give_back).await);
-            free = sys::memory::free();
-            resident = sys::memory::resident().unwrap_or(now);
+            kept = unused_memory().unwrap_or(unused);
+            again = unused > kept + MEMORY_SLACK;
         } else {
-            // What is used of it now may be free the next time.
-            free = free.min(sys::memory::free());
-            resident = resident.min(now);
+            kept = kept.min(unused);
         }
     }
+}
+
+/// Bytes in memory that the allocator has not given out; the program's own pages among them.
+fn unused_memory() -> Option<u64> {
+    Some(sys::memory::resident().ok()?.saturating_sub(sys::memory::in_use()))
 }
 
 /// Reloads on SIGHUP, until a signal says to end.

@@ -19,6 +19,7 @@ use super::actor::{Actor, Command, Done, Timer, answer};
 use super::durable::{self, Durable};
 use super::plan;
 use crate::Engine;
+use crate::container::create::validate;
 use crate::container::row::{self, ContainerRow};
 use crate::container::session::attach;
 
@@ -71,6 +72,7 @@ pub fn launch(
     clients: Vec<Attached>,
     progress: &Progress,
 ) -> Result<(Running, Place), Failed> {
+    validate::check_at_start(&row.config, &row.host_config)?;
     let mut durable = Durable::begin(engine, row);
     progress.enter(Step::Specification)?;
     let _claim = engine.containers.claims.claim(&row.id)?;

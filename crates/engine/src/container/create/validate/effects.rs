@@ -221,22 +221,24 @@ static ENDPOINT: &[Row<api::EndpointSettings>] = &[
 /// # Errors
 ///
 /// An option that is refused, by name.
-pub(super) fn verdicts(
-    merged: &Merged,
-    request: &api::CreateRequest,
-    security: &SecurityOptions,
-) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
-    look("Config", CONFIG, &merged.config, &mut warnings)?;
-    look("HostConfig", HOST_CONFIG, &merged.host_config, &mut warnings)?;
+pub(super) fn verdicts(merged: &Merged, request: &api::CreateRequest) -> Result<Vec<String>> {
+    let mut warnings = of_container(&merged.config, &merged.host_config)?;
     let networks = request.networking_config.iter();
     for endpoint in networks.flat_map(|networking| networking.endpoints_config.values()).flatten() {
         look("EndpointsConfig", ENDPOINT, endpoint, &mut warnings)?;
     }
-    labels(security)?;
     // Links are named by the host configuration and by each endpoint.
     let mut seen = BTreeSet::new();
     warnings.retain(|warning| seen.insert(warning.clone()));
+    Ok(warnings)
+}
+
+/// The same of the options that are not an endpoint's.
+pub(super) fn of_container(config: &api::ContainerConfig, host_config: &api::HostConfig) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    look("Config", CONFIG, config, &mut warnings)?;
+    look("HostConfig", HOST_CONFIG, host_config, &mut warnings)?;
+    labels(&SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?)?;
     Ok(warnings)
 }
 
@@ -293,8 +295,7 @@ mod tests {
             config: serde_json::from_str(config).expect("config"),
             host_config: serde_json::from_str(host_config).expect("host config"),
         };
-        let options = merged.host_config.security_opt.as_deref().unwrap_or_default();
-        verdicts(&merged, &request, &SecurityOptions::parse(options)?)
+        verdicts(&merged, &request)
     }
 
     #[test]

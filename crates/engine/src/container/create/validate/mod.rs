@@ -122,10 +122,8 @@ pub fn check(merged: &Merged, request: &api::CreateRequest) -> Result<Vec<String
     let host_config = &merged.host_config;
     let log = &host_config.log_config;
     logs::options::validate(&log.kind, log.config.as_ref().unwrap_or(&BTreeMap::new()))?;
-    let security = SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
-    if !host_config.storage_opt.is_empty() {
-        return Err(Error::system(NO_QUOTA));
-    }
+    SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
+    check_quota(host_config)?;
     let asked = request.host_config.as_ref().and_then(|h| h.links.as_ref()).is_some_and(|links| !links.is_empty());
     let mut warnings = Vec::new();
     if asked && host_config.network_mode == "bridge" {
@@ -135,8 +133,19 @@ pub fn check(merged: &Merged, request: &api::CreateRequest) -> Result<Vec<String
                 .into(),
         );
     }
-    warnings.extend(effects::verdicts(merged, request, &security)?);
+    warnings.extend(effects::verdicts(merged, request)?);
     Ok(warnings)
+}
+
+/// Refuses at start what create refuses because it protects or limits something and nothing obeys it: an earlier version may
+/// have created the container.
+pub fn check_at_start(config: &api::ContainerConfig, host_config: &api::HostConfig) -> Result<()> {
+    check_quota(host_config)?;
+    effects::of_container(config, host_config).map(drop)
+}
+
+fn check_quota(host_config: &api::HostConfig) -> Result<()> {
+    if host_config.storage_opt.is_empty() { Ok(()) } else { Err(Error::system(NO_QUOTA)) }
 }
 
 /// What only other systems have.
