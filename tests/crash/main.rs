@@ -12,6 +12,7 @@ mod collector;
 mod commits;
 mod daemon_killed;
 mod disk_full;
+mod faults;
 mod hostile;
 mod images_killed;
 mod ledger;

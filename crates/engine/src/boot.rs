@@ -55,7 +55,9 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     tracing::info!(path = %settings.roots.data.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.roots.data, &settings.services.storage_driver)?;
     let registries = registry::Registries::new(settings.services.registries.clone());
-    let images = crate::image::Images::open(&settings.roots.data, store.clone(), snapshots.layers.clone(), registries)?;
+    let mut images =
+        crate::image::Images::open(&settings.roots.data, store.clone(), snapshots.layers.clone(), registries)?;
+    images.faults = host.faults.clone();
     images.replace_policy(settings.services.signature_policy.clone());
     images.replace_rules(settings.services.image_gc.clone());
     tracing::info!(driver = snapshots.roots.name(), images = images.count(), "images are ready");

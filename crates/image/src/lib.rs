@@ -42,6 +42,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use content::Blobs;
 use model::digest::Digest;
+use model::fault::Faults;
 use model::platform::Platform;
 use model::{Context, Result};
 use registry::Registries;
@@ -102,6 +103,8 @@ pub struct Images {
     pruning: Mutex<()>,
     /// Held by a running check.
     pub checking: Mutex<()>,
+    /// What a test makes fail; nothing otherwise.
+    pub faults: Faults,
 }
 
 /// An image as a container needs it.
@@ -144,6 +147,7 @@ impl Images {
             changing: Mutex::new(()),
             pruning: Mutex::new(()),
             checking: Mutex::new(()),
+            faults: Faults::default(),
         })
     }
 

@@ -107,8 +107,8 @@ pub fn start(
 ) -> Result<Running, Failed> {
     let RunSpec { id, place, program, network, joined, files, clients } = spec;
     let around = Surroundings { id, place, network, joined, files, clients };
-    let (monitor, has_process, ran) = Default::default();
-    let line = Line { services, spec: around, progress, monitor, has_process, ran };
+    let (monitor, was_asked, ran) = Default::default();
+    let line = Line { services, spec: around, progress, monitor, was_asked, ran };
     let mut undo = Undo::default();
     line.run(program, &mut undo, record).map_err(|failed| {
         undo.unwind(progress.faults());
@@ -136,8 +136,8 @@ struct Line<'a> {
     spec: Surroundings,
     progress: &'a Progress,
     monitor: RefCell<Option<Arc<Spawned>>>,
-    /// The monitor has told of a first process, and not that its program could not be executed.
-    has_process: Cell<bool>,
+    /// The monitor was asked to start the program, and has not answered that it could not.
+    was_asked: Cell<bool>,
     /// The program may have run.
     ran: Cell<bool>,
 }
@@ -177,6 +177,7 @@ impl Line<'_> {
         let joined = spec.joined.iter().map(|(_, fd)| fd.as_fd()).collect();
         let fds = client::StartFds { listener: listener.as_fd(), netns, joined, clients };
         monitor.client.start(1, &program, &fds).context("starting the container")?;
+        self.was_asked.set(true);
         progress.enter(Step::Process)?;
         let process = self.await_program(&monitor.client, endpoint, record)?;
         progress.enter(Step::Ports)?;
@@ -212,13 +213,11 @@ impl Line<'_> {
         loop {
             match next_event(client)? {
                 Event::Born { pid, at } => {
-                    self.has_process.set(true);
                     let process = Process { pid, started_at: at, endpoint: endpoint.clone() };
                     recorded = Some(self.record(&process, record));
                     self.progress.enter(Step::Program)?;
                 }
                 Event::Started { exec: None, pid, at } => {
-                    self.has_process.set(true);
                     self.ran.set(true);
                     let process = Process { pid, started_at: at, endpoint };
                     // A start is answered for what is on the disk; one that cannot get there has not happened.
@@ -226,7 +225,7 @@ impl Line<'_> {
                     return recorded.map(|()| process).map_err(|error| error.prefix("recording the start").into());
                 }
                 Event::Failed { exec: None, error } => {
-                    self.has_process.set(false);
+                    self.was_asked.set(false);
                     let (error, exit_code) = error.to_error(runtime::What::Create);
                     return Err(Failed { error, exit_code, ran: false });
                 }
@@ -244,7 +243,7 @@ impl Line<'_> {
     fn end_monitor(&self) -> Result<()> {
         self.progress.release_monitor();
         if let Some(monitor) = self.monitor.take().and_then(Arc::into_inner) {
-            if self.has_process.get() {
+            if self.was_asked.get() {
                 client::end_container(&monitor.client);
             }
             client::end(monitor);

@@ -118,6 +118,7 @@ async fn pull_one(
     let lease = Arc::new(images.pins.lease());
     let desk = Desk { images, repository, lease: &lease };
     let (digest, known) = documents::resolve(&desk).await?;
+    images.faults.pass("pull", "resolve")?;
     let signatures = signatures::of_pull(images, repository, &digest).await?;
     let shown = reference.tag.clone().unwrap_or_else(|| reference.canonical());
     let begin = ProgressMessage::status(&shown, format!("Pulling from {}", reference.path));
@@ -137,6 +138,7 @@ async fn pull_one(
         tell(lines, ProgressMessage::status("", MODEL)).await?;
     }
     let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
+    images.faults.pass("pull", "plan")?;
     if let Some(warning) = &plan.warning {
         tell(lines, ProgressMessage::status("", warning.clone())).await?;
     }
@@ -144,6 +146,7 @@ async fn pull_one(
         layers = fetch_layers(images, repository, &plan, (&lease, lines), complete) => layers?,
         error = write_back(images) => return Err(error),
     };
+    images.faults.pass("pull", "layers")?;
     let (keep, name, told) = (images.clone(), reference.clone(), lease.clone());
     // The commit runs to its end, whether or not the client waits for it.
     blocking(move || commit(&keep, &name, plan, &layers, &told)).await?;
@@ -262,6 +265,7 @@ fn commit(images: &Images, reference: &ImageRef, plan: Plan, layers: &[Layer], l
     row.signatures = plan.signatures;
     keep_unpacked(images, &mut row, lease)?;
     unpack::unpack(images, &mut row, |manifest| manifest.content.digest == plan.manifest, lease)?;
+    images.faults.pass("pull", "unpack")?;
     images.publish(row, vec![reference.canonical()])
 }
 

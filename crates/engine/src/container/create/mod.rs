@@ -139,11 +139,22 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
     let work = (engine.clone(), row.clone());
     let made = tokio::task::spawn_blocking(move || {
         let (engine, row) = work;
-        prepare(&engine, &row).and_then(|filled| commit(&engine.store, row, filled))
+        let faults = &engine.host.faults;
+        faults.pass("create", "mounts")?;
+        let filled = prepare(&engine, &row)?;
+        faults.pass("create", "layer")?;
+        commit(&engine.store, row.clone(), filled)?;
+        faults.pass("create", "row").or_else(|error| {
+            engine.store.write_blocking(move |tx| row::delete(tx, &row))?;
+            Err(error)
+        })
     });
     let made = made.await.map_err(|e| Error::system("preparing the container").with_source(e));
     if let Err(error) = made.flatten() {
         take_back(engine, settings, &row, &mounts).await;
+        if engine.host.faults.is_armed() {
+            take_back(engine, settings, &row, &mounts).await;
+        }
         return Err(error);
     }
     actor::spawn(engine, row.clone());
@@ -189,10 +200,12 @@ fn commit(store: &Store, row: ContainerRow, filled: Vec<String>) -> Result<()> {
     })
 }
 
-/// Leaves nothing of a container that could not be made.
+/// Leaves nothing of a container that could not be made; it has no row. What is not there is no
+/// error: tests with armed faults call this twice.
 async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &ContainerRow, mounts: &mounts::Resolved) {
     for volume in &mounts.made {
-        if let Err(error) = engine.volumes.remove(volume).await {
+        let removed = engine.volumes.remove(volume).await;
+        if let Err(error) = removed.or_else(|error| if error.kind() == Kind::NotFound { Ok(()) } else { Err(error) }) {
             tracing::warn!(volume, %error, "a volume of a failed create stays");
         }
     }

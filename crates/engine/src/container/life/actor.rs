@@ -415,7 +415,7 @@ impl Actor {
             Event::OutOfMemory => self.ran_out_of_memory().await,
             Event::Exited { exec: None, exit } => self.cleaned(exit).await,
             Event::Exited { exec: Some(id), exit } => self.exec_ended(&id, exit.code),
-            Event::Started { exec: Some(id), pid, .. } => self.exec_started(&id, pid),
+            Event::Started { exec: Some(id), pid, .. } => self.exec_started(&id, pid).await,
             Event::Failed { exec: Some(id), error } => self.exec_failed(&id, &error),
             Event::Detached { exec: None } => self.event("detach", []),
             Event::Detached { exec: Some(id) } => self.event("exec_detach", [("execID", id)]),

@@ -107,12 +107,17 @@ impl Actor {
 fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<()> {
     let gone = row.clone();
     engine.store.write_blocking(move |tx| row::delete(tx, &gone))?;
+    let faults = &engine.host.faults;
+    faults.pass("remove", "row")?;
     let settings = engine.settings();
     // With the writable layer in it.
     engine.containers.trash.take(&settings.roots.container(row.id.as_str()))?;
+    faults.pass("remove", "directory")?;
     run::place::remove_dir(&place::run_dir(&settings.roots, row))?;
+    faults.pass("remove", "run")?;
     let own = row.volumes().filter(|volume| args.volumes && volume.anonymous);
-    own.into_iter().try_for_each(|volume| remove_unused(engine, volume))
+    own.into_iter().try_for_each(|volume| remove_unused(engine, volume))?;
+    faults.pass("remove", "volumes")
 }
 
 /// Removes an anonymous volume, unless a container has it in its row: the last one that goes takes it along, of several that

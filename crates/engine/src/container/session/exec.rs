@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::id::ContainerId;
-use model::{Error, Kind, Result};
+use model::{Error, Kind, Result, signal};
+use monitor::proto::Request;
 use run::Attached;
+use runtime::Scope;
 use tokio::sync::{oneshot, watch};
 
 use super::attach;
@@ -331,6 +333,7 @@ impl Actor {
         check_running(&self.row, self.row.id.as_str())?;
         let config = &start.session.config;
         let process = facts::exec_process(&self.engine, &self.row, config, start.console_size)?;
+        self.engine.host.faults.pass("exec", "process")?;
         let exec = monitor::proto::Exec {
             id: start.session.id.clone(),
             open_stdin: config.attach_stdin,
@@ -341,10 +344,21 @@ impl Actor {
         link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await.map(drop)
     }
 
-    pub(in crate::container) fn exec_started(&mut self, id: &str, pid: i32) {
+    pub(in crate::container) async fn exec_started(&mut self, id: &str, pid: i32) {
         let Some(start) = self.waiting.execs.remove(id) else {
             return;
         };
+        if let Err(error) = self.engine.host.faults.pass("exec", "started") {
+            let (reply, killed) = oneshot::channel();
+            let kill = Request::Signal { exec: Some(id.to_owned()), signal: signal::KILL, scope: Scope::Process };
+            self.request(&kill, reply).await;
+            // Its end comes as that of any other.
+            tokio::spawn(async move {
+                drop(killed.await);
+                answer(start.reply, Err(error));
+            });
+            return;
+        }
         start.session.set(Phase::Running(pid));
         self.publish();
         answer(start.reply, Ok(()));
