@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::catalog::no_platform;
-use super::pull::{Lines, tell, while_heard};
+use super::pull::{Lines, send, while_connected};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
 use super::{Catalog, Images, Wanted, labels, oci, select};
 use crate::Transfers;
@@ -58,7 +58,7 @@ pub async fn push(
     args: PushArgs,
     lines: &Lines,
 ) -> Result<()> {
-    while_heard(lines, push_all(images, events, transfers, &args, lines)).await
+    while_connected(lines, push_all(images, events, transfers, &args, lines)).await
 }
 
 async fn push_all(
@@ -69,7 +69,7 @@ async fn push_all(
     lines: &Lines,
 ) -> Result<()> {
     let reference = &args.reference;
-    tell(lines, ProgressMessage::status("", format!("The push refers to repository [{}]", reference.name()))).await?;
+    send(lines, ProgressMessage::status("", format!("The push refers to repository [{}]", reference.name()))).await?;
     let references = match reference.tag.is_some() || reference.digest.is_some() {
         true => vec![reference.clone()],
         false => tags_of(&images.catalog(), reference),
@@ -201,9 +201,9 @@ async fn send_blobs(
     let mut sending = JoinSet::new();
     for (n, blob) in parcel.blobs.iter().enumerate() {
         if is_shown(blob) {
-            tell(lines, line(blob, "Preparing")).await?;
+            send(lines, line(blob, "Preparing")).await?;
             if n >= uploads {
-                tell(lines, line(blob, "Waiting")).await?;
+                send(lines, line(blob, "Waiting")).await?;
             }
         }
         let parcel = Sending {
@@ -236,19 +236,19 @@ struct Sending {
 }
 
 impl Sending {
-    async fn tell(&self, text: &str) -> Result<()> {
-        if is_shown(&self.blob) { tell(&self.lines, line(&self.blob, text)).await } else { Ok(()) }
+    async fn report(&self, text: &str) -> Result<()> {
+        if is_shown(&self.blob) { send(&self.lines, line(&self.blob, text)).await } else { Ok(()) }
     }
 
     async fn send(&self) -> Result<()> {
         if self.repository.has_blob(&self.blob.digest).await? {
-            return self.tell(if is_layer(&self.blob) { "Layer already exists" } else { "Already exists" }).await;
+            return self.report(if is_layer(&self.blob) { "Layer already exists" } else { "Already exists" }).await;
         }
         for from in mount_sources(&self.images.catalog(), self.repository.reference(), &self.blob.digest) {
             // A repository that cannot be mounted from is no reason to fail.
             let begun = self.repository.begin_upload(&self.blob.digest, Some(&from)).await;
             if let Ok((Begun::Mounted, _)) = begun {
-                return self.tell(&format!("Mounted from {from}")).await;
+                return self.report(&format!("Mounted from {from}")).await;
             }
         }
         let sent = Arc::new(AtomicU64::new(0));
@@ -259,14 +259,14 @@ impl Sending {
             tokio::select! {
                 outcome = &mut uploading => {
                     outcome?;
-                    return self.tell("Pushed").await;
+                    return self.report("Pushed").await;
                 }
                 () = sleep(TICK) => {
                     let current = sent.load(Ordering::Relaxed);
                     if is_shown(&self.blob) && shown.replace(current) != Some(current) {
                         let progress =
                             Progress { current: current as i64, total: self.blob.size as i64, ..Progress::default() };
-                        tell(&self.lines, ProgressMessage::progress(self.blob.digest.short(), "Pushing", progress)).await?;
+                        send(&self.lines, ProgressMessage::progress(self.blob.digest.short(), "Pushing", progress)).await?;
                     }
                 }
             }
@@ -386,11 +386,11 @@ async fn done(events: &Events, reference: &ImageRef, image: &ImageRow, parcel: &
             "originalIndex": index.descriptor(),
             "selectedManifest": parcel.target.descriptor(),
         });
-        tell(lines, ProgressMessage::aux(aux)).await?;
+        send(lines, ProgressMessage::aux(aux)).await?;
     }
     let Some(tag) = &reference.tag else { return Ok(()) };
     let Content { digest, size, .. } = &parcel.target;
-    tell(lines, ProgressMessage::status("", format!("{tag}: digest: {digest} size: {size}"))).await?;
+    send(lines, ProgressMessage::status("", format!("{tag}: digest: {digest} size: {size}"))).await?;
     let aux = serde_json::json!({ "Tag": tag, "Digest": digest.as_str(), "Size": size });
-    tell(lines, ProgressMessage::aux(aux)).await
+    send(lines, ProgressMessage::aux(aux)).await
 }

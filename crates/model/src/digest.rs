@@ -135,10 +135,10 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// The digest of bytes that come piece by piece.
 #[derive(Clone)]
-pub struct Hasher(State);
+pub struct Hasher(Running);
 
 #[derive(Clone)]
-enum State {
+enum Running {
     Sha256(Sha256),
     Sha384(Sha384),
     Sha512(Sha512),
@@ -148,9 +148,9 @@ impl Hasher {
     /// Of no bytes yet.
     pub fn new(algorithm: Algorithm) -> Hasher {
         Hasher(match algorithm {
-            Algorithm::Sha256 => State::Sha256(Sha256::new()),
-            Algorithm::Sha384 => State::Sha384(Sha384::new()),
-            Algorithm::Sha512 => State::Sha512(Sha512::new()),
+            Algorithm::Sha256 => Running::Sha256(Sha256::new()),
+            Algorithm::Sha384 => Running::Sha384(Sha384::new()),
+            Algorithm::Sha512 => Running::Sha512(Sha512::new()),
         })
     }
 
@@ -162,18 +162,18 @@ impl Hasher {
     /// More bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            State::Sha256(hash) => hash.update(bytes),
-            State::Sha384(hash) => hash.update(bytes),
-            State::Sha512(hash) => hash.update(bytes),
+            Running::Sha256(hash) => hash.update(bytes),
+            Running::Sha384(hash) => hash.update(bytes),
+            Running::Sha512(hash) => hash.update(bytes),
         }
     }
 
     /// Of all of them.
     pub fn finish(self) -> Digest {
         match self.0 {
-            State::Sha256(hash) => Digest::of_hash(Algorithm::Sha256, &hash.finalize()),
-            State::Sha384(hash) => Digest::of_hash(Algorithm::Sha384, &hash.finalize()),
-            State::Sha512(hash) => Digest::of_hash(Algorithm::Sha512, &hash.finalize()),
+            Running::Sha256(hash) => Digest::of_hash(Algorithm::Sha256, &hash.finalize()),
+            Running::Sha384(hash) => Digest::of_hash(Algorithm::Sha384, &hash.finalize()),
+            Running::Sha512(hash) => Digest::of_hash(Algorithm::Sha512, &hash.finalize()),
         }
     }
 }

@@ -13,19 +13,19 @@ use model::digest::Digest;
 /// The pins of one data root, shared by the services that write into it.
 #[derive(Clone, Default)]
 pub struct Pins {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Holds>>,
     sweeping: Arc<Mutex<()>>,
 }
 
 #[derive(Default)]
-struct State {
+struct Holds {
     /// How many leases hold the key.
     held: HashMap<Digest, usize>,
     /// Let go of since the running (or last) sweep began.
     released: HashSet<Digest>,
 }
 
-impl State {
+impl Holds {
     fn hold(&mut self, key: &Digest) {
         *self.held.entry(key.clone()).or_insert(0) += 1;
     }
@@ -68,7 +68,7 @@ impl Pins {
         Sweep { pins: self, _turn: turn }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Holds> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

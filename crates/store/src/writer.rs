@@ -91,7 +91,7 @@ impl Writer {
             drop(turn);
             return self.queue_blocking(job);
         }
-        settle(&self.turn.db, vec![job]);
+        commit_round(&self.turn.db, vec![job]);
         Ok(())
     }
 
@@ -163,12 +163,12 @@ fn serve(turn: &Turn, mut queue: mpsc::Receiver<Queued>) {
         {
             jobs.push(next.job);
         }
-        settle(&turn.db, jobs);
+        commit_round(&turn.db, jobs);
     }
 }
 
 /// A round and its answers.
-fn settle(db: &Db, jobs: Vec<Job>) {
+fn commit_round(db: &Db, jobs: Vec<Job>) {
     let mut answers = Vec::with_capacity(jobs.len());
     let outcome = round(db, jobs, &mut answers).map_err(|e| (e.kind(), e.message().to_owned()));
     if let Err((_, text)) = &outcome {

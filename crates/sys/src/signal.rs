@@ -24,7 +24,7 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// Blocks every signal of the calling thread (pthread_sigmask(3)) until it is dropped.
+    /// Blocks them for the calling thread (pthread_sigmask(3)). The kernel's errno when it refuses.
     pub fn all() -> io::Result<Blocked> {
         // SAFETY: sigfillset and sigdelset fill the set before it is read; the numbers are valid.
         let set = unsafe {

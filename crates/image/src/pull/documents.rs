@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 /// Where documents come from and go to.
-pub struct Desk<'a> {
+pub struct PullContext<'a> {
     /// All images that are here.
     pub images: &'a Arc<Images>,
     /// The registry.
@@ -58,34 +58,34 @@ struct Read {
 }
 
 /// What the name means: the digest, and the document if it had to be read to know.
-pub async fn resolve(desk: &Desk<'_>) -> Result<(Digest, Option<registry::Document>)> {
-    let reference = desk.repository.reference();
+pub async fn resolve(context: &PullContext<'_>) -> Result<(Digest, Option<registry::Document>)> {
+    let reference = context.repository.reference();
     if let Some(digest) = &reference.digest {
         return Ok((digest.clone(), None));
     }
     let tag = reference.tag.as_deref().unwrap_or("latest");
-    if let Some(resolved) = desk.repository.resolve(tag).await.map_err(|fault| fault.of_pull(reference))? {
+    if let Some(resolved) = context.repository.resolve(tag).await.map_err(|fault| fault.of_pull(reference))? {
         refuse_schema1(&resolved.media_type, reference)?;
         return Ok((resolved.digest, None));
     }
-    let document = desk.repository.manifest(tag).await.map_err(|fault| fault.of_pull(reference))?;
+    let document = context.repository.manifest(tag).await.map_err(|fault| fault.of_pull(reference))?;
     Ok((oci::digest_of(&document.bytes), Some(document)))
 }
 
 /// Reads index and manifest, and keeps them as blobs.
 pub async fn manifest(
-    desk: &Desk<'_>,
+    context: &PullContext<'_>,
     digest: &Digest,
     known: Option<registry::Document>,
     platform: Option<&Platform>,
 ) -> Result<Chosen> {
-    let target = read_manifest(desk, digest, known).await?;
+    let target = read_manifest(context, digest, known).await?;
     if !oci::is_index(&target.descriptor.media_type) {
         return Ok(Chosen { target: target.descriptor.clone(), manifest: target.descriptor, bytes: target.bytes });
     }
-    let chosen = choose(&within(desk, oci::parse_index(&target.bytes)?).await?, platform)?;
+    let chosen = choose(&within(context, oci::parse_index(&target.bytes)?).await?, platform)?;
     let digest = oci::digest(&chosen)?;
-    let read = read_manifest(desk, &digest, None).await?;
+    let read = read_manifest(context, &digest, None).await?;
     if read.bytes.len() as i64 != chosen.size {
         return Err(mismatch("size", &digest));
     }
@@ -96,7 +96,7 @@ pub async fn manifest(
 }
 
 /// The index with what the indexes within it list instead of these; they are kept as blobs.
-async fn within(desk: &Desk<'_>, index: oci::Index) -> Result<oci::Index> {
+async fn within(context: &PullContext<'_>, index: oci::Index) -> Result<oci::Index> {
     let mut todo: VecDeque<(Descriptor, usize)> = index.manifests.into_iter().map(|listed| (listed, 0)).collect();
     let (mut manifests, mut indexes) = (Vec::new(), 0);
     while let Some((listed, depth)) = todo.pop_front() {
@@ -109,7 +109,7 @@ async fn within(desk: &Desk<'_>, index: oci::Index) -> Result<oci::Index> {
             return Err(Error::invalid("invalid index: there are too many indexes within it"));
         }
         let digest = oci::digest(&listed)?;
-        let read = read_manifest(desk, &digest, None).await?;
+        let read = read_manifest(context, &digest, None).await?;
         if read.bytes.len() as i64 != listed.size {
             return Err(mismatch("size", &digest));
         }
@@ -135,9 +135,9 @@ impl Chosen {
 }
 
 /// Reads the configuration, and says what is left to be fetched.
-pub async fn plan(desk: &Desk<'_>, chosen: Chosen, platform: Option<&Platform>) -> Result<Plan> {
+pub async fn plan(context: &PullContext<'_>, chosen: Chosen, platform: Option<&Platform>) -> Result<Plan> {
     let parsed = oci::parse_manifest(&chosen.bytes)?;
-    let (layers, warning) = layers(desk, &parsed, (platform, desk.repository.reference())).await?;
+    let (layers, warning) = layers(context, &parsed, (platform, context.repository.reference())).await?;
     let manifest = oci::digest(&chosen.manifest)?;
     Ok(Plan { target: chosen.target, manifest, layers, signatures: Vec::new(), warning })
 }
@@ -163,16 +163,16 @@ fn mismatch(what: &str, digest: &Digest) -> Error {
 }
 
 /// The manifest of this digest: from here if it is here, else from the registry.
-async fn read_manifest(desk: &Desk<'_>, digest: &Digest, known: Option<registry::Document>) -> Result<Read> {
-    let reference = desk.repository.reference();
-    desk.lease.pin(digest);
-    let (images, wanted) = (desk.images.clone(), digest.clone());
+async fn read_manifest(context: &PullContext<'_>, digest: &Digest, known: Option<registry::Document>) -> Result<Read> {
+    let reference = context.repository.reference();
+    context.lease.pin(digest);
+    let (images, wanted) = (context.images.clone(), digest.clone());
     let local = blocking(move || Ok(images.blobs.read_small(&wanted, oci::MANIFEST_BYTES).ok())).await?;
     let (media_type, bytes) = match (local, known) {
         (Some(bytes), _) => (String::new(), Bytes::from(bytes)),
         (None, Some(document)) => (document.media_type, document.bytes),
         (None, None) => {
-            let document = desk.repository.manifest_by_digest(digest).await;
+            let document = context.repository.manifest_by_digest(digest).await;
             let document = document.map_err(|fault| fault.of_pull(reference))?;
             (document.media_type, document.bytes)
         }
@@ -181,7 +181,8 @@ async fn read_manifest(desk: &Desk<'_>, digest: &Digest, known: Option<registry:
         return Err(mismatch("digest", digest));
     }
     let media_type = kind(&media_type, &bytes, reference)?;
-    let (images, lease, content, named) = (desk.images.clone(), desk.lease.clone(), bytes.clone(), digest.clone());
+    let (images, lease, content, named) =
+        (context.images.clone(), context.lease.clone(), bytes.clone(), digest.clone());
     blocking(move || images.blobs.keep(&named, &content, &lease)).await?;
     let (digest, size) = (digest.to_string(), bytes.len() as i64);
     Ok(Read { descriptor: Descriptor { media_type, digest, size, ..Descriptor::default() }, bytes })
@@ -212,8 +213,8 @@ fn refuse_schema1(media_type: &str, reference: &ImageRef) -> Result<()> {
 }
 
 /// What a document is: it has to agree with what it and the registry say of it.
-pub fn kind(told: &str, bytes: &[u8], reference: &ImageRef) -> Result<String> {
-    refuse_schema1(told, reference)?;
+pub fn kind(stated: &str, bytes: &[u8], reference: &ImageRef) -> Result<String> {
+    refuse_schema1(stated, reference)?;
     let head: Head = oci::parse(bytes, "manifest")?;
     refuse_schema1(&head.media_type, reference)?;
     if head.schema_version == Some(1) || head.fs_layers.is_some() {
@@ -227,22 +228,22 @@ pub fn kind(told: &str, bytes: &[u8], reference: &ImageRef) -> Result<String> {
         (false, true) => oci::MANIFEST,
         (false, false) => return Err(Error::invalid("unsupported manifest format")),
     };
-    let said = match (head.media_type.as_str(), told) {
-        ("", told) if known(told) => told,
+    let found = match (head.media_type.as_str(), stated) {
+        ("", stated) if known(stated) => stated,
         // Registries that call everything JSON or bytes say nothing.
         ("", _) => looks,
-        (own, told) if known(told) && own != told => {
-            return Err(Error::invalid(format!("mediaType in manifest should be '{told}' not '{own}'")));
+        (own, stated) if known(stated) && own != stated => {
+            return Err(Error::invalid(format!("mediaType in manifest should be '{stated}' not '{own}'")));
         }
         (own, _) => own,
     };
-    if !known(said) {
-        return Err(Error::invalid(format!("unsupported media type {said}")));
+    if !known(found) {
+        return Err(Error::invalid(format!("unsupported media type {found}")));
     }
-    if oci::is_index(said) != lists {
-        return Err(Error::invalid(format!("invalid manifest: it is no {said}")));
+    if oci::is_index(found) != lists {
+        return Err(Error::invalid(format!("invalid manifest: it is no {found}")));
     }
-    Ok(said.to_owned())
+    Ok(found.to_owned())
 }
 
 /// The manifest for a platform: the wished one, else the host's; the nearest variant first.
@@ -271,7 +272,7 @@ fn choose(index: &oci::Index, wished: Option<&Platform>) -> Result<Descriptor> {
 
 /// The layers of a manifest, with what its configuration says of them, and a warning if it is for another platform.
 async fn layers(
-    desk: &Desk<'_>,
+    context: &PullContext<'_>,
     manifest: &Manifest,
     (platform, reference): (Option<&Platform>, &ImageRef),
 ) -> Result<(Vec<(Content, Digest)>, Option<String>)> {
@@ -284,7 +285,7 @@ async fn layers(
         )));
     }
     let config = content(&manifest.config)?;
-    let bytes = read_config(desk, &config).await?;
+    let bytes = read_config(context, &config).await?;
     let document: Document = oci::parse(&bytes, "image configuration")?;
     let runs = oci::platform(&document.platform);
     // An image without an index is the only one there is.
@@ -320,23 +321,24 @@ fn content(descriptor: &Descriptor) -> Result<Content> {
 }
 
 /// The configuration: from here if it is here, else from the registry.
-async fn read_config(desk: &Desk<'_>, config: &Content) -> Result<Bytes> {
+async fn read_config(context: &PullContext<'_>, config: &Content) -> Result<Bytes> {
     if config.size > oci::CONFIG_BYTES {
         return Err(Error::invalid(format!("the image configuration is larger than {} bytes", oci::CONFIG_BYTES)));
     }
-    desk.lease.pin(&config.digest);
-    let (images, wanted) = (desk.images.clone(), config.digest.clone());
+    context.lease.pin(&config.digest);
+    let (images, wanted) = (context.images.clone(), config.digest.clone());
     let local = blocking(move || Ok(images.blobs.read_small(&wanted, oci::CONFIG_BYTES).ok())).await?;
     if let Some(bytes) = local {
         return Ok(bytes.into());
     }
-    let bytes = super::small_blob(desk.repository, config).await?;
+    let bytes = super::small_blob(context.repository, config).await?;
     let found = Digest::of(config.digest.algorithm(), &bytes);
     if found != config.digest {
         let text = format!("unexpected commit digest {found}, expected {}: failed precondition", config.digest);
         return Err(Error::data_loss(text));
     }
-    let (images, lease, copy, named) = (desk.images.clone(), desk.lease.clone(), bytes.clone(), config.digest.clone());
+    let (images, lease, copy, named) =
+        (context.images.clone(), context.lease.clone(), bytes.clone(), config.digest.clone());
     blocking(move || images.blobs.keep(&named, &copy, &lease)).await?;
     Ok(bytes)
 }
@@ -347,9 +349,9 @@ const _: () = assert!(MANIFEST_BYTES as u64 == oci::MANIFEST_BYTES);
 mod tests {
     use super::*;
 
-    fn kind_of(told: &str, json: &str) -> String {
+    fn kind_of(stated: &str, json: &str) -> String {
         let reference = ImageRef::parse_normalized("x:1").unwrap();
-        kind(told, json.as_bytes(), &reference).unwrap_or_else(|error| error.message().to_owned())
+        kind(stated, json.as_bytes(), &reference).unwrap_or_else(|error| error.message().to_owned())
     }
 
     #[test]
@@ -374,11 +376,11 @@ mod tests {
     /// B-im-5
     #[test]
     fn schema_1_is_refused() {
-        for (told, json) in [
+        for (stated, json) in [
             ("application/vnd.docker.distribution.manifest.v1+prettyjws", "{}"),
             ("application/json", r#"{"schemaVersion":1,"fsLayers":[]}"#),
         ] {
-            let text = kind_of(told, json);
+            let text = kind_of(stated, json);
             assert!(
                 text.starts_with("Docker Image Format v1 and Docker Image manifest version 2, schema 1 "),
                 "{text}"

@@ -11,7 +11,7 @@ use registry::{Pauses, Reason, Repository};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::fetch::{State, blocking};
+use super::fetch::{FetchState, blocking};
 use super::flow::Flow;
 use crate::row::Content;
 
@@ -32,7 +32,7 @@ pub struct Download<'d> {
     /// The reader behind it.
     pub flow: &'d Flow,
     /// Clients.
-    pub told: &'d watch::Sender<State>,
+    pub progress: &'d watch::Sender<FetchState>,
     /// Becomes true when something is added to what was there: what is wrong then may be right from the beginning.
     pub resumed: &'d AtomicBool,
 }
@@ -44,7 +44,7 @@ impl Download<'_> {
         let mut pauses = Pauses::new(settings);
         let mut since = part.length();
         let part: Shared = Arc::new(Mutex::new(part));
-        self.told.send_modify(|state| state.downloaded = since);
+        self.progress.send_modify(|state| state.downloaded = since);
         while length(&part) < self.blob.size {
             let Err(fault) = self.transfer(&part).await else { continue };
             if fault.reason == Reason::Range && length(&part) > 0 {
@@ -65,19 +65,19 @@ impl Download<'_> {
             tracing::info!(error = %fault.error, ?pause, "a download failed; trying again");
             self.wait(pause).await;
         }
-        self.told.send_modify(|state| state.arrived = true);
+        self.progress.send_modify(|state| state.arrived = true);
         owned(part)
     }
 
     async fn wait(&self, pause: Duration) {
         let mut left = pause;
         while !left.is_zero() {
-            self.told.send_modify(|state| state.retry_in = left.as_secs() + u64::from(left.subsec_nanos() > 0));
+            self.progress.send_modify(|state| state.retry_in = left.as_secs() + u64::from(left.subsec_nanos() > 0));
             let step = left.min(Duration::from_secs(1));
             sleep(step).await;
             left -= step;
         }
-        self.told.send_modify(|state| state.retry_in = 0);
+        self.progress.send_modify(|state| state.retry_in = 0);
     }
 
     /// One request: adds to the part what comes, in batches.
@@ -102,7 +102,7 @@ impl Download<'_> {
             blocking(move || Ok(target.lock().unwrap_or_else(PoisonError::into_inner).append(&full)?)).await?;
             let written = length(part);
             self.flow.advance(written);
-            self.told.send_modify(|state| state.downloaded = written);
+            self.progress.send_modify(|state| state.downloaded = written);
             if next?.is_none() {
                 return Ok(());
             }

@@ -31,9 +31,9 @@ const AHEAD: u64 = 1 << 20;
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 const CLAIM_TRIES: usize = 500;
 
-/// How far a fetch is, as clients are told.
+/// How far a fetch is, as clients are progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub struct FetchState {
     /// It has its turn.
     pub started: bool,
     /// Bytes that are here.
@@ -52,7 +52,7 @@ pub struct State {
     pub ended: Option<Result<u64, Failure>>,
 }
 
-/// An error that several clients are told.
+/// An error that several clients are progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Of the error.
@@ -121,18 +121,18 @@ pub struct Fetching {
     /// Keeps what is written.
     pub lease: Arc<Lease>,
     /// Learns how far it is; the last state has `ended`.
-    pub told: Arc<watch::Sender<State>>,
+    pub progress: Arc<watch::Sender<FetchState>>,
 }
 
 impl Fetching {
-    /// Fetches; the verified part is in the slot before the end is told.
+    /// Fetches; the verified part is in the slot before the end is progress.
     pub async fn run(self, slot: Slot) {
         let outcome = self.fetch().await.map(|(size, whole)| {
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = whole;
             size
         });
         let outcome = outcome.map_err(|error| Failure::from(&error));
-        self.told.send_modify(|state| state.ended = Some(outcome));
+        self.progress.send_modify(|state| state.ended = Some(outcome));
     }
 
     async fn fetch(&self) -> Result<(u64, Option<WholePart>)> {
@@ -145,7 +145,7 @@ impl Fetching {
             return Ok((self.unpack_blob().await?, None));
         }
         let first = turn(&self.turns.downloads).await?;
-        self.told.send_modify(|state| state.started = true);
+        self.progress.send_modify(|state| state.started = true);
         let mut part = claim(&self.places.blobs, &blob.digest).await?;
         if part.length() > blob.size {
             part.restart()?;
@@ -155,7 +155,7 @@ impl Fetching {
             Err(error) if resumed.load(Ordering::Relaxed) && error.kind() == Kind::DataLoss => {
                 tracing::warn!(%error, "what was kept of a blob is wrong; fetching it anew");
                 let again = turn(&self.turns.downloads).await?;
-                self.told.send_replace(State { started: true, ..State::default() });
+                self.progress.send_replace(FetchState { started: true, ..FetchState::default() });
                 let part = claim(&self.places.blobs, &blob.digest).await?;
                 self.attempt(part, again, &resumed).await
             }
@@ -170,17 +170,23 @@ impl Fetching {
             None => None,
         };
         if layer.is_some() || self.job.diff_id.is_none() {
-            self.told.send_modify(|state| (state.existed, state.arrived) = (true, true));
+            self.progress.send_modify(|state| (state.existed, state.arrived) = (true, true));
             return Ok(layer.map_or(0, |layer| layer.size));
         }
         let turn = turn(&self.turns.unpacks).await?;
         let (started, size) = (true, self.job.blob.size);
-        self.told.send_replace(State { started, downloaded: size, arrived: true, unpacking: true, ..State::default() });
+        self.progress.send_replace(FetchState {
+            started,
+            downloaded: size,
+            arrived: true,
+            unpacking: true,
+            ..FetchState::default()
+        });
         let own = self.clone();
         blocking(move || {
             let _turn = turn;
             let blob = own.places.blobs.open_blob(&own.job.blob.digest)?;
-            own.unpack(&mut Counted { inner: blob, count: 0, shown: 0, told: &own.told })
+            own.unpack(&mut Counted { inner: blob, count: 0, shown: 0, progress: &own.progress })
         })
         .await
     }
@@ -195,8 +201,8 @@ impl Fetching {
         let flow = Flow::new(part.length());
         let follow = flow.follow(part.reader()?);
         let downloading = async {
-            let (blob, told) = (&self.job.blob, &*self.told);
-            let download = Download { repository: &self.repository, blob, flow: &flow, told, resumed };
+            let (blob, progress) = (&self.job.blob, &*self.progress);
+            let download = Download { repository: &self.repository, blob, flow: &flow, progress, resumed };
             let outcome = download.complete(part).await;
             flow.end(outcome.as_ref().map(drop).map_err(|error| error.message().to_owned()));
             // The next may begin while this one is unpacked.
@@ -221,7 +227,7 @@ impl Fetching {
 
     /// Reads a part behind its download: to a layer if it is one, and to its end in any case.
     fn read(&self, follow: Follow) -> (PartReader, Result<u64>) {
-        let mut reader = Counted { inner: follow, count: 0, shown: 0, told: &self.told };
+        let mut reader = Counted { inner: follow, count: 0, shown: 0, progress: &self.progress };
         let layer = self.unpack(&mut reader);
         let layer = match io::copy(&mut reader, &mut io::sink()) {
             Ok(_) => layer,
@@ -256,7 +262,7 @@ struct Counted<'t, R> {
     inner: R,
     count: u64,
     shown: u64,
-    told: &'t watch::Sender<State>,
+    progress: &'t watch::Sender<FetchState>,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
@@ -266,7 +272,7 @@ impl<R: Read> Read for Counted<'_, R> {
         if n == 0 || self.count >= self.shown + BATCH as u64 {
             self.shown = self.count;
             let unpacked = self.count;
-            self.told.send_modify(|state| (state.unpacking, state.unpacked) = (true, unpacked));
+            self.progress.send_modify(|state| (state.unpacking, state.unpacked) = (true, unpacked));
         }
         Ok(n)
     }

@@ -13,7 +13,7 @@ use store::{Lease, Pins};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::fetch::{Fetching, Job, Places, Slot, State, Turns};
+use super::fetch::{FetchState, Fetching, Job, Places, Slot, Turns};
 
 /// Unpackings at one time, whatever the number of processors.
 const UNPACKS: std::ops::RangeInclusive<usize> = 2..=8;
@@ -22,8 +22,8 @@ const UNPACKS: std::ops::RangeInclusive<usize> = 2..=8;
 const FETCHES: usize = 4096;
 
 /// How long a fetch that was given up may take to let go.
-const SETTLE_PAUSE: Duration = Duration::from_millis(10);
-const SETTLE_TRIES: usize = 3000;
+const RELEASE_PAUSE: Duration = Duration::from_millis(10);
+const RELEASE_TRIES: usize = 3000;
 
 /// By the blob's digest, and the layer's when it is unpacked.
 type Running = HashMap<(Digest, Option<Digest>), Weak<Fetch>>;
@@ -39,7 +39,7 @@ pub struct Fetches {
 /// A fetch that is followed.
 pub struct Fetch {
     /// How far it is.
-    pub state: watch::Receiver<State>,
+    pub state: watch::Receiver<FetchState>,
     /// Bytes of the blob.
     size: u64,
     slot: Slot,
@@ -54,7 +54,7 @@ impl Fetch {
     }
 
     #[cfg(test)]
-    pub fn detached(state: watch::Receiver<State>) -> Fetch {
+    pub fn detached(state: watch::Receiver<FetchState>) -> Fetch {
         Fetch { state, size: 0, slot: Slot::default(), task: tokio::spawn(async {}) }
     }
 }
@@ -108,7 +108,7 @@ impl Fetches {
             return Ok((fetch, false));
         }
         admit(&running)?;
-        let (sender, state) = watch::channel(State::default());
+        let (sender, state) = watch::channel(FetchState::default());
         let slot = Slot::default();
         let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
         let lease = Arc::new(pins.lease());
@@ -117,9 +117,9 @@ impl Fetches {
             held.retain(|lease| lease.strong_count() > 0);
             held.push(Arc::downgrade(&lease));
         }
-        let (repository, places, told) = (repository.clone(), places.clone(), Arc::new(sender));
+        let (repository, places, progress) = (repository.clone(), places.clone(), Arc::new(sender));
         let size = job.blob.size;
-        let fetching = Fetching { repository, places, job, turns, lease, told };
+        let fetching = Fetching { repository, places, job, turns, lease, progress };
         let task = tokio::spawn(fetching.run(slot.clone()));
         let fetch = Arc::new(Fetch { state, size, slot, task });
         running.insert(key, Arc::downgrade(&fetch));
@@ -136,8 +136,8 @@ impl Fetches {
     }
 
     /// Waits until the fetches that nobody follows have let go of everything, for a bounded time.
-    pub async fn settle(&self) {
-        for _ in 0..SETTLE_TRIES {
+    pub async fn wait_until_released(&self) {
+        for _ in 0..RELEASE_TRIES {
             let followed = self.running().values().filter(|fetch| fetch.strong_count() > 0).count();
             let held = {
                 let mut held = self.held();
@@ -147,7 +147,7 @@ impl Fetches {
             if held <= followed {
                 return;
             }
-            tokio::time::sleep(SETTLE_PAUSE).await;
+            tokio::time::sleep(RELEASE_PAUSE).await;
         }
     }
 

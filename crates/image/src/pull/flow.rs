@@ -9,31 +9,31 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use content::PartReader;
 
 #[derive(Default)]
-struct State {
+struct Written {
     written: u64,
     ended: Option<Result<(), String>>,
 }
 
-/// Told by the download how far it is.
+/// Notes how far the download is.
 pub struct Flow {
-    state: Arc<(Mutex<State>, Condvar)>,
+    state: Arc<(Mutex<Written>, Condvar)>,
 }
 
 /// Reads behind it.
 pub struct Follow {
-    state: Arc<(Mutex<State>, Condvar)>,
+    state: Arc<(Mutex<Written>, Condvar)>,
     part: PartReader,
     read: u64,
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<Written>) -> MutexGuard<'_, Written> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Flow {
     /// A download that has this much already.
     pub fn new(written: u64) -> Flow {
-        Flow { state: Arc::new((Mutex::new(State { written, ended: None }), Condvar::new())) }
+        Flow { state: Arc::new((Mutex::new(Written { written, ended: None }), Condvar::new())) }
     }
 
     /// A reader of its part.

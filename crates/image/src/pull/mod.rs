@@ -26,12 +26,12 @@ use store::Lease;
 
 pub(super) use self::documents::document;
 pub use self::documents::kind;
-use self::documents::{Desk, Plan};
+use self::documents::{Plan, PullContext};
 use self::fetch::{Job, Places};
 pub(super) use self::fetch::{blocking, layer_tar};
 pub use self::fetches::Fetches;
 use self::report::Layer;
-pub use self::report::{Lines, tell, while_heard};
+pub use self::report::{Lines, send, while_connected};
 use super::row::{Content, ImageRow, ManifestKind};
 use super::{Images, Wanted, labels, oci, select, signatures, unpack};
 use crate::Transfers;
@@ -72,9 +72,9 @@ pub async fn pull(
         return Err(Error::forbidden("'scratch' is a reserved name"));
     }
     images.fetches.limit(transfers.downloads);
-    let outcome = while_heard(lines, pull_all(images, events, &args, lines)).await;
+    let outcome = while_connected(lines, pull_all(images, events, &args, lines)).await;
     if outcome.is_err() {
-        images.fetches.settle().await;
+        images.fetches.wait_until_released().await;
         let images = images.clone();
         blocking(move || Ok(images.tidy_up())).await?;
     }
@@ -116,8 +116,8 @@ async fn pull_one(
 ) -> Result<()> {
     let reference = repository.reference();
     let lease = Arc::new(images.pins.lease());
-    let desk = Desk { images, repository, lease: &lease };
-    let (digest, known) = documents::resolve(&desk).await?;
+    let context = PullContext { images, repository, lease: &lease };
+    let (digest, known) = documents::resolve(&context).await?;
     images.faults.pass("pull", "resolve")?;
     let signatures = signatures::of_pull(images, repository, &digest).await?;
     let shown = reference.tag.clone().unwrap_or_else(|| reference.canonical());
@@ -128,28 +128,28 @@ async fn pull_one(
     if complete && before.as_ref() == Some(&digest) {
         let (keep, id) = (images.clone(), digest.clone());
         blocking(move || keep.keep_signatures(&id, signatures)).await?;
-        tell(lines, begin).await?;
+        send(lines, begin).await?;
         pulled_again(images, reference, &digest).await;
         return done(images, events, reference, (&digest, false), lines).await;
     }
-    let chosen = documents::manifest(&desk, &digest, known, platform).await?;
-    tell(lines, begin).await?;
+    let chosen = documents::manifest(&context, &digest, known, platform).await?;
+    send(lines, begin).await?;
     if chosen.is_model() {
-        tell(lines, ProgressMessage::status("", MODEL)).await?;
+        send(lines, ProgressMessage::status("", MODEL)).await?;
     }
-    let plan = Plan { signatures, ..documents::plan(&desk, chosen, platform).await? };
+    let plan = Plan { signatures, ..documents::plan(&context, chosen, platform).await? };
     images.faults.pass("pull", "plan")?;
     if let Some(warning) = &plan.warning {
-        tell(lines, ProgressMessage::status("", warning.clone())).await?;
+        send(lines, ProgressMessage::status("", warning.clone())).await?;
     }
     let layers = tokio::select! {
         layers = fetch_layers(images, repository, &plan, (&lease, lines), complete) => layers?,
         error = write_back(images) => return Err(error),
     };
     images.faults.pass("pull", "layers")?;
-    let (keep, name, told) = (images.clone(), reference.clone(), lease.clone());
+    let (keep, name, held) = (images.clone(), reference.clone(), lease.clone());
     // The commit runs to its end, whether or not the client waits for it.
-    blocking(move || commit(&keep, &name, plan, &layers, &told)).await?;
+    blocking(move || commit(&keep, &name, plan, &layers, &held)).await?;
     done(images, events, reference, (&digest, before.as_ref() != Some(&digest)), lines).await
 }
 
@@ -191,8 +191,8 @@ async fn done(
     attributes.insert("name".into(), reference.familiar_name());
     events.publish("image", "pull", &reference.familiar(), attributes);
     let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
-    tell(lines, ProgressMessage::status("", format!("Digest: {digest}"))).await?;
-    tell(lines, ProgressMessage::status("", format!("Status: {status} {}", reference.familiar()))).await
+    send(lines, ProgressMessage::status("", format!("Digest: {digest}"))).await?;
+    send(lines, ProgressMessage::status("", format!("Status: {status} {}", reference.familiar()))).await
 }
 
 /// Fetches and unpacks all layers, beside each other.
@@ -218,7 +218,7 @@ async fn fetch_layers(
         }
         if !silent {
             let line = ProgressMessage::progress(pair.0.digest.short(), "Pulling fs layer", api::Progress::default());
-            tell(lines, line).await?;
+            send(lines, line).await?;
         }
         let (fetch, begun) = join(pair)?;
         own.push(begun);

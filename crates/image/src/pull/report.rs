@@ -1,4 +1,4 @@
-//! What a client is told of its layers (B-im-4): a line whenever one of them came a step further.
+//! What a client is reported of its layers (B-im-4): a line whenever one of them came a step further.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::fetch::Failure;
 #[cfg(test)]
-use super::fetch::State;
+use super::fetch::FetchState;
 use super::fetches::Fetch;
 
 /// Time between two looks.
@@ -21,19 +21,19 @@ const TICK: Duration = Duration::from_millis(100);
 pub type Lines = mpsc::Sender<Result<ProgressMessage>>;
 
 /// Sends one line.
-pub async fn tell(lines: &Lines, line: ProgressMessage) -> Result<()> {
+pub async fn send(lines: &Lines, line: ProgressMessage) -> Result<()> {
     lines.send(Ok(line)).await.map_err(|_| Error::cancelled("context canceled"))
 }
 
 /// Does the work for as long as somebody receives the lines.
-pub async fn while_heard(lines: &Lines, work: impl Future<Output = Result<()>>) -> Result<()> {
+pub async fn while_connected(lines: &Lines, work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::select! {
         outcome = work => outcome,
         () = lines.closed() => Err(Error::cancelled("context canceled")),
     }
 }
 
-/// A layer as it was last told.
+/// A layer as it was last reported.
 pub struct Layer {
     /// Of its blob.
     pub digest: Digest,
@@ -41,11 +41,11 @@ pub struct Layer {
     pub size: u64,
     /// The fetch.
     pub fetch: Arc<Fetch>,
-    told: Told,
+    reported: Reported,
 }
 
 #[derive(Default)]
-struct Told {
+struct Reported {
     waiting: bool,
     downloaded: u64,
     arrived: bool,
@@ -55,12 +55,12 @@ struct Told {
 }
 
 impl Layer {
-    /// One that nothing was told of.
+    /// One that nothing was reported of.
     pub fn new(digest: Digest, size: u64, fetch: Arc<Fetch>) -> Layer {
-        Layer { digest, size, fetch, told: Told::default() }
+        Layer { digest, size, fetch, reported: Reported::default() }
     }
 
-    /// The lines that tell of what changed.
+    /// The lines that send of what changed.
     fn news(&mut self) -> Vec<ProgressMessage> {
         let state = self.fetch.state.borrow().clone();
         let id = self.digest.short();
@@ -69,38 +69,38 @@ impl Layer {
             let (current, total) = (current as i64, self.size as i64);
             ProgressMessage::progress(id, text, Progress { current, total, ..Progress::default() })
         };
-        let told = &mut self.told;
+        let reported = &mut self.reported;
         let mut lines = Vec::new();
-        if told.ended {
+        if reported.ended {
             return lines;
         }
         if state.existed && state.ended.is_some() {
-            told.ended = true;
+            reported.ended = true;
             return vec![plain("Already exists")];
         }
-        if !state.started && !told.waiting {
-            told.waiting = true;
+        if !state.started && !reported.waiting {
+            reported.waiting = true;
             lines.push(plain("Waiting"));
         }
-        if state.retry_in != told.retry_in && state.retry_in > 0 {
+        if state.retry_in != reported.retry_in && state.retry_in > 0 {
             let plural = if state.retry_in == 1 { "" } else { "s" };
             lines.push(plain(&format!("Retrying in {} second{plural}", state.retry_in)));
         }
-        told.retry_in = state.retry_in;
-        if state.downloaded != told.downloaded && !told.arrived {
+        reported.retry_in = state.retry_in;
+        if state.downloaded != reported.downloaded && !reported.arrived {
             lines.push(counted("Downloading", state.downloaded));
         }
-        told.downloaded = state.downloaded;
-        if state.arrived && !told.arrived {
-            told.arrived = true;
+        reported.downloaded = state.downloaded;
+        if state.arrived && !reported.arrived {
+            reported.arrived = true;
             lines.extend([plain("Verifying Checksum"), plain("Download complete")]);
         }
-        if told.arrived && state.unpacking && told.unpacked != Some(state.unpacked) {
-            told.unpacked = Some(state.unpacked);
+        if reported.arrived && state.unpacking && reported.unpacked != Some(state.unpacked) {
+            reported.unpacked = Some(state.unpacked);
             lines.push(counted("Extracting", state.unpacked.min(self.size)));
         }
         if let Some(Ok(_)) = state.ended {
-            told.ended = true;
+            reported.ended = true;
             lines.push(plain("Pull complete"));
         }
         lines
@@ -120,7 +120,7 @@ pub async fn follow(lines: &Lines, layers: &mut [Layer]) -> Result<Option<(usize
         let outcomes: Vec<_> = layers.iter().map(Layer::ended).collect();
         for layer in layers.iter_mut() {
             for line in layer.news() {
-                tell(lines, line).await?;
+                send(lines, line).await?;
             }
         }
         let mut unfinished = None;
@@ -145,10 +145,10 @@ pub async fn follow(lines: &Lines, layers: &mut [Layer]) -> Result<Option<(usize
     }
 }
 
-/// How a fetch is told as far as it is; used by tests.
+/// How a fetch is reported as far as it is; used by tests.
 #[cfg(test)]
-pub fn lines_of(states: &[State], size: u64) -> Vec<String> {
-    let (sender, state) = tokio::sync::watch::channel(State::default());
+pub fn lines_of(states: &[FetchState], size: u64) -> Vec<String> {
+    let (sender, state) = tokio::sync::watch::channel(FetchState::default());
     let fetch = Fetch::detached(state);
     let mut layer = Layer::new(Digest::from_sha256(&[1; 32]), size, Arc::new(fetch));
     let mut all = Vec::new();
@@ -169,11 +169,12 @@ mod tests {
     /// B-im-4
     #[tokio::test]
     async fn a_layer_is_told_in_the_references_words() {
-        let waiting = State::default();
-        let downloading = State { started: true, downloaded: 5, unpacking: true, unpacked: 3, ..State::default() };
-        let retrying = State { retry_in: 1, ..downloading.clone() };
-        let arrived = State { downloaded: 10, arrived: true, unpacked: 8, ..downloading.clone() };
-        let ended = State { ended: Some(Ok(1)), unpacked: 10, ..arrived.clone() };
+        let waiting = FetchState::default();
+        let downloading =
+            FetchState { started: true, downloaded: 5, unpacking: true, unpacked: 3, ..FetchState::default() };
+        let retrying = FetchState { retry_in: 1, ..downloading.clone() };
+        let arrived = FetchState { downloaded: 10, arrived: true, unpacked: 8, ..downloading.clone() };
+        let ended = FetchState { ended: Some(Ok(1)), unpacked: 10, ..arrived.clone() };
         let states = [waiting.clone(), waiting, downloading, retrying, arrived.clone(), arrived, ended.clone(), ended];
         let expected = [
             "Waiting",
@@ -187,7 +188,7 @@ mod tests {
             "Pull complete",
         ];
         assert_eq!(lines_of(&states, 10), expected);
-        let existed = State { existed: true, arrived: true, ended: Some(Ok(1)), ..State::default() };
+        let existed = FetchState { existed: true, arrived: true, ended: Some(Ok(1)), ..FetchState::default() };
         assert_eq!(lines_of(&[existed], 10), ["Already exists"]);
     }
 }
