@@ -91,6 +91,83 @@ pub fn create_veth(batch: &mut Batch, veth: &Veth<'_>) {
     });
 }
 
+/// What a link that lies on another one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upper {
+    /// `MACVLAN_MODE_*` of linux/if_link.h.
+    Macvlan { mode: u32 },
+    /// `IPVLAN_MODE_*` and `IPVLAN_F_*`.
+    Ipvlan { mode: u16, flags: u16 },
+    /// 802.1q, with its number.
+    Vlan { id: u16 },
+}
+
+/// A link on another one, to create in the socket's namespace, down.
+#[derive(Clone, Copy, Debug)]
+pub struct OnLink<'a> {
+    pub name: &'a str,
+    /// `None` = the kernel's choice.
+    pub mac: Option<[u8; 6]>,
+    /// Its index where it goes; 0 = the kernel's choice.
+    pub index: u32,
+    /// Index of the link below.
+    pub parent: u32,
+    /// `None` = the parent's.
+    pub mtu: Option<u32>,
+    pub kind: Upper,
+    /// Where the new link goes; `None` = the socket's own namespace.
+    pub namespace: Option<BorrowedFd<'a>>,
+}
+
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_FLAGS: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
+
+/// Creates a link on another one. `OPNOTSUPP`: the kernel has no such kind.
+pub fn create_on_link(batch: &mut Batch, made: &OnLink<'_>) {
+    batch.push("create link on a parent", libc::RTM_NEWLINK, CREATE, |w| {
+        header(w, made.index, 0, 0);
+        w.string(libc::IFLA_IFNAME, made.name);
+        w.u32(libc::IFLA_LINK, made.parent);
+        if let Some(mac) = made.mac {
+            w.bytes(libc::IFLA_ADDRESS, &mac);
+        }
+        if let Some(mtu) = made.mtu {
+            w.u32(libc::IFLA_MTU, mtu);
+        }
+        if let Some(namespace) = made.namespace {
+            w.u32(libc::IFLA_NET_NS_FD, namespace.as_raw_fd() as u32);
+        }
+        w.nested(libc::IFLA_LINKINFO, |w| match made.kind {
+            Upper::Macvlan { mode } => {
+                w.string(libc::IFLA_INFO_KIND, "macvlan");
+                w.nested(libc::IFLA_INFO_DATA, |w| w.u32(IFLA_MACVLAN_MODE, mode));
+            }
+            Upper::Ipvlan { mode, flags } => {
+                w.string(libc::IFLA_INFO_KIND, "ipvlan");
+                w.nested(libc::IFLA_INFO_DATA, |w| {
+                    w.bytes(IFLA_IPVLAN_MODE, &mode.to_ne_bytes());
+                    w.bytes(IFLA_IPVLAN_FLAGS, &flags.to_ne_bytes());
+                });
+            }
+            Upper::Vlan { id } => {
+                w.string(libc::IFLA_INFO_KIND, "vlan");
+                w.nested(libc::IFLA_INFO_DATA, |w| w.bytes(IFLA_VLAN_ID, &id.to_ne_bytes()));
+            }
+        });
+    });
+}
+
+/// Creates a link that leads nowhere, down. `OPNOTSUPP`: the kernel has no such kind.
+pub fn create_dummy(batch: &mut Batch, name: &str) {
+    batch.push("create dummy link", libc::RTM_NEWLINK, CREATE, |w| {
+        header(w, 0, 0, 0);
+        w.string(libc::IFLA_IFNAME, name);
+        w.nested(libc::IFLA_LINKINFO, |w| w.string(libc::IFLA_INFO_KIND, "dummy"));
+    });
+}
+
 fn write_far_end(w: &mut Writer<'_>, veth: &Veth<'_>) {
     header(w, 0, 0, 0);
     w.string(libc::IFLA_IFNAME, veth.far_name);

@@ -23,6 +23,7 @@ const DATAGRAMS: usize = 4096;
 const NF_TABLES: u32 = 1 << (libc::NFNLGRP_NFTABLES - 1);
 const LINKS: u32 = 1 << (libc::RTNLGRP_LINK - 1);
 const IPV4_ADDRESSES: u32 = 1 << (libc::RTNLGRP_IPV4_IFADDR - 1);
+const IPV6_ADDRESSES: u32 = 1 << (libc::RTNLGRP_IPV6_IFADDR - 1);
 
 /// A socket that is told of changes in the namespace of the thread that opened it.
 #[derive(Debug)]
@@ -45,10 +46,10 @@ impl Notices {
         Notices::open(Some(netlink::NETFILTER), NF_TABLES)
     }
 
-    /// Of links and IPv4 addresses.
+    /// Of links and their addresses.
     pub fn links() -> io::Result<Notices> {
         // NETLINK_ROUTE is 0, the default protocol.
-        Notices::open(None, LINKS | IPV4_ADDRESSES)
+        Notices::open(None, LINKS | IPV4_ADDRESSES | IPV6_ADDRESSES)
     }
 
     fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<Notices> {

@@ -3,7 +3,7 @@
 //! Writing appends to one buffer that is sent as it is. Reading is bounds-checked: a short or lying length ends the
 //! iteration, it never panics.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -108,8 +108,11 @@ impl Writer<'_> {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub fn ipv4(&mut self, kind: u16, value: Ipv4Addr) {
-        self.bytes(kind, &value.octets());
+    pub fn ip(&mut self, kind: u16, value: IpAddr) {
+        match value {
+            IpAddr::V4(address) => self.bytes(kind, &address.octets()),
+            IpAddr::V6(address) => self.bytes(kind, &address.octets()),
+        }
     }
 
     /// With the terminating zero.
@@ -229,9 +232,10 @@ pub fn read_be32(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?))
 }
 
-/// The first four bytes as an address.
-pub fn read_ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?))
+/// An address, whose length (4 or 16 bytes) tells its family.
+pub fn read_ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).ok().map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes)));
+    v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes))))
 }
 
 /// Text up to the first zero byte.

@@ -1,7 +1,10 @@
 //! From data to nf_tables messages: chains, sets, and rules as programs of the kernel's register machine.
 
+use std::net::IpAddr;
+
 use super::model::{
-    Chain, Comparison, ConntrackState, Element, Field, Hook, HookPoint, Policy, Prefix, Rule, Set, Statement,
+    Chain, Comparison, ConntrackState, Direction, Element, Family, Field, Hook, HookPoint, Policy, Prefix, Protocol,
+    Rule, Set, Statement, VERDICT_TYPE, padded,
 };
 use super::uapi::{
     LIST_ELEMENT, bitwise, chain, compare, conntrack, data, element, expression, fib, immediate, lookup, meta, nat,
@@ -9,8 +12,9 @@ use super::uapi::{
 };
 use crate::netlink::wire::Writer;
 
-/// Length of a link name in a register.
-const LINK_NAME: usize = 16;
+/// Head of an entry in a set's user data (libnftnl's `NFTNL_UDATA_SET_KEYBYTEORDER`): type and length.
+const KEY_BYTE_ORDER: [u8; 2] = [0, 4];
+const HOST_ORDER: u32 = 1;
 
 pub(super) fn write_chain(w: &mut Writer<'_>, table: &str, made: &Chain) {
     w.string(chain::TABLE, table);
@@ -47,8 +51,17 @@ pub(super) fn write_set(w: &mut Writer<'_>, table: &str, made: &Set, id: u32) {
     w.be32(set::KEY_TYPE, concatenated_type(&made.key));
     w.be32(set::KEY_LENGTH, length(&made.key));
     if !made.data.is_empty() {
-        w.be32(set::DATA_TYPE, concatenated_type(&made.data));
-        w.be32(set::DATA_LENGTH, length(&made.data));
+        match made.data[..] {
+            [Field::Jump] => w.be32(set::DATA_TYPE, VERDICT_TYPE),
+            _ => {
+                w.be32(set::DATA_TYPE, concatenated_type(&made.data));
+                w.be32(set::DATA_LENGTH, length(&made.data));
+            }
+        }
+    }
+    if made.key[..] == [Field::LinkName] {
+        // For the listing of the `nft` program, which takes names for numbers of the other order otherwise.
+        w.bytes(set::USERDATA, &[&KEY_BYTE_ORDER[..], &HOST_ORDER.to_ne_bytes()].concat());
     }
     w.be32(set::ID, id);
 }
@@ -65,38 +78,75 @@ fn length(fields: &[Field]) -> u32 {
     }
 }
 
-/// Keys, with data only when elements are added.
-pub(super) fn write_elements(w: &mut Writer<'_>, table: &str, name: &str, elements: &[Element], with_data: bool) {
+/// What elements are written with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Data {
+    /// Keys alone.
+    Without,
+    Values,
+    /// Each element's data names a chain.
+    Jumps,
+}
+
+pub(super) fn write_elements(w: &mut Writer<'_>, table: &str, name: &str, elements: &[Element], with: Data) {
     w.string(element::TABLE, table);
     w.string(element::SET, name);
     w.nested(element::ELEMENTS, |w| {
         for item in elements {
             w.nested(LIST_ELEMENT, |w| {
                 w.nested(element::KEY, |w| w.bytes(data::VALUE, &item.key));
-                if with_data && !item.data.is_empty() {
-                    w.nested(element::DATA, |w| w.bytes(data::VALUE, &item.data));
+                match with {
+                    Data::Without => (),
+                    Data::Values if item.data.is_empty() => (),
+                    Data::Values => w.nested(element::DATA, |w| w.bytes(data::VALUE, &item.data)),
+                    Data::Jumps => w.nested(element::DATA, |w| {
+                        write_jump(w, verdict::JUMP, Some(&String::from_utf8_lossy(&item.data)));
+                    }),
                 }
             });
         }
     });
 }
 
-pub(super) fn write_rule(w: &mut Writer<'_>, table: &str, chain_name: &str, made: &Rule) {
+pub(super) fn write_rule(w: &mut Writer<'_>, (family, table): (Family, &str), chain_name: &str, made: &Rule) {
     w.string(rule::TABLE, table);
     w.string(rule::CHAIN, chain_name);
     w.nested(rule::EXPRESSIONS, |w| {
         for statement in &made.statements {
-            write_statement(w, statement);
+            write_statement(w, family, statement);
         }
     });
 }
 
-fn write_statement(w: &mut Writer<'_>, statement: &Statement) {
+fn write_statement(w: &mut Writer<'_>, table: Family, statement: &Statement) {
     match statement {
+        Statement::Is(protocol) => match_protocol(w, *protocol),
+        Statement::Icmp(protocol) => match_icmp(w, *protocol),
         Statement::InputLink(comparison, name) => match_link(w, meta::INPUT_NAME, *comparison, name),
         Statement::OutputLink(comparison, name) => match_link(w, meta::OUTPUT_NAME, *comparison, name),
-        Statement::Source(comparison, prefix) => match_network(w, 12, *comparison, *prefix),
-        Statement::Destination(comparison, prefix) => match_network(w, 16, *comparison, *prefix),
+        Statement::LinkIn(direction, set) => {
+            load_meta(w, link_key(*direction), register::FIRST);
+            write_lookup(w, set, None);
+        }
+        Statement::JumpByLink(direction, map) => {
+            load_meta(w, link_key(*direction), register::FIRST);
+            write_lookup(w, map, Some(register::VERDICT));
+        }
+        Statement::In { key, set } => {
+            load_key(w, table, key);
+            write_lookup(w, set, None);
+        }
+        Statement::Source(comparison, prefix) => match_network(w, (table, Side::Source), *comparison, *prefix),
+        Statement::Destination(comparison, prefix) => {
+            match_network(w, (table, Side::Destination), *comparison, *prefix)
+        }
+        Statement::Mark { value, mask } => {
+            load_meta(w, meta::MARK, register::FIRST);
+            if *mask != u32::MAX {
+                write_mask(w, &mask.to_ne_bytes());
+            }
+            write_compare(w, compare::EQUAL, &value.to_ne_bytes());
+        }
         Statement::SourceIsLocal => match_local(w, fib::FLAG_SOURCE),
         Statement::DestinationIsLocal => match_local(w, fib::FLAG_DESTINATION),
         Statement::Connection(ConntrackState::EstablishedOrRelated) => {
@@ -112,7 +162,8 @@ fn write_statement(w: &mut Writer<'_>, statement: &Statement) {
         Statement::Return => write_verdict(w, verdict::RETURN, None),
         Statement::Jump(target) => write_verdict(w, verdict::JUMP, Some(target)),
         Statement::Masquerade => write_expression(w, "masq", |_| ()),
-        Statement::TranslateByMap { key, map } => translate_by_map(w, key, map),
+        Statement::TranslateSource(address) => translate_source(w, *address),
+        Statement::TranslateByMap { protocol, key, map } => translate_by_map(w, (table, *protocol), key, map),
     }
 }
 
@@ -148,13 +199,13 @@ fn write_compare(w: &mut Writer<'_>, operation: u32, value: &[u8]) {
     });
 }
 
-fn write_mask(w: &mut Writer<'_>, mask: [u8; 4]) {
+fn write_mask(w: &mut Writer<'_>, mask: &[u8]) {
     write_expression(w, "bitwise", |w| {
         w.be32(bitwise::SOURCE, register::FIRST);
         w.be32(bitwise::DESTINATION, register::FIRST);
-        w.be32(bitwise::LENGTH, 4);
-        w.nested(bitwise::MASK, |w| w.bytes(data::VALUE, &mask));
-        w.nested(bitwise::XOR, |w| w.bytes(data::VALUE, &[0; 4]));
+        w.be32(bitwise::LENGTH, mask.len() as u32);
+        w.nested(bitwise::MASK, |w| w.bytes(data::VALUE, mask));
+        w.nested(bitwise::XOR, |w| w.bytes(data::VALUE, &vec![0; mask.len()]));
     });
 }
 
@@ -166,21 +217,83 @@ fn operation(comparison: Comparison) -> u32 {
 }
 
 fn match_link(w: &mut Writer<'_>, key: u32, comparison: Comparison, name: &str) {
-    let mut padded = [0u8; LINK_NAME];
-    let length = name.len().min(LINK_NAME - 1);
-    padded[..length].copy_from_slice(&name.as_bytes()[..length]);
     load_meta(w, key, register::FIRST);
-    write_compare(w, operation(comparison), &padded);
+    write_compare(w, operation(comparison), &padded(name));
 }
 
-/// `offset` of the address in the IPv4 header.
-fn match_network(w: &mut Writer<'_>, offset: u32, comparison: Comparison, prefix: Prefix) {
-    load_payload(w, payload::NETWORK, offset, 4, register::FIRST);
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.length)).unwrap_or(0);
-    if prefix.length < 32 {
-        write_mask(w, mask.to_be_bytes());
+fn link_key(direction: Direction) -> u32 {
+    match direction {
+        Direction::Input => meta::INPUT_NAME,
+        Direction::Output => meta::OUTPUT_NAME,
     }
-    write_compare(w, operation(comparison), &(u32::from(prefix.address) & mask).to_be_bytes());
+}
+
+/// Looks the first register up; `to`: where a map's data goes.
+fn write_lookup(w: &mut Writer<'_>, set: &str, to: Option<u32>) {
+    write_expression(w, "lookup", |w| {
+        w.string(lookup::SET, set);
+        w.be32(lookup::SOURCE, register::FIRST);
+        if let Some(to) = to {
+            w.be32(lookup::DESTINATION, to);
+        }
+    });
+}
+
+fn match_protocol(w: &mut Writer<'_>, protocol: Protocol) {
+    load_meta(w, meta::NETWORK_PROTOCOL, register::FIRST);
+    write_compare(w, compare::EQUAL, &[family(protocol) as u8]);
+}
+
+/// Before a header is read that packets of the other family have not. A table of one family has no others.
+fn narrow(w: &mut Writer<'_>, table: Family, protocol: Protocol) {
+    if table == Family::Inet {
+        match_protocol(w, protocol);
+    }
+}
+
+fn match_icmp(w: &mut Writer<'_>, protocol: Protocol) {
+    let number = match protocol {
+        Protocol::Ipv4 => libc::IPPROTO_ICMP,
+        Protocol::Ipv6 => libc::IPPROTO_ICMPV6,
+    };
+    load_meta(w, meta::PROTOCOL, register::FIRST);
+    write_compare(w, compare::EQUAL, &[number as u8]);
+}
+
+fn family(protocol: Protocol) -> i32 {
+    match protocol {
+        Protocol::Ipv4 => libc::AF_INET,
+        Protocol::Ipv6 => libc::AF_INET6,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+fn match_network(w: &mut Writer<'_>, (table, side): (Family, Side), comparison: Comparison, prefix: Prefix) {
+    let (protocol, offset, bytes) = match (prefix.address, side) {
+        (IpAddr::V4(address), Side::Source) => (Protocol::Ipv4, 12, address.octets().to_vec()),
+        (IpAddr::V4(address), Side::Destination) => (Protocol::Ipv4, 16, address.octets().to_vec()),
+        (IpAddr::V6(address), Side::Source) => (Protocol::Ipv6, 8, address.octets().to_vec()),
+        (IpAddr::V6(address), Side::Destination) => (Protocol::Ipv6, 24, address.octets().to_vec()),
+    };
+    narrow(w, table, protocol);
+    load_payload(w, payload::NETWORK, offset, bytes.len() as u32, register::FIRST);
+    let mask: Vec<u8> = (0..bytes.len()).map(|index| mask_byte(prefix.length, index)).collect();
+    if usize::from(prefix.length) < 8 * bytes.len() {
+        write_mask(w, &mask);
+    }
+    let masked: Vec<u8> = bytes.iter().zip(&mask).map(|(byte, mask)| byte & mask).collect();
+    write_compare(w, operation(comparison), &masked);
+}
+
+/// Byte `index` of a mask of `length` bits.
+fn mask_byte(length: u8, index: usize) -> u8 {
+    let bits = usize::from(length).saturating_sub(8 * index).min(8) as u32;
+    0xff_u8.checked_shl(8 - bits).unwrap_or(0)
 }
 
 fn match_local(w: &mut Writer<'_>, whose: u32) {
@@ -198,25 +311,35 @@ fn match_conntrack(w: &mut Writer<'_>, key: u32, bits: u32) {
         w.be32(conntrack::DESTINATION, register::FIRST);
         w.be32(conntrack::KEY, key);
     });
-    write_mask(w, bits.to_ne_bytes());
+    write_mask(w, &bits.to_ne_bytes());
     write_compare(w, compare::NOT_EQUAL, &[0; 4]);
 }
 
 fn write_verdict(w: &mut Writer<'_>, code: i32, target: Option<&str>) {
     write_expression(w, "immediate", |w| {
         w.be32(immediate::DESTINATION, register::VERDICT);
-        w.nested(immediate::DATA, |w| {
-            w.nested(data::VERDICT, |w| {
-                w.be32(data::VERDICT_CODE, code as u32);
-                if let Some(target) = target {
-                    w.string(data::VERDICT_CHAIN, target);
-                }
-            });
-        });
+        w.nested(immediate::DATA, |w| write_jump(w, code, target));
     });
 }
 
-fn translate_by_map(w: &mut Writer<'_>, key: &[Field], map: &str) {
+fn write_jump(w: &mut Writer<'_>, code: i32, target: Option<&str>) {
+    w.nested(data::VERDICT, |w| {
+        w.be32(data::VERDICT_CODE, code as u32);
+        if let Some(target) = target {
+            w.string(data::VERDICT_CHAIN, target);
+        }
+    });
+}
+
+/// Loads the packet's fields side by side, from the first register on.
+fn load_key(w: &mut Writer<'_>, table: Family, key: &[Field]) {
+    if let Some(protocol) = key.iter().find_map(|field| match field {
+        Field::Ipv4 => Some(Protocol::Ipv4),
+        Field::Ipv6 => Some(Protocol::Ipv6),
+        _ => None,
+    }) {
+        narrow(w, table, protocol);
+    }
     let mut word = 0;
     for field in key {
         let to = register::word(word);
@@ -225,18 +348,38 @@ fn translate_by_map(w: &mut Writer<'_>, key: &[Field], map: &str) {
             Field::Ipv4 => load_payload(w, payload::NETWORK, 16, 4, to),
             Field::Ipv6 => load_payload(w, payload::NETWORK, 24, 16, to),
             Field::Port => load_payload(w, payload::TRANSPORT, 2, 2, to),
+            Field::LinkName | Field::Jump => (),
         }
         word += field.padded() / 4;
     }
-    write_expression(w, "lookup", |w| {
-        w.string(lookup::SET, map);
-        w.be32(lookup::SOURCE, register::FIRST);
-        w.be32(lookup::DESTINATION, register::FIRST);
+}
+
+fn translate_source(w: &mut Writer<'_>, address: IpAddr) {
+    let (protocol, bytes) = match address {
+        IpAddr::V4(address) => (Protocol::Ipv4, address.octets().to_vec()),
+        IpAddr::V6(address) => (Protocol::Ipv6, address.octets().to_vec()),
+    };
+    write_expression(w, "immediate", |w| {
+        w.be32(immediate::DESTINATION, register::FIRST);
+        w.nested(immediate::DATA, |w| w.bytes(data::VALUE, &bytes));
     });
-    let (family, port) = if key.contains(&Field::Ipv6) { (libc::AF_INET6, 4) } else { (libc::AF_INET, 1) };
+    write_expression(w, "nat", |w| {
+        w.be32(nat::TYPE, nat::SOURCE_NAT);
+        w.be32(nat::FAMILY, family(protocol) as u32);
+        w.be32(nat::ADDRESS, register::FIRST);
+    });
+}
+
+fn translate_by_map(w: &mut Writer<'_>, (table, protocol): (Family, Protocol), key: &[Field], map: &str) {
+    load_key(w, table, key);
+    write_lookup(w, map, Some(register::FIRST));
+    let port = match protocol {
+        Protocol::Ipv4 => 1,
+        Protocol::Ipv6 => 4,
+    };
     write_expression(w, "nat", |w| {
         w.be32(nat::TYPE, nat::DESTINATION_NAT);
-        w.be32(nat::FAMILY, family as u32);
+        w.be32(nat::FAMILY, family(protocol) as u32);
         w.be32(nat::ADDRESS, register::FIRST);
         w.be32(nat::PORT, register::word(port));
     });

@@ -15,8 +15,8 @@ mod transaction;
 mod uapi;
 
 pub use model::{
-    Chain, Comparison, ConntrackState, Element, Family, Field, Hook, HookPoint, Policy, Prefix, Rule, Set, Statement,
-    Table,
+    Chain, Comparison, ConntrackState, Direction, Element, Family, Field, Hook, HookPoint, Policy, Prefix, Protocol,
+    Rule, Set, Statement, Table,
 };
 pub use state::{State, elements, is_about, read};
 pub use transaction::Transaction;

@@ -1,12 +1,19 @@
 //! Tables, chains, rules and sets as data.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+
+/// Length of a link's name in keys and registers.
+pub(super) const LINK_NAME: usize = 16;
+/// `NFT_DATA_VERDICT`, the type of verdicts as a map's data.
+pub(super) const VERDICT_TYPE: u32 = 0xffff_ff00;
 
 /// What packets a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     Ip,
     Ip6,
+    /// IPv4 and IPv6.
+    Inet,
 }
 
 impl Family {
@@ -14,6 +21,7 @@ impl Family {
         match self {
             Family::Ip => libc::AF_INET as u8,
             Family::Ip6 => libc::AF_INET6 as u8,
+            Family::Inet => libc::NFPROTO_INET as u8,
         }
     }
 }
@@ -36,6 +44,10 @@ pub enum Field {
     Ipv6,
     /// Port, network order (2 bytes).
     Port,
+    /// Name of a link, padded with zeros (16 bytes).
+    LinkName,
+    /// A jump to the chain of that name; the only part of a map's data.
+    Jump,
 }
 
 impl Field {
@@ -46,6 +58,8 @@ impl Field {
             Field::Ipv4 => 4,
             Field::Ipv6 => 16,
             Field::Port => 2,
+            Field::LinkName => LINK_NAME as u32,
+            Field::Jump => 0,
         }
     }
 
@@ -61,6 +75,8 @@ impl Field {
             Field::Ipv6 => 8,
             Field::Protocol => 12,
             Field::Port => 13,
+            Field::LinkName => 41,
+            Field::Jump => VERDICT_TYPE,
         }
     }
 }
@@ -75,7 +91,7 @@ pub struct Set {
     pub elements: Vec<Element>,
 }
 
-/// A key, with its data in a map: the parts in network order, each padded to 4 bytes.
+/// A key, with its data in a map: the parts in network order, each padded to 4 bytes; of a jump the chain's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Element {
     pub key: Vec<u8>,
@@ -95,10 +111,22 @@ impl Element {
         }
     }
 
+    pub fn push_link(part: &mut Vec<u8>, name: &str) {
+        part.extend_from_slice(&padded(name));
+    }
+
     pub fn push_port(part: &mut Vec<u8>, port: u16) {
         part.extend_from_slice(&port.to_be_bytes());
         part.extend_from_slice(&[0, 0]);
     }
+}
+
+/// A link's name as keys and registers have it; what is too long for a name is cut.
+pub(super) fn padded(name: &str) -> [u8; LINK_NAME] {
+    let mut padded = [0u8; LINK_NAME];
+    let length = name.len().min(LINK_NAME - 1);
+    padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+    padded
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,10 +178,11 @@ pub enum Comparison {
     IsNot,
 }
 
-/// An IPv4 network; 32 bits = one address.
+/// A network of either family; the family's length = one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
+    /// Bits.
     pub length: u8,
 }
 
@@ -164,13 +193,45 @@ pub enum ConntrackState {
     Invalid,
 }
 
-/// What a rule matches or does, left to right.
+/// Where a packet comes in or goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Input,
+    Output,
+}
+
+/// The address family of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Ipv4,
+    Ipv6,
+}
+
+/// What a rule matches or does, left to right. Statements about addresses match packets of the address's family only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
+    /// Packets of one family.
+    Is(Protocol),
+    /// Control messages of one family (ICMP, ICMPv6).
+    Icmp(Protocol),
     InputLink(Comparison, String),
     OutputLink(Comparison, String),
+    /// The link's name is in the set.
+    LinkIn(Direction, String),
+    /// Jumps to the chain that the map has for the link's name.
+    JumpByLink(Direction, String),
+    /// The packet's fields are in the set.
+    In {
+        key: Vec<Field>,
+        set: String,
+    },
     Source(Comparison, Prefix),
     Destination(Comparison, Prefix),
+    /// The packet carries this mark under the mask.
+    Mark {
+        value: u32,
+        mask: u32,
+    },
     /// The source is an address of this host.
     SourceIsLocal,
     /// The destination is an address of this host.
@@ -185,8 +246,12 @@ pub enum Statement {
     Jump(String),
     /// Source translation to the outgoing link's address.
     Masquerade,
-    /// Looks the packet's fields up in a map of (address, port) and translates the destination; no element = no match.
+    /// Source translation to this address.
+    TranslateSource(IpAddr),
+    /// Looks the packet's fields up in a map of (address, port) and translates the destination; no element = no match. A
+    /// key without an address needs an [`Statement::Is`] before it in a table of both families.
     TranslateByMap {
+        protocol: Protocol,
         key: Vec<Field>,
         map: String,
     },

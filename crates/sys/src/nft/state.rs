@@ -121,6 +121,12 @@ fn parse_element((kind, value): (u16, &[u8])) -> Option<Element> {
     let attributes = Attributes::new(value);
     Some(Element {
         key: attributes.inside(element::KEY).find(data::VALUE)?.to_vec(),
-        data: attributes.inside(element::DATA).find(data::VALUE).unwrap_or_default().to_vec(),
+        data: parse_data(attributes.inside(element::DATA)),
     })
+}
+
+/// A value, or the name of the chain that is jumped to.
+fn parse_data(attributes: Attributes<'_>) -> Vec<u8> {
+    let jump = || attributes.inside(data::VERDICT).find(data::VERDICT_CHAIN).map(read_string);
+    attributes.find(data::VALUE).map_or_else(|| jump().unwrap_or_default().into_bytes(), <[u8]>::to_vec)
 }

@@ -1,10 +1,11 @@
 //! The text form of a table, in the syntax of `nft list table`, with counters at zero.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::model::{
-    Chain, Comparison, ConntrackState, Element, Family, Field, HookPoint, Policy, Prefix, Rule, Set, Statement, Table,
+    Chain, Comparison, ConntrackState, Direction, Element, Family, Field, HookPoint, Policy, Prefix, Protocol, Rule,
+    Set, Statement, Table,
 };
 
 impl fmt::Display for Table {
@@ -12,6 +13,7 @@ impl fmt::Display for Table {
         let family = match self.family {
             Family::Ip => "ip",
             Family::Ip6 => "ip6",
+            Family::Inet => "inet",
         };
         writeln!(f, "table {family} {} {{", self.name)?;
         let mut first = true;
@@ -52,6 +54,8 @@ fn types(fields: &[Field]) -> String {
         Field::Ipv4 => "ipv4_addr",
         Field::Ipv6 => "ipv6_addr",
         Field::Port => "inet_service",
+        Field::LinkName => "ifname",
+        Field::Jump => "verdict",
     };
     fields.iter().map(name).collect::<Vec<_>>().join(" . ")
 }
@@ -65,6 +69,10 @@ fn values(fields: &[Field], bytes: &[u8]) -> String {
     let mut rest = bytes;
     let mut texts = Vec::new();
     for field in fields {
+        if *field == Field::Jump {
+            texts.push(format!("jump {}", String::from_utf8_lossy(rest)));
+            break;
+        }
         let (part, after) = rest.split_at_checked(field.padded() as usize).unwrap_or((rest, &[]));
         texts.push(value(*field, part));
         rest = after;
@@ -79,6 +87,7 @@ fn value(field: Field, part: &[u8]) -> String {
         (Field::Protocol, [132, ..]) => "sctp".to_owned(),
         (Field::Protocol, [number, ..]) => number.to_string(),
         (Field::Port, [high, low, ..]) => u16::from_be_bytes([*high, *low]).to_string(),
+        (Field::LinkName, _) => format!("\"{}\"", String::from_utf8_lossy(part).trim_end_matches('\0')),
         (Field::Ipv4, _) => {
             <[u8; 4]>::try_from(part).map_or_else(|_| "?".to_owned(), |a| Ipv4Addr::from(a).to_string())
         }
@@ -121,10 +130,19 @@ impl fmt::Display for Rule {
 
 fn statement(statement: &Statement) -> String {
     match statement {
+        Statement::Is(Protocol::Ipv4) => "meta nfproto ipv4".to_owned(),
+        Statement::Is(Protocol::Ipv6) => "meta nfproto ipv6".to_owned(),
+        Statement::Icmp(Protocol::Ipv4) => "meta l4proto icmp".to_owned(),
+        Statement::Icmp(Protocol::Ipv6) => "meta l4proto ipv6-icmp".to_owned(),
         Statement::InputLink(comparison, name) => format!("iifname {}\"{name}\"", operator(*comparison)),
         Statement::OutputLink(comparison, name) => format!("oifname {}\"{name}\"", operator(*comparison)),
-        Statement::Source(comparison, prefix) => format!("ip saddr {}{}", operator(*comparison), network(*prefix)),
-        Statement::Destination(comparison, prefix) => format!("ip daddr {}{}", operator(*comparison), network(*prefix)),
+        Statement::LinkIn(direction, set) => format!("{} @{set}", link(*direction)),
+        Statement::JumpByLink(direction, map) => format!("{} vmap @{map}", link(*direction)),
+        Statement::In { key, set } => format!("{} @{set}", packet_fields(key)),
+        Statement::Source(comparison, prefix) => address("saddr", *comparison, *prefix),
+        Statement::Destination(comparison, prefix) => address("daddr", *comparison, *prefix),
+        Statement::Mark { value, mask: u32::MAX } => format!("meta mark {value:#010x}"),
+        Statement::Mark { value, mask } => format!("meta mark & {mask:#010x} == {value:#010x}"),
         Statement::SourceIsLocal => "fib saddr type local".to_owned(),
         Statement::DestinationIsLocal => "fib daddr type local".to_owned(),
         Statement::Connection(ConntrackState::EstablishedOrRelated) => "ct state established,related".to_owned(),
@@ -136,11 +154,29 @@ fn statement(statement: &Statement) -> String {
         Statement::Return => "return".to_owned(),
         Statement::Jump(chain) => format!("jump {chain}"),
         Statement::Masquerade => "masquerade".to_owned(),
-        Statement::TranslateByMap { key, map } => {
-            let fields: Vec<_> = key.iter().map(|f| packet_field(*f)).collect();
-            format!("dnat ip to {} map @{map}", fields.join(" . "))
-        }
+        Statement::TranslateSource(IpAddr::V4(address)) => format!("snat ip to {address}"),
+        Statement::TranslateSource(IpAddr::V6(address)) => format!("snat ip6 to {address}"),
+        Statement::TranslateByMap { protocol, key, map } => translation(*protocol, key, map),
     }
+}
+
+fn link(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Input => "iifname",
+        Direction::Output => "oifname",
+    }
+}
+
+fn translation(protocol: Protocol, key: &[Field], map: &str) -> String {
+    let family = match protocol {
+        Protocol::Ipv4 => "ip",
+        Protocol::Ipv6 => "ip6",
+    };
+    format!("dnat {family} to {} map @{map}", packet_fields(key))
+}
+
+fn packet_fields(key: &[Field]) -> String {
+    key.iter().map(|field| packet_field(*field)).collect::<Vec<_>>().join(" . ")
 }
 
 fn operator(comparison: Comparison) -> &'static str {
@@ -150,8 +186,13 @@ fn operator(comparison: Comparison) -> &'static str {
     }
 }
 
-fn network(prefix: Prefix) -> String {
-    if prefix.length == 32 { prefix.address.to_string() } else { format!("{}/{}", prefix.address, prefix.length) }
+fn address(side: &str, comparison: Comparison, prefix: Prefix) -> String {
+    let (family, whole) = match prefix.address {
+        IpAddr::V4(_) => ("ip", 32),
+        IpAddr::V6(_) => ("ip6", 128),
+    };
+    let length = if prefix.length == whole { String::new() } else { format!("/{}", prefix.length) };
+    format!("{family} {side} {}{}{length}", operator(comparison), prefix.address)
 }
 
 fn packet_field(field: Field) -> &'static str {
@@ -160,5 +201,7 @@ fn packet_field(field: Field) -> &'static str {
         Field::Ipv4 => "ip daddr",
         Field::Ipv6 => "ip6 daddr",
         Field::Port => "th dport",
+        Field::LinkName => "iifname",
+        Field::Jump => "?",
     }
 }

@@ -1,7 +1,7 @@
 //! Changes that the kernel carries out together or not at all.
 
-use super::encode;
-use super::model::{Element, Family, Table};
+use super::encode::{self, Data};
+use super::model::{Element, Family, Field, Table};
 use super::uapi::{
     BATCH_BEGIN, BATCH_END, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE,
     SUBSYSTEM, table,
@@ -21,6 +21,14 @@ struct Kind {
     label: &'static str,
     message: u16,
     flags: u16,
+}
+
+/// A set.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    family: Family,
+    table: &'a str,
+    set: &'a str,
 }
 
 const ENSURE_TABLE: Kind = Kind { label: "add table", message: NEW_TABLE, flags: CREATE };
@@ -78,14 +86,18 @@ impl Transaction {
             self.sets += 1;
             let id = self.sets;
             self.push(ADD_SET, family, |w| encode::write_set(w, name, set, id));
-            self.add_elements(family, name, &set.name, &set.elements);
         }
         for chain in &wanted.chains {
             self.push(ADD_CHAIN, family, |w| encode::write_chain(w, name, chain));
         }
+        // A jump needs its chain.
+        for set in &wanted.sets {
+            let with = if set.data[..] == [Field::Jump] { Data::Jumps } else { Data::Values };
+            self.write_elements(Place { family, table: name, set: &set.name }, &set.elements, with);
+        }
         for chain in &wanted.chains {
             for rule in &chain.rules {
-                let write = |w: &mut Writer<'_>| encode::write_rule(w, name, &chain.name, rule);
+                let write = |w: &mut Writer<'_>| encode::write_rule(w, (family, name), &chain.name, rule);
                 self.push(ADD_RULE, family, write);
             }
         }
@@ -98,16 +110,20 @@ impl Transaction {
 
     /// The kernel refuses an element that exists with other data.
     pub fn add_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
+        self.write_elements(Place { family, table, set }, elements, Data::Values);
+    }
+
+    fn write_elements(&mut self, place: Place<'_>, elements: &[Element], with: Data) {
+        let Place { family, table, set } = place;
         for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
-            let write = |w: &mut Writer<'_>| encode::write_elements(w, table, set, part, true);
-            self.push(ADD_ELEMENTS, family, write);
+            self.push(ADD_ELEMENTS, family, |w| encode::write_elements(w, table, set, part, with));
         }
     }
 
     /// The kernel refuses an element that does not exist.
     pub fn delete_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) {
         for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
-            let write = |w: &mut Writer<'_>| encode::write_elements(w, table, set, part, false);
+            let write = |w: &mut Writer<'_>| encode::write_elements(w, table, set, part, Data::Without);
             self.push(REMOVE_ELEMENTS, family, write);
         }
     }

@@ -89,6 +89,8 @@ pub mod set {
     pub const DATA_LENGTH: u16 = 7;
     /// `NFTA_SET_ID`.
     pub const ID: u16 = 10;
+    /// `NFTA_SET_USERDATA`.
+    pub const USERDATA: u16 = 13;
     /// `NFT_SET_MAP`.
     pub const FLAG_MAP: u32 = 0x8;
 }
@@ -161,6 +163,10 @@ pub mod meta {
     pub const INPUT_NAME: u32 = 6;
     /// `NFT_META_OIFNAME`.
     pub const OUTPUT_NAME: u32 = 7;
+    /// `NFT_META_MARK`.
+    pub const MARK: u32 = 3;
+    /// `NFT_META_NFPROTO`.
+    pub const NETWORK_PROTOCOL: u32 = 15;
     /// `NFT_META_L4PROTO`.
     pub const PROTOCOL: u32 = 16;
 }
@@ -229,6 +235,8 @@ pub mod nat {
     pub const ADDRESS: u16 = 3;
     /// `NFTA_NAT_REG_PROTO_MIN`.
     pub const PORT: u16 = 5;
+    /// `NFT_NAT_SNAT`.
+    pub const SOURCE_NAT: u32 = 0;
     /// `NFT_NAT_DNAT`.
     pub const DESTINATION_NAT: u32 = 1;
 }

@@ -1,6 +1,6 @@
 //! Links, addresses, routes, sockets that hold ports.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
@@ -10,8 +10,8 @@ use sys::netlink::{Batch, Route, Socket, listen, namespace};
 
 use crate::{in_namespace, output};
 
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
-const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1));
+const CONTAINER: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
 
 /// A bridge `br0` that is up with the gateway's address.
 fn bridge(socket: &mut Socket) -> link::Link {
@@ -33,9 +33,10 @@ fn bridge_is_made_as_asked() {
         let made = bridge(&mut socket);
         assert_eq!((made.kind.as_str(), made.mac, made.mtu, made.up), ("bridge", Some([2, 0, 0, 0, 0, 1]), 1400, true));
         assert!(output("ip", &["addr", "show", "br0"]).contains("inet 172.17.0.1/16 brd 172.17.255.255"));
-        let routes = address::list_routes(&mut socket).unwrap();
+        let mut routes = address::list_routes(&mut socket).unwrap();
+        routes.retain(|route| route.destination.is_ipv4());
         assert_eq!(routes.len(), 1);
-        assert_eq!((routes[0].destination, routes[0].prefix_len), (Ipv4Addr::new(172, 17, 0, 0), 16));
+        assert_eq!((routes[0].destination.to_string().as_str(), routes[0].prefix_len), ("172.17.0.0", 16));
         let mut batch = Batch::new();
         link::delete(&mut batch, "br0");
         socket.request(&mut batch).unwrap();
@@ -63,7 +64,7 @@ fn pair_appears_in_both_namespaces_and_answers() {
         link::set_up(&mut batch, LOOPBACK);
         link::create_veth(&mut batch, &veth);
         address::add(&mut batch, &Address { link: 20, address: CONTAINER, prefix_len: 16 });
-        let route = Route { destination: Ipv4Addr::UNSPECIFIED, prefix_len: 0, gateway: Some(GATEWAY), link: 0 };
+        let route = Route::default_by(GATEWAY, 0);
         address::add_route(&mut batch, &route);
         inner_socket.request(&mut batch).unwrap();
         let mut batch = Batch::new();
@@ -101,9 +102,9 @@ fn refusals_name_the_message() {
         assert_eq!(socket.request(&mut batch).unwrap_err().errno, Errno::NODEV);
         let mut batch = Batch::new();
         let route = Route {
-            destination: Ipv4Addr::UNSPECIFIED,
+            destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             prefix_len: 0,
-            gateway: Some(Ipv4Addr::new(9, 9, 9, 9)),
+            gateway: Some(IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9))),
             link: 0,
         };
         address::add_route(&mut batch, &route);
@@ -151,5 +152,57 @@ fn port_sockets_are_deaf_until_told() {
         );
         listen::bind(listen::Kind::Udp, v6).unwrap();
         assert!(listen::has_ipv6());
+    });
+}
+
+/// Addresses and routes of IPv6, and a default route that is replaced.
+#[test]
+fn both_families() {
+    in_namespace(|_| {
+        let mut socket = Socket::route().unwrap();
+        let br = bridge(&mut socket);
+        let own: IpAddr = "fd00:1::1".parse().unwrap();
+        let mut batch = Batch::new();
+        address::add(&mut batch, &Address { link: br.index, address: own, prefix_len: 64 });
+        address::add_route(&mut batch, &Route::default_by("fd00:1::2".parse().unwrap(), br.index));
+        address::replace_route(&mut batch, &Route::default_by("fd00:1::3".parse().unwrap(), br.index));
+        address::replace_route(&mut batch, &Route::default_by(CONTAINER, br.index));
+        address::set_neighbour(&mut batch, br.index, "fd00:1::9".parse().unwrap(), [2, 0, 0, 0, 0, 9]);
+        socket.request(&mut batch).unwrap();
+        let addresses = address::list(&mut socket).unwrap();
+        let text = |address: &Address| format!("{}/{}", address.address, address.prefix_len);
+        let kept = addresses.iter().filter(|a| a.link == br.index && !a.is_link_local()).map(text);
+        assert_eq!(kept.collect::<Vec<_>>(), ["172.17.0.1/16", "fd00:1::1/64"]);
+        let routes = address::list_routes(&mut socket).unwrap();
+        let gateways = routes.iter().filter(|r| r.prefix_len == 0).filter_map(|r| r.gateway);
+        assert_eq!(gateways.map(|g| g.to_string()).collect::<Vec<_>>(), ["172.17.0.2", "fd00:1::3"]);
+        assert!(output("ip", &["-6", "neigh"]).contains("fd00:1::9 dev br0 lladdr 02:00:00:00:00:09"));
+        let mut batch = Batch::new();
+        address::remove(&mut batch, &Address { link: br.index, address: own, prefix_len: 64 });
+        socket.request(&mut batch).unwrap();
+        assert!(!address::list(&mut socket).unwrap().iter().any(|a| a.address == own));
+    });
+}
+
+/// A link on a parent, made in another namespace; what the kernel lacks is refused by that.
+#[test]
+fn links_on_a_parent() {
+    use sys::netlink::link::{OnLink, Upper};
+    in_namespace(|_| {
+        let mut socket = Socket::route().unwrap();
+        let br = bridge(&mut socket);
+        let (inner, mut inner_socket) = namespace::create_with(|_| Socket::route()).unwrap();
+        let mut batch = Batch::new();
+        let (mac, mtu) = (Some([2, 0, 0, 0, 0, 7]), Some(1300));
+        let namespace = Some(inner.as_fd());
+        let kind = Upper::Macvlan { mode: 4 };
+        link::create_on_link(
+            &mut batch,
+            &OnLink { name: "mv0", mac, index: 7, parent: br.index, mtu, kind, namespace },
+        );
+        socket.request(&mut batch).unwrap();
+        let made = link::find(&mut inner_socket, "mv0").unwrap().unwrap();
+        assert_eq!((made.kind.as_str(), made.mac, made.mtu, made.up), ("macvlan", mac, 1300, false));
+        assert_eq!(made.index, 7);
     });
 }

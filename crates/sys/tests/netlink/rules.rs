@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use rustix::io::Errno;
 use sys::netlink::Socket;
 use sys::nft::{
-    self, Chain, Comparison, ConntrackState, Element, Family, Field, Hook, HookPoint, Policy, Prefix, Set, Statement,
-    Table, Transaction,
+    self, Chain, Comparison, ConntrackState, Direction, Element, Family, Field, Hook, HookPoint, Policy, Prefix,
+    Protocol, Set, Statement, Table, Transaction,
 };
 
 use crate::{in_namespace, output};
@@ -25,10 +25,96 @@ fn hooked(name: &str, point: HookPoint, rules: Vec<Vec<Statement>>) -> Chain {
     Chain { name: name.to_owned(), hook, rules: rules.into_iter().map(Into::into).collect() }
 }
 
+fn by_map(protocol: Protocol, key: Vec<Field>, map: &str) -> Statement {
+    Statement::TranslateByMap { protocol, key, map: map.to_owned() }
+}
+
+/// A table of both families: what the one of IPv4 does not have.
+fn inet() -> Table {
+    use Comparison::{Is, IsNot};
+    use Statement::*;
+    let set = |name: &str, key: &[Field], data: &[Field], elements: Vec<Element>| Set {
+        name: name.to_owned(),
+        key: key.to_vec(),
+        data: data.to_vec(),
+        elements,
+    };
+    let by_link = |name: &str, chain: &str| {
+        let mut element = Element { data: chain.as_bytes().to_vec(), ..Element::default() };
+        Element::push_link(&mut element.key, name);
+        element
+    };
+    let by_port = [Field::Protocol, Field::Ipv6, Field::Port];
+    let translated = [Field::Ipv6, Field::Port];
+    let subnet = Prefix { address: "fd00:1::".parse().expect("an address"), length: 61 };
+    let host = Prefix { address: "fd00:2::1".parse().expect("an address"), length: 128 };
+    let v4 = Prefix { address: "10.1.0.0".parse().expect("an address"), length: 20 };
+    let bridge = Chain { name: "to-br0".to_owned(), hook: None, rules: vec![vec![Accept].into()] };
+    Table {
+        family: Family::Inet,
+        name: "both".to_owned(),
+        sets: vec![
+            set("ports", &by_port, &translated, Vec::new()),
+            set("open", &by_port, &[], Vec::new()),
+            set("bridges", &[Field::LinkName], &[], vec![by_link("br0", "")]),
+            set("to", &[Field::LinkName], &[Field::Jump], vec![by_link("br0", "to-br0"), by_link("br1", "to-br0")]),
+        ],
+        chains: vec![
+            bridge,
+            hooked(
+                "prerouting",
+                HookPoint::NatPrerouting,
+                vec![
+                    vec![LinkIn(Direction::Input, "bridges".to_owned()), Return],
+                    vec![by_map(Protocol::Ipv6, by_port.to_vec(), "ports")],
+                ],
+            ),
+            hooked(
+                "postrouting",
+                HookPoint::NatPostrouting,
+                vec![
+                    vec![OutputLink(IsNot, "br0".to_owned()), Source(Is, subnet), Masquerade],
+                    vec![Source(Is, v4), TranslateSource("10.9.9.9".parse().expect("an address"))],
+                    vec![Source(Is, subnet), TranslateSource("fd00:3::1".parse().expect("an address"))],
+                ],
+            ),
+            hooked(
+                "forward",
+                HookPoint::FilterForward,
+                vec![
+                    vec![JumpByLink(Direction::Output, "to".to_owned())],
+                    vec![In { key: by_port.to_vec(), set: "open".to_owned() }, Accept],
+                    vec![Statement::Is(Protocol::Ipv6), Destination(IsNot, host), Counter, Drop],
+                    vec![Statement::Is(Protocol::Ipv4), Accept],
+                    vec![Icmp(Protocol::Ipv4), Accept],
+                    vec![Icmp(Protocol::Ipv6), Accept],
+                    vec![Mark { value: 1, mask: u32::MAX }, Accept],
+                    vec![Mark { value: 2, mask: 0xff }, Accept],
+                ],
+            ),
+        ],
+    }
+}
+
+#[test]
+fn a_table_of_both_families() {
+    in_namespace(|_| {
+        let mut socket = Socket::netfilter().unwrap();
+        let wanted = inet();
+        let mut change = Transaction::new();
+        change.replace_table(&wanted, b"print");
+        change.commit(&mut socket).unwrap();
+        assert_eq!(output("nft", &["list", "table", "inet", "both"]), wanted.to_string());
+        for set in &wanted.sets {
+            assert_eq!(nft::elements(&mut socket, Family::Inet, "both", &set.name).unwrap(), set.elements);
+        }
+    });
+}
+
 /// Every statement and hook once.
 fn table(elements: Vec<Element>) -> Table {
-    let subnet = Prefix { address: Ipv4Addr::new(172, 17, 0, 0), length: 16 };
-    let host = Prefix { address: Ipv4Addr::new(10, 1, 2, 3), length: 32 };
+    let subnet = Prefix { address: IpAddr::V4(Ipv4Addr::new(172, 17, 0, 0)), length: 16 };
+    let host = Prefix { address: IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), length: 32 };
     let link = || "docker0".to_owned();
     use Comparison::{Is, IsNot};
     use Statement::*;
@@ -37,10 +123,10 @@ fn table(elements: Vec<Element>) -> Table {
         hook: None,
         rules: vec![
             vec![InputLink(Is, link()), Return].into(),
-            vec![TranslateByMap { key: vec![Field::Protocol, Field::Port], map: "ports".to_owned() }].into(),
+            vec![by_map(Protocol::Ipv4, vec![Field::Protocol, Field::Port], "ports")].into(),
         ],
     };
-    let loopback = Prefix { address: Ipv4Addr::new(127, 0, 0, 0), length: 8 };
+    let loopback = Prefix { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), length: 8 };
     Table {
         family: Family::Ip,
         name: "test".to_owned(),
