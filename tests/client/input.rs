@@ -277,8 +277,5 @@ fn nothing_is_ignored_in_silence() {
     );
     let linked = warnings(r#""HostConfig":{"Links":["other:x"]}"#);
     assert_eq!(linked[1], "Links have no effect yet: the container does not know the others by name.");
-    let options = r#"{"com.docker.network.endpoint.ifname":"net0"}"#;
-    let endpoint = format!(r#""NetworkingConfig":{{"EndpointsConfig":{{"bridge":{{"DriverOpts":{options}}}}}}}"#);
-    assert_eq!(warnings(&endpoint), ["The name of an interface has no effect yet: it is called eth0."]);
     d.finish();
 }

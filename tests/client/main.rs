@@ -32,6 +32,7 @@ mod lost_store;
 mod mounts;
 mod moved_root;
 mod network;
+mod networks;
 mod own_labels;
 mod platforms;
 mod ports;

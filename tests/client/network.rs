@@ -223,10 +223,10 @@ fn a_flushed_ruleset_opens_no_unpublished_port() {
     let mut d = with_busybox();
     serve(&d, "web", "8081:80");
     let address = d.inspect("web", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
-    let rules = |d: &Daemon| d.exec_inside(&["nft", "-s", "list", "table", "ip", "gantry"]);
+    let rules = |d: &Daemon| d.exec_inside(&["nft", "-s", "list", "table", "inet", "gantry"]);
     let whole = rules(&d).ok();
     for round in 0..2 {
-        for attack in ["flush ruleset", "delete table ip gantry", "flush chain ip gantry forward"] {
+        for attack in ["flush ruleset", "delete table inet gantry", "flush chain inet gantry forward"] {
             let _ = d.exec_inside(&["nft", attack]).ok();
             assert!(eventually(|| rules(&d).stdout == whole.stdout), "round {round}, {attack}");
         }

@@ -69,7 +69,9 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     if repaired > 0 {
         tracing::info!(rows = repaired, "the index of who uses which image is made anew");
     }
-    let (config, network_store) = (settings.services.network.clone(), store.clone());
+    let local_ipv6 = root::local_ipv6(&host.engine_id);
+    let config = ::network::NetworkConfig { local_ipv6, ..settings.services.network.clone() };
+    let network_store = store.clone();
     let networks = tokio::task::spawn_blocking(move || ::network::Networks::open(config, &network_store));
     let networks = Arc::new(networks.await.map_err(|e| Error::system("opening networks").with_source(e))??);
     let engine = Arc::new(Engine {

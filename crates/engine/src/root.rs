@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use model::id::ContainerId;
 use model::{Context, Error, Result};
+use sha2::{Digest, Sha256};
 use store::{Doubt, Store};
 
 use crate::container::row::CONTAINERS;
@@ -206,6 +207,16 @@ fn names(dir: &Path) -> Result<Vec<String>> {
     };
     let name = |entry: std::io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
     entries.map(name).collect::<std::io::Result<_>>().with_context(context)
+}
+
+/// The unique local network (RFC 4193) of this engine: its 40 bits are the last of the first eight bytes of the id's
+/// SHA-256, as the reference chooses them.
+pub fn local_ipv6(engine_id: &str) -> ipnet::Ipv6Net {
+    let digest = Sha256::digest(engine_id.as_bytes());
+    let mut octets = [0u8; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&digest[3..8]);
+    ipnet::Ipv6Net::new_assert(octets.into(), 48)
 }
 
 /// The engine's id: made once, kept in the data root. An empty file is one that a power cut has taken the content of.

@@ -10,9 +10,9 @@ use engine::settings::{
 };
 use image::Transfers;
 use image::collect::Rules;
-use ipnet::IpNet;
 use model::{Error, Result};
-use network::{AddressPool, NetworkConfig};
+use network::config::Mark;
+use network::{AddressPool, DefaultFamily, NetworkConfig};
 use server::{Frame, State};
 
 use crate::config::{Config, Host, MAX_API_VERSION};
@@ -136,35 +136,42 @@ fn ulimits(config: &Config) -> Vec<api::Ulimit> {
 
 fn network(config: &Config) -> NetworkConfig {
     let (bridge, options) = (&config.bridge, &config.network);
-    let v4 = |net: Option<IpNet>| match net {
-        Some(IpNet::V4(net)) => Some(net),
-        _ => None,
-    };
-    let gateway = match bridge.default_gateway {
-        Some(IpAddr::V4(address)) => Some(address),
-        _ => None,
-    };
-    let pools = options.default_address_pools.iter().filter_map(|pool| match pool.base {
-        IpNet::V4(base) => Some(AddressPool { base, size: u8::try_from(pool.size).ok()? }),
-        IpNet::V6(_) => None,
-    });
+    let pools = options.default_address_pools.iter();
+    let pools = pools.filter_map(|pool| Some(AddressPool { base: pool.base, size: u8::try_from(pool.size).ok()? }));
+    let ipv4 = DefaultFamily { bip: bridge.bip, range: bridge.fixed_cidr, gateway: bridge.default_gateway };
+    let ipv6 = DefaultFamily { bip: bridge.bip6, range: bridge.fixed_cidr_v6, gateway: bridge.default_gateway_v6 };
     let defaults = NetworkConfig::default();
     NetworkConfig {
         bridge: Some(bridge.name.clone()).filter(|name| !name.is_empty()),
-        bip: v4(bridge.bip),
-        fixed_cidr: v4(bridge.fixed_cidr),
+        ipv4,
+        ipv6: bridge.ipv6.then_some(ipv6),
         mtu: u32::try_from(bridge.mtu).ok().filter(|mtu| *mtu > 0).unwrap_or(defaults.mtu),
-        default_gateway: gateway,
         icc: bridge.icc.into(),
         ip_masq: options.ip_masq.into(),
         ip_forward: options.ip_forward.into(),
         ip_forward_no_drop: options.ip_forward_no_drop.into(),
         iptables: options.iptables.into(),
         userland_proxy: options.userland_proxy.into(),
+        ip6tables: options.ip6tables.into(),
         default_address_pools: pools.collect(),
+        // The engine's id decides.
+        local_ipv6: defaults.local_ipv6,
+        default_options: options.default_network_opts.clone(),
+        accept_mark: mark(&options.bridge_accept_fwmark),
         host_binding_ip: bridge.ip.unwrap_or(defaults.host_binding_ip),
         daemon_addresses: daemon_addresses(config),
     }
+}
+
+/// `0x1` or `0x1/0xff`; it was validated with the configuration.
+fn mark(text: &str) -> Option<Mark> {
+    let number = |text: &str| match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+    let (value, mask) = (number(value)?, number(mask)?);
+    Some(Mark { value: value & mask, mask })
 }
 
 /// TCP addresses of the daemon's own sockets; a name means all of its addresses.

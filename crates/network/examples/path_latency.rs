@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use model::id::ContainerId;
-use network::{Connected, EndpointSpec, NetworkConfig, Networks, Protocol, PublishSpec};
+use network::{Connected, EndpointSpec, NetworkConfig, Networks, Protocol, PublishSpec, SandboxSpec};
 use store::Store;
 use sys::netlink::{Batch, Socket, link, namespace};
 
@@ -43,12 +43,10 @@ fn measure(rounds: usize) {
 }
 
 fn connect(networks: &Networks, ports: &[PublishSpec]) -> Connected {
-    let spec = EndpointSpec {
+    let spec = SandboxSpec {
         container: ContainerId::from_bytes(sys::random::bytes32()),
         name: "c".to_owned(),
-        network: networks.find("bridge").expect("bridge").id,
-        mac: None,
-        address: None,
+        endpoints: vec![EndpointSpec::new(networks.look_up("bridge").expect("bridge").id.clone())],
         ports: ports.to_vec(),
     };
     networks.connect(&spec).expect("connect")
@@ -61,7 +59,7 @@ fn one_by_one(networks: &Networks, what: &str, ports: &[PublishSpec], rounds: us
         let mut made = None;
         connects.push(time(|| made = Some(connect(networks, ports))));
         std::thread::sleep(Duration::from_millis(10));
-        let container = made.take().expect("connected").endpoint.container;
+        let container = made.take().expect("connected").endpoints[0].container.clone();
         releases.push(time(|| networks.release(&container).expect("release")));
     }
     print(&format!("connect{what}"), connects);
@@ -80,7 +78,7 @@ fn first_answer(networks: &Networks, rounds: usize) {
         times.push(time(|| {
             namespace::enter(netns.as_fd(), || TcpStream::connect(host)?.read(&mut [0])).expect("an answer");
         }));
-        networks.release(&made.endpoint.container).expect("release");
+        networks.release(&made.endpoints[0].container).expect("release");
         drop(made);
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -94,7 +92,7 @@ fn all_at_once(networks: &Networks, rounds: usize) {
         namespace::enter(here.as_fd(), || {
             let round = |_| {
                 let mut container = None;
-                let took = time(|| container = Some(connect(networks, &[]).endpoint.container));
+                let took = time(|| container = Some(connect(networks, &[]).endpoints[0].container.clone()));
                 networks.release(&container.expect("connected")).expect("release");
                 took
             };

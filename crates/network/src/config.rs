@@ -2,9 +2,12 @@
 //!
 //! Parsing and validation of flags and files happen in the daemon; here every field already has its type and default.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::family::{self, Family};
 
 /// The device of the default bridge network when the configuration names none.
 pub const DEFAULT_BRIDGE: &str = "docker0";
@@ -14,7 +17,7 @@ pub const DEFAULT_MTU: u32 = 1500;
 /// A range that is cut into networks of one size (`--default-address-pool`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressPool {
-    pub base: Ipv4Net,
+    pub base: IpNet,
     /// Prefix length of each network cut from `base`.
     pub size: u8,
 }
@@ -38,19 +41,35 @@ impl From<bool> for Enabled {
     }
 }
 
+/// A packet mark under a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub value: u32,
+    pub mask: u32,
+}
+
+/// What the configuration says about one family of the default network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DefaultFamily {
+    /// Address and prefix of the bridge (`--bip`, `--bip6`).
+    pub bip: Option<IpNet>,
+    /// Addresses of containers come from this part of the subnet only (`--fixed-cidr`, `--fixed-cidr-v6`).
+    pub range: Option<IpNet>,
+    /// The containers' gateway when it is not the bridge itself (`--default-gateway`, `--default-gateway-v6`).
+    pub gateway: Option<IpAddr>,
+}
+
 /// The networking keys of the daemon's configuration (`--bridge`, `--bip`, `--mtu`, …).
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     /// The default network's device: `None` = `docker0` (made here), `Some("none")` = no default network, any other
     /// name = an existing bridge that the administrator made and keeps.
     pub bridge: Option<String>,
-    /// Address and prefix of docker0 (`--bip`).
-    pub bip: Option<Ipv4Net>,
-    /// Addresses of containers on the default network come from this part of its subnet only (`--fixed-cidr`).
-    pub fixed_cidr: Option<Ipv4Net>,
+    /// IPv4 of the default network.
+    pub ipv4: DefaultFamily,
+    /// IPv6 of the default network; `None` = it has none (`--ipv6`).
+    pub ipv6: Option<DefaultFamily>,
     pub mtu: u32,
-    /// The containers' gateway when it is not docker0 itself (`--default-gateway`).
-    pub default_gateway: Option<Ipv4Addr>,
     /// Containers of the default network may talk to each other (`--icc`).
     pub icc: Enabled,
     pub ip_masq: Enabled,
@@ -60,8 +79,16 @@ pub struct NetworkConfig {
     /// Firewall rules are kept (`--iptables`); without them published ports work by proxy only.
     pub iptables: Enabled,
     pub userland_proxy: Enabled,
-    /// Empty = the built-in pools.
+    /// Firewall rules are kept for IPv6 (`--ip6tables`).
+    pub ip6tables: Enabled,
+    /// Pools of either family; of a family without one the built-in pools are used.
     pub default_address_pools: Vec<AddressPool>,
+    /// The unique local network (RFC 4193, /48) that automatic IPv6 subnets are cut from.
+    pub local_ipv6: Ipv6Net,
+    /// Driver options of new networks, by driver (`--default-network-opt`).
+    pub default_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// Packets with this mark reach containers whatever the rules say (`--bridge-accept-fwmark`).
+    pub accept_mark: Option<Mark>,
     /// Where ports without a host address are published (`--ip`).
     pub host_binding_ip: IpAddr,
     /// TCP addresses that the daemon itself listens on; no container gets their ports.
@@ -72,17 +99,20 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         NetworkConfig {
             bridge: None,
-            bip: None,
-            fixed_cidr: None,
+            ipv4: DefaultFamily::default(),
+            ipv6: None,
             mtu: DEFAULT_MTU,
-            default_gateway: None,
             icc: Enabled::Yes,
             ip_masq: Enabled::Yes,
             ip_forward: Enabled::Yes,
             ip_forward_no_drop: Enabled::No,
             iptables: Enabled::Yes,
             userland_proxy: Enabled::Yes,
+            ip6tables: Enabled::Yes,
             default_address_pools: Vec::new(),
+            local_ipv6: Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 48),
+            default_options: BTreeMap::new(),
+            accept_mark: None,
             host_binding_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             daemon_addresses: Vec::new(),
         }
@@ -104,25 +134,47 @@ impl NetworkConfig {
         !matches!(self.bridge.as_deref(), None | Some("") | Some("none") | Some(DEFAULT_BRIDGE))
     }
 
+    /// The default network's settings of a family; `None` = it has not that family.
+    pub fn default_family(&self, family: Family) -> Option<&DefaultFamily> {
+        match family {
+            Family::Ipv4 => Some(&self.ipv4),
+            Family::Ipv6 => self.ipv6.as_ref(),
+        }
+    }
+
     /// The pools that new networks take their subnet from, in order.
     pub fn pools(&self) -> Vec<AddressPool> {
-        if self.default_address_pools.is_empty() { default_pools() } else { self.default_address_pools.clone() }
+        let mut pools = self.default_address_pools.clone();
+        let has = |family| pools.iter().any(|pool: &AddressPool| family::of_net(pool.base) == family);
+        let (has_ipv4, has_ipv6) = (has(Family::Ipv4), has(Family::Ipv6));
+        if !has_ipv4 {
+            pools.extend(built_in_pools());
+        }
+        if !has_ipv6 {
+            pools.push(AddressPool { base: IpNet::V6(self.local_ipv6), size: 64 });
+        }
+        pools
     }
 }
 
-/// The reference's built-in pools: 172.17–172.31 by /16, then 192.168.0.0/16 by /20.
-fn default_pools() -> Vec<AddressPool> {
-    let pool = |a: u8, b: u8, prefix: u8, size: u8| AddressPool {
-        base: Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), prefix),
+/// The reference's built-in pools of IPv4: 172.17–172.31 by /16, then 192.168.0.0/16 by /20; but the last quarter of the
+/// latter is cut smaller and smaller, and gaps that the host leaves in all of them are used, so that they do not run out.
+fn built_in_pools() -> Vec<AddressPool> {
+    let pool = |a: u8, b: u8, c: u8, (prefix, size): (u8, u8)| AddressPool {
+        base: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), prefix)),
         size,
     };
-    vec![
-        pool(172, 17, 16, 16),
-        pool(172, 18, 16, 16),
-        pool(172, 19, 16, 16),
-        pool(172, 20, 14, 16),
-        pool(172, 24, 14, 16),
-        pool(172, 28, 14, 16),
-        pool(192, 168, 16, 20),
-    ]
+    let mut pools: Vec<_> = (17..=31).map(|b| pool(172, b, 0, (16, 16))).collect();
+    pools.extend([
+        pool(192, 168, 0, (17, 20)),
+        pool(192, 168, 128, (18, 20)),
+        pool(192, 168, 192, (19, 24)),
+        pool(192, 168, 224, (20, 24)),
+        pool(192, 168, 240, (20, 28)),
+    ]);
+    for size in [24, 28] {
+        pools.extend((17..=31).map(|b| pool(172, b, 0, (16, size))));
+        pools.push(pool(192, 168, 0, (16, size)));
+    }
+    pools
 }

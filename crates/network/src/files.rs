@@ -195,6 +195,12 @@ pub fn hosts(name: HostName<'_>, addresses: &[IpAddr], extra: &[(String, IpAddr)
     for (host, address) in extra.iter().filter(|(_, address)| ipv6 || address.is_ipv4()) {
         text.push_str(&format!("{address}\t{}\n", part(host)));
     }
+    let own: Vec<IpAddr> = addresses.iter().copied().filter(|address| ipv6 || address.is_ipv4()).collect();
+    text + &own_lines(name, &own)
+}
+
+/// The lines of a container's own addresses.
+pub fn own_lines(name: HostName<'_>, addresses: &[IpAddr]) -> String {
     let full = match name.domainname {
         "" => part(name.hostname),
         domain => format!("{}.{}", part(name.hostname), part(domain)),
@@ -203,10 +209,7 @@ pub fn hosts(name: HostName<'_>, addresses: &[IpAddr], extra: &[(String, IpAddr)
         Some((short, _)) => format!("{full} {short}"),
         None => full,
     };
-    for address in addresses.iter().filter(|address| ipv6 || address.is_ipv4()) {
-        text.push_str(&format!("{address}\t{names}\n"));
-    }
-    text
+    addresses.iter().map(|address| format!("{address}\t{names}\n")).collect()
 }
 
 /// The text of `hostname`.

@@ -5,18 +5,31 @@
 //! already and stays one. Who switched is remembered per family, for as long as the setting lives: this boot of the
 //! machine, this network namespace.
 
+use std::io::ErrorKind;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use model::{Context, Result};
 use serde::{Deserialize, Serialize};
 use store::{Row, Store, Table};
 use sys::netlink::namespace;
 
 use crate::config::{Enabled, NetworkConfig};
+use crate::driver::Rules;
+use crate::family::Family;
+use crate::plan::DropForeign;
 
 /// One row, keyed by `KEY`.
 pub const FORWARDING: Table<ForwardingRow> = Table::new("forwarding");
 const KEY: &str = "switched";
-const IPV4: &str = "net/ipv4/ip_forward";
 const BOOT: &str = "kernel/random/boot_id";
+
+/// The setting of a family.
+fn setting(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "net/ipv4/ip_forward",
+        Family::Ipv6 => "net/ipv6/conf/all/forwarding",
+    }
+}
 
 /// Which families' forwarding Gantry switched on, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +39,6 @@ pub struct ForwardingRow {
     /// The network namespace's cookie (`SO_NETNS_COOKIE`).
     pub namespace: u64,
     pub ipv4: bool,
-    /// IPv6 networks do not exist yet, so nothing switches it.
     pub ipv6: bool,
 }
 
@@ -34,36 +46,83 @@ impl Row for ForwardingRow {
     const VERSION: u32 = 1;
 }
 
-/// What is to be done about IPv4 forwarding.
-#[derive(Clone, Debug)]
-pub struct Forwarding {
-    /// Traffic that is not of Gantry's bridges is dropped.
-    pub drop_foreign: Enabled,
-    /// What to note before forwarding is switched on; `None` = it is on already, or nothing here needs it.
-    switch: Option<ForwardingRow>,
+impl ForwardingRow {
+    fn family(&mut self, family: Family) -> &mut bool {
+        match family {
+            Family::Ipv4 => &mut self.ipv4,
+            Family::Ipv6 => &mut self.ipv6,
+        }
+    }
 }
 
-/// Looks at the calling thread's namespace; changes nothing.
-pub fn look(config: &NetworkConfig, store: &Store) -> Result<Forwarding> {
-    let mut row = here(store)?;
-    let off = namespace::sysctl(IPV4).context("reading the IP forwarding setting")? == "0";
-    let switch = off && config.ip_forward.yes() && config.bridge_name().is_some();
-    row.ipv4 |= switch;
-    let may_drop = config.iptables.yes() && !config.ip_forward_no_drop.yes();
-    Ok(Forwarding { drop_foreign: (row.ipv4 && may_drop).into(), switch: switch.then_some(row) })
+/// Switches forwarding on where a network needs it.
+pub struct Forwarding {
+    store: Store,
+    /// The daemon may switch it at all (`--ip-forward`).
+    may_switch: bool,
+    /// What is not of Gantry's bridges is dropped where it did.
+    may_drop: bool,
+    row: Mutex<ForwardingRow>,
 }
 
 impl Forwarding {
-    /// Switches forwarding on where that is needed. The rules stand; `kept`: they are in the kernel.
-    pub fn carry_out(self, store: &Store, kept: Enabled) -> Result<()> {
-        let Some(row) = self.switch else { return Ok(()) };
-        if self.drop_foreign.yes() && !kept.yes() {
-            tracing::warn!("IP forwarding stays off: without firewall rules this host would be a router for everybody");
+    /// Looks at the calling thread's namespace; changes nothing.
+    pub fn look(config: &NetworkConfig, store: &Store) -> Result<Forwarding> {
+        Ok(Forwarding {
+            row: Mutex::new(here(store)?),
+            store: store.clone(),
+            may_switch: config.ip_forward.yes(),
+            may_drop: config.iptables.yes() && !config.ip_forward_no_drop.yes(),
+        })
+    }
+
+    /// Whose foreign traffic is dropped.
+    pub fn drop_foreign(&self) -> DropForeign {
+        let row = self.row();
+        let drops = |switched: bool| Enabled::from(switched && self.may_drop);
+        DropForeign { ipv4: drops(row.ipv4), ipv6: drops(row.ipv6) }
+    }
+
+    /// Switches forwarding of these families on, in the calling thread's namespace, when it is off; the rules stand
+    /// before.
+    pub fn ensure(&self, families: &[Family], rules: &Rules) -> Result<()> {
+        families.iter().filter(|_| self.may_switch).try_for_each(|family| self.ensure_one(*family, rules))
+    }
+
+    fn ensure_one(&self, family: Family, rules: &Rules) -> Result<()> {
+        let off = match namespace::sysctl(setting(family)) {
+            Ok(value) => value == "0",
+            // A kernel without the family.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).context("reading the IP forwarding setting"),
+        };
+        if !off {
             return Ok(());
         }
+        let mut row = self.row().clone();
+        *row.family(family) = true;
+        if self.may_drop {
+            if !rules.enabled() {
+                tracing::warn!(
+                    "IP forwarding stays off: without firewall rules this host would be a router for everybody"
+                );
+                return Ok(());
+            }
+            rules.change(|topology| match family {
+                Family::Ipv4 => topology.drop_foreign.ipv4 = Enabled::Yes,
+                Family::Ipv6 => topology.drop_foreign.ipv6 = Enabled::Yes,
+            })?;
+        }
         // Durable first: a daemon that dies in between must not take the switch for the administrator's.
-        store.write_blocking(move |tx| tx.put(&FORWARDING, KEY, &row))?;
-        namespace::set_sysctl(IPV4, "1").context("enabling IP forwarding")
+        let stored = row.clone();
+        self.store.write_blocking(move |tx| tx.put(&FORWARDING, KEY, &stored))?;
+        *self.row() = row;
+        namespace::set_sysctl(setting(family), "1").context("enabling IP forwarding")
+    }
+
+    fn row(&self) -> MutexGuard<'_, ForwardingRow> {
+        // It is replaced as a whole.
+        self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

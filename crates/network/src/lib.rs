@@ -2,6 +2,8 @@
 //! and the contents of the three files a container gets for name resolution.
 //!
 //! Invariants:
+//! - A sandbox (the namespace) is not an endpoint (a place in a network): one sandbox, any number of endpoints, made at
+//!   the start of a container or while it runs (docs/design/0018-sandbox-and-endpoints.md).
 //! - What should stand in the kernel is a pure function of the topology (`plan`); applying it is a separate step that
 //!   is tested against the real kernel.
 //! - The firewall rules live in one table that this crate owns; no other table is touched.
@@ -14,6 +16,7 @@
 pub mod config;
 pub mod driver;
 pub mod endpoint;
+pub mod family;
 pub mod files;
 pub mod forwarding;
 pub mod ipam;
@@ -22,11 +25,12 @@ pub mod networks;
 pub mod plan;
 pub mod port;
 pub mod row;
+pub mod sandbox;
 pub mod spares;
 
-pub use config::{AddressPool, Enabled, NetworkConfig};
-pub use driver::Watch;
-pub use endpoint::{BoundPort, Connected, Endpoint, EndpointSpec, Protocol, PublishSpec};
+pub use config::{AddressPool, DefaultFamily, Enabled, NetworkConfig};
+pub use driver::{Watch, option};
+pub use endpoint::{BoundPort, Connected, Endpoint, EndpointSpec, Joined, Protocol, PublishSpec, SandboxSpec};
+pub use family::Family;
 pub use mac::MacAddress;
-pub use networks::{Network, Networks};
-pub use plan::CONTAINER_LINK;
+pub use networks::{Network, Networks, NewNetwork, NewPool};

@@ -1,42 +1,63 @@
 //! What should stand in the kernel, as a pure function of the topology.
 //!
-//! One table holds all rules. Published ports are elements of two maps, so that a container's start adds elements and
-//! no rule: `published-address` for ports of one host address, `published-any` for ports of all. Rules exist per bridge.
+//! One table of both families holds all rules. Published ports are elements of maps, so that a container's start adds
+//! elements and no rule: `published-address` for ports of one host address, `published-any` for ports of all. What a
+//! packet that is forwarded meets is found by the name of its links (maps `to-bridge` and `from-internal`), so that it
+//! does not grow with the number of networks.
 //!
 //! What the rules do:
-//! - traffic to a published port of this host is translated to the container, unless it comes from a container of the
-//!   same bridge (or to 127.0.0.0/8): that goes to the proxy, which sees the right addresses. With the proxy switched
-//!   off it is translated too, and masqueraded so that answers come back;
-//! - traffic of containers that leaves by another link is masqueraded;
-//! - traffic to containers from elsewhere is dropped unless it belongs to a connection or was translated;
+//! - traffic to a published port of this host is translated to the container, unless it comes from a container (or goes
+//!   to a loopback address): that goes to the proxy, which sees the right addresses. With the proxy switched off it is
+//!   translated too, and masqueraded so that answers come back;
+//! - traffic of containers that leaves by another link is masqueraded, where the network's mode says so;
+//! - traffic to containers from elsewhere, other networks included, is dropped unless it belongs to a connection, was
+//!   translated, or goes to a port that a routed network publishes;
+//! - an internal network's traffic neither leaves its bridge nor comes to it;
 //! - nothing that comes from a container, or without a proxy from anywhere, is routed to 127.0.0.0/8;
 //! - traffic that is not of containers is dropped where forwarding is on only because Gantry switched it on.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use sys::netlink::address::{self, Address};
 use sys::netlink::link::{self, LOOPBACK, Veth};
 use sys::netlink::{Batch, Route};
 use sys::nft::{
-    Chain, Comparison, ConntrackState, Element, Family, Field, Hook, HookPoint, Policy, Prefix, Rule, Set, Statement,
-    Table,
+    Chain, Comparison, ConntrackState, Direction, Element, Family as Tables, Field, Hook, HookPoint, Policy, Prefix,
+    Protocol as Packets, Rule, Set, Statement, Table,
 };
 
-use crate::config::Enabled;
+use crate::config::{Enabled, Mark};
 use crate::endpoint::{BoundPort, Protocol};
+use crate::family::{self, Family};
 use crate::mac::MacAddress;
 
 /// The one table that Gantry owns.
 pub const TABLE: &str = "gantry";
+/// What it is of.
+pub const TABLE_FAMILY: Tables = Tables::Inet;
+/// What the table of daemons without IPv6 was of; its name was the same.
+pub const OLD_TABLE_FAMILY: Tables = Tables::Ip;
 /// (protocol, host address, host port) → (container address, container port).
 pub const BY_ADDRESS: &str = "published-address";
 /// (protocol, host port) → (container address, container port).
 pub const BY_PORT: &str = "published-any";
-/// The name of a container's first link.
-pub const CONTAINER_LINK: &str = "eth0";
+/// The same of IPv6.
+pub const BY_ADDRESS_6: &str = "published-address-6";
+pub const BY_PORT_6: &str = "published-any-6";
+/// (protocol, container address, container port) that a routed network publishes.
+pub const ROUTED: &str = "routed";
+pub const ROUTED_6: &str = "routed-6";
+/// The sets and maps whose elements are published ports.
+pub const PORT_SETS: [&str; 6] = [BY_ADDRESS, BY_PORT, BY_ADDRESS_6, BY_PORT_6, ROUTED, ROUTED_6];
+/// Names of the bridges.
+const BRIDGES: &str = "bridges";
+/// Bridge → chain for what goes to it.
+const TO_BRIDGE: &str = "to-bridge";
+/// Internal bridge → chain for what comes from it.
+const FROM_INTERNAL: &str = "from-internal";
 
 /// Everything that the rules depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,108 +65,237 @@ pub struct Topology {
     pub bridges: Vec<BridgeNetwork>,
     pub published: Vec<Published>,
     pub userland_proxy: Enabled,
-    /// What no bridge of ours sends or receives is not forwarded (see `forwarding`).
-    pub drop_foreign: Enabled,
+    pub drop_foreign: DropForeign,
+    /// Packets with this mark are forwarded to containers in any case.
+    pub accept_mark: Option<Mark>,
+}
+
+impl Topology {
+    /// The order of bridges says nothing: equal topologies have equal rules.
+    pub fn sort(&mut self) {
+        self.bridges.sort_by(|a, b| a.device.cmp(&b.device));
+    }
+}
+
+/// What no bridge of ours sends or receives is not forwarded (see `forwarding`), by family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropForeign {
+    pub ipv4: Enabled,
+    pub ipv6: Enabled,
 }
 
 /// A bridge and its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgeNetwork {
     pub device: String,
-    pub subnet: Ipv4Net,
+    /// At most one of a family.
+    pub subnets: Vec<Subnet>,
     /// Its containers may talk to each other.
     pub icc: Enabled,
-    pub masquerade: Enabled,
+    /// Nothing leaves it.
+    pub internal: Enabled,
+    /// Links whose packets may go to any of its containers.
+    pub trusted: Vec<String>,
 }
 
-/// A published port that is translated.
+/// A family of a bridge network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    pub net: IpNet,
+    pub egress: Egress,
+    pub mode: GatewayMode,
+}
+
+/// The source address of packets that leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// The container's.
+    Kept,
+    /// The outgoing link's.
+    Masqueraded,
+    /// This one.
+    Translated(IpAddr),
+}
+
+/// How a network is reached from outside (`com.docker.network.bridge.gateway_mode_ipv4` and `_ipv6`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GatewayMode {
+    /// Published ports are translated, nothing else comes in.
+    Nat,
+    /// Published ports are translated, everything comes in.
+    NatUnprotected,
+    /// Published ports are reached by the container's own address; nothing is translated.
+    Routed,
+    /// The bridge has no address.
+    Isolated,
+}
+
+/// A published port that the rules let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Published {
     pub protocol: Protocol,
-    pub host: Ipv4Addr,
-    pub host_port: u16,
-    pub container: Ipv4Addr,
+    /// `None`: reached by the container's own address.
+    pub host: Option<(IpAddr, u16)>,
+    pub container: IpAddr,
     pub container_port: u16,
 }
 
 impl Published {
-    /// `None` for ports that only the proxy serves: IPv6 host addresses, and loopback ones while there is a proxy.
-    pub fn new(port: &BoundPort, container: Ipv4Addr, userland_proxy: Enabled) -> Option<Published> {
-        let IpAddr::V4(host) = port.host_ip else { return None };
-        if host.is_loopback() && userland_proxy.yes() {
+    /// `None` for ports that only the proxy serves: those of a family that the container has not, and loopback ones
+    /// while there is a proxy.
+    pub fn translated(port: &BoundPort, container: IpAddr, userland_proxy: Enabled) -> Option<Published> {
+        let host = port.host_ip;
+        if host.is_ipv4() != container.is_ipv4() || host.is_loopback() && (userland_proxy.yes() || host.is_ipv6()) {
             return None;
         }
-        let (protocol, host_port, container_port) = (port.protocol, port.host_port, port.container_port);
-        Some(Published { protocol, host, host_port, container, container_port })
+        let (protocol, container_port) = (port.protocol, port.container_port);
+        Some(Published { protocol, host: Some((host, port.host_port)), container, container_port })
     }
 
-    /// The map that the port belongs to.
-    pub fn map(&self) -> &'static str {
-        if self.host.is_unspecified() { BY_PORT } else { BY_ADDRESS }
+    /// The set or map that the port belongs to.
+    pub fn set(&self) -> &'static str {
+        match (self.host, family::of(self.container)) {
+            (Some((host, _)), Family::Ipv4) if host.is_unspecified() => BY_PORT,
+            (Some(_), Family::Ipv4) => BY_ADDRESS,
+            (Some((host, _)), Family::Ipv6) if host.is_unspecified() => BY_PORT_6,
+            (Some(_), Family::Ipv6) => BY_ADDRESS_6,
+            (None, Family::Ipv4) => ROUTED,
+            (None, Family::Ipv6) => ROUTED_6,
+        }
     }
 
-    /// The port as an element of its map.
+    /// The port as an element of its set.
     pub fn element(&self) -> Element {
         let mut element = Element::default();
         Element::push_protocol(&mut element.key, self.protocol.number());
-        if !self.host.is_unspecified() {
-            Element::push_address(&mut element.key, IpAddr::V4(self.host));
+        let Some((host, host_port)) = self.host else {
+            Element::push_address(&mut element.key, self.container);
+            Element::push_port(&mut element.key, self.container_port);
+            return element;
+        };
+        if !host.is_unspecified() {
+            Element::push_address(&mut element.key, host);
         }
-        Element::push_port(&mut element.key, self.host_port);
-        Element::push_address(&mut element.data, IpAddr::V4(self.container));
+        Element::push_port(&mut element.key, host_port);
+        Element::push_address(&mut element.data, self.container);
         Element::push_port(&mut element.data, self.container_port);
         element
     }
 }
 
-/// The elements of one of the maps, sorted.
-pub fn elements(published: &[Published], map: &str) -> Vec<Element> {
-    let mut elements: Vec<_> = published.iter().filter(|p| p.map() == map).map(Published::element).collect();
+/// The elements of one of [`PORT_SETS`], sorted.
+pub fn elements(published: &[Published], set: &str) -> Vec<Element> {
+    let mut elements: Vec<_> = published.iter().filter(|p| p.set() == set).map(Published::element).collect();
     elements.sort();
     elements
 }
 
 /// The whole table.
 pub fn table(topology: &Topology) -> Table {
-    Table { family: Family::Ip, name: TABLE.to_owned(), sets: maps(&topology.published), chains: chains(topology) }
+    Table { family: TABLE_FAMILY, name: TABLE.to_owned(), sets: sets(topology), chains: chains(topology) }
 }
 
-fn maps(published: &[Published]) -> Vec<Set> {
-    let map = |name: &str, key: Vec<Field>| Set {
+fn sets(topology: &Topology) -> Vec<Set> {
+    let ports = |name: &str, data: &[Field]| Set {
         name: name.to_owned(),
-        key,
-        data: vec![Field::Ipv4, Field::Port],
-        elements: elements(published, name),
+        key: port_key(name),
+        data: data.to_vec(),
+        elements: elements(&topology.published, name),
     };
-    vec![map(BY_ADDRESS, by_address()), map(BY_PORT, by_port())]
+    let (v4, v6) = ([Field::Ipv4, Field::Port], [Field::Ipv6, Field::Port]);
+    let by_link = |name: &str, data: &[Field], elements: Vec<Element>| Set {
+        name: name.to_owned(),
+        key: vec![Field::LinkName],
+        data: data.to_vec(),
+        elements,
+    };
+    let bridges = &topology.bridges;
+    let internal = bridges.iter().filter(|bridge| bridge.internal.yes());
+    vec![
+        ports(BY_ADDRESS, &v4),
+        ports(BY_PORT, &v4),
+        ports(BY_ADDRESS_6, &v6),
+        ports(BY_PORT_6, &v6),
+        ports(ROUTED, &[]),
+        ports(ROUTED_6, &[]),
+        by_link(BRIDGES, &[], sorted(bridges.iter().map(|bridge| link_element(&bridge.device, String::new())))),
+        by_link(TO_BRIDGE, &[Field::Jump], sorted(bridges.iter().map(|b| link_element(&b.device, chain_to(b))))),
+        by_link(FROM_INTERNAL, &[Field::Jump], sorted(internal.map(|b| link_element(&b.device, chain_from(b))))),
+    ]
 }
 
-fn by_address() -> Vec<Field> {
-    vec![Field::Protocol, Field::Ipv4, Field::Port]
+fn port_key(set: &str) -> Vec<Field> {
+    match set {
+        BY_ADDRESS | ROUTED => vec![Field::Protocol, Field::Ipv4, Field::Port],
+        BY_ADDRESS_6 | ROUTED_6 => vec![Field::Protocol, Field::Ipv6, Field::Port],
+        _ => vec![Field::Protocol, Field::Port],
+    }
 }
 
-fn by_port() -> Vec<Field> {
-    vec![Field::Protocol, Field::Port]
+fn link_element(link: &str, data: String) -> Element {
+    let mut element = Element { data: data.into_bytes(), ..Element::default() };
+    Element::push_link(&mut element.key, link);
+    element
 }
 
-const ANY_LOOPBACK: Prefix = Prefix { address: Ipv4Addr::new(127, 0, 0, 0), length: 8 };
+fn sorted(elements: impl Iterator<Item = Element>) -> Vec<Element> {
+    let mut elements: Vec<_> = elements.collect();
+    elements.sort();
+    elements
+}
+
+fn chain_to(bridge: &BridgeNetwork) -> String {
+    format!("to-{}", bridge.device)
+}
+
+fn chain_from(bridge: &BridgeNetwork) -> String {
+    format!("from-{}", bridge.device)
+}
+
+const ANY_LOOPBACK: Prefix = Prefix { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), length: 8 };
+
+const LOOPBACK_6: Prefix = Prefix { address: IpAddr::V6(Ipv6Addr::LOCALHOST), length: 128 };
+
+fn prefix(net: IpNet) -> Prefix {
+    Prefix { address: net.network(), length: net.prefix_len() }
+}
+
+fn packets(net: IpNet) -> Packets {
+    match family::of_net(net) {
+        Family::Ipv4 => Packets::Ipv4,
+        Family::Ipv6 => Packets::Ipv6,
+    }
+}
+
+fn from_bridge() -> Statement {
+    Statement::LinkIn(Direction::Input, BRIDGES.to_owned())
+}
 
 fn chains(topology: &Topology) -> Vec<Chain> {
-    use Comparison::IsNot;
     use Statement::{Destination, DestinationIsLocal, Jump};
     let jump = || Jump("published".to_owned());
-    let proxy = topology.userland_proxy.yes();
+    let local = || vec![DestinationIsLocal, jump()].into();
+    // A loopback address is the proxy's alone; the one of IPv6 in any case, since it cannot be routed elsewhere.
+    let kept = |prefix| vec![Destination(Comparison::Is, prefix), Statement::Return].into();
+    let mut output: Vec<Rule> = vec![kept(LOOPBACK_6), local()];
+    if topology.userland_proxy.yes() {
+        output.insert(0, kept(ANY_LOOPBACK));
+    }
     let mut chains = vec![
         Chain { name: "published".to_owned(), hook: None, rules: published_rules(topology) },
-        hooked("prerouting", HookPoint::NatPrerouting, vec![vec![DestinationIsLocal, jump()].into()]),
+        hooked("prerouting", HookPoint::NatPrerouting, vec![local()]),
+        hooked("loopback", HookPoint::RawPrerouting, loopback_rules(topology)),
+        hooked("output", HookPoint::NatOutput, output),
+        hooked("postrouting", HookPoint::NatPostrouting, postrouting_rules(topology)),
     ];
-    let mut output = vec![DestinationIsLocal, jump()];
-    if proxy {
-        output.insert(0, Destination(IsNot, ANY_LOOPBACK));
+    for bridge in &topology.bridges {
+        chains.push(Chain { name: chain_to(bridge), hook: None, rules: to_bridge_rules(topology, bridge) });
+        if bridge.internal.yes() {
+            let leave = vec![Statement::OutputLink(Comparison::IsNot, bridge.device.clone())];
+            let rules = vec![[leave, vec![Statement::Counter, Statement::Drop]].concat().into()];
+            chains.push(Chain { name: chain_from(bridge), hook: None, rules });
+        }
     }
-    chains.push(hooked("loopback", HookPoint::RawPrerouting, loopback_rules(topology)));
-    chains.push(hooked("output", HookPoint::NatOutput, vec![output.into()]));
-    chains.push(hooked("postrouting", HookPoint::NatPostrouting, postrouting_rules(topology)));
     chains.push(hooked("forward", HookPoint::FilterForward, forward_rules(topology)));
     chains
 }
@@ -156,8 +306,7 @@ fn loopback_rules(topology: &Topology) -> Vec<Rule> {
     use Statement::{Destination, Drop, InputLink};
     let martian = |link| vec![link, Destination(Comparison::Is, ANY_LOOPBACK), Drop].into();
     if topology.userland_proxy.yes() {
-        let bridges = topology.bridges.iter().map(|b| InputLink(Comparison::Is, b.device.clone()));
-        bridges.map(martian).collect()
+        vec![martian(from_bridge())]
     } else {
         vec![martian(InputLink(Comparison::IsNot, "lo".to_owned()))]
     }
@@ -170,58 +319,92 @@ fn hooked(name: &str, point: HookPoint, rules: Vec<Rule>) -> Chain {
 fn published_rules(topology: &Topology) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     if topology.userland_proxy.yes() {
-        for bridge in &topology.bridges {
-            rules.push(vec![Statement::InputLink(Comparison::Is, bridge.device.clone()), Statement::Return].into());
-        }
+        rules.push(vec![from_bridge(), Statement::Return].into());
     }
-    rules.push(vec![Statement::TranslateByMap { key: by_address(), map: BY_ADDRESS.to_owned() }].into());
-    rules.push(vec![Statement::TranslateByMap { key: by_port(), map: BY_PORT.to_owned() }].into());
+    for (protocol, by_address, by_port) in
+        [(Packets::Ipv4, BY_ADDRESS, BY_PORT), (Packets::Ipv6, BY_ADDRESS_6, BY_PORT_6)]
+    {
+        let translate = |map: &str| Statement::TranslateByMap { protocol, key: port_key(map), map: map.to_owned() };
+        rules.push(vec![translate(by_address)].into());
+        rules.push(vec![Statement::Is(protocol), translate(by_port)].into());
+    }
     rules
 }
 
 fn postrouting_rules(topology: &Topology) -> Vec<Rule> {
     use Comparison::{Is, IsNot};
-    use Statement::{DestinationTranslated, Masquerade, OutputLink, Source};
+    use Statement::{DestinationTranslated, Masquerade, OutputLink, Source, TranslateSource};
     let mut rules: Vec<Rule> = Vec::new();
     for bridge in &topology.bridges {
-        let subnet = Prefix { address: bridge.subnet.network(), length: bridge.subnet.prefix_len() };
-        if bridge.masquerade.yes() {
-            rules.push(vec![OutputLink(IsNot, bridge.device.clone()), Source(Is, subnet), Masquerade].into());
+        let out = |comparison| OutputLink(comparison, bridge.device.clone());
+        for subnet in &bridge.subnets {
+            let translate = match subnet.egress {
+                Egress::Kept => None,
+                Egress::Masqueraded => Some(Masquerade),
+                Egress::Translated(address) => Some(TranslateSource(address)),
+            };
+            rules.extend(translate.map(|it| vec![out(IsNot), Source(Is, prefix(subnet.net)), it].into()));
+            if !topology.userland_proxy.yes() {
+                rules.push(vec![out(Is), Source(Is, prefix(subnet.net)), DestinationTranslated, Masquerade].into());
+            }
         }
         if !topology.userland_proxy.yes() {
-            let out = || OutputLink(Is, bridge.device.clone());
-            rules.push(vec![out(), Source(Is, subnet), DestinationTranslated, Masquerade].into());
-            rules.push(vec![out(), Source(Is, ANY_LOOPBACK), DestinationTranslated, Masquerade].into());
+            rules.push(vec![out(Is), Source(Is, ANY_LOOPBACK), DestinationTranslated, Masquerade].into());
         }
     }
     rules
 }
 
 fn forward_rules(topology: &Topology) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = topology.bridges.iter().flat_map(to_bridge_rules).collect();
-    if topology.drop_foreign.yes() {
-        let from = |b: &BridgeNetwork| Statement::InputLink(Comparison::Is, b.device.clone());
-        rules.extend(topology.bridges.iter().map(|b| vec![from(b), Statement::Accept].into()));
-        rules.push(vec![Statement::Counter, Statement::Drop].into());
+    use Statement::{Accept, Counter, Drop, Is};
+    let jump = |direction, map: &str| vec![Statement::JumpByLink(direction, map.to_owned())].into();
+    let mut rules: Vec<Rule> = vec![jump(Direction::Input, FROM_INTERNAL), jump(Direction::Output, TO_BRIDGE)];
+    let dropped = topology.drop_foreign;
+    if dropped.ipv4.yes() || dropped.ipv6.yes() {
+        rules.push(vec![from_bridge(), Accept].into());
+    }
+    for (packets, dropped) in [(Packets::Ipv4, dropped.ipv4), (Packets::Ipv6, dropped.ipv6)] {
+        if dropped.yes() {
+            rules.push(vec![Is(packets), Counter, Drop].into());
+        }
     }
     rules
 }
 
-fn to_bridge_rules(bridge: &BridgeNetwork) -> Vec<Rule> {
+/// What goes to a bridge; the last rule drops.
+fn to_bridge_rules(topology: &Topology, bridge: &BridgeNetwork) -> Vec<Rule> {
     use Comparison::Is;
-    use Statement::{Accept, Connection, Counter, DestinationTranslated, Drop, InputLink, OutputLink};
-    let out = || OutputLink(Is, bridge.device.clone());
-    let within = vec![InputLink(Is, bridge.device.clone()), out()];
+    use Statement::{Accept, Connection, Counter, DestinationTranslated, Drop, InputLink};
+    let within = vec![InputLink(Is, bridge.device.clone())];
     let verdict = if bridge.icc.yes() { vec![Accept] } else { vec![Counter, Drop] };
-    vec![
-        vec![out(), Connection(ConntrackState::EstablishedOrRelated), Accept].into(),
-        vec![out(), DestinationTranslated, Accept].into(),
-        [within, verdict].concat().into(),
-        vec![out(), Counter, Drop].into(),
-    ]
+    let last = vec![Counter, Drop].into();
+    let established = vec![Connection(ConntrackState::EstablishedOrRelated), Accept].into();
+    let within = [within, verdict].concat().into();
+    if bridge.internal.yes() {
+        return vec![within, last];
+    }
+    let mut rules: Vec<Rule> = vec![established, vec![DestinationTranslated, Accept].into(), within];
+    if let Some(Mark { value, mask }) = topology.accept_mark {
+        rules.push(vec![Statement::Mark { value, mask }, Accept].into());
+    }
+    rules.extend(bridge.trusted.iter().map(|link| vec![InputLink(Is, link.clone()), Accept].into()));
+    for subnet in &bridge.subnets {
+        let packets = packets(subnet.net);
+        match subnet.mode {
+            GatewayMode::Nat | GatewayMode::Isolated => (),
+            GatewayMode::NatUnprotected => rules.push(vec![Statement::Is(packets), Accept].into()),
+            GatewayMode::Routed => {
+                let set = if packets == Packets::Ipv4 { ROUTED } else { ROUTED_6 };
+                rules.push(vec![Statement::Icmp(packets), Accept].into());
+                rules.push(vec![Statement::In { key: port_key(set), set: set.to_owned() }, Accept].into());
+            }
+        }
+    }
+    rules.push(last);
+    rules
 }
 
-/// A mark of the table's rules (not of the maps' elements): equal marks mean that the rules need no rewriting.
+/// A mark of the table's rules (not of the published ports): equal marks mean that the rules need no rewriting.
 pub fn fingerprint(topology: &Topology) -> String {
     let rules = Topology { published: Vec::new(), ..topology.clone() };
     let mut hasher = DefaultHasher::new();
@@ -229,17 +412,20 @@ pub fn fingerprint(topology: &Topology) -> String {
     format!("{TABLE} {:016x}", hasher.finish())
 }
 
-/// The links of one container: a pair between its namespace and a bridge.
+/// The links of one endpoint: a pair between its namespace and a bridge.
 #[derive(Clone, Debug)]
 pub struct EndpointLinks<'a> {
     pub host_link: &'a str,
+    /// The container end's name.
+    pub name: &'a str,
     pub mac: MacAddress,
     /// The container end's index in its namespace.
     pub index: u32,
     pub mtu: u32,
-    pub address: Ipv4Addr,
-    pub prefix_len: u8,
-    pub gateway: Ipv4Addr,
+    /// The container end's own, of both families, those without a subnet included.
+    pub addresses: &'a [(IpAddr, u8)],
+    /// Gateways of the default routes that lead here.
+    pub gateways: &'a [IpAddr],
     /// The bridge's index.
     pub bridge: u32,
     pub port: BridgePort,
@@ -273,7 +459,7 @@ impl EndpointLinks<'_> {
         let mut batch = Batch::new();
         link::set_up(&mut batch, LOOPBACK);
         let pair = Veth {
-            name: CONTAINER_LINK,
+            name: self.name,
             mac: self.mac.0,
             index: self.index,
             mtu: self.mtu,
@@ -281,9 +467,13 @@ impl EndpointLinks<'_> {
             far_namespace: host,
         };
         link::create_veth(&mut batch, &pair);
-        address::add(&mut batch, &Address { link: self.index, address: self.address, prefix_len: self.prefix_len });
-        let (destination, gateway) = (Ipv4Addr::UNSPECIFIED, Some(self.gateway));
-        address::add_route(&mut batch, &Route { destination, prefix_len: 0, gateway, link: self.index });
+        for (address, prefix_len) in self.addresses.iter().copied() {
+            address::add(&mut batch, &Address { link: self.index, address, prefix_len });
+        }
+        for gateway in self.gateways {
+            // In a container that has joined another network before, the route is there already.
+            address::replace_route(&mut batch, &Route::default_by(*gateway, self.index));
+        }
         batch
     }
 
@@ -292,7 +482,9 @@ impl EndpointLinks<'_> {
         let mut batch = Batch::new();
         self.port.attach(&mut batch, self.host_link, self.bridge);
         // The host may still know the address's last owner.
-        address::set_neighbour(&mut batch, self.bridge, self.address, self.mac.0);
+        for (address, _) in self.addresses {
+            address::set_neighbour(&mut batch, self.bridge, *address, self.mac.0);
+        }
         // A first packet that is dropped comes again after a second.
         link::settle_named(&mut batch, self.host_link);
         link::settle(&mut batch, self.bridge);
@@ -311,23 +503,32 @@ impl EndpointLinks<'_> {
 mod tests {
     use super::*;
 
-    fn docker0() -> BridgeNetwork {
-        BridgeNetwork {
-            device: "docker0".to_owned(),
-            subnet: "172.17.0.0/16".parse().unwrap(),
-            icc: Enabled::Yes,
-            masquerade: Enabled::Yes,
-        }
+    fn subnet(net: &str) -> Subnet {
+        Subnet { net: net.parse().unwrap(), egress: Egress::Masqueraded, mode: GatewayMode::Nat }
     }
 
-    fn published(host: [u8; 4], host_port: u16, container_port: u16) -> Published {
-        let container = Ipv4Addr::new(172, 17, 0, 2);
-        Published { protocol: Protocol::Tcp, host: host.into(), host_port, container, container_port }
+    fn bridge(device: &str, subnets: Vec<Subnet>) -> BridgeNetwork {
+        let (icc, internal, trusted) = (Enabled::Yes, Enabled::No, Vec::new());
+        BridgeNetwork { device: device.to_owned(), subnets, icc, internal, trusted }
+    }
+
+    fn docker0() -> BridgeNetwork {
+        bridge("docker0", vec![subnet("172.17.0.0/16")])
+    }
+
+    fn published(host: &str, host_port: u16, container: &str, container_port: u16) -> Published {
+        let host = Some((host.parse().unwrap(), host_port));
+        Published { protocol: Protocol::Tcp, host, container: container.parse().unwrap(), container_port }
     }
 
     fn plain() -> Topology {
-        let (published, userland_proxy, drop_foreign) = (Vec::new(), Enabled::Yes, Enabled::No);
-        Topology { bridges: vec![docker0()], published, userland_proxy, drop_foreign }
+        Topology {
+            bridges: vec![docker0()],
+            published: Vec::new(),
+            userland_proxy: Enabled::Yes,
+            drop_foreign: DropForeign { ipv4: Enabled::No, ipv6: Enabled::No },
+            accept_mark: None,
+        }
     }
 
     /// Set `GANTRY_BLESS=1` to write the golden files anew.
@@ -345,22 +546,58 @@ mod tests {
         let plain = plain();
         golden("default", &plain);
         let ports = vec![
-            published([0, 0, 0, 0], 8081, 80),
-            published([10, 0, 0, 1], 53, 5353),
-            Published { protocol: Protocol::Udp, ..published([0, 0, 0, 0], 8081, 80) },
+            published("0.0.0.0", 8081, "172.17.0.2", 80),
+            published("10.0.0.1", 53, "172.17.0.2", 5353),
+            Published { protocol: Protocol::Udp, ..published("0.0.0.0", 8081, "172.17.0.2", 80) },
         ];
         golden("ports", &Topology { published: ports, ..plain.clone() });
         golden("no-proxy", &Topology { userland_proxy: Enabled::No, ..plain.clone() });
-        let closed = BridgeNetwork { icc: Enabled::No, masquerade: Enabled::No, ..docker0() };
+        let mut closed = BridgeNetwork { icc: Enabled::No, ..docker0() };
+        closed.subnets[0].egress = Egress::Kept;
         golden("closed", &Topology { bridges: vec![closed], ..plain.clone() });
-        golden("drop-foreign", &Topology { drop_foreign: Enabled::Yes, ..plain.clone() });
+        let drop_foreign = DropForeign { ipv4: Enabled::Yes, ipv6: Enabled::No };
+        golden("drop-foreign", &Topology { drop_foreign, ..plain.clone() });
         golden("no-bridge", &Topology { bridges: Vec::new(), ..plain });
+    }
+
+    #[test]
+    fn tables_of_several_networks() {
+        let plain = plain();
+        let both = bridge("br-app", vec![subnet("172.18.0.0/16"), subnet("fd00:1::/64")]);
+        let internal = BridgeNetwork {
+            internal: Enabled::Yes,
+            ..bridge("br-in", vec![Subnet { egress: Egress::Kept, ..subnet("172.19.0.0/16") }])
+        };
+        let ports = vec![
+            published("::", 8081, "fd00:1::2", 80),
+            published("fd00:9::1", 53, "fd00:1::2", 5353),
+            published("0.0.0.0", 8081, "172.18.0.2", 80),
+        ];
+        golden("networks", &Topology { bridges: vec![docker0(), both, internal], published: ports, ..plain.clone() });
+        let with = |mode, egress, net: &str| Subnet { mode, egress, ..subnet(net) };
+        let modes = vec![
+            bridge("br-r", vec![with(GatewayMode::Routed, Egress::Kept, "10.1.0.0/24"), subnet("fd00:1::/64")]),
+            bridge("br-u", vec![with(GatewayMode::NatUnprotected, Egress::Masqueraded, "10.2.0.0/24")]),
+            bridge(
+                "br-6",
+                vec![
+                    with(GatewayMode::Nat, Egress::Translated("10.9.9.9".parse().unwrap()), "10.3.0.0/24"),
+                    with(GatewayMode::Routed, Egress::Kept, "fd00:2::/64"),
+                ],
+            ),
+            BridgeNetwork { trusted: vec!["wg0".to_owned()], ..bridge("br-t", vec![subnet("10.4.0.0/24")]) },
+        ];
+        let routed = |container: &str| Published { host: None, ..published("::", 0, container, 80) };
+        let published = vec![routed("10.1.0.2"), routed("fd00:2::2")];
+        let accept_mark = Some(Mark { value: 1, mask: u32::MAX });
+        let drop_foreign = DropForeign { ipv4: Enabled::Yes, ipv6: Enabled::Yes };
+        golden("modes", &Topology { bridges: modes, published, accept_mark, drop_foreign, ..plain });
     }
 
     #[test]
     fn the_fingerprint_is_of_the_rules_only() {
         let plain = plain();
-        let with_port = Topology { published: vec![published([0, 0, 0, 0], 1, 1)], ..plain.clone() };
+        let with_port = Topology { published: vec![published("0.0.0.0", 1, "172.17.0.2", 1)], ..plain.clone() };
         assert_eq!(fingerprint(&plain), fingerprint(&with_port));
         assert_ne!(fingerprint(&plain), fingerprint(&Topology { userland_proxy: Enabled::No, ..plain }));
     }
@@ -373,10 +610,14 @@ mod tests {
             host_ip: ip.parse().unwrap(),
             host_port: 8080,
         };
-        let to = Ipv4Addr::new(172, 17, 0, 2);
-        let translated = |ip: &str, proxy| Published::new(&port(ip), to, proxy).is_some();
-        assert!(translated("0.0.0.0", Enabled::Yes) && translated("10.0.0.1", Enabled::Yes));
-        assert!(!translated("::", Enabled::Yes) && !translated("::", Enabled::No));
-        assert!(!translated("127.0.0.1", Enabled::Yes) && translated("127.0.0.1", Enabled::No));
+        let translated =
+            |ip: &str, to: &str, proxy| Published::translated(&port(ip), to.parse().unwrap(), proxy).is_some();
+        let v4 = |ip, proxy| translated(ip, "172.17.0.2", proxy);
+        assert!(v4("0.0.0.0", Enabled::Yes) && v4("10.0.0.1", Enabled::Yes));
+        assert!(!v4("::", Enabled::Yes) && !v4("::", Enabled::No));
+        assert!(!v4("127.0.0.1", Enabled::Yes) && v4("127.0.0.1", Enabled::No));
+        let v6 = |ip, proxy| translated(ip, "fd00::2", proxy);
+        assert!(v6("::", Enabled::Yes) && v6("fd00:9::1", Enabled::No));
+        assert!(!v6("0.0.0.0", Enabled::Yes) && !v6("::1", Enabled::No));
     }
 }

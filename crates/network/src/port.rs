@@ -64,12 +64,12 @@ const LOOSE: usize = 1024;
 
 /// The sockets of one container's ports.
 #[derive(Debug, Default)]
-pub struct Sockets {
+pub struct Bound {
     pub loose: Vec<(BoundPort, OwnedFd)>,
     pub parked: Vec<(Vec<BoundPort>, Parked)>,
 }
 
-impl Sockets {
+impl Bound {
     /// All ports.
     pub fn ports(&self) -> Vec<BoundPort> {
         let parked = self.parked.iter().flat_map(|(ports, _)| ports);
@@ -89,6 +89,15 @@ impl Sockets {
         Ok(())
     }
 
+    /// What the monitor is given; `target` tells where a port leads to.
+    pub fn hand_out(self, target: impl Fn(&BoundPort) -> Option<SocketAddr>) -> crate::endpoint::Sockets {
+        let with_target = |port: BoundPort| Some((port, target(&port)?));
+        let loose = self.loose.into_iter().filter_map(|(port, fd)| Some((port, target(&port)?, fd)));
+        let parked =
+            self.parked.into_iter().map(|(ports, queue)| (ports.into_iter().filter_map(with_target).collect(), queue));
+        crate::endpoint::Sockets { loose: loose.collect(), parked: parked.collect() }
+    }
+
     /// Lets every socket hear.
     pub fn hear(&self) -> io::Result<()> {
         self.loose.iter().try_for_each(|(_, socket)| listen::hear(socket))?;
@@ -99,12 +108,14 @@ impl Sockets {
     }
 }
 
-/// Host addresses of ports that name none, and whether IPv6 ones can serve a container without IPv6.
+/// Host addresses of ports that name none, and which ones can serve the container.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {
-    /// `--ip`.
+    /// `--ip`, or the network's option.
     pub address: IpAddr,
-    /// The host has IPv6 and a proxy carries it to the container's IPv4 address.
+    /// The container has IPv4, or a proxy carries it to the container's IPv6 address.
+    pub ipv4: bool,
+    /// The host has IPv6, and the container has it or a proxy carries it to the container's IPv4 address.
     pub ipv6: bool,
 }
 
@@ -124,7 +135,8 @@ pub fn groups(requested: &[PublishSpec], defaults: Defaults) -> Vec<Group> {
             }
             None => vec![defaults.address],
         };
-        let addresses: Vec<_> = addresses.into_iter().filter(|a| a.is_ipv4() || defaults.ipv6).collect();
+        let addresses: Vec<_> =
+            addresses.into_iter().filter(|a| if a.is_ipv4() { defaults.ipv4 } else { defaults.ipv6 }).collect();
         if addresses.is_empty() {
             continue;
         }
@@ -178,8 +190,8 @@ impl Ports {
     }
 
     /// Reserves and binds every group, or nothing. The sockets are deaf (see `sys::netlink::listen`).
-    pub fn bind(&self, groups: &[Group]) -> Result<Sockets> {
-        let mut bound = Sockets::default();
+    pub fn bind(&self, groups: &[Group]) -> Result<Bound> {
+        let mut bound = Bound::default();
         for group in groups {
             let added = self.bind_group(group).and_then(|sockets| bound.add(sockets));
             if let Err(refused) = added {
@@ -335,7 +347,7 @@ mod tests {
 
     const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    const BOTH: Defaults = Defaults { address: ANY4, ipv6: true };
+    const BOTH: Defaults = Defaults { address: ANY4, ipv4: true, ipv6: true };
 
     fn ports(automatic: RangeInclusive<u16>) -> Ports {
         Ports { books: Mutex::default(), automatic, reserved: BTreeSet::from([101]) }
@@ -362,7 +374,7 @@ mod tests {
         assert_eq!(groups(&[spec(80, None, None)], without), [group(&[ANY4], None)]);
         assert_eq!(groups(&[spec(80, Some("::"), None)], without), []);
         let local: IpAddr = "127.0.0.1".parse().unwrap();
-        let configured = Defaults { address: local, ipv6: true };
+        let configured = Defaults { address: local, ipv4: true, ipv6: true };
         assert_eq!(groups(&[spec(80, None, None)], configured), [group(&[local], None)]);
     }
 

@@ -9,7 +9,7 @@ pub mod attached;
 pub mod files;
 pub mod link;
 pub mod place;
-mod ports;
+pub mod ports;
 pub mod progress;
 pub mod start;
 pub mod undo;

@@ -13,7 +13,7 @@ use model::{Context, Error, Result};
 use monitor::Spares;
 use monitor::client::{self, Client, Spawned};
 use monitor::proto::{Event, StartSpec};
-use network::{Connected, Endpoint, EndpointSpec, Networks};
+use network::{Connected, Endpoint, Networks, SandboxSpec};
 use runtime::oci::NamespaceKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -36,8 +36,8 @@ pub struct RunSpec {
     pub place: Place,
     /// What the monitor starts. The network namespace, what it joins and who is attached are filled in by the start.
     pub program: StartSpec,
-    /// The network that it joins; `None`: the program's specification says all.
-    pub network: Option<EndpointSpec>,
+    /// The sandbox that it gets, with its networks; `None`: the program's specification says all.
+    pub network: Option<SandboxSpec>,
     /// Namespaces of others that it joins.
     pub joined: Vec<(NamespaceKind, OwnedFd)>,
     /// Its name resolution files; `None`: they are another's.
@@ -63,8 +63,8 @@ pub struct Process {
     pub pid: i32,
     /// Unix nanoseconds.
     pub started_at: i64,
-    /// Its place in a network.
-    pub endpoint: Option<Endpoint>,
+    /// Its places in networks.
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// A run under the supervision of its monitor.
@@ -124,7 +124,7 @@ pub fn start(
 struct Surroundings {
     id: ContainerId,
     place: Place,
-    network: Option<EndpointSpec>,
+    network: Option<SandboxSpec>,
     joined: Vec<(NamespaceKind, OwnedFd)>,
     files: Option<Files>,
     clients: Vec<Attached>,
@@ -157,11 +157,12 @@ impl Line<'_> {
         undo.push("the network", || services.networks.release(&spec.id));
         let connected = self.connect()?;
         let connected = connected.as_ref();
-        let endpoint = connected.map(|c| c.endpoint.clone());
+        let endpoints = connected.map(|c| c.endpoints.clone()).unwrap_or_default();
         progress.enter(Step::Files)?;
         if let Some(files) = &spec.files {
-            let own = endpoint.as_ref().and_then(|endpoint| endpoint.address).map(IpAddr::V4);
-            files.write(own.as_slice())?;
+            let own = endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+            let own: Vec<IpAddr> = own.map(|assigned| assigned.address).collect();
+            files.write(&own)?;
         }
         progress.enter(Step::Monitor)?;
         let listener = client::listen(&spec.place.dir).context("making the socket of the container's monitor")?;
@@ -179,7 +180,7 @@ impl Line<'_> {
         monitor.client.start(1, &program, &fds).context("starting the container")?;
         self.was_asked.set(true);
         progress.enter(Step::Process)?;
-        let process = self.await_program(&monitor.client, endpoint, record)?;
+        let process = self.await_program(&monitor.client, endpoints, record)?;
         progress.enter(Step::Ports)?;
         ports::hand_over(&monitor.client, connected);
         progress.finish()?;
@@ -189,13 +190,13 @@ impl Line<'_> {
         Ok(Running { client: alone.client, monitor: alone.pidfd, process })
     }
 
-    /// Joins the network. A monitor that is being started may hold a copy of a socket that was closed, and its port with
+    /// Makes the sandbox and joins its networks. A monitor that is being started may hold a copy of a socket that was closed, and its port with
     /// it: then once more.
     fn connect(&self) -> Result<Option<Connected>> {
-        let Some(endpoint) = &self.spec.network else { return Ok(None) };
+        let Some(sandbox) = &self.spec.network else { return Ok(None) };
         let networks = self.services.networks;
-        let connected = match networks.connect(endpoint) {
-            Err(_) if self.services.monitors.await_births() => networks.connect(endpoint),
+        let connected = match networks.connect(sandbox) {
+            Err(_) if self.services.monitors.await_births() => networks.connect(sandbox),
             other => other,
         };
         connected.map(Some)
@@ -206,20 +207,20 @@ impl Line<'_> {
     fn await_program(
         &self,
         client: &Client,
-        endpoint: Option<Endpoint>,
+        endpoints: Vec<Endpoint>,
         record: &mut Recorder<'_>,
     ) -> Result<Process, Failed> {
         let mut recorded = None;
         loop {
             match next_event(client)? {
                 Event::Born { pid, at } => {
-                    let process = Process { pid, started_at: at, endpoint: endpoint.clone() };
+                    let process = Process { pid, started_at: at, endpoints: endpoints.clone() };
                     recorded = Some(self.record(&process, record));
                     self.progress.enter(Step::Program)?;
                 }
                 Event::Started { exec: None, pid, at } => {
                     self.ran.set(true);
-                    let process = Process { pid, started_at: at, endpoint };
+                    let process = Process { pid, started_at: at, endpoints };
                     // A start is answered for what is on the disk; one that cannot get there has not happened.
                     let recorded = recorded.unwrap_or_else(|| self.record(&process, record));
                     return recorded.map(|()| process).map_err(|error| error.prefix("recording the start").into());

@@ -495,6 +495,17 @@ impl Daemon {
         }
     }
 
+    /// Removes every network that the test made. Containers on them are gone already.
+    #[track_caller]
+    pub fn remove_networks(&self) {
+        let list = self.http("GET", "/networks?filters=%7B%22type%22%3A%5B%22custom%22%5D%7D", "").expect(200).json();
+        for network in list.as_array().into_iter().flatten() {
+            let id = network["Id"].as_str().unwrap_or_default();
+            let answer = self.http("DELETE", &format!("/networks/{id}"), "");
+            assert!(matches!(answer.status, 204 | 404), "removing {id}: {} {}", answer.status, answer.text());
+        }
+    }
+
     /// What stands that did not stand after boot, without removing anything first.
     #[must_use]
     pub fn leaks(&self) -> Vec<String> {
@@ -512,6 +523,7 @@ impl Daemon {
         self.finished = true;
         if self.process.is_some() {
             self.remove_containers();
+            self.remove_networks();
             let leaks = self.leaks();
             assert!(
                 leaks.is_empty(),

@@ -36,8 +36,11 @@ pub struct ContainerRow {
     /// What its labels ask of the engine.
     #[serde(default)]
     pub own_labels: OwnLabels,
-    /// The endpoints asked for at create, by network name or id.
+    /// The endpoints asked for, by network name (or id, where that network was not there).
     pub networks: BTreeMap<String, api::EndpointSettings>,
+    /// They are all that it is to be on; rows of older daemons do not name the network of the mode.
+    #[serde(default)]
+    pub networks_named: bool,
     /// The image it was made from.
     pub image: ImagePin,
     /// What is mounted where, besides the root file system.

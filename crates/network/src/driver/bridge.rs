@@ -1,87 +1,87 @@
-//! Bridge networks: a bridge device on the host, a pair of links per container, translated ports.
+//! Bridge networks: a bridge device on the host, a pair of links per endpoint, translated ports.
 //!
-//! Order of `connect`: address and ports (books, then sockets), namespace with its links, rules, sockets opened. Each
-//! step is undone when a later one fails; a namespace that is dropped takes its links with it. Nothing is locked while
-//! the namespace and its links are made.
+//! Order of `join`: ports (books, then sockets), the pair of links, rules, sockets opened. Each step is undone when a
+//! later one fails. Nothing is locked while links are made.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use ipnet::Ipv4Net;
-use model::id::EndpointId;
+use ipnet::IpNet;
 use model::{Context, Error, Result};
-use rustix::io::Errno;
+use store::Store;
 use sys::netlink::{Socket, link, listen, namespace};
 
 use super::bridges::{Bridge, Bridges};
+use super::inside::{self, Indices, Refused};
 use super::lingering::{self, Lingering};
 use super::rules::Rules;
+use super::settings::{self, Settings};
 use super::watch::Watch;
-use super::{NetworkDriver, device};
+use super::{Join, NetworkDriver, device, option};
 use crate::config::{DEFAULT_BRIDGE, Enabled, NetworkConfig};
-use crate::endpoint::{BoundPort, Connected, Endpoint, EndpointSpec};
-use crate::ipam::{Ipam, PoolRequest};
+use crate::endpoint::{BoundPort, Endpoint, Joined};
+use crate::family::{self, Family};
+use crate::forwarding::Forwarding;
 use crate::mac::MacAddress;
-use crate::plan::{BridgeNetwork, BridgePort, EndpointLinks, Published, Topology};
-use crate::port::{self, Ports, Sockets};
-use crate::row::NetworkRow;
-use crate::spares::Spares;
+use crate::plan::{BridgePort, EndpointLinks, GatewayMode, Published, Topology};
+use crate::port::{self, Bound, Ports};
+use crate::row::{NetworkRow, Progress};
+use crate::sandbox::Namespace;
 
-/// Driver options of a bridge network's row.
-pub mod option {
-    pub const NAME: &str = "com.docker.network.bridge.name";
-    pub const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
-    pub const ICC: &str = "com.docker.network.bridge.enable_icc";
-    pub const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-    pub const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
-    pub const MTU: &str = "com.docker.network.driver.mtu";
-}
-
-/// The first index that is free in most new namespaces (1 is loopback).
-const FIRST_INDEX: u32 = 2;
 /// How often a pair is tried when its name or index is taken.
 const ATTEMPTS: usize = 8;
 /// Names of our ends of pairs: `veth` and this many hex digits.
 const LINK_DIGITS: usize = 7;
-const IPV6_DEFAULT: &str = "net/ipv6/conf/default/disable_ipv6";
+/// The message of `EndpointLinks::inside` that makes the pair.
+const CREATION: usize = 1;
 
 /// See the module.
 pub struct BridgeDriver {
     config: NetworkConfig,
-    ipam: Box<dyn Ipam>,
     ports: Ports,
     bridges: Arc<Bridges>,
+    forwarding: Forwarding,
     /// The daemon's namespace: where the bridges are.
     host: OwnedFd,
     lingering: Lingering,
-    namespaces: Arc<Spares>,
-    /// Index for the container's end; moves on when a kernel puts links of its own into new namespaces.
-    index: AtomicU32,
+    indices: Indices,
+    /// The host has IPv6.
     ipv6: bool,
 }
 
+/// What the default network's subnet of a family is chosen from.
+#[derive(Clone, Debug)]
+pub struct DefaultSubnet {
+    /// `None` = any predefined one but those in `avoid`.
+    pub subnet: Option<IpNet>,
+    /// The bridge's own address, when it lies in the subnet.
+    pub own: Option<IpAddr>,
+    pub avoid: Vec<IpNet>,
+}
+
 impl BridgeDriver {
-    /// Works in the calling thread's namespace. `drop_foreign`: traffic that is not of bridges made here is dropped.
-    pub fn new(
-        config: NetworkConfig,
-        ipam: Box<dyn Ipam>,
-        namespaces: Arc<Spares>,
-        drop_foreign: Enabled,
-    ) -> Result<BridgeDriver> {
-        let (bridges, published, userland_proxy) = (Vec::new(), Vec::new(), config.userland_proxy);
-        let topology = Topology { bridges, published, userland_proxy, drop_foreign };
+    /// Works in the calling thread's namespace. `known`: the networks that will be opened next; their rules stand from
+    /// now on, in one transaction.
+    pub fn new(config: NetworkConfig, store: &Store, known: &[NetworkRow]) -> Result<BridgeDriver> {
+        let forwarding = Forwarding::look(&config, store)?;
+        let settings = known.iter().filter_map(|network| settings::parse(network, &config).ok());
+        let topology = Topology {
+            bridges: settings.map(|settings| settings.rules).collect(),
+            published: Vec::new(),
+            userland_proxy: config.userland_proxy,
+            drop_foreign: forwarding.drop_foreign(),
+            accept_mark: config.accept_mark,
+        };
         let rules = if config.iptables.yes() { Rules::open(topology) } else { Rules::off(topology) };
         Ok(BridgeDriver {
-            ipam,
             ports: Ports::open(&config.daemon_addresses),
             bridges: Arc::new(Bridges::new(rules)?),
+            forwarding,
             host: namespace::current().context("opening the network namespace")?,
             lingering: Lingering::default(),
-            namespaces,
-            index: AtomicU32::new(FIRST_INDEX),
+            indices: Indices::default(),
             ipv6: listen::has_ipv6(),
             config,
         })
@@ -94,13 +94,9 @@ impl BridgeDriver {
 
     /// Removes docker0 where an earlier daemon had a default network and this one has none.
     pub fn remove_default_device(&self) {
-        let removed = self.bridges.links(|socket| match device::find(socket, DEFAULT_BRIDGE)? {
+        let removed = self.links(|socket| match device::find(socket, DEFAULT_BRIDGE)? {
             None => Ok(()),
-            Some(found) => {
-                let mut batch = sys::netlink::Batch::new();
-                link::delete(&mut batch, &found.name);
-                socket.request(&mut batch).map_err(device::failed)
-            }
+            Some(found) => device::remove(socket, &found.name),
         });
         if let Err(error) = removed {
             tracing::warn!(%error, "cannot remove {DEFAULT_BRIDGE}");
@@ -111,166 +107,149 @@ impl BridgeDriver {
         self.bridges.links(call)
     }
 
-    /// The network's subnet, reserved, and the bridge device's own address in it.
-    ///
-    /// Without a given subnet: that of the device's address when it stands, else the one it had before, else the first
-    /// predefined one that hides nothing the host reaches.
-    fn choose_subnet(&self, network: &NetworkRow, name: &str) -> Result<(Ipv4Net, Ipv4Addr)> {
-        let given = !network.options.contains_key(option::DEFAULT_BRIDGE) || self.config.bip.is_some();
-        let index = self.links(|socket| device::find(socket, name))?.map_or(0, |l| l.index);
-        let mut subnet = network.subnet;
-        let mut own = network.address;
-        let mut avoid = Vec::new();
-        if !given {
-            avoid = self.links(|socket| device::reached(socket, index))?;
-            let standing = self.links(|socket| device::addresses(socket, index))?;
-            if let Some(first) = standing.first() {
-                subnet = Some(Ipv4Net::new(first.address, first.prefix_len).context("the bridge's address")?.trunc());
-                own = Some(first.address);
-            } else if self.config.bridge_is_given() {
-                return Err(Error::invalid(format!("bridge {name} has no IPv4 address")));
-            } else {
-                subnet = subnet.filter(|s| !avoid.iter().any(|other| other.contains(s) || s.contains(other)));
-            }
-            // The range decides when it lies elsewhere.
-            if let Some(range) = network.range.filter(|r| subnet.is_none_or(|s| !s.contains(r))) {
-                subnet = Some(range.trunc());
-            }
+    /// Where the default network's subnet of a family comes from: the configuration, else the device's address when it
+    /// stands, else what the network had before, else the first predefined one that hides nothing the host reaches.
+    pub fn default_subnet(&self, network: &NetworkRow, family: Family) -> Result<DefaultSubnet> {
+        let config = self.config.default_family(family).copied().unwrap_or_default();
+        if let Some(bip) = config.bip {
+            return Ok(DefaultSubnet { subnet: Some(bip.trunc()), own: Some(bip.addr()), avoid: Vec::new() });
         }
-        let subnet = self.reserve(subnet, network.range, avoid)?;
-        let own = own.filter(|o| subnet.contains(o)).or_else(|| subnet.hosts().next());
-        Ok((subnet, own.ok_or_else(|| Error::invalid(format!("no address in {subnet}")))?))
-    }
-
-    fn reserve(&self, subnet: Option<Ipv4Net>, range: Option<Ipv4Net>, avoid: Vec<Ipv4Net>) -> Result<Ipv4Net> {
-        let pool = self.ipam.request_pool(&PoolRequest { subnet, range, avoid })?;
-        pool.ok_or_else(|| Error::invalid("a bridge network needs a subnet"))
-    }
-
-    /// Makes the device and its rules; the subnet is reserved and the row complete.
-    fn open_device(&self, network: &mut NetworkRow, name: &str, subnet: Ipv4Net, own: Ipv4Addr) -> Result<()> {
-        let switch = |key: &str| network.options.get(key).is_none_or(|value| value == "true").into();
-        let rules = BridgeNetwork {
-            device: name.to_owned(),
-            subnet,
-            icc: switch(option::ICC),
-            masquerade: switch(option::MASQUERADE),
-        };
-        let port = if !self.config.userland_proxy.yes() {
-            BridgePort::Hairpin
-        } else if !rules.icc.yes() {
-            BridgePort::Isolated
+        let name = network.options.get(option::NAME).map_or(DEFAULT_BRIDGE, String::as_str);
+        let index = self.links(|socket| device::find(socket, name))?.map_or(0, |l| l.index);
+        let avoid = self.links(|socket| device::reached(socket, index))?;
+        let standing = self.links(|socket| device::addresses(socket, index))?;
+        let standing = standing.iter().find(|a| index != 0 && family::of(a.address) == family);
+        let before = network.pool(family);
+        let (mut subnet, mut own) = (before.map(|pool| pool.subnet), before.and_then(|pool| pool.own()));
+        if let Some(first) = standing {
+            subnet = Some(IpNet::new(first.address, first.prefix_len).context("the bridge's address")?.trunc());
+            own = Some(first.address);
+        } else if self.config.bridge_is_given() {
+            return Err(Error::invalid(format!("bridge {name} has no {} address", family.word())));
         } else {
-            BridgePort::Normal
-        };
-        // Rules first: what they drop must not pass while the device is set up.
-        self.bridges.rules.change(|topology| {
-            topology.bridges.retain(|b| b.device != rules.device);
-            topology.bridges.push(rules);
-        })?;
-        let bridge = Bridge {
-            index: 0,
-            name: name.to_owned(),
-            given: self.config.bridge_is_given().into(),
-            mac: *network.mac.get_or_insert_with(MacAddress::random),
-            mtu: network.options.get(option::MTU).and_then(|m| m.parse().ok()).unwrap_or(self.config.mtu),
-            own,
-            subnet,
-            gateway: network.gateway.unwrap_or(own),
-            port,
-            route_localnet: (!self.config.userland_proxy.yes() && self.translates()).into(),
-        };
-        self.bridges.keep(&network.id, bridge)
+            subnet = subnet.filter(|subnet| !avoid.iter().any(|other| family::overlap(*other, *subnet)));
+        }
+        // The range decides when it lies elsewhere.
+        if let Some(range) = config.range.filter(|range| subnet.is_none_or(|subnet| !subnet.contains(range))) {
+            subnet = Some(range.trunc());
+        }
+        Ok(DefaultSubnet { subnet, own, avoid })
     }
 
-    /// A new namespace with its pair of links, attached to the bridge.
-    fn build(&self, device: &Bridge, mac: MacAddress, address: Ipv4Addr) -> Result<(OwnedFd, String)> {
+    fn is_default(&self, network: &NetworkRow) -> bool {
+        network.flag(option::DEFAULT_BRIDGE, false)
+    }
+
+    /// Two networks share neither a device nor a subnet.
+    fn refuse_conflict(&self, network: &NetworkRow, settings: &Settings) -> Result<()> {
+        let Some((other, why)) = self.bridges.conflict(&network.id, settings) else { return Ok(()) };
+        let text = format!(
+            "cannot create network {} ({}): conflicts with network {} ({}): {why}",
+            network.id, settings.device, other.0, other.1
+        );
+        Err(Error::forbidden(text))
+    }
+
+    /// Whether the device is not ours: the administrator's by the configuration, or found when the network was made.
+    fn is_foreign(&self, network: &NetworkRow, settings: &Settings) -> Result<bool> {
+        match network.progress {
+            _ if self.is_default(network) => Ok(false),
+            Progress::Making => {
+                self.links(|socket| device::find(socket, &settings.device)).map(|found| found.is_some())
+            }
+            _ => Ok(network.mac.is_none()),
+        }
+    }
+
+    /// A pair of links between the sandbox and the bridge; the name of our end.
+    fn build(&self, request: &Join<'_>, device: &Bridge, sandbox: &Namespace) -> Result<String> {
+        let place = request.endpoint;
+        let subnets = place.addresses.iter().map(|assigned| (assigned.address, assigned.prefix_len));
+        let link_local = place.link_local.iter().map(|address| (*address, family::of(*address).bits()));
+        let addresses: Vec<_> = subnets.chain(link_local).collect();
+        let ipv6 = Enabled::from(addresses.iter().any(|(address, _)| address.is_ipv6()));
         for _ in 0..ATTEMPTS {
             let host_link = link_name();
-            let index = self.index.load(Ordering::Relaxed);
             let links = EndpointLinks {
                 host_link: &host_link,
-                mac,
-                index,
+                name: &place.link,
+                mac: place.mac,
+                index: self.indices.next(sandbox)?,
                 mtu: device.mtu,
-                address,
-                prefix_len: device.subnet.prefix_len(),
-                gateway: device.gateway,
+                addresses: &addresses,
+                gateways: &place.gateways,
                 bridge: device.index,
                 port: device.port,
             };
-            let netns = self.namespaces.take().context("creating a network namespace")?;
-            match namespace::enter(netns.as_fd(), || self.furnish(&links)).context("entering a network namespace")? {
+            match inside::furnish(sandbox, &self.indices, ipv6, CREATION, links.inside(self.host.as_fd())) {
                 Ok(mut inner) => {
                     let attached = self.links(|socket| socket.request(&mut links.outside()));
                     let settled = attached.and_then(|()| inner.request(&mut links.settle()));
-                    settled.map_err(device::failed).context(format!("attaching {host_link}"))?;
-                    return Ok((netns, host_link));
+                    return match settled {
+                        Ok(()) => Ok(host_link),
+                        Err(error) => {
+                            self.delete_link(&host_link);
+                            Err(device::failed(error).prefix(format!("attaching {host_link}")))
+                        }
+                    };
                 }
-                Err(Refused { errno: Errno::EXIST, .. }) => (),
-                Err(Refused { errno: Errno::BUSY, highest, .. }) => self.index.store(highest + 1, Ordering::Relaxed),
-                Err(refused) => return Err(refused.error),
+                Err(Refused::Taken) => (),
+                Err(Refused::Failed(error)) => {
+                    // Where a later message was refused, the pair stands.
+                    self.delete_link(&host_link);
+                    return Err(error);
+                }
             }
         }
         Err(Error::system("cannot find a free name for the container's link"))
     }
 
-    /// Runs in the new namespace: everything inside it, in one batch. Returns the socket, which stays in there.
-    fn furnish(&self, links: &EndpointLinks<'_>) -> std::io::Result<Result<Socket, Refused>> {
-        let mut socket = Socket::route()?;
-        // The network has no IPv6: its links must not have either. The setting for links to come is on only while this
-        // one is made.
-        disable_ipv6("1");
-        let made = socket.request(&mut links.inside(self.host.as_fd()));
-        disable_ipv6("0");
-        let Err(error) = made else { return Ok(Ok(socket)) };
-        let present = link::list(&mut socket).unwrap_or_default();
-        let highest = present.iter().map(|l| l.index).max().unwrap_or(FIRST_INDEX);
-        // Only the second message (the pair) is refused for a name or an index.
-        let errno = if error.index == 1 { error.errno } else { Errno::IO };
-        Ok(Err(Refused { errno, highest, error: device::failed(error) }))
+    fn delete_link(&self, host_link: &str) {
+        if let Err(error) = self.links(|socket| device::remove(socket, host_link)) {
+            tracing::warn!(%error, link = host_link, "cannot delete link");
+        }
     }
 
-    fn published(&self, address: Option<Ipv4Addr>, ports: &[BoundPort]) -> Vec<Published> {
-        let Some(address) = address else { return Vec::new() };
-        ports.iter().filter_map(|port| Published::new(port, address, self.config.userland_proxy)).collect()
+    fn published(&self, endpoint: &Endpoint) -> Vec<Published> {
+        let one = |port: &BoundPort| {
+            let own = endpoint.assigned(family::of(port.host_ip))?.address;
+            let (protocol, container_port) = (port.protocol, port.container_port);
+            match port.host_port {
+                0 => Some(Published { protocol, host: None, container: own, container_port }),
+                _ => Published::translated(port, own, self.config.userland_proxy),
+            }
+        };
+        endpoint.ports.iter().filter_map(one).collect()
     }
 
-    /// What comes after the address is taken.
-    fn connect_at(&self, device: &Bridge, spec: &EndpointSpec, address: Ipv4Addr) -> Result<Connected> {
-        let id = EndpointId::from_bytes(sys::random::bytes32());
-        let ipv6 = self.ipv6 && self.config.userland_proxy.yes();
-        let defaults = port::Defaults { address: self.config.host_binding_ip, ipv6 };
-        let outside = |error: Error| {
-            error.prefix(format!("driver failed programming external connectivity on endpoint {} ({id})", spec.name))
+    /// Binds what is to be published. A family whose mode is routed has no port of the host: number 0 stands for it.
+    fn bind(&self, request: &Join<'_>, device: &Bridge) -> Result<(Bound, Vec<BoundPort>)> {
+        let has = |family| request.endpoint.addresses.iter().any(|a| family::of(a.address) == family);
+        let mode = |family| device.modes.iter().find(|(of, _)| *of == family).map(|(_, mode)| *mode);
+        let routed = |family| mode(family) == Some(GatewayMode::Routed);
+        let proxy = self.config.userland_proxy.yes();
+        let (ipv4, ipv6) = (has(Family::Ipv4), has(Family::Ipv6));
+        let defaults = port::Defaults {
+            address: device.host_binding,
+            ipv4: (ipv4 || ipv6 && proxy) && !routed(Family::Ipv4),
+            ipv6: self.ipv6 && (ipv6 || ipv4 && proxy) && !routed(Family::Ipv6),
         };
-        let sockets = self.ports.bind(&port::groups(&spec.ports, defaults)).map_err(outside)?;
-        let ports = sockets.ports();
-        let mac = spec.mac.unwrap_or_else(MacAddress::random);
-        let published = self.published(Some(address), &ports);
-        let made = self.build(device, mac, address).and_then(|built| {
-            self.bridges.rules.add(&published).map_err(outside)?;
-            self.open_sockets(&sockets).inspect_err(|_| self.forget(&published)).map_err(outside)?;
-            Ok(built)
-        });
-        let (netns, host_link) = made.inspect_err(|_| self.ports.release(&ports))?;
-        self.bridges.add_port(&host_link, &spec.network);
-        let endpoint = Endpoint {
-            id,
-            network: spec.network.clone(),
-            container: spec.container.clone(),
-            address: Some(address),
-            prefix_len: device.subnet.prefix_len(),
-            gateway: Some(device.gateway),
-            mac: Some(mac),
-            host_link: Some(host_link),
-            ports,
-        };
-        Ok(Connected { endpoint, netns: Some(netns), sockets: sockets.loose, parked: sockets.parked })
+        let bound = self.ports.bind(&port::groups(request.ports, defaults))?;
+        let mut ports = bound.ports();
+        for family in Family::BOTH.into_iter().filter(|family| routed(*family) && has(*family)) {
+            let unspecified = family.address(0);
+            ports.extend(request.ports.iter().map(|port| BoundPort {
+                container_port: port.container_port,
+                protocol: port.protocol,
+                host_ip: unspecified,
+                host_port: 0,
+            }));
+        }
+        Ok((bound, ports))
     }
 
     /// Lets the sockets hear, unless translation does everything.
-    fn open_sockets(&self, sockets: &Sockets) -> Result<()> {
+    fn open_sockets(&self, sockets: &Bound) -> Result<()> {
         if self.config.userland_proxy.yes() || !self.translates() {
             sockets.hear().context("opening a published port")?;
         }
@@ -300,23 +279,6 @@ impl BridgeDriver {
     }
 }
 
-/// A pair that was not made.
-struct Refused {
-    errno: Errno,
-    /// The highest index in the namespace.
-    highest: u32,
-    error: Error,
-}
-
-fn disable_ipv6(value: &str) {
-    match namespace::set_sysctl(IPV6_DEFAULT, value) {
-        Ok(()) => (),
-        // A kernel without IPv6.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
-        Err(error) => tracing::warn!(%error, "cannot switch IPv6 off on a container's link"),
-    }
-}
-
 fn link_name() -> String {
     let number = sys::random::number() & ((1 << (4 * LINK_DIGITS)) - 1);
     format!("veth{number:0LINK_DIGITS$x}")
@@ -333,81 +295,136 @@ impl NetworkDriver for BridgeDriver {
         "bridge"
     }
 
+    fn check(&self, network: &NetworkRow) -> Result<()> {
+        settings::parse(network, &self.config).map(drop)
+    }
+
+    /// An isolated network has none.
+    fn wants_gateway(&self, network: &NetworkRow, family: Family) -> bool {
+        let mode = if family == Family::Ipv4 { option::GATEWAY_MODE_4 } else { option::GATEWAY_MODE_6 };
+        let isolated = network.options.get(mode).is_some_and(|mode| mode == "isolated");
+        let inhibited = family == Family::Ipv4 && network.traits.internal && network.flag(option::INHIBIT_IPV4, false);
+        !isolated && !inhibited
+    }
+
+    fn reached(&self) -> Result<Vec<IpNet>> {
+        self.links(|socket| device::reached(socket, 0))
+    }
+
     fn open(&self, network: &mut NetworkRow) -> Result<()> {
-        let name = network.options.get(option::NAME).cloned().unwrap_or_else(|| format!("br-{}", network.id.short()));
-        let (subnet, own) = self.choose_subnet(network, &name)?;
-        let opened = (|| {
-            let own = self.ipam.request_address(subnet, Some(own))?;
-            if let Some(gateway) = network.gateway.filter(|g| *g != own && subnet.contains(g)) {
-                self.ipam.request_address(subnet, Some(gateway))?;
-            }
-            self.open_device(network, &name, subnet, own)?;
-            network.gateway.get_or_insert(own);
-            network.subnet = Some(subnet);
-            network.address = Some(own);
-            Ok(())
-        })();
-        if opened.is_err() {
-            self.ipam.release_pool(subnet);
+        let settings = settings::parse(network, &self.config)?;
+        self.refuse_conflict(network, &settings)?;
+        let foreign = self.is_foreign(network, &settings)?;
+        let given = self.is_default(network) && self.config.bridge_is_given();
+        if !foreign && !given {
+            network.mac.get_or_insert_with(MacAddress::random);
         }
-        opened
+        let port = if !self.config.userland_proxy.yes() {
+            BridgePort::Hairpin
+        } else if !settings.rules.icc.yes() {
+            BridgePort::Isolated
+        } else {
+            BridgePort::Normal
+        };
+        let rules = settings.rules.clone();
+        let modes = rules.subnets.iter().map(|subnet| (family::of_net(subnet.net), subnet.mode)).collect();
+        // Rules first: what they drop must not pass while the device is set up.
+        self.bridges.rules.change(|topology| match topology.bridges.iter_mut().find(|b| b.device == rules.device) {
+            Some(known) => *known = rules,
+            None => topology.bridges.push(rules),
+        })?;
+        let bridge = Bridge {
+            index: 0,
+            subnets: settings.rules.subnets.iter().map(|subnet| subnet.net).collect(),
+            name: settings.device.clone(),
+            given: given.into(),
+            foreign: foreign.into(),
+            mac: network.mac.unwrap_or_else(MacAddress::random),
+            mtu: settings.mtu,
+            addresses: settings.addresses,
+            host_binding: settings.host_binding,
+            modes,
+            port,
+            route_localnet: (!self.config.userland_proxy.yes() && self.translates()).into(),
+        };
+        let families = bridge.modes.iter().map(|(family, _)| *family).collect::<Vec<_>>();
+        let opened = self
+            .bridges
+            .keep(&network.id, bridge)
+            .and_then(|()| self.forwarding.ensure(&families, &self.bridges.rules));
+        opened.inspect_err(|_| {
+            if let Err(error) = self.close(network) {
+                tracing::warn!(%error, network = %network.name, "cannot remove what was made of the network");
+            }
+        })
     }
 
     fn close(&self, network: &NetworkRow) -> Result<()> {
-        let Some(device) = self.bridges.forget(&network.id) else { return Ok(()) };
-        self.ipam.release_pool(device.subnet);
-        self.bridges.rules.change(|topology| topology.bridges.retain(|b| b.device != device.name))?;
-        let present = self.links(|socket| device::find(socket, &device.name))?;
-        if present.is_none() || device.given.yes() {
+        let known = self.bridges.forget(&network.id);
+        // One that was never opened here may be left from a daemon that died while it was made or removed.
+        let device = known.as_ref().map_or_else(|| format!("br-{}", network.id.short()), |known| known.name.clone());
+        self.bridges.rules.change(|topology| topology.bridges.retain(|b| b.device != device))?;
+        if known.is_some_and(|known| known.given.yes() || known.foreign.yes()) {
             return Ok(());
         }
-        let mut batch = sys::netlink::Batch::new();
-        link::delete(&mut batch, &device.name);
-        self.links(|socket| socket.request(&mut batch)).map_err(device::failed)
+        self.links(|socket| device::remove(socket, &device))
     }
 
     fn reconcile(&self, live: &[Endpoint]) -> Result<()> {
         let mut published = Vec::new();
         for endpoint in live {
-            let device = self.bridges.known(&endpoint.network)?;
-            let taken = endpoint.address.map(|address| self.ipam.request_address(device.subnet, Some(address)));
-            if let Some(Err(error)) = taken {
-                tracing::warn!(%error, container = %endpoint.container, "a live container's address is not free");
-            }
-            self.ports.adopt(&endpoint.ports);
+            self.ports.adopt(&endpoint.ports.iter().filter(|port| port.host_port != 0).copied().collect::<Vec<_>>());
             if let Some(link) = &endpoint.host_link {
                 self.bridges.add_port(link, &endpoint.network);
             }
-            published.extend(self.published(endpoint.address, &endpoint.ports));
+            published.extend(self.published(endpoint));
         }
         self.bridges.rules.replace_published(published)?;
         self.bridges.attach_all_ports()?;
         self.remove_stale_links(live)
     }
 
-    fn connect(&self, network: &NetworkRow, spec: &EndpointSpec) -> Result<Connected> {
-        let device = self.bridges.current(&network.id)?;
-        let address = self.ipam.request_address(device.subnet, spec.address)?;
-        self.connect_at(&device, spec, address).inspect_err(|_| self.ipam.release_address(device.subnet, address))
+    fn join(&self, request: &Join<'_>) -> Result<Joined> {
+        let device = self.bridges.current(&request.network.id)?;
+        let sandbox = request.sandbox.namespace();
+        let sandbox = sandbox.ok_or_else(|| Error::invalid("the host's namespace cannot join a bridge network"))?;
+        let id = &request.endpoint.id;
+        let outside = |error: Error| {
+            let name = request.name;
+            error.prefix(format!("driver failed programming external connectivity on endpoint {name} ({id})"))
+        };
+        let (sockets, ports) = self.bind(request, &device).map_err(outside)?;
+        let mut endpoint = Endpoint { mac: Some(request.endpoint.mac), ports, ..request.bare() };
+        let published = self.published(&endpoint);
+        let made = self.build(request, &device, sandbox).and_then(|link| {
+            let opened = self
+                .bridges
+                .rules
+                .add(&published)
+                .and_then(|()| self.open_sockets(&sockets).inspect_err(|_| self.forget(&published)));
+            opened.map_err(outside).inspect_err(|_| self.delete_link(&link)).map(|()| link)
+        });
+        let host_link = made.inspect_err(|_| self.ports.release(&endpoint.ports))?;
+        self.bridges.add_port(&host_link, &request.network.id);
+        endpoint.host_link = Some(host_link);
+        let ports = sockets.hand_out(|port| endpoint.target(port));
+        Ok(Joined { endpoint, ports })
     }
 
-    fn release(&self, network: &NetworkRow, endpoint: &Endpoint) -> Result<()> {
-        let device = self.bridges.known(&network.id)?;
-        let removed = self.bridges.rules.remove(&self.published(endpoint.address, &endpoint.ports));
+    fn leave(&self, _: &NetworkRow, endpoint: &Endpoint, sandbox: Option<BorrowedFd<'_>>) -> Result<()> {
+        let removed = self.bridges.rules.remove(&self.published(endpoint));
         self.ports.release(&endpoint.ports);
-        if let Some(link) = &endpoint.host_link {
-            self.bridges.remove_port(link);
-            self.lingering.watch(link.clone(), || namespace::enter(self.host.as_fd(), Socket::route));
+        let Some(link) = &endpoint.host_link else { return removed };
+        self.bridges.remove_port(link);
+        if sandbox.is_some() {
+            return removed.and(self.links(|socket| device::remove(socket, link)));
         }
-        if let Some(address) = endpoint.address {
-            self.ipam.release_address(device.subnet, address);
-        }
+        self.lingering.watch(link.clone(), || namespace::enter(self.host.as_fd(), Socket::route));
         removed
     }
 
     fn sizes(&self) -> Vec<(&'static str, usize)> {
         vec![
-            ("addresses", self.ipam.taken()),
             ("ports", self.ports.taken()),
             ("links", self.bridges.port_count()),
             ("lingering-links", self.lingering.count()),

@@ -5,10 +5,10 @@
 //! become its ports again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use model::id::NetworkId;
 use model::{Context, Error, Result};
 use sys::netlink::address::Address;
@@ -17,9 +17,11 @@ use sys::netlink::{Batch, Socket, namespace};
 
 use super::device;
 use super::rules::Rules;
+use super::settings::Settings;
 use crate::config::Enabled;
+use crate::family::{self, Family};
 use crate::mac::MacAddress;
-use crate::plan::BridgePort;
+use crate::plan::{BridgePort, GatewayMode};
 
 /// The device of an open network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +31,17 @@ pub struct Bridge {
     pub name: String,
     /// The administrator's: used as found, never made or changed.
     pub given: Enabled,
+    /// Found when the network was made: what it lacks is added, it is never deleted.
+    pub foreign: Enabled,
     pub mac: MacAddress,
     pub mtu: u32,
-    /// The device's own address.
-    pub own: Ipv4Addr,
-    pub subnet: Ipv4Net,
-    pub gateway: Ipv4Addr,
+    /// The device's own addresses, with their prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+    pub subnets: Vec<IpNet>,
+    /// Where ports without a host address are published.
+    pub host_binding: IpAddr,
+    /// By family that the network has.
+    pub modes: Vec<(Family, GatewayMode)>,
     pub port: BridgePort,
     /// Packets to 127.0.0.0/8 are routed: for translation without a proxy.
     pub route_localnet: Enabled,
@@ -124,7 +131,7 @@ impl Bridges {
     fn mend_if_present(&self, network: &NetworkId, bridge: &Bridge) -> Result<()> {
         let Some(found) = self.links(|socket| device::find(socket, &bridge.name))? else { return Ok(()) };
         let addresses = self.links(|socket| device::addresses(socket, found.index))?;
-        let whole = found.index == bridge.index && (bridge.given.yes() || addresses.contains(&bridge.address(&found)));
+        let whole = found.index == bridge.index && (bridge.given.yes() || bridge.has_its_addresses(&found, &addresses));
         if whole { Ok(()) } else { self.mend(network).map(drop) }
     }
 
@@ -153,13 +160,49 @@ impl Bridges {
             let index = found.map(|l| l.index).ok_or_else(missing)?;
             return self.set_loopback_routing(bridge).map(|()| index);
         }
-        let prefix_len = bridge.subnet.prefix_len();
-        let wanted = device::Wanted { name, mac: bridge.mac, mtu: bridge.mtu, address: bridge.own, prefix_len };
+        let wanted = device::Wanted { name, mac: bridge.mac, mtu: bridge.mtu, addresses: &bridge.addresses };
+        if bridge.addresses.iter().any(|(address, _)| address.is_ipv6()) {
+            self.prepare_for_ipv6(&wanted)?;
+        }
         let index = self.links(|socket| match present {
-            Present::AsWanted => device::ensure(socket, &wanted),
-            Present::Kept => device::restore(socket, &wanted, bridge.index),
+            Present::AsWanted if !bridge.foreign.yes() => device::ensure(socket, &wanted),
+            _ => device::restore(socket, &wanted, bridge.index),
         })?;
         self.set_loopback_routing(bridge).map(|()| index)
+    }
+
+    /// A bridge of an IPv6 network has IPv6 wherever the host has it on no link by default, and routes for its containers
+    /// alone: nobody's advertisements are for it.
+    fn prepare_for_ipv6(&self, wanted: &device::Wanted<'_>) -> Result<()> {
+        let bare = device::Wanted { addresses: &[], ..*wanted };
+        if self.links(|socket| device::find(socket, wanted.name))?.is_none() {
+            self.links(|socket| device::ensure(socket, &bare))?;
+        }
+        for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
+            let name = format!("net/ipv6/conf/{}/{setting}", wanted.name);
+            namespace::set_sysctl(&name, value).context("preparing a bridge for IPv6")?;
+        }
+        Ok(())
+    }
+
+    /// A known network that has the device or a subnet of another one: its id and device, and what both have.
+    pub fn conflict(&self, network: &NetworkId, settings: &Settings) -> Option<((NetworkId, String), &'static str)> {
+        let open = self.open();
+        let mut others = open.iter().filter(|(id, _)| *id != network);
+        others.find_map(|(id, other)| {
+            let why = if other.name == settings.device {
+                Some("networks have same bridge name")
+            } else {
+                let mut own = settings.rules.subnets.iter().map(|subnet| subnet.net);
+                own.find(|own| other.subnets.iter().any(|net| family::overlap(*own, *net))).map(|net| {
+                    match family::of_net(net) {
+                        Family::Ipv4 => "networks have overlapping IPv4",
+                        Family::Ipv6 => "networks have overlapping IPv6",
+                    }
+                })
+            };
+            why.map(|why| ((id.clone(), other.name.clone()), why))
+        })
     }
 
     /// A given device keeps the setting when there is a proxy: the administrator may have made it. Rules drop what it
@@ -225,7 +268,12 @@ enum Present {
 }
 
 impl Bridge {
-    fn address(&self, found: &Link) -> Address {
-        Address { link: found.index, address: self.own, prefix_len: self.subnet.prefix_len() }
+    fn has_its_addresses(&self, found: &Link, standing: &[Address]) -> bool {
+        let of_link = |(address, prefix_len): &(IpAddr, u8)| Address {
+            link: found.index,
+            address: *address,
+            prefix_len: *prefix_len,
+        };
+        self.addresses.iter().map(of_link).all(|own| standing.contains(&own))
     }
 }

@@ -1,8 +1,8 @@
 //! The bridge device of a network: found or made, with its address, MTU and state.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use model::{Error, Result};
 use sys::netlink::address::{self, Address};
 use sys::netlink::link::{self, Bridge, Link};
@@ -16,8 +16,16 @@ pub struct Wanted<'a> {
     pub name: &'a str,
     pub mac: MacAddress,
     pub mtu: u32,
-    pub address: Ipv4Addr,
-    pub prefix_len: u8,
+    /// Its own, with their prefix lengths.
+    pub addresses: &'a [(IpAddr, u8)],
+}
+
+impl Wanted<'_> {
+    fn of(&self, link: u32) -> Vec<Address> {
+        let of_link =
+            |(address, prefix_len): &(IpAddr, u8)| Address { link, address: *address, prefix_len: *prefix_len };
+        self.addresses.iter().map(of_link).collect()
+    }
 }
 
 pub fn failed(error: sys::netlink::Error) -> Error {
@@ -34,19 +42,28 @@ pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
     }
 }
 
-/// The IPv4 addresses of a link.
+/// The addresses of a link, those that the kernel gives by itself left out.
 pub fn addresses(socket: &mut Socket, link: u32) -> Result<Vec<Address>> {
     let all = address::list(socket).map_err(failed)?;
-    Ok(all.into_iter().filter(|a| a.link == link).collect())
+    Ok(all.into_iter().filter(|a| a.link == link && !a.is_link_local()).collect())
 }
 
 /// Networks that the host reaches by other links than `except`: an automatic subnet must not hide them.
-pub fn reached(socket: &mut Socket, except: u32) -> Result<Vec<Ipv4Net>> {
+pub fn reached(socket: &mut Socket, except: u32) -> Result<Vec<IpNet>> {
     let routes = address::list_routes(socket).map_err(failed)?;
     let addresses = address::list(socket).map_err(failed)?;
-    let routes = routes.iter().filter(|r| r.link != except && r.prefix_len > 0).map(|r| (r.destination, r.prefix_len));
-    let addresses = addresses.iter().filter(|a| a.link != except).map(|a| (a.address, a.prefix_len));
-    Ok(routes.chain(addresses).filter_map(|(ip, length)| Ipv4Net::new(ip, length).ok()).map(|n| n.trunc()).collect())
+    let routes = routes
+        .iter()
+        .filter(|r| r.link != except && r.prefix_len > 0 && !is_of_every_link(r.destination))
+        .map(|r| (r.destination, r.prefix_len));
+    let addresses =
+        addresses.iter().filter(|a| a.link != except && !a.is_link_local()).map(|a| (a.address, a.prefix_len));
+    Ok(routes.chain(addresses).filter_map(|(ip, length)| IpNet::new(ip, length).ok()).map(|n| n.trunc()).collect())
+}
+
+/// fe80::/10, which every link has.
+fn is_of_every_link(destination: IpAddr) -> bool {
+    matches!(destination, IpAddr::V6(address) if address.is_unicast_link_local() || address.is_multicast())
 }
 
 /// Makes or changes a device of ours to be what is wanted; returns its index.
@@ -62,19 +79,31 @@ pub fn ensure(socket: &mut Socket, wanted: &Wanted<'_>) -> Result<u32> {
     if device.mtu != wanted.mtu {
         link::set_mtu(&mut batch, device.index, wanted.mtu);
     }
-    let want = Address { link: device.index, address: wanted.address, prefix_len: wanted.prefix_len };
+    let want = wanted.of(device.index);
     let standing = addresses(socket, device.index)?;
-    for other in standing.iter().filter(|a| **a != want) {
+    for other in standing.iter().filter(|a| !want.contains(a)) {
         address::remove(&mut batch, other);
     }
-    if !standing.contains(&want) {
-        address::add(&mut batch, &want);
+    for missing in want.iter().filter(|a| !standing.contains(a)) {
+        address::add(&mut batch, missing);
     }
     if !device.up {
         link::set_up(&mut batch, device.index);
     }
-    socket.request(&mut batch).map_err(failed)?;
+    if !batch.is_empty() {
+        socket.request(&mut batch).map_err(failed)?;
+    }
     Ok(device.index)
+}
+
+/// Deletes the device of this name where there is one.
+pub fn remove(socket: &mut Socket, name: &str) -> Result<()> {
+    let mut batch = Batch::new();
+    link::delete(&mut batch, name);
+    match socket.request(&mut batch) {
+        Err(error) if error.errno == rustix::io::Errno::NODEV => Ok(()),
+        other => other.map_err(failed),
+    }
 }
 
 /// Gives a device that others made anew, or took the address of, what is wanted; what it has beside that stays. `before`:
@@ -88,9 +117,9 @@ pub fn restore(socket: &mut Socket, wanted: &Wanted<'_>, before: u32) -> Result<
         link::set_mtu(&mut batch, device.index, wanted.mtu);
         link::set_up(&mut batch, device.index);
     }
-    let want = Address { link: device.index, address: wanted.address, prefix_len: wanted.prefix_len };
-    if !addresses(socket, device.index)?.contains(&want) {
-        address::add(&mut batch, &want);
+    let standing = addresses(socket, device.index)?;
+    for missing in wanted.of(device.index).iter().filter(|a| !standing.contains(a)) {
+        address::add(&mut batch, missing);
     }
     match socket.request(&mut batch) {
         // Somebody else has just added the address.

@@ -1,9 +1,11 @@
 //! `host`: the daemon's own namespace.
 
+use std::os::fd::BorrowedFd;
+
 use model::Result;
 
-use super::{NetworkDriver, null};
-use crate::endpoint::{Connected, Endpoint, EndpointSpec};
+use super::{Join, NetworkDriver};
+use crate::endpoint::{Endpoint, Joined, Sockets};
 use crate::row::NetworkRow;
 
 /// See the module.
@@ -13,6 +15,10 @@ pub struct HostDriver;
 impl NetworkDriver for HostDriver {
     fn name(&self) -> &'static str {
         "host"
+    }
+
+    fn check(&self, _: &NetworkRow) -> Result<()> {
+        Ok(())
     }
 
     fn open(&self, _: &mut NetworkRow) -> Result<()> {
@@ -28,14 +34,14 @@ impl NetworkDriver for HostDriver {
     }
 
     /// Published ports are discarded: the container binds them itself.
-    fn connect(&self, network: &NetworkRow, spec: &EndpointSpec) -> Result<Connected> {
-        if !spec.ports.is_empty() {
-            tracing::warn!(container = %spec.name, "published ports are discarded when using host network mode");
+    fn join(&self, request: &Join<'_>) -> Result<Joined> {
+        if !request.ports.is_empty() {
+            tracing::warn!(container = %request.name, "published ports are discarded when using host network mode");
         }
-        Ok(null::bare(network, spec))
+        Ok(Joined { endpoint: request.bare(), ports: Sockets::default() })
     }
 
-    fn release(&self, _: &NetworkRow, _: &Endpoint) -> Result<()> {
+    fn leave(&self, _: &NetworkRow, _: &Endpoint, _: Option<BorrowedFd<'_>>) -> Result<()> {
         Ok(())
     }
 }

@@ -4,56 +4,132 @@ mod bridge;
 mod bridges;
 mod device;
 mod host;
+mod inside;
 mod lingering;
 mod null;
+mod on_parent;
+pub mod option;
 mod rules;
+mod settings;
 mod watch;
 
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use ipnet::IpNet;
 use model::Result;
+use model::id::{ContainerId, EndpointId};
 
-use crate::endpoint::{Connected, Endpoint, EndpointSpec};
+use crate::endpoint::{Assigned, Endpoint, Joined, PublishSpec};
+use crate::family::Family;
+use crate::mac::MacAddress;
 use crate::row::NetworkRow;
+use crate::sandbox::Sandbox;
 
-pub use bridge::{BridgeDriver, option};
+pub use bridge::{BridgeDriver, DefaultSubnet};
 pub use host::HostDriver;
 pub use null::NullDriver;
+pub use on_parent::{Kind, OnParentDriver};
+pub use rules::Rules;
 pub use watch::Watch;
+
+/// A place in a network, its addresses taken, to be made in a sandbox.
+#[derive(Debug)]
+pub struct Join<'a> {
+    pub network: &'a NetworkRow,
+    pub sandbox: &'a Sandbox,
+    pub container: &'a ContainerId,
+    /// The container's name; it appears in error texts.
+    pub name: &'a str,
+    pub endpoint: &'a Place<'a>,
+    /// To be published here.
+    pub ports: &'a [PublishSpec],
+}
+
+/// What is decided about an endpoint before its driver makes it.
+#[derive(Debug)]
+pub struct Place<'a> {
+    pub id: EndpointId,
+    pub mac: MacAddress,
+    pub addresses: Vec<Assigned>,
+    pub link_local: &'a [IpAddr],
+    /// Name of the link in the container.
+    pub link: String,
+    /// Gateways of the default routes that lead here.
+    pub gateways: Vec<IpAddr>,
+    pub priority: i64,
+    pub dns_names: &'a [String],
+}
+
+impl Join<'_> {
+    /// The endpoint as it is stored, without links and ports.
+    pub fn bare(&self) -> Endpoint {
+        let place = self.endpoint;
+        Endpoint {
+            id: place.id.clone(),
+            network: self.network.id.clone(),
+            container: self.container.clone(),
+            addresses: place.addresses.clone(),
+            mac: None,
+            host_link: None,
+            link: place.link.clone(),
+            priority: place.priority,
+            dns_names: place.dns_names.to_vec(),
+            ports: Vec::new(),
+        }
+    }
+}
 
 /// Makes and removes containers' places in networks of one kind.
 ///
 /// Life cycle of a network: `open` (when it is created and at every start of the daemon), once `reconcile` after all
-/// networks are open at the start of the daemon, then any number of `connect` and `release`, from any thread, beside
-/// each other; `close` when the network is removed. Calls block.
+/// networks are open at the start of the daemon, then any number of `join` and `leave`, from any thread, beside each
+/// other; `close` when the network is removed. Networks come and go while others are used. Calls block.
 ///
-/// - `connect` leaves nothing behind when it fails.
-/// - `release` is idempotent and frees at once what others can be given: addresses, ports, rules. A link that dies with
-///   its namespace may do so shortly after.
-/// - An endpoint is released with what `connect` returned, by this or by a later daemon.
+/// - Addresses are the caller's: a driver never chooses one.
+/// - `join` leaves nothing behind when it fails. It may be called for a sandbox that has endpoints, and while the
+///   container runs.
+/// - `leave` is idempotent and frees at once what others can be given: ports, rules. With the sandbox it also removes the
+///   link there; without, a link that dies with its namespace may do so shortly after.
+/// - An endpoint is left with what `join` returned, by this or by a later daemon.
 pub trait NetworkDriver: Send + Sync {
     /// The name in a network's row.
     fn name(&self) -> &'static str;
 
-    /// Makes what the network needs on the host, where it is missing. Fills in what the row leaves open (subnet,
-    /// gateway, device address); the caller stores the row.
+    /// Refuses settings that no network of this kind can have. Pure.
+    fn check(&self, network: &NetworkRow) -> Result<()>;
+
+    /// Networks that the host reaches already: automatic subnets must not hide them.
+    fn reached(&self) -> Result<Vec<IpNet>> {
+        Ok(Vec::new())
+    }
+
+    /// Whether containers of the network go through a gateway of a family, so that an address is needed for it.
+    fn wants_gateway(&self, _: &NetworkRow, _: Family) -> bool {
+        true
+    }
+
+    /// Makes what the network needs on the host, where it is missing; the row's subnets are complete. Fills in the
+    /// device's hardware address where the row has none; the caller stores the row.
     fn open(&self, network: &mut NetworkRow) -> Result<()>;
 
     /// Removes what `open` made. The network has no endpoints.
     fn close(&self, network: &NetworkRow) -> Result<()>;
 
-    /// Takes addresses, ports and rules of the live endpoints (of all networks of this driver) again and removes what
-    /// belongs to no live endpoint.
+    /// Takes ports and rules of the live endpoints (of all networks of this driver) again and removes what belongs to no
+    /// live endpoint.
     fn reconcile(&self, live: &[Endpoint]) -> Result<()>;
 
-    fn connect(&self, network: &NetworkRow, spec: &EndpointSpec) -> Result<Connected>;
+    fn join(&self, request: &Join<'_>) -> Result<Joined>;
 
-    fn release(&self, network: &NetworkRow, endpoint: &Endpoint) -> Result<()>;
+    fn leave(&self, network: &NetworkRow, endpoint: &Endpoint, sandbox: Option<BorrowedFd<'_>>) -> Result<()>;
 
     /// How many entries the books of this driver have, by what they are about.
     fn sizes(&self) -> Vec<(&'static str, usize)> {
         Vec::new()
     }
 
-    /// Puts back what others change of what `open` and `connect` made on the host, for as long as the result lives.
+    /// Puts back what others change of what `open` and `join` made on the host, for as long as the result lives.
     fn watch(&self) -> Result<Option<Watch>> {
         Ok(None)
     }

@@ -11,10 +11,10 @@ use model::{Error, Result};
 use rustix::io::Errno;
 use sys::netlink::Socket;
 use sys::netlink::conntrack::{self, Destination};
-use sys::nft::{self, Family, Transaction};
+use sys::nft::{self, Transaction};
 
 use crate::endpoint::Protocol;
-use crate::plan::{self, BY_ADDRESS, BY_PORT, Published, Topology};
+use crate::plan::{self, OLD_TABLE_FAMILY, PORT_SETS, Published, TABLE, TABLE_FAMILY, Topology};
 
 /// See the module.
 #[derive(Debug)]
@@ -31,7 +31,8 @@ struct State {
 
 impl Rules {
     /// Rules in the calling thread's namespace. Elements that stand are kept until `replace_published`.
-    pub fn open(topology: Topology) -> Rules {
+    pub fn open(mut topology: Topology) -> Rules {
+        topology.sort();
         let made = Socket::netfilter().map_err(Error::from).and_then(|mut socket| {
             bring_in_line(&mut socket, &topology, Elements::Keep)?;
             Ok(socket)
@@ -77,10 +78,15 @@ impl Rules {
         self.lock().socket.is_some()
     }
 
-    /// Changes the bridges; elements stay.
+    /// Changes the bridges; published ports stay.
     pub fn change(&self, change: impl FnOnce(&mut Topology)) -> Result<()> {
         let state = &mut *self.lock();
+        let before = (state.topology.bridges.clone(), state.topology.drop_foreign);
         change(&mut state.topology);
+        state.topology.sort();
+        if (&state.topology.bridges, state.topology.drop_foreign) == (&before.0, before.1) {
+            return Ok(());
+        }
         match &mut state.socket {
             None => Ok(()),
             Some(socket) => bring_in_line(socket, &state.topology, Elements::Keep),
@@ -105,8 +111,8 @@ impl Rules {
         state.topology.published.extend(published);
         let Some(socket) = &mut state.socket else { return Ok(()) };
         let mut change = Transaction::new();
-        for map in [BY_ADDRESS, BY_PORT] {
-            change.add_elements(Family::Ip, plan::TABLE, map, &plan::elements(published, map));
+        for set in PORT_SETS {
+            change.add_elements(TABLE_FAMILY, TABLE, set, &plan::elements(published, set));
         }
         let result = commit(change, socket, &state.topology);
         if result.is_err() {
@@ -124,8 +130,8 @@ impl Rules {
         withdraw(&mut state.topology, published);
         let Some(socket) = &mut state.socket else { return Ok(()) };
         let mut change = Transaction::new();
-        for map in [BY_ADDRESS, BY_PORT] {
-            change.delete_elements(Family::Ip, plan::TABLE, map, &plan::elements(published, map));
+        for set in PORT_SETS {
+            change.delete_elements(TABLE_FAMILY, TABLE, set, &plan::elements(published, set));
         }
         let result = commit(change, socket, &state.topology);
         forget_connections(socket, published);
@@ -160,10 +166,11 @@ fn commit(change: Transaction, socket: &mut Socket, topology: &Topology) -> Resu
 /// Lets clients that go on sending datagrams be translated anew.
 fn forget_connections(socket: &mut Socket, published: &[Published]) {
     let destination = |port: &Published| {
-        let address = Some(port.host).filter(|host| !host.is_unspecified());
-        Destination { protocol: port.protocol.number(), address, port: port.host_port }
+        let (host, number) = port.host?;
+        let address = Some(host).filter(|host| !host.is_unspecified());
+        Some(Destination { protocol: port.protocol.number(), address, port: number })
     };
-    let to: Vec<_> = published.iter().filter(|p| p.protocol == Protocol::Udp).map(destination).collect();
+    let to: Vec<_> = published.iter().filter(|p| p.protocol == Protocol::Udp).filter_map(destination).collect();
     if let Err(error) = conntrack::forget(socket, &to) {
         tracing::warn!(%error, "cannot forget connections to published ports");
     }
@@ -175,11 +182,13 @@ enum Elements {
     Replace,
 }
 
-/// Writes the table when it differs from the topology's.
+/// Writes the table when it differs from the topology's. What a daemon without IPv6 left (`ip gantry`) goes in the same
+/// transaction, its published ports are kept.
 fn bring_in_line(socket: &mut Socket, topology: &Topology, mode: Elements) -> Result<()> {
     let mut wanted = plan::table(topology);
     let fingerprint = plan::fingerprint(topology);
-    let standing = nft::read(socket, Family::Ip, plan::TABLE).map_err(failed)?;
+    let standing = nft::read(socket, TABLE_FAMILY, TABLE).map_err(failed)?;
+    let old = nft::read(socket, OLD_TABLE_FAMILY, TABLE).map_err(failed)?.filter(|old| is_ours(&old.fingerprint));
     let mut same = match &standing {
         None => false,
         Some(state) => {
@@ -187,21 +196,32 @@ fn bring_in_line(socket: &mut Socket, topology: &Topology, mode: Elements) -> Re
             state.fingerprint == fingerprint.as_bytes() && state.rules == rules.collect()
         }
     };
+    let from = if standing.is_some() { TABLE_FAMILY } else { OLD_TABLE_FAMILY };
     for set in &mut wanted.sets {
-        if standing.is_some() {
-            let elements = nft::elements(socket, Family::Ip, plan::TABLE, &set.name).map_err(failed)?;
-            match mode {
-                Elements::Keep => set.elements = elements,
-                Elements::Replace => same &= set.elements == elements,
-            }
+        if standing.is_none() && old.is_none() {
+            continue;
+        }
+        let elements = nft::elements(socket, from, TABLE, &set.name).map_err(failed)?;
+        if mode == Elements::Keep && PORT_SETS.contains(&set.name.as_str()) {
+            set.elements = elements;
+        } else {
+            same &= set.elements == elements;
         }
     }
-    if same {
+    if same && old.is_none() {
         return Ok(());
     }
     let mut change = Transaction::new();
     change.replace_table(&wanted, fingerprint.as_bytes());
+    if old.is_some() {
+        change.delete_table(OLD_TABLE_FAMILY, TABLE);
+    }
     change.commit(socket).map_err(failed)
+}
+
+/// Whether a table carries a mark of this crate's.
+fn is_ours(fingerprint: &[u8]) -> bool {
+    fingerprint.starts_with(TABLE.as_bytes())
 }
 
 fn replace(socket: &mut Socket, topology: &Topology) -> Result<()> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sys::netlink::wire::Message;
 use sys::netlink::{Notices, Told, address, link};
-use sys::nft::{self, Family};
+use sys::nft;
 
 use super::bridges::Bridges;
 use crate::plan;
@@ -133,7 +133,7 @@ impl Watcher {
             && !self.table_is_lost
         {
             let foreign = |message: &Message<'_>| message.sender != *own;
-            let ours = |message: &Message<'_>| nft::is_about(message, Family::Ip, plan::TABLE);
+            let ours = |message: &Message<'_>| nft::is_about(message, plan::TABLE_FAMILY, plan::TABLE);
             let mut lost = false;
             let told = notices.read(|message| lost |= foreign(&message) && ours(&message))?;
             self.table_is_lost = lost || told == Told::Part;

@@ -4,55 +4,90 @@
 //! peers may still have it in their neighbour caches.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ipnet::Ipv4Net;
-use model::{Error, Result};
+use ipnet::IpNet;
+use model::{Error, Kind, Result};
 
-use super::{Ipam, PoolRequest};
+use super::{AddressRequest, Ipam, PoolRequest, Usage};
 use crate::config::AddressPool;
+use crate::family::{self, Family};
+
+/// Clients compare these texts.
+const OVERLAP: &str = "Pool overlaps with other one on this address space";
+const NO_POOL: &str = "all predefined address pools have been fully subnetted";
+const NO_ADDRESS: &str = "no available addresses on this pool";
+const TAKEN: &str = "Address already in use";
+const OUT_OF_RANGE: &str = "requested address is out of range";
 
 /// See the module.
 #[derive(Debug)]
 pub struct DefaultIpam {
     predefined: Vec<AddressPool>,
-    pools: Mutex<BTreeMap<Ipv4Net, Pool>>,
+    pools: Mutex<BTreeMap<IpNet, Pool>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pool {
-    range: Ipv4Net,
-    taken: BTreeSet<u32>,
-    /// The address given last.
-    last: Option<u32>,
+    /// As numbers.
+    taken: BTreeSet<u128>,
+    /// The address given last, by range.
+    last: BTreeMap<IpNet, u128>,
 }
 
 impl DefaultIpam {
+    /// `predefined`: where automatic subnets come from, in order.
     pub fn new(predefined: Vec<AddressPool>) -> DefaultIpam {
         DefaultIpam { predefined, pools: Mutex::default() }
     }
 
-    fn pools(&self) -> MutexGuard<'_, BTreeMap<Ipv4Net, Pool>> {
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<IpNet, Pool>> {
         // Every change is a single insertion or removal: a panic elsewhere leaves the books right.
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
-    a.contains(&b) || b.contains(&a)
+/// The first predefined network of the family that is free of `taken`.
+fn choose(predefined: &[AddressPool], family: Family, taken: &[IpNet]) -> Result<IpNet> {
+    let of_family = predefined.iter().filter(|pool| family::of_net(pool.base) == family);
+    let mut free = of_family.filter_map(|pool| first_free(pool, family, taken));
+    free.next().ok_or_else(|| Error::invalid(NO_POOL))
 }
 
-/// The first predefined network that is free of `taken`.
-fn choose(predefined: &[AddressPool], taken: &[Ipv4Net]) -> Result<Ipv4Net> {
-    for pool in predefined {
-        for candidate in pool.base.subnets(pool.size).into_iter().flatten() {
-            if !taken.iter().any(|other| overlaps(candidate, *other)) {
-                return Ok(candidate);
-            }
+/// The first part of a pool that is free. Each step goes past a taken network, however small the parts are.
+fn first_free(pool: &AddressPool, family: Family, taken: &[IpNet]) -> Option<IpNet> {
+    let host_bits = u32::from(family.bits().checked_sub(pool.size)?);
+    let (mut at, last) = family::bounds(pool.base);
+    loop {
+        let candidate = IpNet::new(family.address(at), pool.size).ok()?;
+        let Some(other) = taken.iter().find(|other| family::overlap(candidate, **other)) else {
+            return Some(candidate);
+        };
+        let end = family::bounds(candidate).1.max(family::bounds(*other).1);
+        // Aligned, as both are.
+        at = end.checked_add(1)?.next_multiple_of(1u128.checked_shl(host_bits)?);
+        if at > last {
+            return None;
         }
     }
-    Err(Error::invalid("all predefined address pools have been fully subnetted"))
+}
+
+/// First and last number that may be given: network and broadcast address are nobody's.
+fn hosts(subnet: IpNet) -> (u128, u128) {
+    let (first, last) = family::bounds(subnet);
+    match family::of_net(subnet) {
+        Family::Ipv4 if subnet.prefix_len() < 31 => (first + 1, last - 1),
+        Family::Ipv6 if subnet.prefix_len() < 128 => (first + 1, last),
+        _ => (first, last),
+    }
+}
+
+/// The numbers of a range that may be given.
+fn choices(subnet: IpNet, range: Option<IpNet>) -> (u128, u128) {
+    let (first, last) = hosts(subnet);
+    let (range_first, range_last) = family::bounds(range.unwrap_or(subnet));
+    (first.max(range_first), last.min(range_last))
 }
 
 impl Ipam for DefaultIpam {
@@ -60,48 +95,60 @@ impl Ipam for DefaultIpam {
         "default"
     }
 
-    fn request_pool(&self, request: &PoolRequest) -> Result<Option<Ipv4Net>> {
+    fn request_pool(&self, request: &PoolRequest) -> Result<Option<IpNet>> {
         let mut pools = self.pools();
         let subnet = match request.subnet {
             Some(subnet) => subnet.trunc(),
             None => {
                 let mut taken: Vec<_> = pools.keys().copied().collect();
                 taken.extend(&request.avoid);
-                choose(&self.predefined, &taken)?
+                choose(&self.predefined, request.family, &taken)?
             }
         };
-        if pools.keys().any(|other| overlaps(subnet, *other)) {
-            return Err(Error::forbidden("Pool overlaps with other one on this address space"));
+        if pools.keys().any(|other| family::overlap(subnet, *other)) {
+            return Err(Error::forbidden(OVERLAP));
         }
-        let range = request.range.map_or(subnet, |range| range.trunc());
-        if !subnet.contains(&range) {
-            return Err(Error::invalid(format!("the range {range} lies outside the subnet {subnet}")));
-        }
-        pools.insert(subnet, Pool { range, taken: BTreeSet::new(), last: None });
+        pools.insert(subnet, Pool::default());
         Ok(Some(subnet))
     }
 
-    fn release_pool(&self, subnet: Ipv4Net) {
+    fn release_pool(&self, subnet: IpNet) -> Result<()> {
         self.pools().remove(&subnet);
+        Ok(())
     }
 
-    fn request_address(&self, subnet: Ipv4Net, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr> {
+    fn request_address(&self, request: &AddressRequest) -> Result<IpAddr> {
         let mut pools = self.pools();
+        let subnet = request.subnet;
         let pool = pools.get_mut(&subnet).ok_or_else(|| Error::system(format!("no address pool {subnet}")))?;
-        match wanted {
-            Some(address) if !subnet.contains(&address) => {
-                Err(Error::invalid(format!("address {address} is not in the subnet {subnet}")))
-            }
-            Some(address) if pool.taken.insert(address.into()) => Ok(address),
-            Some(_) => Err(Error::forbidden("Address already in use")),
-            None => pool.next(subnet).ok_or_else(|| Error::system("no available addresses on this pool")),
+        match request.wanted {
+            Some(address) if !subnet.contains(&address) => Err(Error::invalid(OUT_OF_RANGE)),
+            Some(address) if pool.taken.insert(family::number(address)) => Ok(address),
+            Some(_) => Err(Error::forbidden(TAKEN)),
+            None => pool.next(subnet, request.range).ok_or_else(|| Error::new(Kind::Unavailable, NO_ADDRESS)),
         }
     }
 
-    fn release_address(&self, subnet: Ipv4Net, address: Ipv4Addr) {
+    fn release_address(&self, subnet: IpNet, address: IpAddr) -> Result<()> {
         if let Some(pool) = self.pools().get_mut(&subnet) {
-            pool.taken.remove(&address.into());
+            pool.taken.remove(&family::number(address));
         }
+        Ok(())
+    }
+
+    fn usage(&self, subnet: IpNet, range: Option<IpNet>) -> Option<Usage> {
+        let pools = self.pools();
+        let taken = &pools.get(&subnet)?.taken;
+        let (first, last) = family::bounds(subnet);
+        let (host_first, host_last) = hosts(subnet);
+        let nobodys = [(first, first < host_first), (last, last > host_last)];
+        let reserved: BTreeSet<u128> =
+            nobodys.into_iter().filter(|(_, it_is)| *it_is).map(|(number, _)| number).collect();
+        let all: BTreeSet<u128> = taken.union(&reserved).copied().collect();
+        let (range_first, range_last) = family::bounds(range.unwrap_or(subnet));
+        let within = all.range(range_first..=range_last).count() as u128;
+        let available = (range_last - range_first).saturating_add(1).saturating_sub(within);
+        Some(Usage { taken: all.len() as u64, available: u64::try_from(available).unwrap_or(u64::MAX) })
     }
 
     fn taken(&self) -> usize {
@@ -110,97 +157,35 @@ impl Ipam for DefaultIpam {
 }
 
 impl Pool {
-    /// The next free address after the last, or after the start; network and broadcast address are nobody's.
-    fn next(&mut self, subnet: Ipv4Net) -> Option<Ipv4Addr> {
-        let (mut first, mut last) = (u32::from(self.range.network()), u32::from(self.range.broadcast()));
-        if subnet.prefix_len() < 31 {
-            first = first.max(u32::from(subnet.network()) + 1);
-            last = last.min(u32::from(subnet.broadcast()) - 1);
+    /// The next free address after the last, or after the start.
+    fn next(&mut self, subnet: IpNet, range: Option<IpNet>) -> Option<IpAddr> {
+        let (first, last) = choices(subnet, range);
+        if first > last {
+            return None;
         }
-        let after = self.last.map_or(first, |l| l.saturating_add(1)).clamp(first, last.saturating_add(1));
-        let free = (after..=last).chain(first..after).find(|address| !self.taken.contains(address))?;
+        let range = range.unwrap_or(subnet);
+        let after = self.last.get(&range).map_or(first, |given| given.saturating_add(1)).max(first);
+        let free = self.first_free(after, last).or_else(|| self.first_free(first, after.checked_sub(1)?.min(last)))?;
         self.taken.insert(free);
-        self.last = Some(free);
-        Some(free.into())
+        self.last.insert(range, free);
+        Some(family::of_net(subnet).address(free))
+    }
+
+    /// The first number from `first` to `last` that is not taken.
+    fn first_free(&self, first: u128, last: u128) -> Option<u128> {
+        if first > last {
+            return None;
+        }
+        let mut free = first;
+        for taken in self.taken.range(first..=last) {
+            if *taken != free {
+                break;
+            }
+            free = free.checked_add(1)?;
+        }
+        (free <= last).then_some(free)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::NetworkConfig;
-
-    fn net(text: &str) -> Ipv4Net {
-        text.parse().unwrap()
-    }
-
-    fn ipam() -> DefaultIpam {
-        DefaultIpam::new(NetworkConfig::default().pools())
-    }
-
-    fn pool(ipam: &DefaultIpam, subnet: &str, range: Option<&str>) -> Ipv4Net {
-        let request = PoolRequest { subnet: Some(net(subnet)), range: range.map(net), avoid: Vec::new() };
-        ipam.request_pool(&request).unwrap().unwrap()
-    }
-
-    fn take(ipam: &DefaultIpam, subnet: Ipv4Net) -> String {
-        ipam.request_address(subnet, None).map_or_else(|e| e.message().to_owned(), |a| a.to_string())
-    }
-
-    #[test]
-    fn pools_are_chosen_in_order_and_avoid_the_host() {
-        let ipam = ipam();
-        let auto = |avoid: &[&str]| {
-            let request = PoolRequest { avoid: avoid.iter().map(|a| net(a)).collect(), ..PoolRequest::default() };
-            ipam.request_pool(&request).unwrap().unwrap().to_string()
-        };
-        assert_eq!(auto(&[]), "172.17.0.0/16");
-        assert_eq!(auto(&["172.18.5.0/24", "172.16.0.0/13"]), "172.24.0.0/16");
-        assert_eq!(auto(&[]), "172.18.0.0/16");
-        assert_eq!(auto(&["172.0.0.0/8"]), "192.168.0.0/20");
-        assert_eq!(auto(&["172.0.0.0/8"]), "192.168.16.0/20");
-    }
-
-    #[test]
-    fn pools_run_out_and_overlap() {
-        let ipam = DefaultIpam::new(vec![AddressPool { base: net("10.0.0.0/30"), size: 31 }]);
-        let any = PoolRequest::default();
-        assert!(ipam.request_pool(&any).is_ok() && ipam.request_pool(&any).is_ok());
-        assert_eq!(
-            ipam.request_pool(&any).unwrap_err().message(),
-            "all predefined address pools have been fully subnetted"
-        );
-        let wide = PoolRequest { subnet: Some(net("10.0.0.0/8")), ..any };
-        assert_eq!(ipam.request_pool(&wide).unwrap_err().kind(), model::Kind::Forbidden);
-        ipam.release_pool(net("10.0.0.0/31"));
-        ipam.release_pool(net("10.0.0.2/31"));
-        assert!(ipam.request_pool(&wide).is_ok());
-    }
-
-    #[test]
-    fn a_freed_address_waits_until_all_others_had_their_turn() {
-        let ipam = ipam();
-        let small = pool(&ipam, "10.0.0.0/29", None);
-        assert_eq!(ipam.request_address(small, Some("10.0.0.1".parse().unwrap())).unwrap().to_string(), "10.0.0.1");
-        assert_eq!([take(&ipam, small), take(&ipam, small)], ["10.0.0.2", "10.0.0.3"]);
-        ipam.release_address(small, "10.0.0.2".parse().unwrap());
-        let rest: Vec<_> = (0..4).map(|_| take(&ipam, small)).collect();
-        assert_eq!(rest, ["10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"]);
-        assert_eq!(take(&ipam, small), "no available addresses on this pool");
-        let again = ipam.request_address(small, Some("10.0.0.1".parse().unwrap())).unwrap_err();
-        assert_eq!((again.kind(), again.message()), (model::Kind::Forbidden, "Address already in use"));
-        assert!(ipam.request_address(small, Some("10.0.1.1".parse().unwrap())).is_err());
-    }
-
-    #[test]
-    fn ranges_narrow_the_choice() {
-        let ipam = ipam();
-        let subnet = pool(&ipam, "10.1.0.0/16", Some("10.1.255.252/30"));
-        let given: Vec<_> = (0..3).map(|_| take(&ipam, subnet)).collect();
-        assert_eq!(given, ["10.1.255.252", "10.1.255.253", "10.1.255.254"]);
-        assert_eq!(take(&ipam, subnet), "no available addresses on this pool");
-        let single = pool(&ipam, "255.255.255.255/32", None);
-        assert_eq!(take(&ipam, single), "255.255.255.255");
-        assert_eq!(take(&ipam, single), "no available addresses on this pool");
-    }
-}
+mod tests;

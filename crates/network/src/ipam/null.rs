@@ -1,11 +1,11 @@
 //! No addresses: for networks whose containers have none.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use model::{Error, Result};
 
-use super::{Ipam, PoolRequest};
+use super::{AddressRequest, Ipam, PoolRequest, Usage};
 
 /// Gives nothing.
 #[derive(Debug, Default)]
@@ -16,20 +16,28 @@ impl Ipam for NullIpam {
         "null"
     }
 
-    fn request_pool(&self, request: &PoolRequest) -> Result<Option<Ipv4Net>> {
+    fn request_pool(&self, request: &PoolRequest) -> Result<Option<IpNet>> {
         match request.subnet {
             None => Ok(None),
             Some(_) => Err(Error::invalid("null ipam driver does not handle specific address pool requests")),
         }
     }
 
-    fn release_pool(&self, _: Ipv4Net) {}
+    fn release_pool(&self, _: IpNet) -> Result<()> {
+        Ok(())
+    }
 
-    fn request_address(&self, _: Ipv4Net, _: Option<Ipv4Addr>) -> Result<Ipv4Addr> {
+    fn request_address(&self, _: &AddressRequest) -> Result<IpAddr> {
         Err(Error::invalid("null ipam driver has no addresses"))
     }
 
-    fn release_address(&self, _: Ipv4Net, _: Ipv4Addr) {}
+    fn release_address(&self, _: IpNet, _: IpAddr) -> Result<()> {
+        Ok(())
+    }
+
+    fn usage(&self, _: IpNet, _: Option<IpNet>) -> Option<Usage> {
+        None
+    }
 
     fn taken(&self) -> usize {
         0

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use network::{Enabled, NetworkConfig, Networks};
+use network::{DefaultFamily, Enabled, NetworkConfig, Networks};
 use sys::netlink::address::{self, Address};
 use sys::netlink::link::{self, Bridge};
 use sys::netlink::{Batch, Socket};
@@ -11,28 +11,32 @@ use crate::world::*;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
 
+fn subnet_of(network: &network::Network) -> String {
+    network.row.ipam.pools[0].subnet.to_string()
+}
+
 #[test]
 fn docker0_stands_with_address_rules_and_forwarding() {
     world(NetworkConfig { mtu: 1400, ..NetworkConfig::default() }, |world| {
         let bridge = world.networks.find("bridge").unwrap();
-        assert_eq!(bridge.subnet, Some("172.17.0.0/16".parse().unwrap()));
-        assert_eq!(bridge.gateway, Some(GATEWAY));
-        assert_eq!(bridge.options["com.docker.network.bridge.name"], "docker0");
+        assert_eq!(subnet_of(&bridge), "172.17.0.0/16");
+        assert_eq!(bridge.row.ipam.pools[0].gateway, Some(GATEWAY.into()));
+        assert_eq!(bridge.row.options["com.docker.network.bridge.name"], "docker0");
         let mut socket = Socket::route().unwrap();
         let device = link::find(&mut socket, "docker0").unwrap().unwrap();
         assert_eq!((device.kind.as_str(), device.mtu, device.up), ("bridge", 1400, true));
-        let own = Address { link: device.index, address: GATEWAY, prefix_len: 16 };
+        let own = Address { link: device.index, address: GATEWAY.into(), prefix_len: 16 };
         assert!(address::list(&mut socket).unwrap().contains(&own));
         assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "1\n");
         assert_eq!(listing(), include_str!("../golden/default.nft"));
         assert_eq!(
-            world.networks.list().iter().map(|n| n.name.as_str()).collect::<Vec<_>>(),
+            world.networks.list().iter().map(|n| n.row.name.as_str()).collect::<Vec<_>>(),
             ["bridge", "host", "none"]
         );
 
         // A later daemon finds everything as it was.
         let again = Networks::open(NetworkConfig { mtu: 1400, ..NetworkConfig::default() }, &world.store).unwrap();
-        assert_eq!(again.find("bridge").unwrap().id, bridge.id);
+        assert_eq!(again.find("bridge").unwrap().row.id, bridge.row.id);
         assert_eq!(link::find(&mut socket, "docker0").unwrap().unwrap(), device);
     });
 }
@@ -113,20 +117,23 @@ fn without_icc_containers_do_not_reach_each_other() {
 #[test]
 fn settings_of_the_default_bridge() {
     let config = NetworkConfig {
-        bip: Some("192.168.77.9/24".parse().unwrap()),
-        fixed_cidr: Some("192.168.77.128/30".parse().unwrap()),
-        default_gateway: Some(Ipv4Addr::new(192, 168, 77, 254)),
+        ipv4: DefaultFamily {
+            bip: Some("192.168.77.9/24".parse().unwrap()),
+            range: Some("192.168.77.128/30".parse().unwrap()),
+            gateway: Some(Ipv4Addr::new(192, 168, 77, 254).into()),
+        },
         ..NetworkConfig::default()
     };
     world(config, |world| {
         let first = world.connect("c", Vec::new());
         assert_eq!(address_of(&first), Ipv4Addr::new(192, 168, 77, 128));
-        assert_eq!((first.endpoint.prefix_len, first.endpoint.gateway), (24, Some(Ipv4Addr::new(192, 168, 77, 254))));
+        assert_eq!(first.endpoint.addresses[0].prefix_len, 24);
+        assert_eq!(gateway_of(&first), Some(Ipv4Addr::new(192, 168, 77, 254).into()));
         assert!(inside(&first, || ping(Ipv4Addr::new(192, 168, 77, 9))), "docker0");
         for _ in 0..3 {
             world.connect("more", Vec::new());
         }
-        let full = world.networks.connect(&world.spec("full", Vec::new())).unwrap_err();
+        let full = join(&world.networks, &world.spec("full", Vec::new())).unwrap_err();
         assert!(full.message().ends_with("no available addresses on this pool"), "{}", full.message());
     });
 }
@@ -141,10 +148,13 @@ fn the_first_pool_that_hides_nothing_is_chosen() {
         let other = link::find(&mut socket, "other0").unwrap().unwrap();
         let mut batch = Batch::new();
         link::set_up(&mut batch, other.index);
-        address::add(&mut batch, &Address { link: other.index, address: Ipv4Addr::new(172, 17, 9, 1), prefix_len: 24 });
+        address::add(
+            &mut batch,
+            &Address { link: other.index, address: Ipv4Addr::new(172, 17, 9, 1).into(), prefix_len: 24 },
+        );
         socket.request(&mut batch).unwrap();
         let world = World::open(NetworkConfig::default());
-        assert_eq!(world.networks.find("bridge").unwrap().subnet, Some("172.18.0.0/16".parse().unwrap()));
+        assert_eq!(subnet_of(&world.networks.find("bridge").unwrap()), "172.18.0.0/16");
     });
 }
 
@@ -162,11 +172,14 @@ fn an_administrators_bridge_is_used_as_found() {
         let lan0 = link::find(&mut socket, "lan0").unwrap().unwrap();
         let mut batch = Batch::new();
         link::set_up(&mut batch, lan0.index);
-        address::add(&mut batch, &Address { link: lan0.index, address: Ipv4Addr::new(10, 44, 0, 5), prefix_len: 24 });
+        address::add(
+            &mut batch,
+            &Address { link: lan0.index, address: Ipv4Addr::new(10, 44, 0, 5).into(), prefix_len: 24 },
+        );
         socket.request(&mut batch).unwrap();
         let world = World::open(config);
         let container = world.connect("c", Vec::new());
-        assert_eq!(container.endpoint.gateway, Some(Ipv4Addr::new(10, 44, 0, 5)));
+        assert_eq!(gateway_of(&container), Some(Ipv4Addr::new(10, 44, 0, 5).into()));
         assert!(inside(&container, || ping(Ipv4Addr::new(10, 44, 0, 5))));
     });
 }
@@ -182,10 +195,10 @@ fn without_a_default_bridge_nothing_is_made() {
         assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
         for name in ["host", "none"] {
             let spec = world.spec_in(name, "c", vec![publish(80, 80)]);
-            let connected = world.networks.connect(&spec).unwrap();
+            let connected = join(&world.networks, &spec).unwrap();
             // `none` is a namespace of its own, `host` is the host's.
             assert_eq!(connected.netns.is_some(), name == "none");
-            assert!(connected.sockets.is_empty() && connected.endpoint.address.is_none());
+            assert!(connected.sockets.is_empty() && connected.endpoint.addresses.is_empty());
         }
     });
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use network::{Connected, Enabled, NetworkConfig};
+use network::{DefaultFamily, Enabled, NetworkConfig, plan};
 use sys::netlink::{Notices, Socket, link};
 use sys::nft::{self, Family};
 
@@ -16,16 +16,16 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
 /// Everything that takes rules of ours away, or makes them say something else.
 const ATTACKS: &[&str] = &[
     "flush ruleset",
-    "flush ruleset ip",
-    "delete table ip gantry",
-    "flush table ip gantry",
-    "flush chain ip gantry forward",
-    "flush map ip gantry published-any",
-    "delete element ip gantry published-any { tcp . 8081 }",
-    "add chain ip gantry forward { policy drop; }",
-    "insert rule ip gantry forward accept",
-    "add chain ip gantry mine",
-    "delete table ip gantry; add table ip gantry",
+    "flush ruleset inet",
+    "delete table inet gantry",
+    "flush table inet gantry",
+    "flush chain inet gantry forward",
+    "flush map inet gantry published-any",
+    "delete element inet gantry published-any { tcp . 8081 }",
+    "add chain inet gantry forward { policy drop; }",
+    "insert rule inet gantry forward accept",
+    "add chain inet gantry mine",
+    "delete table inet gantry; add table inet gantry",
 ];
 
 #[test]
@@ -55,7 +55,7 @@ fn changes_of_other_tables_move_nothing() {
     world(NetworkConfig::default(), |world| {
         let _watch = world.networks.watch().unwrap();
         let mut notices = Notices::nf_tables().unwrap();
-        let rules = "add table ip mine; add table inet gantry; add table ip6 gantry; delete table inet gantry";
+        let rules = "add table ip mine; add table ip gantry; add table ip6 gantry; delete table ip gantry";
         assert!(nft(rules));
         let web = world.connect("web", vec![publish(8081, 80)]);
         world.networks.release(&web.endpoint.container).unwrap();
@@ -64,7 +64,7 @@ fn changes_of_other_tables_move_nothing() {
         let (mut writes, mut last) = (0, false);
         eventually("the last change is told of", || {
             let each = |message: sys::netlink::wire::Message<'_>| {
-                writes += usize::from(is_deletion(&message) && nft::is_about(&message, Family::Ip, "gantry"));
+                writes += usize::from(is_deletion(&message) && nft::is_about(&message, plan::TABLE_FAMILY, "gantry"));
                 last |= nft::is_about(&message, Family::Ip, "last");
             };
             notices.read(each).unwrap();
@@ -86,12 +86,12 @@ fn who_fights_for_the_table_does_not_keep_the_daemon_busy() {
         let mut notices = Notices::nf_tables().unwrap();
         let mut writes = 0;
         let own = |message: &sys::netlink::wire::Message<'_>| {
-            is_deletion(message) && nft::is_about(message, Family::Ip, "gantry")
+            is_deletion(message) && nft::is_about(message, plan::TABLE_FAMILY, "gantry")
         };
         let begun = Instant::now();
         let mut attacks = 0;
         while begun.elapsed() < Duration::from_secs(4) {
-            attacks += usize::from(nft("delete table ip gantry"));
+            attacks += usize::from(nft("delete table inet gantry"));
             notices.read(|message| writes += usize::from(own(&message))).unwrap();
         }
         eventually("the table stands in the end", || listing_now().as_ref() == Some(&whole));
@@ -114,7 +114,7 @@ fn lost_notices_make_the_rules_be_written() {
             let elements: Vec<_> = (0..256).map(element).collect();
             script.push_str(&format!("add element ip mine s {{ {} }}\n", elements.join(", ")));
         }
-        script.push_str("delete table ip gantry\n");
+        script.push_str("delete table inet gantry\n");
         let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft");
         nft.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         assert!(nft.wait().unwrap().success());
@@ -132,7 +132,7 @@ fn index(name: &str) -> u32 {
     link::find(&mut Socket::route().expect("a link"), name).expect("a link").map_or(0, |link| link.index)
 }
 
-fn is_port(container: &Connected) -> bool {
+fn is_port(container: &One) -> bool {
     let name = container.endpoint.host_link.as_deref().expect("a link");
     let link = link::find(&mut Socket::route().expect("a link"), name).expect("a link").expect("a link");
     link.up && link.master == index("docker0")
@@ -143,9 +143,12 @@ fn a_bridge_made_anew_gets_back_what_it_had() {
     for config in [
         NetworkConfig::default(),
         NetworkConfig { mtu: 1400, userland_proxy: Enabled::No, ..NetworkConfig::default() },
-        NetworkConfig { bip: Some("172.17.5.1/16".parse().unwrap()), ..NetworkConfig::default() },
+        NetworkConfig {
+            ipv4: DefaultFamily { bip: Some("172.17.5.1/16".parse().unwrap()), ..DefaultFamily::default() },
+            ..NetworkConfig::default()
+        },
     ] {
-        let gateway = config.bip.map_or(GATEWAY, |bip| bip.addr());
+        let gateway = config.ipv4.bip.map_or(GATEWAY.into(), |bip| bip.addr());
         let mtu = config.mtu;
         let hairpin = !config.userland_proxy.yes();
         world(config, |world| {
@@ -159,7 +162,7 @@ fn a_bridge_made_anew_gets_back_what_it_had() {
             eventually("the links are ports again", || is_port(&one) && is_port(&two));
             let device = link::find(&mut Socket::route().unwrap(), "docker0").unwrap().unwrap();
             assert_eq!((device.mtu, device.mac, device.up), (mtu, before.mac, true));
-            assert!(inside(&one, || ping(gateway)), "the gateway");
+            assert!(inside(&one, || ping_any(gateway)), "the gateway");
             assert!(inside(&one, || ping(address_of(&two))), "a neighbour");
             assert_eq!(inside(&two, || ask(OUTSIDE, 7000)), Some(UPLINK.into()), "the way out");
             assert_eq!(enter(&outside, || ask(UPLINK, 8081)), Some(OUTSIDE.into()), "the way in");
@@ -167,7 +170,7 @@ fn a_bridge_made_anew_gets_back_what_it_had() {
             let mode = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{}/route_localnet", "docker0"));
             assert_eq!(mode.unwrap().trim() == "1", hairpin, "{port}");
             if hairpin {
-                assert_eq!(inside(&one, || ask(UPLINK, 8081)), Some(gateway.into()), "itself through the host");
+                assert_eq!(inside(&one, || ask(UPLINK, 8081)), Some(gateway), "itself through the host");
             }
         });
     }
@@ -223,7 +226,7 @@ fn what_is_no_bridge_is_named() {
     world(NetworkConfig::default(), |world| {
         ip("link del docker0");
         ip("link add docker0 type veth peer name other0");
-        let error = world.networks.connect(&world.spec("c", Vec::new())).unwrap_err();
+        let error = join(&world.networks, &world.spec("c", Vec::new())).unwrap_err();
         assert!(error.message().ends_with("existing interface docker0 is not a bridge"), "{}", error.message());
         ip("link del docker0");
         world.connect("c", Vec::new());

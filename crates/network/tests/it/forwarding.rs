@@ -60,15 +60,7 @@ fn a_host_that_was_no_router_forwards_for_containers_only() {
         assert!(drops(&one), "a neighbour is not forwarded");
         assert_eq!(listing(), include_str!("../golden/drop-foreign.nft"));
 
-        let spec = |name: &str, ports| network::EndpointSpec {
-            container: model::id::ContainerId::from_bytes(sys::random::bytes32()),
-            name: name.to_owned(),
-            network: networks.find("bridge").unwrap().id,
-            mac: None,
-            address: None,
-            ports,
-        };
-        let web = networks.connect(&spec("web", vec![publish(8081, 80)])).unwrap();
+        let web = join(&networks, &spec_of(&networks, "bridge", "web", vec![publish(8081, 80)])).unwrap();
         serve(web.netns.as_ref().unwrap(), 80);
         assert_eq!(inside(&web, || ask(OTHER, 7000)), Some(OTHER_LINK.into()), "the container's way out");
         assert_eq!(enter(&other, || ask(OTHER_LINK, 8081)), Some(OTHER.into()), "the way in");
@@ -175,15 +167,7 @@ fn the_proxy_that_comes_back_closes_the_way_to_loopback() {
         namespace::set_sysctl("net/ipv4/conf/docker0/route_localnet", "1").unwrap();
         let secret = std::net::TcpListener::bind("127.0.0.1:7000").unwrap();
         std::thread::spawn(move || answer_all(&secret));
-        let spec = network::EndpointSpec {
-            container: model::id::ContainerId::from_bytes(sys::random::bytes32()),
-            name: "c".to_owned(),
-            network: networks.find("bridge").unwrap().id,
-            mac: None,
-            address: None,
-            ports: Vec::new(),
-        };
-        let container = networks.connect(&spec).unwrap();
+        let container = join(&networks, &spec_of(&networks, "bridge", "c", Vec::new())).unwrap();
         inside(&container, || {
             namespace::set_sysctl("net/ipv4/conf/all/route_localnet", "1").unwrap();
             ip("addr del 127.0.0.1/8 dev lo");

@@ -8,6 +8,7 @@ mod conformance;
 mod crowd;
 mod foreign;
 mod forwarding;
+mod networks;
 mod ports;
 mod recovery;
 mod world;

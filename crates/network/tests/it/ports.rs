@@ -21,10 +21,10 @@ fn a_published_port_is_reached_from_everywhere() {
         );
         assert_eq!(ask(UPLINK, 8081), Some(UPLINK.into()), "the host by its own address");
 
-        let hosts: Vec<_> = web.sockets.iter().map(|(port, _)| port.host_ip).collect();
+        let hosts: Vec<_> = web.sockets.iter().map(|(port, ..)| port.host_ip).collect();
         assert_eq!(hosts, [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
         // The proxy's part: here it answers itself.
-        for (_, socket) in web.sockets.drain(..) {
+        for (_, _, socket) in web.sockets.drain(..) {
             std::thread::spawn(move || answer_all(&TcpListener::from(socket)));
         }
         assert_eq!(ask(Ipv4Addr::LOCALHOST, 8081), Some(Ipv4Addr::LOCALHOST.into()), "loopback goes to the proxy");
@@ -99,7 +99,7 @@ fn conflicts_have_the_texts_that_clients_know_and_leave_nothing() {
     world(NetworkConfig::default(), |world| {
         let first = world.connect("first", vec![publish(8081, 80)]);
         let refused =
-            world.networks.connect(&world.spec("second", vec![publish(9000, 1), publish(8081, 80)])).unwrap_err();
+            join(&world.networks, &world.spec("second", vec![publish(9000, 1), publish(8081, 80)])).unwrap_err();
         let text = refused.message();
         assert!(
             text.starts_with(
@@ -109,7 +109,7 @@ fn conflicts_have_the_texts_that_clients_know_and_leave_nothing() {
         );
         assert_eq!(refused.kind(), model::Kind::System);
         let foreign = TcpListener::bind("0.0.0.0:8082").unwrap();
-        let refused = world.networks.connect(&world.spec("third", vec![publish(8082, 80)])).unwrap_err();
+        let refused = join(&world.networks, &world.spec("third", vec![publish(8082, 80)])).unwrap_err();
         let text = refused.message();
         assert!(text.ends_with("): failed to bind host port 0.0.0.0:8082/tcp: address already in use"), "{text}");
 

@@ -21,11 +21,9 @@ fn release_leaves_nothing() {
         eventually("the link is gone", || host_links().is_empty());
         assert!(world.networks.find("bridge").unwrap().endpoints.is_empty());
         world.networks.release(&container).unwrap();
-        let spec = network::EndpointSpec {
-            address: Some(Ipv4Addr::new(172, 17, 0, 2)),
-            ..world.spec("d", vec![publish(8081, 80)])
-        };
-        world.networks.connect(&spec).expect("address and port are free again");
+        let mut spec = world.spec("d", vec![publish(8081, 80)]);
+        spec.endpoints[0].addresses = vec![Ipv4Addr::new(172, 17, 0, 2).into()];
+        join(&world.networks, &spec).expect("address and port are free again");
     });
 }
 
@@ -35,12 +33,10 @@ fn the_books_come_back_to_their_size() {
         let before = world.networks.sizes();
         for round in 0..500 {
             let network = ["none", "host", "bridge"][round % 3];
-            let connected = world.networks.connect(&world.spec_in(network, "c", vec![publish(8081, 80)])).unwrap();
-            let refused = network::EndpointSpec {
-                mac: Some(network::MacAddress([1, 0, 0, 0, 0, 1])),
-                ..world.spec("d", vec![publish(8082, 80)])
-            };
-            world.networks.connect(&refused).unwrap_err();
+            let connected = join(&world.networks, &world.spec_in(network, "c", vec![publish(8081, 80)])).unwrap();
+            let mut refused = world.spec("d", vec![publish(8082, 80)]);
+            refused.endpoints[0].mac = Some(network::MacAddress([1, 0, 0, 0, 0, 1]));
+            join(&world.networks, &refused).unwrap_err();
             world.networks.release(&connected.endpoint.container).unwrap();
         }
         eventually("nothing lingers", || world.networks.sizes() == before);
@@ -66,7 +62,7 @@ fn a_new_daemon_keeps_what_lives_and_removes_the_rest() {
         // The daemon is killed; its sockets are held by the monitors.
         let next = Networks::open(NetworkConfig::default(), &world.store).unwrap();
         assert_eq!(elements(), 2, "opening takes nothing away");
-        assert_eq!(next.connect(&world.spec("early", Vec::new())).unwrap_err().kind(), model::Kind::Unavailable);
+        assert_eq!(join(&next, &world.spec("early", Vec::new())).unwrap_err().kind(), model::Kind::Unavailable);
         next.reconcile(std::slice::from_ref(&live.endpoint)).unwrap();
         assert_eq!(elements(), 1);
         assert_eq!(
@@ -80,11 +76,11 @@ fn a_new_daemon_keeps_what_lives_and_removes_the_rest() {
             "still translated"
         );
 
-        let taken = next.connect(&world.spec("other", vec![publish(8081, 80)])).unwrap_err();
+        let taken = join(&next, &world.spec("other", vec![publish(8081, 80)])).unwrap_err();
         assert!(taken.message().ends_with("port is already allocated"), "{}", taken.message());
         drop(lost);
-        let new = next.connect(&world.spec("new", vec![publish(8082, 80)])).unwrap();
-        assert_ne!(new.endpoint.address, live.endpoint.address);
+        let new = join(&next, &world.spec("new", vec![publish(8082, 80)])).unwrap();
+        assert_ne!(new.endpoint.addresses, live.endpoint.addresses);
         next.release(&live.endpoint.container).unwrap();
         next.release(&new.endpoint.container).unwrap();
         assert_eq!(elements(), 0);
@@ -129,15 +125,14 @@ fn a_failure_half_way_is_undone() {
     world(NetworkConfig::default(), |world| {
         // The kernel gives no link an address of a group.
         let mac = Some(network::MacAddress([1, 0, 0, 0, 0, 1]));
-        let spec = network::EndpointSpec { mac, ..world.spec("c", vec![publish(8081, 80)]) };
-        let error = world.networks.connect(&spec).unwrap_err();
+        let mut spec = world.spec("c", vec![publish(8081, 80)]);
+        spec.endpoints[0].mac = mac;
+        let error = join(&world.networks, &spec).unwrap_err();
         assert!(error.message().contains("create veth pair"), "{}", error.message());
         assert_eq!(elements(), 0);
         eventually("the pair is gone", || host_links().is_empty());
-        let spec = network::EndpointSpec {
-            address: Some(Ipv4Addr::new(172, 17, 0, 2)),
-            ..world.spec("c", vec![publish(8081, 80)])
-        };
-        world.networks.connect(&spec).expect("address and port are free again");
+        let mut spec = world.spec("c", vec![publish(8081, 80)]);
+        spec.endpoints[0].addresses = vec![Ipv4Addr::new(172, 17, 0, 2).into()];
+        join(&world.networks, &spec).expect("address and port are free again");
     });
 }

@@ -7,12 +7,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use model::id::ContainerId;
-use network::{Connected, EndpointSpec, NetworkConfig, Networks, Protocol, PublishSpec};
+use network::plan;
+use network::{BoundPort, Endpoint, EndpointSpec, NetworkConfig, Networks, Protocol, PublishSpec, SandboxSpec};
 use store::Store;
 use sys::netlink::address::{self, Address};
 use sys::netlink::link::{self, Link, Veth};
 use sys::netlink::{Batch, Route, Socket, namespace};
-use sys::nft::{self, Family};
+use sys::nft;
 
 /// For what comes.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,31 +49,53 @@ pub fn world(config: NetworkConfig, body: impl FnOnce(&World) + Send) {
 
 impl World {
     pub fn open(config: NetworkConfig) -> World {
+        let world = World::open_only(config);
+        world.networks.reconcile(&[]).expect("reconcile");
+        world
+    }
+
+    /// Without word of what lives.
+    pub fn open_only(config: NetworkConfig) -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
         let store = Store::open(&dir.path().join("db")).expect("store");
         let networks = Networks::open(config, &store).expect("networks");
-        networks.reconcile(&[]).expect("reconcile");
         World { networks, store, _dir: dir }
     }
 
-    pub fn spec(&self, name: &str, ports: Vec<PublishSpec>) -> EndpointSpec {
+    pub fn spec(&self, name: &str, ports: Vec<PublishSpec>) -> SandboxSpec {
         self.spec_in("bridge", name, ports)
     }
 
-    pub fn spec_in(&self, network: &str, name: &str, ports: Vec<PublishSpec>) -> EndpointSpec {
-        EndpointSpec {
-            container: ContainerId::from_bytes(sys::random::bytes32()),
-            name: name.to_owned(),
-            network: self.networks.find(network).expect("network").id,
-            mac: None,
-            address: None,
-            ports,
-        }
+    pub fn spec_in(&self, network: &str, name: &str, ports: Vec<PublishSpec>) -> SandboxSpec {
+        spec_of(&self.networks, network, name, ports)
     }
 
-    pub fn connect(&self, name: &str, ports: Vec<PublishSpec>) -> Connected {
-        self.networks.connect(&self.spec(name, ports)).expect("connect")
+    pub fn connect(&self, name: &str, ports: Vec<PublishSpec>) -> One {
+        join(&self.networks, &self.spec(name, ports)).expect("connect")
     }
+}
+
+pub fn spec_of(networks: &Networks, network: &str, name: &str, ports: Vec<PublishSpec>) -> SandboxSpec {
+    SandboxSpec {
+        container: ContainerId::from_bytes(sys::random::bytes32()),
+        name: name.to_owned(),
+        endpoints: vec![EndpointSpec::new(networks.look_up(network).expect("network").id.clone())],
+        ports,
+    }
+}
+
+/// A container on one network.
+#[derive(Debug)]
+pub struct One {
+    pub endpoint: Endpoint,
+    pub netns: Option<OwnedFd>,
+    pub sockets: Vec<(BoundPort, SocketAddr, OwnedFd)>,
+}
+
+pub fn join(networks: &Networks, spec: &SandboxSpec) -> model::Result<One> {
+    let mut connected = networks.connect(spec)?;
+    let endpoint = connected.endpoints.remove(0);
+    Ok(One { endpoint, netns: connected.netns, sockets: connected.ports.loose })
 }
 
 /// `-p host:container` on all addresses.
@@ -81,12 +104,20 @@ pub fn publish(host: u16, container: u16) -> PublishSpec {
     PublishSpec { container_port: container, protocol: Protocol::Tcp, host_ip: None, host_ports }
 }
 
-pub fn address_of(connected: &Connected) -> Ipv4Addr {
-    connected.endpoint.address.expect("address")
+pub fn address_of(connected: &One) -> Ipv4Addr {
+    match connected.endpoint.assigned(network::Family::Ipv4).expect("address").address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => unreachable!("of the family that was asked for"),
+    }
+}
+
+/// The gateway of the container's network.
+pub fn gateway_of(connected: &One) -> Option<IpAddr> {
+    connected.endpoint.assigned(network::Family::Ipv4).and_then(|own| own.gateway)
 }
 
 /// Runs `body` in a container's namespace.
-pub fn inside<T: Send>(connected: &Connected, body: impl FnOnce() -> T + Send) -> T {
+pub fn inside<T: Send>(connected: &One, body: impl FnOnce() -> T + Send) -> T {
     enter(connected.netns.as_ref().expect("namespace"), body)
 }
 
@@ -109,9 +140,14 @@ pub fn no_ping(to: Ipv4Addr) -> bool {
     !echo(to, SILENCE)
 }
 
-fn echo(to: Ipv4Addr, patience: Duration) -> bool {
+/// As `ping`, of either family.
+pub fn ping_any(to: IpAddr) -> bool {
+    echo(to, TIMEOUT)
+}
+
+fn echo(to: impl Into<IpAddr>, patience: Duration) -> bool {
     let mut command = Command::new("busybox");
-    command.args(["ping", "-c1", "-W", &patience.as_secs().to_string(), &to.to_string()]);
+    command.args(["ping", "-c1", "-W", &patience.as_secs().to_string(), &to.into().to_string()]);
     command.output().expect("busybox").status.success()
 }
 
@@ -159,7 +195,7 @@ pub fn neighbour(far_name: &str, here_address: Ipv4Addr, its_address: Ipv4Addr) 
         let mut batch = Batch::new();
         let (name, mac) = ("eth0", [2, 0, 0, 0, 9, 2]);
         link::create_veth(&mut batch, &Veth { name, mac, index: 2, mtu: 1500, far_name, far_namespace: here.as_fd() });
-        address::add(&mut batch, &Address { link: 2, address: its_address, prefix_len: 24 });
+        address::add(&mut batch, &Address { link: 2, address: its_address.into(), prefix_len: 24 });
         Ok(Socket::route()?.request(&mut batch)?)
     })
     .expect("outside host");
@@ -167,7 +203,7 @@ pub fn neighbour(far_name: &str, here_address: Ipv4Addr, its_address: Ipv4Addr) 
     let uplink = link::find(&mut socket, far_name).expect("find").expect("our end");
     let mut batch = Batch::new();
     link::set_up(&mut batch, uplink.index);
-    address::add(&mut batch, &Address { link: uplink.index, address: here_address, prefix_len: 24 });
+    address::add(&mut batch, &Address { link: uplink.index, address: here_address.into(), prefix_len: 24 });
     socket.request(&mut batch).expect("our end");
     netns
 }
@@ -181,7 +217,10 @@ pub fn route_to_containers(outside: &OwnedFd) {
 pub fn route(neighbour: &OwnedFd, destination: Ipv4Addr, gateway: Ipv4Addr) {
     enter(neighbour, || {
         let mut batch = Batch::new();
-        address::add_route(&mut batch, &Route { destination, prefix_len: 16, gateway: Some(gateway), link: 0 });
+        address::add_route(
+            &mut batch,
+            &Route { destination: destination.into(), prefix_len: 16, gateway: Some(gateway.into()), link: 0 },
+        );
         Socket::route().expect("socket").request(&mut batch).expect("route");
     });
 }
@@ -192,11 +231,11 @@ pub fn host_links() -> Vec<Link> {
     all.into_iter().filter(|l| l.kind == "veth" && l.name.starts_with("veth")).collect()
 }
 
-/// Number of elements in both maps.
+/// Number of published ports in the rules.
 pub fn elements() -> usize {
     let mut socket = Socket::netfilter().expect("socket");
-    let count = |set| nft::elements(&mut socket, Family::Ip, network::plan::TABLE, set).expect("elements").len();
-    [network::plan::BY_ADDRESS, network::plan::BY_PORT].into_iter().map(count).sum()
+    let count = |set| nft::elements(&mut socket, plan::TABLE_FAMILY, plan::TABLE, set).expect("elements").len();
+    plan::PORT_SETS.into_iter().map(count).sum()
 }
 
 /// Waits until `done`, which the kernel does in the background.
@@ -226,7 +265,7 @@ pub fn listing() -> String {
 
 /// The same; `None` when there is no table.
 pub fn listing_now() -> Option<String> {
-    let out = Command::new("nft").args(["list", "table", "ip", network::plan::TABLE]).output().expect("nft");
+    let out = Command::new("nft").args(["list", "table", "inet", plan::TABLE]).output().expect("nft");
     let text = String::from_utf8(out.stdout).expect("UTF-8");
     let zero = |line: &str| match line.find("counter packets ") {
         Some(at) => {

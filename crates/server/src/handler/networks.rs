@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use api::network::{ConnectRequest, DisconnectRequest, NetworkCreateRequest};
 use hyper::StatusCode;
 use model::Result;
 
-use super::{State, done, ok, versioned};
+use super::{State, blocking, created, done, ok, versioned};
 use crate::request::Request;
 use crate::routes::Outcome;
 
@@ -15,23 +16,57 @@ pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
     Ok(versioned(&networks, request.version, 52, api::version::network_list).into())
 }
 
+/// `POST /networks/create`: `EnableIPv4` came with 1.48.
+pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let mut body: NetworkCreateRequest = request.json().await?;
+    if request.version.before(48) {
+        body.enable_ipv4 = None;
+    }
+    let made = blocking(&state, move |engine| {
+        engine::network::create(&engine.networks, &engine.events, &engine.settings(), body)
+    });
+    created(&made.await?)
+}
+
+/// `POST /networks/{id}/connect`: `MacAddress` came with 1.54.
+pub async fn connect(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let body: ConnectRequest = request.json().await?;
+    let mut settings = body.endpoint_config.unwrap_or_default();
+    if request.version.before(54) {
+        settings.mac_address.clear();
+    }
+    engine::network::connect(&state.engine.containers, request.name(), &body.container, settings).await?;
+    done(StatusCode::OK)
+}
+
+/// `POST /networks/{id}/disconnect`
+pub async fn disconnect(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let body: DisconnectRequest = request.json().await?;
+    let (networks, containers) = (&state.engine.networks, &state.engine.containers);
+    engine::network::disconnect(networks, containers, request.name(), &body.container, body.force).await?;
+    done(StatusCode::OK)
+}
+
 /// `GET /networks/{id}`
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let network = engine::network::inspect(
-        &state.engine.networks,
-        &state.engine.containers,
-        (request.name(), request.query.text("scope")),
-    )?;
+    let (networks, containers) = (&state.engine.networks, &state.engine.containers);
+    let scope = request.query.text("scope");
+    let network = engine::network::inspect(networks, containers, request.name(), scope)?;
     Ok(versioned(&network, request.version, 52, api::version::network_inspect).into())
 }
 
 /// `POST /networks/prune`
 pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
-    ok(&engine::network::prune(&state.engine.events, &state.engine.disk.pruning, &request.query.filters()?)?)
+    let filters = request.query.filters()?;
+    let pruned = blocking(&state, move |engine| {
+        engine::network::prune(&engine.networks, &engine.containers, &engine.events, &engine.disk.pruning, &filters)
+    });
+    ok(&pruned.await?)
 }
 
 /// `DELETE /networks/{id}`
 pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
-    engine::network::remove(&state.engine.networks, request.name())?;
+    let name = request.name().to_owned();
+    blocking(&state, move |engine| engine::network::remove(&engine.networks, &engine.events, &name)).await?;
     done(StatusCode::NO_CONTENT)
 }

@@ -103,10 +103,10 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/networks" 21 run networks::list;
     GET "/networks/" 21 run networks::list;
     GET "/networks/{id}" 21 run networks::inspect;
-    POST "/networks/create" 21 not_yet;
+    POST "/networks/create" 21 run networks::create;
     DELETE "/networks/{id}" 21 run networks::remove;
-    POST "/networks/{id}/connect" 21 not_yet;
-    POST "/networks/{id}/disconnect" 21 not_yet;
+    POST "/networks/{id}/connect" 21 run networks::connect;
+    POST "/networks/{id}/disconnect" 21 run networks::disconnect;
     POST "/networks/prune" 25 run networks::prune;
     // volume
     GET "/volumes" 21 run volumes::list;

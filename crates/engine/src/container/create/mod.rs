@@ -19,7 +19,7 @@ use model::{Error, Kind, Result};
 use snapshot::LayerStore;
 use store::Store;
 
-use super::life::{actor, plan};
+use super::life::{actor, places, plan};
 use super::row::{self, ContainerRow, ImagePin, MountRow, RunRow};
 use super::{Containers, Handle, publish};
 use crate::Engine;
@@ -119,7 +119,12 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         id,
         name,
         created: now(),
-        networks: network::requested(request.networking_config),
+        networks: places::named(
+            &engine.networks,
+            &merged.host_config.network_mode,
+            network::requested(request.networking_config),
+        ),
+        networks_named: true,
         image: ImagePin {
             id: image.id.clone(),
             reference: merged.config.image.clone(),

@@ -4,15 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::{Error, Result};
-use network::Networks;
 
 use crate::container::row::ContainerRow;
-
-/// Whether a container that runs has a namespace with nothing but loopback in it and is on no network: its network is disabled,
-/// or it is on the default bridge and the daemon has none (`--bridge=none`).
-pub fn has_no_network(networks: &Networks, row: &ContainerRow) -> bool {
-    row.config.network_disabled || is_default(network_mode(row)) && !networks.has_default()
-}
 
 /// Whether the name is one of the default bridge.
 pub fn is_default(network: &str) -> bool {
@@ -29,8 +22,11 @@ pub fn network_mode(row: &ContainerRow) -> &str {
 }
 
 /// What is to be published: bindings, and with `-P` every exposed port (B-pt-9).
-pub fn publish_specs(row: &ContainerRow) -> Result<Vec<network::PublishSpec>> {
-    let bindings = row.host_config.port_bindings.clone().unwrap_or_default();
+pub fn publish_specs(
+    config: &api::ContainerConfig,
+    host_config: &api::HostConfig,
+) -> Result<Vec<network::PublishSpec>> {
+    let bindings = host_config.port_bindings.clone().unwrap_or_default();
     let mut specs = Vec::new();
     for (port, hosts) in &bindings {
         let (container_port, protocol) = parse_port(port)?;
@@ -43,8 +39,8 @@ pub fn publish_specs(row: &ContainerRow) -> Result<Vec<network::PublishSpec>> {
             });
         }
     }
-    if row.host_config.publish_all_ports {
-        for port in row.config.exposed_ports.keys().filter(|port| !bindings.contains_key(*port)) {
+    if host_config.publish_all_ports {
+        for port in config.exposed_ports.keys().filter(|port| !bindings.contains_key(*port)) {
             let (container_port, protocol) = parse_port(port)?;
             specs.push(network::PublishSpec { container_port, protocol, host_ip: None, host_ports: None });
         }

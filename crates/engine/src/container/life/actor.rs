@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::connect;
 use super::launch::{self, LaunchUnderWay};
 use super::remove::RemoveArgs;
 use super::stop::StopPlan;
@@ -75,6 +76,10 @@ pub enum Command {
     Shutdown { reply: Reply },
     /// The daemon ends: answered when nothing of the container is under way; a run goes on.
     Rest { reply: Reply },
+    /// Join a network.
+    Connect { place: Box<connect::Place>, reply: Reply },
+    /// Leave a network.
+    Disconnect { network: String, force: connect::Force, reply: Reply },
     /// The daemon is up: consider the restart policy.
     Booted,
 }
@@ -95,6 +100,10 @@ impl Command {
 pub enum Done {
     /// A launch.
     Launched(Box<Result<(Running, Place), Failed>>),
+    /// A running container was joined to a network.
+    Plugged(Box<connect::Plugged>),
+    /// A running container was taken out of a network.
+    Unplugged(Box<connect::Unplugged>),
     /// What a run held has been let go.
     TornDown,
     /// Files and volumes are gone, or could not be removed.
@@ -240,6 +249,8 @@ impl Actor {
                 tokio::spawn(async move { launch::replenish(&engine).await });
             }
             Ok(Done::TornDown) => self.torn_down().await,
+            Ok(Done::Plugged(plugged)) => connect::plugged(self, *plugged).await,
+            Ok(Done::Unplugged(unplugged)) => connect::unplugged(self, *unplugged).await,
             Ok(Done::Deleted(outcome)) => {
                 if self.deleted(outcome).await {
                     return true;
@@ -304,6 +315,8 @@ impl Actor {
             }
             Command::Shutdown { reply } => self.shutdown(reply).await,
             Command::Rest { reply } => self.rest(reply).await,
+            Command::Connect { place, reply } => connect::connect(self, *place, reply).await,
+            Command::Disconnect { network, force, reply } => connect::disconnect(self, network, force, reply).await,
             Command::Booted => self.booted().await,
         }
     }

@@ -33,7 +33,7 @@ impl Actor {
             return;
         }
         self.exit = Some(exit);
-        if self.row.endpoints.iter().all(|e| e.address.is_none()) {
+        if self.row.endpoints.iter().all(|e| e.host_link.is_none() && e.addresses.is_empty()) {
             // Entries in the networks' books; nothing asks the kernel, so no thread is needed.
             if let Err(error) = self.engine.networks.release(&self.row.id) {
                 tracing::warn!(%error, "releasing a network");
@@ -122,7 +122,7 @@ impl Actor {
         if untold_oom {
             self.event("oom", []);
         }
-        endpoints.iter().for_each(|endpoint| self.network_event("disconnect", endpoint));
+        endpoints.iter().for_each(|endpoint| super::start::network_event(self, "disconnect", endpoint));
         self.unmount_events();
         if std::mem::take(&mut self.waiting.stopped) {
             self.event("stop", []);

@@ -15,14 +15,10 @@ use super::files;
 use crate::Engine;
 use crate::apparmor::AppArmor;
 use crate::container::Containers;
-use crate::container::create::network::network_mode;
 use crate::container::create::validate::{self, SecurityOptions};
 use crate::container::row::{ContainerRow, MountKind, MountRow};
 use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
-
-/// The driver option of an endpoint that holds the sysctls of its interface.
-const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
 /// The narrow input of `runtime::spec::build` for this container in the control group of that path.
 pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, cgroup: &str) -> Result<ContainerSpec> {
@@ -44,15 +40,10 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, 
     })
 }
 
-/// The container's own, and those of its interface.
+/// The container's own, and those of its interfaces.
 pub fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
     let mut all = row.host_config.sysctls.clone();
-    let options = row.networks.get(network_mode(row)).and_then(|endpoint| endpoint.driver_opts.as_ref());
-    let of_interface = options.and_then(|options| options.get(ENDPOINT_SYSCTLS)).map_or("", String::as_str);
-    for (key, value) in of_interface.split(',').filter_map(|entry| entry.split_once('=')) {
-        let placed = |part| if matches!(part, "IFNAME" | "ifname") { network::CONTAINER_LINK } else { part };
-        all.insert(key.split('.').map(placed).collect::<Vec<_>>().join("."), value.to_owned());
-    }
+    all.extend(super::places::Places::of(row).sysctls());
     all
 }
 

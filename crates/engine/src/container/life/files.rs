@@ -2,12 +2,13 @@
 //! whose files a container sees.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use model::id::ContainerId;
-use model::{Error, Result};
+use model::{Context, Error, Result};
 use network::{Networks, files};
 
-use run::files::{Files, Hosts};
+use run::files::{Files, HOSTS, Hosts};
 
 use crate::container::Containers;
 use crate::container::create::network::network_mode;
@@ -60,8 +61,49 @@ pub fn of(networks: &Networks, settings: &Settings, row: &ContainerRow) -> Resul
         domainname: config.domainname.clone(),
         hosts,
         dns: dns_config(&settings.containers.dns, host),
-        dns_mode: if is_host { files::DnsMode::Host } else { files::DnsMode::Bridge { ipv6: false } },
+        dns_mode: if is_host {
+            files::DnsMode::Host
+        } else {
+            files::DnsMode::Bridge { ipv6: has_ipv6(networks, super::places::Places::of(row).wanted().into_keys()) }
+        },
     }))
+}
+
+/// The gateways of a network, of the families that it has.
+fn gateways(network: &network::row::NetworkRow) -> Vec<IpAddr> {
+    let of = |family| network.pool(family)?.gateway;
+    network::Family::BOTH.into_iter().filter_map(of).collect()
+}
+
+/// Whether one of its networks has IPv6.
+fn has_ipv6(networks: &Networks, mut names: impl Iterator<Item = String>) -> bool {
+    names.any(|name| networks.look_up(&name).is_ok_and(|network| network.traits.ipv6))
+}
+
+/// A running container's `hosts` gets the addresses of an endpoint; what users wrote there stays.
+pub fn add_addresses(dir: &Path, config: &api::ContainerConfig, endpoint: &network::Endpoint) -> Result<()> {
+    let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
+    let own: Vec<IpAddr> = endpoint.addresses.iter().map(|assigned| assigned.address).collect();
+    change_hosts(dir, |text| {
+        text.push_str(&files::own_lines(name, &own));
+    })
+}
+
+/// Its lines of an endpoint's addresses go.
+pub fn remove_addresses(dir: &Path, endpoint: &network::Endpoint) -> Result<()> {
+    let gone: Vec<String> = endpoint.addresses.iter().map(|assigned| format!("{}\t", assigned.address)).collect();
+    change_hosts(dir, |text| {
+        let kept = text.lines().filter(|line| !gone.iter().any(|address| line.starts_with(address.as_str())));
+        *text = kept.map(|line| format!("{line}\n")).collect();
+    })
+}
+
+/// The file is mounted in the container: it is written in place.
+fn change_hosts(dir: &Path, change: impl FnOnce(&mut String)) -> Result<()> {
+    let path = dir.join(HOSTS);
+    let mut text = std::fs::read_to_string(&path).context("reading the hosts file of the container")?;
+    change(&mut text);
+    std::fs::write(&path, text).context("writing the hosts file of the container")
 }
 
 /// Whether the container's loopback has IPv6 addresses: the kernel has IPv6, and no setting of the container turns it off
@@ -102,8 +144,8 @@ fn extra_hosts(networks: &Networks, dns: &DnsDefaults, host: &api::HostConfig) -
             continue;
         }
         let configured: Vec<IpAddr> = dns.host_gateway_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
-        let gateway = || networks.find("bridge").ok().and_then(|n| n.gateway).map(IpAddr::V4);
-        let addresses = if configured.is_empty() { gateway().into_iter().collect() } else { configured };
+        let gateways = || networks.look_up("bridge").ok().map(|bridge| gateways(&bridge)).unwrap_or_default();
+        let addresses = if configured.is_empty() { gateways() } else { configured };
         if addresses.is_empty() {
             let text = "unable to derive the IP value for host-gateway";
             return Err(Error::invalid(text));

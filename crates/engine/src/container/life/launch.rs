@@ -57,7 +57,7 @@ pub async fn replenish(engine: &Arc<Engine>) {
 /// The row of a container that runs.
 pub fn note_run(row: &mut ContainerRow, process: &Process, place: Place) {
     row.state = State::Running { pid: process.pid };
-    row.endpoints = process.endpoint.iter().cloned().collect();
+    row.endpoints.clone_from(&process.endpoints);
     let run = &mut row.run;
     run.place = Some(place);
     run.started_at = Timestamp::from_unix_nanos(process.started_at);

@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod claims;
+pub mod connect;
 pub mod donors;
 pub mod durable;
 pub mod exit;
@@ -10,6 +11,7 @@ pub mod files;
 pub mod kill;
 pub mod launch;
 pub mod place;
+pub mod places;
 pub mod plan;
 pub mod recover;
 pub mod remove;

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use model::{Context, Error, Kind, Result};
 use monitor::client;
 use monitor::proto::{LogSpec, RuntimeChoice, StartSpec};
-use network::Networks;
 use run::{Attached, RunSpec};
 
 use super::donors::Donors;
+use super::places::Places;
 use super::{facts, files, place};
 use crate::Engine;
-use crate::container::create::network::{has_no_network, is_default, network_mode, publish_specs};
 use crate::container::read::logs as container_logs;
 use crate::container::row::{ContainerRow, MountKind};
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
@@ -25,7 +24,7 @@ const NO_LOG: &str = "failed to create task for container: failed to initialize 
 pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>) -> Result<RunSpec> {
     let settings = &*engine.settings();
     prepare_sources(row)?;
-    let network = endpoint(&engine.networks, row)?;
+    let network = Places::of(row).sandbox(&engine.networks)?;
     let place = place::next(settings, row)?;
     let run_dir = &place.dir;
     let joined = Donors::find(&engine.containers, row)?.open()?;
@@ -78,29 +77,6 @@ fn prepare_sources(row: &ContainerRow) -> Result<()> {
             .with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
     }
     Ok(())
-}
-
-/// The endpoint that it gets. Modes without a network of their own have none.
-fn endpoint(networks: &Networks, row: &ContainerRow) -> Result<Option<network::EndpointSpec>> {
-    let mode = network_mode(row);
-    if mode.starts_with("container:") {
-        return Ok(None);
-    }
-    let mode = if has_no_network(networks, row) { "none" } else { mode };
-    let network = networks.id_of(mode)?;
-    // Others than the mode's cannot be joined yet, but must be there.
-    let joined = row.networks.keys().filter(|name| !is_default(name.as_str()) || networks.has_default());
-    joined.map(|name| networks.id_of(name)).try_for_each(|found| found.map(drop))?;
-    let endpoint = row.networks.get(mode).or_else(|| row.networks.get(network.as_str()));
-    let mac = endpoint.map_or("", |e| e.mac_address.as_str());
-    Ok(Some(network::EndpointSpec {
-        container: row.id.clone(),
-        name: row.name.clone(),
-        network,
-        mac: network::MacAddress::parse(mac),
-        address: None,
-        ports: publish_specs(row)?,
-    }))
 }
 
 /// The runtime of this name; an unknown one is refused as the reference does.

@@ -9,7 +9,7 @@ use run::{Failed, Link, Place, Running, link};
 use super::actor::{Actor, Command, Reply, answer};
 use super::exit;
 use super::launch;
-use crate::container::create::network::has_no_network;
+use super::places::Places;
 use crate::container::{Containers, publish};
 
 /// Starts a container; `Kind::NotModified` when it runs already.
@@ -56,7 +56,7 @@ impl Actor {
         self.unrecorded = None;
         self.publish();
         for endpoint in self.row.endpoints.clone() {
-            self.network_event("connect", &endpoint);
+            network_event(self, "connect", &endpoint);
         }
         for mount in self.row.volumes() {
             let attributes = [
@@ -115,16 +115,17 @@ impl Actor {
             self.engine.events.publish("volume", "unmount", &mount.name, attributes);
         }
     }
+}
 
-    /// `network connect` and `disconnect`: the network is the actor, the container an attribute.
-    pub(super) fn network_event(&self, action: &str, endpoint: &network::Endpoint) {
-        if has_no_network(&self.engine.networks, &self.row) {
-            return;
-        }
-        let Ok((name, driver)) = self.engine.networks.name_and_driver(&endpoint.network) else {
-            return;
-        };
-        let attributes = [("container", self.row.id.as_str().to_string()), ("name", name), ("type", driver)];
-        self.engine.events.publish("network", action, endpoint.network.as_str(), attributes);
+/// `network connect` and `disconnect`: the network is the actor, the container an attribute.
+pub(super) fn network_event(actor: &Actor, action: &str, endpoint: &network::Endpoint) {
+    if Places::of(&actor.row).has_no_network(&actor.engine.networks) && endpoint.addresses.is_empty() {
+        return;
     }
+    let Ok(network) = actor.engine.networks.row(&endpoint.network) else {
+        return;
+    };
+    let (name, driver) = (network.name.clone(), network.driver.clone());
+    let attributes = [("container", actor.row.id.as_str().to_string()), ("name", name), ("type", driver)];
+    actor.engine.events.publish("network", action, endpoint.network.as_str(), attributes);
 }

@@ -8,7 +8,7 @@ use network::Networks;
 
 use crate::Engine;
 use crate::container::create::network::network_mode;
-use crate::container::life::files;
+use crate::container::life::{files, places};
 use crate::container::row::{ContainerRow, MountRow};
 use crate::container::view::ContainerView;
 
@@ -152,7 +152,10 @@ fn ports(row: &ContainerRow) -> api::PortMap {
     let mut ports: api::PortMap = row.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect();
     for port in row.endpoints.iter().flat_map(|e| &e.ports) {
         let bindings = ports.entry(format!("{}/{}", port.container_port, port.protocol)).or_default();
-        let binding = api::PortBinding { host_ip: port.host_ip.to_string(), host_port: port.host_port.to_string() };
+        // A routed network publishes without a port of the host.
+        let host_port = Some(port.host_port).filter(|number| *number != 0).map(|number| number.to_string());
+        let host_port = host_port.unwrap_or_default();
+        let binding = api::PortBinding { host_ip: port.host_ip.to_string(), host_port };
         bindings.get_or_insert_default().push(binding);
     }
     ports
@@ -160,26 +163,15 @@ fn ports(row: &ContainerRow) -> api::PortMap {
 
 /// The container's networks: as asked for, with addresses while it runs. One whose network is disabled is on none.
 pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String, api::EndpointSettings> {
-    let mode = network_mode(row);
-    if mode.starts_with("container:") || row.config.network_disabled {
-        return BTreeMap::new();
-    }
-    let mut all = row.networks.clone();
-    all.entry(mode.to_string()).or_default();
+    let mut all = places::Places::of(row).wanted();
     for (name, endpoint) in &mut all {
-        let Ok(network) = known.id_of(name) else {
-            continue;
-        };
-        endpoint.network_id = network.as_str().into();
-        let live = row.endpoints.iter().find(|e| e.network == network);
-        let text = |address: Option<std::net::Ipv4Addr>| address.map(|a| a.to_string()).unwrap_or_default();
-        endpoint.endpoint_id = live.map(|e| e.id.as_str().to_string()).unwrap_or_default();
-        endpoint.gateway = text(live.and_then(|e| e.gateway));
-        endpoint.ip_address = text(live.and_then(|e| e.address));
-        endpoint.ip_prefix_len = live.map_or(0, |e| i64::from(e.prefix_len));
-        if let Some(mac) = live.and_then(|e| e.mac) {
-            endpoint.mac_address = mac.to_string();
+        let Ok(network) = known.look_up(name) else { continue };
+        endpoint.network_id = network.id.as_str().into();
+        let live = row.endpoints.iter().find(|e| e.network == network.id);
+        if let Some(live) = live.filter(|live| !live.dns_names.is_empty()) {
+            endpoint.dns_names = Some(live.dns_names.clone());
         }
+        places::show(endpoint, live);
     }
     all
 }

@@ -55,9 +55,6 @@ const fn refused<T>(field: &'static str, asks: fn(&T) -> bool, why: &'static str
     Row { field, effect: Effect::Refused { asks, why } }
 }
 
-/// The name that the container's interface is to have.
-const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
-
 const NO_LINKS: &str = "Links have no effect yet: the container does not know the others by name.";
 
 fn any<T>(list: &Option<Vec<T>>) -> bool {
@@ -186,23 +183,11 @@ static HOST_CONFIG: &[Row<api::HostConfig>] = &[
 
 /// The settings of an endpoint, as a client may give them.
 static ENDPOINT: &[Row<api::EndpointSettings>] = &[
-    harmless(
-        "IPAMConfig",
-        |endpoint| endpoint.ipam_config.as_ref().is_some_and(|addresses| !addresses.link_local_ips.is_empty()),
-        "Link-local addresses have no effect yet: the container does not get them.",
-    ),
+    now("IPAMConfig"),
     harmless("Links", |endpoint| any(&endpoint.links), NO_LINKS),
     now("Aliases"),
-    harmless(
-        "DriverOpts",
-        |endpoint| endpoint.driver_opts.as_ref().is_some_and(|options| options.contains_key(INTERFACE_NAME)),
-        "The name of an interface has no effect yet: it is called eth0.",
-    ),
-    harmless(
-        "GwPriority",
-        |endpoint| endpoint.gw_priority != 0,
-        "The priority of a gateway has no effect yet: the container has one network.",
-    ),
+    now("DriverOpts"),
+    now("GwPriority"),
     // What inspect shows of an endpoint that is connected.
     kept("NetworkID"),
     kept("EndpointID"),

@@ -202,6 +202,7 @@ pub(crate) mod tests {
             host_config: Default::default(),
             own_labels: Default::default(),
             networks: Default::default(),
+            networks_named: true,
             image: ImagePin {
                 id: Digest::from_sha256(&[7; 32]),
                 reference: "busybox".into(),

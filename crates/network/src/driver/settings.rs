@@ -1,0 +1,121 @@
+//! What a bridge network's row says, parsed. Pure.
+
+use std::net::IpAddr;
+
+use model::{Error, Result};
+
+use super::option;
+use crate::config::{Enabled, NetworkConfig};
+use crate::family::Family;
+use crate::plan::{BridgeNetwork, Egress, GatewayMode, Subnet};
+use crate::row::{NetworkRow, PoolRow, parse_flag};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The device's name.
+    pub device: String,
+    pub mtu: u32,
+    pub host_binding: IpAddr,
+    /// What the rules depend on.
+    pub rules: BridgeNetwork,
+    /// The device's own addresses, with their prefix lengths.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// Parses the options and subnets of a row; errors are of the reference's words.
+pub fn parse(network: &NetworkRow, config: &NetworkConfig) -> Result<Settings> {
+    let options = &network.options;
+    let internal = network.traits.internal;
+    let masquerade = flag(network, option::MASQUERADE, true)?;
+    let inhibit = flag(network, option::INHIBIT_IPV4, false)?;
+    flag(network, option::ENABLE_IPV4, true)?;
+    flag(network, option::ENABLE_IPV6, false)?;
+    if !network.traits.ipv4 && !network.traits.ipv6 {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+    }
+    let modes = [mode(network, option::GATEWAY_MODE_4)?, mode(network, option::GATEWAY_MODE_6)?];
+    if modes.contains(&GatewayMode::Isolated) && !internal {
+        return Err(Error::system("gateway mode 'isolated' can only be used for an internal network"));
+    }
+    let translated = [address(network, option::HOST_4)?, address(network, option::HOST_6)?];
+    let (mut subnets, mut addresses) = (Vec::new(), Vec::new());
+    for (index, family) in Family::BOTH.into_iter().enumerate() {
+        let Some(pool) = only_pool(network, family)? else { continue };
+        let filtered = family == Family::Ipv4 || config.ip6tables.yes();
+        let mode = if filtered { modes[index] } else { GatewayMode::NatUnprotected };
+        let nat = matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected) && filtered && !internal;
+        let egress = match translated[index] {
+            _ if !nat || !masquerade => Egress::Kept,
+            Some(address) => Egress::Translated(address),
+            None => Egress::Masqueraded,
+        };
+        subnets.push(Subnet { net: pool.subnet, egress, mode });
+        let bare = mode == GatewayMode::Isolated || family == Family::Ipv4 && inhibit;
+        addresses.extend(pool.own().filter(|_| !bare).map(|own| (own, pool.subnet.prefix_len())));
+    }
+    let trusted = options.get(option::TRUSTED_LINKS).map_or("", String::as_str);
+    let device = options.get(option::NAME).filter(|name| !name.is_empty()).cloned();
+    let device = device.unwrap_or_else(|| format!("br-{}", network.id.short()));
+    Ok(Settings {
+        mtu: mtu(network)?.unwrap_or(config.mtu),
+        host_binding: address(network, option::HOST_BINDING)?.unwrap_or(config.host_binding_ip),
+        rules: BridgeNetwork {
+            device: device.clone(),
+            subnets,
+            icc: flag(network, option::ICC, true)?.into(),
+            internal: Enabled::from(internal),
+            trusted: trusted.split(':').filter(|link| !link.is_empty()).map(str::to_owned).collect(),
+        },
+        device,
+        addresses,
+    })
+}
+
+/// A bridge has one subnet of a family.
+fn only_pool(network: &NetworkRow, family: Family) -> Result<Option<&PoolRow>> {
+    let mut pools = network.ipam.pools.iter().filter(|pool| pool.family() == family && network.has(family));
+    match (pools.next(), pools.next()) {
+        (_, Some(_)) => Err(Error::forbidden("bridge driver doesn't support multiple subnets")),
+        (first, None) => Ok(first),
+    }
+}
+
+fn failed(option: &str, value: &str, why: &str) -> Error {
+    Error::invalid(format!("failed to parse {option} value: {value} ({why})"))
+}
+
+fn flag(network: &NetworkRow, option: &str, default: bool) -> Result<bool> {
+    let Some(value) = network.options.get(option) else { return Ok(default) };
+    parse_flag(value)
+        .ok_or_else(|| failed(option, value, &format!("strconv.ParseBool: parsing {value:?}: invalid syntax")))
+}
+
+/// Bytes; `None` = the default.
+pub fn mtu(network: &NetworkRow) -> Result<Option<u32>> {
+    let option = option::MTU;
+    let Some(value) = network.options.get(option) else { return Ok(None) };
+    let number: i64 = value
+        .parse()
+        .map_err(|_| failed(option, value, &format!("strconv.Atoi: parsing {value:?}: invalid syntax")))?;
+    match u32::try_from(number) {
+        Ok(0) => Ok(None),
+        Ok(mtu) => Ok(Some(mtu)),
+        Err(_) => Err(Error::invalid(format!("invalid MTU number: {number}"))),
+    }
+}
+
+fn address(network: &NetworkRow, option: &str) -> Result<Option<IpAddr>> {
+    let Some(value) = network.options.get(option) else { return Ok(None) };
+    value.parse().map(Some).map_err(|_| failed(option, value, "nil ip"))
+}
+
+fn mode(network: &NetworkRow, option: &str) -> Result<GatewayMode> {
+    match network.options.get(option).map(String::as_str) {
+        None | Some("nat") => Ok(GatewayMode::Nat),
+        Some("nat-unprotected") => Ok(GatewayMode::NatUnprotected),
+        Some("routed") => Ok(GatewayMode::Routed),
+        Some("isolated") => Ok(GatewayMode::Isolated),
+        Some(value) => Err(failed(option, value, &format!("unknown gateway mode {value}"))),
+    }
+}

@@ -1,0 +1,303 @@
+//! Joining sandboxes to networks, at a container's start and while it runs, and leaving.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::id::{ContainerId, EndpointId, NetworkId};
+use model::{Context, Error, Result};
+use sys::netlink::{Batch, Route, Socket, address, link, namespace};
+
+use super::{Books, Networks};
+use crate::driver::{Join, Place, option};
+use crate::endpoint::{Assigned, Connected, Endpoint, EndpointSpec, Joined, PublishSpec, SandboxSpec, Sockets};
+use crate::family::{self, Family};
+use crate::ipam::AddressRequest;
+use crate::mac::MacAddress;
+use crate::row::NetworkRow;
+use crate::sandbox::{Namespace, Sandbox};
+
+/// Begins the message of every failed `connect`; clients compare it.
+const SETUP_FAILED: &str = "failed to set up container networking";
+/// What links of containers are called when nobody says, before their number.
+const LINK_PREFIX: &str = "eth";
+
+/// A container that is joined to networks.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    pub container: &'a ContainerId,
+    /// Its name; it appears in error texts.
+    pub name: &'a str,
+}
+
+/// Where endpoints are made.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    owner: Owner<'a>,
+    sandbox: &'a Sandbox,
+}
+
+/// What an endpoint does for its sandbox.
+#[derive(Clone, Copy)]
+struct Duties<'a> {
+    /// It has the default routes of these.
+    exits: &'a [Family],
+    /// It publishes these.
+    ports: &'a [PublishSpec],
+}
+
+/// What may have the default routes of a sandbox.
+struct Candidate<'a> {
+    row: &'a NetworkRow,
+    priority: i64,
+}
+
+impl Networks {
+    /// Makes a sandbox and joins it to its networks. Everything is undone on failure.
+    pub fn connect(&self, spec: &SandboxSpec) -> Result<Connected> {
+        self.try_connect(spec).map_err(|error| error.prefix(SETUP_FAILED))
+    }
+
+    fn try_connect(&self, spec: &SandboxSpec) -> Result<Connected> {
+        if !self.reconciled.load(Ordering::Acquire) {
+            return Err(Error::unavailable("the networks are not reconciled yet"));
+        }
+        let rows = spec.endpoints.iter().map(|endpoint| self.row(&endpoint.network)).collect::<Result<Vec<_>>>()?;
+        let sandbox = match rows.iter().any(|row| row.driver == "host") {
+            true => Sandbox::Host,
+            false => Sandbox::Own(Namespace::empty(self.namespaces.take().context("creating a network namespace")?)),
+        };
+        let candidates: Vec<_> =
+            rows.iter().zip(&spec.endpoints).map(|(row, e)| Candidate { row, priority: e.priority }).collect();
+        let exits = Family::BOTH.map(|family| exit(&candidates, family));
+        let publisher = exits[0].or(exits[1]);
+        let owner = Owner { container: &spec.container, name: &spec.name };
+        let mut connected = Connected { endpoints: Vec::new(), netns: None, ports: Sockets::default() };
+        for (index, (row, endpoint)) in rows.iter().zip(&spec.endpoints).enumerate() {
+            let ports: &[PublishSpec] = if publisher == Some(index) || is_bare(row) { &spec.ports } else { &[] };
+            let families = Family::BOTH.into_iter().zip(exits).filter(|(_, exit)| *exit == Some(index));
+            let families: Vec<_> = families.map(|(family, _)| family).collect();
+            let joined =
+                self.join(Site { owner, sandbox: &sandbox }, row, endpoint, Duties { exits: &families, ports });
+            let joined = joined.inspect_err(|_| self.take_back(&spec.container))?;
+            connected.endpoints.push(joined.endpoint);
+            connected.ports.append(joined.ports);
+        }
+        connected.netns = sandbox.into_fd();
+        Ok(connected)
+    }
+
+    fn take_back(&self, container: &ContainerId) {
+        if let Err(error) = self.release(container) {
+            tracing::warn!(%error, %container, "taking back what was joined");
+        }
+    }
+
+    /// Joins a running container to one more network; `netns` is its namespace. Undone on failure.
+    pub fn plug(&self, owner: Owner<'_>, netns: OwnedFd, spec: &EndpointSpec, ports: &[PublishSpec]) -> Result<Joined> {
+        let row = self.row(&spec.network)?;
+        let standing = self.endpoints_of(owner.container);
+        if standing.iter().any(|endpoint| endpoint.network == row.id) {
+            let text = format!("endpoint with name {} already exists in network {}", owner.name, row.name);
+            return Err(Error::forbidden(text));
+        }
+        let rows: Vec<_> = standing
+            .iter()
+            .filter_map(|endpoint| Some((self.row(&endpoint.network).ok()?, endpoint.priority)))
+            .collect();
+        let mut candidates: Vec<_> =
+            rows.iter().map(|(row, priority)| Candidate { row, priority: *priority }).collect();
+        candidates.push(Candidate { row: &row, priority: spec.priority });
+        let last = candidates.len() - 1;
+        let exits: Vec<_> =
+            Family::BOTH.into_iter().filter(|family| exit(&candidates, *family) == Some(last)).collect();
+        let unpublished = standing.iter().all(|endpoint| endpoint.ports.is_empty());
+        let ports = if unpublished && !exits.is_empty() { ports } else { &[] };
+        let sandbox = Sandbox::Own(Namespace::furnished(netns));
+        self.join(Site { owner, sandbox: &sandbox }, &row, spec, Duties { exits: &exits, ports })
+    }
+
+    /// Takes a running container out of a network; `netns` is its namespace. What was its endpoint.
+    pub fn unplug(&self, container: &ContainerId, network: &NetworkId, netns: &OwnedFd) -> Result<Option<Endpoint>> {
+        let standing = self.endpoints_of(container);
+        let Some(endpoint) = standing.iter().find(|endpoint| endpoint.network == *network) else { return Ok(None) };
+        self.leave(endpoint, Some(netns.as_fd()))?;
+        self.books().remove_endpoint(container, network);
+        let rest: Vec<_> = standing.iter().filter(|other| other.network != *network).collect();
+        self.route_by_the_best(&rest, netns)?;
+        Ok(Some(endpoint.clone()))
+    }
+
+    /// Gives the sandbox's default routes to the endpoints that should have them now.
+    fn route_by_the_best(&self, endpoints: &[&Endpoint], netns: &OwnedFd) -> Result<()> {
+        let rows: Vec<_> = endpoints.iter().filter_map(|e| Some((self.row(&e.network).ok()?, *e))).collect();
+        let candidates: Vec<_> = rows.iter().map(|(row, e)| Candidate { row, priority: e.priority }).collect();
+        let mut routes = Vec::new();
+        for family in Family::BOTH {
+            let Some((_, endpoint)) = exit(&candidates, family).map(|index| &rows[index]) else { continue };
+            let gateway = endpoint.assigned(family).and_then(|assigned| assigned.gateway);
+            routes.extend(gateway.map(|gateway| (endpoint.link.as_str(), gateway)));
+        }
+        if routes.is_empty() {
+            return Ok(());
+        }
+        let replaced = namespace::enter(netns.as_fd(), || {
+            let mut socket = Socket::route()?;
+            let mut batch = Batch::new();
+            for (name, gateway) in &routes {
+                if let Some(link) = link::find(&mut socket, name)? {
+                    address::replace_route(&mut batch, &Route::default_by(*gateway, link.index));
+                }
+            }
+            Ok(socket.request(&mut batch)?)
+        });
+        replaced.context("changing the default route")
+    }
+
+    /// Takes addresses, then lets the driver make the endpoint.
+    fn join(&self, site: Site<'_>, row: &Arc<NetworkRow>, spec: &EndpointSpec, duties: Duties<'_>) -> Result<Joined> {
+        if row.traits.config_only {
+            return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
+        }
+        self.begin_join(&row.id)?;
+        let addresses = self.take_addresses(row, &spec.addresses);
+        let joined = addresses.and_then(|addresses| {
+            let gateway = |family: &Family| row.pool(*family)?.gateway;
+            let place = Place {
+                id: EndpointId::from_bytes(sys::random::bytes32()),
+                mac: spec.mac.unwrap_or_else(MacAddress::random),
+                link: spec.link.clone().unwrap_or_else(|| self.next_link(site.owner.container, row)),
+                gateways: duties.exits.iter().filter_map(gateway).collect(),
+                addresses: addresses.clone(),
+                link_local: &spec.link_local,
+                priority: spec.priority,
+                dns_names: &spec.dns_names,
+            };
+            let Site { owner: Owner { container, name }, sandbox } = site;
+            let request = Join { network: row, sandbox, container, name, endpoint: &place, ports: duties.ports };
+            let joined = self.driver(row).and_then(|driver| driver.join(&request));
+            joined.inspect_err(|_| self.give_addresses_back(row, &addresses))
+        });
+        self.end_join(&row.id, joined.as_ref().ok().map(|joined| &joined.endpoint));
+        joined
+    }
+
+    /// Keeps a network from being removed while somebody joins it.
+    fn begin_join(&self, network: &NetworkId) -> Result<()> {
+        let mut books = self.books();
+        if !books.rows.contains_key(network) {
+            return Err(Error::not_found(format!("network {network} not found")));
+        }
+        *books.joining.entry(network.clone()).or_default() += 1;
+        Ok(())
+    }
+
+    fn end_join(&self, network: &NetworkId, endpoint: Option<&Endpoint>) {
+        let mut books = self.books();
+        if let Some(count) = books.joining.get_mut(network) {
+            *count -= 1;
+            if *count == 0 {
+                books.joining.remove(network);
+            }
+        }
+        if let Some(endpoint) = endpoint {
+            books.endpoints.entry(endpoint.container.clone()).or_default().push(endpoint.clone());
+        }
+    }
+
+    /// One address of each family that the network has; all or none.
+    fn take_addresses(&self, row: &NetworkRow, wanted: &[IpAddr]) -> Result<Vec<Assigned>> {
+        if row.ipam.driver == "null" {
+            return Ok(Vec::new());
+        }
+        let ipam = self.ipam(row)?;
+        let mut taken = Vec::new();
+        for family in Family::BOTH.into_iter().filter(|family| row.has(*family)) {
+            let wanted = wanted.iter().copied().find(|address| family::of(*address) == family);
+            let pool = match wanted {
+                Some(address) => row
+                    .pool_of(address)
+                    .ok_or_else(|| Error::invalid(format!("no configured subnet contains IP address {address}"))),
+                None => row.pool(family).ok_or_else(|| Error::system(format!("no {} pool", family.word()))),
+            };
+            let assigned = pool.and_then(|pool| {
+                let request = AddressRequest { subnet: pool.subnet, range: pool.range, wanted };
+                let address = ipam.request_address(&request)?;
+                let gateway = pool.gateway.filter(|_| !row.traits.internal);
+                Ok(Assigned { address, prefix_len: pool.subnet.prefix_len(), gateway })
+            });
+            taken.push(assigned.inspect_err(|_| self.give_addresses_back(row, &taken))?);
+        }
+        Ok(taken)
+    }
+
+    fn give_addresses_back(&self, row: &NetworkRow, addresses: &[Assigned]) {
+        for assigned in addresses {
+            let Some(pool) = row.pool_of(assigned.address) else { continue };
+            let released = self.ipam(row).and_then(|ipam| ipam.release_address(pool.subnet, assigned.address));
+            if let Err(error) = released {
+                tracing::warn!(%error, address = %assigned.address, "an address cannot be given back");
+            }
+        }
+    }
+
+    /// The network's prefix and the first number that none of the container's links has.
+    fn next_link(&self, container: &ContainerId, row: &NetworkRow) -> String {
+        let prefix = row.options.get(option::LINK_PREFIX).filter(|prefix| !prefix.is_empty());
+        let prefix = prefix.map_or(LINK_PREFIX, String::as_str);
+        let books = self.books();
+        let standing: Vec<_> = books.endpoints.get(container).into_iter().flatten().map(|e| e.link.as_str()).collect();
+        let mut names = (0..=standing.len()).map(|number| format!("{prefix}{number}"));
+        names.find(|name| !standing.contains(&name.as_str())).unwrap_or_else(|| format!("{prefix}0"))
+    }
+
+    /// Takes a container out of its networks: rules, addresses, ports, links. Idempotent; goes on after an error and
+    /// returns the first.
+    pub fn release(&self, container: &ContainerId) -> Result<()> {
+        let endpoints = self.books().endpoints.remove(container).unwrap_or_default();
+        let mut result = Ok(());
+        for endpoint in &endpoints {
+            result = result.and(self.leave(endpoint, None));
+        }
+        result
+    }
+
+    fn leave(&self, endpoint: &Endpoint, netns: Option<BorrowedFd<'_>>) -> Result<()> {
+        let row = self.row(&endpoint.network)?;
+        let left = self.driver(&row)?.leave(&row, endpoint, netns);
+        self.give_addresses_back(&row, &endpoint.addresses);
+        left
+    }
+}
+
+impl Books {
+    fn remove_endpoint(&mut self, container: &ContainerId, network: &NetworkId) {
+        if let Some(endpoints) = self.endpoints.get_mut(container) {
+            endpoints.retain(|endpoint| endpoint.network != *network);
+            if endpoints.is_empty() {
+                self.endpoints.remove(container);
+            }
+        }
+    }
+}
+
+/// Networks without links: published ports are their concern alone.
+fn is_bare(row: &NetworkRow) -> bool {
+    matches!(row.driver.as_str(), "host" | "null")
+}
+
+/// Which candidate has the default route of a family: the highest priority, then the most families, then the first name
+/// (B-nw-5). Internal networks have no way out.
+fn exit(candidates: &[Candidate<'_>], family: Family) -> Option<usize> {
+    let leads_out = |candidate: &Candidate<'_>| {
+        !candidate.row.traits.internal && candidate.row.pool(family).is_some_and(|pool| pool.gateway.is_some())
+    };
+    let families = |row: &NetworkRow| Family::BOTH.into_iter().filter(|family| row.pool(*family).is_some()).count();
+    let all = candidates.iter().enumerate().filter(|(_, candidate)| leads_out(candidate));
+    let best = all.min_by(|(_, a), (_, b)| {
+        let order = b.priority.cmp(&a.priority).then_with(|| families(b.row).cmp(&families(a.row)));
+        order.then_with(|| a.row.name.cmp(&b.row.name))
+    });
+    best.map(|(index, _)| index)
+}
