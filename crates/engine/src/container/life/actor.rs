@@ -25,6 +25,7 @@ use super::remove::RemoveArgs;
 use super::stop::StopPlan;
 use crate::Engine;
 use crate::container::row::{self, ContainerRow};
+use crate::container::session::attach::release_left;
 use crate::container::session::exec::ExecStart;
 use crate::container::view::ContainerView;
 use crate::container::{COMMAND_QUEUE, Handle, publish};
@@ -304,7 +305,7 @@ impl Actor {
             }
             Command::Remove { args, reply } => self.remove(args, reply).await,
             Command::Expect(arriving) => self.expect(arriving),
-            Command::LetGo => self.let_go(),
+            Command::LetGo => release_left(&mut self.clients, &mut self.expected),
             Command::Attach(client) => self.attach(client).await,
             Command::Exec(start) => self.exec(*start).await,
             Command::Hear { reply } => {

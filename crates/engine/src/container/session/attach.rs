@@ -153,23 +153,11 @@ impl Actor {
     pub(in crate::container) fn expect(&mut self, arriving: oneshot::Receiver<Attached>) {
         match self.link {
             None => {
-                self.let_go();
+                release_left(&mut self.clients, &mut self.expected);
                 self.expected.push(arriving);
             }
             Some(_) => self.let_in(arriving),
         }
-    }
-
-    /// Lets go of waiting clients that have left; those that have come by now wait with the others.
-    pub(in crate::container) fn let_go(&mut self) {
-        for mut arriving in std::mem::take(&mut self.expected) {
-            match arriving.try_recv() {
-                Ok(client) => self.clients.push(client),
-                Err(TryRecvError::Empty) => self.expected.push(arriving),
-                Err(TryRecvError::Closed) => {}
-            }
-        }
-        self.clients.retain(|waiting| !has_left(&waiting.socket));
     }
 
     /// Brings a client to this actor once it is there.
@@ -187,7 +175,7 @@ impl Actor {
     /// Hands a client to the monitor; before the start it waits here.
     pub(in crate::container) async fn attach(&mut self, client: Attached) {
         let Some(link) = self.link.as_mut() else {
-            self.let_go();
+            release_left(&mut self.clients, &mut self.expected);
             return self.clients.push(client);
         };
         let request = Request::Attach(client.request());
@@ -208,6 +196,18 @@ pub(in crate::container) async fn gather(
         }
     }
     clients
+}
+
+/// Lets go of waiting clients that have left; those that have come by now wait with the others.
+pub(in crate::container) fn release_left(clients: &mut Vec<Attached>, expected: &mut Vec<oneshot::Receiver<Attached>>) {
+    for mut arriving in std::mem::take(expected) {
+        match arriving.try_recv() {
+            Ok(client) => clients.push(client),
+            Err(TryRecvError::Empty) => expected.push(arriving),
+            Err(TryRecvError::Closed) => {}
+        }
+    }
+    clients.retain(|waiting| !has_left(&waiting.socket));
 }
 
 /// Whether the other end of the socket is closed.
