@@ -4,18 +4,16 @@
 //! no handler named, connection, encoding. Recorded answers are compared byte by byte, so Gantry keeps to that order.
 //! hyper adds the last two behind everything else, which is where they belong.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use bytes::Bytes;
+use httpdate::HttpDate;
 use hyper::body::Body as _;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use model::time::Timestamp;
 
 use crate::response::{Body, Response};
-
-const SECONDS_A_DAY: i64 = 86_400;
-/// Day 0 of unix time was a Thursday.
-const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Puts the fields of an answer to a request of `method` in order and adds date and length.
 pub fn arrange(answer: &mut Response, method: &Method, now: Timestamp) {
@@ -56,15 +54,10 @@ fn by_name(fields: HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     named
 }
 
-/// `Mon, 23 Nov 2026 17:37:58 GMT`
+/// `Mon, 23 Nov 2026 17:37:58 GMT` (RFC 9110, 5.6.7)
 fn date(now: Timestamp) -> HeaderValue {
-    let day = now.unix_seconds().div_euclid(SECONDS_A_DAY).rem_euclid(7);
-    let text = now.rfc3339();
-    let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
-    let month = part(5, 7).parse::<usize>().ok().and_then(|month| MONTHS.get(month.checked_sub(1)?));
-    let weekday = usize::try_from(day).ok().and_then(|day| WEEKDAYS.get(day));
-    let [weekday, month] = [weekday, month].map(|name| name.copied().unwrap_or_default());
-    let text = format!("{weekday}, {} {month} {} {} GMT", part(8, 10), part(0, 4), part(11, 19));
+    let seconds = u64::try_from(now.unix_seconds()).unwrap_or_default();
+    let text = HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
