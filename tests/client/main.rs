@@ -8,6 +8,7 @@
 
 mod archives;
 mod attach;
+mod blocked;
 mod cgroups;
 mod check;
 mod collector;

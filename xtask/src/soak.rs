@@ -16,6 +16,7 @@ struct Soak {
 
 /// Sorted by name.
 const SOAKS: &[Soak] = &[
+    client_test("blocked", "client", "blocked::what_users_make_slow_stops_nobody"),
     client_test("clients-waiting", "client", "waiting::clients_that_wait_are_bounded"),
     client_test("cycles", "client", "cycles::runs_of_every_kind_leave_nothing_in_the_daemon"),
     client_test("daemon-killed", "crash", "daemon_killed::fifty_times_under_load"),

@@ -66,6 +66,7 @@ impl AppArmor {
     }
 
     /// The same for a sysfs that is mounted at `sys`.
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
     fn below(sys: &Path, parser: &Path) -> Option<AppArmor> {
         let enabled = fs::read_to_string(sys.join("module/apparmor/parameters/enabled"));
         let dir = sys.join("kernel/security/apparmor");
@@ -103,6 +104,7 @@ impl AppArmor {
     }
 
     /// Lines of `name (mode)`.
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
     fn is_loaded(&self) -> Result<bool> {
         let profiles = fs::read_to_string(&self.profiles).map_err(|error| {
             let error = Error::from(error);

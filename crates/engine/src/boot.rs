@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use blocking::{Class, Work};
 use model::fault::Faults;
 use model::{Context, Error, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -72,8 +73,8 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let local_ipv6 = root::local_ipv6(&host.engine_id);
     let config = ::network::NetworkConfig { local_ipv6, ..settings.services.network.clone() };
     let network_store = store.clone();
-    let networks = tokio::task::spawn_blocking(move || ::network::Networks::open(config, &network_store));
-    let networks = Arc::new(networks.await.map_err(|e| Error::system("opening networks").with_source(e))??);
+    let threads = Class::new(Work::Background);
+    let networks = Arc::new(threads.run(move |_| ::network::Networks::open(config, &network_store)).await?);
     let engine = Arc::new(Engine {
         containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
         images: Arc::new(images),
@@ -97,6 +98,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
 }
 
 /// Makes the roots with their permissions: data root 0710, exec root 0711 (B-dm-1).
+#[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 fn prepare_roots(roots: &Roots) -> Result<()> {
     let directories = [
         (roots.data.clone(), 0o710),
@@ -123,6 +125,7 @@ fn prepare_roots(roots: &Roots) -> Result<()> {
 pub const LOCK_ATTEMPTS: (u32, Duration) = (250, Duration::from_millis(20));
 
 /// One daemon per data root. What it holds tells commands where to find the daemon.
+#[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 async fn lock_root(roots: &Roots) -> Result<File> {
     let root = &roots.data;
     let path = root.join("lock");
@@ -165,12 +168,12 @@ fn load_containers(store: &store::Store, volumes: &::volume::Volumes) -> Result<
 async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -> Result<Vec<::network::Watch>> {
     let known: HashSet<String> = rows.iter().map(|row| row.id.as_str().to_string()).collect();
     let (snapshots, settings) = (engine.snapshots.clone(), engine.settings());
-    let put_right = move || {
+    let threads = &engine.containers.threads.background;
+    let put_right = threads.run(move |_| {
         durable::put_right(&*snapshots.roots, &settings.roots, &rows);
-        rows
-    };
-    let rows = tokio::task::spawn_blocking(put_right).await;
-    let rows = rows.map_err(|e| Error::system("looking over the writable layers").with_source(e))?;
+        Ok(rows)
+    });
+    let rows = put_right.await?;
     let mut starts = tokio::task::JoinSet::new();
     for row in rows {
         if row.storage != engine.snapshots.roots.name() {
@@ -195,9 +198,7 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -
     recover::sweep(engine, &known).await;
     let live: Vec<_> = recovered.iter().flat_map(recover::Recovered::endpoints).cloned().collect();
     let networks = engine.networks.clone();
-    let watches = tokio::task::spawn_blocking(move || networks.reconcile(&live).and_then(|()| networks.watch()))
-        .await
-        .map_err(|e| Error::system("reconciling networks").with_source(e))??;
+    let watches = threads.run(move |_| networks.reconcile(&live).and_then(|()| networks.watch())).await?;
     tracing::info!("networks are ready");
     engine.images.sweep()?;
     recovered.into_iter().for_each(recover::Recovered::live);
@@ -250,13 +251,14 @@ const TRASH: Duration = Duration::from_secs(10);
 
 /// Leaves nothing unfinished: the API is down, and nobody begins anything.
 pub async fn close(engine: &Arc<Engine>) {
+    let threads = engine.containers.threads.background.clone();
     let engine = engine.clone();
-    let closed = tokio::task::spawn_blocking(move || {
+    let closed = threads.run(move |_| {
         engine.containers.trash.await_empty(TRASH);
         engine.store.note_end();
         engine.snapshots.roots.clear_ahead()
     });
-    if let Ok(Err(error)) = closed.await {
+    if let Err(error) = closed.await {
         tracing::warn!(%error, "what was made ahead stays until the next start");
     }
 }

@@ -352,6 +352,7 @@ async fn ask_to_leave(handle: Handle, network: String, force: Force) -> Result<(
 }
 
 /// An endpoint of that name whose container is not known any more.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 async fn end_stale(networks: &Arc<Networks>, network: &str, name: &str) -> Result<()> {
     let found = networks.find(network)?;
     let stale = found.endpoints.iter().find(|endpoint| endpoint.dns_names.first().is_some_and(|own| own == name));

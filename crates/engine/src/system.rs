@@ -34,6 +34,7 @@ const COMMIT: &str = match option_env!("GANTRY_COMMIT") {
 const LANGUAGE: &str = "none (Rust)";
 
 /// When this was built (RFC 3339): what the build was told (`SOURCE_DATE_EPOCH`), or the age of the executable.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 fn built() -> String {
     let told = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse::<u64>().ok());
     let written = || {
@@ -95,6 +96,7 @@ pub struct Host {
 
 impl Host {
     /// Reads the facts.
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
     pub fn read(engine_id: String, min_api_version: String, faults: Faults) -> model::Result<Host> {
         let uname = rustix::system::uname();
         let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
@@ -175,6 +177,7 @@ pub struct Abilities {
 
 impl Abilities {
     /// Looks at the hierarchies.
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
     fn of(layout: &Layout) -> Abilities {
         let controllers = layout.controllers();
         let has = |name: &str| controllers.iter().any(|c| c == name);
@@ -198,6 +201,7 @@ impl Abilities {
 }
 
 /// Whether the kernel was built with swapping, proc(5).
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 fn can_swap() -> bool {
     fs::exists("/proc/swaps").unwrap_or(false)
 }
@@ -263,6 +267,7 @@ fn architecture(machine: &str) -> &str {
 }
 
 /// os-release(5) as a map.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 fn os_release() -> BTreeMap<String, String> {
     let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
     let pair = |line: &str| {
@@ -313,6 +318,7 @@ pub fn version(host: &Host, experimental: bool) -> api::Version {
 }
 
 /// `GET /info`.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 pub fn info(engine: &Engine) -> api::Info {
     let (host, settings) = (&engine.host, engine.settings());
     let cgroups = host.abilities;
@@ -497,6 +503,7 @@ fn warnings(settings: &Settings, host: &Host) -> Vec<String> {
     all
 }
 
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 fn sysctl_is_on(name: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|text| text.trim() == "1")
 }

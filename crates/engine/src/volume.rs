@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ::volume::{CreateVolume, Volume, Volumes};
+use blocking::Blocking;
 use model::filter::Filters;
 use model::id::ContainerId;
-use model::{Error, Kind, Result};
+use model::{Kind, Result};
 
 use crate::container::Containers;
 use crate::container::row::MountKind;
-use crate::disk::{self, Turns};
+use crate::disk::{self, Disk};
 use crate::events::Events;
 
 const KEYS: &[&str] = &["dangling", "driver", "label", "name"];
@@ -106,8 +107,8 @@ fn users_by_name(containers: &Containers) -> HashMap<String, i64> {
     users
 }
 
-/// The volumes whose data is their own, with its size and their users. Blocks.
-pub fn measured(volumes: &Volumes, containers: &Containers) -> Result<Vec<api::volume::Volume>> {
+/// The volumes whose data is their own, with its size and their users.
+pub fn measured(_on: &Blocking, volumes: &Volumes, containers: &Containers) -> Result<Vec<api::volume::Volume>> {
     let mut all = volumes.list()?;
     all.retain(|volume| !volume.has_mount_options());
     let users = users_by_name(containers);
@@ -128,10 +129,10 @@ pub async fn prune(
     volumes: &Volumes,
     containers: &Containers,
     events: &Events,
-    turns: &Turns,
+    disk: &Disk,
     filters: &Filters,
 ) -> Result<(Vec<String>, u64)> {
-    let _turn = disk::turn(&turns.volumes)?;
+    let _turn = disk::turn(&disk.pruning.volumes)?;
     filters.validate(PRUNE_KEYS)?;
     let all = filters.flag("all", false)?;
     let (mut removed, mut bytes) = (Vec::new(), 0);
@@ -145,8 +146,7 @@ pub async fn prune(
             continue;
         }
         let (measured, name) = (volumes.clone(), volume.name.clone());
-        let size = tokio::task::spawn_blocking(move || measured.usage(&name)).await;
-        let size = size.map_err(|e| Error::system("measuring a volume").with_source(e))?.unwrap_or(0);
+        let size = disk.walks.run(move |_| measured.usage(&name)).await.unwrap_or(0);
         if let Err(error) = volumes.remove(&volume.name).await {
             tracing::warn!(volume = volume.name, %error, "not pruned");
             continue;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blocking::{Class, Work};
 use model::{Context, Result};
 use server::Phase;
 use tokio::sync::watch;
@@ -18,9 +19,6 @@ use crate::{control, listen, pidfile, signals, wiring};
 
 /// Worker threads: handlers wait for the kernel and the disk, not for the processor.
 const WORKERS: usize = 2;
-/// Blocking threads at most. What runs on them ends by itself: whatever a client or a container can draw out has a bounded
-/// class (`Readers`, `Walks`) or threads of its own (`Transfers`).
-const BLOCKING: usize = 256;
 /// How long an idle blocking thread stays.
 const BLOCKING_IDLE: Duration = Duration::from_secs(2);
 
@@ -46,7 +44,7 @@ pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
     sys::memory::limit_arenas(ARENAS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING)
+        .max_blocking_threads(blocking::POOL)
         .thread_keep_alive(BLOCKING_IDLE)
         .thread_name("gantryd")
         .enable_all()
@@ -148,12 +146,13 @@ async fn run(loaded: Loaded) -> Result<()> {
 /// Gives memory back to the kernel some seconds after it was needed: when the process has more in memory than it uses, by more
 /// than could not be given back the last time; and again until nothing comes of it, as more is freed meanwhile.
 async fn give_memory_back() {
+    let threads = Class::new(Work::Background);
     let (mut kept, mut again) = (0, false);
     loop {
         tokio::time::sleep(MEMORY_LOOK).await;
         let Some(unused) = unused_memory() else { return };
         if again || unused > kept + MEMORY_SLACK {
-            drop(tokio::task::spawn_blocking(sys::memory::give_back).await);
+            drop(threads.turn().await.begin(|_| sys::memory::give_back()).await);
             kept = unused_memory().unwrap_or(unused);
             again = unused > kept + MEMORY_SLACK;
         } else {

@@ -69,6 +69,7 @@ pub fn bind_control(path: &Path) -> Result<Listener> {
 }
 
 /// Makes way for a socket: a name that nobody listens at any more goes.
+#[expect(clippy::disallowed_methods, reason = "on the main thread, before anybody is served")]
 fn free(path: &Path) -> Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
         if UnixStream::connect(path).is_ok() {
@@ -82,6 +83,7 @@ fn free(path: &Path) -> Result<()> {
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "on the main thread, before anybody is served")]
 fn bind_unix(path: &Path, group: &str) -> Result<UnixListener> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
@@ -108,6 +110,7 @@ fn bind_unix(path: &Path, group: &str) -> Result<UnixListener> {
 }
 
 /// group(5), or a number. No id that the kernel takes for "unchanged" or for something negative.
+#[expect(clippy::disallowed_methods, reason = "on the main thread, before anybody is served")]
 fn group_id(group: &str) -> Option<u32> {
     let text = fs::read_to_string("/etc/group").unwrap_or_default();
     group_in(&text, group).filter(|id| *id <= model::user::MAX_ID)
@@ -197,6 +200,7 @@ fn tls_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>> {
 }
 
 /// Removes the unix sockets.
+#[expect(clippy::disallowed_methods, reason = "on the main thread, before anybody is served")]
 pub fn clean_up(listen: &Listen, control: &Path) {
     let hosts = listen.hosts.iter().filter_map(|host| match host {
         Host::Unix(path) => Some(path.as_path()),

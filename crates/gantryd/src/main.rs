@@ -5,12 +5,16 @@
 //! a container started with `--init`. Which one it is must be known before anything else is set
 //! up: a monitor has no async runtime and an init next to no memory.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+#[allow(clippy::disallowed_methods, reason = "a command serves nobody")]
 mod command;
+#[allow(clippy::disallowed_methods, reason = "read on the main thread, which serves nobody")]
 mod config;
 mod control;
 mod daemon;
 #[cfg(debug_assertions)]
+#[allow(clippy::disallowed_methods, reason = "faults that a test asks for")]
 mod faults;
 mod listen;
 mod pidfile;

@@ -12,6 +12,7 @@ pub struct PidFile {
 
 impl PidFile {
     /// Writes this process's id; an empty path writes nothing.
+    #[expect(clippy::disallowed_methods, reason = "on the main thread, before anybody is served")]
     pub fn write(path: &Path) -> Result<PidFile> {
         let own = std::process::id();
         if !path.as_os_str().is_empty() {
@@ -26,6 +27,7 @@ impl PidFile {
 }
 
 impl Drop for PidFile {
+    #[expect(clippy::disallowed_methods, reason = "on the main thread, before anybody is served")]
     fn drop(&mut self) {
         if !self.path.as_os_str().is_empty() {
             // Gone already is as good.
@@ -35,6 +37,7 @@ impl Drop for PidFile {
 }
 
 /// The reference's text when another daemon's pid is in the file. A pid that was reused by another program does not count.
+#[expect(clippy::disallowed_methods, reason = "on the main thread, before anybody is served")]
 fn refuse_if_alive(path: &Path, own: u32) -> Result<()> {
     let Some(pid) = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
         return Ok(());

@@ -113,6 +113,7 @@ fn environment(name: &str) -> Option<std::ffi::OsString> {
 
 /// Directories with certificate authorities, as Go's programs look for them: those of `SSL_CERT_DIR`, separated by colons.
 /// Without it the system's, if `SSL_CERT_FILE` stands in for the system's file.
+#[expect(clippy::disallowed_methods, reason = "on the main thread")]
 fn certificate_dirs() -> Vec<std::path::PathBuf> {
     match environment("SSL_CERT_DIR") {
         Some(dirs) => std::env::split_paths(&dirs).filter(|dir| !dir.as_os_str().is_empty()).collect(),

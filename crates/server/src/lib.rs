@@ -4,6 +4,7 @@
 //! routes and answers, the handlers parse, call one verb of the engine and encode. Nothing here decides what a
 //! container is; nothing below here knows what HTTP is.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod accept;
 pub mod budget;

@@ -179,6 +179,7 @@ impl Client {
         if *self.pace.cut.borrow() { Err(cut()) } else { Ok(()) }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "on the thread of the transfer")]
     fn wait<T>(&self, client: impl Future<Output = T>) -> io::Result<T> {
         self.check()?;
         let since = u64::try_from(self.pace.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;

@@ -1,8 +1,8 @@
 //! The open database, and opening it again after the disk refused a write.
 //!
 //! After a failed write the library below refuses everything until its file is opened anew. Rows on the disk are whole
-//! then (the failed commit is simply not there), so the store closes the file, opens it and goes on; while that does not
-//! succeed either, every use of the store tries again and reports why. A file that has vanished meanwhile is not made anew.
+//! then (the failed commit is simply not there), so the writer closes the file, opens it and goes on; while that does not
+//! succeed either, every write tries again, every read has it tried again, and both report why. Readers never wait for that. A file that has vanished meanwhile is not made anew.
 
 use std::fs;
 use std::io;
@@ -46,10 +46,17 @@ const DRAIN: (Duration, u32) = (Duration::from_millis(1), 1000);
 /// What the name of a file ends with that is not a whole database yet.
 const UNFINISHED: &str = ".new";
 
-/// The database behind a lock that is held for a pointer's copy only.
+/// What there is to start a transaction on.
+enum Current {
+    Open(Arc<Database>),
+    /// A write failed; the writer opens the file again. Why it could not yet, if it has tried.
+    Closed(Option<Error>),
+}
+
+/// The database behind a lock that is held for a pointer's copy only: tasks take it.
 pub(crate) struct Db {
     path: PathBuf,
-    current: Mutex<Option<Arc<Database>>>,
+    current: Mutex<Current>,
     /// The file beside the store; `None`: nobody has approved of this store yet.
     beside: Mutex<Option<MarkFile>>,
     /// That of the last commit.
@@ -66,7 +73,7 @@ impl Db {
             tx::plant(&db, &META, META_KEY, &Meta { format: FORMAT, mark: Some(Mark::new()?) })?;
         }
         let mark = Mutex::new(meta(&db)?.mark);
-        let current = Mutex::new(Some(Arc::new(db)));
+        let current = Mutex::new(Current::Open(Arc::new(db)));
         let db = Db { path: path.to_owned(), current, beside: Mutex::default(), mark };
         if is_new {
             db.approve()?;
@@ -127,33 +134,53 @@ impl Db {
         self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The database to start a transaction on.
+    /// The database to start a transaction on. Never waits.
+    ///
+    /// Errors: `Unavailable` while the file is being opened again after a failed write; why it could not be opened.
     pub(crate) fn get(&self) -> Result<Arc<Database>> {
-        let mut current = self.lock();
-        if let Some(db) = &*current {
-            return Ok(db.clone());
+        match &*self.lock() {
+            Current::Open(db) => Ok(db.clone()),
+            Current::Closed(None) => Err(Error::unavailable("the store is being opened again after a failed write")),
+            Current::Closed(Some(error)) => Err(error.copy()),
         }
-        let db = Arc::new(open_existing(&self.path)?);
-        *current = Some(db.clone());
-        Ok(db)
     }
 
-    /// Closes the database once its readers are done; the next [`Db::get`] opens it again.
+    /// The same, for the writer, which opens the file if that has not worked yet. Blocks.
+    pub(crate) fn get_or_open(&self) -> Result<Arc<Database>> {
+        if let Current::Open(db) = &*self.lock() {
+            return Ok(db.clone());
+        }
+        let opened = open_existing(&self.path).map(Arc::new);
+        *self.lock() = match &opened {
+            Ok(db) => Current::Open(db.clone()),
+            Err(error) => Current::Closed(Some(error.copy())),
+        };
+        opened
+    }
+
+    /// Closes the database once its readers are done, and opens it again. Those who read meanwhile are refused, not kept waiting.
+    /// Blocks; only the writer calls it.
     pub(crate) fn reopen(&self) {
-        let mut current = self.lock();
-        let Some(mut db) = current.take() else { return };
+        let was = std::mem::replace(&mut *self.lock(), Current::Closed(None));
+        let mut db = match was {
+            Current::Open(db) => db,
+            closed => return *self.lock() = closed,
+        };
         for _ in 0..DRAIN.1 {
             match Arc::try_unwrap(db) {
-                Ok(last) => return drop(last),
+                Ok(last) => {
+                    drop(last);
+                    return drop(self.get_or_open());
+                }
                 Err(shared) => db = shared,
             }
             std::thread::sleep(DRAIN.0);
         }
         tracing::error!("a reader holds the failed store; it cannot be opened again yet");
-        *current = Some(db);
+        *self.lock() = Current::Open(db);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Database>>> {
+    fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -101,7 +101,8 @@ impl Store {
 
     /// Runs `f` on a consistent view of the last commit. Never waits for a writer.
     pub fn read<T>(&self, f: impl FnOnce(&ReadTx) -> Result<T>) -> Result<T> {
-        let tx = self.inner.db.get()?.begin_read().map_err(tx::failed)?;
+        let db = self.inner.db.get().inspect_err(|_| self.inner.writer.wake())?;
+        let tx = db.begin_read().map_err(tx::failed)?;
         f(&ReadTx::new(&tx)?)
     }
 

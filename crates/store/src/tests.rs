@@ -265,9 +265,32 @@ fn a_store_cut_short_is_refused_by_name() {
 #[test]
 fn a_store_that_vanishes_is_not_made_anew() {
     let (dir, store) = store();
-    store.inner.db.reopen();
     std::fs::remove_file(dir.path().join("gantry.redb")).unwrap();
+    store.inner.db.reopen();
     assert!(store.read(|tx| tx.keys(&THINGS)).is_err());
     assert!(store.write_blocking(|tx| tx.put(&THINGS, "a", &Thing { n: 1 })).is_err());
     assert!(!dir.path().join("gantry.redb").exists());
+}
+
+/// While the file is being opened again readers are refused, not kept waiting; afterwards everything is there.
+#[test]
+fn readers_do_not_wait_for_a_store_that_is_opened_again() {
+    let (_dir, store) = store();
+    store.write_blocking(|tx| tx.put(&THINGS, "a", &Thing { n: 1 })).unwrap();
+    let held = store.inner.db.get().unwrap();
+    let opening = std::thread::spawn({
+        let db = store.inner.db.clone();
+        move || db.reopen()
+    });
+    let refused = loop {
+        match store.read(|tx| tx.get(&THINGS, "a")) {
+            Err(error) => break error,
+            Ok(_) => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(refused.kind(), model::Kind::Unavailable);
+    assert_eq!(refused.message(), "the store is being opened again after a failed write");
+    drop(held);
+    opening.join().unwrap();
+    assert_eq!(store.read(|tx| tx.get(&THINGS, "a")).unwrap(), Some(Thing { n: 1 }));
 }

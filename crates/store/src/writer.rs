@@ -95,6 +95,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Has the writer open the database again if that is due. Never waits; a queue that is full has it done by others.
+    pub(crate) fn wake(&self) {
+        let (job, _nobody) = job(|_| Ok(()));
+        drop(self.sender().try_send(self.placed(job)));
+    }
+
     /// Jobs in line.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
@@ -181,7 +187,7 @@ fn commit_round(db: &Db, jobs: Vec<Job>) {
 }
 
 fn round(db: &Db, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<()> {
-    let tx = match db.get().and_then(|db| db.begin_write().map_err(tx::failed)) {
+    let tx = match db.get_or_open().and_then(|db| db.begin_write().map_err(tx::failed)) {
         Ok(tx) => tx,
         Err(error) => {
             answers.extend(jobs.into_iter().map(|job| job(None).answer));

@@ -19,6 +19,7 @@ pub mod census;
 mod check;
 pub mod command;
 pub mod daemon;
+pub mod dead_mount;
 pub mod fake_registry;
 pub mod http;
 pub mod images;

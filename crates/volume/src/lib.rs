@@ -12,7 +12,9 @@
 //! - who uses a volume is the engine's knowledge (its containers): it checks before it calls [`Volumes::remove`], with
 //!   [`in_use`] for the answer. A volume that is mounted ([`Volumes::mount`]) is never removed.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+#[allow(clippy::disallowed_methods, reason = "a driver is called on the threads of its class")]
 mod local;
 mod name;
 
@@ -20,6 +22,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use blocking::{Class, Work};
 use model::time::Timestamp;
 use model::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -149,9 +152,15 @@ pub struct Volumes {
 
 struct Inner {
     store: Store,
-    drivers: Vec<Box<dyn VolumeDriver>>,
+    drivers: Vec<Driver>,
     busy: Mutex<Busy>,
     freed: tokio::sync::Notify,
+}
+
+/// A driver, and threads for its calls: one that hangs holds up no other.
+struct Driver {
+    calls: Box<dyn VolumeDriver>,
+    threads: Class,
 }
 
 /// Who does what with which volume.
@@ -180,6 +189,12 @@ impl Inner {
     fn busy(&self) -> MutexGuard<'_, Busy> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn driver(&self, name: &str) -> Result<&Driver> {
+        let unknown =
+            || Error::not_found(format!("error looking up volume plugin {name}: plugin \"{name}\" not found"));
+        self.drivers.iter().find(|driver| driver.calls.name() == name).ok_or_else(unknown)
+    }
 }
 
 impl Volumes {
@@ -195,6 +210,7 @@ impl Volumes {
     }
 
     fn with(store: Store, drivers: Vec<Box<dyn VolumeDriver>>) -> Volumes {
+        let drivers = drivers.into_iter().map(|calls| Driver { calls, threads: Class::new(Work::Volumes) }).collect();
         let inner = Inner { store, drivers, busy: Mutex::default(), freed: tokio::sync::Notify::new() };
         Volumes { inner: Arc::new(inner) }
     }
@@ -217,21 +233,21 @@ impl Volumes {
         }
         let row =
             Volume { driver: if volume.driver.is_empty() { LOCAL.into() } else { volume.driver.clone() }, ..volume };
-        let (volumes, draft) = (self.clone(), row);
-        let made = blocking(move || {
-            let driver = volumes.driver(&draft.driver).map_err(|e| e.prefix(format!("create {}", draft.name)))?;
+        let named = row.driver.clone();
+        let making = self.call(&named, move |driver| {
+            let draft = row;
             let options = draft.options.clone().unwrap_or_default();
             let prefixed = |e: Error| e.prefix(format!("create {}", draft.name));
             driver.validate(&draft.name, &options).map_err(prefixed)?;
             driver.create(&draft.name, &options).map_err(prefixed)?;
             Ok(Volume { mountpoint: driver.mountpoint(&draft.name), ..draft })
-        })
-        .await?;
+        });
+        let made = making.await?;
         let row = made.clone();
         let committed = self.inner.store.write(move |tx| tx.put(&VOLUMES, &row.name, &row)).await;
         if let Err(error) = committed {
-            let (volumes, name, driver) = (self.clone(), made.name.clone(), made.driver.clone());
-            drop(blocking(move || volumes.driver(&driver)?.remove(&name)).await);
+            let name = made.name.clone();
+            drop(self.call(&made.driver, move |driver| driver.remove(&name)).await);
             return Err(error);
         }
         drop(turn);
@@ -306,8 +322,9 @@ impl Volumes {
 
     /// A step of a removal, by the volume's driver.
     async fn work(&self, volume: &Volume, step: fn(&dyn VolumeDriver, &str) -> Result<()>) -> Result<()> {
-        let (volumes, name, driver) = (self.clone(), volume.name.clone(), volume.driver.clone());
-        blocking(move || step(volumes.driver(&driver)?, &name).map_err(|e| e.prefix(format!("remove {name}")))).await
+        let name = volume.name.clone();
+        self.call(&volume.driver, move |driver| step(driver, &name).map_err(|e| e.prefix(format!("remove {name}"))))
+            .await
     }
 
     /// Makes the volume's data reachable for `user` (a container's id) and answers where.
@@ -315,12 +332,8 @@ impl Volumes {
         let _turn = self.turn(name).await;
         let volume = self.get(name)?;
         let path = if self.users(name).is_empty() {
-            let volumes = self.clone();
-            blocking(move || {
-                let options = volume.options.clone().unwrap_or_default();
-                volumes.driver(&volume.driver)?.mount(&volume.name, &options)
-            })
-            .await?
+            let (name, options) = (volume.name, volume.options.unwrap_or_default());
+            self.call(&volume.driver, move |driver| driver.mount(&name, &options)).await?
         } else {
             volume.mountpoint
         };
@@ -342,8 +355,7 @@ impl Volumes {
             was && empty
         };
         let Some(volume) = self.find(name)?.filter(|_| last) else { return Ok(()) };
-        let volumes = self.clone();
-        blocking(move || volumes.driver(&volume.driver)?.unmount(&volume.name)).await
+        self.call(&volume.driver, move |driver| driver.unmount(&volume.name)).await
     }
 
     /// The volumes that are being made, mounted, unmounted or removed.
@@ -365,10 +377,18 @@ impl Volumes {
     }
 
     fn driver(&self, name: &str) -> Result<&dyn VolumeDriver> {
-        let found = self.inner.drivers.iter().find(|driver| driver.name() == name);
-        let unknown =
-            || Error::not_found(format!("error looking up volume plugin {name}: plugin \"{name}\" not found"));
-        found.map(Box::as_ref).ok_or_else(unknown)
+        self.inner.driver(name).map(|driver| &*driver.calls)
+    }
+
+    /// Calls a driver on one of its threads.
+    async fn call<T: Send + 'static>(
+        &self,
+        driver: &str,
+        call: impl FnOnce(&dyn VolumeDriver) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (inner, driver) = (self.inner.clone(), driver.to_owned());
+        let threads = inner.driver(&driver)?.threads.clone();
+        threads.run(move |_| call(&*inner.driver(&driver)?.calls)).await
     }
 
     /// Waits until nobody works on the volume.
@@ -407,10 +427,6 @@ fn taken(existing: &Volume) -> Error {
     let Volume { name, driver, .. } = existing;
     Error::conflict(format!("driver '{driver}' already has volume '{name}': volume name must be unique"))
         .prefix(format!("create {name}"))
-}
-
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(f).await.map_err(|e| Error::system("volume work ended").with_source(e))?
 }
 
 #[cfg(test)]

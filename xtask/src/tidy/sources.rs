@@ -63,6 +63,7 @@ pub fn check(root: &Path, sources: &[Source]) -> Vec<String> {
         faults.extend(head(source));
         faults.extend(safety(source));
         faults.extend(names(source));
+        faults.extend(blocking(source));
     }
     faults.extend(machine_paths(root));
     faults
@@ -111,6 +112,41 @@ fn block_length(lines: &[String]) -> usize {
         }
     }
     lines.len()
+}
+
+/// What may say why a function that takes no `&Blocking` calls what blocks (`clippy.toml`).
+const ELSEWHERE: [&str; 5] = [
+    "before anybody is served",
+    "on the main thread",
+    "on the thread of the transfer",
+    "the one place that takes threads",
+    "not yet on a thread of a class",
+];
+/// Files of the kernel and of the exec root answer at once.
+const IN_MEMORY: &str = "in memory";
+const BAN: &str = "(clippy::disallowed_methods, reason = \"";
+
+/// A function that is exempt from the ban on what blocks takes a `&Blocking`, unless its reason is one of the known ones; none is
+/// `async` but before anybody is served.
+fn blocking(source: &Source) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (at, line) in source.lines.iter().enumerate() {
+        let Some((_, reason)) = line.split_once(BAN).filter(|_| line.trim_start().starts_with("#[expect")) else {
+            continue;
+        };
+        let until_body =
+            source.lines[at + 1..].iter().position(|line| line.ends_with('{')).map_or(0, |lines| lines + 1);
+        let signature = source.lines[at + 1..at + 1 + until_body].join(" ");
+        let is_known = reason.contains(IN_MEMORY) || ELSEWHERE.iter().any(|known| reason.starts_with(known));
+        if !is_known && !signature.contains("&Blocking") {
+            let place = format!("{}:{}", source.shown(), at + 1);
+            faults.push(format!("{place}: calls what blocks and takes no &Blocking"));
+        }
+        if !is_known && signature.contains("async fn") {
+            faults.push(format!("{}:{}: an async function calls what blocks", source.shown(), at + 1));
+        }
+    }
+    faults
 }
 
 fn names(source: &Source) -> Vec<String> {
@@ -208,6 +244,19 @@ mod tests {
         assert_eq!(empty_word("uncommon"), None);
         assert_eq!(declared_name("    pub(crate) async fn helper(x: u8) {"), Some("helper"));
         assert_eq!(declared_name("    let helper = 1;"), None);
+    }
+
+    #[test]
+    fn what_blocks_takes_the_proof() {
+        let faults = |reason: &str, signature: &str| {
+            let lines = [format!("    #[expect{BAN}{reason}\")]"), format!("    {signature} {{")].into();
+            blocking(&Source { path: "x.rs".into(), lines }).len()
+        };
+        assert_eq!(faults("on a thread of the starts", "fn f(on: &Blocking)"), 0);
+        assert_eq!(faults("on a thread of the starts", "fn f()"), 1);
+        assert_eq!(faults("it is quick", "async fn f()"), 2);
+        assert_eq!(faults("before anybody is served", "async fn f()"), 0);
+        assert_eq!(faults("the exec root, which is in memory", "fn f()"), 0);
     }
 
     #[test]

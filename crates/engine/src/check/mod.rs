@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::oci::{Descriptor, Platform};
+use blocking::Blocking;
 use model::{Error, Kind, Result};
 use store::Store;
 
@@ -123,7 +124,7 @@ fn repair_round(subject: &Subject, facts: &Facts, faults: &[Fault]) -> Vec<Strin
 }
 
 /// Checks the data root that this engine works on; nothing is changed, and nothing waits for it. Blocks for long.
-pub fn live(engine: &Arc<Engine>) -> Result<Report> {
+pub fn live(_on: &Blocking, engine: &Arc<Engine>) -> Result<Report> {
     let Ok(_turn) = engine.images.checking.try_lock() else {
         return Err(Error::conflict("a check is running already"));
     };

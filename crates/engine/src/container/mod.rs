@@ -16,6 +16,7 @@ pub mod view;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use blocking::{Class, Work};
 use model::id::ContainerId;
 use model::{Error, Result};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -69,8 +70,28 @@ pub struct Containers {
     ps: top::Runs,
     /// Who mounts their writable layers.
     claims: life::claims::Claims,
+    pub(crate) threads: Threads,
     /// Whether the daemon ends: no container starts any more.
     pub ending: Ending,
+}
+
+/// Threads for what blocks, a class for each kind of work: none is exhausted by another's.
+pub(crate) struct Threads {
+    creates: Class,
+    starts: Class,
+    ends: Class,
+    removals: Class,
+    processes: Class,
+    pub(crate) background: Class,
+}
+
+impl Threads {
+    fn new() -> Threads {
+        let [creates, starts, ends, removals, processes, background] =
+            [Work::Creates, Work::Starts, Work::Ends, Work::Removals, Work::Processes, Work::Background]
+                .map(Class::new);
+        Threads { creates, starts, ends, removals, processes, background }
+    }
 }
 
 #[derive(Default)]
@@ -83,7 +104,8 @@ impl Containers {
     /// None yet. To be called on the runtime.
     pub fn new(trash: snapshot::Trash, monitors: monitor::Spares) -> Containers {
         let (index, execs, ps, claims, ending) = Default::default();
-        Containers { index, execs, trash, monitors, logs: logs::Readers::start(), ps, claims, ending }
+        let (logs, threads) = (logs::Readers::start(), Threads::new());
+        Containers { index, execs, trash, monitors, logs, ps, claims, threads, ending }
     }
 
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).

@@ -8,30 +8,38 @@
 //! - Parallel callers share one walk per kind ([`shared::Shared`]).
 
 mod shared;
-mod walks;
 
 use std::sync::Arc;
 
 use api::{ContainerSummary, DiskUsage, ImageSummary, Usage};
+use blocking::{Class, Work};
 use model::filter::Filters;
 use model::{Error, Result};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::shared::Shared;
-pub use self::walks::Walks;
 use crate::container::read::{list, users};
+use crate::paths::Paths;
 use crate::{Engine, image, volume};
 
 /// What goes on with the disk as a whole.
-#[derive(Default)]
 pub struct Disk {
     /// Whose turn it is to prune.
     pub pruning: Turns,
+    /// Paths of the host that users name.
+    pub paths: Paths,
     /// Work as long as a tree is large.
-    pub walks: Walks,
+    pub walks: Class,
     containers: Shared<Usage<ContainerSummary>>,
     images: Shared<Usage<ImageSummary>>,
     volumes: Shared<Usage<api::Volume>>,
+}
+
+impl Default for Disk {
+    fn default() -> Disk {
+        let (pruning, paths, containers, images, volumes) = Default::default();
+        Disk { pruning, paths, walks: Class::new(Work::Walks), containers, images, volumes }
+    }
 }
 
 /// One prune of a kind at a time.
@@ -105,7 +113,8 @@ async fn containers(engine: Arc<Engine>) -> Result<Usage<ContainerSummary>> {
 }
 
 async fn images(engine: Arc<Engine>) -> Result<Usage<ImageSummary>> {
-    let walk = tokio::task::spawn_blocking(move || {
+    let walks = engine.disk.walks.clone();
+    let walk = walks.run(move |_| {
         let containers = users::users(&engine.images, &engine.containers)?;
         let bytes = engine.images.bytes(&containers)?;
         let items = image::list(
@@ -120,12 +129,12 @@ async fn images(engine: Arc<Engine>) -> Result<Usage<ImageSummary>> {
             items,
         })
     });
-    walk.await.map_err(|e| Error::system("measuring images").with_source(e))?
+    walk.await
 }
 
 async fn volumes(engine: Arc<Engine>) -> Result<Usage<api::Volume>> {
-    let walk = tokio::task::spawn_blocking(move || volume::measured(&engine.volumes, &engine.containers));
-    let items = walk.await.map_err(|e| Error::system("measuring volumes").with_source(e))??;
+    let walks = engine.disk.walks.clone();
+    let items = walks.run(move |on| volume::measured(on, &engine.volumes, &engine.containers)).await?;
     let mut usage = Usage { total_count: items.len() as i64, ..Usage::default() };
     for volume in items.iter().filter_map(|volume| volume.usage_data.as_ref()) {
         usage.total_size += volume.size.max(0);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::{CommitResponse, ContainerPruneReport};
+use blocking::Blocking;
 use engine::container::life::remove::{self, RemoveArgs};
 use engine::container::life::stop::{self, StopArgs};
 use engine::container::life::{kill, rename, start};
@@ -124,7 +125,7 @@ pub async fn rename(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `GET /containers/{name}/changes`
 pub async fn changes(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (name, engine) = (request.name().to_owned(), state.engine.clone());
-    let walk = move || export::changes(&engine.containers, &*engine.snapshots.roots, &name);
+    let walk = move |_: &Blocking| export::changes(&engine.containers, &*engine.snapshots.roots, &name);
     ok(&state.engine.disk.walks.run(walk).await?)
 }
 
@@ -181,8 +182,7 @@ pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `POST /containers/prune`
 pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (engine, filters) = (&state.engine, request.query.filters()?);
-    let pruned =
-        remove::prune(&engine.containers, &*engine.snapshots.roots, &engine.events, &engine.disk.pruning, &filters);
+    let pruned = remove::prune(&engine.containers, &engine.snapshots.roots, &engine.events, &engine.disk, &filters);
     let (removed, space_reclaimed) = pruned.await?;
     let containers_deleted = Some(removed).filter(|removed| !removed.is_empty());
     ok(&ContainerPruneReport { containers_deleted, space_reclaimed })

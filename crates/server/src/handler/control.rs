@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use engine::container::read::users::users;
-use model::{Error, Result};
+use model::Result;
 
 use super::{State, blocking, ok};
 use crate::request::Request;
@@ -25,15 +25,17 @@ const fn get(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Rou
 
 /// The store against the disk, while everything goes on.
 async fn check(state: Arc<State>) -> Result<Outcome> {
-    let checked = tokio::task::spawn_blocking(move || engine::check::live(&state.engine));
-    ok(&checked.await.map_err(|e| Error::system("the check ended").with_source(e))??)
+    let checks = state.checks.clone();
+    ok(&checks.run(move |on| engine::check::live(on, &state.engine)).await?)
 }
 
 /// Why an image, or content of images, is kept.
 async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name().to_owned();
-    ok(&blocking(&state, move |engine| image::why(&engine.images, &users(&engine.images, &engine.containers)?, &name))
-        .await?)
+    ok(&blocking(&state, &state.reads, move |engine| {
+        image::why(&engine.images, &users(&engine.images, &engine.containers)?, &name)
+    })
+    .await?)
 }
 
 /// How large the daemon's tables are.

@@ -57,7 +57,7 @@ fn list_args(request: &Request) -> Result<ListArgs> {
 /// `GET /images/json`
 pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
     let mut args = list_args(&request)?;
-    let images = blocking(&state, move |engine| {
+    let images = blocking(&state, &state.reads, move |engine| {
         args.containers = users(&engine.images, &engine.containers)?;
         image::list(&engine.images, &args)
     });
@@ -73,8 +73,10 @@ pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
         return Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"));
     }
     let name = request.name().to_owned();
-    let mut inspect =
-        blocking(&state, move |engine| image::inspect(&engine.images, &name, platform.as_ref(), manifests)).await?;
+    let mut inspect = blocking(&state, &state.reads, move |engine| {
+        image::inspect(&engine.images, &name, platform.as_ref(), manifests)
+    })
+    .await?;
     if !request.version.before(52) {
         // A snapshotter is no graph driver.
         inspect.graph_driver = None;
@@ -86,7 +88,7 @@ pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
 pub async fn history(state: Arc<State>, request: Request) -> Result<Outcome> {
     let platform = platform_since(&request, 48)?;
     let name = request.name().to_owned();
-    ok(&blocking(&state, move |engine| image::history(&engine.images, &name, platform.as_ref())).await?)
+    ok(&blocking(&state, &state.reads, move |engine| image::history(&engine.images, &name, platform.as_ref())).await?)
 }
 
 /// `GET /images/{name}/attestations`
@@ -103,14 +105,15 @@ pub async fn attestations(state: Arc<State>, request: Request) -> Result<Outcome
         types: types.map(str::to_owned).collect(),
         statement: query.flag("statement"),
     };
-    ok(&blocking(&state, move |engine| image::attestations(&engine.images, &name, &args)).await?)
+    ok(&blocking(&state, &state.reads, move |engine| image::attestations(&engine.images, &name, &args)).await?)
 }
 
 /// `POST /images/{name}/tag`
 pub async fn tag(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name().to_owned();
     let (repo, tag) = (request.query.text("repo").to_owned(), request.query.text("tag").to_owned());
-    blocking(&state, move |engine| image::tag(&engine.images, &engine.events, &name, &repo, &tag)).await?;
+    blocking(&state, &state.changes, move |engine| image::tag(&engine.images, &engine.events, &name, &repo, &tag))
+        .await?;
     done(StatusCode::CREATED)
 }
 
@@ -124,7 +127,8 @@ pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
     let platforms = given.into_iter().flatten().map(platform).collect::<Result<_>>()?;
     let (force, prune) = (request.query.flag("force"), !request.query.flag("noprune"));
     let args = RemoveArgs { force, prune, platforms, running: running(&state.engine.containers) };
-    ok(&blocking(&state, move |engine| image::remove(&engine.images, &engine.events, &name, args)).await?)
+    ok(&blocking(&state, &state.changes, move |engine| image::remove(&engine.images, &engine.events, &name, args))
+        .await?)
 }
 
 /// `POST /images/prune`
@@ -133,7 +137,7 @@ pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     let verb = move |engine: &Engine| {
         image::prune(&engine.images, &engine.events, &users(&engine.images, &engine.containers)?, &filters)
     };
-    ok(&blocking(&state, verb).await?)
+    ok(&blocking(&state, &state.changes, verb).await?)
 }
 
 /// Whether `POST /images/create` pulls or imports, and what.

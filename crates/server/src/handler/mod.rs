@@ -23,9 +23,10 @@ pub mod volumes;
 use std::sync::Arc;
 
 use api::ApiVersion;
+use blocking::{Class, Work};
 use engine::Engine;
 use hyper::StatusCode;
-use model::{Error, Result};
+use model::Result;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -45,23 +46,31 @@ pub struct State {
     pub windows: Windows,
     /// Places of clients that wait.
     pub waiting: Waiting,
+    /// For verbs that read.
+    reads: Class,
+    /// For verbs that change names and images.
+    changes: Class,
+    /// For the check of the store against the disk.
+    checks: Class,
 }
 
 impl State {
     /// Around an engine.
     pub fn new(engine: Arc<Engine>) -> State {
-        State { engine, transfers: Transfers::default(), windows: Windows::default(), waiting: Waiting::default() }
+        let [reads, changes, checks] = [Work::Reads, Work::Changes, Work::Checks].map(Class::new);
+        let (transfers, windows, waiting) = Default::default();
+        State { engine, transfers, windows, waiting, reads, changes, checks }
     }
 }
 
-/// Runs a verb that blocks.
+/// Runs a verb that blocks on a thread of the class.
 async fn blocking<T: Send + 'static>(
     state: &State,
+    class: &Class,
     verb: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let engine = state.engine.clone();
-    let ended = tokio::task::spawn_blocking(move || verb(&engine)).await;
-    ended.unwrap_or_else(|failed| Err(Error::system("internal error: the verb failed").with_source(failed)))
+    class.run(move |_| verb(&engine)).await
 }
 
 /// A 200 with a JSON value.

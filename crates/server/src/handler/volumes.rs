@@ -54,7 +54,7 @@ pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
         filters.add("all", "true");
     }
     let engine = &state.engine;
-    let pruned = volume::prune(&engine.volumes, &engine.containers, &engine.events, &engine.disk.pruning, &filters);
+    let pruned = volume::prune(&engine.volumes, &engine.containers, &engine.events, &engine.disk, &filters);
     let (volumes_deleted, space_reclaimed) = pruned.await?;
     ok(&VolumePruneReport { volumes_deleted, space_reclaimed })
 }

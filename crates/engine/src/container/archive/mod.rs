@@ -131,6 +131,7 @@ fn writable(engine: &Engine, view: &ContainerView) -> Result<View> {
 }
 
 /// The writable layer of a container that never ran holds something from now on, which no later daemon may make anew.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 fn note_written(engine: &Engine, handle: &Handle) -> Result<()> {
     let view = handle.view();
     let run = &view.row.run;
@@ -159,6 +160,7 @@ fn rootfs(roots: &dyn RootStore, row: &ContainerRow) -> Result<runtime::Rootfs> 
 }
 
 /// What is mounted in the container beside the kernel's own file systems, those above first.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 fn mounts(engine: &Engine, row: &ContainerRow) -> Vec<ViewMount> {
     let mut all: Vec<ViewMount> = row.mounts.iter().map(mount).collect();
     let tmpfs = row.host_config.tmpfs.keys();

@@ -6,10 +6,13 @@
 pub mod merge;
 pub mod mounts;
 pub mod network;
+pub mod sources;
 pub mod validate;
 
+use std::path::Path;
 use std::sync::Arc;
 
+use blocking::Blocking;
 use model::id::ContainerId;
 use model::lifecycle::State;
 use model::name;
@@ -19,6 +22,7 @@ use model::{Error, Kind, Result};
 use snapshot::LayerStore;
 use store::Store;
 
+use self::sources::Sources;
 use super::life::{actor, places, plan};
 use super::row::{self, ContainerRow, ImagePin, MountRow, RunRow};
 use super::{Containers, Handle, publish};
@@ -56,7 +60,8 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     let id = ContainerId::from_bytes(sys::random::bytes32());
     let host = validate::Host::new(&engine.host, &settings.containers);
     let mut request = args.request;
-    let mut warnings = validate::request(&mut request, &host, |path| std::fs::exists(path).unwrap_or(false))?;
+    let sources = Sources::look(&engine.disk.paths, request.host_config.get_or_insert_default()).await?;
+    let mut warnings = validate::request(&mut request, &host, |path| sources.exists(path))?;
     if let Some(name) = args.name.as_deref().filter(|n| !n.is_empty()) {
         name::validate(name)?;
     }
@@ -79,8 +84,16 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     warnings.extend(validate::check(&merged, &request)?);
     plan::runtime_choice(&settings.containers.runtimes, &merged.host_config.runtime)?;
     let name = reserve_name(&engine.containers, args.name.as_deref(), &id)?;
-    let draft =
-        Draft { id: id.clone(), name: name.clone(), merged, own_labels, image, request, read_only: args.read_only };
+    let draft = Draft {
+        id: id.clone(),
+        name: name.clone(),
+        merged,
+        own_labels,
+        image,
+        request,
+        sources,
+        read_only: args.read_only,
+    };
     let built = build(engine, &settings, draft).await;
     if built.is_err() {
         engine.containers.release(&name, &id);
@@ -109,12 +122,13 @@ struct Draft {
     own_labels: OwnLabels,
     image: ResolvedImage,
     request: api::CreateRequest,
+    sources: Sources,
     read_only: mounts::ReadOnly,
 }
 
 async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
-    let Draft { id, name, merged, own_labels, image, request, read_only } = draft;
-    let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, read_only).await?;
+    let Draft { id, name, merged, own_labels, image, request, sources, read_only } = draft;
+    let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, read_only, sources).await?;
     let row = ContainerRow {
         id,
         name,
@@ -142,11 +156,11 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         endpoints: Vec::new(),
     };
     let work = (engine.clone(), row.clone());
-    let made = tokio::task::spawn_blocking(move || {
+    let made = engine.containers.threads.creates.run(move |on| {
         let (engine, row) = work;
         let faults = &engine.host.faults;
         faults.pass("create", "mounts")?;
-        let filled = prepare(&engine, &row)?;
+        let filled = prepare(on, &engine, &row)?;
         faults.pass("create", "layer")?;
         commit(&engine.store, row.clone(), filled)?;
         faults.pass("create", "row").or_else(|error| {
@@ -154,8 +168,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
             Err(error)
         })
     });
-    let made = made.await.map_err(|e| Error::system("preparing the container").with_source(e));
-    if let Err(error) = made.flatten() {
+    if let Err(error) = made.await {
         take_back(engine, settings, &row, &mounts).await;
         if engine.host.faults.is_armed() {
             take_back(engine, settings, &row, &mounts).await;
@@ -168,13 +181,13 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
 }
 
 /// The directory, the writable layer, and the data that new volumes take over from the image; which volumes got some.
-fn prepare(engine: &Engine, row: &ContainerRow) -> Result<Vec<String>> {
+fn prepare(on: &Blocking, engine: &Engine, row: &ContainerRow) -> Result<Vec<String>> {
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
     check_directories(&*engine.snapshots.layers, row)?;
     engine.snapshots.roots.prepare(row.id.as_str(), &snapshot::keys(&row.image.layers))?;
-    mounts::copy_up(&*engine.snapshots.layers, row)
+    mounts::copy_up(on, &*engine.snapshots.layers, row)
 }
 
 /// The working directory and the places of the configuration's volumes are directories, or nothing yet. Of other volumes a part
@@ -214,16 +227,23 @@ async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Contain
             tracing::warn!(volume, %error, "a volume of a failed create stays");
         }
     }
+    let removals = &engine.containers.threads.removals;
     let (engine, settings, id) = (engine.clone(), settings.clone(), row.id.clone());
-    let removed = tokio::task::spawn_blocking(move || -> Result<()> {
+    let removed = removals.run(move |on| {
         engine.snapshots.roots.remove(id.as_str())?;
-        match std::fs::remove_dir_all(settings.roots.container(id.as_str())) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
-            _ => Ok(()),
-        }
+        remove_dir(on, &settings.roots.container(id.as_str()))
     });
-    if let Ok(Err(error)) = removed.await {
+    if let Err(error) = removed.await {
         tracing::warn!(%error, "a directory of a failed create stays until the next start");
+    }
+}
+
+/// Absent is fine.
+#[expect(clippy::disallowed_methods, reason = "on a thread of the removals")]
+fn remove_dir(_on: &Blocking, dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
     }
 }
 

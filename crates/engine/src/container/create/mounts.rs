@@ -11,11 +11,13 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use ::volume::CreateVolume;
+use blocking::Blocking;
 use model::mount::{self, clean};
 use model::{Context, Error, Result};
 use snapshot::LayerStore;
 use sys::rooted::Rooted;
 
+use super::sources::Sources;
 use crate::Engine;
 use crate::container::row::{ContainerRow, MountKind, MountRow};
 
@@ -44,9 +46,10 @@ pub async fn resolve(
     config: &api::ContainerConfig,
     host: &api::HostConfig,
     read_only: ReadOnly,
+    sources: Sources,
 ) -> Result<Resolved> {
     let (driver, rows, made) = (host.volume_driver.clone(), BTreeMap::new(), Vec::new());
-    let mut table = Table { engine: engine.clone(), driver, read_only, rows, made };
+    let mut table = Table { engine: engine.clone(), driver, read_only, sources, rows, made };
     let filled = table.fill(config, host).await;
     if let Err(error) = filled {
         for name in &table.made {
@@ -63,6 +66,7 @@ struct Table {
     engine: Arc<Engine>,
     driver: String,
     read_only: ReadOnly,
+    sources: Sources,
     rows: BTreeMap<String, MountRow>,
     made: Vec<String>,
 }
@@ -122,11 +126,7 @@ impl Table {
             return Ok(row);
         }
         let propagation = self.propagation(&bind.propagation, &bind.source)?;
-        // Made now, with the container, as the reference does (B-vol-2).
-        if !fs::exists(&bind.source).unwrap_or(false) {
-            fs::create_dir_all(&bind.source)
-                .with_context(|| format!("error while creating mount source path '{}'", bind.source))?;
-        }
+        self.engine.disk.paths.make(&bind.source).await?;
         let mut row = MountRow {
             propagation,
             source: bind.source,
@@ -154,10 +154,10 @@ impl Table {
     }
 
     async fn mount(&mut self, mount: &api::Mount) -> Result<MountRow> {
-        mount::check(&spec_of(mount), |source| fs::exists(source).unwrap_or(false))?;
+        mount::check(&spec_of(mount), |source| self.sources.exists(source))?;
         let target = clean(&mount.target);
         let mut row = match mount.kind.as_str() {
-            "bind" => self.bind_mount(mount)?,
+            "bind" => self.bind_mount(mount).await?,
             "tmpfs" => blank(MountKind::Tmpfs, &target),
             "volume" => {
                 let options = mount.volume_options.clone().unwrap_or_default();
@@ -186,13 +186,12 @@ impl Table {
         Ok(row)
     }
 
-    fn bind_mount(&self, mount: &api::Mount) -> Result<MountRow> {
+    async fn bind_mount(&self, mount: &api::Mount) -> Result<MountRow> {
         let options = mount.bind_options.clone().unwrap_or_default();
         let source = clean(&mount.source);
         let propagation = self.propagation(&options.propagation, &source)?;
-        if options.create_mountpoint && !fs::exists(&mount.source).unwrap_or(false) {
-            fs::create_dir_all(&mount.source)
-                .with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
+        if options.create_mountpoint {
+            self.engine.disk.paths.make(&mount.source).await?;
         }
         Ok(MountRow { source, propagation, ..blank(MountKind::Bind, &mount.target) })
     }
@@ -295,7 +294,8 @@ pub fn open_shown(mount: &MountRow) -> Result<OwnedFd> {
 }
 
 /// New volumes take over what the image has at their target (B-vol-4), durably; the names of those that got something.
-pub fn copy_up(layers: &dyn LayerStore, row: &ContainerRow) -> Result<Vec<String>> {
+#[expect(clippy::disallowed_methods, reason = "on a thread of the creates")]
+pub fn copy_up(_on: &Blocking, layers: &dyn LayerStore, row: &ContainerRow) -> Result<Vec<String>> {
     let (mut filled, chain) = (Vec::new(), snapshot::keys(&row.image.layers));
     for mount in row.volumes().filter(|mount| mount.copy_data) {
         // A part of a volume that is not there is the start's to refuse.

@@ -40,6 +40,7 @@ pub struct Unplugged {
 }
 
 /// Joins a network, now or at the next start.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 pub(super) async fn connect(actor: &mut Actor, place: Place, reply: Reply) {
     match begin_connect(actor, &place) {
         Err(error) => answer(reply, Err(error)),
@@ -144,6 +145,7 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
 }
 
 /// Frees what was joined after the run had let everything go.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 async fn let_go(actor: &Actor) {
     let (engine, id) = (actor.engine.clone(), actor.row.id.clone());
     let released = tokio::task::spawn_blocking(move || engine.networks.release(&id)).await;
@@ -152,6 +154,7 @@ async fn let_go(actor: &Actor) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 async fn unplug_again(actor: &Actor, endpoint: &network::Endpoint) {
     let Ok(netns) = network_namespace(actor) else { return };
     let (engine, id, network) = (actor.engine.clone(), actor.row.id.clone(), endpoint.network.clone());
@@ -174,6 +177,7 @@ async fn hand_over(actor: &mut Actor, sockets: &network::endpoint::Sockets) {
 }
 
 /// Leaves a network, now or before the next start; `force`: also one that is not there any more.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 pub(super) async fn disconnect(actor: &mut Actor, network: String, force: Force, reply: Reply) {
     match begin_disconnect(actor, &network, force) {
         Err(error) => answer(reply, Err(error)),

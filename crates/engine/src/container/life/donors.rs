@@ -85,6 +85,7 @@ fn of_earlier_version(donor: &ContainerView) -> std::io::Result<OwnedFd> {
 }
 
 /// Whether a process is in the control group of this path or below it.
+#[expect(clippy::disallowed_methods, reason = "cgroup files, which are in memory")]
 fn is_member(pidfd: BorrowedFd<'_>, cgroup: &str) -> std::io::Result<bool> {
     let text = std::fs::read_to_string(format!("/proc/{}/cgroup", sys::process::number(pidfd)?))?;
     // It has not been another process's meanwhile.

@@ -51,6 +51,7 @@ pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
 
 /// Takes away what lies where the files of a container are made, and is none: of a name that was not synced a power cut makes
 /// whatever its inode was before, where there is no journal.
+#[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 fn clear_files(roots: &Roots, row: &ContainerRow) -> io::Result<()> {
     let dir = roots.container(row.id.as_str());
     let made = [run::files::HOSTNAME, run::files::HOSTS, run::files::RESOLV_CONF].map(|name| dir.join(name));

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::Error;
 use model::lifecycle::{Effect, Input, State};
 use model::restart::{self, Policy};
 use model::time::Timestamp;
-use model::{Error, Result};
 use monitor::proto::{Exit, Request};
 use run::link;
 use tokio::time::{Instant, sleep_until};
@@ -41,8 +41,9 @@ impl Actor {
             return Box::pin(self.torn_down()).await;
         }
         let (engine, id) = (self.engine.clone(), self.row.id.clone());
-        self.jobs.spawn_blocking(move || {
-            if let Err(error) = engine.networks.release(&id) {
+        self.jobs.spawn(async move {
+            let networks = engine.networks.clone();
+            if let Err(error) = engine.containers.threads.ends.run(move |_| networks.release(&id)).await {
                 tracing::warn!(%error, "releasing a network");
             }
             Done::TornDown
@@ -286,13 +287,10 @@ pub(super) fn killed_with_monitor() -> Exit {
 
 /// Kills what is left in the container's cgroup and removes it.
 pub(super) async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
+    let ends = &engine.containers.threads.ends;
     let (engine, row) = (engine.clone(), row.clone());
-    let cleared = tokio::task::spawn_blocking(move || -> Result<()> {
-        Ok(run::place::clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?)
-    });
-    match cleared.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "clearing a cgroup"),
-        Err(error) => tracing::warn!(%error, "clearing a cgroup"),
+    let cleared = ends.run(move |_| Ok(run::place::clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?));
+    if let Err(error) = cleared.await {
+        tracing::warn!(%error, "clearing a cgroup");
     }
 }

@@ -121,6 +121,7 @@ fn share(mode: &str) -> Share {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow) -> Result<spec::Mounts> {
     let host = &row.host_config;
     let files_owner = roots.container(files::owner(containers, row)?.as_str());

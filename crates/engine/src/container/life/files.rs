@@ -99,6 +99,7 @@ pub fn remove_addresses(dir: &Path, endpoint: &network::Endpoint) -> Result<()> 
 }
 
 /// The file is mounted in the container: it is written in place.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 fn change_hosts(dir: &Path, change: impl FnOnce(&mut String)) -> Result<()> {
     let path = dir.join(HOSTS);
     let mut text = std::fs::read_to_string(&path).context("reading the hosts file of the container")?;

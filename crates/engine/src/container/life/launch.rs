@@ -19,7 +19,7 @@ use super::actor::{Actor, Command, Done, Timer, answer};
 use super::durable::{self, Durable};
 use super::plan;
 use crate::Engine;
-use crate::container::create::validate;
+use crate::container::create::{sources, validate};
 use crate::container::row::{self, ContainerRow};
 use crate::container::session::attach;
 
@@ -40,15 +40,16 @@ pub struct LaunchUnderWay {
 
 /// Makes ready for the next launches: what needs no container is done before there is one.
 pub async fn replenish(engine: &Arc<Engine>) {
+    let background = &engine.containers.threads.background;
     let engine = engine.clone();
-    let made = tokio::task::spawn_blocking(move || {
+    let made = background.run(move |_| {
         sys::sched::in_the_background(|| {
             engine.networks.replenish()?;
             engine.snapshots.roots.make_ahead(&run::files::make_ahead)?;
             engine.containers.monitors.refill().context("starting monitors ahead")
         })
     });
-    if let Ok(Err(error)) = made.await {
+    if let Err(error) = made.await {
         // The next launch will try, and tell its client.
         tracing::warn!(%error, "nothing is ready for the next start");
     }
@@ -74,7 +75,6 @@ pub fn launch(
 ) -> Result<(Running, Place), Failed> {
     validate::check_at_start(&row.config, &row.host_config)?;
     let mut durable = Durable::begin(engine, row);
-    progress.enter(Step::Specification)?;
     let _claim = engine.containers.claims.claim(&row.id)?;
     let spec = plan::plan(engine, row, clients)?;
     let place = spec.place.clone();
@@ -113,9 +113,21 @@ impl Actor {
         let progress = Arc::new(Progress::begin(engine.host.faults.clone()));
         self.timer = Some((progress.deadline(), Timer::Launch));
         self.launch = Some(LaunchUnderWay { progress: progress.clone(), interrupt: None });
-        self.jobs.spawn_blocking(move || {
-            let clients = tokio::runtime::Handle::current().block_on(attach::gather(clients, expected));
-            Done::Launched(Box::new(launch(&engine, &row, clients, &progress)))
+        self.jobs.spawn(async move {
+            let clients = attach::gather(clients, expected).await;
+            // On the threads of the paths, so that a dead one takes none of a start's.
+            let found = async {
+                progress.enter(Step::Specification)?;
+                sources::prepare(&engine.disk.paths, &row).await.map_err(Failed::from)
+            };
+            if let Err(failed) = found.await {
+                return Done::Launched(Box::new(Err(failed)));
+            }
+            let turn = engine.containers.threads.starts.turn().await;
+            match turn.begin(move |_| launch(&engine, &row, clients, &progress)).await {
+                Ok(outcome) => Done::Launched(Box::new(outcome)),
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
         });
     }
 

@@ -1,7 +1,6 @@
 //! From a container's row to what the start of its run needs: everything that can be refused, or that may hang on a path
 //! of a user's, is looked up here, before anything is made.
 
-use std::fs;
 use std::sync::Arc;
 
 use model::{Context, Error, Kind, Result};
@@ -14,16 +13,15 @@ use super::places::Places;
 use super::{facts, files, place};
 use crate::Engine;
 use crate::container::read::logs as container_logs;
-use crate::container::row::{ContainerRow, MountKind};
+use crate::container::row::ContainerRow;
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
 
 /// What a start says that its log refuses.
 const NO_LOG: &str = "failed to create task for container: failed to initialize logging driver";
 
-/// What is to run for this container. Makes missing sources of binds, else nothing.
+/// What is to run for this container.
 pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>) -> Result<RunSpec> {
     let settings = &*engine.settings();
-    prepare_sources(row)?;
     let network = Places::of(row).sandbox(&engine.networks)?;
     let place = place::next(settings, row)?;
     let run_dir = &place.dir;
@@ -60,23 +58,6 @@ pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>) ->
     };
     let files = files::of(&engine.networks, settings, row)?;
     Ok(RunSpec { id: row.id.clone(), place, program, network, joined, files, clients })
-}
-
-/// Sources of binds that vanished since create are made again, as the reference does for `Binds` (B-vol-2).
-fn prepare_sources(row: &ContainerRow) -> Result<()> {
-    for mount in row.mounts.iter().filter(|m| m.kind == MountKind::Bind) {
-        if fs::exists(&mount.source).unwrap_or(false) {
-            continue;
-        }
-        if mount.from_mounts {
-            let text =
-                format!("invalid mount config for type \"bind\": bind source path does not exist: {}", mount.source);
-            return Err(Error::invalid(text));
-        }
-        fs::create_dir_all(&mount.source)
-            .with_context(|| format!("error while creating mount source path '{}'", mount.source))?;
-    }
-    Ok(())
 }
 
 /// The runtime of this name; an unknown one is refused as the reference does.

@@ -54,6 +54,7 @@ impl Recovered {
 }
 
 /// Finds out what became of a container and brings its row in line; a run that its policy wants is due from then on.
+#[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) -> Recovered {
     row.state = row.state.at_rest();
     let before = (row.state, row.run.oom_killed, row.run.restart_count);
@@ -153,6 +154,7 @@ fn ended_uncommitted() -> Exit {
 }
 
 /// Ends a run that an earlier daemon began here, when the last one that was committed has its place elsewhere.
+#[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 async fn end_uncommitted(run_dir: &Path) {
     if !run_dir.exists() {
         return;
@@ -190,6 +192,7 @@ pub async fn sweep(engine: &Arc<Engine>, known: &HashSet<String>) {
 }
 
 /// The containers' directories here that belong to none.
+#[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 fn unowned(root: &Path, known: &HashSet<String>) -> Vec<String> {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -205,13 +208,14 @@ async fn end_unowned(engine: &Arc<Engine>, settings: &Settings, id: &str) {
     link::kill_monitor(id);
     // A parent of its own is not known without the row; its monitor has removed such a cgroup.
     let cgroup = engine.host.cgroups.at(&place::cgroups_path(&settings.containers, "", id));
-    let cleared = tokio::task::spawn_blocking(move || run::place::clear(&cgroup?));
-    if let Ok(Err(error)) = cleared.await {
+    let cleared = engine.containers.threads.ends.run(move |_| Ok(run::place::clear(&cgroup?)?));
+    if let Err(error) = cleared.await {
         tracing::warn!(container = id, %error, "clearing a cgroup");
     }
     remove(&run_dir);
 }
 
+#[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 fn remove(path: &Path) {
     tracing::info!(path = %path.display(), "removing what no container owns");
     // A name that was not synced may be a file after a power cut, where there is no journal.

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use model::filter::Filters;
 use model::lifecycle::{Effect, Input};
 use model::{Error, Kind, Result};
-use snapshot::RootReader;
-use tokio::runtime::Handle;
+use snapshot::RootStore;
 
 use super::actor::{Actor, Command, Done, Reply, answer};
 use super::place;
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::row::{self, CONTAINERS, ContainerRow, MountRow};
-use crate::disk::{self, Turns};
+use crate::disk::{self, Disk};
 use crate::events::{Events, now};
 
 /// The query of a remove call.
@@ -78,7 +77,7 @@ impl Actor {
         self.publish();
         let (engine, row) = (self.engine.clone(), self.row.clone());
         let args = self.waiting.removal.unwrap_or_default();
-        self.jobs.spawn_blocking(move || Done::Deleted(delete(&engine, &row, args)));
+        self.jobs.spawn(async move { Done::Deleted(delete(&engine, row, args).await) });
     }
 
     /// Whether the container is gone; if not, it is dead, for later daemons too, and can be removed again.
@@ -103,8 +102,19 @@ impl Actor {
     }
 }
 
-/// Runs on a blocking thread.
-fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<()> {
+/// The row, the directories, then the volumes, whose drivers have threads of their own.
+async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs) -> Result<()> {
+    let (shared, row) = (engine.clone(), Arc::new(row));
+    let removed = row.clone();
+    engine.containers.threads.removals.run(move |_| delete_own(&shared, &removed)).await?;
+    for volume in row.volumes().filter(|volume| args.volumes && volume.anonymous) {
+        remove_unused(engine, volume).await?;
+    }
+    engine.host.faults.pass("remove", "volumes")
+}
+
+/// The row, then what it alone refers to.
+fn delete_own(engine: &Engine, row: &ContainerRow) -> Result<()> {
     let gone = row.clone();
     engine.store.write_blocking(move |tx| row::delete(tx, &gone))?;
     let faults = &engine.host.faults;
@@ -114,21 +124,18 @@ fn delete(engine: &Arc<Engine>, row: &ContainerRow, args: RemoveArgs) -> Result<
     engine.containers.trash.take(&settings.roots.container(row.id.as_str()))?;
     faults.pass("remove", "directory")?;
     run::place::remove_dir(&place::run_dir(&settings.roots, row))?;
-    faults.pass("remove", "run")?;
-    let own = row.volumes().filter(|volume| args.volumes && volume.anonymous);
-    own.into_iter().try_for_each(|volume| remove_unused(engine, volume))?;
-    faults.pass("remove", "volumes")
+    faults.pass("remove", "run")
 }
 
 /// Removes an anonymous volume, unless a container has it in its row: the last one that goes takes it along, of several that
 /// go beside each other as well.
-fn remove_unused(engine: &Arc<Engine>, volume: &MountRow) -> Result<()> {
+async fn remove_unused(engine: &Arc<Engine>, volume: &MountRow) -> Result<()> {
     for user in crate::volume::users(&engine.containers, &volume.name) {
         if engine.store.read(|tx| tx.get(&CONTAINERS, user.as_str()))?.is_some() {
             return Ok(());
         }
     }
-    match Handle::current().block_on(engine.volumes.remove(&volume.name)) {
+    match engine.volumes.remove(&volume.name).await {
         Ok(()) => engine.events.publish("volume", "destroy", &volume.name, [("driver", volume.driver.clone())]),
         // Taken along by somebody else.
         Err(error) if error.kind() == Kind::NotFound => {}
@@ -143,12 +150,12 @@ const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
 /// Removes all containers that do not run and pass the filters; their ids and the bytes given back.
 pub async fn prune(
     containers: &Containers,
-    roots: &dyn RootReader,
+    roots: &Arc<dyn RootStore>,
     events: &Events,
-    turns: &Turns,
+    disk: &Disk,
     filters: &Filters,
 ) -> Result<(Vec<String>, u64)> {
-    let _turn = disk::turn(&turns.containers)?;
+    let _turn = disk::turn(&disk.pruning.containers)?;
     filters.validate(PRUNE_KEYS)?;
     let until = filters.until(now())?;
     let (mut removed, mut bytes) = (Vec::new(), 0);
@@ -162,7 +169,8 @@ pub async fn prune(
         if !chosen {
             continue;
         }
-        let size = roots.usage(handle.id.as_str()).unwrap_or(0);
+        let (walked, id) = (roots.clone(), handle.id.clone());
+        let size = disk.walks.run(move |_| walked.usage(id.as_str())).await.unwrap_or(0);
         let args = RemoveArgs::default();
         if let Err(error) = handle.ask(|reply| Command::Remove { args, reply }).await {
             // Somebody else's removal may have come first.

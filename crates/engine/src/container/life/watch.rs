@@ -35,9 +35,10 @@ async fn watch(engine: Weak<Engine>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(engine) = engine.upgrade() else { return };
-        let looked = tokio::task::spawn_blocking(move || {
+        let threads = engine.containers.threads.background.clone();
+        let looked = threads.run(move |_| {
             look(&engine.containers, &mut wrongs);
-            wrongs
+            Ok(wrongs)
         });
         let Ok(found) = looked.await else { return };
         wrongs = found;
@@ -82,6 +83,7 @@ fn look(containers: &Containers, wrongs: &mut Wrongs) {
 }
 
 /// State and parent of a process (proc_pid_stat(5)); its name may hold anything.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 fn stat(pid: i32) -> Option<(char, i32)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut words = text.rsplit_once(')')?.1.split_whitespace();

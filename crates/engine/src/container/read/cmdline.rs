@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use blocking::Blocking;
+
 /// Bytes that are read of one process's command line.
 pub const PER_PROCESS: usize = 32 * 1024;
 /// Bytes that are read of the command lines of all processes of one list, or of the output of a program that lists them.
@@ -22,7 +24,8 @@ impl Default for Budget {
 impl Budget {
     /// The arguments of a process with a blank between two, as far as the bounds allow; empty for a process without any
     /// (a kernel thread, a zombie), for one that has ended, and once the budget is used up.
-    pub fn read(&mut self, pid: i32) -> String {
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the processes")]
+    pub fn read(&mut self, _on: &Blocking, pid: i32) -> String {
         let bytes = File::open(format!("/proc/{pid}/cmdline")).and_then(|file| self.take(file, PER_PROCESS));
         let words: Vec<_> =
             bytes.iter().flat_map(|bytes| bytes.split(|&b| b == 0)).map(String::from_utf8_lossy).collect();
@@ -44,10 +47,10 @@ mod tests {
 
     #[test]
     fn a_command_line_is_its_words() {
-        let shown = Budget::default().read(std::process::id() as i32);
+        let shown = Budget::default().read(&Blocking::alone(), std::process::id() as i32);
         let own: Vec<_> = std::env::args().collect();
         assert_eq!(shown, own.join(" "));
-        assert_eq!(Budget::default().read(-1), "");
+        assert_eq!(Budget::default().read(&Blocking::alone(), -1), "");
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub async fn commit(engine: &Arc<Engine>, args: CommitArgs) -> Result<String> {
     let row = handle.view().row.clone();
     let (working, shared) = (row.clone(), engine.clone());
     let (comment, name) = (args.comment.clone(), args.name.as_ref().map(ImageRef::familiar).unwrap_or_default());
-    let made = turn.run(move || make(&shared, &working, args)).await;
+    let made = turn.run(move |_| make(&shared, &working, args)).await;
     if frozen && let Err(error) = handle.ask(|reply| Command::Unpause { reply }).await {
         // Somebody else has let it go on, or ended it.
         tracing::debug!(container = row.id.short(), %error, "not thawed after a commit");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use blocking::Blocking;
 use model::Result;
 use network::Networks;
 
@@ -179,7 +180,7 @@ pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String,
 /// Bytes of the writable layer, and of the whole root file system.
 pub(super) async fn sizes(engine: &Engine, row: &ContainerRow) -> Result<(i64, i64)> {
     let (snapshots, row) = (engine.snapshots.clone(), row.clone());
-    let walk = move || {
+    let walk = move |_: &Blocking| {
         let writable = snapshots.roots.usage(row.id.as_str())?;
         let mut root = writable;
         for layer in snapshot::topmost(&row.image.layers) {

@@ -55,6 +55,7 @@ pub struct Host {
 
 impl Host {
     /// From the machine and the configuration in force.
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
     pub fn new(host: &system::Host, defaults: &ContainerDefaults) -> Host {
         let cgroup_v1 = !host.has_cgroup_v2();
         let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };

@@ -1,8 +1,8 @@
 //! `GET /containers/{id}/logs`: the log file, read beside its writer.
 //!
 //! Reading goes through the files only: it neither asks the actor nor the monitor, costs the container nothing and works
-//! for ended, frozen and starting ones alike. It happens in short steps on blocking threads, [`STEPS`] of them at a time
-//! for all readers of the daemon, in turn: between two steps a reader holds no thread, however slow its client is and however
+//! for ended, frozen and starting ones alike. It happens in short steps on the threads of a class of their own
+//! ([`Work::Logs`]), in turn: between two steps a reader holds no thread, however slow its client is and however
 //! long it follows.
 
 mod changes;
@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::logs::{Batch, Format, ReadOptions, Reader, Shape};
+use blocking::{Class, Work};
 use bytes::Bytes;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use model::{Error, Result};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use self::changes::{Changes, Wake};
 pub use self::followers::{Follower, Followers};
@@ -27,12 +28,9 @@ use crate::container::{Containers, Handle};
 use crate::events;
 use crate::settings::Roots;
 
-/// Steps of readers at a time: threads of the pool that creates and starts need as well.
-const STEPS: usize = 4;
-
 /// What all readers of logs share.
 pub struct Readers {
-    steps: Arc<Semaphore>,
+    steps: Class,
     changes: Changes,
     /// Those who follow.
     pub followers: Followers,
@@ -41,7 +39,7 @@ pub struct Readers {
 impl Readers {
     /// To be called on the runtime.
     pub fn start() -> Readers {
-        Readers { steps: Arc::new(Semaphore::new(STEPS)), changes: Changes::start(), followers: Followers::default() }
+        Readers { steps: Class::new(Work::Logs), changes: Changes::start(), followers: Followers::default() }
     }
 }
 
@@ -76,7 +74,7 @@ pub struct LogStream {
     pub shape: Shape,
     reading: Option<Reading>,
     following: Option<Following>,
-    steps: Arc<Semaphore>,
+    steps: Class,
 }
 
 enum Reading {
@@ -154,15 +152,9 @@ impl LogStream {
         loop {
             let reading = self.reading.take()?;
             let ended = self.following.as_mut().is_some_and(Following::look);
-            let step = self.steps.clone().acquire_owned().await.ok()?;
-            let taken = tokio::task::spawn_blocking(move || {
-                let _step = step;
-                reading.step(ended)
-            });
-            let (reader, chunk, batch) = match taken.await {
-                Ok(Ok(taken)) => taken,
-                Ok(Err(error)) => return Some(Err(error)),
-                Err(failed) => return Some(Err(Error::system("reading the log").with_source(failed))),
+            let (reader, chunk, batch) = match self.steps.run(move |_| reading.step(ended)).await {
+                Ok(taken) => taken,
+                Err(error) => return Some(Err(error)),
             };
             if batch != Batch::End {
                 self.reading = Some(Reading::Open(reader));

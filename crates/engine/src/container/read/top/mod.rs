@@ -12,6 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use blocking::Blocking;
 use model::{Error, Result};
 pub use ps::Runs;
 pub use table::{ANSWER, Table};
@@ -38,7 +39,8 @@ pub async fn top(
     refuse_renamed_columns(arguments)?;
     let handle = containers.find(name)?;
     let view = handle.view();
-    let not_running = || Error::conflict(format!("container {} is not running", view.row.id.as_str()));
+    let id = view.row.id.clone();
+    let not_running = move || Error::conflict(format!("container {} is not running", id.as_str()));
     if view.row.state.is_restarting() {
         return Err(crate::container::life::donors::restarting(view.row.id.as_str()));
     }
@@ -46,16 +48,19 @@ pub async fn top(
         return Err(not_running());
     }
     let cgroup = crate::container::life::place::cgroup_of(host, settings, &view.row)?;
-    let pids = tokio::task::spawn_blocking(move || cgroup.processes()).await;
-    let pids = pids.map_err(|e| Error::system("reading processes").with_source(e))?;
-    let pids = pids.map_err(|error| match error.kind() {
-        // It has ended just now.
-        std::io::ErrorKind::NotFound => not_running(),
-        _ => error.into(),
-    })?;
-    let answer = match find("ps", &search_path()) {
+    let processes = &containers.threads.processes;
+    let found = processes.run(move |on| {
+        let pids = cgroup.processes().map_err(|error| match error.kind() {
+            // It has ended just now.
+            std::io::ErrorKind::NotFound => not_running(),
+            _ => error.into(),
+        })?;
+        Ok((pids, find(on, "ps", &search_path())))
+    });
+    let (pids, program) = found.await?;
+    let answer = match program {
         Some(program) => containers.ps.list(&program, arguments, &pids).await?,
-        None => own::list(arguments, pids).await?,
+        None => own::list(processes, arguments, pids).await?,
     };
     publish(events, &view.row, "top", []);
     Ok(answer)
@@ -67,7 +72,8 @@ fn search_path() -> OsString {
 }
 
 /// The first executable file of this name in a list of directories as `PATH` has it; relative ones do not count.
-fn find(name: &str, search: &OsStr) -> Option<PathBuf> {
+#[expect(clippy::disallowed_methods, reason = "on a thread of the processes")]
+fn find(_on: &Blocking, name: &str, search: &OsStr) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| {
         path.is_absolute() && path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
     };
@@ -132,7 +138,7 @@ mod tests {
             std::fs::set_permissions(place.join("ps"), std::fs::Permissions::from_mode(mode)).unwrap();
         }
         let search = std::env::join_paths(["relative".into(), first, second.clone()]).unwrap();
-        assert_eq!(find("ps", &search), Some(second.join("ps")));
-        assert_eq!(find("ps", OsStr::new("/nonexistent:")), None);
+        assert_eq!(find(&Blocking::alone(), "ps", &search), Some(second.join("ps")));
+        assert_eq!(find(&Blocking::alone(), "ps", OsStr::new("/nonexistent:")), None);
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 
+use blocking::{Blocking, Class};
 use model::{Error, Result};
 
 use super::table::Room;
@@ -143,14 +144,14 @@ const BSD: &[Column] = &[
 ];
 
 /// The processes that are still there, in the columns that the arguments name.
-pub async fn list(arguments: &str, pids: Vec<i32>) -> Result<api::TopResponse> {
+pub async fn list(threads: &Class, arguments: &str, pids: Vec<i32>) -> Result<api::TopResponse> {
     let columns = parse_arguments(arguments)?;
     let titles = columns.iter().map(|c| c.title.to_string()).collect();
-    let read = tokio::task::spawn_blocking(move || -> Result<Vec<Vec<String>>> {
-        let (machine, mut budget, mut room) = (Machine::read(), Budget::default(), Room::new());
+    let read = threads.run(move |on| {
+        let (machine, mut budget, mut room) = (Machine::read(on), Budget::default(), Room::new());
         let mut rows = Vec::new();
         for pid in pids {
-            let Some(mut process) = Process::read(pid, &mut budget) else { continue };
+            let Some(mut process) = Process::read(on, pid, &mut budget) else { continue };
             process.command.truncate(process.command.floor_char_boundary(room.line()));
             let row = process.row(&columns, &machine);
             room.spend(&row)?;
@@ -158,7 +159,7 @@ pub async fn list(arguments: &str, pids: Vec<i32>) -> Result<api::TopResponse> {
         }
         Ok(rows)
     });
-    let processes = read.await.map_err(|e| Error::system("reading processes").with_source(e))??;
+    let processes = read.await?;
     Ok(api::TopResponse { titles, processes })
 }
 
@@ -220,7 +221,8 @@ struct Machine {
 }
 
 impl Machine {
-    fn read() -> Machine {
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the processes")]
+    fn read(_on: &Blocking) -> Machine {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let ticks = rustix::param::clock_ticks_per_second();
         let uptime: f64 = text("/proc/uptime").split(' ').next().and_then(|s| s.parse().ok()).unwrap_or(0.0);
@@ -258,7 +260,8 @@ struct Process {
 
 impl Process {
     /// None when it ended meanwhile.
-    fn read(pid: i32, budget: &mut Budget) -> Option<Process> {
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the processes")]
+    fn read(on: &Blocking, pid: i32, budget: &mut Budget) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let (open, close) = (stat.find('(')?, stat.rfind(')')?);
@@ -266,7 +269,7 @@ impl Process {
         let id = |key: &str| -> Option<u32> {
             status.lines().find_map(|l| l.strip_prefix(key)?.split_whitespace().nth(1)?.parse().ok())
         };
-        let command = budget.read(pid);
+        let command = budget.read(on, pid);
         let command = if command.is_empty() { format!("[{name}]") } else { command };
         let stat = stat[close + 1..].split_whitespace().map(str::to_string).collect();
         Some(Process { pid, uid: id("Uid:")?, gid: id("Gid:")?, name, command, stat })
@@ -418,8 +421,9 @@ mod tests {
 
     #[test]
     fn this_process_is_read() {
-        let me = Process::read(std::process::id() as i32, &mut Budget::default()).expect("own process");
-        let row = me.row(&parse_arguments("-o pid,ppid,comm").expect("columns"), &Machine::read());
+        let me =
+            Process::read(&Blocking::alone(), std::process::id() as i32, &mut Budget::default()).expect("own process");
+        let row = me.row(&parse_arguments("-o pid,ppid,comm").expect("columns"), &Machine::read(&Blocking::alone()));
         assert_eq!(row[0], std::process::id().to_string());
         assert!(!row[2].is_empty());
     }

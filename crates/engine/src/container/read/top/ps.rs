@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blocking::{Class, Work};
 use model::{Error, Result, io_text};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 use tokio::io::{AsyncReadExt, Interest};
@@ -37,13 +38,14 @@ const LOCALE: &str = "LC_ALL=C.UTF-8";
 
 /// The places for runs of `ps`.
 pub struct Runs {
+    threads: Class,
     places: Arc<Semaphore>,
     patience: Duration,
 }
 
 impl Default for Runs {
     fn default() -> Runs {
-        Runs { places: Arc::new(Semaphore::new(AT_ONCE)), patience: PATIENCE }
+        Runs { threads: Class::new(Work::Programs), places: Arc::new(Semaphore::new(AT_ONCE)), patience: PATIENCE }
     }
 }
 
@@ -82,7 +84,7 @@ impl Runs {
         let path = text(program.as_os_str().as_bytes())?;
         let argv: Vec<CString> = ["ps"].iter().chain(words).map(|word| text(*word)).collect::<io::Result<_>>()?;
         // The clone and the execve block.
-        let started = tokio::task::spawn_blocking(move || start(&path, &argv, place)).await;
+        let started = self.threads.turn().await.begin(move |_| start(&path, &argv, place)).await;
         let (process, output, errors) = started.map_err(io::Error::other)??;
         let mut table = Table::new(pids.iter().copied());
         let (output, errors) = (pipe::Receiver::from_owned_fd(output)?, pipe::Receiver::from_owned_fd(errors)?);
@@ -270,7 +272,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pids = dir.path().join("pids");
         let program = script(&dir, &format!("sleep 1000 & echo $$ $! > {}; wait", pids.display()));
-        let runs = Runs { places: Arc::new(Semaphore::new(1)), patience: Duration::from_millis(300) };
+        let runs =
+            Runs { places: Arc::new(Semaphore::new(1)), patience: Duration::from_millis(300), ..Runs::default() };
         let ended = || async {
             let _place = runs.places.clone().acquire_owned().await.unwrap();
             let text = std::fs::read_to_string(&pids).unwrap_or_default();
