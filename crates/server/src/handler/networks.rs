@@ -22,7 +22,7 @@ pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     if request.version.before(48) {
         body.enable_ipv4 = None;
     }
-    let made = blocking(&state, move |engine| {
+    let made = blocking(&state, &state.changes, move |engine| {
         engine::network::create(&engine.networks, &engine.events, &engine.settings(), body)
     });
     created(&made.await?)
@@ -58,7 +58,7 @@ pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `POST /networks/prune`
 pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
     let filters = request.query.filters()?;
-    let pruned = blocking(&state, move |engine| {
+    let pruned = blocking(&state, &state.changes, move |engine| {
         engine::network::prune(&engine.networks, &engine.containers, &engine.events, &engine.disk.pruning, &filters)
     });
     ok(&pruned.await?)
@@ -67,6 +67,7 @@ pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `DELETE /networks/{id}`
 pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name().to_owned();
-    blocking(&state, move |engine| engine::network::remove(&engine.networks, &engine.events, &name)).await?;
+    blocking(&state, &state.changes, move |engine| engine::network::remove(&engine.networks, &engine.events, &name))
+        .await?;
     done(StatusCode::NO_CONTENT)
 }
