@@ -296,9 +296,6 @@ mod tests {
         for (host, endpoint) in [
             (r#"{"CpuCount":1}"#, "{}"),
             (r#"{"Cgroup":"container:x"}"#, "{}"),
-            ("{}", r#"{"GwPriority":1}"#),
-            ("{}", r#"{"IPAMConfig":{"LinkLocalIPs":["169.254.1.1"]}}"#),
-            ("{}", r#"{"DriverOpts":{"com.docker.network.endpoint.ifname":"x"}}"#),
         ] {
             assert_eq!(warnings("{}", host, endpoint).len(), 1, "{host} {endpoint}");
         }
