@@ -17,9 +17,9 @@ fn load(d: &Daemon, archive: &[u8]) -> String {
 /// The blobs of the store, by digest.
 fn blobs(d: &Daemon) -> Vec<String> {
     let dir = std::fs::read_dir(d.data_root().join("content/blobs/sha256")).unwrap();
-    let mut names: Vec<_> = dir.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
+    let mut digests: Vec<_> = dir.map(|entry| format!("sha256:{}", entry.unwrap().file_name().display())).collect();
+    digests.sort();
+    digests
 }
 
 /// An archive as engines of long ago wrote it: a directory by a made-up id for each layer, `repositories` beside.
