@@ -293,10 +293,7 @@ mod tests {
             warnings(r#"{"Healthcheck":{"Test":["CMD","x"]}}"#, r#"{"Links":["a:b"]}"#, r#"{"Links":["a:b"]}"#),
             ["Health checks have no effect yet: none is run.", NO_LINKS]
         );
-        for (host, endpoint) in [
-            (r#"{"CpuCount":1}"#, "{}"),
-            (r#"{"Cgroup":"container:x"}"#, "{}"),
-        ] {
+        for (host, endpoint) in [(r#"{"CpuCount":1}"#, "{}"), (r#"{"Cgroup":"container:x"}"#, "{}")] {
             assert_eq!(warnings("{}", host, endpoint).len(), 1, "{host} {endpoint}");
         }
     }
