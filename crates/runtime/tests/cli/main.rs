@@ -301,7 +301,8 @@ fn programs_that_cannot_be_executed() {
     );
     let fixture = Fixture::with("no-such-runtime", &["true"], |_| ());
     let error = fixture.launch(Stdio::default(), None).expect_err("no runtime");
-    assert!(error.to_string().contains("no-such-runtime: no such file or directory"), "{error}");
+    let text = "exec: \"no-such-runtime\": executable file not found in $PATH";
+    assert!(error.to_string().contains(text), "{error}");
     std::fs::remove_dir_all(fixture.dir.path().join("state")).expect("state");
     std::fs::create_dir(fixture.dir.path().join("state")).expect("state");
 }
