@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! - A sandbox (the namespace) is not an endpoint (a place in a network): one sandbox, any number of endpoints, made at
-//!   the start of a container or while it runs (docs/design/0018-sandbox-and-endpoints.md).
+//!   the start of a container or while it runs (docs/design/0019-sandbox-and-endpoints.md).
 //! - What should stand in the kernel is a pure function of the topology (`plan`); applying it is a separate step that
 //!   is tested against the real kernel.
 //! - The firewall rules live in one table that this crate owns; no other table is touched.
