@@ -79,7 +79,7 @@ fn runs_of_every_kind_leave_nothing_in_the_daemon() {
     let mut memory = Vec::new();
     for _ in 0..LOOKS {
         runs(&d, rounds / LOOKS);
-        memory.push(process::memory_kib(d.pid(), "status", "VmRSS:").unwrap());
+        memory.push(process::memory_kib(d.pid(), "status", "RssAnon:").unwrap());
     }
     println!("resident memory in KiB, after each tenth of {} runs: {memory:?}", rounds * KINDS.len());
     let mut after = tables(&d);

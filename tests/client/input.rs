@@ -104,7 +104,7 @@ fn users_and_directories_at_start() {
 #[test]
 fn a_huge_body_is_refused_and_memory_stays() {
     let d = with_busybox();
-    let before = testkit::process::memory_kib(d.pid(), "status", "VmRSS:").unwrap();
+    let before = testkit::process::memory_kib(d.pid(), "status", "RssAnon:").unwrap();
     let mut connection = d.connection();
     connection.patience(Duration::from_secs(30));
     let length = 1_u64 << 30;
@@ -118,7 +118,7 @@ fn a_huge_body_is_refused_and_memory_stays() {
             break;
         }
     }
-    let after = testkit::process::memory_kib(d.pid(), "status", "VmRSS:").unwrap();
+    let after = testkit::process::memory_kib(d.pid(), "status", "RssAnon:").unwrap();
     assert!(after < before + (64 << 10), "{before} KiB, then {after} KiB");
     assert_eq!(d.http("GET", "/_ping", "").status, 200);
     drop(connection);

@@ -256,7 +256,9 @@ fn a_published_port_of_a_network() {
     }
     // From another network by the host's address, not by the container's own.
     let get = |url: &str| {
-        d.docker(&["run", "--rm", "--network", "other", "busybox", "timeout", "5", "wget", "-q", "-O-", url])
+        // Not as the first process, which no signal from within would end.
+        let script = format!("timeout 5 wget -q -O- {url}; exit $?");
+        d.docker(&["run", "--rm", "--network", "other", "busybox", "sh", "-c", &script])
     };
     assert_eq!(get("http://10.79.0.1:8090/").text(), "hello");
     assert_ne!(get(&format!("http://{}:80/", endpoint(&d, "web", "app", "IPAddress"))).code, 0);

@@ -74,10 +74,10 @@ fn a_flood_of_output() {
         calls::prompt(&d, &["short", "long", "calm"]);
         std::thread::sleep(Duration::from_millis(100));
     }
-    let rss = process::memory_kib(d.pid(), "status", "VmRSS").unwrap();
+    let rss = process::memory_kib(d.pid(), "status", "RssAnon").unwrap();
     assert!(rss < 40 << 10, "the daemon has {rss} KiB");
     let monitor = calls::monitor_of(&d, "short");
-    let rss = process::memory_kib(monitor, "status", "VmRSS").unwrap();
+    let rss = process::memory_kib(monitor, "status", "RssAnon").unwrap();
     assert!(rss < 30 << 10, "the monitor has {rss} KiB");
     for name in ["short", "long"] {
         remove_soon(&d, name);

@@ -37,7 +37,7 @@ fn send(d: &Daemon, pieces: impl Iterator<Item = Vec<u8>>) -> String {
 fn refused(d: &Daemon, what: &str, pieces: impl Iterator<Item = Vec<u8>>) {
     let said = send(d, pieces);
     assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{what}: {said:?}");
-    let rss = process::memory_kib(d.pid(), "status", "VmRSS").unwrap();
+    let rss = process::memory_kib(d.pid(), "status", "RssAnon").unwrap();
     assert!(rss < MEMORY_KIB, "{what}: the daemon has {rss} KiB");
     calls::prompt(d, &[]);
 }
@@ -129,7 +129,7 @@ fn too_slow() {
         slow.iter_mut().for_each(|stream| drop(stream.write_all(b"x")));
         calls::prompt(&d, &[]);
     }
-    let rss = process::memory_kib(d.pid(), "status", "VmRSS").unwrap();
+    let rss = process::memory_kib(d.pid(), "status", "RssAnon").unwrap();
     assert!(rss < MEMORY_KIB, "the daemon has {rss} KiB");
     drop(slow);
     let gone = testkit::command::eventually(SOON, || process::descriptors(d.pid()).len() <= before);
