@@ -29,7 +29,7 @@ const ENTRIES: u64 = 8 << 20;
 /// Bytes of one layer, unpacked.
 const BYTES: u64 = 512 << 30;
 /// Bytes of an entry's name: what the kernel takes as a path.
-pub(crate) const NAME: usize = 4095;
+const NAME: usize = 4095;
 /// Bytes of the directories' names that are kept until the end, a constant for each included.
 const NOTES: usize = if cfg!(test) { 4 << 20 } else { 64 << 20 };
 const NOTE: usize = 64;
@@ -119,7 +119,7 @@ struct Applier {
 
 impl Applier {
     fn entry<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> io::Result<()> {
-        let path = clean(&entry.path)?;
+        let path = clean(&entry.path, "the layer")?;
         // The root belongs to the snapshotter, whatever the archive says of it.
         let Some((parent, name)) = split(&path) else { return Ok(()) };
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
@@ -359,7 +359,7 @@ impl Applier {
     }
 
     fn hard_link(&mut self, dir: &OwnedFd, name: &CString, entry: &Entry) -> io::Result<()> {
-        let target = clean(&entry.link)?;
+        let target = clean(&entry.link, "the layer")?;
         let Some((above, target_name)) = split(&target) else { return Err(Errno::PERM.into()) };
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let above = self.root.open(
@@ -426,7 +426,7 @@ pub(crate) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
     tree::file_type(stat).is_char_device() && stat.st_rdev == 0
 }
 
-fn node(dir: &OwnedFd, name: &CString, kind: FileType, entry: &Entry) -> io::Result<()> {
+pub(crate) fn node(dir: &OwnedFd, name: &CString, kind: FileType, entry: &Entry) -> io::Result<()> {
     let device = rustix::fs::makedev(entry.major, entry.minor);
     Ok(rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(0o600), device)?)
 }
@@ -484,8 +484,8 @@ fn c_name(name: &[u8]) -> io::Result<CString> {
     CString::new(name).map_err(|_| bad("name with a zero byte"))
 }
 
-/// The name without `.`, empty and `..` components; a name that climbs out is an error.
-fn clean(name: &[u8]) -> io::Result<Vec<u8>> {
+/// The name without `.`, empty and `..` components; a name that climbs out of `top` is an error.
+pub(crate) fn clean(name: &[u8], top: &str) -> io::Result<Vec<u8>> {
     if name.len() > NAME {
         return Err(bad("name too long"));
     }
@@ -497,7 +497,7 @@ fn clean(name: &[u8]) -> io::Result<Vec<u8>> {
             b".." => {
                 // At the root of an absolute name there is nothing above.
                 if parts.pop().is_none() && !absolute {
-                    let text = format!("{:?} is outside of the layer", String::from_utf8_lossy(name));
+                    let text = format!("{:?} is outside of {top}", String::from_utf8_lossy(name));
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
             }
@@ -508,7 +508,7 @@ fn clean(name: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// Parent and last component; `None` for the root.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.is_empty() {
         return None;
     }

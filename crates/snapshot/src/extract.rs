@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use sys::rooted::Rooted;
 
-use crate::apply::{NAME, named, proc_path, times, xattrs};
+use crate::apply::{clean, named, node, proc_path, split, times, xattrs};
 use crate::archive::{Archive, Entry, Kind, Time, bad};
 use crate::{sparse, tree};
 
@@ -200,24 +200,9 @@ impl Extractor<'_> {
         Path::new(OsStr::from_bytes(&self.top)).join(OsStr::from_bytes(below))
     }
 
-    /// The name without `.`, empty and `..` components; a name that climbs out of the directory is an error.
+    /// A name of the archive, relative to the directory.
     fn clean(&self, name: &[u8]) -> io::Result<Vec<u8>> {
-        if name.len() > NAME {
-            return Err(bad("name too long"));
-        }
-        let mut parts: Vec<&[u8]> = Vec::new();
-        for part in name.split(|b| *b == b'/') {
-            match part {
-                b"" | b"." => {}
-                b".." if parts.pop().is_none() && !name.starts_with(b"/") => {
-                    let (name, top) = (String::from_utf8_lossy(name), String::from_utf8_lossy(&self.top));
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name:?} is outside of {top:?}")));
-                }
-                b".." => {}
-                part => parts.push(part),
-            }
-        }
-        Ok(parts.join(&b'/'))
+        clean(name, &format!("{:?}", String::from_utf8_lossy(&self.top)))
     }
 }
 
@@ -248,22 +233,6 @@ fn copy<R: Read>(file: &mut File, length: u64, archive: &mut Archive<R>, buffer:
         left -= n as u64;
     }
     Ok(())
-}
-
-fn node(parent: &OwnedFd, name: &CString, kind: FileType, entry: &Entry) -> io::Result<()> {
-    let device = rustix::fs::makedev(entry.major, entry.minor);
-    Ok(rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?)
-}
-
-/// Parent and last component; `None` for the directory itself.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    if path.is_empty() {
-        return None;
-    }
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(at) => Some((&path[..at], &path[at + 1..])),
-        None => Some((b"", path)),
-    }
 }
 
 /// Whether `path` is `above` or lies in it.

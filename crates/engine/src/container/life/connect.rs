@@ -1,6 +1,7 @@
 //! `POST /networks/{id}/connect` and `/disconnect`: of a container that runs its sandbox is joined to the network or
 //! leaves it, of another one its row says so.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -99,7 +100,6 @@ fn network_namespace(actor: &Actor) -> Result<OwnedFd> {
 
 /// The row names the network from now on.
 async fn keep_place(actor: &mut Actor, place: Place) -> Result<()> {
-    let before = (actor.row.networks.clone(), actor.row.networks_named);
     let mut named = Places::of(&actor.row).wanted();
     let network = actor.engine.networks.look_up(&place.network);
     let name = network.as_ref().map_or(place.network, |network| network.name.clone());
@@ -109,13 +109,7 @@ async fn keep_place(actor: &mut Actor, place: Place) -> Result<()> {
         settings.dns_names = Some(names).filter(|names| !names.is_empty());
     }
     named.entry(name).or_insert(settings);
-    (actor.row.networks, actor.row.networks_named) = (named, true);
-    let kept = actor.persist().await;
-    match &kept {
-        Ok(()) => actor.publish(),
-        Err(_) => (actor.row.networks, actor.row.networks_named) = before,
-    }
-    kept
+    record_places(actor, named).await
 }
 
 /// The sandbox has joined: record, show, tell, answer.
@@ -221,14 +215,19 @@ fn begin_disconnect(actor: &Actor, network: &str, force: Force) -> Result<Option
 }
 
 async fn lose_place(actor: &mut Actor, name: &str) -> Result<()> {
-    let before = (actor.row.networks.clone(), actor.row.networks_named);
     let mut named = Places::of(&actor.row).wanted();
     named.remove(name);
-    (actor.row.networks, actor.row.networks_named) = (named, true);
+    record_places(actor, named).await
+}
+
+/// The row names these networks from now on, or what it named when that cannot be recorded.
+async fn record_places(actor: &mut Actor, named: BTreeMap<String, api::EndpointSettings>) -> Result<()> {
+    let networks = std::mem::replace(&mut actor.row.networks, named);
+    let networks_named = std::mem::replace(&mut actor.row.networks_named, true);
     let kept = actor.persist().await;
     match &kept {
         Ok(()) => actor.publish(),
-        Err(_) => (actor.row.networks, actor.row.networks_named) = before,
+        Err(_) => (actor.row.networks, actor.row.networks_named) = (networks, networks_named),
     }
     kept
 }
