@@ -247,7 +247,9 @@ impl Volumes {
         let committed = self.inner.store.write(move |tx| tx.put(&VOLUMES, &row.name, &row)).await;
         if let Err(error) = committed {
             let name = made.name.clone();
-            drop(self.call(&made.driver, move |driver| driver.remove(&name)).await);
+            if let Err(error) = self.call(&made.driver, move |driver| driver.remove(&name)).await {
+                tracing::warn!(volume = made.name, %error, "a volume that could not be recorded stays");
+            }
             return Err(error);
         }
         drop(turn);

@@ -200,7 +200,9 @@ impl Networks {
         let removed = self.remove_whole(&row);
         if removed.is_err() {
             // It is as it was: whoever asks again may succeed.
-            drop(self.put(&row));
+            if let Err(error) = self.put(&row) {
+                tracing::warn!(network = row.name, %error, "a network whose removal failed is not recorded as whole");
+            }
             self.books().rows.insert(row.id.clone(), row.clone());
         }
         removed.map(|()| row).context("error while removing network")
