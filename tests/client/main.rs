@@ -42,6 +42,7 @@ mod run;
 mod runtimes;
 mod shutdown;
 mod startup;
+mod stats;
 mod storage;
 mod upgrade;
 mod waiting;

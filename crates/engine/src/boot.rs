@@ -20,6 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::life::{actor, durable, launch, recover, stop, watch};
+use crate::container::read::stats::sampler::{Machine, Sampler};
 use crate::container::read::users;
 use crate::container::row::{CONTAINERS, ContainerRow};
 use crate::ending::{self, LastEnd};
@@ -75,11 +76,13 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let network_store = store.clone();
     let threads = Class::new(Work::Background);
     let networks = Arc::new(threads.run(move |_| ::network::Networks::open(config, &network_store)).await?);
+    let machine = Machine { cgroups: host.cgroups.clone(), memory: host.memory };
     let engine = Arc::new(Engine {
         containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
         images: Arc::new(images),
         networks,
         volumes,
+        stats: Sampler::new(machine),
         events: Events::default(),
         snapshots,
         disk: Default::default(),

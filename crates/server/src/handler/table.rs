@@ -47,7 +47,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/containers/{name}/logs" 11 run streams::logs;
     GET "/containers/{name}/changes" 0 run containers::changes;
     GET "/containers/{name}/export" 0 run containers::export;
-    GET "/containers/{name}/stats" 17 not_yet;
+    GET "/containers/{name}/stats" 17 run streams::stats;
     POST "/containers/{name}/resize" 15 run containers::resize;
     POST "/containers/{name}/start" 0 run containers::start;
     POST "/containers/{name}/stop" 0 run containers::stop;
