@@ -10,7 +10,7 @@ use monitor::proto::Request;
 use network::networks::Owner;
 use sys::clone::Flags;
 
-use super::actor::{Actor, Done, Reply, answer};
+use super::actor::{Actor, Done, Reply, answer, redefine};
 use super::places::Places;
 use super::start::network_event;
 use super::{files, places};
@@ -222,14 +222,9 @@ async fn lose_place(actor: &mut Actor, name: &str) -> Result<()> {
 
 /// The row names these networks from now on, or what it named when that cannot be recorded.
 async fn record_places(actor: &mut Actor, named: BTreeMap<String, api::EndpointSettings>) -> Result<()> {
-    let networks = std::mem::replace(&mut actor.row.networks, named);
-    let networks_named = std::mem::replace(&mut actor.row.networks_named, true);
-    let kept = actor.persist().await;
-    match &kept {
-        Ok(()) => actor.publish(),
-        Err(_) => (actor.row.networks, actor.row.networks_named) = (networks, networks_named),
-    }
-    kept
+    redefine(actor, |definition| (definition.networks, definition.networks_named) = (named, true)).await?;
+    actor.publish();
+    Ok(())
 }
 
 /// The sandbox has left: record, show, tell, answer.

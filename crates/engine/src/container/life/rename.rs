@@ -2,7 +2,7 @@
 
 use model::{Error, Result};
 
-use super::actor::{Actor, Command, Reply, answer};
+use super::actor::{Actor, Command, Reply, answer, redefine};
 use crate::container::Containers;
 
 /// Gives the container another name.
@@ -38,9 +38,9 @@ impl Actor {
         if let Err(error) = self.engine.containers.reserve(&new, &self.row.id) {
             return answer(reply, Err(not_allocated(error)));
         }
-        let old = std::mem::replace(&mut self.row.name, new);
-        if let Err(error) = self.persist().await {
-            let new = std::mem::replace(&mut self.row.name, old);
+        let old = self.row.name.clone();
+        let name = new.clone();
+        if let Err(error) = redefine(self, |definition| definition.name = name).await {
             self.engine.containers.release(&new, &self.row.id);
             return answer(reply, Err(error));
         }

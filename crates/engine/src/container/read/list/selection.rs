@@ -11,7 +11,7 @@ use model::time::Timestamp;
 use model::{Error, Result};
 
 use super::ListArgs;
-use crate::container::row::ContainerRow;
+use crate::container::row::{ContainerRow, Definition};
 
 const KEYS: &[&str] = &[
     "ancestor",
@@ -37,7 +37,7 @@ const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 pub type Place = (Reverse<Timestamp>, String);
 
 /// The place of a container.
-pub fn place(row: &ContainerRow) -> Place {
+pub fn place(row: &Definition) -> Place {
     (Reverse(row.created), row.id.as_str().to_owned())
 }
 
@@ -129,7 +129,7 @@ impl<'a> Selection<'a> {
             && self.has_port(candidate.ports)
     }
 
-    fn is_between(&self, row: &ContainerRow) -> bool {
+    fn is_between(&self, row: &Definition) -> bool {
         if self.before.is_none() && self.since.is_none() {
             return true;
         }
@@ -164,7 +164,7 @@ impl<'a> Selection<'a> {
 }
 
 /// By the volume's name or the host's path, or by the path in the container.
-fn mounts(row: &ContainerRow, wanted: &str) -> bool {
+fn mounts(row: &Definition, wanted: &str) -> bool {
     row.mounts.iter().any(|mount| {
         let source = if mount.name.is_empty() { &mount.source } else { &mount.name };
         source == wanted || mount.destination == wanted
@@ -187,11 +187,11 @@ pub(crate) mod tests {
     use model::lifecycle::State;
 
     use super::*;
-    use crate::container::row::{ImagePin, RunRow};
+    use crate::container::row::{Definition, ImagePin, RunRecord, RunRow};
 
     /// A container that ran from second 1 on and exited with 5 if it does not run.
     pub fn row(number: u8, state: State) -> ContainerRow {
-        ContainerRow {
+        let definition = Definition {
             id: ContainerId::from_bytes([number; 32]),
             name: format!("web{number}"),
             created: Timestamp::from_unix_seconds(i64::from(number)),
@@ -212,10 +212,9 @@ pub(crate) mod tests {
             },
             mounts: Vec::new(),
             storage: "overlay".into(),
-            state,
-            run: RunRow { started_at: Timestamp::from_unix_seconds(1), exit_code: 5, ..RunRow::default() },
-            endpoints: Vec::new(),
-        }
+        };
+        let run = RunRow { started_at: Timestamp::from_unix_seconds(1), exit_code: 5, ..RunRow::default() };
+        ContainerRow::new(definition, RunRecord { state, run, endpoints: Vec::new() })
     }
 
     fn lookup<T>(ask: impl FnOnce(&Lookup<'_>) -> T) -> T {
