@@ -15,6 +15,7 @@ pub mod encode;
 pub mod event;
 pub mod exec;
 mod go;
+mod go_names;
 pub mod host_config;
 pub mod image;
 pub mod mount;

@@ -84,6 +84,14 @@ pub async fn attach_websocket(state: Arc<State>, request: Request) -> Result<Out
     Ok(Outcome::Hijack(Hijack::new(Head::WebSocket(accept), |socket, ahead| connect(state, attachment, socket, ahead))))
 }
 
+/// What the query of the log of a service or task must be.
+pub(super) fn check_log_query(query: &Query) -> Result<()> {
+    if !query.flag("stdout") && !query.flag("stderr") {
+        return Err(Error::invalid("must specify at least one of 'stdout' or 'stderr'"));
+    }
+    logs_args(query).map(drop)
+}
+
 /// The query of logs. A tail that is no number is the whole log.
 fn logs_args(query: &Query) -> Result<LogsArgs> {
     let time =

@@ -85,9 +85,10 @@ impl<'a> Selection<'a> {
             code.parse().map_err(why).map_err(|e| e.prefix(invalid_value("exited", code)))
         });
         let exited = exited.collect::<Result<_>>()?;
-        for (key, allowed) in [("status", STATUSES), ("health", HEALTH)] {
+        for (key, noun, allowed) in [("status", "state", STATUSES), ("health", "health", HEALTH)] {
             if let Some(bad) = filters.get(key).find(|value| !allowed.contains(value)) {
-                return Err(invalid_value(key, bad));
+                let why = format!("invalid value for {noun} ({bad}): must be one of {}", allowed.join(", "));
+                return Err(Error::invalid(why).prefix(invalid_value(key, bad)));
             }
         }
         filters.flag("is-task", false)?;
@@ -299,8 +300,16 @@ pub(crate) mod tests {
     fn bad_filters_are_refused_in_the_references_words() {
         for (json, message) in [
             (r#"{"zz":["1"]}"#, "invalid filter 'zz'"),
-            (r#"{"status":["zz"]}"#, "invalid filter 'status=zz'"),
-            (r#"{"health":["zz"]}"#, "invalid filter 'health=zz'"),
+            (
+                r#"{"status":["zz"]}"#,
+                "invalid filter 'status=zz': invalid value for state (zz): must be one of created, running, paused, \
+                 restarting, removing, exited, dead",
+            ),
+            (
+                r#"{"health":["zz"]}"#,
+                "invalid filter 'health=zz': invalid value for health (zz): must be one of none, starting, healthy, \
+                 unhealthy",
+            ),
             (r#"{"exited":["x"]}"#, "invalid filter 'exited=x': strconv.Atoi: parsing \"x\": invalid syntax"),
             (r#"{"is-task":["x"]}"#, "invalid filter 'is-task=[x]'"),
             (r#"{"before":["zzz"]}"#, "No such container: zzz"),
