@@ -36,100 +36,103 @@ fn syntax_errors_are_gos() {
     }
 }
 
+/// Bodies of a create, and what follows `json: cannot unmarshal`.
+const TYPE_ERRORS: &[(&str, &str)] = &[
+    (r#"{"Image":5}"#, "number into Go struct field CreateRequest.Config.Image of type string"),
+    (r#"{"Cmd":5}"#, "number into Go struct field CreateRequest.Config.Cmd of type []string"),
+    (r#"{"Cmd":[5]}"#, "number into Go struct field CreateRequest.Config.Cmd of type string"),
+    (r#"{"Env":{}}"#, "object into Go struct field CreateRequest.Config.Env of type []string"),
+    (r#"{"Labels":{"a":[]}}"#, "array into Go struct field CreateRequest.Config.Labels of type string"),
+    (r#"{"Labels":[]}"#, "array into Go struct field CreateRequest.Config.Labels of type map[string]string"),
+    (r#"{"Volumes":1}"#, "number into Go struct field CreateRequest.Config.Volumes of type map[string]struct {}"),
+    (r#"{"Volumes":{"/a":1}}"#, "number into Go struct field CreateRequest.Config.Volumes of type struct {}"),
+    (
+        r#"{"ExposedPorts":"80"}"#,
+        "string into Go struct field CreateRequest.Config.ExposedPorts of type map[network.Port]struct {}",
+    ),
+    (r#"{"StopTimeout":"1"}"#, "string into Go struct field CreateRequest.Config.StopTimeout of type int"),
+    (r#"{"Tty":1}"#, "number into Go struct field CreateRequest.Config.Tty of type bool"),
+    (
+        r#"{"Healthcheck":[]}"#,
+        "array into Go struct field CreateRequest.Config.Healthcheck of type v1.HealthcheckConfig",
+    ),
+    (
+        r#"{"Healthcheck":{"Interval":"1s"}}"#,
+        "string into Go struct field HealthcheckConfig.Config.Healthcheck.Interval of type time.Duration",
+    ),
+    (r#"{"HostConfig":[]}"#, "array into Go struct field CreateRequest.HostConfig of type container.HostConfig"),
+    (
+        r#"{"HostConfig":{"Memory":"x"}}"#,
+        "string into Go struct field HostConfig.HostConfig.Resources.Memory of type int64",
+    ),
+    (
+        r#"{"HostConfig":{"BlkioWeight":70000}}"#,
+        "number 70000 into Go struct field HostConfig.HostConfig.Resources.BlkioWeight of type uint16",
+    ),
+    (
+        r#"{"HostConfig":{"Ulimits":[1]}}"#,
+        "number into Go struct field HostConfig.HostConfig.Resources.Ulimits of type units.Ulimit",
+    ),
+    (
+        r#"{"HostConfig":{"Ulimits":[{"Soft":"1"}]}}"#,
+        "string into Go struct field Ulimit.HostConfig.Resources.Ulimits.Soft of type int64",
+    ),
+    (
+        r#"{"HostConfig":{"Devices":{}}}"#,
+        "object into Go struct field HostConfig.HostConfig.Resources.Devices of type []container.DeviceMapping",
+    ),
+    (
+        r#"{"HostConfig":{"OomScoreAdj":1.5}}"#,
+        "number 1.5 into Go struct field HostConfig.HostConfig.OomScoreAdj of type int",
+    ),
+    (
+        r#"{"HostConfig":{"NetworkMode":1}}"#,
+        "number into Go struct field HostConfig.HostConfig.NetworkMode of type container.NetworkMode",
+    ),
+    (
+        r#"{"HostConfig":{"ConsoleSize":["1"]}}"#,
+        "string into Go struct field HostConfig.HostConfig.ConsoleSize of type uint",
+    ),
+    (
+        r#"{"HostConfig":{"ConsoleSize":1}}"#,
+        "number into Go struct field HostConfig.HostConfig.ConsoleSize of type [2]uint",
+    ),
+    (r#"{"HostConfig":{"Dns":[1]}}"#, "number into Go struct field HostConfig.HostConfig.Dns of type netip.Addr"),
+    (
+        r#"{"HostConfig":{"RestartPolicy":{"MaximumRetryCount":"1"}}}"#,
+        "string into Go struct field RestartPolicy.HostConfig.RestartPolicy.MaximumRetryCount of type int",
+    ),
+    (
+        r#"{"HostConfig":{"Mounts":[[]]}}"#,
+        "array into Go struct field HostConfig.HostConfig.Mounts of type mount.Mount",
+    ),
+    (
+        r#"{"HostConfig":{"Mounts":[{"TmpfsOptions":{"Mode":"x"}}]}}"#,
+        "string into Go struct field TmpfsOptions.HostConfig.Mounts.TmpfsOptions.Mode of type fs.FileMode",
+    ),
+    (
+        r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":80}]}}}"#,
+        "number into Go struct field PortBinding.HostConfig.PortBindings.HostPort of type string",
+    ),
+    (
+        r#"{"HostConfig":{"PortBindings":{"80/tcp":{}}}}"#,
+        "object into Go struct field HostConfig.HostConfig.PortBindings of type []network.PortBinding",
+    ),
+    (
+        r#"{"NetworkingConfig":{"EndpointsConfig":{"a":1}}}"#,
+        "number into Go struct field NetworkingConfig.NetworkingConfig.EndpointsConfig of type network.EndpointSettings",
+    ),
+    (
+        r#"{"NetworkingConfig":{"EndpointsConfig":{"a":{"IPAMConfig":{"IPv4Address":1}}}}}"#,
+        "number into Go struct field EndpointIPAMConfig.NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address of type \
+             netip.Addr",
+    ),
+    ("[]", "array into Go value of type container.CreateRequest"),
+];
+
 #[test]
 fn type_errors_name_the_field() {
-    for (body, field) in [
-        (r#"{"Image":5}"#, "number into Go struct field CreateRequest.Config.Image of type string"),
-        (r#"{"Cmd":5}"#, "number into Go struct field CreateRequest.Config.Cmd of type []string"),
-        (r#"{"Cmd":[5]}"#, "number into Go struct field CreateRequest.Config.Cmd of type string"),
-        (r#"{"Env":{}}"#, "object into Go struct field CreateRequest.Config.Env of type []string"),
-        (r#"{"Labels":{"a":[]}}"#, "array into Go struct field CreateRequest.Config.Labels of type string"),
-        (r#"{"Labels":[]}"#, "array into Go struct field CreateRequest.Config.Labels of type map[string]string"),
-        (r#"{"Volumes":1}"#, "number into Go struct field CreateRequest.Config.Volumes of type map[string]struct {}"),
-        (r#"{"Volumes":{"/a":1}}"#, "number into Go struct field CreateRequest.Config.Volumes of type struct {}"),
-        (
-            r#"{"ExposedPorts":"80"}"#,
-            "string into Go struct field CreateRequest.Config.ExposedPorts of type map[network.Port]struct {}",
-        ),
-        (r#"{"StopTimeout":"1"}"#, "string into Go struct field CreateRequest.Config.StopTimeout of type int"),
-        (r#"{"Tty":1}"#, "number into Go struct field CreateRequest.Config.Tty of type bool"),
-        (
-            r#"{"Healthcheck":[]}"#,
-            "array into Go struct field CreateRequest.Config.Healthcheck of type v1.HealthcheckConfig",
-        ),
-        (
-            r#"{"Healthcheck":{"Interval":"1s"}}"#,
-            "string into Go struct field HealthcheckConfig.Config.Healthcheck.Interval of type time.Duration",
-        ),
-        (r#"{"HostConfig":[]}"#, "array into Go struct field CreateRequest.HostConfig of type container.HostConfig"),
-        (
-            r#"{"HostConfig":{"Memory":"x"}}"#,
-            "string into Go struct field HostConfig.HostConfig.Resources.Memory of type int64",
-        ),
-        (
-            r#"{"HostConfig":{"BlkioWeight":70000}}"#,
-            "number 70000 into Go struct field HostConfig.HostConfig.Resources.BlkioWeight of type uint16",
-        ),
-        (
-            r#"{"HostConfig":{"Ulimits":[1]}}"#,
-            "number into Go struct field HostConfig.HostConfig.Resources.Ulimits of type units.Ulimit",
-        ),
-        (
-            r#"{"HostConfig":{"Ulimits":[{"Soft":"1"}]}}"#,
-            "string into Go struct field Ulimit.HostConfig.Resources.Ulimits.Soft of type int64",
-        ),
-        (
-            r#"{"HostConfig":{"Devices":{}}}"#,
-            "object into Go struct field HostConfig.HostConfig.Resources.Devices of type []container.DeviceMapping",
-        ),
-        (
-            r#"{"HostConfig":{"OomScoreAdj":1.5}}"#,
-            "number 1.5 into Go struct field HostConfig.HostConfig.OomScoreAdj of type int",
-        ),
-        (
-            r#"{"HostConfig":{"NetworkMode":1}}"#,
-            "number into Go struct field HostConfig.HostConfig.NetworkMode of type container.NetworkMode",
-        ),
-        (
-            r#"{"HostConfig":{"ConsoleSize":["1"]}}"#,
-            "string into Go struct field HostConfig.HostConfig.ConsoleSize of type uint",
-        ),
-        (
-            r#"{"HostConfig":{"ConsoleSize":1}}"#,
-            "number into Go struct field HostConfig.HostConfig.ConsoleSize of type [2]uint",
-        ),
-        (r#"{"HostConfig":{"Dns":[1]}}"#, "number into Go struct field HostConfig.HostConfig.Dns of type netip.Addr"),
-        (
-            r#"{"HostConfig":{"RestartPolicy":{"MaximumRetryCount":"1"}}}"#,
-            "string into Go struct field RestartPolicy.HostConfig.RestartPolicy.MaximumRetryCount of type int",
-        ),
-        (
-            r#"{"HostConfig":{"Mounts":[[]]}}"#,
-            "array into Go struct field HostConfig.HostConfig.Mounts of type mount.Mount",
-        ),
-        (
-            r#"{"HostConfig":{"Mounts":[{"TmpfsOptions":{"Mode":"x"}}]}}"#,
-            "string into Go struct field TmpfsOptions.HostConfig.Mounts.TmpfsOptions.Mode of type fs.FileMode",
-        ),
-        (
-            r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":80}]}}}"#,
-            "number into Go struct field PortBinding.HostConfig.PortBindings.HostPort of type string",
-        ),
-        (
-            r#"{"HostConfig":{"PortBindings":{"80/tcp":{}}}}"#,
-            "object into Go struct field HostConfig.HostConfig.PortBindings of type []network.PortBinding",
-        ),
-        (
-            r#"{"NetworkingConfig":{"EndpointsConfig":{"a":1}}}"#,
-            "number into Go struct field NetworkingConfig.NetworkingConfig.EndpointsConfig of type network.EndpointSettings",
-        ),
-        (
-            r#"{"NetworkingConfig":{"EndpointsConfig":{"a":{"IPAMConfig":{"IPv4Address":1}}}}}"#,
-            "number into Go struct field EndpointIPAMConfig.NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address of type \
-             netip.Addr",
-        ),
-        ("[]", "array into Go value of type container.CreateRequest"),
-    ] {
+    for (body, field) in TYPE_ERRORS {
         assert_eq!(create_error(body), format!("invalid JSON: json: cannot unmarshal {field}"), "{body}");
     }
     let top = from_slice::<ExecConfig>(b"[]").expect_err("array");

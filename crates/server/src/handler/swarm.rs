@@ -11,7 +11,7 @@ use crate::query::go_quote;
 use crate::request::{Request, invalid_body};
 use crate::routes::Outcome;
 
-fn not_a_manager() -> Result<Outcome> {
+fn refused() -> Result<Outcome> {
     Err(Error::unavailable(NO_SWARM))
 }
 
@@ -23,13 +23,13 @@ pub async fn leave(_state: Arc<State>, _request: Request) -> Result<Outcome> {
 /// `GET /services`, `/nodes`, `/tasks`, `/secrets`, `/configs`
 pub async fn list(_state: Arc<State>, request: Request) -> Result<Outcome> {
     drop(request.query.filters()?);
-    not_a_manager()
+    refused()
 }
 
 /// `GET /services/{id}/logs`, `GET /tasks/{id}/logs`
 pub async fn logs(_state: Arc<State>, request: Request) -> Result<Outcome> {
     super::streams::check_log_query(&request.query)?;
-    not_a_manager()
+    refused()
 }
 
 /// Routes whose body is a JSON object: the name of its Go type, and the noun whose version the query has.
@@ -38,7 +38,7 @@ macro_rules! with_body {
         #[doc = $doc]
         pub async fn $function(_state: Arc<State>, request: Request) -> Result<Outcome> {
             check(request, $spec, $noun).await?;
-            not_a_manager()
+            refused()
         }
     )*};
 }
