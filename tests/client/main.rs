@@ -42,7 +42,6 @@ mod run;
 mod runtimes;
 mod shutdown;
 mod startup;
-mod stats;
 mod storage;
 mod upgrade;
 mod waiting;

@@ -357,3 +357,122 @@ fn events_of_networks() {
     assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
     d.finish();
 }
+
+#[test]
+fn a_renamed_container_is_called_otherwise_in_its_networks() {
+    let mut d = with_busybox();
+    let _ = d.docker(&["network", "create", "app"]).ok();
+    sleeper(&d, "old", &["--network", "app", "--network-alias", "db", "--hostname", "box"]);
+    let id = d.inspect("old", "{{slice .Id 0 12}}");
+    assert_eq!(endpoint(&d, "old", "app", "DNSNames"), format!("[old db {id} box]"));
+    let _ = d.docker(&["rename", "old", "new"]).ok();
+    assert_eq!(endpoint(&d, "new", "app", "DNSNames"), format!("[new db {id} box]"));
+    d.docker(&["network", "rm", "app"]).fails(1, "network app has active endpoints (name:\"new\" id:");
+    d.kill9();
+    d.again();
+    assert_eq!(endpoint(&d, "new", "app", "DNSNames"), format!("[new db {id} box]"));
+    let _ = d.docker(&["restart", "-t", "0", "new"]).ok();
+    assert_eq!(endpoint(&d, "new", "app", "DNSNames"), format!("[new db {id} box]"));
+    d.finish();
+}
+
+/// Published ports belong to the endpoint with the way out, whichever that is.
+#[test]
+fn published_ports_move_with_the_way_out() {
+    let mut d = with_busybox();
+    for name in ["a", "b", "c"] {
+        let _ = d.docker(&["network", "create", name]).ok();
+    }
+    let script = "mkdir /w && echo hello > /w/index.html && httpd -f -p 80 -h /w";
+    let words = ["run", "-d", "--name", "web", "--network", "b", "-p", "8092:80", "-p", "8093:80/udp"];
+    let _ = d.docker(&[&words[..], &["busybox", "sh", "-c", script]].concat()).ok();
+    let answers = |d: &Daemon| {
+        // By the packet filter, from a container, and by the proxy.
+        let gateway = d.docker(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"]).text();
+        ["127.0.0.1", gateway.as_str(), "[::1]"].iter().all(|ip| {
+            let url = format!("http://{ip}:8092/");
+            eventually(|| d.exec_inside(&["curl", "-s", "-m", "20", &url]).stdout == "hello\n")
+        })
+    };
+    let sockets = |d: &Daemon| {
+        let out = d.exec_inside(&["sh", "-c", "cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6"]);
+        let fields = out.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let is_open = |f: &Vec<&str>| f.len() > 3 && ["0A", "07"].contains(&f[3]);
+        fields.filter(|f| is_open(f) && (f[1].ends_with(":1F9C") || f[1].ends_with(":1F9D"))).count()
+    };
+    assert!(answers(&d));
+    let all = sockets(&d);
+    assert_eq!(all, 4);
+    // One before it in the alphabet takes them, one behind it does not.
+    let _ = d.docker(&["network", "connect", "a", "web"]).ok();
+    let _ = d.docker(&["network", "connect", "c", "web"]).ok();
+    assert!(answers(&d));
+    let _ = d.docker(&["network", "disconnect", "b", "web"]).ok();
+    assert!(answers(&d));
+    d.kill9();
+    d.again();
+    assert!(answers(&d));
+    let _ = d.docker(&["network", "disconnect", "a", "web"]).ok();
+    assert!(answers(&d));
+    assert_eq!(d.inspect("web", "{{(index .NetworkSettings.Ports \"80/tcp\" 0).HostPort}}"), "8092");
+    let _ = d.docker(&["network", "disconnect", "c", "web"]).ok();
+    assert_eq!(sockets(&d), 0, "who is on no network publishes nothing");
+    // Anybody may have them now.
+    let _ = d.docker(&["run", "-d", "--name", "other", "-p", "8092:80", "busybox", "sh", "-c", script]).ok();
+    d.docker(&["network", "connect", "a", "web"]).fails(1, "port is already allocated");
+    assert!(answers(&d));
+    assert_eq!(d.inspect("web", "{{len .NetworkSettings.Networks}}"), "0");
+    let _ = d.docker(&["rm", "-f", "other"]).ok();
+    let _ = d.docker(&["network", "connect", "--gw-priority", "1", "a", "web"]).ok();
+    assert!(answers(&d));
+    let _ = d.docker(&["network", "connect", "--gw-priority", "2", "c", "web"]).ok();
+    assert!(answers(&d));
+    assert_eq!(sockets(&d), all);
+    d.finish();
+}
+
+/// What a daemon that dies at any moment leaves of networks, its successor removes or keeps whole.
+#[test]
+fn a_daemon_killed_while_networks_change_leaks_nothing() {
+    let mut d = with_busybox();
+    let (_, _) = (d.docker(&["network", "create", "a"]).ok(), d.docker(&["network", "create", "b"]).ok());
+    sleeper(&d, "c", &["--network", "a", "-p", "8094:80"]);
+    let links = |d: &Daemon| d.exec_inside(&["ip", "-o", "link", "show", "type", "veth"]).stdout.lines().count();
+    for round in 0..testkit::soak::rounds(6, 50) {
+        let (network, other) = if round % 2 == 0 { ("b", "a") } else { ("a", "b") };
+        let new = format!("n{round}");
+        let _ = d.docker(&["network", "create", "old"]).ok();
+        let changes = [
+            vec!["network", "connect", network, "c"],
+            vec!["network", "disconnect", other, "c"],
+            vec!["network", "create", &new],
+            vec!["network", "rm", "old"],
+        ];
+        let running: Vec<_> = changes.iter().map(|words| d.spawn(words)).collect();
+        // The client alone takes some time; then the daemon is somewhere between the first step and the last.
+        std::thread::sleep(std::time::Duration::from_millis(10 + 11 * (round as u64 % 15)));
+        d.kill9();
+        drop(running);
+        d.again();
+        // A start that waits for nothing else: the daemon has brought all in line.
+        assert!(eventually(|| {
+            let inner = inside(&d, "c", "ls /sys/class/net | grep -c eth; true");
+            let shown = d.inspect("c", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}");
+            let shown = shown.split_whitespace().count();
+            inner == shown.to_string() && links(&d) == shown
+        }));
+        let routes = inside(&d, "c", "ip route | grep -c default; true");
+        let networks = d.inspect("c", "{{len .NetworkSettings.Networks}}");
+        assert_eq!(routes, if networks == "0" { "0" } else { "1" });
+        // Whatever it was, it can be made to be the next round's beginning.
+        for words in [["network", "rm", &new, "old"], ["network", "connect", network, "c"]] {
+            let _ = d.docker(&words);
+        }
+        let _ = d.docker(&["network", "disconnect", other, "c"]);
+        assert_eq!(d.inspect("c", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}"), network);
+        assert_eq!(d.docker(&["network", "ls", "-q", "-f", "type=custom"]).text().lines().count(), 2);
+        let ports = d.inspect("c", "{{range .NetworkSettings.Ports}}{{range .}}{{.HostPort}} {{end}}{{end}}");
+        assert!(ports.starts_with("8094"), "{ports}");
+    }
+    d.finish();
+}

@@ -153,6 +153,134 @@ fn remove() {
     d.finish();
 }
 
+/// On two networks that take the published ports from each other.
+fn on_networks(d: &Daemon) {
+    for name in ["a", "b"] {
+        let _ = d.http("POST", "/networks/create", &json!({"Name": name}).to_string()).expect(201);
+    }
+    let mut body = body();
+    body["HostConfig"]["NetworkMode"] = json!("b");
+    calls::create(d, "c1", &body);
+    let _ = d.http("POST", "/containers/c1/start", "").expect(204);
+}
+
+/// The container is on these networks, in its row and in the kernel, and its ports are published.
+fn is_on(d: &Daemon, networks: &[&str], point: &str) {
+    let settings = d.http("GET", "/containers/c1/json", "").json()["NetworkSettings"].clone();
+    let rows = settings["Networks"].as_object().unwrap();
+    assert_eq!(rows.keys().map(String::as_str).collect::<Vec<_>>(), networks, "{point}");
+    let bridged = |line: &str| line.contains("master br-");
+    let links = || d.exec_inside(&["ip", "-o", "link"]).stdout.lines().filter(|line| bridged(line)).count();
+    assert!(eventually(PATIENCE, || links() == networks.len()), "{point}: {} links", links());
+    assert_eq!(settings["Ports"]["80/tcp"][0]["HostPort"], "8085", "{point}: {settings}");
+    let sockets = d.exec_inside(&["sh", "-c", "cat /proc/net/tcp /proc/net/udp"]).stdout;
+    assert!(sockets.contains(":1F95 ") && sockets.contains(":1F96 "), "{point}: {sockets}");
+    let leases = |name: &str| d.http("GET", &format!("/networks/{name}"), "").json()["Status"].to_string();
+    for name in ["a", "b"] {
+        let taken = if networks.contains(&name) { "\"IPsInUse\":4" } else { "\"IPsInUse\":3" };
+        assert!(leases(name).contains(taken), "{point}: {name}: {}", leases(name));
+    }
+}
+
+#[test]
+fn connect() {
+    let (d, dir) = armed();
+    on_networks(&d);
+    let change = |verb: &str| call(&d, "POST", &format!("/networks/a/{verb}"), &json!({"Container": "c1"}));
+    let attempt = || change("connect");
+    let check = |point: &str| is_on(&d, &["b"], point);
+    let clean = || {
+        is_on(&d, &["a", "b"], "connected");
+        assert_eq!(change("disconnect").0, 200);
+    };
+    after_every_step(dir.path(), ("connect", 3), attempt, check, clean);
+    calls::remove(&d, "c1");
+    d.finish();
+}
+
+#[test]
+fn disconnect() {
+    let (d, dir) = armed();
+    on_networks(&d);
+    let change = |verb: &str| call(&d, "POST", &format!("/networks/a/{verb}"), &json!({"Container": "c1"}));
+    assert_eq!(change("connect").0, 200);
+    let attempt = || change("disconnect");
+    let check = |point: &str| is_on(&d, &["a", "b"], point);
+    let clean = || {
+        is_on(&d, &["b"], "disconnected");
+        assert_eq!(change("connect").0, 200);
+    };
+    after_every_step(dir.path(), ("disconnect", 2), attempt, check, clean);
+    calls::remove(&d, "c1");
+    d.finish();
+}
+
+/// The published TCP port is listened to.
+fn is_open(d: &Daemon) -> bool {
+    d.exec_inside(&["sh", "-c", "cat /proc/net/tcp"]).stdout.contains(":1F95 ")
+}
+
+/// The daemon dies after each step of a start: the container does not run, or runs with all that it has.
+#[test]
+fn death_while_starting() {
+    let (mut d, dir) = armed();
+    calls::create(&d, "c1", &body());
+    let _ = d.http("POST", "/containers/c1/start", "").expect(204);
+    let points = passed(dir.path(), "start");
+    let _ = d.http("POST", "/containers/c1/kill", "").expect(204);
+    for point in points {
+        std::fs::write(dir.path().join(&point), "die").unwrap();
+        assert_ne!(d.docker(&["start", "c1"]).code, 0, "{point}");
+        d.wait_end();
+        d.again();
+        let runs = || d.inspect("c1", "{{.State.Running}}") == "true";
+        if runs() {
+            assert!(eventually(PATIENCE, || is_open(&d)), "{point}");
+            let _ = d.http("POST", "/containers/c1/kill", "").expect(204);
+        }
+        assert!(eventually(PATIENCE, || !runs() && !is_open(&d)), "{point}");
+        no_run(&d, &point);
+    }
+    calls::remove(&d, "c1");
+    d.finish();
+}
+
+/// The daemon dies after each step of a change of networks: its successor brings row and kernel in line.
+#[test]
+fn death_while_networks_change() {
+    let (mut d, dir) = armed();
+    on_networks(&d);
+    let points = ["connect.record", "connect.plug", "connect.commit", "disconnect.record", "disconnect.unplug"];
+    for point in points {
+        let verb = point.split('.').next().unwrap();
+        if verb == "disconnect" {
+            let _ = d.docker(&["network", "connect", "a", "c1"]).ok();
+        }
+        std::fs::write(dir.path().join(point), "die").unwrap();
+        assert_ne!(d.docker(&["network", verb, "a", "c1"]).code, 0, "{point}");
+        d.wait_end();
+        d.again();
+        // What the row says, which is the way there or back; the kernel says the same.
+        let networks = d.http("GET", "/containers/c1/json", "").json()["NetworkSettings"]["Networks"].clone();
+        let names: Vec<_> = networks.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected: &[&str] = if point == "connect.commit" { &["a", "b"] } else { &["b"] };
+        assert_eq!(names, expected, "{point}");
+        let is_settled = || {
+            let inner =
+                d.docker(&["exec", "c1", "sh", "-c", "ls /sys/class/net | grep -c eth; ip route | grep -c default"]);
+            inner.text() == format!("{}\n1", names.len())
+        };
+        assert!(eventually(PATIENCE, is_settled), "{point}");
+        assert!(eventually(PATIENCE, || is_open(&d)), "{point}");
+        is_on(&d, &names, point);
+        if names.len() == 2 {
+            let _ = d.docker(&["network", "disconnect", "a", "c1"]).ok();
+        }
+    }
+    calls::remove(&d, "c1");
+    d.finish();
+}
+
 #[test]
 fn pull() {
     let (d, dir) = armed();

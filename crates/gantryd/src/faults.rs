@@ -2,7 +2,7 @@
 //!
 //! The environment variable [`DIRECTORY`] names a directory. Each point that an operation passes ([`model::fault`]) is
 //! appended to its file `passed`, one name a line; a point fails once for each file of its name there, which that
-//! consumes.
+//! consumes. Where the file says `die`, the daemon kills itself there.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -13,6 +13,9 @@ use model::fault::Faults;
 /// Names the directory of the test.
 const DIRECTORY: &str = "GANTRY_FAULTS";
 
+/// What a file says whose point is the daemon's end.
+const DIE: &str = "die";
+
 /// The rule of the environment, or none.
 pub fn of_environment() -> Faults {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return Faults::default() };
@@ -22,6 +25,12 @@ pub fn of_environment() -> Faults {
         if let Err(error) = passed.and_then(|mut file| file.write_all(format!("{point}\n").as_bytes())) {
             tracing::warn!(%error, point, "not noted");
         }
-        fs::remove_file(directory.join(point)).is_ok()
+        let file = directory.join(point);
+        let dies = fs::read_to_string(&file).is_ok_and(|text| text == DIE);
+        let fails = fs::remove_file(file).is_ok();
+        if dies {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        fails
     })
 }

@@ -360,6 +360,7 @@ impl Container {
             paused: self.paused,
             exit: self.exit.clone(),
             memory_has_run_out: self.memory.has_struck(),
+            ports: 0,
             execs: running.chain(self.ended_execs.iter().cloned()).collect(),
         }
     }

@@ -62,6 +62,9 @@ pub enum Request {
     ParkedPorts(Vec<Option<Port>>),
     /// Whether the monitor does its work. Answer: `Done`; one that does not know it refuses it, which is as good.
     Ping,
+    /// Closes the sockets of published ports that are bound so; none named = all. Connections that stand go on. Answer:
+    /// `Done`.
+    Unpublish(Vec<Bound>),
 }
 
 /// To the daemon; events go to the newest connection, answers to the one that asked.
@@ -137,6 +140,15 @@ pub struct Port {
     pub target: SocketAddr,
 }
 
+/// Where the socket of a published port is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Bound {
+    /// The protocol's number in the IP header.
+    pub protocol: u8,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
     Tcp,
@@ -177,6 +189,8 @@ pub struct State {
     pub execs: Vec<ExecState>,
     /// What [`Event::OutOfMemory`] has told before.
     pub memory_has_run_out: bool,
+    /// Sockets of published ports that the monitor serves.
+    pub ports: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -327,6 +341,8 @@ mod tests {
         golden(&Request::Freeze { frozen: true }, "ac020601");
         golden(&Request::Release, "ac0207");
         golden(&Request::Ping, "ac0209");
+        let bound = Bound { protocol: 6, address: "172.17.0.2:80".parse().unwrap() };
+        golden(&Request::Unpublish(vec![bound]), "ac020a010600ac11000250");
     }
 
     #[test]
@@ -342,8 +358,9 @@ mod tests {
             exit: Some(exit.clone()),
             execs: vec![ExecState { id: "x".into(), pid: 8, exit: None }],
             memory_has_run_out: true,
+            ports: 2,
         };
-        golden(&Event::Hello(state), "ac02000101630e0801000192020112010a0165010178100001");
+        golden(&Event::Hello(state), "ac02000101630e0801000192020112010a016501017810000102");
         golden(&Event::Started { exec: None, pid: 7, at: 4 }, "ac0201000e08");
         let error = StartError::new(runtime::Stage::Clone, 11, "d");
         golden(&Event::Failed { exec: None, error }, "ac02020000160164");

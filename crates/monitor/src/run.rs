@@ -270,7 +270,8 @@ impl Monitor {
     fn accept(&mut self) {
         if let Some(id) = self.link.accept() {
             let none = State { version: VERSION, ..State::default() };
-            let state = self.container.as_ref().map_or(none, Container::state);
+            let mut state = self.container.as_ref().map_or(none, Container::state);
+            state.ports = self.proxies.served() as u32;
             let init = self.container.as_ref().map(|container| container.init.process.pidfd.as_fd());
             self.link.answer_with((id, 0), Event::Hello(state), init);
         }
@@ -481,6 +482,10 @@ impl Monitor {
             }
             Request::Freeze { frozen } => return container.freeze(frozen, asked),
             Request::Ports(ports) => self.ports(ports, fds)?,
+            Request::Unpublish(bound) => {
+                let removed = self.proxies.remove(&bound);
+                removed.map_err(|e| Refusal::new(Reason::Failed, e.to_string()))?;
+            }
             Request::ParkedPorts(ports) => {
                 let queue = fds.into_iter().next().ok_or_else(missing)?;
                 let added = self.proxies.add_parked(&ports, queue.into());

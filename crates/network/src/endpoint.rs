@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use model::Result;
 use model::id::{ContainerId, EndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
 use sys::fdpass::Parked;
@@ -213,10 +214,36 @@ impl Endpoint {
     }
 }
 
+impl BoundPort {
+    /// What asks for just this.
+    pub fn again(&self) -> PublishSpec {
+        let (container_port, protocol) = (self.container_port, self.protocol);
+        let host_ports = Some((self.host_port, self.host_port)).filter(|_| self.host_port != 0);
+        PublishSpec { container_port, protocol, host_ip: Some(self.host_ip), host_ports }
+    }
+}
+
+/// Puts a container's new name in the place of the old one, which comes first.
+pub fn rename(names: &mut [String], old: &str, new: &str) {
+    if let Some(first) = names.first_mut().filter(|first| *first == old) {
+        new.clone_into(first);
+    }
+}
+
 /// A place in a network that was just made.
 #[derive(Debug)]
 pub struct Joined {
     pub endpoint: Endpoint,
+    pub ports: Sockets,
+}
+
+/// What became of a change of a container that runs. The sockets are the monitor's also when the change failed: what was
+/// taken back is published anew.
+#[derive(Debug)]
+pub struct Changed<T> {
+    /// Its result, or why it was taken back.
+    pub outcome: Result<T>,
+    /// Of ports that are published now.
     pub ports: Sockets,
 }
 
@@ -246,7 +273,8 @@ impl Sockets {
         self.loose.is_empty() && self.parked.is_empty()
     }
 
-    pub(crate) fn append(&mut self, more: Sockets) {
+    /// Takes further ones.
+    pub fn append(&mut self, more: Sockets) {
         self.loose.extend(more.loose);
         self.parked.extend(more.parked);
     }

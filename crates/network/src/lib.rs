@@ -30,7 +30,7 @@ pub mod spares;
 
 pub use config::{AddressPool, DefaultFamily, Enabled, NetworkConfig};
 pub use driver::{Watch, option};
-pub use endpoint::{BoundPort, Connected, Endpoint, EndpointSpec, Joined, Protocol, PublishSpec, SandboxSpec};
+pub use endpoint::{BoundPort, Changed, Connected, Endpoint, EndpointSpec, Joined, Protocol, PublishSpec, SandboxSpec};
 pub use family::Family;
 pub use mac::MacAddress;
 pub use networks::{Network, Networks, NewNetwork, NewPool};

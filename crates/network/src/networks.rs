@@ -6,6 +6,7 @@
 
 mod change;
 mod connect;
+mod hot;
 mod open;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use store::Store;
 
 use crate::config::NetworkConfig;
 use crate::driver::{NetworkDriver, Watch, option};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{self, Endpoint};
 use crate::ipam::{AddressRequest, Ipam, Usage};
 use crate::row::NetworkRow;
 use crate::spares::Spares;
@@ -137,6 +138,13 @@ impl Networks {
     /// A container's endpoints.
     pub fn endpoints_of(&self, container: &ContainerId) -> Vec<Endpoint> {
         self.books().endpoints.get(container).cloned().unwrap_or_default()
+    }
+
+    /// A container is called otherwise: so are its endpoints.
+    pub fn rename(&self, container: &ContainerId, old: &str, new: &str) {
+        for endpoint in self.books().endpoints.get_mut(container).into_iter().flatten() {
+            endpoint::rename(&mut endpoint.dns_names, old, new);
+        }
     }
 
     /// How many entries the books have: endpoints of containers here, and what the drivers keep for them.

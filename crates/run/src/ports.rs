@@ -18,11 +18,7 @@ pub fn hand_over(client: &Client, connected: Option<&network::Connected>) {
     let Some(sockets) = connected.map(|c| &c.ports).filter(|ports| !ports.is_empty()) else {
         return;
     };
-    let parked = sockets.parked.iter().map(|(ports, queue)| {
-        let ports = ports.iter().map(|(port, target)| proxied_port(port, *target)).collect();
-        (ports, queue.as_fd())
-    });
-    let parked: Vec<(Vec<_>, _)> = parked.collect();
+    let parked = parked(sockets);
     let (ports, sockets) = proxied(sockets);
     let deadline = Instant::now() + HAND_OVER_WAIT;
     for (ports, sockets) in ports.chunks(PORTS_PER_MESSAGE).zip(sockets.chunks(PORTS_PER_MESSAGE)) {
@@ -35,6 +31,15 @@ pub fn hand_over(client: &Client, connected: Option<&network::Connected>) {
             return tracing::warn!(%error, "published ports have no proxy");
         }
     }
+}
+
+/// The queues of parked sockets, with what each of them leads to.
+pub fn parked(sockets: &network::endpoint::Sockets) -> Vec<(Vec<Option<proto::Port>>, BorrowedFd<'_>)> {
+    let served = sockets.parked.iter().map(|(ports, queue)| {
+        let ports = ports.iter().map(|(port, target)| proxied_port(port, *target)).collect();
+        (ports, queue.as_fd())
+    });
+    served.collect()
 }
 
 /// The sockets that the monitor serves, with what each leads to.

@@ -18,8 +18,6 @@ pub enum For {
     Events,
     /// More lines of a log.
     Log,
-    /// Samples of what a container uses.
-    Stats,
     /// The start of a container to whose streams they will be connected.
     Start,
 }
@@ -30,7 +28,6 @@ impl For {
             For::Exit => "the end of a container",
             For::Events => "events",
             For::Log => "more of a log",
-            For::Stats => "samples of a container",
             For::Start => "the start of a container",
         }
     }
@@ -40,7 +37,6 @@ impl For {
             For::Exit => limits::WAIT_FOR_EXIT,
             For::Events => limits::WAIT_FOR_EVENTS,
             For::Log => limits::WAIT_FOR_LOG,
-            For::Stats => limits::WAIT_FOR_STATS,
             For::Start => limits::WAIT_FOR_START,
         }
     }
@@ -54,15 +50,14 @@ pub struct Waiting {
     exit: Arc<Semaphore>,
     events: Arc<Semaphore>,
     log: Arc<Semaphore>,
-    stats: Arc<Semaphore>,
     start: Arc<Semaphore>,
 }
 
 impl Default for Waiting {
     fn default() -> Waiting {
         let places = |what: For| Arc::new(Semaphore::new(what.limit()));
-        let [exit, events, log, stats, start] = [For::Exit, For::Events, For::Log, For::Stats, For::Start].map(places);
-        Waiting { exit, events, log, stats, start }
+        let [exit, events, log, start] = [For::Exit, For::Events, For::Log, For::Start].map(places);
+        Waiting { exit, events, log, start }
     }
 }
 
@@ -72,7 +67,6 @@ impl Waiting {
             For::Exit => &self.exit,
             For::Events => &self.events,
             For::Log => &self.log,
-            For::Stats => &self.stats,
             For::Start => &self.start,
         }
     }

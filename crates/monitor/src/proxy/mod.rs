@@ -4,7 +4,7 @@
 //! use the host's address. All sockets of all ports are in one epoll instance of their own, which the monitor's loop polls
 //! as one descriptor: a monitor without published ports pays nothing, one with many connections does not pay per round.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_wi
 use rustix::process::{Resource, getrlimit};
 use sys::fdpass::Parked;
 
-use crate::proto::{Port, Transport};
+use crate::proto::{Bound, Port, Transport};
 
 mod tcp;
 mod udp;
@@ -42,7 +42,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Proxies {
     epoll: Option<OwnedFd>,
-    ports: Vec<Listening>,
+    /// A port's place is its number; a closed one leaves its place to the next.
+    ports: Vec<Option<Listening>>,
+    /// Places of ports that were closed.
+    free: Vec<usize>,
+    /// Queues of parked sockets, those that are only kept included.
+    queues: Vec<Rc<Parked>>,
     connections: HashMap<u64, Connection>,
     next: u64,
     /// Connections that were refused: when they are tried again, and their numbers; the earliest first.
@@ -141,6 +146,11 @@ impl Token {
 }
 
 impl Proxies {
+    /// How many ports are served.
+    pub fn served(&self) -> usize {
+        self.ports.iter().flatten().count()
+    }
+
     /// Readable when there is something to do.
     pub fn pollable(&self) -> Option<BorrowedFd<'_>> {
         self.epoll.as_ref().filter(|_| self.paused_until.is_none()).map(AsFd::as_fd)
@@ -148,9 +158,9 @@ impl Proxies {
 
     /// Begins to serve a port on its bound (TCP: listening) socket.
     pub fn add(&mut self, port: Port, socket: OwnedFd) -> io::Result<()> {
-        self.watch(socket.as_fd())?;
+        let place = self.watch(socket.as_fd())?;
         self.held += 1;
-        self.ports.push(Listening { port, socket: Socket::Held(socket), flows: Flows::default() });
+        self.put(place, Listening { port, socket: Socket::Held(socket), flows: Flows::default() });
         Ok(())
     }
 
@@ -158,17 +168,84 @@ impl Proxies {
     pub fn add_parked(&mut self, ports: &[Option<Port>], queue: Parked) -> io::Result<()> {
         let queue = Rc::new(queue);
         self.held += 1;
+        self.queues.push(queue.clone());
         for (at, (port, copy)) in ports.iter().zip(queue.copies()?).enumerate() {
             let Some(port) = port else { continue };
-            self.watch(copy.as_fd())?;
+            let place = self.watch(copy.as_fd())?;
             let socket = Socket::Parked(queue.clone(), at);
-            self.ports.push(Listening { port: port.clone(), socket, flows: Flows::default() });
+            self.put(place, Listening { port: port.clone(), socket, flows: Flows::default() });
         }
         Ok(())
     }
 
-    /// Watches the socket of the port that is added next.
-    fn watch(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+    fn put(&mut self, place: usize, listening: Listening) {
+        match self.ports.get_mut(place) {
+            Some(free) => *free = Some(listening),
+            None => self.ports.push(Some(listening)),
+        }
+    }
+
+    /// Closes the sockets that are bound so, or all. Connections that were accepted go on.
+    pub fn remove(&mut self, bound: &[Bound]) -> io::Result<()> {
+        let named: HashSet<Bound> = bound.iter().copied().collect();
+        if named.is_empty() {
+            (self.ports, self.free, self.queues, self.held) = Default::default();
+        } else {
+            self.remove_held(&named)?;
+            self.remove_parked(&named)?;
+        }
+        self.flows = self.ports.iter().flatten().map(|listening| listening.flows.len()).sum();
+        Ok(())
+    }
+
+    fn remove_held(&mut self, named: &HashSet<Bound>) -> io::Result<()> {
+        for (number, place) in self.ports.iter_mut().enumerate() {
+            if let Some(Listening { socket: Socket::Held(socket), .. }) = place
+                && named.contains(&bound_to(socket)?)
+            {
+                *place = None;
+                self.free.push(number);
+                self.held -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sockets that stay are parked anew.
+    fn remove_parked(&mut self, named: &HashSet<Bound>) -> io::Result<()> {
+        for queue in std::mem::take(&mut self.queues) {
+            let copies = queue.copies()?;
+            let stays =
+                copies.iter().map(|copy| Ok(!named.contains(&bound_to(copy)?))).collect::<io::Result<Vec<_>>>()?;
+            if stays.iter().all(|stays| *stays) {
+                self.queues.push(queue);
+                continue;
+            }
+            let left: Vec<_> =
+                copies.iter().zip(&stays).filter(|(_, stays)| **stays).map(|(fd, _)| fd.as_fd()).collect();
+            let anew = if left.is_empty() { None } else { Some(Rc::new(Parked::new(&left)?)) };
+            self.held -= usize::from(anew.is_none());
+            self.queues.extend(anew.clone());
+            for (number, place) in self.ports.iter_mut().enumerate() {
+                let Some(Listening { socket: Socket::Parked(of, at), .. }) = place else { continue };
+                if !Rc::ptr_eq(of, &queue) {
+                    continue;
+                }
+                let before = stays[..*at].iter().filter(|stays| **stays).count();
+                match anew.clone().filter(|_| stays[*at]) {
+                    Some(anew) => (*of, *at) = (anew, before),
+                    None => {
+                        *place = None;
+                        self.free.push(number);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches the socket of a port that is about to be added; the port's place.
+    fn watch(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         rustix::io::ioctl_fionbio(socket, true)?;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(KEPT_FREE);
         self.limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -176,10 +253,11 @@ impl Proxies {
             Some(epoll) => epoll,
             None => epoll::create(CreateFlags::CLOEXEC)?,
         };
-        let index = self.ports.len() as u32;
-        let added = epoll::add(&epoll, socket, Token::Port(index).data(), EventFlags::IN);
+        let place = self.free.pop().unwrap_or(self.ports.len());
+        let added = epoll::add(&epoll, socket, Token::Port(place as u32).data(), EventFlags::IN);
         self.epoll = Some(epoll);
-        Ok(added?)
+        added?;
+        Ok(place)
     }
 
     /// Deals with everything that is ready. `buffer` is scratch space.
@@ -200,7 +278,7 @@ impl Proxies {
         let room = self.room();
         match token {
             Token::Port(index) => {
-                let Some(listening) = self.ports.get_mut(index as usize) else { return };
+                let Some(Some(listening)) = self.ports.get_mut(index as usize) else { return };
                 match listening.port.transport {
                     Transport::Tcp => self.accept(epoll, index as usize),
                     Transport::Udp => {
@@ -216,7 +294,7 @@ impl Proxies {
                 }
             }
             Token::Flow(index, flow) => {
-                if let Some(listening) = self.ports.get_mut(index as usize)
+                if let Some(Some(listening)) = self.ports.get_mut(index as usize)
                     && let Ok(lent) = listening.socket.lend()
                 {
                     listening.flows.read_container(flow, lent.as_fd(), buffer);
@@ -234,8 +312,9 @@ impl Proxies {
     }
 
     fn accept(&mut self, epoll: BorrowedFd<'_>, index: usize) {
-        let target = self.ports[index].port.target;
-        let copied = match self.ports[index].socket.lend() {
+        let Some(Some(listening)) = self.ports.get(index) else { return };
+        let target = listening.port.target;
+        let copied = match listening.socket.lend() {
             // Copied, so that it does not borrow from what changes meanwhile; a held socket has a copy of little cost, too.
             Ok(lent) => lent.as_fd().try_clone_to_owned(),
             Err(error) => Err(error),
@@ -283,10 +362,10 @@ impl Proxies {
         if self.look_at.is_none_or(|at| at > now) {
             return;
         }
-        for listening in self.ports.iter_mut().filter(|listening| listening.flows.len() > 0) {
+        for listening in self.ports.iter_mut().flatten().filter(|listening| listening.flows.len() > 0) {
             listening.flows.expire(now);
         }
-        self.flows = self.ports.iter().map(|listening| listening.flows.len()).sum();
+        self.flows = self.ports.iter().flatten().map(|listening| listening.flows.len()).sum();
         self.look_at = (self.flows > 0).then(|| now + udp::LOOK_EVERY);
     }
 
@@ -301,6 +380,14 @@ impl Proxies {
             }
         }
     }
+}
+
+/// Where a socket is bound, and of which protocol it is.
+fn bound_to(socket: &OwnedFd) -> io::Result<Bound> {
+    let protocol = rustix::net::sockopt::socket_protocol(socket)?;
+    let protocol = protocol.map_or(0, |protocol| protocol.as_raw().get()) as u8;
+    let address = rustix::net::getsockname(socket)?.try_into().map_err(|_| io::Error::from(Errno::AFNOSUPPORT))?;
+    Ok(Bound { protocol, address })
 }
 
 /// A non-blocking socket of the family that `target` needs.
@@ -320,5 +407,44 @@ mod tests {
         {
             assert_eq!(Token::of(token.data()), token);
         }
+    }
+
+    fn listener() -> (OwnedFd, Bound) {
+        let socket = OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let bound = bound_to(&socket).unwrap();
+        (socket, bound)
+    }
+
+    fn is_bound(bound: &Bound) -> bool {
+        std::net::TcpListener::bind(bound.address).is_err()
+    }
+
+    fn port() -> Port {
+        Port { transport: Transport::Tcp, target: "127.0.0.1:1".parse().unwrap() }
+    }
+
+    #[test]
+    fn sockets_are_closed_by_their_address_held_or_parked() {
+        let mut proxies = Proxies::default();
+        let made: Vec<_> = (0..5).map(|_| listener()).collect();
+        let bound: Vec<_> = made.iter().map(|(_, bound)| *bound).collect();
+        let mut sockets = made.into_iter().map(|(socket, _)| socket);
+        for socket in sockets.by_ref().take(2) {
+            proxies.add(port(), socket).unwrap();
+        }
+        let rest: Vec<_> = sockets.collect();
+        let parked = Parked::new(&rest.iter().map(AsFd::as_fd).collect::<Vec<_>>()).unwrap();
+        drop(rest);
+        proxies.add_parked(&[Some(port()), None, Some(port())], parked).unwrap();
+        proxies.remove(&[bound[0], bound[2]]).unwrap();
+        assert_eq!(bound.iter().map(is_bound).collect::<Vec<_>>(), [false, true, false, true, true]);
+        // The place of a closed one is used again, and what was parked behind another is found.
+        let (socket, again) = listener();
+        proxies.add(port(), socket).unwrap();
+        assert_eq!((proxies.ports.len(), proxies.free.len(), proxies.held), (4, 1, 3));
+        proxies.remove(&[bound[4]]).unwrap();
+        assert_eq!(bound.iter().map(is_bound).collect::<Vec<_>>(), [false, true, false, true, false]);
+        proxies.remove(&[]).unwrap();
+        assert!(!is_bound(&again) && !bound.iter().any(is_bound));
     }
 }

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use model::id::EndpointId;
 use model::{Context, Error, Result};
 use store::Store;
 use sys::netlink::{Socket, link, listen, namespace};
@@ -19,9 +20,9 @@ use super::lingering::{self, Lingering};
 use super::rules::Rules;
 use super::settings::{self, Settings};
 use super::watch::Watch;
-use super::{Join, NetworkDriver, device, option};
+use super::{Join, NetworkDriver, Publish, device, option};
 use crate::config::{DEFAULT_BRIDGE, Enabled, NetworkConfig};
-use crate::endpoint::{BoundPort, Endpoint, Joined};
+use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, PublishSpec, Sockets};
 use crate::family::{self, Family};
 use crate::forwarding::Forwarding;
 use crate::mac::MacAddress;
@@ -222,9 +223,10 @@ impl BridgeDriver {
         endpoint.ports.iter().filter_map(one).collect()
     }
 
-    /// Binds what is to be published. A family whose mode is routed has no port of the host: number 0 stands for it.
-    fn bind(&self, request: &Join<'_>, device: &Bridge) -> Result<(Bound, Vec<BoundPort>)> {
-        let has = |family| request.endpoint.addresses.iter().any(|a| family::of(a.address) == family);
+    /// Binds what is to be published for a container with these addresses. A family whose mode is routed has no port of the
+    /// host: number 0 stands for it.
+    fn bind(&self, own: &[Assigned], wanted: &[PublishSpec], device: &Bridge) -> Result<(Bound, Vec<BoundPort>)> {
+        let has = |family| own.iter().any(|a| family::of(a.address) == family);
         let mode = |family| device.modes.iter().find(|(of, _)| *of == family).map(|(_, mode)| *mode);
         let routed = |family| mode(family) == Some(GatewayMode::Routed);
         let proxy = self.config.userland_proxy.yes();
@@ -234,16 +236,20 @@ impl BridgeDriver {
             ipv4: (ipv4 || ipv6 && proxy) && !routed(Family::Ipv4),
             ipv6: self.ipv6 && (ipv6 || ipv4 && proxy) && !routed(Family::Ipv6),
         };
-        let bound = self.ports.bind(&port::groups(request.ports, defaults))?;
+        let bound = self.ports.bind(&port::groups(wanted, defaults))?;
         let mut ports = bound.ports();
         for family in Family::BOTH.into_iter().filter(|family| routed(*family) && has(*family)) {
             let unspecified = family.address(0);
-            ports.extend(request.ports.iter().map(|port| BoundPort {
-                container_port: port.container_port,
-                protocol: port.protocol,
-                host_ip: unspecified,
-                host_port: 0,
-            }));
+            let reached: BTreeSet<_> = wanted
+                .iter()
+                .map(|port| BoundPort {
+                    container_port: port.container_port,
+                    protocol: port.protocol,
+                    host_ip: unspecified,
+                    host_port: 0,
+                })
+                .collect();
+            ports.extend(reached);
         }
         Ok((bound, ports))
     }
@@ -254,6 +260,12 @@ impl BridgeDriver {
             sockets.hear().context("opening a published port")?;
         }
         Ok(())
+    }
+
+    /// The rules of bound ports, then their sockets.
+    fn let_in(&self, sockets: &Bound, published: &[Published]) -> Result<()> {
+        self.bridges.rules.add(published)?;
+        self.open_sockets(sockets).inspect_err(|_| self.forget(published))
     }
 
     fn forget(&self, published: &[Published]) {
@@ -277,6 +289,11 @@ impl BridgeDriver {
             Ok(())
         })
     }
+}
+
+/// The reference's words for what goes wrong with published ports.
+fn outside(error: Error, container: &str, endpoint: &EndpointId) -> Error {
+    error.prefix(format!("driver failed programming external connectivity on endpoint {container} ({endpoint})"))
 }
 
 fn link_name() -> String {
@@ -388,20 +405,12 @@ impl NetworkDriver for BridgeDriver {
         let device = self.bridges.current(&request.network.id)?;
         let sandbox = request.sandbox.namespace();
         let sandbox = sandbox.ok_or_else(|| Error::invalid("the host's namespace cannot join a bridge network"))?;
-        let id = &request.endpoint.id;
-        let outside = |error: Error| {
-            let name = request.name;
-            error.prefix(format!("driver failed programming external connectivity on endpoint {name} ({id})"))
-        };
-        let (sockets, ports) = self.bind(request, &device).map_err(outside)?;
+        let outside = |error| outside(error, request.name, &request.endpoint.id);
+        let (sockets, ports) = self.bind(&request.endpoint.addresses, request.ports, &device).map_err(outside)?;
         let mut endpoint = Endpoint { mac: Some(request.endpoint.mac), ports, ..request.bare() };
         let published = self.published(&endpoint);
         let made = self.build(request, &device, sandbox).and_then(|link| {
-            let opened = self
-                .bridges
-                .rules
-                .add(&published)
-                .and_then(|()| self.open_sockets(&sockets).inspect_err(|_| self.forget(&published)));
+            let opened = self.let_in(&sockets, &published);
             opened.map_err(outside).inspect_err(|_| self.delete_link(&link)).map(|()| link)
         });
         let host_link = made.inspect_err(|_| self.ports.release(&endpoint.ports))?;
@@ -420,6 +429,24 @@ impl NetworkDriver for BridgeDriver {
             return removed.and(self.links(|socket| device::remove(socket, link)));
         }
         self.lingering.watch(link.clone(), || namespace::enter(self.host.as_fd(), Socket::route));
+        removed
+    }
+
+    fn publish(&self, request: &Publish<'_>) -> Result<(Vec<BoundPort>, Sockets)> {
+        let device = self.bridges.current(&request.network.id)?;
+        let outside = |error| outside(error, request.name, &request.endpoint.id);
+        let (sockets, ports) = self.bind(&request.endpoint.addresses, request.ports, &device).map_err(outside)?;
+        let endpoint = Endpoint { ports, ..request.endpoint.clone() };
+        let made = self.let_in(&sockets, &self.published(&endpoint)).map_err(outside);
+        made.inspect_err(|_| self.ports.release(&endpoint.ports))?;
+        let sockets = sockets.hand_out(|port| endpoint.target(port));
+        Ok((endpoint.ports, sockets))
+    }
+
+    fn unpublish(&self, endpoint: &Endpoint, ports: &[BoundPort]) -> Result<()> {
+        let gone = Endpoint { ports: ports.to_vec(), ..endpoint.clone() };
+        let removed = self.bridges.rules.remove(&self.published(&gone));
+        self.ports.release(ports);
         removed
     }
 

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use model::Result;
 use model::id::{ContainerId, EndpointId};
 
-use crate::endpoint::{Assigned, Endpoint, Joined, PublishSpec};
+use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, PublishSpec, Sockets};
 use crate::family::Family;
 use crate::mac::MacAddress;
 use crate::row::NetworkRow;
@@ -28,6 +28,7 @@ use crate::sandbox::Sandbox;
 
 pub use bridge::{BridgeDriver, DefaultSubnet};
 pub use host::HostDriver;
+pub use inside::remove as remove_inside;
 pub use null::NullDriver;
 pub use on_parent::{Kind, OnParentDriver};
 pub use rules::Rules;
@@ -59,6 +60,16 @@ pub struct Place<'a> {
     pub gateways: Vec<IpAddr>,
     pub priority: i64,
     pub dns_names: &'a [String],
+}
+
+/// Ports to be published at an endpoint that stands.
+#[derive(Debug)]
+pub struct Publish<'a> {
+    pub network: &'a NetworkRow,
+    pub endpoint: &'a Endpoint,
+    /// The container's name; it appears in error texts.
+    pub name: &'a str,
+    pub ports: &'a [PublishSpec],
 }
 
 impl Join<'_> {
@@ -123,6 +134,16 @@ pub trait NetworkDriver: Send + Sync {
     fn join(&self, request: &Join<'_>) -> Result<Joined>;
 
     fn leave(&self, network: &NetworkRow, endpoint: &Endpoint, sandbox: Option<BorrowedFd<'_>>) -> Result<()>;
+
+    /// Publishes ports at an endpoint that stands, beside those that it has; all or none.
+    fn publish(&self, _: &Publish<'_>) -> Result<(Vec<BoundPort>, Sockets)> {
+        Ok(Default::default())
+    }
+
+    /// Takes ports of an endpoint that stands back; whoever has their sockets has closed them. Idempotent.
+    fn unpublish(&self, _: &Endpoint, _: &[BoundPort]) -> Result<()> {
+        Ok(())
+    }
 
     /// How many entries the books of this driver have, by what they are about.
     fn sizes(&self) -> Vec<(&'static str, usize)> {

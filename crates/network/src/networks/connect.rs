@@ -1,13 +1,12 @@
-//! Joining sandboxes to networks, at a container's start and while it runs, and leaving.
+//! Joining sandboxes to networks at a container's start, and leaving.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use model::id::{ContainerId, EndpointId, NetworkId};
 use model::{Context, Error, Result};
-use sys::netlink::{Batch, Route, Socket, address, link, namespace};
 
 use super::{Books, Networks};
 use crate::driver::{Join, Place, option};
@@ -33,24 +32,24 @@ pub struct Owner<'a> {
 
 /// Where endpoints are made.
 #[derive(Clone, Copy)]
-struct Site<'a> {
-    owner: Owner<'a>,
-    sandbox: &'a Sandbox,
+pub(super) struct Site<'a> {
+    pub owner: Owner<'a>,
+    pub sandbox: &'a Sandbox,
 }
 
 /// What an endpoint does for its sandbox.
 #[derive(Clone, Copy)]
-struct Duties<'a> {
+pub(super) struct Duties<'a> {
     /// It has the default routes of these.
-    exits: &'a [Family],
+    pub exits: &'a [Family],
     /// It publishes these.
-    ports: &'a [PublishSpec],
+    pub ports: &'a [PublishSpec],
 }
 
 /// What may have the default routes of a sandbox.
-struct Candidate<'a> {
-    row: &'a NetworkRow,
-    priority: i64,
+pub(super) struct Candidate<'a> {
+    pub row: &'a NetworkRow,
+    pub priority: i64,
 }
 
 impl Networks {
@@ -94,69 +93,14 @@ impl Networks {
         }
     }
 
-    /// Joins a running container to one more network; `netns` is its namespace. Undone on failure.
-    pub fn plug(&self, owner: Owner<'_>, netns: OwnedFd, spec: &EndpointSpec, ports: &[PublishSpec]) -> Result<Joined> {
-        let row = self.row(&spec.network)?;
-        let standing = self.endpoints_of(owner.container);
-        if standing.iter().any(|endpoint| endpoint.network == row.id) {
-            let text = format!("endpoint with name {} already exists in network {}", owner.name, row.name);
-            return Err(Error::forbidden(text));
-        }
-        let rows: Vec<_> = standing
-            .iter()
-            .filter_map(|endpoint| Some((self.row(&endpoint.network).ok()?, endpoint.priority)))
-            .collect();
-        let mut candidates: Vec<_> =
-            rows.iter().map(|(row, priority)| Candidate { row, priority: *priority }).collect();
-        candidates.push(Candidate { row: &row, priority: spec.priority });
-        let last = candidates.len() - 1;
-        let exits: Vec<_> =
-            Family::BOTH.into_iter().filter(|family| exit(&candidates, *family) == Some(last)).collect();
-        let unpublished = standing.iter().all(|endpoint| endpoint.ports.is_empty());
-        let ports = if unpublished && !exits.is_empty() { ports } else { &[] };
-        let sandbox = Sandbox::Own(Namespace::furnished(netns));
-        self.join(Site { owner, sandbox: &sandbox }, &row, spec, Duties { exits: &exits, ports })
-    }
-
-    /// Takes a running container out of a network; `netns` is its namespace. What was its endpoint.
-    pub fn unplug(&self, container: &ContainerId, network: &NetworkId, netns: &OwnedFd) -> Result<Option<Endpoint>> {
-        let standing = self.endpoints_of(container);
-        let Some(endpoint) = standing.iter().find(|endpoint| endpoint.network == *network) else { return Ok(None) };
-        self.leave(endpoint, Some(netns.as_fd()))?;
-        self.books().remove_endpoint(container, network);
-        let rest: Vec<_> = standing.iter().filter(|other| other.network != *network).collect();
-        self.route_by_the_best(&rest, netns)?;
-        Ok(Some(endpoint.clone()))
-    }
-
-    /// Gives the sandbox's default routes to the endpoints that should have them now.
-    fn route_by_the_best(&self, endpoints: &[&Endpoint], netns: &OwnedFd) -> Result<()> {
-        let rows: Vec<_> = endpoints.iter().filter_map(|e| Some((self.row(&e.network).ok()?, *e))).collect();
-        let candidates: Vec<_> = rows.iter().map(|(row, e)| Candidate { row, priority: e.priority }).collect();
-        let mut routes = Vec::new();
-        for family in Family::BOTH {
-            let Some((_, endpoint)) = exit(&candidates, family).map(|index| &rows[index]) else { continue };
-            let gateway = endpoint.assigned(family).and_then(|assigned| assigned.gateway);
-            routes.extend(gateway.map(|gateway| (endpoint.link.as_str(), gateway)));
-        }
-        if routes.is_empty() {
-            return Ok(());
-        }
-        let replaced = namespace::enter(netns.as_fd(), || {
-            let mut socket = Socket::route()?;
-            let mut batch = Batch::new();
-            for (name, gateway) in &routes {
-                if let Some(link) = link::find(&mut socket, name)? {
-                    address::replace_route(&mut batch, &Route::default_by(*gateway, link.index));
-                }
-            }
-            Ok(socket.request(&mut batch)?)
-        });
-        replaced.context("changing the default route")
-    }
-
     /// Takes addresses, then lets the driver make the endpoint.
-    fn join(&self, site: Site<'_>, row: &Arc<NetworkRow>, spec: &EndpointSpec, duties: Duties<'_>) -> Result<Joined> {
+    pub(super) fn join(
+        &self,
+        site: Site<'_>,
+        row: &Arc<NetworkRow>,
+        spec: &EndpointSpec,
+        duties: Duties<'_>,
+    ) -> Result<Joined> {
         if row.traits.config_only {
             return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
         }
@@ -243,7 +187,7 @@ impl Networks {
     }
 
     /// The network's prefix and the first number that none of the container's links has.
-    fn next_link(&self, container: &ContainerId, row: &NetworkRow) -> String {
+    pub(super) fn next_link(&self, container: &ContainerId, row: &NetworkRow) -> String {
         let prefix = row.options.get(option::LINK_PREFIX).filter(|prefix| !prefix.is_empty());
         let prefix = prefix.map_or(LINK_PREFIX, String::as_str);
         let books = self.books();
@@ -263,7 +207,7 @@ impl Networks {
         result
     }
 
-    fn leave(&self, endpoint: &Endpoint, netns: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub(super) fn leave(&self, endpoint: &Endpoint, netns: Option<BorrowedFd<'_>>) -> Result<()> {
         let row = self.row(&endpoint.network)?;
         let left = self.driver(&row)?.leave(&row, endpoint, netns);
         self.give_addresses_back(&row, &endpoint.addresses);
@@ -272,7 +216,7 @@ impl Networks {
 }
 
 impl Books {
-    fn remove_endpoint(&mut self, container: &ContainerId, network: &NetworkId) {
+    pub(super) fn remove_endpoint(&mut self, container: &ContainerId, network: &NetworkId) {
         if let Some(endpoints) = self.endpoints.get_mut(container) {
             endpoints.retain(|endpoint| endpoint.network != *network);
             if endpoints.is_empty() {
@@ -289,7 +233,7 @@ fn is_bare(row: &NetworkRow) -> bool {
 
 /// Which candidate has the default route of a family: the highest priority, then the most families, then the first name
 /// (B-nw-5). Internal networks have no way out.
-fn exit(candidates: &[Candidate<'_>], family: Family) -> Option<usize> {
+pub(super) fn exit(candidates: &[Candidate<'_>], family: Family) -> Option<usize> {
     let leads_out = |candidate: &Candidate<'_>| {
         !candidate.row.traits.internal && candidate.row.pool(family).is_some_and(|pool| pool.gateway.is_some())
     };

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use blocking::Blocking;
 use model::id::ContainerId;
+use model::lifecycle::State;
 use model::name;
 use model::own_label::{self, OwnLabels};
 use model::platform::Platform;
@@ -23,7 +24,7 @@ use store::Store;
 
 use self::sources::Sources;
 use super::life::{actor, places, plan};
-use super::row::{self, ContainerRow, Definition, ImagePin, MountRow, RunRecord};
+use super::row::{self, ContainerRow, ImagePin, MountRow, RunRow};
 use super::{Containers, Handle, publish};
 use crate::Engine;
 use crate::events::now;
@@ -128,7 +129,7 @@ struct Draft {
 async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
     let Draft { id, name, merged, own_labels, image, request, sources, read_only } = draft;
     let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, read_only, sources).await?;
-    let definition = Definition {
+    let row = ContainerRow {
         id,
         name,
         created: now(),
@@ -150,8 +151,11 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         own_labels,
         mounts: mounts.rows.clone(),
         storage: engine.snapshots.roots.name().into(),
+        state: State::Created,
+        run: RunRow::default(),
+        endpoints: Vec::new(),
+        unsettled_link: None,
     };
-    let row = ContainerRow::new(definition, RunRecord::created());
     let work = (engine.clone(), row.clone());
     let made = engine.containers.threads.creates.run(move |on| {
         let (engine, row) = work;
@@ -178,7 +182,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
 }
 
 /// The directory, the writable layer, and the data that new volumes take over from the image; which volumes got some.
-fn prepare(on: &Blocking, engine: &Engine, row: &Definition) -> Result<Vec<String>> {
+fn prepare(on: &Blocking, engine: &Engine, row: &ContainerRow) -> Result<Vec<String>> {
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
@@ -189,7 +193,7 @@ fn prepare(on: &Blocking, engine: &Engine, row: &Definition) -> Result<Vec<Strin
 
 /// The working directory and the places of the configuration's volumes are directories, or nothing yet. Of other volumes a part
 /// that is a file may be shown, over a file.
-fn check_directories(layers: &dyn LayerStore, row: &Definition) -> Result<()> {
+fn check_directories(layers: &dyn LayerStore, row: &ContainerRow) -> Result<()> {
     let chain = snapshot::keys(&row.image.layers);
     let is_file = |path: &str| layers.is_file(&chain, path);
     let dir = row.config.working_dir.as_str();
@@ -217,7 +221,7 @@ fn commit(store: &Store, row: ContainerRow, filled: Vec<String>) -> Result<()> {
 
 /// Leaves nothing of a container that could not be made; it has no row. What is not there is no
 /// error: tests with armed faults call this twice.
-async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Definition, mounts: &mounts::Resolved) {
+async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &ContainerRow, mounts: &mounts::Resolved) {
     for volume in &mounts.made {
         let removed = engine.volumes.remove(volume).await;
         if let Err(error) = removed.or_else(|error| if error.kind() == Kind::NotFound { Ok(()) } else { Err(error) }) {

@@ -24,7 +24,7 @@ use super::launch::{self, LaunchUnderWay};
 use super::remove::RemoveArgs;
 use super::stop::StopPlan;
 use crate::Engine;
-use crate::container::row::{self, ContainerRow, Definition};
+use crate::container::row::{self, ContainerRow};
 use crate::container::session::attach::release_left;
 use crate::container::session::exec::ExecStart;
 use crate::container::view::ContainerView;
@@ -350,12 +350,11 @@ impl Actor {
         }
     }
 
-    /// Commits how the container lives; an error leaves the old record on disk and is told.
+    /// Commits the row; an error leaves the old row on disk and is told.
     pub(in crate::container) async fn persist(&mut self) -> Result<()> {
-        let row = self.row.clone();
-        // A removal that failed may have taken the definition already.
-        let write = if row.state.is_dead() { row::put } else { row::put_run };
-        self.engine.store.write(move |tx| write(tx, &row)).await?;
+        let mut row = self.row.clone();
+        row.state = row.state.at_rest();
+        self.engine.store.write(move |tx| row::put(tx, &row)).await?;
         if self.unrecorded.take().is_some() && self.row.state.pid().is_none() && self.jobs.is_empty() {
             self.forget_run();
         }
@@ -468,7 +467,7 @@ impl Actor {
     /// SIGKILL did not help. A monitor that stands still is killed, which ends the container; with one that is well the
     /// container itself cannot be killed, and everybody who waits for that is told.
     async fn unkillable(&mut self) {
-        if !self.monitor_answers().await {
+        if self.ask_monitor(&Request::Ping, ANSWER_WAIT).await.is_none() {
             tracing::warn!(container = self.row.id.short(), "killing the container's monitor, which does not answer");
             return run::link::kill_monitor(self.row.id.as_str());
         }
@@ -484,30 +483,19 @@ impl Actor {
         }
     }
 
-    /// Whether the monitor does its work.
-    async fn monitor_answers(&mut self) -> bool {
+    /// The monitor's word about a request; `None`: it says nothing for this long.
+    pub(super) async fn ask_monitor(&mut self, request: &Request, patience: Duration) -> Option<Result<()>> {
         let (reply, mut answered) = oneshot::channel();
-        self.request(&Request::Ping, reply).await;
-        let deadline = Instant::now() + ANSWER_WAIT;
+        self.request(request, reply).await;
+        let deadline = Instant::now() + patience;
         loop {
             tokio::select! {
-                _ = &mut answered => return true,
+                answer = &mut answered => return answer.ok(),
                 packet = hear(self.link.as_ref()) => self.heard(packet).await,
-                () = sleep_until(deadline) => return false,
+                () = sleep_until(deadline) => return None,
             }
         }
     }
-}
-
-/// Commits another definition, and how the container lives; an error leaves it the definition that it has.
-pub(super) async fn redefine(actor: &mut Actor, change: impl FnOnce(&mut Definition)) -> Result<()> {
-    let mut definition = (*actor.row.definition).clone();
-    change(&mut definition);
-    let row = ContainerRow { definition: Arc::new(definition), ..actor.row.clone() };
-    let definition = row.definition.clone();
-    actor.engine.store.write(move |tx| row::put(tx, &row)).await?;
-    actor.row.definition = definition;
-    Ok(())
 }
 
 /// Commands that change what a job is changing wait for its end.

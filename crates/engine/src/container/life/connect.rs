@@ -4,17 +4,22 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Error, Result};
 use monitor::proto::Request;
+use network::endpoint::Sockets;
 use network::networks::Owner;
+use network::row::NetworkRow;
+use network::{Changed, Endpoint};
 use sys::clone::Flags;
 
-use super::actor::{Actor, Done, Reply, answer, redefine};
+use super::actor::{Actor, Done, Reply, answer};
 use super::places::Places;
 use super::start::network_event;
 use super::{files, places};
-use crate::container::create::network as network_request;
+use crate::container::create::network::{self as network_request, publish_specs as specs};
 
 /// A place that a container is to get, or to lose.
 #[derive(Clone, Debug)]
@@ -28,20 +33,134 @@ pub struct Place {
 /// A running container's sandbox has joined a network, or could not.
 pub struct Plugged {
     place: Place,
-    outcome: Result<network::Joined>,
+    changed: Changed<Endpoint>,
     reply: Reply,
 }
 
 /// A running container's sandbox has left a network, or could not.
 pub struct Unplugged {
-    /// The network's name.
-    network: String,
-    outcome: Result<Option<network::Endpoint>>,
+    /// The row's places before.
+    before: Before,
+    changed: Changed<Option<Endpoint>>,
     reply: Reply,
 }
 
+/// What a row said of its places before a change.
+struct Before {
+    endpoints: Vec<Endpoint>,
+    networks: BTreeMap<String, api::EndpointSettings>,
+    networks_named: bool,
+}
+
+/// A container that runs, while its places in networks change.
+struct Hot<'a> {
+    actor: &'a mut Actor,
+}
+
+/// How long a monitor may take to close the sockets of published ports.
+const CLOSING_WAIT: Duration = Duration::from_secs(10);
+
+impl Hot<'_> {
+    fn before(&self) -> Before {
+        let row = &self.actor.row;
+        let (endpoints, networks) = (row.endpoints.clone(), row.networks.clone());
+        Before { endpoints, networks, networks_named: row.networks_named }
+    }
+
+    fn put_back(&mut self, before: Before) {
+        let row = &mut self.actor.row;
+        (row.endpoints, row.networks, row.networks_named) = (before.endpoints, before.networks, before.networks_named);
+        row.unsettled_link = None;
+    }
+
+    /// The row tells which link is about to be made: a daemon that dies before it is settled has a successor that looks.
+    async fn note_link(&mut self, link: String, operation: &str) -> Result<()> {
+        let actor = &mut *self.actor;
+        actor.row.unsettled_link = Some(link);
+        let noted = actor.persist().await.and_then(|()| actor.engine.host.faults.pass(operation, "record"));
+        if noted.is_err() {
+            actor.row.unsettled_link = None;
+            drop(actor.record().await);
+        }
+        noted
+    }
+
+    /// Lets the monitor close the sockets of all published ports; whether it has. One of an older daemon knows no such
+    /// request.
+    async fn close_ports(&mut self) -> bool {
+        match self.actor.ask_monitor(&Request::Unpublish(Vec::new()), CLOSING_WAIT).await {
+            Some(Ok(())) => true,
+            answer => {
+                tracing::warn!(container = self.actor.row.id.short(), ?answer, "published ports stay where they are");
+                false
+            }
+        }
+    }
+
+    /// Gives the monitor the sockets of ports that are published now.
+    async fn hand_over(&mut self, sockets: &Sockets) {
+        let Some(link) = self.actor.link.as_mut().filter(|_| !sockets.is_empty()) else { return };
+        for (ports, queue) in run::ports::parked(sockets) {
+            if let Err(error) = link.send(&Request::ParkedPorts(ports), &[queue]).await {
+                return tracing::warn!(%error, "published ports have no proxy");
+            }
+        }
+        let (ports, fds) = run::ports::proxied(sockets);
+        let chunks = ports.chunks(run::ports::PORTS_PER_MESSAGE).zip(fds.chunks(run::ports::PORTS_PER_MESSAGE));
+        for (ports, fds) in chunks {
+            if let Err(error) = link.send(&Request::Ports(ports.to_vec()), fds).await {
+                return tracing::warn!(%error, "published ports have no proxy");
+            }
+        }
+    }
+
+    /// The row's endpoints are what stands: record, show, serve their ports.
+    async fn settle(&mut self, ports: &Sockets) {
+        self.hand_over(ports).await;
+        let actor = &mut *self.actor;
+        actor.row.endpoints = actor.engine.networks.endpoints_of(&actor.row.id);
+        actor.row.unsettled_link = None;
+        drop(actor.record().await);
+        actor.publish();
+    }
+
+    /// Takes back what was joined and could not be recorded; the ports are published where they were.
+    #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
+    async fn unplug_again(&mut self, endpoint: &Endpoint) {
+        let actor = &mut *self.actor;
+        let rounds = if actor.engine.host.faults.is_armed() { 2 } else { 1 };
+        let mut sockets = Sockets::default();
+        for _ in 0..rounds {
+            let (Ok(netns), Ok(ports)) = (network_namespace(actor), specs(&actor.row.config, &actor.row.host_config))
+            else {
+                return;
+            };
+            let (engine, id, network) = (actor.engine.clone(), actor.row.id.clone(), endpoint.network.clone());
+            let name = actor.row.name.clone();
+            let left = tokio::task::spawn_blocking(move || {
+                engine.networks.unplug(Owner { container: &id, name: &name }, &network, &netns, &ports)
+            });
+            let Ok(Changed { outcome, ports }) = left.await else { return };
+            if let Err(error) = outcome {
+                tracing::warn!(container = actor.row.id.short(), %error, "leaving a network that could not be recorded");
+            }
+            sockets.append(ports);
+        }
+        self.settle(&sockets).await;
+    }
+
+    /// Frees what was joined after the run had let everything go.
+    #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
+    async fn let_go(&self) {
+        let (engine, id) = (self.actor.engine.clone(), self.actor.row.id.clone());
+        let released = tokio::task::spawn_blocking(move || engine.networks.release(&id)).await;
+        if let Ok(Err(error)) = released {
+            tracing::warn!(container = self.actor.row.id.short(), %error, "releasing a network");
+        }
+    }
+}
+
 /// Joins a network, now or at the next start.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 pub(super) async fn connect(actor: &mut Actor, place: Place, reply: Reply) {
     match begin_connect(actor, &place) {
         Err(error) => answer(reply, Err(error)),
@@ -49,14 +168,24 @@ pub(super) async fn connect(actor: &mut Actor, place: Place, reply: Reply) {
             let outcome = keep_place(actor, place).await;
             answer(reply, outcome);
         }
-        Ok(Some((netns, spec, ports))) => {
-            let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
-            actor.jobs.spawn_blocking(move || {
-                let outcome = engine.networks.plug(Owner { container: &id, name: &name }, netns, &spec, &ports);
-                Done::Plugged(Box::new(Plugged { place, outcome, reply }))
-            });
-        }
+        Ok(Some(plug)) => match (Hot { actor }).note_link(plug.link.clone(), "connect").await {
+            Err(error) => answer(reply, Err(error)),
+            Ok(()) => begin_plug(actor, place, plug, reply).await,
+        },
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
+async fn begin_plug(actor: &mut Actor, place: Place, plug: Plug, reply: Reply) {
+    let Plug { netns, spec, ports, link: _ } = plug;
+    let moves = actor.engine.networks.would_publish(&actor.row.id, &spec).unwrap_or(false);
+    let ports = if moves && (Hot { actor }).close_ports().await { Some(ports) } else { None };
+    let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
+    actor.jobs.spawn_blocking(move || {
+        let owner = Owner { container: &id, name: &name };
+        let changed = engine.networks.plug(owner, netns, &spec, ports.as_deref());
+        Done::Plugged(Box::new(Plugged { place, changed, reply }))
+    });
 }
 
 /// What a running container is joined with; `None`: it does not run.
@@ -75,9 +204,15 @@ fn begin_connect(actor: &Actor, place: &Place) -> Result<Option<Plug>> {
     if !runs {
         return Ok(None);
     }
+    if actor.row.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
+        let text = format!("endpoint with name {} already exists in network {}", actor.row.name, network.name);
+        return Err(Error::forbidden(text));
+    }
     let netns = network_namespace(actor)?;
-    let spec = Places::of(&actor.row).endpoint(&network, &place.settings)?;
-    Ok(Some((netns, spec, network_request::publish_specs(&actor.row.config, &actor.row.host_config)?)))
+    let mut spec = Places::of(&actor.row).endpoint(&network, &place.settings)?;
+    let link = actor.engine.networks.link_of(&actor.row.id, &spec)?;
+    spec.link = Some(link.clone());
+    Ok(Some(Plug { netns, spec, ports: specs(&actor.row.config, &actor.row.host_config)?, link }))
 }
 
 fn refuse_removal(actor: &Actor) -> Result<()> {
@@ -114,23 +249,42 @@ async fn keep_place(actor: &mut Actor, place: Place) -> Result<()> {
 
 /// The sandbox has joined: record, show, tell, answer.
 pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
-    let Plugged { place, outcome, reply } = plugged;
-    let joined = match outcome {
-        Ok(joined) => joined,
-        Err(error) => return answer(reply, Err(error)),
+    let Plugged { place, changed: Changed { outcome, ports }, reply } = plugged;
+    let endpoint = match outcome {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            actor.row.unsettled_link = None;
+            drop(actor.record().await);
+            (Hot { actor }).hand_over(&ports).await;
+            return answer(reply, Err(error));
+        }
     };
-    let endpoint = joined.endpoint;
     if actor.exit.is_some() || actor.row.state.pid().is_none() {
-        let_go(actor).await;
+        (Hot { actor }).let_go().await;
         return answer(reply, Err(Error::conflict(format!("container {} is not running", actor.row.id))));
     }
-    actor.row.endpoints.push(endpoint.clone());
-    if let Err(error) = keep_place(actor, place).await {
-        actor.row.endpoints.pop();
-        unplug_again(actor, &endpoint).await;
+    let before = (Hot { actor }).before();
+    let faults = actor.engine.host.faults.clone();
+    // Before the row says that all is settled: a daemon that dies in between has a successor that looks.
+    (Hot { actor }).hand_over(&ports).await;
+    let kept = match faults.pass("connect", "plug") {
+        Ok(()) => {
+            actor.row.endpoints = actor.engine.networks.endpoints_of(&actor.row.id);
+            actor.row.unsettled_link = None;
+            keep_place(actor, place).await.and_then(|()| faults.pass("connect", "commit"))
+        }
+        failed => failed,
+    };
+    if let Err(error) = kept {
+        // Their numbers are free for those that were published before.
+        if !ports.is_empty() {
+            drop(ports);
+            (Hot { actor }).close_ports().await;
+        }
+        (Hot { actor }).put_back(before);
+        (Hot { actor }).unplug_again(&endpoint).await;
         return answer(reply, Err(error));
     }
-    hand_over(actor, &joined.ports).await;
     if let Err(error) = files::add_addresses(&dir(actor), &actor.row.config, &endpoint) {
         tracing::warn!(container = actor.row.id.short(), %error, "the hosts file lacks an address");
     }
@@ -138,40 +292,7 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
     answer(reply, Ok(()));
 }
 
-/// Frees what was joined after the run had let everything go.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-async fn let_go(actor: &Actor) {
-    let (engine, id) = (actor.engine.clone(), actor.row.id.clone());
-    let released = tokio::task::spawn_blocking(move || engine.networks.release(&id)).await;
-    if let Ok(Err(error)) = released {
-        tracing::warn!(container = actor.row.id.short(), %error, "releasing a network");
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-async fn unplug_again(actor: &Actor, endpoint: &network::Endpoint) {
-    let Ok(netns) = network_namespace(actor) else { return };
-    let (engine, id, network) = (actor.engine.clone(), actor.row.id.clone(), endpoint.network.clone());
-    let left = tokio::task::spawn_blocking(move || engine.networks.unplug(&id, &network, &netns)).await;
-    if let Ok(Err(error)) = left {
-        tracing::warn!(container = actor.row.id.short(), %error, "leaving a network that could not be recorded");
-    }
-}
-
-/// Gives the monitor the sockets of ports that are published now.
-async fn hand_over(actor: &mut Actor, sockets: &network::endpoint::Sockets) {
-    let Some(link) = actor.link.as_mut().filter(|_| !sockets.is_empty()) else { return };
-    let (ports, fds) = run::ports::proxied(sockets);
-    let chunks = ports.chunks(run::ports::PORTS_PER_MESSAGE).zip(fds.chunks(run::ports::PORTS_PER_MESSAGE));
-    for (ports, fds) in chunks {
-        if let Err(error) = link.send(&Request::Ports(ports.to_vec()), fds).await {
-            return tracing::warn!(%error, "published ports have no proxy");
-        }
-    }
-}
-
 /// Leaves a network, now or before the next start; `force`: also one that is not there any more.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 pub(super) async fn disconnect(actor: &mut Actor, network: String, force: Force, reply: Reply) {
     match begin_disconnect(actor, &network, force) {
         Err(error) => answer(reply, Err(error)),
@@ -180,16 +301,47 @@ pub(super) async fn disconnect(actor: &mut Actor, network: String, force: Force,
             let outcome = lose_place(actor, &name).await;
             answer(reply, outcome);
         }
-        Ok(Some((netns, row))) => {
-            let (engine, id) = (actor.engine.clone(), actor.row.id.clone());
-            actor.jobs.spawn_blocking(move || {
-                let outcome = engine.networks.unplug(&id, &row.id, &netns);
-                Done::Unplugged(Box::new(Unplugged { network: row.name.clone(), outcome, reply }))
-            });
-        }
+        Ok(Some(unplug)) => begin_unplug(actor, unplug, reply).await,
     }
 }
 
+/// The row first: the next daemon removes a link that no row names.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
+async fn begin_unplug(actor: &mut Actor, unplug: Unplug, reply: Reply) {
+    let Unplug { netns, network, link, publishes, ports } = unplug;
+    let before = (Hot { actor }).before();
+    actor.row.endpoints.retain(|endpoint| endpoint.network != network.id);
+    actor.row.networks = Places::of(&actor.row).wanted();
+    actor.row.networks.retain(|name, _| !names(&network, name));
+    actor.row.networks_named = true;
+    if let Err(error) = (Hot { actor }).note_link(link, "disconnect").await {
+        (Hot { actor }).put_back(before);
+        drop(actor.record().await);
+        return answer(reply, Err(error));
+    }
+    let ports = if publishes && (Hot { actor }).close_ports().await { ports } else { Vec::new() };
+    let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
+    actor.jobs.spawn_blocking(move || {
+        let owner = Owner { container: &id, name: &name };
+        let mut changed = engine.networks.unplug(owner, &network.id, &netns, &ports);
+        if let Ok(Some(endpoint)) = &changed.outcome
+            && let Err(error) = engine.host.faults.pass("disconnect", "unplug")
+        {
+            let endpoint = endpoint.clone();
+            drop(std::mem::take(&mut changed.ports));
+            let again = engine.networks.plug_again(owner, netns, &endpoint, &ports);
+            changed = Changed { outcome: again.outcome.and(Err(error)), ports: again.ports };
+        }
+        Done::Unplugged(Box::new(Unplugged { before, changed, reply }))
+    });
+}
+
+/// Whether a container's row means this network.
+fn names(network: &NetworkRow, name: &str) -> bool {
+    name == network.name || name == network.id.as_str()
+}
+
+/// What a running container leaves; `None`: it does not run, or the network is not there any more.
 fn begin_disconnect(actor: &Actor, network: &str, force: Force) -> Result<Option<Unplug>> {
     refuse_removal(actor)?;
     let found = actor.engine.networks.look_up(network);
@@ -207,11 +359,18 @@ fn begin_disconnect(actor: &Actor, network: &str, force: Force) -> Result<Option
             "cannot disconnect container from host network - container was created in host network mode",
         ));
     }
-    if !actor.row.endpoints.iter().any(|endpoint| endpoint.network == row.id) {
+    let Some(endpoint) = actor.row.endpoints.iter().find(|endpoint| endpoint.network == row.id) else {
         let text = format!("container {} is not connected to network {}", actor.row.id, row.name);
         return Err(Error::system(text));
-    }
-    Ok(Some((network_namespace(actor)?, row)))
+    };
+    let (link, publishes) = (endpoint.link.clone(), !endpoint.ports.is_empty());
+    Ok(Some(Unplug {
+        netns: network_namespace(actor)?,
+        network: row,
+        link,
+        publishes,
+        ports: specs(&actor.row.config, &actor.row.host_config)?,
+    }))
 }
 
 async fn lose_place(actor: &mut Actor, name: &str) -> Result<()> {
@@ -222,28 +381,57 @@ async fn lose_place(actor: &mut Actor, name: &str) -> Result<()> {
 
 /// The row names these networks from now on, or what it named when that cannot be recorded.
 async fn record_places(actor: &mut Actor, named: BTreeMap<String, api::EndpointSettings>) -> Result<()> {
-    redefine(actor, |definition| (definition.networks, definition.networks_named) = (named, true)).await?;
-    actor.publish();
-    Ok(())
+    let networks = std::mem::replace(&mut actor.row.networks, named);
+    let networks_named = std::mem::replace(&mut actor.row.networks_named, true);
+    let kept = actor.persist().await;
+    match &kept {
+        Ok(()) => actor.publish(),
+        Err(_) => (actor.row.networks, actor.row.networks_named) = (networks, networks_named),
+    }
+    kept
 }
 
-/// The sandbox has left: record, show, tell, answer.
+/// The sandbox has left, which is recorded already: show, tell, answer.
 pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
-    let Unplugged { network, outcome, reply } = unplugged;
-    let endpoint = match outcome {
-        Ok(Some(endpoint)) => endpoint,
-        // The run has let it go meanwhile.
-        Ok(None) => return answer(reply, lose_place(actor, &network).await),
-        Err(error) => return answer(reply, Err(error)),
-    };
-    actor.row.endpoints.retain(|other| other.id != endpoint.id);
-    // It has left, whatever the store says: a next daemon finds no link and lets the address go.
-    let kept = lose_place(actor, &network).await;
-    if let Err(error) = files::remove_addresses(&dir(actor), &endpoint) {
-        tracing::warn!(container = actor.row.id.short(), %error, "the hosts file has an address too many");
+    let Unplugged { before, changed: Changed { outcome, ports }, reply } = unplugged;
+    if actor.exit.is_some() || actor.row.state.pid().is_none() {
+        return answer(reply, outcome.map(drop));
     }
-    network_event(actor, "disconnect", &endpoint);
-    answer(reply, kept);
+    let endpoint = match outcome {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            (Hot { actor }).put_back(before);
+            (Hot { actor }).settle(&ports).await;
+            return answer(reply, Err(error));
+        }
+    };
+    (Hot { actor }).settle(&ports).await;
+    if let Some(endpoint) = endpoint {
+        if let Err(error) = files::remove_addresses(&dir(actor), &endpoint) {
+            tracing::warn!(container = actor.row.id.short(), %error, "the hosts file has an address too many");
+        }
+        network_event(actor, "disconnect", &endpoint);
+    }
+    answer(reply, Ok(()));
+}
+
+/// Brings the sandbox of a container that runs in line with its row, where the last daemon died while that changed.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
+pub(super) async fn mend(actor: &mut Actor) {
+    let Some(link) = actor.row.unsettled_link.clone() else { return };
+    let (Ok(netns), Ok(ports)) = (network_namespace(actor), specs(&actor.row.config, &actor.row.host_config)) else {
+        return;
+    };
+    (Hot { actor }).close_ports().await;
+    let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
+    let mended = tokio::task::spawn_blocking(move || {
+        engine.networks.bring_in_line(Owner { container: &id, name: &name }, &netns, &link, &ports)
+    });
+    let Ok(Changed { outcome, ports }) = mended.await else { return };
+    if let Err(error) = outcome {
+        tracing::error!(container = actor.row.id.short(), %error, "the container's networks are not what its row says");
+    }
+    (Hot { actor }).settle(&ports).await;
 }
 
 /// The container's directory.
@@ -258,7 +446,22 @@ pub enum Force {
     No,
 }
 
-/// What a running container is joined with: its namespace, the place, the ports to publish.
-type Plug = (OwnedFd, network::EndpointSpec, Vec<network::PublishSpec>);
-/// What it leaves: its namespace and the network.
-type Unplug = (OwnedFd, std::sync::Arc<network::row::NetworkRow>);
+/// What a running container is joined with.
+struct Plug {
+    netns: OwnedFd,
+    spec: network::EndpointSpec,
+    /// What it publishes.
+    ports: Vec<network::PublishSpec>,
+    link: String,
+}
+
+/// What it leaves.
+struct Unplug {
+    netns: OwnedFd,
+    network: Arc<NetworkRow>,
+    link: String,
+    /// The endpoint has published ports.
+    publishes: bool,
+    /// What the container publishes.
+    ports: Vec<network::PublishSpec>,
+}

@@ -111,6 +111,7 @@ impl Actor {
         let wants_restart = self.note_exit(&exit);
         let effects = self.happened(Input::Ended { restart: wants_restart });
         let endpoints = std::mem::take(&mut self.row.endpoints);
+        self.row.unsettled_link = None;
         self.timer = None;
         self.end_execs(exit.code);
         let mut recorded = self.record().await;
@@ -252,7 +253,7 @@ fn policy(row: &ContainerRow) -> Policy {
 /// What a new daemon's start means for a container that does not run: whether its policy wants a run, which is then due and
 /// counted. The count goes on over daemons that were killed.
 pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
-    let (policy, run) = (policy(row), &row.run);
+    let (policy, run) = (policy(row), &mut row.run);
     let wanted = row.state == State::Exited
         && run.was_started
         && !row.host_config.auto_remove
@@ -261,7 +262,6 @@ pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
         return false;
     }
     row.state = State::Restarting;
-    let run = &mut row.run;
     match last {
         LastEnd::Clean => run.restart_count = 0,
         LastEnd::Killed if policy.counts() => run.restart_count += 1,

@@ -16,12 +16,12 @@ use crate::Engine;
 use crate::apparmor::AppArmor;
 use crate::container::Containers;
 use crate::container::create::validate::{self, SecurityOptions};
-use crate::container::row::{Definition, MountKind, MountRow};
+use crate::container::row::{ContainerRow, MountKind, MountRow};
 use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
 
 /// The narrow input of `runtime::spec::build` for this container in the control group of that path.
-pub fn container_spec(engine: &Engine, settings: &Settings, row: &Definition, cgroup: &str) -> Result<ContainerSpec> {
+pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, cgroup: &str) -> Result<ContainerSpec> {
     let (config, host) = (&row.config, &row.host_config);
     validate::check_device_requests(host)?;
     Ok(ContainerSpec {
@@ -41,7 +41,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &Definition, cg
 }
 
 /// The container's own, and those of its interfaces.
-pub fn sysctls(row: &Definition) -> BTreeMap<String, String> {
+pub fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
     let mut all = row.host_config.sysctls.clone();
     all.extend(super::places::Places::of(row).sysctls());
     all
@@ -50,7 +50,7 @@ pub fn sysctls(row: &Definition) -> BTreeMap<String, String> {
 /// The name of the limit of open descriptors.
 const DESCRIPTORS: &str = "nofile";
 
-fn process(host_facts: &Host, defaults: &ContainerDefaults, row: &Definition) -> spec::ProcessSpec {
+fn process(host_facts: &Host, defaults: &ContainerDefaults, row: &ContainerRow) -> spec::ProcessSpec {
     let (config, host) = (&row.config, &row.host_config);
     let [height, width] = host.console_size.map(|n| u16::try_from(n).unwrap_or(u16::MAX));
     let wants_init = host.init.unwrap_or(defaults.init);
@@ -91,7 +91,7 @@ fn ulimits(facts: &Host, defaults: &ContainerDefaults, host: &api::HostConfig) -
     limits
 }
 
-fn namespaces(has_cgroup_v2: bool, defaults: &ContainerDefaults, row: &Definition) -> spec::Namespaces {
+fn namespaces(has_cgroup_v2: bool, defaults: &ContainerDefaults, row: &ContainerRow) -> spec::Namespaces {
     let host = &row.host_config;
     let cgroup_mode = match host.cgroupns_mode.as_str() {
         "" => defaults.isolation.cgroupns_mode.as_str(),
@@ -122,7 +122,7 @@ fn share(mode: &str) -> Share {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
-fn mounts(containers: &Containers, roots: &Roots, row: &Definition) -> Result<spec::Mounts> {
+fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow) -> Result<spec::Mounts> {
     let host = &row.host_config;
     let files_owner = roots.container(files::owner(containers, row)?.as_str());
     let file = |name: &str, target: &str| spec::FileMount {
@@ -217,7 +217,7 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     model::mount::tmpfs_options(&crate::container::create::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
-fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &Definition) -> Result<spec::Security> {
+fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &ContainerRow) -> Result<spec::Security> {
     let host = &row.host_config;
     let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
@@ -260,7 +260,7 @@ fn seccomp_choice(defaults: &ContainerDefaults, own: Option<&str>) -> Result<spe
     }
 }
 
-fn devices(row: &Definition) -> Result<spec::Devices> {
+fn devices(row: &ContainerRow) -> Result<spec::Devices> {
     let host = &row.host_config;
     let mut nodes = Vec::new();
     for device in host.devices.iter().flatten() {
@@ -275,7 +275,7 @@ fn devices(row: &Definition) -> Result<spec::Devices> {
     Ok(spec::Devices { nodes, cgroup_rules: host.device_cgroup_rules.clone().unwrap_or_default() })
 }
 
-fn resources(row: &Definition) -> Result<spec::Resources> {
+fn resources(row: &ContainerRow) -> Result<spec::Resources> {
     let host = &row.host_config;
     Ok(spec::Resources {
         memory: host.memory,
@@ -333,7 +333,7 @@ fn throttles(list: Option<&[api::ThrottleDevice]>) -> Result<Vec<oci::ThrottleDe
 /// The process of an exec session in this container (B-io-9): the container's own with what the session changes.
 pub fn exec_process(
     engine: &Arc<Engine>,
-    row: &Definition,
+    row: &ContainerRow,
     session: &api::ExecConfig,
     size: Option<[u16; 2]>,
 ) -> Result<oci::Process> {

@@ -13,14 +13,14 @@ use super::places::Places;
 use super::{facts, files, place};
 use crate::Engine;
 use crate::container::read::logs as container_logs;
-use crate::container::row::Definition;
+use crate::container::row::ContainerRow;
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
 
 /// What a start says that its log refuses.
 const NO_LOG: &str = "failed to create task for container: failed to initialize logging driver";
 
 /// What is to run for this container.
-pub fn plan(engine: &Arc<Engine>, row: &Definition, clients: Vec<Attached>) -> Result<RunSpec> {
+pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>) -> Result<RunSpec> {
     let settings = &*engine.settings();
     let network = Places::of(row).sandbox(&engine.networks)?;
     let place = place::next(settings, row)?;
@@ -72,7 +72,7 @@ pub fn runtime_choice(runtimes: &Runtimes, name: &str) -> Result<RuntimeChoice> 
     Err(Error::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
-fn log_spec(roots: &Roots, row: &Definition) -> Result<LogSpec> {
+fn log_spec(roots: &Roots, row: &ContainerRow) -> Result<LogSpec> {
     let config = &row.host_config.log_config;
     match config.kind.as_str() {
         "none" => Ok(LogSpec::None),

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use super::actor::{Actor, Command};
 use super::exit::{KILLED, clear_cgroup, consider, killed_with_monitor};
-use super::place;
+use super::{connect, place};
 use crate::Engine;
 use crate::container::row::ContainerRow;
 use crate::ending::LastEnd;
@@ -47,6 +47,8 @@ impl Recovered {
         tokio::spawn(async move {
             if let Some(exit) = self.exit {
                 self.actor.ended(exit).await;
+            } else {
+                connect::mend(&mut self.actor).await;
             }
             self.actor.live(self.commands).await;
         });
@@ -67,6 +69,10 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
         Probe::Connected(link, state) if is_committed(&row, &state) => {
             row.state = if state.paused { State::Paused { pid: state.pid } } else { State::Running { pid: state.pid } };
             row.run.oom_killed |= state.memory_has_run_out;
+            if state.ports == 0 && row.endpoints.iter().any(|endpoint| !endpoint.ports.is_empty()) {
+                // The last daemon died with their sockets.
+                row.unsettled_link.get_or_insert_default();
+            }
             (Some(link), state.exit)
         }
         Probe::Silent(link) if row.state.pid().is_some() => {
@@ -146,6 +152,7 @@ fn settle(row: &mut ContainerRow, exit: Option<Exit>) {
         row.state = State::Exited;
     }
     row.endpoints.clear();
+    row.unsettled_link = None;
 }
 
 /// The end of a run that no row knows: this daemon kills it.

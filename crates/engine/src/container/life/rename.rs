@@ -2,7 +2,7 @@
 
 use model::{Error, Result};
 
-use super::actor::{Actor, Command, Reply, answer, redefine};
+use super::actor::{Actor, Command, Reply, answer};
 use crate::container::Containers;
 
 /// Gives the container another name.
@@ -38,12 +38,20 @@ impl Actor {
         if let Err(error) = self.engine.containers.reserve(&new, &self.row.id) {
             return answer(reply, Err(not_allocated(error)));
         }
-        let old = self.row.name.clone();
-        let name = new.clone();
-        if let Err(error) = redefine(self, |definition| definition.name = name).await {
+        let before = (self.row.endpoints.clone(), self.row.networks.clone());
+        let old = std::mem::replace(&mut self.row.name, new);
+        // Its name is the first of its names in networks that users made.
+        let settings = self.row.networks.values_mut().filter_map(|settings| settings.dns_names.as_mut());
+        for names in self.row.endpoints.iter_mut().map(|endpoint| &mut endpoint.dns_names).chain(settings) {
+            network::endpoint::rename(names, &old, &self.row.name);
+        }
+        if let Err(error) = self.persist().await {
+            (self.row.endpoints, self.row.networks) = before;
+            let new = std::mem::replace(&mut self.row.name, old);
             self.engine.containers.release(&new, &self.row.id);
             return answer(reply, Err(error));
         }
+        self.engine.networks.rename(&self.row.id, &old, &self.row.name);
         self.publish();
         self.engine.containers.release(&old, &self.row.id);
         self.event("rename", [("oldName", format!("/{old}"))]);
