@@ -69,10 +69,8 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
         Probe::Connected(link, state) if is_committed(&row, &state) => {
             row.state = if state.paused { State::Paused { pid: state.pid } } else { State::Running { pid: state.pid } };
             row.run.oom_killed |= state.memory_has_run_out;
-            if state.ports == 0 && row.endpoints.iter().any(|endpoint| !endpoint.ports.is_empty()) {
-                // The last daemon died with their sockets.
-                row.unsettled_link.get_or_insert_default();
-            }
+            // Where the last daemon died with the sockets.
+            row.unsettled_link = row.unsettled_link.or(lost_ports(&row.endpoints, state.ports));
             (Some(link), state.exit)
         }
         Probe::Silent(link) if row.state.pid().is_some() => {
@@ -128,6 +126,12 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
     }
     actor.publish();
     Recovered { actor, commands, exit }
+}
+
+/// No link, but something to settle: published ports of which the monitor serves none.
+fn lost_ports(endpoints: &[network::Endpoint], served: u32) -> Option<String> {
+    let publishes = endpoints.iter().any(|endpoint| !endpoint.ports.is_empty());
+    (publishes && served == 0).then(String::new)
 }
 
 /// Whether the row knows of this run.
