@@ -13,6 +13,7 @@ mod cgroups;
 mod check;
 mod collector;
 mod commit;
+mod compose;
 mod control;
 mod copy;
 mod cycles;

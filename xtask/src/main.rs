@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compose;
 mod demo;
 mod libraries;
 mod measure;

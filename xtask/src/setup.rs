@@ -80,7 +80,7 @@ fn busybox_is_static() -> bool {
 
 /// Runs apt-get in `place`. It waits for dpkg's locks itself (`DPkg::Lock::Timeout`, apt.conf(5)), but not for those of
 /// the lists and the archive: then it is started again.
-fn apt(words: &[&str], place: &Path) -> Result<(), String> {
+pub fn apt(words: &[&str], place: &Path) -> Result<(), String> {
     let until = Instant::now() + Duration::from_secs(LOCK_SECONDS);
     loop {
         let mut command = Command::new("apt-get");

@@ -4,7 +4,7 @@
 //! task sets. Tests run one after the other, so that the figures of one do not depend on the others.
 
 use crate::test::Tally;
-use crate::{libraries, setup, shell};
+use crate::{compose, libraries, setup, shell};
 
 /// A long test: its name here, its package, its test program, and the filter that selects it there.
 struct Soak {
@@ -41,6 +41,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
     }
     setup::programs()?;
     libraries::all()?;
+    compose::all()?;
     shell::run(&mut shell::cargo(&["build", "-p", "gantryd", "-p", "testkit", "--bins"]))?;
     let mut tally = Tally::default();
     for soak in SOAKS.iter().filter(|soak| words.is_empty() || words.iter().any(|word| word == soak.name)) {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{libraries, requirements, setup, shell, tidy};
+use crate::{compose, libraries, requirements, setup, shell, tidy};
 
 /// Results so far.
 #[derive(Default)]
@@ -71,6 +71,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
     heading("programs");
     setup::programs()?;
     libraries::all()?;
+    compose::all()?;
     if words.is_empty() {
         heading("formatting");
         tally.step("formatting", shell::run(&mut shell::cargo(&["fmt", "--all", "--check"])));

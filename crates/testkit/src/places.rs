@@ -59,6 +59,12 @@ pub fn node_packages() -> PathBuf {
     tool("node/node_modules")
 }
 
+/// A Compose client, made by `cargo xtask test`: `compose-2` is the plugin (2.26), `compose-1` the Python program (1.29).
+#[must_use]
+pub fn compose(name: &str) -> PathBuf {
+    tool(name).join("docker-compose")
+}
+
 fn tool(name: &str) -> PathBuf {
     let path = target_dir().join("tools").join(name);
     assert!(path.exists(), "{} is missing: `cargo xtask test` makes it", path.display());

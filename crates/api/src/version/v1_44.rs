@@ -1,9 +1,11 @@
 //! 1.44: aliases of endpoints held the short id and the hostname; images showed the container that they were
-//! committed from.
+//! committed from. No image here has one: its configuration is that of a container of which nothing was asked, because
+//! clients of that time (Compose 1.29) read its fields.
 
 use serde_json::{Map, Value, json};
 
 use super::{add, endpoints};
+use crate::ContainerConfig;
 
 /// Characters of a short id.
 const SHORT_ID: usize = 12;
@@ -29,5 +31,5 @@ pub(super) fn container_inspect(map: &mut Map<String, Value>) {
 
 pub(super) fn image_inspect(map: &mut Map<String, Value>) {
     add(map, "Container", json!(""));
-    add(map, "ContainerConfig", Value::Null);
+    add(map, "ContainerConfig", json!(ContainerConfig::default()));
 }
