@@ -142,6 +142,8 @@ fn scales(d: &Daemon, shop: &Application<'_>) {
 #[test]
 fn options_of_services_reach_their_containers() {
     let d = with_busybox();
+    // The host is a router already: otherwise the first network of IPv6 makes it one, with a rule that stays.
+    let _ = d.exec_inside(&["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"]).ok();
     let options = Application::new(&d, PLUGIN, "options");
     options.write(".env", "TAG=latest\n");
     options.write("common.env", "FROM_FILE=yes\n");
