@@ -45,6 +45,7 @@ mod shutdown;
 mod startup;
 mod storage;
 mod upgrade;
+mod volumes;
 mod waiting;
 
 use std::time::Duration;

@@ -62,7 +62,9 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     images.replace_policy(settings.services.signature_policy.clone());
     images.replace_rules(settings.services.image_gc.clone());
     tracing::info!(driver = snapshots.roots.name(), images = images.count(), "images are ready");
-    let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone())?;
+    let keeper = ::volume::Keeper::open(settings.roots.exec.join("volumes"), host.executable.clone());
+    let keeper = keeper.context("finding what keeps the mounts of volumes")?;
+    let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone(), keeper)?;
     tracing::info!("volumes are ready");
     let rows = load_containers(&store, &volumes)?;
     let users = rows.iter().map(|row| (image::user_key(&row.image.id, row.id.as_str()), row.image.user())).collect();
@@ -158,7 +160,7 @@ fn note_exec_root(lock: &File, exec_root: &Path) {
 fn load_containers(store: &store::Store, volumes: &::volume::Volumes) -> Result<Vec<ContainerRow>> {
     let rows = store.read(|tx| tx.scan(&CONTAINERS))?;
     let placed = |mut row: ContainerRow| {
-        row.place_volumes(|name| volumes.place(name));
+        row.place_volumes(|name| Some(volumes.place(name)));
         row
     };
     Ok(rows.into_iter().map(|(_, row)| placed(row)).collect())
@@ -196,6 +198,8 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -
     }
     tracing::info!(containers = known.len(), "containers are recovered");
     recover::sweep(engine, &known).await;
+    let using: Vec<_> = recovered.iter().filter_map(recover::Recovered::uses_volumes).collect();
+    engine.volumes.recover(&using).await?;
     let live: Vec<_> = recovered.iter().flat_map(recover::Recovered::endpoints).cloned().collect();
     let networks = engine.networks.clone();
     let watches = threads.run(move |_| networks.reconcile(&live).and_then(|()| networks.watch())).await?;

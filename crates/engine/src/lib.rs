@@ -13,6 +13,7 @@ pub mod check;
 pub mod container;
 pub mod disk;
 pub mod ending;
+mod held;
 pub mod network;
 pub mod paths;
 mod root;

@@ -167,7 +167,7 @@ fn wire(volume: &Volume) -> api::volume::Volume {
         mountpoint: volume.mountpoint.display().to_string(),
         name: volume.name.clone(),
         options: volume.options.clone(),
-        scope: volume.scope().into(),
+        scope: volume.scope.as_str().into(),
         ..Default::default()
     }
 }

@@ -1,6 +1,7 @@
-//! `gantryd`: one executable, four programs.
+//! `gantryd`: one executable, five programs.
 //!
 //! By its own name (or `dockerd`) the daemon, or a command that asks it something; as `gantry-monitor` a container's monitor;
+//! as `gantry-volumes` what keeps the mounts of volumes;
 //! as `gantry-enter` the short life of what makes a process in a running container; as `gantry-init` or `docker-init` PID 1 of
 //! a container started with `--init`. Which one it is must be known before anything else is set
 //! up: a monitor has no async runtime and an init next to no memory.
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     match name.as_str() {
         "gantry-monitor" => monitor::main(),
         monitor::ENTER => monitor::enter(),
+        volume::keeper::NAME => volume::keeper::main(),
         "gantry-init" | "docker-init" => {
             let command: Vec<_> = arguments.collect();
             let code = runtime::init::main(&command);

@@ -27,8 +27,8 @@ pub struct Starting {
     /// When its first process was made, in unix nanoseconds; 0 = not yet.
     pub started_at: i64,
     pub log: Option<JsonFile>,
-    /// Namespaces: they may be joined by paths, `/proc/<monitor>/fd/<n>`.
-    _namespaces: (Option<OwnedFd>, Vec<(oci::NamespaceKind, OwnedFd)>),
+    /// Namespaces, which may be joined by paths, `/proc/<monitor>/fd/<n>`, and mounts.
+    _passed: (Option<OwnedFd>, Vec<(oci::NamespaceKind, OwnedFd)>, Vec<OwnedFd>),
 }
 
 /// The descriptors of a start.
@@ -36,6 +36,8 @@ pub struct Given {
     pub netns: Option<OwnedFd>,
     /// What the specification joins.
     pub joined: Vec<(oci::NamespaceKind, OwnedFd)>,
+    /// Detached mounts that it attaches.
+    pub trees: Vec<OwnedFd>,
     /// One per `spec.attach`.
     pub sockets: Vec<OwnedFd>,
 }
@@ -47,13 +49,13 @@ impl Starting {
         given: Given,
         asked: Asked,
     ) -> Result<Starting, StartError> {
-        let Given { netns, joined, sockets } = given;
-        spec.bundle.pass(&joined);
+        let Given { netns, joined, trees, sockets } = given;
+        spec.bundle.pass(&joined, &trees);
         let tty = spec.bundle.spec.process.terminal;
         let (stdio, streams) = pipes(!tty && spec.open_stdin, !tty, !tty)?;
         let pending = runtime.start(&spec.bundle, stdio, netns.as_ref().map(AsFd::as_fd))?;
-        let _namespaces = (netns, joined);
-        Ok(Starting { spec, runtime, asked, pending, streams, sockets, started_at: 0, log: None, _namespaces })
+        let _passed = (netns, joined, trees);
+        Ok(Starting { spec, runtime, asked, pending, streams, sockets, started_at: 0, log: None, _passed })
     }
 
     /// What is new. `born` hears the number of its first process and when it was made, before its program runs.

@@ -41,6 +41,8 @@ pub struct StartFds<'a> {
     pub netns: Option<BorrowedFd<'a>>,
     /// One per `spec.joined`.
     pub joined: Vec<BorrowedFd<'a>>,
+    /// As many as `spec.trees`.
+    pub trees: Vec<BorrowedFd<'a>>,
     /// One per `spec.attach`.
     pub clients: Vec<BorrowedFd<'a>>,
 }
@@ -164,6 +166,7 @@ impl Client {
         let mut all = vec![memory.as_fd(), fds.listener];
         all.extend(fds.netns);
         all.extend_from_slice(&fds.joined);
+        all.extend_from_slice(&fds.trees);
         all.extend_from_slice(&fds.clients);
         self.send(seq, &Request::Start, &all)
     }

@@ -40,7 +40,7 @@ pub struct Packet<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Starts the container, once in a monitor's life. Descriptors: a memfd with the [`StartSpec`]; the socket on which to
-    /// listen for further daemons; the network namespace if `netns`; one namespace per `joined`; one socket per `attach`. Answer: `Started` or `Failed` (the monitor then ends).
+    /// listen for further daemons; the network namespace if `netns`; one namespace per `joined`; `trees` mounts; one socket per `attach`. Answer: `Started` or `Failed` (the monitor then ends).
     Start,
     /// Published ports, one bound (TCP: listening) socket per entry. Answer: `Done`.
     Ports(Vec<Port>),
@@ -260,6 +260,8 @@ pub struct StartSpec {
     /// What the specification joins ([`runtime::oci::PASSED`]): a descriptor of each follows. `Mount` is that of other
     /// containers' mounts.
     pub joined: Vec<oci::NamespaceKind>,
+    /// So many detached mounts follow, which the specification attaches ([`runtime::oci::Mount::tree`]).
+    pub trees: u16,
     /// Clients that were attached before the start.
     pub attach: Vec<Attach>,
 }

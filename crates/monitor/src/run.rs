@@ -388,12 +388,14 @@ impl Monitor {
         }
         let netns = if spec.netns { fds.next() } else { None };
         let joined: Vec<_> = spec.joined.iter().copied().zip(&mut fds).collect();
+        let trees: Vec<OwnedFd> = fds.by_ref().take(spec.trees.into()).collect();
         let sockets: Vec<OwnedFd> = fds.collect();
-        if sockets.len() != spec.attach.len() || netns.is_some() != spec.netns || joined.len() != spec.joined.len() {
+        let are_all = trees.len() == usize::from(spec.trees) && joined.len() == spec.joined.len();
+        if sockets.len() != spec.attach.len() || netns.is_some() != spec.netns || !are_all {
             return Err(invalid(&"descriptors are missing"));
         }
         let runtime = (self.make_runtime)(&spec.runtime);
-        Starting::begin(spec, runtime, Given { netns, joined, sockets }, asked)
+        Starting::begin(spec, runtime, Given { netns, joined, trees, sockets }, asked)
     }
 
     fn queue_exec(&mut self, asked: Asked, exec: Exec, fds: Vec<OwnedFd>) {

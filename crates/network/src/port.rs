@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::{Error, Result};
-use sys::fdpass::{MAX_FDS, Parked};
+use sys::fdpass::{PARKED_FDS, Parked};
 use sys::netlink::listen;
 
 use crate::endpoint::{BoundPort, Protocol, PublishSpec};
@@ -78,12 +78,12 @@ impl Bound {
 
     fn add(&mut self, sockets: Vec<(BoundPort, OwnedFd)>) -> Result<(), Refused> {
         self.loose.extend(sockets);
-        while self.loose.len() >= LOOSE + MAX_FDS {
-            let part = &self.loose[LOOSE..LOOSE + MAX_FDS];
+        while self.loose.len() >= LOOSE + PARKED_FDS {
+            let part = &self.loose[LOOSE..LOOSE + PARKED_FDS];
             let fds: Vec<_> = part.iter().map(|(_, socket)| socket.as_fd()).collect();
             let first = SocketAddr::new(part[0].0.host_ip, part[0].0.host_port);
             let parked = Parked::new(&fds).map_err(|e| Refused::Bind(first, e))?;
-            let ports = self.loose.drain(LOOSE..LOOSE + MAX_FDS).map(|(port, _)| port).collect();
+            let ports = self.loose.drain(LOOSE..LOOSE + PARKED_FDS).map(|(port, _)| port).collect();
             self.parked.push((ports, parked));
         }
         Ok(())

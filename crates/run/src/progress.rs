@@ -24,6 +24,8 @@ pub enum Step {
     Clients,
     /// The paths, devices and other containers that the specification names are looked up.
     Specification,
+    /// The drivers of its volumes mount them.
+    Volumes,
     /// The directory of the run is made.
     Directory,
     /// The network is joined.
@@ -44,9 +46,10 @@ pub enum Step {
 
 impl Step {
     /// All of them.
-    pub const ALL: [Step; 10] = [
+    pub const ALL: [Step; 11] = [
         Step::Clients,
         Step::Specification,
+        Step::Volumes,
         Step::Directory,
         Step::Network,
         Step::Files,
@@ -62,6 +65,7 @@ impl Step {
         match self {
             Step::Clients => "clients",
             Step::Specification => "specification",
+            Step::Volumes => "volumes",
             Step::Directory => "directory",
             Step::Network => "network",
             Step::Files => "files",
@@ -78,6 +82,7 @@ impl Step {
         match self {
             Step::Clients => "the clients that are being attached",
             Step::Specification => "the sources of its mounts and its devices to be found",
+            Step::Volumes => "its volumes to be mounted",
             Step::Directory => "the directory of its monitor to be made",
             Step::Network => "its network to be set up",
             Step::Files => "its hosts, hostname and resolv.conf to be written",
@@ -92,7 +97,7 @@ impl Step {
     /// How long it may take.
     pub fn limit(self) -> Duration {
         match self {
-            Step::Process | Step::Record | Step::Program => Duration::from_secs(120),
+            Step::Volumes | Step::Process | Step::Record | Step::Program => Duration::from_secs(120),
             _ => Duration::from_secs(60),
         }
     }

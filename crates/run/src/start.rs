@@ -40,6 +40,8 @@ pub struct RunSpec {
     pub network: Option<SandboxSpec>,
     /// Namespaces of others that it joins.
     pub joined: Vec<(NamespaceKind, OwnedFd)>,
+    /// Detached mounts that its specification attaches, by number.
+    pub trees: Vec<OwnedFd>,
     /// Its name resolution files; `None`: they are another's.
     pub files: Option<Files>,
     /// Clients that were attached before the start.
@@ -105,8 +107,8 @@ pub fn start(
     progress: &Progress,
     record: &mut Recorder<'_>,
 ) -> Result<Running, Failed> {
-    let RunSpec { id, place, program, network, joined, files, clients } = spec;
-    let around = Surroundings { id, place, network, joined, files, clients };
+    let RunSpec { id, place, program, network, joined, trees, files, clients } = spec;
+    let around = Surroundings { id, place, network, joined, trees, files, clients };
     let (monitor, was_asked, ran) = Default::default();
     let line = Line { services, spec: around, progress, monitor, was_asked, ran };
     let mut undo = Undo::default();
@@ -126,6 +128,7 @@ struct Surroundings {
     place: Place,
     network: Option<SandboxSpec>,
     joined: Vec<(NamespaceKind, OwnedFd)>,
+    trees: Vec<OwnedFd>,
     files: Option<Files>,
     clients: Vec<Attached>,
 }
@@ -173,10 +176,12 @@ impl Line<'_> {
         let netns = connected.and_then(|c| c.netns.as_ref()).map(AsFd::as_fd);
         program.netns = netns.is_some();
         program.joined = spec.joined.iter().map(|(kind, _)| *kind).collect();
+        program.trees = u16::try_from(spec.trees.len()).unwrap_or(u16::MAX);
         program.attach = spec.clients.iter().map(Attached::request).collect();
         let clients = spec.clients.iter().map(|client| client.socket.as_fd()).collect();
         let joined = spec.joined.iter().map(|(_, fd)| fd.as_fd()).collect();
-        let fds = client::StartFds { listener: listener.as_fd(), netns, joined, clients };
+        let trees = spec.trees.iter().map(|tree| tree.as_fd()).collect();
+        let fds = client::StartFds { listener: listener.as_fd(), netns, joined, trees, clients };
         monitor.client.start(1, &program, &fds).context("starting the container")?;
         self.was_asked.set(true);
         progress.enter(Step::Process)?;

@@ -17,9 +17,13 @@ use sys::rooted::Rooted;
 
 use crate::oci;
 
-/// A detached copy of such a source; `None`: it is a path to be taken as it stands.
+/// A detached copy of such a source, or the mount that was passed for it; `None`: it is a path to be taken as it stands.
 pub(crate) fn source(mount: &oci::Mount, reach: Reach) -> Option<io::Result<OwnedFd>> {
     let path = Path::new(&mount.source);
+    if mount.tree.is_some() {
+        let opened = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        return Some(opened.map_err(io::Error::from));
+    }
     let foreign = match &mount.namespace {
         Some(namespace) => Some(Foreign { namespace: namespace.into(), path: path.to_owned() }),
         None => Foreign::parse(path),

@@ -44,9 +44,15 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Puts descriptors of this process in the places of what the specification joins ([`oci::PASSED`]). They stay open until
-    /// the program runs.
-    pub fn pass(&mut self, passed: &[(oci::NamespaceKind, OwnedFd)]) {
+    /// Puts descriptors of this process in the places of what the specification joins ([`oci::PASSED`]) and of the detached
+    /// mounts that it attaches ([`oci::Mount::tree`]). They stay open until the program runs.
+    pub fn pass(&mut self, passed: &[(oci::NamespaceKind, OwnedFd)], trees: &[OwnedFd]) {
+        for mount in &mut self.spec.mounts {
+            if let Some(tree) = mount.tree.and_then(|number| trees.get(usize::from(number))) {
+                // For this process and its children.
+                mount.source = format!("/proc/self/fd/{}", tree.as_raw_fd());
+            }
+        }
         let of = |kind| passed.iter().find(|(other, _)| *other == kind).map(|(_, fd)| fd);
         let awaited = |path: &Option<String>| path.as_deref() == Some(oci::PASSED);
         for namespace in self.spec.linux.namespaces.iter_mut().filter(|namespace| awaited(&namespace.path)) {

@@ -154,6 +154,9 @@ pub struct Mount {
     pub subpath: String,
     /// The mount namespace in which `source` is a path ([`PASSED`]); `None` = one's own.
     pub namespace: Option<String>,
+    /// The number of the detached mount, among those passed to the monitor ([`crate::Bundle::pass`]), that is attached here in
+    /// place of a copy of `source`.
+    pub tree: Option<u16>,
     /// Words as of mount(8), plus the specification's recursive ones (`rro`, …) and propagation words.
     pub options: Vec<String>,
 }

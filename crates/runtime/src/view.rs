@@ -86,6 +86,8 @@ pub enum Place {
     Path(PathBuf),
     /// A part of the directory at the first path; no link on the way may lead out of it.
     Beneath(PathBuf, PathBuf),
+    /// A detached mount, for this view alone.
+    Tree(OwnedFd),
 }
 
 impl View {
@@ -175,6 +177,13 @@ fn anew(mounts: &[ViewMount]) -> Result<Trees> {
         Source::Tmpfs => Ok(tmpfs()?),
         Source::Bind { place, reach, read_only } => {
             let found = match place {
+                Place::Tree(tree) => {
+                    let tree = tree.try_clone()?;
+                    if *read_only {
+                        set_attr(tree.as_fd(), *reach, Attr::RDONLY, Attr::default(), None)?;
+                    }
+                    return Ok(tree);
+                }
                 Place::Path(path) => rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,
                 Place::Beneath(top, part) => Rooted::open_dir(top)?.locate_beneath(part)?,
             };

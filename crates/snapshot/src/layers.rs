@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::digest::{Digest, Hasher};
 use model::{Context, Error, Result};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FileType, RenameFlags};
 use serde::{Deserialize, Serialize};
 use store::{Lease, Sweep};
 
@@ -360,8 +360,8 @@ impl LayerStore for Layers {
         }
     }
 
-    fn is_file(&self, layers: &[LayerKey], path: &str) -> Result<bool> {
-        Ok(self.view(layers)?.is_file(path.trim_matches('/').as_bytes())?)
+    fn file_type(&self, layers: &[LayerKey], path: &str) -> Result<Option<FileType>> {
+        Ok(self.view(layers)?.file_type(path.trim_matches('/').as_bytes())?)
     }
 
     fn copy_out(&self, layers: &[LayerKey], path: &str, target: &Path) -> Result<()> {

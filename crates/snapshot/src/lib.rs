@@ -42,6 +42,7 @@ use std::sync::Arc;
 
 use model::digest::Digest;
 use model::{Error, Result};
+use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 use store::{Lease, Sweep};
 use sys::tree;
@@ -151,8 +152,8 @@ pub trait LayerStore: Send + Sync {
     /// diff id.
     fn identify(&self, key: &LayerKey, diff_id: &Digest) -> Result<()>;
 
-    /// Whether `path` (absolute) leads to something that is no directory: none can be made or mounted there.
-    fn is_file(&self, layers: &[LayerKey], path: &str) -> Result<bool>;
+    /// What an absolute path of the chain leads to, links followed within it; `None`: nothing.
+    fn file_type(&self, layers: &[LayerKey], path: &str) -> Result<Option<FileType>>;
 
     /// Copies what the chain has at `path` (absolute, a directory) into the empty directory `target`: content, owners,
     /// modes, times, xattrs, hard links; the directory's own attributes too. Links on the way are followed within the

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::{Context, Result};
-use rustix::fs::{Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::apply::{OPAQUE, OPAQUE_XATTR, WHITEOUT, Whiteouts, is_whiteout};
@@ -152,10 +152,9 @@ impl View {
         }
     }
 
-    /// Whether a path leads to something that is no directory.
-    pub(crate) fn is_file(&self, path: &[u8]) -> io::Result<bool> {
-        let found = self.find(&self.resolve(path)?, 0)?;
-        Ok(found.is_some_and(|found| !tree::file_type(&found.stat).is_dir()))
+    /// What a path leads to.
+    pub(crate) fn file_type(&self, path: &[u8]) -> io::Result<Option<FileType>> {
+        Ok(self.find(&self.resolve(path)?, 0)?.map(|found| tree::file_type(&found.stat)))
     }
 
     /// The relative path that a container would come to by `path`: links are followed, none leads out of the tree. What is

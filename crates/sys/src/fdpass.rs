@@ -12,8 +12,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
-/// Descriptors in one message.
-pub const MAX_FDS: usize = 64;
+/// Descriptors in one message: as many as the kernel takes (`SCM_MAX_FD`, unix(7)).
+pub const MAX_FDS: usize = 253;
+/// Descriptors that [`Parked`] takes in one place of its owner's.
+pub const PARKED_FDS: usize = 64;
 const BACKLOG: i32 = 16;
 
 /// A connected pair, close-on-exec.
@@ -95,7 +97,7 @@ fn receive_with(socket: impl AsFd, buffer: &mut [u8], how: RecvFlags) -> io::Res
     Ok((got.bytes, fds))
 }
 
-/// Up to [`MAX_FDS`] descriptors that lie in the queue of a socket: what they refer to stays open, and takes one place in the
+/// Up to [`PARKED_FDS`] descriptors that lie in the queue of a socket: what they refer to stays open, and takes one place in the
 /// process's table (`RLIMIT_NOFILE`) instead of many. An epoll instance goes on watching them.
 #[derive(Debug)]
 pub struct Parked {

@@ -1,37 +1,60 @@
 //! The local driver: a directory `<root>/<name>/_data` per volume, `<root>/.removed/<name>` for one that is on its way
 //! out (no volume's name begins with a dot); `.removed` is there only as long as it is needed.
 //!
-//! The options `type`, `o`, `device` (a mount made on first use) are known and refused for now.
+//! A volume with the options `type` and `device` is what these mount, for as long as somebody uses it ([`crate::keeper`]);
+//! its directory stays empty. `size` limits a tmpfs; a directory cannot be limited without quotas.
+
+mod mount;
+pub mod options;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{Context, Error, Result};
 use sys::tree;
 
-use crate::VolumeDriver;
+use crate::driver::{Directories, Others, VolumeDriver};
+use crate::keeper::Keeper;
+use crate::mounted::Mounted;
+use crate::row::{DATA, LOCAL, Volume, data};
+use options::LocalOptions;
 
-/// The directory of a volume's data, within the volume's own.
-const DATA: &str = "_data";
 /// The directory of the volumes that are being removed.
 pub const REMOVED: &str = ".removed";
 
 /// See the module.
 pub struct Local {
     root: PathBuf,
+    keeper: Keeper,
     /// Held while something is moved into `.removed`, or `.removed` itself is taken away.
     removed: Mutex<()>,
 }
 
 impl Local {
     /// Opens or makes the root.
-    pub fn open(root: &Path) -> Result<Local> {
+    pub fn open(root: &Path, keeper: Keeper) -> Result<Local> {
         make_dir(root, 0o701)?;
-        Ok(Local { root: root.to_owned(), removed: Mutex::default() })
+        Ok(Local { root: root.to_owned(), keeper, removed: Mutex::default() })
+    }
+
+    /// Checks a name and options without making anything.
+    pub(crate) fn check(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
+        crate::name::validate(name)?;
+        let options = LocalOptions::parse(options)?;
+        let is_tmpfs = options.mount.as_ref().is_some_and(|mount| mount.kind == "tmpfs");
+        match options.size {
+            1.. if !is_tmpfs => Err(Error::invalid("quota size requested but no quota support")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The volumes that are mounted, by whatever daemon.
+    pub(crate) fn mounted(&self) -> Vec<String> {
+        self.keeper.mounted()
     }
 }
 
@@ -59,11 +82,6 @@ impl Local {
             other => other.with_context(failed)?,
         };
         tree::remove(&dir, &c_name(name)?).with_context(failed)
-    }
-
-    /// Where the data of a volume lies under `root`.
-    pub(crate) fn data(root: &Path, name: &str) -> PathBuf {
-        root.join(name).join(DATA)
     }
 
     /// Finishes or undoes removals that were cut short, and removes directories that a create cut short has left: without
@@ -95,7 +113,7 @@ impl Local {
         for name in names(&self.root)?.iter().filter(unknown) {
             // Both fail when something is in the way, which is then none of ours to remove. A create that was cut short may
             // have made the outer one only.
-            drop(fs::remove_dir(self.mountpoint(name)));
+            drop(fs::remove_dir(data(&self.root, name)));
             drop(fs::remove_dir(self.root.join(name)));
         }
         Ok(())
@@ -105,7 +123,7 @@ impl Local {
 impl Local {
     /// Makes a volume again that holds nothing: a power cut may have taken its directory, or have left something else there.
     pub(crate) fn put_right(&self, name: &str) -> Result<()> {
-        for path in [self.root.join(name), self.mountpoint(name)] {
+        for path in [self.root.join(name), data(&self.root, name)] {
             if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) {
                 fs::remove_file(&path).with_context(|| format!("error removing volume path '{}'", path.display()))?;
             }
@@ -115,41 +133,59 @@ impl Local {
 }
 
 impl VolumeDriver for Local {
-    fn name(&self) -> &'static str {
-        crate::LOCAL
-    }
-
-    fn validate(&self, _name: &str, options: &BTreeMap<String, String>) -> Result<()> {
-        match options.keys().next().map(String::as_str) {
-            None => Ok(()),
-            Some(key @ ("type" | "o" | "device" | "size")) => {
-                Err(Error::not_implemented(format!("volume option {key:?} is not supported yet")))
-            }
-            Some(key) => Err(Error::invalid(format!("invalid option: {key:?}"))),
-        }
+    fn name(&self) -> &str {
+        LOCAL
     }
 
     fn create(&self, name: &str, _options: &BTreeMap<String, String>) -> Result<()> {
         make_dir(&self.root.join(name), 0o701)?;
-        make_dir(&self.mountpoint(name), 0o755)
+        make_dir(&data(&self.root, name), 0o755)
     }
 
-    fn mountpoint(&self, name: &str) -> PathBuf {
-        Local::data(&self.root, name)
+    fn mountpoint(&self, name: &str) -> Result<PathBuf> {
+        Ok(data(&self.root, name))
     }
 
-    fn mount(&self, name: &str, _options: &BTreeMap<String, String>) -> Result<PathBuf> {
-        let path = self.mountpoint(name);
-        if !path.is_dir() {
-            return Err(Error::system(format!("the data of volume {name} is gone: {}", path.display())));
+    fn is_mounted_for_use(&self, volume: &Volume) -> bool {
+        volume.has_mount_options()
+    }
+
+    fn mount(&self, volume: &Volume, _user: &str) -> Result<Mounted> {
+        let path = data(&self.root, &volume.name);
+        let options = LocalOptions::parse(volume.options.as_ref().unwrap_or(&BTreeMap::new()))?;
+        let Some(wanted) = options.mount else {
+            if !path.is_dir() {
+                return Err(Error::system(format!("the data of volume {} is gone: {}", volume.name, path.display())));
+            }
+            return Ok(Mounted::Directory(path));
+        };
+        let kept = self.keeper.mount(&volume.name, || mount::make(&wanted, options.size, &path))?;
+        Ok(Mounted::Tree(Arc::new(kept)))
+    }
+
+    fn unmount(&self, volume: &Volume, _user: &str, others: Others) -> Result<()> {
+        match others {
+            Others::Remain => Ok(()),
+            Others::None => Ok(self.keeper.unmount(&volume.name)?),
         }
-        Ok(path)
     }
 
-    fn unmount(&self, _name: &str) -> Result<()> {
-        Ok(())
+    fn remove(&self, name: &str) -> Result<()> {
+        self.clear(&self.root.join(REMOVED), name)?;
+        {
+            let _turn = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            // Fails while there are others in it.
+            drop(fs::remove_dir(self.root.join(REMOVED)));
+        }
+        self.clear(&self.root, name)
     }
 
+    fn directories(&self) -> Option<&dyn Directories> {
+        Some(self)
+    }
+}
+
+impl Directories for Local {
     fn retire(&self, name: &str) -> Result<()> {
         // An earlier volume of this name may have been removed in part only.
         self.clear(&self.root.join(REMOVED), name)?;
@@ -172,20 +208,10 @@ impl VolumeDriver for Local {
         rename(&self.retired(name), &self.root.join(name))
     }
 
-    fn remove(&self, name: &str) -> Result<()> {
-        self.clear(&self.root.join(REMOVED), name)?;
-        {
-            let _turn = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
-            // Fails while there are others in it.
-            drop(fs::remove_dir(self.root.join(REMOVED)));
-        }
-        self.clear(&self.root, name)
-    }
-
     fn make_durable(&self, name: &str) -> Result<()> {
         // The innermost directory: where there is no journal, the kernel takes the new ones above it along; where there is
         // one, they were made before it.
-        let place = self.mountpoint(name);
+        let place = data(&self.root, name);
         sys::file::sync_dir(&place).with_context(|| format!("syncing {}", place.display()))
     }
 

@@ -17,6 +17,8 @@ use run::Place;
 use serde::{Deserialize, Serialize};
 use store::{Row, Table, WriteTx};
 
+use crate::held::Part;
+
 /// All containers, by full id.
 pub const CONTAINERS: Table<ContainerRow> = Table::new("containers");
 
@@ -142,6 +144,11 @@ pub struct MountRow {
 }
 
 impl MountRow {
+    /// What it shows of its volume.
+    pub fn part(&self) -> Part<'_> {
+        Part { volume: &self.name, place: &self.source, subpath: self.subpath() }
+    }
+
     /// The part of its volume that it shows; empty: all.
     pub fn subpath(&self) -> &str {
         let options = self.spec.as_ref().and_then(|entry| entry.volume_options.as_ref());

@@ -74,7 +74,7 @@ impl Daemon {
         self.seq += 1;
         let listener = self.listener.take().expect("started once");
         let clients = sockets.iter().map(|socket| socket.as_fd()).collect();
-        let fds = StartFds { listener: listener.as_fd(), netns: None, joined: Vec::new(), clients };
+        let fds = StartFds { listener: listener.as_fd(), netns: None, joined: Vec::new(), trees: Vec::new(), clients };
         self.client.start(self.seq, spec, &fds).unwrap();
         self.answer()
     }
@@ -212,6 +212,7 @@ pub fn spec(dir: &Path, bundle: runtime::Bundle) -> StartSpec {
         spill_dir: dir.to_owned(),
         netns: false,
         joined: Vec::new(),
+        trees: 0,
         attach: Vec::new(),
     }
 }

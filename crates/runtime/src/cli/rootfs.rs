@@ -72,6 +72,7 @@ pub(super) fn bring(spec: &mut Spec, dir: &Path) -> Result<Brought, StartError> 
         mount.source = place.to_string_lossy().into_owned();
         mount.subpath.clear();
         mount.namespace = None;
+        mount.tree = None;
         brought.0.push(place);
     }
     Ok(brought)

@@ -1,7 +1,7 @@
 //! What the engine tells [`super::build`] about one container: Docker's options in the terms of this crate.
 //!
 //! Everything is already validated and merged (image, request, daemon defaults), names of other containers are already
-//! paths of namespaces, volumes are already directories. Nothing here refers to the wire types of the API.
+//! paths of namespaces, volumes are already directories or passed mounts. Nothing here refers to the wire types of the API.
 
 use std::collections::BTreeMap;
 
@@ -134,6 +134,8 @@ pub struct Bind {
     pub subpath: String,
     /// See [`crate::oci::Mount::namespace`].
     pub namespace: Option<String>,
+    /// See [`crate::oci::Mount::tree`].
+    pub tree: Option<u16>,
     pub access: Access,
     pub recursion: Recursion,
     /// `None` = the runtime's default (volumes).

@@ -132,6 +132,7 @@ fn bind_mount(target: &str, bind: &Bind, host: &HostFacts, root: &mut Option<Pro
         source: bind.source.clone(),
         subpath: bind.subpath.clone(),
         namespace: bind.namespace.clone(),
+        tree: bind.tree,
         options: options.into_iter().map(str::to_owned).collect(),
     })
 }

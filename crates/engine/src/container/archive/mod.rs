@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use ::volume::Mounted;
 use model::{Error, Kind, Result};
 use runtime::view::{Origin, Place, Source, View, ViewMount};
 use snapshot::{Extraction, RootStore};
@@ -21,6 +22,7 @@ use super::row::{ContainerRow, MountKind, MountRow};
 use super::view::ContainerView;
 use super::{Handle, publish};
 use crate::Engine;
+use crate::held::{Held, Use};
 
 /// A file or directory of a container that is about to be read.
 pub struct Opened {
@@ -31,7 +33,20 @@ pub struct Opened {
     /// Its name in the archive.
     name: Vec<u8>,
     /// Keeps the mounts that it lies in.
-    _view: View,
+    _view: Shown,
+}
+
+/// The file system of a container, and its volumes, which are mounted as long as it is seen.
+struct Shown {
+    view: View,
+    /// Of a container that runs they are mounted anyway. Ends behind the view.
+    _volumes: Option<Use>,
+}
+
+impl Shown {
+    fn root(&self) -> &sys::rooted::Rooted {
+        self.view.root()
+    }
 }
 
 /// How a `PUT` treats what the archive has.
@@ -106,28 +121,31 @@ pub fn put(engine: &Engine, name: &str, path: &str, args: PutArgs, archive: impl
     Ok(())
 }
 
-fn owner(files: &View, user: &str) -> Result<(u32, u32)> {
+fn owner(files: &Shown, user: &str) -> Result<(u32, u32)> {
     let found = runtime::user::resolve(files.root(), user, &[]);
     let found = found.map_err(|e| Error::invalid(e.to_error(runtime::What::Create).0.message()))?;
     Ok((found.uid, found.gid))
 }
 
-fn readable(engine: &Engine, view: &ContainerView) -> Result<View> {
-    let row = &view.row;
-    let origin = match running(view) {
-        Some(process) => Origin::Process(process?),
-        None => Origin::Read(rootfs(&*engine.snapshots.roots, row)?),
-    };
-    View::open(origin, mounts(engine, row))
+fn readable(engine: &Engine, view: &ContainerView) -> Result<Shown> {
+    shown(engine, view, Origin::Read)
 }
 
-fn writable(engine: &Engine, view: &ContainerView) -> Result<View> {
+fn writable(engine: &Engine, view: &ContainerView) -> Result<Shown> {
+    shown(engine, view, Origin::Write)
+}
+
+fn shown(engine: &Engine, view: &ContainerView, at_rest: fn(runtime::Rootfs) -> Origin) -> Result<Shown> {
     let row = &view.row;
-    let origin = match running(view) {
-        Some(process) => Origin::Process(process?),
-        None => Origin::Write(rootfs(&*engine.snapshots.roots, row)?),
+    let (origin, volumes) = match running(view) {
+        Some(process) => (Origin::Process(process?), None),
+        None => {
+            let volumes = Use::begin(&engine.volumes, row.volumes().map(MountRow::part))?;
+            (at_rest(rootfs(&*engine.snapshots.roots, row)?), Some(volumes))
+        }
     };
-    View::open(origin, mounts(engine, row))
+    let mounts = mounts(engine, row, volumes.as_ref().map(|volumes| &volumes.held))?;
+    Ok(Shown { view: View::open(origin, mounts)?, _volumes: volumes })
 }
 
 /// The writable layer of a container that never ran holds something from now on, which no later daemon may make anew.
@@ -161,8 +179,8 @@ fn rootfs(roots: &dyn RootStore, row: &ContainerRow) -> Result<runtime::Rootfs> 
 
 /// What is mounted in the container beside the kernel's own file systems, those above first.
 #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-fn mounts(engine: &Engine, row: &ContainerRow) -> Vec<ViewMount> {
-    let mut all: Vec<ViewMount> = row.mounts.iter().map(mount).collect();
+fn mounts(engine: &Engine, row: &ContainerRow, held: Option<&Held>) -> Result<Vec<ViewMount>> {
+    let mut all: Vec<ViewMount> = row.mounts.iter().map(|row| mount(row, held)).collect::<Result<_>>()?;
     let tmpfs = row.host_config.tmpfs.keys();
     all.extend(tmpfs.map(|target| ViewMount { destination: target.into(), source: Source::Tmpfs }));
     let owner = files::owner(&engine.containers, row).unwrap_or_else(|_| row.id.clone());
@@ -180,25 +198,30 @@ fn mounts(engine: &Engine, row: &ContainerRow) -> Vec<ViewMount> {
         }
     }
     all.sort_by(|a, b| a.destination.cmp(&b.destination));
-    all
+    Ok(all)
 }
 
-fn mount(row: &MountRow) -> ViewMount {
+fn mount(row: &MountRow, held: Option<&Held>) -> Result<ViewMount> {
     let options = row.spec.as_ref().and_then(|entry| entry.bind_options.as_ref());
     let top_only = options.is_some_and(|options| options.non_recursive);
-    let source = PathBuf::from(&row.source);
+    let (source, tree) = match held.and_then(|held| Some((held, held.of(&row.name)?))) {
+        Some((held, Mounted::Tree(_))) => (PathBuf::new(), Some(held.open(row.part())?)),
+        Some((_, Mounted::Directory(path))) => (path.clone(), None),
+        None => (PathBuf::from(&row.source), None),
+    };
     let source = match row.kind {
         MountKind::Tmpfs => Source::Tmpfs,
         MountKind::Bind | MountKind::Volume => Source::Bind {
-            place: match row.subpath() {
-                "" => Place::Path(source),
-                part => Place::Beneath(source, part.into()),
+            place: match (tree, row.subpath()) {
+                (Some(tree), _) => Place::Tree(tree),
+                (None, "") => Place::Path(source),
+                (None, part) => Place::Beneath(source, part.into()),
             },
             reach: if top_only { Reach::Mount } else { Reach::Tree },
             read_only: !row.writable,
         },
     };
-    ViewMount { destination: PathBuf::from(&row.destination), source }
+    Ok(ViewMount { destination: PathBuf::from(&row.destination), source })
 }
 
 /// Refuses a place that the container itself may not write to.

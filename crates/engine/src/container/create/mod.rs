@@ -9,6 +9,7 @@ pub mod network;
 pub mod sources;
 pub mod validate;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use model::name;
 use model::own_label::{self, OwnLabels};
 use model::platform::Platform;
 use model::{Error, Kind, Result};
+use rustix::fs::FileType;
 use snapshot::LayerStore;
-use store::Store;
 
 use self::sources::Sources;
 use super::life::{actor, places, plan};
@@ -28,6 +29,7 @@ use super::row::{self, ContainerRow, ImagePin, MountRow, RunRow};
 use super::{Containers, Handle, publish};
 use crate::Engine;
 use crate::events::now;
+use crate::held;
 use crate::image::ResolvedImage;
 use crate::settings::Settings;
 
@@ -156,20 +158,9 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         endpoints: Vec::new(),
         unsettled_link: None,
     };
-    let work = (engine.clone(), row.clone());
-    let made = engine.containers.threads.creates.run(move |on| {
-        let (engine, row) = work;
-        let faults = &engine.host.faults;
-        faults.pass("create", "mounts")?;
-        let filled = prepare(on, &engine, &row)?;
-        faults.pass("create", "layer")?;
-        commit(&engine.store, row.clone(), filled)?;
-        faults.pass("create", "row").or_else(|error| {
-            engine.store.write_blocking(move |tx| row::delete(tx, &row))?;
-            Err(error)
-        })
-    });
-    if let Err(error) = made.await {
+    let made = make(engine, &row).await;
+    held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
+    if let Err(error) = made {
         take_back(engine, settings, &row, &mounts).await;
         if engine.host.faults.is_armed() {
             take_back(engine, settings, &row, &mounts).await;
@@ -181,21 +172,61 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
     Ok(())
 }
 
-/// The directory, the writable layer, and the data that new volumes take over from the image; which volumes got some.
-fn prepare(on: &Blocking, engine: &Engine, row: &ContainerRow) -> Result<Vec<String>> {
+/// Its layer, what new volumes take over, and its row. Those volumes are mounted meanwhile.
+async fn make(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
+    let work = (engine.clone(), row.clone());
+    let places = engine.containers.threads.creates.run(move |_| {
+        let (engine, row) = work;
+        engine.host.faults.pass("create", "mounts")?;
+        prepare(&engine, &row)
+    });
+    let places: HashSet<String> = places.await?;
+    let taking_over = row.volumes().filter(|mount| mount.copy_data && places.contains(&mount.destination));
+    let held = held::hold(&engine.volumes, taking_over.map(MountRow::part), row.id.as_str()).await?;
+    let work = (engine.clone(), row.clone());
+    let made = engine.containers.threads.creates.run(move |on| {
+        let (engine, row) = work;
+        let faults = &engine.host.faults;
+        let filled = mounts::copy_up(on, &*engine.snapshots.layers, &row, &held)?;
+        faults.pass("create", "layer")?;
+        let own = row.clone();
+        engine.store.write_blocking(move |tx| {
+            filled.iter().try_for_each(|volume| ::volume::note_use(tx, volume))?;
+            // The image may have been removed since it was resolved.
+            crate::image::use_by_container(tx, &own.image.id)?;
+            row::put(tx, &own)
+        })?;
+        faults.pass("create", "row").or_else(|error| {
+            engine.store.write_blocking(move |tx| row::delete(tx, &row))?;
+            Err(error)
+        })
+    });
+    made.await
+}
+
+/// The layers, the writable one among them; where the image has directories that new volumes take over.
+fn prepare(engine: &Engine, row: &ContainerRow) -> Result<HashSet<String>> {
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
-    check_directories(&*engine.snapshots.layers, row)?;
-    engine.snapshots.roots.prepare(row.id.as_str(), &snapshot::keys(&row.image.layers))?;
-    mounts::copy_up(on, &*engine.snapshots.layers, row)
+    let layers = &*engine.snapshots.layers;
+    check_directories(layers, row)?;
+    let chain = snapshot::keys(&row.image.layers);
+    engine.snapshots.roots.prepare(row.id.as_str(), &chain)?;
+    let mut places = HashSet::new();
+    for mount in row.volumes().filter(|mount| mount.copy_data) {
+        if layers.file_type(&chain, &mount.destination)?.is_some_and(FileType::is_dir) {
+            places.insert(mount.destination.clone());
+        }
+    }
+    Ok(places)
 }
 
 /// The working directory and the places of the configuration's volumes are directories, or nothing yet. Of other volumes a part
 /// that is a file may be shown, over a file.
 fn check_directories(layers: &dyn LayerStore, row: &ContainerRow) -> Result<()> {
     let chain = snapshot::keys(&row.image.layers);
-    let is_file = |path: &str| layers.is_file(&chain, path);
+    let is_file = |path: &str| layers.file_type(&chain, path).map(|found| found.is_some_and(|kind| !kind.is_dir()));
     let dir = row.config.working_dir.as_str();
     if !dir.is_empty() && is_file(dir)? {
         return Err(Error::system(format!("Cannot mkdir: {dir} is not a directory")));
@@ -208,15 +239,6 @@ fn check_directories(layers: &dyn LayerStore, row: &ContainerRow) -> Result<()> 
         }
     }
     Ok(())
-}
-
-fn commit(store: &Store, row: ContainerRow, filled: Vec<String>) -> Result<()> {
-    store.write_blocking(move |tx| {
-        filled.iter().try_for_each(|volume| ::volume::note_use(tx, volume))?;
-        // The image may have been removed since it was resolved.
-        crate::image::use_by_container(tx, &row.image.id)?;
-        row::put(tx, &row)
-    })
 }
 
 /// Leaves nothing of a container that could not be made; it has no row. What is not there is no

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -15,11 +14,11 @@ use blocking::Blocking;
 use model::mount::{self, clean};
 use model::{Context, Error, Result};
 use snapshot::LayerStore;
-use sys::rooted::Rooted;
 
 use super::sources::Sources;
 use crate::Engine;
 use crate::container::row::{ContainerRow, MountKind, MountRow};
+use crate::held::Held;
 
 /// Rows, and the volumes that were made for them.
 #[derive(Clone, Debug, Default)]
@@ -278,28 +277,13 @@ fn claim(named: &mut Vec<String>, target: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a mount shows of its volume. Other containers may have put links there: none may lead out of it.
-pub fn open_shown(mount: &MountRow) -> Result<OwnedFd> {
-    let (source, subpath) = (&mount.source, mount.subpath());
-    let path = if subpath.is_empty() { "." } else { subpath };
-    let place = Rooted::open_dir(source).and_then(|root| root.locate_beneath(path));
-    place.map_err(|error| {
-        if error.kind() == ErrorKind::CrossesDevices {
-            let text = "path concatenation escapes the base directory";
-            return Error::invalid(format!("{text}, base: {source}, subpath: {subpath}"));
-        }
-        let path = format!("{source}/{subpath}");
-        Error::not_found(Error::from(error).prefix(format!("cannot access path {path}: lstat {path}")).message())
-    })
-}
-
 /// New volumes take over what the image has at their target (B-vol-4), durably; the names of those that got something.
 #[expect(clippy::disallowed_methods, reason = "on a thread of the creates")]
-pub fn copy_up(_on: &Blocking, layers: &dyn LayerStore, row: &ContainerRow) -> Result<Vec<String>> {
+pub fn copy_up(_on: &Blocking, layers: &dyn LayerStore, row: &ContainerRow, held: &Held) -> Result<Vec<String>> {
     let (mut filled, chain) = (Vec::new(), snapshot::keys(&row.image.layers));
     for mount in row.volumes().filter(|mount| mount.copy_data) {
         // A part of a volume that is not there is the start's to refuse.
-        let Ok(shown) = open_shown(mount) else { continue };
+        let Some(Ok(shown)) = held.of(&mount.name).map(|_| held.open(mount.part())) else { continue };
         let target = format!("/proc/self/fd/{}", shown.as_raw_fd());
         let is_empty = || fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_none());
         let attributes = || fs::metadata(&target).map(|m| (m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec()));

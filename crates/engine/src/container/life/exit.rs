@@ -33,19 +33,22 @@ impl Actor {
             return;
         }
         self.exit = Some(exit);
-        if self.row.endpoints.iter().all(|e| e.host_link.is_none() && e.addresses.is_empty()) {
+        let volumes = self.row.volumes().map(|mount| mount.name.as_str());
+        let volumes = self.engine.volumes.let_go(self.row.id.as_str(), volumes);
+        if volumes.is_empty() && self.row.endpoints.iter().all(|e| e.host_link.is_none() && e.addresses.is_empty()) {
             // Entries in the networks' books; nothing asks the kernel, so no thread is needed.
             if let Err(error) = self.engine.networks.release(&self.row.id) {
                 tracing::warn!(%error, "releasing a network");
             }
             return Box::pin(self.torn_down()).await;
         }
-        let (engine, id) = (self.engine.clone(), self.row.id.clone());
+        let (engine, id, user) = (self.engine.clone(), self.row.id.clone(), self.row.id.clone());
         self.jobs.spawn(async move {
             let networks = engine.networks.clone();
             if let Err(error) = engine.containers.threads.ends.run(move |_| networks.release(&id)).await {
                 tracing::warn!(%error, "releasing a network");
             }
+            crate::held::release(&engine.volumes, volumes, user.as_str()).await;
             Done::TornDown
         });
     }

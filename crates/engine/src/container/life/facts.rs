@@ -17,11 +17,18 @@ use crate::apparmor::AppArmor;
 use crate::container::Containers;
 use crate::container::create::validate::{self, SecurityOptions};
 use crate::container::row::{ContainerRow, MountKind, MountRow};
+use crate::held::Shown;
 use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
 
 /// The narrow input of `runtime::spec::build` for this container in the control group of that path.
-pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, cgroup: &str) -> Result<ContainerSpec> {
+pub fn container_spec(
+    engine: &Engine,
+    settings: &Settings,
+    row: &ContainerRow,
+    cgroup: &str,
+    shown: &mut Shown,
+) -> Result<ContainerSpec> {
     let (config, host) = (&row.config, &row.host_config);
     validate::check_device_requests(host)?;
     Ok(ContainerSpec {
@@ -30,7 +37,7 @@ pub fn container_spec(engine: &Engine, settings: &Settings, row: &ContainerRow, 
         domainname: config.domainname.clone(),
         namespaces: namespaces(engine.host.has_cgroup_v2(), &settings.containers, row),
         readonly_rootfs: host.readonly_rootfs,
-        mounts: mounts(&engine.containers, &settings.roots, row)?,
+        mounts: mounts(&engine.containers, &settings.roots, row, shown)?,
         security: security(engine.host.apparmor.as_ref(), &settings.containers, row)?,
         devices: devices(row)?,
         resources: resources(row)?,
@@ -122,7 +129,7 @@ fn share(mode: &str) -> Share {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
-fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow) -> Result<spec::Mounts> {
+fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow, shown: &mut Shown) -> Result<spec::Mounts> {
     let host = &row.host_config;
     let files_owner = roots.container(files::owner(containers, row)?.as_str());
     let file = |name: &str, target: &str| spec::FileMount {
@@ -139,7 +146,7 @@ fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow) -> Result<
         true => String::new(),
         false => std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
     };
-    let mut user = row.mounts.iter().map(|m| mount(m, &mountinfo)).collect::<Result<Vec<_>>>()?;
+    let mut user = row.mounts.iter().map(|m| mount(m, &mountinfo, shown)).collect::<Result<Vec<_>>>()?;
     user.extend(host.tmpfs.iter().map(|(target, options)| spec::Mount {
         target: target.clone(),
         kind: spec::MountKind::Tmpfs { options: options.clone() },
@@ -155,16 +162,14 @@ fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow) -> Result<
     })
 }
 
-fn mount(row: &MountRow, mountinfo: &str) -> Result<spec::Mount> {
+fn mount(row: &MountRow, mountinfo: &str, shown: &mut Shown) -> Result<spec::Mount> {
     let kind = match row.kind {
         MountKind::Tmpfs => spec::MountKind::Tmpfs { options: tmpfs_options(row)? },
-        MountKind::Bind | MountKind::Volume => {
+        MountKind::Bind => {
             check_access(row)?;
-            if !row.subpath().is_empty() {
-                crate::container::create::mounts::open_shown(row)?;
-            }
             spec::MountKind::Bind(bind(row, mountinfo))
         }
+        MountKind::Volume => spec::MountKind::Bind(shown.volume(row.part(), bind(row, mountinfo))?),
     };
     Ok(spec::Mount { target: row.destination.clone(), kind })
 }
@@ -199,6 +204,7 @@ fn bind(row: &MountRow, mountinfo: &str) -> spec::Bind {
         source: row.source.clone(),
         subpath: row.subpath().into(),
         namespace: None,
+        tree: None,
         access,
         recursion: match options {
             Some(o) if o.non_recursive => spec::Recursion::Top,

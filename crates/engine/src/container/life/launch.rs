@@ -20,8 +20,9 @@ use super::durable::{self, Durable};
 use super::plan;
 use crate::Engine;
 use crate::container::create::{sources, validate};
-use crate::container::row::{self, ContainerRow};
+use crate::container::row::{self, ContainerRow, MountRow};
 use crate::container::session::attach;
+use crate::held::{self, Held};
 
 /// How long a start goes on after a client has asked for the container's end: one that does not hang is over by then, and
 /// the container ends as it would have.
@@ -71,12 +72,13 @@ pub fn launch(
     engine: &Arc<Engine>,
     row: &ContainerRow,
     clients: Vec<Attached>,
+    held: Held,
     progress: &Progress,
 ) -> Result<(Running, Place), Failed> {
     validate::check_at_start(&row.config, &row.host_config)?;
     let mut durable = Durable::begin(engine, row);
     let _claim = engine.containers.claims.claim(&row.id)?;
-    let spec = plan::plan(engine, row, clients)?;
+    let spec = plan::plan(engine, row, clients, held)?;
     let place = spec.place.clone();
     // While the container prepares its program. A start that fails after this is recorded behind it; one whose daemon dies
     // is found by the next as what became of it.
@@ -118,14 +120,25 @@ impl Actor {
             // On the threads of the paths, so that a dead one takes none of a start's.
             let found = async {
                 progress.enter(Step::Specification)?;
-                sources::prepare(&engine.disk.paths, &row).await.map_err(Failed::from)
+                sources::prepare(&engine.disk.paths, &row).await?;
+                progress.enter(Step::Volumes)?;
+                held::hold(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str())
+                    .await
+                    .map_err(Failed::from)
             };
-            if let Err(failed) = found.await {
-                return Done::Launched(Box::new(Err(failed)));
-            }
+            let held = match found.await {
+                Ok(held) => held,
+                Err(failed) => return Done::Launched(Box::new(Err(failed))),
+            };
             let turn = engine.containers.threads.starts.turn().await;
-            match turn.begin(move |_| launch(&engine, &row, clients, &progress)).await {
-                Ok(outcome) => Done::Launched(Box::new(outcome)),
+            let (shared, own) = (engine.clone(), row.clone());
+            match turn.begin(move |_| launch(&shared, &own, clients, held, &progress)).await {
+                Ok(outcome) => {
+                    if outcome.is_err() {
+                        held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
+                    }
+                    Done::Launched(Box::new(outcome))
+                }
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             }
         });

@@ -14,19 +14,21 @@ use super::{facts, files, place};
 use crate::Engine;
 use crate::container::read::logs as container_logs;
 use crate::container::row::ContainerRow;
+use crate::held::{Held, Shown};
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
 
 /// What a start says that its log refuses.
 const NO_LOG: &str = "failed to create task for container: failed to initialize logging driver";
 
 /// What is to run for this container.
-pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>) -> Result<RunSpec> {
+pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>, held: Held) -> Result<RunSpec> {
     let settings = &*engine.settings();
     let network = Places::of(row).sandbox(&engine.networks)?;
     let place = place::next(settings, row)?;
     let run_dir = &place.dir;
     let joined = Donors::find(&engine.containers, row)?.open()?;
-    let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup)?;
+    let mut shown = Shown::new(held);
+    let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup, &mut shown)?;
     let mut facts = engine.host.runtime.clone();
     facts.time_namespaces &= settings.containers.isolation.time_namespaces;
     if row.host_config.privileged {
@@ -54,10 +56,11 @@ pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>) ->
         spill_dir: settings.roots.tmp.clone(),
         netns: false,
         joined: Vec::new(),
+        trees: 0,
         attach: Vec::new(),
     };
     let files = files::of(&engine.networks, settings, row)?;
-    Ok(RunSpec { id: row.id.clone(), place, program, network, joined, files, clients })
+    Ok(RunSpec { id: row.id.clone(), place, program, network, joined, trees: shown.trees, files, clients })
 }
 
 /// The runtime of this name; an unknown one is refused as the reference does.

@@ -42,6 +42,13 @@ impl Recovered {
         &self.actor.row.endpoints
     }
 
+    /// Who it is and the volumes that it has mounted, if it runs.
+    pub fn uses_volumes(&self) -> Option<(String, Vec<String>)> {
+        let row = &self.actor.row;
+        row.state.pid()?;
+        Some((row.id.as_str().to_owned(), row.volumes().map(|mount| mount.name.clone()).collect()))
+    }
+
     /// Lets it go on.
     pub fn live(mut self) {
         tokio::spawn(async move {

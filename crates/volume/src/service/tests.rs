@@ -1,14 +1,25 @@
 //! Volumes as the engine uses them.
 
+use std::collections::BTreeMap;
 use std::fs;
 
-use super::*;
 use model::Kind;
+
+use super::*;
+use crate::local::REMOVED;
+use crate::row::note_use;
+
+/// No test mounts anything: the program is not started.
+fn open(root: &Path, store: Store) -> Volumes {
+    let program: std::os::fd::OwnedFd = fs::File::open("/proc/self/exe").unwrap().into();
+    let keeper = Keeper::open(root.with_extension("keeper"), Arc::new(program)).unwrap();
+    Volumes::open(root, store, keeper).unwrap()
+}
 
 async fn volumes() -> (tempfile::TempDir, Volumes) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("gantry.redb")).unwrap();
-    let volumes = Volumes::open(&dir.path().join("volumes"), store).unwrap();
+    let volumes = open(&dir.path().join("volumes"), store);
     (dir, volumes)
 }
 
@@ -70,7 +81,10 @@ async fn refusals_use_the_references_words() {
     );
     let options = Some(BTreeMap::from([("type".to_owned(), "nfs".to_owned())]));
     let error = volumes.create(CreateVolume { options, ..named("nfs") }).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotImplemented);
+    assert_eq!(error.message(), "create nfs: missing required option: \"device\"");
+    let options = Some(BTreeMap::from([("size".to_owned(), "1g".to_owned())]));
+    let error = volumes.create(CreateVolume { options, ..named("limited") }).await.unwrap_err();
+    assert_eq!(error.message(), "create limited: quota size requested but no quota support");
     let error = volumes.create(CreateVolume { driver: "zz".into(), ..named("other") }).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     volumes.create(named("mine")).await.unwrap();
@@ -83,8 +97,10 @@ async fn refusals_use_the_references_words() {
 async fn a_mounted_volume_stays() {
     let (_dir, volumes) = volumes().await;
     volumes.create(named("data")).await.unwrap();
-    let path = volumes.mount("data", "c1").await.unwrap();
-    assert_eq!(volumes.mount("data", "c2").await.unwrap(), path);
+    for user in ["c1", "c2"] {
+        let mounted = volumes.mount("data", user).await.unwrap();
+        assert!(matches!(mounted, Mounted::Directory(_)));
+    }
     let error = volumes.remove("data").await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::Conflict, "remove data: volume is in use - [c1, c2]"));
     volumes.unmount("data", "c1").await.unwrap();
@@ -113,7 +129,7 @@ async fn only_empty_directories_without_a_row_are_swept() {
         fs::create_dir_all(dir.path().join("volumes").join(name)).unwrap();
     }
     let store = volumes.inner.store.clone();
-    Volumes::open(&dir.path().join("volumes"), store).unwrap();
+    open(&dir.path().join("volumes"), store);
     let mut left: Vec<_> = fs::read_dir(dir.path().join("volumes")).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["foreign", "full", "known", "lost+found"]);
@@ -132,7 +148,7 @@ async fn a_removal_that_was_cut_short_is_undone_or_finished() {
     volumes.inner.store.write(|tx| tx.delete(&VOLUMES, "gone")).await.unwrap();
     let store = volumes.inner.store.clone();
     drop(volumes);
-    let volumes = Volumes::open(&root, store).unwrap();
+    let volumes = open(&root, store);
     assert_eq!(fs::read_to_string(root.join("kept/_data/file")).unwrap(), "kept");
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
     volumes.remove("kept").await.unwrap();
@@ -145,7 +161,7 @@ async fn an_unused_volume_is_made_again_and_a_used_one_is_missed() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("gantry.redb")).unwrap();
     let root = dir.path().join("volumes");
-    let volumes = Volumes::open(&root, store.clone()).unwrap();
+    let volumes = open(&root, store.clone());
     for name in ["unused", "used"] {
         assert!(volumes.create(named(name)).await.unwrap().0.unused);
         volumes.make_durable(name).unwrap();
@@ -155,7 +171,7 @@ async fn an_unused_volume_is_made_again_and_a_used_one_is_missed() {
         fs::remove_dir_all(root.join(name)).unwrap();
     }
     drop(volumes);
-    let volumes = Volumes::open(&root, store).unwrap();
+    let volumes = open(&root, store);
     assert_eq!(["unused", "used"].map(|name| root.join(name).join("_data").is_dir()), [true, false]);
     assert!(volumes.get("unused").unwrap().unused && !volumes.get("used").unwrap().unused);
     volumes.make_durable("unused").unwrap();
@@ -166,15 +182,17 @@ async fn an_unused_volume_is_made_again_and_a_used_one_is_missed() {
 async fn volumes_lie_where_the_root_is() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("gantry.redb")).unwrap();
-    let volumes = Volumes::open(&dir.path().join("volumes"), store.clone()).unwrap();
+    let volumes = open(&dir.path().join("volumes"), store.clone());
     volumes.create(named("vol")).await.unwrap();
     fs::rename(dir.path().join("volumes"), dir.path().join("moved")).unwrap();
-    let volumes = Volumes::open(&dir.path().join("moved"), store).unwrap();
+    let volumes = open(&dir.path().join("moved"), store);
     let place = dir.path().join("moved/vol/_data");
     assert_eq!(volumes.get("vol").unwrap().mountpoint, place);
     assert_eq!(volumes.list().unwrap()[0].mountpoint, place);
-    assert_eq!(volumes.mount("vol", "c").await.unwrap(), place);
-    assert_eq!(volumes.mount("vol", "d").await.unwrap(), place);
+    for user in ["c", "d"] {
+        let Mounted::Directory(path) = volumes.mount("vol", user).await.unwrap() else { panic!("it is a directory") };
+        assert_eq!(path, place);
+    }
     assert!(!dir.path().join("volumes").exists());
 }
 
@@ -194,4 +212,23 @@ async fn volumes_are_removed_beside_each_other() {
         }
     }
     assert_eq!(fs::read_dir(dir.path().join("volumes")).unwrap().count(), 0);
+}
+
+/// A use that a daemon which was killed has left: it ends unless the container still runs.
+#[tokio::test]
+async fn uses_that_an_earlier_daemon_has_left() {
+    let (_dir, volumes) = volumes().await;
+    volumes.create(named("data")).await.unwrap();
+    let note = |user: &str| MountNote { volume: "data".into(), user: user.into() };
+    let store = volumes.inner.store.clone();
+    for user in ["dead", "live"] {
+        store.write(move |tx| tx.put(&MOUNTS, &note(user).key(), &note(user))).await.unwrap();
+    }
+    volumes.recover(&[("live".into(), vec!["data".into()])]).await.unwrap();
+    while volumes.users("data").len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(volumes.users("data"), ["live"]);
+    volumes.unmount("data", "live").await.unwrap();
+    volumes.remove("data").await.unwrap();
 }

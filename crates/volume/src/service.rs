@@ -1,0 +1,376 @@
+//! All volumes of a daemon.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use blocking::{Class, Work};
+use model::time::Timestamp;
+use model::{Error, Result};
+use store::Store;
+
+use crate::driver::{Directories, Others, VolumeDriver};
+use crate::keeper::Keeper;
+use crate::local::Local;
+use crate::mounted::Mounted;
+use crate::row::{
+    ANONYMOUS_LABEL, CreateVolume, LOCAL, MOUNTS, MountNote, VOLUMES, Volume, data, in_use, random_name, taken,
+};
+use crate::scope::Scope;
+
+/// All volumes of a daemon. Clones share them.
+#[derive(Clone)]
+pub struct Volumes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    local: Arc<Driver>,
+    root: PathBuf,
+    /// What an earlier daemon has left mounted.
+    left: Vec<String>,
+    busy: Mutex<Busy>,
+    freed: tokio::sync::Notify,
+}
+
+/// A driver, and threads for its calls: one that hangs holds up no other.
+struct Driver {
+    calls: Box<dyn VolumeDriver>,
+    threads: Class,
+}
+
+impl Driver {
+    /// Calls the driver on one of its threads.
+    async fn call<T: Send + 'static>(
+        self: &Arc<Driver>,
+        call: impl FnOnce(&dyn VolumeDriver) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let driver = self.clone();
+        self.threads.run(move |_| call(&*driver.calls)).await
+    }
+}
+
+/// Who does what with which volume.
+#[derive(Default)]
+struct Busy {
+    /// Names with a create, mount, unmount or remove in progress.
+    working: HashSet<String>,
+    /// Users of mounted volumes, and whether the driver was told of each.
+    mounted: HashMap<String, HashMap<String, Told>>,
+}
+
+/// Whether the driver has been told of a use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Yes,
+    No,
+}
+
+/// The right to work on one volume; given back on drop.
+struct Turn {
+    inner: Arc<Inner>,
+    name: String,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.inner.busy().working.remove(&self.name);
+        self.inner.freed.notify_waiters();
+    }
+}
+
+impl Inner {
+    fn busy(&self) -> MutexGuard<'_, Busy> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn driver(&self, name: &str) -> Result<Arc<Driver>> {
+        match name {
+            LOCAL => Ok(self.local.clone()),
+            _ => Err(Error::not_found(format!("error looking up volume plugin {name}: plugin \"{name}\" not found"))),
+        }
+    }
+
+    /// What the volumes of a driver offer that are directories of this host.
+    fn directories(&self, driver: &str) -> Option<&dyn Directories> {
+        (driver == LOCAL).then(|| self.local.calls.directories()).flatten()
+    }
+}
+
+impl Volumes {
+    /// Opens the volumes under `root` (`<data-root>/volumes`); `keeper` has what is mounted.
+    pub fn open(root: &Path, store: Store, keeper: Keeper) -> Result<Volumes> {
+        let local = Local::open(root, keeper)?;
+        let (known, rows) = store.read(|tx| Ok((tx.keys(&VOLUMES)?, tx.survey(&VOLUMES)?.rows)))?;
+        local.sweep(&known)?;
+        for (name, _) in rows.iter().filter(|(_, row)| row.unused && row.driver == LOCAL) {
+            local.put_right(name)?;
+        }
+        let left = local.mounted();
+        let local = Arc::new(Driver { calls: Box::new(local), threads: Class::new(Work::Volumes) });
+        let (busy, freed, root) = (Mutex::default(), tokio::sync::Notify::new(), root.to_owned());
+        Ok(Volumes { inner: Arc::new(Inner { store, local, root, left, busy, freed }) })
+    }
+
+    /// What a daemon that comes after another finds: `live` are the containers that run, with their volumes. Uses that
+    /// nobody has any more are ended; drivers that are slow are not waited for.
+    pub async fn recover(&self, live: &[(String, Vec<String>)]) -> Result<()> {
+        let mut left = self.inner.store.read(|tx| tx.scan(&MOUNTS))?;
+        let unknown: Vec<String>;
+        {
+            let mut busy = self.inner.busy();
+            for (user, volumes) in live {
+                for volume in volumes {
+                    busy.mounted.entry(volume.clone()).or_default().insert(user.clone(), Told::No);
+                }
+            }
+            left.retain(|(_, note)| {
+                let users = busy.mounted.entry(note.volume.clone()).or_default();
+                users.insert(note.user.clone(), Told::Yes).is_none()
+            });
+            unknown = self.inner.left.iter().filter(|name| !busy.mounted.contains_key(*name)).cloned().collect();
+        }
+        for name in unknown {
+            let volume = Volume::found(&self.inner.root, &name);
+            self.inner.local.call(move |driver| driver.unmount(&volume, "", Others::None)).await?;
+        }
+        for (_, note) in left {
+            let volumes = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = volumes.unmount(&note.volume, &note.user).await {
+                    tracing::warn!(volume = note.volume, %error, "a use that an earlier daemon has left does not end");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Creates a volume, or finds the one of that name; tells whether it is new.
+    ///
+    /// Errors: `InvalidParameter` for a bad name or option, `NotFound` for an unknown driver, `Conflict` when another
+    /// driver has the name.
+    pub async fn create(&self, request: CreateVolume) -> Result<(Volume, bool)> {
+        let CreateVolume { driver, .. } = &request;
+        let named = if driver.is_empty() { LOCAL.to_owned() } else { driver.clone() };
+        let (asked, draft) = (driver.clone(), draft(request));
+        let prefixed = |name: &str| format!("create {name}");
+        let driver = self.inner.driver(&named).await.map_err(|e| e.prefix(prefixed(&draft.name)))?;
+        if named == LOCAL {
+            let options = draft.options.clone().unwrap_or_default();
+            Local::check(&draft.name, &options).map_err(|e| e.prefix(prefixed(&draft.name)))?;
+        }
+        let turn = self.turn(&draft.name).await;
+        if let Some(existing) = self.find(&draft.name)? {
+            if !asked.is_empty() && existing.driver != asked {
+                return Err(taken(&existing));
+            }
+            return Ok((existing, false));
+        }
+        let making = driver.call(move |driver| {
+            let options = draft.options.clone().unwrap_or_default();
+            let made = driver.create(&draft.name, &options).and_then(|()| driver.mountpoint(&draft.name));
+            let mountpoint = made.map_err(|e| e.prefix(format!("create {}", draft.name)))?;
+            Ok(Volume { driver: driver.name().to_owned(), mountpoint, scope: driver.scope(), ..draft })
+        });
+        let made = making.await?;
+        let row = made.clone();
+        let committed = self.inner.store.write(move |tx| tx.put(&VOLUMES, &row.name, &row)).await;
+        if let Err(error) = committed {
+            let name = made.name.clone();
+            if let Err(error) = driver.call(move |driver| driver.remove(&name)).await {
+                tracing::warn!(volume = made.name, %error, "a volume that could not be recorded stays");
+            }
+            return Err(error);
+        }
+        drop(turn);
+        Ok((made, true))
+    }
+
+    /// The volume of this name. `NotFound`: `get zz: no such volume`.
+    pub fn get(&self, name: &str) -> Result<Volume> {
+        self.find(name)?.ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+    }
+
+    fn find(&self, name: &str) -> Result<Option<Volume>> {
+        Ok(self.inner.store.read(|tx| tx.get(&VOLUMES, name))?.map(|row| row.placed(&self.inner.root)))
+    }
+
+    /// Where a local volume of this name lies.
+    pub fn place(&self, name: &str) -> PathBuf {
+        data(&self.inner.root, name)
+    }
+
+    /// Makes the place of a volume durable that is about to be used for the first time; whoever commits that use notes it
+    /// with [`crate::note_use`]. Blocks.
+    pub fn make_durable(&self, name: &str) -> Result<()> {
+        match self.find(name)?.filter(|volume| volume.unused) {
+            Some(volume) => {
+                self.inner.directories(&volume.driver).map_or(Ok(()), |directories| directories.make_durable(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All volumes, ordered by name.
+    pub fn list(&self) -> Result<Vec<Volume>> {
+        let rows = self.inner.store.read(|tx| tx.scan(&VOLUMES))?;
+        Ok(rows.into_iter().map(|(_, row)| row.placed(&self.inner.root)).collect())
+    }
+
+    /// Removes a volume and its data. The engine has made sure that no container names it.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        let _turn = self.turn(name).await;
+        let volume = self.get(name)?;
+        let users = self.users(name);
+        if !users.is_empty() {
+            return Err(in_use(name, &users));
+        }
+        let prefixed = |e: Error| e.prefix(format!("remove {name}"));
+        let driver = self.inner.driver(&volume.driver).await.map_err(prefixed)?;
+        let (retired, recalled, removed) = (name.to_owned(), name.to_owned(), name.to_owned());
+        let is_elsewhere = driver.calls.directories().is_none();
+        let first = driver.call(move |driver| match driver.directories() {
+            Some(directories) => directories.retire(&retired),
+            None => driver.remove(&retired),
+        });
+        first.await.map_err(prefixed)?;
+        let key = name.to_owned();
+        if let Err(error) = self.inner.store.write(move |tx| tx.delete(&VOLUMES, &key).map(drop)).await {
+            let back = driver.call(move |driver| driver.directories().map_or(Ok(()), |d| d.recall(&recalled)));
+            back.await.map_err(prefixed)?;
+            return Err(error);
+        }
+        if is_elsewhere {
+            return Ok(());
+        }
+        driver.call(move |driver| driver.remove(&removed)).await.map_err(prefixed)
+    }
+
+    /// Makes the volume's data reachable for `user`: a container's id, or a name made for one use.
+    pub async fn mount(&self, name: &str, user: &str) -> Result<Mounted> {
+        let _turn = self.turn(name).await;
+        let volume = self.get(name)?;
+        let driver = self.inner.driver(&volume.driver).await?;
+        let note = MountNote { volume: name.to_owned(), user: user.to_owned() };
+        let is_noted = driver.calls.is_mounted_for_use(&volume);
+        if is_noted {
+            let note = note.clone();
+            self.inner.store.write(move |tx| tx.put(&MOUNTS, &note.key(), &note)).await?;
+        }
+        let was_used = self.enter(&note, if is_noted { Told::Yes } else { Told::No });
+        if !is_noted {
+            return Ok(Mounted::Directory(volume.mountpoint));
+        }
+        let asked = note.clone();
+        let mounted = driver.call(move |driver| driver.mount(&volume, &asked.user)).await;
+        if mounted.is_err() && !was_used {
+            self.leave(&note);
+            self.forget(&note).await?;
+        }
+        mounted
+    }
+
+    /// Ends `user`'s use of the volume; unknown users are fine.
+    pub async fn unmount(&self, name: &str, user: &str) -> Result<()> {
+        let _turn = self.turn(name).await;
+        let note = MountNote { volume: name.to_owned(), user: user.to_owned() };
+        let Some((others, told)) = self.leave(&note) else { return Ok(()) };
+        if told == Told::No {
+            return Ok(());
+        }
+        let Some(volume) = self.find(name)? else { return self.forget(&note).await };
+        let driver = self.inner.driver(&volume.driver).await?;
+        let asked = note.clone();
+        driver.call(move |driver| driver.unmount(&volume, &asked.user, others)).await?;
+        self.forget(&note).await
+    }
+
+    /// Ends `user`'s use of those of these volumes whose drivers need not be told; the others' names.
+    pub fn let_go<'n>(&self, user: &str, names: impl Iterator<Item = &'n str>) -> Vec<String> {
+        let mut busy = self.inner.busy();
+        let mut told = BTreeSet::new();
+        for name in names {
+            let Some(users) = busy.mounted.get_mut(name) else { continue };
+            match users.get(user) {
+                Some(Told::Yes) => drop(told.insert(name.to_owned())),
+                _ => drop(users.remove(user)),
+            }
+            if users.is_empty() {
+                busy.mounted.remove(name);
+            }
+        }
+        told.into_iter().collect()
+    }
+
+    /// Counts a user in; whether it was one before.
+    fn enter(&self, note: &MountNote, told: Told) -> bool {
+        self.inner.busy().mounted.entry(note.volume.clone()).or_default().insert(note.user.clone(), told).is_some()
+    }
+
+    /// Counts a user out; who is left. `None`: it was none.
+    fn leave(&self, note: &MountNote) -> Option<(Others, Told)> {
+        let mut busy = self.inner.busy();
+        let users = busy.mounted.get_mut(&note.volume)?;
+        let was = users.remove(&note.user);
+        let others = if users.is_empty() { Others::None } else { Others::Remain };
+        if others == Others::None {
+            busy.mounted.remove(&note.volume);
+        }
+        was.map(|told| (others, told))
+    }
+
+    /// The driver has let go.
+    async fn forget(&self, note: &MountNote) -> Result<()> {
+        let key = note.key();
+        self.inner.store.write(move |tx| tx.delete(&MOUNTS, &key).map(drop)).await
+    }
+
+    /// The volumes that are being made, mounted, unmounted or removed.
+    pub fn worked_on(&self) -> HashSet<String> {
+        self.inner.busy().working.clone()
+    }
+
+    /// Bytes on disk of the volume's data; `NotImplemented` where the driver cannot tell. Blocks.
+    pub fn usage(&self, name: &str) -> Result<u64> {
+        let volume = self.get(name)?;
+        let unknown = || Error::not_implemented(format!("driver {} does not tell sizes", volume.driver));
+        self.inner.directories(&volume.driver).ok_or_else(unknown)?.usage(name)
+    }
+
+    /// Users for whom the volume is mounted now, sorted.
+    fn users(&self, name: &str) -> Vec<String> {
+        let mut users: Vec<_> =
+            self.inner.busy().mounted.get(name).into_iter().flat_map(HashMap::keys).cloned().collect();
+        users.sort();
+        users
+    }
+
+    /// Waits until nobody works on the volume.
+    async fn turn(&self, name: &str) -> Turn {
+        loop {
+            let freed = self.inner.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.inner.busy().working.insert(name.to_owned()) {
+                return Turn { inner: self.inner.clone(), name: name.to_owned() };
+            }
+            freed.await;
+        }
+    }
+}
+
+/// The row of a volume to come; without a name it is anonymous.
+fn draft(request: CreateVolume) -> Volume {
+    let CreateVolume { mut name, driver, options, mut labels } = request;
+    if name.is_empty() {
+        name = random_name();
+        labels.get_or_insert_default().insert(ANONYMOUS_LABEL.into(), String::new());
+    }
+    let created = Timestamp::from_unix_nanos(sys::clock::System.unix_nanos());
+    let (mountpoint, scope) = (PathBuf::new(), Scope::Local);
+    Volume { name, driver, created, labels, options, mountpoint, scope, unused: true }
+}
+
+#[cfg(test)]
+mod tests;
