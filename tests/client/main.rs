@@ -43,6 +43,7 @@ mod run;
 mod runtimes;
 mod shutdown;
 mod startup;
+mod stats;
 mod storage;
 mod upgrade;
 mod volumes;

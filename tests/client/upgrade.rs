@@ -9,25 +9,31 @@ use testkit::Daemon;
 
 use crate::{eventually, with_busybox};
 
-/// A row as it lies in the store.
+/// A row as it lies in the store, of version `V`.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
-struct Raw(Value);
+struct Raw<const V: u32>(Value);
 
-impl Row for Raw {
-    const VERSION: u32 = 1;
+impl<const V: u32> Row for Raw<V> {
+    const VERSION: u32 = V;
 }
 
-const CONTAINERS: Table<Raw> = Table::new("containers");
+const CONTAINERS: Table<Raw<2>> = Table::new("containers");
+const RUNS: Table<Raw<1>> = Table::new("runs");
+/// Before version 2 the run of a container lay in its row.
+const EARLIER: Table<Raw<1>> = Table::new("containers");
 
-/// Changes the row of a container of a daemon that does not run.
+/// Gives a container of a daemon that does not run a row of version 1, and changes it.
 fn change(d: &Daemon, id: &str, change: impl FnOnce(&mut Value) + Send + 'static) {
     let store = Store::open(&d.data_root().join("gantry.redb")).unwrap();
     let id = id.to_owned();
     let changed = store.write_blocking(move |tx| {
-        let mut row = tx.get(&CONTAINERS, &id)?.unwrap();
-        change(&mut row.0);
-        tx.put(&CONTAINERS, &id, &row)
+        let mut row = tx.get(&CONTAINERS, &id)?.unwrap().0;
+        let run = tx.get(&RUNS, &id)?.unwrap().0;
+        row.as_object_mut().unwrap().extend(run.as_object().unwrap().clone());
+        change(&mut row);
+        tx.delete(&RUNS, &id)?;
+        tx.put(&EARLIER, &id, &Raw(row))
     });
     changed.unwrap();
 }

@@ -14,7 +14,7 @@ use crate::port::{self, PortMap, PortSet, PortSummary};
 
 /// The portable half of a container's configuration (`Config` of the reference).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename = "Config", rename_all = "PascalCase", default)]
+#[serde(rename = "container.Config", rename_all = "PascalCase", default)]
 pub struct ContainerConfig {
     pub hostname: String,
     pub domainname: String,
@@ -56,7 +56,7 @@ pub struct ContainerConfig {
 
 /// How to check that the program in a container works. Durations are nanoseconds, 0 is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "HealthcheckConfig", rename_all = "PascalCase", default)]
+#[serde(rename = "v1.HealthcheckConfig", rename_all = "PascalCase", default)]
 pub struct HealthConfig {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`; empty inherits.
     #[serde(skip_serializing_if = "Vec::is_empty")]

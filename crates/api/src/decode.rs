@@ -3,18 +3,24 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub use gojson::{DecodeError, Document, from_slice, value};
+pub use gojson::{DecodeError, Document, value};
 
 use crate::container::{ContainerConfig, CreateRequest};
+use crate::go_names::{COMMIT, STRUCTS};
 use crate::host_config::{HostConfig, LegacyHostConfig};
 use crate::network::NetworkingConfig;
 use crate::port;
+
+/// Reads one value of a type; a type error names the field and its type as the reference does.
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    Document::parse(bytes)?.fit_named(STRUCTS)
+}
 
 /// Reads the body of `POST /containers/create`: the configuration's fields stand beside `HostConfig` and
 /// `NetworkingConfig`, and a body that names none of them has no configuration at all.
 pub fn create_request(bytes: &[u8]) -> Result<CreateRequest, DecodeError> {
     #[derive(Default, Deserialize)]
-    #[serde(rename = "CreateRequest", rename_all = "PascalCase", default)]
+    #[serde(rename = "container.CreateRequest", rename_all = "PascalCase", default)]
     struct Outer {
         host_config: Option<HostConfig>,
         networking_config: Option<NetworkingConfig>,
@@ -30,9 +36,9 @@ pub fn create_request(bytes: &[u8]) -> Result<CreateRequest, DecodeError> {
         host_config: LegacyHostConfig,
     }
     let document = Document::parse(bytes)?;
-    let outer: Outer = document.fit()?;
+    let outer: Outer = document.fit_named(STRUCTS)?;
     let names_config = document.names_a_field::<ContainerConfig>();
-    let config = if names_config { Some(document.fit()?) } else { None };
+    let config = if names_config { Some(document.fit_named(STRUCTS)?) } else { None };
     let exposed = config.iter().flat_map(|config: &ContainerConfig| config.exposed_ports.keys());
     let published = outer.host_config.iter().flat_map(|host| host.port_bindings.iter().flat_map(|ports| ports.keys()));
     exposed.chain(published).try_for_each(|key| port::check(key)).map_err(DecodeError::Invalid)?;
@@ -47,10 +53,10 @@ pub fn create_request(bytes: &[u8]) -> Result<CreateRequest, DecodeError> {
     })
 }
 
-/// Reads an optional configuration (body of `POST /commit`): `None` when no field of it is named.
-pub fn optional<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, DecodeError> {
+/// Reads the body of `POST /commit`, a configuration: `None` when no field of it is named.
+pub fn commit_request(bytes: &[u8]) -> Result<Option<ContainerConfig>, DecodeError> {
     let document = Document::parse(bytes)?;
-    if document.names_a_field::<T>() { document.fit().map(Some) } else { Ok(None) }
+    if document.names_a_field::<ContainerConfig>() { document.fit_named(COMMIT).map(Some) } else { Ok(None) }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Body of `POST /containers/{id}/exec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "ExecCreateRequest", rename_all = "PascalCase", default)]
+#[serde(rename = "container.ExecCreateRequest", rename_all = "PascalCase", default)]
 pub struct ExecConfig {
     pub user: String,
     pub privileged: bool,
@@ -23,7 +23,7 @@ pub struct ExecConfig {
 
 /// Body of `POST /exec/{id}/start`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "ExecStartRequest", rename_all = "PascalCase", default)]
+#[serde(rename = "container.ExecStartRequest", rename_all = "PascalCase", default)]
 pub struct ExecStart {
     pub detach: bool,
     pub tty: bool,

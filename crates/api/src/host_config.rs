@@ -11,7 +11,7 @@ use crate::port::{self, PortMap};
 
 /// The host-dependent half of a container's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "container.HostConfig", rename_all = "PascalCase", default)]
 pub struct HostConfig {
     /// `source:target[:options]`.
     pub binds: Option<Vec<String>>,
@@ -108,7 +108,7 @@ pub struct HostConfig {
 
 /// Fields of [`HostConfig`] that newer versions no longer have. Old clients still send them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename = "HostConfig", rename_all = "PascalCase", default)]
+#[serde(rename = "container.HostConfig", rename_all = "PascalCase", default)]
 pub struct LegacyHostConfig {
     /// Exactly the capabilities of the container; 1.40 only.
     pub capabilities: Option<Vec<String>>,
@@ -121,7 +121,7 @@ pub struct LegacyHostConfig {
 
 /// When a container is started again after it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "container.RestartPolicy", rename_all = "PascalCase", default)]
 pub struct RestartPolicy {
     /// Empty, `no`, `always`, `on-failure` or `unless-stopped`.
     pub name: String,
@@ -130,7 +130,7 @@ pub struct RestartPolicy {
 
 /// The log driver and its options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "container.LogConfig", rename_all = "PascalCase", default)]
 pub struct LogConfig {
     #[serde(rename = "Type")]
     pub kind: String,
@@ -139,7 +139,7 @@ pub struct LogConfig {
 
 /// One resource limit of the container's processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "units.Ulimit", rename_all = "PascalCase", default)]
 pub struct Ulimit {
     pub name: String,
     pub hard: i64,
@@ -148,7 +148,7 @@ pub struct Ulimit {
 
 /// The I/O weight of a block device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "blkiodev.WeightDevice", rename_all = "PascalCase", default)]
 pub struct WeightDevice {
     pub path: String,
     pub weight: u16,
@@ -156,7 +156,7 @@ pub struct WeightDevice {
 
 /// A rate limit of a block device, bytes or operations per second.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "blkiodev.ThrottleDevice", rename_all = "PascalCase", default)]
 pub struct ThrottleDevice {
     pub path: String,
     pub rate: u64,
@@ -164,7 +164,7 @@ pub struct ThrottleDevice {
 
 /// A device of the host shown in the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "container.DeviceMapping", rename_all = "PascalCase", default)]
 pub struct DeviceMapping {
     pub path_on_host: String,
     pub path_in_container: String,
@@ -174,7 +174,7 @@ pub struct DeviceMapping {
 
 /// Devices asked of a device driver (GPU, CDI).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "container.DeviceRequest", rename_all = "PascalCase", default)]
 pub struct DeviceRequest {
     pub driver: String,
     /// -1: all.

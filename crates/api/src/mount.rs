@@ -8,7 +8,7 @@ use crate::go::{Empty, is_zero};
 
 /// One entry of `HostConfig.Mounts`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "mount.Mount", rename_all = "PascalCase", default)]
 pub struct Mount {
     /// `bind`, `volume`, `tmpfs`, `image`, `cluster` or `npipe`.
     #[serde(rename = "Type", skip_serializing_if = "String::is_empty")]
@@ -35,7 +35,7 @@ pub struct Mount {
 
 /// Options of a bind mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "mount.BindOptions", rename_all = "PascalCase", default)]
 pub struct BindOptions {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub propagation: String,
@@ -51,7 +51,7 @@ pub struct BindOptions {
 
 /// Options of a volume mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "mount.VolumeOptions", rename_all = "PascalCase", default)]
 pub struct VolumeOptions {
     #[serde(skip_serializing_if = "is_zero")]
     pub no_copy: bool,
@@ -65,7 +65,7 @@ pub struct VolumeOptions {
 
 /// The driver that makes a volume which does not exist yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "mount.Driver", rename_all = "PascalCase", default)]
 pub struct Driver {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
@@ -75,7 +75,7 @@ pub struct Driver {
 
 /// Options of an image mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "mount.ImageOptions", rename_all = "PascalCase", default)]
 pub struct ImageOptions {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub subpath: String,
@@ -83,7 +83,7 @@ pub struct ImageOptions {
 
 /// Options of a tmpfs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "mount.TmpfsOptions", rename_all = "PascalCase", default)]
 pub struct TmpfsOptions {
     /// Bytes; 0 is the kernel's default.
     #[serde(skip_serializing_if = "is_zero")]

@@ -8,7 +8,7 @@ use crate::go;
 
 /// A container's place in one network: what was asked for (IPAMConfig, aliases, options) and what stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename = "network.EndpointSettings", default)]
 pub struct EndpointSettings {
     #[serde(rename = "IPAMConfig")]
     pub ipam_config: Option<EndpointIpamConfig>,
@@ -44,7 +44,7 @@ pub struct EndpointSettings {
 
 /// Addresses asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "EndpointIPAMConfig", default)]
+#[serde(rename = "network.EndpointIPAMConfig", default)]
 pub struct EndpointIpamConfig {
     #[serde(rename = "IPv4Address", skip_serializing_if = "String::is_empty")]
     pub ipv4_address: String,
@@ -56,7 +56,7 @@ pub struct EndpointIpamConfig {
 
 /// The networks of a container to be created.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "network.NetworkingConfig", rename_all = "PascalCase", default)]
 pub struct NetworkingConfig {
     /// Network name or id → settings.
     pub endpoints_config: BTreeMap<String, Option<EndpointSettings>>,
@@ -106,7 +106,7 @@ pub struct Network {
 
 /// Address management of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "IPAM", rename_all = "PascalCase", default)]
+#[serde(rename = "network.IPAM", rename_all = "PascalCase", default)]
 pub struct Ipam {
     pub driver: String,
     pub options: Option<BTreeMap<String, String>>,
@@ -115,7 +115,7 @@ pub struct Ipam {
 
 /// One pool of addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "IPAMConfig", default)]
+#[serde(rename = "network.IPAMConfig", default)]
 pub struct IpamConfig {
     #[serde(rename = "Subnet", skip_serializing_if = "String::is_empty")]
     pub subnet: String,
@@ -129,7 +129,7 @@ pub struct IpamConfig {
 
 /// The network whose configuration another one takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "network.ConfigReference", rename_all = "PascalCase", default)]
 pub struct ConfigReference {
     pub network: String,
 }
@@ -178,7 +178,7 @@ pub struct SubnetStatus {
 
 /// Body of `POST /networks/create`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "CreateRequest", default)]
+#[serde(rename = "network.CreateRequest", default)]
 pub struct NetworkCreateRequest {
     #[serde(rename = "Name")]
     pub name: String,
@@ -220,7 +220,7 @@ pub struct NetworkCreateResponse {
 
 /// Body of `POST /networks/{id}/connect`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "network.ConnectRequest", rename_all = "PascalCase", default)]
 pub struct ConnectRequest {
     pub container: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -229,7 +229,7 @@ pub struct ConnectRequest {
 
 /// Body of `POST /networks/{id}/disconnect`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "network.DisconnectRequest", rename_all = "PascalCase", default)]
 pub struct DisconnectRequest {
     pub container: String,
     pub force: bool,

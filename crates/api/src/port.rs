@@ -17,7 +17,7 @@ pub type PortMap = BTreeMap<String, Option<Vec<PortBinding>>>;
 
 /// One address and port of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "network.PortBinding", rename_all = "PascalCase", default)]
 pub struct PortBinding {
     /// Empty: every address.
     pub host_ip: String,

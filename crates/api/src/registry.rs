@@ -8,7 +8,7 @@ use crate::oci::{Descriptor, Platform};
 
 /// Credentials: body of `POST /auth` and content of the header `X-Registry-Auth`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename = "registry.AuthConfig", default)]
 pub struct AuthConfig {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub username: String,

@@ -39,7 +39,7 @@ pub struct UsageData {
 
 /// Body of `POST /volumes/create`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename = "CreateRequest", rename_all = "PascalCase", default)]
+#[serde(rename = "volume.CreateRequest", rename_all = "PascalCase", default)]
 pub struct VolumeCreateRequest {
     /// Set for a cluster volume, which needs swarm mode.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,8 +20,9 @@ use rustix::fs::{FlockOperation, flock};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::life::{actor, durable, launch, recover, stop, watch};
+use crate::container::read::stats::sampler::{Machine, Sampler};
 use crate::container::read::users;
-use crate::container::row::{CONTAINERS, ContainerRow};
+use crate::container::row::{self, ContainerRow};
 use crate::ending::{self, LastEnd};
 use crate::events::Events;
 use crate::root;
@@ -66,6 +67,10 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let keeper = keeper.context("finding what keeps the mounts of volumes")?;
     let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone(), keeper)?;
     tracing::info!("volumes are ready");
+    let upgraded = row::upgrade(&store).await?;
+    if upgraded > 0 {
+        tracing::info!(containers = upgraded, "rows of an earlier version are brought into today's form");
+    }
     let rows = load_containers(&store, &volumes)?;
     let users = rows.iter().map(|row| (image::user_key(&row.image.id, row.id.as_str()), row.image.user())).collect();
     let repaired = image::repair_users(&store, users).await?;
@@ -77,11 +82,13 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let network_store = store.clone();
     let threads = Class::new(Work::Background);
     let networks = Arc::new(threads.run(move |_| ::network::Networks::open(config, &network_store)).await?);
+    let machine = Machine { cgroups: host.cgroups.clone(), memory: host.memory };
     let engine = Arc::new(Engine {
         containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
         images: Arc::new(images),
         networks,
         volumes,
+        stats: Sampler::new(machine),
         events: Events::default(),
         snapshots,
         disk: Default::default(),
@@ -158,12 +165,11 @@ fn note_exec_root(lock: &File, exec_root: &Path) {
 /// Reads all rows; their volumes lie where this root has them, wherever it was when they were made. One that cannot be read is named and keeps the daemon from starting: a sweep without it would take
 /// what it alone owns.
 fn load_containers(store: &store::Store, volumes: &::volume::Volumes) -> Result<Vec<ContainerRow>> {
-    let rows = store.read(|tx| tx.scan(&CONTAINERS))?;
-    let placed = |mut row: ContainerRow| {
-        row.place_volumes(|name| Some(volumes.place(name)));
-        row
-    };
-    Ok(rows.into_iter().map(|(_, row)| placed(row)).collect())
+    let mut rows = row::load(store)?;
+    for row in &mut rows {
+        Arc::make_mut(&mut row.definition).place_volumes(|name| Some(volumes.place(name)));
+    }
+    Ok(rows)
 }
 
 /// Finds out what became of every container and lets its actor go on.

@@ -27,6 +27,7 @@ pub use ::{events, image};
 use std::sync::{Arc, RwLock};
 
 use crate::container::Containers;
+use crate::container::read::stats::sampler::Sampler;
 use crate::disk::Disk;
 use crate::events::Events;
 use crate::image::Images;
@@ -43,6 +44,8 @@ pub struct Engine {
     pub networks: Arc<::network::Networks>,
     /// Volumes.
     pub volumes: ::volume::Volumes,
+    /// Reads what containers use.
+    pub stats: Sampler,
     /// What happened.
     pub events: Events,
     /// Where containers' root file systems come from.

@@ -8,6 +8,7 @@
 pub mod file;
 pub mod flags;
 pub mod go;
+mod go_names;
 pub mod hosts;
 pub mod load;
 pub mod options;

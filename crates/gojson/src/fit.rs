@@ -2,6 +2,8 @@
 //!
 //! - A serde deserializer whose every node knows the path that led to it, so that a type error names the field as Go
 //!   does: `json: cannot unmarshal string into Go struct field HostConfig.HostConfig.Memory of type int64`.
+//!   What serde does not know of a Go type (its package, the struct that a field is embedded by, the declared type) stands
+//!   in a table of [`GoStruct`]s.
 //! - A node is everything that a text says of one place, in its order: Go decodes each of two equal names into the same
 //!   variable. The later of two numbers, texts or lists counts, structs and maps grow, and `null` takes back what can be
 //!   absent but says nothing of the rest.
@@ -15,9 +17,23 @@ use serde_json::Number;
 
 use super::{DecodeError, Tree};
 
-/// Reads a tree as a type.
-pub(super) fn fit<T: DeserializeOwned>(tree: &Tree) -> Result<T, DecodeError> {
-    T::deserialize(Node { said: &[tree], path: &Path::Root }).map_err(|error| DecodeError::Invalid(error.to_string()))
+/// What Go calls the fields of a struct, where a type error shows more than serde knows.
+#[derive(Clone, Copy, Debug)]
+pub struct GoStruct {
+    /// The struct, as its `serde(rename)` says: `container.HostConfig`.
+    pub name: &'static str,
+    /// The struct that Go decodes, when this one is embedded by it: `container.CreateRequest`. Empty: itself.
+    pub outer: &'static str,
+    /// Embedded structs with the names of their fields; no names: all fields.
+    pub embedded: &'static [(&'static str, &'static [&'static str])],
+    /// Fields whose declared types are not what the decoder would say: `("OomScoreAdj", "int")`.
+    pub types: &'static [(&'static str, &'static str)],
+}
+
+/// Reads a tree as a type; `structs` has the names for type errors.
+pub(super) fn fit<T: DeserializeOwned>(tree: &Tree, structs: &'static [GoStruct]) -> Result<T, DecodeError> {
+    T::deserialize(Node { said: &[tree], path: &Path::Root(structs) })
+        .map_err(|error| DecodeError::Invalid(error.to_string()))
 }
 
 /// Whether an object has at least one of a struct's fields.
@@ -96,28 +112,87 @@ impl de::Error for FitError {
     }
 }
 
-/// How a node was reached. Array elements and map entries are not named, as in Go.
+/// How a node was reached.
 enum Path<'p> {
-    Root,
-    Field { parent: &'p Path<'p>, owner: &'static str, name: &'static str },
+    Root(&'static [GoStruct]),
+    Field {
+        parent: &'p Path<'p>,
+        owner: &'static str,
+        name: &'static str,
+    },
+    /// An element of a list or an entry of a map, which Go does not name.
+    Inside {
+        parent: &'p Path<'p>,
+    },
 }
 
 impl Path<'_> {
     fn error(&self, got: &str, expected: &str) -> FitError {
-        let Path::Field { owner, .. } = self else {
-            return FitError::Bare { got: got.to_owned(), expected: expected.to_owned() };
+        let Some(owner) = self.owner() else {
+            let name = self.go_struct(expected).map(|known| known.outer).filter(|outer| !outer.is_empty());
+            return FitError::Bare { got: got.to_owned(), expected: name.unwrap_or(expected).to_owned() };
         };
-        let full = self.dotted();
+        let expected = self.declared().unwrap_or(expected);
+        let (owner, full) = (owner.rsplit('.').next().unwrap_or_default(), self.dotted());
         FitError::Placed(format!("json: cannot unmarshal {got} into Go struct field {owner}.{full} of type {expected}"))
     }
 
-    fn dotted(&self) -> String {
+    /// The struct whose field it is, under Go's name with its package.
+    fn owner(&self) -> Option<&'static str> {
         match self {
-            Path::Root => String::new(),
-            Path::Field { parent: Path::Root, name, .. } => (*name).to_owned(),
-            Path::Field { parent, name, .. } => format!("{}.{name}", parent.dotted()),
+            Path::Root(_) => None,
+            Path::Inside { parent } => parent.owner(),
+            Path::Field { owner, .. } => {
+                let outer = self.go_struct(owner).map(|known| known.outer).filter(|outer| !outer.is_empty());
+                Some(outer.unwrap_or(owner))
+            }
         }
     }
+
+    fn go_struct(&self, name: &str) -> Option<&'static GoStruct> {
+        match self {
+            Path::Root(structs) => structs.iter().find(|known| known.name == name),
+            Path::Field { parent, .. } | Path::Inside { parent } => parent.go_struct(name),
+        }
+    }
+
+    /// The declared type of the place, without its pointer.
+    fn declared(&self) -> Option<&'static str> {
+        let declared = match self {
+            Path::Root(_) => None,
+            Path::Field { owner, name, .. } => {
+                let types = self.go_struct(owner)?.types;
+                types.iter().find(|(field, _)| field == name).map(|(_, declared)| *declared)
+            }
+            Path::Inside { parent } => element(parent.declared()?),
+        };
+        declared.map(|declared| declared.trim_start_matches('*'))
+    }
+
+    /// The names from the root, with those of embedded structs.
+    fn dotted(&self) -> String {
+        let (parent, owner, name) = match self {
+            Path::Root(_) => return String::new(),
+            Path::Inside { parent } => return parent.dotted(),
+            Path::Field { parent, owner, name } => (parent, owner, name),
+        };
+        let mut all = parent.dotted();
+        let embedded = self.go_struct(owner).map_or(&[][..], |known| known.embedded);
+        let embedded = embedded.iter().find(|(_, fields)| fields.is_empty() || fields.contains(name));
+        for word in embedded.map(|(name, _)| *name).into_iter().chain([*name]) {
+            if !all.is_empty() {
+                all.push('.');
+            }
+            all.push_str(word);
+        }
+        all
+    }
+}
+
+/// The type of what a list, an array or a map holds.
+fn element(declared: &'static str) -> Option<&'static str> {
+    let rest = declared.strip_prefix("map").unwrap_or(declared);
+    rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(_, element)| element)
 }
 
 #[derive(Clone, Copy)]
@@ -341,7 +416,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
             }
             None => return Ok(None),
         };
-        seed.deserialize(Node { said: &[value], path: self.path }).map(Some)
+        seed.deserialize(Node { said: &[value], path: &Path::Inside { parent: self.path } }).map(Some)
     }
 }
 
@@ -370,7 +445,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, FitError> {
         let value = self.value.take().unwrap_or(&Tree::Null);
-        seed.deserialize(Node { said: &[value], path: self.path })
+        seed.deserialize(Node { said: &[value], path: &Path::Inside { parent: self.path } })
     }
 }
 

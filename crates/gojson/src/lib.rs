@@ -16,7 +16,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 
-pub use fit::{field_names, is_spelling_of};
+pub use fit::{GoStruct, field_names, is_spelling_of};
 pub use scan::{MAX_DEPTH, MAX_VALUES};
 
 /// Why a text could not be read. `Display` is the text of Go's decoder.
@@ -95,7 +95,12 @@ impl Document {
 
     /// The document as a type.
     pub fn fit<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        fit::fit(&self.0)
+        self.fit_named(&[])
+    }
+
+    /// The document as a type whose errors name fields and types as Go does.
+    pub fn fit_named<T: DeserializeOwned>(&self, structs: &'static [GoStruct]) -> Result<T, DecodeError> {
+        fit::fit(&self.0, structs)
     }
 
     /// Whether it is an object with at least one of a struct's fields.
@@ -121,7 +126,7 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 
 /// Lays a type over a value that was read before, by the same rules.
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, DecodeError> {
-    fit::fit(&Tree::from_value(value))
+    fit::fit(&Tree::from_value(value), &[])
 }
 
 /// Reads a text into a value, unknown fields and all.

@@ -82,17 +82,19 @@ pub async fn fetch(http: &Http, challenge: &Challenge, wish: &Wish<'_>, way: Way
     }
     let (shown, call) = (url.shown(), call(url, service, wish, way));
     let method = call.method.clone();
-    let answer = http.send(call).await?;
+    let which = if wish.credentials.is_some() { "oauth" } else { "anonymous" };
+    let unfetched = |mut fault: Fault, why: &str| {
+        if !wish.offline {
+            fault.error = fault.error.prefix(format!("failed to authorize: failed to fetch {which} token{why}"));
+        }
+        fault
+    };
+    let answer = http.send(call).await.map_err(|fault| unfetched(fault, ""))?;
     let (status, headers) = (answer.status, answer.headers.clone());
     let body = answer.bytes(ANSWER_BYTES).await?;
     if !status.is_success() {
-        let mut fault = failure::refusal(status, &headers, &body);
-        if status == hyper::StatusCode::UNAUTHORIZED && !wish.offline {
-            let which = if wish.credentials.is_some() { "oauth" } else { "anonymous" };
-            let status = failure::shown(status);
-            let why = format!("unexpected status from {method} request to {shown}: {status}");
-            fault.error = fault.error.prefix(format!("failed to authorize: failed to fetch {which} token: {why}"));
-        }
+        let why = format!(": unexpected status from {method} request to {shown}: {}", failure::shown(status));
+        let mut fault = unfetched(failure::refusal(status, &headers, &body), &why);
         if status == hyper::StatusCode::FORBIDDEN {
             fault.reason = Reason::Denied;
         }

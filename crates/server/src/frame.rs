@@ -176,7 +176,7 @@ impl<S: Send + Sync + 'static> Frame<S> {
             || Error::not_implemented(format!("Gantry does not implement {} {} yet", route.method, route.path));
         let refuse = |error: Error| policy::enforce(policies.clone(), asked.clone(), std::future::ready(Err(error)));
         match route.handler {
-            Handler::Run(run) => {
+            Handler::Run(run) | Handler::Swarmless(run) => {
                 let query = request.query_text().to_owned();
                 request.query = Query::parse(&query)?;
                 let (state, safe) = (self.state.clone(), request.method.is_safe());

@@ -38,6 +38,8 @@ pub const WAIT_FOR_EXIT: usize = 4096;
 pub const WAIT_FOR_EVENTS: usize = 1024;
 /// Clients that follow logs.
 pub const WAIT_FOR_LOG: usize = 4096;
+/// Clients that look at what containers use: `docker stats` has one connection for each container.
+pub const WAIT_FOR_STATS: usize = 4096;
 /// Clients that are attached to containers that have not been started.
 pub const WAIT_FOR_START: usize = 1024;
 /// Longest time for places of clients that have left to become free.

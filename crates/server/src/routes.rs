@@ -40,6 +40,8 @@ pub enum Handler<S: 'static> {
     NotYet,
     /// Needs swarm mode, which is never on: 503.
     NeedsSwarm,
+    /// Likewise; what the reference checks before is checked.
+    Swarmless(fn(Arc<S>, Request) -> Running),
     /// Only in experimental mode, and not implemented.
     Experimental,
     /// Only in debug mode, and not implemented.

@@ -18,6 +18,8 @@ pub enum For {
     Events,
     /// More lines of a log.
     Log,
+    /// Samples of what a container uses.
+    Stats,
     /// The start of a container to whose streams they will be connected.
     Start,
 }
@@ -28,6 +30,7 @@ impl For {
             For::Exit => "the end of a container",
             For::Events => "events",
             For::Log => "more of a log",
+            For::Stats => "samples of a container",
             For::Start => "the start of a container",
         }
     }
@@ -37,6 +40,7 @@ impl For {
             For::Exit => limits::WAIT_FOR_EXIT,
             For::Events => limits::WAIT_FOR_EVENTS,
             For::Log => limits::WAIT_FOR_LOG,
+            For::Stats => limits::WAIT_FOR_STATS,
             For::Start => limits::WAIT_FOR_START,
         }
     }
@@ -50,14 +54,15 @@ pub struct Waiting {
     exit: Arc<Semaphore>,
     events: Arc<Semaphore>,
     log: Arc<Semaphore>,
+    stats: Arc<Semaphore>,
     start: Arc<Semaphore>,
 }
 
 impl Default for Waiting {
     fn default() -> Waiting {
         let places = |what: For| Arc::new(Semaphore::new(what.limit()));
-        let [exit, events, log, start] = [For::Exit, For::Events, For::Log, For::Start].map(places);
-        Waiting { exit, events, log, start }
+        let [exit, events, log, stats, start] = [For::Exit, For::Events, For::Log, For::Stats, For::Start].map(places);
+        Waiting { exit, events, log, stats, start }
     }
 }
 
@@ -67,6 +72,7 @@ impl Waiting {
             For::Exit => &self.exit,
             For::Events => &self.events,
             For::Log => &self.log,
+            For::Stats => &self.stats,
             For::Start => &self.start,
         }
     }

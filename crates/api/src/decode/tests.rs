@@ -36,26 +36,143 @@ fn syntax_errors_are_gos() {
     }
 }
 
+/// Bodies of a create, and what follows `json: cannot unmarshal`.
+const TYPE_ERRORS: &[(&str, &str)] = &[
+    (r#"{"Image":5}"#, "number into Go struct field CreateRequest.Config.Image of type string"),
+    (r#"{"Cmd":5}"#, "number into Go struct field CreateRequest.Config.Cmd of type []string"),
+    (r#"{"Cmd":[5]}"#, "number into Go struct field CreateRequest.Config.Cmd of type string"),
+    (r#"{"Env":{}}"#, "object into Go struct field CreateRequest.Config.Env of type []string"),
+    (r#"{"Labels":{"a":[]}}"#, "array into Go struct field CreateRequest.Config.Labels of type string"),
+    (r#"{"Labels":[]}"#, "array into Go struct field CreateRequest.Config.Labels of type map[string]string"),
+    (r#"{"Volumes":1}"#, "number into Go struct field CreateRequest.Config.Volumes of type map[string]struct {}"),
+    (r#"{"Volumes":{"/a":1}}"#, "number into Go struct field CreateRequest.Config.Volumes of type struct {}"),
+    (
+        r#"{"ExposedPorts":"80"}"#,
+        "string into Go struct field CreateRequest.Config.ExposedPorts of type map[network.Port]struct {}",
+    ),
+    (r#"{"StopTimeout":"1"}"#, "string into Go struct field CreateRequest.Config.StopTimeout of type int"),
+    (r#"{"Tty":1}"#, "number into Go struct field CreateRequest.Config.Tty of type bool"),
+    (
+        r#"{"Healthcheck":[]}"#,
+        "array into Go struct field CreateRequest.Config.Healthcheck of type v1.HealthcheckConfig",
+    ),
+    (
+        r#"{"Healthcheck":{"Interval":"1s"}}"#,
+        "string into Go struct field HealthcheckConfig.Config.Healthcheck.Interval of type time.Duration",
+    ),
+    (r#"{"HostConfig":[]}"#, "array into Go struct field CreateRequest.HostConfig of type container.HostConfig"),
+    (
+        r#"{"HostConfig":{"Memory":"x"}}"#,
+        "string into Go struct field HostConfig.HostConfig.Resources.Memory of type int64",
+    ),
+    (
+        r#"{"HostConfig":{"BlkioWeight":70000}}"#,
+        "number 70000 into Go struct field HostConfig.HostConfig.Resources.BlkioWeight of type uint16",
+    ),
+    (
+        r#"{"HostConfig":{"Ulimits":[1]}}"#,
+        "number into Go struct field HostConfig.HostConfig.Resources.Ulimits of type units.Ulimit",
+    ),
+    (
+        r#"{"HostConfig":{"Ulimits":[{"Soft":"1"}]}}"#,
+        "string into Go struct field Ulimit.HostConfig.Resources.Ulimits.Soft of type int64",
+    ),
+    (
+        r#"{"HostConfig":{"Devices":{}}}"#,
+        "object into Go struct field HostConfig.HostConfig.Resources.Devices of type []container.DeviceMapping",
+    ),
+    (
+        r#"{"HostConfig":{"OomScoreAdj":1.5}}"#,
+        "number 1.5 into Go struct field HostConfig.HostConfig.OomScoreAdj of type int",
+    ),
+    (
+        r#"{"HostConfig":{"NetworkMode":1}}"#,
+        "number into Go struct field HostConfig.HostConfig.NetworkMode of type container.NetworkMode",
+    ),
+    (
+        r#"{"HostConfig":{"ConsoleSize":["1"]}}"#,
+        "string into Go struct field HostConfig.HostConfig.ConsoleSize of type uint",
+    ),
+    (
+        r#"{"HostConfig":{"ConsoleSize":1}}"#,
+        "number into Go struct field HostConfig.HostConfig.ConsoleSize of type [2]uint",
+    ),
+    (r#"{"HostConfig":{"Dns":[1]}}"#, "number into Go struct field HostConfig.HostConfig.Dns of type netip.Addr"),
+    (
+        r#"{"HostConfig":{"RestartPolicy":{"MaximumRetryCount":"1"}}}"#,
+        "string into Go struct field RestartPolicy.HostConfig.RestartPolicy.MaximumRetryCount of type int",
+    ),
+    (
+        r#"{"HostConfig":{"Mounts":[[]]}}"#,
+        "array into Go struct field HostConfig.HostConfig.Mounts of type mount.Mount",
+    ),
+    (
+        r#"{"HostConfig":{"Mounts":[{"TmpfsOptions":{"Mode":"x"}}]}}"#,
+        "string into Go struct field TmpfsOptions.HostConfig.Mounts.TmpfsOptions.Mode of type fs.FileMode",
+    ),
+    (
+        r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":80}]}}}"#,
+        "number into Go struct field PortBinding.HostConfig.PortBindings.HostPort of type string",
+    ),
+    (
+        r#"{"HostConfig":{"PortBindings":{"80/tcp":{}}}}"#,
+        "object into Go struct field HostConfig.HostConfig.PortBindings of type []network.PortBinding",
+    ),
+    (
+        r#"{"NetworkingConfig":{"EndpointsConfig":{"a":1}}}"#,
+        "number into Go struct field NetworkingConfig.NetworkingConfig.EndpointsConfig of type network.EndpointSettings",
+    ),
+    (
+        r#"{"NetworkingConfig":{"EndpointsConfig":{"a":{"IPAMConfig":{"IPv4Address":1}}}}}"#,
+        "number into Go struct field EndpointIPAMConfig.NetworkingConfig.EndpointsConfig.IPAMConfig.IPv4Address of type \
+             netip.Addr",
+    ),
+    ("[]", "array into Go value of type container.CreateRequest"),
+];
+
 #[test]
 fn type_errors_name_the_field() {
-    assert_eq!(
-        create_error(r#"{"Image":"a","HostConfig":{"Memory":"x"}}"#),
-        "invalid JSON: json: cannot unmarshal string into Go struct field HostConfig.HostConfig.Memory of type int64"
-    );
-    assert_eq!(
-        create_error(r#"{"Image":5}"#),
-        "invalid JSON: json: cannot unmarshal number into Go struct field Config.Image of type string"
-    );
-    assert_eq!(
-        create_error(r#"{"Cmd":5}"#),
-        "invalid JSON: json: cannot unmarshal number into Go struct field Config.Cmd of type []string"
-    );
-    assert_eq!(
-        create_error(r#"{"HostConfig":{"BlkioWeight":70000}}"#),
-        "invalid JSON: json: cannot unmarshal number 70000 into Go struct field HostConfig.HostConfig.BlkioWeight of type uint16"
-    );
+    for (body, field) in TYPE_ERRORS {
+        assert_eq!(create_error(body), format!("invalid JSON: json: cannot unmarshal {field}"), "{body}");
+    }
     let top = from_slice::<ExecConfig>(b"[]").expect_err("array");
-    assert_eq!(top.to_string(), "json: cannot unmarshal array into Go value of type ExecCreateRequest");
+    assert_eq!(top.to_string(), "json: cannot unmarshal array into Go value of type container.ExecCreateRequest");
+    let top = commit_request(br#"{"Cmd":1}"#).expect_err("number");
+    assert_eq!(
+        top.to_string(),
+        "json: cannot unmarshal number into Go struct field commitRequest.Config.Cmd of type []string"
+    );
+}
+
+/// The table names structs and fields that exist, or its lines would say nothing.
+#[test]
+fn the_table_of_names_fits_the_structs() {
+    let known = [
+        ("container.Config", gojson::field_names::<ContainerConfig>()),
+        ("container.HostConfig", gojson::field_names::<HostConfig>()),
+        ("v1.HealthcheckConfig", gojson::field_names::<crate::container::HealthConfig>()),
+        ("container.RestartPolicy", gojson::field_names::<crate::host_config::RestartPolicy>()),
+        ("container.DeviceRequest", gojson::field_names::<crate::host_config::DeviceRequest>()),
+        ("container.ExecCreateRequest", gojson::field_names::<ExecConfig>()),
+        ("container.ExecStartRequest", gojson::field_names::<crate::exec::ExecStart>()),
+        ("mount.Mount", gojson::field_names::<crate::mount::Mount>()),
+        ("mount.BindOptions", gojson::field_names::<crate::mount::BindOptions>()),
+        ("mount.TmpfsOptions", gojson::field_names::<crate::mount::TmpfsOptions>()),
+        ("network.PortBinding", gojson::field_names::<port::PortBinding>()),
+        ("network.NetworkingConfig", gojson::field_names::<NetworkingConfig>()),
+        ("network.EndpointSettings", gojson::field_names::<crate::network::EndpointSettings>()),
+        ("network.EndpointIPAMConfig", gojson::field_names::<crate::network::EndpointIpamConfig>()),
+        ("network.IPAM", gojson::field_names::<crate::network::Ipam>()),
+        ("network.IPAMConfig", gojson::field_names::<crate::network::IpamConfig>()),
+    ];
+    assert_eq!(known.len(), STRUCTS.len());
+    for (name, fields) in known {
+        let named = STRUCTS.iter().find(|known| known.name == name).expect(name);
+        let embedded = named.embedded.iter().flat_map(|(_, fields)| fields.iter());
+        for field in named.types.iter().map(|(field, _)| field).chain(embedded) {
+            assert!(fields.contains(field), "{name} has no {field}");
+        }
+    }
 }
 
 #[test]
@@ -88,7 +205,7 @@ fn a_body_without_configuration_has_none() {
     assert_eq!(create_request(b"{}").expect("valid").config, None);
     assert_eq!(create_request(br#"{"HostConfig":{}}"#).expect("valid").config, None);
     assert!(create_request(br#"{"Image":null}"#).expect("valid").config.is_some());
-    assert_eq!(optional::<ContainerConfig>(b"null").expect("valid"), None);
+    assert_eq!(commit_request(b"null").expect("valid"), None);
 }
 
 #[test]

@@ -10,9 +10,12 @@ use model::digest::Digest;
 
 use super::facts::{Blob, DamagedRow, Facts, Layer, StrayKind};
 use super::fault::{Fault, Repair};
-use crate::container::row::{CONTAINERS, ContainerRow, MountKind};
+use crate::container::row::{CONTAINERS, ContainerRow, MountKind, RUNS};
 use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, ManifestRow, NAMES};
 use crate::root;
+
+const NO_RECORD: &str = "nothing tells how it lives";
+const NO_DEFINITION: &str = "its run record is here, and no definition of it";
 
 /// Everything that is wrong, in the order of a repair.
 pub fn faults(facts: &Facts) -> Vec<Fault> {
@@ -24,6 +27,7 @@ pub fn faults(facts: &Facts) -> Vec<Fault> {
     found.extend(blob_faults(facts));
     found.extend(layer_faults(facts));
     found.extend(facts.rows.containers.values().flat_map(|row| container_faults(facts, row)));
+    found.extend(record_faults(facts));
     found.extend(user_faults(facts));
     found.extend(orphan_containers(facts));
     found.extend(volume_faults(facts));
@@ -309,6 +313,18 @@ fn container_faults(facts: &Facts, row: &ContainerRow) -> Vec<Fault> {
         }
     }
     found
+}
+
+/// Containers without a run record, and run records without a container.
+fn record_faults(facts: &Facts) -> impl Iterator<Item = Fault> {
+    let fault = |name, id: &str, detail: &str, repair| {
+        let (subject, place) = (format!("container {id}"), RUNS.name().to_owned());
+        Fault { name, subject, place, detail: detail.to_owned(), repair }
+    };
+    let missing = facts.rows.unrecorded.iter().filter(|id| !is_damaged(facts, RUNS.name(), id));
+    let undefined = facts.rows.undefined.keys().filter(|id| !is_damaged(facts, CONTAINERS.name(), id));
+    let missing = missing.map(move |id| fault("container-run", id, NO_RECORD, Repair::MakeRecord(id.clone())));
+    missing.chain(undefined.map(move |id| fault("orphan-run", id, NO_DEFINITION, Repair::SetRecordAside(id.clone()))))
 }
 
 /// Where the index of who uses which image differs from the containers. One that has nothing at all is of an older

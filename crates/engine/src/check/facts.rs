@@ -7,7 +7,7 @@ use image::UserRow;
 use model::digest::Digest;
 use volume::Volume;
 
-use crate::container::row::ContainerRow;
+use crate::container::row::{ContainerRow, RunRecord};
 use crate::image::row::{ImageRow, NameRow};
 
 /// One look at a data root.
@@ -30,6 +30,10 @@ pub struct Rows {
     pub names: BTreeMap<String, NameRow>,
     /// By id.
     pub containers: BTreeMap<String, ContainerRow>,
+    /// Those of them whose run record is missing.
+    pub unrecorded: HashSet<String>,
+    /// Run records of no container, by its id.
+    pub undefined: BTreeMap<String, RunRecord>,
     /// Who uses which image, by image and container.
     pub users: BTreeMap<String, UserRow>,
     /// By name.

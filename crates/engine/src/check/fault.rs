@@ -29,6 +29,10 @@ pub struct Fault {
 pub enum Repair {
     /// Saves the row's bytes in the quarantine and deletes it.
     SetRowAside { table: &'static str, key: String },
+    /// Saves the run record of a container that has no definition in the quarantine and deletes it.
+    SetRecordAside(String),
+    /// Writes the run record of a container that has none: it ended, nobody knows how.
+    MakeRecord(String),
     /// Moves the blob to the quarantine.
     SetBlobAside(Digest),
     /// Writes an image's row anew from its documents.
@@ -70,6 +74,8 @@ impl Repair {
     pub fn text(&self) -> String {
         match self {
             Repair::SetRowAside { .. } => "the row is saved in the quarantine and deleted".into(),
+            Repair::SetRecordAside(_) => "the run record is saved in the quarantine and deleted".into(),
+            Repair::MakeRecord(_) => "it is recorded as ended with an unknown exit code".into(),
             Repair::SetBlobAside(_) => "the blob is moved to the quarantine".into(),
             Repair::Describe(_) => "the row is written anew from the image's documents".into(),
             Repair::Withdraw { .. } => {

@@ -19,7 +19,7 @@ use store::{Row, Store, Table};
 use super::compare;
 use super::facts::{Blob, Busy, DamagedRow, Disk, Facts, Layer, Rows, Stray, StrayKind};
 use crate::Engine;
-use crate::container::row::CONTAINERS;
+use crate::container::row::{self, CONTAINERS, RUNS};
 use crate::image::row::{IMAGES, ImageRow, NAMES};
 use crate::image::{PART_LIFE, describe_blobs};
 use crate::root;
@@ -292,7 +292,10 @@ fn rows(store: &Store) -> Result<Rows> {
         rows.images =
             survey(tx, &IMAGES, &mut rows.damaged)?.map(|(_, row)| (row.target.digest.clone(), row)).collect();
         rows.names = survey(tx, &NAMES, &mut rows.damaged)?.collect();
-        rows.containers = survey(tx, &CONTAINERS, &mut rows.damaged)?.collect();
+        let definitions: Vec<_> = survey(tx, &CONTAINERS, &mut rows.damaged)?.collect();
+        let records = survey(tx, &RUNS, &mut rows.damaged)?;
+        let all = row::Containers::new(definitions, records, |id| row::earlier(tx, id));
+        (rows.containers, rows.unrecorded, rows.undefined) = (all.rows, all.unrecorded, all.undefined);
         rows.users = survey(tx, &image::USERS, &mut rows.damaged)?.collect();
         rows.volumes = survey(tx, &volume::VOLUMES, &mut rows.damaged)?.collect();
         survey(tx, &network::row::NETWORKS, &mut rows.damaged).map(drop)

@@ -16,7 +16,7 @@ use volume::{VOLUMES, Volume};
 use super::facts::{Facts, Layer};
 use super::fault::Repair;
 use super::gather::Subject;
-use crate::container::row::{CONTAINERS, ContainerRow};
+use crate::container::row::{CONTAINERS, ContainerRow, Definition, RUNS};
 use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, NAMES};
 use crate::image::{describe_blobs, oci};
 use crate::root;
@@ -35,6 +35,13 @@ impl Repairer<'_> {
         let done = match repair {
             Repair::Nothing(_) => return Ok(None),
             Repair::SetRowAside { table, key } => self.set_row_aside(table, key)?,
+            Repair::SetRecordAside(id) => self.set_record_aside(id)?,
+            Repair::MakeRecord(id) => {
+                // The one that stands for what is lost.
+                let record = self.facts.rows.containers.get(id).map(ContainerRow::record);
+                self.put(&RUNS, id, record.ok_or_else(|| Error::not_found(format!("container {id}")))?)?;
+                format!("recorded that container {id} has ended")
+            }
             Repair::SetBlobAside(digest) => self.set_aside(&self.blobs()?.file(digest), "blobs")?,
             Repair::Describe(image) => self.describe(image)?,
             Repair::Withdraw { image, manifests } => self.withdraw(image, manifests)?,
@@ -92,8 +99,8 @@ impl Repairer<'_> {
         self.subject.snapshots.as_ref().ok_or_else(|| Error::system("there are no layers"))
     }
 
-    fn container(&self, id: &str) -> Result<&ContainerRow> {
-        self.facts.rows.containers.get(id).ok_or_else(|| Error::not_found(format!("container {id}")))
+    fn container(&self, id: &str) -> Result<&Definition> {
+        self.facts.rows.containers.get(id).map(|row| &**row).ok_or_else(|| Error::not_found(format!("container {id}")))
     }
 
     /// A free name in the quarantine.
@@ -126,18 +133,33 @@ impl Repairer<'_> {
         let found = self.facts.rows.damaged.iter().find(|damaged| damaged.table == table && damaged.row.key == key);
         let damaged = found.ok_or_else(|| Error::not_found(format!("row {key:?} of table {table}")))?;
         let name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(150).collect();
-        let aside = self.quarantine("rows", &format!("{table}-{name}"))?;
-        fs::write(&aside, &damaged.row.bytes).with_context(|| format!("writing {}", aside.display()))?;
-        fs::File::open(&aside).and_then(|file| file.sync_all()).context("syncing a saved row")?;
+        let aside = self.save(&format!("{table}-{name}"), &damaged.row.bytes)?;
         match table {
             t if t == IMAGES.name() => self.delete(&IMAGES, key)?,
             t if t == NAMES.name() => self.delete(&NAMES, key)?,
             t if t == CONTAINERS.name() => self.delete(&CONTAINERS, key)?,
+            t if t == RUNS.name() => self.delete(&RUNS, key)?,
             t if t == image::USERS.name() => self.delete(&image::USERS, key)?,
             t if t == VOLUMES.name() => self.delete(&VOLUMES, key)?,
             _ => self.delete(&network::row::NETWORKS, key)?,
         }
         Ok(format!("saved row {key:?} of table {table} in {} and deleted it", self.shown(&aside)))
+    }
+
+    fn set_record_aside(&self, id: &str) -> Result<String> {
+        let record = self.facts.rows.undefined.get(id).ok_or_else(|| Error::not_found(format!("run record {id}")))?;
+        let bytes = serde_json::to_vec(record).map_err(|error| Error::system(error.to_string()))?;
+        let aside = self.save(&format!("{}-{id}", RUNS.name()), &bytes)?;
+        self.delete(&RUNS, id)?;
+        Ok(format!("saved the run record of container {id} in {} and deleted it", self.shown(&aside)))
+    }
+
+    /// Writes a row's bytes into the quarantine, durably.
+    fn save(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let aside = self.quarantine("rows", name)?;
+        fs::write(&aside, bytes).with_context(|| format!("writing {}", aside.display()))?;
+        fs::File::open(&aside).and_then(|file| file.sync_all()).context("syncing a saved row")?;
+        Ok(aside)
     }
 
     /// Writes an image's row anew. Of a row that cannot be read only its key is known: the image's id.

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::life::actor::Command;
 use self::read::{logs, top};
-use self::row::ContainerRow;
+use self::row::Definition;
 use self::session::exec;
 use self::view::ContainerView;
 use crate::ending::Ending;
@@ -202,7 +202,7 @@ impl Containers {
 }
 
 /// Publishes an event of a container, with its name, image and labels.
-fn publish<const N: usize>(events: &Events, row: &ContainerRow, action: &str, more: [(&str, String); N]) {
+fn publish<const N: usize>(events: &Events, row: &Definition, action: &str, more: [(&str, String); N]) {
     let mut attributes = row.event_attributes();
     attributes.extend(more.map(|(key, value)| (key.to_owned(), value)));
     events.publish("container", action, row.id.as_str(), attributes);

@@ -1,30 +1,41 @@
-//! The persisted form of a container: what `create` decided and how its last run stands.
+//! The persisted form of a container: what it is, and how it lives.
 //!
-//! One row per container in table `containers`, keyed by the full id. The row holds the wire `Config` and `HostConfig`
-//! as merged by create, since inspect echoes them; everything that can be derived (status text, flags) is not stored.
+//! Two rows per container, both keyed by the full id. Its definition in table `containers` is what create decided, with
+//! the wire `Config` and `HostConfig` that inspect echoes; it is written at create and when somebody changes it (rename,
+//! connect, update). Its run record in table `runs` is small and is written by every change of its state. What can be
+//! derived (status text, flags) is not stored. See `docs/design/0024-definition-and-run-record.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use image::UserRow;
-use model::Result;
 use model::digest::Digest;
 use model::id::ContainerId;
 use model::lifecycle::State;
 use model::own_label::OwnLabels;
 use model::time::Timestamp;
+use model::{Error, Result};
 use run::Place;
 use serde::{Deserialize, Serialize};
-use store::{Row, Table, WriteTx};
+use store::{ReadTx, Row, Store, Table, WriteTx};
 
 use crate::held::Part;
 
-/// All containers, by full id.
-pub const CONTAINERS: Table<ContainerRow> = Table::new("containers");
+/// What containers are, by full id.
+pub const CONTAINERS: Table<Definition> = Table::new("containers");
+/// How they live, by full id.
+pub const RUNS: Table<RunRecord> = Table::new("runs");
+/// Table `containers` once more, for the run that its rows had in them before version 2.
+const EARLIER: Table<Earlier> = Table::new("containers");
 
-/// A container as it lies on disk.
+/// The exit code of a run whose record is lost.
+const LOST: i32 = 255;
+
+/// What a container is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ContainerRow {
+pub struct Definition {
     /// 64 hex digits.
     pub id: ContainerId,
     /// Without the leading slash.
@@ -49,7 +60,17 @@ pub struct ContainerRow {
     pub mounts: Vec<MountRow>,
     /// The storage driver that holds its writable layer.
     pub storage: String,
-    /// How it lives.
+}
+
+impl Row for Definition {
+    /// 2: the run has a row of its own; [`upgrade`] takes it from rows of version 1.
+    const VERSION: u32 = 2;
+}
+
+/// How a container lives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its state at rest.
     pub state: State,
     /// The figures of its runs.
     pub run: RunRow,
@@ -62,8 +83,50 @@ pub struct ContainerRow {
     pub unsettled_link: Option<String>,
 }
 
-impl Row for ContainerRow {
+impl Row for RunRecord {
     const VERSION: u32 = 1;
+}
+
+/// The part of a container's row of version 1 that is a [`RunRecord`] today; later rows have none of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Earlier {
+    state: Option<State>,
+    run: Option<RunRow>,
+    #[serde(default)]
+    endpoints: Vec<network::Endpoint>,
+}
+
+impl Earlier {
+    fn record(self) -> Option<RunRecord> {
+        Some(RunRecord { state: self.state?, run: self.run?, endpoints: self.endpoints, unsettled_link: None })
+    }
+}
+
+impl Row for Earlier {
+    const VERSION: u32 = Definition::VERSION;
+}
+
+/// A container: its definition, shared by all who read it, and its life.
+#[derive(Clone, Debug)]
+pub struct ContainerRow {
+    /// What it is; replaced as a whole when it changes.
+    pub definition: Arc<Definition>,
+    /// How it lives.
+    pub state: State,
+    /// The figures of its runs.
+    pub run: RunRow,
+    /// Its connections while it runs.
+    pub endpoints: Vec<network::Endpoint>,
+    /// See [`RunRecord::unsettled_link`].
+    pub unsettled_link: Option<String>,
+}
+
+impl Deref for ContainerRow {
+    type Target = Definition;
+
+    fn deref(&self) -> &Definition {
+        &self.definition
+    }
 }
 
 /// The image a container was made from, pinned.
@@ -179,16 +242,96 @@ impl MountKind {
     }
 }
 
-/// Writes a container's row, and that it uses its image.
-pub fn put(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
-    image::put_user(tx, &row.image.id, row.id.as_str(), &row.image.user())?;
-    tx.put(&CONTAINERS, row.id.as_str(), row)
+/// All rows of a store, those of version 1 included, and apart from them what does not fit together.
+#[derive(Debug, Default)]
+pub struct Containers {
+    /// By id. One whose record is missing has a record of a lost run.
+    pub rows: BTreeMap<String, ContainerRow>,
+    /// Those of them whose record is missing.
+    pub unrecorded: HashSet<String>,
+    /// Records without a definition, by id.
+    pub undefined: BTreeMap<String, RunRecord>,
 }
 
-/// Deletes a container's row, and that it uses its image.
-pub fn delete(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
-    image::delete_user(tx, &row.image.id, row.id.as_str())?;
-    tx.delete(&CONTAINERS, row.id.as_str()).map(drop)
+impl Containers {
+    /// Puts together what was read of the tables; `earlier` tells of rows of version 1.
+    pub fn new(
+        definitions: impl IntoIterator<Item = (String, Definition)>,
+        records: impl IntoIterator<Item = (String, RunRecord)>,
+        mut earlier: impl FnMut(&str) -> Option<RunRecord>,
+    ) -> Containers {
+        let mut all = Containers { undefined: records.into_iter().collect(), ..Containers::default() };
+        for (id, definition) in definitions {
+            let record = all.undefined.remove(&id).or_else(|| earlier(&id)).unwrap_or_else(|| {
+                all.unrecorded.insert(id.clone());
+                RunRecord::lost()
+            });
+            all.rows.insert(id, ContainerRow::new(definition, record));
+        }
+        all
+    }
+}
+
+/// The record of a container's run that its row of version 1 has.
+pub fn earlier(tx: &ReadTx, id: &str) -> Option<RunRecord> {
+    tx.get(&EARLIER, id).ok().flatten().and_then(Earlier::record)
+}
+
+/// Gives every container of an earlier version, and every one whose record is lost, its row in `runs`; answers how many
+/// there were. One transaction; nothing is written when nothing is to be done.
+pub async fn upgrade(store: &Store) -> Result<usize> {
+    let is_done = |tx: &ReadTx| {
+        let recorded: HashSet<String> = tx.keys(&RUNS)?.into_iter().collect();
+        Ok(tx.keys(&CONTAINERS)?.iter().all(|id| recorded.contains(id)))
+    };
+    if store.read(is_done)? {
+        return Ok(0);
+    }
+    let rows = |tx: &mut WriteTx<'_, '_>| {
+        let mut upgraded = 0;
+        for (id, definition) in tx.scan(&CONTAINERS)? {
+            if tx.get(&RUNS, &id)?.is_none() {
+                let record = tx.get(&EARLIER, &id)?.and_then(Earlier::record);
+                tx.put(&RUNS, &id, &record.unwrap_or_else(RunRecord::lost))?;
+                tx.put(&CONTAINERS, &id, &definition)?;
+                upgraded += 1;
+            }
+        }
+        Ok(upgraded)
+    };
+    store.write(rows).await
+}
+
+/// All containers of an upgraded store, by id.
+///
+/// Errors: `DataLoss` for a row that cannot be read; it is named.
+pub fn load(store: &Store) -> Result<Vec<ContainerRow>> {
+    let read = |tx: &ReadTx| Ok(Containers::new(tx.scan(&CONTAINERS)?, tx.scan(&RUNS)?, |_| None));
+    let all = store.read(read)?;
+    match all.unrecorded.iter().next() {
+        None => Ok(all.rows.into_values().collect()),
+        Some(id) => Err(Error::data_loss(format!("container {id} has no row in table {}", RUNS.name()))),
+    }
+}
+
+/// Writes a container, and that it uses its image.
+pub fn put(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
+    image::put_user(tx, &row.image.id, row.id.as_str(), &row.image.user())?;
+    tx.put(&CONTAINERS, row.id.as_str(), &*row.definition)?;
+    put_run(tx, row)
+}
+
+/// Writes how a container lives.
+pub fn put_run(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
+    tx.put(&RUNS, row.id.as_str(), &row.record())
+}
+
+/// Deletes a container, and that it uses its image.
+pub fn delete(tx: &mut WriteTx<'_, '_>, definition: &Definition) -> Result<()> {
+    let id = definition.id.as_str();
+    image::delete_user(tx, &definition.image.id, id)?;
+    tx.delete(&RUNS, id)?;
+    tx.delete(&CONTAINERS, id).map(drop)
 }
 
 impl ImagePin {
@@ -202,7 +345,39 @@ impl ImagePin {
     }
 }
 
+impl RunRecord {
+    /// Of a container that was created just now.
+    pub fn created() -> RunRecord {
+        RunRecord { state: State::Created, run: RunRow::default(), endpoints: Vec::new(), unsettled_link: None }
+    }
+
+    /// Of one that may have run, in place of a record that is gone.
+    pub fn lost() -> RunRecord {
+        let run = RunRow {
+            exit_code: LOST,
+            error: "the record of the container's runs was lost".into(),
+            was_started: true,
+            ..RunRow::default()
+        };
+        RunRecord { state: State::Exited, run, endpoints: Vec::new(), unsettled_link: None }
+    }
+}
+
 impl ContainerRow {
+    /// A container of this definition, which lives as the record says.
+    pub fn new(definition: Definition, record: RunRecord) -> ContainerRow {
+        let RunRecord { state, run, endpoints, unsettled_link } = record;
+        ContainerRow { definition: Arc::new(definition), state, run, endpoints, unsettled_link }
+    }
+
+    /// How it lives, as it is stored.
+    pub fn record(&self) -> RunRecord {
+        let (endpoints, unsettled_link) = (self.endpoints.clone(), self.unsettled_link.clone());
+        RunRecord { state: self.state.at_rest(), run: self.run.clone(), endpoints, unsettled_link }
+    }
+}
+
+impl Definition {
     /// Notes where its local volumes lie; `place` tells by their names.
     pub fn place_volumes(&mut self, place: impl Fn(&str) -> Option<PathBuf>) {
         let local = self.mounts.iter_mut().filter(|m| m.kind == MountKind::Volume && m.driver == volume::LOCAL);
@@ -230,5 +405,84 @@ impl ContainerRow {
     /// Whether the container removes itself after its run.
     pub fn auto_remove(&self) -> bool {
         self.host_config.auto_remove
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows as version 1 wrote them: of a container that ended, of one that was only made, of one that runs.
+    const ROWS: [&str; 3] = [
+        include_str!("../../tests/golden/container-v1-ended.json"),
+        include_str!("../../tests/golden/container-v1-made.json"),
+        include_str!("../../tests/golden/container-v1-runs.json"),
+    ];
+
+    fn value(text: &str) -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(text).unwrap()["row"].take()
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let rows = |tx: &mut WriteTx<'_, '_>| {
+            let put = |text: &&str| tx.put_raw(&CONTAINERS, value(text)["id"].as_str().unwrap(), text.as_bytes());
+            ROWS.iter().try_for_each(put)
+        };
+        store.write_blocking(rows).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn rows_of_version_1_are_taken_apart_once_and_nothing_is_lost() {
+        let (_dir, store) = store();
+        // A check reads them as they are.
+        let before = |tx: &ReadTx| Ok(Containers::new(tx.scan(&CONTAINERS)?, tx.scan(&RUNS)?, |id| earlier(tx, id)));
+        let before = store.read(before).unwrap();
+        assert!(before.unrecorded.is_empty() && before.undefined.is_empty());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(runtime.block_on(upgrade(&store)).unwrap(), 3);
+        assert_eq!(runtime.block_on(upgrade(&store)).unwrap(), 0);
+        let rows = load(&store).unwrap();
+        for text in ROWS {
+            let mut given = value(text);
+            let row = rows.iter().find(|row| given["id"] == row.id.as_str()).unwrap();
+            let mut kept = serde_json::to_value(&*row.definition).unwrap();
+            assert!(kept.get("state").is_none());
+            let record = serde_json::to_value(row.record()).unwrap();
+            kept.as_object_mut().unwrap().extend(record.as_object().unwrap().clone());
+            // A row keeps what it does not have of today's fields as their defaults.
+            given.as_object_mut().unwrap().retain(|key, _| kept.get(key).is_some());
+            assert_eq!(kept, given);
+            assert_eq!(format!("{row:?}"), format!("{:?}", before.rows[row.id.as_str()]));
+        }
+    }
+
+    #[test]
+    fn a_lost_record_is_one_of_a_run_that_ended() {
+        let (_dir, store) = store();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(upgrade(&store)).unwrap();
+        let id = value(ROWS[2])["id"].as_str().unwrap().to_owned();
+        let lost = id.clone();
+        store.write_blocking(move |tx| tx.delete(&RUNS, &lost)).unwrap();
+        let refused = load(&store).unwrap_err();
+        assert_eq!(refused.kind(), model::Kind::DataLoss);
+        assert!(refused.message().contains(&id), "{}", refused.message());
+        assert_eq!(runtime.block_on(upgrade(&store)).unwrap(), 1);
+        let row = load(&store).unwrap().into_iter().find(|row| row.id.as_str() == id).unwrap();
+        assert_eq!((row.state, row.run.exit_code, row.run.was_started), (State::Exited, LOST, true));
+    }
+
+    #[test]
+    fn a_container_goes_with_its_record() {
+        let (_dir, store) = store();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(upgrade(&store)).unwrap();
+        for row in load(&store).unwrap() {
+            store.write_blocking(move |tx| delete(tx, &row)).unwrap();
+        }
+        assert_eq!(store.read(|tx| Ok((tx.keys(&CONTAINERS)?, tx.keys(&RUNS)?))).unwrap(), (vec![], vec![]));
     }
 }

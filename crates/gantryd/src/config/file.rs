@@ -275,19 +275,56 @@ mod tests {
 
     #[test]
     fn types_are_checked() {
-        assert_eq!(
-            load(r#"{"mtu": "x"}"#, &[]).unwrap_err(),
-            "invalid JSON: json: cannot unmarshal string into Go struct field Config.mtu of type int"
-        );
-        assert_eq!(
-            load(r#"{"debug": "yes"}"#, &[]).unwrap_err(),
-            "invalid JSON: json: cannot unmarshal string into Go struct field Config.debug of type bool"
-        );
+        for (json, field) in [
+            (
+                r#"{"mtu": "x"}"#,
+                "string into Go struct field Config.CommonConfig.BridgeConfig.DefaultBridgeConfig.mtu of type int",
+            ),
+            (r#"{"debug": "yes"}"#, "string into Go struct field Config.CommonConfig.debug of type bool"),
+            (r#"{"dns": 1}"#, "number into Go struct field Config.CommonConfig.DNSConfig.dns of type []netip.Addr"),
+            (r#"{"dns": [1]}"#, "number into Go struct field Config.CommonConfig.DNSConfig.dns of type netip.Addr"),
+            (
+                r#"{"log-opts": []}"#,
+                "array into Go struct field Config.CommonConfig.LogConfig.log-opts of type map[string]string",
+            ),
+            (
+                r#"{"log-opts": {"a": 1}}"#,
+                "number into Go struct field Config.CommonConfig.LogConfig.log-opts of type string",
+            ),
+            (r#"{"features": {"a": 1}}"#, "number into Go struct field Config.CommonConfig.features of type bool"),
+            (r#"{"seccomp-profile": 1}"#, "number into Go struct field Config.seccomp-profile of type string"),
+            (r#"{"runtimes": []}"#, "array into Go struct field Config.runtimes of type map[string]system.Runtime"),
+            (r#"{"runtimes": {"a": 1}}"#, "number into Go struct field Config.runtimes of type system.Runtime"),
+            (r#"{"runtimes": {"a": {"path": 1}}}"#, "number into Go struct field Runtime.runtimes.path of type string"),
+            (
+                r#"{"default-ulimits": {"a": {"Soft": "1"}}}"#,
+                "string into Go struct field Ulimit.default-ulimits.Soft of type int64",
+            ),
+            (
+                r#"{"default-address-pools": [1]}"#,
+                "number into Go struct field Config.CommonConfig.NetworkConfig.default-address-pools of type \
+                 ipamutils.NetworkToSplit",
+            ),
+            (
+                r#"{"registry-mirrors": 1}"#,
+                "number into Go struct field Config.CommonConfig.ServiceOptions.registry-mirrors of type []string",
+            ),
+            (
+                r#"{"builder": 1}"#,
+                "number into Go struct field Config.CommonConfig.builder of type config.BuilderConfig",
+            ),
+            (
+                r#"{"fixed-cidr": 1}"#,
+                "number into Go struct field Config.CommonConfig.BridgeConfig.DefaultBridgeConfig.commonBridgeConfig.fixed-cidr of type string",
+            ),
+        ] {
+            assert_eq!(load(json, &[]).unwrap_err(), format!("invalid JSON: json: cannot unmarshal {field}"), "{json}");
+        }
         assert!(load(r#"{"default-shm-size": 64}"#, &[]).unwrap_err().contains("invalid size"));
         for json in [r#"{"debug": {}}"#, r#"{"debug": {"tls": true}}"#] {
             assert_eq!(
                 load(json, &[]).unwrap_err(),
-                "invalid JSON: json: cannot unmarshal object into Go struct field Config.debug of type bool"
+                "invalid JSON: json: cannot unmarshal object into Go struct field Config.CommonConfig.debug of type bool"
             );
         }
     }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::go;
+use super::go_names;
 use super::sizes;
 use super::{AddressPool, Config, RuntimeEntry, Signatures, UlimitEntry, hosts};
 
@@ -225,7 +226,7 @@ pub fn set_from_json(slot: &Slot, config: &mut Config, key: &str, value: &Value)
     if value.is_null() {
         return Ok(());
     }
-    let shape = Shape { key, value };
+    let shape = Shape { key, value, member: None };
     match slot {
         Slot::Bool(f) => *f(config) = shape.bool()?,
         Slot::OptBool(f) => *f(config) = Some(shape.bool()?),
@@ -268,7 +269,8 @@ pub fn set_from_json(slot: &Slot, config: &mut Config, key: &str, value: &Value)
         Slot::Pools(f) => *f(config) = shape.pools()?,
         Slot::Nri(f) => *f(config) = nri(&shape)?,
         Slot::Signatures(f) => f(config).rules = shape.map_of(signing_keys)?,
-        Slot::Json(f) => *f(config) = value.clone(),
+        Slot::Json(f) if value.is_object() => *f(config) = value.clone(),
+        Slot::Json(_) => return Err(shape.mismatch("struct {}")),
         Slot::Command => {}
     }
     Ok(())
@@ -278,15 +280,23 @@ pub fn set_from_json(slot: &Slot, config: &mut Config, key: &str, value: &Value)
 struct Shape<'a> {
     key: &'a str,
     value: &'a Value,
+    /// The struct within the option whose field this is, and the field.
+    member: Option<(&'static str, &'static str)>,
 }
 
 impl Shape<'_> {
     fn mismatch(&self, go_type: &str) -> String {
-        format!(
-            "json: cannot unmarshal {} into Go struct field Config.{} of type {go_type}",
-            go::json_kind(self.value),
-            self.key
-        )
+        let (got, place) = (go::json_kind(self.value), go_names::place(self.key));
+        let (owner, place, go_type) = match self.member {
+            Some((owner, field)) => (owner, format!("{place}.{field}"), go_type),
+            None => (go_names::owner(self.key), place, go_names::declared(self.key, go_type).unwrap_or(go_type)),
+        };
+        format!("json: cannot unmarshal {got} into Go struct field {owner}.{place} of type {go_type}")
+    }
+
+    /// A value within this one.
+    fn inner<'v>(&'v self, value: &'v Value) -> Shape<'v> {
+        Shape { key: self.key, value, member: self.member }
     }
 
     fn bool(&self) -> Result<bool, String> {
@@ -294,7 +304,8 @@ impl Shape<'_> {
     }
 
     fn int(&self) -> Result<i64, String> {
-        self.value.as_i64().ok_or_else(|| self.mismatch("int"))
+        let is_wide = self.member.is_some_and(|(owner, _)| owner == "Ulimit");
+        self.value.as_i64().ok_or_else(|| self.mismatch(if is_wide { "int64" } else { "int" }))
     }
 
     fn text(&self) -> Result<String, String> {
@@ -303,7 +314,7 @@ impl Shape<'_> {
 
     fn list(&self) -> Result<Vec<String>, String> {
         let items = self.value.as_array().ok_or_else(|| self.mismatch("[]string"))?;
-        items.iter().map(|value| Shape { key: self.key, value }.text()).collect()
+        items.iter().map(|value| self.inner(value).text()).collect()
     }
 
     fn map(&self) -> Result<BTreeMap<String, String>, String> {
@@ -312,22 +323,26 @@ impl Shape<'_> {
 
     fn map_of<T>(&self, one: impl Fn(&Shape<'_>) -> Result<T, String>) -> Result<BTreeMap<String, T>, String> {
         let object = self.value.as_object().ok_or_else(|| self.mismatch("map[string]string"))?;
-        object.iter().map(|(k, value)| Ok((k.clone(), one(&Shape { key: self.key, value })?))).collect()
+        object.iter().map(|(k, value)| Ok((k.clone(), one(&self.inner(value))?))).collect()
     }
 
     /// A member of an object in any capitals, the last one that says something: as Go's decoder reads it.
-    fn member(&self, name: &str) -> Option<Shape<'_>> {
+    fn member(&self, owner: &'static str, name: &'static str) -> Option<Shape<'_>> {
         let mut members = self.value.as_object()?.iter();
         let (_, value) = members.rfind(|(key, value)| gojson::is_spelling_of(key, name) && !value.is_null())?;
-        Some(Shape { key: self.key, value })
+        Some(Shape { key: self.key, value, member: Some((owner, name)) })
     }
 
     fn pools(&self) -> Result<Vec<AddressPool>, String> {
         let items = self.value.as_array().ok_or_else(|| self.mismatch("[]*ipamutils.NetworkToSplit"))?;
         let one = |value: &Value| {
-            let shape = Shape { key: self.key, value };
-            let base = shape.member("base").ok_or("default-address-pools: base is missing")?.text()?;
-            let size = shape.member("size").map_or(Ok(0), |s| s.int())?;
+            let shape = self.inner(value);
+            if !value.is_object() {
+                return Err(shape.mismatch("ipamutils.NetworkToSplit"));
+            }
+            let member = |name| shape.member("NetworkToSplit", name);
+            let base = member("base").ok_or("default-address-pools: base is missing")?.text()?;
+            let size = member("size").map_or(Ok(0), |s| s.int())?;
             let base = base.parse().map_err(|_| format!("netip.ParsePrefix({}): no '/'", go::quote(&base)))?;
             Ok(AddressPool { base, size })
         };
@@ -340,10 +355,10 @@ fn runtime(shape: &Shape<'_>) -> Result<RuntimeEntry, String> {
         return Err(shape.mismatch("system.Runtime"));
     }
     Ok(RuntimeEntry {
-        path: shape.member("path").map_or(Ok(String::new()), |s| s.text())?,
-        args: shape.member("runtimeArgs").map_or(Ok(vec![]), |s| s.list())?,
-        runtime_type: shape.member("runtimeType").map_or(Ok(String::new()), |s| s.text())?,
-        options: shape.member("options").map(|s| s.value.clone()),
+        path: shape.member("Runtime", "path").map_or(Ok(String::new()), |s| s.text())?,
+        args: shape.member("Runtime", "runtimeArgs").map_or(Ok(vec![]), |s| s.list())?,
+        runtime_type: shape.member("Runtime", "runtimeType").map_or(Ok(String::new()), |s| s.text())?,
+        options: shape.member("Runtime", "options").map(|s| s.value.clone()),
     })
 }
 
@@ -352,9 +367,9 @@ fn ulimit(shape: &Shape<'_>) -> Result<UlimitEntry, String> {
         return Err(shape.mismatch("container.Ulimit"));
     }
     Ok(UlimitEntry {
-        name: shape.member("Name").map_or(Ok(String::new()), |s| s.text())?,
-        hard: shape.member("Hard").map_or(Ok(0), |s| s.int())?,
-        soft: shape.member("Soft").map_or(Ok(0), |s| s.int())?,
+        name: shape.member("Ulimit", "Name").map_or(Ok(String::new()), |s| s.text())?,
+        hard: shape.member("Ulimit", "Hard").map_or(Ok(0), |s| s.int())?,
+        soft: shape.member("Ulimit", "Soft").map_or(Ok(0), |s| s.int())?,
     })
 }
 
@@ -364,7 +379,7 @@ fn signing_keys(shape: &Shape<'_>) -> Result<Vec<PathBuf>, String> {
     if let Some(unknown) = object.keys().find(|key| !gojson::is_spelling_of(key, "keys")) {
         return Err(format!("{}: unknown field {}", shape.key, go::quote(unknown)));
     }
-    let keys = shape.member("keys").map_or(Ok(Vec::new()), |keys| keys.list())?;
+    let keys = shape.member("Rule", "keys").map_or(Ok(Vec::new()), |keys| keys.list())?;
     Ok(keys.into_iter().map(PathBuf::from).collect())
 }
 

@@ -239,6 +239,38 @@ async fn tokens_are_fetched_once_and_shown() {
     assert_eq!((error.kind(), error.message()), (Kind::Unauthorized, told.as_str()));
 }
 
+/// Whatever keeps a token from being fetched is told as that, with the server's own words behind it.
+#[tokio::test]
+async fn tokens_that_are_not_given_are_told() {
+    for (status, shown, body, words) in [
+        (401, "401 Unauthorized", r#"{"details":"no"}"#, "unauthorized: no"),
+        (403, "403 Forbidden", r#"{"details":"no"}"#, "no"),
+        (404, "404 Not Found", "", "404"),
+        (500, "500 Internal Server Error", "", "500"),
+    ] {
+        let fake = FakeRegistry::start();
+        fake.image("app", "1", &Image::of_noise(&[10]));
+        let challenge = format!("Bearer realm=\"http://{}/token\",service=\"reg\"", fake.address());
+        fake.rule(move |seen| {
+            Some(Reply::Send(if seen.path.starts_with("/token") {
+                Answer::new(status, body)
+            } else {
+                Answer::refusal(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", &challenge)
+            }))
+        });
+        for (credentials, which) in [(Credentials::default(), "anonymous"), (me(), "oauth")] {
+            let error = open(&fake, credentials, Access::Pull).await.manifest("1").await.unwrap_err().error;
+            let told = format!(
+                "failed to authorize: failed to fetch {which} token: unexpected status from GET request to \
+                 http://{}/token: {shown}",
+                fake.address()
+            );
+            assert!(error.message().starts_with(&told), "{status}: {}", error.message());
+            assert!(error.message().contains(words), "{status}: {}", error.message());
+        }
+    }
+}
+
 #[tokio::test]
 async fn identity_and_registry_tokens_are_used() {
     let fake = FakeRegistry::start();

@@ -141,7 +141,7 @@ pub async fn export(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `POST /commit`
 pub async fn commit(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let config = match request.json_bytes().await? {
-        Some(bytes) => api::decode::optional(&bytes).map_err(crate::request::invalid_body)?,
+        Some(bytes) => api::decode::commit_request(&bytes).map_err(crate::request::invalid_body)?,
         None => None,
     };
     let query = &request.query;

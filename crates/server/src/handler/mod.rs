@@ -16,6 +16,7 @@ pub mod networks;
 pub mod plugins;
 pub mod progress;
 pub mod streams;
+mod swarm;
 pub mod system;
 pub mod table;
 pub mod volumes;

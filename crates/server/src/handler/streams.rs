@@ -1,4 +1,4 @@
-//! The streams of a container: attach, logs, wait.
+//! The streams of a container: attach, logs, stats, wait.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,6 +6,7 @@ use ::logs::Shape;
 use api::ApiVersion;
 use bytes::Bytes;
 use engine::container::read::logs::{self, LogStream, LogsArgs};
+use engine::container::read::stats::{self, Shape as Samples};
 use engine::container::read::wait::{self, Condition};
 use engine::container::session::attach::{self, AttachArgs};
 use hyper::HeaderMap;
@@ -81,6 +82,14 @@ pub async fn attach_websocket(state: Arc<State>, request: Request) -> Result<Out
     let attachment = attachment(&state, request.name(), args).await?;
     let accept = Accept::new(&request.headers, !request.version.before(28))?;
     Ok(Outcome::Hijack(Hijack::new(Head::WebSocket(accept), |socket, ahead| connect(state, attachment, socket, ahead))))
+}
+
+/// What the query of the log of a service or task must be.
+pub(super) fn check_log_query(query: &Query) -> Result<()> {
+    if !query.flag("stdout") && !query.flag("stderr") {
+        return Err(Error::invalid("must specify at least one of 'stdout' or 'stderr'"));
+    }
+    logs_args(query).map(drop)
 }
 
 /// The query of logs. A tail that is no number is the whole log.
@@ -168,6 +177,46 @@ fn in_band_error(message: &str, shape: Shape) -> Bytes {
     bytes.into()
 }
 
+/// The query of stats.
+fn stats_shape(query: &Query, version: ApiVersion) -> Result<Samples> {
+    let single = query.flag("one-shot") && !version.before(41);
+    match (query.flag_or("stream", true), single) {
+        (true, true) => Err(Error::invalid("cannot have stream=true and one-shot=true")),
+        (true, false) => Ok(Samples::Stream),
+        (false, true) => Ok(Samples::Single),
+        (false, false) => Ok(Samples::Pair),
+    }
+}
+
+/// `GET /containers/{name}/stats`: the head leaves before the first sample. A single answer at once came with 1.41.
+pub async fn stats(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let version = request.version;
+    let shape = stats_shape(&request.query, version)?;
+    let place = state.waiting.enter(For::Stats)?;
+    let mut samples = stats::stats(&state.engine.containers, &state.engine.stats, request.name(), shape).await?;
+    let (sender, chunks) = mpsc::channel(1);
+    let window = state.windows.open();
+    tokio::spawn(async move {
+        let _place = place;
+        let send = async {
+            while let Some(sample) = samples.next().await {
+                let mut shown = serde_json::to_value(sample).expect("wire types are plain data");
+                api::version::stats(version, &mut shown);
+                let line = window.admit(api::encode::to_vec(&shown).into()).await;
+                if sender.send(line).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = send => {}
+            () = sender.closed() => {}
+            () = Request::client_gone(request.gone) => {}
+        }
+    });
+    Ok(response::stream(response::JSON, chunks).into())
+}
+
 /// `POST /containers/{name}/wait`: registered, then the head at once, then the answer. Below 1.30 there are no conditions,
 /// and head and body come together.
 pub async fn wait(state: Arc<State>, request: Request) -> Result<Outcome> {
@@ -232,6 +281,19 @@ mod tests {
         assert_eq!(asked("format=json", Some("*/*"), 54), Ok(Some(JsonStream::Lines)));
         assert_eq!(asked("format=", Some("application/json-seq"), 54), Ok(Some(JsonStream::Sequence)));
         assert_eq!(asked("", Some("*/*, application/*"), 56), Ok(None));
+    }
+
+    #[test]
+    fn stats_are_a_stream_unless_the_query_says_otherwise() {
+        let shape = |text, minor| stats_shape(&query(text), ApiVersion::v1(minor)).map_err(|e| e.message().to_owned());
+        assert_eq!((shape("", 52), shape("stream=1&one-shot=1", 40)), (Ok(Samples::Stream), Ok(Samples::Stream)));
+        assert_eq!(shape("stream=0&one-shot=1", 41), Ok(Samples::Single));
+        assert_eq!(
+            (shape("stream=0&one-shot=1", 40), shape("stream=false", 52)),
+            (Ok(Samples::Pair), Ok(Samples::Pair))
+        );
+        let both = Err("cannot have stream=true and one-shot=true".to_owned());
+        assert_eq!((shape("stream=1&one-shot=1", 41), shape("one-shot=true", 52)), (both.clone(), both));
     }
 
     #[test]

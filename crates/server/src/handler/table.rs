@@ -1,7 +1,8 @@
 //! The routing table: every route of the inventory, and who answers it.
 
 use super::{
-    State, archive, containers, create, distribution, events, exec, images, networks, plugins, streams, system, volumes,
+    State, archive, containers, create, distribution, events, exec, images, networks, plugins, streams, swarm, system,
+    volumes,
 };
 use crate::routes::{Handler, Route};
 
@@ -11,6 +12,9 @@ macro_rules! handler {
     };
     (not_yet) => { Handler::NotYet };
     (needs_swarm) => { Handler::NeedsSwarm };
+    (needs_swarm $($path:tt)+) => {
+        Handler::Swarmless(|state, request| Box::pin($($path)+(state, request)))
+    };
     (experimental) => { Handler::Experimental };
     (debug) => { Handler::Debug };
     (elsewhere) => { Handler::Elsewhere };
@@ -47,7 +51,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/containers/{name}/logs" 11 run streams::logs;
     GET "/containers/{name}/changes" 0 run containers::changes;
     GET "/containers/{name}/export" 0 run containers::export;
-    GET "/containers/{name}/stats" 17 not_yet;
+    GET "/containers/{name}/stats" 17 run streams::stats;
     POST "/containers/{name}/resize" 15 run containers::resize;
     POST "/containers/{name}/start" 0 run containers::start;
     POST "/containers/{name}/stop" 0 run containers::stop;
@@ -131,38 +135,38 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/swarm" 24 needs_swarm;
     POST "/swarm/init" 24 not_yet;
     POST "/swarm/join" 24 not_yet;
-    POST "/swarm/leave" 24 needs_swarm;
-    POST "/swarm/update" 24 needs_swarm;
+    POST "/swarm/leave" 24 needs_swarm swarm::leave;
+    POST "/swarm/update" 24 needs_swarm swarm::update;
     GET "/swarm/unlockkey" 24 needs_swarm;
-    POST "/swarm/unlock" 24 needs_swarm;
+    POST "/swarm/unlock" 24 needs_swarm swarm::unlock;
     // service
-    GET "/services" 24 needs_swarm;
-    POST "/services/create" 24 needs_swarm;
+    GET "/services" 24 needs_swarm swarm::list;
+    POST "/services/create" 24 needs_swarm swarm::create_service;
     GET "/services/{id}" 24 needs_swarm;
     DELETE "/services/{id}" 24 needs_swarm;
-    POST "/services/{id}/update" 24 needs_swarm;
-    GET "/services/{id}/logs" 29 needs_swarm;
+    POST "/services/{id}/update" 24 needs_swarm swarm::update_service;
+    GET "/services/{id}/logs" 29 needs_swarm swarm::logs;
     // node
-    GET "/nodes" 24 needs_swarm;
+    GET "/nodes" 24 needs_swarm swarm::list;
     GET "/nodes/{id}" 24 needs_swarm;
     DELETE "/nodes/{id}" 24 needs_swarm;
-    POST "/nodes/{id}/update" 24 needs_swarm;
+    POST "/nodes/{id}/update" 24 needs_swarm swarm::update_node;
     // task
-    GET "/tasks" 24 needs_swarm;
+    GET "/tasks" 24 needs_swarm swarm::list;
     GET "/tasks/{id}" 24 needs_swarm;
-    GET "/tasks/{id}/logs" 29 needs_swarm;
+    GET "/tasks/{id}/logs" 29 needs_swarm swarm::logs;
     // secret
-    GET "/secrets" 25 needs_swarm;
-    POST "/secrets/create" 25 needs_swarm;
+    GET "/secrets" 25 needs_swarm swarm::list;
+    POST "/secrets/create" 25 needs_swarm swarm::create_secret;
     GET "/secrets/{id}" 25 needs_swarm;
     DELETE "/secrets/{id}" 25 needs_swarm;
-    POST "/secrets/{id}/update" 26 needs_swarm;
+    POST "/secrets/{id}/update" 26 needs_swarm swarm::update_secret;
     // config
-    GET "/configs" 30 needs_swarm;
-    POST "/configs/create" 30 needs_swarm;
+    GET "/configs" 30 needs_swarm swarm::list;
+    POST "/configs/create" 30 needs_swarm swarm::create_config;
     GET "/configs/{id}" 30 needs_swarm;
     DELETE "/configs/{id}" 30 needs_swarm;
-    POST "/configs/{id}/update" 30 needs_swarm;
+    POST "/configs/{id}/update" 30 needs_swarm swarm::update_config;
     // debug
     GET "/debug/vars" 24 debug;
     GET "/debug/pprof/" 24 debug;
@@ -202,7 +206,7 @@ mod tests {
             let state = match route.handler {
                 Handler::Run(_) => "served",
                 Handler::NotYet | Handler::Experimental | Handler::Debug => "not implemented yet (501)",
-                Handler::NeedsSwarm => "swarm is inactive (503)",
+                Handler::NeedsSwarm | Handler::Swarmless(_) => "swarm is inactive (503)",
                 Handler::Elsewhere => "another listener or protocol, not there yet",
             };
             served += usize::from(state == "served");

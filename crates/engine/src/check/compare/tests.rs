@@ -9,7 +9,7 @@ use volume::Volume;
 use super::*;
 use crate::check::facts::Stray;
 use crate::container::read::list::any_row as container;
-use crate::container::row::MountRow;
+use crate::container::row::{MountRow, RunRecord};
 use crate::image::oci;
 use crate::image::row::NameRow;
 
@@ -44,9 +44,10 @@ fn facts() -> Facts {
     facts.rows.images.insert(digest(1), image());
     facts.rows.names.insert("a".into(), NameRow { image: digest(1), tagged: Timestamp::ZERO });
     let mut c = container(1, State::Exited);
-    c.image.layers = vec![digest(4)];
-    c.storage = "overlayfs".into();
-    c.mounts.push(MountRow {
+    let definition = std::sync::Arc::make_mut(&mut c.definition);
+    definition.image.layers = vec![digest(4)];
+    definition.storage = "overlayfs".into();
+    definition.mounts.push(MountRow {
         kind: MountKind::Volume,
         name: "v".into(),
         source: String::new(),
@@ -269,6 +270,30 @@ fn containers_and_volumes_have_what_their_rows_say() {
         ("unknown-file", Repair::SetAside("Unknown".into())),
     ];
     assert_eq!(found(strays), expected);
+}
+
+#[test]
+fn a_definition_and_a_run_record_go_together() {
+    let id = container(1, State::Exited).id.as_str().to_owned();
+    let lost = |f: &mut Facts| _ = f.rows.unrecorded.insert(id.clone());
+    assert_eq!(found(lost), [("container-run", Repair::MakeRecord(id.clone()))]);
+    let undefined = |f: &mut Facts| _ = f.rows.undefined.insert("c".into(), RunRecord::created());
+    assert_eq!(found(undefined), [("orphan-run", Repair::SetRecordAside("c".into()))]);
+    // What a row that cannot be read says is not known.
+    let unreadable = |f: &mut Facts, table, key: &str| {
+        let row = store::Damaged { key: key.into(), bytes: Vec::new(), why: "not a row".into(), newer: false };
+        f.rows.damaged.push(DamagedRow { table, row });
+    };
+    let run = found(|f| {
+        lost(f);
+        unreadable(f, RUNS.name(), &id);
+    });
+    assert_eq!(run, [("damaged-row", Repair::SetRowAside { table: "runs", key: id.clone() })]);
+    let definition = found(|f| {
+        undefined(f);
+        unreadable(f, CONTAINERS.name(), "c");
+    });
+    assert_eq!(definition.len(), 1, "{definition:?}");
 }
 
 #[test]

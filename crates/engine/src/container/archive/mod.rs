@@ -18,7 +18,7 @@ use sys::mount::Reach;
 
 use super::life::actor::Command;
 use super::life::{donors, files};
-use super::row::{ContainerRow, MountKind, MountRow};
+use super::row::{Definition, MountKind, MountRow};
 use super::view::ContainerView;
 use super::{Handle, publish};
 use crate::Engine;
@@ -165,7 +165,7 @@ fn running(view: &ContainerView) -> Option<Result<OwnedFd>> {
     (view.pid != 0).then(|| donors::first_process(view))
 }
 
-fn rootfs(roots: &dyn RootStore, row: &ContainerRow) -> Result<runtime::Rootfs> {
+fn rootfs(roots: &dyn RootStore, row: &Definition) -> Result<runtime::Rootfs> {
     let found =
         roots.rootfs(row.id.as_str(), &snapshot::keys(&row.image.layers)).map_err(|error| match error.kind() {
             Kind::NotFound => error.with_kind(Kind::System),
@@ -179,7 +179,7 @@ fn rootfs(roots: &dyn RootStore, row: &ContainerRow) -> Result<runtime::Rootfs> 
 
 /// What is mounted in the container beside the kernel's own file systems, those above first.
 #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-fn mounts(engine: &Engine, row: &ContainerRow, held: Option<&Held>) -> Result<Vec<ViewMount>> {
+fn mounts(engine: &Engine, row: &Definition, held: Option<&Held>) -> Result<Vec<ViewMount>> {
     let mut all: Vec<ViewMount> = row.mounts.iter().map(|row| mount(row, held)).collect::<Result<_>>()?;
     let tmpfs = row.host_config.tmpfs.keys();
     all.extend(tmpfs.map(|target| ViewMount { destination: target.into(), source: Source::Tmpfs }));
@@ -225,7 +225,7 @@ fn mount(row: &MountRow, held: Option<&Held>) -> Result<ViewMount> {
 }
 
 /// Refuses a place that the container itself may not write to.
-fn check_writable(row: &ContainerRow, place: &Path) -> Result<()> {
+fn check_writable(row: &Definition, place: &Path) -> Result<()> {
     let above = row.mounts.iter().filter(|mount| place.starts_with(&mount.destination));
     match above.max_by_key(|mount| mount.destination.len()) {
         Some(mount) if mount.writable => Ok(()),

@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use blocking::Blocking;
 use model::id::ContainerId;
-use model::lifecycle::State;
 use model::name;
 use model::own_label::{self, OwnLabels};
 use model::platform::Platform;
@@ -25,7 +24,7 @@ use snapshot::LayerStore;
 
 use self::sources::Sources;
 use super::life::{actor, places, plan};
-use super::row::{self, ContainerRow, ImagePin, MountRow, RunRow};
+use super::row::{self, ContainerRow, Definition, ImagePin, MountRow, RunRecord};
 use super::{Containers, Handle, publish};
 use crate::Engine;
 use crate::events::now;
@@ -131,7 +130,7 @@ struct Draft {
 async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
     let Draft { id, name, merged, own_labels, image, request, sources, read_only } = draft;
     let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, read_only, sources).await?;
-    let row = ContainerRow {
+    let definition = Definition {
         id,
         name,
         created: now(),
@@ -153,11 +152,8 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         own_labels,
         mounts: mounts.rows.clone(),
         storage: engine.snapshots.roots.name().into(),
-        state: State::Created,
-        run: RunRow::default(),
-        endpoints: Vec::new(),
-        unsettled_link: None,
     };
+    let row = ContainerRow::new(definition, RunRecord::created());
     let made = make(engine, &row).await;
     held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
     if let Err(error) = made {
@@ -205,7 +201,7 @@ async fn make(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
 }
 
 /// The layers, the writable one among them; where the image has directories that new volumes take over.
-fn prepare(engine: &Engine, row: &ContainerRow) -> Result<HashSet<String>> {
+fn prepare(engine: &Engine, row: &Definition) -> Result<HashSet<String>> {
     if let Some((_, manifest, _)) = &row.image.manifest {
         crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
     }
@@ -224,7 +220,7 @@ fn prepare(engine: &Engine, row: &ContainerRow) -> Result<HashSet<String>> {
 
 /// The working directory and the places of the configuration's volumes are directories, or nothing yet. Of other volumes a part
 /// that is a file may be shown, over a file.
-fn check_directories(layers: &dyn LayerStore, row: &ContainerRow) -> Result<()> {
+fn check_directories(layers: &dyn LayerStore, row: &Definition) -> Result<()> {
     let chain = snapshot::keys(&row.image.layers);
     let is_file = |path: &str| layers.file_type(&chain, path).map(|found| found.is_some_and(|kind| !kind.is_dir()));
     let dir = row.config.working_dir.as_str();
@@ -243,7 +239,7 @@ fn check_directories(layers: &dyn LayerStore, row: &ContainerRow) -> Result<()> 
 
 /// Leaves nothing of a container that could not be made; it has no row. What is not there is no
 /// error: tests with armed faults call this twice.
-async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &ContainerRow, mounts: &mounts::Resolved) {
+async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Definition, mounts: &mounts::Resolved) {
     for volume in &mounts.made {
         let removed = engine.volumes.remove(volume).await;
         if let Err(error) = removed.or_else(|error| if error.kind() == Kind::NotFound { Ok(()) } else { Err(error) }) {

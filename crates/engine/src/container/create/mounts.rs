@@ -17,7 +17,7 @@ use snapshot::LayerStore;
 
 use super::sources::Sources;
 use crate::Engine;
-use crate::container::row::{ContainerRow, MountKind, MountRow};
+use crate::container::row::{Definition, MountKind, MountRow};
 use crate::held::Held;
 
 /// Rows, and the volumes that were made for them.
@@ -279,7 +279,7 @@ fn claim(named: &mut Vec<String>, target: &str) -> Result<()> {
 
 /// New volumes take over what the image has at their target (B-vol-4), durably; the names of those that got something.
 #[expect(clippy::disallowed_methods, reason = "on a thread of the creates")]
-pub fn copy_up(_on: &Blocking, layers: &dyn LayerStore, row: &ContainerRow, held: &Held) -> Result<Vec<String>> {
+pub fn copy_up(_on: &Blocking, layers: &dyn LayerStore, row: &Definition, held: &Held) -> Result<Vec<String>> {
     let (mut filled, chain) = (Vec::new(), snapshot::keys(&row.image.layers));
     for mount in row.volumes().filter(|mount| mount.copy_data) {
         // A part of a volume that is not there is the start's to refuse.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::{Error, Result};
 
-use crate::container::row::ContainerRow;
+use crate::container::row::Definition;
 
 /// Whether the name is one of the default bridge.
 pub fn is_default(network: &str) -> bool {
@@ -13,7 +13,7 @@ pub fn is_default(network: &str) -> bool {
 }
 
 /// `default` and empty mean the default bridge; a container whose network is disabled has none.
-pub fn network_mode(row: &ContainerRow) -> &str {
+pub fn network_mode(row: &Definition) -> &str {
     match row.host_config.network_mode.as_str() {
         mode if row.config.network_disabled && !mode.starts_with("container:") => "none",
         "" | "default" => "bridge",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use model::mount::clean;
 use model::{Error, Result};
 
-use crate::container::row::{ContainerRow, MountKind, MountRow};
+use crate::container::row::{Definition, MountKind, MountRow};
 use crate::paths::{Need, Paths};
 
 /// What is known of the host's paths that a create request names.
@@ -29,7 +29,7 @@ impl Sources {
 }
 
 /// Sources of binds that vanished since create are made again, as the reference does for `Binds` (B-vol-2).
-pub async fn prepare(paths: &Paths, row: &ContainerRow) -> Result<()> {
+pub async fn prepare(paths: &Paths, row: &Definition) -> Result<()> {
     let binds = || row.mounts.iter().filter(|mount| mount.kind == MountKind::Bind);
     let need = |made: bool| if made { Need::Directory } else { Need::Look };
     let asked = binds().map(|mount| (mount.source.clone(), need(!mount.from_mounts))).collect();

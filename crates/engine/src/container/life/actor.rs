@@ -24,7 +24,7 @@ use super::launch::{self, LaunchUnderWay};
 use super::remove::RemoveArgs;
 use super::stop::StopPlan;
 use crate::Engine;
-use crate::container::row::{self, ContainerRow};
+use crate::container::row::{self, ContainerRow, Definition};
 use crate::container::session::attach::release_left;
 use crate::container::session::exec::ExecStart;
 use crate::container::view::ContainerView;
@@ -350,11 +350,12 @@ impl Actor {
         }
     }
 
-    /// Commits the row; an error leaves the old row on disk and is told.
+    /// Commits how the container lives; an error leaves the old record on disk and is told.
     pub(in crate::container) async fn persist(&mut self) -> Result<()> {
-        let mut row = self.row.clone();
-        row.state = row.state.at_rest();
-        self.engine.store.write(move |tx| row::put(tx, &row)).await?;
+        let row = self.row.clone();
+        // A removal that failed may have taken the definition already.
+        let write = if row.state.is_dead() { row::put } else { row::put_run };
+        self.engine.store.write(move |tx| write(tx, &row)).await?;
         if self.unrecorded.take().is_some() && self.row.state.pid().is_none() && self.jobs.is_empty() {
             self.forget_run();
         }
@@ -496,6 +497,17 @@ impl Actor {
             }
         }
     }
+}
+
+/// Commits another definition, and how the container lives; an error leaves it the definition that it has.
+pub(super) async fn redefine(actor: &mut Actor, change: impl FnOnce(&mut Definition)) -> Result<()> {
+    let mut definition = (*actor.row.definition).clone();
+    change(&mut definition);
+    let row = ContainerRow { definition: Arc::new(definition), ..actor.row.clone() };
+    let definition = row.definition.clone();
+    actor.engine.store.write(move |tx| row::put(tx, &row)).await?;
+    actor.row.definition = definition;
+    Ok(())
 }
 
 /// Commands that change what a job is changing wait for its end.

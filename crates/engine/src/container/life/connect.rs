@@ -15,11 +15,12 @@ use network::row::NetworkRow;
 use network::{Changed, Endpoint};
 use sys::clone::Flags;
 
-use super::actor::{Actor, Done, Reply, answer};
+use super::actor::{Actor, Done, Reply, answer, redefine};
 use super::places::Places;
 use super::start::network_event;
 use super::{files, places};
 use crate::container::create::network::{self as network_request, publish_specs as specs};
+use crate::container::row::Definition;
 
 /// A place that a container is to get, or to lose.
 #[derive(Clone, Debug)]
@@ -45,11 +46,13 @@ pub struct Unplugged {
     reply: Reply,
 }
 
+/// The networks that a row names.
+type Named = BTreeMap<String, api::EndpointSettings>;
+
 /// What a row said of its places before a change.
 struct Before {
     endpoints: Vec<Endpoint>,
-    networks: BTreeMap<String, api::EndpointSettings>,
-    networks_named: bool,
+    definition: Arc<Definition>,
 }
 
 /// A container that runs, while its places in networks change.
@@ -62,22 +65,36 @@ const CLOSING_WAIT: Duration = Duration::from_secs(10);
 
 impl Hot<'_> {
     fn before(&self) -> Before {
-        let row = &self.actor.row;
-        let (endpoints, networks) = (row.endpoints.clone(), row.networks.clone());
-        Before { endpoints, networks, networks_named: row.networks_named }
+        Before { endpoints: self.actor.row.endpoints.clone(), definition: self.actor.row.definition.clone() }
     }
 
-    fn put_back(&mut self, before: Before) {
+    /// The row says of its places what it said before. One that cannot be recorded names fewer networks after a restart.
+    async fn put_back(&mut self, before: Before) {
         let row = &mut self.actor.row;
-        (row.endpoints, row.networks, row.networks_named) = (before.endpoints, before.networks, before.networks_named);
+        row.endpoints = before.endpoints;
         row.unsettled_link = None;
+        if Arc::ptr_eq(&row.definition, &before.definition) {
+            return;
+        }
+        let definition = (*before.definition).clone();
+        if let Err(error) = redefine(self.actor, |changed| *changed = definition).await {
+            tracing::warn!(container = self.actor.row.id.short(), %error, "its networks cannot be recorded");
+            self.actor.row.definition = before.definition;
+        }
     }
 
-    /// The row tells which link is about to be made: a daemon that dies before it is settled has a successor that looks.
-    async fn note_link(&mut self, link: String, operation: &str) -> Result<()> {
+    /// The row tells which link is about to be made or taken away, and which networks it names from then on: a daemon that
+    /// dies before it is settled has a successor that looks.
+    async fn note_link(&mut self, link: String, named: Option<Named>, operation: &str) -> Result<()> {
         let actor = &mut *self.actor;
         actor.row.unsettled_link = Some(link);
-        let noted = actor.persist().await.and_then(|()| actor.engine.host.faults.pass(operation, "record"));
+        let noted = match named {
+            None => actor.persist().await,
+            Some(named) => {
+                redefine(actor, |definition| (definition.networks, definition.networks_named) = (named, true)).await
+            }
+        };
+        let noted = noted.and_then(|()| actor.engine.host.faults.pass(operation, "record"));
         if noted.is_err() {
             actor.row.unsettled_link = None;
             drop(actor.record().await);
@@ -168,7 +185,7 @@ pub(super) async fn connect(actor: &mut Actor, place: Place, reply: Reply) {
             let outcome = keep_place(actor, place).await;
             answer(reply, outcome);
         }
-        Ok(Some(plug)) => match (Hot { actor }).note_link(plug.link.clone(), "connect").await {
+        Ok(Some(plug)) => match (Hot { actor }).note_link(plug.link.clone(), None, "connect").await {
             Err(error) => answer(reply, Err(error)),
             Ok(()) => begin_plug(actor, place, plug, reply).await,
         },
@@ -281,7 +298,7 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
             drop(ports);
             (Hot { actor }).close_ports().await;
         }
-        (Hot { actor }).put_back(before);
+        (Hot { actor }).put_back(before).await;
         (Hot { actor }).unplug_again(&endpoint).await;
         return answer(reply, Err(error));
     }
@@ -311,11 +328,10 @@ async fn begin_unplug(actor: &mut Actor, unplug: Unplug, reply: Reply) {
     let Unplug { netns, network, link, publishes, ports } = unplug;
     let before = (Hot { actor }).before();
     actor.row.endpoints.retain(|endpoint| endpoint.network != network.id);
-    actor.row.networks = Places::of(&actor.row).wanted();
-    actor.row.networks.retain(|name, _| !names(&network, name));
-    actor.row.networks_named = true;
-    if let Err(error) = (Hot { actor }).note_link(link, "disconnect").await {
-        (Hot { actor }).put_back(before);
+    let mut named = Places::of(&actor.row).wanted();
+    named.retain(|name, _| !names(&network, name));
+    if let Err(error) = (Hot { actor }).note_link(link, Some(named), "disconnect").await {
+        (Hot { actor }).put_back(before).await;
         drop(actor.record().await);
         return answer(reply, Err(error));
     }
@@ -380,15 +396,10 @@ async fn lose_place(actor: &mut Actor, name: &str) -> Result<()> {
 }
 
 /// The row names these networks from now on, or what it named when that cannot be recorded.
-async fn record_places(actor: &mut Actor, named: BTreeMap<String, api::EndpointSettings>) -> Result<()> {
-    let networks = std::mem::replace(&mut actor.row.networks, named);
-    let networks_named = std::mem::replace(&mut actor.row.networks_named, true);
-    let kept = actor.persist().await;
-    match &kept {
-        Ok(()) => actor.publish(),
-        Err(_) => (actor.row.networks, actor.row.networks_named) = (networks, networks_named),
-    }
-    kept
+async fn record_places(actor: &mut Actor, named: Named) -> Result<()> {
+    redefine(actor, |definition| (definition.networks, definition.networks_named) = (named, true)).await?;
+    actor.publish();
+    Ok(())
 }
 
 /// The sandbox has left, which is recorded already: show, tell, answer.
@@ -400,7 +411,7 @@ pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
     let endpoint = match outcome {
         Ok(endpoint) => endpoint,
         Err(error) => {
-            (Hot { actor }).put_back(before);
+            (Hot { actor }).put_back(before).await;
             (Hot { actor }).settle(&ports).await;
             return answer(reply, Err(error));
         }

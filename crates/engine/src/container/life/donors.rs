@@ -14,7 +14,7 @@ use sys::clone::Flags;
 
 use super::files;
 use crate::container::Containers;
-use crate::container::row::ContainerRow;
+use crate::container::row::Definition;
 use crate::container::view::ContainerView;
 
 /// What is joined of other containers, as they were when they were looked up.
@@ -30,7 +30,7 @@ pub struct Donors {
 
 impl Donors {
     /// Those of this container; an error tells which of them does not run or does not share.
-    pub fn find(containers: &Containers, row: &ContainerRow) -> Result<Donors> {
+    pub fn find(containers: &Containers, row: &Definition) -> Result<Donors> {
         let host = &row.host_config;
         let other = |mode: &str| mode.strip_prefix("container:").map(str::to_owned);
         Ok(Donors {
@@ -101,7 +101,7 @@ fn names(text: &str, cgroup: &str) -> bool {
 }
 
 /// That it is not there is the daemon's fault by now.
-fn network(containers: &Containers, row: &ContainerRow, container: &str) -> Result<Arc<ContainerView>> {
+fn network(containers: &Containers, row: &Definition, container: &str) -> Result<Arc<ContainerView>> {
     let absent = |e: Error| if e.kind() == Kind::NotFound { e.with_kind(Kind::System) } else { e };
     let joining = |e: Error| absent(e).prefix("joining network namespace of container");
     let view = containers.find(container).map_err(joining)?.view();

@@ -14,7 +14,7 @@ use store::WriteTx;
 
 use crate::Engine;
 use crate::container::read::logs;
-use crate::container::row::ContainerRow;
+use crate::container::row::{ContainerRow, Definition};
 use crate::settings::Roots;
 
 /// Directories on their way to the disk, beside a launch.
@@ -45,14 +45,14 @@ impl Durable {
 }
 
 /// Notes that the container's volumes may hold something from now on.
-pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
+pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &Definition) -> Result<()> {
     row.volumes().try_for_each(|mount| ::volume::note_use(tx, &mount.name))
 }
 
 /// Takes away what lies where the files of a container are made, and is none: of a name that was not synced a power cut makes
 /// whatever its inode was before, where there is no journal.
 #[expect(clippy::disallowed_methods, reason = "before anybody is served")]
-fn clear_files(roots: &Roots, row: &ContainerRow) -> io::Result<()> {
+fn clear_files(roots: &Roots, row: &Definition) -> io::Result<()> {
     let dir = roots.container(row.id.as_str());
     let made = [run::files::HOSTNAME, run::files::HOSTS, run::files::RESOLV_CONF].map(|name| dir.join(name));
     for path in made.into_iter().chain([logs::path(roots, row)]) {

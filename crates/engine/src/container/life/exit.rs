@@ -256,7 +256,7 @@ fn policy(row: &ContainerRow) -> Policy {
 /// What a new daemon's start means for a container that does not run: whether its policy wants a run, which is then due and
 /// counted. The count goes on over daemons that were killed.
 pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
-    let (policy, run) = (policy(row), &mut row.run);
+    let (policy, run) = (policy(row), &row.run);
     let wanted = row.state == State::Exited
         && run.was_started
         && !row.host_config.auto_remove
@@ -265,6 +265,7 @@ pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
         return false;
     }
     row.state = State::Restarting;
+    let run = &mut row.run;
     match last {
         LastEnd::Clean => run.restart_count = 0,
         LastEnd::Killed if policy.counts() => run.restart_count += 1,

@@ -16,7 +16,7 @@ use crate::Engine;
 use crate::apparmor::AppArmor;
 use crate::container::Containers;
 use crate::container::create::validate::{self, SecurityOptions};
-use crate::container::row::{ContainerRow, MountKind, MountRow};
+use crate::container::row::{Definition, MountKind, MountRow};
 use crate::held::Shown;
 use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
@@ -25,7 +25,7 @@ use crate::system::Host;
 pub fn container_spec(
     engine: &Engine,
     settings: &Settings,
-    row: &ContainerRow,
+    row: &Definition,
     cgroup: &str,
     shown: &mut Shown,
 ) -> Result<ContainerSpec> {
@@ -48,7 +48,7 @@ pub fn container_spec(
 }
 
 /// The container's own, and those of its interfaces.
-pub fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
+pub fn sysctls(row: &Definition) -> BTreeMap<String, String> {
     let mut all = row.host_config.sysctls.clone();
     all.extend(super::places::Places::of(row).sysctls());
     all
@@ -57,7 +57,7 @@ pub fn sysctls(row: &ContainerRow) -> BTreeMap<String, String> {
 /// The name of the limit of open descriptors.
 const DESCRIPTORS: &str = "nofile";
 
-fn process(host_facts: &Host, defaults: &ContainerDefaults, row: &ContainerRow) -> spec::ProcessSpec {
+fn process(host_facts: &Host, defaults: &ContainerDefaults, row: &Definition) -> spec::ProcessSpec {
     let (config, host) = (&row.config, &row.host_config);
     let [height, width] = host.console_size.map(|n| u16::try_from(n).unwrap_or(u16::MAX));
     let wants_init = host.init.unwrap_or(defaults.init);
@@ -98,7 +98,7 @@ fn ulimits(facts: &Host, defaults: &ContainerDefaults, host: &api::HostConfig) -
     limits
 }
 
-fn namespaces(has_cgroup_v2: bool, defaults: &ContainerDefaults, row: &ContainerRow) -> spec::Namespaces {
+fn namespaces(has_cgroup_v2: bool, defaults: &ContainerDefaults, row: &Definition) -> spec::Namespaces {
     let host = &row.host_config;
     let cgroup_mode = match host.cgroupns_mode.as_str() {
         "" => defaults.isolation.cgroupns_mode.as_str(),
@@ -129,7 +129,7 @@ fn share(mode: &str) -> Share {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
-fn mounts(containers: &Containers, roots: &Roots, row: &ContainerRow, shown: &mut Shown) -> Result<spec::Mounts> {
+fn mounts(containers: &Containers, roots: &Roots, row: &Definition, shown: &mut Shown) -> Result<spec::Mounts> {
     let host = &row.host_config;
     let files_owner = roots.container(files::owner(containers, row)?.as_str());
     let file = |name: &str, target: &str| spec::FileMount {
@@ -223,7 +223,7 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     model::mount::tmpfs_options(&crate::container::create::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
 }
 
-fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &ContainerRow) -> Result<spec::Security> {
+fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &Definition) -> Result<spec::Security> {
     let host = &row.host_config;
     let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
@@ -266,7 +266,7 @@ fn seccomp_choice(defaults: &ContainerDefaults, own: Option<&str>) -> Result<spe
     }
 }
 
-fn devices(row: &ContainerRow) -> Result<spec::Devices> {
+fn devices(row: &Definition) -> Result<spec::Devices> {
     let host = &row.host_config;
     let mut nodes = Vec::new();
     for device in host.devices.iter().flatten() {
@@ -281,7 +281,7 @@ fn devices(row: &ContainerRow) -> Result<spec::Devices> {
     Ok(spec::Devices { nodes, cgroup_rules: host.device_cgroup_rules.clone().unwrap_or_default() })
 }
 
-fn resources(row: &ContainerRow) -> Result<spec::Resources> {
+fn resources(row: &Definition) -> Result<spec::Resources> {
     let host = &row.host_config;
     Ok(spec::Resources {
         memory: host.memory,
@@ -339,7 +339,7 @@ fn throttles(list: Option<&[api::ThrottleDevice]>) -> Result<Vec<oci::ThrottleDe
 /// The process of an exec session in this container (B-io-9): the container's own with what the session changes.
 pub fn exec_process(
     engine: &Arc<Engine>,
-    row: &ContainerRow,
+    row: &Definition,
     session: &api::ExecConfig,
     size: Option<[u16; 2]>,
 ) -> Result<oci::Process> {

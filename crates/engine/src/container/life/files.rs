@@ -12,7 +12,7 @@ use run::files::{Files, HOSTS, Hosts};
 
 use crate::container::Containers;
 use crate::container::create::network::network_mode;
-use crate::container::row::ContainerRow;
+use crate::container::row::Definition;
 use crate::settings::{DnsDefaults, Settings};
 
 /// The refusal of a container whose network mode names itself.
@@ -22,7 +22,7 @@ pub fn joins_itself() -> Error {
 
 /// The container whose files this one sees: its own, or those of the one whose network it has joined, which may have
 /// joined another's in turn (B-nw-9).
-pub fn owner(containers: &Containers, row: &ContainerRow) -> Result<ContainerId> {
+pub fn owner(containers: &Containers, row: &Definition) -> Result<ContainerId> {
     let mut id = row.id.clone();
     let mut mode = network_mode(row).to_owned();
     let mut seen = Vec::new();
@@ -42,7 +42,7 @@ pub fn owner(containers: &Containers, row: &ContainerRow) -> Result<ContainerId>
 }
 
 /// What goes into the container's files; `None`: it sees those of the container whose network it has joined.
-pub fn of(networks: &Networks, settings: &Settings, row: &ContainerRow) -> Result<Option<Files>> {
+pub fn of(networks: &Networks, settings: &Settings, row: &Definition) -> Result<Option<Files>> {
     let mode = network_mode(row);
     if mode.starts_with("container:") {
         return Ok(None);
@@ -109,7 +109,7 @@ fn change_hosts(dir: &Path, change: impl FnOnce(&mut String)) -> Result<()> {
 
 /// Whether the container's loopback has IPv6 addresses: the kernel has IPv6, and no setting of the container turns it off
 /// on every link or on this one.
-fn loopback_has_ipv6(row: &ContainerRow) -> bool {
+fn loopback_has_ipv6(row: &Definition) -> bool {
     let turns_off = |(key, value): (String, String)| {
         let key = key.replace('/', ".");
         let link = key.strip_prefix("net.ipv6.conf.").and_then(|rest| rest.strip_suffix(".disable_ipv6"));

@@ -88,7 +88,7 @@ pub fn launch(
         durable.wait()?;
         engine.store.write_blocking(move |tx| {
             durable::note_use(tx, &row)?;
-            row::put(tx, &row)
+            row::put_run(tx, &row)
         })
     };
     let services =

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use model::{Context, Result};
 use run::Place;
 
-use crate::container::row::ContainerRow;
+use crate::container::row::{ContainerRow, Definition};
 use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
 
 /// Where the container's next run will be.
-pub fn next(settings: &Settings, row: &ContainerRow) -> Result<Place> {
+pub fn next(settings: &Settings, row: &Definition) -> Result<Place> {
     let cgroup = cgroups_path(&settings.containers, &row.host_config.cgroup_parent, row.id.as_str());
     let cgroup_origin = sys::cgroup::origin(&cgroup).context("finding the daemon's own cgroup")?;
     Ok(Place { dir: settings.roots.run(row.id.as_str()), cgroup, cgroup_origin })

@@ -8,7 +8,7 @@ use network::row::NetworkRow;
 use network::{EndpointSpec, Family, MacAddress, Networks, SandboxSpec};
 
 use crate::container::create::network::{is_default, network_mode, publish_specs};
-use crate::container::row::ContainerRow;
+use crate::container::row::Definition;
 
 /// The driver option of an endpoint that holds the sysctls of its interface.
 const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
@@ -21,12 +21,12 @@ const WITH_NONE: &str =
 /// The places of one container.
 #[derive(Clone, Copy)]
 pub struct Places<'a> {
-    row: &'a ContainerRow,
+    row: &'a Definition,
 }
 
 impl<'a> Places<'a> {
     /// Those that the row asks for.
-    pub fn of(row: &'a ContainerRow) -> Places<'a> {
+    pub fn of(row: &'a Definition) -> Places<'a> {
         Places { row }
     }
 

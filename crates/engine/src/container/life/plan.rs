@@ -13,7 +13,7 @@ use super::places::Places;
 use super::{facts, files, place};
 use crate::Engine;
 use crate::container::read::logs as container_logs;
-use crate::container::row::ContainerRow;
+use crate::container::row::Definition;
 use crate::held::{Held, Shown};
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
 
@@ -21,7 +21,7 @@ use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
 const NO_LOG: &str = "failed to create task for container: failed to initialize logging driver";
 
 /// What is to run for this container.
-pub fn plan(engine: &Arc<Engine>, row: &ContainerRow, clients: Vec<Attached>, held: Held) -> Result<RunSpec> {
+pub fn plan(engine: &Arc<Engine>, row: &Definition, clients: Vec<Attached>, held: Held) -> Result<RunSpec> {
     let settings = &*engine.settings();
     let network = Places::of(row).sandbox(&engine.networks)?;
     let place = place::next(settings, row)?;
@@ -75,7 +75,7 @@ pub fn runtime_choice(runtimes: &Runtimes, name: &str) -> Result<RuntimeChoice> 
     Err(Error::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
-fn log_spec(roots: &Roots, row: &ContainerRow) -> Result<LogSpec> {
+fn log_spec(roots: &Roots, row: &Definition) -> Result<LogSpec> {
     let config = &row.host_config.log_config;
     match config.kind.as_str() {
         "none" => Ok(LogSpec::None),

@@ -2,8 +2,9 @@
 
 use model::{Error, Result};
 
-use super::actor::{Actor, Command, Reply, answer};
+use super::actor::{Actor, Command, Reply, answer, redefine};
 use crate::container::Containers;
+use crate::container::row::Definition;
 
 /// Gives the container another name.
 pub async fn rename(containers: &Containers, name: &str, new: &str) -> Result<()> {
@@ -38,16 +39,19 @@ impl Actor {
         if let Err(error) = self.engine.containers.reserve(&new, &self.row.id) {
             return answer(reply, Err(not_allocated(error)));
         }
-        let before = (self.row.endpoints.clone(), self.row.networks.clone());
-        let old = std::mem::replace(&mut self.row.name, new);
+        let (old, before) = (self.row.name.clone(), self.row.endpoints.clone());
         // Its name is the first of its names in networks that users made.
-        let settings = self.row.networks.values_mut().filter_map(|settings| settings.dns_names.as_mut());
-        for names in self.row.endpoints.iter_mut().map(|endpoint| &mut endpoint.dns_names).chain(settings) {
-            network::endpoint::rename(names, &old, &self.row.name);
+        for endpoint in &mut self.row.endpoints {
+            network::endpoint::rename(&mut endpoint.dns_names, &old, &new);
         }
-        if let Err(error) = self.persist().await {
-            (self.row.endpoints, self.row.networks) = before;
-            let new = std::mem::replace(&mut self.row.name, old);
+        let change = |definition: &mut Definition| {
+            for names in definition.networks.values_mut().filter_map(|settings| settings.dns_names.as_mut()) {
+                network::endpoint::rename(names, &old, &new);
+            }
+            definition.name = new.clone();
+        };
+        if let Err(error) = redefine(self, change).await {
+            self.row.endpoints = before;
             self.engine.containers.release(&new, &self.row.id);
             return answer(reply, Err(error));
         }

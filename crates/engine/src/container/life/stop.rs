@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::actor::{Actor, Command, Reply, Timer, answer};
 use crate::container::Containers;
-use crate::container::row::ContainerRow;
+use crate::container::row::{ContainerRow, Definition};
 use crate::settings::ContainerDefaults;
 
 /// How long a killed container may take to end before its callers are told.
@@ -56,17 +56,17 @@ pub async fn restart(containers: &Containers, defaults: &ContainerDefaults, name
 }
 
 /// The signal that the container asks for.
-fn stop_signal(row: &ContainerRow) -> &str {
+fn stop_signal(row: &Definition) -> &str {
     Some(row.config.stop_signal.as_str()).filter(|s| !s.is_empty()).unwrap_or("SIGTERM")
 }
 
 /// Whether this signal, sent by hand, is as good as a stop.
-pub fn is_stop_signal(row: &ContainerRow, number: i32) -> bool {
+pub fn is_stop_signal(row: &Definition, number: i32) -> bool {
     number == signal::parse_any(stop_signal(row)).unwrap_or(signal::TERM)
 }
 
 /// Seconds between the stop signal and SIGKILL unless the caller says otherwise; negative: for ever.
-pub fn timeout(row: &ContainerRow, defaults: &ContainerDefaults) -> i64 {
+pub fn timeout(row: &Definition, defaults: &ContainerDefaults) -> i64 {
     row.config.stop_timeout.unwrap_or(defaults.stop_timeout)
 }
 
@@ -81,7 +81,7 @@ pub struct StopPlan {
 
 impl StopPlan {
     /// The caller's wishes, else the container's, else the defaults.
-    pub fn new(row: &ContainerRow, args: &StopArgs, defaults: &ContainerDefaults) -> Result<StopPlan> {
+    pub fn new(row: &Definition, args: &StopArgs, defaults: &ContainerDefaults) -> Result<StopPlan> {
         let word = args.signal.as_deref().filter(|s| !s.is_empty()).unwrap_or(stop_signal(row));
         let seconds = u64::try_from(args.timeout.unwrap_or(timeout(row, defaults))).ok();
         let signal = signal::parse_any(word)?;

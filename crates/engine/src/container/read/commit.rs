@@ -13,7 +13,7 @@ use super::export::refuse_dying;
 use crate::Engine;
 use crate::container::life::actor::Command;
 use crate::container::publish;
-use crate::container::row::ContainerRow;
+use crate::container::row::Definition;
 use crate::image::{self, CommitImage};
 
 /// What commit takes.
@@ -58,7 +58,7 @@ pub async fn commit(engine: &Arc<Engine>, args: CommitArgs) -> Result<String> {
     Ok(id)
 }
 
-fn make(engine: &Engine, row: &ContainerRow, args: CommitArgs) -> Result<String> {
+fn make(engine: &Engine, row: &Definition, args: CommitArgs) -> Result<String> {
     let own = portable(&row.config);
     let given = args.config.as_ref().map_or_else(|| own.clone(), portable);
     let changed = image::apply_changes(given, &args.changes)?;

@@ -10,7 +10,7 @@ use network::Networks;
 use crate::Engine;
 use crate::container::create::network::network_mode;
 use crate::container::life::{files, places};
-use crate::container::row::{ContainerRow, MountRow};
+use crate::container::row::{ContainerRow, Definition, MountRow};
 use crate::container::view::ContainerView;
 
 /// Everything about one container, with its sizes if wished; and the MAC address that was asked for, which only clients of
@@ -19,7 +19,7 @@ pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<(ap
     let view = engine.containers.find(name)?.view();
     let mut answer = assemble(engine, &view);
     if size {
-        let (writable, root) = sizes(engine, &view.row).await?;
+        let (writable, root) = sizes(engine, &view.row.definition).await?;
         (answer.size_rw, answer.size_root_fs) = (Some(writable), Some(root));
     }
     let endpoint = view.row.networks.get(network_mode(&view.row));
@@ -89,7 +89,7 @@ fn host_config(own: &api::HostConfig, defaults: &[api::Ulimit]) -> api::HostConf
 }
 
 /// The manifest the container was made from.
-pub(super) fn manifest(row: &ContainerRow) -> Option<api::Descriptor> {
+pub(super) fn manifest(row: &Definition) -> Option<api::Descriptor> {
     let (media_type, digest, size) = row.image.manifest.as_ref()?;
     let mut words = row.image.platform.splitn(3, '/').map(str::to_owned);
     let mut word = || words.next().unwrap_or_default();
@@ -178,7 +178,7 @@ pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String,
 }
 
 /// Bytes of the writable layer, and of the whole root file system.
-pub(super) async fn sizes(engine: &Engine, row: &ContainerRow) -> Result<(i64, i64)> {
+pub(super) async fn sizes(engine: &Engine, row: &Arc<Definition>) -> Result<(i64, i64)> {
     let (snapshots, row) = (engine.snapshots.clone(), row.clone());
     let walk = move |_: &Blocking| {
         let writable = snapshots.roots.usage(row.id.as_str())?;

@@ -7,6 +7,7 @@ pub mod export;
 pub mod inspect;
 pub mod list;
 pub mod logs;
+pub mod stats;
 pub mod top;
 pub mod users;
 pub mod wait;

@@ -2,7 +2,7 @@
 //!
 //! Everything is measured in one run on one machine: the floor first, then Gantry over one kept-alive connection, the other
 //! engine (`--vs unix://SOCKET`) in turn with it. The table goes to the screen, all figures to `target/bench.json`.
-//! `gantry-bench images` measures pulls, the store and the list of images instead, with figures in `bench-images.json`.
+//! `gantry-bench calls` only counts what one start costs. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in `bench-images.json`.
 //! Budgets are those of SPECIFICATION.md; a figure over its budget makes the run fail.
 
 #![forbid(unsafe_code)]
@@ -47,6 +47,10 @@ fn main() -> ExitCode {
         images::run(scale, other.map(String::as_str), &mut figures);
         return end(&figures, "bench-images.json");
     }
+    if words.first().is_some_and(|word| word == "calls") {
+        calls(&mut figures);
+        return end(&figures, "bench-calls.json");
+    }
     starts(if quick { QUICK } else { FULL }, other, &mut figures);
     end(&figures, "bench.json")
 }
@@ -58,6 +62,14 @@ fn end(figures: &Figures, file: &str) -> ExitCode {
     std::fs::write(&path, figures.json()).expect("target can be written");
     println!("\nall figures: {}", path.display());
     if figures.over_budget() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What one start costs in system calls alone.
+fn calls(figures: &mut Figures) {
+    let daemon = Daemon::start();
+    daemon.probe();
+    trace::per_start(&daemon, &Engine::open(&daemon.socket()), figures);
+    daemon.finish();
 }
 
 /// Containers: latencies, memory, logs.

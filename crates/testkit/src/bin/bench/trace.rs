@@ -46,6 +46,7 @@ pub fn per_start(daemon: &Daemon, engine: &Engine, figures: &mut Figures) {
     figures.at_most("execs per start, the user's apart", each(counts.execs), "", Some(1.0));
     figures.at_most("disk syncs per start", each(counts.syncs), "", Some(2.0));
     figures.at_most("system calls per start", each(counts.calls), "", Some(600.0));
+    figures.at_most("written to the store per start", each(counts.stored) / 1024.0, "KiB", None);
     if std::env::var_os("GANTRY_BENCH_TRACE").is_some() {
         let mut names: Vec<_> = counts.by_name.into_iter().collect();
         names.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
@@ -59,6 +60,8 @@ struct Counts {
     execs: usize,
     syncs: usize,
     calls: usize,
+    /// Bytes that were written at an offset, which only the store does.
+    stored: usize,
     by_name: HashMap<String, usize>,
 }
 
@@ -88,9 +91,18 @@ fn count(trace: &str) -> Counts {
         counts.calls += 1;
         counts.execs += usize::from(name == "execve" || name == "execveat");
         counts.syncs += usize::from(SYNCS.contains(&name));
+        if name == "pwrite64" {
+            counts.stored += length(rest).unwrap_or(0);
+        }
         *counts.by_name.entry(name.to_string()).or_default() += 1;
     }
     counts
+}
+
+/// The length among the arguments of a write: `FD, "TEXT"..., LENGTH, OFFSET) = …`.
+fn length(arguments: &str) -> Option<usize> {
+    let (_, rest) = arguments.rsplit_once('"')?;
+    rest.split(", ").nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -102,5 +114,11 @@ mod tests {
         let trace = "10 openat(1) = 3\n10 fdatasync(3) = 0\n11 execve(\"/proc/self/fd/5\", [\"m\"]) = 0\n12 execve(\"/probe\", [\"/probe\"] <unfinished ...>\n10 read(3) = 1\n12 <... execve resumed>) = 0\n12 nanosleep(1) = 0\n";
         let counts = count(trace);
         assert_eq!((counts.execs, counts.syncs, counts.calls), (1, 1, 4));
+    }
+
+    #[test]
+    fn bytes_are_counted() {
+        let trace = "10 pwrite64(7, \"a, b\"..., 4096, 8192) = 4096\n10 pwrite64(7, \"c\", 1, 0 <unfinished ...>\n10 write(7, \"d\", 1) = 1\n";
+        assert_eq!(count(trace).stored, 4097);
     }
 }

@@ -56,12 +56,6 @@ fn check_memory(limits: &mut api::HostConfig, host: &Host, warnings: &mut Vec<St
         warnings.push(discarded("memory limit capabilities", "Limitation discarded."));
         (limits.memory, limits.memory_swap) = (0, -1);
     }
-    if limits.memory_swap < -1 {
-        let swap = limits.memory_swap;
-        return Err(Error::invalid(format!(
-            "Invalid value: {swap}, the memoryswap limit is a size, or -1 for unlimited"
-        )));
-    }
     if limits.memory > 0 && limits.memory_swap != -1 && !host.abilities.swap {
         warnings.push(discarded("swap limit capabilities", "Memory limited without swap."));
         limits.memory_swap = -1;

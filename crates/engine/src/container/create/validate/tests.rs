@@ -178,10 +178,6 @@ fn limits_are_checked() {
         ),
         (r#"{"MemorySwap":7000000}"#, "You should always set the Memory limit when using Memoryswap limit, see usage"),
         (
-            r#"{"Memory":10000000,"MemorySwap":-2}"#,
-            "Invalid value: -2, the memoryswap limit is a size, or -1 for unlimited",
-        ),
-        (
             r#"{"Ulimits":[{"Name":"nofile","Soft":5,"Hard":-2}]}"#,
             "invalid ulimit nofile=5:-2: a limit is -1 (unlimited) or a number",
         ),

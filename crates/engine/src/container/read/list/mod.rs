@@ -16,7 +16,7 @@ use self::selection::{Candidate, Lookup, Selection, place};
 use crate::Engine;
 use crate::container::Handle;
 use crate::container::read::inspect;
-use crate::container::row::ContainerRow;
+use crate::container::row::{ContainerRow, Definition};
 use crate::container::view::ContainerView;
 use crate::events::now;
 use crate::image::Images;
@@ -58,7 +58,7 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
     let mut summaries = Vec::with_capacity(chosen.len());
     for (row, mut summary) in chosen {
         if args.size {
-            match inspect::sizes(engine, row).await {
+            match inspect::sizes(engine, &row.definition).await {
                 Ok((writable, root)) => (summary.size_rw, summary.size_root_fs) = (writable, root),
                 // Removed while the list was made.
                 Err(error) if error.kind() == Kind::NotFound => continue,
@@ -120,7 +120,7 @@ struct ImageNames<'a> {
 
 impl ImageNames<'_> {
     /// As given at create while that still names the image, else the image's id.
-    fn name(&mut self, row: &ContainerRow) -> String {
+    fn name(&mut self, row: &Definition) -> String {
         let (given, id) = (&row.config.image, row.image.id.as_str());
         let ids = self.known.entry(given.clone()).or_insert_with(|| self.images.ids_of(given));
         if ids.iter().any(|known| known == id) { given.clone() } else { id.to_owned() }

@@ -11,7 +11,7 @@ use model::time::Timestamp;
 use model::{Error, Result};
 
 use super::ListArgs;
-use crate::container::row::ContainerRow;
+use crate::container::row::{ContainerRow, Definition};
 
 const KEYS: &[&str] = &[
     "ancestor",
@@ -37,7 +37,7 @@ const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 pub type Place = (Reverse<Timestamp>, String);
 
 /// The place of a container.
-pub fn place(row: &ContainerRow) -> Place {
+pub fn place(row: &Definition) -> Place {
     (Reverse(row.created), row.id.as_str().to_owned())
 }
 
@@ -85,9 +85,10 @@ impl<'a> Selection<'a> {
             code.parse().map_err(why).map_err(|e| e.prefix(invalid_value("exited", code)))
         });
         let exited = exited.collect::<Result<_>>()?;
-        for (key, allowed) in [("status", STATUSES), ("health", HEALTH)] {
+        for (key, noun, allowed) in [("status", "state", STATUSES), ("health", "health", HEALTH)] {
             if let Some(bad) = filters.get(key).find(|value| !allowed.contains(value)) {
-                return Err(invalid_value(key, bad));
+                let why = format!("invalid value for {noun} ({bad}): must be one of {}", allowed.join(", "));
+                return Err(Error::invalid(why).prefix(invalid_value(key, bad)));
             }
         }
         filters.flag("is-task", false)?;
@@ -129,7 +130,7 @@ impl<'a> Selection<'a> {
             && self.has_port(candidate.ports)
     }
 
-    fn is_between(&self, row: &ContainerRow) -> bool {
+    fn is_between(&self, row: &Definition) -> bool {
         if self.before.is_none() && self.since.is_none() {
             return true;
         }
@@ -164,7 +165,7 @@ impl<'a> Selection<'a> {
 }
 
 /// By the volume's name or the host's path, or by the path in the container.
-fn mounts(row: &ContainerRow, wanted: &str) -> bool {
+fn mounts(row: &Definition, wanted: &str) -> bool {
     row.mounts.iter().any(|mount| {
         let source = if mount.name.is_empty() { &mount.source } else { &mount.name };
         source == wanted || mount.destination == wanted
@@ -187,11 +188,11 @@ pub(crate) mod tests {
     use model::lifecycle::State;
 
     use super::*;
-    use crate::container::row::{ImagePin, RunRow};
+    use crate::container::row::{Definition, ImagePin, RunRecord, RunRow};
 
     /// A container that ran from second 1 on and exited with 5 if it does not run.
     pub fn row(number: u8, state: State) -> ContainerRow {
-        ContainerRow {
+        let definition = Definition {
             id: ContainerId::from_bytes([number; 32]),
             name: format!("web{number}"),
             created: Timestamp::from_unix_seconds(i64::from(number)),
@@ -212,11 +213,9 @@ pub(crate) mod tests {
             },
             mounts: Vec::new(),
             storage: "overlay".into(),
-            state,
-            run: RunRow { started_at: Timestamp::from_unix_seconds(1), exit_code: 5, ..RunRow::default() },
-            endpoints: Vec::new(),
-            unsettled_link: None,
-        }
+        };
+        let run = RunRow { started_at: Timestamp::from_unix_seconds(1), exit_code: 5, ..RunRow::default() };
+        ContainerRow::new(definition, RunRecord { state, run, endpoints: Vec::new(), unsettled_link: None })
     }
 
     fn lookup<T>(ask: impl FnOnce(&Lookup<'_>) -> T) -> T {
@@ -301,8 +300,16 @@ pub(crate) mod tests {
     fn bad_filters_are_refused_in_the_references_words() {
         for (json, message) in [
             (r#"{"zz":["1"]}"#, "invalid filter 'zz'"),
-            (r#"{"status":["zz"]}"#, "invalid filter 'status=zz'"),
-            (r#"{"health":["zz"]}"#, "invalid filter 'health=zz'"),
+            (
+                r#"{"status":["zz"]}"#,
+                "invalid filter 'status=zz': invalid value for state (zz): must be one of created, running, paused, \
+                 restarting, removing, exited, dead",
+            ),
+            (
+                r#"{"health":["zz"]}"#,
+                "invalid filter 'health=zz': invalid value for health (zz): must be one of none, starting, healthy, \
+                 unhealthy",
+            ),
             (r#"{"exited":["x"]}"#, "invalid filter 'exited=x': strconv.Atoi: parsing \"x\": invalid syntax"),
             (r#"{"is-task":["x"]}"#, "invalid filter 'is-task=[x]'"),
             (r#"{"before":["zzz"]}"#, "No such container: zzz"),

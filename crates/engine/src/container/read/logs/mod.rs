@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use self::changes::{Changes, Wake};
 pub use self::followers::{Follower, Followers};
-use crate::container::row::ContainerRow;
+use crate::container::row::Definition;
 use crate::container::view::ContainerView;
 use crate::container::{Containers, Handle};
 use crate::events;
@@ -231,12 +231,12 @@ fn left(until: i64) -> Duration {
 }
 
 /// Where the container's log lies.
-pub fn path(roots: &Roots, row: &ContainerRow) -> PathBuf {
+pub fn path(roots: &Roots, row: &Definition) -> PathBuf {
     roots.container(row.id.as_str()).join(format!("{}-json.log", row.id.as_str()))
 }
 
 /// The attributes that every line carries, by the container's log options.
-pub fn attributes(row: &ContainerRow) -> Result<String> {
+pub fn attributes(row: &Definition) -> Result<String> {
     let command = crate::container::life::facts::command_line(&row.config);
     let labels: Vec<_> = row.config.labels.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let subject = ::logs::Subject {
