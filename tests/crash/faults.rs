@@ -114,7 +114,7 @@ fn start() {
             .flatten()
             .all(|e| !e.path().is_dir())));
     };
-    after_every_step(dir.path(), ("start", 10), attempt, check, clean);
+    after_every_step(dir.path(), ("start", 11), attempt, check, clean);
     calls::remove(&d, "c1");
     d.finish();
 }
