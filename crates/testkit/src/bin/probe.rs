@@ -5,9 +5,18 @@
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
-use std::net::UdpSocket;
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Bytes of one write or read of a stream.
+const BLOCK: usize = 256 << 10;
+/// Datagrams on their way at once, and the bytes of each.
+const WINDOW: usize = 32;
+const DATAGRAM: usize = 1200;
+/// Longest wait for a server that is not up yet, and for a datagram that may be lost.
+const SERVER: Duration = Duration::from_secs(10);
+const LOST: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +41,9 @@ fn main() -> ExitCode {
         "fork" => fork(number(1)),
         "fork-bomb" => fork_bomb(),
         "udp-echo" => return report(udp_echo(number(1))),
+        "udp-flood" => return report(udp_flood(word(1), Duration::from_secs(number(2)))),
+        "tcp-drain" => return report(tcp_drain(number(1))),
+        "tcp-send" => return report(tcp_send(word(1), Duration::from_secs(number(2)))),
         "udp-ask" => return report(udp_ask(word(1), word(2))),
         "socket" => return report(sys::seccomp::socket_of_register(number(1)).map(drop)),
         "allocate" => allocate(number(1)),
@@ -141,6 +153,60 @@ fn udp_ask(address: &str, text: &str) -> std::io::Result<()> {
     let mut buffer = [0; 65536];
     let size = socket.recv(&mut buffer)?;
     println!("{}", String::from_utf8_lossy(&buffer[..size]));
+    Ok(())
+}
+
+/// Keeps a window of datagrams on their way to an echo for so long; prints the bytes that came back.
+fn udp_flood(address: &str, time: Duration) -> std::io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(LOST))?;
+    socket.connect(address)?;
+    let (datagram, mut buffer) = ([b'x'; DATAGRAM], [0; DATAGRAM]);
+    let (end, mut bytes, mut free) = (Instant::now() + time, 0, WINDOW);
+    while Instant::now() < end {
+        for _ in 0..free {
+            // A server that is not up yet shows as an error of the send after.
+            let _ = socket.send(&datagram);
+        }
+        match socket.recv(&mut buffer) {
+            Ok(size) => (bytes, free) = (bytes + size, 1),
+            Err(_) => free = WINDOW,
+        }
+    }
+    println!("{bytes}");
+    Ok(())
+}
+
+/// Reads every connection to its end.
+fn tcp_drain(port: u64) -> std::io::Result<()> {
+    let listener = TcpListener::bind(("0.0.0.0", u16::try_from(port).unwrap_or(0)))?;
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; BLOCK];
+            while matches!(stream.read(&mut buffer), Ok(1..)) {}
+        });
+    }
+    Ok(())
+}
+
+/// Writes for so long and waits until everything was read; prints bytes and microseconds.
+fn tcp_send(address: &str, time: Duration) -> std::io::Result<()> {
+    let patience = Instant::now() + SERVER;
+    let mut stream = loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > patience => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let (block, begin, mut bytes) = (vec![b'x'; BLOCK], Instant::now(), 0);
+    while begin.elapsed() < time {
+        bytes += stream.write(&block)?;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    stream.read_to_end(&mut Vec::new())?;
+    println!("{bytes} {}", begin.elapsed().as_micros());
     Ok(())
 }
 

@@ -13,13 +13,29 @@ pub enum Network {
     None,
     /// The default bridge.
     Bridge,
+    /// A network of users, [`Engine::bench_network`], with one published port that the engine chooses.
+    Published,
+    /// The same without a port.
+    User,
 }
+
+/// Name of the network of users.
+const USER_NETWORK: &str = "bench";
 
 impl Network {
     fn mode(self) -> &'static str {
         match self {
             Network::None => "none",
             Network::Bridge => "bridge",
+            Network::Published | Network::User => USER_NETWORK,
+        }
+    }
+
+    /// What else HostConfig says.
+    fn ports(self) -> &'static str {
+        match self {
+            Network::Published => r#","PortBindings":{"80/tcp":[{"HostPort":""}]}"#,
+            Network::None | Network::Bridge | Network::User => "",
         }
     }
 }
@@ -93,6 +109,28 @@ impl Engine {
         assert_eq!(head.status, 200, "loading the image");
     }
 
+    /// Where it answers.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Process id of who listens there.
+    pub fn pid(&self) -> u32 {
+        let stream = std::os::unix::net::UnixStream::connect(&self.socket).expect("the engine accepts");
+        let peer = rustix::net::sockopt::socket_peercred(&stream).expect("a unix socket knows its peer");
+        peer.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Makes the network that containers of [`Network::User`] join.
+    pub fn bench_network(&self) {
+        self.connect().post("/v1.41/networks/create", &format!(r#"{{"Name":"{USER_NETWORK}"}}"#), 201);
+    }
+
+    /// Removes it.
+    pub fn remove_bench_network(&self) {
+        self.connect().delete(&format!("/v1.41/networks/{USER_NETWORK}"));
+    }
+
     /// Runs whole cycles one after another on one connection.
     pub fn cycles(&self, rounds: usize, network: Network, found: &mut Cycles) {
         let mut client = self.connect();
@@ -135,8 +173,11 @@ impl Client {
     /// Creates a container of the test image; `more` goes into HostConfig (with a leading comma).
     pub fn create(&mut self, words: &[&str], network: Network, more: &str) -> String {
         let words = serde_json::to_string(words).expect("words always encode");
-        let body =
-            format!(r#"{{"Image":"probe","Cmd":{words},"HostConfig":{{"NetworkMode":"{}"{more}}}}}"#, network.mode());
+        let body = format!(
+            r#"{{"Image":"probe","Cmd":{words},"HostConfig":{{"NetworkMode":"{}"{more}{}}}}}"#,
+            network.mode(),
+            network.ports()
+        );
         let answer = self.connection.request("POST", "/v1.41/containers/create", &body).expect(201).json();
         answer["Id"].as_str().expect("an id").to_string()
     }
@@ -154,6 +195,17 @@ impl Client {
     /// Removes it, running or not.
     pub fn remove(&mut self, id: &str) {
         let _ = self.connection.request("DELETE", &format!("/v1.41/containers/{id}?force=1"), "").expect(204);
+    }
+
+    /// Any POST that must have this status; gives the answer, or null when it is empty.
+    pub fn post(&mut self, path: &str, body: &str, status: u16) -> serde_json::Value {
+        let answer = self.connection.request("POST", path, body).expect(status);
+        serde_json::from_slice(&answer.body).unwrap_or_default()
+    }
+
+    /// Any DELETE that must succeed.
+    pub fn delete(&mut self, path: &str) {
+        let _ = self.connection.request("DELETE", path, "").expect(204);
     }
 
     /// Any GET; gives the body.

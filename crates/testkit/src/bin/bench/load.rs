@@ -13,6 +13,17 @@ const CLIENTS: usize = 8;
 
 /// Cycles per second of eight clients; latency of `ps` during it.
 pub fn concurrent(scale: Scale, engine: &Engine, figures: &mut Figures) {
+    let ps = busy(scale, engine, (Network::None, "cycles per second, 8 clients", 100.0), figures);
+    figures.time_within("ps during it", &ps, 99.0, 20.0);
+}
+
+/// Cycles per second of eight clients on a network, with the figure's name and budget; latency of `ps` meanwhile.
+pub fn busy(
+    scale: Scale,
+    engine: &Engine,
+    (network, name, budget): (Network, &str, f64),
+    figures: &mut Figures,
+) -> Samples {
     let stop = Arc::new(AtomicBool::new(false));
     let begin = Instant::now();
     let workers: Vec<_> = (0..CLIENTS)
@@ -21,7 +32,7 @@ pub fn concurrent(scale: Scale, engine: &Engine, figures: &mut Figures) {
             thread::spawn(move || {
                 let mut count = 0_u32;
                 while !stop.load(Ordering::Relaxed) {
-                    client.cycle(Network::None);
+                    client.cycle(network);
                     count += 1;
                 }
                 count
@@ -38,6 +49,6 @@ pub fn concurrent(scale: Scale, engine: &Engine, figures: &mut Figures) {
     }
     stop.store(true, Ordering::Relaxed);
     let cycles: u32 = workers.into_iter().map(|worker| worker.join().expect("a client ends")).sum();
-    figures.at_least("cycles per second, 8 clients", f64::from(cycles) / begin.elapsed().as_secs_f64(), Some(100.0));
-    figures.time_within("ps during it", &Samples::new(ps), 99.0, 20.0);
+    figures.at_least(name, f64::from(cycles) / begin.elapsed().as_secs_f64(), Some(budget));
+    Samples::new(ps)
 }

@@ -2,7 +2,9 @@
 //!
 //! Everything is measured in one run on one machine: the floor first, then Gantry over one kept-alive connection, the other
 //! engine (`--vs unix://SOCKET`) in turn with it. The table goes to the screen, all figures to `target/bench.json`.
-//! `gantry-bench calls` only counts what one start costs. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in `bench-images.json`.
+//! `gantry-bench calls` only counts what one start costs. `gantry-bench net` measures networks, with figures in
+//! `bench-net.json`. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in
+//! `bench-images.json`.
 //! Budgets are those of SPECIFICATION.md; a figure over its budget makes the run fail.
 
 #![forbid(unsafe_code)]
@@ -13,6 +15,7 @@ mod images;
 mod load;
 mod logs;
 mod memory;
+mod net;
 mod trace;
 
 use std::process::ExitCode;
@@ -50,6 +53,11 @@ fn main() -> ExitCode {
     if words.first().is_some_and(|word| word == "calls") {
         calls(&mut figures);
         return end(&figures, "bench-calls.json");
+    }
+    if words.first().is_some_and(|word| word == "net") {
+        let scale = if quick { net::QUICK } else { net::FULL };
+        net::run(scale, other.map(String::as_str), &mut figures);
+        return end(&figures, "bench-net.json");
     }
     starts(if quick { QUICK } else { FULL }, other, &mut figures);
     end(&figures, "bench.json")

@@ -8,11 +8,13 @@ use crate::Scale;
 use crate::engine::{Engine, Network, micros};
 use crate::figures::{Figures, Samples};
 
-fn mib(pid: u32, file: &str, field: &str) -> f64 {
+/// A field of a file of a process below /proc that is told in KiB, in MB.
+pub fn mib(pid: u32, file: &str, field: &str) -> f64 {
     process::memory_kib(pid, file, field).unwrap_or(0) as f64 / 1024.0
 }
 
-fn private(pid: u32) -> f64 {
+/// Private memory of a process, MB.
+pub fn private(pid: u32) -> f64 {
     mib(pid, "smaps_rollup", "Private_Clean:") + mib(pid, "smaps_rollup", "Private_Dirty:")
 }
 

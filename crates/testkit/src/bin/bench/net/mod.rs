@@ -1,0 +1,55 @@
+//! `gantry-bench net`: cycles on networks of users, an application by Compose, throughput of published ports, restarts and
+//! changes with many networks, many ports, memory; beside another engine when its socket is given.
+
+mod application;
+mod cycles;
+mod many;
+mod ports;
+mod throughput;
+
+use testkit::{Daemon, images as kit};
+
+use crate::engine::Engine;
+use crate::figures::Figures;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+pub struct Scale {
+    /// Cycles, execs and seconds of the measurements that starts have as well.
+    starts: crate::Scale,
+    /// Rounds of what takes seconds.
+    rounds: usize,
+    /// Networks and endpoints of a restart.
+    networks: usize,
+    endpoints: usize,
+}
+
+/// Full size.
+pub const FULL: Scale = Scale { starts: crate::FULL, rounds: 5, networks: 200, endpoints: 500 };
+/// A part of it.
+pub const QUICK: Scale = Scale { starts: crate::QUICK, rounds: 3, networks: 40, endpoints: 100 };
+
+/// Everything.
+pub fn run(scale: Scale, other: Option<&str>, figures: &mut Figures) {
+    let mut daemon = Daemon::start();
+    daemon.probe();
+    let own = Engine::open(&daemon.socket());
+    let other = other.map(|address| {
+        let engine = Engine::open(address.trim_start_matches("unix://").as_ref());
+        engine.load(kit::probe_archive());
+        engine
+    });
+    cycles::run(scale, &own, other.as_ref(), figures);
+    application::run(scale, &own, other.as_ref(), figures);
+    throughput::routed(scale, &daemon, &own, figures);
+    throughput::proxied(scale, &own, other.as_ref(), figures);
+    ports::run(&daemon, &own, figures);
+    many::memory(scale, &daemon, &own, figures);
+    many::restart(scale, &mut daemon, &own, figures);
+    daemon.finish();
+}
+
+/// The engines with the first words of their figures.
+fn engines<'e>(own: &'e Engine, other: Option<&'e Engine>) -> Vec<(&'static str, &'e Engine)> {
+    [("", Some(own)), ("other: ", other)].into_iter().filter_map(|(name, engine)| Some((name, engine?))).collect()
+}

@@ -1,0 +1,77 @@
+//! Containers with 16,384 published ports, contiguous and scattered: time of the start, memory of the engine and of the
+//! kernel, and whether it is given back.
+
+use std::time::Instant;
+
+use testkit::{Daemon, process};
+
+use crate::engine::{Client, Engine, micros};
+use crate::figures::Figures;
+use crate::memory::mib;
+
+const PORTS: u16 = 16_384;
+const FIRST: u16 = 20_000;
+
+/// Memory in MB.
+struct Memory {
+    /// Of the daemon and its monitors, shared pages by parts.
+    engine: f64,
+    /// Slab of the whole machine.
+    kernel: f64,
+}
+
+impl Memory {
+    fn now(daemon: &Daemon) -> Self {
+        let own = process::all().into_iter().filter(|pid| process::parent(*pid) == Some(daemon.pid()));
+        let engine = own.chain([daemon.pid()]).map(|pid| mib(pid, "smaps_rollup", "Pss:")).sum();
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let slab = text.lines().find_map(|line| line.strip_prefix("Slab:")?.split_whitespace().next()?.parse().ok());
+        Self { engine, kernel: slab.unwrap_or(0.0) / 1024.0 }
+    }
+}
+
+pub fn run(daemon: &Daemon, engine: &Engine, figures: &mut Figures) {
+    let mut client = engine.connect();
+    // What a first container brings with it is no port's.
+    published(&mut client, &[FIRST], |_| ());
+    let contiguous: Vec<u16> = (0..PORTS).map(|n| FIRST + n).collect();
+    measure("contiguous", &contiguous, (daemon, &mut client), (200.0, Some(5.0)), figures);
+    let scattered: Vec<u16> = (0..PORTS).map(|n| FIRST + 2 * n).collect();
+    measure("scattered", &scattered, (daemon, &mut client), (2000.0, None), figures);
+}
+
+/// Budgets in milliseconds and MB.
+fn measure(
+    what: &str,
+    ports: &[u16],
+    (daemon, client): (&Daemon, &mut Client),
+    (time, memory): (f64, Option<f64>),
+    figures: &mut Figures,
+) {
+    let before = Memory::now(daemon);
+    let mut with = Memory::now(daemon);
+    let took = published(client, ports, |_| with = Memory::now(daemon));
+    let after = Memory::now(daemon);
+    let name = format!("{} {what} ports", ports.len());
+    figures.at_most(&format!("{name}: start"), took / 1000.0, "ms", Some(time));
+    figures.at_most(&format!("{name}: PSS"), with.engine - before.engine, "MB", memory);
+    figures.at_most(&format!("{name}: slab of the kernel"), with.kernel - before.kernel, "MB", None);
+    figures.at_most(&format!("{name}: PSS kept afterwards"), after.engine - before.engine, "MB", None);
+}
+
+/// Starts a container with these ports, calls `with` and removes it; microseconds of the start.
+fn published(client: &mut Client, ports: &[u16], with: impl FnOnce(&str)) -> f64 {
+    let bindings: Vec<String> = ports.iter().map(|port| format!(r#""{port}/tcp":[{{"HostPort":"{port}"}}]"#)).collect();
+    let body = format!(
+        r#"{{"Image":"probe","Cmd":["sleep","100000"],"HostConfig":{{"PortBindings":{{{}}}}}}}"#,
+        bindings.join(",")
+    );
+    let answer = client.post("/v1.41/containers/create", &body, 201);
+    let id = answer["Id"].as_str().expect("an id").to_string();
+    let begin = Instant::now();
+    client.start(&id);
+    let took = micros(begin);
+    with(&id);
+    client.remove(&id);
+    took
+}
