@@ -2,12 +2,15 @@
 
 use std::process::Command;
 
-use crate::{setup, shell};
+use crate::{compose, setup, shell};
 
-/// Passes `words` on: `images`, `--quick`, `--vs unix://SOCKET`.
+/// Passes `words` on: `images` or `net`, `--quick`, `--vs unix://SOCKET`.
 pub fn run(words: &[String]) -> Result<(), String> {
     shell::require_root("cargo xtask bench")?;
     setup::programs()?;
+    if words.first().is_some_and(|word| word == "net") {
+        compose::all()?;
+    }
     let mut build = shell::cargo(&["build", "--release", "-p", "gantryd", "-p", "testkit", "--bins"]);
     if let Ok(commit) = shell::output(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(shell::root())) {
         // `docker version` shows it.
