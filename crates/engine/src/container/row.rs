@@ -79,7 +79,7 @@ pub struct RunRecord {
     pub endpoints: Vec<network::Endpoint>,
     /// The link of its sandbox that is being made or taken away: a daemon that finds it so brings the sandbox in line with
     /// the endpoints.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled_link: Option<String>,
 }
 
