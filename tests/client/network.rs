@@ -351,6 +351,39 @@ fn sysctls_of_the_interface() {
     let option = r#"{"com.docker.network.endpoint.sysctls":"net.ipv4.conf.IFNAME.log_martians=1"}"#;
     let endpoint = format!(r#"}},"NetworkingConfig":{{"EndpointsConfig":{{"bridge":{{"DriverOpts":{option}}}}}"#);
     assert_eq!(told("v1.56", &endpoint), "1");
+    // By the name that the link has, also of one that is plugged into a container that runs.
+    let prefix = ["network", "create", "-o", "com.docker.network.container_iface_prefix=lan", "app"];
+    let _ = d.docker(&prefix).ok();
+    let option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1";
+    let network = format!("name=app,driver-opt={option}");
+    let _ = d.docker(&["network", "create", "first"]).ok();
+    let run = ["run", "-d", "--name", "c", "--network", "first", "--network", &network, "busybox", "sleep", "1000"];
+    let _ = d.docker(&run).ok();
+    let martians =
+        |link: &str| d.docker(&["exec", "c", "cat", &format!("/proc/sys/net/ipv4/conf/{link}/log_martians")]).text();
+    assert_eq!((martians("eth0"), martians("lan0")), ("0".to_owned(), "1".to_owned()));
+    let _ = d.docker(&["network", "disconnect", "app", "c"]).ok();
+    let _ = d.docker(&["network", "connect", "--driver-opt", option, "app", "c"]).ok();
+    assert_eq!(martians("lan0"), "1");
+    let _ = d.docker(&["network", "disconnect", "app", "c"]).ok();
+    let wrong = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.no_such=1";
+    d.docker(&["network", "connect", "--driver-opt", wrong, "app", "c"])
+        .fails(1, "/proc/sys/net/ipv4/conf/lan0/no_such is not a sysctl file");
+    let elsewhere = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.../../../../kernel/hostname=x";
+    d.docker(&["network", "connect", "--driver-opt", elsewhere, "app", "c"]).fails(1, "net.X.Y.IFNAME.Z");
+    assert_eq!(d.docker(&["exec", "c", "ls", "/sys/class/net"]).text(), "eth0\nlo");
+    // What connect is given is checked as at create.
+    let refused = |settings: &str, text: &str| {
+        let body = format!(r#"{{"Container":"c","EndpointConfig":{settings}}}"#);
+        let message = d.http("POST", "/networks/app/connect", &body).expect(400).message();
+        assert!(message.contains(text), "{message}");
+    };
+    refused(r#"{"Aliases":["a\\nb"]}"#.replace("\\\\", "\\").as_str(), "it contains a control character");
+    refused(
+        r#"{"DriverOpts":{"com.docker.network.endpoint.sysctls":"a.b.c"}}"#,
+        "unrecognised network interface sysctl",
+    );
+    refused(r#"{"IPAMConfig":{"IPv4Address":"0.0.0.0"}}"#, "invalid IPv4 address: 0.0.0.0");
     d.finish();
 }
 

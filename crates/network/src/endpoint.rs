@@ -97,6 +97,8 @@ pub struct EndpointSpec {
     pub priority: i64,
     /// What the container is called in this network.
     pub dns_names: Vec<String>,
+    /// Settings of the link in the kernel's names (`net.ipv4.conf.IFNAME.log_martians`), with their values.
+    pub sysctls: Vec<(String, String)>,
 }
 
 impl EndpointSpec {
@@ -110,6 +112,7 @@ impl EndpointSpec {
             link: None,
             priority: 0,
             dns_names: Vec::new(),
+            sysctls: Vec::new(),
         }
     }
 }

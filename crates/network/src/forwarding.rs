@@ -120,6 +120,27 @@ impl Forwarding {
         namespace::set_sysctl(setting(family), "1").context("enabling IP forwarding")
     }
 
+    /// Switches forwarding of a family off again, where Gantry switched it on and no network needs it any more; the rules
+    /// that drop what others send go after.
+    pub fn give_up(&self, family: Family, rules: &Rules) -> Result<()> {
+        let mut row = self.row().clone();
+        if !std::mem::take(row.family(family)) {
+            return Ok(());
+        }
+        match namespace::set_sysctl(setting(family), "0") {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("disabling IP forwarding"),
+            _ => (),
+        }
+        rules.change(|topology| match family {
+            Family::Ipv4 => topology.drop_foreign.ipv4 = Enabled::No,
+            Family::Ipv6 => topology.drop_foreign.ipv6 = Enabled::No,
+        })?;
+        let stored = row.clone();
+        self.store.write_blocking(move |tx| tx.put(&FORWARDING, KEY, &stored))?;
+        *self.row() = row;
+        Ok(())
+    }
+
     fn row(&self) -> MutexGuard<'_, ForwardingRow> {
         // It is replaced as a whole.
         self.row.lock().unwrap_or_else(PoisonError::into_inner)

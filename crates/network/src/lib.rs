@@ -27,6 +27,7 @@ pub mod port;
 pub mod row;
 pub mod sandbox;
 pub mod spares;
+mod sysctl;
 
 pub use config::{AddressPool, DefaultFamily, Enabled, NetworkConfig};
 pub use driver::{Watch, option};

@@ -268,6 +268,15 @@ impl BridgeDriver {
         self.open_sockets(sockets).inspect_err(|_| self.forget(published))
     }
 
+    /// Of the families that no network has any more.
+    fn give_up_forwarding(&self) -> Result<()> {
+        let unused = |family: &Family| !self.bridges.rules.has_family(*family);
+        Family::BOTH
+            .into_iter()
+            .filter(unused)
+            .try_for_each(|family| self.forwarding.give_up(family, &self.bridges.rules))
+    }
+
     fn forget(&self, published: &[Published]) {
         if let Err(error) = self.bridges.rules.remove(published) {
             tracing::warn!(%error, "cannot remove rules of published ports");
@@ -381,6 +390,7 @@ impl NetworkDriver for BridgeDriver {
         // One that was never opened here may be left from a daemon that died while it was made or removed.
         let device = known.as_ref().map_or_else(|| format!("br-{}", network.id.short()), |known| known.name.clone());
         self.bridges.rules.change(|topology| topology.bridges.retain(|b| b.device != device))?;
+        self.give_up_forwarding()?;
         if known.is_some_and(|known| known.given.yes() || known.foreign.yes()) {
             return Ok(());
         }
@@ -398,6 +408,7 @@ impl NetworkDriver for BridgeDriver {
         }
         self.bridges.rules.replace_published(published)?;
         self.bridges.attach_all_ports()?;
+        self.give_up_forwarding()?;
         self.remove_stale_links(live)
     }
 

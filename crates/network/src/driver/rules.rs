@@ -14,6 +14,7 @@ use sys::netlink::conntrack::{self, Destination};
 use sys::nft::{self, Transaction};
 
 use crate::endpoint::Protocol;
+use crate::family::{self, Family};
 use crate::plan::{self, OLD_TABLE_FAMILY, PORT_SETS, Published, TABLE, TABLE_FAMILY, Topology};
 
 /// See the module.
@@ -66,6 +67,13 @@ impl Rules {
     /// The netlink address that changes of these rules are sent from; `None` when no rules are kept.
     pub fn port(&self) -> Option<u32> {
         self.lock().socket.as_ref().and_then(|socket| socket.port().ok())
+    }
+
+    /// Whether a network here has the family.
+    pub fn has_family(&self, family: Family) -> bool {
+        let state = self.lock();
+        let mut subnets = state.topology.bridges.iter().flat_map(|bridge| &bridge.subnets);
+        subnets.any(|subnet| family::of_net(subnet.net) == family)
     }
 
     /// How many ports are translated.

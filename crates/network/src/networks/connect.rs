@@ -16,6 +16,7 @@ use crate::ipam::AddressRequest;
 use crate::mac::MacAddress;
 use crate::row::NetworkRow;
 use crate::sandbox::{Namespace, Sandbox};
+use crate::sysctl;
 
 /// Begins the message of every failed `connect`; clients compare it.
 const SETUP_FAILED: &str = "failed to set up container networking";
@@ -120,7 +121,17 @@ impl Networks {
             };
             let Site { owner: Owner { container, name }, sandbox } = site;
             let request = Join { network: row, sandbox, container, name, endpoint: &place, ports: duties.ports };
-            let joined = self.driver(row).and_then(|driver| driver.join(&request));
+            let joined = self.driver(row).and_then(|driver| {
+                let joined = driver.join(&request)?;
+                let set = sandbox.namespace().map_or(Ok(()), |own| sysctl::set(own.fd(), &place.link, &spec.sysctls));
+                match set {
+                    Ok(()) => Ok(joined),
+                    Err(error) => {
+                        driver.leave(row, &joined.endpoint, sandbox.namespace().map(Namespace::fd))?;
+                        Err(error)
+                    }
+                }
+            });
             joined.inspect_err(|_| self.give_addresses_back(row, &addresses))
         });
         self.end_join(&row.id, joined.as_ref().ok().map(|joined| &joined.endpoint));

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
-use network::{Enabled, NetworkConfig, Networks};
+use network::{Enabled, NetworkConfig, Networks, NewNetwork};
 use store::Store;
 use sys::netlink::link;
 use sys::netlink::{Socket, namespace};
@@ -46,6 +46,10 @@ fn forwards(one: &OwnedFd) -> bool {
     enter(one, || ask(OTHER, 7000)).is_some()
 }
 
+fn forwards_now(one: &OwnedFd) -> bool {
+    !enter(one, || no_answer(OTHER, 7000))
+}
+
 fn drops(one: &OwnedFd) -> bool {
     namespace::sysctl(IPV4).expect("forwarding") == "1" && enter(one, || no_answer(OTHER, 7000))
 }
@@ -72,7 +76,11 @@ fn a_host_that_was_no_router_forwards_for_containers_only() {
         drop(host.daemon(&NetworkConfig { ip_forward: Enabled::No, ..config.clone() }));
         assert!(drops(&one), "remembered where nothing is to be switched");
         drop(host.daemon(&NetworkConfig { bridge: Some("none".to_owned()), ..config.clone() }));
-        assert!(drops(&one), "remembered without a bridge");
+        assert_eq!(namespace::sysctl(IPV4).expect("forwarding"), "0", "given up where no network needs it");
+        assert!(!listing().contains("counter packets 0 bytes 0 drop"), "and so is the rule");
+        assert!(!forwards_now(&one));
+        drop(host.daemon(&config));
+        assert!(drops(&one), "switched on again");
         drop(host.daemon(&NetworkConfig { ip_forward_no_drop: Enabled::Yes, ..config.clone() }));
         assert!(forwards(&one), "never with the option");
         drop(host.daemon(&config));
@@ -193,5 +201,41 @@ fn without_a_default_network_docker0_goes() {
         drop(host.daemon(&none));
         drop(host.daemon(&NetworkConfig::default()));
         assert!(link::find(&mut Socket::route().unwrap(), "docker0").unwrap().is_some());
+    });
+}
+
+/// What Gantry switched on for a network of IPv6 goes with the last of them.
+#[test]
+fn forwarding_of_ipv6_goes_with_its_last_network() {
+    const IPV6: &str = "net/ipv6/conf/all/forwarding";
+    in_namespace(|| {
+        let host = Host::new();
+        let networks = host.daemon(&NetworkConfig::default());
+        let before = listing();
+        let traits = network::row::Traits { ipv4: true, ipv6: true, ..Default::default() };
+        let new = |name: &str| NewNetwork { name: name.to_owned(), traits: traits.clone(), ..NewNetwork::default() };
+        let (a, b) = (networks.create(new("a")).expect("forwarding"), networks.create(new("b")).expect("forwarding"));
+        let six = || (namespace::sysctl(IPV6).expect("forwarding"), listing().contains("meta nfproto ipv6 counter"));
+        assert_eq!(six(), ("1".to_owned(), true));
+        networks.remove(&a.id).expect("forwarding");
+        assert_eq!(six(), ("1".to_owned(), true), "another one needs it");
+        drop(networks);
+        let networks = host.daemon(&NetworkConfig::default());
+        networks.remove(&b.id).expect("forwarding");
+        assert_eq!((six(), listing()), (("0".to_owned(), false), before));
+    });
+}
+
+/// A host that was a router of IPv6 stays one.
+#[test]
+fn forwarding_of_others_stays() {
+    const IPV6: &str = "net/ipv6/conf/all/forwarding";
+    in_namespace(|| {
+        namespace::set_sysctl(IPV6, "1").expect("forwarding");
+        let networks = Host::new().daemon(&NetworkConfig::default());
+        let traits = network::row::Traits { ipv4: true, ipv6: true, ..Default::default() };
+        let row = networks.create(NewNetwork { name: "a".to_owned(), traits, ..NewNetwork::default() });
+        networks.remove(&row.expect("forwarding").id).expect("forwarding");
+        assert_eq!(namespace::sysctl(IPV6).expect("forwarding"), "1");
     });
 }

@@ -20,6 +20,7 @@ use super::places::Places;
 use super::start::network_event;
 use super::{files, places};
 use crate::container::create::network::{self as network_request, publish_specs as specs};
+use crate::container::create::validate::network::check_endpoint;
 use crate::container::row::Definition;
 
 /// A place that a container is to get, or to lose.
@@ -213,9 +214,10 @@ fn begin_connect(actor: &Actor, place: &Place) -> Result<Option<Plug>> {
     let network = match network {
         Ok(network) => network,
         // The start will look for it.
-        Err(_) if !runs => return Ok(None),
+        Err(_) if !runs => return check_endpoint(&place.network, &place.settings).map(|()| None),
         Err(error) => return Err(error),
     };
+    check_endpoint(&network.name, &place.settings)?;
     places::check_addresses(&network, &place.settings)?;
     Places::of(&actor.row).refuse_beside(&actor.engine.networks, &network)?;
     if !runs {

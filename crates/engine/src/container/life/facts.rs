@@ -3,7 +3,6 @@
 //! Everything was validated at create; what is looked up here is what can change between starts: device files, the
 //! configuration in force.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{Context, Error, Result};
@@ -41,17 +40,10 @@ pub fn container_spec(
         security: security(engine.host.apparmor.as_ref(), &settings.containers, row)?,
         devices: devices(row)?,
         resources: resources(row)?,
-        sysctls: sysctls(row),
+        sysctls: host.sysctls.clone(),
         cgroups_path: cgroup.to_owned(),
         annotations: host.annotations.clone(),
     })
-}
-
-/// The container's own, and those of its interfaces.
-pub fn sysctls(row: &Definition) -> BTreeMap<String, String> {
-    let mut all = row.host_config.sysctls.clone();
-    all.extend(super::places::Places::of(row).sysctls());
-    all
 }
 
 /// The name of the limit of open descriptors.

@@ -103,6 +103,9 @@ impl<'a> Places<'a> {
             addresses: fixed.into_iter().flatten().collect(),
             link_local: addresses.link_local_ips.iter().filter_map(|text| parsed(text)).collect(),
             link: link.filter(|name| !name.is_empty()).cloned(),
+            sysctls: options
+                .and_then(|options| options.get(ENDPOINT_SYSCTLS))
+                .map_or_else(Vec::new, |list| sysctls(list)),
             priority: settings.gw_priority,
             dns_names: self.dns_names(network, settings.aliases.as_deref().unwrap_or_default()),
             ..EndpointSpec::new(network.id.clone())
@@ -123,22 +126,6 @@ impl<'a> Places<'a> {
             }
         }
         names
-    }
-
-    /// Settings of interfaces in the kernel's names (`net.ipv4.conf.eth0.…`), as the endpoints ask for them.
-    pub fn sysctls(self) -> BTreeMap<String, String> {
-        let mut all = BTreeMap::new();
-        for (index, (_, settings)) in self.ordered().iter().enumerate() {
-            let Some(options) = &settings.driver_opts else { continue };
-            let link = options.get(network::option::ENDPOINT_LINK).filter(|name| !name.is_empty());
-            let link = link.cloned().unwrap_or_else(|| format!("eth{index}"));
-            let of_interface = options.get(ENDPOINT_SYSCTLS).map_or("", String::as_str);
-            for (key, value) in of_interface.split(',').filter_map(|entry| entry.split_once('=')) {
-                let placed = |part| if matches!(part, "IFNAME" | "ifname") { link.as_str() } else { part };
-                all.insert(key.split('.').map(placed).collect::<Vec<_>>().join("."), value.to_owned());
-            }
-        }
-        all
     }
 
     /// Why the container cannot be on this network beside those that it is on.
@@ -165,6 +152,12 @@ impl<'a> Places<'a> {
         }
         Ok(())
     }
+}
+
+/// `net.ipv4.conf.IFNAME.log_martians=1,…` by name and value.
+fn sysctls(list: &str) -> Vec<(String, String)> {
+    let entries = list.split(',').filter_map(|entry| entry.split_once('='));
+    entries.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// What the requested endpoints become in a new row: by the networks' names where they are there, the mode's alone when

@@ -6,7 +6,7 @@
 
 mod config;
 mod effects;
-mod network;
+pub(in crate::container) mod network;
 mod resources;
 mod security;
 

@@ -120,12 +120,24 @@ pub(super) fn check_names(
         ("DNS option", list(&host_config.dns_options)),
         ("network alias", aliases.collect()),
     ];
-    for (what, values) in named {
-        if let Some(value) = values.iter().find(|value| value.contains(char::is_control)) {
-            return Err(Error::invalid(format!("invalid {what} {value:?}: it contains a control character")));
-        }
+    named.iter().try_for_each(|(what, values)| check_lines(what, values))
+}
+
+fn check_lines(what: &str, values: &[String]) -> Result<()> {
+    match values.iter().find(|value| value.contains(char::is_control)) {
+        Some(value) => Err(Error::invalid(format!("invalid {what} {value:?}: it contains a control character"))),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// What a request to connect a container says of its place in a network.
+pub fn check_endpoint(network: &str, endpoint: &api::EndpointSettings) -> Result<()> {
+    check_lines("network alias", endpoint.aliases.as_deref().unwrap_or_default())?;
+    let wrongs = endpoint_wrongs(network, endpoint)?;
+    match wrongs.is_empty() {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("invalid endpoint settings:\n{}", joined(&wrongs)))),
+    }
 }
 
 /// The reference's decoder refuses what is no address.
