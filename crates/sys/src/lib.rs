@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod argument;
+mod bpf;
 pub mod capability;
 pub mod cgroup;
 pub mod clock;
@@ -26,4 +27,5 @@ pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+pub mod steer;
 pub mod tree;

@@ -16,6 +16,24 @@ pub fn join(fd: BorrowedFd<'_>, flags: Flags) -> io::Result<()> {
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The pause before a namespace that could not be joined again for want of memory is tried once more.
+const RETURN_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// Runs `work` in another network namespace, then comes back to `home`, whatever that takes: nothing else of the process may
+/// run in the other one.
+pub fn in_network<T>(
+    other: BorrowedFd<'_>,
+    home: BorrowedFd<'_>,
+    work: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    join(other, Flags::NEWNET)?;
+    let result = work();
+    while join(home, Flags::NEWNET).is_err() {
+        std::thread::sleep(RETURN_PAUSE);
+    }
+    result
+}
+
 /// The kinds of namespaces that [`of_process`] opens: flag, request of the pidfd (`PIDFD_GET_*_NAMESPACE`, linux/pidfd.h), file
 /// below `/proc/<pid>/ns`.
 const KINDS: [(Flags, libc::c_ulong, &str); 7] = [

@@ -4,9 +4,12 @@
 //! that matches decides; what no rule mentions is refused, as after v1's `deny a`.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::Cgroup;
+use crate::bpf::{
+    self, AND_32, EXIT, Insn, JUMP_NOT_EQUAL, JUMP_NOT_EQUAL_REGISTER, LOAD_WORD, MOVE, MOVE_REGISTER, SHIFT_RIGHT_32, insn,
+};
 
 /// Which devices a rule is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,37 +64,13 @@ impl Cgroup {
         let Some(fd) = self.birthplace()? else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the devices cgroup controller is not available"));
         };
-        bpf_attach(&fd, &bpf_load(&program(rules))?)
+        bpf_attach(&fd, &bpf::load(PROG_TYPE_CGROUP_DEVICE, ATTACH_CGROUP_DEVICE, &program(rules))?)
     }
 }
-
-/// One eBPF instruction, `struct bpf_insn`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Insn {
-    code: u8,
-    /// Destination in the low, source in the high four bits.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-const LOAD_WORD: u8 = 0x61;
-const MOVE_REGISTER: u8 = 0xbf;
-const MOVE: u8 = 0xb7;
-const AND_32: u8 = 0x54;
-const SHIFT_RIGHT_32: u8 = 0x74;
-const JUMP_NOT_EQUAL: u8 = 0x55;
-const JUMP_NOT_EQUAL_REGISTER: u8 = 0x5d;
-const EXIT: u8 = 0x95;
 
 // Registers: r1 context, r2 device kind, r3 access wanted, r4 major, r5 minor, r6 scratch.
 const BLOCK: i32 = 1;
 const CHAR: i32 = 2;
-
-fn insn(code: u8, registers: u8, offset: i16, immediate: i32) -> Insn {
-    Insn { code, registers, offset, immediate }
-}
 
 /// `struct bpf_cgroup_dev_ctx { access_type = access << 16 | kind, major, minor }` → 1 allowed, 0 refused.
 fn program(rules: &[DeviceRule]) -> Vec<Insn> {
@@ -146,23 +125,10 @@ fn access_mask(letters: &str) -> i32 {
     if letters.is_empty() { 7 } else { bit('m', 1) | bit('r', 2) | bit('w', 4) }
 }
 
-const PROG_LOAD: i32 = 5;
 const PROG_ATTACH: i32 = 8;
 const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
-
-/// The head of `union bpf_attr` for BPF_PROG_LOAD.
-#[repr(C)]
-struct LoadAttr {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log: [u32; 4],
-    kern_version: u32,
-    prog_flags: u32,
-}
 
 /// The head of `union bpf_attr` for BPF_PROG_ATTACH.
 #[repr(C)]
@@ -173,27 +139,6 @@ struct AttachAttr {
     attach_flags: u32,
 }
 
-fn bpf<T>(command: i32, attr: &T) -> io::Result<libc::c_long> {
-    // SAFETY: attr is a prefix of union bpf_attr of the given size; its pointers outlive the call.
-    let r = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
-    if r >= 0 { Ok(r) } else { Err(io::Error::last_os_error()) }
-}
-
-fn bpf_load(program: &[Insn]) -> io::Result<OwnedFd> {
-    let attr = LoadAttr {
-        prog_type: PROG_TYPE_CGROUP_DEVICE,
-        insn_cnt: program.len() as u32,
-        insns: program.as_ptr() as u64,
-        license: c"Apache".as_ptr() as u64,
-        log: [0; 4],
-        kern_version: 0,
-        prog_flags: 0,
-    };
-    let fd = bpf(PROG_LOAD, &attr)?;
-    // SAFETY: a new descriptor, owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
 fn bpf_attach(cgroup: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
     let attr = AttachAttr {
         target_fd: cgroup.as_raw_fd() as u32,
@@ -201,7 +146,7 @@ fn bpf_attach(cgroup: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
         attach_type: ATTACH_CGROUP_DEVICE,
         attach_flags: ALLOW_MULTI,
     };
-    bpf(PROG_ATTACH, &attr).map(|_| ())
+    bpf::bpf(PROG_ATTACH, &attr).map(|_| ())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use sys::mount::{Propagation, Reach};
 mod cgroups;
 mod files;
 mod processes;
+mod steering;
 
 fn private_namespaces() {
     sys::ns::unshare(Flags::NEWNS | Flags::NEWNET).unwrap();
@@ -19,5 +20,5 @@ fn private_namespaces() {
 }
 
 fn main() -> ExitCode {
-    cases::run(&[cgroups::CASES, files::CASES, processes::CASES].concat(), private_namespaces)
+    cases::run(&[cgroups::CASES, files::CASES, processes::CASES, steering::CASES].concat(), private_namespaces)
 }
