@@ -38,6 +38,7 @@ mod networks;
 mod own_labels;
 mod platforms;
 mod ports;
+mod resolver;
 mod restart;
 mod run;
 mod runtimes;

@@ -25,22 +25,35 @@ const QUESTION_NAME: [u8; 2] = [0xc0, HEADER as u8];
 
 /// Types and classes of records.
 pub mod kind {
+    /// IPv4 addresses.
     pub const A: u16 = 1;
+    /// Where a zone begins, with how long it may be remembered that a name is not there.
     pub const SOA: u16 = 6;
+    /// The name of an address.
     pub const PTR: u16 = 12;
+    /// IPv6 addresses.
     pub const AAAA: u16 = 28;
+    /// What EDNS says of the message (RFC 6891).
     pub const OPT: u16 = 41;
+    /// Whatever there is.
     pub const ANY: u16 = 255;
+    /// The class of the internet.
     pub const INTERNET: u16 = 1;
 }
 
 /// Response codes.
 pub mod rcode {
+    /// An answer, perhaps with no record.
     pub const NO_ERROR: u8 = 0;
+    /// The query is malformed.
     pub const FORMAT_ERROR: u8 = 1;
+    /// Nobody has answered.
     pub const SERVER_FAILURE: u8 = 2;
+    /// The name does not exist.
     pub const NO_SUCH_NAME: u8 = 3;
+    /// Not a kind of query that is answered.
     pub const NOT_IMPLEMENTED: u8 = 4;
+    /// There are too many queries.
     pub const REFUSED: u8 = 5;
 }
 
@@ -71,8 +84,10 @@ pub struct Query<'a> {
     name: Name,
     /// Type of the records that are asked for.
     pub kind: u16,
+    /// Their class.
     pub class: u16,
     question_end: usize,
+    /// What it says of EDNS, if anything.
     pub edns: Option<Edns>,
 }
 
@@ -213,6 +228,7 @@ impl<'a> Query<'a> {
         self.bytes
     }
 
+    /// What is asked about.
     pub fn name(&self) -> &Name {
         &self.name
     }
@@ -441,7 +457,8 @@ pub fn judge(query: &[u8], response: &[u8]) -> Verdict {
 }
 
 /// Whether the rest has to be fetched by TCP.
-pub fn is_truncated(response: &[u8]) -> bool {
+#[cfg(test)]
+fn is_truncated(response: &[u8]) -> bool {
     word(response, 2).is_some_and(|flags| flags & TRUNCATED != 0)
 }
 

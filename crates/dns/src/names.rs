@@ -32,6 +32,7 @@ const MAX_CHAIN: usize = 1024;
 pub struct Member {
     /// The first one is the name of its addresses.
     pub names: Vec<String>,
+    /// Of both families.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -77,15 +78,19 @@ fn by_name(members: &[Member]) -> BTreeMap<String, Vec<IpAddr>> {
     for member in members {
         for name in &member.names {
             let addresses = names.entry(name.to_ascii_lowercase()).or_default();
-            addresses.extend(member.addresses.iter().filter(|address| !addresses.contains(address)).copied().collect::<Vec<_>>());
+            addresses.extend(
+                member.addresses.iter().filter(|address| !addresses.contains(address)).copied().collect::<Vec<_>>(),
+            );
         }
     }
     names
 }
 
 fn name_value(addresses: &[IpAddr]) -> Vec<u8> {
-    let v4: Vec<_> = addresses.iter().filter_map(|a| if let IpAddr::V4(a) = a { Some(a.octets()) } else { None }).collect();
-    let v6: Vec<_> = addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(a.octets()) } else { None }).collect();
+    let v4: Vec<_> =
+        addresses.iter().filter_map(|a| if let IpAddr::V4(a) = a { Some(a.octets()) } else { None }).collect();
+    let v6: Vec<_> =
+        addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(a.octets()) } else { None }).collect();
     // Half of the room for each family.
     let v4 = &v4[..v4.len().min(MAX_VALUE / 2 / 4 - 1)];
     let v6 = &v6[..v6.len().min(MAX_VALUE / 2 / 16)];
@@ -153,7 +158,8 @@ impl Names {
             let count = usize::from(u16::from_le_bytes([*value.first()?, *value.get(1)?]));
             let (v4, v6) = value[2..].split_at_checked(4 * count)?;
             let v4 = v4.chunks_exact(4).map(|o| IpAddr::V4(Ipv4Addr::new(o[0], o[1], o[2], o[3])));
-            let v6 = v6.chunks_exact(16).filter_map(|o| Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(o).ok()?))));
+            let v6 =
+                v6.chunks_exact(16).filter_map(|o| Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(o).ok()?))));
             addresses.extend(v4.chain(v6));
             Some(())
         })
@@ -227,8 +233,11 @@ mod tests {
     fn names_are_found_and_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("n");
-        let members =
-            [member(&["Web", "www"], &["10.0.0.2", "fd00::2"]), member(&["api", "www"], &["10.0.0.3"]), member(&[], &[])];
+        let members = [
+            member(&["Web", "www"], &["10.0.0.2", "fd00::2"]),
+            member(&["api", "www"], &["10.0.0.3"]),
+            member(&[], &[]),
+        ];
         replace(&path, &members).unwrap();
         let names = Names::open(&path).unwrap();
         assert_eq!(ask(&names, "web").unwrap(), ["10.0.0.2", "fd00::2"]);

@@ -78,7 +78,8 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
         tracing::info!(rows = repaired, "the index of who uses which image is made anew");
     }
     let local_ipv6 = root::local_ipv6(&host.engine_id);
-    let config = ::network::NetworkConfig { local_ipv6, ..settings.services.network.clone() };
+    let names = Some(settings.roots.names());
+    let config = ::network::NetworkConfig { local_ipv6, names, ..settings.services.network.clone() };
     let network_store = store.clone();
     let threads = Class::new(Work::Background);
     let networks = Arc::new(threads.run(move |_| ::network::Networks::open(config, &network_store)).await?);

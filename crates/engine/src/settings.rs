@@ -158,6 +158,11 @@ impl Roots {
         self.data.join("containers").join(id)
     }
 
+    /// Where the names of networks lie.
+    pub fn names(&self) -> PathBuf {
+        self.exec.join("names")
+    }
+
     /// The exec directory of one container.
     pub fn run(&self, id: &str) -> PathBuf {
         self.exec.join(id)

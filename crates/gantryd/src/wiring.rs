@@ -161,6 +161,8 @@ fn network(config: &Config) -> NetworkConfig {
         accept_mark: mark(&options.bridge_accept_fwmark),
         host_binding_ip: bridge.ip.unwrap_or(defaults.host_binding_ip),
         daemon_addresses: daemon_addresses(config),
+        // The exec root decides.
+        names: None,
     }
 }
 

@@ -16,6 +16,7 @@ mod link;
 mod memory;
 pub mod proto;
 mod proxy;
+mod resolver;
 mod run;
 mod session;
 mod spares;

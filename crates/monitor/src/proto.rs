@@ -6,7 +6,7 @@
 //! read by a monitor that the very same executable has just been started as. An exec's process travels as JSON, which
 //! tolerates change by itself. The golden tests below pin every message's bytes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use model::Kind;
@@ -65,6 +65,43 @@ pub enum Request {
     /// Closes the sockets of published ports that are bound so; none named = all. Connections that stand go on. Answer:
     /// `Done`.
     Unpublish(Vec<Bound>),
+    /// What the sandbox's resolver knows from now on. Descriptor: the sandbox's namespace, for a monitor that has no resolver
+    /// yet. Answer: `Done`.
+    Resolver(ResolverSpec),
+}
+
+/// What the resolver of a sandbox knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolverSpec {
+    /// The networks whose names it answers for, in the order in which they are asked.
+    pub zones: Vec<Zone>,
+    /// Who is asked for other names.
+    pub upstream: Upstream,
+    /// No network leads out: nothing is sent by way of the host.
+    pub is_internal: bool,
+    /// Names of one label that are not known are not asked for elsewhere: the client will add its search domains.
+    pub keeps_single_labels: bool,
+}
+
+/// The names of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// The network's name.
+    pub network: String,
+    /// The file that has them ([`dns::names`]).
+    pub names: PathBuf,
+    /// Further names that this container alone has for others: the alias, and a name of the network.
+    pub aliases: Vec<(String, String)>,
+}
+
+/// Servers for names that no network has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Upstream {
+    /// Those of the host's configuration, asked from the host's network.
+    #[default]
+    Host,
+    /// These, asked from the sandbox.
+    Given(Vec<IpAddr>),
 }
 
 /// To the daemon; events go to the newest connection, answers to the one that asked.
@@ -264,6 +301,8 @@ pub struct StartSpec {
     pub trees: u16,
     /// Clients that were attached before the start.
     pub attach: Vec<Attach>,
+    /// What the resolver in the network namespace knows, if there is one.
+    pub resolver: Option<ResolverSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -345,6 +384,10 @@ mod tests {
         golden(&Request::Ping, "ac0209");
         let bound = Bound { protocol: 6, address: "172.17.0.2:80".parse().unwrap() };
         golden(&Request::Unpublish(vec![bound]), "ac020a010600ac11000250");
+        let zone = Zone { network: "n".into(), names: "/n".into(), aliases: vec![("a".into(), "b".into())] };
+        let upstream = Upstream::Given(vec!["1.2.3.4".parse().unwrap()]);
+        let spec = ResolverSpec { zones: vec![zone], upstream, is_internal: true, keeps_single_labels: false };
+        golden(&Request::Resolver(spec), "ac020b01016e022f6e0101610162010100010203040100");
     }
 
     #[test]

@@ -16,9 +16,11 @@ use crate::births::{Abandoned, Asked, Dying, Entering, Given, Starting};
 use crate::container::{self, Asks, Container};
 use crate::link::{self, Incoming, Link};
 use crate::proto::{
-    Event, Exec, Exit, MAX_PACKET, Packet, Port, Reason, Refusal, Request, RuntimeChoice, StartSpec, State, VERSION,
+    Event, Exec, Exit, MAX_PACKET, Packet, Port, Reason, Refusal, Request, ResolverSpec, RuntimeChoice, StartSpec,
+    State, VERSION,
 };
 use crate::proxy::Proxies;
+use crate::resolver::Resolver;
 use crate::session::{self, News, Session};
 
 /// How long the daemon may take to record the exit.
@@ -56,6 +58,7 @@ pub struct Monitor {
     /// Children that are to be reaped.
     remains: Vec<OwnedFd>,
     proxies: Proxies,
+    resolver: Option<Resolver>,
     /// Scratch space of every read.
     buffer: Vec<u8>,
     /// Since when the exit is known to the daemon, and whether it has recorded it.
@@ -71,6 +74,7 @@ pub struct Monitor {
 enum Part {
     Link(link::Part),
     Proxies,
+    Resolver,
     Memory,
     Starting,
     /// The index of an exec on its way.
@@ -98,6 +102,7 @@ impl Monitor {
             looked: Instant::now(),
             remains: Vec::new(),
             proxies: Proxies::default(),
+            resolver: None,
             buffer: vec![0; MAX_PACKET],
             ended: None,
             released: false,
@@ -143,6 +148,10 @@ impl Monitor {
         if let Some(fd) = self.proxies.pollable() {
             parts.push(Part::Proxies);
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        if let Some(resolver) = &self.resolver {
+            parts.push(Part::Resolver);
+            fds.push(PollFd::from_borrowed_fd(resolver.pollable(), PollFlags::IN));
         }
         if let Some((fd, events)) = self.container.as_ref().and_then(|container| container.memory.interest()) {
             parts.push(Part::Memory);
@@ -214,8 +223,8 @@ impl Monitor {
         let deadlines = self.sessions().filter_map(|(_, session)| session.deadline());
         let release = self.ended.map(|ended| ended + RELEASE).filter(|&at| at > now);
         let memory = self.container.as_ref().and_then(|container| container.memory.deadline(now));
-        let next =
-            deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).chain(self.births_deadline()).min();
+        let next = deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).chain(self.births_deadline());
+        let next = next.chain(self.resolver.as_ref().and_then(Resolver::deadline)).min();
         let next = next.map(|at| at.saturating_duration_since(now));
         let log = self.log().filter(|log| log.is_behind() || log.has_idle_work());
         let log = log.map(|_| if self.quiet { Duration::ZERO } else { REST });
@@ -240,6 +249,11 @@ impl Monitor {
                 }
             }
             Part::Proxies => self.proxies.handle(&mut self.buffer),
+            Part::Resolver => {
+                if let Some(resolver) = &mut self.resolver {
+                    resolver.handle(&mut self.buffer);
+                }
+            }
             Part::Memory => {
                 if let Some(container) = &mut self.container {
                     container.memory.signalled(Instant::now());
@@ -394,8 +408,19 @@ impl Monitor {
         if sockets.len() != spec.attach.len() || netns.is_some() != spec.netns || !are_all {
             return Err(invalid(&"descriptors are missing"));
         }
+        if let (Some(resolver), Some(netns)) = (&spec.resolver, &netns) {
+            self.open_resolver(netns.try_clone(), resolver.clone(), &spec.bundle.id);
+        }
         let runtime = (self.make_runtime)(&spec.runtime);
         Starting::begin(spec, runtime, Given { netns, joined, trees, sockets }, asked)
+    }
+
+    /// Without a resolver the container runs all the same, as with the reference.
+    fn open_resolver(&mut self, namespace: std::io::Result<OwnedFd>, spec: ResolverSpec, id: &str) {
+        match namespace.and_then(|namespace| Resolver::open(namespace, spec)) {
+            Ok(resolver) => self.resolver = Some(resolver),
+            Err(error) => crate::tell(format_args!("monitor of {id}: there is no resolver: {error}")),
+        }
     }
 
     fn queue_exec(&mut self, asked: Asked, exec: Exec, fds: Vec<OwnedFd>) {
@@ -503,6 +528,14 @@ impl Monitor {
                 }
             }
             Request::Resize { exec, rows, columns } => container.resize(exec.as_deref(), rows, columns)?,
+            Request::Resolver(spec) => match &mut self.resolver {
+                Some(resolver) => resolver.change(spec),
+                None => {
+                    let namespace = fds.into_iter().next().ok_or_else(missing)?;
+                    let opened = Resolver::open(namespace, spec);
+                    self.resolver = Some(opened.map_err(|e| Refusal::new(Reason::Failed, e.to_string()))?);
+                }
+            },
             Request::Start | Request::Exec(_) | Request::Release | Request::Ping => {}
         }
         Ok(Asks::Done)
@@ -521,6 +554,9 @@ impl Monitor {
     fn settle(&mut self) {
         let now = Instant::now();
         self.proxies.expire(now);
+        if let Some(resolver) = &mut self.resolver {
+            resolver.expire(now);
+        }
         self.settle_births(now);
         self.settle_abandoned();
         if let Some(container) = &mut self.container {
@@ -535,7 +571,7 @@ impl Monitor {
             container.init.flush();
             report(container);
             if let Some(exit) = container.init.settle(now) {
-                self.proxies = Proxies::default();
+                (self.proxies, self.resolver) = (Proxies::default(), None);
                 let (exit, out_of_memory) = container.ended(exit);
                 if out_of_memory {
                     self.link.tell(Event::OutOfMemory);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -93,6 +94,8 @@ pub struct NetworkConfig {
     pub host_binding_ip: IpAddr,
     /// TCP addresses that the daemon itself listens on; no container gets their ports.
     pub daemon_addresses: Vec<SocketAddr>,
+    /// The directory in which the names of networks are published for resolvers; `None`: they are not.
+    pub names: Option<PathBuf>,
 }
 
 impl Default for NetworkConfig {
@@ -115,6 +118,7 @@ impl Default for NetworkConfig {
             accept_mark: None,
             host_binding_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             daemon_addresses: Vec::new(),
+            names: None,
         }
     }
 }

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What systemd-resolved found upstream, for hosts whose own file only names its local stub.
 pub const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
+/// Where the resolver of a sandbox is.
+pub const EMBEDDED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 const SYSTEMD_STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 
 /// Servers for containers whose host names none that they could reach.
@@ -37,6 +39,8 @@ pub enum DnsMode {
     Host,
     /// Default bridge and `none`, no embedded resolver: loopback servers (and IPv6 ones, where the container has no IPv6) left out.
     Bridge { ipv6: bool },
+    /// Networks that users made: the sandbox's own resolver, which asks the servers.
+    Embedded,
 }
 
 /// One line's part: what would end the line is left out, wherever it comes from.
@@ -91,7 +95,7 @@ pub fn host_resolv_conf_path(host_text: &str) -> &'static str {
 /// The text of `resolv.conf`. `source`, the path of `host_text`, is named in the trailing comment.
 pub fn resolv_conf(host_text: &str, source: &str, dns: &DnsConfig, mode: DnsMode) -> String {
     let mut parsed = parse(host_text);
-    let mut notes = Notes { ndots: has_ndots(&parsed.options).then_some("host"), ..Notes::default() };
+    let mut notes = Notes { ndots: has_option(&parsed.options).then_some("host"), ..Notes::default() };
     if !dns.servers.is_empty() {
         parsed.servers.clone_from(&dns.servers);
         notes.overrides.push("nameservers");
@@ -103,7 +107,7 @@ pub fn resolv_conf(host_text: &str, source: &str, dns: &DnsConfig, mode: DnsMode
     if !dns.options.is_empty() {
         parsed.options = dns.options.iter().map(|option| part(option)).collect();
         notes.overrides.push("options");
-        notes.ndots = has_ndots(&dns.options).then_some("override");
+        notes.ndots = has_option(&dns.options).then_some("override");
     }
     if let DnsMode::Bridge { ipv6 } = mode {
         notes.transform = Some("legacy");
@@ -111,15 +115,41 @@ pub fn resolv_conf(host_text: &str, source: &str, dns: &DnsConfig, mode: DnsMode
             notes.used_defaults = keep_reachable(&mut parsed.servers, ipv6);
         }
     }
+    if mode == DnsMode::Embedded {
+        embed(&mut parsed, &mut notes, !dns.servers.is_empty());
+    }
     let mut text = HEADER.to_owned();
     write_directives(&mut text, &parsed);
     write_notes(&mut text, source, &notes, &parsed.invalid);
     text
 }
 
+/// Puts the sandbox's resolver in the place of the servers, which the comment names. Without an option `ndots` names of one
+/// label are asked as they are.
+fn embed(parsed: &mut Parsed, notes: &mut Notes, is_given: bool) {
+    let servers = std::mem::replace(&mut parsed.servers, vec![EMBEDDED]);
+    let word = |server: &IpAddr| if is_given { server.to_string() } else { format!("host({server})") };
+    notes.external = servers.iter().map(word).collect();
+    notes.has_none = servers.is_empty();
+    notes.transform = Some("internal resolver");
+    let is_valid = |option: &String| match option.split_once(':') {
+        Some(("ndots", number)) => number.parse::<i64>().is_ok_and(|number| number >= 0),
+        _ => option != "ndots",
+    };
+    parsed.options.retain(is_valid);
+    if !has_option(&parsed.options) {
+        parsed.options.push("ndots:0".to_owned());
+        notes.ndots = Some("internal");
+    }
+}
+
 /// What the trailing comment tells.
 #[derive(Default)]
 struct Notes {
+    /// The servers that the sandbox's resolver asks.
+    external: Vec<String>,
+    /// There are none.
+    has_none: bool,
     overrides: Vec<&'static str>,
     transform: Option<&'static str>,
     used_defaults: bool,
@@ -127,8 +157,13 @@ struct Notes {
     ndots: Option<&'static str>,
 }
 
-fn has_ndots(options: &[String]) -> bool {
+fn has_option(options: &[String]) -> bool {
     options.iter().any(|o| o.split(':').next() == Some("ndots"))
+}
+
+/// Whether the host's configuration, or what the container has instead, says after how many dots a name is whole.
+pub fn has_ndots(host_text: &str, dns: &DnsConfig) -> bool {
+    if dns.options.is_empty() { has_option(&parse(host_text).options) } else { has_option(&dns.options) }
 }
 
 /// Leaves servers that a container can reach; true when there were none.
@@ -164,6 +199,12 @@ fn write_notes(text: &mut String, source: &str, notes: &Notes, invalid: &[String
     text.push_str(&format!("\n# Based on host file: '{source}'{transform}\n"));
     if notes.used_defaults {
         text.push_str("# Used default nameservers.\n");
+    }
+    if notes.has_none {
+        text.push_str("# NO EXTERNAL NAMESERVERS DEFINED\n");
+    }
+    if !notes.external.is_empty() {
+        text.push_str(&format!("# ExtServers: [{}]\n", notes.external.join(" ")));
     }
     if !invalid.is_empty() {
         text.push_str(&format!("# Invalid nameservers: [{}]\n", invalid.join(" ")));
@@ -282,6 +323,23 @@ sortlist 10.0.0.0
     }
 
     #[test]
+    fn containers_with_a_resolver_ask_it() {
+        let text = resolv_conf(HOST, RESOLV_CONF, &DnsConfig::default(), DnsMode::Embedded);
+        assert_eq!(body(&text)[..3], ["nameserver 127.0.0.11", "search example.com corp", "options ndots:2 edns0"]);
+        assert!(text.contains("# Based on host file: '/etc/resolv.conf' (internal resolver)\n"), "{text}");
+        assert!(text.contains("# ExtServers: [host(127.0.0.1) host(10.0.0.53) host(fe80::1)]\n"), "{text}");
+        assert!(text.ends_with("# Overrides: []\n# Option ndots from: host\n"), "{text}");
+        let options = vec!["ndots:-1".to_owned(), "rotate".to_owned()];
+        let dns = DnsConfig { servers: vec!["9.9.9.9".parse().unwrap()], options, ..DnsConfig::default() };
+        let text = resolv_conf("", RESOLV_CONF, &dns, DnsMode::Embedded);
+        assert_eq!(body(&text), ["nameserver 127.0.0.11", "options rotate ndots:0"]);
+        assert!(text.contains("# ExtServers: [9.9.9.9]\n"), "{text}");
+        assert!(text.ends_with("# Option ndots from: internal\n"), "{text}");
+        let text = resolv_conf("", RESOLV_CONF, &DnsConfig::default(), DnsMode::Embedded);
+        assert!(text.contains("# NO EXTERNAL NAMESERVERS DEFINED\n"), "{text}");
+    }
+
+    #[test]
     fn the_stub_of_systemd_is_looked_through() {
         assert_eq!(host_resolv_conf_path("nameserver 127.0.0.53\noptions edns0\n"), SYSTEMD_RESOLV_CONF);
         assert_eq!(host_resolv_conf_path("nameserver 127.0.0.53\nnameserver 10.0.0.1\n"), RESOLV_CONF);
@@ -296,7 +354,7 @@ sortlist 10.0.0.0
         let plain = || vec!["x".to_owned()];
         let dns = |list: &dyn Fn() -> Vec<String>| DnsConfig { servers: Vec::new(), search: list(), options: list() };
         let lines = |text: String| text.lines().count();
-        for mode in [DnsMode::Host, DnsMode::Bridge { ipv6: true }] {
+        for mode in [DnsMode::Host, DnsMode::Bridge { ipv6: true }, DnsMode::Embedded] {
             let text = |list| resolv_conf(HOST, RESOLV_CONF, &dns(list), mode);
             assert_eq!(lines(text(&strings)), lines(text(&plain)), "{}", text(&strings));
         }

@@ -7,6 +7,7 @@
 mod change;
 mod connect;
 mod hot;
+mod names;
 mod open;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,8 @@ pub struct Networks {
     books: Mutex<Books>,
     /// Held while a network is made or removed.
     changes: Mutex<()>,
+    /// Held while names are published.
+    naming: Mutex<()>,
     reconciled: AtomicBool,
 }
 
@@ -73,6 +76,7 @@ impl Networks {
             self.take_again(&row, endpoint);
             self.books().endpoints.entry(endpoint.container.clone()).or_default().push(endpoint.clone());
         }
+        self.publish_all_names().context("publishing the names of networks")?;
         self.reconciled.store(true, Ordering::Release);
         Ok(())
     }

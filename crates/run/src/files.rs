@@ -44,6 +44,14 @@ pub fn make_ahead(dir: &Path) -> Result<()> {
     [HOSTNAME, HOSTS, RESOLV_CONF].into_iter().try_for_each(|name| make(name).map(drop))
 }
 
+/// The host's resolver configuration and its path; empty where there is none.
+pub fn host_resolv_conf() -> (String, &'static str) {
+    let text = fs::read_to_string(files::RESOLV_CONF).unwrap_or_default();
+    let source = files::host_resolv_conf_path(&text);
+    let text = if source == files::RESOLV_CONF { text } else { fs::read_to_string(source).unwrap_or(text) };
+    (text, source)
+}
+
 impl Files {
     /// Writes them; `own` are the container's addresses.
     pub fn write(&self, own: &[IpAddr]) -> Result<()> {
@@ -52,11 +60,13 @@ impl Files {
         };
         put(HOSTS, self.hosts(own))?;
         put(HOSTNAME, files::hostname(&self.hostname))?;
-        let host_text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let source = files::host_resolv_conf_path(&host_text);
-        let text =
-            if source == "/etc/resolv.conf" { host_text } else { fs::read_to_string(source).unwrap_or(host_text) };
-        put(RESOLV_CONF, files::resolv_conf(&text, source, &self.dns, self.dns_mode))
+        put(RESOLV_CONF, self.resolv_conf())
+    }
+
+    /// What `resolv.conf` says by the host's configuration as it is now.
+    pub fn resolv_conf(&self) -> String {
+        let (text, source) = host_resolv_conf();
+        files::resolv_conf(&text, source, &self.dns, self.dns_mode)
     }
 
     fn hosts(&self, own: &[IpAddr]) -> String {

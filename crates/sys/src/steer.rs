@@ -9,8 +9,8 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::bpf::{
-    self, ADD, CALL, EXIT, Insn, JUMP, JUMP_EQUAL, JUMP_NOT_EQUAL, LOAD_WIDE, LOAD_WORD, MOVE, MOVE_REGISTER, STORE_WORD,
-    insn,
+    self, ADD, CALL, EXIT, Insn, JUMP, JUMP_EQUAL, JUMP_NOT_EQUAL, LOAD_WIDE, LOAD_WORD, MOVE, MOVE_REGISTER,
+    STORE_WORD, insn,
 };
 
 const MAP_CREATE: i32 = 0;

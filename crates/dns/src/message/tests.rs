@@ -1,3 +1,5 @@
+//! Messages: what is written and read, and what strangers write.
+
 use super::*;
 use proptest::prelude::*;
 

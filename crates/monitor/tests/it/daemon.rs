@@ -214,6 +214,7 @@ pub fn spec(dir: &Path, bundle: runtime::Bundle) -> StartSpec {
         joined: Vec::new(),
         trees: 0,
         attach: Vec::new(),
+        resolver: None,
     }
 }
 

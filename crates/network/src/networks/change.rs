@@ -235,6 +235,9 @@ impl Networks {
         }
         self.put(&NetworkRow { progress: Progress::Removing, ..row.clone() })?;
         self.driver(row)?.close(row)?;
+        if let Some(path) = self.names_of(row) {
+            self.remove_names(path);
+        }
         give_back(&**self.ipam(row)?, row);
         self.forget(&row.id)
     }

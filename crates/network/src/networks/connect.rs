@@ -158,6 +158,8 @@ impl Networks {
         }
         if let Some(endpoint) = endpoint {
             books.endpoints.entry(endpoint.container.clone()).or_default().push(endpoint.clone());
+            drop(books);
+            self.publish_names(network);
         }
     }
 
@@ -212,6 +214,8 @@ impl Networks {
     pub fn release(&self, container: &ContainerId) -> Result<()> {
         let endpoints = self.books().endpoints.remove(container).unwrap_or_default();
         let mut result = Ok(());
+        // Nobody is led to an address that another container may have at once.
+        endpoints.iter().for_each(|endpoint| self.publish_names(&endpoint.network));
         for endpoint in &endpoints {
             result = result.and(self.leave(endpoint, None));
         }

@@ -128,6 +128,7 @@ impl Networks {
             return Changed { outcome: Err(error), ports: Sockets::default() };
         }
         self.books().remove_endpoint(owner.container, network);
+        self.publish_names(network);
         if let Err(error) = self.route_by_the_best(owner.container, netns) {
             tracing::warn!(%error, container = %owner.container, "the default route is lost");
         }

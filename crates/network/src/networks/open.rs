@@ -46,6 +46,7 @@ impl Networks {
             namespaces: Default::default(),
             books: Mutex::new(Books::default()),
             changes: Mutex::default(),
+            naming: Mutex::default(),
             reconciled: Default::default(),
         };
         networks.forget_broken(&broken);

@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::Cgroup;
 use crate::bpf::{
-    self, AND_32, EXIT, Insn, JUMP_NOT_EQUAL, JUMP_NOT_EQUAL_REGISTER, LOAD_WORD, MOVE, MOVE_REGISTER, SHIFT_RIGHT_32, insn,
+    self, AND_32, EXIT, Insn, JUMP_NOT_EQUAL, JUMP_NOT_EQUAL_REGISTER, LOAD_WORD, MOVE, MOVE_REGISTER, SHIFT_RIGHT_32,
+    insn,
 };
 
 /// Which devices a rule is about.

@@ -3,6 +3,7 @@
 //! Order: image → merge → validation → name → mounts → writable layer → row → actor → event → answer. Whatever fails
 //! takes back what was made before it; the name is reserved before any work is done and freed on failure (B-id-2).
 
+pub mod links;
 pub mod merge;
 pub mod mounts;
 pub mod network;

@@ -18,7 +18,7 @@ use sys::clone::Flags;
 use super::actor::{Actor, Done, Reply, answer, redefine};
 use super::places::Places;
 use super::start::network_event;
-use super::{files, places};
+use super::{files, places, resolver};
 use crate::container::create::network::{self as network_request, publish_specs as specs};
 use crate::container::create::validate::network::check_endpoint;
 use crate::container::row::Definition;
@@ -245,7 +245,7 @@ fn refuse_removal(actor: &Actor) -> Result<()> {
 }
 
 /// The namespace of the container's first process.
-fn network_namespace(actor: &Actor) -> Result<OwnedFd> {
+pub(super) fn network_namespace(actor: &Actor) -> Result<OwnedFd> {
     let init = actor.link.as_ref().and_then(run::link::Link::init);
     let gone = || Error::conflict(format!("container {} is not running", actor.row.id));
     let init = init.ok_or_else(gone)?;
@@ -304,6 +304,7 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
         (Hot { actor }).unplug_again(&endpoint).await;
         return answer(reply, Err(error));
     }
+    tell_resolver(actor).await;
     if let Err(error) = files::add_addresses(&dir(actor), &actor.row.config, &endpoint) {
         tracing::warn!(container = actor.row.id.short(), %error, "the hosts file lacks an address");
     }
@@ -419,6 +420,7 @@ pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
         }
     };
     (Hot { actor }).settle(&ports).await;
+    tell_resolver(actor).await;
     if let Some(endpoint) = endpoint {
         if let Err(error) = files::remove_addresses(&dir(actor), &endpoint) {
             tracing::warn!(container = actor.row.id.short(), %error, "the hosts file has an address too many");
@@ -477,4 +479,26 @@ struct Unplug {
     publishes: bool,
     /// What the container publishes.
     ports: Vec<network::PublishSpec>,
+}
+
+/// Tells the monitor of a running container what its resolver knows from now on. One that gets its first network of a
+/// user's gets a resolver and asks it, unless somebody has edited its `resolv.conf`; it keeps it when it leaves the last.
+pub(super) async fn tell_resolver(actor: &mut Actor) {
+    let (engine, settings) = (actor.engine.clone(), actor.engine.settings());
+    let spec = resolver::spec(&engine.networks, &settings, Places::of(&actor.row), &actor.row.host_config);
+    let needs_one = Places::of(&actor.row).has_resolver(&engine.networks);
+    let namespace = network_namespace(actor).ok().filter(|_| needs_one);
+    let Some(link) = actor.link.as_mut() else { return };
+    let sent = link.send(&Request::Resolver(spec), namespace.as_ref().map(AsFd::as_fd).as_slice()).await;
+    let files = files::of(&engine.networks, &settings, &actor.row);
+    let started = actor.row.run.started_at;
+    let written = match (sent, files) {
+        (Ok(_), Ok(Some(files))) if needs_one => {
+            engine.containers.threads.background.run(move |on| files::embed(on, &files, started)).await
+        }
+        (sent, files) => sent.and(files).map(drop),
+    };
+    if let Err(error) = written {
+        tracing::warn!(container = actor.row.id.short(), %error, "the resolver of a container does not know its networks");
+    }
 }

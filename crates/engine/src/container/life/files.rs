@@ -2,14 +2,19 @@
 //! whose files a container sees.
 
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use blocking::Blocking;
 use model::id::ContainerId;
+use model::time::Timestamp;
 use model::{Context, Error, Result};
 use network::{Networks, files};
 
-use run::files::{Files, HOSTS, Hosts};
+use run::files::{Files, HOSTS, Hosts, RESOLV_CONF};
 
+use super::places::Places;
+use super::resolver::dns_config;
 use crate::container::Containers;
 use crate::container::create::network::network_mode;
 use crate::container::row::Definition;
@@ -63,8 +68,10 @@ pub fn of(networks: &Networks, settings: &Settings, row: &Definition) -> Result<
         dns: dns_config(&settings.containers.dns, host),
         dns_mode: if is_host {
             files::DnsMode::Host
+        } else if Places::of(row).has_resolver(networks) {
+            files::DnsMode::Embedded
         } else {
-            files::DnsMode::Bridge { ipv6: has_ipv6(networks, super::places::Places::of(row).wanted().into_keys()) }
+            files::DnsMode::Bridge { ipv6: has_ipv6(networks, Places::of(row).wanted().into_keys()) }
         },
     }))
 }
@@ -98,6 +105,19 @@ pub fn remove_addresses(dir: &Path, endpoint: &network::Endpoint) -> Result<()> 
     })
 }
 
+/// The `resolv.conf` of a container that runs since `started` names the resolver of its sandbox from now on, unless somebody
+/// has written it meanwhile.
+#[expect(clippy::disallowed_methods, reason = "on a thread of the background")]
+pub fn embed(_on: &Blocking, files: &Files, started: Timestamp) -> Result<()> {
+    let path = files.dir.join(RESOLV_CONF);
+    let found = std::fs::metadata(&path).context("looking at the resolv.conf of the container")?;
+    let written = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+    if written > i128::from(started.unix_nanos()) {
+        return Ok(());
+    }
+    std::fs::write(&path, files.resolv_conf()).context("writing the resolv.conf of the container")
+}
+
 /// The file is mounted in the container: it is written in place.
 #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 fn change_hosts(dir: &Path, change: impl FnOnce(&mut String)) -> Result<()> {
@@ -116,18 +136,6 @@ fn loopback_has_ipv6(row: &Definition) -> bool {
         matches!(link, Some("all" | "lo")) && value.trim().parse::<i64>().is_ok_and(|value| value != 0)
     };
     sys::netlink::listen::has_ipv6() && !row.host_config.sysctls.iter().any(turns_off)
-}
-
-fn dns_config(dns: &DnsDefaults, host: &api::HostConfig) -> files::DnsConfig {
-    let pick = |own: &Option<Vec<String>>, default: &[String]| match own {
-        Some(own) if !own.is_empty() => own.clone(),
-        _ => default.to_vec(),
-    };
-    files::DnsConfig {
-        servers: pick(&host.dns, &dns.servers).iter().filter_map(|s| s.parse().ok()).collect(),
-        search: pick(&host.dns_search, &dns.search),
-        options: pick(&host.dns_options, &dns.options),
-    }
 }
 
 /// `name:address` or `name=address`; `host-gateway` is the configured or the bridge's own address.

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod recover;
 pub mod remove;
 pub mod rename;
+pub mod resolver;
 pub mod start;
 pub mod stop;
 pub mod watch;

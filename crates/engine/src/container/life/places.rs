@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use model::{Error, Result};
 use network::row::NetworkRow;
@@ -56,6 +57,17 @@ impl<'a> Places<'a> {
         let mut wanted: Vec<_> = self.wanted().into_iter().collect();
         wanted.sort_by_key(|(name, _)| name != mode);
         wanted
+    }
+
+    /// The networks that it is to be on which are there, and what it asks of them, in the order in which they are joined.
+    pub fn standing(self, networks: &Networks) -> Vec<(Arc<NetworkRow>, api::EndpointSettings)> {
+        let all = self.ordered().into_iter();
+        all.filter_map(|(name, settings)| Some((networks.look_up(&name).ok()?, settings))).collect()
+    }
+
+    /// Whether there is a resolver in its sandbox: one of its networks was made by a user.
+    pub fn has_resolver(self, networks: &Networks) -> bool {
+        self.standing(networks).iter().any(|(network, _)| !network::networks::is_predefined(&network.name))
     }
 
     /// The sandbox that a start makes; `None`: another container's is joined.

@@ -10,7 +10,7 @@ use run::{Attached, RunSpec};
 
 use super::donors::Donors;
 use super::places::Places;
-use super::{facts, files, place};
+use super::{facts, files, place, resolver};
 use crate::Engine;
 use crate::container::read::logs as container_logs;
 use crate::container::row::Definition;
@@ -58,6 +58,7 @@ pub fn plan(engine: &Arc<Engine>, row: &Definition, clients: Vec<Attached>, held
         joined: Vec::new(),
         trees: 0,
         attach: Vec::new(),
+        resolver: resolver::of(&engine.networks, settings, Places::of(row), &row.host_config),
     };
     let files = files::of(&engine.networks, settings, row)?;
     Ok(RunSpec { id: row.id.clone(), place, program, network, joined, trees: shown.trees, files, clients })

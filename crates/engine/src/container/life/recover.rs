@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use super::actor::{Actor, Command};
 use super::exit::{KILLED, clear_cgroup, consider, killed_with_monitor};
+use super::places::Places;
 use super::{connect, place};
 use crate::Engine;
 use crate::container::row::ContainerRow;
@@ -56,6 +57,10 @@ impl Recovered {
                 self.actor.ended(exit).await;
             } else {
                 connect::mend(&mut self.actor).await;
+                if self.actor.link.is_some() && Places::of(&self.actor.row).has_resolver(&self.actor.engine.networks) {
+                    // The last daemon may have been killed before it could.
+                    connect::tell_resolver(&mut self.actor).await;
+                }
             }
             self.actor.live(self.commands).await;
         });

@@ -4,7 +4,6 @@ use model::{Error, Result};
 
 use super::actor::{Actor, Command, Reply, answer, redefine};
 use crate::container::Containers;
-use crate::container::row::Definition;
 
 /// Gives the container another name.
 pub async fn rename(containers: &Containers, name: &str, new: &str) -> Result<()> {
@@ -44,21 +43,37 @@ impl Actor {
         for endpoint in &mut self.row.endpoints {
             network::endpoint::rename(&mut endpoint.dns_names, &old, &new);
         }
-        let change = |definition: &mut Definition| {
+        let defined = redefine(self, |definition| {
             for names in definition.networks.values_mut().filter_map(|settings| settings.dns_names.as_mut()) {
                 network::endpoint::rename(names, &old, &new);
             }
             definition.name = new.clone();
-        };
-        if let Err(error) = redefine(self, change).await {
+        });
+        if let Err(error) = defined.await {
             self.row.endpoints = before;
             self.engine.containers.release(&new, &self.row.id);
             return answer(reply, Err(error));
         }
         self.engine.networks.rename(&self.row.id, &old, &self.row.name);
         self.publish();
+        publish_names(self).await;
         self.engine.containers.release(&old, &self.row.id);
         self.event("rename", [("oldName", format!("/{old}"))]);
         answer(reply, Ok(()));
+    }
+}
+
+/// The resolvers of the container's networks know its names.
+async fn publish_names(actor: &Actor) {
+    let (engine, id) = (actor.engine.clone(), actor.row.id.clone());
+    if actor.row.endpoints.is_empty() {
+        return;
+    }
+    let published = actor.engine.containers.threads.background.run(move |_| {
+        engine.networks.publish_names_of(&id);
+        Ok(())
+    });
+    if let Err(error) = published.await {
+        tracing::warn!(container = actor.row.id.short(), %error, "the networks do not know the new name");
     }
 }

@@ -1,0 +1,1 @@
+//! The resolver against clients and servers in namespaces of the test's own.
