@@ -266,3 +266,29 @@ fn hung_registry(d: &Daemon) -> std::process::Command {
     command.args(["nc", "-l", "-p", "5999"]);
     command
 }
+
+/// A monitor in a loop without end is noticed by itself, and whoever asks for the container's end gets it within a bound.
+#[test]
+fn a_monitor_in_an_endless_loop_is_noticed() {
+    let d = with_busybox();
+    for name in ["c1", "c2"] {
+        let _ = d.docker(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]).ok();
+    }
+    let monitor = |name: &str| {
+        let id = d.inspect(name, "{{.Id}}");
+        d.namespaces().processes().into_iter().find(|p| p.command.contains(&id)).expect("a monitor").pid
+    };
+    let spinning = monitor("c1");
+    assert!(eventually(|| process::spin_after_wait(spinning)), "it waits");
+    // A signal that nobody handles wakes it.
+    let _ = d.docker(&["kill", "-s", "WINCH", "c1"]).ok();
+    let told = "the container's monitor runs all the time and answers nothing";
+    assert!(eventually(|| d.log().contains(told)), "{}", d.log());
+    assert_eq!(d.log().matches(told).count(), 1);
+    assert_eq!(d.docker(&["ps", "-q"]).text().lines().count(), 2);
+    assert_eq!(d.inspect("c1", "{{.State.Status}}"), "running");
+    let _ = d.docker(&["stop", "-t", "1", "c1"]).ok();
+    assert_eq!(d.inspect("c1", "{{.State.Status}}"), "exited");
+    assert_eq!(d.docker(&["exec", "c2", "echo", "well"]).text(), "well");
+    d.finish();
+}

@@ -73,6 +73,8 @@ pub enum Command {
     Exec(Box<ExecStart>),
     /// Take note of everything the monitor has said so far.
     Hear { reply: Reply },
+    /// Answered when the monitor does.
+    Ping { reply: Reply },
     /// The daemon ends and takes its containers with it.
     Shutdown { reply: Reply },
     /// The daemon ends: answered when nothing of the container is under way; a run goes on.
@@ -314,6 +316,7 @@ impl Actor {
                 }
                 answer(reply, Ok(()));
             }
+            Command::Ping { reply } => self.request(&Request::Ping, reply).await,
             Command::Shutdown { reply } => self.shutdown(reply).await,
             Command::Rest { reply } => self.rest(reply).await,
             Command::Connect { place, reply } => connect::connect(self, *place, reply).await,
@@ -512,7 +515,10 @@ pub(super) async fn redefine(actor: &mut Actor, change: impl FnOnce(&mut Definit
 
 /// Commands that change what a job is changing wait for its end.
 fn needs_rest(command: &Command) -> bool {
-    !matches!(command, Command::Attach(_) | Command::Expect(_) | Command::LetGo | Command::Hear { .. })
+    !matches!(
+        command,
+        Command::Attach(_) | Command::Expect(_) | Command::LetGo | Command::Hear { .. } | Command::Ping { .. }
+    )
 }
 
 fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerView {
