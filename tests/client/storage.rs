@@ -1,5 +1,9 @@
 //! Binds, volumes, tmpfs, a read-only root.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use testkit::soak;
+
 use crate::with_busybox;
 
 #[test]
@@ -207,5 +211,62 @@ fn the_copy_driver() {
     d.load(&testkit::images::layered_archive("layers:latest", 4));
     assert_eq!(d.docker(&["run", "--rm", "layers", "cat", "/top"]).text(), "3");
     assert_eq!(d.docker(&["run", "--rm", "layers", "sh", "-c", "ls /layer-1"]).code, 1);
+    d.finish();
+}
+
+/// Creates, removals of volumes and prunes beside each other: whichever comes first, a container that was created has the
+/// volumes that it names, with what is in them, and starts.
+#[test]
+fn a_volume_that_a_create_names_is_not_removed_under_it() {
+    let d = with_busybox();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let remover = |method: &'static str, path: &'static str| {
+            let (d, done) = (&d, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let status = d.http(method, path, "").status;
+                    assert!([200, 204, 404, 409].contains(&status), "{method} {path}: {status}");
+                }
+            });
+        };
+        remover("DELETE", "/volumes/raced");
+        remover("DELETE", "/volumes/raced?force=1");
+        remover("POST", "/volumes/prune?filters=%7B%22all%22:%5B%221%22%5D%7D");
+        let creators: Vec<_> = (0..2)
+            .map(|creator| {
+                let d = &d;
+                scope.spawn(move || {
+                    for round in 0..soak::rounds(60, 2000) {
+                        let name = format!("c{creator}-{round}");
+                        let body = r#"{"Image":"busybox","Cmd":["test","-d","/v"],"HostConfig":{"NetworkMode":"none",
+                            "Binds":["raced:/v"],"Mounts":[{"Type":"volume","Target":"/w"}]}}"#;
+                        let create = format!("/containers/create?name={name}");
+                        let _ = d.http("POST", &create, body).expect(201);
+                        let inherit = format!(r#"{{"Image":"busybox","HostConfig":{{"VolumesFrom":["{name}"]}}}}"#);
+                        let heir = format!("{name}-heir");
+                        let _ = d.http("POST", &format!("/containers/create?name={heir}"), &inherit).expect(201);
+                        for container in [&name, &heir] {
+                            let shown = d.http("GET", &format!("/containers/{container}/json"), "").expect(200).json();
+                            for mount in shown["Mounts"].as_array().unwrap() {
+                                let volume = mount["Name"].as_str().unwrap();
+                                let _ = d.http("GET", &format!("/volumes/{volume}"), "").expect(200);
+                                assert!(std::fs::metadata(mount["Source"].as_str().unwrap()).unwrap().is_dir());
+                            }
+                        }
+                        if round % 10 == 0 {
+                            let _ = d.http("POST", &format!("/containers/{name}/start"), "").expect(204);
+                        }
+                        for container in [&name, &heir] {
+                            let _ = d.http("DELETE", &format!("/containers/{container}?v=1&force=1"), "").expect(204);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let outcomes: Vec<_> = creators.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+    });
     d.finish();
 }

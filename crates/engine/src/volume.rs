@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ::volume::{CreateVolume, Volume, Volumes};
+use ::volume::{Claim, CreateVolume, Volume, Volumes};
 use blocking::Blocking;
 use model::filter::Filters;
 use model::id::ContainerId;
@@ -36,16 +36,35 @@ pub async fn create(
         options: request.driver_opts,
         labels: request.labels,
     };
-    make(volumes, events, request).await.map(|(volume, _)| wire(&volume))
-}
-
-/// As [`create`], telling whether the volume is new.
-pub(crate) async fn make(volumes: &Volumes, events: &Events, request: CreateVolume) -> Result<(Volume, bool)> {
     let (volume, is_new) = volumes.create(request).await?;
     if is_new {
-        events.publish("volume", "create", &volume.name, [("driver", volume.driver.clone())]);
+        publish_create(events, &volume);
     }
-    Ok((volume, is_new))
+    Ok(wire(&volume))
+}
+
+/// As [`create`], for a container to come (`user`), whose volume is not removed while it has the claim; tells whether the
+/// volume is new.
+pub(crate) async fn create_claimed(
+    volumes: &Volumes,
+    events: &Events,
+    request: CreateVolume,
+    user: &ContainerId,
+) -> Result<(Volume, bool, Claim)> {
+    let (volume, is_new, claim) = volumes.create_claimed(request, user.as_str()).await?;
+    if is_new {
+        publish_create(events, &volume);
+    }
+    Ok((volume, is_new, claim))
+}
+
+fn publish_create(events: &Events, volume: &Volume) {
+    events.publish("volume", "create", &volume.name, [("driver", volume.driver.clone())]);
+}
+
+/// Containers that refer to the volume, as a removal asks for them.
+pub(crate) fn named_by(containers: &Containers, name: &str) -> Result<Vec<String>> {
+    Ok(users(containers, name).iter().map(|id| id.as_str().to_owned()).collect())
 }
 
 /// One volume.
@@ -86,12 +105,7 @@ pub async fn remove(
         Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
         other => other?,
     };
-    let users = users(containers, name);
-    if !users.is_empty() {
-        let ids: Vec<String> = users.iter().map(|id| id.as_str().to_string()).collect();
-        return Err(::volume::in_use(name, &ids));
-    }
-    volumes.remove(name).await?;
+    volumes.remove(name, || named_by(containers, name)).await?;
     events.publish("volume", "destroy", name, [("driver", volume.driver)]);
     Ok(())
 }
@@ -147,9 +161,14 @@ pub async fn prune(
         }
         let (measured, name) = (volumes.clone(), volume.name.clone());
         let size = disk.walks.run(move |_| measured.usage(&name)).await.unwrap_or(0);
-        if let Err(error) = volumes.remove(&volume.name).await {
-            tracing::warn!(volume = volume.name, %error, "not pruned");
-            continue;
+        match volumes.remove(&volume.name, || named_by(containers, &volume.name)).await {
+            Ok(()) => {}
+            // Named or removed by somebody else meanwhile.
+            Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => continue,
+            Err(error) => {
+                tracing::warn!(volume = volume.name, %error, "not pruned");
+                continue;
+            }
         }
         events.publish("volume", "destroy", &volume.name, [("driver", volume.driver)]);
         removed.push(volume.name);

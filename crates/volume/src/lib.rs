@@ -9,14 +9,15 @@
 //!   while there is a row, and finished when there is none;
 //! - where a volume lies follows from its name and the root in force; what rows say of it is not gone by;
 //! - creating a volume that exists answers the one that is there (B-vol-9);
-//! - who uses a volume is the engine's knowledge (its containers): it checks before it calls [`Volumes::remove`], with
-//!   [`in_use`] for the answer. A volume that is mounted ([`Volumes::mount`]) is never removed;
+//! - who uses a volume is the engine's knowledge (its containers): [`Volumes::remove`] asks it while nobody else can work on
+//!   the volume. A volume that is mounted ([`Volumes::mount`]) or claimed by what is being made ([`Claim`]) is never removed;
 //! - who has a volume mounted that its driver mounts is recorded before the driver is asked and forgotten after it has let
 //!   go ([`MOUNTS`]): a daemon that comes after one that was killed ends what nobody uses any more
 //!   ([`Volumes::recover`]).
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod claim;
 pub mod driver;
 #[allow(clippy::disallowed_methods, reason = "on threads of the drivers, and a process that serves nobody")]
 pub mod keeper;
@@ -29,6 +30,7 @@ mod row;
 mod scope;
 mod service;
 
+pub use claim::Claim;
 pub use driver::VolumeDriver;
 pub use keeper::Keeper;
 pub use local::{Local, REMOVED};

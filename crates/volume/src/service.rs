@@ -9,6 +9,7 @@ use model::time::Timestamp;
 use model::{Error, Result};
 use store::Store;
 
+use crate::claim::{Claim, Claims};
 use crate::driver::{Directories, Others, VolumeDriver};
 use crate::keeper::Keeper;
 use crate::local::Local;
@@ -31,6 +32,7 @@ struct Inner {
     /// What an earlier daemon has left mounted.
     left: Vec<String>,
     busy: Mutex<Busy>,
+    claims: Claims,
     freed: tokio::sync::Notify,
 }
 
@@ -109,8 +111,9 @@ impl Volumes {
         }
         let left = local.mounted();
         let local = Arc::new(Driver { calls: Box::new(local), threads: Class::new(Work::Volumes) });
-        let (busy, freed, root) = (Mutex::default(), tokio::sync::Notify::new(), root.to_owned());
-        Ok(Volumes { inner: Arc::new(Inner { store, local, root, left, busy, freed }) })
+        let (busy, claims, freed) = (Mutex::default(), Claims::default(), tokio::sync::Notify::new());
+        let root = root.to_owned();
+        Ok(Volumes { inner: Arc::new(Inner { store, local, root, left, busy, claims, freed }) })
     }
 
     /// What a daemon that comes after another finds: `live` are the containers that run, with their volumes. Uses that
@@ -151,6 +154,24 @@ impl Volumes {
     /// Errors: `InvalidParameter` for a bad name or option, `NotFound` for an unknown driver, `Conflict` when another
     /// driver has the name.
     pub async fn create(&self, request: CreateVolume) -> Result<(Volume, bool)> {
+        self.find_or_make(request).await.map(|(volume, is_new, _turn)| (volume, is_new))
+    }
+
+    /// As [`Volumes::create`]; the volume is not removed while `user`, which is about to name it, has the claim.
+    pub async fn create_claimed(&self, request: CreateVolume, user: &str) -> Result<(Volume, bool, Claim)> {
+        let (volume, is_new, _turn) = self.find_or_make(request).await?;
+        let claim = self.inner.claims.take(&volume.name, user);
+        Ok((volume, is_new, claim))
+    }
+
+    /// Claims a volume that is there for `user`. `NotFound`: `get zz: no such volume`.
+    pub async fn claim(&self, name: &str, user: &str) -> Result<Claim> {
+        let _turn = self.turn(name).await;
+        self.get(name)?;
+        Ok(self.inner.claims.take(name, user))
+    }
+
+    async fn find_or_make(&self, request: CreateVolume) -> Result<(Volume, bool, Turn)> {
         let CreateVolume { driver, .. } = &request;
         let named = if driver.is_empty() { LOCAL.to_owned() } else { driver.clone() };
         let (asked, draft) = (driver.clone(), draft(request));
@@ -165,7 +186,7 @@ impl Volumes {
             if !asked.is_empty() && existing.driver != asked {
                 return Err(taken(&existing));
             }
-            return Ok((existing, false));
+            return Ok((existing, false, turn));
         }
         let making = driver.call(move |driver| {
             let options = draft.options.clone().unwrap_or_default();
@@ -183,8 +204,7 @@ impl Volumes {
             }
             return Err(error);
         }
-        drop(turn);
-        Ok((made, true))
+        Ok((made, true, turn))
     }
 
     /// The volume of this name. `NotFound`: `get zz: no such volume`.
@@ -218,11 +238,16 @@ impl Volumes {
         Ok(rows.into_iter().map(|(_, row)| row.placed(&self.inner.root)).collect())
     }
 
-    /// Removes a volume and its data. The engine has made sure that no container names it.
-    pub async fn remove(&self, name: &str) -> Result<()> {
+    /// Removes a volume and its data, unless somebody uses it (`Conflict`); `named_by` tells which containers name it.
+    pub async fn remove(&self, name: &str, named_by: impl FnOnce() -> Result<Vec<String>>) -> Result<()> {
         let _turn = self.turn(name).await;
         let volume = self.get(name)?;
-        let users = self.users(name);
+        let mut users = self.users(name);
+        users.extend(self.inner.claims.of(name));
+        // After the claims: who gives one up can be seen by then.
+        users.extend(named_by()?);
+        users.sort();
+        users.dedup();
         if !users.is_empty() {
             return Err(in_use(name, &users));
         }

@@ -23,6 +23,36 @@ async fn volumes() -> (tempfile::TempDir, Volumes) {
     (dir, volumes)
 }
 
+fn no_container() -> Result<Vec<String>> {
+    Ok(Vec::new())
+}
+
+/// A volume that is claimed, or named by the time the claim is given up, is not removed; and one that is being removed is
+/// made anew by whoever claims it.
+#[tokio::test]
+async fn what_is_claimed_is_not_removed() {
+    let (_dir, volumes) = volumes().await;
+    let (_, new, claim) = volumes.create_claimed(named("vol"), "c1").await.unwrap();
+    assert!(new);
+    let error = volumes.remove("vol", no_container).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (Kind::Conflict, "remove vol: volume is in use - [c1]"));
+    let second = volumes.claim("vol", "c2").await.unwrap();
+    drop(claim);
+    let error = volumes.remove("vol", || Ok(vec!["c1".into()])).await.unwrap_err();
+    assert_eq!(error.message(), "remove vol: volume is in use - [c1, c2]");
+    drop(second);
+    volumes.remove("vol", no_container).await.unwrap();
+    assert_eq!(volumes.claim("vol", "c1").await.err().unwrap().kind(), Kind::NotFound);
+    for _ in 0..50 {
+        drop(volumes.create(named("vol")).await.unwrap());
+        let (removed, claimed) =
+            tokio::join!(volumes.remove("vol", no_container), volumes.create_claimed(named("vol"), "c1"));
+        let (volume, new, _claim) = claimed.unwrap();
+        assert!(volume.mountpoint.is_dir() && volumes.get("vol").is_ok());
+        assert_eq!(removed.is_ok(), new);
+    }
+}
+
 fn named(name: &str) -> CreateVolume {
     CreateVolume { name: name.into(), ..CreateVolume::default() }
 }
@@ -38,9 +68,9 @@ async fn create_is_idempotent_and_remove_takes_the_data() {
     assert_eq!((again, new), (made.clone(), false));
     assert_eq!(volumes.list().unwrap(), std::slice::from_ref(&made));
     assert_eq!(volumes.usage("wfv").unwrap(), 1);
-    volumes.remove("wfv").await.unwrap();
+    volumes.remove("wfv", no_container).await.unwrap();
     assert!(!dir.path().join("volumes/wfv").exists());
-    let error = volumes.remove("wfv").await.unwrap_err();
+    let error = volumes.remove("wfv", no_container).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::NotFound, "get wfv: no such volume"));
 }
 
@@ -57,7 +87,7 @@ async fn the_deepest_tree_is_measured_and_removed() {
     }
     std::os::unix::fs::symlink("/", made.mountpoint.join("out")).unwrap();
     assert_eq!(volumes.usage("deep").unwrap(), 1);
-    volumes.remove("deep").await.unwrap();
+    volumes.remove("deep", no_container).await.unwrap();
     assert!(!dir.path().join("volumes/deep").exists());
 }
 
@@ -101,12 +131,12 @@ async fn a_mounted_volume_stays() {
         let mounted = volumes.mount("data", user).await.unwrap();
         assert!(matches!(mounted, Mounted::Directory(_)));
     }
-    let error = volumes.remove("data").await.unwrap_err();
+    let error = volumes.remove("data", no_container).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::Conflict, "remove data: volume is in use - [c1, c2]"));
     volumes.unmount("data", "c1").await.unwrap();
     volumes.unmount("data", "c2").await.unwrap();
     volumes.unmount("data", "c2").await.unwrap();
-    volumes.remove("data").await.unwrap();
+    volumes.remove("data", no_container).await.unwrap();
 }
 
 #[tokio::test]
@@ -151,7 +181,7 @@ async fn a_removal_that_was_cut_short_is_undone_or_finished() {
     let volumes = open(&root, store);
     assert_eq!(fs::read_to_string(root.join("kept/_data/file")).unwrap(), "kept");
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
-    volumes.remove("kept").await.unwrap();
+    volumes.remove("kept", no_container).await.unwrap();
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
 
@@ -205,7 +235,7 @@ async fn volumes_are_removed_beside_each_other() {
         for n in 0..8 {
             let (volumes, name) = (volumes.clone(), format!("v{round}-{n}"));
             volumes.create(named(&name)).await.unwrap();
-            removals.spawn(async move { volumes.remove(&name).await });
+            removals.spawn(async move { volumes.remove(&name, no_container).await });
         }
         while let Some(removed) = removals.join_next().await {
             removed.unwrap().unwrap();
@@ -230,5 +260,5 @@ async fn uses_that_an_earlier_daemon_has_left() {
     }
     assert_eq!(volumes.users("data"), ["live"]);
     volumes.unmount("data", "live").await.unwrap();
-    volumes.remove("data").await.unwrap();
+    volumes.remove("data", no_container).await.unwrap();
 }

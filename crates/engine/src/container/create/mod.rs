@@ -130,7 +130,7 @@ struct Draft {
 
 async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
     let Draft { id, name, merged, own_labels, image, request, sources, read_only } = draft;
-    let mounts = mounts::resolve(engine, &merged.config, &merged.host_config, read_only, sources).await?;
+    let mut mounts = mounts::resolve(engine, &id, &merged, read_only, sources).await?;
     let definition = Definition {
         id,
         name,
@@ -158,9 +158,9 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
     let made = make(engine, &row).await;
     held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
     if let Err(error) = made {
-        take_back(engine, settings, &row, &mounts).await;
+        take_back(engine, settings, &row, &mut mounts).await;
         if engine.host.faults.is_armed() {
-            take_back(engine, settings, &row, &mounts).await;
+            take_back(engine, settings, &row, &mut mounts).await;
         }
         return Err(error);
     }
@@ -240,13 +240,8 @@ fn check_directories(layers: &dyn LayerStore, row: &Definition) -> Result<()> {
 
 /// Leaves nothing of a container that could not be made; it has no row. What is not there is no
 /// error: tests with armed faults call this twice.
-async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Definition, mounts: &mounts::Resolved) {
-    for volume in &mounts.made {
-        let removed = engine.volumes.remove(volume).await;
-        if let Err(error) = removed.or_else(|error| if error.kind() == Kind::NotFound { Ok(()) } else { Err(error) }) {
-            tracing::warn!(volume, %error, "a volume of a failed create stays");
-        }
-    }
+async fn take_back(engine: &Arc<Engine>, settings: &Arc<Settings>, row: &Definition, mounts: &mut mounts::Resolved) {
+    mounts.volumes.take_back(engine).await;
     let removals = &engine.containers.threads.removals;
     let (engine, settings, id) = (engine.clone(), settings.clone(), row.id.clone());
     let removed = removals.run(move |on| {

@@ -9,24 +9,25 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use ::volume::CreateVolume;
+use ::volume::{Claim, CreateVolume};
 use blocking::Blocking;
+use model::id::ContainerId;
 use model::mount::{self, clean};
-use model::{Context, Error, Result};
+use model::{Context, Error, Kind, Result};
 use snapshot::LayerStore;
 
+use super::merge::Merged;
 use super::sources::Sources;
 use crate::Engine;
 use crate::container::row::{Definition, MountKind, MountRow};
 use crate::held::Held;
 
-/// Rows, and the volumes that were made for them.
-#[derive(Clone, Debug, Default)]
+/// Rows, and what they need of volumes.
 pub struct Resolved {
     /// Sorted by target.
     pub rows: Vec<MountRow>,
-    /// Names of volumes that did not exist before.
-    pub made: Vec<String>,
+    /// To be kept until the container is there to be seen.
+    pub volumes: OwnVolumes,
 }
 
 /// How far a read-only bind is read-only when the request does not tell.
@@ -42,38 +43,62 @@ pub enum ReadOnly {
 /// Resolves all mounts of a create request; makes volumes and missing bind directories.
 pub async fn resolve(
     engine: &Arc<Engine>,
-    config: &api::ContainerConfig,
-    host: &api::HostConfig,
+    id: &ContainerId,
+    merged: &Merged,
     read_only: ReadOnly,
     sources: Sources,
 ) -> Result<Resolved> {
-    let (driver, rows, made) = (host.volume_driver.clone(), BTreeMap::new(), Vec::new());
-    let mut table = Table { engine: engine.clone(), driver, read_only, sources, rows, made };
-    let filled = table.fill(config, host).await;
+    let (driver, rows) = (merged.host_config.volume_driver.clone(), BTreeMap::new());
+    let volumes = OwnVolumes::default();
+    let mut table = Table { engine: engine.clone(), id: id.clone(), driver, read_only, sources, rows, volumes };
+    let filled = table.fill(&merged.config, &merged.host_config).await;
     if let Err(error) = filled {
-        for name in &table.made {
-            if let Err(error) = engine.volumes.remove(name).await {
-                tracing::warn!(volume = name, %error, "a volume of a failed create stays");
-            }
-        }
+        table.volumes.take_back(engine).await;
         return Err(error);
     }
-    Ok(Resolved { rows: table.rows.into_values().collect(), made: table.made })
+    Ok(Resolved { rows: table.rows.into_values().collect(), volumes: table.volumes })
+}
+
+/// What a container to come has of volumes.
+#[derive(Default)]
+pub struct OwnVolumes {
+    /// Names of those that did not exist before.
+    made: Vec<String>,
+    /// None that it names is removed before it is there to be seen.
+    claims: Vec<Claim>,
+}
+
+impl OwnVolumes {
+    /// Removes what was made for a container that could not be made, unless another has taken it into use meanwhile. What is
+    /// not there is no error.
+    pub async fn take_back(&mut self, engine: &Arc<Engine>) {
+        self.claims.clear();
+        for name in &self.made {
+            let removed = engine.volumes.remove(name, || crate::volume::named_by(&engine.containers, name)).await;
+            match removed {
+                Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::Conflict) => {
+                    tracing::warn!(volume = name, %error, "a volume of a failed create stays");
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 struct Table {
     engine: Arc<Engine>,
+    id: ContainerId,
     driver: String,
     read_only: ReadOnly,
     sources: Sources,
     rows: BTreeMap<String, MountRow>,
-    made: Vec<String>,
+    volumes: OwnVolumes,
 }
 
 impl Table {
     async fn fill(&mut self, config: &api::ContainerConfig, host: &api::HostConfig) -> Result<()> {
         for from in host.volumes_from.iter().flatten() {
-            self.volumes_from(from)?;
+            self.volumes_from(from).await?;
         }
         let mut named = Vec::new();
         for bind in host.binds.iter().flatten() {
@@ -99,11 +124,14 @@ impl Table {
     }
 
     /// All volumes and binds of another container.
-    fn volumes_from(&mut self, text: &str) -> Result<()> {
+    async fn volumes_from(&mut self, text: &str) -> Result<()> {
         let (name, writable) = mount::parse_volumes_from(text)?;
         let view = crate::container::create::find_other(&self.engine.containers, &name)?.view();
         for row in &view.row.mounts {
             let mut row = row.clone();
+            if row.kind == MountKind::Volume {
+                self.volumes.claims.push(self.engine.volumes.claim(&row.name, self.id.as_str()).await?);
+            }
             row.writable &= writable;
             row.copy_data = false;
             row.mode.clear();
@@ -202,9 +230,11 @@ impl Table {
     async fn volume(&mut self, name: &str, target: &str, request: CreateVolume) -> Result<MountRow> {
         let driver = if request.driver.is_empty() { self.driver.clone() } else { request.driver };
         let request = CreateVolume { name: name.into(), driver, ..request };
-        let (volume, is_new) = crate::volume::make(&self.engine.volumes, &self.engine.events, request).await?;
+        let (volumes, events) = (&self.engine.volumes, &self.engine.events);
+        let (volume, is_new, claim) = crate::volume::create_claimed(volumes, events, request, &self.id).await?;
+        self.volumes.claims.push(claim);
         if is_new {
-            self.made.push(volume.name.clone());
+            self.volumes.made.push(volume.name.clone());
         }
         Ok(MountRow {
             name: volume.name,

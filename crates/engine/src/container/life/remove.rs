@@ -130,12 +130,13 @@ fn delete_own(engine: &Engine, row: &ContainerRow) -> Result<()> {
 /// Removes an anonymous volume, unless a container has it in its row: the last one that goes takes it along, of several that
 /// go beside each other as well.
 async fn remove_unused(engine: &Arc<Engine>, volume: &MountRow) -> Result<()> {
-    for user in crate::volume::users(&engine.containers, &volume.name) {
-        if engine.store.read(|tx| tx.get(&CONTAINERS, user.as_str()))?.is_some() {
-            return Ok(());
-        }
-    }
-    match engine.volumes.remove(&volume.name).await {
+    let named_by = || {
+        let users = crate::volume::named_by(&engine.containers, &volume.name)?.into_iter();
+        let has_row = |user: &String| engine.store.read(|tx| tx.get(&CONTAINERS, user)).map(|row| row.is_some());
+        users.filter_map(|user| has_row(&user).map(|has| has.then_some(user)).transpose()).collect()
+    };
+    match engine.volumes.remove(&volume.name, named_by).await {
+        Err(error) if error.kind() == Kind::Conflict => {}
         Ok(()) => engine.events.publish("volume", "destroy", &volume.name, [("driver", volume.driver.clone())]),
         // Taken along by somebody else.
         Err(error) if error.kind() == Kind::NotFound => {}
