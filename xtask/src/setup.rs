@@ -22,6 +22,7 @@ const PROGRAMS: &[Program] = &[
     ("ip", "iproute2"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
+    ("iptables-legacy", "iptables"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),

@@ -6,7 +6,8 @@
 //!   the start of a container or while it runs (docs/design/0019-sandbox-and-endpoints.md).
 //! - What should stand in the kernel is a pure function of the topology (`plan`); applying it is a separate step that
 //!   is tested against the real kernel.
-//! - The firewall rules live in one table that this crate owns; no other table is touched.
+//! - The firewall rules live in one table that this crate owns; others get one marked jump where they would drop what is
+//!   forwarded for containers (docs/design/0027-other-firewalls.md).
 //! - `Networks` holds no lock while it creates a namespace or talks to the kernel about a link, so that many
 //!   containers start side by side. Every call blocks and belongs on a blocking thread.
 //! - Live endpoints are owned by the caller's rows: after a restart `Networks::reconcile` is told which endpoints live,

@@ -268,6 +268,13 @@ impl BridgeDriver {
         self.open_sockets(sockets).inspect_err(|_| self.forget(published))
     }
 
+    /// A network works without where no other firewall drops.
+    fn keep_jumps(&self) {
+        if let Err(error) = self.bridges.rules.keep_jumps() {
+            tracing::warn!(%error, "the host's own firewall may drop what is forwarded for containers");
+        }
+    }
+
     /// Of the families that no network has any more.
     fn give_up_forwarding(&self) -> Result<()> {
         let unused = |family: &Family| !self.bridges.rules.has_family(*family);
@@ -373,6 +380,7 @@ impl NetworkDriver for BridgeDriver {
             port,
             route_localnet: (!self.config.userland_proxy.yes() && self.translates()).into(),
         };
+        self.keep_jumps();
         let families = bridge.modes.iter().map(|(family, _)| *family).collect::<Vec<_>>();
         let opened = self
             .bridges
@@ -391,6 +399,7 @@ impl NetworkDriver for BridgeDriver {
         let device = known.as_ref().map_or_else(|| format!("br-{}", network.id.short()), |known| known.name.clone());
         self.bridges.rules.change(|topology| topology.bridges.retain(|b| b.device != device))?;
         self.give_up_forwarding()?;
+        self.keep_jumps();
         if known.is_some_and(|known| known.given.yes() || known.foreign.yes()) {
             return Ok(());
         }
@@ -409,6 +418,7 @@ impl NetworkDriver for BridgeDriver {
         self.bridges.rules.replace_published(published)?;
         self.bridges.attach_all_ports()?;
         self.give_up_forwarding()?;
+        self.keep_jumps();
         self.remove_stale_links(live)
     }
 

@@ -3,8 +3,10 @@
 mod bridge;
 mod bridges;
 mod device;
+mod foreign;
 mod host;
 mod inside;
+mod legacy;
 mod lingering;
 mod null;
 mod on_parent;

@@ -13,6 +13,7 @@ use sys::netlink::Socket;
 use sys::netlink::conntrack::{self, Destination};
 use sys::nft::{self, Transaction};
 
+use super::{foreign, legacy};
 use crate::endpoint::Protocol;
 use crate::family::{self, Family};
 use crate::plan::{self, OLD_TABLE_FAMILY, PORT_SETS, Published, TABLE, TABLE_FAMILY, Topology};
@@ -46,9 +47,21 @@ impl Rules {
         Rules { state: Mutex::new(State { socket, topology }) }
     }
 
-    /// No rules are kept (`--iptables=false`).
+    /// No rules are kept (`--iptables=false`); those of an earlier daemon go.
     pub fn off(topology: Topology) -> Rules {
+        if let Err(error) = remove_all() {
+            tracing::warn!(%error, "cannot remove the firewall rules of an earlier daemon");
+        }
         Rules { state: Mutex::new(State { socket: None, topology }) }
+    }
+
+    /// Lets the traffic of our bridges pass chains of others that drop by default (see `foreign`).
+    pub fn keep_jumps(&self) -> Result<()> {
+        let state = &mut *self.lock();
+        let Some(socket) = &mut state.socket else { return Ok(()) };
+        let bridges: Vec<_> = state.topology.bridges.iter().map(|bridge| bridge.device.clone()).collect();
+        foreign::keep(socket, &bridges).map_err(failed)?;
+        legacy::keep(&bridges)
     }
 
     /// Writes the whole table again.
@@ -182,6 +195,20 @@ fn forget_connections(socket: &mut Socket, published: &[Published]) {
     if let Err(error) = conntrack::forget(socket, &to) {
         tracing::warn!(%error, "cannot forget connections to published ports");
     }
+}
+
+/// Removes the table and the jumps that an earlier daemon left.
+fn remove_all() -> Result<()> {
+    let mut socket = Socket::netfilter().map_err(Error::from)?;
+    foreign::keep(&mut socket, &[]).map_err(failed)?;
+    legacy::keep(&[])?;
+    let standing = nft::read(&mut socket, TABLE_FAMILY, TABLE).map_err(failed)?;
+    if !standing.is_some_and(|standing| is_ours(&standing.fingerprint)) {
+        return Ok(());
+    }
+    let mut change = Transaction::new();
+    change.delete_table(TABLE_FAMILY, TABLE);
+    change.commit(&mut socket).map_err(failed)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

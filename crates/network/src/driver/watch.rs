@@ -16,6 +16,7 @@ use sys::netlink::{Notices, Told, address, link};
 use sys::nft;
 
 use super::bridges::Bridges;
+use super::legacy;
 use crate::plan;
 
 /// Pauses between two writes of the table while it is taken away again and again.
@@ -23,6 +24,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// After this long without a write the next is made at once.
 const CALM: Duration = Duration::from_secs(10);
+/// From the first notice of a change of another's table to a look at it: a firewall's reload is many changes.
+const FOREIGN_SETTLING: Duration = Duration::from_millis(200);
+/// How often tables of the old kind are looked at, whose changes nobody tells.
+const LEGACY_LOOK: Duration = Duration::from_secs(10);
 /// From the first notice of a device's change to its mending: whoever makes a device anew does so in several steps, and
 /// must not find them done.
 const SETTLING: Duration = Duration::from_millis(500);
@@ -49,6 +54,7 @@ impl Watch {
             pace: Pace::default(),
             table_is_lost: false,
             mend_at: None,
+            look_at: None,
             stop: stop.clone(),
             bridges,
         };
@@ -76,6 +82,8 @@ struct Watcher {
     pace: Pace,
     table_is_lost: bool,
     mend_at: Option<Instant>,
+    /// When tables of others are looked at.
+    look_at: Option<Instant>,
     stop: Arc<OwnedFd>,
 }
 
@@ -86,6 +94,15 @@ impl Watcher {
             tracing::warn!(%error, "cannot verify the firewall rules");
         }
         self.mend_at = Some(Instant::now());
+        self.look_at = self.rules.is_some().then(Instant::now);
+    }
+
+    /// Lets the traffic of our bridges pass the chains of others, as these are now.
+    fn look_at_others(&mut self, now: Instant) {
+        self.look_at = legacy::stands().then(|| now + LEGACY_LOOK);
+        if let Err(error) = self.bridges.rules.keep_jumps() {
+            tracing::warn!(%error, "the host's own firewall may drop what is forwarded for containers");
+        }
     }
 
     fn run(mut self) {
@@ -100,6 +117,9 @@ impl Watcher {
                     tracing::warn!(%error, "cannot bring a bridge back");
                 }
             }
+            if self.look_at.is_some_and(|at| at <= now) {
+                self.look_at_others(now);
+            }
             match self.wait() {
                 Ok(true) => (),
                 Ok(false) => return,
@@ -111,7 +131,7 @@ impl Watcher {
     /// Waits for notices or the next deadline; `false` = the end. What has to wait for a deadline is not listened for.
     fn wait(&mut self) -> io::Result<bool> {
         let write_at = self.table_is_lost.then_some(self.pace.next);
-        let deadline = [write_at, self.mend_at].into_iter().flatten().min();
+        let deadline = [write_at, self.mend_at, self.look_at].into_iter().flatten().min();
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|left| Timespec::try_from(left + Duration::from_millis(1)).ok());
         let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN)];
@@ -134,9 +154,16 @@ impl Watcher {
         {
             let foreign = |message: &Message<'_>| message.sender != *own;
             let ours = |message: &Message<'_>| nft::is_about(message, plan::TABLE_FAMILY, plan::TABLE);
-            let mut lost = false;
-            let told = notices.read(|message| lost |= foreign(&message) && ours(&message))?;
+            let (mut lost, mut others) = (false, false);
+            let told = notices.read(|message| {
+                lost |= foreign(&message) && ours(&message);
+                others |= foreign(&message) && !ours(&message);
+            })?;
             self.table_is_lost = lost || told == Told::Part;
+            if others || told == Told::Part {
+                let soon = Instant::now() + FOREIGN_SETTLING;
+                self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+            }
         }
         if self.mend_at.is_none() {
             let bridges = &self.bridges;
@@ -152,6 +179,7 @@ impl Watcher {
         self.table_is_lost = false;
         if let Some((notices, _)) = &mut self.rules {
             let _ = notices.read(|_| ());
+            self.look_at = Some(now + FOREIGN_SETTLING);
         }
         match self.bridges.rules.restore() {
             Ok(()) => tracing::warn!("the firewall rules were changed by others and are written again"),

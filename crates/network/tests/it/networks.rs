@@ -10,7 +10,7 @@ use sys::nft::{self, Chain, Element, Family as Tables, Field, Set, Table, Transa
 
 use crate::world::*;
 
-fn new(name: &str) -> NewNetwork {
+pub fn new(name: &str) -> NewNetwork {
     NewNetwork { name: name.to_owned(), traits: Traits { ipv4: true, ..Traits::default() }, ..NewNetwork::default() }
 }
 

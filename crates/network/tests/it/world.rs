@@ -54,6 +54,13 @@ impl World {
         world
     }
 
+    /// With a store of an earlier daemon.
+    pub fn with(config: NetworkConfig, store: Store) -> World {
+        let networks = Networks::open(config, &store).expect("networks");
+        networks.reconcile(&[]).expect("reconcile");
+        World { networks, store, _dir: tempfile::tempdir().expect("temporary directory") }
+    }
+
     /// Without word of what lives.
     pub fn open_only(config: NetworkConfig) -> World {
         let dir = tempfile::tempdir().expect("temporary directory");

@@ -2,12 +2,14 @@
 //!
 //! - `Table` and what is in it are plain data with the text form of `nft list table`; they compare and print.
 //! - `Transaction` collects changes and commits them: all or nothing, errors name the failing change.
+//! - `foreign` looks at chains of others, into which a jump is put.
 //! - `state` reads back what stands, as far as needed to compare, and tells what a notice is about.
 //!
 //! Only the statements that Gantry's rules use exist here. A rule is written with `Statement`s and encoded into the
 //! kernel's register machine by `encode`.
 
 mod encode;
+pub mod foreign;
 mod model;
 mod state;
 mod text;
@@ -19,7 +21,7 @@ pub use model::{
     Rule, Set, Statement, Table,
 };
 pub use state::{State, elements, is_about, read};
-pub use transaction::Transaction;
+pub use transaction::{At, InChain, Transaction, comment_data};
 
 use rustix::io::Errno;
 

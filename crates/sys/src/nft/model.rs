@@ -17,6 +17,10 @@ pub enum Family {
 }
 
 impl Family {
+    pub(super) fn of_number(number: u8) -> Option<Family> {
+        [Family::Ip, Family::Ip6, Family::Inet].into_iter().find(|family| family.number() == number)
+    }
+
     pub(super) fn number(self) -> u8 {
         match self {
             Family::Ip => libc::AF_INET as u8,

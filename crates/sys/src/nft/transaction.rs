@@ -1,10 +1,10 @@
 //! Changes that the kernel carries out together or not at all.
 
 use super::encode::{self, Data};
-use super::model::{Element, Family, Field, Table};
+use super::model::{Chain, Element, Family, Field, Rule, Table};
 use super::uapi::{
-    BATCH_BEGIN, BATCH_END, DELETE_ELEMENT, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE,
-    SUBSYSTEM, table,
+    BATCH_BEGIN, BATCH_END, DELETE_CHAIN, DELETE_ELEMENT, DELETE_RULE, DELETE_TABLE, NEW_CHAIN, NEW_ELEMENT, NEW_RULE,
+    NEW_SET, NEW_TABLE, SUBSYSTEM, chain as uapi_chain, rule as attribute, table,
 };
 use crate::netlink::wire::Writer;
 use crate::netlink::{Batch, Error, Socket};
@@ -35,6 +35,10 @@ const ENSURE_TABLE: Kind = Kind { label: "add table", message: NEW_TABLE, flags:
 const ADD_TABLE: Kind = Kind { label: "add table", message: NEW_TABLE, flags: CREATE | EXCLUSIVE };
 const ADD_SET: Kind = Kind { label: "add set", message: NEW_SET, flags: CREATE | EXCLUSIVE };
 const ADD_CHAIN: Kind = Kind { label: "add chain", message: NEW_CHAIN, flags: CREATE | EXCLUSIVE };
+const ENSURE_CHAIN: Kind = Kind { label: "add chain", message: NEW_CHAIN, flags: CREATE };
+const REMOVE_CHAIN: Kind = Kind { label: "delete chain", message: DELETE_CHAIN, flags: 0 };
+const INSERT_RULE: Kind = Kind { label: "insert rule", message: NEW_RULE, flags: CREATE };
+const REMOVE_RULES: Kind = Kind { label: "delete rule", message: DELETE_RULE, flags: 0 };
 const ADD_RULE: Kind = Kind { label: "add rule", message: NEW_RULE, flags: CREATE | APPEND };
 const ADD_ELEMENTS: Kind = Kind { label: "add elements", message: NEW_ELEMENT, flags: CREATE };
 const REMOVE_TABLE: Kind = Kind { label: "delete table", message: DELETE_TABLE, flags: 0 };
@@ -52,6 +56,35 @@ impl Default for Transaction {
         Transaction::new()
     }
 }
+
+/// A chain that rules are put into.
+#[derive(Clone, Copy, Debug)]
+pub struct InChain<'a> {
+    /// The family of its table.
+    pub family: Family,
+    /// Its table.
+    pub table: &'a str,
+    /// Its own name.
+    pub chain: &'a str,
+}
+
+/// Where a rule is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    Beginning,
+    /// Before the rule of this handle.
+    Before(u64),
+    End,
+}
+
+/// A rule's user data with a comment.
+pub fn comment_data(comment: &str) -> Vec<u8> {
+    let text = &comment.as_bytes()[..comment.len().min(LONGEST_COMMENT)];
+    [&[attribute::COMMENT, text.len() as u8 + 1][..], text, &[0]].concat()
+}
+
+/// Bytes.
+const LONGEST_COMMENT: usize = 127;
 
 /// Writes `struct nfgenmsg`.
 pub(super) fn header(w: &mut Writer<'_>, family: u8, resource: u16) {
@@ -126,6 +159,45 @@ impl Transaction {
             let write = |w: &mut Writer<'_>| encode::write_elements(w, table, set, part, Data::Without);
             self.push(REMOVE_ELEMENTS, family, write);
         }
+    }
+
+    /// A chain that is only jumped to, unless it stands.
+    pub fn ensure_chain(&mut self, family: Family, table: &str, name: &str) {
+        let made = Chain { name: name.to_owned(), hook: None, rules: Vec::new() };
+        self.push(ENSURE_CHAIN, family, |w| encode::write_chain(w, table, &made));
+    }
+
+    /// Puts a rule into a chain that may be another's; `comment` (at most 127 bytes) is kept with it as the `nft` program
+    /// does.
+    pub fn put_rule(&mut self, place: InChain<'_>, rule: &Rule, at: At, comment: &str) {
+        let InChain { family, table, chain } = place;
+        let kind = if at == At::End { ADD_RULE } else { INSERT_RULE };
+        self.push(kind, family, |w| {
+            encode::write_rule(w, (family, table), chain, rule);
+            if let At::Before(handle) = at {
+                w.bytes(attribute::POSITION, &handle.to_be_bytes());
+            }
+            w.bytes(attribute::USERDATA, &comment_data(comment));
+        });
+    }
+
+    /// Deletes a rule, or all of the chain.
+    pub fn delete_rules(&mut self, family: Family, table: &str, chain: &str, handle: Option<u64>) {
+        self.push(REMOVE_RULES, family, |w| {
+            w.string(attribute::TABLE, table);
+            w.string(attribute::CHAIN, chain);
+            if let Some(handle) = handle {
+                w.bytes(attribute::HANDLE, &handle.to_be_bytes());
+            }
+        });
+    }
+
+    /// Deletes a chain that has no rules and that nothing jumps to.
+    pub fn delete_chain(&mut self, family: Family, table: &str, name: &str) {
+        self.push(REMOVE_CHAIN, family, |w| {
+            w.string(uapi_chain::TABLE, table);
+            w.string(uapi_chain::NAME, name);
+        });
     }
 
     /// True when no change was added.

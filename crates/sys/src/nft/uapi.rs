@@ -15,10 +15,16 @@ pub const GET_TABLE: u16 = 1;
 pub const DELETE_TABLE: u16 = 2;
 /// `NFT_MSG_NEWCHAIN`.
 pub const NEW_CHAIN: u16 = 3;
+/// `NFT_MSG_GETCHAIN`.
+pub const GET_CHAIN: u16 = 4;
+/// `NFT_MSG_DELCHAIN`.
+pub const DELETE_CHAIN: u16 = 5;
 /// `NFT_MSG_NEWRULE`.
 pub const NEW_RULE: u16 = 6;
 /// `NFT_MSG_GETRULE`.
 pub const GET_RULE: u16 = 7;
+/// `NFT_MSG_DELRULE`.
+pub const DELETE_RULE: u16 = 8;
 /// `NFT_MSG_NEWSET`.
 pub const NEW_SET: u16 = 9;
 /// `NFT_MSG_NEWSETELEM`.
@@ -67,8 +73,22 @@ pub mod rule {
     pub const TABLE: u16 = 1;
     /// `NFTA_RULE_CHAIN`.
     pub const CHAIN: u16 = 2;
+    /// `NFTA_RULE_HANDLE`.
+    pub const HANDLE: u16 = 3;
     /// `NFTA_RULE_EXPRESSIONS`.
     pub const EXPRESSIONS: u16 = 4;
+    /// `NFTA_RULE_POSITION`.
+    pub const POSITION: u16 = 6;
+    /// `NFTA_RULE_USERDATA`.
+    pub const USERDATA: u16 = 7;
+    /// `NFTNL_UDATA_RULE_COMMENT`, the type of an entry in the user data.
+    pub const COMMENT: u8 = 0;
+}
+
+/// Attributes of `match` and `target`, which the iptables program writes (`nf_tables_compat.h`).
+pub mod compat {
+    /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`.
+    pub const NAME: u16 = 1;
 }
 
 /// Attributes and flags of a set.
