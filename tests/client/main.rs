@@ -47,6 +47,7 @@ mod startup;
 mod stats;
 mod storage;
 mod upgrade;
+mod volume_plugins;
 mod volumes;
 mod waiting;
 

@@ -63,9 +63,10 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     images.replace_policy(settings.services.signature_policy.clone());
     images.replace_rules(settings.services.image_gc.clone());
     tracing::info!(driver = snapshots.roots.name(), images = images.count(), "images are ready");
+    let plugins = plugin::Plugins::new(plugin::Places::default(), tokio::runtime::Handle::current());
     let keeper = ::volume::Keeper::open(settings.roots.exec.join("volumes"), host.executable.clone());
     let keeper = keeper.context("finding what keeps the mounts of volumes")?;
-    let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone(), keeper)?;
+    let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone(), keeper, plugins)?;
     tracing::info!("volumes are ready");
     let upgraded = row::upgrade(&store).await?;
     if upgraded > 0 {

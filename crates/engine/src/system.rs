@@ -334,7 +334,7 @@ pub fn info(engine: &Engine) -> api::Info {
         driver: if storage == "overlay" { "overlayfs".into() } else { storage.into() },
         driver_status: vec![["driver-type".into(), "io.containerd.snapshotter.v1".into()]],
         plugins: api::system::PluginsInfo {
-            volume: vec!["local".into()],
+            volume: engine.volumes.driver_names(),
             network: ["bridge", "host", "null"].map(String::from).into(),
             authorization: None,
             log: ["json-file", "none"].map(String::from).into(),

@@ -9,7 +9,7 @@ use model::id::ContainerId;
 use model::{Kind, Result};
 
 use crate::container::Containers;
-use crate::container::row::MountKind;
+use crate::container::view::ContainerView;
 use crate::disk::{self, Disk};
 use crate::events::Events;
 
@@ -18,9 +18,7 @@ const PRUNE_KEYS: &[&str] = &["all", "label", "label!"];
 
 /// Containers that refer to the volume, running or not.
 pub fn users(containers: &Containers, name: &str) -> Vec<ContainerId> {
-    let refers = |view: &crate::container::view::ContainerView| {
-        view.row.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
-    };
+    let refers = |view: &ContainerView| view.row.volumes().any(|mount| mount.name == name);
     containers.all().into_iter().filter(|h| refers(&h.view())).map(|h| h.id).collect()
 }
 
@@ -68,29 +66,34 @@ pub(crate) fn named_by(containers: &Containers, name: &str) -> Result<Vec<String
 }
 
 /// One volume.
-pub fn inspect(volumes: &Volumes, name: &str) -> Result<api::volume::Volume> {
-    volumes.get(name).map(|volume| wire(&volume))
+pub async fn inspect(volumes: &Volumes, name: &str) -> Result<api::volume::Volume> {
+    let (volume, found) = volumes.look_up(name).await?;
+    Ok(api::volume::Volume { status: found.status, ..wire(&volume) })
 }
 
-/// All volumes that pass the filters.
-pub fn list(volumes: &Volumes, containers: &Containers, filters: &Filters) -> Result<Vec<api::volume::Volume>> {
+/// All volumes that pass the filters, and which drivers did not answer.
+pub async fn list(
+    volumes: &Volumes,
+    containers: &Containers,
+    filters: &Filters,
+) -> Result<(Vec<api::volume::Volume>, Vec<String>)> {
     filters.validate(KEYS)?;
     let dangling = filters.contains("dangling").then(|| filters.flag("dangling", false)).transpose()?;
     let used = used_names(containers);
     let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
-    let mut volumes = volumes.list()?;
+    let (mut volumes, warnings) = volumes.list_all().await?;
     volumes.retain(|volume| {
         any("name", &|name| volume.name.contains(name))
             && any("driver", &|driver| volume.driver == driver)
             && filters.match_kv_list("label", volume.labels.as_ref().unwrap_or(&BTreeMap::new()))
             && dangling.is_none_or(|dangling| dangling != used.contains(&volume.name))
     });
-    Ok(volumes.iter().map(wire).collect())
+    Ok((volumes.iter().map(wire).collect(), warnings))
 }
 
 fn used_names(containers: &Containers) -> HashSet<String> {
-    let mounts = containers.all().into_iter().flat_map(|h| h.view().row.mounts.clone());
-    mounts.filter(|m| m.kind == MountKind::Volume).map(|m| m.name).collect()
+    let names = |view: &ContainerView| view.row.volumes().map(|mount| mount.name.clone()).collect::<Vec<_>>();
+    containers.all().into_iter().flat_map(|handle| names(&handle.view())).collect()
 }
 
 /// Removes a volume that no container refers to; `force` hides one that is not there (B-vol-9).
@@ -101,11 +104,19 @@ pub async fn remove(
     name: &str,
     force: bool,
 ) -> Result<()> {
-    let volume = match volumes.get(name) {
-        Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
-        other => other?,
+    let volume = match volumes.look_up(name).await {
+        Err(error) if error.kind() == Kind::NotFound && force && volumes.get(name).is_err() => return Ok(()),
+        // Of one whose driver is gone there is a row at least.
+        Err(error) if force => volumes.get(name).map_err(|_| error)?,
+        other => other?.0,
     };
-    volumes.remove(name, || named_by(containers, name)).await?;
+    match volumes.remove(name, || named_by(containers, name)).await {
+        Err(error) if force && volume.driver != ::volume::LOCAL && error.kind() != Kind::Conflict => {
+            tracing::warn!(volume = name, %error, "a volume is forgotten that its driver has not removed");
+            volumes.forget_row(name).await?;
+        }
+        removed => removed?,
+    }
     events.publish("volume", "destroy", name, [("driver", volume.driver)]);
     Ok(())
 }
@@ -115,7 +126,7 @@ fn users_by_name(containers: &Containers) -> HashMap<String, i64> {
     let mut users = HashMap::new();
     for handle in containers.all() {
         let view = handle.view();
-        let volumes = view.row.mounts.iter().filter(|m| m.kind == MountKind::Volume).map(|m| &m.name);
+        let volumes = view.row.volumes().map(|mount| &mount.name);
         volumes.collect::<HashSet<_>>().into_iter().for_each(|name| *users.entry(name.clone()).or_default() += 1);
     }
     users
@@ -124,7 +135,7 @@ fn users_by_name(containers: &Containers) -> HashMap<String, i64> {
 /// The volumes whose data is their own, with its size and their users.
 pub fn measured(_on: &Blocking, volumes: &Volumes, containers: &Containers) -> Result<Vec<api::volume::Volume>> {
     let mut all = volumes.list()?;
-    all.retain(|volume| !volume.has_mount_options());
+    all.retain(|volume| volume.driver == ::volume::LOCAL && !volume.has_mount_options());
     let users = users_by_name(containers);
     let one = |volume: &Volume| {
         let size = volumes.usage(&volume.name);
@@ -153,6 +164,7 @@ pub async fn prune(
     for volume in volumes.list()? {
         let labels = volume.labels.clone().unwrap_or_default();
         let chosen = (all || volume.is_anonymous())
+            && volume.driver == ::volume::LOCAL
             && !volume.has_mount_options()
             && filters.match_labels(&labels)
             && users(containers, &volume.name).is_empty();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use model::Result;
+use serde_json::Value;
 
 use crate::mounted::Mounted;
 use crate::row::Volume;
@@ -36,6 +37,10 @@ pub trait VolumeDriver: Send + Sync {
     fn directories(&self) -> Option<&dyn Directories> {
         None
     }
+    /// What a driver offers whose volumes are kept elsewhere.
+    fn catalogue(&self) -> Option<&dyn Catalogue> {
+        None
+    }
 }
 
 /// Whether a volume has users besides the one that goes.
@@ -57,4 +62,25 @@ pub trait Directories {
     fn make_durable(&self, name: &str) -> Result<()>;
     /// Bytes on disk.
     fn usage(&self, name: &str) -> Result<u64>;
+}
+
+/// Volumes that another program knows: they may come and go without the engine.
+pub trait Catalogue {
+    /// One volume; `None`: the driver knows it not.
+    fn get(&self, name: &str) -> Result<Option<Found>>;
+    /// All volumes.
+    fn list(&self) -> Result<Vec<Found>>;
+}
+
+/// A volume as its driver describes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// Empty when it is not mounted.
+    pub mountpoint: PathBuf,
+    /// RFC 3339; empty when the driver does not tell.
+    pub created_at: String,
+    /// Free words of the driver's.
+    pub status: BTreeMap<String, Value>,
 }

@@ -19,6 +19,7 @@
 
 mod claim;
 pub mod driver;
+mod drivers;
 #[allow(clippy::disallowed_methods, reason = "on threads of the drivers, and a process that serves nobody")]
 pub mod keeper;
 #[allow(clippy::disallowed_methods, reason = "a driver is called on the threads of its class")]
@@ -26,6 +27,8 @@ mod local;
 #[allow(clippy::disallowed_methods, reason = "on threads of those who use it")]
 mod mounted;
 mod name;
+#[allow(clippy::disallowed_methods, reason = "a driver is called on the threads of its class")]
+mod remote;
 mod row;
 mod scope;
 mod service;

@@ -1,16 +1,17 @@
 //! All volumes of a daemon.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use blocking::{Class, Work};
 use model::time::Timestamp;
-use model::{Error, Result};
+use model::{Error, Kind, Result};
+use plugin::{Patience, Plugins};
 use store::Store;
 
 use crate::claim::{Claim, Claims};
-use crate::driver::{Directories, Others, VolumeDriver};
+use crate::driver::{Directories, Found, Others};
+use crate::drivers::{Driver, Drivers};
 use crate::keeper::Keeper;
 use crate::local::Local;
 use crate::mounted::Mounted;
@@ -27,30 +28,13 @@ pub struct Volumes {
 
 struct Inner {
     store: Store,
-    local: Arc<Driver>,
+    drivers: Drivers,
     root: PathBuf,
     /// What an earlier daemon has left mounted.
     left: Vec<String>,
     busy: Mutex<Busy>,
     claims: Claims,
     freed: tokio::sync::Notify,
-}
-
-/// A driver, and threads for its calls: one that hangs holds up no other.
-struct Driver {
-    calls: Box<dyn VolumeDriver>,
-    threads: Class,
-}
-
-impl Driver {
-    /// Calls the driver on one of its threads.
-    async fn call<T: Send + 'static>(
-        self: &Arc<Driver>,
-        call: impl FnOnce(&dyn VolumeDriver) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let driver = self.clone();
-        self.threads.run(move |_| call(&*driver.calls)).await
-    }
 }
 
 /// Who does what with which volume.
@@ -87,22 +71,20 @@ impl Inner {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The driver of a volume that there is.
     async fn driver(&self, name: &str) -> Result<Arc<Driver>> {
-        match name {
-            LOCAL => Ok(self.local.clone()),
-            _ => Err(Error::not_found(format!("error looking up volume plugin {name}: plugin \"{name}\" not found"))),
-        }
+        self.drivers.get(name, Patience::Retry).await
     }
 
     /// What the volumes of a driver offer that are directories of this host.
     fn directories(&self, driver: &str) -> Option<&dyn Directories> {
-        (driver == LOCAL).then(|| self.local.calls.directories()).flatten()
+        (driver == LOCAL).then(|| self.drivers.local().calls.directories()).flatten()
     }
 }
 
 impl Volumes {
-    /// Opens the volumes under `root` (`<data-root>/volumes`); `keeper` has what is mounted.
-    pub fn open(root: &Path, store: Store, keeper: Keeper) -> Result<Volumes> {
+    /// Opens the volumes under `root` (`<data-root>/volumes`); `keeper` has what is mounted, `plugins` may be drivers.
+    pub fn open(root: &Path, store: Store, keeper: Keeper, plugins: Plugins) -> Result<Volumes> {
         let local = Local::open(root, keeper)?;
         let (known, rows) = store.read(|tx| Ok((tx.keys(&VOLUMES)?, tx.survey(&VOLUMES)?.rows)))?;
         local.sweep(&known)?;
@@ -110,10 +92,10 @@ impl Volumes {
             local.put_right(name)?;
         }
         let left = local.mounted();
-        let local = Arc::new(Driver { calls: Box::new(local), threads: Class::new(Work::Volumes) });
+        let drivers = Drivers::new(Driver::new(Box::new(local)), plugins);
         let (busy, claims, freed) = (Mutex::default(), Claims::default(), tokio::sync::Notify::new());
         let root = root.to_owned();
-        Ok(Volumes { inner: Arc::new(Inner { store, local, root, left, busy, claims, freed }) })
+        Ok(Volumes { inner: Arc::new(Inner { store, drivers, root, left, busy, claims, freed }) })
     }
 
     /// What a daemon that comes after another finds: `live` are the containers that run, with their volumes. Uses that
@@ -136,7 +118,7 @@ impl Volumes {
         }
         for name in unknown {
             let volume = Volume::found(&self.inner.root, &name);
-            self.inner.local.call(move |driver| driver.unmount(&volume, "", Others::None)).await?;
+            self.inner.drivers.local().call(move |driver| driver.unmount(&volume, "", Others::None)).await?;
         }
         for (_, note) in left {
             let volumes = self.clone();
@@ -172,26 +154,25 @@ impl Volumes {
     }
 
     async fn find_or_make(&self, request: CreateVolume) -> Result<(Volume, bool, Turn)> {
-        let CreateVolume { driver, .. } = &request;
-        let named = if driver.is_empty() { LOCAL.to_owned() } else { driver.clone() };
-        let (asked, draft) = (driver.clone(), draft(request));
-        let prefixed = |name: &str| format!("create {name}");
-        let driver = self.inner.driver(&named).await.map_err(|e| e.prefix(prefixed(&draft.name)))?;
+        let (asked, draft) = (request.driver.clone(), draft(request));
+        let prefixed = |e: Error| e.prefix(format!("create {}", draft.name));
+        let named = if asked.is_empty() { LOCAL } else { &asked };
+        let driver = self.inner.drivers.get(named, Patience::None).await.map_err(prefixed)?;
+        let turn = self.turn(&draft.name).await;
+        if let Some(existing) = self.existing(&draft.name).await.map_err(prefixed)? {
+            return match asked.is_empty() || existing.driver == asked {
+                true => Ok((existing, false, turn)),
+                false => Err(taken(&existing)),
+            };
+        }
         if named == LOCAL {
             let options = draft.options.clone().unwrap_or_default();
-            Local::check(&draft.name, &options).map_err(|e| e.prefix(prefixed(&draft.name)))?;
-        }
-        let turn = self.turn(&draft.name).await;
-        if let Some(existing) = self.find(&draft.name)? {
-            if !asked.is_empty() && existing.driver != asked {
-                return Err(taken(&existing));
-            }
-            return Ok((existing, false, turn));
+            Local::check(&draft.name, &options).map_err(prefixed)?;
         }
         let making = driver.call(move |driver| {
             let options = draft.options.clone().unwrap_or_default();
-            let made = driver.create(&draft.name, &options).and_then(|()| driver.mountpoint(&draft.name));
-            let mountpoint = made.map_err(|e| e.prefix(format!("create {}", draft.name)))?;
+            driver.create(&draft.name, &options).map_err(|e| e.prefix(format!("create {}", draft.name)))?;
+            let mountpoint = driver.mountpoint(&draft.name).unwrap_or_default();
             Ok(Volume { driver: driver.name().to_owned(), mountpoint, scope: driver.scope(), ..draft })
         });
         let made = making.await?;
@@ -199,12 +180,108 @@ impl Volumes {
         let committed = self.inner.store.write(move |tx| tx.put(&VOLUMES, &row.name, &row)).await;
         if let Err(error) = committed {
             let name = made.name.clone();
-            if let Err(error) = driver.call(move |driver| driver.remove(&name)).await {
+            // A plugin may have had it before.
+            let is_own = driver.calls.catalogue().is_none();
+            if is_own && let Err(error) = driver.call(move |driver| driver.remove(&name)).await {
                 tracing::warn!(volume = made.name, %error, "a volume that could not be recorded stays");
             }
             return Err(error);
         }
         Ok((made, true, turn))
+    }
+
+    /// The volume of this name that a create answers with: one that is recorded, unless its driver knows it no more, or one that
+    /// a plugin has.
+    async fn existing(&self, name: &str) -> Result<Option<Volume>> {
+        let Some(volume) = self.find(name)? else { return self.adopt(name).await };
+        if volume.driver == LOCAL {
+            return Ok(Some(volume));
+        }
+        let conflict = |text: String| Error::conflict(format!("{text}: volume name must be unique"));
+        let found = format!("found reference to volume '{name}' in driver '{}'", volume.driver);
+        match self.described(&volume).await {
+            Ok(Some(_)) => Ok(Some(volume)),
+            Ok(None) if self.users(name).is_empty() => Ok(None),
+            Ok(None) => Err(conflict(format!("{found} but the volume was not found in the driver"))),
+            Err(error) => Err(conflict(format!("{found}, but got an error while checking the driver: {error}"))),
+        }
+    }
+
+    /// What the driver of a volume says of it.
+    async fn described(&self, volume: &Volume) -> Result<Option<Found>> {
+        let (name, named) = (volume.name.clone(), volume.driver.clone());
+        let driver = self.inner.drivers.get(&named, Patience::None).await?;
+        driver.call(move |driver| driver.catalogue().map_or(Ok(None), |catalogue| catalogue.get(&name))).await
+    }
+
+    /// Records a volume that no row knows, if a plugin has it.
+    async fn adopt(&self, name: &str) -> Result<Option<Volume>> {
+        let wanted = name.to_owned();
+        for (plugin, answer) in self.inner.drivers.survey([], move |catalogue| catalogue.get(&wanted)).await {
+            let Ok(Some(found)) = answer else { continue };
+            let row = Volume { driver: plugin, ..of_plugin(&found) };
+            let noted = row.clone();
+            self.inner.store.write(move |tx| tx.put(&VOLUMES, &noted.name, &noted)).await?;
+            return Ok(Some(row));
+        }
+        Ok(None)
+    }
+
+    /// The volume of this name, whoever has it, with what its driver says of it.
+    ///
+    /// Errors: `NotFound`; `System` when the driver does not answer.
+    pub async fn look_up(&self, name: &str) -> Result<(Volume, Found)> {
+        let missing = || Error::not_found(format!("get {name}: no such volume"));
+        let volume = match self.find(name)? {
+            Some(volume) if volume.driver == LOCAL => return Ok((volume, Found::default())),
+            Some(volume) => volume,
+            None => self.adopt(name).await?.ok_or_else(missing)?,
+        };
+        let checking =
+            format!("get {name}: error while checking if volume {name:?} exists in driver {:?}", volume.driver);
+        let found = self.described(&volume).await.map_err(|e| e.prefix(checking).with_kind(Kind::System))?;
+        let found = found.ok_or_else(missing)?;
+        let mountpoint =
+            if found.mountpoint.as_os_str().is_empty() { volume.mountpoint } else { found.mountpoint.clone() };
+        Ok((Volume { mountpoint, ..volume }, found))
+    }
+
+    /// All volumes, those that only plugins know among them, ordered by name; and which drivers did not answer.
+    pub async fn list_all(&self) -> Result<(Vec<Volume>, Vec<String>)> {
+        let mut rows: BTreeMap<String, Volume> = self.list()?.into_iter().map(|row| (row.name.clone(), row)).collect();
+        let drivers: HashSet<String> = rows.values().map(|row| row.driver.clone()).collect();
+        let (mut listed, mut warnings) = (BTreeMap::new(), Vec::new());
+        for (plugin, answer) in self.inner.drivers.survey(drivers, |catalogue| catalogue.list()).await {
+            let all = match answer {
+                Ok(all) => all,
+                Err(error) => {
+                    warnings.push(format!("list {plugin}: {error}"));
+                    continue;
+                }
+            };
+            for found in all {
+                let row = match rows.get(&found.name) {
+                    Some(row) if row.driver == plugin => Volume { mountpoint: found.mountpoint, ..row.clone() },
+                    Some(_) => continue,
+                    None => Volume { driver: plugin.clone(), ..of_plugin(&found) },
+                };
+                listed.insert(row.name.clone(), row);
+            }
+            rows.retain(|_, row| row.driver != plugin);
+        }
+        rows.extend(listed);
+        Ok((rows.into_values().collect(), warnings))
+    }
+
+    /// Forgets a volume whose driver is gone; its data is its driver's.
+    pub async fn forget_row(&self, name: &str) -> Result<()> {
+        let key = name.to_owned();
+        self.inner.store.write(move |tx| tx.delete(&VOLUMES, &key).map(drop)).await
+    }
+
+    /// The names of the drivers that are in use.
+    pub fn driver_names(&self) -> Vec<String> {
+        self.inner.drivers.names()
     }
 
     /// The volume of this name. `NotFound`: `get zz: no such volume`.
@@ -383,6 +460,15 @@ impl Volumes {
             freed.await;
         }
     }
+}
+
+/// The row of a volume that a plugin has made by itself; its driver is to be filled in.
+fn of_plugin(found: &Found) -> Volume {
+    let created = model::time::parse_rfc3339(&found.created_at);
+    let created = created.unwrap_or_else(|_| Timestamp::from_unix_nanos(sys::clock::System.unix_nanos()));
+    let (name, mountpoint) = (found.name.clone(), found.mountpoint.clone());
+    let (driver, scope) = (String::new(), Scope::Local);
+    Volume { name, driver, created, labels: None, options: None, mountpoint, scope, unused: false }
 }
 
 /// The row of a volume to come; without a name it is anonymous.

@@ -15,15 +15,14 @@ use crate::routes::Outcome;
 /// `GET /volumes`
 pub async fn list(state: Arc<State>, request: Request) -> Result<Outcome> {
     let filters = request.query.filters().map_err(|error| error.prefix("error reading volume filters"))?;
-    ok(&VolumeListResponse {
-        volumes: volume::list(&state.engine.volumes, &state.engine.containers, &filters)?,
-        warnings: None,
-    })
+    let listed = volume::list(&state.engine.volumes, &state.engine.containers, &filters);
+    let (volumes, warnings) = listed.await?;
+    ok(&VolumeListResponse { volumes, warnings: Some(warnings).filter(|warnings| !warnings.is_empty()) })
 }
 
 /// `GET /volumes/{name}`
 pub async fn inspect(state: Arc<State>, request: Request) -> Result<Outcome> {
-    ok(&volume::inspect(&state.engine.volumes, request.name())?)
+    ok(&volume::inspect(&state.engine.volumes, request.name()).await?)
 }
 
 /// `POST /volumes/create`

@@ -13,7 +13,9 @@ use crate::row::note_use;
 fn open(root: &Path, store: Store) -> Volumes {
     let program: std::os::fd::OwnedFd = fs::File::open("/proc/self/exe").unwrap().into();
     let keeper = Keeper::open(root.with_extension("keeper"), Arc::new(program)).unwrap();
-    Volumes::open(root, store, keeper).unwrap()
+    let places = plugin::Places { sockets: root.join(".plugins"), specs: Vec::new() };
+    let plugins = Plugins::new(places, tokio::runtime::Handle::current());
+    Volumes::open(root, store, keeper, plugins).unwrap()
 }
 
 async fn volumes() -> (tempfile::TempDir, Volumes) {

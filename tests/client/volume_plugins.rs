@@ -1,0 +1,259 @@
+//! Volumes of a plugin, which is a program in another language behind a socket: it works, hangs, lies, goes and comes back.
+
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+use testkit::{Daemon, places};
+
+use crate::{eventually, with_busybox};
+
+/// A running test plugin.
+struct Plugin {
+    dir: PathBuf,
+    at: String,
+    process: Child,
+}
+
+impl Plugin {
+    /// Starts one in the daemon's namespaces, listening at `unix:<path>` or `tcp:<port>`.
+    fn start(d: &Daemon, name: &str, at: &str) -> Plugin {
+        let dir = d.path(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut plugin = Plugin { process: Plugin::spawn(d, &dir, at), dir, at: at.to_owned() };
+        plugin.await_ready();
+        plugin
+    }
+
+    fn spawn(d: &Daemon, dir: &std::path::Path, at: &str) -> Child {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/client/volume_plugin.py");
+        let mut command = d.namespaces().command(places::find("python3"));
+        command.args([script, &dir.display().to_string(), at]).stdin(Stdio::null());
+        command.spawn().expect("python3 starts")
+    }
+
+    fn await_ready(&mut self) {
+        assert!(eventually(|| self.dir.join("ready").exists()), "the plugin does not listen");
+        std::fs::remove_file(self.dir.join("ready")).unwrap();
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn again(&mut self, d: &Daemon) {
+        self.process = Plugin::spawn(d, &self.dir, &self.at);
+        self.await_ready();
+    }
+
+    fn mode(&self, mode: &str) {
+        std::fs::write(self.dir.join("mode"), mode).unwrap();
+    }
+
+    /// The calls since the last look, without what only looks.
+    fn calls(&self) -> Vec<String> {
+        let path = self.dir.join("calls");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(&path, "").unwrap();
+        let looks = [
+            "Plugin.Activate",
+            "VolumeDriver.Capabilities",
+            "VolumeDriver.Get",
+            "VolumeDriver.List",
+            "VolumeDriver.Path",
+        ];
+        let acts = text.lines().filter(|line| !looks.iter().any(|look| line.starts_with(look)));
+        acts.map(|line| line.trim_start_matches("VolumeDriver.").to_owned()).collect()
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const SOCKET: &str = "unix:/run/docker/plugins/test.sock";
+
+/// A daemon with an image whose plugins are its own, and the plugin `test`.
+fn with_plugin() -> (Daemon, Plugin) {
+    let d = with_busybox();
+    for dir in ["/run", "/etc/docker"] {
+        let _ = d.exec_inside(&["mkdir", "-p", dir]).ok();
+        let _ = d.exec_inside(&["mount", "-t", "tmpfs", "own", dir]).ok();
+    }
+    let plugin = Plugin::start(&d, "plugin", SOCKET);
+    (d, plugin)
+}
+
+/// Lets go of what the test has mounted, which the census would find.
+fn finish(d: Daemon, plugin: Plugin) {
+    d.remove_containers();
+    drop(plugin);
+    for dir in ["/run", "/etc/docker"] {
+        let _ = d.exec_inside(&["umount", dir]).ok();
+    }
+    d.finish();
+}
+
+fn volume(d: &Daemon, name: &str) -> Value {
+    d.http("GET", &format!("/volumes/{name}"), "").expect(200).json()
+}
+
+#[test]
+fn a_plugin_makes_mounts_and_removes() {
+    let (mut d, plugin) = with_plugin();
+    let _ = d.docker(&["volume", "create", "-d", "test", "-o", "size=1g", "--label", "a=b", "data"]).ok();
+    assert_eq!(plugin.calls(), ["Create data"]);
+    let shown = volume(&d, "data");
+    assert_eq!(
+        (&shown["Driver"], &shown["Scope"], &shown["Status"]["users"]),
+        (&"test".into(), &"global".into(), &0.into())
+    );
+    assert_eq!(
+        (&shown["Labels"]["a"], &shown["Options"]["size"], &shown["Mountpoint"]),
+        (&"b".into(), &"1g".into(), &"".into())
+    );
+    let script = "cat /data/* 2>/dev/null; echo kept > /data/f";
+    let _ = d.docker(&["run", "--name", "one", "-v", "data:/data", "busybox", "sh", "-c", script]).ok();
+    let id = d.inspect("one", "{{.Id}}");
+    // Once to see whether there is something to take over, which the image has not.
+    assert_eq!(plugin.calls(), [format!("Mount data {id}"), format!("Unmount data {id}")]);
+    assert_eq!(std::fs::read_to_string(plugin.dir.join("volumes/data/f")).unwrap(), "kept\n");
+    assert_eq!(d.docker(&["start", "-a", "one"]).text(), "kept");
+    // While a container runs the daemon may die.
+    let _ = d.docker(&["run", "-d", "--name", "two", "-v", "data:/data:ro", "busybox", "sleep", "1000"]).ok();
+    let _ = plugin.calls();
+    d.crash();
+    assert_eq!(volume(&d, "data")["Status"]["users"], 1);
+    d.docker(&["volume", "rm", "data"]).fails(1, "volume is in use");
+    let two = d.inspect("two", "{{.Id}}");
+    let _ = d.docker(&["kill", "two"]).ok();
+    assert!(eventually(|| plugin.dir.join("mounts/data").read_dir().unwrap().next().is_none()
+        || volume(&d, "data")["Status"]["users"] == 0));
+    assert_eq!(plugin.calls(), [format!("Unmount data {two}")]);
+    // Files are copied into and out of a container that does not run.
+    let _ = d.docker(&["cp", "two:/data/f", &d.path("got").display().to_string()]).ok();
+    assert_eq!(std::fs::read_to_string(d.path("got")).unwrap(), "kept\n");
+    assert!(eventually(|| volume(&d, "data")["Status"]["users"] == 0));
+    let _ = d.docker(&["rm", "one", "two"]).ok();
+    let _ = plugin.calls();
+    let _ = d.docker(&["volume", "rm", "data"]).ok();
+    assert_eq!(plugin.calls(), ["Remove data"]);
+    // Named for a container, and without a name.
+    let _ = d
+        .docker(&["run", "--rm", "--volume-driver", "test", "-v", "named:/x", "-v", "/y", "busybox", "touch", "/x/f"])
+        .ok();
+    let calls = plugin.calls();
+    assert_eq!(calls.iter().filter(|call| call.starts_with("Create ")).count(), 2, "{calls:?}");
+    assert_eq!(calls.iter().filter(|call| call.starts_with("Remove ")).count(), 1, "{calls:?}");
+    let refused = d.docker(&["volume", "create", "-d", "test", "-o", "refuse=so", "other"]);
+    refused.fails(1, "create other: refused: so");
+    d.docker(&["volume", "create", "-d", "nosuch", "other"]).fails(1, "plugin \"nosuch\" not found");
+    d.docker(&["volume", "create", "-d", "local", "named"])
+        .fails(1, "driver 'test' already has volume 'named': volume name must be unique");
+    assert!(d.docker(&["info", "-f", "{{.Plugins.Volume}}"]).text().contains("test"));
+    finish(d, plugin);
+}
+
+/// Volumes that only the plugin knows are shown and used like others; those that are described by files are found.
+#[test]
+fn plugins_are_found_by_files_and_volumes_by_plugins() {
+    let (d, plugin) = with_plugin();
+    std::fs::create_dir_all(plugin.dir.join("volumes/made-elsewhere")).unwrap();
+    let list = || d.docker(&["volume", "ls", "--format", "{{.Driver}} {{.Name}}"]).text();
+    assert_eq!(list(), "test made-elsewhere");
+    assert_eq!(volume(&d, "made-elsewhere")["CreatedAt"], "2020-02-03T04:05:06Z");
+    let _ = d.docker(&["run", "--rm", "-v", "made-elsewhere:/x", "busybox", "touch", "/x/f"]).ok();
+    assert!(plugin.dir.join("volumes/made-elsewhere/f").exists());
+    let _ = d.exec_inside(&["mkdir", "-p", "/etc/docker/plugins/described"]).ok();
+    let write = |path: &str, text: &str| {
+        let _ = d.exec_inside(&["sh", "-c", &format!("echo '{text}' > /etc/docker/plugins/{path}")]).ok();
+    };
+    write("other.spec", "tcp://127.0.0.1:7788");
+    write("described/described.json", r#"{"Name": "x", "Addr": "http://127.0.0.1:7788"}"#);
+    let other = Plugin::start(&d, "other", "tcp:7788");
+    let _ = d.docker(&["volume", "create", "-d", "other", "by-spec"]).ok();
+    let _ = d.docker(&["volume", "create", "-d", "described", "by-json"]).ok();
+    assert_eq!(other.calls(), ["Create by-spec", "Create by-json"]);
+    let _ = d.docker(&["volume", "rm", "by-spec", "by-json", "made-elsewhere"]).ok();
+    assert!(!plugin.dir.join("volumes/made-elsewhere").exists());
+    drop(other);
+    finish(d, plugin);
+}
+
+/// A plugin that does not answer holds up nobody but who asks for its own.
+#[test]
+fn a_plugin_that_hangs() {
+    let (d, plugin) = with_plugin();
+    let _ = d.docker(&["volume", "create", "-d", "test", "theirs"]).ok();
+    let _ = d.docker(&["volume", "create", "ours"]).ok();
+    plugin.mode("hang VolumeDriver.List");
+    let list = d.http("GET", "/volumes", "").expect(200).json();
+    let names: Vec<&str> = list["Volumes"].as_array().unwrap().iter().map(|v| v["Name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ours", "theirs"]);
+    assert!(list["Warnings"][0].as_str().unwrap().starts_with("list test: "), "{list}");
+    plugin.mode("hang VolumeDriver.Mount");
+    let mut stuck = d.spawn(&["run", "--name", "stuck", "-v", "theirs:/x", "busybox", "true"]);
+    let calls = plugin.dir.join("calls");
+    assert!(eventually(|| std::fs::read_to_string(&calls).unwrap_or_default().contains("VolumeDriver.Mount")));
+    let _ = d.docker(&["run", "--rm", "-v", "ours:/x", "busybox", "true"]).ok();
+    assert_eq!(d.inspect("stuck", "{{.State.Status}}"), "created");
+    let _ = d.docker(&["kill", "stuck"]);
+    let output = stuck.end();
+    assert_ne!(output.code, 0, "{output:?}");
+    finish(d, plugin);
+}
+
+/// What a plugin says is checked before it is believed.
+#[test]
+fn a_plugin_that_lies() {
+    let (d, plugin) = with_plugin();
+    let _ = d.docker(&["volume", "create", "-d", "test", "vol"]).ok();
+    let run = || d.docker(&["run", "--rm", "-v", "vol:/x", "busybox", "true"]);
+    for (mode, text) in [
+        (r#"say VolumeDriver.Mount {"Mountpoint": "relative"}"#, "which is no absolute path"),
+        (r#"say VolumeDriver.Mount {"Mountpoint": ""}"#, "which is no absolute path"),
+        (r#"say VolumeDriver.Mount {"Mountpoint": "/no/such/place"}"#, "no such file or directory"),
+        (r#"say VolumeDriver.Mount {"Err": "the shelf is empty"}"#, "the shelf is empty"),
+        (r#"say VolumeDriver.Mount {"Mountpoint": 7}"#, "cannot unmarshal number"),
+        ("say VolumeDriver.Mount no json", "invalid character"),
+        ("big VolumeDriver.Mount", "reading the answer"),
+        (r#"status VolumeDriver.Mount {"Err": "out of order"}"#, "VolumeDriver.Mount: out of order"),
+        ("status VolumeDriver.Mount plain text", "VolumeDriver.Mount: plain text"),
+    ] {
+        plugin.mode(mode);
+        let output = run();
+        assert!(output.code != 0 && output.stderr.contains(text), "{mode}: {output:?}");
+    }
+    plugin.mode("slow VolumeDriver.Mount");
+    let _ = run().ok();
+    plugin.mode("");
+    // Nothing of the failed starts is left.
+    assert_eq!(volume(&d, "vol")["Status"]["users"], 0);
+    let _ = d.docker(&["volume", "rm", "vol"]).ok();
+    finish(d, plugin);
+}
+
+/// A plugin that is started anew is waited for; of one that is gone the volumes are still listed, and can be forgotten.
+#[test]
+fn a_plugin_that_goes() {
+    let (d, mut plugin) = with_plugin();
+    let _ = d.docker(&["volume", "create", "-d", "test", "vol"]).ok();
+    plugin.kill();
+    let mut waiting = d.spawn(&["run", "--rm", "-v", "vol:/x", "busybox", "echo", "ran"]);
+    plugin.again(&d);
+    assert_eq!(waiting.end().text(), "ran");
+    plugin.kill();
+    let _ = d.exec_inside(&["rm", "/run/docker/plugins/test.sock"]).ok();
+    let list = d.http("GET", "/volumes", "").expect(200).json();
+    assert_eq!(list["Volumes"][0]["Name"], "vol");
+    assert!(list["Warnings"][0].as_str().unwrap().starts_with("list test: "), "{list}");
+    d.docker(&["volume", "inspect", "vol"]).fails(1, "error while checking if volume");
+    assert_ne!(d.docker(&["volume", "rm", "vol"]).code, 0);
+    let _ = d.docker(&["volume", "rm", "-f", "vol"]).ok();
+    assert_eq!(d.docker(&["volume", "ls", "-q"]).text(), "");
+    finish(d, plugin);
+}
