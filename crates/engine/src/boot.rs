@@ -230,7 +230,8 @@ pub async fn shutdown(containers: &Containers, settings: &Settings) {
     }
     let mut stops = tokio::task::JoinSet::new();
     for handle in containers.all() {
-        stops.spawn(async move { handle.ask(|reply| actor::Command::Shutdown { reply }).await });
+        let plan = stop::StopPlan::at_shutdown(&handle.view().row, &settings.containers);
+        stops.spawn(async move { handle.ask(|reply| actor::Command::Shutdown { plan, reply }).await });
     }
     let all = async { while stops.join_next().await.is_some() {} };
     match shutdown_limit(containers, settings) {

@@ -95,6 +95,25 @@ pub enum Input {
     BackoffOver,
     /// The removal failed half way.
     RemovalFailed,
+    /// A new daemon's start: the policy wants a run of what has ended.
+    RestartDue,
+}
+
+/// What a new daemon finds of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The process of the recorded run lives.
+    Alive {
+        /// All its processes are frozen.
+        frozen: bool,
+    },
+    /// A monitor of the recorded run lives and does not answer: the record counts.
+    Silent,
+    /// Nothing of it runs.
+    Gone {
+        /// There is word of the end of a run that the record does not have.
+        of_unknown_run: bool,
+    },
 }
 
 /// Something to do, in order.
@@ -247,6 +266,19 @@ impl State {
     }
 }
 
+/// What a container's recorded state becomes when a new daemon has looked for its run: the only way into a state but
+/// [`step`]. A process is taken up only by a record that has it.
+pub fn recover(recorded: State, found: Found) -> State {
+    match (recorded.at_rest(), found) {
+        (State::Running { pid } | State::Paused { pid }, Found::Alive { frozen: true }) => State::Paused { pid },
+        (State::Running { pid } | State::Paused { pid }, Found::Alive { frozen: false }) => State::Running { pid },
+        (State::Running { .. } | State::Paused { .. }, Found::Gone { .. })
+        // A restart that was due was made, and nobody could record it: this was its end.
+        | (State::Restarting, Found::Gone { of_unknown_run: true }) => State::Exited,
+        (state, _) => state,
+    }
+}
+
 /// What the input leads to in this state.
 pub fn step(state: State, input: Input) -> Outcome {
     match input {
@@ -349,6 +381,7 @@ fn happened(state: State, fact: Input) -> Outcome {
         (State::Restarting, Input::BackoffOver) => {
             Outcome::Accept(State::Starting { first: false }, vec![Effect::Launch])
         }
+        (State::Exited, Input::RestartDue) => Outcome::Accept(State::Restarting, vec![]),
         (State::Removing, Input::RemovalFailed) => Outcome::Accept(State::Dead, vec![]),
         _ => Outcome::Nothing,
     }
@@ -371,7 +404,8 @@ mod tests {
         State::Removing,
     ];
 
-    const INPUTS: [Input; 18] = [
+    const INPUTS: [Input; 19] = [
+        Input::RestartDue,
         Input::Start,
         Input::Stop,
         Input::Kill { signal: 9, ends: true },
@@ -423,6 +457,29 @@ mod tests {
                 assert_eq!(effects.contains(&Effect::Delete), next == State::Removing, "{state:?} {input:?}");
             }
         }
+    }
+
+    /// Over all recorded states and all that can be found: a new daemon begins in a state at rest, which has a process if,
+    /// and only if, the record had it and nobody says that it is gone; the pid is the record's.
+    #[test]
+    fn every_recovery_begins_at_rest_with_the_recorded_process() {
+        let gone = [true, false].map(|of_unknown_run| Found::Gone { of_unknown_run });
+        let alive = [true, false].map(|frozen| Found::Alive { frozen });
+        for state in STATES {
+            for found in gone.into_iter().chain(alive).chain([Found::Silent]) {
+                let next = recover(state, found);
+                assert_eq!(next, next.at_rest(), "{state:?} {found:?}");
+                let pid = if matches!(found, Found::Gone { .. }) { None } else { state.pid() };
+                assert_eq!(next.pid(), pid, "{state:?} {found:?}");
+                assert!(
+                    next == State::Exited || next.pid().is_some() || next == state.at_rest(),
+                    "{state:?} {found:?}"
+                );
+            }
+        }
+        let unknown = Found::Gone { of_unknown_run: true };
+        assert_eq!(recover(State::Restarting, unknown), State::Exited);
+        assert_eq!(recover(State::Created, unknown), State::Created);
     }
 
     /// The table of behaviours.md, section 3: verbs against states.

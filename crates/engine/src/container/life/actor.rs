@@ -1,9 +1,10 @@
 //! The actor: one task per container, the only thing that changes it.
 //!
-//! Its loop takes a command, a fact from the monitor, the end of a job or a timer; asks `model::lifecycle::step` what
-//! that means; and performs the effects. At most one job (launch, teardown or removal) is in flight; commands that cannot
+//! Its loop takes a command, an event of the monitor, the end of a job or a timer; asks `model::lifecycle::step` what
+//! that means; and performs the effects, at one place ([`Actor::perform`]). Nothing in it waits for another such input: what
+//! has to wait is a job, a timer or a state. At most one job (launch, teardown or removal) is in flight; commands that cannot
 //! go on without its result are deferred, everything else is answered meanwhile. Every change goes the same way:
-//! persist, then publish, then answer.
+//! persist, then publish, then answer. See `docs/design/0025-actor.md`.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -11,30 +12,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::lifecycle::{self, Effect, Input, Outcome, State};
-use model::{Error, Result};
+use model::{Error, Result, signal};
 use monitor::proto::{Event, Packet, Request};
 use run::{Attached, Failed, Link, Place, Progress, Running};
 use runtime::Scope;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use super::connect;
+use super::environment::Environment;
+use super::exit::{self, End};
 use super::launch::{self, LaunchUnderWay};
-use super::remove::RemoveArgs;
-use super::stop::StopPlan;
+use super::remove::{self, RemoveArgs};
+use super::stop::{self, By, StopPlan};
+use super::timers::{Timer, Timers};
+use super::{kill, start};
 use crate::Engine;
 use crate::container::row::{self, ContainerRow, Definition};
-use crate::container::session::attach::release_left;
-use crate::container::session::exec::ExecStart;
+use crate::container::session::attach::{self, Clients};
+use crate::container::session::exec::{self, ExecStart};
 use crate::container::view::ContainerView;
 use crate::container::{COMMAND_QUEUE, Handle, publish};
 
 /// Commands that may wait for a job; more wait in their queue.
 const DEFERRED: usize = 256;
-/// How long a monitor may take to answer when its container does not end.
-const ANSWER_WAIT: Duration = Duration::from_secs(2);
-
 /// The pause before a fact that could not be committed is tried again.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -76,7 +78,7 @@ pub enum Command {
     /// Answered when the monitor does.
     Ping { reply: Reply },
     /// The daemon ends and takes its containers with it.
-    Shutdown { reply: Reply },
+    Shutdown { plan: StopPlan, reply: Reply },
     /// The daemon ends: answered when nothing of the container is under way; a run goes on.
     Rest { reply: Reply },
     /// Join a network.
@@ -128,10 +130,18 @@ pub struct Waiting {
     pub removals: Vec<Reply>,
     /// The removal that follows the end of the run.
     pub removal: Option<RemoveArgs>,
-    /// For the monitor's word, by request number.
-    pub answers: HashMap<u32, Reply>,
+    /// For the monitor's answer, by request number.
+    pub answers: HashMap<u32, Awaited>,
     /// For the start of an exec session, by its id.
     pub execs: HashMap<String, ExecStart>,
+}
+
+/// Who waits for a monitor's answer.
+pub enum Awaited {
+    /// A caller.
+    Caller(Reply),
+    /// The actor, which asked whether the monitor does its work.
+    Ping,
 }
 
 impl Waiting {
@@ -139,46 +149,68 @@ impl Waiting {
     pub fn is_end_awaited(&self) -> bool {
         !(self.ends.is_empty() && self.removals.is_empty() && self.restarts.is_empty())
     }
+
+    /// Tells all who wait for the end of a run, or for what follows it, that it does not end.
+    pub fn refuse_end(&mut self, text: &str) {
+        self.removal = None;
+        let refused = self.ends.drain(..).chain(self.restarts.drain(..)).chain(self.removals.drain(..));
+        refused.for_each(|reply| answer(reply, Err(Error::system(text))));
+    }
+
+    /// Tells all who wait for the monitor's answer that there will be none.
+    pub fn end_requests(&mut self, row: &ContainerRow) {
+        for (_, awaited) in self.answers.drain() {
+            if let Awaited::Caller(reply) = awaited {
+                answer(reply, Err(not_running(row)));
+            }
+        }
+    }
 }
 
-/// What a timer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timer {
-    /// SIGKILL is due.
-    Deadline,
-    /// SIGKILL was sent and the container still lives.
-    Unkillable,
-    /// A restart by policy is due.
-    Backoff,
-    /// A start may be over the limit of its step, or is to be given up.
-    Launch,
+/// What an accepted command leads to.
+pub(in crate::container) struct Accepted {
+    /// The container in its new state, not yet in force.
+    pub row: ContainerRow,
+    /// What to do.
+    pub effects: Vec<Effect>,
+    /// Who is to be answered.
+    pub reply: Reply,
+}
+
+impl Accepted {
+    /// Whether a restart that was due is called off: nothing runs.
+    pub fn cancels_restart(&self) -> bool {
+        self.effects.contains(&Effect::CancelRestart)
+    }
 }
 
 /// One container's life.
-pub struct Actor {
-    pub(in crate::container) engine: Arc<Engine>,
+pub struct Actor<E = Arc<Engine>> {
+    pub(in crate::container) engine: E,
     pub(in crate::container) row: ContainerRow,
     pub(in crate::container) exits: u64,
     pub(in crate::container) link: Option<Link>,
     pub(in crate::container) jobs: JoinSet<Done>,
     pub(in crate::container) waiting: Waiting,
     /// Clients that wait for the container to run.
-    pub(in crate::container) clients: Vec<Attached>,
-    /// Clients on their way while it does not run.
-    pub(in crate::container) expected: Vec<oneshot::Receiver<Attached>>,
-    pub(in crate::container) timer: Option<(Instant, Timer)>,
+    pub(in crate::container) clients: Clients,
+    pub(in crate::container) timers: Timers,
+    /// How the stop under way goes.
+    pub(super) plan: StopPlan,
     /// The pause before the next restart by policy.
-    pub(in crate::container) backoff: Duration,
-    /// The exit whose teardown is under way.
-    pub(in crate::container) exit: Option<monitor::proto::Exit>,
+    pub(super) backoff: Duration,
+    /// The end of the run, under way.
+    pub(super) end: Option<End>,
     /// The monitor has told the exit and still removes what the run had.
-    pub(in crate::container) cleaning: bool,
-    /// What has happened is not in the store yet; when that is tried again.
-    pub(in crate::container) unrecorded: Option<Instant>,
+    pub(super) cleaning: bool,
+    /// What has happened is not in the store yet.
+    pub(super) unrecorded: bool,
     /// The start under way.
     pub(super) launch: Option<LaunchUnderWay>,
     /// A start that was given up and whose thread still hangs somewhere.
     pub(super) abandoned: Option<Arc<Progress>>,
+    /// The container is removed.
+    pub(super) gone: bool,
     pub(super) deferred: VecDeque<Command>,
     views: watch::Sender<Arc<ContainerView>>,
 }
@@ -189,12 +221,12 @@ pub fn spawn(engine: &Arc<Engine>, row: ContainerRow) {
     tokio::spawn(actor.live(commands));
 }
 
-impl Actor {
+impl<E: Environment> Actor<E> {
     /// The actor and the receiving end of its commands; the container can be found from now on.
-    pub(in crate::container) fn new(engine: &Arc<Engine>, row: ContainerRow) -> (Actor, mpsc::Receiver<Command>) {
+    pub(in crate::container) fn new(engine: &E, row: ContainerRow) -> (Actor<E>, mpsc::Receiver<Command>) {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (views, receiver) = watch::channel(Arc::new(view_of(&row, 0, Vec::new())));
-        engine.containers.insert(Handle { id: row.id.clone(), commands: sender, views: receiver });
+        engine.containers().insert(Handle { id: row.id.clone(), commands: sender, views: receiver });
         let actor = Actor {
             engine: engine.clone(),
             row,
@@ -202,15 +234,16 @@ impl Actor {
             link: None,
             jobs: JoinSet::new(),
             waiting: Waiting::default(),
-            clients: Vec::new(),
-            expected: Vec::new(),
-            timer: None,
+            clients: Clients::default(),
+            timers: Timers::default(),
+            plan: StopPlan { signal: signal::TERM, seconds: None },
             backoff: Duration::ZERO,
-            exit: None,
+            end: None,
             cleaning: false,
-            unrecorded: None,
+            unrecorded: false,
             launch: None,
             abandoned: None,
+            gone: false,
             deferred: VecDeque::new(),
             views,
         };
@@ -219,97 +252,84 @@ impl Actor {
 
     /// Lives until the container is removed.
     pub(in crate::container) async fn live(mut self, mut commands: mpsc::Receiver<Command>) {
-        loop {
-            let timer = self.timer;
+        while !self.gone {
             tokio::select! {
-                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
-                    if self.finished(done).await {
-                        return;
-                    }
-                }
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => self.finished(done).await,
                 packet = hear(self.link.as_ref()) => self.heard(packet).await,
-                kind = ring(timer) => self.rang(kind).await,
-                () = arrive(self.unrecorded) => drop(self.record().await),
+                timer = self.timers.next() => self.rang(timer).await,
                 command = commands.recv(), if self.deferred.len() < DEFERRED => match command {
                     Some(command) => self.obey(command).await,
                     None => return,
                 },
             }
+            while !self.gone
+                && !self.is_busy()
+                && let Some(command) = self.deferred.pop_front()
+            {
+                self.obey(command).await;
+            }
         }
     }
 
-    /// Whether the job's end was the end of the container.
-    async fn finished(&mut self, done: Result<Done, tokio::task::JoinError>) -> bool {
+    /// Whether a job or the end of a run is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.jobs.is_empty() || self.end.is_some()
+    }
+
+    /// A job has ended.
+    async fn finished(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(Done::Launched(outcome)) => {
                 match *outcome {
-                    Ok((running, place)) => self.launched(running, place).await,
-                    Err(failed) => self.launch_failed(failed).await,
+                    Ok((running, place)) => start::launched(self, running, place).await,
+                    Err(failed) => start::launch_failed(self, failed).await,
                 }
                 // Those who waited for the start hear of it first.
                 tokio::task::yield_now().await;
-                let engine = self.engine.clone();
-                tokio::spawn(async move { launch::replenish(&engine).await });
+                self.engine.replenish();
             }
-            Ok(Done::TornDown) => self.torn_down().await,
-            Ok(Done::Plugged(plugged)) => connect::plugged(self, *plugged).await,
-            Ok(Done::Unplugged(unplugged)) => connect::unplugged(self, *unplugged).await,
-            Ok(Done::Deleted(outcome)) => {
-                if self.deleted(outcome).await {
-                    return true;
-                }
-            }
+            Ok(Done::TornDown) => exit::released(self).await,
+            Ok(Done::Deleted(outcome)) => remove::deleted(self, outcome).await,
+            Ok(done) => E::finish(self, done).await,
             Err(error) => {
                 let error = Error::system("a procedure of the container broke off").with_source(error);
                 tracing::error!(container = self.row.id.short(), ?error, "job failed");
                 if matches!(self.row.state, State::Starting { .. }) {
-                    self.launch_failed(Failed::from(error)).await;
+                    start::launch_failed(self, Failed::from(error)).await;
                 }
             }
-        }
-        self.catch_up().await;
-        false
-    }
-
-    /// Obeys what had to wait for the job.
-    pub(super) async fn catch_up(&mut self) {
-        while self.jobs.is_empty() {
-            let Some(command) = self.deferred.pop_front() else {
-                return;
-            };
-            Box::pin(self.obey(command)).await;
         }
     }
 
     async fn obey(&mut self, command: Command) {
-        if !self.jobs.is_empty() && needs_rest(&command) {
+        if self.has_to_wait(&command) {
             if command.ends_container() {
-                self.interrupt_launch();
+                launch::interrupt(self);
             }
-            self.deferred.push_back(command);
-            return;
+            return self.deferred.push_back(command);
         }
         match command {
-            Command::Start { reply } => self.start(reply).await,
-            Command::Stop { plan, reply } => self.stop(plan, reply).await,
-            Command::Restart { plan, reply } => self.restart(plan, reply).await,
-            Command::Kill { signal, reply } => self.kill(signal, reply).await,
-            Command::Pause { passing: false, reply } => self.freeze(Input::Pause, reply).await,
-            Command::Pause { passing: true, reply } => self.freeze_in_passing(reply).await,
-            Command::Unpause { reply } => self.freeze(Input::Unpause, reply).await,
-            Command::Rename { new, reply } => self.rename(new, reply).await,
+            Command::Start { reply } => start::start_by_hand(self, reply),
+            Command::Stop { plan, reply } => stop::stop_run(self, plan, By::User, reply).await,
+            Command::Shutdown { plan, reply } => stop::stop_run(self, plan, By::Shutdown, reply).await,
+            Command::Restart { plan, reply } => stop::stop_and_start(self, plan, reply).await,
+            Command::Kill { signal, reply } => kill::send_signal(self, signal, reply).await,
+            Command::Pause { passing: false, reply } => kill::freeze(self, reply).await,
+            Command::Pause { passing: true, reply } => kill::freeze_in_passing(self, reply).await,
+            Command::Unpause { reply } => kill::thaw(self, reply).await,
             Command::NoteWritten { reply } => {
-                self.row.run.was_written = true;
-                answer(reply, self.persist().await);
+                let mut row = self.row.clone();
+                row.run.was_written = true;
+                let outcome = self.commit(row).await;
+                answer(reply, outcome);
             }
             Command::Resize { exec, height, width, reply } => {
                 self.request(&Request::Resize { exec, rows: height, columns: width }, reply).await;
             }
-            Command::Remove { args, reply } => self.remove(args, reply).await,
-            Command::Expect(arriving) => self.expect(arriving),
-            Command::LetGo => release_left(&mut self.clients, &mut self.expected),
-            Command::Attach(client) => self.attach(client).await,
-            Command::Exec(start) => self.exec(*start).await,
+            Command::Remove { args, reply } => remove::begin(self, args, reply).await,
+            Command::Expect(arriving) => attach::expect(self, arriving),
+            Command::LetGo => self.clients.release_left(),
+            Command::Attach(client) => attach::hand_over(self, client).await,
             Command::Hear { reply } => {
                 while let Some(packet) = self.link.as_ref().and_then(Link::already_there) {
                     self.heard(Some(packet)).await;
@@ -317,20 +337,35 @@ impl Actor {
                 answer(reply, Ok(()));
             }
             Command::Ping { reply } => self.request(&Request::Ping, reply).await,
-            Command::Shutdown { reply } => self.shutdown(reply).await,
-            Command::Rest { reply } => self.rest(reply).await,
-            Command::Connect { place, reply } => connect::connect(self, *place, reply).await,
-            Command::Disconnect { network, force, reply } => connect::disconnect(self, network, force, reply).await,
-            Command::Booted => self.booted().await,
+            Command::Rest { reply } => {
+                kill::thaw_left_behind(self).await;
+                if self.unrecorded {
+                    drop(self.record().await);
+                }
+                answer(reply, Ok(()));
+            }
+            Command::Booted => exit::booted(self).await,
+            other @ (Command::Rename { .. }
+            | Command::Exec(_)
+            | Command::Connect { .. }
+            | Command::Disconnect { .. }) => E::obey(self, other).await,
+        }
+    }
+
+    /// Whether a command changes what a job is changing, or comes to a run whose end is recorded and not yet shown.
+    fn has_to_wait(&self, command: &Command) -> bool {
+        match command {
+            Command::Hear { .. } | Command::Ping { .. } => false,
+            Command::Attach(_) | Command::Expect(_) | Command::LetGo => self.end.as_ref().is_some_and(End::is_recorded),
+            _ => self.is_busy(),
         }
     }
 
     /// Asks the rules; a refusal is answered at once. `None`: there is nothing more to do for this reply.
-    pub(in crate::container) fn step(&mut self, input: Input, reply: Reply) -> Option<(Vec<Effect>, Reply)> {
+    pub(super) fn step(&mut self, input: Input, reply: Reply) -> Option<Accepted> {
         match lifecycle::step(self.row.state, input) {
-            Outcome::Accept(next, effects) => {
-                self.row.state = next;
-                return Some((effects, reply));
+            Outcome::Accept(state, effects) => {
+                return Some(Accepted { row: ContainerRow { state, ..self.row.clone() }, effects, reply });
             }
             Outcome::Nothing => answer(reply, Err(Error::not_modified())),
             Outcome::Refuse(refusal) => {
@@ -343,7 +378,7 @@ impl Actor {
     }
 
     /// A fact changes the state without anybody asking.
-    pub(in crate::container) fn happened(&mut self, fact: Input) -> Vec<Effect> {
+    pub(super) fn happened(&mut self, fact: Input) -> Vec<Effect> {
         match lifecycle::step(self.row.state, fact) {
             Outcome::Accept(next, effects) => {
                 self.row.state = next;
@@ -353,13 +388,35 @@ impl Actor {
         }
     }
 
-    /// Commits how the container lives; an error leaves the old record on disk and is told.
-    pub(in crate::container) async fn persist(&mut self) -> Result<()> {
-        let row = self.row.clone();
-        // A removal that failed may have taken the definition already.
-        let write = if row.state.is_dead() { row::put } else { row::put_run };
-        self.engine.store.write(move |tx| write(tx, &row)).await?;
-        if self.unrecorded.take().is_some() && self.row.state.pid().is_none() && self.jobs.is_empty() {
+    /// The interpreter of effects. An error tells what could not be sent to the monitor, which is logged as well.
+    pub(super) async fn perform(&mut self, effects: &[Effect]) -> Result<()> {
+        for effect in effects {
+            match *effect {
+                Effect::Launch => launch::begin(self),
+                Effect::StopSignal => stop::send_stop_signal(self).await,
+                Effect::Signal(number) => {
+                    self.signal(number).await;
+                    if number == signal::KILL {
+                        self.timers.cancel(Timer::Stop);
+                        self.timers.set(Timer::Kill, Instant::now() + stop::KILL_WAIT);
+                    }
+                }
+                Effect::Freeze => kill::set_frozen(self, true).await?,
+                Effect::Thaw => kill::set_frozen(self, false).await?,
+                Effect::CancelRestart => self.timers.cancel(Timer::BackOff),
+                Effect::ScheduleRestart => self.timers.set(Timer::BackOff, Instant::now() + self.backoff),
+                Effect::Delete => remove::begin_removal(self),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a changed container in force once it is on the disk; an error leaves everything as it was.
+    pub(in crate::container) async fn commit(&mut self, row: ContainerRow) -> Result<()> {
+        self.engine.commit(row.clone()).await?;
+        self.row = row;
+        self.timers.cancel(Timer::Record);
+        if std::mem::take(&mut self.unrecorded) && self.row.state.pid().is_none() && self.jobs.is_empty() {
             self.forget_run();
         }
         Ok(())
@@ -367,25 +424,33 @@ impl Actor {
 
     /// Commits where the change has already happened and cannot be refused any more. A failure is logged and tried again
     /// until it succeeds; until then the run's exit record stays, so that a next daemon learns of the end.
-    pub(in crate::container) async fn record(&mut self) -> Result<()> {
-        let outcome = self.persist().await;
+    pub(super) async fn record(&mut self) -> Result<()> {
+        let outcome = self.commit(self.row.clone()).await;
         if let Err(error) = &outcome {
             tracing::error!(container = self.row.id.short(), %error, "the container's state could not be recorded");
-            self.unrecorded = Some(Instant::now() + RECORD_PAUSE);
+            self.unrecorded = true;
+            self.timers.set(Timer::Record, Instant::now() + RECORD_PAUSE);
         }
         outcome
     }
 
+    /// Nothing needs to tell a later daemon of the newest run any more: the record does.
+    pub(super) fn forget_run(&self) {
+        if let Err(error) = run::place::remove_dir(&self.engine.run_dir(&self.row)) {
+            tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
+        }
+    }
+
     /// Shows the container as it is now.
     pub(in crate::container) fn publish(&self) {
-        let execs = self.engine.containers.execs.live_of(&self.row.id);
+        let execs = self.engine.containers().execs.live_of(&self.row.id);
         let mut view = view_of(&self.row, self.exits, execs);
         view.init = self.link.as_ref().and_then(Link::init);
         self.views.send_replace(Arc::new(view));
     }
 
     /// Shows the container as gone, or as impossible to remove.
-    pub(in crate::container) fn publish_removal(&self, error: Option<String>) {
+    pub(super) fn publish_removal(&self, error: Option<String>) {
         let mut view = view_of(&self.row, self.exits, Vec::new());
         view.removed = error.is_none();
         view.removal_error = error;
@@ -394,23 +459,20 @@ impl Actor {
 
     /// Publishes an event of this container.
     pub(in crate::container) fn event<const N: usize>(&self, action: &str, more: [(&str, String); N]) {
-        publish(&self.engine.events, &self.row, action, more);
+        publish(self.engine.events(), &self.row, action, more);
     }
 
-    /// Asks the monitor for something; its word is the answer.
+    /// Asks the monitor for something; its answer is the caller's.
     pub(in crate::container) async fn request(&mut self, request: &Request, reply: Reply) {
-        let Some(link) = self.link.as_mut() else {
-            let text = format!("container {} is not running", self.row.id.as_str());
-            return answer(reply, Err(Error::conflict(text)));
-        };
+        let Some(link) = self.link.as_mut() else { return answer(reply, Err(not_running(&self.row))) };
         match link.send(request, &[]).await {
-            Ok(seq) => drop(self.waiting.answers.insert(seq, reply)),
+            Ok(seq) => drop(self.waiting.answers.insert(seq, Awaited::Caller(reply))),
             Err(error) => answer(reply, Err(error)),
         }
     }
 
     /// Sends a signal to the container's init and tells of it.
-    pub(in crate::container) async fn signal(&mut self, signal: i32) {
+    pub(super) async fn signal(&mut self, signal: i32) {
         if let Some(link) = self.link.as_mut() {
             let request = Request::Signal { exec: None, signal, scope: Scope::Process };
             if let Err(error) = link.send(&request, &[]).await {
@@ -420,27 +482,28 @@ impl Actor {
         self.event("kill", [("signal", signal.to_string())]);
     }
 
-    /// A word from the monitor; `None`: it is gone.
-    pub(in crate::container) async fn heard(&mut self, packet: Option<Packet<Event>>) {
+    /// An event of the monitor; `None`: it is gone.
+    pub(super) async fn heard(&mut self, packet: Option<Packet<Event>>) {
         let Some(Packet { seq, body }) = packet else {
-            return self.monitor_lost().await;
+            return exit::monitor_lost(self).await;
         };
         match body {
             Event::Died { exit } => {
                 self.cleaning = true;
-                self.ended(exit).await;
+                exit::ended(self, exit).await;
             }
-            Event::OutOfMemory => self.ran_out_of_memory().await,
-            Event::Exited { exec: None, exit } => self.cleaned(exit).await,
-            Event::Exited { exec: Some(id), exit } => self.exec_ended(&id, exit.code),
-            Event::Started { exec: Some(id), pid, .. } => self.exec_started(&id, pid).await,
-            Event::Failed { exec: Some(id), error } => self.exec_failed(&id, &error),
+            Event::OutOfMemory => exit::ran_out_of_memory(self).await,
+            Event::Exited { exec: None, exit } => exit::cleaned(self, exit).await,
+            Event::Exited { exec: Some(id), exit } => exec::ended(self, &id, exit.code),
+            Event::Started { exec: Some(id), pid, .. } => exec::started(self, &id, pid).await,
+            Event::Failed { exec: Some(id), error } => exec::failed(self, &id, &error),
             Event::Detached { exec: None } => self.event("detach", []),
             Event::Detached { exec: Some(id) } => self.event("exec_detach", [("execID", id)]),
             Event::Done { refused } => {
                 let outcome = refused.map_or(Ok(()), |refusal| Err(refusal.to_error()));
                 match (self.waiting.answers.remove(&seq), outcome) {
-                    (Some(reply), outcome) => answer(reply, outcome),
+                    (Some(Awaited::Caller(reply)), outcome) => answer(reply, outcome),
+                    (Some(Awaited::Ping), _) => stop::cannot_be_killed(self),
                     (None, Ok(())) => {}
                     (None, Err(error)) => {
                         tracing::debug!(container = self.row.id.short(), %error, "refused by the monitor");
@@ -452,52 +515,24 @@ impl Actor {
             // Late, of a monitor that was slow when this daemon came.
             Event::Hello(state) => {
                 if let Some(exit) = state.exit {
-                    self.cleaned(exit).await;
+                    exit::cleaned(self, exit).await;
                 }
             }
         }
     }
 
     async fn rang(&mut self, timer: Timer) {
-        self.timer = None;
         match timer {
-            Timer::Deadline => self.deadline().await,
-            Timer::Unkillable => self.unkillable().await,
-            Timer::Backoff => self.backoff_over().await,
-            Timer::Launch => self.launch_is_slow().await,
-        }
-    }
-
-    /// SIGKILL did not help. A monitor that stands still is killed, which ends the container; with one that is well the
-    /// container itself cannot be killed, and everybody who waits for that is told.
-    async fn unkillable(&mut self) {
-        if self.ask_monitor(&Request::Ping, ANSWER_WAIT).await.is_none() {
-            tracing::warn!(container = self.row.id.short(), "killing the container's monitor, which does not answer");
-            return run::link::kill_monitor(self.row.id.as_str());
-        }
-        if self.row.state.pid().is_none() {
-            return;
-        }
-        let waiting = &mut self.waiting;
-        waiting.removal = None;
-        let refused = waiting.ends.drain(..).chain(waiting.restarts.drain(..)).chain(waiting.removals.drain(..));
-        for reply in refused {
-            let text = format!("could not kill container: container {} did not end", self.row.id.short());
-            answer(reply, Err(Error::system(text)));
-        }
-    }
-
-    /// The monitor's word about a request; `None`: it says nothing for this long.
-    pub(super) async fn ask_monitor(&mut self, request: &Request, patience: Duration) -> Option<Result<()>> {
-        let (reply, mut answered) = oneshot::channel();
-        self.request(request, reply).await;
-        let deadline = Instant::now() + patience;
-        loop {
-            tokio::select! {
-                answer = &mut answered => return answer.ok(),
-                packet = hear(self.link.as_ref()) => self.heard(packet).await,
-                () = sleep_until(deadline) => return None,
+            Timer::Stop => {
+                let effects = self.happened(Input::Deadline);
+                drop(self.perform(&effects).await);
             }
+            Timer::Kill => stop::ask_monitor(self).await,
+            Timer::Ping => stop::kill_monitor(self),
+            Timer::BackOff => exit::backoff_over(self).await,
+            Timer::Launch => launch::is_slow(self).await,
+            Timer::Cleanup => exit::cleanup_is_slow(self).await,
+            Timer::Record => drop(self.record().await),
         }
     }
 }
@@ -513,12 +548,9 @@ pub(super) async fn redefine(actor: &mut Actor, change: impl FnOnce(&mut Definit
     Ok(())
 }
 
-/// Commands that change what a job is changing wait for its end.
-fn needs_rest(command: &Command) -> bool {
-    !matches!(
-        command,
-        Command::Attach(_) | Command::Expect(_) | Command::LetGo | Command::Hear { .. } | Command::Ping { .. }
-    )
+/// The refusal of what needs a container that runs.
+pub(in crate::container) fn not_running(row: &Definition) -> Error {
+    Error::conflict(format!("container {} is not running", row.id.as_str()))
 }
 
 fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerView {
@@ -526,26 +558,9 @@ fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerVi
     ContainerView { row: row.clone(), pid, init: None, exec_ids, exits, removed: false, removal_error: None }
 }
 
-pub(in crate::container) async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
+pub(super) async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
     match link {
         Some(link) => link.receive().await,
-        None => pending().await,
-    }
-}
-
-async fn ring(timer: Option<(Instant, Timer)>) -> Timer {
-    match timer {
-        Some((at, kind)) => {
-            sleep_until(at).await;
-            kind
-        }
-        None => pending().await,
-    }
-}
-
-async fn arrive(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
         None => pending().await,
     }
 }

@@ -14,10 +14,12 @@ use network::networks::Owner;
 use network::row::NetworkRow;
 use network::{Changed, Endpoint};
 use sys::clone::Flags;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
-use super::actor::{Actor, Done, Reply, answer, redefine};
+use super::actor::{Actor, Done, Reply, answer, hear, redefine};
+use super::environment::Environment;
 use super::places::Places;
-use super::start::network_event;
 use super::{files, places, resolver};
 use crate::container::create::network::{self as network_request, publish_specs as specs};
 use crate::container::create::validate::network::check_endpoint;
@@ -90,7 +92,7 @@ impl Hot<'_> {
         let actor = &mut *self.actor;
         actor.row.unsettled_link = Some(link);
         let noted = match named {
-            None => actor.persist().await,
+            None => actor.commit(actor.row.clone()).await,
             Some(named) => {
                 redefine(actor, |definition| (definition.networks, definition.networks_named) = (named, true)).await
             }
@@ -106,7 +108,7 @@ impl Hot<'_> {
     /// Lets the monitor close the sockets of all published ports; whether it has. One of an older daemon knows no such
     /// request.
     async fn close_ports(&mut self) -> bool {
-        match self.actor.ask_monitor(&Request::Unpublish(Vec::new()), CLOSING_WAIT).await {
+        match ask_monitor(self.actor, &Request::Unpublish(Vec::new()), CLOSING_WAIT).await {
             Some(Ok(())) => true,
             answer => {
                 tracing::warn!(container = self.actor.row.id.short(), ?answer, "published ports stay where they are");
@@ -174,6 +176,21 @@ impl Hot<'_> {
         let released = tokio::task::spawn_blocking(move || engine.networks.release(&id)).await;
         if let Ok(Err(error)) = released {
             tracing::warn!(container = self.actor.row.id.short(), %error, "releasing a network");
+        }
+    }
+}
+
+/// The monitor's answer to a request; `None`: there is none for this long. Nothing can be connected or let go before it, so
+/// its other events are heard here.
+async fn ask_monitor(actor: &mut Actor, request: &Request, patience: Duration) -> Option<Result<()>> {
+    let (reply, mut answered) = oneshot::channel();
+    actor.request(request, reply).await;
+    let deadline = Instant::now() + patience;
+    loop {
+        tokio::select! {
+            answer = &mut answered => return answer.ok(),
+            packet = hear(actor.link.as_ref()) => actor.heard(packet).await,
+            () = sleep_until(deadline) => return None,
         }
     }
 }
@@ -278,7 +295,7 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
             return answer(reply, Err(error));
         }
     };
-    if actor.exit.is_some() || actor.row.state.pid().is_none() {
+    if actor.end.is_some() || actor.row.state.pid().is_none() {
         (Hot { actor }).let_go().await;
         return answer(reply, Err(Error::conflict(format!("container {} is not running", actor.row.id))));
     }
@@ -308,7 +325,7 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
     if let Err(error) = files::add_addresses(&dir(actor), &actor.row.config, &endpoint) {
         tracing::warn!(container = actor.row.id.short(), %error, "the hosts file lacks an address");
     }
-    network_event(actor, "connect", &endpoint);
+    actor.engine.network_event(&actor.row, "connect", &endpoint);
     answer(reply, Ok(()));
 }
 
@@ -408,7 +425,7 @@ async fn record_places(actor: &mut Actor, named: Named) -> Result<()> {
 /// The sandbox has left, which is recorded already: show, tell, answer.
 pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
     let Unplugged { before, changed: Changed { outcome, ports }, reply } = unplugged;
-    if actor.exit.is_some() || actor.row.state.pid().is_none() {
+    if actor.end.is_some() || actor.row.state.pid().is_none() {
         return answer(reply, outcome.map(drop));
     }
     let endpoint = match outcome {
@@ -425,7 +442,7 @@ pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
         if let Err(error) = files::remove_addresses(&dir(actor), &endpoint) {
             tracing::warn!(container = actor.row.id.short(), %error, "the hosts file has an address too many");
         }
-        network_event(actor, "disconnect", &endpoint);
+        actor.engine.network_event(&actor.row, "disconnect", &endpoint);
     }
     answer(reply, Ok(()));
 }

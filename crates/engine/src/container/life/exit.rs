@@ -1,21 +1,21 @@
 //! The end of a run: what the monitor says, what is let go, what the restart policy wants.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use model::Error;
-use model::lifecycle::{Effect, Input, State};
+use model::Result;
+use model::lifecycle::{self, Effect, Input, Outcome, State};
 use model::restart::{self, Policy};
 use model::time::Timestamp;
 use monitor::proto::{Exit, Request};
 use run::link;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::actor::{Actor, Done, Timer, answer, hear};
-use super::place;
-use super::remove::RemoveArgs;
-use crate::Engine;
+use super::actor::{Actor, Done, answer};
+use super::environment::Environment;
+use super::timers::Timer;
+use super::{remove, start};
 use crate::container::row::ContainerRow;
+use crate::container::session::exec;
 use crate::ending::LastEnd;
 use crate::events::now;
 
@@ -26,226 +26,226 @@ const NOT_RECORDED: &str = "the container has ended, which could not be recorded
 /// How long a monitor may take to remove what a run had.
 const CLEANING_WAIT: Duration = Duration::from_secs(10);
 
-impl Actor {
-    /// The container's program has ended; its network is let go before anybody hears of it.
-    pub(super) async fn ended(&mut self, exit: Exit) {
-        if self.exit.is_some() || self.row.state.pid().is_none() {
-            return;
-        }
-        self.exit = Some(exit);
-        let volumes = self.row.volumes().map(|mount| mount.name.as_str());
-        let volumes = self.engine.volumes.let_go(self.row.id.as_str(), volumes);
-        if volumes.is_empty() && self.row.endpoints.iter().all(|e| e.host_link.is_none() && e.addresses.is_empty()) {
-            // Entries in the networks' books; nothing asks the kernel, so no thread is needed.
-            if let Err(error) = self.engine.networks.release(&self.row.id) {
-                tracing::warn!(%error, "releasing a network");
-            }
-            return Box::pin(self.torn_down()).await;
-        }
-        let (engine, id, user) = (self.engine.clone(), self.row.id.clone(), self.row.id.clone());
-        self.jobs.spawn(async move {
-            let networks = engine.networks.clone();
-            if let Err(error) = engine.containers.threads.ends.run(move |_| networks.release(&id)).await {
-                tracing::warn!(%error, "releasing a network");
-            }
-            crate::held::release(&engine.volumes, volumes, user.as_str()).await;
-            Done::TornDown
-        });
-    }
+/// The end of a run, under way.
+pub(in crate::container) struct End {
+    exit: Exit,
+    /// `None`: the container's networks are being released.
+    recorded: Option<Recorded>,
+}
 
-    /// The kernel has killed a process of the container for want of memory; the container may live on (B-oom-1).
-    pub(super) async fn ran_out_of_memory(&mut self) {
-        if !std::mem::replace(&mut self.row.run.oom_killed, true) {
-            drop(self.record().await);
-            self.publish();
-        }
-        self.event("oom", []);
-    }
+/// An end whose record was written.
+struct Recorded {
+    outcome: Result<()>,
+    /// What the rules want next.
+    effects: Vec<Effect>,
+    /// What the container was connected by.
+    endpoints: Vec<network::Endpoint>,
+    /// Nobody has told yet that it ran out of memory.
+    untold_oom: bool,
+}
 
-    /// The monitor has removed what the run had: the end of an exit that it told before, or all at once.
-    pub(super) async fn cleaned(&mut self, exit: Exit) {
-        if !std::mem::take(&mut self.cleaning) {
-            return self.ended(exit).await;
-        }
-        match &mut self.exit {
-            Some(told) => told.error = exit.error,
-            None => self.row.run.error = exit.error,
-        }
+impl End {
+    /// Only the monitor's cleanup is waited for.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded.is_some()
     }
+}
 
-    /// Waits until nothing of the run is left: a next run, or the removal, must not meet it. What the monitor does not
-    /// remove in time, this does.
-    async fn await_cleaning(&mut self) {
-        let deadline = Instant::now() + CLEANING_WAIT;
-        while self.cleaning {
-            tokio::select! {
-                packet = hear(self.link.as_ref()) => self.heard(packet).await,
-                () = sleep_until(deadline) => {
-                    tracing::warn!(container = self.row.id.short(), "the monitor is slow to clean up");
-                    self.cleaning = false;
-                    return clear_cgroup(&self.engine, &self.row).await;
-                }
-            }
+/// The container's program has ended; its network is let go before anybody hears of it.
+pub(in crate::container) async fn ended<E: Environment>(actor: &mut Actor<E>, exit: Exit) {
+    if actor.end.is_some() || actor.row.state.pid().is_none() {
+        return;
+    }
+    actor.end = Some(End { exit, recorded: None });
+    match actor.engine.release(&actor.row) {
+        None => released(actor).await,
+        Some(release) => {
+            actor.jobs.spawn(async move {
+                release.await;
+                Done::TornDown
+            });
         }
     }
+}
 
-    /// The monitor is gone without a word. Whatever still runs of the container is killed, its end is recorded.
-    pub(super) async fn monitor_lost(&mut self) {
-        self.link = None;
-        if std::mem::take(&mut self.cleaning) {
-            clear_cgroup(&self.engine, &self.row).await;
-        }
-        self.end_requests();
-        if self.row.state.pid().is_none() || self.exit.is_some() {
-            return;
-        }
-        let run_dir = place::run_dir(&self.engine.settings().roots, &self.row);
-        let exit = link::exit_record(&run_dir).unwrap_or_else(killed_with_monitor);
-        clear_cgroup(&self.engine, &self.row).await;
-        self.ended(exit).await;
+/// The kernel has killed a process of the container for want of memory; the container may live on (B-oom-1).
+pub(super) async fn ran_out_of_memory<E: Environment>(actor: &mut Actor<E>) {
+    if !std::mem::replace(&mut actor.row.run.oom_killed, true) {
+        drop(actor.record().await);
+        actor.publish();
     }
+    actor.event("oom", []);
+}
 
-    /// Everything the run held is free: commit, show, tell, answer; then what the policy wants.
-    pub(super) async fn torn_down(&mut self) {
-        let Some(exit) = self.exit.take() else {
-            return;
-        };
-        let untold_oom = exit.oom && !self.row.run.oom_killed;
-        let wants_restart = self.note_exit(&exit);
-        let effects = self.happened(Input::Ended { restart: wants_restart });
-        let endpoints = std::mem::take(&mut self.row.endpoints);
-        self.row.unsettled_link = None;
-        self.timer = None;
-        self.end_execs(exit.code);
-        let mut recorded = self.record().await;
-        self.await_cleaning().await;
-        if self.row.run.error != exit.error {
-            recorded = self.record().await;
-        }
-        self.exits += 1;
-        self.publish();
-        if untold_oom {
-            self.event("oom", []);
-        }
-        endpoints.iter().for_each(|endpoint| super::start::network_event(self, "disconnect", endpoint));
-        self.unmount_events();
-        if std::mem::take(&mut self.waiting.stopped) {
-            self.event("stop", []);
-        }
-        let lasted = lasted(&self.row).as_secs();
-        let figures = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];
-        self.event("die", figures);
-        if self.waiting.is_end_awaited() {
-            self.engine.containers.logs.followers.ended(&self.row.id).await;
-        }
-        for reply in self.waiting.ends.drain(..) {
-            answer(reply, recorded.as_ref().map_or_else(|error| Err(error.copy().prefix(NOT_RECORDED)), |()| Ok(())));
-        }
-        // Those who waited for the end hear of it before what is left of the run is put away.
-        tokio::task::yield_now().await;
-        self.release_monitor().await;
-        self.go_on(&effects).await;
+/// The monitor has removed what the run had: the end of an exit that it told before, or all at once.
+pub(super) async fn cleaned<E: Environment>(actor: &mut Actor<E>, exit: Exit) {
+    if !std::mem::take(&mut actor.cleaning) {
+        return ended(actor, exit).await;
     }
+    if let Some(end) = &mut actor.end {
+        end.exit.error = exit.error;
+    }
+    finish(actor).await;
+}
 
-    /// Writes the exit into the row; whether the policy wants another run.
-    fn note_exit(&mut self, exit: &Exit) -> bool {
-        let run = &mut self.row.run;
-        run.finished_at = Timestamp::from_unix_nanos(exit.at);
-        run.exit_code = exit.code;
-        run.oom_killed |= exit.oom;
-        run.error.clone_from(&exit.error);
-        let called_off = !self.waiting.restarts.is_empty() || self.waiting.removal.is_some();
-        !called_off && self.count_restart(exit.code, lasted(&self.row))
-    }
+/// What the monitor does not remove in time, this does: a next run, or the removal, must not meet it.
+pub(super) async fn cleanup_is_slow<E: Environment>(actor: &mut Actor<E>) {
+    tracing::warn!(container = actor.row.id.short(), "the monitor is slow to clean up");
+    actor.cleaning = false;
+    actor.engine.clear_cgroup(&actor.row).await;
+    finish(actor).await;
+}
 
-    /// Whether the policy wants another run after one that ended so; if it does, that is counted from now on.
-    pub(super) fn count_restart(&mut self, exit_code: i32, lasted: Duration) -> bool {
-        let run = &self.row.run;
-        // A manual stop calls off every policy for now, and so does the daemon's end; `always` remembers at the daemon's
-        // next start.
-        if run.manually_stopped
-            || self.engine.containers.ending.has_begun()
-            || !policy(&self.row).restarts(exit_code, run.manually_stopped, run.restart_count)
-        {
-            return false;
-        }
-        self.backoff = restart::backoff(self.backoff, lasted);
-        self.row.run.restart_count += 1;
-        true
+/// The monitor is gone without a word. Whatever still runs of the container is killed, its end is recorded.
+pub(super) async fn monitor_lost<E: Environment>(actor: &mut Actor<E>) {
+    actor.link = None;
+    actor.timers.cancel(Timer::Ping);
+    actor.waiting.end_requests(&actor.row);
+    if std::mem::take(&mut actor.cleaning) {
+        actor.engine.clear_cgroup(&actor.row).await;
+        return finish(actor).await;
     }
+    if actor.row.state.pid().is_none() || actor.end.is_some() {
+        return;
+    }
+    let exit = link::exit_record(&actor.engine.run_dir(&actor.row)).unwrap_or_else(killed_with_monitor);
+    actor.engine.clear_cgroup(&actor.row).await;
+    ended(actor, exit).await;
+}
 
-    /// After the end: the removal or start that was waiting for it, the removal of `--rm`, or the policy's restart.
-    pub(super) async fn go_on(&mut self, effects: &[Effect]) {
-        if effects.contains(&Effect::ScheduleRestart) {
-            self.timer = Some((Instant::now() + self.backoff, Timer::Backoff));
-        } else if !self.waiting.removals.is_empty() {
-            self.begin_removal();
-        } else if !self.waiting.restarts.is_empty() {
-            if let Err(error) = self.engine.containers.ending.refuse() {
-                return self.waiting.restarts.drain(..).for_each(|reply| answer(reply, Err(error.copy())));
-            }
-            let effects = self.happened(Input::Start);
-            self.launch_by_hand(&effects);
-        } else if self.row.auto_remove() {
-            self.remove_itself().await;
-        }
+/// The networks are released: the end is recorded while the monitor cleans up, and shown when it has.
+pub(super) async fn released<E: Environment>(actor: &mut Actor<E>) {
+    let Some(End { exit, .. }) = actor.end.take() else { return };
+    let untold_oom = exit.oom && !actor.row.run.oom_killed;
+    let restart = note_exit(actor, &exit);
+    let effects = actor.happened(Input::Ended { restart });
+    let endpoints = std::mem::take(&mut actor.row.endpoints);
+    actor.row.unsettled_link = None;
+    for timer in [Timer::Stop, Timer::Kill, Timer::Ping] {
+        actor.timers.cancel(timer);
     }
+    exec::end_all(actor, exit.code);
+    let outcome = actor.record().await;
+    actor.end = Some(End { exit, recorded: Some(Recorded { outcome, effects, endpoints, untold_oom }) });
+    if actor.cleaning {
+        actor.timers.set(Timer::Cleanup, Instant::now() + CLEANING_WAIT);
+    } else {
+        finish(actor).await;
+    }
+}
 
-    /// A restart is due. While the daemon ends it stays due: the next one makes it.
-    pub(super) async fn backoff_over(&mut self) {
-        if self.engine.containers.ending.has_begun() {
-            return;
-        }
-        let effects = self.happened(Input::BackoffOver);
-        self.perform_launch(&effects);
+/// Nothing of the run is left: show, tell, answer; then what the policy wants. Nothing happens before the end is recorded.
+async fn finish<E: Environment>(actor: &mut Actor<E>) {
+    let Some(End { exit, recorded: Some(recorded) }) = actor.end.take_if(|end| end.is_recorded()) else { return };
+    let Recorded { mut outcome, effects, endpoints, untold_oom } = recorded;
+    actor.timers.cancel(Timer::Cleanup);
+    if actor.row.run.error != exit.error {
+        actor.row.run.error.clone_from(&exit.error);
+        outcome = actor.record().await;
     }
+    actor.exits += 1;
+    actor.publish();
+    if untold_oom {
+        actor.event("oom", []);
+    }
+    for endpoint in &endpoints {
+        actor.engine.network_event(&actor.row, "disconnect", endpoint);
+    }
+    for mount in actor.row.volumes() {
+        let attributes = [("container", actor.row.id.as_str().to_string()), ("driver", mount.driver.clone())];
+        actor.engine.events().publish("volume", "unmount", &mount.name, attributes);
+    }
+    if std::mem::take(&mut actor.waiting.stopped) {
+        actor.event("stop", []);
+    }
+    let lasted = lasted(&actor.row).as_secs();
+    actor.event("die", [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())]);
+    if actor.waiting.is_end_awaited() {
+        actor.engine.containers().logs.followers.ended(&actor.row.id).await;
+    }
+    for reply in actor.waiting.ends.drain(..) {
+        answer(reply, outcome.as_ref().map_or_else(|error| Err(error.copy().prefix(NOT_RECORDED)), |()| Ok(())));
+    }
+    // Those who waited for the end hear of it before what is left of the run is put away.
+    tokio::task::yield_now().await;
+    actor.waiting.end_requests(&actor.row);
+    // The monitor ends, now that the exit is recorded.
+    if let Some(mut link) = actor.link.take() {
+        drop(link.send(&Request::Release, &[]).await);
+    }
+    if !actor.unrecorded {
+        actor.forget_run();
+    }
+    go_on(actor, &effects).await;
+}
 
-    /// The container goes with its anonymous volumes (B-ar-1).
-    pub(super) async fn remove_itself(&mut self) {
-        self.waiting.removal = Some(RemoveArgs { volumes: true, ..RemoveArgs::default() });
-        self.begin_removal();
-    }
+/// Writes the exit into the row; whether the policy wants another run.
+fn note_exit<E: Environment>(actor: &mut Actor<E>, exit: &Exit) -> bool {
+    let run = &mut actor.row.run;
+    run.finished_at = Timestamp::from_unix_nanos(exit.at);
+    run.exit_code = exit.code;
+    run.oom_killed |= exit.oom;
+    run.error.clone_from(&exit.error);
+    let called_off = !actor.waiting.restarts.is_empty() || actor.waiting.removal.is_some();
+    !called_off && count_restart(actor, exit.code, lasted(&actor.row))
+}
 
-    /// Nothing more comes of what the monitor was asked for.
-    fn end_requests(&mut self) {
-        for (_, reply) in self.waiting.answers.drain() {
-            answer(reply, Err(Error::conflict(format!("container {} is not running", self.row.id.as_str()))));
-        }
+/// Whether the policy wants another run after one that ended so; if it does, that is counted from now on.
+pub(super) fn count_restart<E: Environment>(actor: &mut Actor<E>, exit_code: i32, lasted: Duration) -> bool {
+    let run = &actor.row.run;
+    // A manual stop calls off every policy for now, and so does the daemon's end; `always` remembers at the daemon's
+    // next start.
+    if run.manually_stopped
+        || actor.engine.containers().ending.has_begun()
+        || !policy(&actor.row).restarts(exit_code, run.manually_stopped, run.restart_count)
+    {
+        return false;
     }
+    actor.backoff = restart::backoff(actor.backoff, lasted);
+    actor.row.run.restart_count += 1;
+    true
+}
 
-    /// Lets the monitor end, now that the exit is recorded.
-    async fn release_monitor(&mut self) {
-        self.end_requests();
-        if let Some(mut link) = self.link.take() {
-            drop(link.send(&Request::Release, &[]).await);
+/// After the end: the removal or start that was waiting for it, the removal of `--rm`, or the policy's restart.
+pub(super) async fn go_on<E: Environment>(actor: &mut Actor<E>, effects: &[Effect]) {
+    if effects.contains(&Effect::ScheduleRestart) {
+        drop(actor.perform(effects).await);
+    } else if !actor.waiting.removals.is_empty() {
+        remove::remove_now(actor);
+    } else if !actor.waiting.restarts.is_empty() {
+        if let Err(error) = actor.engine.containers().ending.refuse() {
+            return actor.waiting.restarts.drain(..).for_each(|reply| answer(reply, Err(error.copy())));
         }
-        if self.unrecorded.is_none() {
-            self.forget_run();
-        }
+        let effects = actor.happened(Input::Start);
+        start::launch_by_hand(actor, &effects);
+    } else if actor.row.auto_remove() {
+        remove::remove_itself(actor);
     }
+}
 
-    /// Nothing needs to tell a later daemon of the newest run any more: the row does.
-    pub(super) fn forget_run(&self) {
-        if let Err(error) = run::place::remove_dir(&place::run_dir(&self.engine.settings().roots, &self.row)) {
-            tracing::warn!(container = self.row.id.short(), %error, "of a run that is over");
-        }
+/// A restart is due. While the daemon ends it stays due: the next one makes it.
+pub(super) async fn backoff_over<E: Environment>(actor: &mut Actor<E>) {
+    if actor.engine.containers().ending.has_begun() {
+        return;
     }
+    let effects = actor.happened(Input::BackoffOver);
+    drop(actor.perform(&effects).await);
+}
 
-    /// The daemon is up: leftovers of `--rm` go, and what the policy wants is started (B-rs-4).
-    pub(super) async fn booted(&mut self) {
-        if !self.jobs.is_empty() || self.timer.is_some() {
-            return;
-        }
-        if matches!(self.row.state, State::Exited | State::Dead) && self.row.auto_remove() {
-            return self.remove_itself().await;
-        }
-        // One that ended while its monitor was being found.
-        if consider(&mut self.row, LastEnd::Killed) {
-            drop(self.record().await);
-            self.publish();
-        }
-        self.backoff_over().await;
+/// The daemon is up: leftovers of `--rm` go, and what the policy wants is started (B-rs-4).
+pub(super) async fn booted<E: Environment>(actor: &mut Actor<E>) {
+    if actor.timers.has(Timer::BackOff) {
+        return;
     }
+    if matches!(actor.row.state, State::Exited | State::Dead) && actor.row.auto_remove() {
+        return remove::remove_itself(actor);
+    }
+    // One that ended while its monitor was being found.
+    if consider(&mut actor.row, LastEnd::Killed) {
+        drop(actor.record().await);
+        actor.publish();
+    }
+    backoff_over(actor).await;
 }
 
 fn policy(row: &ContainerRow) -> Policy {
@@ -257,14 +257,14 @@ fn policy(row: &ContainerRow) -> Policy {
 /// counted. The count goes on over daemons that were killed.
 pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
     let (policy, run) = (policy(row), &row.run);
-    let wanted = row.state == State::Exited
-        && run.was_started
+    let wanted = run.was_started
         && !row.host_config.auto_remove
         && policy.restarts_at_boot(run.exit_code, run.manually_stopped, run.restart_count);
     if !wanted {
         return false;
     }
-    row.state = State::Restarting;
+    let Outcome::Accept(due, _) = lifecycle::step(row.state, Input::RestartDue) else { return false };
+    row.state = due;
     let run = &mut row.run;
     match last {
         LastEnd::Clean => run.restart_count = 0,
@@ -287,15 +287,5 @@ pub(super) fn killed_with_monitor() -> Exit {
         at: now().unix_nanos(),
         error: "the container's monitor was killed".into(),
         ..Exit::default()
-    }
-}
-
-/// Kills what is left in the container's cgroup and removes it.
-pub(super) async fn clear_cgroup(engine: &Arc<Engine>, row: &ContainerRow) {
-    let ends = &engine.containers.threads.ends;
-    let (engine, row) = (engine.clone(), row.clone());
-    let cleared = ends.run(move |_| Ok(run::place::clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?));
-    if let Err(error) = cleared.await {
-        tracing::warn!(%error, "clearing a cgroup");
     }
 }

@@ -1,10 +1,11 @@
 //! `POST /containers/{id}/kill`, `pause` and `unpause`.
 
-use model::lifecycle::{Effect, Input, State};
+use model::lifecycle::Input;
 use model::{Result, signal};
 use monitor::proto::Request;
 
-use super::actor::{Actor, Command, Reply, answer};
+use super::actor::{Accepted, Actor, Command, Reply, answer, not_running};
+use super::environment::Environment;
 use super::stop;
 use crate::container::Containers;
 
@@ -24,101 +25,87 @@ pub async fn unpause(containers: &Containers, name: &str) -> Result<()> {
     containers.find(name)?.ask(|reply| Command::Unpause { reply }).await
 }
 
-impl Actor {
-    /// SIGKILL is answered when the container has ended, any other signal when it was sent.
-    pub(super) async fn kill(&mut self, signal: i32, reply: Reply) {
-        let ends = signal == signal::KILL || stop::is_stop_signal(&self.row, signal);
-        let before = self.row.clone();
-        let Some((effects, reply)) = self.step(Input::Kill { signal, ends }, reply) else {
-            return;
-        };
-        let cancels = effects.contains(&Effect::CancelRestart);
-        if (ends || cancels)
-            && let Err(error) = self.note_manual_stop(before).await
-        {
-            return answer(reply, Err(error));
-        }
-        if cancels {
-            self.timer = None;
-            self.publish();
-            return answer(reply, Ok(()));
-        }
-        self.signal(signal).await;
-        if effects.contains(&Effect::Thaw) {
-            self.thaw().await;
-            self.publish();
-        }
-        if signal == signal::KILL {
-            self.waiting.ends.push(reply);
-            self.expect_death();
-        } else {
-            answer(reply, Ok(()));
-        }
+/// Sends a signal. SIGKILL is answered when the container has ended, any other signal when it was sent.
+pub(super) async fn send_signal<E: Environment>(actor: &mut Actor<E>, signal: i32, reply: Reply) {
+    let ends = signal == signal::KILL || stop::is_stop_signal(&actor.row, signal);
+    let Some(accepted) = actor.step(Input::Kill { signal, ends }, reply) else { return };
+    let cancels = accepted.cancels_restart();
+    let Accepted { row, effects, reply } = accepted;
+    if !ends && !cancels {
+        actor.row = row;
+    } else if let Err(error) = stop::stay_down(actor, row).await {
+        return answer(reply, Err(error));
     }
+    // What cannot be sent to the monitor was logged.
+    drop(actor.perform(&effects).await);
+    actor.publish();
+    match signal {
+        signal::KILL if !cancels => actor.waiting.ends.push(reply),
+        _ => answer(reply, Ok(())),
+    }
+}
 
-    /// Pause is recorded, then done, and undone when the monitor cannot do it. Unpause is done, then recorded: should the
-    /// daemon die in between, the next one still knows why the container is frozen.
-    pub(super) async fn freeze(&mut self, input: Input, reply: Reply) {
-        let before = self.row.clone();
-        let Some((effects, reply)) = self.step(input, reply) else {
-            return;
-        };
-        let frozen = effects.contains(&Effect::Freeze);
-        if frozen {
-            self.row.run.frozen_in_passing = false;
-            if let Err(error) = self.persist().await {
-                self.row = before;
-                return answer(reply, Err(error));
-            }
-        }
-        if let Err(error) = self.freeze_now(frozen).await {
-            self.row = before;
-            drop(self.record().await);
-            return answer(reply, Err(error));
-        }
-        if !frozen {
-            self.row.run.frozen_in_passing = false;
-            drop(self.record().await);
-        }
-        self.publish();
-        self.event(if frozen { "pause" } else { "unpause" }, []);
-        answer(reply, Ok(()));
+/// Freezes: recorded, then done, and taken back when the monitor cannot do it.
+pub(super) async fn freeze<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
+    let before = actor.row.clone();
+    let Some(Accepted { mut row, effects, reply }) = actor.step(Input::Pause, reply) else { return };
+    row.run.frozen_in_passing = false;
+    if let Err(error) = actor.commit(row).await {
+        return answer(reply, Err(error));
     }
+    if let Err(error) = actor.perform(&effects).await {
+        actor.row = before;
+        drop(actor.record().await);
+        return answer(reply, Err(error));
+    }
+    actor.publish();
+    actor.event("pause", []);
+    answer(reply, Ok(()));
+}
 
-    /// Freezes for the time of an operation. The row tells why before it is done: should the daemon die over the
-    /// operation, the next one lets the container go on.
-    pub(super) async fn freeze_in_passing(&mut self, reply: Reply) {
-        let before = self.row.clone();
-        let Some((_, reply)) = self.step(Input::Pause, reply) else {
-            return;
-        };
-        self.row.run.frozen_in_passing = true;
-        if let Err(error) = self.persist().await {
-            self.row = before;
-            return answer(reply, Err(error));
-        }
-        self.publish();
-        self.event("pause", []);
-        self.request(&Request::Freeze { frozen: true }, reply).await;
+/// Lets go on: done, then recorded; should the daemon die in between, the next one still knows why the container is frozen.
+pub(super) async fn thaw<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
+    let Some(Accepted { row, effects, reply }) = actor.step(Input::Unpause, reply) else { return };
+    if let Err(error) = actor.perform(&effects).await {
+        return answer(reply, Err(error));
     }
+    actor.row = row;
+    actor.row.run.frozen_in_passing = false;
+    drop(actor.record().await);
+    actor.publish();
+    actor.event("unpause", []);
+    answer(reply, Ok(()));
+}
 
-    /// What a daemon that died over an operation left frozen goes on.
-    pub(super) async fn thaw_left_behind(&mut self) {
-        if !std::mem::take(&mut self.row.run.frozen_in_passing) {
-            return;
-        }
-        if let State::Paused { pid } = self.row.state {
-            self.row.state = State::Running { pid };
-            self.thaw().await;
-        }
-        drop(self.record().await);
+/// Freezes for the time of an operation. The record tells why before it is done: should the daemon die over the
+/// operation, the next one lets the container go on.
+pub(super) async fn freeze_in_passing<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
+    let Some(Accepted { mut row, reply, .. }) = actor.step(Input::Pause, reply) else { return };
+    row.run.frozen_in_passing = true;
+    if let Err(error) = actor.commit(row).await {
+        return answer(reply, Err(error));
     }
+    actor.publish();
+    actor.event("pause", []);
+    // Answered when all processes stand.
+    actor.request(&Request::Freeze { frozen: true }, reply).await;
+}
 
-    /// Freezing is the cgroup's work and does not need the monitor, unless another program owns the cgroup.
-    async fn freeze_now(&mut self, frozen: bool) -> Result<()> {
-        let Some(link) = self.link.as_mut() else {
-            return Err(model::Error::conflict(format!("container {} is not running", self.row.id.as_str())));
-        };
-        link.send(&Request::Freeze { frozen }, &[]).await.map(drop)
+/// What a daemon that died over an operation left frozen goes on.
+pub(super) async fn thaw_left_behind<E: Environment>(actor: &mut Actor<E>) {
+    if !std::mem::take(&mut actor.row.run.frozen_in_passing) {
+        return;
     }
+    let effects = actor.happened(Input::Unpause);
+    drop(actor.perform(&effects).await);
+    drop(actor.record().await);
+}
+
+/// Has the monitor freeze the container's processes, or let them go on.
+pub(super) async fn set_frozen<E: Environment>(actor: &mut Actor<E>, frozen: bool) -> Result<()> {
+    let sent = match actor.link.as_mut() {
+        None => Err(not_running(&actor.row)),
+        Some(link) => link.send(&Request::Freeze { frozen }, &[]).await.map(drop),
+    };
+    sent.inspect_err(|error| tracing::warn!(container = actor.row.id.short(), frozen, %error, "not frozen or thawed"))
 }

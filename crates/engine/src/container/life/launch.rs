@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::lifecycle::State;
+use model::lifecycle::{self, Input, Outcome};
 use model::time::Timestamp;
 use model::{Context, Error, Result, signal};
 use run::progress::{Cancelled, Cause};
@@ -15,13 +15,15 @@ use run::{Attached, Failed, Place, Progress, Running, Services, Step};
 
 use tokio::time::Instant;
 
-use super::actor::{Actor, Command, Done, Timer, answer};
+use super::actor::{Actor, Command, Done, answer};
 use super::durable::{self, Durable};
+use super::environment::Environment;
 use super::plan;
+use super::timers::Timer;
 use crate::Engine;
 use crate::container::create::{sources, validate};
 use crate::container::row::{self, ContainerRow, MountRow};
-use crate::container::session::attach;
+use crate::container::session::attach::Clients;
 use crate::held::{self, Held};
 
 /// How long a start goes on after a client has asked for the container's end: one that does not hang is over by then, and
@@ -58,7 +60,9 @@ pub async fn replenish(engine: &Arc<Engine>) {
 
 /// The row of a container that runs.
 pub fn note_run(row: &mut ContainerRow, process: &Process, place: Place) {
-    row.state = State::Running { pid: process.pid };
+    if let Outcome::Accept(running, _) = lifecycle::step(row.state, Input::Launched { pid: process.pid }) {
+        row.state = running;
+    }
     row.endpoints.clone_from(&process.endpoints);
     let run = &mut row.run;
     run.place = Some(place);
@@ -67,8 +71,35 @@ pub fn note_run(row: &mut ContainerRow, process: &Process, place: Place) {
     (run.start_failed, run.error) = (false, String::new());
 }
 
-/// Starts the container; blocks until its program runs and is recorded, or could not be started.
-pub fn launch(
+/// Starts the container: clients that have announced themselves come, the sources of its mounts are looked up, then the
+/// rest on a thread that may block.
+pub(super) async fn launch(
+    engine: Arc<Engine>,
+    row: ContainerRow,
+    clients: Clients,
+    progress: Arc<Progress>,
+) -> Result<(Running, Place), Failed> {
+    let clients = clients.gather().await;
+    // On the threads of the paths, so that a dead one takes none of a start's.
+    progress.enter(Step::Specification)?;
+    sources::prepare(&engine.disk.paths, &row).await?;
+    progress.enter(Step::Volumes)?;
+    let held = held::hold(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await?;
+    let turn = engine.containers.threads.starts.turn().await;
+    let (shared, own) = (engine.clone(), row.clone());
+    match turn.begin(move |_| start(&shared, &own, clients, held, &progress)).await {
+        Ok(outcome) => {
+            if outcome.is_err() {
+                held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
+            }
+            outcome
+        }
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// Blocks until the program runs and is recorded, or could not be started.
+fn start(
     engine: &Arc<Engine>,
     row: &ContainerRow,
     clients: Vec<Attached>,
@@ -103,97 +134,86 @@ fn earlier_start(abandoned: &Option<Arc<Progress>>) -> Option<Error> {
     Some(Error::unavailable(format!("an earlier start of the container still waits for {}", hanging.waits_for())))
 }
 
-impl Actor {
-    /// Starts the launch; its end comes as a [`Done`].
-    pub(super) fn begin_launch(&mut self) {
-        if let Some(error) = earlier_start(&self.abandoned) {
-            self.jobs.spawn(async { Done::Launched(Box::new(Err(error.into()))) });
-            return;
-        }
-        let (engine, row) = (self.engine.clone(), self.row.clone());
-        let (clients, expected) = (std::mem::take(&mut self.clients), std::mem::take(&mut self.expected));
-        let progress = Arc::new(Progress::begin(engine.host.faults.clone()));
-        self.timer = Some((progress.deadline(), Timer::Launch));
-        self.launch = Some(LaunchUnderWay { progress: progress.clone(), interrupt: None });
-        self.jobs.spawn(async move {
-            let clients = attach::gather(clients, expected).await;
-            // On the threads of the paths, so that a dead one takes none of a start's.
-            let found = async {
-                progress.enter(Step::Specification)?;
-                sources::prepare(&engine.disk.paths, &row).await?;
-                progress.enter(Step::Volumes)?;
-                held::hold(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str())
-                    .await
-                    .map_err(Failed::from)
-            };
-            let held = match found.await {
-                Ok(held) => held,
-                Err(failed) => return Done::Launched(Box::new(Err(failed))),
-            };
-            let turn = engine.containers.threads.starts.turn().await;
-            let (shared, own) = (engine.clone(), row.clone());
-            match turn.begin(move |_| launch(&shared, &own, clients, held, &progress)).await {
-                Ok(outcome) => {
-                    if outcome.is_err() {
-                        held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
-                    }
-                    Done::Launched(Box::new(outcome))
-                }
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            }
-        });
-    }
-
-    /// A client wants the container to end: a start that hangs is not waited for.
-    pub(super) fn interrupt_launch(&mut self) {
-        if let Some(launch) = &mut self.launch {
-            let at = *launch.interrupt.get_or_insert_with(|| Instant::now() + INTERRUPT_WAIT);
-            self.timer = self.timer.map(|(due, timer)| (due.min(at), timer));
-        }
-    }
-
-    /// Gives a start up that is over the limit of its step or hangs while a client asks for its end; then, when its thread
-    /// does not come back either, goes on without it.
-    pub(super) async fn launch_is_slow(&mut self) {
-        let Some(LaunchUnderWay { progress, interrupt }) = &self.launch else { return };
-        let now = Instant::now();
+impl LaunchUnderWay {
+    /// What is to be done about it now.
+    fn look(&self, now: Instant) -> Verdict {
+        let LaunchUnderWay { progress, interrupt } = self;
         let deadline = progress.deadline();
         let is_wanted = interrupt.is_none_or(|at| at > now);
-        let next = if progress.cancelled().is_none() && deadline > now && is_wanted {
-            interrupt.map_or(deadline, |at| at.min(deadline))
-        } else if progress.cancelled().is_none() {
-            match progress.cancel(if is_wanted { Cause::Deadline } else { Cause::Request }) {
-                Cancelled::ByMonitor => now + CANCEL_WAIT,
-                Cancelled::BeforeMonitor => now + RETURN_WAIT,
-            }
-        } else if progress.kill_monitor() || !progress.may_be_abandoned() {
-            now + RETURN_WAIT
-        } else {
-            // The thread hangs; it takes back what it has made when it comes back.
-            let error = progress.cancelled().unwrap_or_else(|| Error::system("the start was given up"));
-            tracing::warn!(container = self.row.id.short(), %error, "a thread still hangs");
-            self.abandoned = Some(progress.clone());
-            self.jobs.detach_all();
-            self.launch_failed(error.into()).await;
-            return self.catch_up().await;
-        };
-        self.timer = Some((next, Timer::Launch));
-    }
-
-    /// The start is over. One that was given up because somebody asked for the container's end has not happened: that is
-    /// answered.
-    pub(super) fn end_launch(&mut self) {
-        self.timer = None;
-        let Some(LaunchUnderWay { progress, interrupt: Some(_) }) = self.launch.take() else { return };
-        if progress.cancelled().is_none() {
-            return;
+        if progress.cancelled().is_some() {
+            // The thread takes back what it has made when it comes back.
+            let hangs = !progress.kill_monitor() && progress.may_be_abandoned();
+            return if hangs { Verdict::Abandon } else { Verdict::Wait(now + RETURN_WAIT) };
         }
-        self.row.run.manually_stopped = true;
-        for command in std::mem::take(&mut self.deferred) {
-            match command {
-                Command::Kill { signal: signal::KILL, reply } | Command::Stop { reply, .. } => answer(reply, Ok(())),
-                other => self.deferred.push_back(other),
-            }
+        if deadline > now && is_wanted {
+            return Verdict::Wait(interrupt.map_or(deadline, |at| at.min(deadline)));
+        }
+        match progress.cancel(if is_wanted { Cause::Deadline } else { Cause::Request }) {
+            Cancelled::ByMonitor => Verdict::Wait(now + CANCEL_WAIT),
+            Cancelled::BeforeMonitor => Verdict::Wait(now + RETURN_WAIT),
+        }
+    }
+}
+
+/// What is to be done about a launch.
+enum Verdict {
+    /// To look again then.
+    Wait(Instant),
+    /// To go on without its thread, which hangs.
+    Abandon,
+}
+
+/// Starts the launch; its end comes as a [`Done`].
+pub(super) fn begin<E: Environment>(actor: &mut Actor<E>) {
+    if let Some(error) = earlier_start(&actor.abandoned) {
+        actor.jobs.spawn(async { Done::Launched(Box::new(Err(error.into()))) });
+        return;
+    }
+    let progress = Arc::new(Progress::begin(actor.engine.faults().clone()));
+    actor.timers.set(Timer::Launch, progress.deadline());
+    actor.launch = Some(LaunchUnderWay { progress: progress.clone(), interrupt: None });
+    let launch = actor.engine.launch(actor.row.clone(), std::mem::take(&mut actor.clients), progress);
+    actor.jobs.spawn(async move { Done::Launched(Box::new(launch.await)) });
+}
+
+/// A client wants the container to end: a start that hangs is not waited for.
+pub(super) fn interrupt<E: Environment>(actor: &mut Actor<E>) {
+    if let Some(launch) = &mut actor.launch {
+        let at = *launch.interrupt.get_or_insert_with(|| Instant::now() + INTERRUPT_WAIT);
+        actor.timers.hasten(Timer::Launch, at);
+    }
+}
+
+/// Gives a start up that is over the limit of its step or hangs while a client asks for its end; then, when its thread
+/// does not come back either, goes on without it.
+pub(super) async fn is_slow<E: Environment>(actor: &mut Actor<E>) {
+    let Some(launch) = &actor.launch else { return };
+    match launch.look(Instant::now()) {
+        Verdict::Wait(until) => actor.timers.set(Timer::Launch, until),
+        Verdict::Abandon => {
+            let progress = launch.progress.clone();
+            let error = progress.cancelled().unwrap_or_else(|| Error::system("the start was given up"));
+            tracing::warn!(container = actor.row.id.short(), %error, "a thread still hangs");
+            actor.abandoned = Some(progress);
+            actor.jobs.detach_all();
+            super::start::launch_failed(actor, error.into()).await;
+        }
+    }
+}
+
+/// The start is over. One that was given up because somebody asked for the container's end has not happened: that is
+/// answered.
+pub(super) fn end<E: Environment>(actor: &mut Actor<E>) {
+    actor.timers.cancel(Timer::Launch);
+    let Some(LaunchUnderWay { progress, interrupt: Some(_) }) = actor.launch.take() else { return };
+    if progress.cancelled().is_none() {
+        return;
+    }
+    actor.row.run.manually_stopped = true;
+    for command in std::mem::take(&mut actor.deferred) {
+        match command {
+            Command::Kill { signal: signal::KILL, reply } | Command::Stop { reply, .. } => answer(reply, Ok(())),
+            other => actor.deferred.push_back(other),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::id::ContainerId;
-use model::lifecycle::State;
+use model::lifecycle::{self, Found};
 use model::time::Timestamp;
 use monitor::proto::{self, Exit};
 use run::link::{self, Link, Probe};
@@ -18,9 +18,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::actor::{Actor, Command};
-use super::exit::{KILLED, clear_cgroup, consider, killed_with_monitor};
+use super::environment::Environment;
+use super::exit::{self, KILLED, killed_with_monitor};
 use super::places::Places;
-use super::{connect, place};
+use super::{connect, kill, place};
 use crate::Engine;
 use crate::container::row::ContainerRow;
 use crate::ending::LastEnd;
@@ -54,7 +55,7 @@ impl Recovered {
     pub fn live(mut self) {
         tokio::spawn(async move {
             if let Some(exit) = self.exit {
-                self.actor.ended(exit).await;
+                exit::ended(&mut self.actor, exit).await;
             } else {
                 connect::mend(&mut self.actor).await;
                 if self.actor.link.is_some() && Places::of(&self.actor.row).has_resolver(&self.actor.engine.networks) {
@@ -67,77 +68,132 @@ impl Recovered {
     }
 }
 
-/// Finds out what became of a container and brings its row in line; a run that its policy wants is due from then on.
+/// What is left of a container's run, and what is known of its end.
+struct Remains {
+    found: Found,
+    /// The line to its monitor, if it lives.
+    link: Option<Link>,
+    /// The monitor has told its end, which goes the usual way.
+    exit: Option<Exit>,
+    /// The end that the row is to have; `None` where nobody knows it.
+    ended: Option<Exit>,
+    /// What is found of the run's memory.
+    oom: bool,
+    /// Where the last daemon died with the sockets.
+    unsettled_link: Option<String>,
+}
+
+impl Remains {
+    fn alive(link: Link) -> Remains {
+        Remains { found: Found::Silent, link: Some(link), exit: None, ended: None, oom: false, unsettled_link: None }
+    }
+
+    fn gone(row: &ContainerRow, ended: Option<Exit>) -> Remains {
+        let of_unknown_run = ended.as_ref().is_some_and(|exit| exit.at != row.run.finished_at.unix_nanos());
+        Remains {
+            found: Found::Gone { of_unknown_run },
+            link: None,
+            exit: None,
+            ended,
+            oom: false,
+            unsettled_link: None,
+        }
+    }
+}
+
+/// Finds out what became of a container and brings its record in line; a run that its policy wants is due from then on.
 #[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) -> Recovered {
-    row.state = row.state.at_rest();
-    let before = (row.state, row.run.oom_killed, row.run.restart_count);
+    let before = (row.state.at_rest(), row.run.oom_killed, row.run.restart_count);
     let settings = engine.settings();
     let run_dir = place::run_dir(&settings.roots, &row);
     if run_dir != settings.roots.run(row.id.as_str()) {
         end_uncommitted(&settings.roots.run(row.id.as_str())).await;
     }
-    let (link, exit) = match link::probe(&run_dir).await {
-        Probe::Connected(link, state) if is_committed(&row, &state) => {
-            row.state = if state.paused { State::Paused { pid: state.pid } } else { State::Running { pid: state.pid } };
-            row.run.oom_killed |= state.memory_has_run_out;
-            // Where the last daemon died with the sockets.
-            row.unsettled_link = row.unsettled_link.or(lost_ports(&row.endpoints, state.ports));
-            (Some(link), state.exit)
-        }
-        Probe::Silent(link) if row.state.pid().is_some() => {
-            tracing::warn!(container = row.id.short(), "the container's monitor is slow to answer");
-            (Some(link), None)
-        }
-        Probe::Connected(link, state) if state.started_at == row.run.started_at.unix_nanos() => {
-            // Of a run whose end is known already.
-            end(link, row.id.as_str()).await;
-            clear_cgroup(&engine, &row).await;
-            settle(&mut row, None);
-            (None, None)
-        }
-        Probe::Connected(link, _) | Probe::Silent(link) => {
-            tracing::info!(container = row.id.short(), "ending a run that was not committed");
-            end(link, row.id.as_str()).await;
-            clear_cgroup(&engine, &row).await;
-            settle(&mut row, Some(ended_uncommitted()));
-            (None, None)
-        }
-        Probe::Ended(exit) => {
-            clear_cgroup(&engine, &row).await;
-            settle(&mut row, Some(exit));
-            (None, None)
-        }
-        Probe::Killed => {
-            link::kill_monitor(row.id.as_str());
-            clear_cgroup(&engine, &row).await;
-            // A monitor tells of its container's birth before anything of it runs.
-            let exit = row.state.pid().map(|_| killed_with_monitor());
-            settle(&mut row, exit);
-            (None, None)
-        }
-        Probe::Gone => {
-            if row.state.pid().is_some() {
-                clear_cgroup(&engine, &row).await;
-            }
-            settle(&mut row, None);
-            (None, None)
-        }
-    };
-    consider(&mut row, last);
+    let remains = look(&engine, &row, &run_dir).await;
+    let Remains { found, link, exit, ended, oom, unsettled_link } = remains;
+    note(&mut row, found, ended);
+    row.run.oom_killed |= oom;
+    row.unsettled_link = row.unsettled_link.or(unsettled_link);
+    exit::consider(&mut row, last);
     let changed = (row.state, row.run.oom_killed, row.run.restart_count) != before;
     let (mut actor, commands) = Actor::new(&engine, row);
     actor.link = link;
     if changed {
         drop(actor.record().await);
     }
-    actor.thaw_left_behind().await;
-    if actor.link.is_none() && actor.unrecorded.is_none() {
+    kill::thaw_left_behind(&mut actor).await;
+    if actor.link.is_none() && !actor.unrecorded {
         // Only now: until the end is recorded, what tells of it must stay.
         drop(fs::remove_dir_all(&run_dir));
     }
     actor.publish();
     Recovered { actor, commands, exit }
+}
+
+/// Looks for a container's run, and ends what its record does not know of.
+async fn look(engine: &Arc<Engine>, row: &ContainerRow, run_dir: &Path) -> Remains {
+    match link::probe(run_dir).await {
+        Probe::Connected(link, state) if is_committed(row, &state) => Remains {
+            found: Found::Alive { frozen: state.paused },
+            exit: state.exit,
+            oom: state.memory_has_run_out,
+            unsettled_link: lost_ports(&row.endpoints, state.ports),
+            ..Remains::alive(link)
+        },
+        Probe::Silent(link) if row.state.pid().is_some() => {
+            tracing::warn!(container = row.id.short(), "the container's monitor is slow to answer");
+            Remains::alive(link)
+        }
+        Probe::Connected(link, state) if state.started_at == row.run.started_at.unix_nanos() => {
+            // Of a run whose end is known already.
+            end(link, row.id.as_str()).await;
+            engine.clear_cgroup(row).await;
+            Remains::gone(row, None)
+        }
+        Probe::Connected(link, _) | Probe::Silent(link) => {
+            tracing::info!(container = row.id.short(), "ending a run that was not committed");
+            end(link, row.id.as_str()).await;
+            engine.clear_cgroup(row).await;
+            Remains::gone(row, Some(ended_uncommitted()))
+        }
+        Probe::Ended(exit) => {
+            engine.clear_cgroup(row).await;
+            Remains::gone(row, Some(exit))
+        }
+        Probe::Killed => {
+            link::kill_monitor(row.id.as_str());
+            engine.clear_cgroup(row).await;
+            // A monitor tells of its container's birth before anything of it runs.
+            Remains::gone(row, row.state.pid().map(|_| killed_with_monitor()))
+        }
+        Probe::Gone => {
+            if row.state.pid().is_some() {
+                engine.clear_cgroup(row).await;
+            }
+            Remains::gone(row, None)
+        }
+    }
+}
+
+/// Brings a record in line with what was found. One that takes its run for running, or due, gets the end of that run: the
+/// daemon died between starting and recording it, and the policy is asked again.
+fn note(row: &mut ContainerRow, found: Found, ended: Option<Exit>) {
+    let before = row.state.at_rest();
+    row.state = lifecycle::recover(row.state, found);
+    if row.state.pid().is_none() {
+        row.endpoints.clear();
+        row.unsettled_link = None;
+    }
+    if row.state == before || row.state.pid().is_some() {
+        return;
+    }
+    let unknown = || Exit { code: UNKNOWN_EXIT, at: now().unix_nanos(), ..Exit::default() };
+    let exit = ended.unwrap_or_else(unknown);
+    row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
+    row.run.exit_code = exit.code;
+    row.run.oom_killed |= exit.oom;
+    row.run.error = exit.error;
 }
 
 /// No link, but something to settle: published ports of which the monitor serves none.
@@ -149,26 +205,6 @@ fn lost_ports(endpoints: &[network::Endpoint], served: u32) -> Option<String> {
 /// Whether the row knows of this run.
 fn is_committed(row: &ContainerRow, state: &proto::State) -> bool {
     row.state.pid() == Some(state.pid) && row.run.started_at.unix_nanos() == state.started_at
-}
-
-/// Nothing runs: notes the end of a run that the row still takes for running, or for due.
-///
-/// A restart that was due is counted, and stays due as long as nothing tells of a run. An exit that the row does not know
-/// is that run's: the daemon died between starting and recording it, and the policy is asked again.
-fn settle(row: &mut ContainerRow, exit: Option<Exit>) {
-    let restarted =
-        row.state == State::Restarting && exit.as_ref().is_some_and(|exit| exit.at != row.run.finished_at.unix_nanos());
-    if row.state.pid().is_some() || restarted {
-        let unknown = || Exit { code: UNKNOWN_EXIT, at: now().unix_nanos(), ..Exit::default() };
-        let exit = exit.unwrap_or_else(unknown);
-        row.run.finished_at = Timestamp::from_unix_nanos(exit.at);
-        row.run.exit_code = exit.code;
-        row.run.oom_killed |= exit.oom;
-        row.run.error = exit.error;
-        row.state = State::Exited;
-    }
-    row.endpoints.clear();
-    row.unsettled_link = None;
 }
 
 /// The end of a run that no row knows: this daemon kills it.

@@ -7,8 +7,10 @@ use model::lifecycle::{Effect, Input};
 use model::{Error, Kind, Result};
 use snapshot::RootStore;
 
-use super::actor::{Actor, Command, Done, Reply, answer};
+use super::actor::{Accepted, Actor, Command, Done, Reply, answer};
+use super::environment::Environment;
 use super::place;
+use super::timers::Timer;
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::row::{self, CONTAINERS, ContainerRow, MountRow};
@@ -50,60 +52,65 @@ fn no_link(name: &str) -> Error {
     }
 }
 
-impl Actor {
-    pub(super) async fn remove(&mut self, args: RemoveArgs, reply: Reply) {
-        let Some((effects, reply)) = self.step(Input::Remove { force: args.force }, reply) else {
-            return;
-        };
-        self.waiting.removals.push(reply);
-        self.waiting.removal = Some(args);
-        for effect in effects {
-            match effect {
-                Effect::Delete => self.begin_removal(),
-                Effect::CancelRestart => self.timer = None,
-                Effect::Signal(signal) => {
-                    self.signal(signal).await;
-                    self.expect_death();
-                }
-                Effect::Thaw => self.thaw().await,
-                _ => {}
-            }
-        }
-    }
+/// Removes the container, if need be after the end of its run.
+pub(super) async fn begin<E: Environment>(actor: &mut Actor<E>, args: RemoveArgs, reply: Reply) {
+    let Some(Accepted { row, effects, reply }) = actor.step(Input::Remove { force: args.force }, reply) else {
+        return;
+    };
+    actor.row = row;
+    actor.waiting.removals.push(reply);
+    actor.waiting.removal = Some(args);
+    // What cannot be sent to the monitor was logged; one that does not kill is killed in time.
+    drop(actor.perform(&effects).await);
+}
 
-    /// The row goes first, then what it referred to; a crash in between leaves what the next start sweeps.
-    pub(super) fn begin_removal(&mut self) {
-        self.happened(Input::Remove { force: true });
-        self.publish();
-        let (engine, row) = (self.engine.clone(), self.row.clone());
-        let args = self.waiting.removal.unwrap_or_default();
-        self.jobs.spawn(async move { Done::Deleted(delete(&engine, row, args).await) });
-    }
+/// The container goes with its anonymous volumes (B-ar-1).
+pub(super) fn remove_itself<E: Environment>(actor: &mut Actor<E>) {
+    actor.waiting.removal = Some(RemoveArgs { volumes: true, ..RemoveArgs::default() });
+    remove_now(actor);
+}
 
-    /// Whether the container is gone; if not, it is dead, for later daemons too, and can be removed again.
-    pub(super) async fn deleted(&mut self, outcome: Result<()>) -> bool {
-        let text = outcome.err().map(|e| e.message().to_string());
-        if let Some(text) = &text {
-            self.happened(Input::RemovalFailed);
-            self.row.run.error.clone_from(text);
-            // Its row may be gone, or its files half.
-            drop(self.record().await);
-        } else {
-            self.engine.containers.execs.forget_container(&self.row.id);
-            self.engine.containers.forget(&self.row.id, &self.row.name);
-            self.event("destroy", []);
-        }
-        self.waiting.removal = None;
-        self.publish_removal(text.clone());
-        for reply in self.waiting.removals.drain(..) {
-            answer(reply, text.clone().map_or(Ok(()), |text| Err(Error::system(text))));
-        }
-        text.is_none()
+/// Nothing runs (any more) of a container that is to be removed.
+pub(super) fn remove_now<E: Environment>(actor: &mut Actor<E>) {
+    // A restart that was due is none.
+    actor.timers.cancel(Timer::BackOff);
+    if actor.happened(Input::Remove { force: true }).contains(&Effect::Delete) {
+        begin_removal(actor);
     }
 }
 
+/// The row goes first, then what it referred to; a crash in between leaves what the next start sweeps.
+pub(super) fn begin_removal<E: Environment>(actor: &mut Actor<E>) {
+    actor.publish();
+    let args = actor.waiting.removal.unwrap_or_default();
+    let delete = actor.engine.delete(actor.row.clone(), args);
+    actor.jobs.spawn(async move { Done::Deleted(delete.await) });
+}
+
+/// The container is gone, or it is dead, for later daemons too, and can be removed again.
+pub(super) async fn deleted<E: Environment>(actor: &mut Actor<E>, outcome: Result<()>) {
+    let text = outcome.err().map(|e| e.message().to_string());
+    if let Some(text) = &text {
+        actor.happened(Input::RemovalFailed);
+        actor.row.run.error.clone_from(text);
+        // Its row may be gone, or its files half.
+        drop(actor.record().await);
+    } else {
+        let containers = actor.engine.containers();
+        containers.execs.forget_container(&actor.row.id);
+        containers.forget(&actor.row.id, &actor.row.name);
+        actor.event("destroy", []);
+    }
+    actor.waiting.removal = None;
+    actor.publish_removal(text.clone());
+    for reply in actor.waiting.removals.drain(..) {
+        answer(reply, text.clone().map_or(Ok(()), |text| Err(Error::system(text))));
+    }
+    actor.gone = text.is_none();
+}
+
 /// The row, the directories, then the volumes, whose drivers have threads of their own.
-async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs) -> Result<()> {
+pub(super) async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs) -> Result<()> {
     let (shared, row) = (engine.clone(), Arc::new(row));
     let removed = row.clone();
     engine.containers.threads.removals.run(move |_| delete_own(&shared, &removed)).await?;

@@ -28,39 +28,37 @@ fn not_allocated(error: Error) -> Error {
     error.prefix("Error when allocating new name")
 }
 
-impl Actor {
-    /// The new name is reserved before anything changes, and here: of two callers who wish for the same one, the second
-    /// must not free it for the first.
-    pub(super) async fn rename(&mut self, new: String, reply: Reply) {
-        if new == self.row.name {
-            return answer(reply, Err(same_name()));
-        }
-        if let Err(error) = self.engine.containers.reserve(&new, &self.row.id) {
-            return answer(reply, Err(not_allocated(error)));
-        }
-        let (old, before) = (self.row.name.clone(), self.row.endpoints.clone());
-        // Its name is the first of its names in networks that users made.
-        for endpoint in &mut self.row.endpoints {
-            network::endpoint::rename(&mut endpoint.dns_names, &old, &new);
-        }
-        let defined = redefine(self, |definition| {
-            for names in definition.networks.values_mut().filter_map(|settings| settings.dns_names.as_mut()) {
-                network::endpoint::rename(names, &old, &new);
-            }
-            definition.name = new.clone();
-        });
-        if let Err(error) = defined.await {
-            self.row.endpoints = before;
-            self.engine.containers.release(&new, &self.row.id);
-            return answer(reply, Err(error));
-        }
-        self.engine.networks.rename(&self.row.id, &old, &self.row.name);
-        self.publish();
-        publish_names(self).await;
-        self.engine.containers.release(&old, &self.row.id);
-        self.event("rename", [("oldName", format!("/{old}"))]);
-        answer(reply, Ok(()));
+/// The new name is reserved before anything changes, and here: of two callers who wish for the same one, the second
+/// must not free it for the first.
+pub(super) async fn rename_to(actor: &mut Actor, new: String, reply: Reply) {
+    if new == actor.row.name {
+        return answer(reply, Err(same_name()));
     }
+    if let Err(error) = actor.engine.containers.reserve(&new, &actor.row.id) {
+        return answer(reply, Err(not_allocated(error)));
+    }
+    let (old, before) = (actor.row.name.clone(), actor.row.endpoints.clone());
+    // Its name is the first of its names in networks that users made.
+    for endpoint in &mut actor.row.endpoints {
+        network::endpoint::rename(&mut endpoint.dns_names, &old, &new);
+    }
+    let change = |definition: &mut Definition| {
+        for names in definition.networks.values_mut().filter_map(|settings| settings.dns_names.as_mut()) {
+            network::endpoint::rename(names, &old, &new);
+        }
+        definition.name = new.clone();
+    };
+    if let Err(error) = redefine(actor, change).await {
+        actor.row.endpoints = before;
+        actor.engine.containers.release(&new, &actor.row.id);
+        return answer(reply, Err(error));
+    }
+    actor.engine.networks.rename(&actor.row.id, &old, &actor.row.name);
+    actor.publish();
+    publish_names(actor).await;
+    actor.engine.containers.release(&old, &actor.row.id);
+    actor.event("rename", [("oldName", format!("/{old}"))]);
+    answer(reply, Ok(()));
 }
 
 /// The resolvers of the container's networks know its names.

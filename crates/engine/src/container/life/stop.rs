@@ -2,18 +2,24 @@
 
 use std::time::Duration;
 
-use model::lifecycle::{Effect, Input};
+use model::lifecycle::Input;
 use model::{Error, Kind, Result, signal};
 use monitor::proto::Request;
 use tokio::time::Instant;
 
-use super::actor::{Actor, Command, Reply, Timer, answer};
+use super::actor::{Accepted, Actor, Awaited, Command, Reply, answer};
+use super::environment::Environment;
+use super::start;
+use super::timers::Timer;
 use crate::container::Containers;
 use crate::container::row::{ContainerRow, Definition};
 use crate::settings::ContainerDefaults;
 
 /// How long a killed container may take to end before its callers are told.
 pub const KILL_WAIT: Duration = Duration::from_secs(12);
+
+/// How long a monitor may take to answer when its container does not end.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// Seconds between a stop signal that the kernel does not have and SIGKILL at most.
 const UNSENT: u64 = 2;
@@ -89,128 +95,129 @@ impl StopPlan {
         let seconds = if signal::is_valid(signal) { seconds } else { Some(seconds.map_or(UNSENT, |s| s.min(UNSENT))) };
         Ok(StopPlan { signal, seconds })
     }
+
+    /// When the daemon ends: the container's own, whatever its signal.
+    pub fn at_shutdown(row: &Definition, defaults: &ContainerDefaults) -> StopPlan {
+        let seconds = u64::try_from(timeout(row, defaults)).ok();
+        StopPlan::new(row, &StopArgs::default(), defaults).unwrap_or(StopPlan { signal: signal::TERM, seconds })
+    }
 }
 
-impl Actor {
-    pub(super) async fn stop(&mut self, plan: StopPlan, reply: Reply) {
-        let before = self.row.clone();
-        let Some((effects, reply)) = self.step(Input::Stop, reply) else {
-            return;
-        };
-        if let Err(error) = self.note_manual_stop(before).await {
-            return answer(reply, Err(error));
-        }
-        if effects.contains(&Effect::CancelRestart) {
-            self.timer = None;
-            self.publish();
-            self.event("stop", []);
-            return answer(reply, Ok(()));
-        }
-        self.waiting.stopped = true;
-        self.waiting.ends.push(reply);
-        self.begin_stop(plan, &effects).await;
-    }
+/// Who ends a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The container stays down until somebody starts it.
+    User,
+    /// The daemon ends: the restart policy will start it again.
+    Shutdown,
+}
 
-    /// The user wants the container to stay down: on the disk before anything is done about it, so that no daemon starts
-    /// it again. What cannot be recorded does not happen.
-    pub(super) async fn note_manual_stop(&mut self, before: ContainerRow) -> Result<()> {
-        if std::mem::replace(&mut self.row.run.manually_stopped, true)
-            && self.row.state.at_rest() == before.state.at_rest()
-        {
-            return Ok(());
+/// Ends the run by the plan; answered when it has ended.
+pub(super) async fn stop_run<E: Environment>(actor: &mut Actor<E>, plan: StopPlan, by: By, reply: Reply) {
+    let Some(accepted) = actor.step(Input::Stop, reply) else { return };
+    let cancels = accepted.cancels_restart();
+    let Accepted { row, effects, reply } = accepted;
+    let recorded = match by {
+        By::User => stay_down(actor, row).await,
+        By::Shutdown => {
+            actor.row = row;
+            if cancels { actor.record().await } else { Ok(()) }
         }
-        let persisted = self.persist().await;
-        if persisted.is_err() {
-            self.row = before;
-        }
-        persisted
+    };
+    if by == By::User
+        && let Err(error) = recorded
+    {
+        return answer(reply, Err(error));
     }
-
-    pub(super) async fn restart(&mut self, plan: StopPlan, reply: Reply) {
-        if let Err(error) = self.engine.containers.ending.refuse() {
-            return answer(reply, Err(error));
+    actor.plan = plan;
+    // What cannot be sent to the monitor was logged; SIGKILL follows in time.
+    drop(actor.perform(&effects).await);
+    actor.publish();
+    if cancels {
+        if by == By::User {
+            actor.event("stop", []);
         }
-        if self.row.state.pid().is_none() {
-            self.timer = None;
-            if self.row.state.is_restarting() {
-                self.happened(Input::Stop);
-            }
-            if let Some((effects, reply)) = self.step(Input::Start, reply) {
-                self.waiting.restarts.push(reply);
-                self.launch_by_hand(&effects);
-            }
-            return;
-        }
-        let effects = self.happened(Input::Stop);
-        self.waiting.stopped = true;
-        self.waiting.restarts.push(reply);
-        self.begin_stop(plan, &effects).await;
+        return answer(reply, recorded);
     }
+    actor.waiting.stopped = true;
+    actor.waiting.ends.push(reply);
+}
 
-    /// The daemon ends: as a stop, but the restart policy will start it again.
-    pub(super) async fn shutdown(&mut self, reply: Reply) {
-        let settings = self.engine.settings();
-        let seconds = u64::try_from(timeout(&self.row, &settings.containers)).ok();
-        let plan = StopPlan::new(&self.row, &StopArgs::default(), &settings.containers);
-        let plan = plan.unwrap_or(StopPlan { signal: signal::TERM, seconds });
-        let Some((effects, reply)) = self.step(Input::Stop, reply) else {
-            return;
-        };
-        if effects.contains(&Effect::CancelRestart) {
-            self.timer = None;
-            let recorded = self.record().await;
-            self.publish();
-            return answer(reply, recorded);
-        }
-        self.waiting.stopped = true;
-        self.waiting.ends.push(reply);
-        self.begin_stop(plan, &effects).await;
+/// The user wants the container to stay down: on the disk before anything is done about it, so that no daemon starts
+/// it again. What cannot be recorded does not happen.
+pub(super) async fn stay_down<E: Environment>(actor: &mut Actor<E>, mut row: ContainerRow) -> Result<()> {
+    row.run.manually_stopped = true;
+    if actor.row.run.manually_stopped && actor.row.state.at_rest() == row.state.at_rest() {
+        actor.row = row;
+        return Ok(());
     }
+    actor.commit(row).await
+}
 
-    /// The daemon ends and nothing of the container is under way. What was frozen for an operation goes on.
-    pub(super) async fn rest(&mut self, reply: Reply) {
-        self.thaw_left_behind().await;
-        if self.unrecorded.is_some() {
-            drop(self.record().await);
-        }
-        answer(reply, Ok(()));
+/// Ends the run, if there is one, then starts the next.
+pub(super) async fn stop_and_start<E: Environment>(actor: &mut Actor<E>, plan: StopPlan, reply: Reply) {
+    if let Err(error) = actor.engine.containers().ending.refuse() {
+        return answer(reply, Err(error));
     }
-
-    async fn begin_stop(&mut self, plan: StopPlan, effects: &[Effect]) {
-        if signal::is_valid(plan.signal) {
-            self.signal(plan.signal).await;
-        } else {
-            tracing::warn!(container = self.row.id.short(), signal = plan.signal, "the kernel has no such stop signal");
+    if actor.row.state.pid().is_none() {
+        if actor.row.state.is_restarting() {
+            let effects = actor.happened(Input::Stop);
+            drop(actor.perform(&effects).await);
         }
-        if effects.contains(&Effect::Thaw) {
-            self.thaw().await;
+        if let Some(Accepted { row, effects, reply }) = actor.step(Input::Start, reply) {
+            actor.row = row;
+            actor.waiting.restarts.push(reply);
+            start::launch_by_hand(actor, &effects);
         }
-        // More seconds than the clock has are for ever, too.
-        let deadline = plan.seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        self.timer = deadline.map(|deadline| (deadline, Timer::Deadline));
-        self.publish();
+        return;
     }
+    actor.waiting.stopped = true;
+    actor.waiting.restarts.push(reply);
+    actor.plan = plan;
+    let effects = actor.happened(Input::Stop);
+    drop(actor.perform(&effects).await);
+    actor.publish();
+}
 
-    pub(super) async fn thaw(&mut self) {
-        if let Some(link) = self.link.as_mut()
-            && let Err(error) = link.send(&Request::Freeze { frozen: false }, &[]).await
-        {
-            tracing::warn!(container = self.row.id.short(), %error, "not thawed");
-        }
+/// Sends the signal of the plan and sets the time of SIGKILL.
+pub(super) async fn send_stop_signal<E: Environment>(actor: &mut Actor<E>) {
+    let StopPlan { signal, seconds } = actor.plan;
+    if signal::is_valid(signal) {
+        actor.signal(signal).await;
+    } else {
+        tracing::warn!(container = actor.row.id.short(), signal, "the kernel has no such stop signal");
     }
-
-    /// The time is over: SIGKILL.
-    pub(super) async fn deadline(&mut self) {
-        for effect in self.happened(Input::Deadline) {
-            if let Effect::Signal(signal) = effect {
-                self.signal(signal).await;
-            }
-        }
-        self.expect_death();
+    // More seconds than the clock has are for ever, too.
+    match seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))) {
+        Some(at) => actor.timers.set(Timer::Stop, at),
+        None => actor.timers.cancel(Timer::Stop),
     }
+}
 
-    /// From now on the container should end soon.
-    pub(super) fn expect_death(&mut self) {
-        self.timer = Some((Instant::now() + KILL_WAIT, Timer::Unkillable));
+/// SIGKILL did not help. A monitor that stands still is killed, which ends the container; with one that answers, the
+/// container itself cannot be killed.
+pub(super) async fn ask_monitor<E: Environment>(actor: &mut Actor<E>) {
+    let Some(link) = actor.link.as_mut() else { return };
+    match link.send(&Request::Ping, &[]).await {
+        Ok(seq) => {
+            actor.waiting.answers.insert(seq, Awaited::Ping);
+            actor.timers.set(Timer::Ping, Instant::now() + ANSWER_WAIT);
+        }
+        Err(_) => kill_monitor(actor),
+    }
+}
+
+/// Kills a monitor that does not answer; the end of its line is heard like any other.
+pub(super) fn kill_monitor<E: Environment>(actor: &mut Actor<E>) {
+    tracing::warn!(container = actor.row.id.short(), "killing the container's monitor, which does not answer");
+    run::link::kill_monitor(actor.row.id.as_str());
+}
+
+/// The monitor answers, and the container still lives: everybody who waits for its end is told.
+pub(super) fn cannot_be_killed<E: Environment>(actor: &mut Actor<E>) {
+    actor.timers.cancel(Timer::Ping);
+    if actor.row.state.pid().is_some() {
+        let text = format!("could not kill container: container {} did not end", actor.row.id.short());
+        actor.waiting.refuse_end(&text);
     }
 }

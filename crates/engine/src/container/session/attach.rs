@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Engine;
 use crate::container::life::actor::{Actor, Command};
+use crate::container::life::environment::Environment;
 use crate::container::read::logs::{self, LogsArgs, Readers};
 use crate::container::{Containers, Handle, publish};
 use crate::settings::Roots;
@@ -148,66 +149,73 @@ async fn write_all(client: &AsyncFd<BorrowedFd<'_>>, mut bytes: &[u8]) -> std::i
     Ok(())
 }
 
-impl Actor {
-    /// A client will come: before the start it is waited for, later it is let in as it comes.
-    pub(in crate::container) fn expect(&mut self, arriving: oneshot::Receiver<Attached>) {
-        match self.link {
-            None => {
-                release_left(&mut self.clients, &mut self.expected);
-                self.expected.push(arriving);
+/// Clients that wait for the container to run.
+#[derive(Default)]
+pub struct Clients {
+    /// Those that are here.
+    pub here: Vec<Attached>,
+    /// Those that are on their way.
+    pub expected: Vec<oneshot::Receiver<Attached>>,
+}
+
+impl Clients {
+    /// Waits for the clients that are on their way, each for a moment only.
+    pub async fn gather(self) -> Vec<Attached> {
+        let Clients { mut here, expected } = self;
+        for arriving in expected {
+            if let Ok(Ok(client)) = tokio::time::timeout(ARRIVAL_WAIT, arriving).await {
+                here.push(client);
             }
-            Some(_) => self.let_in(arriving),
         }
+        here
     }
 
-    /// Brings a client to this actor once it is there.
-    pub(in crate::container) fn let_in(&self, arriving: oneshot::Receiver<Attached>) {
-        let Ok(handle) = self.engine.containers.find(self.row.id.as_str()) else {
-            return;
-        };
-        tokio::spawn(async move {
-            if let Ok(client) = arriving.await {
-                drop(handle.send(Command::Attach(client)).await);
+    /// Lets go of those that have left.
+    pub fn release_left(&mut self) {
+        for mut arriving in std::mem::take(&mut self.expected) {
+            match arriving.try_recv() {
+                Ok(client) => self.here.push(client),
+                Err(TryRecvError::Empty) => self.expected.push(arriving),
+                Err(TryRecvError::Closed) => {}
             }
-        });
-    }
-
-    /// Hands a client to the monitor; before the start it waits here.
-    pub(in crate::container) async fn attach(&mut self, client: Attached) {
-        let Some(link) = self.link.as_mut() else {
-            release_left(&mut self.clients, &mut self.expected);
-            return self.clients.push(client);
-        };
-        let request = Request::Attach(client.request());
-        if let Err(error) = link.send(&request, &[client.socket.as_fd()]).await {
-            tracing::warn!(container = self.row.id.short(), %error, "client not attached");
         }
+        self.here.retain(|waiting| !has_left(&waiting.socket));
     }
 }
 
-/// Waits for the clients that are on their way, each for a moment only.
-pub(in crate::container) async fn gather(
-    mut clients: Vec<Attached>,
-    expected: Vec<oneshot::Receiver<Attached>>,
-) -> Vec<Attached> {
-    for arriving in expected {
-        if let Ok(Ok(client)) = tokio::time::timeout(ARRIVAL_WAIT, arriving).await {
-            clients.push(client);
+/// A client will come: before the start it is waited for, later it is let in as it comes.
+pub(in crate::container) fn expect<E: Environment>(actor: &mut Actor<E>, arriving: oneshot::Receiver<Attached>) {
+    match actor.link {
+        None => {
+            actor.clients.release_left();
+            actor.clients.expected.push(arriving);
         }
+        Some(_) => let_in(actor, arriving),
     }
-    clients
 }
 
-/// Lets go of waiting clients that have left; those that have come by now wait with the others.
-pub(in crate::container) fn release_left(clients: &mut Vec<Attached>, expected: &mut Vec<oneshot::Receiver<Attached>>) {
-    for mut arriving in std::mem::take(expected) {
-        match arriving.try_recv() {
-            Ok(client) => clients.push(client),
-            Err(TryRecvError::Empty) => expected.push(arriving),
-            Err(TryRecvError::Closed) => {}
+/// Brings a client to this actor once it is there.
+pub(in crate::container) fn let_in<E: Environment>(actor: &Actor<E>, arriving: oneshot::Receiver<Attached>) {
+    let Ok(handle) = actor.engine.containers().find(actor.row.id.as_str()) else {
+        return;
+    };
+    tokio::spawn(async move {
+        if let Ok(client) = arriving.await {
+            drop(handle.send(Command::Attach(client)).await);
         }
+    });
+}
+
+/// Hands a client to the monitor; before the start it waits here.
+pub(in crate::container) async fn hand_over<E: Environment>(actor: &mut Actor<E>, client: Attached) {
+    let Some(link) = actor.link.as_mut() else {
+        actor.clients.release_left();
+        return actor.clients.here.push(client);
+    };
+    let request = Request::Attach(client.request());
+    if let Err(error) = link.send(&request, &[client.socket.as_fd()]).await {
+        tracing::warn!(container = actor.row.id.short(), %error, "client not attached");
     }
-    clients.retain(|waiting| !has_left(&waiting.socket));
 }
 
 /// Whether the other end of the socket is closed.

@@ -21,7 +21,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::attach;
 use super::exec_bounds::{self, Expired};
-use crate::container::life::actor::{Actor, Command, answer};
+use crate::container::life::actor::{Actor, Command, answer, not_running};
+use crate::container::life::environment::Environment;
 use crate::container::life::{donors, facts};
 use crate::container::row::ContainerRow;
 use crate::container::{Containers, Handle, publish};
@@ -312,86 +313,85 @@ pub struct ExecStart {
     pub reply: oneshot::Sender<Result<()>>,
 }
 
-impl Actor {
-    /// Has the monitor start a session; its word comes as an event.
-    pub(in crate::container) async fn exec(&mut self, start: ExecStart) {
-        let id = start.session.id.clone();
-        match self.send_exec(&start).await {
-            Ok(()) => drop(self.waiting.execs.insert(id, start)),
-            Err(error) => {
-                start.session.set(Phase::Ended(126, 0, Instant::now()));
-                answer(start.reply, Err(error));
-            }
+/// Has the monitor start a session; its answer comes as an event.
+pub(in crate::container) async fn begin(actor: &mut Actor, start: ExecStart) {
+    let id = start.session.id.clone();
+    match send(actor, &start).await {
+        Ok(()) => drop(actor.waiting.execs.insert(id, start)),
+        Err(error) => {
+            start.session.set(Phase::Ended(126, 0, Instant::now()));
+            answer(start.reply, Err(error));
         }
     }
+}
 
-    async fn send_exec(&mut self, start: &ExecStart) -> Result<()> {
-        self.engine.containers.ending.refuse()?;
-        if start.session.run != self.exits {
-            return Err(exec_bounds::no_such(&start.session.id));
-        }
-        check_running(&self.row, self.row.id.as_str())?;
-        let config = &start.session.config;
-        let process = facts::exec_process(&self.engine, &self.row, config, start.console_size)?;
-        self.engine.host.faults.pass("exec", "process")?;
-        let exec = monitor::proto::Exec {
-            id: start.session.id.clone(),
-            open_stdin: config.attach_stdin,
-            attach: start.client.as_ref().map(Attached::request),
-        };
-        let text = || Error::conflict(format!("container {} is not running", self.row.id.as_str()));
-        let link = self.link.as_mut().ok_or_else(text)?;
-        link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await.map(drop)
+async fn send(actor: &mut Actor, start: &ExecStart) -> Result<()> {
+    actor.engine.containers.ending.refuse()?;
+    if start.session.run != actor.exits {
+        return Err(exec_bounds::no_such(&start.session.id));
     }
+    check_running(&actor.row, actor.row.id.as_str())?;
+    let config = &start.session.config;
+    let process = facts::exec_process(&actor.engine, &actor.row, config, start.console_size)?;
+    actor.engine.host.faults.pass("exec", "process")?;
+    let exec = monitor::proto::Exec {
+        id: start.session.id.clone(),
+        open_stdin: config.attach_stdin,
+        attach: start.client.as_ref().map(Attached::request),
+    };
+    let link = actor.link.as_mut().ok_or_else(|| not_running(&actor.row))?;
+    link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await.map(drop)
+}
 
-    pub(in crate::container) async fn exec_started(&mut self, id: &str, pid: i32) {
-        let Some(start) = self.waiting.execs.remove(id) else {
-            return;
-        };
-        if let Err(error) = self.engine.host.faults.pass("exec", "started") {
-            let (reply, killed) = oneshot::channel();
-            let kill = Request::Signal { exec: Some(id.to_owned()), signal: signal::KILL, scope: Scope::Process };
-            self.request(&kill, reply).await;
-            // Its end comes as that of any other.
-            tokio::spawn(async move {
-                drop(killed.await);
-                answer(start.reply, Err(error));
-            });
-            return;
-        }
-        start.session.set(Phase::Running(pid));
-        self.publish();
-        answer(start.reply, Ok(()));
+/// The session's process runs.
+pub(in crate::container) async fn started<E: Environment>(actor: &mut Actor<E>, id: &str, pid: i32) {
+    let Some(start) = actor.waiting.execs.remove(id) else {
+        return;
+    };
+    if let Err(error) = actor.engine.faults().pass("exec", "started") {
+        let (reply, killed) = oneshot::channel();
+        let kill = Request::Signal { exec: Some(id.to_owned()), signal: signal::KILL, scope: Scope::Process };
+        actor.request(&kill, reply).await;
+        // Its end comes as that of any other.
+        tokio::spawn(async move {
+            drop(killed.await);
+            answer(start.reply, Err(error));
+        });
+        return;
     }
+    start.session.set(Phase::Running(pid));
+    actor.publish();
+    answer(start.reply, Ok(()));
+}
 
-    pub(in crate::container) fn exec_failed(&mut self, id: &str, error: &runtime::StartError) {
-        let Some(start) = self.waiting.execs.remove(id) else {
-            return;
-        };
-        let (error, code) = error.to_error(runtime::What::Exec);
+/// The session's process could not be started.
+pub(in crate::container) fn failed<E: Environment>(actor: &mut Actor<E>, id: &str, error: &runtime::StartError) {
+    let Some(start) = actor.waiting.execs.remove(id) else {
+        return;
+    };
+    let (error, code) = error.to_error(runtime::What::Exec);
+    start.session.set(Phase::Ended(code, 0, Instant::now()));
+    answer(start.reply, Err(error));
+}
+
+/// The session's process has ended.
+pub(in crate::container) fn ended<E: Environment>(actor: &mut Actor<E>, id: &str, code: i32) {
+    let Ok(session) = actor.engine.containers().execs.find(id) else {
+        return;
+    };
+    let pid = if let Phase::Running(pid) = session.phase() { pid } else { 0 };
+    session.set(Phase::Ended(code, pid, Instant::now()));
+    actor.publish();
+    actor.event("exec_die", [("execID", id.to_string()), ("exitCode", code.to_string())]);
+}
+
+/// The container's end is the end of all its sessions.
+pub(in crate::container) fn end_all<E: Environment>(actor: &mut Actor<E>, code: i32) {
+    for (_, start) in actor.waiting.execs.drain() {
         start.session.set(Phase::Ended(code, 0, Instant::now()));
-        answer(start.reply, Err(error));
+        answer(start.reply, Err(not_running(&actor.row)));
     }
-
-    pub(in crate::container) fn exec_ended(&mut self, id: &str, code: i32) {
-        let Ok(session) = self.engine.containers.execs.find(id) else {
-            return;
-        };
-        let pid = if let Phase::Running(pid) = session.phase() { pid } else { 0 };
-        session.set(Phase::Ended(code, pid, Instant::now()));
-        self.publish();
-        self.event("exec_die", [("execID", id.to_string()), ("exitCode", code.to_string())]);
-    }
-
-    /// The container's end is the end of all its sessions.
-    pub(in crate::container) fn end_execs(&mut self, code: i32) {
-        for (_, start) in self.waiting.execs.drain() {
-            start.session.set(Phase::Ended(code, 0, Instant::now()));
-            let text = format!("container {} is not running", self.row.id.as_str());
-            answer(start.reply, Err(Error::conflict(text)));
-        }
-        self.engine.containers.execs.end_all(&self.row.id, code);
-    }
+    actor.engine.containers().execs.end_all(&actor.row.id, code);
 }
 
 /// Resizes the session's terminal, waiting for its start if need be.

@@ -1,0 +1,171 @@
+//! What a container's actor uses of the daemon. The daemon is one such environment; the tests of the actor are another,
+//! without a kernel, a store or a network.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::Result;
+use model::fault::Faults;
+use run::{Failed, Place, Progress, Running};
+
+use super::actor::{Actor, Command, Done};
+use super::places::Places;
+use super::{connect, launch, place, remove, rename};
+use crate::Engine;
+use crate::container::Containers;
+use crate::container::row::{self, ContainerRow};
+use crate::container::session::attach::Clients;
+use crate::container::session::exec;
+use crate::events::Events;
+use crate::held;
+
+/// What an actor uses. Its futures are jobs and reads and writes of lower layers; none of them comes back to the actor.
+pub trait Environment: Clone + Send + Sync + Sized + 'static {
+    /// The registry of containers.
+    fn containers(&self) -> &Containers;
+
+    /// Where events go.
+    fn events(&self) -> &Events;
+
+    /// The points at which tests make a procedure fail.
+    fn faults(&self) -> &Faults;
+
+    /// Publishes an event of a network about an endpoint of the container.
+    fn network_event(&self, row: &ContainerRow, action: &str, endpoint: &network::Endpoint);
+
+    /// The directory of the container's newest run.
+    fn run_dir(&self, row: &ContainerRow) -> PathBuf;
+
+    /// Commits how the container lives, durably.
+    fn commit(&self, row: ContainerRow) -> impl Future<Output = Result<()>> + Send;
+
+    /// Starts the container and records the run; an error has taken everything back.
+    fn launch(
+        &self,
+        row: ContainerRow,
+        clients: Clients,
+        progress: Arc<Progress>,
+    ) -> impl Future<Output = Result<(Running, Place), Failed>> + Send + 'static;
+
+    /// Gives back the container's places in networks and its volumes; `None`: that is done already. Errors are logged.
+    fn release(&self, row: &ContainerRow) -> Option<impl Future<Output = ()> + Send + 'static>;
+
+    /// Kills what is left in the control group of the newest run and removes it. Errors are logged.
+    fn clear_cgroup(&self, row: &ContainerRow) -> impl Future<Output = ()> + Send;
+
+    /// Deletes the container with all that it alone refers to.
+    fn delete(&self, row: ContainerRow, args: remove::RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static;
+
+    /// Obeys a command that is about more than the container's life.
+    fn obey(actor: &mut Actor<Self>, command: Command) -> impl Future<Output = ()> + Send;
+
+    /// Makes ready for the next launches, in the background.
+    fn replenish(&self);
+
+    /// Goes on after a job that such a command has begun.
+    fn finish(actor: &mut Actor<Self>, done: Done) -> impl Future<Output = ()> + Send;
+}
+
+impl Environment for Arc<Engine> {
+    fn containers(&self) -> &Containers {
+        &self.containers
+    }
+
+    fn events(&self) -> &Events {
+        &self.events
+    }
+
+    fn faults(&self) -> &Faults {
+        &self.host.faults
+    }
+
+    fn network_event(&self, row: &ContainerRow, action: &str, endpoint: &network::Endpoint) {
+        if Places::of(row).has_no_network(&self.networks) && endpoint.addresses.is_empty() {
+            return;
+        }
+        let Ok(network) = self.networks.row(&endpoint.network) else {
+            return;
+        };
+        let (name, driver) = (network.name.clone(), network.driver.clone());
+        let attributes = [("container", row.id.as_str().to_string()), ("name", name), ("type", driver)];
+        self.events.publish("network", action, endpoint.network.as_str(), attributes);
+    }
+
+    fn run_dir(&self, row: &ContainerRow) -> PathBuf {
+        place::run_dir(&self.settings().roots, row)
+    }
+
+    async fn commit(&self, row: ContainerRow) -> Result<()> {
+        // A removal that failed may have taken the definition already.
+        let write = if row.state.is_dead() { row::put } else { row::put_run };
+        self.store.write(move |tx| write(tx, &row)).await
+    }
+
+    fn launch(
+        &self,
+        row: ContainerRow,
+        clients: Clients,
+        progress: Arc<Progress>,
+    ) -> impl Future<Output = Result<(Running, Place), Failed>> + Send + 'static {
+        launch::launch(self.clone(), row, clients, progress)
+    }
+
+    fn release(&self, row: &ContainerRow) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let told = |outcome: Result<()>| {
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "releasing a network");
+            }
+        };
+        let id = row.id.clone();
+        let volumes = self.volumes.let_go(id.as_str(), row.volumes().map(|mount| mount.name.as_str()));
+        if volumes.is_empty() && row.endpoints.iter().all(|e| e.host_link.is_none() && e.addresses.is_empty()) {
+            // Entries in the networks' books; nothing asks the kernel, so no thread is needed.
+            told(self.networks.release(&id));
+            return None;
+        }
+        let engine = self.clone();
+        Some(async move {
+            let (networks, user) = (engine.networks.clone(), id.clone());
+            told(engine.containers.threads.ends.run(move |_| networks.release(&id)).await);
+            held::release(&engine.volumes, volumes, user.as_str()).await;
+        })
+    }
+
+    async fn clear_cgroup(&self, row: &ContainerRow) {
+        let (engine, row) = (self.clone(), row.clone());
+        let clear = move |_: &_| Ok(run::place::clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?);
+        if let Err(error) = self.containers.threads.ends.run(clear).await {
+            tracing::warn!(%error, "clearing a cgroup");
+        }
+    }
+
+    fn delete(&self, row: ContainerRow, args: remove::RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static {
+        let engine = self.clone();
+        async move { remove::delete(&engine, row, args).await }
+    }
+
+    fn replenish(&self) {
+        let engine = self.clone();
+        tokio::spawn(async move { launch::replenish(&engine).await });
+    }
+
+    async fn obey(actor: &mut Actor<Self>, command: Command) {
+        match command {
+            Command::Rename { new, reply } => rename::rename_to(actor, new, reply).await,
+            Command::Exec(start) => exec::begin(actor, *start).await,
+            Command::Connect { place, reply } => connect::connect(actor, *place, reply).await,
+            Command::Disconnect { network, force, reply } => connect::disconnect(actor, network, force, reply).await,
+            _ => {}
+        }
+    }
+
+    async fn finish(actor: &mut Actor<Self>, done: Done) {
+        match done {
+            Done::Plugged(plugged) => connect::plugged(actor, *plugged).await,
+            Done::Unplugged(unplugged) => connect::unplugged(actor, *unplugged).await,
+            // The actor's own.
+            Done::Launched(_) | Done::TornDown | Done::Deleted(_) => {}
+        }
+    }
+}
