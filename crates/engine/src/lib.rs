@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+pub mod abilities;
 pub mod apparmor;
 pub mod boot;
 pub mod build;

@@ -10,7 +10,8 @@ use model::digest::Digest;
 
 use super::facts::{Blob, DamagedRow, Facts, Layer, StrayKind};
 use super::fault::{Fault, Repair};
-use crate::container::row::{CONTAINERS, ContainerRow, MountKind, RUNS};
+use crate::container::definition::MountKind;
+use crate::container::row::{CONTAINERS, ContainerRow, RUNS};
 use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, ManifestRow, NAMES};
 use crate::root;
 

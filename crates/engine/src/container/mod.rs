@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod create;
+pub mod definition;
 pub mod life;
 pub mod read;
 pub mod row;
@@ -21,9 +22,9 @@ use model::id::ContainerId;
 use model::{Error, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::definition::Definition;
 use self::life::actor::Command;
 use self::read::{logs, top};
-use self::row::Definition;
 use self::session::exec;
 use self::view::ContainerView;
 use crate::ending::Ending;

@@ -8,8 +8,9 @@ use volume::Volume;
 
 use super::*;
 use crate::check::facts::Stray;
+use crate::container::definition::MountRow;
 use crate::container::read::list::any_row as container;
-use crate::container::row::{MountRow, RunRecord};
+use crate::container::row::RunRecord;
 use crate::image::oci;
 use crate::image::row::NameRow;
 

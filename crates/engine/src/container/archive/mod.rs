@@ -16,9 +16,9 @@ use runtime::view::{Origin, Place, Source, View, ViewMount};
 use snapshot::{Extraction, RootStore};
 use sys::mount::Reach;
 
+use super::definition::{Definition, MountKind, MountRow};
 use super::life::actor::Command;
 use super::life::{donors, files};
-use super::row::{Definition, MountKind, MountRow};
 use super::view::ContainerView;
 use super::{Handle, publish};
 use crate::Engine;

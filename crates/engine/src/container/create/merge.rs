@@ -7,7 +7,7 @@ use model::id::ContainerId;
 use model::own_label;
 use model::{Error, Result};
 
-use super::validate::Host;
+use super::validate::host::Host;
 
 /// A request merged with its image.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -24,8 +24,9 @@ use rustix::fs::FileType;
 use snapshot::LayerStore;
 
 use self::sources::Sources;
+use super::definition::{Definition, ImagePin, MountRow};
 use super::life::{actor, places, plan};
-use super::row::{self, ContainerRow, Definition, ImagePin, MountRow, RunRecord};
+use super::row::{self, ContainerRow, RunRecord};
 use super::{Containers, Handle, publish};
 use crate::Engine;
 use crate::events::now;
@@ -60,7 +61,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     engine.containers.ending.refuse()?;
     let settings = engine.settings();
     let id = ContainerId::from_bytes(sys::random::bytes32());
-    let host = validate::Host::new(&engine.host, &settings.containers);
+    let host = validate::host(&engine.host, &settings.containers);
     let mut request = args.request;
     let sources = Sources::look(&engine.disk.paths, request.host_config.get_or_insert_default()).await?;
     let mut warnings = validate::request(&mut request, &host, |path| sources.exists(path))?;

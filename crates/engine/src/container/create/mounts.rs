@@ -19,7 +19,7 @@ use snapshot::LayerStore;
 use super::merge::Merged;
 use super::sources::Sources;
 use crate::Engine;
-use crate::container::row::{Definition, MountKind, MountRow};
+use crate::container::definition::{Definition, MountKind, MountRow};
 use crate::held::Held;
 
 /// Rows, and what they need of volumes.

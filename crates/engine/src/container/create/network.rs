@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::{Error, Result};
 
-use crate::container::row::Definition;
+use crate::container::definition::Definition;
 
 /// Whether the name is one of the default bridge.
 pub fn is_default(network: &str) -> bool {

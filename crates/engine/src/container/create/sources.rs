@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use model::mount::clean;
 use model::{Error, Result};
 
-use crate::container::row::{Definition, MountKind, MountRow};
+use crate::container::definition::{Definition, MountKind, MountRow};
 use crate::paths::{Need, Paths};
 
 /// What is known of the host's paths that a create request names.

@@ -21,15 +21,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::connect;
-use super::environment::Environment;
+use super::environment::{Daemon, Environment};
 use super::exit::{self, End};
 use super::launch::{self, LaunchUnderWay};
 use super::remove::{self, RemoveArgs};
 use super::stop::{self, By, StopPlan};
 use super::timers::{Timer, Timers};
 use super::{kill, start};
-use crate::Engine;
-use crate::container::row::{self, ContainerRow, Definition};
+use crate::container::definition::Definition;
+use crate::container::row::{self, ContainerRow};
 use crate::container::session::attach::{self, Clients};
 use crate::container::session::exec::{self, ExecStart};
 use crate::container::view::ContainerView;
@@ -185,7 +185,7 @@ impl Accepted {
 }
 
 /// One container's life.
-pub struct Actor<E = Arc<Engine>> {
+pub struct Actor<E = Daemon> {
     pub(in crate::container) engine: E,
     pub(in crate::container) row: ContainerRow,
     pub(in crate::container) exits: u64,
@@ -216,7 +216,7 @@ pub struct Actor<E = Arc<Engine>> {
 }
 
 /// Lists a new container and lets its life begin.
-pub fn spawn(engine: &Arc<Engine>, row: ContainerRow) {
+pub fn spawn<E: Environment>(engine: &E, row: ContainerRow) {
     let (actor, commands) = Actor::new(engine, row);
     tokio::spawn(actor.live(commands));
 }

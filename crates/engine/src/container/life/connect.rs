@@ -23,7 +23,7 @@ use super::places::Places;
 use super::{files, places, resolver};
 use crate::container::create::network::{self as network_request, publish_specs as specs};
 use crate::container::create::validate::network::check_endpoint;
-use crate::container::row::Definition;
+use crate::container::definition::Definition;
 
 /// A place that a container is to get, or to lose.
 #[derive(Clone, Debug)]

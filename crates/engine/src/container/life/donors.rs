@@ -14,7 +14,7 @@ use sys::clone::Flags;
 
 use super::files;
 use crate::container::Containers;
-use crate::container::row::Definition;
+use crate::container::definition::Definition;
 use crate::container::view::ContainerView;
 
 /// What is joined of other containers, as they were when they were looked up.

@@ -13,8 +13,9 @@ use snapshot::RootStore;
 use store::WriteTx;
 
 use crate::Engine;
+use crate::container::definition::Definition;
 use crate::container::read::logs;
-use crate::container::row::{ContainerRow, Definition};
+use crate::container::row::ContainerRow;
 use crate::settings::Roots;
 
 /// Directories on their way to the disk, beside a launch.

@@ -67,7 +67,10 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
     fn finish(actor: &mut Actor<Self>, done: Done) -> impl Future<Output = ()> + Send;
 }
 
-impl Environment for Arc<Engine> {
+/// The environment of real containers.
+pub type Daemon = Arc<Engine>;
+
+impl Environment for Daemon {
     fn containers(&self) -> &Containers {
         &self.containers
     }

@@ -15,7 +15,7 @@ use crate::Engine;
 use crate::apparmor::AppArmor;
 use crate::container::Containers;
 use crate::container::create::validate::{self, SecurityOptions};
-use crate::container::row::{Definition, MountKind, MountRow};
+use crate::container::definition::{Definition, MountKind, MountRow};
 use crate::held::Shown;
 use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;

@@ -17,7 +17,7 @@ use super::places::Places;
 use super::resolver::dns_config;
 use crate::container::Containers;
 use crate::container::create::network::network_mode;
-use crate::container::row::Definition;
+use crate::container::definition::Definition;
 use crate::settings::{DnsDefaults, Settings};
 
 /// The refusal of a container whose network mode names itself.

@@ -22,7 +22,8 @@ use super::plan;
 use super::timers::Timer;
 use crate::Engine;
 use crate::container::create::{sources, validate};
-use crate::container::row::{self, ContainerRow, MountRow};
+use crate::container::definition::MountRow;
+use crate::container::row::{self, ContainerRow};
 use crate::container::session::attach::Clients;
 use crate::held::{self, Held};
 

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use model::{Context, Result};
 use run::Place;
 
-use crate::container::row::{ContainerRow, Definition};
+use crate::container::definition::Definition;
+
+use crate::container::row::ContainerRow;
 use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
 

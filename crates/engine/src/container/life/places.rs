@@ -9,7 +9,7 @@ use network::row::NetworkRow;
 use network::{EndpointSpec, Family, MacAddress, Networks, SandboxSpec};
 
 use crate::container::create::network::{is_default, network_mode, publish_specs};
-use crate::container::row::Definition;
+use crate::container::definition::Definition;
 
 /// The driver option of an endpoint that holds the sysctls of its interface.
 const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";

@@ -12,8 +12,8 @@ use super::donors::Donors;
 use super::places::Places;
 use super::{facts, files, place, resolver};
 use crate::Engine;
+use crate::container::definition::Definition;
 use crate::container::read::logs as container_logs;
-use crate::container::row::Definition;
 use crate::held::{Held, Shown};
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
 

@@ -13,7 +13,8 @@ use super::place;
 use super::timers::Timer;
 use crate::Engine;
 use crate::container::Containers;
-use crate::container::row::{self, CONTAINERS, ContainerRow, MountRow};
+use crate::container::definition::MountRow;
+use crate::container::row::{self, CONTAINERS, ContainerRow};
 use crate::disk::{self, Disk};
 use crate::events::{Events, now};
 

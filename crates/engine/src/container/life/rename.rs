@@ -4,6 +4,7 @@ use model::{Error, Result};
 
 use super::actor::{Actor, Command, Reply, answer, redefine};
 use crate::container::Containers;
+use crate::container::definition::Definition;
 
 /// Gives the container another name.
 pub async fn rename(containers: &Containers, name: &str, new: &str) -> Result<()> {

@@ -12,7 +12,8 @@ use super::environment::Environment;
 use super::start;
 use super::timers::Timer;
 use crate::container::Containers;
-use crate::container::row::{ContainerRow, Definition};
+use crate::container::definition::Definition;
+use crate::container::row::ContainerRow;
 use crate::settings::ContainerDefaults;
 
 /// How long a killed container may take to end before its callers are told.

@@ -11,9 +11,9 @@ use model::reference::ImageRef;
 
 use super::export::refuse_dying;
 use crate::Engine;
+use crate::container::definition::Definition;
 use crate::container::life::actor::Command;
 use crate::container::publish;
-use crate::container::row::Definition;
 use crate::image::{self, CommitImage};
 
 /// What commit takes.

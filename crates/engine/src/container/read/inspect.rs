@@ -9,8 +9,9 @@ use network::Networks;
 
 use crate::Engine;
 use crate::container::create::network::network_mode;
+use crate::container::definition::{Definition, MountRow};
 use crate::container::life::{files, places};
-use crate::container::row::{ContainerRow, Definition, MountRow};
+use crate::container::row::ContainerRow;
 use crate::container::view::ContainerView;
 
 /// Everything about one container, with its sizes if wished; and the MAC address that was asked for, which only clients of

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use model::Error;
 use model::id::ContainerId;
 
-use super::exec::{Phase, Session};
+use super::exec_session::{Phase, Session};
 
 /// Sessions at rest of one container, and of all.
 pub const PER_CONTAINER: Bound = Bound { sessions: 1024, bytes: 4 << 20 };

@@ -3,4 +3,5 @@
 pub mod attach;
 pub mod exec;
 mod exec_bounds;
+mod exec_session;
 pub mod resize;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use model::{Error, Result};
 
-use super::SecurityOptions;
+use super::security::SecurityOptions;
 use crate::container::create::merge::Merged;
 
 /// A field and its verdict.

@@ -6,6 +6,7 @@
 
 mod config;
 mod effects;
+pub mod host;
 pub(in crate::container) mod network;
 mod resources;
 mod security;
@@ -15,66 +16,33 @@ use std::collections::BTreeMap;
 use model::restart::Policy;
 use model::{Error, Result, mount, port};
 
+use self::host::Host;
 pub use self::security::SecurityOptions;
 use super::merge::Merged;
 use super::mounts;
 use crate::settings::ContainerDefaults;
 use crate::system;
-use crate::system::Abilities;
 
-/// What merging and validation need to know of the host and the daemon's configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Host {
-    /// The machine's name.
-    pub hostname: String,
-    /// Default IPC mode, `private` or `shareable`.
-    pub ipc_mode: String,
-    /// Default cgroup namespace mode, `private` or `host`.
-    pub cgroupns_mode: String,
-    /// The controllers are those of cgroup v1.
-    pub cgroup_v1: bool,
-    /// The runtime of containers that name none.
-    pub default_runtime: String,
-    /// Default bytes of /dev/shm.
-    pub shm_size: i64,
-    /// The daemon's log driver.
-    pub log_driver: String,
-    /// The daemon's log options.
-    pub log_opts: BTreeMap<String, String>,
-    /// How many processors are online.
-    pub processors: usize,
-    /// Which processors are online, as a list (`0-3`).
-    pub cpus: String,
-    /// Which memory nodes are online, as a list.
-    pub memory_nodes: String,
-    /// The kernel forwards IPv4 packets.
-    pub ip_forwarding: bool,
-    /// What the control groups can do.
-    pub abilities: Abilities,
-}
-
-impl Host {
-    /// From the machine and the configuration in force.
-    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
-    pub fn new(host: &system::Host, defaults: &ContainerDefaults) -> Host {
-        let cgroup_v1 = !host.has_cgroup_v2();
-        let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };
-        let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
-        Host {
-            hostname: host.hostname.clone(),
-            ipc_mode: or(&defaults.isolation.ipc_mode, "private"),
-            cgroupns_mode: or(&defaults.isolation.cgroupns_mode, host.default_cgroupns_mode()),
-            cgroup_v1,
-            default_runtime: or(&defaults.runtimes.default, "runc"),
-            shm_size: if defaults.shm_size == 0 { super::merge::DEFAULT_SHM_SIZE } else { defaults.shm_size },
-            log_driver: or(&defaults.log.driver, "json-file"),
-            log_opts: defaults.log.options.clone(),
-            processors: host.processors,
-            cpus: host.cpus.clone(),
-            memory_nodes: host.memory_nodes.clone(),
-            ip_forwarding: forwarding.trim() == "1",
-            abilities: host.abilities,
-        }
+/// What the machine and the configuration in force say.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
+pub fn host(host: &system::Host, defaults: &ContainerDefaults) -> Host {
+    let cgroup_v1 = !host.has_cgroup_v2();
+    let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };
+    let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
+    Host {
+        hostname: host.hostname.clone(),
+        ipc_mode: or(&defaults.isolation.ipc_mode, "private"),
+        cgroupns_mode: or(&defaults.isolation.cgroupns_mode, host.default_cgroupns_mode()),
+        cgroup_v1,
+        default_runtime: or(&defaults.runtimes.default, "runc"),
+        shm_size: if defaults.shm_size == 0 { super::merge::DEFAULT_SHM_SIZE } else { defaults.shm_size },
+        log_driver: or(&defaults.log.driver, "json-file"),
+        log_opts: defaults.log.options.clone(),
+        processors: host.processors,
+        cpus: host.cpus.clone(),
+        memory_nodes: host.memory_nodes.clone(),
+        ip_forwarding: forwarding.trim() == "1",
+        abilities: host.abilities,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use model::{Error, Result};
 
-use super::Host;
+use super::host::Host;
 
 /// `default` means the bridge; so does nothing at all.
 pub(super) fn default_mode(host_config: &mut api::HostConfig, networking: &mut api::NetworkingConfig) {

@@ -2,7 +2,7 @@
 
 use model::{Error, Result, cpuset};
 
-use super::Host;
+use super::host::Host;
 
 /// Less is not enough to start anything.
 const LEAST_MEMORY: i64 = 6 << 20;

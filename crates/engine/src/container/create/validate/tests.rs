@@ -1,6 +1,7 @@
 //! The validation rules, each with what it takes and what it refuses.
 
 use super::*;
+use crate::abilities::Abilities;
 
 fn host() -> Host {
     let all = Abilities {

@@ -11,7 +11,8 @@ use model::time::Timestamp;
 use model::{Error, Result};
 
 use super::ListArgs;
-use crate::container::row::{ContainerRow, Definition};
+use crate::container::definition::Definition;
+use crate::container::row::ContainerRow;
 
 const KEYS: &[&str] = &[
     "ancestor",
@@ -188,7 +189,8 @@ pub(crate) mod tests {
     use model::lifecycle::State;
 
     use super::*;
-    use crate::container::row::{Definition, ImagePin, RunRecord, RunRow};
+    use crate::container::definition::{Definition, ImagePin};
+    use crate::container::row::{RunRecord, RunRow};
 
     /// A container that ran from second 1 on and exited with 5 if it does not run.
     pub fn row(number: u8, state: State) -> ContainerRow {

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use self::changes::{Changes, Wake};
 pub use self::followers::{Follower, Followers};
-use crate::container::row::Definition;
+use crate::container::definition::Definition;
 use crate::container::view::ContainerView;
 use crate::container::{Containers, Handle};
 use crate::events;
