@@ -28,6 +28,27 @@ fn the_keys_of_a_container() {
     d.finish();
 }
 
+/// Files and the id of a network come with the first start, and stay.
+#[test]
+fn what_a_start_makes_is_shown_from_then_on() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "c1", "busybox", "true"]).ok();
+    let shown = || {
+        let json = d.http("GET", "/containers/c1/json", "").expect(200).json();
+        let files = ["ResolvConfPath", "HostnamePath", "HostsPath"].map(|key| json[key].as_str().unwrap().to_owned());
+        let network = json["NetworkSettings"]["Networks"]["bridge"]["NetworkID"].as_str().unwrap().to_owned();
+        (files, network)
+    };
+    let (files, network) = shown();
+    assert!(network.is_empty() && files.iter().all(String::is_empty), "{files:?} {network}");
+    let _ = d.docker(&["start", "-a", "c1"]).ok();
+    d.until("c1", "{{.State.Status}}", "exited");
+    let (files, network) = shown();
+    assert!(files.iter().all(|path| std::path::Path::new(path).is_file()), "{files:?}");
+    assert_eq!(network, d.docker(&["network", "inspect", "-f", "{{.Id}}", "bridge"]).text());
+    d.finish();
+}
+
 #[test]
 fn null_and_empty_are_told_apart() {
     let d = with_busybox();

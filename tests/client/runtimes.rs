@@ -90,6 +90,27 @@ fn crun_is_known_to_info() {
     d.finish();
 }
 
+/// What runtimes say that they can do is shown from 1.44 on; one that says nothing has no status.
+#[test]
+fn features_of_runtimes_are_shown() {
+    let d = Options::new().args(&["--add-runtime", "other=runc", "--add-runtime", "mute=/bin/false"]).start();
+    let runtimes = |version: &str| d.http("GET", &format!("{version}/info"), "").expect(200).json()["Runtimes"].clone();
+    let shown = runtimes("/v1.45");
+    let features = |name: &str| -> Option<serde_json::Value> {
+        let text = shown[name]["status"]["org.opencontainers.runtime-spec.features"].as_str()?;
+        Some(serde_json::from_str(text).unwrap())
+    };
+    for name in ["runc", "io.containerd.runc.v2", "gantry", "other"] {
+        let features = features(name).expect(name);
+        assert!(features["ociVersionMin"].is_string() && features["mountOptions"].is_array(), "{name}: {features}");
+        assert_eq!(features["linux"]["seccomp"]["enabled"], true, "{name}");
+    }
+    assert_eq!(features("mute"), None);
+    assert!(shown["mute"].get("status").is_none(), "{shown}");
+    assert!(runtimes("/v1.43")["runc"].get("status").is_none());
+    d.finish();
+}
+
 /// In the reference's words, by which its own tests know it.
 #[test]
 fn a_runtime_that_cannot_be_executed() {

@@ -86,7 +86,10 @@ fn odd_requests() {
     let mut connection = d.connection();
     for _ in 0..2 {
         let answer = connection.request("GET", r#"/v1.45/containers/json?filters={"status":["zz"]}"#, "");
-        assert_eq!(answer.expect(400).message(), "invalid filter 'status=zz'");
+        assert_eq!(
+            answer.expect(400).message(),
+            "invalid filter 'status=zz': invalid value for state (zz): must be one of created, running, paused, restarting, removing, exited, dead"
+        );
     }
     let moved = connection.request("GET", "//v1.45/containers/a%20b//json?size=1", "").expect(301);
     assert_eq!(moved.header("Location"), Some("/v1.45/containers/a%20b/json?size=1"));

@@ -147,6 +147,8 @@ pub struct RuntimeProgram {
     pub path: String,
     /// Arguments before the runtime's own.
     pub args: Vec<String>,
+    /// What it says it can do, a JSON object; empty if it says nothing.
+    pub features: String,
 }
 
 /// Names that mean the built-in runtime unless configured otherwise.

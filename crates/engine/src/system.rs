@@ -358,13 +358,24 @@ impl Counts {
     }
 }
 
+/// The key of a runtime's features in its status.
+const FEATURES: &str = "org.opencontainers.runtime-spec.features";
+
 fn runtimes(settings: &Settings) -> BTreeMap<String, api::system::RuntimeInfo> {
-    let built_in =
-        |name: &str| (name.to_string(), api::system::RuntimeInfo { path: "gantry".into(), ..Default::default() });
+    let status = |features: &str| -> BTreeMap<String, String> {
+        let known = Some(features).filter(|text| !text.is_empty());
+        known.map(|text| (FEATURES.to_owned(), text.to_owned())).into_iter().collect()
+    };
+    let features = serde_json::to_string(&runtime::features::built_in()).unwrap_or_default();
+    let built_in = |name: &str| {
+        let status = status(&features);
+        (name.to_owned(), api::system::RuntimeInfo { path: "gantry".into(), status, ..Default::default() })
+    };
     let mut all: BTreeMap<_, _> = BUILT_IN_RUNTIMES.iter().map(|name| built_in(name)).collect();
     for (name, program) in &settings.containers.runtimes.programs {
         let (path, args) = (program.path.clone(), program.args.clone());
-        all.insert(name.clone(), api::system::RuntimeInfo { path, args, ..Default::default() });
+        let status = status(&program.features);
+        all.insert(name.clone(), api::system::RuntimeInfo { path, args, status, ..Default::default() });
     }
     all
 }

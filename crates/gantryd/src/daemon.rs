@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blocking::{Class, Work};
+use blocking::{Blocking, Class, Work};
 use model::{Context, Result};
 use server::Phase;
 use tokio::sync::watch;
@@ -107,7 +107,8 @@ async fn run(loaded: Loaded) -> Result<()> {
     tokio::spawn(give_memory_back());
     let _pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
     let min_api_version = config.listen.min_api_version.clone();
-    let booted = engine::boot::boot(wiring::settings(&config), min_api_version, faults()).await?;
+    let settings = settings(&config).await?;
+    let booted = engine::boot::boot(settings, min_api_version, faults()).await?;
     let listeners = listen::bind(&config.listen).await?;
     let control = control::socket(&config.paths.exec_root);
     let commands = listen::bind_control(&control)?;
@@ -166,6 +167,12 @@ fn unused_memory() -> Option<u64> {
     Some(sys::memory::resident().ok()?.saturating_sub(sys::memory::in_use()))
 }
 
+/// What the engine is told of the configuration; programs that it names are asked what they can do.
+async fn settings(config: &Config) -> Result<engine::settings::Settings> {
+    let config = config.clone();
+    Class::new(Work::Processes).run(move |on: &Blocking| Ok(wiring::settings(on, &config))).await
+}
+
 /// Reloads on SIGHUP, until a signal says to end.
 async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engine>, loaded: Loaded) {
     let mut current = loaded.config.clone();
@@ -173,7 +180,10 @@ async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engi
         match config::reload(&loaded, &current) {
             Ok(reloaded) => {
                 reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                engine.replace_settings(wiring::settings(&reloaded.config));
+                match settings(&reloaded.config).await {
+                    Ok(settings) => engine.replace_settings(settings),
+                    Err(error) => tracing::error!("configuration not reloaded: {error}"),
+                }
                 let name = engine.host.hostname.clone();
                 let attributes = reloaded.attributes.into_iter().chain([("name".to_string(), name)]);
                 let mut attributes: BTreeMap<String, String> = attributes.collect();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use api::ApiVersion;
+use blocking::Blocking;
 use engine::Engine;
 use engine::settings::{
     ContainerDefaults, Daemon, DnsDefaults, Isolation, LogDefaults, Roots, RuntimeProgram, Runtimes, Services, Settings,
@@ -18,14 +19,14 @@ use server::{Frame, State};
 use crate::config::{Config, Host, MAX_API_VERSION};
 
 /// The engine's settings.
-pub fn settings(config: &Config) -> Settings {
+pub fn settings(on: &Blocking, config: &Config) -> Settings {
     Settings {
         roots: Roots {
             data: config.paths.data_root.clone(),
             exec: config.paths.exec_root.clone(),
             tmp: config.paths.tmp_dir.clone(),
         },
-        containers: container_defaults(config),
+        containers: container_defaults(on, config),
         services: Services {
             storage_driver: config.storage.driver.clone(),
             network: network(config),
@@ -52,7 +53,7 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
-fn container_defaults(config: &Config) -> ContainerDefaults {
+fn container_defaults(on: &Blocking, config: &Config) -> ContainerDefaults {
     let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect();
     let (containers, isolation) = (&config.containers, &config.isolation);
     ContainerDefaults {
@@ -63,7 +64,7 @@ fn container_defaults(config: &Config) -> ContainerDefaults {
             search: config.dns.search.clone(),
             host_gateway_ips: text(&config.dns.host_gateway_ips),
         },
-        runtimes: Runtimes { programs: runtimes(config), default: containers.default_runtime.clone() },
+        runtimes: Runtimes { programs: runtimes(on, config), default: containers.default_runtime.clone() },
         isolation: Isolation {
             cgroup_parent: isolation.cgroup_parent.clone(),
             cgroupns_mode: containers.cgroupns_mode.clone(),
@@ -125,9 +126,14 @@ fn certificate_dirs() -> Vec<std::path::PathBuf> {
     }
 }
 
-fn runtimes(config: &Config) -> std::collections::BTreeMap<String, RuntimeProgram> {
+fn runtimes(on: &Blocking, config: &Config) -> std::collections::BTreeMap<String, RuntimeProgram> {
     let by_path = config.containers.runtimes.iter().filter(|(_, entry)| !entry.path.is_empty());
-    by_path.map(|(name, e)| (name.clone(), RuntimeProgram { path: e.path.clone(), args: e.args.clone() })).collect()
+    let program = |entry: &crate::config::RuntimeEntry| RuntimeProgram {
+        path: entry.path.clone(),
+        args: entry.args.clone(),
+        features: runtime::features::of_program(on, &entry.path, &entry.args).unwrap_or_default(),
+    };
+    by_path.map(|(name, entry)| (name.clone(), program(entry))).collect()
 }
 
 fn ulimits(config: &Config) -> Vec<api::Ulimit> {

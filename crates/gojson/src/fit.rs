@@ -1,7 +1,7 @@
 //! Laying a type over a tree by Go's rules.
 //!
 //! - A serde deserializer whose every node knows the path that led to it, so that a type error names the field as Go
-//!   does: `json: cannot unmarshal string into Go struct field HostConfig.HostConfig.Memory of type int64`.
+//!   does: `json: cannot unmarshal string into Go struct field HostConfig.HostConfig.Resources.Memory of type int64`.
 //!   What serde does not know of a Go type (its package, the struct that a field is embedded by, the declared type) stands
 //!   in a table of [`GoStruct`]s.
 //! - A node is everything that a text says of one place, in its order: Go decodes each of two equal names into the same

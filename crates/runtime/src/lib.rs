@@ -16,6 +16,7 @@ pub mod action;
 pub mod builtin;
 pub mod cli;
 pub mod error;
+pub mod features;
 mod foreign;
 pub mod init;
 pub mod oci;

@@ -37,6 +37,8 @@ mod rootfs;
 mod sysctl;
 mod tree;
 
+pub use options::WORDS as MOUNT_OPTIONS;
+
 use birth::Birth;
 use enter::{Given, Line, Order, Place};
 use init::{Init, Shared};

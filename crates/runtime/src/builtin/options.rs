@@ -4,6 +4,65 @@
 
 use sys::mount::{Attr, Propagation, Reach};
 
+/// Every word that is no file system's own, sorted.
+pub const WORDS: [&str; 55] = [
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "exec",
+    "loud",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "tmpcopyup",
+    "unbindable",
+];
+
 /// A parsed option list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -108,6 +167,14 @@ fn propagation(word: &str) -> Option<Propagation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_word_is_understood() {
+        for word in WORDS {
+            assert_eq!(of(&[word]).data, Vec::<String>::new(), "{word}");
+        }
+        assert!(WORDS.is_sorted());
+    }
 
     fn of(words: &[&str]) -> Options {
         parse(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())

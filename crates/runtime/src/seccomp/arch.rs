@@ -76,7 +76,7 @@ impl Arch {
     /// The bit of x32 system call numbers.
     pub(super) const X32_BIT: u32 = 0x4000_0000;
 
-    const ALL: [Arch; 5] = [Arch::X86_64, Arch::X32, Arch::X86, Arch::Aarch64, Arch::Arm];
+    pub(super) const ALL: [Arch; 5] = [Arch::X86_64, Arch::X32, Arch::X86, Arch::Aarch64, Arch::Arm];
 
     /// libseccomp's name.
     pub fn name(self) -> &'static str {

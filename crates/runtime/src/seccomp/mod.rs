@@ -26,6 +26,29 @@ use crate::oci;
 /// Instructions that the kernel accepts in one program.
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
+/// Actions that [`compile`](fn@compile) takes, sorted.
+pub const ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+/// Comparisons of arguments, sorted.
+pub const OPERATORS: [&str; 7] =
+    ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
+
+/// Architectures whose calls are filtered, by libseccomp's names, sorted.
+pub fn architectures() -> Vec<&'static str> {
+    let mut names: Vec<_> = Arch::ALL.iter().map(|arch| arch.name()).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The action that lets a call pass.
 const ALLOW: &str = "SCMP_ACT_ALLOW";
 

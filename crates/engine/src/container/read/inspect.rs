@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use blocking::Blocking;
 use model::Result;
+use model::lifecycle::State;
 use network::Networks;
 
 use crate::Engine;
@@ -31,7 +32,9 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
     let (row, settings) = (&view.row, engine.settings());
     let owner = files::owner(&engine.containers, row).unwrap_or_else(|_| row.id.clone());
     let dir = settings.roots.container(owner.as_str());
-    let file = |name: &str| dir.join(name).display().to_string();
+    // The reference's files, and what it knows of a network, come with the first start.
+    let is_new = matches!(row.state, State::Created);
+    let file = |name: &str| if is_new { String::new() } else { dir.join(name).display().to_string() };
     let command = crate::container::life::facts::command_line(&row.config);
     let log_path = match row.host_config.log_config.kind.as_str() {
         "json-file" | "" => super::logs::path(&settings.roots, row).display().to_string(),
@@ -141,11 +144,15 @@ fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSetti
     // One that has joined another's network has none of its own.
     let running = view.pid != 0 && !network_mode(row).starts_with("container:");
     let sandbox_key = if running { format!("/proc/{}/ns/net", view.pid) } else { String::new() };
+    let mut networks = networks(known, row);
+    if matches!(row.state, State::Created) {
+        networks.values_mut().for_each(|endpoint| endpoint.network_id.clear());
+    }
     api::NetworkSettings {
         sandbox_id: if running { row.id.as_str().into() } else { String::new() },
         sandbox_key,
         ports: Some(if running { ports(row) } else { BTreeMap::new() }),
-        networks: Some(networks(known, row)),
+        networks: Some(networks),
     }
 }
 
