@@ -11,13 +11,13 @@ use testkit::{Daemon, Options, Output};
 use crate::{eventually, with_busybox, with_images};
 
 /// Whether this machine has version 2 alone.
-fn is_v2() -> bool {
+pub(crate) fn is_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// What the container's cgroup says in a control file, by its names on version 1 and 2.
 #[track_caller]
-fn control(d: &Daemon, container: &str, v1: &str, v2: &str) -> String {
+pub(crate) fn control(d: &Daemon, container: &str, v1: &str, v2: &str) -> String {
     let (id, name) = (d.inspect(container, "{{.Id}}"), if is_v2() { v2 } else { v1 });
     let groups = testkit::census::cgroups(d.cgroup());
     let file = groups.iter().filter(|dir| dir.ends_with(&id)).map(|dir| dir.join(name)).find(|file| file.exists());

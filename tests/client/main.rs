@@ -46,6 +46,7 @@ mod shutdown;
 mod startup;
 mod stats;
 mod storage;
+mod update;
 mod upgrade;
 mod volume_plugins;
 mod volumes;

@@ -75,6 +75,7 @@ const ENDPOINT_TYPES: &[(&str, &str)] = &[
 pub(crate) const STRUCTS: &[GoStruct] = &[
     config("container.CreateRequest"),
     GoStruct { embedded: &[("Resources", RESOURCES)], ..of("container.HostConfig", HOST_CONFIG_TYPES) },
+    GoStruct { embedded: &[("Resources", RESOURCES)], ..of("container.UpdateConfig", HOST_CONFIG_TYPES) },
     HEALTH_CHECK,
     of("container.RestartPolicy", &[("Name", "container.RestartPolicyMode"), ("MaximumRetryCount", "int")]),
     of("container.DeviceRequest", &[("Count", "int"), ("Capabilities", "[][]string")]),

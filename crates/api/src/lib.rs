@@ -27,6 +27,7 @@ pub mod registry;
 pub mod stats;
 pub mod swarm;
 pub mod system;
+pub mod update;
 pub mod version;
 pub mod volume;
 
@@ -61,6 +62,7 @@ pub use progress::{ErrorDetail, Progress, ProgressMessage};
 pub use registry::{AuthConfig, AuthResponse, DistributionInspect, IndexInfo, SearchResult, ServiceConfig};
 pub use stats::StatsResponse;
 pub use system::{Commit, ComponentVersion, DiskUsage, Info, PlatformInfo, PluginsInfo, RuntimeInfo, Usage, Version};
+pub use update::{UpdateConfig, UpdateResponse};
 pub use version::ApiVersion;
 pub use volume::{UsageData, Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneReport};
 

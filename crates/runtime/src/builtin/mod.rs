@@ -237,6 +237,11 @@ impl Runtime for Builtin {
     }
 }
 
+/// A container's limits in the words of control groups.
+pub fn limits(limits: &crate::spec::Resources) -> model::Result<sys::cgroup::Resources> {
+    Ok(limits::convert(&crate::spec::limits::resources(limits)?))
+}
+
 /// The container's cgroup, for reading statistics or acting on all its processes.
 pub fn cgroup(bundle: &Bundle) -> model::Result<Cgroup> {
     Ok(Layout::detect()?.at(&bundle.spec.linux.cgroups_path)?)

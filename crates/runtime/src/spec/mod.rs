@@ -10,7 +10,7 @@ use model::{Error, Result};
 mod defaults;
 pub mod host;
 mod input;
-mod limits;
+pub(crate) mod limits;
 mod mounts;
 mod namespaces;
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use api::{CommitResponse, ContainerPruneReport};
+use api::{CommitResponse, ContainerPruneReport, UpdateConfig};
 use blocking::Blocking;
 use engine::container::life::remove::{self, RemoveArgs};
 use engine::container::life::stop::{self, StopArgs};
-use engine::container::life::{kill, rename, start};
+use engine::container::life::{kill, rename, start, update};
 use engine::container::read::commit::{self, CommitArgs};
 use engine::container::read::list::{self, ListArgs};
 use engine::container::read::{export, inspect, top};
@@ -53,6 +53,25 @@ pub async fn top(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (engine, arguments) = (&state.engine, request.query.text("ps_args"));
     let host = (&engine.host, &*engine.settings());
     ok(&top::top(&engine.containers, &engine.events, host, request.name(), arguments).await?)
+}
+
+/// `POST /containers/{name}/update`
+pub async fn update(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let mut change: UpdateConfig = request.json().await?;
+    let version = request.version;
+    change.pids_limit = change.pids_limit.filter(|_| !version.before(40)).map(|limit| limit.max(0));
+    if version.before(55) {
+        change.blkio_weight_device = None;
+        let throttles = [
+            &mut change.blkio_device_read_bps,
+            &mut change.blkio_device_write_bps,
+            &mut change.blkio_device_read_iops,
+            &mut change.blkio_device_write_iops,
+        ];
+        throttles.into_iter().for_each(|list| *list = None);
+    }
+    let (engine, settings) = (&state.engine, state.engine.settings());
+    ok(&update::update(&engine.containers, &engine.host, &settings.containers, request.name(), change).await?)
 }
 
 /// `POST /containers/{name}/start`

@@ -57,7 +57,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     POST "/containers/{name}/stop" 0 run containers::stop;
     POST "/containers/{name}/restart" 0 run containers::restart;
     POST "/containers/{name}/kill" 0 run containers::kill;
-    POST "/containers/{name}/update" 22 not_yet;
+    POST "/containers/{name}/update" 22 run containers::update;
     POST "/containers/{name}/rename" 17 run containers::rename;
     POST "/containers/{name}/pause" 12 run containers::pause;
     POST "/containers/{name}/unpause" 12 run containers::unpause;

@@ -27,7 +27,7 @@ use super::launch::{self, LaunchUnderWay};
 use super::remove::{self, RemoveArgs};
 use super::stop::{self, By, StopPlan};
 use super::timers::{Timer, Timers};
-use super::{kill, start};
+use super::{kill, start, update};
 use crate::container::definition::Definition;
 use crate::container::row::{self, ContainerRow};
 use crate::container::session::attach::{self, Clients};
@@ -57,6 +57,8 @@ pub enum Command {
     Pause { passing: bool, reply: Reply },
     /// Go on.
     Unpause { reply: Reply },
+    /// Take other limits, another restart policy.
+    Update { change: Box<api::HostConfig>, reply: Reply },
     /// Take another name.
     Rename { new: String, reply: Reply },
     /// Notes that files are about to be copied into the container that never ran.
@@ -109,6 +111,8 @@ pub enum Done {
     Plugged(Box<connect::Plugged>),
     /// A running container was taken out of a network.
     Unplugged(Box<connect::Unplugged>),
+    /// The limits of a running container were changed, or could not be.
+    Updated(Box<update::Updated>),
     /// What a run held has been let go.
     TornDown,
     /// Files and volumes are gone, or could not be removed.
@@ -346,6 +350,7 @@ impl<E: Environment> Actor<E> {
             }
             Command::Booted => exit::booted(self).await,
             other @ (Command::Rename { .. }
+            | Command::Update { .. }
             | Command::Exec(_)
             | Command::Connect { .. }
             | Command::Disconnect { .. }) => E::obey(self, other).await,

@@ -11,7 +11,7 @@ use run::{Failed, Place, Progress, Running};
 
 use super::actor::{Actor, Command, Done};
 use super::places::Places;
-use super::{connect, launch, place, remove, rename};
+use super::{connect, launch, place, remove, rename, update};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::row::{self, ContainerRow};
@@ -156,6 +156,7 @@ impl Environment for Daemon {
     async fn obey(actor: &mut Actor<Self>, command: Command) {
         match command {
             Command::Rename { new, reply } => rename::rename_to(actor, new, reply).await,
+            Command::Update { change, reply } => update::begin(actor, *change, reply).await,
             Command::Exec(start) => exec::begin(actor, *start).await,
             Command::Connect { place, reply } => connect::connect(actor, *place, reply).await,
             Command::Disconnect { network, force, reply } => connect::disconnect(actor, network, force, reply).await,
@@ -167,6 +168,7 @@ impl Environment for Daemon {
         match done {
             Done::Plugged(plugged) => connect::plugged(actor, *plugged).await,
             Done::Unplugged(unplugged) => connect::unplugged(actor, *unplugged).await,
+            Done::Updated(updated) => update::updated(actor, *updated).await,
             // The actor's own.
             Done::Launched(_) | Done::TornDown | Done::Deleted(_) => {}
         }

@@ -39,7 +39,7 @@ pub fn container_spec(
         mounts: mounts(&engine.containers, &settings.roots, row, shown)?,
         security: security(engine.host.apparmor.as_ref(), &settings.containers, row)?,
         devices: devices(row)?,
-        resources: resources(row)?,
+        resources: resources(host)?,
         sysctls: host.sysctls.clone(),
         cgroups_path: cgroup.to_owned(),
         annotations: host.annotations.clone(),
@@ -273,8 +273,12 @@ fn devices(row: &Definition) -> Result<spec::Devices> {
     Ok(spec::Devices { nodes, cgroup_rules: host.device_cgroup_rules.clone().unwrap_or_default() })
 }
 
-fn resources(row: &Definition) -> Result<spec::Resources> {
-    let host = &row.host_config;
+/// The limits of a container in the words of control groups.
+pub(super) fn limits(host: &api::HostConfig) -> Result<sys::cgroup::Resources> {
+    runtime::builtin::limits(&resources(host)?)
+}
+
+fn resources(host: &api::HostConfig) -> Result<spec::Resources> {
     Ok(spec::Resources {
         memory: host.memory,
         memory_reservation: host.memory_reservation,

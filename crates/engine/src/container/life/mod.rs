@@ -21,4 +21,5 @@ pub mod resolver;
 pub mod start;
 pub mod stop;
 pub mod timers;
+pub mod update;
 pub mod watch;

@@ -117,6 +117,16 @@ fn check_quota(host_config: &api::HostConfig) -> Result<()> {
     if host_config.storage_opt.is_empty() { Ok(()) } else { Err(Error::system(NO_QUOTA)) }
 }
 
+/// Limits and a restart policy that are to change; what the kernel cannot do is left out, with a warning.
+pub fn update(update: &mut api::HostConfig, host: &Host) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let policy = &update.restart_policy;
+    Policy::parse(&policy.name, policy.maximum_retry_count)?;
+    resources::check_scheduler(update, host)?;
+    resources::check_changed(update, host, &mut warnings)?;
+    Ok(warnings)
+}
+
 /// What only other systems have.
 fn check_for_linux(host_config: &api::HostConfig, host: &Host) -> Result<()> {
     let isolation = &host_config.isolation;

@@ -9,14 +9,23 @@ const LEAST_MEMORY: i64 = 6 << 20;
 /// Nano-processors of one processor.
 const WHOLE_CPU: i64 = 1_000_000_000;
 
+/// All limits of a container to be made.
 pub(super) fn check(host_config: &mut api::HostConfig, host: &Host, warnings: &mut Vec<String>) -> Result<()> {
-    check_ulimits(host_config.ulimits.as_deref().unwrap_or_default())?;
-    check_memory(host_config, host, warnings)?;
-    check_reservation(host_config, host, warnings)?;
-    check_processes(host_config, host, warnings);
-    check_cpu(host_config, host, warnings)?;
-    check_cpuset(host_config, host, warnings)?;
-    check_block_io(host_config, host, warnings)
+    if host_config.memory == 0 && host_config.memory_swap > 0 {
+        return Err(Error::invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
+    }
+    check_changed(host_config, host, warnings)
+}
+
+/// Limits that may be some of a container's only.
+pub(super) fn check_changed(limits: &mut api::HostConfig, host: &Host, warnings: &mut Vec<String>) -> Result<()> {
+    check_ulimits(limits.ulimits.as_deref().unwrap_or_default())?;
+    check_memory(limits, host, warnings)?;
+    check_reservation(limits, host, warnings)?;
+    check_processes(limits, host, warnings);
+    check_cpu(limits, host, warnings)?;
+    check_cpuset(limits, host, warnings)?;
+    check_block_io(limits, host, warnings)
 }
 
 /// What the scheduler takes at all; refused before anything else.
@@ -62,9 +71,6 @@ fn check_memory(limits: &mut api::HostConfig, host: &Host, warnings: &mut Vec<St
     }
     if limits.memory > 0 && limits.memory_swap > 0 && limits.memory_swap < limits.memory {
         return Err(Error::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
-    }
-    if limits.memory == 0 && limits.memory_swap > 0 {
-        return Err(Error::invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
     }
     if limits.memory_swappiness.is_some() && !host.abilities.swappiness {
         warnings.push(discarded("memory swappiness capabilities", "Memory swappiness discarded."));
