@@ -182,3 +182,65 @@ fn links_are_looked_for_first() {
     let _ = d.http("GET", "/containers/web/json", "").expect(200);
     d.finish();
 }
+
+/// The file system of an image, or a part of it, read-only; its image stays as long as a container has it.
+#[test]
+fn an_image_is_mounted() {
+    let mut d = with_busybox();
+    let _ = d
+        .docker(&["create", "--name", "maker", "busybox", "sh", "-c", "mkdir -p /part/deep; echo one > /part/deep/f"])
+        .ok();
+    let _ = d.docker(&["start", "-a", "maker"]).ok();
+    let _ = d.docker(&["commit", "maker", "layered:1"]).ok();
+    let _ = d.docker(&["rm", "maker"]).ok();
+    let host = d.namespaces().mounts();
+    let run = |mount: &str, script: &str| d.docker(&["run", "--rm", "--mount", mount, "busybox", "sh", "-c", script]);
+    let whole = "type=image,src=layered:1,dst=/image";
+    let script = "cat /image/part/deep/f; touch /image/x 2>&1 | grep -o 'Read-only'; ls /image/bin/busybox";
+    assert_eq!(run(whole, script).text(), "one\nRead-only\n/image/bin/busybox");
+    assert_eq!(run("type=image,src=layered:1,dst=/p,image-subpath=part/deep", "ls /p").text(), "f");
+    assert_eq!(run("type=image,src=layered:1,dst=/p,image-subpath=part/deep/f", "cat /p").text(), "one");
+    // An image of one layer as well.
+    assert_eq!(run("type=image,src=busybox,dst=/b", "ls /b/bin/busybox").text(), "/b/bin/busybox");
+    let other =
+        d.docker(&["run", "--rm", "--runtime", "runc", "--mount", whole, "busybox", "cat", "/image/part/deep/f"]);
+    assert_eq!(other.text(), "one");
+    run("type=image,src=layered:1,dst=/p,image-subpath=no/such", "true").fails(127, "no such file or directory");
+    run("type=image,src=layered:1,dst=/p,image-subpath=../x", "true").fails(125, "subpath must be a relative path");
+    let unknown = ["create", "--pull", "never", "--mount", "type=image,src=nosuch,dst=/p", "busybox"];
+    d.docker(&unknown).fails(1, "No such image: nosuch:latest");
+    // Used by a container that does not run, it is neither removed nor pruned, and its files are read.
+    let _ = d.docker(&["create", "--name", "user", "--mount", whole, "busybox", "cat", "/image/part/deep/f"]).ok();
+    let format = "{{with index .Mounts 0}}{{.Type}} {{.Name}} {{.Destination}} {{.RW}}{{end}}";
+    assert_eq!(d.inspect("user", format), "image layered:1 /image false");
+    d.restart();
+    let refused = d.docker(&["rmi", "layered:1"]);
+    assert!(refused.code == 1 && refused.stderr.contains("conflict"), "{refused:?}");
+    let _ = d.docker(&["image", "prune", "-af"]).ok();
+    let _ = d.docker(&["cp", "user:/image/part/deep/f", &d.path("got").display().to_string()]).ok();
+    assert_eq!(std::fs::read_to_string(d.path("got")).unwrap(), "one\n");
+    let into = d.docker(&["cp", &d.path("got").display().to_string(), "user:/image/part/x"]);
+    assert!(into.code == 1 && into.stderr.contains("read-only"), "{into:?}");
+    assert_eq!(d.docker(&["start", "-a", "user"]).text(), "one");
+    let _ = d.docker(&["rm", "user"]).ok();
+    let _ = d.docker(&["rmi", "layered:1"]).ok();
+    assert_eq!(d.namespaces().mounts(), host, "the host's mount table has changed");
+    d.finish();
+}
+
+/// Twenty volumes cost little more than none, and each is where it belongs.
+#[test]
+fn many_volumes_at_once() {
+    let d = with_busybox();
+    let mounts: Vec<String> = (0..20).map(|n| format!("many{n}:/m{n}")).collect();
+    let args = mounts.iter().flat_map(|mount| ["-v", mount.as_str()]);
+    let create: Vec<&str> = ["create", "--name", "many"].into_iter().chain(args).collect();
+    let script = "for n in $(seq 0 19); do echo $n > /m$n/f; done";
+    let _ = d.docker(&[&create[..], &["busybox", "sh", "-c", script]].concat()).ok();
+    let _ = d.docker(&["start", "-a", "many"]).ok();
+    for n in 0..20 {
+        let path = d.data_root().join(format!("volumes/many{n}/_data/f"));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), format!("{n}\n"));
+    }
+    d.finish();
+}

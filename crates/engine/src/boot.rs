@@ -73,8 +73,10 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
         tracing::info!(containers = upgraded, "rows of an earlier version are brought into today's form");
     }
     let rows = load_containers(&store, &volumes)?;
-    let users = rows.iter().map(|row| (image::user_key(&row.image.id, row.id.as_str()), row.image.user())).collect();
-    let repaired = image::repair_users(&store, users).await?;
+    let users = rows
+        .iter()
+        .flat_map(|row| row.images().into_iter().map(|pin| (image::user_key(&pin.id, row.id.as_str()), pin.user())));
+    let repaired = image::repair_users(&store, users.collect()).await?;
     if repaired > 0 {
         tracing::info!(rows = repaired, "the index of who uses which image is made anew");
     }

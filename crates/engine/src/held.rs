@@ -1,8 +1,9 @@
 //! The volumes of a container, mounted for a use: a run, the making of the container, `docker cp`.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,15 +43,23 @@ impl Held {
     pub fn open(&self, part: Part<'_>) -> Result<OwnedFd> {
         let Part { volume, place, subpath } = part;
         let missing = || Error::system(format!("volume {volume} is not mounted"));
-        self.of(volume).ok_or_else(missing)?.open(subpath).map_err(|error| {
-            if error.kind() == ErrorKind::CrossesDevices {
-                let text = "path concatenation escapes the base directory";
-                return Error::invalid(format!("{text}, base: {place}, subpath: {subpath}"));
-            }
-            let path = format!("{place}/{subpath}");
-            Error::not_found(Error::from(error).prefix(format!("cannot access path {path}: lstat {path}")).message())
-        })
+        self.of(volume).ok_or_else(missing)?.open(subpath).map_err(|error| not_shown(place, subpath, error))
     }
+}
+
+/// Why a part of a volume or image cannot be shown.
+fn not_shown(place: &str, subpath: &str, error: io::Error) -> Error {
+    if error.kind() == ErrorKind::CrossesDevices {
+        let text = "path concatenation escapes the base directory";
+        return Error::invalid(format!("{text}, base: {place}, subpath: {subpath}"));
+    }
+    let path = format!("{place}/{subpath}");
+    Error::not_found(Error::from(error).prefix(format!("cannot access path {path}: lstat {path}")).message())
+}
+
+/// A detached read-only mount of an image, or of the part of it that is to be shown; `layers` are its directories, top first.
+pub fn image_tree(layers: &[PathBuf], part: Part<'_>) -> Result<OwnedFd> {
+    runtime::layers::mount(layers, part.subpath).map_err(|error| not_shown(part.place, part.subpath, error))
 }
 
 /// What a run shows of the volumes that are held for it.

@@ -19,6 +19,7 @@ pub mod error;
 pub mod features;
 mod foreign;
 pub mod init;
+pub mod layers;
 pub mod oci;
 mod overlay;
 pub mod pending;

@@ -27,36 +27,52 @@ const OPEN_DESCRIPTORS: &str = "/proc/self/fd";
 /// A detached overlay mount; `lower` is top first. `place` is a directory of the caller's own mount namespace where it may
 /// stand for a moment. `TOOBIG`: more layers than the kernel takes.
 pub(crate) fn mount(lower: &[PathBuf], upper: &Path, work: &Path, place: &Path) -> Result<OwnedFd> {
-    let mut paths = lower.iter().map(PathBuf::as_path).chain([upper, work]);
+    stack(lower, Some((upper, work)), place)
+}
+
+/// The same without a writable layer, of two layers or more.
+pub(crate) fn mount_read_only(lower: &[PathBuf], place: &Path) -> Result<OwnedFd> {
+    stack(lower, None, place)
+}
+
+/// The upper and the working directory.
+type Writable<'a> = Option<(&'a Path, &'a Path)>;
+
+fn stack(lower: &[PathBuf], writable: Writable<'_>, place: &Path) -> Result<OwnedFd> {
+    let above = writable.into_iter().flat_map(|(upper, work)| [upper, work]);
+    let mut paths = lower.iter().map(PathBuf::as_path).chain(above);
     if kernel() >= ONE_BY_ONE && paths.all(|path| path.as_os_str().len() <= MAX_VALUE) {
-        one_by_one(lower, upper, work)
+        one_by_one(lower, writable)
     } else {
-        by_descriptors(lower, upper, work, place)
+        by_descriptors(lower, writable, place)
     }
 }
 
-fn one_by_one(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
+fn one_by_one(lower: &[PathBuf], writable: Writable<'_>) -> Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
     for layer in lower {
         fsconfig_set_string(&context, "lowerdir+", layer)?;
     }
-    fsconfig_set_string(&context, "upperdir", upper)?;
-    fsconfig_set_string(&context, "workdir", work)?;
+    if let Some((upper, work)) = writable {
+        fsconfig_set_string(&context, "upperdir", upper)?;
+        fsconfig_set_string(&context, "workdir", work)?;
+    }
     // Inode numbers of another run of the same layers must not be looked for.
     fsconfig_set_string(&context, "index", "off")?;
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
-fn by_descriptors(lower: &[PathBuf], upper: &Path, work: &Path, place: &Path) -> Result<OwnedFd> {
+fn by_descriptors(lower: &[PathBuf], writable: Writable<'_>, place: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |path: &Path| rustix::fs::openat(CWD, path, flags, Mode::empty());
-    let (upper, work) = (open(upper)?, open(work)?);
+    let writable = writable.map(|(upper, work)| Ok::<_, Errno>((open(upper)?, open(work)?))).transpose()?;
     let lower = lower.iter().map(|path| open(path)).collect::<Result<Vec<OwnedFd>>>()?;
     let names: Vec<String> = lower.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
-    let (names, upper, work) = (names.join(":"), upper.as_raw_fd(), work.as_raw_fd());
-    let options = format!("index=off,lowerdir={names},upperdir={upper},workdir={work}");
+    let above = writable.as_ref().map(|(upper, work)| (upper.as_raw_fd(), work.as_raw_fd()));
+    let above = above.map(|(upper, work)| format!(",upperdir={upper},workdir={work}")).unwrap_or_default();
+    let options = format!("index=off,lowerdir={}{above}", names.join(":"));
     if options.len() > MAX_OPTIONS {
         return Err(Errno::TOOBIG);
     }

@@ -360,6 +360,10 @@ impl LayerStore for Layers {
         }
     }
 
+    fn directories(&self, layers: &[LayerKey]) -> Result<Vec<PathBuf>> {
+        Ok(self.chain(layers)?.iter().rev().map(|layer| layer.fs.clone()).collect())
+    }
+
     fn file_type(&self, layers: &[LayerKey], path: &str) -> Result<Option<FileType>> {
         Ok(self.view(layers)?.file_type(path.trim_matches('/').as_bytes())?)
     }

@@ -152,6 +152,9 @@ pub trait LayerStore: Send + Sync {
     /// diff id.
     fn identify(&self, key: &LayerKey, diff_id: &Digest) -> Result<()>;
 
+    /// The directories of a chain, top first, to be mounted without a writable one. `NotFound` when a layer is missing.
+    fn directories(&self, layers: &[LayerKey]) -> Result<Vec<PathBuf>>;
+
     /// What an absolute path of the chain leads to, links followed within it; `None`: nothing.
     fn file_type(&self, layers: &[LayerKey], path: &str) -> Result<Option<FileType>>;
 

@@ -338,9 +338,10 @@ fn user_faults(facts: &Facts) -> Vec<Fault> {
     };
     let is_old = users.is_empty() && !facts.rows.damaged.iter().any(|damaged| damaged.table == image::USERS.name());
     let mut found = Vec::new();
-    for (id, row) in containers.iter().filter(|_| !is_old) {
-        let detail = match users.get(&image::user_key(&row.image.id, id)) {
-            Some(user) if *user == row.image.user() => continue,
+    let pins = containers.iter().flat_map(|(id, row)| row.images().into_iter().map(move |pin| (id, pin)));
+    for (id, pin) in pins.filter(|_| !is_old) {
+        let detail = match users.get(&image::user_key(&pin.id, id)) {
+            Some(user) if *user == pin.user() => continue,
             Some(_) => "the index of who uses which image says something else of it than its row",
             None => "the index of who uses which image lacks it",
         };
@@ -348,7 +349,7 @@ fn user_faults(facts: &Facts) -> Vec<Fault> {
     }
     for key in users.keys() {
         let (image, id) = key.split_once('/').unwrap_or_default();
-        let is_right = containers.get(id).is_some_and(|row| row.image.id.as_str() == image);
+        let is_right = containers.get(id).is_some_and(|row| row.images().iter().any(|pin| pin.id.as_str() == image));
         if !is_right && !is_damaged(facts, CONTAINERS.name(), id) {
             found.push(fault(
                 id,

@@ -52,7 +52,9 @@ impl Repairer<'_> {
             }
             Repair::IndexUser(container) => {
                 let row = self.container(container)?;
-                self.put(&image::USERS, &image::user_key(&row.image.id, container), row.image.user())?;
+                for pin in row.images() {
+                    self.put(&image::USERS, &image::user_key(&pin.id, container), pin.user())?;
+                }
                 format!("wrote that container {container} uses its image")
             }
             Repair::DropUser(key) => {

@@ -49,7 +49,7 @@ impl Row for Definition {
 }
 
 /// The image a container was made from, pinned.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePin {
     /// The image's id (the digest of its manifest or index).
     pub id: Digest,
@@ -61,6 +61,19 @@ pub struct ImagePin {
     pub platform: String,
     /// The chosen manifest: media type, digest, size in bytes.
     pub manifest: Option<(String, Digest, u64)>,
+}
+
+impl Definition {
+    /// The images that it uses, each once: its own, and those that it mounts.
+    pub fn images(&self) -> Vec<&ImagePin> {
+        let mut all = vec![&self.image];
+        for pin in self.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
+            if all.iter().all(|other| other.id != pin.id) {
+                all.push(pin);
+            }
+        }
+        all
+    }
 }
 
 impl ImagePin {
@@ -77,11 +90,11 @@ impl ImagePin {
 /// A mount of a container, resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountRow {
-    /// Bind, volume, tmpfs.
+    /// Bind, volume, tmpfs, image.
     pub kind: MountKind,
-    /// The volume's name; empty for others.
+    /// The volume's name, or the image's as it was given; empty for others.
     pub name: String,
-    /// The directory or file on the host; empty for tmpfs.
+    /// The directory or file on the host, or the image's id; empty for tmpfs.
     pub source: String,
     /// The absolute path in the container.
     pub destination: String,
@@ -101,6 +114,9 @@ pub struct MountRow {
     pub spec: Option<api::Mount>,
     /// Volume data is copied from the image when the volume is empty.
     pub copy_data: bool,
+    /// The image that is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImagePin>,
 }
 
 impl MountRow {
@@ -109,10 +125,12 @@ impl MountRow {
         Part { volume: &self.name, place: &self.source, subpath: self.subpath() }
     }
 
-    /// The part of its volume that it shows; empty: all.
+    /// The part of its volume or image that it shows; empty: all.
     pub fn subpath(&self) -> &str {
-        let options = self.spec.as_ref().and_then(|entry| entry.volume_options.as_ref());
-        options.map_or("", |options| options.subpath.as_str())
+        let Some(entry) = &self.spec else { return "" };
+        let of_volume = entry.volume_options.as_ref().map(|options| options.subpath.as_str());
+        let of_image = entry.image_options.as_ref().map(|options| options.subpath.as_str());
+        of_volume.or(of_image).unwrap_or("")
     }
 }
 
@@ -126,6 +144,8 @@ pub enum MountKind {
     Volume,
     /// Memory.
     Tmpfs,
+    /// The file system of an image.
+    Image,
 }
 
 impl MountKind {
@@ -135,6 +155,7 @@ impl MountKind {
             MountKind::Bind => "bind",
             MountKind::Volume => "volume",
             MountKind::Tmpfs => "tmpfs",
+            MountKind::Image => "image",
         }
     }
 }

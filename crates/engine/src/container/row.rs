@@ -197,7 +197,7 @@ pub fn load(store: &Store) -> Result<Vec<ContainerRow>> {
 
 /// Writes a container, and that it uses its image.
 pub fn put(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
-    image::put_user(tx, &row.image.id, row.id.as_str(), &row.image.user())?;
+    row.images().into_iter().try_for_each(|pin| image::put_user(tx, &pin.id, row.id.as_str(), &pin.user()))?;
     tx.put(&CONTAINERS, row.id.as_str(), &*row.definition)?;
     put_run(tx, row)
 }
@@ -210,7 +210,7 @@ pub fn put_run(tx: &mut WriteTx<'_, '_>, row: &ContainerRow) -> Result<()> {
 /// Deletes a container, and that it uses its image.
 pub fn delete(tx: &mut WriteTx<'_, '_>, definition: &Definition) -> Result<()> {
     let id = definition.id.as_str();
-    image::delete_user(tx, &definition.image.id, id)?;
+    definition.images().into_iter().try_for_each(|pin| image::delete_user(tx, &pin.id, id))?;
     tx.delete(&RUNS, id)?;
     tx.delete(&CONTAINERS, id).map(drop)
 }

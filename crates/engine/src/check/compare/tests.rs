@@ -61,6 +61,7 @@ fn facts() -> Facts {
         from_mounts: false,
         spec: None,
         copy_data: true,
+        image: None,
     });
     facts.disk.storage = "overlayfs".into();
     facts.disk.blobs = (1..=3).map(|n| (digest(n), Blob::Sound(u64::from(n)))).collect();

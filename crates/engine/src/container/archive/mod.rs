@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use ::volume::Mounted;
 use model::{Error, Kind, Result};
 use runtime::view::{Origin, Place, Source, View, ViewMount};
-use snapshot::{Extraction, RootStore};
+use snapshot::{Extraction, LayerStore, RootStore};
 use sys::mount::Reach;
 
 use super::definition::{Definition, MountKind, MountRow};
 use super::life::actor::Command;
-use super::life::{donors, files};
+use super::life::{donors, facts, files};
 use super::view::ContainerView;
 use super::{Handle, publish};
 use crate::Engine;
@@ -180,7 +180,8 @@ fn rootfs(roots: &dyn RootStore, row: &Definition) -> Result<runtime::Rootfs> {
 /// What is mounted in the container beside the kernel's own file systems, those above first.
 #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 fn mounts(engine: &Engine, row: &Definition, held: Option<&Held>) -> Result<Vec<ViewMount>> {
-    let mut all: Vec<ViewMount> = row.mounts.iter().map(|row| mount(row, held)).collect::<Result<_>>()?;
+    let mut all: Vec<ViewMount> =
+        row.mounts.iter().map(|row| mount(&*engine.snapshots.layers, row, held)).collect::<Result<_>>()?;
     let tmpfs = row.host_config.tmpfs.keys();
     all.extend(tmpfs.map(|target| ViewMount { destination: target.into(), source: Source::Tmpfs }));
     let owner = files::owner(&engine.containers, row).unwrap_or_else(|_| row.id.clone());
@@ -201,7 +202,7 @@ fn mounts(engine: &Engine, row: &Definition, held: Option<&Held>) -> Result<Vec<
     Ok(all)
 }
 
-fn mount(row: &MountRow, held: Option<&Held>) -> Result<ViewMount> {
+fn mount(layers: &dyn LayerStore, row: &MountRow, held: Option<&Held>) -> Result<ViewMount> {
     let options = row.spec.as_ref().and_then(|entry| entry.bind_options.as_ref());
     let top_only = options.is_some_and(|options| options.non_recursive);
     let (source, tree) = match held.and_then(|held| Some((held, held.of(&row.name)?))) {
@@ -211,6 +212,10 @@ fn mount(row: &MountRow, held: Option<&Held>) -> Result<ViewMount> {
     };
     let source = match row.kind {
         MountKind::Tmpfs => Source::Tmpfs,
+        MountKind::Image => {
+            let place = Place::Tree(facts::image_tree(layers, row)?);
+            Source::Bind { place, reach: Reach::Mount, read_only: true }
+        }
         MountKind::Bind | MountKind::Volume => Source::Bind {
             place: match (tree, row.subpath()) {
                 (Some(tree), _) => Place::Tree(tree),

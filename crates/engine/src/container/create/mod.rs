@@ -190,8 +190,8 @@ async fn make(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
         let own = row.clone();
         engine.store.write_blocking(move |tx| {
             filled.iter().try_for_each(|volume| ::volume::note_use(tx, volume))?;
-            // The image may have been removed since it was resolved.
-            crate::image::use_by_container(tx, &own.image.id)?;
+            // An image may have been removed since it was resolved.
+            own.images().into_iter().try_for_each(|pin| crate::image::use_by_container(tx, &pin.id))?;
             row::put(tx, &own)
         })?;
         faults.pass("create", "row").or_else(|error| {
@@ -204,8 +204,10 @@ async fn make(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
 
 /// The layers, the writable one among them; where the image has directories that new volumes take over.
 fn prepare(engine: &Engine, row: &Definition) -> Result<HashSet<String>> {
-    if let Some((_, manifest, _)) = &row.image.manifest {
-        crate::image::ensure_unpacked(&engine.images, &row.image.id, manifest)?;
+    for pin in row.images() {
+        if let Some((_, manifest, _)) = &pin.manifest {
+            crate::image::ensure_unpacked(&engine.images, &pin.id, manifest)?;
+        }
     }
     let layers = &*engine.snapshots.layers;
     check_directories(layers, row)?;

@@ -19,7 +19,7 @@ use snapshot::LayerStore;
 use super::merge::Merged;
 use super::sources::Sources;
 use crate::Engine;
-use crate::container::definition::{Definition, MountKind, MountRow};
+use crate::container::definition::{Definition, ImagePin, MountKind, MountRow};
 use crate::held::Held;
 
 /// Rows, and what they need of volumes.
@@ -186,6 +186,7 @@ impl Table {
         let mut row = match mount.kind.as_str() {
             "bind" => self.bind_mount(mount).await?,
             "tmpfs" => blank(MountKind::Tmpfs, &target),
+            "image" => self.image(mount)?,
             "volume" => {
                 let options = mount.volume_options.clone().unwrap_or_default();
                 let mut driver = options.driver_config.unwrap_or_default();
@@ -206,11 +207,25 @@ impl Table {
             other => return Err(Error::invalid(format!("mount type unknown: {other:?}"))),
         };
         row.destination = target;
-        row.writable = !mount.read_only;
+        row.writable = !mount.read_only && row.kind != MountKind::Image;
         row.from_mounts = true;
         row.spec = Some(mount.clone());
         self.limit_read_only(&mut row);
         Ok(row)
+    }
+
+    /// An image, pinned as it is now.
+    fn image(&self, mount: &api::Mount) -> Result<MountRow> {
+        let found = self.engine.images.resolve(&mount.source, None)?;
+        let pin = ImagePin {
+            id: found.id,
+            reference: mount.source.clone(),
+            layers: found.layers,
+            platform: found.platform,
+            manifest: found.manifest,
+        };
+        let (name, source) = (mount.source.clone(), pin.id.as_str().to_owned());
+        Ok(MountRow { name, source, image: Some(pin), ..blank(MountKind::Image, &mount.target) })
     }
 
     async fn bind_mount(&self, mount: &api::Mount) -> Result<MountRow> {
@@ -268,6 +283,7 @@ fn blank(kind: MountKind, target: &str) -> MountRow {
         from_mounts: false,
         spec: None,
         copy_data: false,
+        image: None,
     }
 }
 

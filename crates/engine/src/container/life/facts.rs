@@ -3,20 +3,21 @@
 //! Everything was validated at create; what is looked up here is what can change between starts: device files, the
 //! configuration in force.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use model::{Context, Error, Result};
 use runtime::oci;
 use runtime::seccomp::Profile;
 use runtime::spec::{self, ContainerSpec, Share};
+use snapshot::LayerStore;
 
 use super::files;
 use crate::Engine;
 use crate::apparmor::AppArmor;
-use crate::container::Containers;
 use crate::container::create::validate::{self, SecurityOptions};
 use crate::container::definition::{Definition, MountKind, MountRow};
-use crate::held::Shown;
+use crate::held::{self, Shown};
 use crate::settings::{ContainerDefaults, Roots, Settings};
 use crate::system::Host;
 
@@ -36,7 +37,7 @@ pub fn container_spec(
         domainname: config.domainname.clone(),
         namespaces: namespaces(engine.host.has_cgroup_v2(), &settings.containers, row),
         readonly_rootfs: host.readonly_rootfs,
-        mounts: mounts(&engine.containers, &settings.roots, row, shown)?,
+        mounts: mounts(engine, &settings.roots, row, shown)?,
         security: security(engine.host.apparmor.as_ref(), &settings.containers, row)?,
         devices: devices(row)?,
         resources: resources(host)?,
@@ -121,9 +122,9 @@ fn share(mode: &str) -> Share {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
-fn mounts(containers: &Containers, roots: &Roots, row: &Definition, shown: &mut Shown) -> Result<spec::Mounts> {
+fn mounts(engine: &Engine, roots: &Roots, row: &Definition, shown: &mut Shown) -> Result<spec::Mounts> {
     let host = &row.host_config;
-    let files_owner = roots.container(files::owner(containers, row)?.as_str());
+    let files_owner = roots.container(files::owner(&engine.containers, row)?.as_str());
     let file = |name: &str, target: &str| spec::FileMount {
         source: files_owner.join(name).display().to_string(),
         target: target.into(),
@@ -138,7 +139,11 @@ fn mounts(containers: &Containers, roots: &Roots, row: &Definition, shown: &mut 
         true => String::new(),
         false => std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
     };
-    let mut user = row.mounts.iter().map(|m| mount(m, &mountinfo, shown)).collect::<Result<Vec<_>>>()?;
+    let mut user = row
+        .mounts
+        .iter()
+        .map(|m| mount(&*engine.snapshots.layers, m, &mountinfo, shown))
+        .collect::<Result<Vec<_>>>()?;
     user.extend(host.tmpfs.iter().map(|(target, options)| spec::Mount {
         target: target.clone(),
         kind: spec::MountKind::Tmpfs { options: options.clone() },
@@ -154,16 +159,26 @@ fn mounts(containers: &Containers, roots: &Roots, row: &Definition, shown: &mut 
     })
 }
 
-fn mount(row: &MountRow, mountinfo: &str, shown: &mut Shown) -> Result<spec::Mount> {
+fn mount(layers: &dyn LayerStore, row: &MountRow, mountinfo: &str, shown: &mut Shown) -> Result<spec::Mount> {
     let kind = match row.kind {
         MountKind::Tmpfs => spec::MountKind::Tmpfs { options: tmpfs_options(row)? },
         MountKind::Bind => {
             check_access(row)?;
             spec::MountKind::Bind(bind(row, mountinfo))
         }
+        MountKind::Image => {
+            let tree = image_tree(layers, row)?;
+            spec::MountKind::Bind(shown.pass(tree, bind(row, mountinfo))?)
+        }
         MountKind::Volume => spec::MountKind::Bind(shown.volume(row.part(), bind(row, mountinfo))?),
     };
     Ok(spec::Mount { target: row.destination.clone(), kind })
+}
+
+/// What a mount shows of its image, detached.
+pub fn image_tree(layers: &dyn LayerStore, row: &MountRow) -> Result<OwnedFd> {
+    let pin = row.image.as_ref().ok_or_else(|| Error::system(format!("no image is known for {}", row.destination)))?;
+    held::image_tree(&layers.directories(&snapshot::keys(&pin.layers))?, row.part())
 }
 
 /// What a bind's options say of each other, which the reference asks at start.
