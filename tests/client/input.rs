@@ -275,7 +275,8 @@ fn nothing_is_ignored_in_silence() {
         warnings(r#""Healthcheck":{"Test":["CMD","true"]}"#),
         ["Health checks have no effect yet: none is run."]
     );
-    let linked = warnings(r#""HostConfig":{"Links":["other:x"]}"#);
-    assert_eq!(linked[1], "Links have no effect yet: the container does not know the others by name.");
+    let deprecated = "Links on the default bridge network are deprecated and will be removed in a future release. \
+                      Use a custom network instead.";
+    assert_eq!(warnings(r#""HostConfig":{"Links":["other:x"]}"#), [deprecated]);
     d.finish();
 }

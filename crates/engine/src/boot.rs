@@ -118,6 +118,7 @@ fn prepare_roots(roots: &Roots) -> Result<()> {
         (roots.data.join("containers"), 0o710),
         (roots.data.join("tmp"), 0o700),
         (roots.exec.clone(), 0o711),
+        (run::place::namespaces(&roots.exec), 0o755),
     ];
     for (path, mode) in directories {
         DirBuilder::new()

@@ -32,14 +32,69 @@ impl Place {
     }
 }
 
+/// The directory of the links to network namespaces, beside those of the runs.
+const NAMESPACES: &str = "netns";
+/// Digits of a container's id in the name of its link, as with the reference.
+const KEY_DIGITS: usize = 12;
+
+/// The directory with the links to the network namespaces of runs.
+pub fn namespaces(exec_root: &Path) -> PathBuf {
+    exec_root.join(NAMESPACES)
+}
+
+/// Where nsenter(1) finds the network namespace of the run with this directory: a link to its file below /proc. It stands from
+/// before the program runs until the run is over, whoever is the daemon.
+pub fn sandbox_key(dir: &Path) -> PathBuf {
+    let id = dir.file_name().map(|id| id.to_string_lossy().chars().take(KEY_DIGITS).collect::<String>());
+    namespaces(dir.parent().unwrap_or(Path::new("/"))).join(id.unwrap_or_default())
+}
+
+/// Makes the link for a run whose first process is `pid`.
+pub fn link_namespace(dir: &Path, pid: i32) -> Result<()> {
+    let key = sandbox_key(dir);
+    let target = format!("/proc/{pid}/ns/net");
+    let link = || std::os::unix::fs::symlink(&target, &key);
+    let linked = match link() {
+        // Of a run that nobody has put away.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&key)?;
+            link()
+        }
+        other => other,
+    };
+    linked.with_context(|| format!("linking {}", key.display()))
+}
+
+/// Removes the links of runs that have no directory any more.
+pub fn sweep_namespaces(exec_root: &Path) {
+    let names = |dir: &Path| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+    };
+    let runs = names(exec_root);
+    let dir = namespaces(exec_root);
+    for name in names(&dir) {
+        if !runs.iter().any(|run| run.starts_with(&name)) {
+            // What cannot be removed leads nowhere.
+            let _ = fs::remove_file(dir.join(name));
+        }
+    }
+}
+
 /// Makes the directory of a run that begins. What a killed monitor left behind is of no use any more.
 pub fn make_dir(dir: &Path) -> Result<()> {
     remove_dir(dir)?;
     DirBuilder::new().mode(0o700).create(dir).with_context(|| format!("creating {}", dir.display()))
 }
 
-/// Removes the directory of a run that is over; absent is fine.
+/// Removes the directory of a run that is over, and the link to its namespace; absent is fine.
 pub fn remove_dir(dir: &Path) -> Result<()> {
+    match fs::remove_file(sandbox_key(dir)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::from(e).prefix(format!("removing {}", sandbox_key(dir).display())));
+        }
+        _ => {}
+    }
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::from(e).prefix(format!("removing {}", dir.display())))

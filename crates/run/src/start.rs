@@ -219,6 +219,9 @@ impl Line<'_> {
         loop {
             match next_event(client)? {
                 Event::Born { pid, at } => {
+                    if self.spec.network.is_some() {
+                        place::link_namespace(&self.spec.place.dir, pid)?;
+                    }
                     let process = Process { pid, started_at: at, endpoints: endpoints.clone() };
                     recorded = Some(self.record(&process, record));
                     self.progress.enter(Step::Program)?;

@@ -109,7 +109,7 @@ impl Containers {
         Containers { index, execs, trash, monitors, logs, ps, claims, threads, ending }
     }
 
-    /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1).
+    /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1); or by a link, `web/alias`.
     pub fn find(&self, key: &str) -> Result<Handle> {
         if key.is_empty() {
             return Err(Error::invalid("invalid name or ID supplied: \"\""));
@@ -121,7 +121,25 @@ impl Containers {
             return Ok(handle.clone());
         }
         drop(index);
+        if key.trim_start_matches('/').contains('/') {
+            return self.linked(key);
+        }
         self.with_prefix(key)
+    }
+
+    /// Finds the container that is called so by a link: `web/alias`.
+    fn linked(&self, path: &str) -> Result<Handle> {
+        let missing = || no_such(path);
+        let (parent, alias) = path.trim_start_matches('/').rsplit_once('/').ok_or_else(missing)?;
+        let view = self.find(parent).map_err(|_| missing())?.view();
+        let mut links = view.row.host_config.links.iter().flatten().filter_map(|link| create::links::parse(link).ok());
+        let link = links.find(|link| link.alias == alias).ok_or_else(missing)?;
+        self.find(&link.name).map_err(|_| missing())
+    }
+
+    /// A container's view, by name or id.
+    pub(crate) fn view_of(&self, name: &str) -> Option<Arc<ContainerView>> {
+        self.find(name).ok().map(|handle| handle.view())
     }
 
     /// Finds the one container whose id begins so.

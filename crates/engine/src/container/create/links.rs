@@ -13,19 +13,23 @@ pub struct Link {
 /// `name`, `name:alias` or, as inspect shows links, `/name:/parent/alias`.
 pub fn parse(text: &str) -> Result<Link> {
     if text.is_empty() {
-        return Err(Error::invalid("empty string specified for links"));
+        return Err(Error::system("empty string specified for links"));
     }
-    let parts: Vec<&str> = text.split(':').collect();
-    let (name, alias) = match parts[..] {
-        [name] => (name, name),
-        [name, alias] => (name, alias),
-        _ => return Err(Error::invalid(format!("bad format for links: {text}"))),
-    };
+    let (name, alias) = text.split_once(':').unwrap_or((text, text));
+    if name.is_empty() || alias.contains(':') {
+        return Err(Error::invalid(format!("bad format for links: {text}")));
+    }
     let alias = match alias.strip_prefix('/') {
         Some(path) => path.rsplit('/').next().unwrap_or(path),
         None => alias,
     };
     Ok(Link { name: name.trim_start_matches('/').to_owned(), alias: alias.to_owned() })
+}
+
+/// Links that are lines of the hosts file: those of containers on no network of a user's. There they are aliases, which
+/// clients ask for with the endpoint.
+pub fn are_lines(mode: &str) -> bool {
+    matches!(mode, "" | "default" | "bridge" | "none")
 }
 
 #[cfg(test)]

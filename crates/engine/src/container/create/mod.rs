@@ -83,7 +83,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     let mut merged = merge::merge(config, host_config, &image.config, &host, &id)?;
     resolve_container_modes(&engine.containers, &mut merged.host_config)?;
     share_hostname(&engine.containers, &mut merged);
-    check_links(&engine.containers, &merged.host_config)?;
+    resolve_links(&engine.containers, &mut merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
     plan::runtime_choice(&settings.containers.runtimes, &merged.host_config.runtime)?;
     let name = reserve_name(&engine.containers, args.name.as_deref(), &id)?;
@@ -321,17 +321,33 @@ pub fn find_other(containers: &Containers, name: &str) -> Result<Handle> {
     })
 }
 
-/// Links must name containers, though they have no effect yet.
-fn check_links(containers: &Containers, host: &api::HostConfig) -> Result<()> {
-    for link in host.links.iter().flatten() {
-        if link.is_empty() {
-            return Err(Error::system("empty string specified for links"));
+/// `name:alias` becomes `id:alias`, so that a rename does not break it. Whoever has joined the network of another container
+/// is linked to by that one's.
+fn resolve_links(containers: &Containers, host: &mut api::HostConfig) -> Result<()> {
+    if !links::are_lines(&host.network_mode) {
+        return Ok(());
+    }
+    for link in host.links.iter_mut().flatten() {
+        let parsed = links::parse(link)?;
+        let find = |name: &str| {
+            let found = find_other(containers, name);
+            found.map_err(|error| error.prefix(format!("could not get container for {name}")))
+        };
+        let mut other = find(&parsed.name)?;
+        // As many as there are, should they lead in a circle.
+        for _ in 0..=containers.all().len() {
+            let mode = other.view().row.host_config.network_mode.clone();
+            match mode.strip_prefix("container:") {
+                Some(donor) => other = find(donor)?,
+                None if mode == "host" => {
+                    let text = "conflicting options: host type networking can't be used with links. \
+                                This would result in undefined behavior";
+                    return Err(Error::invalid(text));
+                }
+                None => break,
+            }
         }
-        let (name, alias) = link.split_once(':').unwrap_or((link, link));
-        if name.is_empty() || alias.contains(':') {
-            return Err(Error::invalid(format!("bad format for links: {link}")));
-        }
-        find_other(containers, name).map_err(|error| error.prefix(format!("could not get container for {name}")))?;
+        *link = format!("{}:{}", other.id.as_str(), parsed.alias);
     }
     Ok(())
 }

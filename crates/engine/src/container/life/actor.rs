@@ -61,6 +61,8 @@ pub enum Command {
     Update { change: Box<api::HostConfig>, reply: Reply },
     /// Take another name.
     Rename { new: String, reply: Reply },
+    /// Lose the link of this alias.
+    Unlink { alias: String, reply: Reply },
     /// Notes that files are about to be copied into the container that never ran.
     NoteWritten { reply: Reply },
     /// Resize the terminal of the container or of an exec session.
@@ -351,6 +353,7 @@ impl<E: Environment> Actor<E> {
             Command::Booted => exit::booted(self).await,
             other @ (Command::Rename { .. }
             | Command::Update { .. }
+            | Command::Unlink { .. }
             | Command::Exec(_)
             | Command::Connect { .. }
             | Command::Disconnect { .. }) => E::obey(self, other).await,

@@ -157,6 +157,7 @@ impl Environment for Daemon {
         match command {
             Command::Rename { new, reply } => rename::rename_to(actor, new, reply).await,
             Command::Update { change, reply } => update::begin(actor, *change, reply).await,
+            Command::Unlink { alias, reply } => remove::unlink(actor, alias, reply).await,
             Command::Exec(start) => exec::begin(actor, *start).await,
             Command::Connect { place, reply } => connect::connect(actor, *place, reply).await,
             Command::Disconnect { network, force, reply } => connect::disconnect(actor, network, force, reply).await,

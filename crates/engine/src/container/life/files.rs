@@ -118,10 +118,27 @@ pub fn embed(_on: &Blocking, files: &Files, started: Timestamp) -> Result<()> {
     std::fs::write(&path, files.resolv_conf()).context("writing the resolv.conf of the container")
 }
 
+/// The lines of these aliases get other addresses, each of its family.
+pub fn readdress(dir: &Path, aliases: &[String], addresses: &[IpAddr]) -> Result<()> {
+    change_hosts(dir, |text| {
+        let line = |line: &str| {
+            let Some((address, names)) = line.split_once('\t') else { return line.to_owned() };
+            let is_meant = names.split(' ').next().is_some_and(|first| aliases.iter().any(|alias| alias == first));
+            let old = address.parse::<IpAddr>().ok().filter(|_| is_meant);
+            let new = old.and_then(|old| addresses.iter().find(|new| new.is_ipv4() == old.is_ipv4()));
+            new.map_or_else(|| line.to_owned(), |new| format!("{new}\t{names}"))
+        };
+        *text = text.lines().map(|old| line(old) + "\n").collect();
+    })
+}
+
 /// The file is mounted in the container: it is written in place.
 #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 fn change_hosts(dir: &Path, change: impl FnOnce(&mut String)) -> Result<()> {
     let path = dir.join(HOSTS);
+    // Its own container and those that it has links to may change it at the same time.
+    let file = std::fs::File::open(&path).context("opening the hosts file of the container")?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).context("locking the hosts file")?;
     let mut text = std::fs::read_to_string(&path).context("reading the hosts file of the container")?;
     change(&mut text);
     std::fs::write(&path, text).context("writing the hosts file of the container")
@@ -162,4 +179,20 @@ fn extra_hosts(networks: &Networks, dns: &DnsDefaults, host: &api::HostConfig) -
         hosts.extend(addresses.into_iter().map(|address| (name.to_string(), address)));
     }
     Ok(hosts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_links_are_readdressed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(run::files::HOSTS);
+        let before = "127.0.0.1\tlocalhost\n172.17.0.2\tdb dbhost\nfd00::2\tdb dbhost\n172.17.0.3\tdb2\n# db\n";
+        std::fs::write(&path, before).unwrap();
+        readdress(dir.path(), &["db".to_owned()], &["172.17.0.9".parse().unwrap()]).unwrap();
+        let after = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(after, before.replace("172.17.0.2", "172.17.0.9"));
+    }
 }

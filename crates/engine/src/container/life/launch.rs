@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::actor::{Actor, Command, Done, answer};
 use super::durable::{self, Durable};
 use super::environment::Environment;
-use super::plan;
 use super::timers::Timer;
+use super::{files, links, plan};
 use crate::Engine;
 use crate::container::create::{sources, validate};
 use crate::container::definition::MountRow;
@@ -126,7 +126,24 @@ fn start(
     let services =
         Services { networks: &engine.networks, monitors: &engine.containers.monitors, cgroups: &engine.host.cgroups };
     let running = run::start(&services, spec, progress, &mut record)?;
+    tell_others(engine, row.id.as_str(), running.process.endpoints.first());
     Ok((running, place))
+}
+
+/// The container runs, perhaps at other addresses: the hosts files of those that run and have a link to it say so.
+fn tell_others(engine: &Engine, id: &str, endpoint: Option<&network::Endpoint>) {
+    let addresses = links::addresses(endpoint);
+    for other in engine.containers.all() {
+        let view = other.view();
+        let aliases = links::aliases(&view.row.host_config, id);
+        if view.pid == 0 || aliases.is_empty() {
+            continue;
+        }
+        let dir = engine.settings().roots.container(other.id.as_str());
+        if let Err(error) = files::readdress(&dir, &aliases, &addresses) {
+            tracing::warn!(container = other.id.short(), %error, "a linked container does not know the new address");
+        }
+    }
 }
 
 /// The refusal of a start while the thread of an earlier one, which was given up, hangs: it holds the other reference.

@@ -11,6 +11,7 @@ pub mod facts;
 pub mod files;
 pub mod kill;
 pub mod launch;
+pub mod links;
 pub mod place;
 pub mod places;
 pub mod plan;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use model::{Context, Error, Kind, Result};
 use monitor::client;
 use monitor::proto::{LogSpec, RuntimeChoice, StartSpec};
+use run::files::Hosts;
 use run::{Attached, RunSpec};
 
 use super::donors::Donors;
 use super::places::Places;
-use super::{facts, files, place, resolver};
+use super::{facts, files, links, place, resolver};
 use crate::Engine;
 use crate::container::definition::Definition;
 use crate::container::read::logs as container_logs;
@@ -28,7 +29,9 @@ pub fn plan(engine: &Arc<Engine>, row: &Definition, clients: Vec<Attached>, held
     let run_dir = &place.dir;
     let joined = Donors::find(&engine.containers, row)?.open()?;
     let mut shown = Shown::new(held);
+    let linked = links::take(&|name| engine.containers.view_of(name), &row.name, &row.host_config)?;
     let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup, &mut shown)?;
+    narrow.process.link_env = linked.environment;
     let mut facts = engine.host.runtime.clone();
     facts.time_namespaces &= settings.containers.isolation.time_namespaces;
     if row.host_config.privileged {
@@ -60,7 +63,10 @@ pub fn plan(engine: &Arc<Engine>, row: &Definition, clients: Vec<Attached>, held
         attach: Vec::new(),
         resolver: resolver::of(&engine.networks, settings, Places::of(row), &row.host_config),
     };
-    let files = files::of(&engine.networks, settings, row)?;
+    let mut files = files::of(&engine.networks, settings, row)?;
+    if let Some(Hosts::Own { extra, .. }) = files.as_mut().map(|files| &mut files.hosts) {
+        extra.extend(linked.lines);
+    }
     Ok(RunSpec { id: row.id.clone(), place, program, network, joined, trees: shown.trees, files, clients })
 }
 

@@ -102,7 +102,6 @@ impl Remains {
 }
 
 /// Finds out what became of a container and brings its record in line; a run that its policy wants is due from then on.
-#[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) -> Recovered {
     let before = (row.state.at_rest(), row.run.oom_killed, row.run.restart_count);
     let settings = engine.settings();
@@ -125,7 +124,7 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
     kill::thaw_left_behind(&mut actor).await;
     if actor.link.is_none() && !actor.unrecorded {
         // Only now: until the end is recorded, what tells of it must stay.
-        drop(fs::remove_dir_all(&run_dir));
+        drop(run::place::remove_dir(&run_dir));
     }
     actor.publish();
     Recovered { actor, commands, exit }
@@ -245,6 +244,7 @@ pub async fn sweep(engine: &Arc<Engine>, known: &HashSet<String>) {
         ends.spawn(async move { end_unowned(&engine, &settings, &id).await });
     }
     while ends.join_next().await.is_some() {}
+    run::place::sweep_namespaces(&settings.roots.exec);
     for id in unowned(&settings.roots.data.join("containers"), known) {
         remove(&settings.roots.container(&id));
     }

@@ -7,12 +7,13 @@ use model::lifecycle::{Effect, Input};
 use model::{Error, Kind, Result};
 use snapshot::RootStore;
 
-use super::actor::{Accepted, Actor, Command, Done, Reply, answer};
+use super::actor::{Accepted, Actor, Command, Done, Reply, answer, redefine};
 use super::environment::Environment;
 use super::place;
 use super::timers::Timer;
 use crate::Engine;
 use crate::container::Containers;
+use crate::container::create::links;
 use crate::container::definition::MountRow;
 use crate::container::row::{self, CONTAINERS, ContainerRow};
 use crate::disk::{self, Disk};
@@ -25,7 +26,7 @@ pub struct RemoveArgs {
     pub force: bool,
     /// Remove its anonymous volumes too.
     pub volumes: bool,
-    /// Remove a legacy link instead of the container.
+    /// Remove a link instead of the container.
     pub link: bool,
 }
 
@@ -36,7 +37,7 @@ pub async fn remove(containers: &Containers, name: &str, args: RemoveArgs) -> Re
         return Err(Error::conflict(format!("removal of container {name} is already in progress")));
     }
     if args.link {
-        return Err(no_link(name));
+        return remove_link(containers, name).await;
     }
     match handle.ask(|reply| Command::Remove { args, reply }).await {
         // Somebody else's removal came first; the container is gone, as wished.
@@ -45,12 +46,31 @@ pub async fn remove(containers: &Containers, name: &str, args: RemoveArgs) -> Re
     }
 }
 
-/// Legacy links are never made, so none can be removed.
-fn no_link(name: &str) -> Error {
-    match name.trim_start_matches('/').rsplit_once('/') {
-        None => Error::system("Conflict, cannot remove the default link name of the container"),
-        Some((parent, _)) => Error::system(format!("Cannot get parent /{parent} for link name /{name}")),
+/// `DELETE /containers/{parent}/{alias}?link=1`: the link goes, the containers stay. What the hosts file says stays until
+/// the next start.
+async fn remove_link(containers: &Containers, name: &str) -> Result<()> {
+    let path = name.trim_start_matches('/');
+    let Some((parent, alias)) = path.rsplit_once('/') else {
+        return Err(Error::system("Conflict, cannot remove the default link name of the container"));
+    };
+    let handle = containers
+        .find(parent)
+        .map_err(|_| Error::system(format!("Cannot get parent /{parent} for link name /{path}")))?;
+    let alias = alias.to_owned();
+    handle.ask(|reply| Command::Unlink { alias, reply }).await
+}
+
+/// The container with the link loses it.
+pub(super) async fn unlink(actor: &mut Actor, alias: String, reply: Reply) {
+    let outcome = redefine(actor, |definition| {
+        let links = definition.host_config.links.iter_mut();
+        links.for_each(|links| links.retain(|link| links::parse(link).is_ok_and(|link| link.alias != alias)));
+    });
+    let outcome = outcome.await;
+    if outcome.is_ok() {
+        actor.publish();
     }
+    answer(reply, outcome);
 }
 
 /// Removes the container, if need be after the end of its run.

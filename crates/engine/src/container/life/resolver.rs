@@ -31,7 +31,9 @@ pub fn spec(networks: &Networks, settings: &Settings, places: Places<'_>, host: 
     });
     let zone = |(network, endpoint): &(Arc<NetworkRow>, api::EndpointSettings)| {
         let names = networks.names_of(network)?;
-        let links = endpoint.links.iter().flatten();
+        // Older clients ask for the links of the mode's network there.
+        let of_mode = host.links.iter().flatten().filter(|_| network.name == host.network_mode);
+        let links = endpoint.links.iter().flatten().chain(of_mode);
         let aliases = links.filter_map(|link| links::parse(link).ok()).map(|link| (link.alias, link.name)).collect();
         Some(Zone { network: network.name.clone(), names, aliases })
     };

@@ -11,7 +11,7 @@ use network::Networks;
 use crate::Engine;
 use crate::container::create::network::network_mode;
 use crate::container::definition::{Definition, MountRow};
-use crate::container::life::{files, places};
+use crate::container::life::{files, links, places};
 use crate::container::row::ContainerRow;
 use crate::container::view::ContainerView;
 
@@ -59,7 +59,10 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
         driver: driver.into(),
         platform: os.into(),
         exec_ids: Some(view.exec_ids.clone()).filter(|ids| !ids.is_empty()),
-        host_config: Some(host_config(&row.host_config, &settings.containers.ulimits)),
+        host_config: Some(api::HostConfig {
+            links: links::shown(&|name| engine.containers.view_of(name), &row.name, &row.host_config),
+            ..host_config(&row.host_config, &settings.containers.ulimits)
+        }),
         storage: Some(api::container::Storage {
             root_fs: Some(api::container::RootFsStorage { snapshot: Some(storage) }),
         }),
@@ -143,7 +146,8 @@ fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSetti
     let row = &view.row;
     // One that has joined another's network has none of its own.
     let running = view.pid != 0 && !network_mode(row).starts_with("container:");
-    let sandbox_key = if running { format!("/proc/{}/ns/net", view.pid) } else { String::new() };
+    let place = row.run.place.as_ref().filter(|_| running);
+    let sandbox_key = place.map(|place| run::place::sandbox_key(&place.dir).display().to_string()).unwrap_or_default();
     let mut networks = networks(known, row);
     if matches!(row.state, State::Created) {
         networks.values_mut().for_each(|endpoint| endpoint.network_id.clear());

@@ -55,12 +55,6 @@ const fn refused<T>(field: &'static str, asks: fn(&T) -> bool, why: &'static str
     Row { field, effect: Effect::Refused { asks, why } }
 }
 
-const NO_LINKS: &str = "Links have no effect yet: the container does not know the others by name.";
-
-fn any<T>(list: &Option<Vec<T>>) -> bool {
-    list.as_ref().is_some_and(|list| !list.is_empty())
-}
-
 /// `Config`.
 static CONFIG: &[Row<api::ContainerConfig>] = &[
     now("Hostname"),
@@ -123,7 +117,7 @@ static HOST_CONFIG: &[Row<api::HostConfig>] = &[
         |host| !host.cgroup.is_empty(),
         "Cgroup has no effect: the container has a control group of its own.",
     ),
-    harmless("Links", |host| any(&host.links), NO_LINKS),
+    now("Links"),
     now("OomScoreAdj"),
     now("PidMode"),
     now("Privileged"),
@@ -184,7 +178,7 @@ static HOST_CONFIG: &[Row<api::HostConfig>] = &[
 /// The settings of an endpoint, as a client may give them.
 static ENDPOINT: &[Row<api::EndpointSettings>] = &[
     now("IPAMConfig"),
-    harmless("Links", |endpoint| any(&endpoint.links), NO_LINKS),
+    now("Links"),
     now("Aliases"),
     now("DriverOpts"),
     now("GwPriority"),
@@ -291,7 +285,7 @@ mod tests {
         assert_eq!(warnings("{}", r#"{"UsernsMode":"host","SecurityOpt":["label=disable"]}"#, "{}"), none);
         assert_eq!(
             warnings(r#"{"Healthcheck":{"Test":["CMD","x"]}}"#, r#"{"Links":["a:b"]}"#, r#"{"Links":["a:b"]}"#),
-            ["Health checks have no effect yet: none is run.", NO_LINKS]
+            ["Health checks have no effect yet: none is run."]
         );
         for (host, endpoint) in [(r#"{"CpuCount":1}"#, "{}"), (r#"{"Cgroup":"container:x"}"#, "{}")] {
             assert_eq!(warnings("{}", host, endpoint).len(), 1, "{host} {endpoint}");

@@ -16,6 +16,7 @@ use self::selection::{Candidate, Lookup, Selection, place};
 use crate::Engine;
 use crate::container::Handle;
 use crate::container::definition::Definition;
+use crate::container::life::links;
 use crate::container::read::inspect;
 use crate::container::row::ContainerRow;
 use crate::container::view::ContainerView;
@@ -47,10 +48,13 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
     let limit = usize::try_from(args.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let mut images = ImageNames { images: &engine.images, known: HashMap::new() };
     let mut chosen = Vec::new();
+    let mut linked = links::names(&|name| engine.containers.view_of(name), &views);
     for view in &views {
         let (ports, networks) = (ports(&view.row), networks(&engine.networks, &view.row));
         if selection.takes(&Candidate { row: &view.row, ports: &ports, networks: &networks }) {
-            chosen.push((&view.row, summary(&view.row, &mut images, ports, networks, now)));
+            let mut summary = summary(&view.row, &mut images, ports, networks, now);
+            summary.names.extend(linked.remove(view.row.id.as_str()).unwrap_or_default());
+            chosen.push((&view.row, summary));
         }
         if chosen.len() == limit {
             break;
