@@ -540,6 +540,8 @@ impl<E: Environment> Actor<E> {
             Timer::BackOff => exit::backoff_over(self).await,
             Timer::Launch => launch::is_slow(self).await,
             Timer::Cleanup => exit::cleanup_is_slow(self).await,
+            // A launch or a removal that is under way writes the record itself: what is older must not be written over it.
+            Timer::Record if !self.jobs.is_empty() => self.timers.set(Timer::Record, Instant::now() + RECORD_PAUSE),
             Timer::Record => drop(self.record().await),
         }
     }

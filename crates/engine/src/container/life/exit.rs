@@ -143,6 +143,10 @@ async fn finish<E: Environment>(actor: &mut Actor<E>) {
         actor.row.run.error.clone_from(&exit.error);
         outcome = actor.record().await;
     }
+    if !actor.unrecorded {
+        // At the first try or at a later one.
+        outcome = Ok(());
+    }
     actor.exits += 1;
     actor.publish();
     if untold_oom {

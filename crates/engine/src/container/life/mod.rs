@@ -19,6 +19,8 @@ pub mod recover;
 pub mod remove;
 pub mod rename;
 pub mod resolver;
+#[cfg(test)]
+mod simulation;
 pub mod start;
 pub mod stop;
 pub mod timers;

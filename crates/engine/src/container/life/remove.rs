@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::filter::Filters;
-use model::lifecycle::{Effect, Input};
+use model::lifecycle::{Effect, Input, Refusal};
 use model::{Error, Kind, Result};
 use snapshot::RootStore;
 
@@ -103,6 +103,10 @@ pub(super) fn remove_now<E: Environment>(actor: &mut Actor<E>) {
 /// The row goes first, then what it referred to; a crash in between leaves what the next start sweeps.
 pub(super) fn begin_removal<E: Environment>(actor: &mut Actor<E>) {
     actor.publish();
+    // Whoever wants a next run will not get it, whether the removal succeeds or not.
+    for reply in actor.waiting.restarts.drain(..) {
+        answer(reply, Err(Refusal::StartRemoving.to_error(&actor.row.name, actor.row.id.as_str())));
+    }
     let args = actor.waiting.removal.unwrap_or_default();
     let delete = actor.engine.delete(actor.row.clone(), args);
     actor.jobs.spawn(async move { Done::Deleted(delete.await) });
