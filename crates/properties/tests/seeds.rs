@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 /// Runs a property over the target's seeds, over `cases` spoilt ones, and over as many texts of this form.
 fn hold(target: &str, property: fn(&[u8]), cases: u32, form: &str) {
@@ -17,7 +19,6 @@ fn hold(target: &str, property: fn(&[u8]), cases: u32, form: &str) {
     let seeds: Vec<Vec<u8>> = entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
     assert!(!seeds.is_empty(), "no seeds in {}", dir.display());
     seeds.iter().for_each(|seed| property(seed));
-    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let spoil = (prop::sample::select(seeds), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8));
     let spoilt = spoil.prop_map(|(mut seed, changes)| {
         for (at, byte) in changes {
@@ -30,16 +31,43 @@ fn hold(target: &str, property: fn(&[u8]), cases: u32, form: &str) {
         }
         seed
     });
-    run(config.clone(), &spoilt, |seed| property(&seed));
-    run(config, &prop::string::string_regex(form).unwrap(), |text| property(text.as_bytes()));
+    let texts = prop::string::string_regex(form).unwrap();
+    let mut random = seed();
+    let begun = Instant::now();
+    // At least once, and then as long as there is time: what is found does not depend on the machine's speed.
+    loop {
+        run(random, cases, &spoilt, |seed| property(&seed));
+        run(random, cases, &texts, |text| property(text.as_bytes()));
+        if begun.elapsed() >= TIME {
+            return;
+        }
+        random = random.wrapping_add(1);
+    }
 }
 
-fn run<S: Strategy>(config: ProptestConfig, strategy: &S, property: impl Fn(S::Value)) {
-    let run = TestRunner::new(config).run(strategy, |value| {
+/// How long a property is tried with random inputs.
+const TIME: Duration = Duration::from_secs(2);
+/// The variable with the number that the random inputs come from.
+const SEED: &str = "GANTRY_TEST_SEED";
+
+/// The given seed, or a new one.
+fn seed() -> u64 {
+    let given = std::env::var(SEED).ok();
+    let given = given.map(|text| text.parse().unwrap_or_else(|error| panic!("{SEED}={text}: {error}")));
+    given.unwrap_or_else(|| RandomState::new().hash_one(0))
+}
+
+/// Tries a property with `cases` inputs of the seed, which is named when it fails.
+fn run<S: Strategy>(seed: u64, cases: u32, strategy: &S, property: impl Fn(S::Value)) {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let run = TestRunner::new_with_rng(config, random).run(strategy, |value| {
         property(value);
         Ok(())
     });
-    run.unwrap_or_else(|error| panic!("{error}"));
+    run.unwrap_or_else(|error| panic!("{SEED}={seed} repeats this: {error}"));
 }
 
 #[test]
@@ -91,4 +119,37 @@ fn layers() {
 #[test]
 fn archives() {
     hold("archive", properties::archive, 2000, "\\PC{0,200}");
+}
+
+#[test]
+fn http_connections() {
+    let form = "(GET|POST|PUT|OPTIONS|\\*) (/v1\\.[0-9]{1,2})?/[a-z%/.]{0,12}(\\?[a-z=&%+]{0,8})? HTTP/1\\.[01]\r\n((Host|Content-Length|Transfer-Encoding|Connection|Upgrade|Expect): [a-z0-9-]{0,12}\r\n){0,4}\r\n\\PC{0,40}";
+    hold("http", properties::http, 100, form);
+}
+
+#[test]
+fn json_bodies() {
+    let form = "\\{(\"(Image|Cmd|Env|Labels|HostConfig|Memory|Name|Tty|[a-z]{1,4})\":(null|true|-?[0-9]{1,20}|\"\\PC{0,4}\"|\\[\\]|\\[\"a\"\\]|\\{\\}),?){0,6}\\}";
+    hold("json", properties::json, 1000, form);
+}
+
+#[test]
+fn logs() {
+    let form = "(\\{\"log\":\"[a-z]{0,4}(\\\\n)?\",\"stream\":\"(stdout|stderr|x)\",\"time\":\"2026-1[0-9]-[0-9]{2}T00:00:[0-9]{2}(\\.[0-9]{1,10})?Z\"\\}?\n?){0,6}";
+    hold("log", properties::log, 100, form);
+}
+
+#[test]
+fn monitor_packets() {
+    hold("monitor_packets", properties::monitor_packets, 2000, "[\\x00-\\x7f]{0,40}");
+}
+
+#[test]
+fn netlink_messages() {
+    hold("netlink", properties::netlink, 2000, "[\\x00-\\x20]{0,120}");
+}
+
+#[test]
+fn websockets() {
+    hold("websocket", properties::websocket, 100, "([\\x01\\x02][\\x00-\\x7f]{0,20}){0,4}");
 }

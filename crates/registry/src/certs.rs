@@ -19,8 +19,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+
 use crate::settings::Settings;
-use crate::validity;
 
 /// Longest certificate or key file that is read.
 const PEM_BYTES: u64 = 8 << 20;
@@ -192,6 +194,14 @@ struct Trusted {
     provider: Arc<CryptoProvider>,
 }
 
+/// Whether the time (unix seconds) lies within the certificate's validity (RFC 5280, 4.1.2.5); `None` when it cannot be read.
+fn is_valid_at(certificate: &[u8], now: u64) -> Option<bool> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let validity = certificate.tbs_certificate().validity();
+    let [from, to] = [validity.not_before, validity.not_after].map(|time| time.to_unix_duration().as_secs());
+    Some((from..=to).contains(&now))
+}
+
 impl ServerCertVerifier for Trusted {
     fn verify_server_cert(
         &self,
@@ -204,7 +214,7 @@ impl ServerCertVerifier for Trusted {
         if self.pinned.iter().any(|pinned| pinned == end_entity) {
             let parsed = ParsedCertificate::try_from(end_entity)?;
             rustls::client::verify_server_name(&parsed, server_name)?;
-            return match validity::contains(end_entity, now.as_secs()) {
+            return match is_valid_at(end_entity, now.as_secs()) {
                 Some(true) => Ok(ServerCertVerified::assertion()),
                 Some(false) => Err(CertificateError::Expired.into()),
                 None => Err(CertificateError::BadEncoding.into()),
@@ -277,5 +287,36 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    /// By openssl; valid from a UTCTime to a GeneralizedTime.
+    const CERTIFICATE: &[&str] = &[
+        "MIIBcDCCARWgAwIBAgIUCJx7Ju41hKcEU21l0Vds9spp1t0wCgYIKoZIzj0EAwIwDDEKMAgGA1UEAwwBYTAgFw0yNjExMzAx",
+        "MzI0MTNaGA8yMDUxMDcyMjEzMjQxM1owDDEKMAgGA1UEAwwBYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABJxS1ZvqwFQX",
+        "F84Uax4qJJERKXvCrkS10p0TKx4bdZAxiHNUJO4hBnPA8pAo6ywEzhNVoSE9dhQNuOZ/ROUVAHejUzBRMB0GA1UdDgQWBBSz",
+        "3Gjp2CMNXywEAC5G3u0+K1ekFjAfBgNVHSMEGDAWgBSz3Gjp2CMNXywEAC5G3u0+K1ekFjAPBgNVHRMBAf8EBTADAQH/MAoG",
+        "CCqGSM49BAMCA0kAMEYCIQDTzEpC37LJtml1mIJ6aBSAEJ1KKUuPlFfmm+rYUQrxwwIhANtVxJuEXOgq98GprXDb0eLzPBke",
+        "nJBu7id9RPtEiVK8",
+    ];
+    const FROM: u64 = 1796045053;
+    const TO: u64 = 2573645053;
+
+    #[test]
+    fn validity_has_both_its_ends() {
+        let certificate = STANDARD.decode(CERTIFICATE.concat()).unwrap();
+        for (now, valid) in [(FROM - 1, false), (FROM, true), (TO, true), (TO + 1, false)] {
+            assert_eq!(is_valid_at(&certificate, now), Some(valid), "{now}");
+        }
+        for length in 0..certificate.len() {
+            assert_eq!(is_valid_at(&certificate[..length], FROM), None, "{length}");
+        }
     }
 }

@@ -29,7 +29,6 @@ mod settings;
 mod socks;
 mod token;
 pub mod url;
-mod validity;
 mod web;
 
 use std::sync::{Arc, PoisonError, RwLock};

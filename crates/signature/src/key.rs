@@ -10,18 +10,18 @@ use base64::engine::general_purpose::STANDARD;
 use model::digest::Digest;
 use model::{Error, Result};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-
-use crate::der;
+use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, UintRef};
+use x509_cert::der::{Decode, Reader, SliceReader};
+use x509_cert::spki::SubjectPublicKeyInfoRef;
 
 const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
 const END: &str = "-----END PUBLIC KEY-----";
 
-const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
-const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
-const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-const NULL: &[u8] = &[0x05, 0x00];
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 /// What a point that is written out whole begins with.
 const UNCOMPRESSED: u8 = 4;
 
@@ -88,33 +88,42 @@ fn malformed(why: impl fmt::Display) -> Error {
     Error::invalid(format!("not a public key: {why}"))
 }
 
-/// A SubjectPublicKeyInfo's kind of key and its bits.
+/// A SubjectPublicKeyInfo's kind of key and its bits (RFC 5280, 4.1.2.7; RFC 5480, 8017 and 8410).
 fn read(info: &[u8]) -> Option<(Kind, Vec<u8>)> {
-    let (algorithm, rest) = der::take(der::take_last(info, der::SEQUENCE)?, der::SEQUENCE)?;
-    let (&unused, bits) = der::take_last(rest, der::BIT_STRING)?.split_first()?;
-    let (object, parameters) = der::take(algorithm, der::OBJECT)?;
+    let info = SubjectPublicKeyInfoRef::from_der(info).ok()?;
+    let bits = info.subject_public_key.as_bytes()?;
+    let (algorithm, parameters) = (info.algorithm.oid, info.algorithm.parameters);
     let point = |length: usize| bits.len() == length && bits[0] == UNCOMPRESSED;
-    let kind = match object {
-        EC => match der::take_last(parameters, der::OBJECT)? {
-            P256 if point(65) => Kind::P256,
-            P384 if point(97) => Kind::P384,
+    let curve = || parameters.and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
+    let kind = if algorithm == EC {
+        match curve() {
+            Some(P256) if point(65) => Kind::P256,
+            Some(P384) if point(97) => Kind::P384,
             _ => return None,
-        },
-        ED25519 if parameters.is_empty() && bits.len() == 32 => Kind::Ed25519,
-        RSA if parameters == NULL && is_rsa(bits) => Kind::Rsa,
-        _ => return None,
+        }
+    } else if algorithm == ED25519 && parameters.is_none() && bits.len() == 32 {
+        Kind::Ed25519
+    } else if algorithm == RSA && parameters.is_some_and(AnyRef::is_null) && is_rsa(bits) {
+        Kind::Rsa
+    } else {
+        return None;
     };
-    (unused == 0).then(|| (kind, bits.to_vec()))
+    Some((kind, bits.to_vec()))
 }
 
-/// Modulus and exponent, the modulus of a size whose signatures can be verified.
+/// Modulus and exponent (RFC 8017, A.1.1), the modulus of a size in bytes whose signatures can be verified.
 fn is_rsa(bits: &[u8]) -> bool {
-    let numbers = der::take_last(bits, der::SEQUENCE).and_then(|numbers| der::take(numbers, der::INTEGER));
-    numbers.is_some_and(|(modulus, rest)| {
-        // A zero is put before a number whose first bit is set.
-        let bytes = modulus.len() - usize::from(modulus.first() == Some(&0));
-        (256..=1024).contains(&bytes) && der::take_last(rest, der::INTEGER).is_some()
-    })
+    let modulus = || -> x509_cert::der::Result<usize> {
+        let mut reader = SliceReader::new(bits)?;
+        let length = reader.sequence(|numbers| -> x509_cert::der::Result<usize> {
+            let modulus = UintRef::decode(numbers)?;
+            UintRef::decode(numbers)?;
+            Ok(modulus.as_bytes().len())
+        })?;
+        reader.finish()?;
+        Ok(length)
+    };
+    modulus().is_ok_and(|bytes| (256..=1024).contains(&bytes))
 }
 
 #[cfg(test)]
@@ -128,7 +137,8 @@ pub(crate) mod tests {
 
     /// The PEM of an ECDSA P-256 key's public half.
     pub fn p256_pem(point: &[u8]) -> String {
-        let head = [&[0x30, 0x59, 0x30, 0x13, 0x06, 0x07][..], EC, &[0x06, 0x08], P256, &[0x03, 0x42, 0x00]].concat();
+        let (ec, p256) = (EC.as_bytes(), P256.as_bytes());
+        let head = [&[0x30, 0x59, 0x30, 0x13, 0x06, 0x07][..], ec, &[0x06, 0x08], p256, &[0x03, 0x42, 0x00]].concat();
         pem(&[&head, point].concat())
     }
 

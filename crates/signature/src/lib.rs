@@ -7,7 +7,6 @@
 //! - certificates, transparency logs and timestamps are not looked at.
 #![forbid(unsafe_code)]
 
-mod der;
 mod key;
 mod payload;
 mod policy;

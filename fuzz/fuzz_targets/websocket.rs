@@ -1,0 +1,4 @@
+//! Frames of websockets. The property is in the crate `properties`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::websocket(bytes));
