@@ -19,10 +19,12 @@ use sys::fdpass::Parked;
 
 use crate::proto::{Bound, Port, Transport};
 
+mod pipes;
 mod tcp;
 mod udp;
 
-use tcp::{Connection, Step};
+use pipes::Pipes;
+use tcp::{Connection, Scratch, Step};
 use udp::{Flows, Front};
 
 /// Connections at once, over all ports.
@@ -49,6 +51,7 @@ pub struct Proxies {
     /// Queues of parked sockets, those that are only kept included.
     queues: Vec<Rc<Parked>>,
     connections: HashMap<u64, Connection>,
+    pipes: Pipes,
     next: u64,
     /// Connections that were refused: when they are tried again, and their numbers; the earliest first.
     retries: VecDeque<(Instant, u64)>,
@@ -302,7 +305,8 @@ impl Proxies {
             }
             Token::Connection(number, side) => {
                 let Some(connection) = self.connections.get_mut(&number) else { return };
-                match connection.advance(epoll, (side, flags), buffer) {
+                let mut scratch = Scratch { pipes: &mut self.pipes, buffer };
+                match connection.advance(epoll, (side, flags), &mut scratch) {
                     Ok(Step::Open) => (),
                     Ok(Step::Refused) => self.retries.push_back((Instant::now() + RETRY_PAUSE, number)),
                     Err(_) => drop(self.connections.remove(&number)),
@@ -346,7 +350,7 @@ impl Proxies {
 
     /// How many descriptors the proxies may still open: exec and attach must always be possible.
     fn room(&self) -> usize {
-        self.limit.saturating_sub(self.held + 2 * self.connections.len() + self.flows)
+        self.limit.saturating_sub(self.held + 2 * self.connections.len() + self.pipes.descriptors() + self.flows)
     }
 
     /// When [`Proxies::expire`] has something to do.

@@ -1,7 +1,7 @@
 //! One proxied TCP connection: bytes of both sides copied to the other, each side's end passed on as a half-close.
 //!
 //! A side is read only when the other has taken everything before, so a connection keeps at most one read's worth per
-//! direction.
+//! direction. Bytes go through a pipe without being copied, or, when no pipe can be had, through a buffer.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,6 +11,7 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketType};
 
+use super::pipes::{Pipe, Pipes};
 use super::{Side, Token};
 
 /// Reads in one direction in one round, so that one connection does not starve the others.
@@ -35,6 +36,13 @@ pub struct Connection {
     interest: (Option<EventFlags>, Option<EventFlags>),
 }
 
+/// What bytes go through on their way.
+#[derive(Debug)]
+pub struct Scratch<'a> {
+    pub pipes: &'a mut Pipes,
+    pub buffer: &'a mut [u8],
+}
+
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -47,6 +55,9 @@ pub enum Step {
 /// From one socket to the other.
 #[derive(Debug, Default)]
 struct Direction {
+    /// With bytes in it that the other socket has not taken.
+    pipe: Option<Pipe>,
+    /// The same in memory.
     waiting: Vec<u8>,
     ended: bool,
     /// The end has been passed on.
@@ -54,38 +65,85 @@ struct Direction {
 }
 
 impl Direction {
-    fn pump(&mut self, from: &OwnedFd, to: &OwnedFd, buffer: &mut [u8]) -> rustix::io::Result<()> {
-        if !self.waiting.is_empty() {
-            let sent = send(to, &self.waiting)?;
-            self.waiting.drain(..sent);
-        }
+    fn pump(&mut self, from: &OwnedFd, to: &OwnedFd, scratch: &mut Scratch<'_>) -> rustix::io::Result<()> {
+        self.pass_on(to, scratch.pipes)?;
         for _ in 0..READS {
-            if !self.waiting.is_empty() || self.ended {
+            if !self.reads() {
                 break;
             }
-            match rustix::net::recv(from, &mut *buffer, RecvFlags::empty()) {
-                Ok((0, _)) => self.ended = true,
-                Ok((n, _)) => {
-                    let sent = send(to, &buffer[..n])?;
-                    self.waiting.extend_from_slice(&buffer[sent..n]);
-                }
+            let read = match scratch.pipes.lend() {
+                Some(pipe) => self.through_pipe(pipe, (from, to), scratch.pipes),
+                None => self.through_memory(from, to, scratch.buffer),
+            };
+            match read {
+                Ok(n) => self.ended = n == 0,
                 Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
                 Err(e) => return Err(e),
             }
         }
-        if self.ended && self.waiting.is_empty() && !self.shut {
+        if self.ended && self.is_empty() && !self.shut {
             self.shut = true;
             rustix::net::shutdown(to, Shutdown::Write)?;
-        }
-        if self.waiting.is_empty() {
-            self.waiting = Vec::new();
         }
         Ok(())
     }
 
+    /// What waits goes on, as far as it is taken.
+    fn pass_on(&mut self, to: &OwnedFd, pipes: &mut Pipes) -> rustix::io::Result<()> {
+        if let Some(mut pipe) = self.pipe.take() {
+            pipe.empty(to)?;
+            self.keep(pipe, pipes);
+        }
+        if !self.waiting.is_empty() {
+            let sent = send(to, &self.waiting)?;
+            self.waiting.drain(..sent);
+            if self.waiting.is_empty() {
+                self.waiting = Vec::new();
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes read; 0 at the end.
+    fn through_pipe(
+        &mut self,
+        mut pipe: Pipe,
+        (from, to): (&OwnedFd, &OwnedFd),
+        pipes: &mut Pipes,
+    ) -> rustix::io::Result<usize> {
+        let read = pipe.fill(from);
+        if let Ok(1..) = read {
+            pipe.empty(to)?;
+        }
+        self.keep(pipe, pipes);
+        read
+    }
+
+    fn keep(&mut self, pipe: Pipe, pipes: &mut Pipes) {
+        if pipe.is_empty() { pipes.take_back(pipe) } else { self.pipe = Some(pipe) }
+    }
+
+    /// Bytes read; 0 at the end.
+    fn through_memory(&mut self, from: &OwnedFd, to: &OwnedFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        let n = loop {
+            match rustix::net::recv(from, &mut *buffer, RecvFlags::empty()) {
+                Ok((n, _)) => break n,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        };
+        let sent = send(to, &buffer[..n])?;
+        self.waiting.extend_from_slice(&buffer[sent..n]);
+        Ok(n)
+    }
+
+    /// Nothing is on its way.
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.pipe.is_none()
+    }
+
     fn reads(&self) -> bool {
-        !self.ended && self.waiting.is_empty()
+        !self.ended && self.is_empty()
     }
 }
 
@@ -143,7 +201,7 @@ impl Connection {
         &mut self,
         epoll: BorrowedFd<'_>,
         (side, flags): (Side, EventFlags),
-        buffer: &mut [u8],
+        scratch: &mut Scratch<'_>,
     ) -> rustix::io::Result<Step> {
         if self.connecting {
             if side == Side::Client {
@@ -159,8 +217,8 @@ impl Connection {
                 Err(errno) => return Err(errno),
             }
         }
-        self.inbound.pump(&self.client, &self.container, buffer)?;
-        self.outbound.pump(&self.container, &self.client, buffer)?;
+        self.inbound.pump(&self.client, &self.container, scratch)?;
+        self.outbound.pump(&self.container, &self.client, scratch)?;
         if self.inbound.shut && self.outbound.shut {
             return Err(Errno::SHUTDOWN);
         }
@@ -185,7 +243,7 @@ impl Connection {
         if !all_read {
             return Ok(());
         }
-        if self.inbound.waiting.is_empty() && self.outbound.waiting.is_empty() {
+        if self.inbound.is_empty() && self.outbound.is_empty() {
             return Err(Errno::SHUTDOWN);
         }
         let (socket, interest) = match side {
@@ -205,8 +263,8 @@ impl Connection {
             flags.set(EventFlags::OUT, writes);
             flags
         };
-        let client = flags(self.inbound.reads(), !self.outbound.waiting.is_empty());
-        let container = flags(self.outbound.reads(), !self.inbound.waiting.is_empty());
+        let client = flags(self.inbound.reads(), !self.outbound.is_empty());
+        let container = flags(self.outbound.reads(), !self.inbound.is_empty());
         for (socket, side, present, wanted) in [
             (&self.client, Side::Client, &mut self.interest.0, client),
             (&self.container, Side::Container, &mut self.interest.1, container),
@@ -232,6 +290,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 
     use crate::proto::{Port, Transport};
+    use crate::proxy::pipes::MAX_LENT;
     use crate::proxy::{Proxies, RETRY_PAUSE};
 
     /// Longest wait for what the proxy has to do.
@@ -239,11 +298,18 @@ mod tests {
 
     /// Runs the proxies of one TCP port to `target` until the thread's other end is dropped.
     fn proxy(target: SocketAddr) -> (SocketAddr, std::sync::mpsc::Sender<()>) {
+        proxy_without(0, target)
+    }
+
+    /// The same with so many pipes lent to others.
+    fn proxy_without(pipes: usize, target: SocketAddr) -> (SocketAddr, std::sync::mpsc::Sender<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         thread::spawn(move || {
             let mut proxies = Proxies::default();
+            let lent: Vec<_> = (0..pipes).map_while(|_| proxies.pipes.lend()).collect();
+            assert_eq!(lent.len(), pipes);
             proxies.add(Port { transport: Transport::Tcp, target }, listener.into()).unwrap();
             let mut buffer = vec![0; 65536];
             while stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
@@ -260,8 +326,17 @@ mod tests {
 
     #[test]
     fn large_data_both_ways_and_half_close() {
+        large_data(0);
+    }
+
+    #[test]
+    fn without_a_pipe_bytes_are_copied() {
+        large_data(MAX_LENT);
+    }
+
+    fn large_data(lent: usize) {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, _stop) = proxy(server.local_addr().unwrap());
+        let (address, _stop) = proxy_without(lent, server.local_addr().unwrap());
         let echo = thread::spawn(move || {
             // Everything is read before anything is answered: the client's half-close has to arrive.
             let (mut peer, _) = server.accept().unwrap();
