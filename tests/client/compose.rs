@@ -120,7 +120,7 @@ fn lives(client: &'static str) {
     assert_eq!(shop.inside("database", "cat /data/schema; nc 127.0.0.1 5432"), "schema 1\nschema 1");
     assert_eq!(shop.inside("cache", "touch /x 2>/dev/null || touch /tmp/x && ls /tmp"), "x");
     assert_eq!(shop.run(&["exec", "-T", "web", "sh", "-c", "exit 7"]).code, 7);
-    assert_eq!(shop.inside("web", "nc 172.30.9.9 5432"), "schema 1");
+    finds_by_name(&d, &shop);
     scales(&d, &shop);
     let _ = shop.run(&["down", "-v"]).ok();
     assert_eq!(containers(&d), [""; 0]);
@@ -129,12 +129,30 @@ fn lives(client: &'static str) {
     d.finish();
 }
 
+/// Services, their aliases and containers, each on the networks that both are on; the host by the published port.
+fn finds_by_name(d: &Daemon, shop: &Application<'_>) {
+    for name in ["database", &shop.container("database", 1), "172.30.9.9"] {
+        assert_eq!(shop.inside("web", &format!("nc {name} 5432")), "schema 1", "{name}");
+    }
+    let page = format!("page of {}", &d.inspect(&shop.container("web", 1), "{{.Id}}")[..12]);
+    for (from, name) in [("proxy", "www"), ("proxy", "web"), ("cache", "web")] {
+        assert_eq!(shop.inside(from, &format!("wget -qO- http://{name}:8000/")), page, "{from}: {name}");
+    }
+    for (from, name) in [("proxy", "database"), ("cache", "www"), ("cache", "proxy")] {
+        assert_ne!(shop.run(&["exec", "-T", from, "nslookup", name]).code, 0, "{from}: {name}");
+    }
+    let through = || d.exec_inside(&["curl", "-s", "--max-time", "10", "http://127.0.0.1:8080/"]);
+    assert!(eventually(|| through().stdout.trim() == page), "{:?}", through());
+}
+
 fn scales(d: &Daemon, shop: &Application<'_>) {
     let web = || listed(d, &["ps", "-q", "--no-trunc", "-f", "label=com.docker.compose.service=web"]);
     let first = web();
     let _ = shop.run(&["up", "-d", "--scale", "web=3"]).ok();
     let three = web();
     assert!(three.len() == 3 && first.iter().all(|id| three.contains(id)), "{first:?} {three:?}");
+    let found = shop.inside("proxy", "nslookup web | grep -c '^Address.* 172'");
+    assert_eq!(found, "3", "a service's name leads to all of its containers");
     let _ = shop.run(&["up", "-d", "--scale", "web=1"]).ok();
     assert_eq!(web(), first);
 }

@@ -41,6 +41,8 @@ pub struct Ports {
     automatic: RangeInclusive<u16>,
     /// Ports that the administrator keeps from automatic choice.
     reserved: BTreeSet<u16>,
+    /// What new sockets are deaf by.
+    filter: listen::Filter,
 }
 
 #[derive(Debug, Default)]
@@ -181,6 +183,7 @@ impl Ports {
             books: Mutex::new(books),
             automatic: parse_range(&read("ip_local_port_range")).unwrap_or(FALLBACK),
             reserved: parse_list(&read("ip_local_reserved_ports")),
+            filter: listen::Filter::load(),
         }
     }
 
@@ -207,7 +210,7 @@ impl Ports {
         let mut attempt = 1;
         loop {
             let number = self.reserve(group)?;
-            match bind_all(group, number) {
+            match bind_all(group, number, &self.filter) {
                 Ok(sockets) => return Ok(sockets),
                 Err(refused) => {
                     self.release(&group.bound(number));
@@ -293,7 +296,7 @@ impl Group {
     }
 }
 
-fn bind_all(group: &Group, number: u16) -> Result<Vec<(BoundPort, OwnedFd)>, Refused> {
+fn bind_all(group: &Group, number: u16, filter: &listen::Filter) -> Result<Vec<(BoundPort, OwnedFd)>, Refused> {
     let kind = match group.protocol {
         Protocol::Tcp => listen::Kind::Tcp,
         Protocol::Udp => listen::Kind::Udp,
@@ -301,7 +304,7 @@ fn bind_all(group: &Group, number: u16) -> Result<Vec<(BoundPort, OwnedFd)>, Ref
     };
     let bind = |port: BoundPort| {
         let address = SocketAddr::new(port.host_ip, number);
-        listen::bind(kind, address).map(|socket| (port, socket)).map_err(|e| Refused::Bind(address, e))
+        listen::bind(kind, address, filter).map(|socket| (port, socket)).map_err(|e| Refused::Bind(address, e))
     };
     group.bound(number).into_iter().map(bind).collect()
 }
@@ -350,7 +353,7 @@ mod tests {
     const BOTH: Defaults = Defaults { address: ANY4, ipv4: true, ipv6: true };
 
     fn ports(automatic: RangeInclusive<u16>) -> Ports {
-        Ports { books: Mutex::default(), automatic, reserved: BTreeSet::from([101]) }
+        Ports { automatic, reserved: BTreeSet::from([101]), ..Ports::open(&[]) }
     }
 
     fn spec(container_port: u16, host_ip: Option<&str>, host_ports: Option<(u16, u16)>) -> PublishSpec {

@@ -8,7 +8,9 @@ import pathlib
 import tempfile
 import urllib.request
 
+import docker
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 IMAGE = "busybox"
@@ -43,6 +45,36 @@ def many():
         box.stop()
 
 
-for check in (served, many):
+def named():
+    """A network of the suite's own, on which containers find each other by name."""
+    with Network() as network:
+        words = ["sh", "-c", "mkdir /www && echo found > /www/index.html && exec httpd -f -p 80 -h /www"]
+        server = DockerContainer(IMAGE).with_network(network).with_network_aliases("server", "other").with_command(words)
+        user = DockerContainer(IMAGE).with_network(network).with_command("sleep 1000")
+        with server, user:
+            for name in ("server", "other", server.get_wrapped_container().name):
+                asked = ["sh", "-c", f"until wget -qO- http://{name}/; do sleep 0.1; done 2>/dev/null"]
+                assert user.exec(asked).output == b"found\n", name
+
+
+def reaped():
+    """What a reaper of a suite that died does: everything of its session is found by label and removed."""
+    client = docker.from_env()
+    label = {"org.testcontainers.session-id": "dead"}
+    found = {"label": "org.testcontainers.session-id=dead"}
+    network = client.networks.create("of-the-dead", labels=label)
+    volume = client.volumes.create("of-the-dead", labels=label)
+    mounts = {volume.name: {"bind": "/v", "mode": "rw"}}
+    for _ in range(2):
+        client.containers.run(IMAGE, "sleep 1000", detach=True, labels=label, network=network.name, volumes=mounts)
+    for box in client.containers.list(all=True, filters=found):
+        box.remove(force=True, v=True)
+    assert client.containers.list(all=True, filters=found) == []
+    assert client.networks.prune(filters=found)["NetworksDeleted"] == ["of-the-dead"]
+    assert client.volumes.prune(filters={**found, "all": "true"})["VolumesDeleted"] == ["of-the-dead"]
+    assert client.images.prune(filters=found)["ImagesDeleted"] in (None, [])
+
+
+for check in (served, many, named, reaped):
     check()
     print(check.__name__, "ok", flush=True)

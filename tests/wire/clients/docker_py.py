@@ -281,6 +281,53 @@ def networks_and_volumes():
     assert client.containers.prune()["ContainersDeleted"] is None
 
 
+def networks_of_users():
+    pool = docker.types.IPAMPool(
+        subnet="172.40.0.0/16", gateway="172.40.0.254", iprange="172.40.8.0/24", aux_addresses={"a": "172.40.8.0"}
+    )
+    ipam = docker.types.IPAMConfig(pool_configs=[pool])
+    network = client.networks.create("app", driver="bridge", labels={"role": "app"}, ipam=ipam, check_duplicate=True)
+    try:
+        client.networks.create("app", check_duplicate=True)
+        raise AssertionError("a second one of that name")
+    except APIError as error:
+        refused(error, 409, "network with name app already exists")
+    place = {"app": client.api.create_endpoint_config(aliases=["x"], ipv4_address="172.40.8.9")}
+    one = client.containers.run(IMAGE, "sleep 1000", detach=True, name="one", network="app", networking_config=place)
+    one.reload()
+    joined = one.attrs["NetworkSettings"]["Networks"]["app"]
+    assert (joined["IPAddress"], joined["Aliases"]) == ("172.40.8.9", ["x"]), joined
+    two = client.containers.run(IMAGE, "sleep 1000", detach=True, name="two")
+    began = int(time.time())
+    network.connect(two, ipv4_address="172.40.8.77", aliases=["y"])
+    network.reload()
+    assert sorted(box.name for box in network.containers) == ["one", "two"]
+    assert sorted(c["IPv4Address"] for c in network.attrs["Containers"].values()) == ["172.40.8.77/16", "172.40.8.9/16"]
+    for wrong, status, words in (
+        (lambda: network.connect(two), 403, "endpoint with name two already exists in network app"),
+        (network.remove, 403, "network app has active endpoints"),
+        (lambda: client.networks.get("nosuch"), 404, "network nosuch not found"),
+        (lambda: client.networks.create("other", driver="nosuch"), 404, 'plugin "nosuch" not found'),
+        (lambda: client.networks.prune(filters={"bad": "1"}), 400, "invalid filter 'bad'"),
+    ):
+        try:
+            wrong()
+            raise AssertionError(words)
+        except APIError as error:
+            refused(error, status, words)
+    assert client.containers.list(filters={"network": "app"}, all=True).__len__() == 2
+    network.disconnect(two)
+    told = client.events(decode=True, since=began, until=int(time.time()) + 1, filters={"type": "network"})
+    told = [(event["Action"], event["Actor"]["Attributes"]["name"]) for event in told]
+    assert told[-2:] == [("connect", "app"), ("disconnect", "app")], told
+    assert [n.name for n in client.networks.list(filters={"label": "role=app"})] == ["app"]
+    assert client.networks.prune(filters={"label": "role=app"})["NetworksDeleted"] is None
+    for box in (one, two):
+        box.remove(force=True)
+    assert client.networks.prune(filters={"label": "role=other"})["NetworksDeleted"] is None
+    assert client.networks.prune(filters={"label": "role=app"})["NetworksDeleted"] == ["app"]
+
+
 def changes():
     """What changed in a container, out of it, and into an image."""
     box = client.containers.create(IMAGE, ["sh", "-c", "echo 1 > /new; rm /etc/group"])
@@ -301,24 +348,34 @@ def changes():
 
 
 def archives():
-    """Copying may not be there yet; then the answer says so."""
     box = client.containers.create(IMAGE, "true")
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         entry = tarfile.TarInfo("copied")
         entry.size = 3
         tar.addfile(entry, io.BytesIO(b"abc"))
-    try:
-        assert box.put_archive("/tmp", data.getvalue())
-        chunks, stat = box.get_archive("/tmp/copied")
-        assert stat["name"] == "copied" and stat["size"] == 3, stat
-        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
-            assert tar.extractfile("copied").read() == b"abc"
-    except APIError as error:
-        refused(error, 501, "does not implement")
+    assert box.put_archive("/tmp", data.getvalue())
+    chunks, stat = box.get_archive("/tmp/copied")
+    assert stat["name"] == "copied" and stat["size"] == 3, stat
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+        assert tar.extractfile("copied").read() == b"abc"
     box.remove()
 
 
-for check in (system, run, life, logs, execs, attach, events, images, networks_and_volumes, changes, archives):
+CHECKS = (
+    system,
+    run,
+    life,
+    logs,
+    execs,
+    attach,
+    events,
+    images,
+    networks_and_volumes,
+    networks_of_users,
+    changes,
+    archives,
+)
+for check in CHECKS:
     check()
     print(check.__name__, "ok", flush=True)

@@ -1,7 +1,8 @@
 //! Sockets that hold a host port: bound, listening where the protocol listens, and deaf until released.
 //!
 //! A listening socket would accept connections before the rules that forward them stand, so each starts with a filter
-//! that drops every packet (TCP clients send their SYN again); `hear` removes it.
+//! that drops every packet (TCP clients send their SYN again); `hear` removes it. All sockets share one program: a
+//! program for each costs more than the socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,8 +11,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, sockopt};
 
+use crate::bpf::{self, insn};
+
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 65535;
+
+/// `enum bpf_prog_type`; of `enum bpf_attach_type` such a program has none.
+const PROG_TYPE_SOCKET_FILTER: u32 = 1;
+const NOT_IN_A_CGROUP: u32 = 0;
 
 /// What kind of socket holds a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +41,33 @@ impl Kind {
     }
 }
 
+/// The filter that drops every packet.
+#[derive(Debug)]
+pub struct Filter {
+    /// `None`: this kernel takes no such program, each socket gets one of the older form.
+    program: Option<OwnedFd>,
+}
+
+impl Filter {
+    /// Loads it.
+    pub fn load() -> Filter {
+        // Return 0, the number of bytes to keep.
+        let drop_all = [insn(bpf::MOVE, 0, 0, 0), insn(bpf::EXIT, 0, 0, 0)];
+        Filter { program: bpf::load(PROG_TYPE_SOCKET_FILTER, NOT_IN_A_CGROUP, &drop_all).ok() }
+    }
+
+    fn attach(&self, fd: &OwnedFd) -> io::Result<()> {
+        if let Some(program) = &self.program {
+            return set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, &program.as_raw_fd());
+        }
+        let mut drop_all = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+        let program = libc::sock_fprog { len: 1, filter: &raw mut drop_all };
+        set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    }
+}
+
 /// A deaf socket on `address`. IPv6 sockets take IPv6 only.
-pub fn bind(kind: Kind, address: SocketAddr) -> io::Result<OwnedFd> {
+pub fn bind(kind: Kind, address: SocketAddr, filter: &Filter) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let (socket_type, protocol) = kind.socket();
     let fd = rustix::net::socket_with(family, socket_type, SocketFlags::CLOEXEC, Some(protocol))?;
@@ -53,7 +85,7 @@ pub fn bind(kind: Kind, address: SocketAddr) -> io::Result<OwnedFd> {
         };
         set_option(&fd, level, option, &1i32)?;
     }
-    deafen(&fd)?;
+    filter.attach(&fd)?;
     rustix::net::bind(&fd, &address)?;
     if kind != Kind::Udp {
         rustix::net::listen(&fd, BACKLOG)?;
@@ -69,14 +101,7 @@ pub fn hear(fd: &OwnedFd) -> io::Result<()> {
 /// Whether this namespace can bind IPv6 sockets.
 pub fn has_ipv6() -> bool {
     let any = SocketAddr::from(([0u16; 8], 0));
-    bind(Kind::Udp, any).is_ok()
-}
-
-fn deafen(fd: &OwnedFd) -> io::Result<()> {
-    // One instruction: return 0, the number of bytes to keep.
-    let mut drop_all = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
-    let program = libc::sock_fprog { len: 1, filter: &raw mut drop_all };
-    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    bind(Kind::Udp, any, &Filter { program: None }).is_ok()
 }
 
 fn set_option<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
@@ -87,5 +112,30 @@ fn set_option<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result
         Ok(())
     } else {
         Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn sockets_are_deaf_until_they_hear_by_either_form() {
+        for filter in [Filter::load(), Filter { program: None }] {
+            let socket = bind(Kind::Udp, SocketAddr::from(([127, 0, 0, 1], 0)), &filter).unwrap();
+            let hearer = UdpSocket::from(socket.try_clone().unwrap());
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            // What is dropped is dropped at once, on the sender's thread.
+            sender.send_to(b"early", hearer.local_addr().unwrap()).unwrap();
+            hear(&socket).unwrap();
+            sender.send_to(b"late", hearer.local_addr().unwrap()).unwrap();
+            hearer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let mut buffer = [0; 8];
+            let n = hearer.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..n], b"late", "{filter:?}");
+        }
     }
 }

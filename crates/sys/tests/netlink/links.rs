@@ -138,8 +138,9 @@ fn link_settings_change() {
 fn port_sockets_are_deaf_until_told() {
     in_namespace(|_| {
         let any = SocketAddr::from(([127, 0, 0, 1], 8081));
-        let socket = listen::bind(listen::Kind::Tcp, any).unwrap();
-        let second = listen::bind(listen::Kind::Tcp, any).unwrap_err();
+        let filter = listen::Filter::load();
+        let socket = listen::bind(listen::Kind::Tcp, any, &filter).unwrap();
+        let second = listen::bind(listen::Kind::Tcp, any, &filter).unwrap_err();
         assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
         let soon = std::time::Duration::from_millis(100);
         assert!(std::net::TcpStream::connect_timeout(&any, soon).is_err(), "deaf");
@@ -147,10 +148,10 @@ fn port_sockets_are_deaf_until_told() {
         std::net::TcpStream::connect_timeout(&any, std::time::Duration::from_secs(30)).unwrap();
         let v6 = SocketAddr::from(([0u16; 8], 8082));
         let _both = (
-            listen::bind(listen::Kind::Tcp, v6).unwrap(),
-            listen::bind(listen::Kind::Tcp, SocketAddr::from(([0; 4], 8082))).unwrap(),
+            listen::bind(listen::Kind::Tcp, v6, &filter).unwrap(),
+            listen::bind(listen::Kind::Tcp, SocketAddr::from(([0; 4], 8082)), &filter).unwrap(),
         );
-        listen::bind(listen::Kind::Udp, v6).unwrap();
+        listen::bind(listen::Kind::Udp, v6, &filter).unwrap();
         assert!(listen::has_ipv6());
     });
 }
