@@ -137,6 +137,29 @@ fn refusals_in_the_references_words() {
 }
 
 #[test]
+fn a_configuration_network_only_lends_its_settings() {
+    let d = with_busybox();
+    let begin = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string();
+    let make = |words: &[&str]| d.docker(&[&["network", "create"][..], words].concat());
+    let _ = make(&["--config-only", "--subnet", "10.99.0.0/24", "--label", "a=b", "settings"]).ok();
+    let _ = make(&["--config-from", "settings", "real"]).ok();
+    let show = "{{.Driver}} {{.ConfigOnly}} {{.ConfigFrom.Network}} {{(index .IPAM.Config 0).Subnet}} {{.Labels.a}}";
+    let shown = |name: &str| d.docker(&["network", "inspect", name, "-f", show]).text();
+    assert_eq!(shown("settings"), "null true  10.99.0.0/24 b");
+    assert_eq!(shown("real"), "bridge false settings 10.99.0.0/24 b");
+    d.docker(&["run", "--rm", "--network", "settings", "busybox", "true"])
+        .fails(125, "cannot create endpoint on configuration-only network");
+    d.docker(&["network", "rm", "settings"]).fails(1, "configuration network \"settings\" is in use");
+    let _ = d.docker(&["network", "rm", "real"]).ok();
+    let _ = d.docker(&["network", "rm", "settings"]).ok();
+    let format = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}";
+    let told = d.docker(&["events", "--since", &begin, "--until", "0s", "-f", "type=network", "--format", format]);
+    let told: Vec<_> = told.ok().stdout.lines().map(str::to_owned).collect();
+    assert_eq!(told, ["create settings null", "create real bridge", "destroy real bridge"]);
+    d.finish();
+}
+
+#[test]
 fn containers_of_a_network_reach_each_other_and_nobody_of_another() {
     let d = with_busybox();
     for name in ["red", "blue"] {

@@ -83,6 +83,8 @@ impl Networks {
         let new = self.with_settings_of_another(new)?;
         let (mut row, pools) = begin(new);
         if row.traits.config_only {
+            // Whatever was asked for: no engine that does not know such networks is to connect to one.
+            row.driver = "null".to_owned();
             row.ipam.pools = pools.into_iter().filter_map(NewPool::unreserved).collect();
             return self.list_new(row);
         }
