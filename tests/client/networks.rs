@@ -139,7 +139,8 @@ fn refusals_in_the_references_words() {
 #[test]
 fn a_configuration_network_only_lends_its_settings() {
     let d = with_busybox();
-    let begin = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string();
+    let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let begin = second().to_string();
     let make = |words: &[&str]| d.docker(&[&["network", "create"][..], words].concat());
     let _ = make(&["--config-only", "--subnet", "10.99.0.0/24", "--label", "a=b", "settings"]).ok();
     let _ = make(&["--config-from", "settings", "real"]).ok();
@@ -153,7 +154,8 @@ fn a_configuration_network_only_lends_its_settings() {
     let _ = d.docker(&["network", "rm", "real"]).ok();
     let _ = d.docker(&["network", "rm", "settings"]).ok();
     let format = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}";
-    let told = d.docker(&["events", "--since", &begin, "--until", "0s", "-f", "type=network", "--format", format]);
+    let end = (second() + 1).to_string();
+    let told = d.docker(&["events", "--since", &begin, "--until", &end, "-f", "type=network", "--format", format]);
     let told: Vec<_> = told.ok().stdout.lines().map(str::to_owned).collect();
     assert_eq!(told, ["create settings null", "create real bridge", "destroy real bridge"]);
     d.finish();
