@@ -1,6 +1,11 @@
 //! `POST /containers/{id}/rename`.
 
+use std::sync::Arc;
+
+use blocking::Class;
+use model::id::ContainerId;
 use model::{Error, Result};
+use network::Networks;
 
 use super::actor::{Actor, Command, Reply, answer, redefine};
 use crate::container::Containers;
@@ -56,23 +61,23 @@ pub(super) async fn rename_to(actor: &mut Actor, new: String, reply: Reply) {
     }
     actor.engine.networks.rename(&actor.row.id, &old, &actor.row.name);
     actor.publish();
-    publish_names(actor).await;
+    if !actor.row.endpoints.is_empty() {
+        let engine = &actor.engine;
+        publish_names(&engine.containers.threads.background, &engine.networks, &actor.row.id).await;
+    }
     actor.engine.containers.release(&old, &actor.row.id);
     actor.event("rename", [("oldName", format!("/{old}"))]);
     answer(reply, Ok(()));
 }
 
 /// The resolvers of the container's networks know its names.
-async fn publish_names(actor: &Actor) {
-    let (engine, id) = (actor.engine.clone(), actor.row.id.clone());
-    if actor.row.endpoints.is_empty() {
-        return;
-    }
-    let published = actor.engine.containers.threads.background.run(move |_| {
-        engine.networks.publish_names_of(&id);
+async fn publish_names(threads: &Class, networks: &Arc<Networks>, id: &ContainerId) {
+    let (networks, own) = (networks.clone(), id.clone());
+    let published = threads.run(move |_| {
+        networks.publish_names_of(&own);
         Ok(())
     });
     if let Err(error) = published.await {
-        tracing::warn!(container = actor.row.id.short(), %error, "the networks do not know the new name");
+        tracing::warn!(container = id.short(), %error, "the networks do not know the new name");
     }
 }
