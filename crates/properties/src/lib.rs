@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod dns;
 mod documents;
 mod hosts;
 mod http;
@@ -21,6 +22,7 @@ mod signatures;
 mod websocket;
 
 pub use archive::archive;
+pub use dns::dns_messages;
 pub use documents::documents;
 pub use hosts::hosts_toml;
 pub use http::http;

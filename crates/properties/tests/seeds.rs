@@ -145,6 +145,11 @@ fn monitor_packets() {
 }
 
 #[test]
+fn dns_messages() {
+    hold("dns_messages", properties::dns_messages, 2000, "[\\x00-\\x20]{0,120}");
+}
+
+#[test]
 fn netlink_messages() {
     hold("netlink", properties::netlink, 2000, "[\\x00-\\x20]{0,120}");
 }

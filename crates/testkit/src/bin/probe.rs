@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         "fork" => fork(number(1)),
         "fork-bomb" => fork_bomb(),
         "udp-echo" => return report(udp_echo(number(1))),
+        "dns-flood" => return report(dns_flood(word(1), Duration::from_secs(number(2)))),
         "udp-flood" => return report(udp_flood(word(1), Duration::from_secs(number(2)))),
         "tcp-drain" => return report(tcp_drain(number(1))),
         "tcp-send" => return report(tcp_send(word(1), Duration::from_secs(number(2)))),
@@ -153,6 +154,30 @@ fn udp_ask(address: &str, text: &str) -> std::io::Result<()> {
     let mut buffer = [0; 65536];
     let size = socket.recv(&mut buffer)?;
     println!("{}", String::from_utf8_lossy(&buffer[..size]));
+    Ok(())
+}
+
+/// Keeps a window of queries for the addresses of a name on their way to 127.0.0.11 for so long; prints how many answers with
+/// an address came.
+fn dns_flood(name: &str, time: Duration) -> std::io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(LOST))?;
+    socket.connect("127.0.0.11:53")?;
+    let (query, mut buffer) = (dns::message::query(1, name, dns::message::kind::A), [0; 512]);
+    let (end, mut answers, mut free) = (Instant::now() + time, 0u64, WINDOW);
+    while Instant::now() < end {
+        for _ in 0..free {
+            let _ = socket.send(&query);
+        }
+        free = match socket.recv(&mut buffer) {
+            Ok(length) => {
+                answers += u64::from(length > query.len());
+                1
+            }
+            Err(_) => WINDOW,
+        };
+    }
+    println!("{answers}");
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! `gantry-bench net`: cycles on networks of users, an application by Compose, throughput of published ports, restarts and
-//! changes with many networks, many ports, memory; beside another engine when its socket is given.
+//! changes with many networks, many ports, names, memory; beside another engine when its socket is given.
 
 mod application;
 mod cycles;
 mod many;
+mod names;
 mod ports;
 mod throughput;
 
@@ -49,6 +50,7 @@ pub fn run(scale: Scale, other: Option<&str>, figures: &mut Figures) {
     throughput::routed(scale, &daemon, &own, figures);
     throughput::proxied(scale, &own, other.as_ref(), figures);
     ports::run(&daemon, &own, figures);
+    names::run(scale, &own, figures);
     many::memory(scale, &daemon, &own, figures);
     many::restart(scale, &mut daemon, &own, figures);
     daemon.finish();

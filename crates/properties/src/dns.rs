@@ -1,0 +1,47 @@
+//! Messages of DNS.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use dns::message::{self, Answer, Query, Verdict, rcode};
+
+/// A query and what is said to answer it, each with its length before it (two bytes, as over TCP): reading ends, what is
+/// taken for a query can be answered within its bounds, and only an answer to it is one.
+pub fn dns_messages(bytes: &[u8]) {
+    let (query, rest) = framed(bytes);
+    let (response, _) = framed(rest);
+    let mut out = Vec::new();
+    if let Ok(asked) = Query::parse(query) {
+        assert!(asked.name().text().len() <= 253);
+        let _ = asked.name().reverse();
+        let limit = asked.datagram_size();
+        let mut answer = Answer::begin(&asked, rcode::NO_ERROR, limit, &mut out);
+        (0..=u8::MAX).for_each(|last| answer.address(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))));
+        answer.pointer("web.app");
+        answer.end();
+        assert!(out.len() <= limit, "{} of {limit}", out.len());
+        assert_eq!(message::judge(query, &out), Verdict::Answered { is_negative: false });
+        message::truncate(&asked, response, &mut out);
+        assert!(out.len() <= message::PLAIN_SIZE);
+        let mut kept = response.to_vec();
+        message::address_to(&asked, &mut kept);
+        assert_eq!(kept.len(), response.len());
+        asked.key(&mut out);
+    }
+    if let Verdict::Answered { .. } = message::judge(query, response) {
+        assert_eq!(message::id(query), message::id(response));
+    }
+    message::refusal(query, rcode::REFUSED, &mut out);
+    let before = message::lifetime(response);
+    let mut aged = response.to_vec();
+    message::age(&mut aged, 10);
+    assert_eq!(aged.len(), response.len());
+    if let (Some(before), Some(after)) = (before, message::lifetime(&aged)) {
+        assert!(after <= before);
+    }
+}
+
+/// The first message, and what comes behind it.
+fn framed(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return (&[], &[]) };
+    rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()))
+}

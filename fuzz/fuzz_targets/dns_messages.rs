@@ -1,0 +1,4 @@
+//! Messages of DNS. The property is in the crate `properties`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::dns_messages(bytes));
