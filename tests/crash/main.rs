@@ -27,6 +27,7 @@ mod run_count;
 mod slow_clients;
 mod start_errors;
 mod vanished;
+mod volumes_killed;
 
 use testkit::Daemon;
 

@@ -26,6 +26,7 @@ const SOAKS: &[Soak] = &[
     client_test("networks-killed", "client", "networks::a_daemon_killed_while_networks_change_leaks_nothing"),
     client_test("power", "crash", "power::what_was_acknowledged_outlives_the_power"),
     client_test("run-count", "crash", "run_count::a_daemon_that_dies_grants_no_further_runs"),
+    client_test("volumes-killed", "crash", "volumes_killed::volumes_are_let_go_whenever_a_daemon_dies"),
     client_test("volumes-raced", "client", "storage::a_volume_that_a_create_names_is_not_removed_under_it"),
 ];
 
