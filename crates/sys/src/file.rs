@@ -26,6 +26,22 @@ pub fn read_small(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The content of a file that the kernel makes while it is read (proc(5)). Such a file tells no size, so that [`fs::read`]
+/// begins with a look at it and reads of 32 bytes: this takes a page at once.
+pub fn read_made(path: &str) -> io::Result<Vec<u8>> {
+    const PAGE: usize = 4096;
+    let mut file = File::open(path)?;
+    let (mut bytes, mut page) = (Vec::new(), [0; PAGE]);
+    loop {
+        match file.read(&mut page) {
+            Ok(0) => return Ok(bytes),
+            Ok(n) => bytes.extend_from_slice(&page[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Writes a file of this mode in the place of what is there: synced under another name (`<path>.new`), renamed, and its
 /// directory synced.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -46,6 +62,14 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_the_kernel_makes_is_read_whole() {
+        // Longer than a page.
+        assert!(read_made("/proc/self/smaps").unwrap().len() > 8192);
+        assert_eq!(read_made("/proc/version").unwrap(), fs::read("/proc/version").unwrap());
+        assert_eq!(read_made("/proc/absent").unwrap_err().kind(), ErrorKind::NotFound);
+    }
 
     #[test]
     fn a_small_file_is_read_whole_and_nothing_else_is_waited_for() {

@@ -68,7 +68,8 @@ impl Layout {
             let only = Hierarchy { mount, root, unified: true, controllers: Vec::new() };
             return Ok(Layout { hierarchies: vec![only] });
         }
-        let layout = Layout::parse(&fs::read_to_string("/proc/self/mountinfo")?);
+        let mounts = crate::file::read_made("/proc/self/mountinfo")?;
+        let layout = Layout::parse(&String::from_utf8_lossy(&mounts));
         if layout.hierarchies.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no cgroup hierarchy is mounted"));
         }

@@ -100,8 +100,7 @@ pub fn hear(fd: &OwnedFd) -> io::Result<()> {
 
 /// Whether this namespace can bind IPv6 sockets.
 pub fn has_ipv6() -> bool {
-    let any = SocketAddr::from(([0u16; 8], 0));
-    bind(Kind::Udp, any, &Filter { program: None }).is_ok()
+    std::net::UdpSocket::bind(SocketAddr::from(([0u16; 8], 0))).is_ok()
 }
 
 fn set_option<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
