@@ -1,6 +1,6 @@
 //! Published ports beyond the everyday: whole ranges, thousands at once, servers that are late, texts.
 
-use testkit::{Options, process};
+use testkit::{Daemon, Options, process};
 
 use crate::{eventually, with_busybox};
 
@@ -183,6 +183,95 @@ fn texts_of_malformed_ports() {
     ] {
         let message = start(binding).expect(500).message();
         assert!(message.ends_with(wanted), "{message}");
+    }
+    d.finish();
+}
+
+/// Published ports come and go while the container runs; connections that stand go on.
+#[test]
+fn ports_of_a_running_container_are_changed() {
+    let mut d = with_busybox();
+    let script = "mkdir -p /w && echo hello > /w/index.html && httpd -f -p 80 -h /w & nc -ll -p 90 -e cat";
+    let run = ["run", "-d", "--name", "web", "-p", "8095:80", "-p", "8096:90", "busybox", "sh", "-c", script];
+    let _ = d.docker(&run).ok();
+    let answers = |d: &Daemon, port: u16| {
+        let url = format!("http://127.0.0.1:{port}/");
+        d.exec_inside(&["curl", "-s", "-m", "20", &url]).stdout == "hello\n"
+    };
+    assert!(eventually(|| answers(&d, 8095)));
+    let change = |d: &Daemon, body: &str| d.http("POST", "/containers/web/ports", body);
+    let body = r#"{"Add":{"80/tcp":[{"HostPort":"8097"}]},"Remove":{"80/tcp":[{"HostPort":"8095"}]}}"#;
+    let ports = change(&d, body).expect(200).json()["Ports"].clone();
+    assert_eq!(ports["80/tcp"][0]["HostPort"], "8097", "{ports}");
+    assert_eq!(ports["90/tcp"][0]["HostPort"], "8096", "{ports}");
+    assert!(eventually(|| answers(&d, 8097)) && !answers(&d, 8095));
+    // A port that is taken changes nothing.
+    let _ = d.docker(&["run", "-d", "--name", "other", "-p", "8098:80", "busybox", "sleep", "1000"]).ok();
+    let body = r#"{"Add":{"80/tcp":[{"HostPort":"8098"}]},"Remove":{"80/tcp":[{"HostPort":"8097"}]}}"#;
+    assert!(change(&d, body).expect(500).message().contains("port is already allocated"));
+    assert!(eventually(|| answers(&d, 8097)));
+    assert!(change(&d, r#"{"Remove":{"81/tcp":null}}"#).expect(404).message().contains("port 81/tcp is not published"));
+    // The definition has them: the next run, and the next daemon, too.
+    let _ = d.docker(&["restart", "-t", "0", "web"]).ok();
+    assert!(eventually(|| answers(&d, 8097)) && !answers(&d, 8095));
+    d.kill9();
+    d.again();
+    let gantryd = |d: &Daemon, words: &[&str]| {
+        let root = d.exec_root().display().to_string();
+        let program = testkit::places::gantryd().display().to_string();
+        d.exec_inside(&[&[program.as_str()], words, &["--config-file=", "--exec-root", &root]].concat())
+    };
+    let told = gantryd(&d, &["ports", "add", "web", "127.0.0.1:8099:80"]);
+    assert!(told.stdout.contains("80/tcp -> 127.0.0.1:8099\n"), "{told:?}");
+    assert!(eventually(|| answers(&d, 8099)));
+    let reach = gantryd(&d, &["reach", "web"]).stdout;
+    let own = d.inspect("web", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    for line in [
+        "this host -> 127.0.0.1:8099/tcp -> port 80 of the container (by the proxy)".to_owned(),
+        "anyone with a route to it -> 0.0.0.0:8097/tcp -> port 80 of the container (translated".to_owned(),
+        format!("containers of network bridge -> {own}, all ports (on the bridge)"),
+    ] {
+        assert!(reach.contains(&line), "{line}: {reach}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&gantryd(&d, &["reach", "--json"]).stdout).unwrap();
+    assert_eq!((&json[0]["name"], &json[1]["name"]), (&"other".into(), &"web".into()));
+    assert_eq!(gantryd(&d, &["ports", "rm", "web", "127.0.0.1:8099:80"]).code, 0);
+    assert_eq!(gantryd(&d, &["ports", "rm", "web", "8097:80"]).code, 0);
+    assert_ne!(gantryd(&d, &["ports", "rm", "web", "8097:80"]).code, 0);
+    assert!(!answers(&d, 8099) && !answers(&d, 8097));
+    // Of one that does not run: for the next start.
+    let _ = d.docker(&["stop", "-t", "0", "web"]).ok();
+    let _ = change(&d, r#"{"Add":{"80/tcp":[{"HostPort":"8095"}]}}"#).expect(200);
+    let _ = d.docker(&["start", "web"]).ok();
+    assert!(eventually(|| answers(&d, 8095)));
+    d.finish();
+}
+
+/// A transfer through a port that is taken back goes on, by the packet filter and by the proxy.
+#[test]
+fn connections_outlive_their_port() {
+    let d = with_busybox();
+    let run = ["run", "-d", "--name", "c", "-p", "8101:90", "busybox", "nc", "-ll", "-p", "90", "-e", "cat"];
+    let _ = d.docker(&run).ok();
+    let gateway = "172.17.0.1";
+    for (round, address) in ["127.0.0.1", gateway].into_iter().enumerate() {
+        let out = format!("/tmp/out-{}-{round}", std::process::id());
+        let fifo = format!("/tmp/in-{}-{round}", std::process::id());
+        let script = format!(
+            "mkfifo {fifo}; busybox nc {address} 8101 < {fifo} > {out} & exec 3> {fifo}; echo one >&3; \
+             n=0; until grep -q one {out} || test $n = 400; do sleep 0.05; n=$((n+1)); done; touch {out}.open; n=0; until test -e {out}.go || test $n = 400; do sleep 0.05; n=$((n+1)); done; \
+             echo two >&3; n=0; until grep -q two {out} || test $n = 400; do sleep 0.05; n=$((n+1)); done; \
+             cat {out}; exec 3>&-; rm -f {fifo} {out} {out}.open {out}.go"
+        );
+        let text = std::thread::scope(|scope| {
+            let client = scope.spawn(|| d.exec_inside(&["sh", "-c", &script]).stdout);
+            assert!(eventually(|| std::path::Path::new(&format!("{out}.open")).exists()));
+            let _ = d.http("POST", "/containers/c/ports", r#"{"Remove":{"90/tcp":null}}"#).expect(200);
+            std::fs::write(format!("{out}.go"), "").unwrap();
+            client.join().unwrap()
+        });
+        assert_eq!(text, "one\ntwo\n", "{address}");
+        let _ = d.http("POST", "/containers/c/ports", r#"{"Add":{"90/tcp":[{"HostPort":"8101"}]}}"#).expect(200);
     }
     d.finish();
 }

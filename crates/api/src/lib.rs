@@ -57,7 +57,7 @@ pub use network::{
     IpamConfig, Network, NetworkCreateRequest, NetworkCreateResponse, NetworkPruneReport, NetworkingConfig,
 };
 pub use oci::{Descriptor, Platform};
-pub use port::{PortBinding, PortMap, PortSet, PortSummary};
+pub use port::{PortBinding, PortMap, PortSet, PortSummary, PortsChange, PortsChanged};
 pub use progress::{ErrorDetail, Progress, ProgressMessage};
 pub use registry::{AuthConfig, AuthResponse, DistributionInspect, IndexInfo, SearchResult, ServiceConfig};
 pub use stats::StatsResponse;

@@ -25,6 +25,25 @@ pub struct PortBinding {
     pub host_port: String,
 }
 
+/// What `POST /containers/{id}/ports` asks for, a route of Gantry's own: published ports of a container, by `port/protocol`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortsChange {
+    /// To be published beside those that are.
+    pub add: PortMap,
+    /// To be published no longer. Without bindings: all of that port; a binding without an address or a port of the host
+    /// stands for any.
+    pub remove: PortMap,
+}
+
+/// Its answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortsChanged {
+    /// As inspect shows them, of a container that runs.
+    pub ports: PortMap,
+}
+
 /// A port in the container list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

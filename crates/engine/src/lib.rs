@@ -17,6 +17,7 @@ pub mod ending;
 mod held;
 pub mod network;
 pub mod paths;
+pub mod reach;
 mod root;
 pub mod settings;
 pub mod system;

@@ -330,6 +330,17 @@ pub async fn connect(
     containers.find(container)?.ask(|reply| Command::Connect { place, reply }).await
 }
 
+/// Changes the published ports of a container, also while it runs; those that it has then. Event: update.
+pub async fn change_ports(
+    containers: &Containers,
+    container: &str,
+    change: api::PortsChange,
+) -> Result<api::PortsChanged> {
+    let handle = containers.find(container)?;
+    handle.ask(|reply| Command::ChangePorts { change, reply }).await?;
+    Ok(api::PortsChanged { ports: crate::container::read::inspect::ports(&handle.view().row) })
+}
+
 /// Takes a container off a network. Event: disconnect.
 pub async fn disconnect(
     networks: &Arc<Networks>,

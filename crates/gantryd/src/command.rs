@@ -8,6 +8,8 @@
 
 mod check;
 mod images;
+mod ports;
+mod reach;
 
 use std::process::ExitCode;
 
@@ -19,7 +21,7 @@ use crate::config::{self, Config, Env};
 struct Command {
     /// What it is called by.
     words: &'static [&'static str],
-    /// How its operands are called; as many are needed.
+    /// How its operands are called; those in brackets may be left out.
     operands: &'static [&'static str],
     /// Its own switches, with their dashes.
     switches: &'static [&'static str],
@@ -34,7 +36,7 @@ struct Command {
 pub struct Call {
     /// The daemon's configuration, as the daemon itself would read it.
     pub config: Config,
-    /// As many as the command needs.
+    /// As many as the command needs, or takes.
     pub operands: Vec<String>,
     /// Those that were given.
     pub switches: Vec<String>,
@@ -63,6 +65,30 @@ const COMMANDS: &[Command] = &[
         switches: &["--json"],
         doc: "Say why an image or content of images is kept",
         run: images::why,
+        failed: 1,
+    },
+    Command {
+        words: &["ports", "add"],
+        operands: &["CONTAINER", "PORT"],
+        switches: &[],
+        doc: "Publish one more port of a container, also while it runs",
+        run: |call| ports::add(&call.config.paths.exec_root, &call.operands),
+        failed: 1,
+    },
+    Command {
+        words: &["ports", "rm"],
+        operands: &["CONTAINER", "PORT"],
+        switches: &[],
+        doc: "Publish a port of a container no longer",
+        run: |call| ports::remove(&call.config.paths.exec_root, &call.operands),
+        failed: 1,
+    },
+    Command {
+        words: &["reach"],
+        operands: &["[CONTAINER]"],
+        switches: &["--json"],
+        doc: "Say who can reach which container, and why",
+        run: |call| reach::reach(&call.config.paths.exec_root, &call.operands, &call.switches),
         failed: 1,
     },
 ];
@@ -103,8 +129,9 @@ fn read(command: &Command, rest: &[String], env: &Env) -> Result<Option<Call>, S
     let (switches, rest): (Vec<_>, Vec<_>) = rest.iter().partition(is_switch);
     let rest: Vec<String> = rest.into_iter().cloned().collect();
     let Some((config, operands)) = config::load::locate(&rest, env)? else { return Ok(None) };
-    if operands.len() != command.operands.len() {
-        return Err(format!("{} operands were given, {} are needed", operands.len(), command.operands.len()));
+    let needed = command.operands.iter().filter(|operand| !operand.starts_with('[')).count();
+    if operands.len() < needed || operands.len() > command.operands.len() {
+        return Err(format!("{} operands were given, {} are needed", operands.len(), needed));
     }
     Ok(Some(Call { config, operands, switches: switches.into_iter().cloned().collect() }))
 }

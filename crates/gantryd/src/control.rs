@@ -22,8 +22,21 @@ pub fn socket(exec_root: &Path) -> PathBuf {
 ///
 /// Errors: `Unavailable` when no daemon runs; else what the daemon refused with, by its status.
 pub fn get(socket: &Path, path: &str, patience: Duration) -> Result<Vec<u8>> {
+    ask(socket, &format!("GET {path} HTTP/1.0\r\nHost: gantryd\r\n\r\n"), patience)
+}
+
+/// The same to `POST path` with a JSON body.
+pub fn post(socket: &Path, path: &str, body: &str, patience: Duration) -> Result<Vec<u8>> {
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nHost: gantryd\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    ask(socket, &(head + body), patience)
+}
+
+fn ask(socket: &Path, request: &str, patience: Duration) -> Result<Vec<u8>> {
     let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, error))?;
-    let answer = exchange(stream, path, patience).map_err(|error| match error.kind() {
+    let answer = exchange(stream, request, patience).map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => broken(),
         _ => Error::from(error).prefix("asking the daemon"),
     })?;
@@ -31,9 +44,9 @@ pub fn get(socket: &Path, path: &str, patience: Duration) -> Result<Vec<u8>> {
     if status == 200 { Ok(body.to_vec()) } else { Err(refusal(status, body)) }
 }
 
-fn exchange(mut stream: UnixStream, path: &str, patience: Duration) -> io::Result<Vec<u8>> {
+fn exchange(mut stream: UnixStream, request: &str, patience: Duration) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(patience))?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: gantryd\r\n\r\n").as_bytes())?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER).read_to_end(&mut answer)?;
     Ok(answer)

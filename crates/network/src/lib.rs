@@ -25,6 +25,7 @@ pub mod mac;
 pub mod networks;
 pub mod plan;
 pub mod port;
+pub mod reach;
 pub mod row;
 pub mod sandbox;
 pub mod spares;

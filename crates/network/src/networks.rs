@@ -20,9 +20,10 @@ use model::{Context, Error, Result};
 use store::Store;
 
 use crate::config::NetworkConfig;
-use crate::driver::{NetworkDriver, Watch, option};
+use crate::driver::{NetworkDriver, Watch, bridge_settings, option};
 use crate::endpoint::{self, Endpoint};
 use crate::ipam::{AddressRequest, Ipam, Usage};
+use crate::reach::{self, Circumstances, Way};
 use crate::row::NetworkRow;
 use crate::spares::Spares;
 
@@ -149,6 +150,26 @@ impl Networks {
         for endpoint in self.books().endpoints.get_mut(container).into_iter().flatten() {
             endpoint::rename(&mut endpoint.dns_names, old, new);
         }
+    }
+
+    /// Who can reach a container by its places in bridge networks.
+    pub fn reach(&self, container: &ContainerId) -> Vec<Way> {
+        let around = Circumstances {
+            userland_proxy: self.config.userland_proxy,
+            filtered: self.config.iptables,
+            accept_mark: self.config.accept_mark,
+        };
+        let mut ways = Vec::new();
+        for endpoint in self.endpoints_of(container) {
+            let Ok(row) = self.row(&endpoint.network) else { continue };
+            if row.driver != "bridge" {
+                continue;
+            }
+            if let Ok(settings) = bridge_settings(&row, &self.config) {
+                ways.extend(reach::ways(&row.name, &settings.rules, &endpoint, around));
+            }
+        }
+        ways
     }
 
     /// How many entries the books have: endpoints of containers here, and what the drivers keep for them.

@@ -34,6 +34,7 @@ pub use inside::remove as remove_inside;
 pub use null::NullDriver;
 pub use on_parent::{Kind, OnParentDriver};
 pub use rules::Rules;
+pub use settings::parse as bridge_settings;
 pub use watch::Watch;
 
 /// A place in a network, its addresses taken, to be made in a sandbox.

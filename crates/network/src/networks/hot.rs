@@ -173,8 +173,34 @@ impl Networks {
         }
     }
 
+    /// Publishes other ports of a container that runs: `removed` are taken back, whoever has their sockets has closed them;
+    /// `added` are published by the endpoint with the way out. The others are not touched. Undone on failure.
+    pub fn change_published(&self, owner: Owner<'_>, removed: &[BoundPort], added: &[PublishSpec]) -> Changed<()> {
+        let before = self.standing(owner.container);
+        let changed = before.iter().try_for_each(|(row, endpoint)| {
+            let own: Vec<_> = endpoint.ports.iter().filter(|port| removed.contains(port)).copied().collect();
+            self.unpublish(owner.container, &row.id, &own)
+        });
+        let changed = changed.and_then(|()| match added {
+            [] => Ok(Sockets::default()),
+            _ => self.publish_more(owner, added),
+        });
+        match changed {
+            Ok(ports) => Changed { outcome: Ok(()), ports },
+            Err(error) => {
+                let again: Vec<_> = removed.iter().map(BoundPort::again).collect();
+                let ports = if again.is_empty() { Ok(Sockets::default()) } else { self.publish_more(owner, &again) };
+                let ports = ports.unwrap_or_else(|error| {
+                    tracing::warn!(%error, container = %owner.container, "ports cannot be published again");
+                    Sockets::default()
+                });
+                Changed { outcome: Err(error), ports }
+            }
+        }
+    }
+
     /// Publishes ports beside those that stand, at the endpoint of the container that has the way out; all or none.
-    pub fn publish_more(&self, owner: Owner<'_>, ports: &[PublishSpec]) -> Result<Sockets> {
+    fn publish_more(&self, owner: Owner<'_>, ports: &[PublishSpec]) -> Result<Sockets> {
         let standing = self.standing(owner.container);
         match publisher(&candidates(&standing)) {
             Some(index) => self.publish(owner, &standing[index].0.id, ports),

@@ -11,5 +11,6 @@ mod foreign;
 mod forwarding;
 mod networks;
 mod ports;
+mod reach;
 mod recovery;
 mod world;

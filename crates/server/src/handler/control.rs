@@ -8,7 +8,7 @@ use std::sync::Arc;
 use engine::container::read::users::users;
 use model::Result;
 
-use super::{State, blocking, ok};
+use super::{State, blocking, networks, ok};
 use crate::request::Request;
 use crate::routes::{Handler, Outcome, Route, Running};
 
@@ -16,7 +16,14 @@ use crate::routes::{Handler, Outcome, Route, Running};
 pub const ROUTES: &[Route<State>] = &[
     get("/check", |state, _| Box::pin(check(state))),
     get("/images/{name}/why", |state, request| Box::pin(why(state, request))),
+    get("/reach", |state, request| Box::pin(reach(state, request))),
     get("/tables", |state, _| Box::pin(tables(state))),
+    Route {
+        method: "POST",
+        path: "/containers/{name}/ports",
+        since: 0,
+        handler: Handler::Run(|state, request| Box::pin(networks::change_ports(state, request))),
+    },
 ];
 
 const fn get(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Route<State> {
@@ -36,6 +43,12 @@ async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
         image::why(&engine.images, &users(&engine.images, &engine.containers)?, &name)
     })
     .await?)
+}
+
+/// Who can reach which container, or one.
+async fn reach(state: Arc<State>, request: Request) -> Result<Outcome> {
+    let name = Some(request.query.text("container")).filter(|name| !name.is_empty());
+    ok(&engine::reach::reach(&state.engine.networks, &state.engine.containers, name)?)
 }
 
 /// How large the daemon's tables are.

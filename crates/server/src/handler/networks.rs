@@ -39,6 +39,12 @@ pub async fn connect(state: Arc<State>, mut request: Request) -> Result<Outcome>
     done(StatusCode::OK)
 }
 
+/// `POST /containers/{id}/ports`, a route of Gantry's own.
+pub async fn change_ports(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let change: api::PortsChange = request.json().await?;
+    ok(&engine::network::change_ports(&state.engine.containers, request.name(), change).await?)
+}
+
 /// `POST /networks/{id}/disconnect`
 pub async fn disconnect(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let body: DisconnectRequest = request.json().await?;

@@ -59,6 +59,7 @@ pub const ROUTES: &[Route<State>] = routes! {
     POST "/containers/{name}/kill" 0 run containers::kill;
     POST "/containers/{name}/update" 22 run containers::update;
     POST "/containers/{name}/rename" 17 run containers::rename;
+    POST "/containers/{name}/ports" 0 run networks::change_ports;
     POST "/containers/{name}/pause" 12 run containers::pause;
     POST "/containers/{name}/unpause" 12 run containers::unpause;
     POST "/containers/{name}/attach" 0 run streams::attach;

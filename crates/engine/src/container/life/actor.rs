@@ -89,6 +89,8 @@ pub enum Command {
     Connect { place: Box<connect::Place>, reply: Reply },
     /// Leave a network.
     Disconnect { network: String, force: connect::Force, reply: Reply },
+    /// Publish other ports.
+    ChangePorts { change: api::PortsChange, reply: Reply },
     /// The daemon is up: consider the restart policy.
     Booted,
 }
@@ -113,6 +115,8 @@ pub enum Done {
     Plugged(Box<connect::Plugged>),
     /// A running container was taken out of a network.
     Unplugged(Box<connect::Unplugged>),
+    /// A running container publishes other ports.
+    Republished(Box<connect::Republished>),
     /// The limits of a running container were changed, or could not be.
     Updated(Box<update::Updated>),
     /// What a run held has been let go.
@@ -356,6 +360,7 @@ impl<E: Environment> Actor<E> {
             | Command::Unlink { .. }
             | Command::Exec(_)
             | Command::Connect { .. }
+            | Command::ChangePorts { .. }
             | Command::Disconnect { .. }) => E::obey(self, other).await,
         }
     }

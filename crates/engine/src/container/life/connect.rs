@@ -2,13 +2,14 @@
 //! leaves it, of another one its row says so.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Error, Result};
-use monitor::proto::Request;
+use monitor::proto::{Bound, Request};
 use network::endpoint::Sockets;
 use network::networks::Owner;
 use network::row::NetworkRow;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::actor::{Actor, Done, Reply, answer, hear, redefine};
 use super::environment::Environment;
 use super::places::Places;
+use super::ports::{self, Published};
 use super::{files, places, resolver};
 use crate::container::create::network::{self as network_request, publish_specs as specs};
 use crate::container::create::validate::network::check_endpoint;
@@ -67,6 +69,55 @@ struct Hot<'a> {
 const CLOSING_WAIT: Duration = Duration::from_secs(10);
 
 impl Hot<'_> {
+    fn begin_change(&self, asked: &api::PortsChange) -> Result<Change> {
+        let actor = &*self.actor;
+        refuse_removal(actor)?;
+        let row = &actor.row;
+        let mode = network_request::network_mode(row);
+        if mode == "host" || mode == "none" || mode.starts_with("container:") {
+            return Err(Error::invalid(format!("a container in network mode {mode} publishes no ports")));
+        }
+        let bindings = row.host_config.port_bindings.clone().unwrap_or_default();
+        let after = ports::change(&bindings, asked)?;
+        let of = |bindings: &api::PortMap| {
+            let host_config = api::HostConfig { port_bindings: Some(bindings.clone()), ..api::HostConfig::default() };
+            specs(&row.config, &host_config)
+        };
+        let standing: Vec<_> = row.endpoints.iter().flat_map(|endpoint| &endpoint.ports).copied().collect();
+        let removed = ports::bound(&standing, &of(&after.removed)?, &of(&after.bindings)?);
+        Ok(Change { removed, added: of(&after.added)?, after })
+    }
+
+    async fn record_ports(&mut self, after: &Published) -> Result<()> {
+        let actor = &mut *self.actor;
+        let bindings = after.bindings.clone();
+        let exposed: Vec<_> = after.added.keys().cloned().collect();
+        redefine(actor, |definition| {
+            definition.host_config.port_bindings = Some(bindings);
+            for port in exposed {
+                definition.config.exposed_ports.entry(port).or_default();
+            }
+        })
+        .await?;
+        actor.publish();
+        Ok(())
+    }
+
+    async fn lose_place(&mut self, name: &str) -> Result<()> {
+        let actor = &mut *self.actor;
+        let mut named = Places::of(&actor.row).wanted();
+        named.remove(name);
+        (Hot { actor }).record_places(named).await
+    }
+
+    /// The row names these networks from now on, or what it named when that cannot be recorded.
+    async fn record_places(&mut self, named: Named) -> Result<()> {
+        let actor = &mut *self.actor;
+        redefine(actor, |definition| (definition.networks, definition.networks_named) = (named, true)).await?;
+        actor.publish();
+        Ok(())
+    }
+
     fn before(&self) -> Before {
         Before { endpoints: self.actor.row.endpoints.clone(), definition: self.actor.row.definition.clone() }
     }
@@ -115,6 +166,19 @@ impl Hot<'_> {
                 false
             }
         }
+    }
+
+    /// Lets the monitor close the sockets of these ports.
+    async fn close(&mut self, ports: &[network::BoundPort]) -> Result<()> {
+        let bound = ports.iter().filter(|port| port.host_port != 0).map(|port| Bound {
+            protocol: port.protocol.number(),
+            address: SocketAddr::new(port.host_ip, port.host_port),
+        });
+        for part in bound.collect::<Vec<_>>().chunks(BOUND_PER_MESSAGE) {
+            let closed = ask_monitor(self.actor, &Request::Unpublish(part.to_vec()), CLOSING_WAIT).await;
+            closed.unwrap_or_else(|| Err(Error::unavailable("the container's monitor does not answer")))?;
+        }
+        Ok(())
     }
 
     /// Gives the monitor the sockets of ports that are published now.
@@ -280,7 +344,7 @@ async fn keep_place(actor: &mut Actor, place: Place) -> Result<()> {
         settings.dns_names = Some(names).filter(|names| !names.is_empty());
     }
     named.entry(name).or_insert(settings);
-    record_places(actor, named).await
+    (Hot { actor }).record_places(named).await
 }
 
 /// The sandbox has joined: record, show, tell, answer.
@@ -335,7 +399,7 @@ pub(super) async fn disconnect(actor: &mut Actor, network: String, force: Force,
         Err(error) => answer(reply, Err(error)),
         Ok(None) => {
             let name = actor.engine.networks.look_up(&network).map_or(network, |row| row.name.clone());
-            let outcome = lose_place(actor, &name).await;
+            let outcome = (Hot { actor }).lose_place(&name).await;
             answer(reply, outcome);
         }
         Ok(Some(unplug)) => begin_unplug(actor, unplug, reply).await,
@@ -409,19 +473,6 @@ fn begin_disconnect(actor: &Actor, network: &str, force: Force) -> Result<Option
     }))
 }
 
-async fn lose_place(actor: &mut Actor, name: &str) -> Result<()> {
-    let mut named = Places::of(&actor.row).wanted();
-    named.remove(name);
-    record_places(actor, named).await
-}
-
-/// The row names these networks from now on, or what it named when that cannot be recorded.
-async fn record_places(actor: &mut Actor, named: Named) -> Result<()> {
-    redefine(actor, |definition| (definition.networks, definition.networks_named) = (named, true)).await?;
-    actor.publish();
-    Ok(())
-}
-
 /// The sandbox has left, which is recorded already: show, tell, answer.
 pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
     let Unplugged { before, changed: Changed { outcome, ports }, reply } = unplugged;
@@ -469,6 +520,73 @@ pub(super) async fn mend(actor: &mut Actor) {
 /// The container's directory.
 fn dir(actor: &Actor) -> PathBuf {
     actor.engine.settings().roots.container(actor.row.id.as_str())
+}
+
+/// What a change of published ports needs of a container that runs.
+struct Change {
+    after: Published,
+    removed: Vec<network::BoundPort>,
+    added: Vec<network::PublishSpec>,
+}
+
+/// Published ports of a running container were changed, or could not be.
+pub struct Republished {
+    after: Published,
+    changed: Changed<()>,
+    reply: Reply,
+}
+
+/// Bound ports in one message to the monitor, well below its limit.
+const BOUND_PER_MESSAGE: usize = 1000;
+
+/// Changes what the container publishes, at once when it runs. Connections that stand go on.
+#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
+pub(super) async fn change_ports(actor: &mut Actor, asked: api::PortsChange, reply: Reply) {
+    let Change { after, removed, added } = match (Hot { actor }).begin_change(&asked) {
+        Ok(change) => change,
+        Err(error) => return answer(reply, Err(error)),
+    };
+    if actor.row.state.pid().is_none() {
+        let outcome = (Hot { actor }).record_ports(&after).await;
+        return answer(reply, outcome);
+    }
+    // A daemon that dies meanwhile has a successor that publishes what the definition says.
+    let noted = (Hot { actor }).note_link(String::new(), None, "ports").await;
+    let closed = match noted {
+        Ok(()) => (Hot { actor }).close(&removed).await,
+        failed => failed,
+    };
+    if let Err(error) = closed {
+        mend(actor).await;
+        return answer(reply, Err(error));
+    }
+    let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
+    actor.jobs.spawn_blocking(move || {
+        let changed = engine.networks.change_published(Owner { container: &id, name: &name }, &removed, &added);
+        Done::Republished(Box::new(Republished { after, changed, reply }))
+    });
+}
+
+/// The ports are published: record, show, answer.
+pub(super) async fn republished(actor: &mut Actor, republished: Republished) {
+    let Republished { after, changed: Changed { outcome, ports }, reply } = republished;
+    if actor.end.is_some() || actor.row.state.pid().is_none() {
+        return answer(reply, Err(Error::conflict(format!("container {} is not running", actor.row.id))));
+    }
+    let published = outcome.is_ok();
+    let outcome = match outcome {
+        Ok(()) => (Hot { actor }).record_ports(&after).await,
+        failed => failed,
+    };
+    (Hot { actor }).settle(&ports).await;
+    if outcome.is_ok() {
+        actor.event("update", []);
+    } else if published {
+        // The definition has not changed: what it says is published.
+        actor.row.unsettled_link.get_or_insert_default();
+        mend(actor).await;
+    }
+    answer(reply, outcome);
 }
 
 /// Whether a place is given up though its network is gone.

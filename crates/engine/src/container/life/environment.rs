@@ -160,6 +160,7 @@ impl Environment for Daemon {
             Command::Unlink { alias, reply } => remove::unlink(actor, alias, reply).await,
             Command::Exec(start) => exec::begin(actor, *start).await,
             Command::Connect { place, reply } => connect::connect(actor, *place, reply).await,
+            Command::ChangePorts { change, reply } => connect::change_ports(actor, change, reply).await,
             Command::Disconnect { network, force, reply } => connect::disconnect(actor, network, force, reply).await,
             _ => {}
         }
@@ -169,6 +170,7 @@ impl Environment for Daemon {
         match done {
             Done::Plugged(plugged) => connect::plugged(actor, *plugged).await,
             Done::Unplugged(unplugged) => connect::unplugged(actor, *unplugged).await,
+            Done::Republished(republished) => connect::republished(actor, *republished).await,
             Done::Updated(updated) => update::updated(actor, *updated).await,
             // The actor's own.
             Done::Launched(_) | Done::TornDown | Done::Deleted(_) => {}

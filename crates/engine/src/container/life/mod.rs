@@ -15,6 +15,7 @@ pub mod links;
 pub mod place;
 pub mod places;
 pub mod plan;
+pub mod ports;
 pub mod recover;
 pub mod remove;
 pub mod rename;

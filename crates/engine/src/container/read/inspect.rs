@@ -161,7 +161,7 @@ fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSetti
 }
 
 /// Published ports with their bindings, exposed ones with `null` (B-nw-11).
-fn ports(row: &ContainerRow) -> api::PortMap {
+pub fn ports(row: &ContainerRow) -> api::PortMap {
     let mut ports: api::PortMap = row.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect();
     for port in row.endpoints.iter().flat_map(|e| &e.ports) {
         let bindings = ports.entry(format!("{}/{}", port.container_port, port.protocol)).or_default();

@@ -1,0 +1,49 @@
+//! Who can reach which container: the answer of `gantryd reach`.
+
+use model::Result;
+use network::Networks;
+use network::reach::Way;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::container::Containers;
+
+/// One container that runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Reached {
+    /// 64 hex digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The network mode, where that says all: of another container, or the host's.
+    pub mode: String,
+    /// The ways to it ([`Way`]).
+    pub ways: Vec<Value>,
+    /// The same in words.
+    pub texts: Vec<String>,
+}
+
+/// All that run, by name, or one.
+pub fn reach(networks: &Networks, containers: &Containers, name: Option<&str>) -> Result<Vec<Reached>> {
+    let handles = match name {
+        Some(name) => vec![containers.find(name)?],
+        None => containers.all(),
+    };
+    let views = handles.into_iter().map(|handle| handle.view()).filter(|view| view.pid != 0);
+    let mut all: Vec<_> = views
+        .map(|view| {
+            let mode = &view.row.host_config.network_mode;
+            let ways = networks.reach(&view.row.id);
+            let value = |way: &Way| serde_json::to_value(way).unwrap_or_default();
+            Reached {
+                id: view.row.id.as_str().to_owned(),
+                name: view.row.name.clone(),
+                mode: if mode == "host" || mode.starts_with("container:") { mode.clone() } else { String::new() },
+                ways: ways.iter().map(value).collect(),
+                texts: ways.iter().map(ToString::to_string).collect(),
+            }
+        })
+        .collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
