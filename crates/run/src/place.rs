@@ -65,6 +65,14 @@ pub fn link_namespace(dir: &Path, pid: i32) -> Result<()> {
     linked.with_context(|| format!("linking {}", key.display()))
 }
 
+/// Makes the link for a run that a daemon without such links has started.
+pub fn link_namespace_again(dir: &Path, pid: i32) -> Result<()> {
+    match fs::symlink_metadata(sandbox_key(dir)) {
+        Ok(_) => Ok(()),
+        Err(_) => link_namespace(dir, pid),
+    }
+}
+
 /// Removes the links of runs that have no directory any more.
 pub fn sweep_namespaces(exec_root: &Path) {
     let names = |dir: &Path| {

@@ -1,6 +1,7 @@
 //! The names of networks, as the resolvers in sandboxes read them: one file for each network ([`dns::names`]), replaced
 //! whenever an endpoint comes, goes or is renamed. A network whose containers have no names has no file.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
@@ -48,7 +49,7 @@ impl Networks {
     /// Writes the names of all networks, and removes those of networks that are gone. Once, before any `connect`.
     pub(super) fn publish_all_names(&self) -> Result<()> {
         let Some(dir) = &self.config.names else { return Ok(()) };
-        std::fs::create_dir_all(dir)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let networks: Vec<NetworkId> = self.books().rows.keys().cloned().collect();
         for entry in std::fs::read_dir(dir)?.flatten() {
             let name = entry.file_name();

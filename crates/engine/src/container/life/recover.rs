@@ -57,6 +57,7 @@ impl Recovered {
             if let Some(exit) = self.exit {
                 exit::ended(&mut self.actor, exit).await;
             } else {
+                link_namespace(&self.actor.row);
                 connect::mend(&mut self.actor).await;
                 if self.actor.link.is_some() && Places::of(&self.actor.row).has_resolver(&self.actor.engine.networks) {
                     // The last daemon may have been killed before it could.
@@ -65,6 +66,17 @@ impl Recovered {
             }
             self.actor.live(self.commands).await;
         });
+    }
+}
+
+/// A container that an earlier version has started gets the path of its network namespace now.
+fn link_namespace(row: &ContainerRow) {
+    let (Some(pid), Some(place)) = (row.state.pid(), &row.run.place) else { return };
+    // Without endpoints it has joined another's.
+    if !row.endpoints.is_empty()
+        && let Err(error) = run::place::link_namespace_again(&place.dir, pid)
+    {
+        tracing::warn!(container = row.id.short(), %error, "its network namespace has no path");
     }
 }
 
