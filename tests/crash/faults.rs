@@ -69,9 +69,15 @@ fn body() -> Value {
     json!({"Image": "busybox", "Cmd": ["sleep", "1000"], "Volumes": {"/data": {}}, "HostConfig": host})
 }
 
+/// The directories of runs: they are called by the ids of their containers.
+fn runs(d: &Daemon) -> usize {
+    let entries = std::fs::read_dir(d.exec_root()).unwrap().flatten();
+    entries.filter(|entry| entry.file_name().len() == 64 && entry.path().is_dir()).count()
+}
+
 /// Nothing of a run is there.
 fn no_run(d: &Daemon, point: &str) {
-    assert_eq!(std::fs::read_dir(d.exec_root()).unwrap().flatten().filter(|e| e.path().is_dir()).count(), 0, "{point}");
+    assert_eq!(runs(d), 0, "{point}");
     let network = d.http("GET", "/networks/bridge", "").json();
     assert_eq!(network["Containers"].as_object().map_or(0, serde_json::Map::len), 0, "{point}: {network}");
     // The kernel removes a pair after its namespace.
@@ -109,10 +115,7 @@ fn start() {
     };
     let clean = || {
         drop(d.http("POST", "/containers/c1/kill", "").expect(204));
-        assert!(eventually(PATIENCE, || std::fs::read_dir(d.exec_root())
-            .unwrap()
-            .flatten()
-            .all(|e| !e.path().is_dir())));
+        assert!(eventually(PATIENCE, || runs(&d) == 0));
     };
     after_every_step(dir.path(), ("start", 11), attempt, check, clean);
     calls::remove(&d, "c1");
