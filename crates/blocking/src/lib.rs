@@ -42,6 +42,8 @@ pub enum Work {
     Creates,
     /// Launches.
     Starts,
+    /// What a launch has written to the disk beside its other work: as many as there are launches.
+    Syncs,
     /// What is let go after a run, and cgroups that are cleared.
     Ends,
     /// Rows, layers and directories that go.
@@ -74,9 +76,10 @@ pub enum Work {
 
 impl Work {
     /// All of them.
-    pub const ALL: [Work; 16] = [
+    pub const ALL: [Work; 17] = [
         Work::Creates,
         Work::Starts,
+        Work::Syncs,
         Work::Ends,
         Work::Removals,
         Work::Paths,
@@ -96,7 +99,7 @@ impl Work {
     /// Threads at most.
     pub const fn threads(self) -> usize {
         match self {
-            Work::Starts | Work::Paths => 64,
+            Work::Starts | Work::Syncs | Work::Paths => 64,
             Work::Creates | Work::Ends | Work::Removals | Work::Reads | Work::Images => 32,
             Work::Unpacks | Work::Volumes | Work::Changes => 16,
             Work::Walks | Work::Processes => 8,
@@ -109,6 +112,7 @@ impl Work {
         match self {
             Work::Creates => "creating a container",
             Work::Starts => "starting a container",
+            Work::Syncs => "syncing a container's directories",
             Work::Ends => "ending a run",
             Work::Removals => "removing a container",
             Work::Paths => "looking at a path",

@@ -80,6 +80,7 @@ pub struct Containers {
 pub(crate) struct Threads {
     creates: Class,
     starts: Class,
+    syncs: Class,
     ends: Class,
     removals: Class,
     processes: Class,
@@ -88,10 +89,9 @@ pub(crate) struct Threads {
 
 impl Threads {
     fn new() -> Threads {
-        let [creates, starts, ends, removals, processes, background] =
-            [Work::Creates, Work::Starts, Work::Ends, Work::Removals, Work::Processes, Work::Background]
-                .map(Class::new);
-        Threads { creates, starts, ends, removals, processes, background }
+        let [creates, starts, syncs, ends] = [Work::Creates, Work::Starts, Work::Syncs, Work::Ends].map(Class::new);
+        let [removals, processes, background] = [Work::Removals, Work::Processes, Work::Background].map(Class::new);
+        Threads { creates, starts, syncs, ends, removals, processes, background }
     }
 }
 

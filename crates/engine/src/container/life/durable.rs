@@ -5,9 +5,10 @@
 //! syncs them beside its other work.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::{fs, io};
 
+use blocking::Turn;
 use model::{Error, Result};
 use snapshot::RootStore;
 use store::WriteTx;
@@ -18,30 +19,32 @@ use crate::container::read::logs;
 use crate::container::row::ContainerRow;
 use crate::settings::Roots;
 
-/// Directories on their way to the disk, beside a launch.
-pub struct Durable(Option<JoinHandle<Result<()>>>);
+/// Directories on their way to the disk, beside a launch, on a thread of their own class.
+pub struct Durable(Option<Receiver<Result<()>>>);
 
 impl Durable {
     /// Begins with what nothing was ever started with. All else is durable.
-    pub fn begin(engine: &Arc<Engine>, row: &ContainerRow) -> Durable {
+    pub fn begin(engine: &Arc<Engine>, row: &ContainerRow, turn: Turn) -> Durable {
         let is_new = !row.run.was_started;
         let volumes: Vec<_> = row.volumes().map(|mount| mount.name.clone()).collect();
         if !is_new && volumes.is_empty() {
             return Durable(None);
         }
         let (engine, id) = (engine.clone(), row.id.clone());
-        Durable(Some(std::thread::spawn(move || {
-            if is_new {
-                engine.snapshots.roots.make_durable(id.as_str())?;
-            }
-            volumes.iter().try_for_each(|name| engine.volumes.make_durable(name))
-        })))
+        let (sender, done) = sync_channel(1);
+        turn.begin(move |_| {
+            let layer = if is_new { engine.snapshots.roots.make_durable(id.as_str()) } else { Ok(()) };
+            let synced = layer.and_then(|()| volumes.iter().try_for_each(|name| engine.volumes.make_durable(name)));
+            // A launch that has failed does not wait.
+            drop(sender.send(synced));
+        });
+        Durable(Some(done))
     }
 
     /// Waits until they are there.
     pub fn wait(&mut self) -> Result<()> {
-        let Some(thread) = self.0.take() else { return Ok(()) };
-        thread.join().unwrap_or_else(|_| Err(Error::system("syncing a container's directories broke off")))
+        let Some(done) = self.0.take() else { return Ok(()) };
+        done.recv().unwrap_or_else(|_| Err(Error::system("syncing a container's directories broke off")))
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use blocking::Turn;
 use model::lifecycle::{self, Input, Outcome};
 use model::time::Timestamp;
 use model::{Context, Error, Result, signal};
@@ -87,8 +88,9 @@ pub(super) async fn launch(
     progress.enter(Step::Volumes)?;
     let held = held::hold(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await?;
     let turn = engine.containers.threads.starts.turn().await;
+    let gathered = Gathered { clients, held, syncs: engine.containers.threads.syncs.turn().await };
     let (shared, own) = (engine.clone(), row.clone());
-    match turn.begin(move |_| start(&shared, &own, clients, held, &progress)).await {
+    match turn.begin(move |_| start(&shared, &own, gathered, &progress)).await {
         Ok(outcome) => {
             if outcome.is_err() {
                 held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
@@ -99,16 +101,25 @@ pub(super) async fn launch(
     }
 }
 
+/// What a launch has before it blocks.
+struct Gathered {
+    clients: Vec<Attached>,
+    /// The container's volumes, mounted.
+    held: Held,
+    /// For what has to be on the disk.
+    syncs: Turn,
+}
+
 /// Blocks until the program runs and is recorded, or could not be started.
 fn start(
     engine: &Arc<Engine>,
     row: &ContainerRow,
-    clients: Vec<Attached>,
-    held: Held,
+    gathered: Gathered,
     progress: &Progress,
 ) -> Result<(Running, Place), Failed> {
     validate::check_at_start(&row.config, &row.host_config)?;
-    let mut durable = Durable::begin(engine, row);
+    let Gathered { clients, held, syncs } = gathered;
+    let mut durable = Durable::begin(engine, row, syncs);
     let _claim = engine.containers.claims.claim(&row.id)?;
     let spec = plan::plan(engine, row, clients, held)?;
     let place = spec.place.clone();
