@@ -3,12 +3,11 @@
 
 use gojson::GoStruct;
 
-/// `container.Resources`, which [`crate::HostConfig`] embeds.
+/// `container.Resources`, which [`crate::HostConfig`] embeds; first those that can be updated.
 const RESOURCES: &[&str] = &[
     "CpuShares",
     "Memory",
     "NanoCpus",
-    "CgroupParent",
     "BlkioWeight",
     "BlkioWeightDevice",
     "BlkioDeviceReadBps",
@@ -21,19 +20,31 @@ const RESOURCES: &[&str] = &[
     "CpuRealtimeRuntime",
     "CpusetCpus",
     "CpusetMems",
+    "MemoryReservation",
+    "MemorySwap",
+    "PidsLimit",
+    "CgroupParent",
     "Devices",
     "DeviceCgroupRules",
     "DeviceRequests",
-    "MemoryReservation",
-    "MemorySwap",
     "MemorySwappiness",
     "OomKillDisable",
-    "PidsLimit",
     "Ulimits",
     "CpuCount",
     "CpuPercent",
     "IOMaximumIOps",
     "IOMaximumBandwidth",
+];
+
+/// Those of them that [`crate::UpdateConfig`] knows.
+const UPDATED: &[&str] = RESOURCES.split_at(18).0;
+
+const BLKIO_TYPES: &[(&str, &str)] = &[
+    ("BlkioWeightDevice", "[]*blkiodev.WeightDevice"),
+    ("BlkioDeviceReadBps", "[]*blkiodev.ThrottleDevice"),
+    ("BlkioDeviceWriteBps", "[]*blkiodev.ThrottleDevice"),
+    ("BlkioDeviceReadIOps", "[]*blkiodev.ThrottleDevice"),
+    ("BlkioDeviceWriteIOps", "[]*blkiodev.ThrottleDevice"),
 ];
 
 const HOST_CONFIG_TYPES: &[(&str, &str)] = &[
@@ -75,7 +86,7 @@ const ENDPOINT_TYPES: &[(&str, &str)] = &[
 pub(crate) const STRUCTS: &[GoStruct] = &[
     config("container.CreateRequest"),
     GoStruct { embedded: &[("Resources", RESOURCES)], ..of("container.HostConfig", HOST_CONFIG_TYPES) },
-    GoStruct { embedded: &[("Resources", RESOURCES)], ..of("container.UpdateConfig", HOST_CONFIG_TYPES) },
+    GoStruct { embedded: &[("Resources", UPDATED)], ..of("container.UpdateConfig", BLKIO_TYPES) },
     HEALTH_CHECK,
     of("container.RestartPolicy", &[("Name", "container.RestartPolicyMode"), ("MaximumRetryCount", "int")]),
     of("container.DeviceRequest", &[("Count", "int"), ("Capabilities", "[][]string")]),

@@ -150,6 +150,7 @@ fn the_table_of_names_fits_the_structs() {
     let known = [
         ("container.Config", gojson::field_names::<ContainerConfig>()),
         ("container.HostConfig", gojson::field_names::<HostConfig>()),
+        ("container.UpdateConfig", gojson::field_names::<crate::UpdateConfig>()),
         ("v1.HealthcheckConfig", gojson::field_names::<crate::container::HealthConfig>()),
         ("container.RestartPolicy", gojson::field_names::<crate::host_config::RestartPolicy>()),
         ("container.DeviceRequest", gojson::field_names::<crate::host_config::DeviceRequest>()),
