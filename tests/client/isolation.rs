@@ -189,7 +189,6 @@ fn numbers_of_tmpfs_and_limits_are_refused_beyond_their_range() {
         d.docker(&["run", "--rm", "--tmpfs", &format!("/t:{option}"), "busybox", "true"]).fails(125, &refusal);
     }
     for (host_config, why) in [
-        (r#"{"Memory":20000000,"MemorySwap":-2}"#, "the memoryswap limit is a size"),
         (r#"{"Ulimits":[{"Name":"nofile","Soft":-2,"Hard":-2}]}"#, "invalid ulimit nofile=-2:-2"),
         (r#"{"DeviceCgroupRules":["c 4294967296:1 rwm"]}"#, ""),
     ] {
