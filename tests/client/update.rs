@@ -64,10 +64,10 @@ fn limits_change_at_once_and_stay() {
     update(&d, "c", &["-m", "40m", "--memory-swap", "48m"]);
     limits(&d, "c", 40 << 20, 48 << 20);
     let _ = d.docker(&["unpause", "c"]).ok();
-    let until = crate::events::now().to_string();
-    let events = d
-        .docker(&["events", "--since", "0", "--until", &until, "--filter", "event=update", "--filter", "container=c"])
-        .text();
+    // A name is a prefix of ids, too.
+    let (until, own) = (crate::events::now().to_string(), format!("container={}", d.inspect("c", "{{.Id}}")));
+    let events =
+        d.docker(&["events", "--since", "0", "--until", &until, "--filter", "event=update", "--filter", &own]).text();
     assert_eq!(events.lines().count(), 6, "{events}");
     d.kill9();
     d.again();
