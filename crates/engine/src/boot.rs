@@ -13,21 +13,23 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use blocking::{Class, Work};
+use events::Events;
 use model::fault::Faults;
 use model::{Context, Error, Result};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::Engine;
 use crate::container::Containers;
-use crate::container::life::{actor, durable, launch, recover, stop, watch};
+use crate::container::life::{durable, launch, recover, watch};
 use crate::container::read::stats::sampler::{Machine, Sampler};
 use crate::container::read::users;
+use crate::container::registry::arguments::{self, StopPlan};
+use crate::container::registry::command::Command;
 use crate::container::row::{self, ContainerRow};
 use crate::ending::{self, LastEnd};
-use crate::events::Events;
+use crate::host::Host;
 use crate::root;
 use crate::settings::{Roots, Settings};
-use crate::system::Host;
 
 /// Seconds that a shutdown gives a container beyond its own time to stop.
 const SHUTDOWN_GRACE: i64 = 5;
@@ -57,8 +59,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     tracing::info!(path = %settings.roots.data.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.roots.data, &settings.services.storage_driver)?;
     let registries = registry::Registries::new(settings.services.registries.clone());
-    let mut images =
-        crate::image::Images::open(&settings.roots.data, store.clone(), snapshots.layers.clone(), registries)?;
+    let mut images = image::Images::open(&settings.roots.data, store.clone(), snapshots.layers.clone(), registries)?;
     images.faults = host.faults.clone();
     images.replace_policy(settings.services.signature_policy.clone());
     images.replace_rules(settings.services.image_gc.clone());
@@ -219,7 +220,7 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -
     recovered.into_iter().for_each(recover::Recovered::live);
     for handle in engine.containers.all() {
         // Dependencies are looked up by the start itself; the policy decides who starts.
-        drop(handle.send(actor::Command::Booted).await);
+        drop(handle.send(Command::Booted).await);
     }
     Ok(watches)
 }
@@ -233,8 +234,8 @@ pub async fn shutdown(containers: &Containers, settings: &Settings) {
     }
     let mut stops = tokio::task::JoinSet::new();
     for handle in containers.all() {
-        let plan = stop::StopPlan::at_shutdown(&handle.view().row, &settings.containers);
-        stops.spawn(async move { handle.ask(|reply| actor::Command::Shutdown { plan, reply }).await });
+        let plan = StopPlan::at_shutdown(&handle.view().row, &settings.containers);
+        stops.spawn(async move { handle.ask(|reply| Command::Shutdown { plan, reply }).await });
     }
     let all = async { while stops.join_next().await.is_some() {} };
     match shutdown_limit(containers, settings) {
@@ -251,7 +252,7 @@ pub async fn shutdown(containers: &Containers, settings: &Settings) {
 pub async fn rest(containers: &Containers, store: &store::Store) {
     let mut rests = tokio::task::JoinSet::new();
     for handle in containers.all() {
-        rests.spawn(async move { handle.ask(|reply| actor::Command::Rest { reply }).await });
+        rests.spawn(async move { handle.ask(|reply| Command::Rest { reply }).await });
     }
     let all = async { while rests.join_next().await.is_some() {} };
     if tokio::time::timeout(REST_WAIT, all).await.is_err() {
@@ -282,7 +283,7 @@ pub async fn close(engine: &Arc<Engine>) {
 /// How long containers may take to stop when the daemon ends; `None`: as long as they like, as one of the times says.
 fn shutdown_limit(containers: &Containers, settings: &Settings) -> Option<Duration> {
     let views = containers.all().into_iter().map(|handle| handle.view());
-    let stops: Vec<i64> = views.map(|view| stop::timeout(&view.row, &settings.containers)).collect();
+    let stops: Vec<i64> = views.map(|view| arguments::timeout(&view.row, &settings.containers)).collect();
     if settings.daemon.shutdown_timeout < 0 || stops.iter().any(|seconds| *seconds < 0) {
         return None;
     }

@@ -5,7 +5,7 @@ use api::BuildCachePruneReport;
 use model::filter::Filters;
 use model::{Error, Result, time};
 
-use crate::events::{Events, now};
+use events::{Events, now};
 
 /// The filters that a prune takes.
 const KEYS: &[&str] =

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use ::network::networks::is_predefined;
 use ::network::row::{NetworkRow, PoolRow, Traits, parse_flag};
 use ::network::{Family, Networks, NewNetwork, NewPool, option};
+use events::{Events, now};
 use ipnet::IpNet;
 use model::filter::Filters;
 use model::time::Timestamp;
 use model::{Error, Kind, Result};
 
-use crate::container::life::actor::Command;
-use crate::container::life::connect::{Force, Place};
-use crate::container::life::places::Places;
+use crate::container::definition::places::Places;
+use crate::container::registry::arguments::{Force, Place};
+use crate::container::registry::command::Command;
 use crate::container::{Containers, Handle};
 use crate::disk::{self, Turns};
-use crate::events::{Events, now};
 use crate::settings::Settings;
 
 const KEYS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];

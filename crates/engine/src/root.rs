@@ -9,13 +9,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use image::row::IMAGES;
 use model::id::ContainerId;
 use model::{Context, Error, Result};
 use sha2::{Digest, Sha256};
 use store::{Doubt, Store};
 
 use crate::container::row::CONTAINERS;
-use crate::image::row::IMAGES;
 
 /// The store's file.
 pub const STORE: &str = "gantry.redb";

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ::volume::{Claim, CreateVolume, Volume, Volumes};
 use blocking::Blocking;
+use events::Events;
 use model::filter::Filters;
 use model::id::ContainerId;
 use model::{Kind, Result};
@@ -11,7 +12,6 @@ use model::{Kind, Result};
 use crate::container::Containers;
 use crate::container::view::ContainerView;
 use crate::disk::{self, Disk};
-use crate::events::Events;
 
 const KEYS: &[&str] = &["dangling", "driver", "label", "name"];
 const PRUNE_KEYS: &[&str] = &["all", "label", "label!"];

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use image::row::{Content, IMAGES, ImageRow, ManifestKind, ManifestRow, NAMES};
 use model::digest::Digest;
 
 use super::facts::{Blob, DamagedRow, Facts, Layer, StrayKind};
 use super::fault::{Fault, Repair};
 use crate::container::definition::MountKind;
 use crate::container::row::{CONTAINERS, ContainerRow, RUNS};
-use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, ManifestRow, NAMES};
 use crate::root;
 
 const NO_RECORD: &str = "nothing tells how it lives";
@@ -136,7 +136,7 @@ fn image_faults(facts: &Facts, image: &ImageRow) -> Vec<Fault> {
 }
 
 fn shown_type(content: &Content) -> &'static str {
-    use crate::image::oci;
+    use image::oci;
     match content.media_type.as_str() {
         t if oci::is_index(t) => "index",
         t if oci::is_manifest(t) => "manifest",
@@ -217,7 +217,7 @@ fn keep_if_unsure(facts: &Facts, repair: Repair) -> Repair {
 /// Blobs and layers that rows name.
 fn named(facts: &Facts) -> (HashSet<Digest>, HashSet<Digest>) {
     let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
-    facts.rows.images.values().for_each(|image| crate::image::add_kept(image, &mut blobs, &mut layers));
+    facts.rows.images.values().for_each(|image| image::add_kept(image, &mut blobs, &mut layers));
     layers.extend(facts.rows.containers.values().flat_map(|row| row.image.layers.iter().cloned()));
     (blobs, layers)
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use image::UserRow;
+use image::row::{ImageRow, NameRow};
 use model::digest::Digest;
 use volume::Volume;
 
 use crate::container::row::{ContainerRow, RunRecord};
-use crate::image::row::{ImageRow, NameRow};
 
 /// One look at a data root.
 #[derive(Debug, Default)]

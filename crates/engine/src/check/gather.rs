@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use content::Blobs;
+use image::row::{IMAGES, ImageRow, NAMES};
+use image::{PART_LIFE, describe_blobs};
 use model::digest::{Algorithm, Digest};
 use model::id::ContainerId;
 use model::{Context, Kind, Result};
@@ -20,8 +22,6 @@ use super::compare;
 use super::facts::{Blob, Busy, DamagedRow, Disk, Facts, Layer, Rows, Stray, StrayKind};
 use crate::Engine;
 use crate::container::row::{self, CONTAINERS, RUNS};
-use crate::image::row::{IMAGES, ImageRow, NAMES};
-use crate::image::{PART_LIFE, describe_blobs};
 use crate::root;
 
 /// Blobs hashed at the same time at most.

@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use api::oci::{Descriptor, Platform};
 use blocking::Blocking;
+use image::oci;
+use image::row::ImageRow;
 use model::{Error, Kind, Result};
 use store::Store;
 
 use crate::Engine;
-use crate::image::oci;
-use crate::image::row::ImageRow;
 use crate::root;
 use facts::{Blob, Facts, Layer};
 use fault::{Fault, Repair};

@@ -8,6 +8,8 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use image::row::{Content, IMAGES, ImageRow, ManifestKind, NAMES};
+use image::{describe_blobs, oci};
 use model::digest::Digest;
 use model::{Context, Error, Result};
 use store::{Row, Table};
@@ -18,8 +20,6 @@ use super::fault::Repair;
 use super::gather::Subject;
 use crate::container::definition::Definition;
 use crate::container::row::{CONTAINERS, ContainerRow, RUNS};
-use crate::image::row::{Content, IMAGES, ImageRow, ManifestKind, NAMES};
-use crate::image::{describe_blobs, oci};
 use crate::root;
 
 /// The work on one data root, after one look.

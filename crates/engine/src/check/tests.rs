@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use events::Events;
+use image::row::{IMAGES, NAMES};
+use image::{Images, ImportArgs, import, repository_tag};
 use model::Kind;
 use model::digest::Digest;
 use registry::Registries;
@@ -10,11 +13,8 @@ use store::{Row, Table};
 use volume::VOLUMES;
 
 use super::*;
-use crate::container::read::list::any_row;
 use crate::container::row::CONTAINERS;
-use crate::events::Events;
-use crate::image::row::{IMAGES, NAMES};
-use crate::image::{Images, ImportArgs, import, repository_tag};
+use crate::container::row::sample;
 
 /// A data root with one image, `a:latest`, at rest.
 struct Place {
@@ -85,7 +85,7 @@ fn an_images_row_is_written_anew_from_its_documents() {
 #[test]
 fn rows_that_cannot_be_written_anew_are_kept_in_the_quarantine() {
     let place = Place::new();
-    let row = any_row(1, model::lifecycle::State::Exited);
+    let row = sample(1, model::lifecycle::State::Exited);
     let container = row.id.as_str().to_owned();
     std::fs::create_dir_all(place.root().join("containers").join(&container).join("rw/upper")).unwrap();
     std::fs::write(place.root().join("containers").join(&container).join("rw/upper/file"), "precious").unwrap();

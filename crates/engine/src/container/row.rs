@@ -247,6 +247,35 @@ impl ContainerRow {
     }
 }
 
+/// A container that ran from second 1 on and exited with 5 if it does not run.
+#[cfg(test)]
+pub fn sample(number: u8, state: State) -> ContainerRow {
+    let definition = Definition {
+        id: model::id::ContainerId::from_bytes([number; 32]),
+        name: format!("web{number}"),
+        created: Timestamp::from_unix_seconds(i64::from(number)),
+        config: api::ContainerConfig {
+            labels: Some([("k".to_string(), "v".to_string())].into()),
+            ..Default::default()
+        },
+        host_config: Default::default(),
+        own_labels: Default::default(),
+        networks: Default::default(),
+        networks_named: true,
+        image: super::definition::ImagePin {
+            id: model::digest::Digest::from_sha256(&[7; 32]),
+            reference: "busybox".into(),
+            layers: Vec::new(),
+            platform: "linux/amd64".into(),
+            manifest: None,
+        },
+        mounts: Vec::new(),
+        storage: "overlay".into(),
+    };
+    let run = RunRow { started_at: Timestamp::from_unix_seconds(1), exit_code: 5, ..RunRow::default() };
+    ContainerRow::new(definition, RunRecord { state, run, endpoints: Vec::new(), unsettled_link: None })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

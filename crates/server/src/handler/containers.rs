@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use api::{CommitResponse, ContainerPruneReport, UpdateConfig};
 use blocking::Blocking;
-use engine::container::life::remove::{self, RemoveArgs};
-use engine::container::life::stop::{self, StopArgs};
-use engine::container::life::{kill, rename, start, update};
+use engine::container::life::{kill, remove, rename, start, stop, update};
 use engine::container::read::commit::{self, CommitArgs};
 use engine::container::read::list::{self, ListArgs};
 use engine::container::read::{export, inspect, top};
+use engine::container::registry::arguments::{RemoveArgs, StopArgs};
 use engine::container::session::resize;
 use hyper::StatusCode;
 use model::{Error, Result};

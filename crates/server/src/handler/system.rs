@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::disk::{self, Kinds};
+use engine::disk::usage::{self, Kinds};
 use hyper::{Method, StatusCode};
 use model::{Error, Result};
 
@@ -52,7 +52,7 @@ pub async fn info(state: Arc<State>, request: Request) -> Result<Outcome> {
 pub async fn disk_usage(state: Arc<State>, request: Request) -> Result<Outcome> {
     let version = request.version;
     let kinds = if version.before(42) { Kinds::ALL } else { kinds(&request.query)? };
-    let usage = disk::usage(&state.engine, kinds).await?;
+    let usage = usage::usage(&state.engine, kinds).await?;
     let mut shown = serde_json::to_value(&usage).expect("wire types are plain data");
     api::version::disk_usage(version, request.query.flag("verbose"), &mut shown);
     ok(&shown)

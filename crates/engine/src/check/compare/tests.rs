@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use image::oci;
+use image::row::NameRow;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use volume::Volume;
@@ -9,10 +11,8 @@ use volume::Volume;
 use super::*;
 use crate::check::facts::Stray;
 use crate::container::definition::MountRow;
-use crate::container::read::list::any_row as container;
 use crate::container::row::RunRecord;
-use crate::image::oci;
-use crate::image::row::NameRow;
+use crate::container::row::sample as container;
 
 fn digest(number: u8) -> Digest {
     Digest::from_sha256(&[number; 32])

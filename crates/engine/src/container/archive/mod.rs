@@ -17,8 +17,8 @@ use snapshot::{Extraction, LayerStore, RootStore};
 use sys::mount::Reach;
 
 use super::definition::{Definition, MountKind, MountRow};
-use super::life::actor::Command;
 use super::life::{donors, facts, files};
+use super::registry::command::Command;
 use super::view::ContainerView;
 use super::{Handle, publish};
 use crate::Engine;

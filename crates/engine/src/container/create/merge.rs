@@ -7,19 +7,8 @@ use model::id::ContainerId;
 use model::own_label;
 use model::{Error, Result};
 
-use super::validate::host::Host;
-
-/// A request merged with its image.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Merged {
-    /// As the row keeps it.
-    pub config: api::ContainerConfig,
-    /// As the row keeps it.
-    pub host_config: api::HostConfig,
-}
-
-/// Bytes of /dev/shm when nobody says.
-pub const DEFAULT_SHM_SIZE: i64 = 64 << 20;
+use crate::container::validate::Merged;
+use crate::container::validate::host::Host;
 
 /// Merges the image into the request and fills in the defaults.
 pub fn merge(
@@ -189,6 +178,7 @@ fn merge_log(log: &mut api::LogConfig, host: &Host) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::validate::host::DEFAULT_SHM_SIZE;
 
     fn image() -> api::ImageConfig {
         api::ImageConfig {

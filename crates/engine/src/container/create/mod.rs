@@ -3,18 +3,17 @@
 //! Order: image → merge → validation → name → mounts → writable layer → row → actor → event → answer. Whatever fails
 //! takes back what was made before it; the name is reserved before any work is done and freed on failure (B-id-2).
 
-pub mod links;
 pub mod merge;
 pub mod mounts;
-pub mod network;
 pub mod sources;
-pub mod validate;
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use blocking::Blocking;
+use events::now;
+use image::ResolvedImage;
 use model::id::ContainerId;
 use model::name;
 use model::own_label::{self, OwnLabels};
@@ -24,14 +23,13 @@ use rustix::fs::FileType;
 use snapshot::LayerStore;
 
 use self::sources::Sources;
-use super::definition::{Definition, ImagePin, MountRow};
-use super::life::{actor, places, plan};
+use super::definition::{Definition, ImagePin, MountRow, links, network, places};
+use super::life::{actor, plan};
 use super::row::{self, ContainerRow, RunRecord};
+use super::validate::{self, Merged};
 use super::{Containers, Handle, publish};
 use crate::Engine;
-use crate::events::now;
 use crate::held;
-use crate::image::ResolvedImage;
 use crate::settings::Settings;
 
 /// The query and body of a create call.
@@ -107,9 +105,9 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
 
 /// The warning for an image that was not made for this machine, when nobody asked for that.
 fn foreign(platform: &str) -> Option<String> {
-    let host = crate::image::oci::host();
+    let host = image::oci::host();
     let given = Platform::parse(platform, &host).ok()?;
-    (!crate::image::oci::machine().runs(&given)).then(|| {
+    (!image::oci::machine().runs(&given)).then(|| {
         format!(
             "The requested image's platform ({platform}) does not match the detected host platform ({host}) and no \
              specific platform was requested"
@@ -121,7 +119,7 @@ fn foreign(platform: &str) -> Option<String> {
 struct Draft {
     id: ContainerId,
     name: String,
-    merged: merge::Merged,
+    merged: Merged,
     own_labels: OwnLabels,
     image: ResolvedImage,
     request: api::CreateRequest,
@@ -191,7 +189,7 @@ async fn make(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
         engine.store.write_blocking(move |tx| {
             filled.iter().try_for_each(|volume| ::volume::note_use(tx, volume))?;
             // An image may have been removed since it was resolved.
-            own.images().into_iter().try_for_each(|pin| crate::image::use_by_container(tx, &pin.id))?;
+            own.images().into_iter().try_for_each(|pin| image::use_by_container(tx, &pin.id))?;
             row::put(tx, &own)
         })?;
         faults.pass("create", "row").or_else(|error| {
@@ -206,7 +204,7 @@ async fn make(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
 fn prepare(engine: &Engine, row: &Definition) -> Result<HashSet<String>> {
     for pin in row.images() {
         if let Some((_, manifest, _)) = &pin.manifest {
-            crate::image::ensure_unpacked(&engine.images, &pin.id, manifest)?;
+            image::ensure_unpacked(&engine.images, &pin.id, manifest)?;
         }
     }
     let layers = &*engine.snapshots.layers;
@@ -285,7 +283,7 @@ fn reserve_name(containers: &Containers, wished: Option<&str>, id: &ContainerId)
 }
 
 /// Whoever joins another's network is called as that one is (B-nw-9).
-fn share_hostname(containers: &Containers, merged: &mut merge::Merged) {
+fn share_hostname(containers: &Containers, merged: &mut Merged) {
     let donor = merged.host_config.network_mode.strip_prefix("container:").map(|other| containers.find(other));
     if let Some(Ok(donor)) = donor {
         let donor = &donor.view().row.config;

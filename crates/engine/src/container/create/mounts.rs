@@ -16,10 +16,11 @@ use model::mount::{self, clean};
 use model::{Context, Error, Kind, Result};
 use snapshot::LayerStore;
 
-use super::merge::Merged;
 use super::sources::Sources;
 use crate::Engine;
+use crate::container::definition::mounts::spec_of;
 use crate::container::definition::{Definition, ImagePin, MountKind, MountRow};
+use crate::container::validate::Merged;
 use crate::held::Held;
 
 /// Rows, and what they need of volumes.
@@ -285,33 +286,6 @@ fn blank(kind: MountKind, target: &str) -> MountRow {
         copy_data: false,
         image: None,
     }
-}
-
-/// The part of a `Mounts` entry that the rules check.
-pub(in crate::container) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
-    let volume =
-        entry.volume_options.as_ref().map(|v| mount::VolumeOptions { no_copy: v.no_copy, subpath: v.subpath.clone() });
-    let bind = entry
-        .bind_options
-        .as_ref()
-        .map(|b| mount::BindOptions { propagation: b.propagation.clone(), create_mountpoint: b.create_mountpoint });
-    mount::MountSpec {
-        kind: mount::MountKind::parse(&entry.kind),
-        source: entry.source.clone(),
-        target: entry.target.clone(),
-        read_only: entry.read_only,
-        bind,
-        volume,
-        tmpfs: tmpfs_of(entry),
-        image_subpath: entry.image_options.as_ref().map(|i| i.subpath.clone()),
-        has_cluster_options: entry.cluster_options.is_some(),
-    }
-}
-
-/// The entry's tmpfs options in the rules' shape.
-pub(in crate::container) fn tmpfs_of(entry: &api::Mount) -> Option<mount::TmpfsOptions> {
-    let options = entry.tmpfs_options.as_ref()?;
-    Some(mount::TmpfsOptions { size: options.size_bytes, mode: options.mode, options: options.options.clone() })
 }
 
 fn claim(named: &mut Vec<String>, target: &str) -> Result<()> {

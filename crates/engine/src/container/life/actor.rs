@@ -14,98 +14,32 @@ use std::time::Duration;
 use model::lifecycle::{self, Effect, Input, Outcome, State};
 use model::{Error, Result, signal};
 use monitor::proto::{Event, Packet, Request};
-use run::{Attached, Failed, Link, Place, Progress, Running};
+use run::{Failed, Link, Place, Progress, Running};
 use runtime::Scope;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::connect;
+use super::clients::Clients;
 use super::environment::{Daemon, Environment};
 use super::exit::{self, End};
 use super::launch::{self, LaunchUnderWay};
-use super::remove::{self, RemoveArgs};
-use super::stop::{self, By, StopPlan};
+use super::remove;
+use super::stop::{self, By};
 use super::timers::{Timer, Timers};
-use super::{kill, start, update};
+use super::{clients, connect, execs, kill, start, update};
 use crate::container::definition::Definition;
+use crate::container::registry::COMMAND_QUEUE;
+use crate::container::registry::arguments::{ExecStart, RemoveArgs, StopPlan};
+use crate::container::registry::command::{Command, Reply, answer};
 use crate::container::row::{self, ContainerRow};
-use crate::container::session::attach::{self, Clients};
-use crate::container::session::exec::{self, ExecStart};
 use crate::container::view::ContainerView;
-use crate::container::{COMMAND_QUEUE, Handle, publish};
+use crate::container::{Handle, publish};
 
 /// Commands that may wait for a job; more wait in their queue.
 const DEFERRED: usize = 256;
 /// The pause before a fact that could not be committed is tried again.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
-
-/// Where an answer goes.
-pub type Reply<T = ()> = oneshot::Sender<Result<T>>;
-
-/// What can be asked of a container.
-pub enum Command {
-    /// Run.
-    Start { reply: Reply },
-    /// End, by the plan.
-    Stop { plan: StopPlan, reply: Reply },
-    /// End if need be, then run.
-    Restart { plan: StopPlan, reply: Reply },
-    /// Send a signal.
-    Kill { signal: i32, reply: Reply },
-    /// Freeze; in passing: for the time of an operation that will let it go on, answered when all processes stand.
-    Pause { passing: bool, reply: Reply },
-    /// Go on.
-    Unpause { reply: Reply },
-    /// Take other limits, another restart policy.
-    Update { change: Box<api::HostConfig>, reply: Reply },
-    /// Take another name.
-    Rename { new: String, reply: Reply },
-    /// Lose the link of this alias.
-    Unlink { alias: String, reply: Reply },
-    /// Notes that files are about to be copied into the container that never ran.
-    NoteWritten { reply: Reply },
-    /// Resize the terminal of the container or of an exec session.
-    Resize { exec: Option<String>, height: u16, width: u16, reply: Reply },
-    /// Go away.
-    Remove { args: RemoveArgs, reply: Reply },
-    /// A client will come.
-    Expect(oneshot::Receiver<Attached>),
-    /// Let go of clients that wait for a start and have left.
-    LetGo,
-    /// Connect a client.
-    Attach(Attached),
-    /// Start an exec session.
-    Exec(Box<ExecStart>),
-    /// Take note of everything the monitor has said so far.
-    Hear { reply: Reply },
-    /// Answered when the monitor does.
-    Ping { reply: Reply },
-    /// The daemon ends and takes its containers with it.
-    Shutdown { plan: StopPlan, reply: Reply },
-    /// The daemon ends: answered when nothing of the container is under way; a run goes on.
-    Rest { reply: Reply },
-    /// Join a network.
-    Connect { place: Box<connect::Place>, reply: Reply },
-    /// Leave a network.
-    Disconnect { network: String, force: connect::Force, reply: Reply },
-    /// Publish other ports.
-    ChangePorts { change: api::PortsChange, reply: Reply },
-    /// The daemon is up: consider the restart policy.
-    Booted,
-}
-
-impl Command {
-    /// Whether it asks for the end of the run: a start that hangs is given up for it.
-    pub(super) fn ends_container(&self) -> bool {
-        match self {
-            Command::Stop { .. } | Command::Restart { .. } | Command::Shutdown { .. } => true,
-            Command::Kill { signal, .. } => *signal == model::signal::KILL,
-            Command::Remove { args, .. } => args.force,
-            _ => false,
-        }
-    }
-}
 
 /// The end of a job.
 pub enum Done {
@@ -236,7 +170,7 @@ impl<E: Environment> Actor<E> {
     pub(in crate::container) fn new(engine: &E, row: ContainerRow) -> (Actor<E>, mpsc::Receiver<Command>) {
         let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let (views, receiver) = watch::channel(Arc::new(view_of(&row, 0, Vec::new())));
-        engine.containers().insert(Handle { id: row.id.clone(), commands: sender, views: receiver });
+        engine.containers().insert(Handle::new(row.id.clone(), sender, receiver));
         let actor = Actor {
             engine: engine.clone(),
             row,
@@ -337,9 +271,9 @@ impl<E: Environment> Actor<E> {
                 self.request(&Request::Resize { exec, rows: height, columns: width }, reply).await;
             }
             Command::Remove { args, reply } => remove::begin(self, args, reply).await,
-            Command::Expect(arriving) => attach::expect(self, arriving),
+            Command::Expect(arriving) => clients::expect(self, arriving),
             Command::LetGo => self.clients.release_left(),
-            Command::Attach(client) => attach::hand_over(self, client).await,
+            Command::Attach(client) => clients::hand_over(self, client).await,
             Command::Hear { reply } => {
                 while let Some(packet) = self.link.as_ref().and_then(Link::already_there) {
                     self.heard(Some(packet)).await;
@@ -507,9 +441,9 @@ impl<E: Environment> Actor<E> {
             }
             Event::OutOfMemory => exit::ran_out_of_memory(self).await,
             Event::Exited { exec: None, exit } => exit::cleaned(self, exit).await,
-            Event::Exited { exec: Some(id), exit } => exec::ended(self, &id, exit.code),
-            Event::Started { exec: Some(id), pid, .. } => exec::started(self, &id, pid).await,
-            Event::Failed { exec: Some(id), error } => exec::failed(self, &id, &error),
+            Event::Exited { exec: Some(id), exit } => execs::ended(self, &id, exit.code),
+            Event::Started { exec: Some(id), pid, .. } => execs::started(self, &id, pid).await,
+            Event::Failed { exec: Some(id), error } => execs::failed(self, &id, &error),
             Event::Detached { exec: None } => self.event("detach", []),
             Event::Detached { exec: Some(id) } => self.event("exec_detach", [("execID", id)]),
             Event::Done { refused } => {
@@ -578,9 +512,4 @@ pub(super) async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
         Some(link) => link.receive().await,
         None => pending().await,
     }
-}
-
-/// Answers; a caller that does not wait any more is no concern.
-pub fn answer<T>(reply: Reply<T>, outcome: Result<T>) {
-    drop(reply.send(outcome));
 }

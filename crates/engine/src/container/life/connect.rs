@@ -18,23 +18,16 @@ use sys::clone::Flags;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::actor::{Actor, Done, Reply, answer, hear, redefine};
+use super::actor::{Actor, Done, hear, redefine};
 use super::environment::Environment;
-use super::places::Places;
 use super::ports::{self, Published};
-use super::{files, places, resolver};
-use crate::container::create::network::{self as network_request, publish_specs as specs};
-use crate::container::create::validate::network::check_endpoint;
-use crate::container::definition::Definition;
-
-/// A place that a container is to get, or to lose.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// Name or id, as the client wrote it.
-    pub network: String,
-    /// What it asks for.
-    pub settings: api::EndpointSettings,
-}
+use super::{files, resolver};
+use crate::container::definition::network::{self as network_request, publish_specs as specs};
+use crate::container::definition::places::Places;
+use crate::container::definition::{Definition, places};
+use crate::container::registry::arguments::{Force, Place};
+use crate::container::registry::command::{Reply, answer};
+use crate::container::validate::network::check_endpoint;
 
 /// A running container's sandbox has joined a network, or could not.
 pub struct Plugged {
@@ -587,13 +580,6 @@ pub(super) async fn republished(actor: &mut Actor, republished: Republished) {
         mend(actor).await;
     }
     answer(reply, outcome);
-}
-
-/// Whether a place is given up though its network is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Force {
-    Yes,
-    No,
 }
 
 /// What a running container is joined with.

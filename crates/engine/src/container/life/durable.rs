@@ -15,7 +15,7 @@ use store::WriteTx;
 
 use crate::Engine;
 use crate::container::definition::Definition;
-use crate::container::read::logs;
+use crate::container::definition::log;
 use crate::container::row::ContainerRow;
 use crate::settings::Roots;
 
@@ -59,7 +59,7 @@ pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &Definition) -> Result<()> {
 fn clear_files(roots: &Roots, row: &Definition) -> io::Result<()> {
     let dir = roots.container(row.id.as_str());
     let made = [run::files::HOSTNAME, run::files::HOSTS, run::files::RESOLV_CONF].map(|name| dir.join(name));
-    for path in made.into_iter().chain([logs::path(roots, row)]) {
+    for path in made.into_iter().chain([log::path(roots, row)]) {
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => fs::remove_dir_all(&path)?,
             Ok(found) if !found.is_file() => fs::remove_file(&path)?,

@@ -5,19 +5,20 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use events::Events;
 use model::Result;
 use model::fault::Faults;
 use run::{Failed, Place, Progress, Running};
 
-use super::actor::{Actor, Command, Done};
-use super::places::Places;
-use super::{connect, launch, place, remove, rename, update};
+use super::actor::{Actor, Done};
+use super::{connect, execs, launch, place, remove, rename, update};
 use crate::Engine;
 use crate::container::Containers;
+use crate::container::definition::places::Places;
+use crate::container::life::clients::Clients;
+use crate::container::registry::arguments::RemoveArgs;
+use crate::container::registry::command::Command;
 use crate::container::row::{self, ContainerRow};
-use crate::container::session::attach::Clients;
-use crate::container::session::exec;
-use crate::events::Events;
 use crate::held;
 
 /// What an actor uses. Its futures are jobs and reads and writes of lower layers; none of them comes back to the actor.
@@ -55,7 +56,7 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
     fn clear_cgroup(&self, row: &ContainerRow) -> impl Future<Output = ()> + Send;
 
     /// Deletes the container with all that it alone refers to.
-    fn delete(&self, row: ContainerRow, args: remove::RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static;
+    fn delete(&self, row: ContainerRow, args: RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static;
 
     /// Obeys a command that is about more than the container's life.
     fn obey(actor: &mut Actor<Self>, command: Command) -> impl Future<Output = ()> + Send;
@@ -143,7 +144,7 @@ impl Environment for Daemon {
         }
     }
 
-    fn delete(&self, row: ContainerRow, args: remove::RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static {
+    fn delete(&self, row: ContainerRow, args: RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static {
         let engine = self.clone();
         async move { remove::delete(&engine, row, args).await }
     }
@@ -158,7 +159,7 @@ impl Environment for Daemon {
             Command::Rename { new, reply } => rename::rename_to(actor, new, reply).await,
             Command::Update { change, reply } => update::begin(actor, *change, reply).await,
             Command::Unlink { alias, reply } => remove::unlink(actor, alias, reply).await,
-            Command::Exec(start) => exec::begin(actor, *start).await,
+            Command::Exec(start) => execs::begin(actor, *start).await,
             Command::Connect { place, reply } => connect::connect(actor, *place, reply).await,
             Command::ChangePorts { change, reply } => connect::change_ports(actor, change, reply).await,
             Command::Disconnect { network, force, reply } => connect::disconnect(actor, network, force, reply).await,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use events::now;
 use model::Result;
 use model::lifecycle::{self, Effect, Input, Outcome, State};
 use model::restart::{self, Policy};
@@ -10,14 +11,13 @@ use monitor::proto::{Exit, Request};
 use run::link;
 use tokio::time::Instant;
 
-use super::actor::{Actor, Done, answer};
+use super::actor::{Actor, Done};
 use super::environment::Environment;
 use super::timers::Timer;
-use super::{remove, start};
+use super::{execs, remove, start};
+use crate::container::registry::command::answer;
 use crate::container::row::ContainerRow;
-use crate::container::session::exec;
 use crate::ending::LastEnd;
-use crate::events::now;
 
 /// Recorded when a container was killed along with its monitor.
 pub(super) const KILLED: i32 = 137;
@@ -124,7 +124,7 @@ pub(super) async fn released<E: Environment>(actor: &mut Actor<E>) {
     for timer in [Timer::Stop, Timer::Kill, Timer::Ping] {
         actor.timers.cancel(timer);
     }
-    exec::end_all(actor, exit.code);
+    execs::end_all(actor, exit.code);
     let outcome = actor.record().await;
     actor.end = Some(End { exit, recorded: Some(Recorded { outcome, effects, endpoints, untold_oom }) });
     if actor.cleaning {

@@ -15,11 +15,12 @@ use snapshot::LayerStore;
 use super::files;
 use crate::Engine;
 use crate::apparmor::AppArmor;
-use crate::container::create::validate::{self, SecurityOptions};
-use crate::container::definition::{Definition, MountKind, MountRow};
+use crate::container::definition::security::SecurityOptions;
+use crate::container::definition::{Definition, MountKind, MountRow, command_line};
+use crate::container::validate;
 use crate::held::{self, Shown};
+use crate::host::Host;
 use crate::settings::{ContainerDefaults, Roots, Settings};
-use crate::system::Host;
 
 /// The narrow input of `runtime::spec::build` for this container in the control group of that path.
 pub fn container_spec(
@@ -67,13 +68,6 @@ fn process(host_facts: &Host, defaults: &ContainerDefaults, row: &Definition) ->
         oom_score_adj: i32::try_from(host.oom_score_adj).unwrap_or(0),
         init: wants_init.then(|| host_facts.executable_path.display().to_string()),
     }
-}
-
-/// Entrypoint and command, joined (B-cr-1).
-pub fn command_line(config: &api::ContainerConfig) -> Vec<String> {
-    let entrypoint = config.entrypoint.iter().flatten();
-    let resets = config.entrypoint.as_deref().is_some_and(|e| e == [String::new()]);
-    entrypoint.filter(|_| !resets).chain(config.cmd.iter().flatten()).cloned().collect()
 }
 
 /// The container's own, then the daemon's defaults for names it does not set. Descriptors are always limited: the daemon
@@ -227,7 +221,10 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
     let Some(entry) = &row.spec else {
         return Ok(String::new());
     };
-    model::mount::tmpfs_options(&crate::container::create::mounts::tmpfs_of(entry).unwrap_or_default(), entry.read_only)
+    model::mount::tmpfs_options(
+        &crate::container::definition::mounts::tmpfs_of(entry).unwrap_or_default(),
+        entry.read_only,
+    )
 }
 
 fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &Definition) -> Result<spec::Security> {

@@ -13,11 +13,11 @@ use network::{Networks, files};
 
 use run::files::{Files, HOSTS, Hosts, RESOLV_CONF};
 
-use super::places::Places;
 use super::resolver::dns_config;
 use crate::container::Containers;
-use crate::container::create::network::network_mode;
 use crate::container::definition::Definition;
+use crate::container::definition::network::network_mode;
+use crate::container::definition::places::Places;
 use crate::settings::{DnsDefaults, Settings};
 
 /// The refusal of a container whose network mode names itself.

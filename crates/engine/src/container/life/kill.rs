@@ -4,10 +4,11 @@ use model::lifecycle::Input;
 use model::{Result, signal};
 use monitor::proto::Request;
 
-use super::actor::{Accepted, Actor, Command, Reply, answer, not_running};
+use super::actor::{Accepted, Actor, not_running};
 use super::environment::Environment;
 use super::stop;
 use crate::container::Containers;
+use crate::container::registry::command::{Command, Reply, answer};
 
 /// Sends a signal, by name or number; empty means SIGKILL.
 pub async fn kill(containers: &Containers, name: &str, word: &str) -> Result<()> {

@@ -16,16 +16,17 @@ use run::{Attached, Failed, Place, Progress, Running, Services, Step};
 
 use tokio::time::Instant;
 
-use super::actor::{Actor, Command, Done, answer};
+use super::actor::{Actor, Done};
 use super::durable::{self, Durable};
 use super::environment::Environment;
 use super::timers::Timer;
-use super::{files, links, plan};
+use super::{files, links, plan, sources};
 use crate::Engine;
-use crate::container::create::{sources, validate};
 use crate::container::definition::MountRow;
+use crate::container::life::clients::Clients;
+use crate::container::registry::command::{Command, answer};
 use crate::container::row::{self, ContainerRow};
-use crate::container::session::attach::Clients;
+use crate::container::validate;
 use crate::held::{self, Held};
 
 /// How long a start goes on after a client has asked for the container's end: one that does not hang is over by then, and

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use model::{Error, Result};
 
-use super::places::Places;
-use crate::container::create::links::{are_lines, parse};
+use crate::container::definition::links::{are_lines, parse};
+use crate::container::definition::places::Places;
 use crate::container::view::ContainerView;
 
 /// The switch for the variables that links once set.

@@ -1,11 +1,12 @@
 //! The life of a container: the actor that alone changes it, what it starts and ends, and how a new daemon takes it up.
 
 pub mod actor;
-pub mod claims;
+pub mod clients;
 pub mod connect;
 pub mod donors;
 pub mod durable;
 pub mod environment;
+pub mod execs;
 pub mod exit;
 pub mod facts;
 pub mod files;
@@ -13,7 +14,6 @@ pub mod kill;
 pub mod launch;
 pub mod links;
 pub mod place;
-pub mod places;
 pub mod plan;
 pub mod ports;
 pub mod recover;
@@ -22,6 +22,7 @@ pub mod rename;
 pub mod resolver;
 #[cfg(test)]
 mod simulation;
+pub mod sources;
 pub mod start;
 pub mod stop;
 pub mod timers;

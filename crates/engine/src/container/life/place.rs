@@ -10,8 +10,8 @@ use run::Place;
 use crate::container::definition::Definition;
 
 use crate::container::row::ContainerRow;
+use crate::host::Host;
 use crate::settings::{ContainerDefaults, Roots, Settings};
-use crate::system::Host;
 
 /// Where the container's next run will be.
 pub fn next(settings: &Settings, row: &Definition) -> Result<Place> {

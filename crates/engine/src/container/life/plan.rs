@@ -10,11 +10,11 @@ use run::files::Hosts;
 use run::{Attached, RunSpec};
 
 use super::donors::Donors;
-use super::places::Places;
 use super::{facts, files, links, place, resolver};
 use crate::Engine;
 use crate::container::definition::Definition;
-use crate::container::read::logs as container_logs;
+use crate::container::definition::log as container_logs;
+use crate::container::definition::places::Places;
 use crate::held::{Held, Shown};
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
 

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use events::now;
 use model::id::ContainerId;
 use model::lifecycle::{self, Found};
 use model::time::Timestamp;
@@ -17,15 +18,15 @@ use run::link::{self, Link, Probe};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::actor::{Actor, Command};
+use super::actor::Actor;
 use super::environment::Environment;
 use super::exit::{self, KILLED, killed_with_monitor};
-use super::places::Places;
 use super::{connect, kill, place};
 use crate::Engine;
+use crate::container::definition::places::Places;
+use crate::container::registry::command::Command;
 use crate::container::row::ContainerRow;
 use crate::ending::LastEnd;
-use crate::events::now;
 use crate::settings::Settings;
 
 /// Recorded when nobody knows how a container ended (B-st-1).

@@ -2,33 +2,24 @@
 
 use std::sync::Arc;
 
+use events::{Events, now};
 use model::filter::Filters;
 use model::lifecycle::{Effect, Input, Refusal};
 use model::{Error, Kind, Result};
 use snapshot::RootStore;
 
-use super::actor::{Accepted, Actor, Command, Done, Reply, answer, redefine};
+use super::actor::{Accepted, Actor, Done, redefine};
 use super::environment::Environment;
 use super::place;
 use super::timers::Timer;
 use crate::Engine;
 use crate::container::Containers;
-use crate::container::create::links;
 use crate::container::definition::MountRow;
+use crate::container::definition::links;
+use crate::container::registry::arguments::RemoveArgs;
+use crate::container::registry::command::{Command, Reply, answer};
 use crate::container::row::{self, CONTAINERS, ContainerRow};
 use crate::disk::{self, Disk};
-use crate::events::{Events, now};
-
-/// The query of a remove call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RemoveArgs {
-    /// Kill it first if it runs.
-    pub force: bool,
-    /// Remove its anonymous volumes too.
-    pub volumes: bool,
-    /// Remove a link instead of the container.
-    pub link: bool,
-}
 
 /// Removes a container with its writable layer, its directory and its log.
 pub async fn remove(containers: &Containers, name: &str, args: RemoveArgs) -> Result<()> {

@@ -7,9 +7,10 @@ use model::id::ContainerId;
 use model::{Error, Result};
 use network::Networks;
 
-use super::actor::{Actor, Command, Reply, answer, redefine};
+use super::actor::{Actor, redefine};
 use crate::container::Containers;
 use crate::container::definition::Definition;
+use crate::container::registry::command::{Command, Reply, answer};
 
 /// Gives the container another name.
 pub async fn rename(containers: &Containers, name: &str, new: &str) -> Result<()> {

@@ -9,8 +9,8 @@ use network::files::DnsConfig;
 use network::row::NetworkRow;
 use network::{Family, Networks};
 
-use super::places::Places;
-use crate::container::create::links;
+use crate::container::definition::links;
+use crate::container::definition::places::Places;
 use crate::settings::{DnsDefaults, Settings};
 
 /// What the resolver knows; `None`: the container needs none.

@@ -17,11 +17,12 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use self::world::{Random, Sim};
-use super::actor::{Actor, Command, Reply};
-use super::remove::RemoveArgs;
-use super::stop::StopPlan;
-use crate::container::read::list::any_row;
+use super::actor::Actor;
+use crate::container::registry::arguments::RemoveArgs;
+use crate::container::registry::arguments::StopPlan;
+use crate::container::registry::command::{Command, Reply};
 use crate::container::row::ContainerRow;
+use crate::container::row::sample;
 
 /// Lives of one test.
 const LIVES: u64 = 100;
@@ -54,7 +55,7 @@ async fn live(seed: u64) {
         }
     });
     let random = Random::new(seed);
-    let mut row = any_row(1, State::Created);
+    let mut row = sample(1, State::Created);
     row.run.started_at = model::time::Timestamp::ZERO;
     let definition = Arc::make_mut(&mut row.definition);
     definition.host_config.restart_policy.name =

@@ -6,11 +6,12 @@ use model::Result;
 use model::lifecycle::{Effect, Input};
 use run::{Failed, Link, Place, Running, link};
 
-use super::actor::{Accepted, Actor, Command, Reply, answer};
+use super::actor::{Accepted, Actor};
+use super::clients::Clients;
 use super::environment::Environment;
 use super::timers::Timer;
-use super::{exit, launch};
-use crate::container::session::attach::{self, Clients};
+use super::{clients, exit, launch};
+use crate::container::registry::command::{Command, Reply, answer};
 use crate::container::{Containers, publish};
 
 /// Starts a container; `Kind::NotModified` when it runs already.
@@ -68,10 +69,10 @@ pub(super) async fn launched<E: Environment>(actor: &mut Actor<E>, running: Runn
     answer_starts(actor, || Ok(()));
     let Clients { here, expected } = std::mem::take(&mut actor.clients);
     for client in here {
-        attach::hand_over(actor, client).await;
+        clients::hand_over(actor, client).await;
     }
     for arriving in expected {
-        attach::let_in(actor, arriving);
+        clients::let_in(actor, arriving);
     }
 }
 

@@ -7,12 +7,14 @@ use model::{Error, Kind, Result, signal};
 use monitor::proto::Request;
 use tokio::time::Instant;
 
-use super::actor::{Accepted, Actor, Awaited, Command, Reply, answer};
+use super::actor::{Accepted, Actor, Awaited};
 use super::environment::Environment;
 use super::start;
 use super::timers::Timer;
 use crate::container::Containers;
 use crate::container::definition::Definition;
+use crate::container::registry::arguments::{StopArgs, StopPlan, stop_signal};
+use crate::container::registry::command::{Command, Reply, answer};
 use crate::container::row::ContainerRow;
 use crate::settings::ContainerDefaults;
 
@@ -21,18 +23,6 @@ pub const KILL_WAIT: Duration = Duration::from_secs(12);
 
 /// How long a monitor may take to answer when its container does not end.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
-
-/// Seconds between a stop signal that the kernel does not have and SIGKILL at most.
-const UNSENT: u64 = 2;
-
-/// The query of a stop or restart call.
-#[derive(Clone, Debug, Default)]
-pub struct StopArgs {
-    /// Seconds to wait; negative for ever; `None` for the container's own.
-    pub timeout: Option<i64>,
-    /// The signal instead of the container's own.
-    pub signal: Option<String>,
-}
 
 /// Stops a running container; `Kind::NotModified` when it does not run.
 pub async fn stop(containers: &Containers, defaults: &ContainerDefaults, name: &str, args: StopArgs) -> Result<()> {
@@ -62,46 +52,9 @@ pub async fn restart(containers: &Containers, defaults: &ContainerDefaults, name
     restarted.map_err(|error| refused(error, format!("Cannot restart container {name}")))
 }
 
-/// The signal that the container asks for.
-fn stop_signal(row: &Definition) -> &str {
-    Some(row.config.stop_signal.as_str()).filter(|s| !s.is_empty()).unwrap_or("SIGTERM")
-}
-
 /// Whether this signal, sent by hand, is as good as a stop.
 pub fn is_stop_signal(row: &Definition, number: i32) -> bool {
     number == signal::parse_any(stop_signal(row)).unwrap_or(signal::TERM)
-}
-
-/// Seconds between the stop signal and SIGKILL unless the caller says otherwise; negative: for ever.
-pub fn timeout(row: &Definition, defaults: &ContainerDefaults) -> i64 {
-    row.config.stop_timeout.unwrap_or(defaults.stop_timeout)
-}
-
-/// How a stop goes: which signal, how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StopPlan {
-    /// The signal's number.
-    pub signal: i32,
-    /// Seconds until SIGKILL; `None` waits for ever.
-    pub seconds: Option<u64>,
-}
-
-impl StopPlan {
-    /// The caller's wishes, else the container's, else the defaults.
-    pub fn new(row: &Definition, args: &StopArgs, defaults: &ContainerDefaults) -> Result<StopPlan> {
-        let word = args.signal.as_deref().filter(|s| !s.is_empty()).unwrap_or(stop_signal(row));
-        let seconds = u64::try_from(args.timeout.unwrap_or(timeout(row, defaults))).ok();
-        let signal = signal::parse_any(word)?;
-        // Nothing will come of it, so that nobody waits long.
-        let seconds = if signal::is_valid(signal) { seconds } else { Some(seconds.map_or(UNSENT, |s| s.min(UNSENT))) };
-        Ok(StopPlan { signal, seconds })
-    }
-
-    /// When the daemon ends: the container's own, whatever its signal.
-    pub fn at_shutdown(row: &Definition, defaults: &ContainerDefaults) -> StopPlan {
-        let seconds = u64::try_from(timeout(row, defaults)).ok();
-        StopPlan::new(row, &StopArgs::default(), defaults).unwrap_or(StopPlan { signal: signal::TERM, seconds })
-    }
 }
 
 /// Who ends a run.

@@ -7,12 +7,13 @@ use api::HostConfig;
 use model::{Error, Result};
 use sys::cgroup::{Cgroup, Resources};
 
-use super::actor::{Actor, Command, Done, Reply, answer, redefine};
+use super::actor::{Actor, Done, redefine};
 use super::{facts, place};
 use crate::container::Containers;
-use crate::container::create::validate;
+use crate::container::registry::command::{Command, Reply, answer};
+use crate::container::validate;
+use crate::host::Host;
 use crate::settings::ContainerDefaults;
-use crate::system::Host;
 
 /// A container's limits in the kernel have changed, or could not be.
 pub struct Updated {

@@ -15,8 +15,8 @@ use model::id::ContainerId;
 use run::link;
 use rustix::process::Signal;
 
-use super::actor::Command;
 use crate::Engine;
+use crate::container::registry::command::Command;
 use crate::container::{Containers, Handle};
 
 /// The pause between two looks.

@@ -6,15 +6,15 @@
 use std::sync::Arc;
 
 use api::{ContainerConfig, HealthConfig, ImageConfig};
+use image::{self, CommitImage};
 use model::Result;
 use model::reference::ImageRef;
 
 use super::export::refuse_dying;
 use crate::Engine;
 use crate::container::definition::Definition;
-use crate::container::life::actor::Command;
 use crate::container::publish;
-use crate::image::{self, CommitImage};
+use crate::container::registry::command::Command;
 
 /// What commit takes.
 #[derive(Clone, Debug, Default)]

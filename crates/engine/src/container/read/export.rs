@@ -5,12 +5,12 @@
 
 use std::io::Write;
 
+use events::Events;
 use model::{Error, Kind, Result};
 use snapshot::RootReader;
 
 use crate::container::row::ContainerRow;
 use crate::container::{Containers, publish};
-use crate::events::Events;
 
 /// What the container changed over its image, ordered by path; `None`: nothing.
 pub fn changes(containers: &Containers, roots: &dyn RootReader, name: &str) -> Result<Option<Vec<api::ChangeItem>>> {

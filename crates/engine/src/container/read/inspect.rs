@@ -9,9 +9,10 @@ use model::lifecycle::State;
 use network::Networks;
 
 use crate::Engine;
-use crate::container::create::network::network_mode;
+use crate::container::definition::network::network_mode;
 use crate::container::definition::{Definition, MountRow};
-use crate::container::life::{files, links, places};
+use crate::container::definition::{log, places};
+use crate::container::life::{files, links};
 use crate::container::row::ContainerRow;
 use crate::container::view::ContainerView;
 
@@ -35,9 +36,9 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
     // The reference's files, and what it knows of a network, come with the first start.
     let is_new = matches!(row.state, State::Created);
     let file = |name: &str| if is_new { String::new() } else { dir.join(name).display().to_string() };
-    let command = crate::container::life::facts::command_line(&row.config);
+    let command = crate::container::definition::command_line(&row.config);
     let log_path = match row.host_config.log_config.kind.as_str() {
-        "json-file" | "" => super::logs::path(&settings.roots, row).display().to_string(),
+        "json-file" | "" => log::path(&settings.roots, row).display().to_string(),
         _ => String::new(),
     };
     let driver = driver_name(&row.storage);

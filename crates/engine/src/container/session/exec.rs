@@ -4,110 +4,29 @@
 //! until its container is removed. One that has not ended is gone with the run it was made in. Sessions are not persisted:
 //! the processes live in the monitor, which tells a new daemon of those that still run.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use model::id::ContainerId;
-use model::{Error, Kind, Result, signal};
-use monitor::proto::Request;
+use events::Events;
+use model::{Error, Kind, Result};
 use run::Attached;
-use runtime::Scope;
-use tokio::sync::oneshot;
 
 use super::attach;
-use super::exec_bounds::{self, Expired};
-pub use super::exec_session::{Phase, Session};
-use crate::container::life::actor::{Actor, Command, answer, not_running};
-use crate::container::life::environment::Environment;
-use crate::container::life::{donors, facts};
-use crate::container::row::ContainerRow;
+use crate::container::life::execs::check_running;
+use crate::container::registry::arguments::ExecStart;
+use crate::container::registry::command::Command;
+use crate::container::registry::exec_bounds;
+use crate::container::registry::exec_session::{Phase, Session};
 use crate::container::{Containers, Handle, publish};
-use crate::events::Events;
 
-/// How long an ended session can be inspected.
-pub const KEPT_FOR: Duration = Duration::from_secs(300);
 /// How long a resize waits for the session's start (B-io-10).
 const RESIZE_WAIT: Duration = Duration::from_secs(10);
 /// How long an inspect of a running session waits for the actor to hear what the monitor has said: an actor that waits
 /// for a slow disk has not heard it yet.
 const HEAR_WAIT: Duration = Duration::from_secs(5);
-
-/// All sessions of all containers.
-#[derive(Default)]
-pub struct Execs {
-    sessions: Mutex<HashMap<String, Arc<Session>>>,
-    made: AtomicU64,
-    expired: Mutex<Expired>,
-}
-
-impl Execs {
-    /// How many sessions are remembered.
-    pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// Finds by full id or unique prefix.
-    pub fn find(&self, key: &str) -> Result<Arc<Session>> {
-        let sessions = self.lock();
-        if let Some(session) = sessions.get(key) {
-            return Ok(session.clone());
-        }
-        let mut matching = sessions.values().filter(|s| !key.is_empty() && s.id.starts_with(key));
-        match (matching.next(), matching.next()) {
-            (Some(session), None) => Ok(session.clone()),
-            _ => Err(self.expired().no_such(key)),
-        }
-    }
-
-    /// Makes a session, forgetting those that ended long ago and those that are too many.
-    fn make(&self, run: (ContainerId, u64), config: api::ExecConfig) -> Arc<Session> {
-        let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(crate::container::random_id(), run, config, number));
-        let mut sessions = self.lock();
-        sessions.retain(|_, s| !matches!(s.phase(), Phase::Ended(_, _, at) if at.elapsed() > KEPT_FOR));
-        sessions.insert(session.id.clone(), session.clone());
-        for surplus in exec_bounds::surplus(sessions.values(), &session) {
-            sessions.remove(&surplus.id);
-            self.expired().push(&surplus);
-        }
-        session
-    }
-
-    fn expired(&self) -> MutexGuard<'_, Expired> {
-        self.expired.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets the sessions of a removed container.
-    pub fn forget_container(&self, container: &ContainerId) {
-        self.lock().retain(|_, s| s.container != *container);
-    }
-
-    /// Ends every session of a container that stopped, and forgets those that were never started.
-    pub fn end_all(&self, container: &ContainerId, code: i32) {
-        self.lock().retain(|_, session| {
-            let own = session.container == *container;
-            if let (true, Phase::Running(pid)) = (own, session.phase()) {
-                session.set(Phase::Ended(code, pid, Instant::now()));
-            }
-            !own || session.phase() != Phase::Created
-        });
-    }
-
-    /// Ids of the container's sessions that have not ended.
-    pub fn live_of(&self, container: &ContainerId) -> Vec<String> {
-        let live = |s: &&Arc<Session>| s.container == *container && !matches!(s.phase(), Phase::Ended(..));
-        self.lock().values().filter(live).map(|s| s.id.clone()).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Makes a session in a running container.
 pub async fn create(containers: &Containers, events: &Events, name: &str, config: api::ExecConfig) -> Result<String> {
@@ -131,20 +50,6 @@ fn own_detach_keys(config: &api::ExecConfig) -> Result<Vec<u8>> {
         return Ok(Vec::new());
     }
     attach::detach_keys(Some(keys)).map_err(|_| Error::system(format!("Invalid escape keys ({keys}) provided")))
-}
-
-/// Refuses what cannot run another process; a paused container is called what the client calls it.
-fn check_running(row: &ContainerRow, name: &str) -> Result<()> {
-    if row.state.is_paused() {
-        return Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec")));
-    }
-    if row.state.is_restarting() {
-        return Err(donors::restarting(row.id.as_str()));
-    }
-    if !row.state.is_running() {
-        return Err(Error::conflict(format!("container {} is not running", row.id.as_str())));
-    }
-    Ok(())
 }
 
 /// A session and its container.
@@ -233,99 +138,6 @@ impl ExecAttachment {
         let (session, console_size) = (session.clone(), args.console_size.or(created));
         handle.ask(|reply| Command::Exec(Box::new(ExecStart { session, console_size, client, reply }))).await
     }
-}
-
-/// What the actor needs to start a session.
-pub struct ExecStart {
-    /// The claimed session.
-    pub session: Arc<Session>,
-    /// Height and width of the terminal.
-    pub console_size: Option<[u16; 2]>,
-    /// The attached client.
-    pub client: Option<Attached>,
-    /// Answered when the process runs or could not.
-    pub reply: oneshot::Sender<Result<()>>,
-}
-
-/// Has the monitor start a session; its answer comes as an event.
-pub(in crate::container) async fn begin(actor: &mut Actor, start: ExecStart) {
-    let id = start.session.id.clone();
-    match send(actor, &start).await {
-        Ok(()) => drop(actor.waiting.execs.insert(id, start)),
-        Err(error) => {
-            start.session.set(Phase::Ended(126, 0, Instant::now()));
-            answer(start.reply, Err(error));
-        }
-    }
-}
-
-async fn send(actor: &mut Actor, start: &ExecStart) -> Result<()> {
-    actor.engine.containers.ending.refuse()?;
-    if start.session.run != actor.exits {
-        return Err(exec_bounds::no_such(&start.session.id));
-    }
-    check_running(&actor.row, actor.row.id.as_str())?;
-    let config = &start.session.config;
-    let process = facts::exec_process(&actor.engine, &actor.row, config, start.console_size)?;
-    actor.engine.host.faults.pass("exec", "process")?;
-    let exec = monitor::proto::Exec {
-        id: start.session.id.clone(),
-        open_stdin: config.attach_stdin,
-        attach: start.client.as_ref().map(Attached::request),
-    };
-    let link = actor.link.as_mut().ok_or_else(|| not_running(&actor.row))?;
-    link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await.map(drop)
-}
-
-/// The session's process runs.
-pub(in crate::container) async fn started<E: Environment>(actor: &mut Actor<E>, id: &str, pid: i32) {
-    let Some(start) = actor.waiting.execs.remove(id) else {
-        return;
-    };
-    if let Err(error) = actor.engine.faults().pass("exec", "started") {
-        let (reply, killed) = oneshot::channel();
-        let kill = Request::Signal { exec: Some(id.to_owned()), signal: signal::KILL, scope: Scope::Process };
-        actor.request(&kill, reply).await;
-        // Its end comes as that of any other.
-        tokio::spawn(async move {
-            drop(killed.await);
-            answer(start.reply, Err(error));
-        });
-        return;
-    }
-    start.session.set(Phase::Running(pid));
-    actor.publish();
-    answer(start.reply, Ok(()));
-}
-
-/// The session's process could not be started.
-pub(in crate::container) fn failed<E: Environment>(actor: &mut Actor<E>, id: &str, error: &runtime::StartError) {
-    let Some(start) = actor.waiting.execs.remove(id) else {
-        return;
-    };
-    let (error, code) = error.to_error(runtime::What::Exec);
-    start.session.set(Phase::Ended(code, 0, Instant::now()));
-    answer(start.reply, Err(error));
-}
-
-/// The session's process has ended.
-pub(in crate::container) fn ended<E: Environment>(actor: &mut Actor<E>, id: &str, code: i32) {
-    let Ok(session) = actor.engine.containers().execs.find(id) else {
-        return;
-    };
-    let pid = if let Phase::Running(pid) = session.phase() { pid } else { 0 };
-    session.set(Phase::Ended(code, pid, Instant::now()));
-    actor.publish();
-    actor.event("exec_die", [("execID", id.to_string()), ("exitCode", code.to_string())]);
-}
-
-/// The container's end is the end of all its sessions.
-pub(in crate::container) fn end_all<E: Environment>(actor: &mut Actor<E>, code: i32) {
-    for (_, start) in actor.waiting.execs.drain() {
-        start.session.set(Phase::Ended(code, 0, Instant::now()));
-        answer(start.reply, Err(not_running(&actor.row)));
-    }
-    actor.engine.containers().execs.end_all(&actor.row.id, code);
 }
 
 /// Resizes the session's terminal, waiting for its start if need be.

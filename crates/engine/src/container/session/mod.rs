@@ -2,6 +2,4 @@
 
 pub mod attach;
 pub mod exec;
-mod exec_bounds;
-mod exec_session;
 pub mod resize;

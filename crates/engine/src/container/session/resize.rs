@@ -1,10 +1,10 @@
 //! `POST /containers/{id}/resize`.
 
+use events::Events;
 use model::{Error, Result};
 
-use crate::container::life::actor::Command;
+use crate::container::registry::command::Command;
 use crate::container::{Containers, publish};
-use crate::events::Events;
 
 /// Sets the size of the container's terminal, in characters.
 pub async fn resize(containers: &Containers, events: &Events, name: &str, (height, width): (u16, u16)) -> Result<()> {

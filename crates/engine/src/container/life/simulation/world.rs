@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use events::Events;
 use model::fault::Faults;
 use model::lifecycle::{self, Input, Outcome, State};
 use model::{Error, Result};
@@ -15,14 +16,14 @@ use tokio::time::{Instant, sleep};
 
 use super::monitor;
 use crate::container::Containers;
-use crate::container::life::actor::{Actor, Command, Done};
+use crate::container::life::actor::{Actor, Done};
+use crate::container::life::clients::Clients;
 use crate::container::life::environment::Environment;
 use crate::container::life::launch;
-use crate::container::life::remove::RemoveArgs;
+use crate::container::registry::arguments::RemoveArgs;
+use crate::container::registry::command::Command;
 use crate::container::row::ContainerRow;
-use crate::container::session::attach::Clients;
 use crate::container::view::ContainerView;
-use crate::events::Events;
 
 /// A sequence of numbers that its seed decides (xorshift64*).
 #[derive(Debug)]

@@ -5,13 +5,13 @@ mod selection;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use events::now;
+use image::Images;
 use model::filter::Filters;
 use model::time::Timestamp;
 use model::{Kind, Result};
 use network::Networks;
 
-#[cfg(test)]
-pub(crate) use self::selection::tests::row as any_row;
 use self::selection::{Candidate, Lookup, Selection, place};
 use crate::Engine;
 use crate::container::Handle;
@@ -20,8 +20,6 @@ use crate::container::life::links;
 use crate::container::read::inspect;
 use crate::container::row::ContainerRow;
 use crate::container::view::ContainerView;
-use crate::events::now;
-use crate::image::Images;
 
 /// The query of a list call.
 #[derive(Clone, Debug, Default)]
@@ -100,7 +98,7 @@ fn summary(
         image: images.name(row),
         image_id: row.image.id.as_str().into(),
         image_manifest_descriptor: inspect::manifest(row),
-        command: command_text(&crate::container::life::facts::command_line(&row.config)),
+        command: command_text(&crate::container::definition::command_line(&row.config)),
         created: row.created.unix_seconds(),
         ports,
         labels: Some(row.config.labels.clone().unwrap_or_default()),
@@ -205,7 +203,7 @@ mod tests {
     #[test]
     fn states_have_words_for_people() {
         let text = |state: State| {
-            let mut row = selection::tests::row(1, state);
+            let mut row = crate::container::row::sample(1, state);
             row.run.finished_at = Timestamp::from_unix_seconds(61);
             status_text(&row, Timestamp::from_unix_seconds(71))
         };

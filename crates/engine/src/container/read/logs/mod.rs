@@ -5,43 +5,23 @@
 //! ([`Work::Logs`]), in turn: between two steps a reader holds no thread, however slow its client is and however
 //! long it follows.
 
-mod changes;
-mod followers;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::logs::{Batch, Format, ReadOptions, Reader, Shape};
-use blocking::{Class, Work};
+use blocking::Class;
 use bytes::Bytes;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use model::{Error, Result};
 use tokio::sync::watch;
 
-use self::changes::{Changes, Wake};
-pub use self::followers::{Follower, Followers};
-use crate::container::definition::Definition;
+use crate::container::definition::log::path;
+use crate::container::registry::readers::{Follower, Readers, Wake};
 use crate::container::view::ContainerView;
 use crate::container::{Containers, Handle};
-use crate::events;
 use crate::settings::Roots;
-
-/// What all readers of logs share.
-pub struct Readers {
-    steps: Class,
-    changes: Changes,
-    /// Those who follow.
-    pub followers: Followers,
-}
-
-impl Readers {
-    /// To be called on the runtime.
-    pub fn start() -> Readers {
-        Readers { steps: Class::new(Work::Logs), changes: Changes::start(), followers: Followers::default() }
-    }
-}
 
 /// The query of a logs call.
 #[derive(Clone, Debug, Default)]
@@ -228,25 +208,4 @@ impl Following {
 fn left(until: i64) -> Duration {
     let nanos = until.saturating_sub(events::now().unix_nanos()).max(0);
     Duration::from_nanos(nanos.unsigned_abs()) + Duration::from_millis(1)
-}
-
-/// Where the container's log lies.
-pub fn path(roots: &Roots, row: &Definition) -> PathBuf {
-    roots.container(row.id.as_str()).join(format!("{}-json.log", row.id.as_str()))
-}
-
-/// The attributes that every line carries, by the container's log options.
-pub fn attributes(row: &Definition) -> Result<String> {
-    let command = crate::container::life::facts::command_line(&row.config);
-    let labels: Vec<_> = row.config.labels.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let subject = ::logs::Subject {
-        id: row.id.as_str(),
-        name: &row.name,
-        command: &command,
-        image_id: row.image.id.as_str(),
-        image_name: &row.config.image,
-        env: row.config.env.as_deref().unwrap_or_default(),
-        labels: &labels,
-    };
-    ::logs::attrs::build(&row.host_config.log_config.config.clone().unwrap_or_default(), &subject)
 }

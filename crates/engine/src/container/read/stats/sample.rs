@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn view(state: State) -> ContainerView {
-        let row = crate::container::read::list::any_row(1, state);
+        let row = crate::container::row::sample(1, state);
         let (exec_ids, removal_error) = (Vec::new(), None);
         ContainerView { row, pid: 0, init: None, exec_ids, exits: 0, removed: false, removal_error }
     }

@@ -155,7 +155,7 @@ mod tests {
 
     /// A container that does not run, and what keeps it there.
     fn container(n: u8) -> (ContainerId, watch::Sender<Arc<ContainerView>>) {
-        let row = crate::container::read::list::any_row(n, State::Exited);
+        let row = crate::container::row::sample(n, State::Exited);
         let (exec_ids, removal_error) = (Vec::new(), None);
         let view = ContainerView { row, pid: 0, init: None, exec_ids, exits: 0, removed: false, removal_error };
         let id = view.row.id.clone();

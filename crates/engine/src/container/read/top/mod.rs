@@ -13,14 +13,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use blocking::Blocking;
+use events::Events;
 use model::{Error, Result};
-pub use ps::Runs;
+use ps::Runs;
 pub use table::{ANSWER, Table};
 
 use crate::container::{Containers, publish};
-use crate::events::Events;
+use crate::host::Host;
 use crate::settings::Settings;
-use crate::system::Host;
 
 /// What `ps` is given when the client says nothing.
 const DEFAULT_ARGUMENTS: &str = "-ef";
@@ -59,7 +59,7 @@ pub async fn top(
     });
     let (pids, program) = found.await?;
     let answer = match program {
-        Some(program) => containers.ps.list(&program, arguments, &pids).await?,
+        Some(program) => Runs::of(&containers.threads).list(&program, arguments, &pids).await?,
         None => own::list(processes, arguments, pids).await?,
     };
     publish(events, &view.row, "top", []);

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blocking::{Class, Work};
+use blocking::Class;
 use model::{Error, Result, io_text};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 use tokio::io::{AsyncReadExt, Interest};
@@ -22,10 +22,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::table::Table;
+use crate::container::registry::threads::Threads;
 use run::link::register;
 
-/// Runs of `ps` at one time, those that cannot be killed included.
-const AT_ONCE: usize = 4;
 /// Longest time for an answer, waiting for a place included.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of the list of process ids on the command line; a container with more is filtered here only.
@@ -43,13 +42,12 @@ pub struct Runs {
     patience: Duration,
 }
 
-impl Default for Runs {
-    fn default() -> Runs {
-        Runs { threads: Class::new(Work::Programs), places: Arc::new(Semaphore::new(AT_ONCE)), patience: PATIENCE }
-    }
-}
-
 impl Runs {
+    /// On the threads and in the places that all runs share.
+    pub fn of(threads: &Threads) -> Runs {
+        Runs { threads: threads.programs.clone(), places: threads.programs_at_once.clone(), patience: PATIENCE }
+    }
+
     /// The lines of these processes, as `program` prints them when it is given `arguments`.
     pub async fn list(&self, program: &Path, arguments: &str, pids: &[i32]) -> Result<api::TopResponse> {
         let work = self.list_somehow(program, arguments, pids);
@@ -220,9 +218,13 @@ mod tests {
         path
     }
 
+    fn runs() -> Runs {
+        Runs::of(&Threads::new())
+    }
+
     async fn list(text: &str, arguments: &str) -> Result<api::TopResponse> {
         let dir = tempfile::tempdir().unwrap();
-        Runs::default().list(&script(&dir, text), arguments, &[7, 8]).await
+        runs().list(&script(&dir, text), arguments, &[7, 8]).await
     }
 
     async fn message(text: &str) -> String {
@@ -239,7 +241,7 @@ mod tests {
         // And some selections do not fit on a command line.
         let (dir, many) = (tempfile::tempdir().unwrap(), (1_000_000..1_020_000).collect::<Vec<i32>>());
         let program = script(&dir, "echo PID ARGS; echo 1000007 \"$@\"");
-        let answer = Runs::default().list(&program, "-ef", &many).await.unwrap();
+        let answer = runs().list(&program, "-ef", &many).await.unwrap();
         assert_eq!(answer.processes, [["1000007", "-ef"]]);
     }
 
@@ -259,7 +261,7 @@ mod tests {
         assert_eq!(message("echo ok >&2").await, "Couldn't find PID field in ps output");
         let error = list("", "a\0b").await.unwrap_err();
         assert!(error.message().ends_with("ps: invalid argument"), "{error}");
-        let gone = Runs::default().list(Path::new("/no/such/ps"), "-ef", &[]).await.unwrap_err();
+        let gone = runs().list(Path::new("/no/such/ps"), "-ef", &[]).await.unwrap_err();
         assert_eq!(gone.message(), "ps: fork/exec /no/such/ps: no such file or directory");
         // As much as it likes to say.
         let text = message("head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 1").await;
@@ -272,8 +274,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pids = dir.path().join("pids");
         let program = script(&dir, &format!("sleep 1000 & echo $$ $! > {}; wait", pids.display()));
-        let runs =
-            Runs { places: Arc::new(Semaphore::new(1)), patience: Duration::from_millis(300), ..Runs::default() };
+        let runs = Runs { places: Arc::new(Semaphore::new(1)), patience: Duration::from_millis(300), ..runs() };
         let ended = || async {
             let _place = runs.places.clone().acquire_owned().await.unwrap();
             let text = std::fs::read_to_string(&pids).unwrap_or_default();
@@ -297,7 +298,7 @@ mod tests {
     async fn what_it_leaves_running_is_killed() {
         let dir = tempfile::tempdir().unwrap();
         let program = script(&dir, "sleep 1000 > /dev/null 2>&1 & echo PID CHILD; echo 7 $!");
-        let answer = Runs::default().list(&program, "-ef", &[7]).await.unwrap();
+        let answer = runs().list(&program, "-ef", &[7]).await.unwrap();
         let stat = format!("/proc/{}/stat", answer.processes[0][1]);
         while std::fs::read_to_string(&stat).is_ok_and(|text| !text.contains(") Z ")) {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use model::{Error, Result};
 
-use super::security::SecurityOptions;
-use crate::container::create::merge::Merged;
+use super::Merged;
+use crate::container::definition::security::SecurityOptions;
 
 /// A field and its verdict.
 struct Row<T: 'static> {

@@ -17,7 +17,7 @@ pub struct Session {
     pub number: u64,
     /// The run it was made in: how many runs of the container had ended before, see `ContainerView::exits`.
     pub run: u64,
-    pub(super) phase: watch::Sender<Phase>,
+    pub(in crate::container) phase: watch::Sender<Phase>,
 }
 
 /// Where a session is in its life.
@@ -56,12 +56,12 @@ impl Session {
     }
 
     /// Whether the run it was made in is over and it has not been part of it to its end: nothing leads to it any more.
-    pub(super) fn is_gone(&self, exits: u64) -> bool {
+    pub(in crate::container) fn is_gone(&self, exits: u64) -> bool {
         self.run != exits && !matches!(self.phase(), Phase::Ended(..))
     }
 
     /// Claims the start; false when it was started before.
-    pub(super) fn claim(&self) -> bool {
+    pub(in crate::container) fn claim(&self) -> bool {
         self.phase.send_if_modified(|phase| {
             let free = *phase == Phase::Created;
             if free {

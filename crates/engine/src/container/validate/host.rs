@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::abilities::Abilities;
 
+/// Bytes of /dev/shm when nobody says.
+pub const DEFAULT_SHM_SIZE: i64 = 64 << 20;
+
 /// What merging and validation need to know of the host and the daemon's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {

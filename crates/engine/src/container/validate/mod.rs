@@ -9,7 +9,6 @@ mod effects;
 pub mod host;
 pub(in crate::container) mod network;
 mod resources;
-mod security;
 
 use std::collections::BTreeMap;
 
@@ -17,15 +16,14 @@ use model::restart::Policy;
 use model::{Error, Result, mount, port};
 
 use self::host::Host;
-pub use self::security::SecurityOptions;
-use super::merge::Merged;
-use super::mounts;
+use super::definition::mounts;
+use super::definition::security::SecurityOptions;
+use crate::host::Host as Machine;
 use crate::settings::ContainerDefaults;
-use crate::system;
 
 /// What the machine and the configuration in force say.
 #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
-pub fn host(host: &system::Host, defaults: &ContainerDefaults) -> Host {
+pub fn host(host: &Machine, defaults: &ContainerDefaults) -> Host {
     let cgroup_v1 = !host.has_cgroup_v2();
     let or = |own: &str, default: &str| if own.is_empty() { default.to_string() } else { own.to_string() };
     let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
@@ -35,7 +33,7 @@ pub fn host(host: &system::Host, defaults: &ContainerDefaults) -> Host {
         cgroupns_mode: or(&defaults.isolation.cgroupns_mode, host.default_cgroupns_mode()),
         cgroup_v1,
         default_runtime: or(&defaults.runtimes.default, "runc"),
-        shm_size: if defaults.shm_size == 0 { super::merge::DEFAULT_SHM_SIZE } else { defaults.shm_size },
+        shm_size: if defaults.shm_size == 0 { host::DEFAULT_SHM_SIZE } else { defaults.shm_size },
         log_driver: or(&defaults.log.driver, "json-file"),
         log_opts: defaults.log.options.clone(),
         processors: host.processors,
@@ -44,6 +42,15 @@ pub fn host(host: &system::Host, defaults: &ContainerDefaults) -> Host {
         ip_forwarding: forwarding.trim() == "1",
         abilities: host.abilities,
     }
+}
+
+/// A request merged with its image.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Merged {
+    /// As the row keeps it.
+    pub config: api::ContainerConfig,
+    /// As the row keeps it.
+    pub host_config: api::HostConfig,
 }
 
 /// The longest host name the kernel takes, in bytes.

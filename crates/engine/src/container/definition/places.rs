@@ -8,8 +8,8 @@ use model::{Error, Result};
 use network::row::NetworkRow;
 use network::{EndpointSpec, Family, MacAddress, Networks, SandboxSpec};
 
-use crate::container::create::network::{is_default, network_mode, publish_specs};
 use crate::container::definition::Definition;
+use crate::container::definition::network::{is_default, network_mode, publish_specs};
 
 /// The driver option of an endpoint that holds the sysctls of its interface.
 const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";

@@ -1,6 +1,13 @@
 //! What a container is: what create decided, and what changes it (rename, connect, update). How it lives stands in
 //! [`super::row`].
 
+pub mod links;
+pub mod log;
+pub mod mounts;
+pub mod network;
+pub mod places;
+pub mod security;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -189,4 +196,11 @@ impl Definition {
     pub fn auto_remove(&self) -> bool {
         self.host_config.auto_remove
     }
+}
+
+/// Entrypoint and command, joined (B-cr-1).
+pub fn command_line(config: &api::ContainerConfig) -> Vec<String> {
+    let entrypoint = config.entrypoint.iter().flatten();
+    let resets = config.entrypoint.as_deref().is_some_and(|e| e == [String::new()]);
+    entrypoint.filter(|_| !resets).chain(config.cmd.iter().flatten()).cloned().collect()
 }

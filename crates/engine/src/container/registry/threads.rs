@@ -1,0 +1,35 @@
+//! Threads for what blocks, a class for each kind of work (`docs/design/0021-blocking.md`).
+
+use std::sync::Arc;
+
+use blocking::{Class, Work};
+use tokio::sync::Semaphore;
+
+/// Runs of the host's `ps` at one time.
+const PROGRAMS_AT_ONCE: usize = 4;
+
+/// Threads for what blocks, a class for each kind of work: none is exhausted by another's.
+pub(crate) struct Threads {
+    pub(in crate::container) creates: Class,
+    pub(in crate::container) starts: Class,
+    pub(in crate::container) syncs: Class,
+    pub(in crate::container) ends: Class,
+    pub(in crate::container) removals: Class,
+    pub(in crate::container) processes: Class,
+    /// The beginning of runs of the host's `ps`.
+    pub(in crate::container) programs: Class,
+    pub(crate) background: Class,
+    /// Places for runs of the host's `ps`, those that cannot be killed included.
+    pub(in crate::container) programs_at_once: Arc<Semaphore>,
+}
+
+impl Threads {
+    /// All classes, with their bounds.
+    pub fn new() -> Threads {
+        let [creates, starts, syncs, ends] = [Work::Creates, Work::Starts, Work::Syncs, Work::Ends].map(Class::new);
+        let [removals, processes] = [Work::Removals, Work::Processes].map(Class::new);
+        let [programs, background] = [Work::Programs, Work::Background].map(Class::new);
+        let programs_at_once = Arc::new(Semaphore::new(PROGRAMS_AT_ONCE));
+        Threads { creates, starts, syncs, ends, removals, processes, programs, background, programs_at_once }
+    }
+}
