@@ -1,10 +1,13 @@
-//! The low-level build graph (LLB): vertices that are named by the digest of their protobuf form.
+//! The low-level build graph (LLB): vertices, what they take from one another, and their form in BuildKit's protobuf.
 
-use bollard_buildkit_proto::pb;
-use model::digest::{Algorithm, Digest};
-use prost::Message as _;
+mod action;
+mod exec;
+mod graph;
+mod source;
+mod state;
 
-/// The name of a vertex: the digest of its encoded operation.
-pub fn name(op: &pb::Op) -> Digest {
-    Digest::of(Algorithm::Sha256, &op.encode_to_vec())
-}
+pub use action::{Action, CopyAction, MakeDirectory, Owner};
+pub use exec::{CacheMount, Exec, ExecMount, Holder, SecretMount, SshMount};
+pub use graph::{About, Graph, Imported, Output, Vertex, name};
+pub use source::{git, http, image, layout, local, platform};
+pub use state::State;

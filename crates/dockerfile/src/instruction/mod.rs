@@ -1,0 +1,14 @@
+//! Instructions with their meaning: what each takes, which flags it knows, what it refuses.
+
+mod copy;
+mod flags;
+mod mount;
+mod read;
+mod run;
+mod types;
+
+pub use copy::Transfer;
+pub use mount::{Expander, Mount, MountKind, Sharing};
+pub use read::{Program, program, trigger};
+pub use run::{Device, Network, Run, Security};
+pub use types::{Argument, Command, CommandLine, Health, Instruction, Setting, Stage};
