@@ -172,7 +172,7 @@ fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String>
         chars.next();
         out.push('^');
     }
-    let mut one = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| match chars.next() {
+    let one = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| match chars.next() {
         None | Some('-' | ']') => Err(bad()),
         Some('\\') => chars.next().ok_or_else(bad),
         Some(c) => Ok(c),

@@ -61,14 +61,6 @@ pub type SecretMount = pb::SecretOpt;
 /// A socket of the client's agent.
 pub type SshMount = pb::SshOpt;
 
-impl Exec {
-    /// Which of the results the root's is.
-    pub fn root_index(&self) -> i64 {
-        let before = self.mounts.iter().filter(|mount| mount.kept && mount.target.as_str() < "/");
-        i64::try_from(before.count()).unwrap_or(0)
-    }
-}
-
 /// The operation: mounts with files in the order of their places, then secrets, then agents.
 pub(super) fn encoded(exec: &Exec, inputs: &mut Inputs<'_>) -> pb::ExecOp {
     let mut mounts: Vec<&ExecMount> = exec.mounts.iter().collect();
