@@ -10,9 +10,10 @@ use model::reference::ImageRef;
 
 use crate::context::{self, IGNORE_FILE, LocalDirectory, MAX_IGNORE_FILE, Main, Named, REMOTE_FILE, json_list};
 use crate::convert::{self, Conversion, Converted, Extent, Job};
-use crate::error::{Error, Lines};
+use crate::error::Error;
 use crate::git::GitSource;
 use crate::ignore::ignore_patterns;
+use crate::lines::Lines;
 use crate::lint::Warning;
 use crate::llb::{self, Graph};
 use crate::options::{Attributes, Options};
@@ -67,7 +68,7 @@ pub enum Outcome {
     /// This has to be known first.
     Asks(Vec<Question>),
     /// To be built.
-    Build(Build),
+    Build(Box<Build>),
     /// The answer to a request that builds nothing, by name: `result.json`, `result.txt` and so on.
     Told(BTreeMap<String, Vec<u8>>),
     /// Another front end is asked for. Its image errors are about these lines of the file.
@@ -124,7 +125,7 @@ fn unsupported(why: String) -> Failure {
 }
 
 /// Answers a request, or asks.
-pub fn solve(request: &Request, answers: &Answers) -> Result<Outcome, Failure> {
+pub fn answer(request: &Request, answers: &Answers) -> Result<Outcome, Failure> {
     let host = request.platforms.first().cloned().unwrap_or_else(|| Platform::new("linux", "amd64", ""));
     let options = Options::read(&request.attributes, &host)?;
     let lacking = capabilities(request)?;
@@ -368,8 +369,8 @@ fn context_of_client(
             (content.map_err(Error::new)?, IGNORE_FILE.to_owned())
         }
     };
-    let patterns =
-        ignore_patterns(content.unwrap_or_default()).map_err(|error| error.prefix(format!("failed parsing {name}")))?;
+    let patterns = ignore_patterns(content.unwrap_or_default())
+        .map_err(|error| Error::from(error).prefix(format!("failed parsing {name}")))?;
     Ok(Some(Main::Local(directory(request, LOCAL), patterns)))
 }
 
@@ -421,14 +422,14 @@ fn build(request: &Request, prepared: Prepared<'_>, answers: &Answers) -> Result
     if !open.is_empty() {
         return Ok(Outcome::Asks(open));
     }
-    Ok(Outcome::Build(Build {
+    Ok(Outcome::Build(Box::new(Build {
         results,
         multiple: options.multiple,
         warnings,
         file: read.file.clone(),
         loaded_by: read.loaded_by.clone(),
         options: options.clone(),
-    }))
+    })))
 }
 
 /// Requests that build nothing.

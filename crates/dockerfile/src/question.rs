@@ -86,7 +86,7 @@ pub struct Answers {
 
 impl Answers {
     /// Notes an answer.
-    pub fn learn(&mut self, question: &Question, answer: Answer) {
+    pub fn insert(&mut self, question: &Question, answer: Answer) {
         self.known.insert(question.key(), answer);
     }
 }

@@ -2,7 +2,7 @@
 
 use model::mount::clean;
 
-use crate::error::{Error, Result};
+use model::{Error, Result};
 
 /// A string in double quotes, escaped as Go's `%q` does.
 pub fn quote(text: &str) -> String {
@@ -51,7 +51,9 @@ pub fn csv_fields(row: &str) -> Result<Vec<String>> {
             let field = &rest[..end];
             if let Some(at) = field.find('"') {
                 let column = row.len() - rest.len() + at + 1;
-                return Err(Error::new(format!("parse error on line 1, column {column}: bare \" in non-quoted-field")));
+                return Err(Error::invalid(format!(
+                    "parse error on line 1, column {column}: bare \" in non-quoted-field"
+                )));
             }
             fields.push(field.to_owned());
             match rest.get(end + 1..) {
@@ -66,7 +68,7 @@ pub fn csv_fields(row: &str) -> Result<Vec<String>> {
             let Some(end) = rest.find('"') else {
                 let column = row.len() + 1;
                 let why = format!("parse error on line 1, column {column}: extraneous or missing \" in quoted-field");
-                return Err(Error::new(why));
+                return Err(Error::invalid(why));
             };
             field.push_str(&rest[..end]);
             rest = &rest[end + 1..];
@@ -85,7 +87,7 @@ pub fn csv_fields(row: &str) -> Result<Vec<String>> {
             None => {
                 let column = row.len() - rest.len();
                 let why = format!("parse error on line 1, column {column}: extraneous or missing \" in quoted-field");
-                return Err(Error::new(why));
+                return Err(Error::invalid(why));
             }
         }
     }

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use model::mount::clean;
 use model::platform::Platform;
 use model::reference::ImageRef;
 
-use super::arguments;
-use super::plan::Plan;
+use super::arguments::{self, NOT_IN_ENV};
 use super::stage::StageState;
-use super::steps::{At, NOT_IN_ENV};
 use crate::context::Main;
-use crate::error::{Error, Lines, Result};
+use crate::error::{Error, Result};
 use crate::ignore::Matcher;
 use crate::instruction::{Command, Program, Stage};
+use crate::lines::Lines;
 use crate::lint::{Linter, Place, rule};
 use crate::platform::{self, normalized};
 use crate::shell::{Env, Expansion, Lexer, Variables as _};
@@ -165,20 +163,8 @@ pub(super) fn secret_name(keyword: &str, name: &str, place: Place<'_>, linter: &
 /// What is left out of a context; `None`: nothing.
 pub(super) fn ignored(main: &Main) -> Result<Option<Matcher>> {
     match main {
-        Main::Local(_, patterns) if !patterns.is_empty() => Matcher::new(patterns).map(Some),
+        Main::Local(_, patterns) if !patterns.is_empty() => Ok(Some(Matcher::new(patterns)?)),
         _ => Ok(None),
-    }
-}
-
-/// A source that is left out of the context. With exceptions among the patterns nobody can say.
-pub(super) fn ignored_source(plan: &Plan<'_>, at: &At<'_>, verb: &str, source: &str, linter: &mut Linter) {
-    let Some(ignored) = plan.ignored.as_ref().filter(|ignored| !ignored.has_exceptions()) else { return };
-    let remote = source.contains("://") || source.starts_with("git@");
-    let path = clean(source);
-    let top = matches!(path.as_str(), "." | "/");
-    if !remote && (!top || ignored.leaves_out_all()) && ignored.matches(&path) {
-        let message = format!("Attempting to {verb} file {} that is excluded by .dockerignore", quote(&path));
-        linter.report(&rule::COPY_IGNORED_FILE, at.step.command.place(), message);
     }
 }
 

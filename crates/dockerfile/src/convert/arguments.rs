@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use bollard_buildkit_proto::pb;
 use model::platform::Platform;
 
-use super::outline::{Capture, Known};
+use super::capture::{Capture, Known};
 use crate::error::{Error, Result};
 use crate::instruction::{Command, Instruction};
 use crate::platform::normalized;
 use crate::shell::{Env, Lexer, Variables as _};
 
+/// Whether packages of the context are listed, too.
+pub(super) const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+/// Whether those of a stage are.
+pub(super) const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
+/// Arguments that are no variables of commands.
+pub(super) const NOT_IN_ENV: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
 /// The time that a build pretends it is.
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 

@@ -7,11 +7,12 @@ use model::mount::clean;
 use model::time::Timestamp;
 use serde_json::Map;
 
+use super::arguments::NOT_IN_ENV;
+use super::at::{At, Result, refuse};
+use super::capture::Known;
 use super::plan::Plan;
 use super::stage::StageState;
-use super::steps::{At, NOT_IN_ENV, refuse};
-use super::{advice, outline, title};
-use crate::error::Result;
+use super::{advice, title};
 use crate::image::{HealthCheck, Image, Layer};
 use crate::instruction::{Argument, CommandLine, Health, Instruction, Setting};
 use crate::lint::{Linter, rule};
@@ -146,7 +147,7 @@ pub(super) fn argument(plan: &mut Plan<'_>, at: &At<'_>, arguments: &[Argument],
             (None, None, None) => None,
         };
         let state = &mut plan.stages[at.stage];
-        let mut known = outline::Known::new(argument, command.lines);
+        let mut known = Known::new(argument, command.lines);
         if let Some(value) = &value {
             if !NOT_IN_ENV.contains(&name.as_str()) {
                 state.state.env.set(name, value);

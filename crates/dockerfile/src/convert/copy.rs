@@ -5,16 +5,15 @@ use model::digest::Digest;
 use model::mount::clean;
 use url::Url;
 
+use super::at::{At, Error, Result, refuse};
 use super::configure::{next_title, note};
 use super::plan::Plan;
-use super::steps::{At, refuse};
-use super::{advice, run, title};
+use super::{run, title};
 use crate::context::plain_copy;
-use crate::error::{Error, Result};
 use crate::git::GitSource;
 use crate::image::Layer;
 use crate::instruction::Transfer;
-use crate::lint::Linter;
+use crate::lint::{Linter, rule};
 use crate::llb::{self, About, Action, CopyAction, Output, Owner, Vertex};
 use crate::text::{join, last_element, quote};
 
@@ -38,14 +37,16 @@ struct Wishes {
     mode: i32,
     /// The same in the words of chmod(1).
     mode_text: String,
-    /// The title of fetches.
+    /// The instruction as titles have it.
+    text: String,
+    /// The title.
     title: String,
 }
 
 /// `ADD`
 pub(super) fn add(plan: &mut Plan<'_>, at: &At<'_>, add: &Transfer, linter: &mut Linter) -> Result<()> {
     for source in &add.sources {
-        advice::ignored_source(plan, at, "Add", source, linter);
+        ignored_source(plan, at, "Add", source, linter);
     }
     transfer(plan, at, add, (By::Add, plan.context))?;
     for source in add.sources.iter().filter(|source| !source.starts_with("http://") && !source.starts_with("https://"))
@@ -59,7 +60,7 @@ pub(super) fn add(plan: &mut Plan<'_>, at: &At<'_>, add: &Transfer, linter: &mut
 pub(super) fn copy(plan: &mut Plan<'_>, at: &At<'_>, copy: &Transfer, linter: &mut Linter) -> Result<()> {
     let Some(source) = at.step.sources.first().copied() else {
         for source in &copy.sources {
-            advice::ignored_source(plan, at, "Copy", source, linter);
+            ignored_source(plan, at, "Copy", source, linter);
         }
         transfer(plan, at, copy, (By::Copy, plan.context))?;
         plan.stages[at.stage].context_paths.extend(copy.sources.iter().map(|source| join("/", source)));
@@ -93,7 +94,7 @@ fn transfer(plan: &mut Plan<'_>, at: &At<'_>, from: &Transfer, (by, input): (By,
     let text = title::of_command(&at.step.command.text, &plan.lexer, &env);
     let title = next_title(plan, at, &text);
     let destination = destination(&from.destination, &plan.stages[at.stage].state.directory);
-    let wishes = Wishes { by, destination, mode, mode_text, title };
+    let wishes = Wishes { by, destination, mode, mode_text, text, title };
     let mut actions = Vec::new();
     for source in &from.sources {
         row += &format!(" {source}");
@@ -107,7 +108,7 @@ fn transfer(plan: &mut Plan<'_>, at: &At<'_>, from: &Transfer, (by, input): (By,
         actions.push(action(from, Some(input), form, &wishes));
     }
     row += &format!(" {} # buildkit", from.destination);
-    let output = place(plan, at, from, actions, (&text, wishes.title));
+    let output = place(plan, at, from, actions, &wishes);
     let state = &mut plan.stages[at.stage];
     state.state = state.state.with(output);
     note(plan, at, row, Layer::Changed);
@@ -127,14 +128,8 @@ fn action(from: &Transfer, input: Option<Output>, form: pb::FileActionCopy, wish
 }
 
 /// Onto the files of the stage, or as a layer of its own over them.
-fn place(
-    plan: &mut Plan<'_>,
-    at: &At<'_>,
-    from: &Transfer,
-    actions: Vec<Action>,
-    (text, title): (&str, String),
-) -> Output {
-    let mut about = About::named(title.clone());
+fn place(plan: &mut Plan<'_>, at: &At<'_>, from: &Transfer, actions: Vec<Action>, wishes: &Wishes) -> Output {
+    let mut about = About::named(&wishes.title);
     about.lines = vec![at.step.command.lines];
     about.metadata.ignore_cache = plan.stages[at.stage].ignore_cache;
     about.needs("file.base");
@@ -148,7 +143,7 @@ fn place(
     }
     let group = |weak: bool| pb::ProgressGroup {
         id: format!("{}-{}", at.stage, plan.stages[at.stage].count.done),
-        name: title.clone(),
+        name: wishes.title.clone(),
         weak,
     };
     let (of_copy, of_merge) = (group(true), group(false));
@@ -159,7 +154,7 @@ fn place(
     let multiple = plan.job.options.multiple;
     let state = &plan.stages[at.stage];
     let shown = title::Shown { multiple, platform: state.platform.as_ref(), variables: &state.state.env };
-    merged.describe("llb.customname", title::same(state, &format!("LINK {text}"), &shown));
+    merged.describe("llb.customname", title::same(state, &format!("LINK {}", wishes.text), &shown));
     merged.metadata.progress_group = Some(of_merge);
     merged.metadata.caps.clear();
     merged.needs("mergeop");
@@ -251,6 +246,18 @@ fn asked(mut git: GitSource, from: &Transfer) -> Result<GitSource> {
     // Times are a matter of contexts.
     git.mtime = String::new();
     Ok(git)
+}
+
+/// A source that is left out of the context. With exceptions among the patterns nobody can say.
+fn ignored_source(plan: &Plan<'_>, at: &At<'_>, verb: &str, source: &str, linter: &mut Linter) {
+    let Some(ignored) = plan.ignored.as_ref().filter(|ignored| !ignored.has_exceptions()) else { return };
+    let remote = source.contains("://") || source.starts_with("git@");
+    let path = clean(source);
+    let top = matches!(path.as_str(), "." | "/");
+    if !remote && (!top || ignored.leaves_out_all()) && ignored.matches(&path) {
+        let message = format!("Attempting to {verb} file {} that is excluded by .dockerignore", quote(&path));
+        linter.report(&rule::COPY_IGNORED_FILE, at.step.command.place(), message);
+    }
 }
 
 fn is_git(source: &str) -> bool {

@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use serde_json::Map;
 
+use super::at::{At, Error, Result};
 use super::configure::note;
 use super::plan::Plan;
-use super::steps::At;
-use crate::error::{Error, Result};
 use crate::image::Layer;
 use crate::instruction::Command;
 use crate::lint::{Linter, rule};

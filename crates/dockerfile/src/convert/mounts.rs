@@ -3,9 +3,8 @@
 use bollard_buildkit_proto::pb;
 use model::mount::clean;
 
+use super::at::{At, Result, refuse};
 use super::plan::{Plan, SCRATCH};
-use super::steps::{At, refuse};
-use crate::error::Result;
 use crate::instruction::{Mount, MountKind, Sharing};
 use crate::llb::{
     About, Action, CacheMount, ExecMount, Holder, MakeDirectory, Output, Owner, SecretMount, SshMount, Vertex,

@@ -4,9 +4,9 @@ use model::digest::Digest;
 use model::platform::Platform;
 use model::reference::ImageRef;
 
+use super::at::{Error, Result};
 use super::plan::{Plan, SCRATCH};
 use super::{advice, title};
-use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::lint::Linter;
 use crate::llb::{self, About, State};

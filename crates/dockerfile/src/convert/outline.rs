@@ -1,65 +1,10 @@
 //! What a target can be built with: arguments, secrets, agents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::capture::Capture;
+use super::job::{Entry, Outline};
 use super::plan::Plan;
-use crate::error::Lines;
-use crate::instruction::Argument;
-
-/// An argument.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
-    pub value: String,
-    pub description: String,
-    /// Others that its value is made from.
-    pub uses: BTreeSet<String>,
-    pub lines: Lines,
-}
-
-impl Known {
-    pub fn new(argument: &Argument, lines: Lines) -> Known {
-        Known { description: argument.description.clone(), lines, ..Known::default() }
-    }
-}
-
-/// What a stage says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Capture {
-    pub all: BTreeMap<String, Known>,
-    pub used: BTreeSet<String>,
-    pub secrets: BTreeMap<String, (bool, Lines)>,
-    pub agents: BTreeMap<String, (bool, Lines)>,
-}
-
-/// What a target can be built with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outline {
-    /// Of the stage; empty if it has none.
-    pub name: String,
-    /// The comment above it.
-    pub description: String,
-    /// Build arguments.
-    pub arguments: Vec<Entry>,
-    /// Secrets.
-    pub secrets: Vec<Entry>,
-    /// Agents.
-    pub agents: Vec<Entry>,
-}
-
-/// Something that a client may give.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// How it is named.
-    pub name: String,
-    /// What it is without the client.
-    pub value: String,
-    /// The comment above it.
-    pub description: String,
-    /// Whether the build fails without it.
-    pub required: bool,
-    /// Where it is asked for.
-    pub lines: Lines,
-}
 
 /// What the target and everything it needs ask for, in the order of the file.
 pub(super) fn of(plan: &Plan<'_>, target: usize) -> Outline {

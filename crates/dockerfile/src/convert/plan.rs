@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use bollard_buildkit_proto::pb;
 use model::platform::Platform;
 
+use super::capture::Capture;
+use super::job::{Extent, Job};
 use super::stage::{Count, StageState, Step};
-use super::{Extent, Job, advice, arguments, outline};
+use super::{advice, arguments};
 use crate::context::Found;
-use crate::error::{Error, Lines, Result};
+use crate::error::{Error, Result};
 use crate::ignore::Matcher;
 use crate::instruction::{self, Command, Instruction, Mount, Stage};
+use crate::lines::Lines;
 use crate::lint::{Linter, Place, rule};
 use crate::llb::{Graph, Output};
 use crate::parse;
@@ -93,13 +96,7 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    fn add_stage(
-        &mut self,
-        at: usize,
-        mut stage: Stage,
-        captured: &outline::Capture,
-        linter: &mut Linter,
-    ) -> Result<()> {
+    fn add_stage(&mut self, at: usize, mut stage: Stage, captured: &Capture, linter: &mut Linter) -> Result<()> {
         let lines = stage.lines;
         let found = self.of_from(&stage.source, &stage, captured, linter).map_err(|error| error.at(lines))?;
         if found.text.is_empty() {
@@ -142,13 +139,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A word of `FROM` with its variables filled in.
-    fn of_from(
-        &self,
-        word: &str,
-        stage: &Stage,
-        captured: &outline::Capture,
-        linter: &mut Linter,
-    ) -> Result<Expansion> {
+    fn of_from(&self, word: &str, stage: &Stage, captured: &Capture, linter: &mut Linter) -> Result<Expansion> {
         let found = self.lexer.expand(word, &self.global)?;
         let known: BTreeSet<&str> = captured.all.keys().map(String::as_str).chain(self.global.names()).collect();
         advice::unknown_in_from(&known, &found.missing, stage.place(), linter);
@@ -158,7 +149,7 @@ impl<'a> Plan<'a> {
     fn platform_of(
         &self,
         stage: &Stage,
-        captured: &outline::Capture,
+        captured: &Capture,
         linter: &mut Linter,
     ) -> Result<(Platform, BTreeSet<String>)> {
         let written = &stage.platform;

@@ -2,12 +2,11 @@
 
 use bollard_buildkit_proto::pb;
 
+use super::at::{self, At, Result, refuse};
 use super::configure::{in_shell, next_title, note};
 use super::mounts::{self, Mounted};
 use super::plan::Plan;
-use super::steps::{self, At, refuse};
 use super::title;
-use crate::error::Result;
 use crate::image::Layer;
 use crate::instruction::{CommandLine, Mount, MountKind, Network, Run, Security};
 use crate::lint::Linter;
@@ -26,7 +25,7 @@ const MASK: &str = "****";
 pub(super) fn run(plan: &mut Plan<'_>, at: &At<'_>, command: &Run, linter: &mut Linter) -> Result<()> {
     let mut mounts = Vec::new();
     for text in &command.mounts {
-        let mut expand = |word: &str| steps::word(plan, at, word, linter);
+        let mut expand = |word: &str| at::word(plan, at, word, linter);
         mounts.push(Mount::parse(text, Some(&mut expand))?);
     }
     plan.uses(at.stage, "/");

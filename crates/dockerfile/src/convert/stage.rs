@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use model::platform::Platform;
 
-use super::outline::Capture;
+use super::capture::Capture;
 use crate::context::Found;
-use crate::error::Lines;
 use crate::image::Image;
 use crate::instruction::{Command, Stage};
+use crate::lines::Lines;
 use crate::llb::{Output, State};
 
 /// An instruction with the stages that it takes files from.

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bollard_buildkit_proto::pb;
 use model::platform::Platform;
 
+use super::arguments::{SCAN_CONTEXT, SCAN_STAGE};
+use super::at::{At, Result, word, word_by};
+use super::job::Conversion;
 use super::plan::Plan;
-use super::stage::Step;
-use super::{Conversion, advice, configure, copy, expose, outline, run, triggers};
+use super::{configure, copy, expose, outline, run, triggers};
 use crate::context::json_list;
-use crate::error::{Error, Result};
 use crate::image::DEFAULT_PATH;
 use crate::instruction::{Instruction, Setting, Transfer};
 use crate::lint::Linter;
@@ -17,19 +18,6 @@ use crate::llb::Output;
 use crate::platform::normalized;
 use crate::shell::{Lexer, Quotes, Variables as _};
 use crate::text::boolean;
-
-const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
-const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
-/// Arguments that are no variables of commands.
-pub(super) const NOT_IN_ENV: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
-
-/// An instruction that is being converted.
-pub(super) struct At<'a> {
-    /// Its stage.
-    pub stage: usize,
-    /// Itself.
-    pub step: &'a Step,
-}
 
 /// Converts every stage that is needed.
 pub(super) fn all(plan: &mut Plan<'_>, target: usize, linter: &mut Linter) -> Result<()> {
@@ -115,18 +103,6 @@ fn instruction(plan: &mut Plan<'_>, at: &At<'_>, linter: &mut Linter) -> Result<
             Ok(())
         }
     }
-}
-
-/// Fills in the variables of a word.
-pub(super) fn word(plan: &Plan<'_>, at: &At<'_>, text: &str, linter: &mut Linter) -> Result<String> {
-    word_by(&plan.lexer, plan, at, text, linter)
-}
-
-fn word_by(lexer: &Lexer, plan: &Plan<'_>, at: &At<'_>, text: &str, linter: &mut Linter) -> Result<String> {
-    let state = &plan.stages[at.stage];
-    let found = lexer.expand(text, &state.state.env)?;
-    advice::undefined(state, &found.missing, at.step.command.place(), linter);
-    Ok(found.text)
 }
 
 fn pairs(plan: &Plan<'_>, at: &At<'_>, settings: &[Setting], linter: &mut Linter) -> Result<Vec<Setting>> {
@@ -241,9 +217,4 @@ fn extras(plan: &Plan<'_>, target: usize, reachable: &BTreeSet<usize>) -> BTreeM
         }
     }
     extras
-}
-
-/// An error of the instruction alone.
-pub(super) fn refuse<T>(why: impl Into<String>) -> Result<T> {
-    Err(Error::new(why))
 }

@@ -1,9 +1,9 @@
 //! The images that stages begin with, and the instructions that waited for them (`ONBUILD`).
 
+use super::at::{Error, Result};
 use super::origin;
 use super::plan::Plan;
 use super::stage::Step;
-use crate::error::{Error, Result};
 use crate::instruction::{self, Instruction};
 use crate::lint::Linter;
 use crate::question::Inquiry;

@@ -2,7 +2,7 @@
 
 use model::mount::clean;
 
-use crate::error::{Error, Result};
+use model::{Error, Result};
 
 /// Bytes of a line.
 const MAX_LINE: usize = 65535;
@@ -14,7 +14,7 @@ pub fn ignore_patterns(bytes: &[u8]) -> Result<Vec<String>> {
     let mut patterns = Vec::new();
     for line in text.lines() {
         if line.len() > MAX_LINE {
-            return Err(Error::new("bufio.Scanner: token too long"));
+            return Err(Error::invalid("bufio.Scanner: token too long"));
         }
         let pattern = line.trim();
         // A blank in front makes a pattern of a comment.

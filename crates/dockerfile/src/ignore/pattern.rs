@@ -4,7 +4,7 @@
 use model::mount::clean;
 use regex_lite::Regex;
 
-use crate::error::{Error, Result};
+use model::{Error, Result};
 
 /// Patterns of one list.
 const MAX_PATTERNS: usize = 100_000;
@@ -38,7 +38,7 @@ impl Matcher {
     /// Reads patterns; empty ones count for nothing.
     pub fn new(patterns: &[String]) -> Result<Matcher> {
         if patterns.len() > MAX_PATTERNS {
-            return Err(Error::new(format!("more than {MAX_PATTERNS} patterns")));
+            return Err(Error::invalid(format!("more than {MAX_PATTERNS} patterns")));
         }
         let read = patterns.iter().map(|pattern| pattern.trim()).filter(|pattern| !pattern.is_empty());
         let patterns = read.map(Pattern::new).collect::<Result<_>>()?;
@@ -69,7 +69,7 @@ impl Matcher {
     }
 
     /// The same for a path of a directory of which it is known what matched.
-    pub fn matches_below(&self, path: &str, above: &Matches) -> (bool, Matches) {
+    pub fn within(&self, path: &str, above: &Matches) -> (bool, Matches) {
         let mut matched = false;
         let mut matches = Vec::with_capacity(self.patterns.len());
         for (at, pattern) in self.patterns.iter().enumerate() {
@@ -99,7 +99,7 @@ impl Pattern {
     fn new(text: &str) -> Result<Pattern> {
         let text = clean(text);
         let (text, exception) = match text.strip_prefix('!') {
-            Some("") => return Err(Error::new("illegal exclusion pattern: \"!\"")),
+            Some("") => return Err(Error::invalid("illegal exclusion pattern: \"!\"")),
             Some(rest) => (rest.to_owned(), true),
             None => (text, false),
         };
@@ -119,7 +119,7 @@ impl Pattern {
 }
 
 fn bad() -> Error {
-    Error::new("syntax error in pattern")
+    Error::invalid("syntax error in pattern")
 }
 
 /// Text without special characters, with `**` at its end or its start, or an expression.
@@ -253,7 +253,7 @@ mod tests {
         ] {
             let matcher = matcher(patterns);
             assert_eq!(matcher.matches(path), matched, "{patterns} {path}");
-            let (found, _) = matcher.matches_below(path, &Matches::default());
+            let (found, _) = matcher.within(path, &Matches::default());
             assert_eq!(found, matched, "{patterns} {path}, of nothing known");
         }
     }
@@ -271,7 +271,7 @@ mod tests {
             let mut above = Matches::default();
             let mut found = false;
             for path in above_and_itself(path) {
-                (found, above) = matcher.matches_below(path, &above);
+                (found, above) = matcher.within(path, &above);
             }
             assert_eq!(found, matcher.matches(path), "{patterns} {path}");
         }

@@ -1,10 +1,12 @@
 //! From the words of an instruction to what it says.
 
+use super::command_line::CommandLine;
 use super::copy::Transfer;
 use super::flags::{Flags, Takes};
 use super::run::Run;
-use super::types::{Argument, Command, CommandLine, Health, Instruction, Setting, Stage};
-use crate::error::{Error, Lines, Result};
+use super::types::{Argument, Command, Health, Instruction, Setting, Stage};
+use crate::error::{Error, Result};
+use crate::lines::Lines;
 use crate::lint::{Linter, Place, rule};
 use crate::parse::{self, Arguments, Document, Node, Pair};
 use crate::suggest::{Case, with_suggestion};
@@ -90,9 +92,9 @@ fn instruction(node: &Node, linter: &mut Linter) -> Result<Read> {
             description("ARG", &names, place, linter);
             Instruction::Arg(arguments)
         }
-        "CMD" => plain(node).and_then(|()| Ok(Instruction::Cmd(command_line(node))))?,
+        "CMD" => plain(node).map(|()| Instruction::Cmd(command_line(node)))?,
         "COPY" => Instruction::Copy(Transfer::copy(node, words(node))?),
-        "ENTRYPOINT" => plain(node).and_then(|()| Ok(Instruction::Entrypoint(command_line(node))))?,
+        "ENTRYPOINT" => plain(node).map(|()| Instruction::Entrypoint(command_line(node)))?,
         "ENV" => Instruction::Env(settings(node, "ENV")?),
         "EXPOSE" => {
             let mut ports = at_least_one(node, "EXPOSE")?;

@@ -1,8 +1,8 @@
 //! `RUN`.
 
+use super::command_line::CommandLine;
 use super::flags::{Flags, Takes};
 use super::mount::Mount;
-use super::types::CommandLine;
 use crate::error::{Error, Result};
 use crate::parse::Node;
 use crate::suggest::{Case, with_suggestion};

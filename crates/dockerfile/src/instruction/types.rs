@@ -1,10 +1,10 @@
 //! What a Dockerfile consists of.
 
+use super::command_line::CommandLine;
 use super::copy::Transfer;
 use super::run::Run;
-use crate::error::Lines;
+use crate::lines::Lines;
 use crate::lint::Place;
-use crate::parse::Heredoc;
 
 /// `FROM` and what follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,17 +117,6 @@ pub struct Argument {
     pub value: Option<String>,
     /// The comment that describes it.
     pub description: String,
-}
-
-/// Words of a command.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CommandLine {
-    /// A single one where a shell reads it.
-    pub words: Vec<String>,
-    /// Whether a shell reads it.
-    pub shell: bool,
-    /// Inline documents.
-    pub documents: Vec<Heredoc>,
 }
 
 /// How the health of a container is found out.

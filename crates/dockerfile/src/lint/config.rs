@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::rule::Rule;
-use crate::error::{Error, Lines, Result};
+use crate::error::{Error, Result};
+use crate::lines::Lines;
 use crate::parse::directive_in_comment;
 use crate::text::{boolean, quote};
 

@@ -3,7 +3,7 @@
 use bollard_buildkit_proto::pb;
 use pb::file_action::Action as Form;
 
-use super::graph::{Inputs, NOTHING, Output};
+use super::input::{Inputs, NOTHING, Output};
 
 /// Who owns what is made; a number stands for itself, a name for what the file system it is made in says.
 #[derive(Clone, Debug, PartialEq, Eq)]

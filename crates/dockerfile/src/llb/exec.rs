@@ -2,7 +2,7 @@
 
 use bollard_buildkit_proto::pb;
 
-use super::graph::{Inputs, NOTHING, Output};
+use super::input::{Inputs, NOTHING, Output};
 
 /// A command.
 #[derive(Clone, Debug, Default)]

@@ -8,25 +8,16 @@ use prost::Message as _;
 
 use super::action::{self, Action};
 use super::exec::{self, Exec};
-use crate::error::{Error, Lines, Result};
+use super::input::{Inputs, NOTHING, Output};
+use crate::error::{Error, Result};
+use crate::lines::Lines;
 
-/// No input, no output.
-pub(super) const NOTHING: i64 = -1;
 /// Vertices of a definition that somebody else made.
 const MAX_IMPORTED: usize = 100_000;
 
 /// The name of a vertex: the digest of its encoded operation.
 pub fn name(op: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, op)
-}
-
-/// One of the results of a vertex.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Output {
-    /// Its place in the graph.
-    pub(super) vertex: usize,
-    /// Which of its results.
-    pub(super) index: i64,
 }
 
 /// What is said of a vertex and is no part of its name.
@@ -158,27 +149,6 @@ fn inputs(vertex: &Vertex) -> Vec<usize> {
     }
 }
 
-/// The inputs of one operation: each only once.
-pub(super) struct Inputs<'a> {
-    names: &'a BTreeMap<usize, String>,
-    /// As the operation lists them.
-    pub(super) list: Vec<pb::Input>,
-}
-
-impl Inputs<'_> {
-    /// The number of an input.
-    pub(super) fn index(&mut self, output: Option<Output>) -> i64 {
-        let Some(output) = output else { return NOTHING };
-        let digest = self.names.get(&output.vertex).cloned().unwrap_or_default();
-        let input = pb::Input { digest, index: output.index };
-        let at = self.list.iter().position(|known| *known == input).unwrap_or_else(|| {
-            self.list.push(input);
-            self.list.len() - 1
-        });
-        i64::try_from(at).unwrap_or(NOTHING)
-    }
-}
-
 /// Encodes vertices in their order.
 #[derive(Default)]
 struct Encoder {
@@ -211,7 +181,7 @@ impl Encoder {
     }
 
     fn operation(&self, vertex: &Vertex) -> pb::Op {
-        let mut inputs = Inputs { names: &self.names, list: Vec::new() };
+        let mut inputs = Inputs::new(&self.names);
         let constraints = Some(pb::WorkerConstraints::default());
         let (op, platform) = match vertex {
             Vertex::Source(source, platform) => (Some(pb::op::Op::Source(source.clone())), platform.clone()),

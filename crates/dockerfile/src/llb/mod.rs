@@ -3,11 +3,13 @@
 mod action;
 mod exec;
 mod graph;
+mod input;
 mod source;
 mod state;
 
 pub use action::{Action, CopyAction, MakeDirectory, Owner};
 pub use exec::{CacheMount, Exec, ExecMount, Holder, SecretMount, SshMount};
-pub use graph::{About, Graph, Imported, Output, Vertex, name};
+pub use graph::{About, Graph, Imported, Vertex, name};
+pub use input::Output;
 pub use source::{git, http, image, layout, local, platform};
 pub use state::State;

@@ -2,7 +2,7 @@
 
 use model::platform::Platform;
 
-use super::graph::Output;
+use super::input::Output;
 use crate::shell::Env;
 
 /// A state of a stage.

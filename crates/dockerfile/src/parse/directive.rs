@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::{Error, Lines, Result};
+use crate::error::{Error, Result};
+use crate::lines::Lines;
 
 const SYNTAX: &str = "syntax";
 const CHECK: &str = "check";

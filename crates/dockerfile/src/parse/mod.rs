@@ -4,9 +4,11 @@
 
 mod directive;
 mod document;
+mod heredoc;
 mod node;
 mod words;
 
 pub use directive::{Directive, Syntax, check_directive, directive_in_comment, syntax};
-pub use document::{Document, Heredoc, parse};
+pub use document::{Document, parse};
+pub use heredoc::Heredoc;
 pub use node::{Arguments, Node, Pair};

@@ -1,8 +1,9 @@
 //! One instruction: its keyword, flags and words.
 
-use super::document::Heredoc;
+use super::heredoc::Heredoc;
 use super::words;
-use crate::error::{Error, Lines, Result};
+use crate::error::{Error, Result};
+use crate::lines::Lines;
 use crate::text::quote;
 
 /// An instruction as it was written.

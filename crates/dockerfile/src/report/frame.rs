@@ -1,6 +1,6 @@
 //! The lines of a file around a place, as errors and findings show them.
 
-use crate::error::Lines;
+use crate::lines::Lines;
 
 /// A line between a frame and the rest.
 const RULE: &str = "--------------------";

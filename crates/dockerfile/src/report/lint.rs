@@ -5,8 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use bollard_buildkit_proto::pb;
 use serde_json::{Map, Value, json};
 
-use super::{Told, frame, location, told};
-use crate::error::{Error, Lines};
+use super::frame::frame;
+use super::told::{Told, location, told};
+use crate::error::Error;
+use crate::lines::Lines;
 use crate::lint::Warning;
 
 /// Findings in a file, and why it could not be read to its end. The status is 1 if there is anything.

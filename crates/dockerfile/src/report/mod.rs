@@ -5,17 +5,15 @@ mod lint;
 mod outline;
 mod table;
 mod targets;
-
-use std::collections::BTreeMap;
-
-use serde_json::{Value, json};
+mod told;
 
 pub use frame::frame;
 pub use lint::lint;
 pub use outline::outline;
+use serde_json::{Value, json};
 pub use targets::targets;
 
-use crate::error::Lines;
+use told::{Told, VERSION, told};
 
 /// What can be asked.
 pub const DESCRIBE: &str = "frontend.subrequests.describe";
@@ -25,28 +23,6 @@ pub const LINT: &str = "frontend.lint";
 pub const OUTLINE: &str = "frontend.outline";
 /// Stages.
 pub const TARGETS: &str = "frontend.targets";
-/// Of all of them.
-const VERSION: &str = "1.0.0";
-
-/// An answer by the names of its parts.
-type Told = BTreeMap<String, Vec<u8>>;
-
-fn told(json: &Value, text: String) -> Told {
-    let pretty = serde_json::to_vec_pretty(json).unwrap_or_default();
-    let parts = [("result.json", pretty), ("result.txt", text.into_bytes()), ("version", VERSION.into())];
-    parts.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
-}
-
-/// Lines of a file of the list of files.
-fn location(lines: Lines) -> Value {
-    let position = |line: u32| json!({ "line": line });
-    let range = |line| json!({ "start": position(line), "end": position(line) });
-    match lines.first {
-        0 => json!({}),
-        first => json!({ "ranges": (first..=lines.last).map(range).collect::<Vec<Value>>() }),
-    }
-}
-
 /// What can be asked.
 pub fn describe() -> Told {
     let list = [

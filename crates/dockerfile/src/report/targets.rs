@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{Told, location, table, told};
+use super::table;
+use super::told::{Told, location, told};
 use crate::error::Result;
 use crate::instruction::{self, Stage};
 use crate::lint::Linter;

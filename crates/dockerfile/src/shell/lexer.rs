@@ -350,10 +350,10 @@ impl Reader<'_> {
                     None => (word.as_str(), Extent::Shortest),
                 };
                 let value = value.unwrap_or_default();
-                match sign {
-                    '#' => pattern::without_prefix(&value, pattern, extent),
-                    _ => pattern::without_suffix(&value, pattern, extent),
-                }
+                Ok(match sign {
+                    '#' => pattern::without_prefix(&value, pattern, extent)?,
+                    _ => pattern::without_suffix(&value, pattern, extent)?,
+                })
             }
             _ => unsupported(),
         }
@@ -370,9 +370,9 @@ impl Reader<'_> {
         let value = self.look_up(name);
         match value {
             None if self.lexer.unset == Unset::Kept => Ok(format!("${{{name}/{pattern}/{word}}}")),
-            None => pattern::replace_first("", &pattern, &word),
-            Some(value) if all => pattern::replace_all(&value, &pattern, &word),
-            Some(value) => pattern::replace_first(&value, &pattern, &word),
+            None => Ok(pattern::replace_first("", &pattern, &word)?),
+            Some(value) if all => Ok(pattern::replace_all(&value, &pattern, &word)?),
+            Some(value) => Ok(pattern::replace_first(&value, &pattern, &word)?),
         }
     }
 

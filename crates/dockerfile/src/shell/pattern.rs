@@ -2,7 +2,7 @@
 
 use regex_lite::Regex;
 
-use crate::error::{Error, Result};
+use model::{Error, Result};
 
 /// How much a `*` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) fn replace_all(value: &str, pattern: &str, word: &str) -> Result<Stri
 }
 
 fn compile(pattern: &str, expression: &str) -> Result<Regex> {
-    let invalid = |why| Error::new(format!("invalid pattern ({pattern}) in substitution: {why}"));
+    let invalid = |why| Error::invalid(format!("invalid pattern ({pattern}) in substitution: {why}"));
     Regex::new(expression).map_err(invalid)
 }
 
@@ -62,7 +62,7 @@ fn translate(pattern: &str, extent: Extent) -> Result<String> {
                 other => {
                     let shown = other.unwrap_or(char::REPLACEMENT_CHARACTER);
                     let why = format!("invalid pattern ({pattern}) in substitution: invalid escape '\\{shown}'");
-                    return Err(Error::new(why));
+                    return Err(Error::invalid(why));
                 }
             },
             c => out.push_str(&regex_lite::escape(c.encode_utf8(&mut [0; 4]))),

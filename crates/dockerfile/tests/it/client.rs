@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bollard_buildkit_proto::pb;
-use dockerfile::{Answer, Answers, Build, Failure, ImageAnswer, Outcome, Question, Request, solve};
+use dockerfile::{Answer, Answers, Build, Failure, ImageAnswer, Outcome, Question, Request, answer};
 use model::platform::Platform;
 use prost::Message as _;
 
@@ -54,12 +54,12 @@ impl World {
     pub fn solve(&mut self) -> Result<Outcome, Failure> {
         let mut answers = Answers::default();
         for _ in 0..MAX_ROUNDS {
-            match solve(&self.request, &answers)? {
+            match answer(&self.request, &answers)? {
                 Outcome::Asks(questions) => {
                     assert!(!questions.is_empty(), "asks nothing and does nothing");
                     for question in questions {
                         let answer = self.answer(&question);
-                        answers.learn(&question, answer);
+                        answers.insert(&question, answer);
                         self.asked.push(question);
                     }
                 }
@@ -72,7 +72,7 @@ impl World {
     /// The build; panics if there is none.
     pub fn build(&mut self) -> Build {
         match self.solve() {
-            Ok(Outcome::Build(build)) => build,
+            Ok(Outcome::Build(build)) => *build,
             other => panic!("{other:?}"),
         }
     }
