@@ -96,7 +96,7 @@ pub fn info(engine: &Engine) -> api::Info {
             volume: engine.volumes.driver_names(),
             network: ["bridge", "host", "null"].map(String::from).into(),
             authorization: None,
-            log: ["json-file", "none"].map(String::from).into(),
+            log: logs::names().map(String::from).collect(),
         },
         memory_limit: cgroups.memory,
         swap_limit: cgroups.swap,

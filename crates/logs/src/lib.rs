@@ -1,35 +1,25 @@
 //! Container logs: drivers that write them, readers that give them back.
 //!
-//! [`JsonFile`] writes the reference engine's json-file format byte for byte and rotates; [`Reader`] reads such files,
-//! rotated and compressed ones included, from any process at any time without the writer's knowledge. The monitor writes,
-//! the daemon reads: files are all that they share.
+//! A [`Driver`] opens a [`Sink`] for the process that writes, which is the monitor, and a [`Source`] for those who read, in
+//! the daemon, at any time and without the writer's knowledge: files are all that they share. Drivers that write files differ
+//! in the form of the entries only (`file::codec::Codec`).
 #![forbid(unsafe_code)]
 
 pub mod attrs;
-mod chain;
-mod compress;
+mod driver;
 mod encode;
-mod follow;
-mod lines;
-pub mod options;
-mod ordinal;
-mod parse;
-mod reader;
+mod file;
 mod record;
 mod shape;
 mod split;
-mod tail;
 mod time;
 mod watches;
-mod writer;
 
 pub use attrs::Subject;
-pub use compress::all as compress_rotated;
-pub use options::Options;
-pub use reader::{Batch, Format, ReadOptions, Reader, Shape};
+pub use driver::{Driver, Options, Place, Sink, Source, Spec, find, names, validate};
+pub use file::reader::{Batch, Format, ReadOptions, Shape};
 pub use record::write_error as write_json_error;
 pub use watches::{Changed, Watch, Watches};
-pub use writer::JsonFile;
 
 /// Which of the container's outputs a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

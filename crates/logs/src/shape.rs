@@ -1,9 +1,9 @@
-//! A line of the file into what a client sees: filtered, with time and attributes in front, framed.
+//! Entries into what a client sees: filtered, with time and attributes in front, framed.
 
 use std::collections::BTreeMap;
 
-use crate::parse::{self, Raw};
-use crate::reader::{Format, ReadOptions, Shape};
+use crate::file::codec::{Entry, Text};
+use crate::file::reader::{Format, ReadOptions, Shape};
 use crate::{FRAME_HEADER, RECORD_SEPARATOR, Stream, encode, frame_header, record, time};
 
 /// What became of a line.
@@ -28,22 +28,17 @@ pub struct Shaper {
     details: (Vec<u8>, Vec<u8>),
 }
 
-enum Log<'a> {
-    Escaped(&'a [u8]),
-    Plain(&'a str),
-}
-
-impl Log<'_> {
-    /// Appends the text; false = it is not valid (`out` then has some of it).
-    fn write(&self, out: &mut Vec<u8>) -> bool {
-        match self {
-            Log::Escaped(text) => encode::unescape(text, out),
-            Log::Plain(text) => {
-                out.extend_from_slice(text.as_bytes());
-                true
-            }
+/// Appends the text; false = it is not valid (`out` then has some of it).
+fn write_text(text: Text<'_>, out: &mut Vec<u8>) -> bool {
+    match text {
+        Text::Escaped(text) => return encode::unescape(text, out),
+        Text::Plain(text) => out.extend_from_slice(text.as_bytes()),
+        Text::Bytes(text, newline) => {
+            out.extend_from_slice(text);
+            out.extend_from_slice(if newline { b"\n" } else { b"" });
         }
     }
+    true
 }
 
 impl Shaper {
@@ -56,18 +51,6 @@ impl Shaper {
             format: options.format,
             details: (Vec::new(), Vec::new()),
         }
-    }
-
-    /// Appends the entry in `line`, if there is one and it is wanted.
-    pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Verdict {
-        if let Some(raw) = parse::own(line) {
-            return self.entry(Log::Escaped(raw.log), raw, out);
-        }
-        let Some(loose) = parse::loose(line) else { return Verdict::Done };
-        let attrs = if loose.attrs.is_object() { loose.attrs.to_string() } else { String::new() };
-        let raw =
-            Raw { log: b"", stream: loose.stream.as_bytes(), attrs: attrs.as_bytes(), time: loose.time.as_bytes() };
-        self.entry(Log::Plain(&loose.log), raw, out)
     }
 
     /// Appends a line that tells of lines that were thrown away before they were read; `None`: nobody knows how many. It is on
@@ -86,18 +69,15 @@ impl Shaper {
         let text = format!("[gantry: {lines} lost: the log was rotated before they were read]\n");
         let mut time = Vec::new();
         time::Formatter::new().write(time::now(), &mut time);
-        let raw = Raw { log: b"", stream: b"", attrs: b"", time: &time };
-        self.write(stream, Log::Plain(&text), raw, out);
+        let entry = Entry { stream: Some(stream), text: Text::Plain(&text), attrs: b"", time: &time };
+        self.write(stream, entry, out);
     }
 
-    fn entry(&mut self, log: Log<'_>, raw: Raw<'_>, out: &mut Vec<u8>) -> Verdict {
-        let stream = match raw.stream {
-            b"stdout" => Stream::Stdout,
-            b"stderr" => Stream::Stderr,
-            _ => return Verdict::Done,
-        };
+    /// Appends the entry, if it is wanted.
+    pub fn entry(&mut self, entry: Entry<'_>, out: &mut Vec<u8>) -> Verdict {
+        let Some(stream) = entry.stream else { return Verdict::Done };
         if self.since.is_some() || self.until.is_some() {
-            let Some(time) = time::parse(raw.time) else { return Verdict::Done };
+            let Some(time) = time::parse(entry.time) else { return Verdict::Done };
             if self.since.is_some_and(|since| time < since) {
                 return Verdict::Done;
             }
@@ -111,16 +91,16 @@ impl Shaper {
             Stream::Stderr => self.stderr,
         };
         if wanted {
-            self.write(stream, log, raw, out);
+            self.write(stream, entry, out);
         }
         Verdict::Done
     }
 
-    fn write(&mut self, stream: Stream, log: Log<'_>, raw: Raw<'_>, out: &mut Vec<u8>) {
+    fn write(&mut self, stream: Stream, entry: Entry<'_>, out: &mut Vec<u8>) {
         let framed = match self.format.shape {
             Shape::Raw => false,
             Shape::Frames => true,
-            Shape::Json | Shape::JsonSequence => return self.write_json(stream, log, raw, out),
+            Shape::Json | Shape::JsonSequence => return self.write_json(stream, entry, out),
         };
         let begin = out.len();
         if framed {
@@ -128,31 +108,31 @@ impl Shaper {
         }
         let payload = out.len();
         if self.format.timestamps {
-            time::write_fixed(raw.time, out);
+            time::write_fixed(entry.time, out);
             out.push(b' ');
         }
         if self.format.details {
-            self.write_details(raw.attrs, out);
+            self.write_details(entry.attrs, out);
             out.push(b' ');
         }
-        if !log.write(out) {
+        if !write_text(entry.text, out) {
             out.truncate(begin);
         } else if framed {
-            let length = u32::try_from(out.len() - payload).expect("a line is not longer than parse::MAX_LINE");
+            let length = u32::try_from(out.len() - payload).expect("a line is not longer than codec::MAX_ENTRY");
             out[begin..payload].copy_from_slice(&frame_header(stream, length));
         }
     }
 
-    fn write_json(&self, stream: Stream, log: Log<'_>, raw: Raw<'_>, out: &mut Vec<u8>) {
+    fn write_json(&self, stream: Stream, entry: Entry<'_>, out: &mut Vec<u8>) {
         let mut text = Vec::new();
-        if !log.write(&mut text) {
+        if !write_text(entry.text, &mut text) {
             return;
         }
         if self.format.shape == Shape::JsonSequence {
             out.push(RECORD_SEPARATOR);
         }
-        let attrs = if self.format.details { pairs(raw.attrs) } else { BTreeMap::new() };
-        record::write(stream, &text, raw.time, &attrs, out);
+        let attrs = if self.format.details { pairs(entry.attrs) } else { BTreeMap::new() };
+        record::write(stream, &text, entry.time, &attrs, out);
     }
 
     /// `k=v,k=v`, sorted, both parts escaped as in a URL's query.
@@ -193,13 +173,19 @@ fn query_escape(text: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::json_file::Json;
+    use crate::file::codec::Codec;
+
+    fn take(shaper: &mut Shaper, line: &[u8], out: &mut Vec<u8>) -> Verdict {
+        Json::decode(line, |entry| shaper.entry(entry, out)).unwrap_or(Verdict::Done)
+    }
 
     const LINE: &[u8] =
         br#"{"log":"a \"b\"\n","stream":"stderr","attrs":{"z":"1 2","a":"x=y"},"time":"2026-11-23T17:37:59.31Z"}"#;
 
     fn shaped(options: ReadOptions) -> Vec<u8> {
         let mut out = Vec::new();
-        Shaper::new(&ReadOptions { stdout: true, ..options }).line(LINE, &mut out);
+        take(&mut Shaper::new(&ReadOptions { stdout: true, ..options }), LINE, &mut out);
         out
     }
 
@@ -232,7 +218,7 @@ mod tests {
         let window = |since, until| {
             let options = ReadOptions { stderr: true, since: Some(since), until: Some(until), ..Default::default() };
             let mut out = Vec::new();
-            (Shaper::new(&options).line(LINE, &mut out), out.len())
+            (take(&mut Shaper::new(&options), LINE, &mut out), out.len())
         };
         assert_eq!(window(at, at), (Verdict::Done, 6));
         assert_eq!(window(at + 1, at + 1), (Verdict::Done, 0));
@@ -248,7 +234,7 @@ mod tests {
             ..Default::default()
         };
         let bad = br#"{"log":"a\u12","stream":"stdout","time":"2026-11-23T17:37:59Z"}"#;
-        assert_eq!(Shaper::new(&options).line(bad, &mut out), Verdict::Done);
+        assert_eq!(take(&mut Shaper::new(&options), bad, &mut out), Verdict::Done);
         assert!(out.is_empty());
     }
 
@@ -260,7 +246,7 @@ mod tests {
             let line =
                 [b"{\"log\":\"", &escaped[..], b"\",\"stream\":\"stdout\",\"time\":\"2026-11-23T17:37:59Z\"}"].concat();
             let mut out = Vec::new();
-            Shaper::new(&ReadOptions { stdout: true, ..Default::default() }).line(&line, &mut out);
+            take(&mut Shaper::new(&ReadOptions { stdout: true, ..Default::default() }), &line, &mut out);
             // One replacement character for each byte that is not part of a character, as in Go.
             let mut expected = String::new();
             for chunk in bytes.utf8_chunks() {
@@ -282,7 +268,7 @@ mod tests {
                 let format = Format { shape, timestamps: true, details: true };
                 let options = ReadOptions { stdout: true, stderr: true, since: Some(0), format, ..Default::default() };
                 let mut out = Vec::new();
-                Shaper::new(&options).line(&line, &mut out);
+                take(&mut Shaper::new(&options), &line, &mut out);
                 if shape == Shape::Json && !out.is_empty() {
                     serde_json::from_slice::<serde_json::Value>(&out).unwrap();
                 }

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use logs::JsonFile;
+use logs::Sink;
 use runtime::pending::{self, DEATH_LOOK, DEATH_WAIT, ENTER_WAIT, Pending, Progress};
 use runtime::{Action, Process, Runtime, StartError, oci};
 
@@ -26,7 +26,7 @@ pub struct Starting {
     pub sockets: Vec<OwnedFd>,
     /// When its first process was made, in unix nanoseconds; 0 = not yet.
     pub started_at: i64,
-    pub log: Option<JsonFile>,
+    pub log: Option<Box<dyn Sink>>,
     /// Namespaces, which may be joined by paths, `/proc/<monitor>/fd/<n>`, and mounts.
     _passed: (Option<OwnedFd>, Vec<(oci::NamespaceKind, OwnedFd)>, Vec<OwnedFd>),
 }

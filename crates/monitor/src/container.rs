@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
-use logs::JsonFile;
+use logs::Sink;
 use runtime::{Action, Begun, Bundle, Process, Runtime, Scope, Stage, StartError, Stdio, oci};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,8 +20,7 @@ use crate::backlog::Room;
 use crate::births::{Asked, Entering, Starting};
 use crate::memory::Memory;
 use crate::proto::{
-    Exec, ExecState, Exit, LogSpec, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, RuntimeChoice,
-    State, VERSION,
+    Exec, ExecState, Exit, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, RuntimeChoice, State, VERSION,
 };
 use crate::session::{Session, Streams};
 
@@ -393,14 +392,12 @@ fn forget_what_is_done(bundle: &mut Bundle) {
     bundle.spec.annotations.clear();
 }
 
-pub fn open_log(log: &LogSpec) -> Result<Option<JsonFile>, StartError> {
-    match log {
-        LogSpec::None => Ok(None),
-        LogSpec::JsonFile { path, options } => JsonFile::open(path, options.clone()).map(Some).map_err(|e| {
-            let text = format!("failed to initialize logging driver: {}: {}", path.display(), model::io_text(&e));
-            StartError::new(Stage::Runtime, e.raw_os_error().unwrap_or(0), text)
-        }),
-    }
+pub fn open_log(log: &logs::Spec) -> Result<Option<Box<dyn Sink>>, StartError> {
+    log.open().map_err(|e| {
+        let place = log.place.dir.display();
+        let text = format!("failed to initialize logging driver: {place}: {}", model::io_text(&e));
+        StartError::new(Stage::Runtime, e.raw_os_error().unwrap_or(0), text)
+    })
 }
 
 /// The child's ends and ours.

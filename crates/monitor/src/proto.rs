@@ -287,7 +287,7 @@ pub struct StartSpec {
     pub open_stdin: bool,
     /// The first client that ends its input ends the container's (never with a terminal).
     pub stdin_once: bool,
-    pub log: LogSpec,
+    pub log: logs::Spec,
     /// Where the [`Exit`] record goes, `<exec-root>/<id>/exit`.
     pub exit_path: PathBuf,
     /// A directory on disk (not tmpfs) for unnamed files with the backlog of slow clients.
@@ -313,12 +313,6 @@ pub enum RuntimeChoice {
         path: PathBuf,
         args: Vec<String>,
     },
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum LogSpec {
-    None,
-    JsonFile { path: PathBuf, options: logs::Options },
 }
 
 /// One packet's bytes.

@@ -208,13 +208,13 @@ impl Monitor {
         })
     }
 
-    fn log(&self) -> Option<&logs::JsonFile> {
-        self.container.as_ref()?.init.log.as_ref()
+    fn log(&self) -> Option<&dyn logs::Sink> {
+        self.container.as_ref()?.init.log.as_deref()
     }
 
     /// The log has something to write.
     fn is_behind(&self) -> bool {
-        self.log().is_some_and(logs::JsonFile::is_behind)
+        self.log().is_some_and(logs::Sink::is_behind)
     }
 
     /// Until the next deadline, or until there is time for the log.
@@ -610,7 +610,7 @@ fn settle_execs(container: &mut Container, link: &mut Link, now: Instant) {
 
 /// Trouble with the log is told to the daemon's log.
 fn report(container: &mut Container) {
-    if let Some(text) = container.init.log.as_mut().and_then(logs::JsonFile::take_report) {
+    if let Some(text) = container.init.log.as_mut().and_then(|log| log.take_report()) {
         crate::tell(format_args!("monitor of {}: {text}", container.id()));
     }
 }

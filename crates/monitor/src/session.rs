@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use logs::{JsonFile, Stream};
+use logs::{Sink, Stream};
 use runtime::Process;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -37,7 +37,7 @@ pub struct Session {
     /// The exec's id; `None` = the container.
     pub exec: Option<String>,
     pub process: Process,
-    pub log: Option<JsonFile>,
+    pub log: Option<Box<dyn Sink>>,
     manners: Manners,
     input: Input,
     /// The container has a standard input at all.

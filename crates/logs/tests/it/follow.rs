@@ -1,12 +1,13 @@
 //! Following a log while it is written, rotated and compressed under the reader's hands.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use logs::{Batch, JsonFile, Options, ReadOptions, Reader, Stream, Watches};
+use logs::{Batch, ReadOptions, Source, Stream, Watches};
+
+use crate::{Log, with_each_driver};
 
 /// A small reproducible random number generator.
 struct Random(u64);
@@ -28,9 +29,9 @@ fn lost(line: &str) -> Option<u64> {
 }
 
 /// The numbers of the lines that are seen; how many are missing before each that comes after a gap is checked.
-fn follow(path: &Path, ended: &AtomicBool, slow: Option<u64>) -> Vec<u64> {
+fn follow(log: &Log, ended: &AtomicBool, slow: Option<u64>) -> Vec<u64> {
     let options = ReadOptions { follow: true, stdout: true, stderr: true, ..ReadOptions::default() };
-    let mut reader = Reader::open(path, options).unwrap();
+    let mut reader = log.reader(options);
     let mut random = slow.map(Random);
     let (mut out, mut numbers, mut next) = (Vec::new(), Vec::new(), 0);
     loop {
@@ -60,9 +61,8 @@ fn follow(path: &Path, ended: &AtomicBool, slow: Option<u64>) -> Vec<u64> {
 }
 
 /// Writes numbered lines in random portions with random idle time, until `lines` are written.
-fn write(path: &Path, seed: u64, lines: u64, max_file: u32) {
-    let options = Options { max_size: Some(20_000), max_file, compress: true, ..Options::default() };
-    let mut log = JsonFile::open(path, options).unwrap();
+fn write(log: &Log, seed: u64, lines: u64, max_file: u32) {
+    let mut log = log.writer(&[("max-size", "20000"), ("max-file", &max_file.to_string())]);
     let mut random = Random(seed);
     let mut next = 0;
     while next < lines {
@@ -85,152 +85,155 @@ fn write(path: &Path, seed: u64, lines: u64, max_file: u32) {
 
 #[test]
 fn random_rotation_loses_and_repeats_nothing() {
-    for seed in 1..=3_u64 {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("l");
-        std::fs::write(&path, "").unwrap();
-        let ended = Arc::new(AtomicBool::new(false));
-        let readers: Vec<_> = (0..3)
-            .map(|n| {
-                let (path, ended) = (path.clone(), ended.clone());
-                // Slow readers fall many files behind, some of them compressed before they get there.
-                thread::spawn(move || follow(&path, &ended, if n == 0 { None } else { Some(seed * 10 + n) }))
-            })
-            .collect();
-        write(&path, seed * 7919, 8_000, 1000);
-        ended.store(true, Ordering::Release);
-        for reader in readers {
-            let numbers = reader.join().unwrap();
-            let wrong = numbers.iter().zip(0..).find(|&(&got, expected)| got != expected);
-            assert_eq!(wrong, None, "seed {seed}");
-            assert!(numbers.len() >= 8_000, "seed {seed}: {} lines", numbers.len());
+    with_each_driver(|log| {
+        for seed in 1..=3_u64 {
+            let log = log.beside(&seed.to_string());
+            drop(log.writer(&[]));
+            let ended = Arc::new(AtomicBool::new(false));
+            let readers: Vec<_> = (0..3)
+                .map(|n| {
+                    let (log, ended) = (log.clone(), ended.clone());
+                    // Slow readers fall many files behind, some of them compressed before they get there.
+                    thread::spawn(move || follow(&log, &ended, if n == 0 { None } else { Some(seed * 10 + n) }))
+                })
+                .collect();
+            write(&log, seed * 7919, 8_000, 1000);
+            ended.store(true, Ordering::Release);
+            for reader in readers {
+                let numbers = reader.join().unwrap();
+                let wrong = numbers.iter().zip(0..).find(|&(&got, expected)| got != expected);
+                assert_eq!(wrong, None, "seed {seed}");
+                assert!(numbers.len() >= 8_000, "seed {seed}: {} lines", numbers.len());
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn retention_says_how_many_lines_it_has_lost_and_never_repeats() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("l");
-    std::fs::write(&path, "").unwrap();
-    let ended = Arc::new(AtomicBool::new(false));
-    let reader = {
-        let (path, ended) = (path.clone(), ended.clone());
-        thread::spawn(move || follow(&path, &ended, Some(5)))
-    };
-    write(&path, 4242, 20_000, 2);
-    ended.store(true, Ordering::Release);
-    let numbers = reader.join().unwrap();
-    // Every gap has been told of in full.
-    assert!(numbers.len() < 20_000, "nothing was lost");
-    assert!(*numbers.last().unwrap() >= 19_999);
+    with_each_driver(|log| {
+        drop(log.writer(&[]));
+        let ended = Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (log, ended) = (log.clone(), ended.clone());
+            thread::spawn(move || follow(&log, &ended, Some(5)))
+        };
+        write(log, 4242, 20_000, 2);
+        ended.store(true, Ordering::Release);
+        let numbers = reader.join().unwrap();
+        // Every gap has been told of in full.
+        assert!(numbers.len() < 20_000, "nothing was lost");
+        assert!(*numbers.last().unwrap() >= 19_999);
+    });
 }
 
 /// A writer that goes on with a log counts what was there before it.
 #[test]
 fn lines_lost_over_several_runs_of_a_container_are_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("l");
-    std::fs::write(&path, "").unwrap();
-    for compress in [false, true] {
-        let options = ReadOptions { follow: true, stdout: true, ..ReadOptions::default() };
-        let mut reader = Reader::open(&path, options).unwrap();
-        let (mut seen, mut total) = (0, 0);
-        let mut read = |reader: &mut Reader| loop {
-            let mut out = Vec::new();
-            let batch = reader.next_batch(&mut out).unwrap();
-            for line in std::str::from_utf8(&out).unwrap().lines() {
-                seen += lost(line).unwrap_or(1);
+    with_each_driver(|log| {
+        drop(log.writer(&[]));
+        for compress in [false, true] {
+            let options = ReadOptions { follow: true, stdout: true, ..ReadOptions::default() };
+            let mut reader = log.reader(options);
+            let (mut seen, mut total) = (0, 0);
+            let mut read = |reader: &mut dyn Source| loop {
+                let mut out = Vec::new();
+                let batch = reader.next_batch(&mut out).unwrap();
+                for line in std::str::from_utf8(&out).unwrap().lines() {
+                    seen += lost(line).unwrap_or(1);
+                }
+                match batch {
+                    Batch::More => {}
+                    Batch::Waiting | Batch::End => return seen,
+                }
+            };
+            let before = read(&mut *reader);
+            for run in 0..5 {
+                let (max_file, compress) = (1 + run % 3, compress && run % 3 > 0);
+                let options =
+                    [("max-file", &*max_file.to_string()), ("compress", &*compress.to_string()), ("max-size", "5000")];
+                let mut log = log.writer(&options);
+                for _ in 0..1 + run * 137 {
+                    log.write(Stream::Stdout, b"a line\n");
+                    total += 1;
+                    log.idle();
+                }
+                log.flush();
+                while log.has_idle_work() {
+                    log.idle();
+                }
+                if run % 2 == 0 {
+                    assert_eq!(read(&mut *reader), before + total, "run {run}");
+                }
             }
-            match batch {
-                Batch::More => {}
-                Batch::Waiting | Batch::End => return seen,
-            }
-        };
-        let before = read(&mut reader);
-        for run in 0..5 {
-            let options = Options { max_size: Some(5000), max_file: 1 + run % 3, compress, ..Options::default() };
-            let mut log = JsonFile::open(&path, options).unwrap();
-            for _ in 0..1 + run * 137 {
-                log.write(Stream::Stdout, b"a line\n");
-                total += 1;
-                log.idle();
-            }
-            log.flush();
-            while log.has_idle_work() {
-                log.idle();
-            }
-            if run % 2 == 0 {
-                assert_eq!(read(&mut reader), before + total, "run {run}");
-            }
+            reader.finish();
+            assert_eq!(read(&mut *reader), before + total);
         }
-        reader.finish();
-        assert_eq!(read(&mut reader), before + total);
-    }
+    });
 }
 
 #[test]
 fn a_reader_that_starts_while_the_log_rotates_sees_each_line_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("l");
-    std::fs::write(&path, "").unwrap();
-    let done = Arc::new(AtomicBool::new(false));
-    let writer = {
-        let (path, done) = (path.clone(), done.clone());
-        thread::spawn(move || {
-            write(&path, 99, 10_000, 1000);
-            done.store(true, Ordering::Release);
-        })
-    };
-    while !done.load(Ordering::Acquire) {
-        let options = ReadOptions { stdout: true, ..ReadOptions::default() };
-        let mut reader = Reader::open(&path, options).unwrap();
-        let mut out = Vec::new();
-        while reader.next_batch(&mut out).unwrap() == Batch::More {}
-        let text = String::from_utf8(out).unwrap();
-        let numbers = text.lines().map(|l| l.trim_end_matches('x').parse::<u64>().unwrap());
-        assert_eq!(numbers.zip(0..).find(|&(got, expected)| got != expected), None);
-    }
-    writer.join().unwrap();
+    with_each_driver(|log| {
+        drop(log.writer(&[]));
+        let done = Arc::new(AtomicBool::new(false));
+        let writer = {
+            let (log, done) = (log.clone(), done.clone());
+            thread::spawn(move || {
+                write(&log, 99, 10_000, 1000);
+                done.store(true, Ordering::Release);
+            })
+        };
+        while !done.load(Ordering::Acquire) {
+            let options = ReadOptions { stdout: true, ..ReadOptions::default() };
+            let mut reader = log.reader(options);
+            let mut out = Vec::new();
+            while reader.next_batch(&mut out).unwrap() == Batch::More {}
+            let text = String::from_utf8(out).unwrap();
+            let numbers = text.lines().map(|l| l.trim_end_matches('x').parse::<u64>().unwrap());
+            assert_eq!(numbers.zip(0..).find(|&(got, expected)| got != expected), None);
+        }
+        writer.join().unwrap();
+    });
 }
 
 #[test]
 fn a_line_is_there_when_its_directory_has_changed() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("l");
-    let mut log = JsonFile::open(&path, Options { max_size: Some(1), max_file: 3, ..Options::default() }).unwrap();
-    let watches = Watches::new().unwrap();
-    let _ = watches.add(dir.path()).unwrap();
-    let options = ReadOptions { follow: true, stdout: true, ..ReadOptions::default() };
-    let mut reader = Reader::open(&path, options).unwrap();
-    // Every line but the first rotates the log.
-    for n in 0..20 {
-        let mut out = Vec::new();
-        assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::Waiting);
-        log.write(Stream::Stdout, format!("{n}\n").as_bytes());
-        log.flush();
-        let mut changes = 0;
-        watches.drain(|_| changes += 1);
-        assert!(changes > 0);
-        assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::More);
-        assert_eq!(out, format!("{n}\n").as_bytes());
-    }
-    reader.finish();
-    assert_eq!(reader.next_batch(&mut Vec::new()).unwrap(), Batch::End);
+    with_each_driver(|log| {
+        let mut writer = log.writer(&[("max-size", "1"), ("max-file", "3"), ("compress", "false")]);
+        let watches = Watches::new().unwrap();
+        let _ = watches.add(log.path().parent().unwrap()).unwrap();
+        let options = ReadOptions { follow: true, stdout: true, ..ReadOptions::default() };
+        let mut reader = log.reader(options);
+        // Every line but the first rotates the log.
+        for n in 0..20 {
+            let mut out = Vec::new();
+            assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::Waiting);
+            writer.write(Stream::Stdout, format!("{n}\n").as_bytes());
+            writer.flush();
+            let mut changes = 0;
+            watches.drain(|_| changes += 1);
+            assert!(changes > 0);
+            assert_eq!(reader.next_batch(&mut out).unwrap(), Batch::More);
+            assert_eq!(out, format!("{n}\n").as_bytes());
+        }
+        reader.finish();
+        assert_eq!(reader.next_batch(&mut Vec::new()).unwrap(), Batch::End);
+    });
 }
 
 #[test]
 fn until_ends_a_follower() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("l");
-    std::fs::write(&path, "").unwrap();
-    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
-    let until = now() + 200_000_000;
-    let options = ReadOptions { follow: true, stdout: true, until: Some(until), ..ReadOptions::default() };
-    let mut reader = Reader::open(&path, options).unwrap();
-    while reader.next_batch(&mut Vec::new()).unwrap() == Batch::Waiting {
-        thread::sleep(Duration::from_millis(1));
-    }
-    let late = now() - until;
-    assert!((0..60_000_000_000).contains(&late), "{late} ns after the time");
+    with_each_driver(|log| {
+        drop(log.writer(&[]));
+        let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
+        let until = now() + 200_000_000;
+        let options = ReadOptions { follow: true, stdout: true, until: Some(until), ..ReadOptions::default() };
+        let mut reader = log.reader(options);
+        while reader.next_batch(&mut Vec::new()).unwrap() == Batch::Waiting {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let late = now() - until;
+        assert!((0..60_000_000_000).contains(&late), "{late} ns after the time");
+    });
 }

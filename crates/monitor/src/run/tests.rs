@@ -12,12 +12,12 @@ use runtime::{
 
 use super::Monitor;
 use crate as api;
-use crate::proto::{Attach, Event, Exec, LogSpec, Request, RuntimeChoice, StartSpec};
+use crate::proto::{Attach, Event, Exec, Request, RuntimeChoice, StartSpec};
 use crate::session::DRAIN;
 
 #[path = "../../tests/it/daemon.rs"]
 mod daemon;
-use daemon::{Daemon, LIMIT, all_streams, log_text, pair, read_all, read_until, unframe, write};
+use daemon::{Daemon, LIMIT, all_streams, log, log_text, pair, read_all, read_until, unframe, write};
 
 /// Runs programs of the host. What is done to them is over once the file is there, if one is named.
 #[derive(Default)]
@@ -387,11 +387,10 @@ fn after_a_flood_all_of_it_is_in_the_log_and_what_was_rotated_is_compressed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, run) = monitor(dir.path());
     let script = "head -c 1000000 /dev/zero | tr '\\0' x | fold -w 99; echo; echo last; read end";
-    let options = logs::Options { max_size: Some(500_000), max_file: 10, compress: true, attrs: String::new() };
-    let log = LogSpec::JsonFile { path: dir.path().join("log"), options };
+    let log = log(dir.path(), "json-file", &[("max-size", "500000"), ("max-file", "10")]);
     daemon.started(&StartSpec { open_stdin: true, log, ..spec(dir.path(), script) }, &[]);
     let end = Instant::now() + Duration::from_secs(60);
-    while dir.path().join("log.1").exists() || !dir.path().join("log.3.gz").exists() {
+    while dir.path().join("c-json.log.1").exists() || !dir.path().join("c-json.log.3.gz").exists() {
         assert!(Instant::now() < end, "not compressed");
         thread::sleep(Duration::from_millis(5));
     }
@@ -424,7 +423,7 @@ fn a_client_that_never_reads_does_not_stop_the_container_and_a_slow_one_loses_no
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, run) = monitor(dir.path());
     let script = format!("{}; head -c 30000000 /dev/zero; echo end >&2", held(dir.path()));
-    let spec = StartSpec { log: LogSpec::None, ..spec(dir.path(), &script) };
+    let spec = StartSpec { log: log(dir.path(), "none", &[]), ..spec(dir.path(), &script) };
     daemon.started(&spec, &[]);
     let stuck = daemon.attach(all_streams(false, true));
     let mut slow = daemon.attach(Attach { stdout: true, ..Attach::default() });

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::api::client::{Client, StartFds, listen};
-use super::api::proto::{Attach, Event, Exec, Exit, LogSpec, Request, RuntimeChoice, StartSpec, State};
+use super::api::proto::{Attach, Event, Exec, Exit, Request, RuntimeChoice, StartSpec, State};
 
 pub const LIMIT: Duration = Duration::from_secs(120);
 
@@ -207,7 +207,7 @@ pub fn spec(dir: &Path, bundle: runtime::Bundle) -> StartSpec {
         runtime: RuntimeChoice::Builtin,
         open_stdin: false,
         stdin_once: false,
-        log: LogSpec::JsonFile { path: dir.join("log"), options: logs::Options::default() },
+        log: log(dir, "json-file", &[]),
         exit_path: dir.join("exit"),
         spill_dir: dir.to_owned(),
         netns: false,
@@ -218,10 +218,18 @@ pub fn spec(dir: &Path, bundle: runtime::Bundle) -> StartSpec {
     }
 }
 
+/// A log in `dir`.
+pub fn log(dir: &Path, driver: &str, options: &[(&str, &str)]) -> logs::Spec {
+    let options = options.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let place = logs::Place { dir: dir.to_owned(), id: "c".into() };
+    logs::Spec { driver: driver.into(), options, attrs: String::new(), place }
+}
+
 /// The log's text of both streams.
 pub fn log_text(dir: &Path) -> String {
     let options = logs::ReadOptions { stdout: true, stderr: true, ..Default::default() };
-    let mut reader = logs::Reader::open(&dir.join("log"), options).unwrap();
+    let log = self::log(dir, "json-file", &[]);
+    let mut reader = logs::find(&log.driver).unwrap().read(&log.place, options).unwrap().unwrap();
     let mut out = Vec::new();
     while reader.next_batch(&mut out).unwrap() == logs::Batch::More {}
     String::from_utf8(out).unwrap()

@@ -1,15 +1,19 @@
 //! The log of a container: where it lies, and what every line carries.
 
-use std::path::PathBuf;
-
+use logs::{Driver, Place};
 use model::Result;
 
 use super::{Definition, command_line};
 use crate::settings::Roots;
 
-/// Where the container's log lies.
-pub fn path(roots: &Roots, row: &Definition) -> PathBuf {
-    roots.container(row.id.as_str()).join(format!("{}-json.log", row.id.as_str()))
+/// The driver of the container's log.
+pub fn driver(row: &Definition) -> Result<&'static dyn Driver> {
+    logs::find(&row.host_config.log_config.kind)
+}
+
+/// Where the container's log belongs.
+pub fn place(roots: &Roots, row: &Definition) -> Place {
+    Place { dir: roots.container(row.id.as_str()), id: row.id.as_str().into() }
 }
 
 /// The attributes that every line carries, by the container's log options.

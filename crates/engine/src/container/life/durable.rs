@@ -4,6 +4,7 @@
 //! [`put_right`] does so at the daemon's start. So a create waits for no disk but for its row's, and the first start
 //! syncs them beside its other work.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::{fs, io};
@@ -58,8 +59,14 @@ pub fn note_use(tx: &mut WriteTx<'_, '_>, row: &Definition) -> Result<()> {
 #[expect(clippy::disallowed_methods, reason = "before anybody is served")]
 fn clear_files(roots: &Roots, row: &Definition) -> io::Result<()> {
     let dir = roots.container(row.id.as_str());
+    let log_path = log::driver(row).ok().and_then(|driver| driver.path(&log::place(roots, row)));
+    if let Some(parent) = log_path.as_deref().and_then(Path::parent)
+        && fs::symlink_metadata(parent).is_ok_and(|found| !found.is_dir())
+    {
+        fs::remove_file(parent)?;
+    }
     let made = [run::files::HOSTNAME, run::files::HOSTS, run::files::RESOLV_CONF].map(|name| dir.join(name));
-    for path in made.into_iter().chain([log::path(roots, row)]) {
+    for path in made.into_iter().chain(log_path) {
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => fs::remove_dir_all(&path)?,
             Ok(found) if !found.is_file() => fs::remove_file(&path)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::{Context, Error, Kind, Result};
 use monitor::client;
-use monitor::proto::{LogSpec, RuntimeChoice, StartSpec};
+use monitor::proto::{RuntimeChoice, StartSpec};
 use run::files::Hosts;
 use run::{Attached, RunSpec};
 
@@ -82,16 +82,12 @@ pub fn runtime_choice(runtimes: &Runtimes, name: &str) -> Result<RuntimeChoice> 
     Err(Error::invalid(format!("unknown or invalid runtime name: {name}")))
 }
 
-fn log_spec(roots: &Roots, row: &Definition) -> Result<LogSpec> {
+fn log_spec(roots: &Roots, row: &Definition) -> Result<logs::Spec> {
     let config = &row.host_config.log_config;
-    match config.kind.as_str() {
-        "none" => Ok(LogSpec::None),
-        _ => {
-            let options = config.config.clone().unwrap_or_default();
-            let options = container_logs::attributes(row)
-                .and_then(|attributes| logs::options::parse(&options, attributes))
-                .map_err(|error| error.with_kind(Kind::System).prefix(NO_LOG))?;
-            Ok(LogSpec::JsonFile { path: container_logs::path(roots, row), options })
-        }
-    }
+    let options = config.config.clone().unwrap_or_default();
+    let attrs = container_logs::attributes(row)
+        .and_then(|attributes| container_logs::driver(row)?.check(&options).map(|()| attributes))
+        .map_err(|error| error.with_kind(Kind::System).prefix(NO_LOG))?;
+    let driver = config.kind.clone();
+    Ok(logs::Spec { driver, options, attrs, place: container_logs::place(roots, row) })
 }

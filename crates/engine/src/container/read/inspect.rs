@@ -37,10 +37,8 @@ fn assemble(engine: &Engine, view: &ContainerView) -> api::ContainerInspect {
     let is_new = matches!(row.state, State::Created);
     let file = |name: &str| if is_new { String::new() } else { dir.join(name).display().to_string() };
     let command = crate::container::definition::command_line(&row.config);
-    let log_path = match row.host_config.log_config.kind.as_str() {
-        "json-file" | "" => log::path(&settings.roots, row).display().to_string(),
-        _ => String::new(),
-    };
+    let log_path = log::driver(row).ok().and_then(|driver| driver.public_path(&log::place(&settings.roots, row)));
+    let log_path = log_path.map(|path| path.display().to_string()).unwrap_or_default();
     let driver = driver_name(&row.storage);
     let storage = api::container::SnapshotStorage { name: driver.into() };
     let os = row.image.platform.split('/').next().unwrap_or_default();

@@ -97,7 +97,7 @@ pub fn request(request: &mut api::CreateRequest, host: &Host, exists: impl Fn(&s
 pub fn check(merged: &Merged, request: &api::CreateRequest) -> Result<Vec<String>> {
     let host_config = &merged.host_config;
     let log = &host_config.log_config;
-    logs::options::validate(&log.kind, log.config.as_ref().unwrap_or(&BTreeMap::new()))?;
+    logs::validate(&log.kind, log.config.as_ref().unwrap_or(&BTreeMap::new()))?;
     SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
     check_quota(host_config)?;
     let asked = request.host_config.as_ref().and_then(|h| h.links.as_ref()).is_some_and(|links| !links.is_empty());

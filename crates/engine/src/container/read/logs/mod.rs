@@ -1,15 +1,14 @@
-//! `GET /containers/{id}/logs`: the log file, read beside its writer.
+//! `GET /containers/{id}/logs`: the log, read beside its writer.
 //!
 //! Reading goes through the files only: it neither asks the actor nor the monitor, costs the container nothing and works
 //! for ended, frozen and starting ones alike. It happens in short steps on the threads of a class of their own
 //! ([`Work::Logs`]), in turn: between two steps a reader holds no thread, however slow its client is and however
 //! long it follows.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::logs::{Batch, Format, ReadOptions, Reader, Shape};
+use ::logs::{Batch, Driver, Format, Place, ReadOptions, Shape, Source};
 use blocking::Class;
 use bytes::Bytes;
 use model::lifecycle::State;
@@ -17,7 +16,7 @@ use model::time::Timestamp;
 use model::{Error, Result};
 use tokio::sync::watch;
 
-use crate::container::definition::log::path;
+use crate::container::definition::log::{driver, place};
 use crate::container::registry::readers::{Follower, Readers, Wake};
 use crate::container::view::ContainerView;
 use crate::container::{Containers, Handle};
@@ -58,8 +57,8 @@ pub struct LogStream {
 }
 
 enum Reading {
-    Closed(PathBuf, ReadOptions),
-    Open(Box<Reader>),
+    Closed(&'static dyn Driver, Place, ReadOptions),
+    Open(Box<dyn Source>),
 }
 
 /// What a reader waits for at the end of the log.
@@ -94,9 +93,9 @@ pub(in crate::container) fn open(
 ) -> Result<LogStream> {
     let view = handle.view();
     let row = &view.row;
-    if row.host_config.log_config.kind == "none" {
-        return Err(Error::not_implemented("configured logging driver does not support reading"));
-    }
+    let (driver, place) = (driver(row)?, place(roots, row));
+    let file = driver.path(&place);
+    let file = file.ok_or_else(|| Error::not_implemented("configured logging driver does not support reading"))?;
     // Only a container that runs (or is being started) has more to say.
     let follow = args.follow && has_more_to_say(&view);
     let shape = args.shape.unwrap_or(if row.config.tty { Shape::Raw } else { Shape::Frames });
@@ -111,13 +110,13 @@ pub(in crate::container) fn open(
     };
     let following = follow.then(|| Following {
         // Before the first look, so that no change goes unnoticed.
-        wake: readers.changes.follow(&roots.container(row.id.as_str())),
+        wake: readers.changes.follow(file.parent().unwrap_or(&file)),
         views: handle.watch(),
         ended: false,
         until: options.until,
         follower: readers.followers.enter(&row.id),
     });
-    let reading = Some(Reading::Closed(path(roots, row), options));
+    let reading = Some(Reading::Closed(driver, place, options));
     Ok(LogStream { tty: row.config.tty, shape, reading, following, steps: readers.steps.clone() })
 }
 
@@ -163,12 +162,13 @@ impl LogStream {
 
 impl Reading {
     /// One short piece of work.
-    fn step(self, ended: bool) -> Result<(Box<Reader>, Vec<u8>, Batch)> {
+    fn step(self, ended: bool) -> Result<(Box<dyn Source>, Vec<u8>, Batch)> {
         let mut reader = match self {
             Reading::Open(reader) => reader,
-            Reading::Closed(path, options) => {
-                Box::new(Reader::open(&path, options).map_err(|error| Error::from(error).prefix("opening the log"))?)
-            }
+            Reading::Closed(driver, place, options) => match driver.read(&place, options) {
+                Some(opened) => opened.map_err(|error| Error::from(error).prefix("opening the log"))?,
+                None => return Err(Error::not_implemented("configured logging driver does not support reading")),
+            },
         };
         if ended {
             reader.finish();

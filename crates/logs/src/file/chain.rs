@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ordinal;
+use super::ordinal;
 
 /// No log has more rotated files than this.
 pub const MAX_ROTATED: u32 = 10_000;
@@ -115,6 +115,11 @@ impl Link {
     /// How many lines of the log are before the file; `None`: not noted.
     pub fn begin(&self) -> Option<u64> {
         if self.gzip { self.extra().begin } else { ordinal::begin(&self.file) }
+    }
+
+    /// How many lines of the log are before the next file; `None`: not noted, perhaps since this one still grows.
+    fn end(&self) -> Option<u64> {
+        if self.gzip { self.extra().end } else { ordinal::end(&self.file) }
     }
 }
 
@@ -257,8 +262,10 @@ pub fn successor(name: &Path, held: Held, end: Option<u64>) -> io::Result<Option
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     // It is gone, or the log rotates faster than one can look.
-    let is_later = |link: &Link| match (link.begin(), end) {
-        (Some(begin), Some(end)) => begin >= end,
+    // The first file of a log has no beginning noted.
+    let is_later = |link: &Link| match (link.begin(), link.end(), end) {
+        (Some(begin), _, Some(end)) => begin >= end,
+        (None, Some(its), Some(end)) => its > end,
         _ => true,
     };
     let later = snapshot(name)?.into_iter().rev().find(|link| link.inode != held.inode && is_later(link));

@@ -1,28 +1,33 @@
-//! The lines of one file of the chain, plain or gzipped, from a starting point.
+//! The entries of one file of the chain, plain or gzipped, from a starting point.
 //!
-//! Only complete lines are given. At the end of a plain file that may still grow, nothing of an incomplete line is kept: it
-//! is read again later, because a writer that has run out of disk space takes half a line back.
+//! Only complete entries are given. At the end of a plain file that may still grow, nothing of an incomplete one is kept: it
+//! is read again later, because a writer that has run out of disk space takes half an entry back.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 
-use crate::chain::{self, Extra, Link};
-use crate::{ordinal, parse, tail};
+use super::chain::{self, Extra, Link};
+use super::codec::{Codec, Found, MAX_ENTRY};
+use super::ordinal;
 
 const BLOCK: usize = 64 * 1024;
 
-/// Reads lines in order.
-pub struct Lines {
+/// Reads entries in order.
+pub struct Lines<C> {
     source: Source,
     buffer: Vec<u8>,
     /// The unread part of the buffer.
     start: usize,
     filled: usize,
-    /// Lines to pass over first.
+    /// Entries to pass over first.
     skip: u64,
-    /// Inside a line that is longer than any of ours.
+    /// Inside one that is longer than any of ours.
     oversized: bool,
+    /// At what cannot be an entry: the rest of the file is not read.
+    damaged: bool,
+    codec: PhantomData<C>,
     /// Lines of the log before the file.
     begin: Option<u64>,
 }
@@ -32,28 +37,28 @@ enum Source {
     Gzip { text: Box<dyn Read + Send>, end: Option<u64> },
 }
 
-impl Lines {
-    /// The last `tail` lines of the file (`None` = all) and how many these are.
-    pub fn last(link: Link, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+impl<C: Codec> Lines<C> {
+    /// The last `tail` entries of the file (`None` = all) and how many these are.
+    pub fn last(link: Link, tail: Option<u64>) -> io::Result<(Lines<C>, u64)> {
         if link.gzip { Lines::last_of_gzip(&link, tail) } else { Lines::last_of_plain(link, tail) }
     }
 
-    fn last_of_plain(link: Link, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+    fn last_of_plain(link: Link, tail: Option<u64>) -> io::Result<(Lines<C>, u64)> {
         let begin = link.begin();
         let Link { file, size: end, .. } = link;
         let (position, count) = match tail {
             None => (0, 0),
-            Some(lines) => tail::start_of_last(&file, end, lines)?,
+            Some(lines) => C::start_of_last(&file, end, lines)?,
         };
         Ok((Lines::new(Source::Plain { file, position, end }, 0, begin), count))
     }
 
     /// Decompresses twice, once to count, rather than keeping the text.
-    fn last_of_gzip(link: &Link, tail: Option<u64>) -> io::Result<(Lines, u64)> {
+    fn last_of_gzip(link: &Link, tail: Option<u64>) -> io::Result<(Lines<C>, u64)> {
         let (skip, count) = match tail {
             None => (0, 0),
             Some(wanted) => {
-                let there = tail::count(&mut *chain::decompress(&link.file)?)?;
+                let there = C::count(&mut *chain::decompress(&link.file)?)?;
                 (there.saturating_sub(wanted), there.min(wanted))
             }
         };
@@ -61,8 +66,9 @@ impl Lines {
         Ok((Lines::new(Source::Gzip { text: chain::decompress(&link.file)?, end }, skip, begin), count))
     }
 
-    fn new(source: Source, skip: u64, begin: Option<u64>) -> Lines {
-        Lines { source, buffer: Vec::new(), start: 0, filled: 0, skip, oversized: false, begin }
+    fn new(source: Source, skip: u64, begin: Option<u64>) -> Lines<C> {
+        let buffer = Vec::new();
+        Lines { source, buffer, start: 0, filled: 0, skip, oversized: false, damaged: false, codec: PhantomData, begin }
     }
 
     /// How many lines of the log are before the file; `None`: not noted.
@@ -93,33 +99,36 @@ impl Lines {
         }
     }
 
-    /// The next line without its newline; `None` at the (present) end.
+    /// The body of the next entry; `None` at the (present) end.
     pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
-        loop {
-            if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.start..self.filled]) {
-                let line = self.start..self.start + at;
-                self.start += at + 1;
-                if std::mem::take(&mut self.oversized) {
-                    continue;
+        while !self.damaged {
+            match C::find(&self.buffer[self.start..self.filled]) {
+                Found::Entry { body, next } => {
+                    let body = self.start + body.start..self.start + body.end;
+                    self.start += next;
+                    if std::mem::take(&mut self.oversized) {
+                        continue;
+                    }
+                    if self.skip > 0 {
+                        self.skip -= 1;
+                        continue;
+                    }
+                    return Ok(Some(&self.buffer[body]));
                 }
-                if self.skip > 0 {
-                    self.skip -= 1;
-                    continue;
-                }
-                return Ok(Some(&self.buffer[line]));
-            }
-            if !self.refill()? {
-                return Ok(None);
+                Found::Damage => self.damaged = true,
+                Found::Incomplete if self.refill()? => {}
+                Found::Incomplete => break,
             }
         }
+        Ok(None)
     }
 
-    /// Reads more behind the incomplete line in the buffer; false = there is no more.
+    /// Reads more behind the incomplete entry in the buffer; false = there is no more.
     fn refill(&mut self) -> io::Result<bool> {
         self.buffer.copy_within(self.start..self.filled, 0);
         self.filled -= self.start;
         self.start = 0;
-        if self.filled > parse::MAX_LINE {
+        if self.filled > MAX_ENTRY {
             self.oversized = true;
             self.filled = 0;
         }
@@ -175,8 +184,12 @@ fn read(reader: &mut dyn Read, room: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Write;
+
+    use super::*;
+    use crate::driver::json_file::Json;
+
+    type Lines = super::Lines<Json>;
 
     fn all(lines: &mut Lines) -> Vec<String> {
         let mut found = Vec::new();
@@ -228,7 +241,7 @@ mod tests {
     fn lines_longer_than_the_buffer_and_longer_than_allowed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
-        let (long, huge) = ("x".repeat(3 * BLOCK), "y".repeat(parse::MAX_LINE + 2 * BLOCK));
+        let (long, huge) = ("x".repeat(3 * BLOCK), "y".repeat(MAX_ENTRY + 2 * BLOCK));
         std::fs::write(&path, format!("a\n{long}\n{huge}\nb\n")).unwrap();
         let (mut lines, _) = Lines::last(Link::at(&path, 0).unwrap().unwrap(), None).unwrap();
         assert_eq!(all(&mut lines), ["a", &long, "b"]);

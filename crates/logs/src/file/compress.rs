@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
-use crate::chain::{self, Extra};
-use crate::{ordinal, tail};
+use super::chain::{self, Extra};
+use super::codec::Codec;
+use super::ordinal;
 
 /// Bytes compressed in one step: well under a millisecond.
 const STEP: u64 = 32 * 1024;
@@ -27,6 +28,8 @@ pub struct Compressor {
     max_file: u32,
     /// There may be a file to compress.
     pending: bool,
+    /// [`Codec::last_time`].
+    last_time: fn(&File) -> io::Result<String>,
     job: Option<Job>,
 }
 
@@ -39,8 +42,8 @@ struct Job {
 
 impl Compressor {
     /// `pending`: an earlier writer may have left something to do.
-    pub fn new(name: &Path, max_file: u32, pending: bool) -> Compressor {
-        Compressor { name: name.to_owned(), max_file, pending, job: None }
+    pub fn new<C: Codec>(name: &Path, max_file: u32, pending: bool) -> Compressor {
+        Compressor { name: name.to_owned(), max_file, pending, last_time: C::last_time, job: None }
     }
 
     /// Whether [`Compressor::step`] has anything to do.
@@ -81,7 +84,7 @@ impl Compressor {
                 other => other?,
             };
             let extra = Extra {
-                last_time: tail::last_time(&source)?,
+                last_time: (self.last_time)(&source)?,
                 inode: source.metadata()?.ino(),
                 begin: ordinal::begin(&source),
                 end: ordinal::end(&source),
@@ -128,18 +131,16 @@ impl Drop for Compressor {
     }
 }
 
-/// Compresses all rotated files of a log that nobody writes any more; `cancelled` is asked every few milliseconds.
-pub fn all(name: &Path, max_file: u32, cancelled: impl Fn() -> bool) -> io::Result<()> {
-    let mut compressor = Compressor::new(name, max_file, true);
-    while compressor.is_pending() && !cancelled() {
-        compressor.step()?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::json_file::Json;
+
+    fn work_off(compressor: &mut Compressor) {
+        while compressor.is_pending() {
+            compressor.step().unwrap();
+        }
+    }
 
     fn unpacked(path: &Path) -> String {
         let mut text = String::new();
@@ -156,7 +157,7 @@ mod tests {
             fs::write(chain::rotated(&name, index, false), line.repeat(2000)).unwrap();
         }
         let inode = chain::inode_of(&chain::rotated(&name, 1, false)).unwrap().unwrap();
-        all(&name, 5, || false).unwrap();
+        work_off(&mut Compressor::new::<Json>(&name, 5, true));
         assert_eq!(unpacked(&chain::rotated(&name, 2, true)), line.repeat(2000));
         let extra = chain::Link::at(&name, 1).unwrap().unwrap().extra();
         assert_eq!((extra.inode, extra.last_time.as_str()), (inode, "2026-11-23T17:37:59.5Z"));
@@ -168,24 +169,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let name = dir.path().join("l");
         fs::write(chain::rotated(&name, 1, false), "x".repeat(100_000)).unwrap();
-        let mut compressor = Compressor::new(&name, 3, true);
+        let mut compressor = Compressor::new::<Json>(&name, 3, true);
         compressor.step().unwrap();
         compressor.step().unwrap();
         chain::shift(&name, 3).unwrap();
         compressor.rotated();
-        while compressor.is_pending() {
-            compressor.step().unwrap();
-        }
+        work_off(&mut compressor);
         assert_eq!(unpacked(&chain::rotated(&name, 2, true)).len(), 100_000);
 
         fs::write(chain::rotated(&name, 1, false), "y".repeat(100_000)).unwrap();
-        let mut compressor = Compressor::new(&name, 2, true);
+        let mut compressor = Compressor::new::<Json>(&name, 2, true);
         compressor.step().unwrap();
         chain::shift(&name, 2).unwrap();
         compressor.rotated();
-        while compressor.is_pending() {
-            compressor.step().unwrap();
-        }
+        work_off(&mut compressor);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::chain::{self, Held, Successor};
+use super::chain::{self, Held, Successor};
 use crate::time;
 
 /// A follower's place in the chain.

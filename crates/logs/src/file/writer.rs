@@ -1,7 +1,7 @@
-//! The json-file writer.
+//! The writer of a log in files.
 //!
 //! Output is split into lines and encoded into one buffer without allocating. What fills a [`BLOCK`] of the file is written at
-//! once, the rest by [`JsonFile::flush`], which the monitor calls unless it is about to read more: followers see lines at once,
+//! once, the rest by [`Sink::flush`], which the monitor calls unless it is about to read more: followers see lines at once,
 //! and a flood costs few system calls. Every line carries a time of its own: the clock is read once for all output of one read,
 //! later lines of it are a nanosecond apart.
 //!
@@ -10,16 +10,17 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::compress::Compressor;
+use super::codec::Codec;
+use super::compress::Compressor;
+use super::{chain, ordinal};
 use crate::split::{Piece, Splitter};
-use crate::time::{self, Formatter};
-use crate::{Options, Stream, chain, encode, ordinal};
+use crate::{Sink, Stream, time};
 
-/// Pieces of the file that are written without waiting for [`JsonFile::flush`]. They cost the kernel a quarter less than pieces
+/// Pieces of the file that are written without waiting for [`Sink::flush`]. They cost the kernel a quarter less than pieces
 /// that end anywhere: its page cache takes each as one run of pages.
 const BLOCK: usize = 64 * 1024;
 /// A buffer that has grown beyond this (by lines full of escapes) is given back.
@@ -31,85 +32,93 @@ const CLOCK_SET_BACK: i64 = 1_000_000_000;
 const MODE: u32 = 0o640;
 const NEW: &str = ".new";
 
+/// When files are rotated away, and what becomes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// A file that has reached this many bytes is rotated away; `None` = never.
+    pub max_size: Option<u64>,
+    /// Files kept, the current one included; at least 1.
+    pub max_file: u32,
+    /// Rotated files are gzipped, in idle time.
+    pub compress: bool,
+}
+
 /// An open log. Only one writer per log at a time.
 #[derive(Debug)]
-pub struct JsonFile {
-    sink: Sink,
+pub struct FileSink<C> {
+    output: Output<C>,
     stdout: Splitter,
     stderr: Splitter,
 }
 
-impl JsonFile {
-    /// Opens or creates the log at `path` (0640) and goes on behind what is there.
-    pub fn open(path: &Path, options: Options) -> io::Result<JsonFile> {
-        Ok(JsonFile { sink: Sink::open(path, options)?, stdout: Splitter::default(), stderr: Splitter::default() })
+impl<C: Codec> FileSink<C> {
+    /// Opens or creates the log at `path` (0640) and goes on behind what is there. `attrs`: what every entry carries, a JSON
+    /// object of strings; empty = nothing.
+    pub fn open(path: &Path, rotation: Rotation, attrs: &str) -> io::Result<FileSink<C>> {
+        let output = Output::open(path, rotation, C::new(attrs))?;
+        Ok(FileSink { output, stdout: Splitter::default(), stderr: Splitter::default() })
     }
+}
 
-    /// Takes output of the container as one read gave it.
-    pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        let sink = &mut self.sink;
-        sink.tick();
+impl<C: Codec> Sink for FileSink<C> {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let output = &mut self.output;
+        output.tick();
         let splitter = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        splitter.push(bytes, |piece| sink.entry(stream, piece));
+        splitter.push(bytes, |piece| output.entry(stream, piece));
     }
 
-    /// A stream has ended: what it left without a newline becomes an entry without one.
-    pub fn finish(&mut self, stream: Stream) {
-        let sink = &mut self.sink;
-        sink.tick();
+    fn finish(&mut self, stream: Stream) {
+        let output = &mut self.output;
+        output.tick();
         let splitter = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        splitter.finish(|piece| sink.entry(stream, piece));
+        splitter.finish(|piece| output.entry(stream, piece));
     }
 
-    /// Writes everything that is not yet in the file.
-    pub fn flush(&mut self) {
-        self.sink.flush();
+    fn flush(&mut self) {
+        self.output.flush();
     }
 
-    /// Whether [`JsonFile::flush`] has anything to do.
-    pub fn is_behind(&self) -> bool {
-        !self.sink.buffer.is_empty()
+    fn is_behind(&self) -> bool {
+        !self.output.buffer.is_empty()
     }
 
-    /// Whether [`JsonFile::idle`] has anything to do.
-    pub fn has_idle_work(&self) -> bool {
-        self.sink.compressor.as_ref().is_some_and(Compressor::is_pending)
+    fn has_idle_work(&self) -> bool {
+        self.output.compressor.as_ref().is_some_and(Compressor::is_pending)
     }
 
-    /// Compresses a little of a rotated file; for times when nothing else is to be done. Below a millisecond.
-    pub fn idle(&mut self) {
-        if let Some(compressor) = &mut self.sink.compressor
+    /// Compresses a little of a rotated file.
+    fn idle(&mut self) {
+        if let Some(compressor) = &mut self.output.compressor
             && let Err(e) = compressor.step()
         {
-            self.sink.report = Some(format!("compressing {}: {e}", self.sink.path.display()));
+            self.output.report = Some(format!("compressing {}: {e}", self.output.path.display()));
         }
     }
 
-    /// The last trouble, once, for the daemon's log.
-    pub fn take_report(&mut self) -> Option<String> {
-        self.sink.report.take()
+    fn take_report(&mut self) -> Option<String> {
+        self.output.report.take()
     }
 }
 
 /// The file behind the encoder.
 #[derive(Debug)]
-struct Sink {
+struct Output<C> {
     file: File,
     path: PathBuf,
-    options: Options,
+    rotation: Rotation,
     /// Bytes in the file, and how many of them are the beginning of a line that goes on in the buffer.
     size: u64,
     begun: u64,
     buffer: Vec<u8>,
     lines: Lines,
-    /// How entries of each stream end.
-    tails: [Tail; 2],
+    codec: C,
     /// The clock at the last read, and the last time given out.
     now: i64,
     compressor: Option<Compressor>,
@@ -136,42 +145,29 @@ struct Lost {
     retry_at: Option<Instant>,
 }
 
-impl Sink {
-    fn open(path: &Path, options: Options) -> io::Result<Sink> {
+impl<C: Codec> Output<C> {
+    fn open(path: &Path, rotation: Rotation, codec: C) -> io::Result<Output<C>> {
         let file = fs::OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(path)?;
-        let size = file.metadata()?.len();
-        let rotates = options.max_size.is_some() && options.max_file > 1;
-        let compressor = (rotates && options.compress).then(|| Compressor::new(path, options.max_file, size > 0));
-        let tails = [Stream::Stdout, Stream::Stderr].map(|stream| Tail::new(stream, &options.attrs));
+        let mut buffer = Vec::new();
+        let size = C::mend(&file, file.metadata()?.len(), &mut buffer)?;
+        let rotates = rotation.max_size.is_some() && rotation.max_file > 1;
+        let compressor =
+            (rotates && rotation.compress).then(|| Compressor::new::<C>(path, rotation.max_file, size > 0));
         let lines = Lines { before: ordinal::begin(&file).unwrap_or(0), found: size, own: 0 };
-        let mut sink = Sink {
+        Ok(Output {
             file,
             path: path.to_owned(),
-            options,
+            rotation,
             size,
             begun: 0,
-            buffer: Vec::new(),
+            buffer,
             lines,
-            tails,
+            codec,
             now: 0,
             compressor,
             lost: Lost::default(),
             report: None,
-        };
-        sink.end_cut_off_line()?;
-        Ok(sink)
-    }
-
-    /// A writer that was killed may have left half a line.
-    fn end_cut_off_line(&mut self) -> io::Result<()> {
-        let mut last = [b'\n'];
-        if self.size > 0 {
-            self.file.read_exact_at(&mut last, self.size - 1)?;
-        }
-        if last != [b'\n'] {
-            self.buffer.push(b'\n');
-        }
-        Ok(())
+        })
     }
 
     fn tick(&mut self) {
@@ -182,7 +178,7 @@ impl Sink {
     }
 
     fn entry(&mut self, stream: Stream, piece: Piece<'_>) -> i64 {
-        if self.options.max_size.is_some_and(|max| self.size + self.buffer.len() as u64 >= max) {
+        if self.rotation.max_size.is_some_and(|max| self.size + self.buffer.len() as u64 >= max) {
             self.flush();
             self.rotate();
         }
@@ -191,24 +187,15 @@ impl Sink {
         self.encode(stream, piece, time);
         let in_block = self.size as usize % BLOCK + self.buffer.len();
         if in_block >= BLOCK {
-            self.put(self.buffer.len() - in_block % BLOCK);
+            let rest = if C::WRITES_PARTS { in_block % BLOCK } else { 0 };
+            self.put(self.buffer.len() - rest);
         }
         time
     }
 
     fn encode(&mut self, stream: Stream, piece: Piece<'_>, time: i64) {
-        let out = &mut self.buffer;
-        out.extend_from_slice(b"{\"log\":\"");
-        encode::escape(piece.text, out);
-        if piece.ends_line {
-            out.extend_from_slice(b"\\n");
-            self.lines.own += 1;
-        }
-        let tail = match stream {
-            Stream::Stdout => &mut self.tails[0],
-            Stream::Stderr => &mut self.tails[1],
-        };
-        out.extend_from_slice(tail.at(time));
+        self.codec.encode(stream, piece, time, &mut self.buffer);
+        self.lines.own += u64::from(piece.ends_line);
     }
 
     fn flush(&mut self) {
@@ -250,8 +237,8 @@ impl Sink {
     }
 
     fn drop_buffer(&mut self) {
-        self.lost.entries += memchr::memchr_iter(b'\n', &self.buffer).count() as u64;
-        self.lines.own -= ordinal::lines(&self.buffer).min(self.lines.own);
+        self.lost.entries += C::ends(&self.buffer).1;
+        self.lines.own -= C::lines(&self.buffer).min(self.lines.own);
         self.buffer.clear();
     }
 
@@ -278,7 +265,7 @@ impl Sink {
                 break Ok(());
             }
         };
-        let complete = memchr::memrchr(b'\n', &self.buffer[..written]).map(|at| at + 1);
+        let complete = C::ends(&self.buffer[..written]).0;
         self.begun = complete.map_or(self.begun + written as u64, |complete| (written - complete) as u64);
         self.size += written as u64;
         if result.is_err() {
@@ -321,11 +308,11 @@ impl Sink {
         let new = chain::unfinished(&self.path, NEW);
         let file = fs::OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&new)?;
         let Lines { before, found, own } = self.lines;
-        let found = if found > 0 { ordinal::lines_of(&self.file, found)? } else { 0 };
+        let found = if found > 0 { C::lines_of(&self.file, found)? } else { 0 };
         let lines = before + found + own;
         ordinal::note(&self.file, &file, lines);
-        if self.options.max_file > 1 {
-            chain::shift(&self.path, self.options.max_file)?;
+        if self.rotation.max_file > 1 {
+            chain::shift(&self.path, self.rotation.max_file)?;
             let first = chain::rotated(&self.path, 1, false);
             // A second name keeps the log's own name present all the time; some file systems have no hard links.
             if fs::hard_link(&self.path, &first).is_err() {
@@ -337,71 +324,20 @@ impl Sink {
     }
 }
 
-/// What follows an entry's text. Of the lines of one read only the last digits of the time differ.
-#[derive(Debug)]
-struct Tail {
-    text: Vec<u8>,
-    /// Bytes before the time.
-    fixed: usize,
-    /// The time in the text.
-    time: i64,
-    formatter: Formatter,
-}
-
-impl Tail {
-    const END: &[u8] = b"\"}\n";
-    /// Digits that are put in place, and what is behind them: `Z` and the end.
-    const DIGITS: usize = 3;
-    const BEHIND: usize = 1 + Self::END.len();
-    const TURN: i64 = 10_i64.pow(Self::DIGITS as u32);
-
-    fn new(stream: Stream, attrs: &str) -> Tail {
-        let attrs = if attrs.is_empty() { String::new() } else { format!(",\"attrs\":{attrs}") };
-        let text = format!("\",\"stream\":\"{}\"{attrs},\"time\":\"", stream.name()).into_bytes();
-        Tail { fixed: text.len(), text, time: 0, formatter: Formatter::new() }
-    }
-
-    /// The tail of an entry of this time.
-    fn at(&mut self, time: i64) -> &[u8] {
-        // A fraction is written without zeros at its end.
-        let is_whole = |time: i64| time % 10 != 0;
-        if time.div_euclid(Self::TURN) == self.time.div_euclid(Self::TURN) && is_whole(time) && is_whole(self.time) {
-            let digits = self.text.iter_mut().rev().skip(Self::BEHIND).take(Self::DIGITS);
-            let mut rest = time.rem_euclid(Self::TURN);
-            for digit in digits {
-                *digit = b'0' + (rest % 10) as u8;
-                rest /= 10;
-            }
-        } else {
-            self.text.truncate(self.fixed);
-            self.formatter.write(time, &mut self.text);
-            self.text.extend_from_slice(Self::END);
-        }
-        self.time = time;
-        &self.text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::os::unix::fs::FileExt;
 
-    #[test]
-    fn a_tail_has_its_time_whatever_the_one_before() {
-        let mut tail = Tail::new(Stream::Stderr, "{}");
-        let base = 1_700_000_000_123_456_000;
-        let steps = [1, 2, 9, 10, 11, 19, 20, 99, 100, 101, 999, 1000, 1001, 1, 500_000_000, 500_000_001, 876_544_000];
-        for time in steps.map(|step| base + step).into_iter().chain([-1, -2, 1, 2, 0, 3]) {
-            let mut expected = b"\",\"stream\":\"stderr\",\"attrs\":{},\"time\":\"".to_vec();
-            Formatter::new().write(time, &mut expected);
-            expected.extend_from_slice(b"\"}\n");
-            assert_eq!(tail.at(time), expected, "{time}");
-        }
+    use crate::driver::json_file::Json;
+
+    fn rotation(max_size: u64, max_file: u32, compress: bool) -> Rotation {
+        Rotation { max_size: Some(max_size), max_file, compress }
     }
 
-    fn options(max_size: u64, max_file: u32, compress: bool) -> Options {
-        Options { max_size: Some(max_size), max_file, compress, attrs: String::new() }
+    fn open(path: &Path, rotation: Rotation) -> FileSink<Json> {
+        FileSink::open(path, rotation, "").unwrap()
     }
 
     fn lines_of(text: &str) -> Vec<String> {
@@ -414,8 +350,7 @@ mod tests {
     fn the_format_of_the_reference() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
-        let attrs = "{\"a\":\"b\"}".to_owned();
-        let mut log = JsonFile::open(&path, Options { attrs, ..options(1 << 20, 1, false) }).unwrap();
+        let mut log = FileSink::<Json>::open(&path, rotation(1 << 20, 1, false), "{\"a\":\"b\"}").unwrap();
         log.write(Stream::Stdout, b"out <1>\npart");
         log.write(Stream::Stderr, b"err\r\n");
         log.finish(Stream::Stdout);
@@ -436,7 +371,7 @@ mod tests {
     fn rotation_keeps_so_many_files_of_so_many_bytes_and_every_line_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
-        let mut log = JsonFile::open(&path, options(2000, 4, false)).unwrap();
+        let mut log = open(&path, rotation(2000, 4, false));
         for n in 0..200 {
             log.write(Stream::Stdout, format!("line {n}\n").as_bytes());
         }
@@ -456,7 +391,7 @@ mod tests {
     fn compression_happens_in_idle_time_even_across_rotations() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
-        let mut log = JsonFile::open(&path, options(100_000, 3, true)).unwrap();
+        let mut log = open(&path, rotation(100_000, 3, true));
         for n in 0..5000 {
             log.write(Stream::Stdout, format!("line {n}\n").as_bytes());
             if n % 3 == 0 {
@@ -484,7 +419,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
         fs::write(&path, "{\"log\":\"hal").unwrap();
-        let mut log = JsonFile::open(&path, options(1 << 20, 1, false)).unwrap();
+        let mut log = open(&path, rotation(1 << 20, 1, false));
         log.write(Stream::Stdout, b"next\n");
         log.flush();
         let text = fs::read_to_string(&path).unwrap();
@@ -495,7 +430,7 @@ mod tests {
     fn what_fills_blocks_is_written_at_once_and_the_rest_when_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
-        let mut log = JsonFile::open(&path, options(1 << 30, 1, false)).unwrap();
+        let mut log = open(&path, rotation(1 << 30, 1, false));
         let size = || fs::metadata(&path).unwrap().len() as usize;
         let mut lines = 0;
         for n in [1, 2000, 1, 3000] {
@@ -518,34 +453,34 @@ mod tests {
     fn half_a_line_whose_rest_cannot_be_written_is_taken_back() {
         use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
         let dir = tempfile::tempdir().unwrap();
-        let mut log = JsonFile::open(&dir.path().join("l"), options(1 << 30, 1, false)).unwrap();
-        log.sink.file = memfd_create("log", MemfdFlags::ALLOW_SEALING).unwrap().into();
+        let mut log = open(&dir.path().join("l"), rotation(1 << 30, 1, false));
+        log.output.file = memfd_create("log", MemfdFlags::ALLOW_SEALING).unwrap().into();
         log.write(Stream::Stdout, "a line\n".repeat(1000).as_bytes());
-        assert_eq!(log.sink.file.metadata().unwrap().len(), BLOCK as u64);
-        fcntl_add_seals(&log.sink.file, SealFlags::GROW).unwrap();
+        assert_eq!(log.output.file.metadata().unwrap().len(), BLOCK as u64);
+        fcntl_add_seals(&log.output.file, SealFlags::GROW).unwrap();
         log.flush();
-        let mut text = vec![0; log.sink.file.metadata().unwrap().len() as usize];
-        assert!(text.len() < BLOCK && log.sink.size == text.len() as u64);
-        log.sink.file.read_exact_at(&mut text, 0).unwrap();
+        let mut text = vec![0; log.output.file.metadata().unwrap().len() as usize];
+        assert!(text.len() < BLOCK && log.output.size == text.len() as u64);
+        log.output.file.read_exact_at(&mut text, 0).unwrap();
         assert!(text.ends_with(b"}\n"));
         let kept = lines_of(std::str::from_utf8(&text).unwrap()).len();
-        assert_eq!(log.sink.lost.entries, 1000 - kept as u64);
+        assert_eq!(log.output.lost.entries, 1000 - kept as u64);
     }
 
     #[test]
     fn a_write_error_drops_and_counts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l");
-        let mut log = JsonFile::open(&path, options(1 << 20, 1, false)).unwrap();
-        let good = std::mem::replace(&mut log.sink.file, File::options().write(true).open("/dev/full").unwrap());
+        let mut log = open(&path, rotation(1 << 20, 1, false));
+        let good = std::mem::replace(&mut log.output.file, File::options().write(true).open("/dev/full").unwrap());
         log.write(Stream::Stdout, b"one\ntwo\n");
         log.flush();
         assert!(log.take_report().unwrap().contains("No space left"));
         log.write(Stream::Stdout, b"three\n");
         log.flush();
-        assert_eq!(log.sink.lost.entries, 3);
-        log.sink.file = good;
-        log.sink.lost.retry_at = None;
+        assert_eq!(log.output.lost.entries, 3);
+        log.output.file = good;
+        log.output.lost.retry_at = None;
         log.write(Stream::Stdout, b"four\n");
         log.flush();
         let lines = lines_of(&fs::read_to_string(&path).unwrap());

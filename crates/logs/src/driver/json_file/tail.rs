@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use crate::parse;
+use super::parse;
+use crate::file::codec::MAX_ENTRY;
 
 const BLOCK: usize = 64 * 1024;
 
@@ -47,7 +48,7 @@ pub fn last_time(file: &File) -> io::Result<String> {
     let end = file.metadata()?.len();
     let (start, lines) = start_of_last(file, end, 1)?;
     let length = usize::try_from(end - start).unwrap_or(usize::MAX);
-    if lines == 0 || length > parse::MAX_LINE {
+    if lines == 0 || length > MAX_ENTRY {
         return Ok(String::new());
     }
     let mut line = vec![0; length];

@@ -5,9 +5,6 @@
 
 use serde::Deserialize;
 
-/// Longer lines are not ours: the longest entry has 16 KiB, six times that when escaped, and its attributes.
-pub const MAX_LINE: usize = 4 * 1024 * 1024;
-
 /// A line's parts as they stand in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Raw<'a> {

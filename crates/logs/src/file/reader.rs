@@ -1,17 +1,18 @@
-//! Reading a json-file log back: tail, since, until, follow; rotated and compressed files included.
+//! Reading a log in files back: tail, since, until, follow; rotated and compressed files included.
 //!
 //! The reader shares nothing with the writer but the files. Opening takes all files of the log as they stand at one
-//! moment; following goes on from there and across any number of rotations (see [`crate::chain`]).
+//! moment; following goes on from there and across any number of rotations (see [`chain`]).
 
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
-use crate::chain::{self, Held, Link, Successor};
-use crate::follow::{Follower, Next};
-use crate::lines::Lines;
+use super::chain::{self, Held, Link, Successor};
+use super::codec::Codec;
+use super::follow::{Follower, Next};
+use super::lines::Lines;
 use crate::shape::{Shaper, Verdict};
-use crate::time;
+use crate::{Source, time};
 
 /// Bytes after which a batch is complete.
 const BATCH: usize = 64 * 1024;
@@ -26,14 +27,14 @@ pub struct ReadOptions {
     /// Unix nanoseconds, both inclusive.
     pub since: Option<i64>,
     pub until: Option<i64>,
-    /// There may be more at the end, until [`Reader::finish`] says otherwise.
+    /// There may be more at the end, until [`Source::finish`] says otherwise.
     pub follow: bool,
     pub stdout: bool,
     pub stderr: bool,
     pub format: Format,
 }
 
-/// How [`Reader::next_batch`] writes entries.
+/// How [`Source::next_batch`] writes entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Format {
     pub shape: Shape,
@@ -57,7 +58,7 @@ pub enum Shape {
     JsonSequence,
 }
 
-/// What [`Reader::next_batch`] has done.
+/// What [`Source::next_batch`] has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batch {
     /// Perhaps something was appended, and there may be more.
@@ -70,10 +71,10 @@ pub enum Batch {
 }
 
 /// Reads a log in steps, each of which blocks for the disk only and is short.
-pub struct Reader {
+pub struct Reader<C> {
     /// The files after the present one, oldest first.
-    waiting: VecDeque<Lines>,
-    present: Option<Lines>,
+    waiting: VecDeque<Lines<C>>,
+    present: Option<Lines<C>>,
     shaper: Shaper,
     follower: Option<Follower>,
     until: Option<i64>,
@@ -81,9 +82,9 @@ pub struct Reader {
     past: bool,
 }
 
-impl Reader {
+impl<C: Codec> Reader<C> {
     /// Opens the log at `path` and all its rotated files. A log that does not exist is empty.
-    pub fn open(path: &Path, options: ReadOptions) -> io::Result<Reader> {
+    pub fn open(path: &Path, options: ReadOptions) -> io::Result<Reader<C>> {
         let links = chain::snapshot(path)?;
         let newest = links.first().filter(|link| !link.gzip).map(Held::from);
         let follower = newest.filter(|_| options.follow).map(|held| Follower::new(path, held));
@@ -101,15 +102,42 @@ impl Reader {
         })
     }
 
-    /// The writer has finished: a follower ends after the last entry.
-    pub fn finish(&mut self) {
+    /// Appends entries of the present file; true = `limit` is reached or as much as `look` was read, false = it has no more.
+    fn take(&mut self, limit: usize, look: &mut usize, out: &mut Vec<u8>) -> io::Result<bool> {
+        let Some(lines) = &mut self.present else { return Ok(false) };
+        while out.len() < limit && *look > 0 {
+            let Some(line) = lines.next()? else { return Ok(false) };
+            *look = look.saturating_sub(line.len());
+            let shaper = &mut self.shaper;
+            if C::decode(line, |entry| shaper.entry(entry, out)) == Some(Verdict::Past) {
+                self.past = true;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Goes on with another file, and tells of what was lost before it. `gap`: files between the two may be missing.
+    fn enter(&mut self, next: Lines<C>, gap: bool, out: &mut Vec<u8>) {
+        let left = self.present.as_ref().and_then(Lines::end);
+        match (left, next.begin()) {
+            (Some(end), Some(begin)) if begin > end => self.shaper.lost(Some(begin - end), out),
+            (Some(_), Some(_)) => {}
+            _ if gap => self.shaper.lost(None, out),
+            _ => {}
+        }
+        self.present = Some(next);
+    }
+}
+
+impl<C: Codec> Source for Reader<C> {
+    fn finish(&mut self) {
         if let Some(follower) = &mut self.follower {
             follower.finish();
         }
     }
 
-    /// Appends entries in the chosen format, about 64 KiB at a time. Never waits for more of the log.
-    pub fn next_batch(&mut self, out: &mut Vec<u8>) -> io::Result<Batch> {
+    fn next_batch(&mut self, out: &mut Vec<u8>) -> io::Result<Batch> {
         let begin = out.len();
         let mut look = LOOK;
         loop {
@@ -143,36 +171,10 @@ impl Reader {
             }
         }
     }
-
-    /// Appends entries of the present file; true = `limit` is reached or as much as `look` was read, false = it has no more.
-    fn take(&mut self, limit: usize, look: &mut usize, out: &mut Vec<u8>) -> io::Result<bool> {
-        let Some(lines) = &mut self.present else { return Ok(false) };
-        while out.len() < limit && *look > 0 {
-            let Some(line) = lines.next()? else { return Ok(false) };
-            *look = look.saturating_sub(line.len());
-            if self.shaper.line(line, out) == Verdict::Past {
-                self.past = true;
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Goes on with another file, and tells of what was lost before it. `gap`: files between the two may be missing.
-    fn enter(&mut self, next: Lines, gap: bool, out: &mut Vec<u8>) {
-        let left = self.present.as_ref().and_then(Lines::end);
-        match (left, next.begin()) {
-            (Some(end), Some(begin)) if begin > end => self.shaper.lost(Some(begin - end), out),
-            (Some(_), Some(_)) => {}
-            _ if gap => self.shaper.lost(None, out),
-            _ => {}
-        }
-        self.present = Some(next);
-    }
 }
 
 /// The files to read, oldest first, each from where the tail begins in it.
-fn choose(links: Vec<Link>, options: &ReadOptions) -> io::Result<VecDeque<Lines>> {
+fn choose<C: Codec>(links: Vec<Link>, options: &ReadOptions) -> io::Result<VecDeque<Lines<C>>> {
     let mut chosen = VecDeque::new();
     let mut wanted = options.tail;
     for (age, link) in links.into_iter().enumerate() {
