@@ -195,6 +195,37 @@ fn the_driver_none_keeps_nothing() {
 }
 
 #[test]
+fn the_driver_local_keeps_everything_in_the_references_files() {
+    let d = with_busybox();
+    let local = ["run", "--log-driver", "local", "--log-opt", "labels=team", "--label", "team=a b", "--name"];
+    let script = "echo out; echo err >&2; head -c 20000 /dev/zero | tr '\\0' x; echo; printf tail";
+    let _ = d.docker(&[&local[..], &["l1", "busybox", "sh", "-c", script]].concat()).ok();
+    assert_eq!(
+        (d.inspect("l1", "{{.HostConfig.LogConfig.Type}}"), d.inspect("l1", "{{.LogPath}}")),
+        ("local".into(), String::new())
+    );
+    let id = d.inspect("l1", "{{.Id}}");
+    let file = d.data_root().join("containers").join(&id).join("local-logs/container.log");
+    assert_eq!(std::fs::read(&file).unwrap()[4..12], *b"\x0a\x06stdout");
+    let read = d.docker(&["logs", "l1"]).ok();
+    assert_eq!((read.stdout, read.stderr.as_str()), (format!("out\n{}\ntail", "x".repeat(20_000)), "err\n"));
+    assert_eq!(d.docker(&["logs", "--details", "--tail", "1", "l1"]).ok().stdout, "team=a+b tail");
+    // A second run goes on behind the first one's.
+    let _ = d.docker(&["start", "-a", "l1"]).ok();
+    assert_eq!(d.docker(&["logs", "l1"]).ok().stdout.matches("out\n").count(), 2);
+    let script = "for i in 1 2 3; do echo $i; sleep 0.3; done";
+    let _ = d.docker(&[&["run", "-d"], &local[1..], &["l2", "busybox", "sh", "-c", script]].concat()).ok();
+    assert_eq!(d.spawn(&["logs", "-f", "l2"]).end().ok().stdout, "1\n2\n3\n");
+    let refused =
+        |option: &str| d.docker(&["run", "--log-driver", "local", "--log-opt", option, "busybox", "true"]).stderr;
+    assert!(refused("foo=1").contains("unknown log opt 'foo' for log driver local"), "{}", refused("foo=1"));
+    let text = refused("max-size=abc");
+    assert!(text.contains("failed to initialize logging driver: invalid value for max-size: abc"), "{text}");
+    assert!(d.docker(&["info", "-f", "{{.Plugins.Log}}"]).ok().stdout.contains("json-file local none"));
+    d.finish();
+}
+
+#[test]
 fn daemon_wide_log_options() {
     let d = Options::new()
         .args(&["--log-driver", "json-file", "--log-opt", "max-size=1m", "--log-opt", "labels=a"])
