@@ -28,10 +28,12 @@ fn lost(line: &str) -> Option<u64> {
     rest.split(' ').next()?.parse().ok()
 }
 
+fn follower(log: &Log) -> Box<dyn Source> {
+    log.reader(ReadOptions { follow: true, stdout: true, stderr: true, ..ReadOptions::default() })
+}
+
 /// The numbers of the lines that are seen; how many are missing before each that comes after a gap is checked.
-fn follow(log: &Log, ended: &AtomicBool, slow: Option<u64>) -> Vec<u64> {
-    let options = ReadOptions { follow: true, stdout: true, stderr: true, ..ReadOptions::default() };
-    let mut reader = log.reader(options);
+fn follow(mut reader: Box<dyn Source>, ended: &AtomicBool, slow: Option<u64>) -> Vec<u64> {
     let mut random = slow.map(Random);
     let (mut out, mut numbers, mut next) = (Vec::new(), Vec::new(), 0);
     loop {
@@ -60,12 +62,13 @@ fn follow(log: &Log, ended: &AtomicBool, slow: Option<u64>) -> Vec<u64> {
     }
 }
 
-/// Writes numbered lines in random portions with random idle time, until `lines` are written.
-fn write(log: &Log, seed: u64, lines: u64, max_file: u32) {
+/// Writes numbered lines in random portions with random idle time, until all of `lines` are written, and perhaps a few more: the
+/// number of the next.
+fn write(log: &Log, seed: u64, lines: std::ops::Range<u64>, max_file: u32) -> u64 {
     let mut log = log.writer(&[("max-size", "20000"), ("max-file", &max_file.to_string())]);
     let mut random = Random(seed);
-    let mut next = 0;
-    while next < lines {
+    let mut next = lines.start;
+    while next < lines.end {
         for _ in 0..random.below(40) {
             let filler = "x".repeat(random.below(300) as usize);
             log.write(Stream::Stdout, format!("{next}{filler}\n").as_bytes());
@@ -81,6 +84,7 @@ fn write(log: &Log, seed: u64, lines: u64, max_file: u32) {
             thread::sleep(Duration::from_micros(random.below(2000)));
         }
     }
+    next
 }
 
 #[test]
@@ -94,10 +98,12 @@ fn random_rotation_loses_and_repeats_nothing() {
                 .map(|n| {
                     let (log, ended) = (log.clone(), ended.clone());
                     // Slow readers fall many files behind, some of them compressed before they get there.
-                    thread::spawn(move || follow(&log, &ended, if n == 0 { None } else { Some(seed * 10 + n) }))
+                    thread::spawn(move || {
+                        follow(follower(&log), &ended, if n == 0 { None } else { Some(seed * 10 + n) })
+                    })
                 })
                 .collect();
-            write(&log, seed * 7919, 8_000, 1000);
+            let _ = write(&log, seed * 7919, 0..8_000, 1000);
             ended.store(true, Ordering::Release);
             for reader in readers {
                 let numbers = reader.join().unwrap();
@@ -114,11 +120,14 @@ fn retention_says_how_many_lines_it_has_lost_and_never_repeats() {
     with_each_driver(|log| {
         drop(log.writer(&[]));
         let ended = Arc::new(AtomicBool::new(false));
+        let reader = follower(log);
+        // The first lines are gone when the reader begins.
+        let begin = write(log, 4241, 0..2_000, 2);
         let reader = {
-            let (log, ended) = (log.clone(), ended.clone());
-            thread::spawn(move || follow(&log, &ended, Some(5)))
+            let ended = ended.clone();
+            thread::spawn(move || follow(reader, &ended, Some(5)))
         };
-        write(log, 4242, 20_000, 2);
+        let _ = write(log, 4242, begin..20_000, 2);
         ended.store(true, Ordering::Release);
         let numbers = reader.join().unwrap();
         // Every gap has been told of in full.
@@ -180,7 +189,7 @@ fn a_reader_that_starts_while_the_log_rotates_sees_each_line_once() {
         let writer = {
             let (log, done) = (log.clone(), done.clone());
             thread::spawn(move || {
-                write(&log, 99, 10_000, 1000);
+                let _ = write(&log, 99, 0..10_000, 1000);
                 done.store(true, Ordering::Release);
             })
         };
