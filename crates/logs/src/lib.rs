@@ -10,15 +10,16 @@ mod driver;
 mod encode;
 mod file;
 mod record;
+mod seam;
 mod shape;
 mod split;
 mod time;
 mod watches;
 
 pub use attrs::Subject;
-pub use driver::{Driver, Options, Place, Sink, Source, Spec, find, names, validate};
-pub use file::reader::{Batch, Format, ReadOptions, Shape};
+pub use driver::{find, names, open, validate};
 pub use record::write_error as write_json_error;
+pub use seam::{Batch, Driver, Format, Options, Place, ReadOptions, Shape, Sink, Source, Spec};
 pub use watches::{Changed, Watch, Watches};
 
 /// Which of the container's outputs a line came from.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::file::codec::{Entry, Text};
-use crate::file::reader::{Format, ReadOptions, Shape};
+use crate::seam::{Format, ReadOptions, Shape};
 use crate::{FRAME_HEADER, RECORD_SEPARATOR, Stream, encode, frame_header, record, time};
 
 /// What became of a line.

@@ -393,7 +393,7 @@ fn forget_what_is_done(bundle: &mut Bundle) {
 }
 
 pub fn open_log(log: &logs::Spec) -> Result<Option<Box<dyn Sink>>, StartError> {
-    log.open().map_err(|e| {
+    logs::open(log).map_err(|e| {
         let place = log.place.dir.display();
         let text = format!("failed to initialize logging driver: {place}: {}", model::io_text(&e));
         StartError::new(Stage::Runtime, e.raw_os_error().unwrap_or(0), text)

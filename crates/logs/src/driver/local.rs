@@ -12,14 +12,13 @@ use std::path::PathBuf;
 use model::Error;
 
 use super::options::{self, DEFAULT_MAX_FILE, DEFAULT_MAX_SIZE};
-use super::{Driver, Options, Place, Sink, Source, Spec};
-use crate::Stream;
 use crate::file::chain::MAX_ROTATED;
 use crate::file::codec::{Codec, Entry, Found, MAX_ENTRY, Text};
-use crate::file::reader::ReadOptions;
 use crate::file::writer::Rotation;
+use crate::seam::{Driver, Options, Place, ReadOptions, Sink, Source, Spec};
 use crate::split::Piece;
 use crate::time::Formatter;
+use crate::{Stream, file};
 
 const DIR: &str = "local-logs";
 const FILE: &str = "container.log";
@@ -52,11 +51,11 @@ impl Driver for Local {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        super::open_files::<Framed>(&path(&spec.place), rotation(&spec.options), &spec.attrs)
+        file::open::<Framed>(&path(&spec.place), rotation(&spec.options), &spec.attrs)
     }
 
     fn read(&self, place: &Place, options: ReadOptions) -> Option<io::Result<Box<dyn Source>>> {
-        super::read_files::<Framed>(&path(place), options)
+        file::read::<Framed>(&path(place), options)
     }
 
     fn path(&self, place: &Place) -> Option<PathBuf> {
@@ -77,13 +76,11 @@ fn rotation(config: &Options) -> model::Result<Rotation> {
     let option = |name: &str| config.get(name).map(String::as_str);
     let max_size = match option("max-size") {
         None => DEFAULT_MAX_SIZE,
-        Some(text) => {
-            options::human_size(text).map_err(|e| e.prefix(&format!("invalid value for max-size: {text}")))?
-        }
+        Some(text) => options::human_size(text).map_err(|e| e.prefix(format!("invalid value for max-size: {text}")))?,
     };
     let max_file = match option("max-file") {
         None => i64::from(DEFAULT_MAX_FILE),
-        Some(text) => options::atoi(text).map_err(|e| e.prefix(&format!("invalid value for max-file: {text}")))?,
+        Some(text) => options::atoi(text).map_err(|e| e.prefix(format!("invalid value for max-file: {text}")))?,
     };
     let compress = match option("compress") {
         None => true,

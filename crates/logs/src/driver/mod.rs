@@ -5,124 +5,16 @@ mod local;
 mod none;
 mod options;
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::io;
-use std::path::{Path, PathBuf};
 
 use model::Error;
-use serde::{Deserialize, Serialize};
 
-use crate::file::reader::{Batch, ReadOptions};
-use crate::{Stream, file};
+use crate::seam::{Driver, Options, Sink, Spec};
 
 /// All there are, sorted by name.
 const DRIVERS: [&dyn Driver; 3] = [&json_file::JsonFile, &local::Local, &none::None];
 /// The driver of a configuration that names none.
 const DEFAULT: &str = "json-file";
-
-/// `--log-opt`.
-pub type Options = BTreeMap<String, String>;
-
-/// Where the log of a container belongs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// The container's own directory.
-    pub dir: PathBuf,
-    /// The container's id.
-    pub id: String,
-}
-
-/// The log of a container, as the daemon describes it to the process that writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spec {
-    pub driver: String,
-    /// Checked by [`Driver::check`].
-    pub options: Options,
-    /// A JSON object of strings that every entry carries ([`crate::attrs::build`]); empty = none.
-    pub attrs: String,
-    pub place: Place,
-}
-
-impl Spec {
-    /// Opens the log for writing; `None`: nothing is kept.
-    ///
-    /// # Errors
-    /// Those of opening files, [`io::ErrorKind::InvalidInput`] for a driver or options that this version does not know.
-    pub fn open(&self) -> io::Result<Option<Box<dyn Sink>>> {
-        let invalid = |error: Error| io::Error::new(io::ErrorKind::InvalidInput, error.message().to_owned());
-        find(&self.driver).map_err(invalid)?.open(self)
-    }
-}
-
-/// Where output goes to. Nothing that a sink does waits for anything but the disk.
-pub trait Sink: Debug + Send {
-    /// Takes output of the container as one read gave it.
-    fn write(&mut self, stream: Stream, bytes: &[u8]);
-
-    /// A stream has ended: what it left without a newline becomes an entry without one.
-    fn finish(&mut self, stream: Stream);
-
-    /// Writes everything that has been taken.
-    fn flush(&mut self);
-
-    /// Whether [`Sink::flush`] has anything to do.
-    fn is_behind(&self) -> bool;
-
-    /// Whether [`Sink::idle`] has anything to do.
-    fn has_idle_work(&self) -> bool;
-
-    /// Does a little of what can wait, below a millisecond; for times when nothing else is to be done.
-    fn idle(&mut self);
-
-    /// The last trouble, once, for the daemon's log.
-    fn take_report(&mut self) -> Option<String>;
-}
-
-/// A log being read, in steps each of which blocks for the disk only and is short.
-pub trait Source: Send {
-    /// Appends entries in the chosen format, about 64 KiB at a time. Never waits for more of the log.
-    ///
-    /// # Errors
-    /// Those of reading files; there is nothing more after one.
-    fn next_batch(&mut self, out: &mut Vec<u8>) -> io::Result<Batch>;
-
-    /// The writer has finished: a follower ends after the last entry.
-    fn finish(&mut self);
-}
-
-/// A kind of log. Texts of errors are the reference's.
-pub trait Driver: Sync {
-    /// As in `--log-driver`.
-    fn name(&self) -> &'static str;
-
-    /// Checks the names of options, as a create does; those of every driver are checked before.
-    ///
-    /// # Errors
-    /// `unknown log opt …`.
-    fn validate(&self, options: &Options) -> model::Result<()>;
-
-    /// Checks the values of options, as a start does.
-    ///
-    /// # Errors
-    /// What is wrong with the first bad one.
-    fn check(&self, options: &Options) -> model::Result<()>;
-
-    /// Opens the log for writing and goes on behind what is there; `None`: nothing is kept.
-    ///
-    /// # Errors
-    /// Those of opening files and of [`Driver::check`].
-    fn open(&self, spec: &Spec) -> io::Result<Option<Box<dyn Sink>>>;
-
-    /// Opens the log for reading; one that does not exist is empty. `None`: such logs cannot be read.
-    fn read(&self, place: &Place, options: ReadOptions) -> Option<io::Result<Box<dyn Source>>>;
-
-    /// The file that is written; rotated ones lie beside it. `None`: there is none.
-    fn path(&self, place: &Place) -> Option<PathBuf>;
-
-    /// The file, if its format is one that clients may rely on (`LogPath`).
-    fn public_path(&self, place: &Place) -> Option<PathBuf>;
-}
 
 /// The driver of this name; an empty one means the default.
 ///
@@ -139,6 +31,15 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     DRIVERS.into_iter().map(Driver::name)
 }
 
+/// Opens a log for writing; `None`: nothing is kept.
+///
+/// # Errors
+/// Those of opening files, [`io::ErrorKind::InvalidInput`] for a driver or options that this version does not know.
+pub fn open(spec: &Spec) -> io::Result<Option<Box<dyn Sink>>> {
+    let invalid = |error: Error| io::Error::new(io::ErrorKind::InvalidInput, error.message().to_owned());
+    find(&spec.driver).map_err(invalid)?.open(spec)
+}
+
 /// Checks a log's configuration as a create does: the driver, the options of every driver, and the names of its own.
 ///
 /// # Errors
@@ -149,22 +50,6 @@ pub fn validate(driver: &str, options: &Options) -> model::Result<()> {
     }
     options::validate_delivery(options)?;
     find(driver)?.validate(options)
-}
-
-/// Opens a log in files for writing, making its directory's last part (0700).
-fn open_files<C: file::codec::Codec>(
-    path: &Path,
-    rotation: model::Result<file::writer::Rotation>,
-    attrs: &str,
-) -> io::Result<Option<Box<dyn Sink>>> {
-    let rotation = rotation.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.message().to_owned()))?;
-    Ok(Some(Box::new(file::writer::FileSink::<C>::open(path, rotation, attrs)?)))
-}
-
-/// Opens a log in files for reading.
-fn read_files<C: file::codec::Codec>(path: &Path, options: ReadOptions) -> Option<io::Result<Box<dyn Source>>> {
-    let reader = file::reader::Reader::<C>::open(path, options);
-    Some(reader.map(|reader| Box::new(reader) as Box<dyn Source>))
 }
 
 #[cfg(test)]

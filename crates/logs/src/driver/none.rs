@@ -3,8 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Driver, Options, Place, Sink, Source, Spec};
-use crate::file::reader::ReadOptions;
+use crate::seam::{Driver, Options, Place, ReadOptions, Sink, Source, Spec};
 
 pub const NAME: &str = "none";
 

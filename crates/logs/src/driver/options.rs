@@ -2,7 +2,7 @@
 
 use model::Error;
 
-use super::Options;
+use crate::seam::Options;
 
 /// The default of `max-size`, bytes. Unlike the reference's json-file, a log is bounded unless asked otherwise.
 pub const DEFAULT_MAX_SIZE: u64 = 20_000_000;

@@ -11,64 +11,14 @@ use super::chain::{self, Held, Link, Successor};
 use super::codec::Codec;
 use super::follow::{Follower, Next};
 use super::lines::Lines;
+use crate::seam::{Batch, ReadOptions, Source};
 use crate::shape::{Shaper, Verdict};
-use crate::{Source, time};
+use crate::time;
 
 /// Bytes after which a batch is complete.
 const BATCH: usize = 64 * 1024;
 /// Bytes of the log after which a batch is complete although hardly anything of them was wanted.
 const LOOK: usize = 1024 * 1024;
-
-/// What to read.
-#[derive(Clone, Debug, Default)]
-pub struct ReadOptions {
-    /// The last so many entries; `None` = all. Counted before any other filter.
-    pub tail: Option<u64>,
-    /// Unix nanoseconds, both inclusive.
-    pub since: Option<i64>,
-    pub until: Option<i64>,
-    /// There may be more at the end, until [`Source::finish`] says otherwise.
-    pub follow: bool,
-    pub stdout: bool,
-    pub stderr: bool,
-    pub format: Format,
-}
-
-/// How [`Source::next_batch`] writes entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Format {
-    pub shape: Shape,
-    /// The entry's time with nine digits, and a space; JSON always has the time.
-    pub timestamps: bool,
-    /// The entry's attributes: as `k=v,k=v` and a space, or as members of JSON.
-    pub details: bool,
-}
-
-/// How entries are told apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shape {
-    /// They are not.
-    #[default]
-    Raw,
-    /// Eight-byte frame headers.
-    Frames,
-    /// A JSON object a line.
-    Json,
-    /// The same, with a record separator in front of each.
-    JsonSequence,
-}
-
-/// What [`Source::next_batch`] has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Batch {
-    /// Perhaps something was appended, and there may be more.
-    More,
-    /// Nothing was appended: there is nothing more now. To be called again when the log may have grown ([`crate::Watches`]),
-    /// has ended, or the time of [`ReadOptions::until`] has come. Only when following.
-    Waiting,
-    /// Perhaps something was appended; nothing more will come.
-    End,
-}
 
 /// Reads a log in steps, each of which blocks for the disk only and is short.
 pub struct Reader<C> {

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use super::codec::Codec;
 use super::compress::Compressor;
 use super::{chain, ordinal};
+use crate::seam::Sink;
 use crate::split::{Piece, Splitter};
-use crate::{Sink, Stream, time};
+use crate::{Stream, time};
 
 /// Pieces of the file that are written without waiting for [`Sink::flush`]. They cost the kernel a quarter less than pieces
 /// that end anywhere: its page cache takes each as one run of pages.

@@ -24,7 +24,7 @@ impl Log {
     }
 
     fn writer(&self, options: &[(&str, &str)]) -> Box<dyn Sink> {
-        self.spec(options).open().unwrap().unwrap()
+        logs::open(&self.spec(options)).unwrap().unwrap()
     }
 
     fn reader(&self, options: ReadOptions) -> Box<dyn Source> {

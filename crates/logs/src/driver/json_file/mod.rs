@@ -13,14 +13,13 @@ use std::path::PathBuf;
 use model::Error;
 
 use super::options::{self, DEFAULT_MAX_FILE, DEFAULT_MAX_SIZE};
-use super::{Driver, Options, Place, Sink, Source, Spec};
 use crate::file::chain::MAX_ROTATED;
 use crate::file::codec::{Codec, Entry, Found, Text};
-use crate::file::reader::ReadOptions;
 use crate::file::writer::Rotation;
+use crate::seam::{Driver, Options, Place, ReadOptions, Sink, Source, Spec};
 use crate::split::Piece;
 use crate::time::Formatter;
-use crate::{Stream, encode};
+use crate::{Stream, encode, file};
 
 /// `max-size` of a log that grows for ever.
 const UNLIMITED: &str = "-1";
@@ -44,11 +43,11 @@ impl Driver for JsonFile {
     }
 
     fn open(&self, spec: &Spec) -> io::Result<Option<Box<dyn Sink>>> {
-        super::open_files::<Json>(&path(&spec.place), rotation(&spec.options), &spec.attrs)
+        file::open::<Json>(&path(&spec.place), rotation(&spec.options), &spec.attrs)
     }
 
     fn read(&self, place: &Place, options: ReadOptions) -> Option<io::Result<Box<dyn Source>>> {
-        super::read_files::<Json>(&path(place), options)
+        file::read::<Json>(&path(place), options)
     }
 
     fn path(&self, place: &Place) -> Option<PathBuf> {

@@ -1,3 +1,5 @@
+//! The form of entries, what a killed writer left, damage, and options.
+
 use super::*;
 
 fn encoded(entries: &[(Stream, &[u8], bool, Option<i64>)]) -> Vec<u8> {
