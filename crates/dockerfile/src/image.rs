@@ -16,7 +16,7 @@ const COMMENT: &str = "buildkit.dockerfile.v0";
 /// Bytes of a configuration.
 const MAX_CONFIG: usize = 8 << 20;
 
-/// The configuration (image-spec, `application/vnd.oci.image.config.v1+json`, with the engine's additions).
+/// The configuration, without what nobody knows (image-spec, `application/vnd.oci.image.config.v1+json`, with the engine's additions).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Image {
@@ -44,9 +44,6 @@ pub struct Image {
     /// How containers of it run.
     #[serde(deserialize_with = "or_default")]
     pub config: Config,
-    /// What else the image that it is based on says.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
 /// The layers of an image.
@@ -111,9 +108,6 @@ pub struct Config {
     pub on_build: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
     pub shell: Vec<String>,
-    /// What else the image that it is based on says.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
 /// How the health of a container is found out; times in nanoseconds, 0: as the engine does.
@@ -164,6 +158,9 @@ impl Image {
             return Err(invalid(format!("longer than {MAX_CONFIG} bytes")));
         }
         let value = gojson::value(bytes).map_err(|error| invalid(error.body_message()))?;
+        if !value.is_object() {
+            return Err(invalid("it is no object".into()));
+        }
         serde_json::from_value(value).map_err(|error| invalid(error.to_string()))
     }
 
@@ -231,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_image_says_is_kept() {
+    fn what_an_image_says_is_kept_if_it_is_known() {
         let text = br#"{"created":null,"architecture":"amd64","os":"linux","x":{"y":1},"config":{"Env":["A=1"],"Cmd":null,"Z":2},
             "rootfs":{"type":"layers","diff_ids":["sha256:a"]},"history":[{"created_by":"a","empty_layer":true}]}"#;
         let mut image = Image::read(text).unwrap();
@@ -239,8 +236,8 @@ mod tests {
         image.set_env("A", "3");
         image.note("ENV B=2".into(), Layer::Unchanged, None);
         let value: Value = serde_json::from_slice(&image.encoded()).unwrap();
-        assert_eq!(value["x"]["y"], 1);
-        assert_eq!(value["config"], serde_json::json!({"Env": ["A=3", "B=2"], "Z": 2}));
+        assert_eq!(value.get("x"), None);
+        assert_eq!(value["config"], serde_json::json!({"Env": ["A=3", "B=2"]}));
         assert_eq!(value["history"][1]["comment"], COMMENT);
         assert!(Image::read(b"[]").is_err());
     }

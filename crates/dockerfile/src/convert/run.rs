@@ -34,6 +34,9 @@ pub(super) fn run(plan: &mut Plan<'_>, at: &At<'_>, command: &Run, linter: &mut 
         true => in_shell(&plan.stages[at.stage].image, &words),
         false => words,
     };
+    if words.is_empty() {
+        return refuse("failed to marshal LLB definition: arguments are required");
+    }
     let mut mounted = mounts::all(plan, at, &mounts)?;
     mounted.files.extend(script);
     let title = shown(plan, at, &mounts, &summary);
