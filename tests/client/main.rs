@@ -18,6 +18,7 @@ mod control;
 mod copy;
 mod cycles;
 mod disk;
+mod egress;
 mod escape;
 mod events;
 mod exec;

@@ -468,6 +468,24 @@ pub fn truncate(query: &Query<'_>, response: &[u8], out: &mut Vec<u8>) {
     Answer { is_full: true, ..Answer::begin(query, code as u8, PLAIN_SIZE, out) }.end();
 }
 
+/// The addresses that a response gives, and for how many seconds: the least that its answers say.
+pub fn addresses(response: &[u8]) -> (Vec<IpAddr>, u32) {
+    let (mut found, mut least) = (Vec::new(), u32::MAX);
+    let Some(end) = skip_name(response, HEADER).filter(|_| word(response, 4) == Some(1)) else { return (found, 0) };
+    for record in Records::behind(response, end + 4).flatten().filter(|record| record.section == Section::Answer) {
+        // A time with its highest bit set is none (RFC 2181, 8).
+        least = least.min(if record.ttl > i32::MAX as u32 { 0 } else { record.ttl });
+        let data = &response[record.data_at..record.data_at + record.data_length];
+        match (record.class, record.kind) {
+            (kind::INTERNET, kind::A) => found.extend(<[u8; 4]>::try_from(data).ok().map(IpAddr::from)),
+            (kind::INTERNET, kind::AAAA) => found.extend(<[u8; 16]>::try_from(data).ok().map(IpAddr::from)),
+            _ => {}
+        }
+    }
+    let seconds = if found.is_empty() { 0 } else { least };
+    (found, seconds)
+}
+
 /// For how many seconds a response may be kept: the least that its records say, for a negative one what its SOA record
 /// says (RFC 2308); `None`: it is not to be kept.
 pub fn lifetime(response: &[u8]) -> Option<u32> {

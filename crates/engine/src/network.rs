@@ -10,6 +10,7 @@ use ::network::{Family, Networks, NewNetwork, NewPool, option};
 use events::{Events, now};
 use ipnet::IpNet;
 use model::filter::Filters;
+use model::own_label::{KEEP, asks_to_keep};
 use model::time::Timestamp;
 use model::{Error, Kind, Result};
 
@@ -300,7 +301,8 @@ pub fn prune(
         let row = &network.row;
         let old = until.is_none_or(|until| Timestamp::from_unix_nanos(row.created) < until);
         let unused = network.endpoints.is_empty() && !used.contains(&row.name);
-        if is_predefined(&row.name) || !old || !unused || !filters.match_labels(&row.labels) {
+        let is_kept = row.labels.get(KEEP).is_some_and(|value| asks_to_keep(value));
+        if is_predefined(&row.name) || is_kept || !old || !unused || !filters.match_labels(&row.labels) {
             continue;
         }
         match remove(networks, events, row.id.as_str()) {

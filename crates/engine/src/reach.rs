@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::container::Containers;
+use crate::container::definition::Definition;
+use crate::container::definition::places::Places;
 
 /// One container that runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -21,6 +23,18 @@ pub struct Reached {
     pub ways: Vec<Value>,
     /// The same in words.
     pub texts: Vec<String>,
+    /// What it may reach, where rules say so; a destination has to pass all that are about the network.
+    #[serde(default)]
+    pub egress: Vec<Egress>,
+}
+
+/// A rule about what a container may reach.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Egress {
+    /// `container`, or `network` and its name.
+    pub by: String,
+    /// As they were given: names, addresses, networks, with ports.
+    pub destinations: Vec<String>,
 }
 
 /// All that run, by name, or one.
@@ -41,9 +55,26 @@ pub fn reach(networks: &Networks, containers: &Containers, name: Option<&str>) -
                 mode: if mode == "host" || mode.starts_with("container:") { mode.clone() } else { String::new() },
                 ways: ways.iter().map(value).collect(),
                 texts: ways.iter().map(ToString::to_string).collect(),
+                egress: egress(networks, &view.row),
             }
         })
         .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
+}
+
+/// The rules of a container and of its networks.
+fn egress(networks: &Networks, row: &Definition) -> Vec<Egress> {
+    let rule = |by: String, egress: &model::egress::Egress| Egress {
+        by,
+        destinations: egress.destinations.iter().map(ToString::to_string).collect(),
+    };
+    let places = Places::of(row);
+    let own = places.egress().map(|egress| rule("container".to_owned(), egress));
+    let standing = places.standing(networks);
+    let of_networks = standing.iter().filter_map(|(network, _)| {
+        let confinement = network::confine::of(network).ok()?;
+        Some(rule(format!("network {}", network.name), &confinement.egress?))
+    });
+    own.into_iter().chain(of_networks).collect()
 }

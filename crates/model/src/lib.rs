@@ -12,6 +12,7 @@ pub mod cpuset;
 pub mod device;
 pub mod digest;
 pub mod duration;
+pub mod egress;
 pub mod error;
 pub mod fault;
 pub mod filter;

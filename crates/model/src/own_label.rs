@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::{EGRESS, Egress};
 use crate::{Error, Result};
 
 /// What all of them begin with.
@@ -22,18 +23,21 @@ pub const KEEP: &str = "gantry.keep";
 pub struct OwnLabels {
     /// [`KEEP`].
     pub keep: bool,
+    /// [`EGRESS`]: all that the container may reach; `None` = whatever its networks let it.
+    pub egress: Option<Egress>,
 }
 
 impl OwnLabels {
     /// Reads the labels of a create request; labels without the prefix are anybody's.
     ///
-    /// Errors: `InvalidParameter` for a label of the prefix that this version does not know. It may be meant to protect
-    /// something, so it is not ignored.
+    /// Errors: `InvalidParameter` for a label of the prefix that this version does not know, which may be meant to protect
+    /// something, and for a malformed value.
     pub fn parse(labels: &BTreeMap<String, String>) -> Result<OwnLabels> {
         let mut own = OwnLabels::default();
         for (name, value) in labels.iter().filter(|(name, _)| is_own(name)) {
             match name.as_str() {
                 KEEP => own.keep = asks_to_keep(value),
+                EGRESS => own.egress = Some(Egress::parse(value)?),
                 _ => {
                     return Err(Error::invalid(format!(
                         "unknown label {name:?}: labels that begin with {PREFIX:?} are those of the engine, and it has \
@@ -88,7 +92,7 @@ mod tests {
 
     #[test]
     fn unknown_labels_are_refused_by_name() {
-        for name in ["gantry.", "gantry.egress", "gantry.Keep", "gantry.keep ", "gantry.keep.x"] {
+        for name in ["gantry.", "gantry.egress2", "gantry.Egress", "gantry.Keep", "gantry.keep ", "gantry.keep.x"] {
             let error = OwnLabels::parse(&labels(&[(name, "x")])).expect_err(name);
             assert_eq!(error.kind(), crate::Kind::InvalidParameter);
             assert!(error.message().starts_with(&format!("unknown label {name:?}: ")), "{error}");

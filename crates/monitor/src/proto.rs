@@ -81,6 +81,43 @@ pub struct ResolverSpec {
     pub is_internal: bool,
     /// Names of one label that are not known are not asked for elsewhere: the client will add its search domains.
     pub keeps_single_labels: bool,
+    /// The gates at the sandbox's links that check destinations.
+    pub gates: Vec<GateSpec>,
+    /// Every link has such a gate: names that no rule has are not asked for elsewhere.
+    pub is_confined: bool,
+}
+
+/// A gate at a link of the sandbox (`sys::gate`), whose rules may have names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateSpec {
+    /// Id of the network that the link leads to.
+    pub network: String,
+    /// Name of the link's end on the host.
+    pub link: String,
+    pub whose: Whose,
+    /// As `model::egress::Egress` is written.
+    pub rules: String,
+    /// Networks whose addresses no name opens, since others than its owner decide about them: address, length in bits.
+    pub never: Vec<(IpAddr, u8)>,
+}
+
+/// Whose rules a gate has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whose {
+    #[default]
+    Container,
+    Network,
+}
+
+/// Something that the rules of a sandbox do not let pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denied {
+    /// The protocol's number in the IP header; 0 of a name.
+    pub protocol: u8,
+    /// The destination; its port is 0 of protocols without ports. `None`: a name was asked for.
+    pub to: Option<SocketAddr>,
+    /// The name.
+    pub name: String,
 }
 
 /// The names of a network.
@@ -144,6 +181,11 @@ pub enum Event {
     },
     /// The kernel has killed one or more of the container's processes for want of memory. Comes before `Died`.
     OutOfMemory,
+    /// What the sandbox's rules about destinations did not let pass, each once a minute; `more`: how many are not told.
+    Denied {
+        denied: Vec<Denied>,
+        more: u32,
+    },
 }
 
 /// One client of the container's or an exec's streams.
@@ -380,8 +422,22 @@ mod tests {
         golden(&Request::Unpublish(vec![bound]), "ac020a010600ac11000250");
         let zone = Zone { network: "n".into(), names: "/n".into(), aliases: vec![("a".into(), "b".into())] };
         let upstream = Upstream::Given(vec!["1.2.3.4".parse().unwrap()]);
-        let spec = ResolverSpec { zones: vec![zone], upstream, is_internal: true, keeps_single_labels: false };
-        golden(&Request::Resolver(spec), "ac020b01016e022f6e0101610162010100010203040100");
+        let gate = GateSpec {
+            network: "n".into(),
+            link: "v".into(),
+            whose: Whose::Network,
+            rules: "r".into(),
+            never: vec![("1.2.3.4".parse().unwrap(), 32)],
+        };
+        let mut spec =
+            ResolverSpec { zones: vec![zone], upstream, is_internal: true, gates: vec![gate], ..Default::default() };
+        golden(
+            &Request::Resolver(spec.clone()),
+            "ac020b01016e022f6e0101610162010100010203040100\
+             01016e01760101720100010203042000",
+        );
+        (spec.gates, spec.is_confined) = (Vec::new(), true);
+        golden(&Request::Resolver(spec), "ac020b01016e022f6e01016101620101000102030401000001");
     }
 
     #[test]
@@ -410,6 +466,12 @@ mod tests {
         golden(&Event::Done { refused }, "ac02050102016d");
         golden(&Event::Born { pid: 7, at: 4 }, "ac02060e08");
         golden(&Event::OutOfMemory, "ac0208");
+        let to = Some("1.2.3.4:53".parse().unwrap());
+        let denied = Denied { protocol: 17, to, name: "n".into() };
+        golden(
+            &Event::Denied { denied: vec![denied], more: 3 },
+            "ac02090111010001020304 35 016e03".replace(' ', "").as_str(),
+        );
     }
 
     #[test]

@@ -556,6 +556,10 @@ impl Monitor {
         self.proxies.expire(now);
         if let Some(resolver) = &mut self.resolver {
             resolver.expire(now);
+            // It waits for a daemon.
+            if let Some(denied) = (!self.link.is_alone()).then(|| resolver.take_denied()).flatten() {
+                self.link.tell(denied);
+            }
         }
         self.settle_births(now);
         self.settle_abandoned();

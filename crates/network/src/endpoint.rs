@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use model::Result;
+use model::egress::Egress;
 use model::id::{ContainerId, EndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
 use sys::fdpass::Parked;
@@ -99,6 +100,8 @@ pub struct EndpointSpec {
     pub dns_names: Vec<String>,
     /// Settings of the link in the kernel's names (`net.ipv4.conf.IFNAME.log_martians`), with their values.
     pub sysctls: Vec<(String, String)>,
+    /// All that the container may reach by it; `None` = whatever the network lets it.
+    pub egress: Option<Egress>,
 }
 
 impl EndpointSpec {
@@ -113,6 +116,7 @@ impl EndpointSpec {
             priority: 0,
             dns_names: Vec::new(),
             sysctls: Vec::new(),
+            egress: None,
         }
     }
 }

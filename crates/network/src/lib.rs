@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod confine;
 pub mod driver;
 pub mod endpoint;
 pub mod family;

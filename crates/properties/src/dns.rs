@@ -31,6 +31,8 @@ pub fn dns_messages(bytes: &[u8]) {
         assert_eq!(message::id(query), message::id(response));
     }
     message::refusal(query, rcode::REFUSED, &mut out);
+    let (addresses, seconds) = message::addresses(response);
+    assert!(addresses.len() <= response.len() / 16 && (!addresses.is_empty() || seconds == 0));
     let before = message::lifetime(response);
     let mut aged = response.to_vec();
     message::age(&mut aged, 10);

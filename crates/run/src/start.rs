@@ -161,6 +161,11 @@ impl Line<'_> {
         let connected = self.connect()?;
         let connected = connected.as_ref();
         let endpoints = connected.map(|c| c.endpoints.clone()).unwrap_or_default();
+        for gate in program.resolver.iter_mut().flat_map(|resolver| &mut resolver.gates) {
+            // The links' names are known only now.
+            let link = endpoints.iter().find(|endpoint| endpoint.network.as_str() == gate.network);
+            gate.link = link.and_then(|endpoint| endpoint.host_link.clone()).unwrap_or_default();
+        }
         progress.enter(Step::Files)?;
         if let Some(files) = &spec.files {
             let own = endpoints.iter().flat_map(|endpoint| &endpoint.addresses);

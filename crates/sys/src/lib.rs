@@ -13,6 +13,7 @@ pub mod clone;
 pub mod exe;
 pub mod fdpass;
 pub mod file;
+pub mod gate;
 pub mod memory;
 pub mod mount;
 pub mod netlink;

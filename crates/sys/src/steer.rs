@@ -9,21 +9,16 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::bpf::{
-    self, ADD, CALL, EXIT, Insn, JUMP, JUMP_EQUAL, JUMP_NOT_EQUAL, LOAD_WIDE, LOAD_WORD, MOVE, MOVE_REGISTER,
-    STORE_WORD, insn,
+    self, ADD, CALL, EXIT, Insn, JUMP, JUMP_EQUAL, JUMP_NOT_EQUAL, LOAD_WIDE, LOAD_WORD, MAP_LOOKUP, MOVE,
+    MOVE_REGISTER, MapAttr, PSEUDO_MAP, STORE_WORD, insn,
 };
 
-const MAP_CREATE: i32 = 0;
-const MAP_UPDATE: i32 = 2;
 const LINK_CREATE: i32 = 28;
 const MAP_TYPE_SOCKMAP: u32 = 15;
 const PROG_TYPE_SK_LOOKUP: u32 = 30;
 const ATTACH_SK_LOOKUP: u32 = 36;
-/// A map by its descriptor, in the source register of a wide load.
-const PSEUDO_MAP: u8 = 1;
 
 // Helpers (`enum bpf_func_id`).
-const MAP_LOOKUP: i32 = 1;
 const SK_RELEASE: i32 = 86;
 const SK_ASSIGN: i32 = 124;
 
@@ -32,25 +27,6 @@ const FAMILY: i16 = 8;
 const PROTOCOL: i16 = 12;
 const LOCAL_IP4: i16 = 40;
 const LOCAL_PORT: i16 = 60;
-
-/// The head of `union bpf_attr` for BPF_MAP_CREATE.
-#[repr(C)]
-struct MapAttr {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-}
-
-/// The head of `union bpf_attr` for BPF_MAP_UPDATE_ELEM.
-#[repr(C)]
-struct UpdateAttr {
-    map_fd: u64,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
 
 /// The head of `union bpf_attr` for BPF_LINK_CREATE.
 #[repr(C)]
@@ -74,16 +50,9 @@ pub struct Targets<'a> {
 /// CAP_NET_ADMIN in the first user namespace.
 pub fn steer(namespace: BorrowedFd<'_>, address: (Ipv4Addr, u16), targets: Targets<'_>) -> io::Result<OwnedFd> {
     let attr = MapAttr { map_type: MAP_TYPE_SOCKMAP, key_size: 4, value_size: 8, max_entries: 2, map_flags: 0 };
-    let map = bpf::bpf_open(MAP_CREATE, &attr)?;
+    let map = bpf::create(&attr)?;
     for (key, socket) in [(0u32, targets.udp), (1, targets.tcp)] {
-        let value = socket.as_raw_fd() as u64;
-        let attr = UpdateAttr {
-            map_fd: map.as_raw_fd() as u64,
-            key: &raw const key as u64,
-            value: &raw const value as u64,
-            flags: 0,
-        };
-        bpf::bpf(MAP_UPDATE, &attr)?;
+        bpf::update(&map, &key, &(socket.as_raw_fd() as u64))?;
     }
     let program = bpf::load(PROG_TYPE_SK_LOOKUP, ATTACH_SK_LOOKUP, &program(map.as_raw_fd(), address))?;
     let attr = LinkAttr {

@@ -38,6 +38,11 @@ fn text(one: &Reached) -> String {
         "host" => out.push_str("  whoever can reach this host, at the ports that its programs listen at\n"),
         joined => out.push_str(&format!("  who can reach {joined}\n")),
     }
+    for rule in &one.egress {
+        let where_else = if rule.by.starts_with("network ") { " and containers there" } else { "" };
+        let all = rule.destinations.join(", ");
+        out.push_str(&format!("  reaches only {all}{where_else} (egress rules of the {})\n", rule.by));
+    }
     out
 }
 

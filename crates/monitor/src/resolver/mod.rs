@@ -7,6 +7,7 @@
 
 mod cache;
 mod forward;
+mod gates;
 mod inbound;
 mod local;
 mod place;
@@ -21,9 +22,10 @@ use dns::message::{self, Answer, Invalid, Query, rcode};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
 
-use crate::proto::ResolverSpec;
+use crate::proto::{Event, ResolverSpec};
 use cache::Cache;
 use forward::{Finished, Forwards, Ground, Ready};
+use gates::Gates;
 use inbound::Inbound;
 use local::Local;
 use place::{Client, MAX_QUERY, Namespaces, Token};
@@ -48,6 +50,7 @@ pub struct Resolver {
     forwards: Forwards,
     cache: Cache,
     streams: Streams,
+    gates: Gates,
     /// Connections that got an answer and may have further queries.
     resumed: Vec<u32>,
     /// Scratch space of answers.
@@ -73,6 +76,7 @@ impl Resolver {
             forwards: Forwards::default(),
             cache: Cache::default(),
             streams: Streams::default(),
+            gates: Gates::default(),
             resumed: Vec::new(),
             out: Vec::new(),
             paused_until: None,
@@ -84,7 +88,8 @@ impl Resolver {
     /// Other networks, aliases or servers from now on.
     pub fn change(&mut self, spec: ResolverSpec) {
         self.cache.clear();
-        self.servers = Servers::new(spec.upstream, spec.is_internal);
+        self.servers = Servers::new(&spec);
+        self.gates.change(&self.epoll, spec.gates, spec.is_confined);
         self.local = Local::new(spec.zones, spec.keeps_single_labels);
     }
 
@@ -95,7 +100,8 @@ impl Resolver {
 
     /// When [`Resolver::expire`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        [self.forwards.deadline(), self.streams.deadline(), self.paused_until].into_iter().flatten().min()
+        let own = [self.forwards.deadline(), self.streams.deadline(), self.paused_until, self.gates.deadline()];
+        own.into_iter().flatten().min()
     }
 
     /// Deals with a bounded part of what is ready. `buffer` is scratch space.
@@ -115,6 +121,7 @@ impl Resolver {
                     let finished = self.forwards.handle(&self.epoll, Ready { number, server }, buffer);
                     self.finish(finished);
                 }
+                Token::Gate(index) => self.gates.hear(&self.epoll, index, Instant::now()),
             }
         }
         self.go_on();
@@ -127,9 +134,16 @@ impl Resolver {
             let _ = epoll::modify(&self.epoll, self.inbound.listener(), Token::Listener.data(), EventFlags::IN);
         }
         self.streams.expire(now);
+        self.gates.expire(&self.epoll, now);
         if self.forwards.deadline().is_some_and(|at| at <= now) {
             self.go_on();
         }
+    }
+
+    /// What the sandbox's rules did not let pass and nobody was told of.
+    pub fn take_denied(&mut self) -> Option<Event> {
+        let (denied, more) = self.gates.has_denied().then(|| self.gates.take_denied())?;
+        Some(Event::Denied { denied, more })
     }
 
     /// Sends what is due of queries under way, and takes the next queries of connections that have got their answers.
@@ -191,10 +205,18 @@ impl Resolver {
             Err(Invalid::Silent) => return self.streams.dropped(client),
         };
         let limit = limit(&query, client);
+        let now = Instant::now();
         if self.local.answer(&query, limit, &mut self.out) {
+            if !self.gates.is_empty() {
+                message::age(&mut self.out, message::NAME_TTL - gates::LOCAL_LASTS);
+                self.gates.open(query.name().text(), &self.out, (true, now));
+            }
             return self.send(client);
         }
-        let now = Instant::now();
+        // To who asks, the name does not exist; a refusal would be asked for again and again.
+        if !self.gates.is_empty() && !self.may_ask(&query, now) {
+            return self.refuse(bytes, rcode::NO_SUCH_NAME, client);
+        }
         let servers = self.servers.at(now);
         if servers.changed {
             self.cache.clear();
@@ -212,6 +234,12 @@ impl Resolver {
         if !self.forwards.begin(&query, client, now) {
             self.refuse(bytes, rcode::REFUSED, client);
         }
+    }
+
+    /// Whether others than the sandbox's networks may be asked.
+    fn may_ask(&mut self, query: &Query<'_>, now: Instant) -> bool {
+        let is_common = query.class == message::kind::INTERNET && query.name().is_plain();
+        self.gates.may_ask(if is_common { query.name().text() } else { b"" }, now)
     }
 
     fn refuse(&mut self, query: &[u8], code: u8, client: Client) {
@@ -232,7 +260,11 @@ impl Resolver {
         let Some(mut response) = response else { return self.refuse(&query, rcode::SERVER_FAILURE, client) };
         let Ok(asked) = Query::parse(&query) else { return };
         message::address_to(&asked, &mut response);
-        self.cache.keep(&asked, &response, Instant::now());
+        let now = Instant::now();
+        self.cache.keep(&asked, &response, now);
+        if !self.gates.is_empty() {
+            self.gates.open(asked.name().text(), &response, (false, now));
+        }
         match response.len() > limit(&asked, client) {
             true => message::truncate(&asked, &response, &mut self.out),
             false => self.out = response,

@@ -31,6 +31,8 @@ pub enum Token {
     Stream(u32),
     /// Number of a query under way, index of the server.
     Forward(u32, u8),
+    /// Index of a gate.
+    Gate(u32),
 }
 
 impl Token {
@@ -40,6 +42,7 @@ impl Token {
             Token::Datagrams => 0,
             Token::Listener => 1,
             Token::Stream(number) => u64::from(number) << 16 | 2,
+            Token::Gate(index) => u64::from(index) << 16 | 4,
             Token::Forward(number, server) => u64::from(number) << 16 | u64::from(server) << 8 | 3,
         })
     }
@@ -47,10 +50,11 @@ impl Token {
     /// From what epoll has kept.
     pub fn of(data: EventData) -> Token {
         let bits = data.u64();
-        match bits & 3 {
+        match bits & 7 {
             0 => Token::Datagrams,
             1 => Token::Listener,
             2 => Token::Stream((bits >> 16) as u32),
+            4 => Token::Gate((bits >> 16) as u32),
             _ => Token::Forward((bits >> 16) as u32, (bits >> 8) as u8),
         }
     }

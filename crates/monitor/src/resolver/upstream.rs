@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use super::place::{ADDRESS, PORT};
-use crate::proto::Upstream;
+use crate::proto::{ResolverSpec, Upstream};
 
 /// The host's configuration, and what systemd-resolved has found for hosts whose own file names only its stub.
 const FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
@@ -25,6 +25,7 @@ pub struct Servers {
     addresses: Vec<SocketAddr>,
     source: Upstream,
     is_internal: bool,
+    is_confined: bool,
     looked: Option<Instant>,
     stamps: [Stamp; 2],
 }
@@ -41,24 +42,25 @@ pub struct Current<'a> {
 }
 
 impl Servers {
-    /// Those of this source.
-    pub fn new(source: Upstream, is_internal: bool) -> Servers {
+    /// Those of this specification. Behind gates all are asked from the host's network, which internal networks do not use.
+    pub fn new(spec: &ResolverSpec) -> Servers {
+        let (source, is_internal, is_confined) = (spec.upstream.clone(), spec.is_internal, spec.is_confined);
         let given = match &source {
-            Upstream::Given(given) => given.as_slice(),
-            Upstream::Host => &[],
+            Upstream::Given(given) if !(is_internal && is_confined) => given.as_slice(),
+            _ => &[],
         };
         // The resolver does not ask itself.
         let others = given.iter().filter(|address| **address != IpAddr::V4(ADDRESS)).take(dns::servers::MAX_SERVERS);
         let addresses = others.map(|address| SocketAddr::new(*address, PORT)).collect();
-        Servers { addresses, source, is_internal, looked: None, stamps: [None; 2] }
+        Servers { addresses, source, is_internal, is_confined, looked: None, stamps: [None; 2] }
     }
 
     /// Follows the host's configuration.
     pub fn at(&mut self, now: Instant) -> Current<'_> {
-        let by_host = self.source == Upstream::Host;
+        let follows = self.source == Upstream::Host;
         let is_due = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_EVERY);
         let mut changed = false;
-        if by_host && !self.is_internal && is_due {
+        if follows && !self.is_internal && is_due {
             self.looked = Some(now);
             let stamps = FILES.map(stamp);
             if stamps != self.stamps {
@@ -68,7 +70,7 @@ impl Servers {
                 self.addresses = addresses;
             }
         }
-        Current { addresses: &self.addresses, by_host, changed }
+        Current { addresses: &self.addresses, by_host: follows || self.is_confined, changed }
     }
 }
 

@@ -15,6 +15,7 @@ use store::Store;
 use sys::netlink::{Socket, link, listen, namespace};
 
 use super::bridges::{Bridge, Bridges};
+use super::gates::Gates;
 use super::inside::{self, Indices, Refused};
 use super::lingering::{self, Lingering};
 use super::rules::Rules;
@@ -184,15 +185,14 @@ impl BridgeDriver {
             };
             match inside::furnish(sandbox, &self.indices, ipv6, CREATION, links.inside(self.host.as_fd())) {
                 Ok(mut inner) => {
-                    let attached = self.links(|socket| socket.request(&mut links.outside()));
-                    let settled = attached.and_then(|()| inner.request(&mut links.settle()));
-                    return match settled {
-                        Ok(()) => Ok(host_link),
-                        Err(error) => {
-                            self.delete_link(&host_link);
-                            Err(device::failed(error).prefix(format!("attaching {host_link}")))
-                        }
-                    };
+                    let gates = Gates { request, addresses: &addresses, host: &device.addresses };
+                    let hung = self.links(|socket| gates.hang(socket, &host_link));
+                    let attached = hung.and_then(|()| {
+                        let attached = self.links(|socket| socket.request(&mut links.outside()));
+                        let settled = attached.and_then(|()| inner.request(&mut links.settle()));
+                        settled.map_err(|error| device::failed(error).prefix(format!("attaching {host_link}")))
+                    });
+                    return attached.inspect_err(|_| self.delete_link(&host_link)).map(|()| host_link);
                 }
                 Err(Refused::Taken) => (),
                 Err(Refused::Failed(error)) => {

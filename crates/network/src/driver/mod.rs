@@ -4,6 +4,7 @@ mod bridge;
 mod bridges;
 mod device;
 mod foreign;
+mod gates;
 mod host;
 mod inside;
 mod legacy;
@@ -20,6 +21,7 @@ use std::os::fd::BorrowedFd;
 
 use ipnet::IpNet;
 use model::Result;
+use model::egress::Egress;
 use model::id::{ContainerId, EndpointId};
 
 use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, PublishSpec, Sockets};
@@ -63,6 +65,8 @@ pub struct Place<'a> {
     pub gateways: Vec<IpAddr>,
     pub priority: i64,
     pub dns_names: &'a [String],
+    /// All that its container may reach; `None` = whatever the network lets it.
+    pub egress: Option<&'a Egress>,
 }
 
 /// Ports to be published at an endpoint that stands.

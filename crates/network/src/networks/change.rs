@@ -12,6 +12,7 @@ use model::id::NetworkId;
 use model::{Context, Error, Kind, Result};
 
 use super::Networks;
+use crate::confine;
 use crate::driver::NetworkDriver;
 use crate::family::Family;
 use crate::ipam::{AddressRequest, Ipam, PoolRequest};
@@ -82,6 +83,7 @@ impl Networks {
         }
         let new = self.with_settings_of_another(new)?;
         let (mut row, pools) = begin(new);
+        confine::check(&row)?;
         if row.traits.config_only {
             // Whatever was asked for: no engine that does not know such networks is to connect to one.
             row.driver = "null".to_owned();

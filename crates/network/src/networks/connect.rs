@@ -9,6 +9,7 @@ use model::id::{ContainerId, EndpointId, NetworkId};
 use model::{Context, Error, Result};
 
 use super::{Books, Networks};
+use crate::confine;
 use crate::driver::{Join, Place, option};
 use crate::endpoint::{Assigned, Connected, Endpoint, EndpointSpec, Joined, PublishSpec, SandboxSpec, Sockets};
 use crate::family::{self, Family};
@@ -105,6 +106,9 @@ impl Networks {
         if row.traits.config_only {
             return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
         }
+        if spec.egress.is_some() && row.driver != "bridge" {
+            return Err(confine::unsupported(&row.driver));
+        }
         self.begin_join(&row.id)?;
         let addresses = self.take_addresses(row, &spec.addresses);
         let joined = addresses.and_then(|addresses| {
@@ -118,6 +122,7 @@ impl Networks {
                 link_local: &spec.link_local,
                 priority: spec.priority,
                 dns_names: &spec.dns_names,
+                egress: spec.egress.as_ref(),
             };
             let Site { owner: Owner { container, name }, sandbox } = site;
             let request = Join { network: row, sandbox, container, name, endpoint: &place, ports: duties.ports };

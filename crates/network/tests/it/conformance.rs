@@ -45,6 +45,7 @@ fn join_at(
         link: link.to_owned(),
         gateways: pool.gateway.into_iter().filter(|_| link == "eth0").collect(),
         priority: 0,
+        egress: None,
         dns_names: &["c".to_owned()],
     };
     let ports: Vec<_> = port.map(|port| publish(port, 80)).into_iter().collect();

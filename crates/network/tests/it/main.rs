@@ -6,6 +6,7 @@
 mod bridge;
 mod conformance;
 mod crowd;
+mod egress;
 mod firewalls;
 mod foreign;
 mod forwarding;

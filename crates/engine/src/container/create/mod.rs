@@ -3,6 +3,7 @@
 //! Order: image → merge → validation → name → mounts → writable layer → row → actor → event → answer. Whatever fails
 //! takes back what was made before it; the name is reserved before any work is done and freed on failure (B-id-2).
 
+mod egress;
 pub mod merge;
 pub mod mounts;
 pub mod sources;
@@ -83,6 +84,9 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     share_hostname(&engine.containers, &mut merged);
     resolve_links(&engine.containers, &mut merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
+    if own_labels.egress.is_some() {
+        egress::refuse_unconfined(&engine.networks, &merged, &request)?;
+    }
     plan::runtime_choice(&settings.containers.runtimes, &merged.host_config.runtime)?;
     let name = reserve_name(&engine.containers, args.name.as_deref(), &id)?;
     let draft = Draft {

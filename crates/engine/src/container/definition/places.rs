@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use model::egress::Egress;
+use model::id::ContainerId;
 use model::{Error, Result};
 use network::row::NetworkRow;
 use network::{EndpointSpec, Family, MacAddress, Networks, SandboxSpec};
@@ -65,9 +67,21 @@ impl<'a> Places<'a> {
         all.filter_map(|(name, settings)| Some((networks.look_up(&name).ok()?, settings))).collect()
     }
 
-    /// Whether there is a resolver in its sandbox: one of its networks was made by a user.
+    /// Whether there is a resolver in its sandbox: one of its networks was made by a user, or it may reach some names only.
     pub fn has_resolver(self, networks: &Networks) -> bool {
-        self.standing(networks).iter().any(|(network, _)| !network::networks::is_predefined(&network.name))
+        let is_users = |name: &str| !network::networks::is_predefined(name);
+        let standing = self.standing(networks);
+        standing.iter().any(|(network, _)| is_users(&network.name)) || !standing.is_empty() && self.egress().is_some()
+    }
+
+    /// All that the container may reach; `None` = whatever its networks let it.
+    pub fn egress(self) -> Option<&'a Egress> {
+        self.row.own_labels.egress.as_ref()
+    }
+
+    /// The container that has them.
+    pub fn container(self) -> &'a ContainerId {
+        &self.row.id
     }
 
     /// The sandbox that a start makes; `None`: another container's is joined.
@@ -119,6 +133,7 @@ impl<'a> Places<'a> {
                 .and_then(|options| options.get(ENDPOINT_SYSCTLS))
                 .map_or_else(Vec::new, |list| sysctls(list)),
             priority: settings.gw_priority,
+            egress: self.row.own_labels.egress.clone(),
             dns_names: self.dns_names(network, settings.aliases.as_deref().unwrap_or_default()),
             ..EndpointSpec::new(network.id.clone())
         })
@@ -149,6 +164,9 @@ impl<'a> Places<'a> {
         if mode != "host" && network.driver == "host" {
             let text = "cannot connect container to host network - container must be created in host network mode";
             return Err(Error::invalid(text));
+        }
+        if self.egress().is_some() && network.driver != "bridge" {
+            return Err(network::confine::unsupported(&network.driver));
         }
         for name in self.wanted().keys() {
             let Ok(other) = networks.look_up(name) else { continue };

@@ -21,6 +21,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::clients::Clients;
+use super::egress;
 use super::environment::{Daemon, Environment};
 use super::exit::{self, End};
 use super::launch::{self, LaunchUnderWay};
@@ -440,6 +441,12 @@ impl<E: Environment> Actor<E> {
                 exit::ended(self, exit).await;
             }
             Event::OutOfMemory => exit::ran_out_of_memory(self).await,
+            Event::Denied { denied, more } => {
+                egress::denied(denied).into_iter().for_each(|attributes| self.event("egress_denied", attributes));
+                if more > 0 {
+                    tracing::warn!(container = self.row.id.short(), more, "further destinations were denied");
+                }
+            }
             Event::Exited { exec: None, exit } => exit::cleaned(self, exit).await,
             Event::Exited { exec: Some(id), exit } => execs::ended(self, &id, exit.code),
             Event::Started { exec: Some(id), pid, .. } => execs::started(self, &id, pid).await,

@@ -5,6 +5,7 @@ pub mod clients;
 pub mod connect;
 pub mod donors;
 pub mod durable;
+mod egress;
 pub mod environment;
 pub mod execs;
 pub mod exit;

@@ -9,6 +9,7 @@ use network::files::DnsConfig;
 use network::row::NetworkRow;
 use network::{Family, Networks};
 
+use super::egress;
 use crate::container::definition::links;
 use crate::container::definition::places::Places;
 use crate::settings::{DnsDefaults, Settings};
@@ -25,6 +26,7 @@ pub fn of(
 
 /// The same of a container that has one.
 pub fn spec(networks: &Networks, settings: &Settings, places: Places<'_>, host: &api::HostConfig) -> ResolverSpec {
+    let (gates, is_confined) = egress::gates(networks, places);
     let mut places = places.standing(networks);
     places.sort_by_key(|(network, settings)| {
         (Reverse(settings.gw_priority), network.traits.internal, Reverse(gateways(network)), network.name.clone())
@@ -43,6 +45,8 @@ pub fn spec(networks: &Networks, settings: &Settings, places: Places<'_>, host: 
         is_internal: places.iter().all(|(network, _)| network.traits.internal || gateways(network) == 0),
         keeps_single_labels: network::files::has_ndots(&run::files::host_resolv_conf().0, &dns),
         upstream: upstream(dns.servers),
+        gates,
+        is_confined,
     }
 }
 
