@@ -35,6 +35,7 @@ mod lost_store;
 mod mounts;
 mod moved_root;
 mod network;
+mod network_plugins;
 mod networks;
 mod own_labels;
 mod platforms;

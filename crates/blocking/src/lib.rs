@@ -68,6 +68,8 @@ pub enum Work {
     Unpacks,
     /// The calls of one driver of volumes.
     Volumes,
+    /// Networks of plugins that are made and removed.
+    Plugins,
     /// The beginning of other programs.
     Programs,
     /// What is made ahead or cleared away while nobody waits for it.
@@ -76,7 +78,7 @@ pub enum Work {
 
 impl Work {
     /// All of them.
-    pub const ALL: [Work; 17] = [
+    pub const ALL: [Work; 18] = [
         Work::Creates,
         Work::Starts,
         Work::Syncs,
@@ -92,6 +94,7 @@ impl Work {
         Work::Images,
         Work::Unpacks,
         Work::Volumes,
+        Work::Plugins,
         Work::Programs,
         Work::Background,
     ];
@@ -101,7 +104,7 @@ impl Work {
         match self {
             Work::Starts | Work::Syncs | Work::Paths => 64,
             Work::Creates | Work::Ends | Work::Removals | Work::Reads | Work::Images => 32,
-            Work::Unpacks | Work::Volumes | Work::Changes => 16,
+            Work::Unpacks | Work::Volumes | Work::Plugins | Work::Changes => 16,
             Work::Walks | Work::Processes => 8,
             Work::Logs | Work::Programs | Work::Checks | Work::Background => 4,
         }
@@ -125,6 +128,7 @@ impl Work {
             Work::Images => "working on an image",
             Work::Unpacks => "unpacking a layer",
             Work::Volumes => "working on a volume",
+            Work::Plugins => "working on a network of a plugin",
             Work::Programs => "starting a program",
             Work::Background => "working ahead",
         }

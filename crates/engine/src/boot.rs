@@ -67,7 +67,8 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let plugins = plugin::Plugins::new(plugin::Places::default(), tokio::runtime::Handle::current());
     let keeper = ::volume::Keeper::open(settings.roots.exec.join("volumes"), host.executable.clone());
     let keeper = keeper.context("finding what keeps the mounts of volumes")?;
-    let volumes = ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone(), keeper, plugins)?;
+    let volumes =
+        ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone(), keeper, plugins.clone())?;
     tracing::info!("volumes are ready");
     let upgraded = row::upgrade(&store).await?;
     if upgraded > 0 {
@@ -86,7 +87,8 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let config = ::network::NetworkConfig { local_ipv6, names, ..settings.services.network.clone() };
     let network_store = store.clone();
     let threads = Class::new(Work::Background);
-    let networks = Arc::new(threads.run(move |_| ::network::Networks::open(config, &network_store)).await?);
+    let networks = threads.run(move |_| ::network::Networks::open(config, &network_store)).await?;
+    let networks = Arc::new(networks.with_plugins(plugins));
     let machine = Machine { cgroups: host.cgroups.clone(), memory: host.memory };
     let engine = Arc::new(Engine {
         containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ::network::networks::is_predefined;
+use ::network::ipam::Wanted;
+use ::network::networks::{self, is_predefined};
 use ::network::row::{NetworkRow, PoolRow, Traits, parse_flag};
 use ::network::{Family, Networks, NewNetwork, NewPool, option};
 use events::{Events, now};
@@ -23,8 +24,9 @@ use crate::settings::Settings;
 
 const KEYS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 const PRUNE_KEYS: &[&str] = &["label", "label!", "until"];
-/// The scope of every network: there is no swarm.
+/// The scope of networks, but of those whose plugin says otherwise: there is no swarm.
 const LOCAL: &str = "local";
+const GLOBAL: &str = "global";
 
 /// All networks that pass the filters, by name.
 pub fn list(networks: &Networks, filters: &Filters) -> Result<Vec<api::Network>> {
@@ -43,7 +45,7 @@ pub fn list(networks: &Networks, filters: &Filters) -> Result<Vec<api::Network>>
         any("driver", &|driver| driver == row.driver)
             && (!filters.contains("id") || filters.pattern_match("id", row.id.as_str()))
             && (!filters.contains("name") || filters.pattern_match("name", &row.name))
-            && any("scope", &|scope| scope == LOCAL)
+            && any("scope", &|wanted| wanted == scope(row))
             && any("type", &|wanted| wanted == kind)
             && dangling.is_none_or(|wanted| wanted == unused)
             && filters.match_kv_list("label", &row.labels)
@@ -64,12 +66,16 @@ fn dangling(filters: &Filters) -> Result<Option<bool>> {
     }
 }
 
+fn scope(row: &NetworkRow) -> &'static str {
+    if row.traits.global { GLOBAL } else { LOCAL }
+}
+
 /// One network with its containers. `scope` is what the client narrows its question to; empty = any.
 pub fn inspect(networks: &Networks, containers: &Containers, key: &str, scope: &str) -> Result<api::Network> {
-    if !matches!(scope, "" | LOCAL) {
+    let network = networks.find(key)?;
+    if !scope.is_empty() && scope != self::scope(&network.row) {
         return Err(Error::not_found(format!("network {key} not found")));
     }
-    let network = networks.find(key)?;
     let endpoints = network.endpoints.iter().filter_map(|endpoint| {
         let view = containers.find(endpoint.container.as_str()).ok()?.view();
         let address = |family| {
@@ -97,6 +103,18 @@ fn status(networks: &Networks, row: &NetworkRow) -> api::network::NetworkStatus 
     };
     let subnets = networks.usage(row).into_iter().map(|(subnet, usage)| (subnet.to_string(), counts(usage)));
     api::network::NetworkStatus { ipam: api::network::IpamStatus { subnets: subnets.collect() } }
+}
+
+/// Whether making such a network waits for plugins.
+pub fn asks_plugins(request: &api::network::NetworkCreateRequest) -> bool {
+    let driver = if request.driver.is_empty() { "bridge" } else { &request.driver };
+    networks::asks_plugins(driver, request.ipam.as_ref().map_or("", |ipam| &ipam.driver))
+        || request.config_from.as_ref().is_some_and(|from| !from.network.is_empty())
+}
+
+/// Whether removing a network waits for plugins.
+pub fn is_of_plugins(networks: &Networks, key: &str) -> bool {
+    networks.look_up(key).is_ok_and(|row| networks::asks_plugins(&row.driver, &row.ipam.driver))
 }
 
 /// Makes a network. Event: create. Blocks.
@@ -146,6 +164,7 @@ fn new_network(settings: &Settings, request: api::network::NetworkCreateRequest)
     let ipam = request.ipam.unwrap_or_default();
     let pools = pools(ipam.config.unwrap_or_default(), ipv6)?;
     Ok(NewNetwork {
+        local: request.scope == LOCAL,
         name: request.name,
         driver,
         traits: Traits {
@@ -155,6 +174,7 @@ fn new_network(settings: &Settings, request: api::network::NetworkCreateRequest)
             attachable: request.attachable,
             config_only: request.config_only,
             config_from,
+            global: false,
         },
         labels: request.labels.unwrap_or_default(),
         options,
@@ -231,11 +251,16 @@ fn pool(config: &api::IpamConfig) -> Result<NewPool> {
         aux.extend(address(text)?.map(|address| (name.clone(), address)));
     }
     let family = subnet.map_or(Family::Ipv4, ::network::family::of_net);
-    Ok(NewPool { family, subnet, range, gateway, aux })
+    let wanted = match subnet {
+        None => Wanted::Any,
+        Some(any) if any.network().is_unspecified() => Wanted::Length(any.prefix_len()),
+        Some(net) => Wanted::Net(net),
+    };
+    Ok(NewPool { family, wanted, range, gateway, aux })
 }
 
 fn check_pool(pool: &NewPool, wrongs: &mut Vec<String>) {
-    let Some(subnet) = pool.subnet else { return };
+    let Wanted::Net(subnet) = pool.wanted else { return };
     let block = match pool.family {
         Family::Ipv4 => "parent subnet is an IPv4 block",
         Family::Ipv6 => "parent subnet is an IPv6 block",
@@ -387,7 +412,7 @@ fn wire(row: &NetworkRow) -> api::Network {
         name: row.name.clone(),
         id: row.id.as_str().into(),
         created: Timestamp::from_unix_nanos(row.created).rfc3339_nano(),
-        scope: LOCAL.into(),
+        scope: scope(row).into(),
         driver: row.driver.clone(),
         enable_ipv4: row.traits.ipv4,
         enable_ipv6: row.traits.ipv6,

@@ -76,6 +76,14 @@ pub fn version(host: &Host, experimental: bool) -> api::Version {
     }
 }
 
+/// The drivers of networks that can be named, plugins that are in use included.
+fn network_drivers(engine: &Engine) -> Vec<String> {
+    let mut drivers = ["bridge", "host", "ipvlan", "macvlan", "null"].map(String::from).to_vec();
+    drivers.extend(engine.networks.remote_drivers());
+    drivers.sort();
+    drivers
+}
+
 /// `GET /info`.
 #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 pub fn info(engine: &Engine) -> api::Info {
@@ -94,7 +102,7 @@ pub fn info(engine: &Engine) -> api::Info {
         driver_status: vec![["driver-type".into(), "io.containerd.snapshotter.v1".into()]],
         plugins: api::system::PluginsInfo {
             volume: engine.volumes.driver_names(),
-            network: ["bridge", "host", "null"].map(String::from).into(),
+            network: network_drivers(engine),
             authorization: None,
             log: logs::names().map(String::from).collect(),
         },
@@ -261,6 +269,9 @@ fn warnings(settings: &Settings, host: &Host) -> Vec<String> {
     }
     if !matches!(settings.containers.isolation.seccomp_profile.as_str(), "" | "builtin") {
         all.push("WARNING: daemon is not using the default seccomp profile".into());
+    }
+    if settings.services.network.direct_routing == network::config::DirectRouting::Insecure {
+        all.push(format!("WARNING: {} is set", network::config::INSECURE));
     }
     all.extend(settings.daemon.insecure_listeners.iter().map(|address| {
         format!(

@@ -12,7 +12,7 @@ use engine::settings::{
 use image::Transfers;
 use image::collect::Rules;
 use model::{Error, Result};
-use network::config::Mark;
+use network::config::{DirectRouting, Mark};
 use network::{AddressPool, DefaultFamily, NetworkConfig};
 use server::{Frame, State};
 
@@ -160,6 +160,11 @@ fn network(config: &Config) -> NetworkConfig {
         iptables: options.iptables.into(),
         userland_proxy: options.userland_proxy.into(),
         ip6tables: options.ip6tables.into(),
+        direct_routing: match environment(network::config::INSECURE).is_some_and(|value| value == "1") {
+            true => DirectRouting::Insecure,
+            false if options.allow_direct_routing => DirectRouting::Allowed,
+            false => DirectRouting::Forbidden,
+        },
         default_address_pools: pools.collect(),
         // The engine's id decides.
         local_ipv6: defaults.local_ipv6,

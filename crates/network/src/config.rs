@@ -31,6 +31,7 @@ pub enum Enabled {
 }
 
 impl Enabled {
+    /// Whether it is on.
     pub fn yes(self) -> bool {
         self == Enabled::Yes
     }
@@ -48,6 +49,20 @@ pub struct Mark {
     pub value: u32,
     pub mask: u32,
 }
+
+/// Whether other machines reach published ports at the containers' own addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectRouting {
+    #[default]
+    Forbidden,
+    /// `--allow-direct-routing`.
+    Allowed,
+    /// By the environment variable [`INSECURE`], which `/info` tells of.
+    Insecure,
+}
+
+/// The variable of the environment that lets other machines reach published ports at the containers' own addresses.
+pub const INSECURE: &str = "DOCKER_INSECURE_NO_IPTABLES_RAW";
 
 /// What the configuration says about one family of the default network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,11 +92,13 @@ pub struct NetworkConfig {
     pub ip_forward: Enabled,
     /// What is not of Gantry's bridges is forwarded even where Gantry switched forwarding on (`--ip-forward-no-drop`).
     pub ip_forward_no_drop: Enabled,
-    /// Firewall rules are kept (`--iptables`); without them published ports work by proxy only.
+    /// Firewall rules are kept for IPv4 (`--iptables`); without them published ports work by proxy only.
     pub iptables: Enabled,
     pub userland_proxy: Enabled,
     /// Firewall rules are kept for IPv6 (`--ip6tables`).
     pub ip6tables: Enabled,
+    /// Other machines reach published ports at the containers' own addresses.
+    pub direct_routing: DirectRouting,
     /// Pools of either family; of a family without one the built-in pools are used.
     pub default_address_pools: Vec<AddressPool>,
     /// The unique local network (RFC 4193, /48) that automatic IPv6 subnets are cut from.
@@ -112,6 +129,7 @@ impl Default for NetworkConfig {
             iptables: Enabled::Yes,
             userland_proxy: Enabled::Yes,
             ip6tables: Enabled::Yes,
+            direct_routing: DirectRouting::Forbidden,
             default_address_pools: Vec::new(),
             local_ipv6: Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 48),
             default_options: BTreeMap::new(),
@@ -146,9 +164,17 @@ impl NetworkConfig {
         }
     }
 
+    /// Whether firewall rules are kept for a family.
+    pub fn filters(&self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.iptables.yes(),
+            Family::Ipv6 => self.ip6tables.yes(),
+        }
+    }
+
     /// The pools that new networks take their subnet from, in order.
     pub fn pools(&self) -> Vec<AddressPool> {
-        let mut pools = self.default_address_pools.clone();
+        let mut pools = apart(self.default_address_pools.clone());
         let has = |family| pools.iter().any(|pool: &AddressPool| family::of_net(pool.base) == family);
         let (has_ipv4, has_ipv6) = (has(Family::Ipv4), has(Family::Ipv6));
         if !has_ipv4 {
@@ -161,21 +187,29 @@ impl NetworkConfig {
     }
 }
 
-/// The reference's built-in pools of IPv4: 172.17–172.31 by /16, then 192.168.0.0/16 by /20; but the last quarter of the
-/// latter is cut smaller and smaller, and gaps that the host leaves in all of them are used, so that they do not run out.
+/// Configured pools by their addresses, as the reference takes them; of two that overlap the wider one.
+fn apart(mut pools: Vec<AddressPool>) -> Vec<AddressPool> {
+    pools.sort_by_key(|pool| (family::bounds(pool.base).0, pool.base.prefix_len()));
+    let mut kept: Vec<AddressPool> = Vec::new();
+    for pool in pools {
+        let covered = |other: &AddressPool| family::overlap(other.base, pool.base);
+        if !kept.iter().any(covered) {
+            kept.push(pool);
+        }
+    }
+    kept
+}
+
+/// The reference's built-in pools of IPv4: 172.17–172.31 by /16, then 192.168.0.0/16 by /20; but the second half of the
+/// latter is cut smaller and smaller, and gaps that the host leaves in all of them are used, so that they do not run out:
+/// a host that uses none of them has room for more than a thousand networks.
 fn built_in_pools() -> Vec<AddressPool> {
     let pool = |a: u8, b: u8, c: u8, (prefix, size): (u8, u8)| AddressPool {
         base: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), prefix)),
         size,
     };
     let mut pools: Vec<_> = (17..=31).map(|b| pool(172, b, 0, (16, 16))).collect();
-    pools.extend([
-        pool(192, 168, 0, (17, 20)),
-        pool(192, 168, 128, (18, 20)),
-        pool(192, 168, 192, (19, 24)),
-        pool(192, 168, 224, (20, 24)),
-        pool(192, 168, 240, (20, 28)),
-    ]);
+    pools.extend([pool(192, 168, 0, (17, 20)), pool(192, 168, 128, (18, 24)), pool(192, 168, 192, (18, 28))]);
     for size in [24, 28] {
         pools.extend((17..=31).map(|b| pool(172, b, 0, (16, size))));
         pools.push(pool(192, 168, 0, (16, size)));

@@ -2,6 +2,7 @@
 //!
 //! `Endpoint` is stored in the caller's container row and is all that is needed to release or restore it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -35,6 +36,7 @@ impl Protocol {
         }
     }
 
+    /// As [`Protocol::parse`] reads it.
     pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
@@ -98,6 +100,8 @@ pub struct EndpointSpec {
     pub priority: i64,
     /// What the container is called in this network.
     pub dns_names: Vec<String>,
+    /// Options for the driver.
+    pub options: BTreeMap<String, String>,
     /// Settings of the link in the kernel's names (`net.ipv4.conf.IFNAME.log_martians`), with their values.
     pub sysctls: Vec<(String, String)>,
     /// All that the container may reach by it; `None` = whatever the network lets it.
@@ -115,6 +119,7 @@ impl EndpointSpec {
             link: None,
             priority: 0,
             dns_names: Vec::new(),
+            options: BTreeMap::new(),
             sysctls: Vec::new(),
             egress: None,
         }
@@ -276,6 +281,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.loose.is_empty() && self.parked.is_empty()
     }

@@ -14,6 +14,7 @@ pub enum Family {
 }
 
 impl Family {
+    /// IPv4 comes first.
     pub const BOTH: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
     /// Bits of an address.

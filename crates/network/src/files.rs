@@ -86,6 +86,13 @@ fn server(word: &str) -> Option<IpAddr> {
     word.split('%').next()?.parse().ok()
 }
 
+/// The servers that the host asks; none when its file cannot be read.
+pub fn host_servers() -> Vec<IpAddr> {
+    let text = std::fs::read(RESOLV_CONF).unwrap_or_default();
+    let servers = parse(&String::from_utf8_lossy(&text)).servers.into_iter();
+    servers.filter(|server| !server.is_loopback()).collect()
+}
+
 /// The file that containers' files are based on, given the text of `/etc/resolv.conf`: systemd-resolved's upstream list
 /// where that only names the local stub.
 pub fn host_resolv_conf_path(host_text: &str) -> &'static str {

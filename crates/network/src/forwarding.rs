@@ -16,7 +16,7 @@ use sys::netlink::namespace;
 use crate::config::{Enabled, NetworkConfig};
 use crate::driver::Rules;
 use crate::family::Family;
-use crate::plan::DropForeign;
+use crate::plan::{DropForeign, Filtered};
 
 /// One row, keyed by `KEY`.
 pub const FORWARDING: Table<ForwardingRow> = Table::new("forwarding");
@@ -61,7 +61,7 @@ pub struct Forwarding {
     /// The daemon may switch it at all (`--ip-forward`).
     may_switch: bool,
     /// What is not of Gantry's bridges is dropped where it did.
-    may_drop: bool,
+    may_drop: Filtered,
     row: Mutex<ForwardingRow>,
 }
 
@@ -72,15 +72,18 @@ impl Forwarding {
             row: Mutex::new(here(store)?),
             store: store.clone(),
             may_switch: config.ip_forward.yes(),
-            may_drop: config.iptables.yes() && !config.ip_forward_no_drop.yes(),
+            may_drop: Filtered {
+                ipv4: Enabled::from(config.iptables.yes() && !config.ip_forward_no_drop.yes()),
+                ipv6: Enabled::from(config.ip6tables.yes() && !config.ip_forward_no_drop.yes()),
+            },
         })
     }
 
     /// Whose foreign traffic is dropped.
     pub fn drop_foreign(&self) -> DropForeign {
         let row = self.row();
-        let drops = |switched: bool| Enabled::from(switched && self.may_drop);
-        DropForeign { ipv4: drops(row.ipv4), ipv6: drops(row.ipv6) }
+        let drops = |switched: bool, family| Enabled::from(switched && self.may_drop.has(family));
+        DropForeign { ipv4: drops(row.ipv4, Family::Ipv4), ipv6: drops(row.ipv6, Family::Ipv6) }
     }
 
     /// Switches forwarding of these families on, in the calling thread's namespace, when it is off; the rules stand
@@ -101,7 +104,7 @@ impl Forwarding {
         }
         let mut row = self.row().clone();
         *row.family(family) = true;
-        if self.may_drop {
+        if self.may_drop.has(family) {
             if !rules.enabled() {
                 tracing::warn!(
                     "IP forwarding stays off: without firewall rules this host would be a router for everybody"

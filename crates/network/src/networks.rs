@@ -4,13 +4,15 @@
 //! over the books is held for a look-up or a change of them, never across a driver's work; networks are made and removed
 //! one at a time.
 
+mod addresses;
 mod change;
 mod connect;
 mod hot;
 mod names;
 mod open;
+mod remote;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,15 +21,19 @@ use model::id::{ContainerId, NetworkId};
 use model::{Context, Error, Result};
 use store::Store;
 
-use crate::config::NetworkConfig;
+use crate::config::{DirectRouting, Enabled, NetworkConfig};
 use crate::driver::{NetworkDriver, Watch, bridge_settings, option};
 use crate::endpoint::{self, Endpoint};
-use crate::ipam::{AddressRequest, Ipam, Usage};
+use crate::ipam::{Ipam, Usage};
+use crate::plan::Filtered;
 use crate::reach::{self, Circumstances, Way};
+use crate::remotes::Remotes;
 use crate::row::NetworkRow;
 use crate::spares::Spares;
 
-pub use change::{NewNetwork, NewPool, is_predefined};
+pub use crate::remotes::{asks_plugins, is_built_in};
+pub use addresses::NewPool;
+pub use change::{NewNetwork, is_predefined};
 pub use connect::Owner;
 
 /// A network as it is listed and inspected.
@@ -44,9 +50,10 @@ pub struct Networks {
     store: Store,
     drivers: BTreeMap<&'static str, Arc<dyn NetworkDriver>>,
     ipams: BTreeMap<&'static str, Arc<dyn Ipam>>,
+    remotes: Remotes,
     namespaces: Spares,
     books: Mutex<Books>,
-    /// Held while a network is made or removed.
+    /// Held while a network of a built-in driver is made or removed, never while a plugin is asked.
     changes: Mutex<()>,
     /// Held while names are published.
     naming: Mutex<()>,
@@ -59,6 +66,8 @@ struct Books {
     endpoints: BTreeMap<ContainerId, Vec<Endpoint>>,
     /// How many endpoints of a network are being made.
     joining: BTreeMap<NetworkId, usize>,
+    /// Names of networks that are being made or removed.
+    claimed: BTreeSet<String>,
 }
 
 impl Networks {
@@ -74,22 +83,14 @@ impl Networks {
                 tracing::warn!(container = %endpoint.container, network = %endpoint.network, "a live container's network is gone");
                 continue;
             };
-            self.take_again(&row, endpoint);
+            if let Some(ipam) = self.ipams.get(row.ipam.driver.as_str()) {
+                addresses::take_again(&row, &**ipam, endpoint);
+            }
             self.books().endpoints.entry(endpoint.container.clone()).or_default().push(endpoint.clone());
         }
         self.publish_all_names().context("publishing the names of networks")?;
         self.reconciled.store(true, Ordering::Release);
         Ok(())
-    }
-
-    fn take_again(&self, row: &NetworkRow, endpoint: &Endpoint) {
-        for assigned in &endpoint.addresses {
-            let Some(pool) = row.pool_of(assigned.address) else { continue };
-            let request = AddressRequest { subnet: pool.subnet, range: None, wanted: Some(assigned.address) };
-            if let Err(error) = self.ipam(row).and_then(|ipam| ipam.request_address(&request)) {
-                tracing::warn!(%error, container = %endpoint.container, "a live container's address is not free");
-            }
-        }
     }
 
     /// Puts back what others change of the rules and the bridge devices, for as long as the result lives. After
@@ -135,8 +136,8 @@ impl Networks {
 
     /// How far each subnet of a network is used.
     pub fn usage(&self, row: &NetworkRow) -> Vec<(IpNet, Usage)> {
-        let Ok(ipam) = self.ipam(row) else { return Vec::new() };
-        let of_pool = |pool: &crate::row::PoolRow| Some((pool.subnet, ipam.usage(pool.subnet, pool.range)?));
+        let Some(ipam) = self.ipams.get(row.ipam.driver.as_str()) else { return Vec::new() };
+        let of_pool = |pool: &crate::row::PoolRow| Some((pool.subnet, ipam.usage(&pool.reserved())?));
         row.ipam.pools.iter().filter_map(of_pool).collect()
     }
 
@@ -156,7 +157,8 @@ impl Networks {
     pub fn reach(&self, container: &ContainerId) -> Vec<Way> {
         let around = Circumstances {
             userland_proxy: self.config.userland_proxy,
-            filtered: self.config.iptables,
+            filtered: Filtered { ipv4: self.config.iptables, ipv6: self.config.ip6tables },
+            direct_routing: Enabled::from(self.config.direct_routing != DirectRouting::Forbidden),
             accept_mark: self.config.accept_mark,
         };
         let mut ways = Vec::new();
@@ -183,27 +185,22 @@ impl Networks {
         sizes
     }
 
-    fn driver(&self, row: &NetworkRow) -> Result<&Arc<dyn NetworkDriver>> {
-        self.driver_named(&row.driver)
+    /// The driver of a network. Waits for a plugin that was not needed before.
+    fn driver(&self, row: &NetworkRow) -> Result<Arc<dyn NetworkDriver>> {
+        let built_in = self.drivers.get(row.driver.as_str()).cloned();
+        built_in.map_or_else(|| self.remote_driver(&row.driver), Ok)
     }
 
-    fn driver_named(&self, name: &str) -> Result<&Arc<dyn NetworkDriver>> {
-        self.drivers.get(name).ok_or_else(|| no_plugin(name))
-    }
-
-    fn ipam(&self, row: &NetworkRow) -> Result<&Arc<dyn Ipam>> {
-        self.ipams.get(row.ipam.driver.as_str()).ok_or_else(|| no_plugin(&row.ipam.driver))
+    /// The driver of a network's addresses. Likewise.
+    fn ipam(&self, row: &NetworkRow) -> Result<Arc<dyn Ipam>> {
+        let built_in = self.ipams.get(row.ipam.driver.as_str()).cloned();
+        built_in.map_or_else(|| self.remote_ipam(&row.ipam.driver), Ok)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
         // Every change is a single insertion or removal: a panic elsewhere leaves the maps right.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Drivers that are not built in are plugins.
-fn no_plugin(name: &str) -> Error {
-    Error::not_found(format!("plugin \"{name}\" not found"))
 }
 
 impl Books {

@@ -11,7 +11,8 @@
 //!   translated too, and masqueraded so that answers come back;
 //! - traffic of containers that leaves by another link is masqueraded, where the network's mode says so;
 //! - traffic to containers from elsewhere, other networks included, is dropped unless it belongs to a connection, was
-//!   translated, or goes to a port that a routed network publishes;
+//!   translated, or goes to a port that a routed network publishes (with `direct_routing`: to a published port);
+//! - of a family for which no rules are kept nothing is dropped or translated;
 //! - an internal network's traffic neither leaves its bridge nor comes to it;
 //! - nothing that comes from a container, or without a proxy from anywhere, is routed to 127.0.0.0/8;
 //! - traffic that is not of containers is dropped where forwarding is on only because Gantry switched it on.
@@ -66,6 +67,10 @@ pub struct Topology {
     pub published: Vec<Published>,
     pub userland_proxy: Enabled,
     pub drop_foreign: DropForeign,
+    /// Families that rules are kept for.
+    pub filtered: Filtered,
+    /// Published ports are reached by the containers' own addresses, too.
+    pub direct_routing: Enabled,
     /// Packets with this mark are forwarded to containers in any case.
     pub accept_mark: Option<Mark>,
 }
@@ -74,6 +79,34 @@ impl Topology {
     /// The order of bridges says nothing: equal topologies have equal rules.
     pub fn sort(&mut self) {
         self.bridges.sort_by(|a, b| a.device.cmp(&b.device));
+    }
+
+    /// Whether there is anything to keep rules for.
+    pub fn needs_rules(&self) -> bool {
+        let mut nets = self.bridges.iter().flat_map(|bridge| &bridge.subnets).map(|subnet| family::of_net(subnet.net));
+        self.filtered.ipv4.yes() || self.filtered.ipv6.yes() && nets.any(|family| family == Family::Ipv6)
+    }
+}
+
+/// By family, whether rules are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filtered {
+    pub ipv4: Enabled,
+    pub ipv6: Enabled,
+}
+
+impl Filtered {
+    /// Whether rules of a family are kept.
+    pub fn has(self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.ipv4.yes(),
+            Family::Ipv6 => self.ipv6.yes(),
+        }
+    }
+
+    /// The families without rules.
+    fn others(self) -> impl Iterator<Item = Packets> {
+        Family::BOTH.into_iter().filter(move |family| !self.has(*family)).map(packets_of)
     }
 }
 
@@ -187,6 +220,8 @@ impl Published {
 pub fn elements(published: &[Published], set: &str) -> Vec<Element> {
     let mut elements: Vec<_> = published.iter().filter(|p| p.set() == set).map(Published::element).collect();
     elements.sort();
+    // Several ports of the host may lead to one of a container.
+    elements.dedup();
     elements
 }
 
@@ -261,7 +296,11 @@ fn prefix(net: IpNet) -> Prefix {
 }
 
 fn packets(net: IpNet) -> Packets {
-    match family::of_net(net) {
+    packets_of(family::of_net(net))
+}
+
+fn packets_of(family: Family) -> Packets {
+    match family {
         Family::Ipv4 => Packets::Ipv4,
         Family::Ipv6 => Packets::Ipv6,
     }
@@ -292,7 +331,9 @@ fn chains(topology: &Topology) -> Vec<Chain> {
         chains.push(Chain { name: chain_to(bridge), hook: None, rules: to_bridge_rules(topology, bridge) });
         if bridge.internal.yes() {
             let leave = vec![Statement::OutputLink(Comparison::IsNot, bridge.device.clone())];
-            let rules = vec![[leave, vec![Statement::Counter, Statement::Drop]].concat().into()];
+            let kept = topology.filtered.others().map(|packets| vec![Statement::Is(packets), Statement::Return].into());
+            let leave = [leave, vec![Statement::Counter, Statement::Drop]].concat().into();
+            let rules = kept.chain([leave]).collect();
             chains.push(Chain { name: chain_from(bridge), hook: None, rules });
         }
     }
@@ -305,6 +346,9 @@ fn chains(topology: &Topology) -> Vec<Chain> {
 fn loopback_rules(topology: &Topology) -> Vec<Rule> {
     use Statement::{Destination, Drop, InputLink};
     let martian = |link| vec![link, Destination(Comparison::Is, ANY_LOOPBACK), Drop].into();
+    if !topology.filtered.ipv4.yes() {
+        return Vec::new();
+    }
     if topology.userland_proxy.yes() {
         vec![martian(from_bridge())]
     } else {
@@ -321,9 +365,9 @@ fn published_rules(topology: &Topology) -> Vec<Rule> {
     if topology.userland_proxy.yes() {
         rules.push(vec![from_bridge(), Statement::Return].into());
     }
-    for (protocol, by_address, by_port) in
-        [(Packets::Ipv4, BY_ADDRESS, BY_PORT), (Packets::Ipv6, BY_ADDRESS_6, BY_PORT_6)]
-    {
+    let maps = [(Family::Ipv4, BY_ADDRESS, BY_PORT), (Family::Ipv6, BY_ADDRESS_6, BY_PORT_6)];
+    for (family, by_address, by_port) in maps.into_iter().filter(|(family, ..)| topology.filtered.has(*family)) {
+        let protocol = packets_of(family);
         let translate = |map: &str| Statement::TranslateByMap { protocol, key: port_key(map), map: map.to_owned() };
         rules.push(vec![translate(by_address)].into());
         rules.push(vec![Statement::Is(protocol), translate(by_port)].into());
@@ -380,8 +424,9 @@ fn to_bridge_rules(topology: &Topology, bridge: &BridgeNetwork) -> Vec<Rule> {
     let last = vec![Counter, Drop].into();
     let established = vec![Connection(ConntrackState::EstablishedOrRelated), Accept].into();
     let within = [within, verdict].concat().into();
+    let open = topology.filtered.others().map(|packets| vec![Statement::Is(packets), Accept].into());
     if bridge.internal.yes() {
-        return vec![within, last];
+        return [within].into_iter().chain(open).chain([last]).collect();
     }
     let mut rules: Vec<Rule> = vec![established, vec![DestinationTranslated, Accept].into(), within];
     if let Some(Mark { value, mask }) = topology.accept_mark {
@@ -391,17 +436,23 @@ fn to_bridge_rules(topology: &Topology, bridge: &BridgeNetwork) -> Vec<Rule> {
     for subnet in &bridge.subnets {
         let packets = packets(subnet.net);
         match subnet.mode {
+            GatewayMode::Nat if topology.direct_routing.yes() => rules.push(reached_directly(packets)),
             GatewayMode::Nat | GatewayMode::Isolated => (),
             GatewayMode::NatUnprotected => rules.push(vec![Statement::Is(packets), Accept].into()),
             GatewayMode::Routed => {
-                let set = if packets == Packets::Ipv4 { ROUTED } else { ROUTED_6 };
                 rules.push(vec![Statement::Icmp(packets), Accept].into());
-                rules.push(vec![Statement::In { key: port_key(set), set: set.to_owned() }, Accept].into());
+                rules.push(reached_directly(packets));
             }
         }
     }
     rules.push(last);
     rules
+}
+
+/// Published ports, by the containers' own addresses.
+fn reached_directly(packets: Packets) -> Rule {
+    let set = if packets == Packets::Ipv4 { ROUTED } else { ROUTED_6 };
+    vec![Statement::In { key: port_key(set), set: set.to_owned() }, Statement::Accept].into()
 }
 
 /// A mark of the table's rules (not of the published ports): equal marks mean that the rules need no rewriting.
@@ -495,6 +546,8 @@ impl EndpointLinks<'_> {
     pub fn settle(&self) -> Batch {
         let mut batch = Batch::new();
         link::settle(&mut batch, self.index);
+        // A link that announces its addresses does so now.
+        link::set_mac(&mut batch, self.index, self.mac.0);
         batch
     }
 }
@@ -527,6 +580,8 @@ mod tests {
             published: Vec::new(),
             userland_proxy: Enabled::Yes,
             drop_foreign: DropForeign { ipv4: Enabled::No, ipv6: Enabled::No },
+            filtered: Filtered { ipv4: Enabled::Yes, ipv6: Enabled::Yes },
+            direct_routing: Enabled::No,
             accept_mark: None,
         }
     }
@@ -591,7 +646,12 @@ mod tests {
         let published = vec![routed("10.1.0.2"), routed("fd00:2::2")];
         let accept_mark = Some(Mark { value: 1, mask: u32::MAX });
         let drop_foreign = DropForeign { ipv4: Enabled::Yes, ipv6: Enabled::Yes };
-        golden("modes", &Topology { bridges: modes, published, accept_mark, drop_foreign, ..plain });
+        golden("modes", &Topology { bridges: modes, published, accept_mark, drop_foreign, ..plain.clone() });
+        let nat_unprotected = with(GatewayMode::NatUnprotected, Egress::Kept, "172.18.0.0/16");
+        let six = bridge("br-6", vec![nat_unprotected, subnet("fd00:1::/64")]);
+        let inner = BridgeNetwork { internal: Enabled::Yes, ..bridge("br-in", vec![subnet("fd00:3::/64")]) };
+        let filtered = Filtered { ipv4: Enabled::No, ipv6: Enabled::Yes };
+        golden("ipv6-alone", &Topology { bridges: vec![six, inner], filtered, direct_routing: Enabled::Yes, ..plain });
     }
 
     #[test]

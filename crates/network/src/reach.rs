@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::{Enabled, Mark};
 use crate::endpoint::{BoundPort, Endpoint, Protocol};
 use crate::family;
-use crate::plan::{BridgeNetwork, GatewayMode, Published};
+use crate::plan::{BridgeNetwork, Filtered, GatewayMode, Published};
 
 /// One way to a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -64,6 +64,8 @@ pub enum By {
     Trusted,
     /// The daemon's `--bridge-accept-fwmark`.
     AcceptMark,
+    /// The daemon's `--allow-direct-routing`.
+    DirectRouting,
 }
 
 /// What the rules depend on besides the network.
@@ -71,8 +73,10 @@ pub enum By {
 pub struct Circumstances {
     /// Ports have a proxy.
     pub userland_proxy: Enabled,
-    /// Rules stand.
-    pub filtered: Enabled,
+    /// Families whose rules stand.
+    pub filtered: Filtered,
+    /// See [`crate::plan::Topology::direct_routing`].
+    pub direct_routing: Enabled,
     /// See [`crate::plan::Topology::accept_mark`].
     pub accept_mark: Option<Mark>,
 }
@@ -91,18 +95,34 @@ pub fn ways(name: &str, rules: &BridgeNetwork, endpoint: &Endpoint, around: Circ
         if mode != GatewayMode::Isolated {
             ways.push(all(Source::Host, By::HostAddress));
         }
-        let unprotected = mode == GatewayMode::NatUnprotected || !around.filtered.yes();
+        let filtered = around.filtered.has(family::of(own));
+        let unprotected = mode == GatewayMode::NatUnprotected || !filtered;
         if unprotected && !rules.internal.yes() {
             ways.push(all(Source::Anyone, By::Unprotected));
         }
-        if around.filtered.yes() && !rules.internal.yes() {
+        if filtered && !rules.internal.yes() {
             ways.extend(rules.trusted.iter().map(|link| all(Source::Link(link.clone()), By::Trusted)));
             let mark = around.accept_mark.map(|mark| format!("{:#x}/{:#x}", mark.value, mark.mask));
             ways.extend(mark.map(|mark| all(Source::Mark(mark), By::AcceptMark)));
         }
     }
     ways.extend(endpoint.ports.iter().filter_map(|port| published(endpoint, port, around)));
+    if around.direct_routing.yes() {
+        ways.extend(endpoint.ports.iter().filter_map(|port| directly(endpoint, port, around)));
+    }
     ways
+}
+
+/// A port that is published on an address of the host, at the container's own.
+fn directly(endpoint: &Endpoint, port: &BoundPort, around: Circumstances) -> Option<Way> {
+    let family = family::of(port.host_ip);
+    let own = endpoint.assigned(family)?;
+    if port.host_port == 0 || port.host_ip.is_loopback() || !around.filtered.has(family) {
+        return None;
+    }
+    let (number, protocol) = (Some(port.container_port), Some(port.protocol));
+    let (from, address) = (Source::Anyone, own.address);
+    Some(Way { from, address, port: number, protocol, container_port: None, by: By::DirectRouting })
 }
 
 fn published(endpoint: &Endpoint, port: &BoundPort, around: Circumstances) -> Option<Way> {
@@ -115,7 +135,7 @@ fn published(endpoint: &Endpoint, port: &BoundPort, around: Circumstances) -> Op
     }
     let own = endpoint.assigned(family).map(|assigned| assigned.address);
     let translated = own.and_then(|own| Published::translated(port, own, around.userland_proxy));
-    let by = if translated.is_some() && around.filtered.yes() { By::Translation } else { By::Proxy };
+    let by = if translated.is_some() && around.filtered.has(family) { By::Translation } else { By::Proxy };
     let from = if host_ip.is_loopback() { Source::Host } else { Source::Anyone };
     let (port, protocol) = (Some(host_port), Some(protocol));
     Some(Way { from, address: host_ip, port, protocol, container_port: Some(container_port), by })
@@ -150,6 +170,7 @@ impl fmt::Display for Way {
             By::Unprotected => " (not filtered)",
             By::Trusted => " (trusted_host_interfaces)",
             By::AcceptMark => " (--bridge-accept-fwmark)",
+            By::DirectRouting => " (--allow-direct-routing)",
         })
     }
 }

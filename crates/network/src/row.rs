@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use store::{Row, Table};
 
 use crate::family::{self, Family};
+use crate::ipam::Pool;
 use crate::mac::MacAddress;
 
 /// One row per network, keyed by its id.
@@ -65,6 +66,8 @@ pub struct Traits {
     pub config_only: bool,
     /// Name of the network that the settings are from; empty = its own.
     pub config_from: String,
+    /// Its driver says that it is one network on all hosts.
+    pub global: bool,
 }
 
 /// Address management of a network.
@@ -81,6 +84,9 @@ pub struct IpamRow {
 /// A subnet of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolRow {
+    /// What a plugin calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     pub subnet: IpNet,
     /// Containers' addresses come from this part of the subnet.
     #[serde(default)]
@@ -102,11 +108,17 @@ pub struct PoolRow {
 impl PoolRow {
     /// A subnet with nothing said about it.
     pub fn new(subnet: IpNet) -> PoolRow {
-        PoolRow { subnet, range: None, gateway: None, device: None, aux: BTreeMap::new(), given: false }
+        PoolRow { id: None, subnet, range: None, gateway: None, device: None, aux: BTreeMap::new(), given: false }
     }
 
+    /// The subnet's.
     pub fn family(&self) -> Family {
         family::of_net(self.subnet)
+    }
+
+    /// As its driver knows it.
+    pub fn reserved(&self) -> Pool<'_> {
+        Pool { id: self.id.as_deref(), subnet: self.subnet, range: self.range }
     }
 
     /// The bridge device's own address.
@@ -115,18 +127,30 @@ impl PoolRow {
     }
 }
 
-impl NetworkRow {
+impl Traits {
     /// Whether the network has this family.
     pub fn has(&self, family: Family) -> bool {
         match family {
-            Family::Ipv4 => self.traits.ipv4,
-            Family::Ipv6 => self.traits.ipv6,
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
         }
+    }
+}
+
+impl NetworkRow {
+    /// Whether the network has this family.
+    pub fn has(&self, family: Family) -> bool {
+        self.traits.has(family)
     }
 
     /// The first subnet of a family that the network has.
     pub fn pool(&self, family: Family) -> Option<&PoolRow> {
         self.ipam.pools.iter().find(|pool| pool.family() == family && self.has(family))
+    }
+
+    /// The subnets of a family that the network has.
+    pub fn pools(&self, family: Family) -> impl Iterator<Item = &PoolRow> {
+        self.ipam.pools.iter().filter(move |pool| pool.family() == family && self.has(family))
     }
 
     /// The pool that an address is of.

@@ -45,6 +45,7 @@ impl Namespace {
         }
     }
 
+    /// Its descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

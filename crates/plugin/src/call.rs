@@ -115,7 +115,8 @@ async fn read(method: &str, answer: Response<Incoming>) -> Result<Bytes> {
     let refusal: Refusal = gojson::from_slice(&body).unwrap_or_default();
     let quoted = &body[..body.len().min(MAX_QUOTED)];
     let text = if refusal.err.is_empty() { String::from_utf8_lossy(quoted).into_owned() } else { refusal.err };
-    Err(Failure::Refused(format!("{method}: {text}")))
+    let text = format!("{method}: {text}");
+    Err(if status == StatusCode::NOT_FOUND { Failure::Unknown(text) } else { Failure::Refused(text) })
 }
 
 /// Reads an answer.

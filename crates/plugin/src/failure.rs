@@ -16,13 +16,17 @@ pub enum Failure {
     TimedOut(String),
     /// It has answered with an error, or with nonsense.
     Refused(String),
+    /// It does not know the method (status 404).
+    Unknown(String),
 }
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
         match failure {
             Failure::Absent(name) => Error::new(Kind::NotFound, format!("plugin {name:?} not found")),
-            Failure::Unreachable(text) | Failure::TimedOut(text) | Failure::Refused(text) => Error::system(text),
+            Failure::Unreachable(text) | Failure::TimedOut(text) | Failure::Refused(text) | Failure::Unknown(text) => {
+                Error::system(text)
+            }
         }
     }
 }

@@ -180,7 +180,7 @@ impl Catalogue for Remote {
         match self.ask("Get", LOOK, &Named { name }) {
             Ok(answer) => Ok(answer.volume.map(Found::from).map(|found| Found { name: name.to_owned(), ..found })),
             // It knows no such volume, or says so in its own words.
-            Err(Failure::Refused(why)) => {
+            Err(Failure::Refused(why) | Failure::Unknown(why)) => {
                 tracing::debug!(plugin = self.name(), volume = name, why, "a plugin does not know a volume");
                 Ok(None)
             }

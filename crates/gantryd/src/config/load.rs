@@ -380,10 +380,10 @@ mod tests {
 
     #[test]
     fn options_without_effect_warn_only_when_they_change_something() {
-        assert!(load_words("--allow-direct-routing=false", None, &[]).unwrap().warnings.is_empty());
+        assert!(load_words("--network-control-plane-mtu=1500", None, &[]).unwrap().warnings.is_empty());
         assert_eq!(
-            load_words("--allow-direct-routing=true", None, &[]).unwrap().warnings,
-            ["the option --allow-direct-routing has no effect yet: direct routing stays forbidden"]
+            load_words("--network-control-plane-mtu=1400", None, &[]).unwrap().warnings,
+            ["the option --network-control-plane-mtu has no effect yet: there is no swarm"]
         );
         let loaded = load_words("", Some(r#"{"metrics-addr": "127.0.0.1:9323", "host": "x"}"#), &[]).unwrap();
         assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);

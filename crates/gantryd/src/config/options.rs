@@ -119,7 +119,7 @@ use Slot::{
 #[rustfmt::skip]
 pub static TABLE: &[Row] = &[
     row("add-runtime", "runtimes", Runtimes(|c| &mut c.containers.runtimes), "Register an additional OCI compatible runtime").keep(),
-    row("allow-direct-routing", "allow-direct-routing", Bool(|c| &mut c.network.allow_direct_routing), "Allow remote access to published ports on container IP addresses").harmless("direct routing stays forbidden"),
+    row("allow-direct-routing", "allow-direct-routing", Bool(|c| &mut c.network.allow_direct_routing), "Allow remote access to published ports on container IP addresses"),
     row("authorization-plugin", "authorization-plugins", List(|c| &mut c.engine.authorization_plugins, parse::any), "Authorization plugins to load").keep().refused(|c| !c.engine.authorization_plugins.is_empty(), "requests that the plugin forbids would be served"),
     row("bip", "bip", Cidr(|c| &mut c.bridge.bip), "IPv4 address for the default bridge"),
     row("bip6", "bip6", Cidr(|c| &mut c.bridge.bip6), "IPv6 address for the default bridge"),

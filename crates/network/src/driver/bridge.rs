@@ -16,18 +16,19 @@ use sys::netlink::{Socket, link, listen, namespace};
 
 use super::bridges::{Bridge, Bridges};
 use super::gates::Gates;
-use super::inside::{self, Indices, Refused};
+use super::inside::{self, Indices, Nature, Refused};
 use super::lingering::{self, Lingering};
 use super::rules::Rules;
 use super::settings::{self, Settings};
 use super::watch::Watch;
-use super::{Join, NetworkDriver, Publish, device, option};
-use crate::config::{DEFAULT_BRIDGE, Enabled, NetworkConfig};
+use super::{Join, NetworkDriver, Publish, announce, device, option};
+use crate::config::{DEFAULT_BRIDGE, DirectRouting, Enabled, NetworkConfig};
 use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, PublishSpec, Sockets};
 use crate::family::{self, Family};
 use crate::forwarding::Forwarding;
+use crate::ipam::Surroundings;
 use crate::mac::MacAddress;
-use crate::plan::{BridgePort, EndpointLinks, GatewayMode, Published, Topology};
+use crate::plan::{BridgePort, EndpointLinks, Filtered, GatewayMode, Published, Topology};
 use crate::port::{self, Bound, Ports};
 use crate::row::{NetworkRow, Progress};
 use crate::sandbox::Namespace;
@@ -60,7 +61,7 @@ pub struct DefaultSubnet {
     pub subnet: Option<IpNet>,
     /// The bridge's own address, when it lies in the subnet.
     pub own: Option<IpAddr>,
-    pub avoid: Vec<IpNet>,
+    pub avoid: Surroundings,
 }
 
 impl BridgeDriver {
@@ -74,9 +75,12 @@ impl BridgeDriver {
             published: Vec::new(),
             userland_proxy: config.userland_proxy,
             drop_foreign: forwarding.drop_foreign(),
+            filtered: Filtered { ipv4: config.iptables, ipv6: config.ip6tables },
+            direct_routing: Enabled::from(config.direct_routing != DirectRouting::Forbidden),
             accept_mark: config.accept_mark,
         };
-        let rules = if config.iptables.yes() { Rules::open(topology) } else { Rules::off(topology) };
+        let kept = config.iptables.yes() || config.ip6tables.yes();
+        let rules = if kept { Rules::open(topology) } else { Rules::off(topology) };
         Ok(BridgeDriver {
             ports: Ports::open(&config.daemon_addresses),
             bridges: Arc::new(Bridges::new(rules)?),
@@ -89,9 +93,9 @@ impl BridgeDriver {
         })
     }
 
-    /// Whether firewall rules stand; without them published ports work through the proxy only.
-    pub fn translates(&self) -> bool {
-        self.bridges.rules.enabled()
+    /// Whether firewall rules of a family stand; without them published ports work through the proxy only.
+    pub fn translates(&self, family: Family) -> bool {
+        self.config.filters(family) && self.bridges.rules.enabled()
     }
 
     /// Removes docker0 where an earlier daemon had a default network and this one has none.
@@ -114,7 +118,11 @@ impl BridgeDriver {
     pub fn default_subnet(&self, network: &NetworkRow, family: Family) -> Result<DefaultSubnet> {
         let config = self.config.default_family(family).copied().unwrap_or_default();
         if let Some(bip) = config.bip {
-            return Ok(DefaultSubnet { subnet: Some(bip.trunc()), own: Some(bip.addr()), avoid: Vec::new() });
+            return Ok(DefaultSubnet {
+                subnet: Some(bip.trunc()),
+                own: Some(bip.addr()),
+                avoid: Surroundings::default(),
+            });
         }
         let name = network.options.get(option::NAME).map_or(DEFAULT_BRIDGE, String::as_str);
         let index = self.links(|socket| device::find(socket, name))?.map_or(0, |l| l.index);
@@ -129,7 +137,7 @@ impl BridgeDriver {
         } else if self.config.bridge_is_given() {
             return Err(Error::invalid(format!("bridge {name} has no {} address", family.word())));
         } else {
-            subnet = subnet.filter(|subnet| !avoid.iter().any(|other| family::overlap(*other, *subnet)));
+            subnet = subnet.filter(|subnet| !avoid.near.iter().any(|other| family::overlap(*other, *subnet)));
         }
         // The range decides when it lies elsewhere.
         if let Some(range) = config.range.filter(|range| subnet.is_none_or(|subnet| !subnet.contains(range))) {
@@ -183,7 +191,8 @@ impl BridgeDriver {
                 bridge: device.index,
                 port: device.port,
             };
-            match inside::furnish(sandbox, &self.indices, ipv6, CREATION, links.inside(self.host.as_fd())) {
+            let nature = Nature { ipv6, announces: announce::wanted(&request.network.options) };
+            match inside::furnish(sandbox, &self.indices, nature, CREATION, links.inside(self.host.as_fd())) {
                 Ok(mut inner) => {
                     let gates = Gates { request, addresses: &addresses, host: &device.addresses };
                     let hung = self.links(|socket| gates.hang(socket, &host_link));
@@ -212,15 +221,20 @@ impl BridgeDriver {
     }
 
     fn published(&self, endpoint: &Endpoint) -> Vec<Published> {
-        let one = |port: &BoundPort| {
-            let own = endpoint.assigned(family::of(port.host_ip))?.address;
+        let direct = self.config.direct_routing != DirectRouting::Forbidden;
+        let of_port = |port: &BoundPort| {
+            let family = family::of(port.host_ip);
+            let own = endpoint.assigned(family).filter(|_| self.config.filters(family))?.address;
             let (protocol, container_port) = (port.protocol, port.container_port);
-            match port.host_port {
-                0 => Some(Published { protocol, host: None, container: own, container_port }),
-                _ => Published::translated(port, own, self.config.userland_proxy),
+            let directly = Published { protocol, host: None, container: own, container_port };
+            if port.host_port == 0 {
+                return Some([Some(directly), None]);
             }
+            // What is published on a loopback address is for this host alone.
+            let directly = Some(directly).filter(|_| direct && !port.host_ip.is_loopback());
+            Some([Published::translated(port, own, self.config.userland_proxy), directly])
         };
-        endpoint.ports.iter().filter_map(one).collect()
+        endpoint.ports.iter().filter_map(of_port).flatten().flatten().collect()
     }
 
     /// Binds what is to be published for a container with these addresses. A family whose mode is routed has no port of the
@@ -256,7 +270,7 @@ impl BridgeDriver {
 
     /// Lets the sockets hear, unless translation does everything.
     fn open_sockets(&self, sockets: &Bound) -> Result<()> {
-        if self.config.userland_proxy.yes() || !self.translates() {
+        if self.config.userland_proxy.yes() || Family::BOTH.into_iter().any(|family| !self.translates(family)) {
             sockets.hear().context("opening a published port")?;
         }
         Ok(())
@@ -324,7 +338,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 impl NetworkDriver for BridgeDriver {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "bridge"
     }
 
@@ -333,14 +347,18 @@ impl NetworkDriver for BridgeDriver {
     }
 
     /// An isolated network has none.
-    fn wants_gateway(&self, network: &NetworkRow, family: Family) -> bool {
-        let mode = if family == Family::Ipv4 { option::GATEWAY_MODE_4 } else { option::GATEWAY_MODE_6 };
-        let isolated = network.options.get(mode).is_some_and(|mode| mode == "isolated");
-        let inhibited = family == Family::Ipv4 && network.traits.internal && network.flag(option::INHIBIT_IPV4, false);
-        !isolated && !inhibited
+    fn needs_gateway(&self, network: &NetworkRow) -> Result<Vec<Family>> {
+        let needs = |family: &Family| {
+            let mode = if *family == Family::Ipv4 { option::GATEWAY_MODE_4 } else { option::GATEWAY_MODE_6 };
+            let isolated = network.options.get(mode).is_some_and(|mode| mode == "isolated");
+            let inhibited =
+                *family == Family::Ipv4 && network.traits.internal && network.flag(option::INHIBIT_IPV4, false);
+            !isolated && !inhibited
+        };
+        Ok(Family::BOTH.into_iter().filter(needs).collect())
     }
 
-    fn reached(&self) -> Result<Vec<IpNet>> {
+    fn surroundings(&self) -> Result<Surroundings> {
         self.links(|socket| device::reached(socket, 0))
     }
 
@@ -378,7 +396,7 @@ impl NetworkDriver for BridgeDriver {
             host_binding: settings.host_binding,
             modes,
             port,
-            route_localnet: (!self.config.userland_proxy.yes() && self.translates()).into(),
+            route_localnet: (!self.config.userland_proxy.yes() && self.translates(Family::Ipv4)).into(),
         };
         self.keep_jumps();
         let families = bridge.modes.iter().map(|(family, _)| *family).collect::<Vec<_>>();

@@ -102,6 +102,7 @@ impl Bridges {
         self.ports().insert(link.to_owned(), network.clone());
     }
 
+    /// The link is gone, or no container's any more.
     pub fn remove_port(&self, link: &str) {
         self.ports().remove(link);
     }

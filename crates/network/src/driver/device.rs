@@ -6,8 +6,10 @@ use ipnet::IpNet;
 use model::{Error, Result};
 use sys::netlink::address::{self, Address};
 use sys::netlink::link::{self, Bridge, Link};
-use sys::netlink::{Batch, Socket};
+use sys::netlink::{Batch, Route, Socket};
 
+use crate::files;
+use crate::ipam::Surroundings;
 use crate::mac::MacAddress;
 
 /// What a bridge device should be.
@@ -48,17 +50,30 @@ pub fn addresses(socket: &mut Socket, link: u32) -> Result<Vec<Address>> {
     Ok(all.into_iter().filter(|a| a.link == link && !a.is_link_local()).collect())
 }
 
-/// Networks that the host reaches by other links than `except`: an automatic subnet must not hide them.
-pub fn reached(socket: &mut Socket, except: u32) -> Result<Vec<IpNet>> {
+/// Networks that the host reaches by other links than `except`.
+pub fn reached(socket: &mut Socket, except: u32) -> Result<Surroundings> {
+    let net = |(address, length)| IpNet::new(address, length).ok().map(|net| net.trunc());
     let routes = address::list_routes(socket).map_err(failed)?;
+    let of_others =
+        |route: &&Route| route.link != except && is_one_network(route) && !is_of_every_link(route.destination);
+    let (far, near): (Vec<&Route>, Vec<&Route>) =
+        routes.iter().filter(of_others).partition(|route| route.gateway.is_some());
     let addresses = address::list(socket).map_err(failed)?;
-    let routes = routes
-        .iter()
-        .filter(|r| r.link != except && r.prefix_len > 0 && !is_of_every_link(r.destination))
-        .map(|r| (r.destination, r.prefix_len));
-    let addresses =
-        addresses.iter().filter(|a| a.link != except && !a.is_link_local()).map(|a| (a.address, a.prefix_len));
-    Ok(routes.chain(addresses).filter_map(|(ip, length)| IpNet::new(ip, length).ok()).map(|n| n.trunc()).collect())
+    let addresses = addresses.iter().filter(|own| own.link != except && !own.is_link_local());
+    let near = near.into_iter().map(|route: &Route| (route.destination, route.prefix_len));
+    let near = near.chain(addresses.map(|own| (own.address, own.prefix_len))).filter_map(net);
+    let far = far.into_iter().filter_map(|route: &Route| net((route.destination, route.prefix_len)));
+    let servers = files::host_servers().into_iter().map(IpNet::from);
+    Ok(Surroundings { near: near.chain(servers).collect(), far: far.collect() })
+}
+
+/// Whether a route leads to a network: what is wider than any is a default route, or a half of one (a VPN's).
+fn is_one_network(route: &Route) -> bool {
+    let widest = match route.destination {
+        IpAddr::V4(_) => 7,
+        IpAddr::V6(_) => 3,
+    };
+    route.prefix_len > widest
 }
 
 /// fe80::/10, which every link has.

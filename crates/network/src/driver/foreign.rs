@@ -8,9 +8,9 @@
 
 use sys::netlink::{Error, Socket};
 use sys::nft::foreign::{self, StandingChain, StandingRule};
-use sys::nft::{At, Comparison, InChain, Policy, Rule, Statement, Transaction, comment_data};
+use sys::nft::{At, Comparison, Family, InChain, Policy, Rule, Statement, Transaction, comment_data};
 
-use crate::plan::{TABLE, TABLE_FAMILY};
+use crate::plan::{Filtered, TABLE, TABLE_FAMILY};
 
 /// The chain that is jumped to.
 pub const CHAIN: &str = "GANTRY-FORWARD";
@@ -21,7 +21,7 @@ pub const MARK: &str = "gantry";
 
 /// Puts the jumps where they belong, for these bridges, and takes them away where they do not; without bridges all. What is
 /// right already is not written again.
-pub fn keep(socket: &mut Socket, bridges: &[String]) -> Result<(), Error> {
+pub fn keep(socket: &mut Socket, bridges: &[String], filtered: Filtered) -> Result<(), Error> {
     let all = foreign::chains(socket)?;
     let others = all.iter().filter(|chain| (chain.family, chain.table.as_str()) != (TABLE_FAMILY, TABLE));
     let mut change = Transaction::new();
@@ -34,7 +34,12 @@ pub fn keep(socket: &mut Socket, bridges: &[String]) -> Result<(), Error> {
             false => None,
         };
         let there = There { base, rules: &rules, inner: inner.as_deref(), has_user: of_table(USER_CHAIN) };
-        there.bring_in_line(&mut change, bridges);
+        let kept = match base.family {
+            Family::Ip => filtered.ipv4.yes(),
+            Family::Ip6 => filtered.ipv6.yes(),
+            Family::Inet => filtered.ipv4.yes() || filtered.ipv6.yes(),
+        };
+        there.bring_in_line(&mut change, if kept { bridges } else { &[] });
     }
     change.commit(socket)
 }

@@ -13,7 +13,7 @@ use crate::row::NetworkRow;
 pub struct HostDriver;
 
 impl NetworkDriver for HostDriver {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "host"
     }
 

@@ -7,7 +7,7 @@ use model::{Context, Error, Result};
 use rustix::io::Errno;
 use sys::netlink::{Batch, Socket, link, namespace};
 
-use super::device;
+use super::{announce, device};
 use crate::config::Enabled;
 use crate::sandbox::Namespace;
 
@@ -57,17 +57,26 @@ pub enum Refused {
     Failed(Error),
 }
 
-/// Carries a batch out inside the sandbox, whose message `creation` makes a link; `ipv6`: the link may have IPv6. The
-/// socket stays inside.
+/// What a link to come begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Nature {
+    /// It may have IPv6.
+    pub ipv6: Enabled,
+    /// It announces its addresses.
+    pub announces: Enabled,
+}
+
+/// Carries a batch out inside the sandbox, whose message `creation` makes a link. The socket stays inside.
 pub fn furnish(
     sandbox: &Namespace,
     indices: &Indices,
-    ipv6: Enabled,
+    Nature { ipv6, announces }: Nature,
     creation: usize,
     mut batch: Batch,
 ) -> Result<Socket, Refused> {
     let made = namespace::enter(sandbox.fd(), || {
         let mut socket = Socket::route()?;
+        announce::settings("default").for_each(|setting| set(&setting, if announces.yes() { "1" } else { "0" }));
         // What links to come begin with; it is set only while this one is made.
         if ipv6.yes() {
             set(ACCEPT_ADVERTISEMENTS, "0");

@@ -1,5 +1,6 @@
 //! Network drivers: what makes a container's place in a network.
 
+mod announce;
 mod bridge;
 mod bridges;
 mod device;
@@ -12,29 +13,33 @@ mod lingering;
 mod null;
 mod on_parent;
 pub mod option;
+mod remote;
 mod rules;
 mod settings;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use ipnet::IpNet;
 use model::Result;
 use model::egress::Egress;
 use model::id::{ContainerId, EndpointId};
 
 use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, PublishSpec, Sockets};
 use crate::family::Family;
+use crate::ipam::Surroundings;
 use crate::mac::MacAddress;
 use crate::row::NetworkRow;
 use crate::sandbox::Sandbox;
 
+pub use announce::check as check_announcements;
 pub use bridge::{BridgeDriver, DefaultSubnet};
 pub use host::HostDriver;
 pub use inside::remove as remove_inside;
 pub use null::NullDriver;
 pub use on_parent::{Kind, OnParentDriver};
+pub use remote::{KIND as NETWORK_PLUGIN, RemoteDriver};
 pub use rules::Rules;
 pub use settings::parse as bridge_settings;
 pub use watch::Watch;
@@ -57,12 +62,20 @@ pub struct Join<'a> {
 pub struct Place<'a> {
     pub id: EndpointId,
     pub mac: MacAddress,
+    /// The user's.
+    pub wanted_mac: Option<MacAddress>,
     pub addresses: Vec<Assigned>,
     pub link_local: &'a [IpAddr],
     /// Name of the link in the container.
     pub link: String,
+    /// The user chose it.
+    pub link_is_given: bool,
+    /// Families whose default routes lead here.
+    pub exits: &'a [Family],
     /// Gateways of the default routes that lead here.
     pub gateways: Vec<IpAddr>,
+    /// The user's options of the endpoint.
+    pub options: &'a BTreeMap<String, String>,
     pub priority: i64,
     pub dns_names: &'a [String],
     /// All that its container may reach; `None` = whatever the network lets it.
@@ -112,19 +125,24 @@ impl Join<'_> {
 /// - An endpoint is left with what `join` returned, by this or by a later daemon.
 pub trait NetworkDriver: Send + Sync {
     /// The name in a network's row.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Refuses settings that no network of this kind can have. Pure.
     fn check(&self, network: &NetworkRow) -> Result<()>;
 
     /// Networks that the host reaches already: automatic subnets must not hide them.
-    fn reached(&self) -> Result<Vec<IpNet>> {
-        Ok(Vec::new())
+    fn surroundings(&self) -> Result<Surroundings> {
+        Ok(Surroundings::default())
     }
 
-    /// Whether containers of the network go through a gateway of a family, so that an address is needed for it.
-    fn wants_gateway(&self, _: &NetworkRow, _: Family) -> bool {
-        true
+    /// Whether its networks are one on all hosts.
+    fn is_global(&self) -> bool {
+        false
+    }
+
+    /// The families in which containers of the network go through a gateway, so that an address is needed for it.
+    fn needs_gateway(&self, _: &NetworkRow) -> Result<Vec<Family>> {
+        Ok(Family::BOTH.to_vec())
     }
 
     /// Makes what the network needs on the host, where it is missing; the row's subnets are complete. Fills in the

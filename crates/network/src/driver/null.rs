@@ -13,7 +13,7 @@ use crate::row::NetworkRow;
 pub struct NullDriver;
 
 impl NetworkDriver for NullDriver {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "null"
     }
 

@@ -17,7 +17,7 @@ use sys::netlink::link::{self, LOOPBACK, OnLink, Upper};
 use sys::netlink::{Batch, Route, Socket};
 
 use super::inside::{self, Indices};
-use super::{Join, NetworkDriver, device, option, settings};
+use super::{Join, NetworkDriver, announce, device, option, settings};
 use crate::config::Enabled;
 use crate::endpoint::{Endpoint, Joined, Sockets};
 use crate::family::{self, Family};
@@ -221,7 +221,7 @@ fn pick<T: Copy>(table: &[(&str, T)], word: &str) -> Option<T> {
 }
 
 impl NetworkDriver for OnParentDriver {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.kind.word()
     }
 
@@ -230,8 +230,8 @@ impl NetworkDriver for OnParentDriver {
     }
 
     /// The gateway is a router beside the host, which only the user knows.
-    fn wants_gateway(&self, _: &NetworkRow, _: Family) -> bool {
-        false
+    fn needs_gateway(&self, _: &NetworkRow) -> Result<Vec<Family>> {
+        Ok(Vec::new())
     }
 
     fn open(&self, network: &mut NetworkRow) -> Result<()> {
@@ -296,8 +296,15 @@ impl NetworkDriver for OnParentDriver {
         self.request(&mut outside, &format!("{word} links (module {word})"))
             .map_err(|error| error.prefix(format!("failed to create the {word} port")))?;
         let ipv6 = Enabled::from(place.addresses.iter().any(|assigned| assigned.address.is_ipv6()));
+        let nature = inside::Nature { ipv6, announces: announce::wanted(&request.network.options) };
+        let _ = sys::netlink::namespace::enter(sandbox.fd(), || {
+            let value = if nature.announces.yes() { "1" } else { "0" };
+            // A kernel without IPv6 has the first one alone.
+            announce::settings(&place.link).for_each(|name| drop(sys::netlink::namespace::set_sysctl(&name, value)));
+            Ok(())
+        });
         let furnished =
-            inside::furnish(sandbox, &self.indices, ipv6, NO_CREATION, furniture(request, &settings, index));
+            inside::furnish(sandbox, &self.indices, nature, NO_CREATION, furniture(request, &settings, index));
         if let Err(inside::Refused::Failed(error)) = furnished {
             inside::remove(sandbox.fd(), &place.link);
             return Err(error);

@@ -4,7 +4,7 @@
 //! changed by others (a firewall's reload flushes everything), the whole table is written again, in one transaction: by
 //! the next change that finds it so, or when `watch` is told of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::{Error, Result};
@@ -14,9 +14,10 @@ use sys::netlink::conntrack::{self, Destination};
 use sys::nft::{self, Transaction};
 
 use super::{foreign, legacy};
+use crate::config::Enabled;
 use crate::endpoint::Protocol;
 use crate::family::{self, Family};
-use crate::plan::{self, OLD_TABLE_FAMILY, PORT_SETS, Published, TABLE, TABLE_FAMILY, Topology};
+use crate::plan::{self, Filtered, OLD_TABLE_FAMILY, PORT_SETS, Published, TABLE, TABLE_FAMILY, Topology};
 
 /// See the module.
 #[derive(Debug)]
@@ -59,9 +60,11 @@ impl Rules {
     pub fn keep_jumps(&self) -> Result<()> {
         let state = &mut *self.lock();
         let Some(socket) = &mut state.socket else { return Ok(()) };
-        let bridges: Vec<_> = state.topology.bridges.iter().map(|bridge| bridge.device.clone()).collect();
-        foreign::keep(socket, &bridges).map_err(failed)?;
-        legacy::keep(&bridges)
+        let kept = state.topology.bridges.iter().filter(|_| state.topology.needs_rules());
+        let bridges: Vec<_> = kept.map(|bridge| bridge.device.clone()).collect();
+        let filtered = state.topology.filtered;
+        foreign::keep(socket, &bridges, filtered).map_err(failed)?;
+        legacy::keep(if filtered.ipv4.yes() { &bridges } else { &[] })
     }
 
     /// Writes the whole table again.
@@ -132,8 +135,10 @@ impl Rules {
         state.topology.published.extend(published);
         let Some(socket) = &mut state.socket else { return Ok(()) };
         let mut change = Transaction::new();
+        let standing = direct(&state.topology.published[..state.topology.published.len() - published.len()]);
+        let fresh: Vec<_> = published.iter().filter(|port| !standing.contains(port)).copied().collect();
         for set in PORT_SETS {
-            change.add_elements(TABLE_FAMILY, TABLE, set, &plan::elements(published, set));
+            change.add_elements(TABLE_FAMILY, TABLE, set, &plan::elements(&fresh, set));
         }
         let result = commit(change, socket, &state.topology);
         if result.is_err() {
@@ -151,8 +156,10 @@ impl Rules {
         withdraw(&mut state.topology, published);
         let Some(socket) = &mut state.socket else { return Ok(()) };
         let mut change = Transaction::new();
+        let standing = direct(&state.topology.published);
+        let gone: Vec<_> = published.iter().filter(|port| !standing.contains(port)).copied().collect();
         for set in PORT_SETS {
-            change.delete_elements(TABLE_FAMILY, TABLE, set, &plan::elements(published, set));
+            change.delete_elements(TABLE_FAMILY, TABLE, set, &plan::elements(&gone, set));
         }
         let result = commit(change, socket, &state.topology);
         forget_connections(socket, published);
@@ -166,10 +173,22 @@ impl Rules {
 }
 
 fn withdraw(topology: &mut Topology, published: &[Published]) {
-    let gone: BTreeSet<_> = published.iter().collect();
-    topology.published.retain(|p| !gone.contains(p));
+    let mut gone: BTreeMap<&Published, usize> = BTreeMap::new();
+    published.iter().for_each(|port| *gone.entry(port).or_default() += 1);
+    topology.published.retain(|port| match gone.get_mut(port) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
+            false
+        }
+        _ => true,
+    });
     // Thousands of ports of one container are no reason to keep room for as many ever after.
     topology.published.shrink_to(2 * topology.published.len());
+}
+
+/// Those that are reached by the containers' own addresses: several ports of the host may lead to one of them.
+fn direct(published: &[Published]) -> BTreeSet<Published> {
+    published.iter().filter(|port| port.host.is_none()).copied().collect()
 }
 
 /// Commits a change of elements; writes the whole table when what stands is not what the change assumes.
@@ -200,15 +219,19 @@ fn forget_connections(socket: &mut Socket, published: &[Published]) {
 /// Removes the table and the jumps that an earlier daemon left.
 fn remove_all() -> Result<()> {
     let mut socket = Socket::netfilter().map_err(Error::from)?;
-    foreign::keep(&mut socket, &[]).map_err(failed)?;
+    foreign::keep(&mut socket, &[], Filtered { ipv4: Enabled::No, ipv6: Enabled::No }).map_err(failed)?;
     legacy::keep(&[])?;
-    let standing = nft::read(&mut socket, TABLE_FAMILY, TABLE).map_err(failed)?;
+    remove_table(&mut socket)
+}
+
+fn remove_table(socket: &mut Socket) -> Result<()> {
+    let standing = nft::read(socket, TABLE_FAMILY, TABLE).map_err(failed)?;
     if !standing.is_some_and(|standing| is_ours(&standing.fingerprint)) {
         return Ok(());
     }
     let mut change = Transaction::new();
     change.delete_table(TABLE_FAMILY, TABLE);
-    change.commit(&mut socket).map_err(failed)
+    change.commit(socket).map_err(failed)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -220,6 +243,9 @@ enum Elements {
 /// Writes the table when it differs from the topology's. What a daemon without IPv6 left (`ip gantry`) goes in the same
 /// transaction, its published ports are kept.
 fn bring_in_line(socket: &mut Socket, topology: &Topology, mode: Elements) -> Result<()> {
+    if !topology.needs_rules() {
+        return remove_table(socket);
+    }
     let mut wanted = plan::table(topology);
     let fingerprint = plan::fingerprint(topology);
     let standing = nft::read(socket, TABLE_FAMILY, TABLE).map_err(failed)?;
@@ -260,6 +286,9 @@ fn is_ours(fingerprint: &[u8]) -> bool {
 }
 
 fn replace(socket: &mut Socket, topology: &Topology) -> Result<()> {
+    if !topology.needs_rules() {
+        return remove_table(socket);
+    }
     let mut change = Transaction::new();
     change.replace_table(&plan::table(topology), plan::fingerprint(topology).as_bytes());
     change.commit(socket).map_err(failed)

@@ -1,14 +1,18 @@
 //! What a bridge network's row says, parsed. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::{IpNet, Ipv6Net};
 use model::{Error, Result};
 
 use super::option;
 use crate::config::{Enabled, NetworkConfig};
-use crate::family::Family;
+use crate::family::{self, Family};
 use crate::plan::{BridgeNetwork, Egress, GatewayMode, Subnet};
 use crate::row::{NetworkRow, PoolRow, parse_flag};
+
+/// What every link has.
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64);
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -42,7 +46,8 @@ pub fn parse(network: &NetworkRow, config: &NetworkConfig) -> Result<Settings> {
     let (mut subnets, mut addresses) = (Vec::new(), Vec::new());
     for (index, family) in Family::BOTH.into_iter().enumerate() {
         let Some(pool) = only_pool(network, family)? else { continue };
-        let filtered = family == Family::Ipv4 || config.ip6tables.yes();
+        check_subnet(pool)?;
+        let filtered = config.filters(family);
         let mode = if filtered { modes[index] } else { GatewayMode::NatUnprotected };
         let nat = matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected) && filtered && !internal;
         let egress = match translated[index] {
@@ -79,6 +84,22 @@ fn only_pool(network: &NetworkRow, family: Family) -> Result<Option<&PoolRow>> {
         (_, Some(_)) => Err(Error::forbidden("bridge driver doesn't support multiple subnets")),
         (first, None) => Ok(first),
     }
+}
+
+/// The subnets of IPv6 that no bridge can have, and gateways that lie elsewhere.
+fn check_subnet(pool: &PoolRow) -> Result<()> {
+    let subnet = pool.subnet;
+    if let IpNet::V6(net) = subnet {
+        let own = pool.own().map_or_else(|| subnet.to_string(), |own| format!("{own}/{}", subnet.prefix_len()));
+        if net.network().is_multicast() {
+            return Err(Error::invalid(format!("multicast subnet '{own}' is not allowed")));
+        }
+        let link_local: IpNet = IpNet::V6(LINK_LOCAL);
+        if subnet != link_local && family::overlap(subnet, link_local) {
+            return Err(Error::invalid(format!("'{own}' clashes with the Link-Local prefix 'fe80::/64'")));
+        }
+    }
+    Ok(())
 }
 
 fn failed(option: &str, value: &str, why: &str) -> Error {

@@ -10,12 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 use model::{Error, Kind, Result};
 
-use super::{AddressRequest, Ipam, PoolRequest, Usage};
+use super::{AddressRequest, Granted, Ipam, Pool, PoolRequest, Usage, Wanted};
 use crate::config::AddressPool;
 use crate::family::{self, Family};
 
 /// Clients compare these texts.
 const OVERLAP: &str = "Pool overlaps with other one on this address space";
+const NO_LENGTH: &str = "invalid address pool";
 const NO_POOL: &str = "all predefined address pools have been fully subnetted";
 const NO_ADDRESS: &str = "no available addresses on this pool";
 const TAKEN: &str = "Address already in use";
@@ -25,11 +26,13 @@ const OUT_OF_RANGE: &str = "requested address is out of range";
 #[derive(Debug)]
 pub struct DefaultIpam {
     predefined: Vec<AddressPool>,
-    pools: Mutex<BTreeMap<IpNet, Pool>>,
+    pools: Mutex<BTreeMap<IpNet, Books>>,
 }
 
 #[derive(Debug, Default)]
-struct Pool {
+struct Books {
+    /// The ranges of the networks that have the subnet; `None` = all of it.
+    holders: Vec<Option<IpNet>>,
     /// As numbers.
     taken: BTreeSet<u128>,
     /// The address given last, by range.
@@ -42,16 +45,26 @@ impl DefaultIpam {
         DefaultIpam { predefined, pools: Mutex::default() }
     }
 
-    fn pools(&self) -> MutexGuard<'_, BTreeMap<IpNet, Pool>> {
+    fn pools(&self) -> MutexGuard<'_, BTreeMap<IpNet, Books>> {
         // Every change is a single insertion or removal: a panic elsewhere leaves the books right.
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The first predefined network of the family that is free of `taken`.
-fn choose(predefined: &[AddressPool], family: Family, taken: &[IpNet]) -> Result<IpNet> {
+/// The first predefined network of the family, of `length` where one is given, that is free of `taken`.
+fn choose(predefined: &[AddressPool], family: Family, length: Option<u8>, taken: &[IpNet]) -> Result<IpNet> {
     let of_family = predefined.iter().filter(|pool| family::of_net(pool.base) == family);
-    let mut free = of_family.filter_map(|pool| first_free(pool, family, taken));
+    let fitting: Vec<_> = match length {
+        None => of_family.copied().collect(),
+        Some(size) if size > family.bits() => Vec::new(),
+        Some(size) => {
+            of_family.filter(|pool| pool.base.prefix_len() <= size).map(|pool| AddressPool { size, ..*pool }).collect()
+        }
+    };
+    if fitting.is_empty() && length.is_some() {
+        return Err(Error::invalid(NO_LENGTH));
+    }
+    let mut free = fitting.iter().filter_map(|pool| first_free(pool, family, taken));
     free.next().ok_or_else(|| Error::invalid(NO_POOL))
 }
 
@@ -91,53 +104,62 @@ fn choices(subnet: IpNet, range: Option<IpNet>) -> (u128, u128) {
 }
 
 impl Ipam for DefaultIpam {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "default"
     }
 
-    fn request_pool(&self, request: &PoolRequest) -> Result<Option<IpNet>> {
+    fn request_pool(&self, request: &PoolRequest) -> Result<Option<Granted>> {
         let mut pools = self.pools();
-        let subnet = match request.subnet {
-            Some(subnet) => subnet.trunc(),
-            None => {
-                let mut taken: Vec<_> = pools.keys().copied().collect();
-                taken.extend(&request.avoid);
-                choose(&self.predefined, request.family, &taken)?
+        let length = match request.wanted {
+            Wanted::Net(subnet) => {
+                hold(&mut pools, subnet.trunc(), request.range)?;
+                return Ok(Some(Granted { id: None, subnet: subnet.trunc(), gateway: None }));
             }
+            Wanted::Any => None,
+            Wanted::Length(length) => Some(length),
         };
-        if pools.keys().any(|other| family::overlap(subnet, *other)) {
-            return Err(Error::forbidden(OVERLAP));
-        }
-        pools.insert(subnet, Pool::default());
-        Ok(Some(subnet))
+        let taken: Vec<_> = pools.keys().chain(&request.avoid.near).copied().collect();
+        let all: Vec<_> = taken.iter().chain(&request.avoid.far).copied().collect();
+        let subnet = choose(&self.predefined, request.family, length, &all)
+            .or_else(|_| choose(&self.predefined, request.family, length, &taken))?;
+        hold(&mut pools, subnet, request.range)?;
+        Ok(Some(Granted { id: None, subnet, gateway: None }))
     }
 
-    fn release_pool(&self, subnet: IpNet) -> Result<()> {
-        self.pools().remove(&subnet);
-        Ok(())
-    }
-
-    fn request_address(&self, request: &AddressRequest) -> Result<IpAddr> {
+    fn release_pool(&self, pool: &Pool<'_>) -> Result<()> {
         let mut pools = self.pools();
-        let subnet = request.subnet;
-        let pool = pools.get_mut(&subnet).ok_or_else(|| Error::system(format!("no address pool {subnet}")))?;
-        match request.wanted {
-            Some(address) if !subnet.contains(&address) => Err(Error::invalid(OUT_OF_RANGE)),
-            Some(address) if pool.taken.insert(family::number(address)) => Ok(address),
-            Some(_) => Err(Error::forbidden(TAKEN)),
-            None => pool.next(subnet, request.range).ok_or_else(|| Error::new(Kind::Unavailable, NO_ADDRESS)),
+        let Some(books) = pools.get_mut(&pool.subnet) else { return Ok(()) };
+        if let Some(own) = books.holders.iter().position(|holder| *holder == pool.range) {
+            books.holders.remove(own);
         }
-    }
-
-    fn release_address(&self, subnet: IpNet, address: IpAddr) -> Result<()> {
-        if let Some(pool) = self.pools().get_mut(&subnet) {
-            pool.taken.remove(&family::number(address));
+        if books.holders.is_empty() {
+            pools.remove(&pool.subnet);
         }
         Ok(())
     }
 
-    fn usage(&self, subnet: IpNet, range: Option<IpNet>) -> Option<Usage> {
-        let pools = self.pools();
+    fn request_address(&self, request: &AddressRequest<'_>) -> Result<IpNet> {
+        let mut pools = self.pools();
+        let Pool { subnet, range, .. } = request.pool;
+        let books = pools.get_mut(&subnet).ok_or_else(|| Error::system(format!("no address pool {subnet}")))?;
+        let address = match request.wanted {
+            Some(address) if !subnet.contains(&address) => Err(Error::invalid(OUT_OF_RANGE)),
+            Some(address) if books.taken.insert(family::number(address)) => Ok(address),
+            Some(_) => Err(Error::forbidden(TAKEN)),
+            None => books.next(subnet, range).ok_or_else(|| Error::new(Kind::Unavailable, NO_ADDRESS)),
+        };
+        Ok(IpNet::new_assert(address?, subnet.prefix_len()))
+    }
+
+    fn release_address(&self, pool: &Pool<'_>, address: IpAddr) -> Result<()> {
+        if let Some(books) = self.pools().get_mut(&pool.subnet) {
+            books.taken.remove(&family::number(address));
+        }
+        Ok(())
+    }
+
+    fn usage(&self, pool: &Pool<'_>) -> Option<Usage> {
+        let (pools, Pool { subnet, range, .. }) = (self.pools(), *pool);
         let taken = &pools.get(&subnet)?.taken;
         let (first, last) = family::bounds(subnet);
         let (host_first, host_last) = hosts(subnet);
@@ -152,11 +174,28 @@ impl Ipam for DefaultIpam {
     }
 
     fn taken(&self) -> usize {
-        self.pools().values().map(|pool| pool.taken.len()).sum()
+        self.pools().values().map(|books| books.taken.len()).sum()
     }
 }
 
-impl Pool {
+/// Enters a holder of a subnet. Networks with different ranges share one; two with the same range do not, nor do subnets
+/// overlap otherwise.
+fn hold(pools: &mut BTreeMap<IpNet, Books>, subnet: IpNet, range: Option<IpNet>) -> Result<()> {
+    if let Some(books) = pools.get_mut(&subnet) {
+        if range.is_none() || books.holders.contains(&range) {
+            return Err(Error::forbidden(OVERLAP));
+        }
+        books.holders.push(range);
+        return Ok(());
+    }
+    if pools.keys().any(|other| family::overlap(subnet, *other)) {
+        return Err(Error::forbidden(OVERLAP));
+    }
+    pools.insert(subnet, Books { holders: vec![range], ..Books::default() });
+    Ok(())
+}
+
+impl Books {
     /// The next free address after the last, or after the start.
     fn next(&mut self, subnet: IpNet, range: Option<IpNet>) -> Option<IpAddr> {
         let (first, last) = choices(subnet, range);

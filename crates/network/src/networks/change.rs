@@ -4,19 +4,17 @@
 //! anything is taken away. So a daemon that dies in between leaves a row that tells the next one what to remove.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use ipnet::IpNet;
 use model::id::NetworkId;
-use model::{Context, Error, Kind, Result};
+use model::{Context, Error, Result};
 
 use super::Networks;
+use super::addresses::{self, NewPool, Site};
 use crate::confine;
-use crate::driver::NetworkDriver;
-use crate::family::Family;
-use crate::ipam::{AddressRequest, Ipam, PoolRequest};
-use crate::row::{IpamRow, NETWORKS, NetworkRow, PoolRow, Progress, Traits};
+use crate::driver::{NetworkDriver, check_announcements};
+use crate::remotes::{asks_plugins, is_built_in};
+use crate::row::{IpamRow, NETWORKS, NetworkRow, Progress, Traits};
 
 /// A network to be made.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +22,8 @@ pub struct NewNetwork {
     pub name: String,
     /// Empty = `bridge`.
     pub driver: String,
+    /// It is asked for as one of this host alone.
+    pub local: bool,
     pub traits: Traits,
     pub labels: BTreeMap<String, String>,
     pub options: BTreeMap<String, String>,
@@ -31,30 +31,6 @@ pub struct NewNetwork {
     pub ipam_driver: String,
     pub ipam_options: BTreeMap<String, String>,
     pub pools: Vec<NewPool>,
-}
-
-/// A subnet to be reserved.
-#[derive(Clone, Debug)]
-pub struct NewPool {
-    pub family: Family,
-    /// `None` = a predefined one.
-    pub subnet: Option<IpNet>,
-    pub range: Option<IpNet>,
-    /// `None` = the first free address.
-    pub gateway: Option<IpAddr>,
-    pub aux: BTreeMap<String, IpAddr>,
-}
-
-impl NewPool {
-    fn any(family: Family) -> NewPool {
-        NewPool { family, subnet: None, range: None, gateway: None, aux: BTreeMap::new() }
-    }
-
-    /// As a network that only holds settings keeps it.
-    fn unreserved(self) -> Option<PoolRow> {
-        let NewPool { family: _, subnet, range, gateway, aux } = self;
-        Some(PoolRow { range, gateway, aux, given: true, ..PoolRow::new(subnet?) })
-    }
 }
 
 /// Networks that the daemon makes itself; users neither make nor remove them.
@@ -71,46 +47,58 @@ const FROM_OPTIONS: &str = "network driver options are not supported if the netw
 impl Networks {
     /// Makes a network; everything is undone on failure.
     pub fn create(&self, new: NewNetwork) -> Result<Arc<NetworkRow>> {
-        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if new.name.is_empty() {
             return Err(Error::invalid("invalid name: name is empty"));
         }
         if is_predefined(&new.name) {
             return Err(Error::forbidden(format!("operation is not permitted on predefined {} network ", new.name)));
         }
-        if self.books().rows.values().any(|row| row.name == new.name) {
-            return Err(Error::conflict(format!("network with name {} already exists", new.name)));
-        }
+        let _name = self.claim(&new.name)?;
         let new = self.with_settings_of_another(new)?;
+        let local = new.local;
         let (mut row, pools) = begin(new);
         confine::check(&row)?;
+        check_announcements(&row.options)?;
         if row.traits.config_only {
             // Whatever was asked for: no engine that does not know such networks is to connect to one.
             row.driver = "null".to_owned();
             row.ipam.pools = pools.into_iter().filter_map(NewPool::unreserved).collect();
             return self.list_new(row);
         }
-        let (driver, ipam) = (self.driver(&row)?.clone(), self.ipam(&row)?.clone());
+        let _turn = (!asks_plugins(&row.driver, &row.ipam.driver)).then(|| self.turn());
+        let driver = self.driver(&row)?;
         if matches!(driver.name(), "host" | "null") {
             let text = format!("only one instance of {:?} network is allowed", driver.name());
             return Err(Error::forbidden(text));
         }
-        let families: Vec<_> = Family::BOTH.into_iter().filter(|family| row.has(*family)).collect();
-        for family in families {
-            let mut given: Vec<_> = pools.iter().filter(|pool| pool.family == family).cloned().collect();
-            if given.is_empty() {
-                given.push(NewPool::any(family));
-            }
-            for pool in given {
-                let reserved = reserve(&*ipam, &*driver, &row, pool).inspect_err(|_| give_back(&*ipam, &row))?;
-                row.ipam.pools.extend(reserved);
-            }
+        row.traits.global = driver.is_global();
+        if row.traits.global && local {
+            return Err(Error::forbidden(format!("cannot downgrade network scope for {} networks", row.driver)));
         }
+        let ipam = self.ipam(&row)?;
+        let around = self.drivers.get("bridge").map_or_else(|| Ok(Default::default()), |host| host.surroundings())?;
+        let through = driver.needs_gateway(&row)?;
+        let site = Site { through: &through, around: &around };
+        let reserved = addresses::reserve_all(&*ipam, &mut row, &pools, site);
+        reserved.inspect_err(|_| addresses::give_back(&*ipam, &row))?;
         self.make(&*driver, row).map_err(|failed| {
             let (row, error) = *failed;
-            give_back(&*ipam, &row);
+            addresses::give_back(&*ipam, &row);
             error
         })
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a name until its network is listed, or gone.
+    fn claim(&self, name: &str) -> Result<Claim<'_>> {
+        let mut books = self.books();
+        if books.rows.values().any(|row| row.name == name) || !books.claimed.insert(name.to_owned()) {
+            return Err(Error::conflict(format!("network with name {name} already exists")));
+        }
+        Ok(Claim { networks: self, name: name.to_owned() })
     }
 
     /// What comes after the subnets are reserved; the row and the error of one that was not made.
@@ -120,6 +108,7 @@ impl Networks {
         mut row: NetworkRow,
     ) -> Result<Arc<NetworkRow>, Box<(NetworkRow, Error)>> {
         let failed = |row: &NetworkRow, error| Box::new((row.clone(), error));
+        let _turn = takes_turn_late(&row.driver, &row.ipam.driver).then(|| self.turn());
         driver.check(&row).map_err(|error| failed(&row, error))?;
         self.put(&row).map_err(|error| failed(&row, error))?;
         let opened = driver.open(&mut row).and_then(|()| {
@@ -147,7 +136,7 @@ impl Networks {
         self.store.write_blocking(move |tx| tx.put(&NETWORKS, row.id.as_str(), &row))
     }
 
-    fn forget(&self, id: &NetworkId) -> Result<()> {
+    pub(super) fn forget(&self, id: &NetworkId) -> Result<()> {
         let id = id.clone();
         self.store.write_blocking(move |tx| tx.delete(&NETWORKS, id.as_str()).map(drop))
     }
@@ -183,11 +172,10 @@ impl Networks {
             .pools
             .iter()
             .map(|pool| NewPool {
-                family: pool.family(),
-                subnet: Some(pool.subnet),
                 range: pool.range,
                 gateway: pool.gateway,
                 aux: pool.aux.clone(),
+                ..NewPool::of(pool.subnet)
             })
             .collect();
         Ok(new)
@@ -195,12 +183,15 @@ impl Networks {
 
     /// Removes a network without endpoints; its row as it was.
     pub fn remove(&self, id: &NetworkId) -> Result<Arc<NetworkRow>> {
-        let _turn = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let row = self.row(id)?;
+        let _turn = (!asks_plugins(&row.driver, &row.ipam.driver)).then(|| self.turn());
+        // Somebody else may have removed it meanwhile.
+        let row = self.row(id).map(|_| row)?;
         if is_predefined(&row.name) {
             return Err(Error::forbidden(format!("{} is a pre-defined network and cannot be removed", row.name)));
         }
         self.take_off_the_list(&row).context("error while removing network")?;
+        let _name = Claim { networks: self, name: row.name.clone() };
         let removed = self.remove_whole(&row);
         if removed.is_err() {
             // It is as it was: whoever asks again may succeed.
@@ -229,7 +220,10 @@ impl Networks {
             let text = format!("network {} has active endpoints ({})", row.name, active.join(", "));
             return Err(Error::forbidden(text));
         }
-        books.rows.remove(&row.id);
+        if books.rows.remove(&row.id).is_none() {
+            return Err(Error::not_found(format!("network {} not found", row.id)));
+        }
+        books.claimed.insert(row.name.clone());
         Ok(())
     }
 
@@ -238,12 +232,32 @@ impl Networks {
             return self.forget(&row.id);
         }
         self.put(&NetworkRow { progress: Progress::Removing, ..row.clone() })?;
-        self.driver(row)?.close(row)?;
+        let driver = self.driver(row)?;
+        let turn = takes_turn_late(&row.driver, &row.ipam.driver).then(|| self.turn());
+        driver.close(row)?;
+        drop(turn);
         if let Some(path) = self.names_of(row) {
             self.remove_names(path);
         }
-        give_back(&**self.ipam(row)?, row);
+        addresses::give_back(&*self.ipam(row)?, row);
         self.forget(&row.id)
+    }
+}
+
+/// Whether a built-in driver works with the addresses of a plugin: its turn comes after the plugin's answers.
+fn takes_turn_late(driver: &str, ipam: &str) -> bool {
+    is_built_in(driver) && asks_plugins(driver, ipam)
+}
+
+/// A name that no other network gets.
+struct Claim<'a> {
+    networks: &'a Networks,
+    name: String,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.networks.books().claimed.remove(&self.name);
     }
 }
 
@@ -265,60 +279,4 @@ fn begin(new: NewNetwork) -> (NetworkRow, Vec<NewPool>) {
         mac: None,
     };
     (row, new.pools)
-}
-
-/// Reserves a subnet with its gateway and auxiliary addresses; nothing stays reserved on failure.
-fn reserve(ipam: &dyn Ipam, driver: &dyn NetworkDriver, row: &NetworkRow, new: NewPool) -> Result<Option<PoolRow>> {
-    let avoid = if new.subnet.is_none() { driver.reached()? } else { Vec::new() };
-    let request = PoolRequest { family: new.family, subnet: new.subnet, avoid };
-    let subnet = ipam.request_pool(&request).map_err(|error| match error.kind() {
-        Kind::Forbidden => error.prefix("invalid pool request"),
-        _ => error,
-    })?;
-    let Some(subnet) = subnet else { return Ok(None) };
-    let made = fill(ipam, driver, row, subnet, &new);
-    if made.is_err() {
-        release(ipam, subnet);
-    }
-    made.map(Some)
-}
-
-fn fill(
-    ipam: &dyn Ipam,
-    driver: &dyn NetworkDriver,
-    row: &NetworkRow,
-    subnet: IpNet,
-    new: &NewPool,
-) -> Result<PoolRow> {
-    let take = |wanted| ipam.request_address(&AddressRequest { subnet, range: new.range, wanted });
-    let wants = driver.wants_gateway(row, new.family);
-    let gateway = match new.gateway {
-        None if !wants => None,
-        wanted => Some(take(wanted).map_err(|error| {
-            let wanted = wanted.map(|address| address.to_string()).unwrap_or_default();
-            error.prefix(format!("failed to allocate gateway ({wanted})")).with_kind(Kind::System)
-        })?),
-    };
-    for (name, address) in &new.aux {
-        if !subnet.contains(address) {
-            let text = format!("auxiliary address: ({name}:{address}) must belong to the master pool: {subnet}");
-            return Err(Error::forbidden(text));
-        }
-        take(Some(*address)).map_err(|error| {
-            error.prefix(format!("failed to allocate secondary ip address ({name}:{address})")).with_kind(Kind::System)
-        })?;
-    }
-    let (range, aux, given) = (new.range, new.aux.clone(), new.subnet.is_some());
-    Ok(PoolRow { range, gateway, aux, given, ..PoolRow::new(subnet) })
-}
-
-fn give_back(ipam: &dyn Ipam, row: &NetworkRow) {
-    row.ipam.pools.iter().for_each(|pool| release(ipam, pool.subnet));
-}
-
-/// What cannot be given back stays reserved until the daemon's next start.
-fn release(ipam: &dyn Ipam, subnet: IpNet) {
-    if let Err(error) = ipam.release_pool(subnet) {
-        tracing::warn!(%error, %subnet, "a subnet cannot be given back");
-    }
 }

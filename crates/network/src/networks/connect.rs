@@ -1,6 +1,5 @@
 //! Joining sandboxes to networks at a container's start, and leaving.
 
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,13 +7,14 @@ use std::sync::atomic::Ordering;
 use model::id::{ContainerId, EndpointId, NetworkId};
 use model::{Context, Error, Result};
 
+use super::addresses::{self, Ask};
 use super::{Books, Networks};
 use crate::confine;
 use crate::driver::{Join, Place, option};
 use crate::endpoint::{Assigned, Connected, Endpoint, EndpointSpec, Joined, PublishSpec, SandboxSpec, Sockets};
 use crate::family::{self, Family};
-use crate::ipam::AddressRequest;
 use crate::mac::MacAddress;
+use crate::remotes::{asks_plugins, is_built_in};
 use crate::row::NetworkRow;
 use crate::sandbox::{Namespace, Sandbox};
 use crate::sysctl;
@@ -110,14 +110,19 @@ impl Networks {
             return Err(confine::unsupported(&row.driver));
         }
         self.begin_join(&row.id)?;
-        let addresses = self.take_addresses(row, &spec.addresses);
+        let mac = spec.mac.unwrap_or_else(MacAddress::random);
+        let addresses = self.take_addresses(row, spec, mac);
         let joined = addresses.and_then(|addresses| {
-            let gateway = |family: &Family| row.pool(*family)?.gateway;
+            let led = |own: &&Assigned| duties.exits.contains(&family::of(own.address));
             let place = Place {
                 id: EndpointId::from_bytes(sys::random::bytes32()),
-                mac: spec.mac.unwrap_or_else(MacAddress::random),
+                mac,
+                wanted_mac: spec.mac,
+                link_is_given: spec.link.is_some(),
+                exits: duties.exits,
+                options: &spec.options,
                 link: spec.link.clone().unwrap_or_else(|| self.next_link(site.owner.container, row)),
-                gateways: duties.exits.iter().filter_map(gateway).collect(),
+                gateways: addresses.iter().filter(led).filter_map(|own| own.gateway).collect(),
                 addresses: addresses.clone(),
                 link_local: &spec.link_local,
                 priority: spec.priority,
@@ -128,7 +133,9 @@ impl Networks {
             let request = Join { network: row, sandbox, container, name, endpoint: &place, ports: duties.ports };
             let joined = self.driver(row).and_then(|driver| {
                 let joined = driver.join(&request)?;
-                let set = sandbox.namespace().map_or(Ok(()), |own| sysctl::set(own.fd(), &place.link, &spec.sysctls));
+                let set = sandbox
+                    .namespace()
+                    .map_or(Ok(()), |own| sysctl::set(own.fd(), &joined.endpoint.link, &spec.sysctls));
                 match set {
                     Ok(()) => Ok(joined),
                     Err(error) => {
@@ -141,6 +148,27 @@ impl Networks {
         });
         self.end_join(&row.id, joined.as_ref().ok().map(|joined| &joined.endpoint));
         joined
+    }
+
+    fn take_addresses(&self, row: &NetworkRow, spec: &EndpointSpec, mac: MacAddress) -> Result<Vec<Assigned>> {
+        if row.ipam.driver == "null" {
+            return Ok(Vec::new());
+        }
+        let in_use: Vec<_> = {
+            let books = self.books();
+            let of_network = books.endpoints.values().flatten().filter(|endpoint| endpoint.network == row.id);
+            // Of the built-in driver, which never gives one twice, nobody needs to know.
+            let of_plugin = of_network.filter(|_| asks_plugins("bridge", &row.ipam.driver));
+            of_plugin.flat_map(|endpoint| endpoint.addresses.iter().map(|own| own.address)).collect()
+        };
+        addresses::take(&*self.ipam(row)?, row, Ask { wanted: &spec.addresses, mac, in_use: &in_use })
+    }
+
+    fn give_addresses_back(&self, row: &NetworkRow, given: &[Assigned]) {
+        match self.ipam(row) {
+            Ok(ipam) => addresses::give_addresses_back(&*ipam, row, given),
+            Err(error) => tracing::warn!(%error, network = %row.name, "addresses cannot be given back"),
+        }
     }
 
     /// Keeps a network from being removed while somebody joins it.
@@ -165,42 +193,6 @@ impl Networks {
             books.endpoints.entry(endpoint.container.clone()).or_default().push(endpoint.clone());
             drop(books);
             self.publish_names(network);
-        }
-    }
-
-    /// One address of each family that the network has; all or none.
-    fn take_addresses(&self, row: &NetworkRow, wanted: &[IpAddr]) -> Result<Vec<Assigned>> {
-        if row.ipam.driver == "null" {
-            return Ok(Vec::new());
-        }
-        let ipam = self.ipam(row)?;
-        let mut taken = Vec::new();
-        for family in Family::BOTH.into_iter().filter(|family| row.has(*family)) {
-            let wanted = wanted.iter().copied().find(|address| family::of(*address) == family);
-            let pool = match wanted {
-                Some(address) => row
-                    .pool_of(address)
-                    .ok_or_else(|| Error::invalid(format!("no configured subnet contains IP address {address}"))),
-                None => row.pool(family).ok_or_else(|| Error::system(format!("no {} pool", family.word()))),
-            };
-            let assigned = pool.and_then(|pool| {
-                let request = AddressRequest { subnet: pool.subnet, range: pool.range, wanted };
-                let address = ipam.request_address(&request)?;
-                let gateway = pool.gateway.filter(|_| !row.traits.internal);
-                Ok(Assigned { address, prefix_len: pool.subnet.prefix_len(), gateway })
-            });
-            taken.push(assigned.inspect_err(|_| self.give_addresses_back(row, &taken))?);
-        }
-        Ok(taken)
-    }
-
-    fn give_addresses_back(&self, row: &NetworkRow, addresses: &[Assigned]) {
-        for assigned in addresses {
-            let Some(pool) = row.pool_of(assigned.address) else { continue };
-            let released = self.ipam(row).and_then(|ipam| ipam.release_address(pool.subnet, assigned.address));
-            if let Err(error) = released {
-                tracing::warn!(%error, address = %assigned.address, "an address cannot be given back");
-            }
         }
     }
 
@@ -254,8 +246,10 @@ fn is_bare(row: &NetworkRow) -> bool {
 /// Which candidate has the default route of a family: the highest priority, then the most families, then the first name
 /// (B-nw-5). Internal networks have no way out.
 pub(super) fn exit(candidates: &[Candidate<'_>], family: Family) -> Option<usize> {
-    let leads_out = |candidate: &Candidate<'_>| {
-        !candidate.row.traits.internal && candidate.row.pool(family).is_some_and(|pool| pool.gateway.is_some())
+    let leads_out = |Candidate { row, .. }: &Candidate<'_>| {
+        let by_pools = row.pools(family).any(|pool| pool.gateway.is_some());
+        // A plugin may tell its gateway when it is joined.
+        !row.traits.internal && (by_pools || row.has(family) && !is_built_in(&row.driver))
     };
     let families = |row: &NetworkRow| Family::BOTH.into_iter().filter(|family| row.pool(*family).is_some()).count();
     let all = candidates.iter().enumerate().filter(|(_, candidate)| leads_out(candidate));

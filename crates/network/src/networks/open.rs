@@ -8,11 +8,12 @@ use model::Result;
 use model::id::NetworkId;
 use store::Store;
 
-use super::{Books, Networks};
+use super::{Books, Networks, addresses};
 use crate::config::NetworkConfig;
 use crate::driver::{BridgeDriver, HostDriver, Kind, NetworkDriver, NullDriver, OnParentDriver, option};
 use crate::family::{self, Family};
-use crate::ipam::{AddressRequest, DefaultIpam, Ipam, NullIpam, PoolRequest};
+use crate::ipam::{AddressRequest, DefaultIpam, Ipam, NullIpam, Pool, PoolRequest, Purpose, Wanted};
+use crate::remotes::{Remotes, asks_plugins};
 use crate::row::{IpamRow, NETWORKS, NetworkRow, PoolRow, Progress, Traits};
 
 impl Networks {
@@ -42,6 +43,7 @@ impl Networks {
                 ("default", Arc::new(DefaultIpam::new(config.pools())) as Arc<dyn Ipam>),
                 ("null", Arc::new(NullIpam)),
             ]),
+            remotes: Remotes::new()?,
             config,
             namespaces: Default::default(),
             books: Mutex::new(Books::default()),
@@ -60,6 +62,10 @@ impl Networks {
     /// Networks that nobody was told of, or whose removal was acknowledged or under way.
     fn forget_broken(&self, broken: &[NetworkRow]) {
         for row in broken {
+            if asks_plugins(&row.driver, &row.ipam.driver) {
+                self.remotes.keep_unfinished(row);
+                continue;
+            }
             let closed = self.driver(row).and_then(|driver| driver.close(row));
             let id = row.id.clone();
             let forgotten =
@@ -74,7 +80,10 @@ impl Networks {
     fn open_again(&self, mut row: NetworkRow) {
         let opened = match row.traits.config_only {
             true => Ok(()),
-            false => self.reserve_again(&row).and_then(|()| self.driver(&row)?.open(&mut row)),
+            false => self.reserve_in_books(&row).and_then(|()| match self.drivers.get(row.driver.as_str()) {
+                Some(driver) => driver.open(&mut row),
+                None => Ok(()),
+            }),
         };
         if let Err(error) = opened {
             tracing::error!(%error, network = %row.name, "the network cannot be opened");
@@ -82,19 +91,9 @@ impl Networks {
         self.books().rows.insert(row.id.clone(), Arc::new(row));
     }
 
-    /// Takes the subnets and the addresses of a stored network again.
-    fn reserve_again(&self, row: &NetworkRow) -> Result<()> {
-        let ipam = self.ipam(row)?;
-        for pool in &row.ipam.pools {
-            let request = PoolRequest { family: pool.family(), subnet: Some(pool.subnet), avoid: Vec::new() };
-            ipam.request_pool(&request)?;
-            for wanted in pool.gateway.iter().chain(&pool.device).chain(pool.aux.values()) {
-                let request = AddressRequest { subnet: pool.subnet, range: None, wanted: Some(*wanted) };
-                // One address may have several names.
-                drop(ipam.request_address(&request));
-            }
-        }
-        Ok(())
+    /// Takes the subnets and the addresses of a stored network again, where their books are kept here.
+    fn reserve_in_books(&self, row: &NetworkRow) -> Result<()> {
+        self.ipams.get(row.ipam.driver.as_str()).map_or(Ok(()), |ipam| addresses::reserve_again(&**ipam, row))
     }
 
     fn open_predefined(&self, bridge: &BridgeDriver, default: Option<NetworkRow>, stored: &[NetworkRow]) -> Result<()> {
@@ -121,15 +120,18 @@ impl Networks {
         for family in Family::BOTH.into_iter().filter(|family| row.has(*family)) {
             let settings = self.config.default_family(family).copied().unwrap_or_default();
             let chosen = bridge.default_subnet(row, family)?;
-            let request = PoolRequest { family, subnet: chosen.subnet, avoid: chosen.avoid };
-            let Some(subnet) = ipam.request_pool(&request)? else { continue };
+            let wanted = chosen.subnet.map_or(Wanted::Any, Wanted::Net);
+            let request = PoolRequest { avoid: chosen.avoid, ..PoolRequest::new(family, wanted) };
+            let Some(granted) = ipam.request_pool(&request)? else { continue };
+            let subnet = granted.subnet;
             if let Some(range) = settings.range.filter(|range| !subnet.contains(range)) {
                 return Err(model::Error::invalid(format!("the range {range} lies outside the subnet {subnet}")));
             }
             let own = chosen.own.filter(|own| subnet.contains(own)).or_else(|| first_host(subnet));
             for wanted in own.iter().chain(settings.gateway.iter().filter(|g| Some(**g) != own && subnet.contains(*g)))
             {
-                ipam.request_address(&AddressRequest { subnet, range: None, wanted: Some(*wanted) })?;
+                let pool = Pool { id: None, subnet, range: None };
+                ipam.request_address(&AddressRequest { pool, wanted: Some(*wanted), purpose: Purpose::Gateway })?;
             }
             let (gateway, device) = (settings.gateway.or(own), own);
             pools.push(PoolRow { range: settings.range, gateway, device, given: true, ..PoolRow::new(subnet) });

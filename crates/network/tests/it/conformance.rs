@@ -1,5 +1,7 @@
 //! What every `NetworkDriver` promises.
 
+use std::collections::BTreeMap;
+
 use model::id::{ContainerId, EndpointId, NetworkId};
 use network::driver::{BridgeDriver, HostDriver, Join, NetworkDriver, NullDriver, Place};
 use network::endpoint::{Assigned, Joined};
@@ -40,6 +42,10 @@ fn join_at(
     let place = Place {
         id: EndpointId::from_bytes(sys::random::bytes32()),
         mac: MacAddress::random(),
+        wanted_mac: None,
+        link_is_given: false,
+        exits: &[],
+        options: &BTreeMap::new(),
         addresses: vec![Assigned { address, prefix_len: pool.subnet.prefix_len(), gateway: pool.gateway }],
         link_local: &[],
         link: link.to_owned(),

@@ -271,13 +271,7 @@ fn networks_that_are_joined_later_are_checked_too() {
 #[test]
 fn spoofed_addresses_are_stopped_by_an_option() {
     let options = [("gantry.spoof-check".to_owned(), "true".to_owned())].into();
-    let ipv6_pool = network::NewPool {
-        family: network::Family::Ipv6,
-        subnet: Some("fd00:77::/64".parse().unwrap()),
-        range: None,
-        gateway: None,
-        aux: Default::default(),
-    };
+    let ipv6_pool = network::NewPool::of("fd00:77::/64".parse().unwrap());
     world(NetworkConfig::default(), |world| {
         let _outside = servers();
         let traits = network::row::Traits { ipv4: true, ipv6: true, ..Default::default() };

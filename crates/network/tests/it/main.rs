@@ -3,11 +3,13 @@
 //! Nothing here mounts anything, so the mount namespace is not changed. `nft` and `busybox` are second opinions and
 //! clients; the code under test runs no program.
 
+mod addresses;
 mod bridge;
 mod conformance;
 mod crowd;
 mod egress;
 mod firewalls;
+mod flags;
 mod foreign;
 mod forwarding;
 mod networks;

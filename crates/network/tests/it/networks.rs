@@ -75,13 +75,7 @@ fn a_network_that_is_refused_leaves_nothing() {
         let before = (devices(), listing(), world.networks.sizes());
         let options = BTreeMap::from([("com.docker.network.bridge.name".to_owned(), "x".repeat(16))]);
         world.networks.create(NewNetwork { options, ..new("long") }).unwrap_err();
-        let taken = network::NewPool {
-            family: Family::Ipv4,
-            subnet: Some("172.17.8.0/24".parse().expect("a world")),
-            range: None,
-            gateway: None,
-            aux: BTreeMap::new(),
-        };
+        let taken = network::NewPool::of("172.17.8.0/24".parse().expect("a world"));
         world.networks.create(NewNetwork { pools: vec![taken], ..new("overlapping") }).unwrap_err();
         assert_eq!((devices(), listing(), world.networks.sizes()), before);
         assert_eq!(world.store.read(|tx| tx.scan(&NETWORKS)).expect("a world").len(), 3);
@@ -185,13 +179,8 @@ fn hundreds_of_networks_are_opened_at_once() {
 
 fn on_parent(driver: &str, options: &[(&str, &str)]) -> NewNetwork {
     let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let pool = network::NewPool {
-        family: Family::Ipv4,
-        subnet: Some("10.97.0.0/24".parse().expect("a world")),
-        range: None,
-        gateway: Some("10.97.0.1".parse().expect("a world")),
-        aux: BTreeMap::new(),
-    };
+    let gateway = Some("10.97.0.1".parse().expect("a world"));
+    let pool = network::NewPool { gateway, ..network::NewPool::of("10.97.0.0/24".parse().expect("a world")) };
     NewNetwork { driver: driver.to_owned(), options, pools: vec![pool], ..new("lan") }
 }
 

@@ -53,14 +53,17 @@ pub struct State {
     changes: Class,
     /// For the check of the store against the disk.
     checks: Class,
+    /// For verbs that wait for plugins of networks.
+    plugins: Class,
 }
 
 impl State {
     /// Around an engine.
     pub fn new(engine: Arc<Engine>) -> State {
-        let [reads, changes, checks] = [Work::Reads, Work::Changes, Work::Checks].map(Class::new);
+        let [reads, changes, checks, plugins] =
+            [Work::Reads, Work::Changes, Work::Checks, Work::Plugins].map(Class::new);
         let (transfers, windows, waiting) = Default::default();
-        State { engine, transfers, windows, waiting, reads, changes, checks }
+        State { engine, transfers, windows, waiting, reads, changes, checks, plugins }
     }
 }
 

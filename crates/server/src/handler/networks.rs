@@ -22,10 +22,16 @@ pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     if request.version.before(48) {
         body.enable_ipv4 = None;
     }
-    let made = blocking(&state, &state.changes, move |engine| {
+    let remote = engine::network::asks_plugins(&body);
+    let made = blocking(&state, threads(&state, remote), move |engine| {
         engine::network::create(&engine.networks, &engine.events, &engine.settings(), body)
     });
     created(&made.await?)
+}
+
+/// A plugin that hangs holds up nobody who asks none.
+fn threads(state: &State, asks_plugins: bool) -> &blocking::Class {
+    if asks_plugins { &state.plugins } else { &state.changes }
 }
 
 /// `POST /networks/{id}/connect`: `MacAddress` came with 1.54.
@@ -73,7 +79,7 @@ pub async fn prune(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// `DELETE /networks/{id}`
 pub async fn remove(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = request.name().to_owned();
-    blocking(&state, &state.changes, move |engine| engine::network::remove(&engine.networks, &engine.events, &name))
-        .await?;
+    let threads = threads(&state, engine::network::is_of_plugins(&state.engine.networks, &name));
+    blocking(&state, threads, move |engine| engine::network::remove(&engine.networks, &engine.events, &name)).await?;
     done(StatusCode::NO_CONTENT)
 }

@@ -232,6 +232,15 @@ pub fn rename(batch: &mut Batch, index: u32, name: &str) {
     });
 }
 
+/// Moves a link into another namespace, where it is called `name` and down.
+pub fn move_to(batch: &mut Batch, index: u32, namespace: BorrowedFd<'_>, name: &str) {
+    batch.push("move link", libc::RTM_NEWLINK, 0, |w| {
+        header(w, index, 0, 0);
+        w.string(libc::IFLA_IFNAME, name);
+        w.u32(libc::IFLA_NET_NS_FD, namespace.as_raw_fd() as u32);
+    });
+}
+
 /// Makes a link a port of a bridge; 0 takes it out.
 pub fn set_master(batch: &mut Batch, index: u32, bridge: u32) {
     batch.push("set link master", libc::RTM_NEWLINK, 0, |w| {

@@ -132,6 +132,7 @@ impl<'a> Places<'a> {
             sysctls: options
                 .and_then(|options| options.get(ENDPOINT_SYSCTLS))
                 .map_or_else(Vec::new, |list| sysctls(list)),
+            options: options.cloned().unwrap_or_default(),
             priority: settings.gw_priority,
             egress: self.row.own_labels.egress.clone(),
             dns_names: self.dns_names(network, settings.aliases.as_deref().unwrap_or_default()),
