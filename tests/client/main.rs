@@ -9,6 +9,7 @@
 mod archives;
 mod attach;
 mod blocked;
+mod build;
 mod cgroups;
 mod check;
 mod collector;

@@ -72,13 +72,15 @@ pub enum Work {
     Plugins,
     /// The beginning of other programs.
     Programs,
+    /// Files and layers of steps of builds.
+    Builds,
     /// What is made ahead or cleared away while nobody waits for it.
     Background,
 }
 
 impl Work {
     /// All of them.
-    pub const ALL: [Work; 18] = [
+    pub const ALL: [Work; 19] = [
         Work::Creates,
         Work::Starts,
         Work::Syncs,
@@ -96,6 +98,7 @@ impl Work {
         Work::Volumes,
         Work::Plugins,
         Work::Programs,
+        Work::Builds,
         Work::Background,
     ];
 
@@ -104,7 +107,7 @@ impl Work {
         match self {
             Work::Starts | Work::Syncs | Work::Paths => 64,
             Work::Creates | Work::Ends | Work::Removals | Work::Reads | Work::Images => 32,
-            Work::Unpacks | Work::Volumes | Work::Plugins | Work::Changes => 16,
+            Work::Unpacks | Work::Volumes | Work::Plugins | Work::Changes | Work::Builds => 16,
             Work::Walks | Work::Processes => 8,
             Work::Logs | Work::Programs | Work::Checks | Work::Background => 4,
         }
@@ -130,6 +133,7 @@ impl Work {
             Work::Volumes => "working on a volume",
             Work::Plugins => "working on a network of a plugin",
             Work::Programs => "starting a program",
+            Work::Builds => "working on a build",
             Work::Background => "working ahead",
         }
     }

@@ -90,9 +90,12 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let networks = threads.run(move |_| ::network::Networks::open(config, &network_store)).await?;
     let networks = Arc::new(networks.with_plugins(plugins));
     let machine = Machine { cgroups: host.cgroups.clone(), memory: host.memory };
+    let images = Arc::new(images);
+    let builder = ::build::Builder::open(&settings.roots.data, store.clone(), images.clone(), snapshots.clone())?;
     let engine = Arc::new(Engine {
+        builder: Arc::new(builder),
         containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
-        images: Arc::new(images),
+        images,
         networks,
         volumes,
         stats: Sampler::new(machine),

@@ -1,11 +1,35 @@
-//! The build cache, as far as there is one: no builder exists yet, so it is empty. What a prune is asked for is checked
-//! all the same, since clients prune it together with everything else.
+//! Builds, as the engine runs them, and their cache.
+
+use std::sync::Arc;
 
 use api::BuildCachePruneReport;
+use build::job::{self, Inputs, Job};
+use events::{Events, now};
 use model::filter::Filters;
 use model::{Error, Result, time};
+use tokio::sync::mpsc;
 
-use events::{Events, now};
+use crate::Engine;
+use crate::container::life::step::Steps;
+
+/// A build whose steps run as containers do.
+pub fn job(engine: &Arc<Engine>, inputs: Arc<dyn Inputs>, events: mpsc::Sender<job::Event>) -> Job {
+    Job::new(&engine.builder, Arc::new(Steps(engine.clone())), inputs, events)
+}
+
+/// The end of a build: what it has made is durable, and what it leaves to nobody is removed.
+pub async fn end(engine: &Arc<Engine>, job: Arc<Job>) {
+    job.settle().await;
+    let images = engine.images.clone();
+    let swept = engine.builder.threads.run(move |_| {
+        // Its lease ends with it.
+        drop(job);
+        images.sweep()
+    });
+    if let Err(error) = swept.await {
+        tracing::warn!(%error, "what a build has left stays until the next sweep");
+    }
+}
 
 /// The filters that a prune takes.
 const KEYS: &[&str] =

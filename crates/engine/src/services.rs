@@ -15,6 +15,8 @@ use crate::settings::Settings;
 pub struct Engine {
     /// All containers and their exec sessions.
     pub containers: Containers,
+    /// Builds of images, and what they keep.
+    pub builder: Arc<build::Builder>,
     /// Images, their content, and where they come from and go to.
     pub images: Arc<Images>,
     /// Networks.

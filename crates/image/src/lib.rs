@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod attestations;
+pub mod built;
 mod catalog;
 mod changes;
 pub mod collect;
@@ -19,6 +20,7 @@ mod distribution;
 mod history;
 mod import;
 mod inspect;
+pub mod kept;
 mod list;
 mod load;
 pub mod oci;
@@ -198,12 +200,17 @@ impl Images {
     pub fn sweep(&self) -> Result<u64> {
         let sweep = self.pins.begin_sweep();
         // Read after the sweep has begun: what a lease lets go of from now on stays pinned.
-        let (images, containers) = self.store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&USERS)?)))?;
+        let rows = self.store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&USERS)?, tx.scan(&kept::KEPT)?)))?;
+        let (images, containers, kept) = rows;
         let mut blobs = HashSet::new();
         let mut layers: HashSet<Digest> = containers.into_iter().flat_map(|(_, user)| user.layers).collect();
         images.iter().for_each(|(_, image)| size::add(image, &mut blobs, &mut layers));
         self.blobs.expire_parts(pull::PART_LIFE)?;
-        let live = layers.into_iter().map(LayerKey::Diff).collect();
+        let mut live: HashSet<LayerKey> = layers.into_iter().map(LayerKey::Diff).collect();
+        for (_, row) in kept {
+            live.extend(row.layers);
+            blobs.extend(row.blobs);
+        }
         Ok(self.blobs.sweep(&blobs, &sweep)? + self.layers.sweep(&live, &sweep)?)
     }
 

@@ -133,7 +133,9 @@ impl Pair<'_> {
 
     /// What the time of change tells, if it is the archive's.
     fn time(&self, found: &Stat, expected: &Stat) -> Option<&'static str> {
-        let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
+        // An archive without fractions of seconds says nothing of those that a layer made here has.
+        let has_fraction = expected.st_mtime_nsec != 0;
+        let time = |stat: &Stat| (stat.st_mtime, if has_fraction { stat.st_mtime_nsec } else { 0 });
         let from_archive = time(expected) < time(self.begun);
         (from_archive && time(found) != time(expected)).then_some("other time of change")
     }

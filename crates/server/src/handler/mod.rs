@@ -4,6 +4,7 @@
 //! an answer are conversions of `api::version`.
 
 pub mod archive;
+pub mod builds;
 pub mod containers;
 pub mod control;
 pub mod create;

@@ -1,8 +1,8 @@
 //! The routing table: every route of the inventory, and who answers it.
 
 use super::{
-    State, archive, containers, create, distribution, events, exec, images, networks, plugins, streams, swarm, system,
-    volumes,
+    State, archive, builds, containers, create, distribution, events, exec, images, networks, plugins, streams, swarm,
+    system, volumes,
 };
 use crate::routes::{Handler, Route};
 
@@ -96,9 +96,9 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/images/get" 15 run images::save_several;
     POST "/images/load" 7 run images::load;
     // build
-    POST "/build" 0 not_yet;
+    POST "/build" 0 run builds::build;
     POST "/build/prune" 31 run system::prune_builds;
-    POST "/build/cancel" 39 not_yet;
+    POST "/build/cancel" 39 run builds::cancel;
     // session
     POST "/session" 31 not_yet;
     POST "/grpc" 39 not_yet;

@@ -25,6 +25,7 @@ pub mod resolver;
 mod simulation;
 pub mod sources;
 pub mod start;
+pub mod step;
 pub mod stop;
 pub mod timers;
 pub mod update;

@@ -1,0 +1,88 @@
+//! What builds of a daemon share.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use blocking::{Class, Work};
+use image::Images;
+use model::Result;
+use snapshot::Snapshots;
+use store::Store;
+
+use crate::caches::Caches;
+use crate::cancel::Cancel;
+use crate::record::Records;
+use crate::result::Locks;
+use crate::root::Roots;
+
+/// The directory of what builds keep, in the data root.
+const DIR: &str = "build";
+
+/// Builds that can be cancelled by a name.
+#[derive(Clone, Default)]
+pub struct Going(Arc<Mutex<HashMap<String, Cancel>>>);
+
+impl Going {
+    /// Notes a build until the value is dropped. An empty name is none.
+    pub fn note(&self, name: &str, cancel: &Cancel) -> Noted {
+        if !name.is_empty() {
+            self.all().insert(name.to_owned(), cancel.clone());
+        }
+        Noted { going: self.clone(), name: name.to_owned() }
+    }
+
+    /// Cancels the build of this name, if it goes on.
+    pub fn cancel(&self, name: &str) {
+        if let Some(cancel) = self.all().get(name) {
+            cancel.cancel();
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Cancel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Going::note`].
+pub struct Noted {
+    going: Going,
+    name: String,
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.going.all().remove(&self.name);
+    }
+}
+
+/// Everything that builds share.
+pub struct Builder {
+    /// Where base images come from, and results go to.
+    pub images: Arc<Images>,
+    /// Where file systems of steps come from.
+    pub roots: Roots,
+    /// Results of steps.
+    pub records: Arc<Records>,
+    /// Threads of steps.
+    pub threads: Class,
+    /// Builds that go on, by the names that their clients gave them.
+    pub going: Going,
+    pub(crate) caches: Caches,
+    pub(crate) steps: Locks,
+}
+
+impl Builder {
+    /// Opens the cache of a data root.
+    pub fn open(data_root: &Path, store: Store, images: Arc<Images>, snapshots: Snapshots) -> Result<Builder> {
+        Ok(Builder {
+            images,
+            roots: Roots { snapshots, containers: data_root.join("containers") },
+            records: Arc::new(Records::open(store)?),
+            threads: Class::new(Work::Builds),
+            going: Going::default(),
+            caches: Caches::new(data_root.join(DIR).join("caches")),
+            steps: Locks::default(),
+        })
+    }
+}

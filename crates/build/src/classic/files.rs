@@ -1,0 +1,221 @@
+//! `COPY` and `ADD` of a classic build.
+
+use std::io;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::pb;
+use dockerfile::instruction::Transfer;
+use model::digest::Digest;
+use model::{Context as _, Error, Result};
+use rustix::fs::{Mode, OFlags};
+use sys::rooted::Rooted;
+use sys::tree;
+
+use super::build::{Build, Failed, needs_buildkit};
+use super::run::vertex;
+use super::stage::Stage;
+use crate::content;
+use crate::key::{self, Key};
+use crate::pattern;
+use crate::record::keys;
+use crate::result::Solved;
+use crate::root::{Roots, Tree};
+
+/// One thing that is copied.
+struct Source {
+    /// Below the root.
+    path: String,
+    /// `file:` or `dir:` and a digest.
+    hash: String,
+}
+
+/// Where files come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Context,
+    Image,
+}
+
+impl Build {
+    pub(super) async fn copy(&mut self, stage: &mut Stage, copy: &Transfer, word: &'static str) -> Result<(), Failed> {
+        refuse_flags(copy)?;
+        let (files, origin) = match copy.from.as_str() {
+            "" => (self.context.files.clone(), Origin::Context),
+            from => {
+                let found = self.origin(from).await;
+                (found.map_err(|error| error.prefix(format!("invalid from flag value {from}")))?, Origin::Image)
+            }
+        };
+        let (roots, chain, wanted) = (self.job.builder.roots.clone(), files.chain(0), copy.sources.clone());
+        let find = move |_: &_| sources(&roots, &keys(&chain), &wanted, origin);
+        let found = self.job.builder.threads.run(find).await.map_err(|error| error.prefix(format!("{word} failed")))?;
+        if found.len() > 1 && !copy.destination.ends_with('/') {
+            return Err(Error::system(format!(
+                "When using {word} with more than one source file, the destination must be a directory and end with a /"
+            ))
+            .into());
+        }
+        let owner = match (copy.chown.as_str(), origin) {
+            ("", Origin::Context) => Some((0, 0)),
+            ("", Origin::Image) => None,
+            (text, _) => Some(self.owner(stage, text).await?),
+        };
+        let chown = if copy.chown.is_empty() { String::new() } else { format!("--chown={} ", copy.chown) };
+        let comment = format!("#(nop) {word} {chown}{} in {} ", together(&found), copy.destination);
+        let created_by = [stage.shell(), vec![comment]].concat().join(" ");
+        let target = match copy.destination.starts_with('/') {
+            true => copy.destination.clone(),
+            false => format!("{}/{}", stage.config.working_dir, copy.destination),
+        };
+        let op = operation(&found, &target, owner, word == "ADD");
+        let vertex = vertex(op, 2, &created_by, self.options.no_cache);
+        let content = key::of(&vertex, &[stage.files.key.clone(), digest(&found)]);
+        let solved = self.solve(&vertex, &[stage.files.clone(), files], Some(content)).await;
+        let solved = solved.map_err(|unmade| Failed::from(unmade.error))?;
+        self.done(stage, created_by, solved).await
+    }
+
+    /// The files of a stage or an image.
+    async fn origin(&mut self, from: &str) -> Result<Arc<Solved>> {
+        let named = from.to_lowercase();
+        if let Some(stage) = self.stages.iter().find(|stage| !stage.name.is_empty() && stage.name == named) {
+            return Ok(stage.files.clone());
+        }
+        if let Ok(number) = from.parse::<i64>() {
+            let at = usize::try_from(number).ok();
+            return match at.and_then(|at| self.stages.get(at)) {
+                Some(stage) => Ok(stage.files.clone()),
+                None if at == Some(self.stages.len()) => Err(Error::system("refers to current build stage")),
+                None => Err(Error::system("index out of bounds")),
+            };
+        }
+        let platform = self.options.platform.clone();
+        Ok(self.image(from, platform.as_ref()).await?.1)
+    }
+
+    /// Numbers of `user[:group]`, by the files of the stage.
+    async fn owner(&self, stage: &Stage, text: &str) -> Result<(u32, u32)> {
+        let (roots, chain, text) = (self.job.builder.roots.clone(), stage.files.chain(0), text.to_owned());
+        let find = move |_: &_| {
+            let tree = Tree::open(&roots, &keys(&chain))?;
+            let (user, group) = text.split_once(':').unwrap_or((&text, &text));
+            let found = |spec: &str| runtime::user::resolve(tree.root(), spec, &[]).ok();
+            let prefix = "unable to convert uid/gid chown string to host mapping";
+            let uid = number(user).or_else(|| Some(found(user)?.uid)).ok_or_else(|| {
+                Error::system(format!("{prefix}: can't find uid for user {user}: no such user: {user}"))
+            })?;
+            let gid = number(group).or_else(|| Some(found(&format!("0:{group}"))?.gid)).ok_or_else(|| {
+                Error::system(format!("{prefix}: can't find gid for group {group}: no such group: {group}"))
+            })?;
+            Ok((uid, gid))
+        };
+        self.job.builder.threads.run(find).await
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok()
+}
+
+/// What only BuildKit can do.
+fn refuse_flags(copy: &Transfer) -> Result<()> {
+    let given = [
+        ("--chmod option", !copy.chmod.is_empty()),
+        ("--link option", copy.link),
+        ("--parents option", copy.parents),
+        ("--exclude option", !copy.excludes.is_empty()),
+        ("--checksum option", !copy.checksum.is_empty()),
+        ("--keep-git-dir option", copy.keep_git_dir.is_some()),
+        ("--unpack option", copy.unpack.is_some()),
+        ("use of inline documents", !copy.documents.is_empty()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((name, _)) => Err(needs_buildkit(name)),
+        None => Ok(()),
+    }
+}
+
+/// Finds what is to be copied. Blocks.
+fn sources(roots: &Roots, layers: &[snapshot::LayerKey], wanted: &[String], origin: Origin) -> Result<Vec<Source>> {
+    let tree = Tree::open(roots, layers)?;
+    let mut found = Vec::new();
+    for text in wanted {
+        if text.contains("://") {
+            return match origin {
+                Origin::Image => Err(Error::system("source can't be a URL for COPY")),
+                Origin::Context => {
+                    Err(Error::not_implemented(format!("sources of other hosts are not supported: {text}")))
+                }
+            };
+        }
+        if pattern::is_pattern(text) {
+            let paths = content::expand(tree.root(), text).with_context(|| format!("looking for {text}"))?;
+            for path in paths {
+                found.push(source(tree.root(), &path, origin)?);
+            }
+        } else {
+            found.push(source(tree.root(), text, origin)?);
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::system("no source files were specified"));
+    }
+    Ok(found)
+}
+
+fn source(root: &Rooted, text: &str, origin: Origin) -> Result<Source> {
+    let path = pattern::components(text).join("/");
+    let node =
+        root.open(format!("/{path}"), OFlags::PATH, Mode::empty()).map_err(|error| match (error.kind(), origin) {
+            (io::ErrorKind::NotFound, Origin::Context) => Error::system(format!(
+                "file not found in build context or excluded by .dockerignore: stat {path}: file does not exist"
+            )),
+            (io::ErrorKind::NotFound, Origin::Image) => Error::system(format!("stat {path}: file does not exist")),
+            _ => Error::from(error).prefix(format!("stat {path}")),
+        })?;
+    let stat = rustix::fs::fstat(&node).map_err(io::Error::from)?;
+    let hash = content::digest(&node, &|_| true).with_context(|| format!("reading {path}"))?;
+    let kind = if tree::file_type(&stat).is_dir() { "dir" } else { "file" };
+    Ok(Source { path, hash: format!("{kind}:{}", hash.hex()) })
+}
+
+/// What the history says of what is copied.
+fn together(sources: &[Source]) -> String {
+    match sources {
+        [one] => one.hash.clone(),
+        _ => format!("multi:{}", digest(sources).hex()),
+    }
+}
+
+fn digest(sources: &[Source]) -> Digest {
+    let mut key = Key::new("sources");
+    sources.iter().for_each(|source| _ = key.part(source.hash.as_bytes()));
+    key.finish()
+}
+
+fn operation(sources: &[Source], target: &str, owner: Option<(u32, u32)>, unpack: bool) -> pb::op::Op {
+    let id = |id: u32| Some(pb::UserOpt { user: Some(pb::user_opt::User::ById(id)) });
+    let owner = owner.map(|(user, group)| pb::ChownOpt { user: id(user), group: id(group) });
+    let action = |(at, source): (usize, &Source)| {
+        let copy = pb::FileActionCopy {
+            src: format!("/{}", source.path),
+            dest: target.to_owned(),
+            owner: owner.clone(),
+            mode: -1,
+            follow_symlink: true,
+            dir_copy_contents: true,
+            attempt_unpack_docker_compatibility: unpack,
+            create_dest_path: true,
+            timestamp: -1,
+            ..pb::FileActionCopy::default()
+        };
+        pb::FileAction {
+            // What the one before it has left.
+            input: if at == 0 { 0 } else { at as i64 + 1 },
+            secondary_input: 1,
+            output: if at + 1 == sources.len() { 0 } else { -1 },
+            action: Some(pb::file_action::Action::Copy(copy)),
+        }
+    };
+    pb::op::Op::File(pb::FileOp { actions: sources.iter().enumerate().map(action).collect() })
+}

@@ -1,0 +1,327 @@
+//! Operations that run a program.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::pb;
+use model::digest::Digest;
+use model::{Context, Error, Result};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use snapshot::LayerKey;
+use sys::rooted::Rooted;
+
+use super::input;
+use crate::content;
+use crate::graph::Vertex;
+use crate::job::{Event, Job, Limits, Network, Output, Step, StepMount, StepSource};
+use crate::key::Key;
+use crate::record::{Chain, Layer, keys};
+use crate::result::{Made, Solved, Unmade};
+use crate::root::{self, Roots, Tree, Work};
+
+/// The name of the host that programs of a build run on.
+const HOSTNAME: &str = "buildkitsandbox";
+/// Mounts of one step.
+const MOUNTS: usize = 128;
+
+/// What the inputs count as that are only mounted to be read, by their index.
+pub(crate) fn contents(
+    roots: &Roots,
+    vertex: &Vertex,
+    exec: &pb::ExecOp,
+    inputs: &[Arc<Solved>],
+) -> Result<HashMap<usize, Digest>> {
+    let is_read = |mount: &pb::Mount| mount.readonly && mount.dest != "/" && kind(mount) == pb::MountType::Bind;
+    let mut read: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for mount in exec.mounts.iter().filter(|mount| is_read(mount)) {
+        if let Ok(at) = usize::try_from(mount.input) {
+            read.entry(at).or_default().push(&mount.selector);
+        }
+    }
+    read.retain(|at, _| {
+        let of_it = |mount: &&pb::Mount| usize::try_from(mount.input).ok() == Some(*at);
+        exec.mounts.iter().filter(of_it).all(is_read)
+    });
+    let mut found = HashMap::new();
+    for (at, selectors) in read {
+        let tree = Tree::open(roots, &keys(&input(vertex, inputs, at as i64)?))?;
+        let mut key = Key::new("mounts");
+        for selector in selectors {
+            let node = tree.root().locate(format!("/{selector}"));
+            let node = node.with_context(|| format!("looking for {selector:?} of a mount"))?;
+            let digest = content::digest(&node, &|_| true).context("reading what is to be mounted")?;
+            key.part(digest.as_str().as_bytes());
+        }
+        found.insert(at, key.finish());
+    }
+    Ok(found)
+}
+
+fn kind(mount: &pb::Mount) -> pb::MountType {
+    pb::MountType::try_from(mount.mount_type).unwrap_or(pb::MountType::Bind)
+}
+
+/// A writable root of a step, and the output that it becomes.
+struct Written {
+    work: Work,
+    below: Chain,
+    output: i64,
+    /// Places of mounts that were not there.
+    stubs: Vec<String>,
+}
+
+/// Runs the program; its outputs are what it has written.
+pub(crate) async fn run(
+    job: &Arc<Job>,
+    vertex: &Arc<Vertex>,
+    exec: &pb::ExecOp,
+    inputs: &[Arc<Solved>],
+) -> Result<Made, Unmade> {
+    let meta = exec.meta.clone().unwrap_or_default();
+    if !exec.cdi_devices.is_empty() {
+        return Err(Error::not_implemented("devices of steps are not supported").into());
+    }
+    let insecure = exec.security == pb::SecurityMode::Insecure as i32;
+    if insecure {
+        return Err(Error::forbidden("security.insecure is not allowed").into());
+    }
+    if exec.mounts.len() > MOUNTS {
+        return Err(Error::invalid(format!("more than {MOUNTS} mounts of one step")).into());
+    }
+    let secrets = secrets(job, exec).await?;
+    let (roots, caches) = (job.builder.roots.clone(), job.builder.caches.clone());
+    let (owned, mounted) = (exec.mounts.clone(), (vertex.clone(), inputs.to_vec()));
+    let prepare = move |_: &_| {
+        let (vertex, inputs) = mounted;
+        let mut preparation =
+            Preparation { roots: &roots, vertex: &vertex, inputs: &inputs, written: Vec::new(), mounts: Vec::new() };
+        let top = preparation.root(&owned)?;
+        for mount in owned.iter().filter(|mount| mount.dest != "/") {
+            preparation.mount(mount, &caches, &secrets.files)?;
+        }
+        preparation.note_stubs(top)?;
+        Ok((top, preparation.written, preparation.mounts, secrets.variables))
+    };
+    let (top, written, mounts, variables) = job.builder.threads.run(prepare).await?;
+    let root = &written[top];
+    let step = Step {
+        id: root.work.id.clone(),
+        layers: root.work.layers.clone(),
+        args: meta.args.clone(),
+        env: environment(&meta, variables),
+        cwd: meta.cwd.clone(),
+        user: meta.user.clone(),
+        hostname: if meta.hostname.is_empty() { HOSTNAME.to_owned() } else { meta.hostname.clone() },
+        network: match pb::NetMode::try_from(exec.network) {
+            Ok(pb::NetMode::Host) => Network::Host,
+            Ok(pb::NetMode::None) => Network::None,
+            _ => job.network.clone(),
+        },
+        insecure,
+        readonly_root: exec.mounts.iter().any(|mount| mount.dest == "/" && mount.readonly),
+        extra_hosts: meta.extra_hosts.iter().map(|host| (host.host.clone(), host.ip.clone())).collect(),
+        mounts,
+        limits: limits(&job.limits, &meta),
+    };
+    job.tell(Event::Running { step: vertex.digest.clone(), id: step.id.clone() }).await;
+    let output = Output { events: job.events.clone(), step: vertex.digest.clone() };
+    let code = job.runner.run(step, output, job.cancel.clone()).await?;
+    let is_wanted = if meta.valid_exit_codes.is_empty() { code == 0 } else { meta.valid_exit_codes.contains(&code) };
+    if !is_wanted {
+        let text = format!("process \"{}\" did not complete successfully: exit code: {code}", meta.args.join(" "));
+        return Err(Unmade { error: Error::system(text), exit_code: Some(code) });
+    }
+    let lease = job.lease.clone();
+    Ok(job.builder.threads.run(move |_| commit(written, &lease)).await?)
+}
+
+/// Limits of a step: those of the build, and what the step says itself.
+fn limits(of_build: &Limits, meta: &pb::Meta) -> Limits {
+    let mut limits = of_build.clone();
+    let ulimit = |own: &pb::Ulimit| api::Ulimit { name: own.name.clone(), soft: own.soft, hard: own.hard };
+    limits.ulimits.extend(meta.ulimit.iter().map(ulimit));
+    if !meta.cgroup_parent.is_empty() {
+        limits.cgroup_parent.clone_from(&meta.cgroup_parent);
+    }
+    limits
+}
+
+/// The step's own variables, then those that its key does not have: proxies in both spellings, and secrets.
+fn environment(meta: &pb::Meta, secrets: Vec<(String, String)>) -> Vec<String> {
+    let mut env = meta.env.clone();
+    let proxies = meta.proxy_env.clone().unwrap_or_default();
+    for (name, value) in [
+        ("HTTP_PROXY", proxies.http_proxy),
+        ("HTTPS_PROXY", proxies.https_proxy),
+        ("FTP_PROXY", proxies.ftp_proxy),
+        ("NO_PROXY", proxies.no_proxy),
+        ("ALL_PROXY", proxies.all_proxy),
+    ] {
+        if !value.is_empty() {
+            env.extend([format!("{name}={value}"), format!("{}={value}", name.to_lowercase())]);
+        }
+    }
+    env.extend(secrets.into_iter().map(|(name, value)| format!("{name}={value}")));
+    env
+}
+
+/// Values of secrets that a step uses.
+struct Secrets {
+    /// By their ids, for mounts; what is optional and not there is missing.
+    files: HashMap<String, Vec<u8>>,
+    /// Name and value.
+    variables: Vec<(String, String)>,
+}
+
+async fn secrets(job: &Arc<Job>, exec: &pb::ExecOp) -> Result<Secrets> {
+    let mut secrets = Secrets { files: HashMap::new(), variables: Vec::new() };
+    let missing = |id: &str| Error::not_found(format!("secret {id}: not found"));
+    for option in exec.mounts.iter().filter_map(|mount| mount.secret_opt.as_ref()) {
+        match job.inputs.secret(&option.id).await? {
+            Some(value) => _ = secrets.files.insert(option.id.clone(), value),
+            None if option.optional => {}
+            None => return Err(missing(&option.id)),
+        }
+    }
+    for variable in &exec.secretenv {
+        let value = match job.inputs.secret(&variable.id).await? {
+            Some(value) => String::from_utf8_lossy(&value).into_owned(),
+            None if variable.optional => String::new(),
+            None => return Err(missing(&variable.id)),
+        };
+        secrets.variables.push((variable.name.clone(), value));
+    }
+    Ok(secrets)
+}
+
+struct Preparation<'p> {
+    roots: &'p Roots,
+    vertex: &'p Vertex,
+    inputs: &'p [Arc<Solved>],
+    written: Vec<Written>,
+    mounts: Vec<StepMount>,
+}
+
+impl Preparation<'_> {
+    /// Prepares the root; its place among what is written.
+    fn root(&mut self, mounts: &[pb::Mount]) -> Result<usize> {
+        let mount = mounts.iter().find(|mount| mount.dest == "/");
+        let mount = mount.ok_or_else(|| Error::invalid("a step without a root file system"))?;
+        self.write(mount)
+    }
+
+    fn write(&mut self, mount: &pb::Mount) -> Result<usize> {
+        let below = input(self.vertex, self.inputs, mount.input)?;
+        let work = Work::prepare(self.roots, &keys(&below))?;
+        let output = if mount.readonly { -1 } else { mount.output };
+        self.written.push(Written { work, below, output, stubs: Vec::new() });
+        Ok(self.written.len() - 1)
+    }
+
+    fn mount(
+        &mut self,
+        mount: &pb::Mount,
+        caches: &crate::caches::Caches,
+        secrets: &HashMap<String, Vec<u8>>,
+    ) -> Result<()> {
+        let source = match kind(mount) {
+            pb::MountType::Bind if mount.readonly => {
+                let chain = input(self.vertex, self.inputs, mount.input)?;
+                let tree = root::mount(self.roots, &keys(&chain), mount.selector.trim_start_matches('/'));
+                let missing = || Error::not_implemented("mounts of several layers need the overlay driver");
+                StepSource::Tree(tree?.ok_or_else(missing)?)
+            }
+            pb::MountType::Bind => {
+                let at = self.write(mount)?;
+                StepSource::Tree(self.written[at].work.mount(mount.selector.trim_start_matches('/'))?)
+            }
+            pb::MountType::Cache => {
+                let option = mount.cache_opt.clone().unwrap_or_default();
+                let chain = input(self.vertex, self.inputs, mount.input)?;
+                StepSource::Directory(caches.place(self.roots, &option, &chain, &mount.selector)?)
+            }
+            pb::MountType::Tmpfs => StepSource::Tmpfs(mount.tmpfs_opt.map_or(0, |option| option.size)),
+            pb::MountType::Secret => {
+                let option = mount.secret_opt.clone().unwrap_or_default();
+                let Some(value) = secrets.get(&option.id) else { return Ok(()) };
+                let file = runtime::layers::File { content: value, owner: (option.uid, option.gid), mode: option.mode };
+                StepSource::Tree(runtime::layers::file(&file).context("mounting a secret")?)
+            }
+            pb::MountType::Ssh => {
+                if mount.ssh_opt.as_ref().is_some_and(|option| option.optional) {
+                    return Ok(());
+                }
+                return Err(Error::not_implemented("mounts of an SSH agent are not supported"));
+            }
+        };
+        let writable = !mount.readonly && kind(mount) != pb::MountType::Secret;
+        self.mounts.push(StepMount { target: mount.dest.clone(), source, writable });
+        Ok(())
+    }
+
+    /// Notes which places of mounts are not there yet: they go again when they are still empty after the step.
+    fn note_stubs(&mut self, top: usize) -> Result<()> {
+        let layers = &self.roots.snapshots.layers;
+        let below: Vec<LayerKey> = self.written[top].work.layers.clone();
+        let mut stubs = Vec::new();
+        for mount in &self.mounts {
+            let parts = crate::pattern::components(&mount.target);
+            for count in (1..=parts.len()).rev() {
+                let path = format!("/{}", parts[..count].join("/"));
+                if layers.file_type(&below, &path)?.is_some() {
+                    break;
+                }
+                stubs.push(path);
+            }
+        }
+        stubs.sort_by_key(|path| std::cmp::Reverse(path.len()));
+        stubs.dedup();
+        self.written[top].stubs = stubs;
+        Ok(())
+    }
+}
+
+/// Turns what the program has written into layers.
+fn commit(written: Vec<Written>, lease: &store::Lease) -> Result<Made> {
+    let mut made = Made { outputs: BTreeMap::new(), size: 0 };
+    for Written { work, below, output, stubs } in written {
+        if output < 0 {
+            continue;
+        }
+        if let Some(upper) = work.upper()? {
+            remove_stubs(&Rooted::open_dir(upper)?, &stubs)?;
+        }
+        let (key, size) = work.commit(lease)?;
+        made.size += size;
+        let chain: Vec<Layer> = below.iter().cloned().chain([Layer { key, blob: None }]).collect();
+        made.outputs.insert(output, Arc::new(chain));
+    }
+    Ok(made)
+}
+
+/// Removes places of mounts that are empty, the deepest first. What is no longer plain stays.
+fn remove_stubs(upper: &Rooted, stubs: &[String]) -> Result<()> {
+    for path in stubs {
+        let (parent, name) = crate::copy::split(path);
+        let Ok(parent) = open_plain(upper, parent) else { continue };
+        let Ok(stat) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let flags = match sys::tree::file_type(&stat) {
+            rustix::fs::FileType::Directory => AtFlags::REMOVEDIR,
+            rustix::fs::FileType::RegularFile if stat.st_size == 0 => AtFlags::empty(),
+            _ => continue,
+        };
+        // One that is not empty is the step's.
+        let _ = rustix::fs::unlinkat(&parent, name, flags);
+    }
+    Ok(())
+}
+
+/// A directory that no link leads to.
+fn open_plain(root: &Rooted, path: &str) -> std::io::Result<OwnedFd> {
+    let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
+    let path = path.trim_start_matches('/');
+    let path = if path.is_empty() { "." } else { path };
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    Ok(sys::rooted::openat2(root.as_fd(), std::path::Path::new(path), flags, Mode::empty(), resolve)?)
+}

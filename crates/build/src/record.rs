@@ -1,0 +1,298 @@
+//! The build cache: results of steps, by their keys.
+//!
+//! Invariants:
+//! - a record's layers are kept by a row in [`KEPT`], written and removed in the same commit; nothing else speaks for them;
+//! - the layers are on the disk before the row is committed; a record is found from the moment the step has ended, and is
+//!   durable a moment later (whoever ends a build waits for that);
+//! - records are read once, at the start; looking one up never touches the disk.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use image::kept::{KEPT, KeptRow};
+use image::row::Content;
+use model::Result;
+use model::digest::Digest;
+use model::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use snapshot::LayerKey;
+use store::{Row, Store, Table, WriteTx};
+
+/// Results of steps, by their content keys.
+const RECORDS: Table<Record> = Table::new("build-records");
+/// Definition keys that lead to a content key.
+const ALIASES: Table<Alias> = Table::new("build-aliases");
+/// Layers of the cache that were packed, by the digits of their local names.
+const PACKED: Table<Packed> = Table::new("build-packed");
+
+/// A layer of a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// What it is found by.
+    pub key: LayerKey,
+    /// Its archive, if the layer is an image's.
+    pub blob: Option<Content>,
+}
+
+/// What a result is: its layers, bottom first.
+pub type Chain = Arc<Vec<Layer>>;
+
+/// Outputs of a record, as results of steps have them.
+pub fn chains(outputs: &BTreeMap<i64, Vec<Layer>>) -> BTreeMap<i64, Chain> {
+    outputs.iter().map(|(index, layers)| (*index, Arc::new(layers.clone()))).collect()
+}
+
+/// The keys of a chain.
+pub fn keys(chain: &[Layer]) -> Vec<LayerKey> {
+    chain.iter().map(|layer| layer.key.clone()).collect()
+}
+
+/// What a step was, as `docker builder du` shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// `regular`
+    #[default]
+    Regular,
+    /// `source.local`
+    Local,
+    /// `exec.cachemount`
+    CacheMount,
+    /// `internal`: nothing of a step's.
+    Internal,
+}
+
+impl Kind {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Regular => "regular",
+            Kind::Local => "source.local",
+            Kind::CacheMount => "exec.cachemount",
+            Kind::Internal => "internal",
+        }
+    }
+}
+
+/// The result of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// By output.
+    pub outputs: BTreeMap<i64, Vec<Layer>>,
+    /// What it was.
+    pub kind: Kind,
+    /// For people.
+    pub description: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last used.
+    pub used: Timestamp,
+    /// How often it was used since it was made.
+    pub uses: u64,
+    /// Bytes of the layers that it has and its inputs have not.
+    pub size: u64,
+    /// Keys of its inputs.
+    pub parents: Vec<Digest>,
+}
+
+impl Row for Record {
+    const VERSION: u32 = 1;
+}
+
+/// Where a definition key leads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Alias {
+    record: Digest,
+}
+
+impl Row for Alias {
+    const VERSION: u32 = 1;
+}
+
+/// A layer that was packed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// The digest of its archive, uncompressed.
+    pub diff_id: Digest,
+    /// Its archive, compressed.
+    pub blob: Content,
+}
+
+impl Row for Packed {
+    const VERSION: u32 = 1;
+}
+
+/// The row by which a record keeps its layers.
+fn keeper(key: &Digest) -> String {
+    format!("build/{}", key.hex())
+}
+
+/// The row by which a packed layer keeps its archive.
+fn archive_keeper(layer: &str) -> String {
+    format!("build-packed/{layer}")
+}
+
+/// All records.
+pub struct Records {
+    store: Store,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    records: HashMap<Digest, Arc<Record>>,
+    aliases: HashMap<Digest, Digest>,
+    packed: HashMap<String, Packed>,
+    /// How many builds that go on use a record.
+    busy: HashMap<Digest, usize>,
+}
+
+impl Records {
+    /// Reads them.
+    pub fn open(store: Store) -> Result<Records> {
+        let rows = store.read(|tx| Ok((tx.scan(&RECORDS)?, tx.scan(&ALIASES)?, tx.scan(&PACKED)?)))?;
+        let (records, aliases, packed) = rows;
+        let mut known = Known::default();
+        for (key, record) in records {
+            known.records.insert(Digest::parse(&key)?, Arc::new(record));
+        }
+        for (key, alias) in aliases {
+            known.aliases.insert(Digest::parse(&key)?, alias.record);
+        }
+        known.packed.extend(packed);
+        Ok(Records { store, known: Mutex::new(known) })
+    }
+
+    /// The record that a key leads to, and the record's own key.
+    pub fn find(&self, key: &Digest) -> Option<(Digest, Arc<Record>)> {
+        let known = self.known();
+        let own = known.aliases.get(key).unwrap_or(key);
+        Some((own.clone(), known.records.get(own)?.clone()))
+    }
+
+    /// Shows a record to later steps. [`Records::keep`] makes it durable.
+    pub fn show(&self, key: &Digest, record: Arc<Record>, alias: Option<&Digest>) {
+        let mut known = self.known();
+        if let Some(alias) = alias.filter(|alias| *alias != key) {
+            known.aliases.insert(alias.clone(), key.clone());
+        }
+        known.records.insert(key.clone(), record);
+    }
+
+    /// Makes a record durable, and the definition key that leads to it. The layers have to be on the disk.
+    pub async fn keep(&self, key: Digest, record: Arc<Record>, alias: Option<Digest>) -> Result<()> {
+        self.store
+            .write(move |tx| {
+                let layers: HashSet<LayerKey> =
+                    record.outputs.values().flat_map(|chain| chain.iter().map(|layer| layer.key.clone())).collect();
+                let blobs: HashSet<Digest> = record
+                    .outputs
+                    .values()
+                    .flat_map(|chain| chain.iter().filter_map(|layer| Some(layer.blob.as_ref()?.digest.clone())))
+                    .collect();
+                let row = KeptRow { layers: layers.into_iter().collect(), blobs: blobs.into_iter().collect() };
+                tx.put(&KEPT, &keeper(&key), &row)?;
+                if let Some(alias) = alias.filter(|alias| *alias != key) {
+                    tx.put(&ALIASES, alias.as_str(), &Alias { record: key.clone() })?;
+                }
+                tx.put(&RECORDS, key.as_str(), &record)
+            })
+            .await
+    }
+
+    /// Notes uses. They are written with the next change of the record.
+    pub fn note_use(&self, key: &Digest, now: Timestamp) {
+        let mut known = self.known();
+        if let Some(record) = known.records.get_mut(key) {
+            let record = Arc::make_mut(record);
+            (record.used, record.uses) = (now, record.uses + 1);
+        }
+    }
+
+    /// Keeps records of these keys from being pruned as long as the value lives.
+    pub fn busy(self: &Arc<Records>, key: &Digest) -> Busy {
+        *self.known().busy.entry(key.clone()).or_insert(0) += 1;
+        Busy { records: self.clone(), key: key.clone() }
+    }
+
+    /// What is known of a layer that was packed.
+    pub fn packed(&self, layer: &LayerKey) -> Option<Packed> {
+        self.known().packed.get(layer.pin().hex()).cloned()
+    }
+
+    /// Notes that a layer was packed; the archive is kept as long as the layer is.
+    pub fn note_packed(&self, layer: &LayerKey, packed: Packed) -> Result<()> {
+        let name = layer.pin().hex().to_owned();
+        let (key, row) = (name.clone(), packed.clone());
+        self.store.write_blocking(move |tx| {
+            let kept = KeptRow { layers: Vec::new(), blobs: vec![row.blob.digest.clone()] };
+            tx.put(&KEPT, &archive_keeper(&key), &kept)?;
+            tx.put(&PACKED, &key, &row)
+        })?;
+        self.known().packed.insert(name, packed);
+        Ok(())
+    }
+
+    /// All records with their keys, and whether a build uses them.
+    pub fn all(&self) -> Vec<(Digest, Arc<Record>, bool)> {
+        let known = self.known();
+        let is_busy = |key: &Digest| known.busy.contains_key(key);
+        known.records.iter().map(|(key, record)| (key.clone(), record.clone(), is_busy(key))).collect()
+    }
+
+    /// Removes records, but for those that a build uses; answers which are gone. Layers that no record has any more go with
+    /// the next sweep.
+    pub fn remove(&self, keys: &[Digest]) -> Result<Vec<Digest>> {
+        let (gone, aliases, packed) = {
+            let mut known = self.known();
+            let gone: Vec<Digest> = keys.iter().filter(|key| !known.busy.contains_key(key)).cloned().collect();
+            for key in &gone {
+                known.records.remove(key);
+            }
+            let Known { records, aliases, packed, .. } = &mut *known;
+            let dangling: Vec<Digest> =
+                aliases.iter().filter(|(_, own)| !records.contains_key(own)).map(|(alias, _)| alias.clone()).collect();
+            dangling.iter().for_each(|alias| _ = aliases.remove(alias));
+            let chains = records.values().flat_map(|record| record.outputs.values());
+            let live: HashSet<String> =
+                chains.flat_map(|chain| chain.iter().map(|layer| layer.key.pin().hex().to_owned())).collect();
+            let unused: Vec<String> = packed.keys().filter(|name| !live.contains(*name)).cloned().collect();
+            unused.iter().for_each(|name| _ = packed.remove(name));
+            (gone, dangling, unused)
+        };
+        let removed = gone.clone();
+        self.store.write_blocking(move |tx: &mut WriteTx<'_, '_>| {
+            for key in &removed {
+                tx.delete(&RECORDS, key.as_str())?;
+                tx.delete(&KEPT, &keeper(key))?;
+            }
+            aliases.iter().try_for_each(|alias| tx.delete(&ALIASES, alias.as_str()).map(drop))?;
+            packed.iter().try_for_each(|name| {
+                tx.delete(&KEPT, &archive_keeper(name))?;
+                tx.delete(&PACKED, name).map(drop)
+            })
+        })?;
+        Ok(gone)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Records::busy`].
+pub struct Busy {
+    records: Arc<Records>,
+    key: Digest,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut known = self.records.known();
+        if let Some(count) = known.busy.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                known.busy.remove(&self.key);
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! `docker build` by the classic API (`DOCKER_BUILDKIT=0`): what the CLI prints, what comes out, and what is left of it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use testkit::command::Output;
+use testkit::{Daemon, command};
+
+use crate::{eventually, with_busybox};
+
+/// A build context below the daemon's directory.
+struct Context {
+    dir: PathBuf,
+}
+
+impl Context {
+    fn new(d: &Daemon, name: &str, dockerfile: &str) -> Context {
+        let dir = d.path(name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
+        Context { dir }
+    }
+
+    fn file(self, path: &str, content: &str) -> Context {
+        let path = self.dir.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self
+    }
+
+    fn build(&self, d: &Daemon, args: &[&str]) -> Output {
+        let words = [&["build"], args, &[self.dir.to_str().unwrap()]].concat();
+        command::run(d.cli(&words).env("DOCKER_BUILDKIT", "0"), b"")
+    }
+}
+
+/// Builds a Dockerfile that needs no files.
+fn build(d: &Daemon, dockerfile: &str, args: &[&str]) -> Output {
+    Context::new(d, "plain", dockerfile).build(d, args)
+}
+
+/// What was built, without the ids.
+fn lines(output: &Output) -> Vec<String> {
+    let hex = |word: &str| word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let line =
+        |line: &str| line.split(' ').map(|word| if hex(word) { "<id>" } else { word }).collect::<Vec<_>>().join(" ");
+    output.stdout.lines().filter(|line| !line.starts_with("Sending build context")).map(line).collect()
+}
+
+#[test]
+fn a_build_tells_its_steps_and_the_next_one_uses_them() {
+    let d = with_busybox();
+    let context = Context::new(
+        &d,
+        "steps",
+        "FROM busybox\nENV A=1\nRUN echo hello > /f; echo out\nCOPY x /dir/\nCMD [\"cat\", \"/f\", \"/dir/x\"]\n",
+    )
+    .file("x", "x\n");
+    let first = context.build(&d, &["-t", "one", "-t", "two:2"]).ok();
+    assert_eq!(
+        lines(&first),
+        [
+            "Step 1/5 : FROM busybox",
+            " ---> <id>",
+            "Step 2/5 : ENV A=1",
+            " ---> Running in <id>",
+            " ---> Removed intermediate container <id>",
+            " ---> <id>",
+            "Step 3/5 : RUN echo hello > /f; echo out",
+            " ---> Running in <id>",
+            "out",
+            " ---> Removed intermediate container <id>",
+            " ---> <id>",
+            "Step 4/5 : COPY x /dir/",
+            " ---> <id>",
+            "Step 5/5 : CMD [\"cat\", \"/f\", \"/dir/x\"]",
+            " ---> Running in <id>",
+            " ---> Removed intermediate container <id>",
+            " ---> <id>",
+            "Successfully built <id>",
+            "Successfully tagged one:latest",
+            "Successfully tagged two:2",
+        ]
+    );
+    assert_eq!(d.docker(&["run", "--rm", "one"]).text(), "hello\nx");
+    assert_eq!(d.docker(&["run", "--rm", "two:2", "env"]).text().lines().filter(|l| *l == "A=1").count(), 1);
+    let second = context.build(&d, &["-t", "one"]).ok();
+    assert_eq!(lines(&second).iter().filter(|line| *line == " ---> Using cache").count(), 4);
+    let id = d.inspect("one", "{{.Id}}");
+    assert!(second.stdout.contains(&format!("Successfully built {}", &id["sha256:".len()..][..12])));
+    let quiet = context.build(&d, &["-q"]).ok();
+    assert_eq!(quiet.text(), id);
+    let history = d.docker(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "one"]).text();
+    let told: Vec<&str> = history.lines().collect();
+    assert_eq!(told[0], "/bin/sh -c #(nop)  CMD [\"cat\" \"/f\" \"/dir/x\"]");
+    assert!(told[1].starts_with("/bin/sh -c #(nop) COPY file:") && told[1].ends_with(" in /dir/ "));
+    assert_eq!(told[2..4], ["/bin/sh -c echo hello > /f; echo out", "/bin/sh -c #(nop)  ENV A=1"]);
+    d.finish();
+}
+
+#[test]
+fn the_cache_takes_the_content_of_the_files_and_no_times() {
+    let d = with_busybox();
+    let context =
+        Context::new(&d, "cache", "FROM busybox\nCOPY a /a\nRUN cat /a > /b\n").file("a", "1").file("other", "1");
+    let cached = |context: &Context, args: &[&str]| {
+        let built = context.build(&d, &[args, &["-t", "c"]].concat()).ok();
+        lines(&built).iter().filter(|line| *line == " ---> Using cache").count()
+    };
+    assert_eq!(cached(&context, &[]), 0);
+    let file = fs::File::options().write(true).open(context.dir.join("a")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::write(context.dir.join("other"), "2").unwrap();
+    assert_eq!(cached(&context, &[]), 2);
+    fs::set_permissions(context.dir.join("a"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(cached(&context, &[]), 0);
+    fs::write(context.dir.join("a"), "2").unwrap();
+    assert_eq!(cached(&context, &[]), 0);
+    assert_eq!(d.docker(&["run", "--rm", "c", "cat", "/b"]).text(), "2");
+    assert_eq!(cached(&context, &["--no-cache"]), 0);
+    assert_eq!(cached(&context, &[]), 2);
+    d.finish();
+}
+
+/// The texts of the reference, each with what the client makes of it.
+#[test]
+fn refusals_are_the_references() {
+    let d = with_busybox();
+    for (dockerfile, code, text) in [
+        ("FROM busybox\nRUN exit 7\n", 7, "The command '/bin/sh -c exit 7' returned a non-zero code: 7"),
+        (
+            "FROM busybox\nCOPY nope /x\n",
+            1,
+            "COPY failed: file not found in build context or excluded by .dockerignore: stat nope: file does not exist",
+        ),
+        (
+            "FROM busybox\nCOPY a b /t\n",
+            1,
+            "When using COPY with more than one source file, the destination must be a directory and end with a /",
+        ),
+        ("FROM busybox\nCOPY *.none /\n", 1, "COPY failed: no source files were specified"),
+        (
+            "FROM busybox\nFROM busybox\nCOPY --from=1 a /\n",
+            1,
+            "invalid from flag value 1: refers to current build stage",
+        ),
+        ("FROM busybox\nFOO x\n", 1, "dockerfile parse error on line 2: unknown instruction: FOO"),
+        ("FROM busybox AS a\nFROM busybox AS a\n", 1, "a stage name already used"),
+        ("FROM scratch\n", 1, "No image was generated. Is your Dockerfile empty?"),
+        ("FROM busybox\nSTOPSIGNAL XX\n", 1, "invalid signal: XX"),
+        ("FROM busybox\nRUN --mount=type=tmpfs,target=/x true\n", 1, "the --mount option requires BuildKit."),
+        ("FROM busybox\nCOPY --chmod=1 a /\n", 1, "the --chmod option requires BuildKit."),
+        (
+            "FROM busybox\nCOPY --chown=who a /\n",
+            1,
+            "unable to convert uid/gid chown string to host mapping: can't find uid for user who: no such user: who",
+        ),
+        ("FROM busybox\nADD a /bin\n", 1, "cannot replace to directory"),
+    ] {
+        let context = Context::new(&d, "refused", dockerfile).file("a", "1").file("b", "2");
+        // Onto a directory of the name of the file.
+        let dockerfile = if dockerfile.contains("/bin\n") {
+            fs::write(context.dir.join("Dockerfile"), "FROM busybox\nRUN mkdir -p /t/a\nCOPY a /t/\n").unwrap();
+            "onto a directory"
+        } else {
+            dockerfile
+        };
+        let refused = context.build(&d, &[]);
+        assert!(refused.stderr.contains(text), "{dockerfile}: {refused:?}");
+        assert_eq!(refused.code, code, "{dockerfile}: {refused:?}");
+    }
+    let missing =
+        build(&d, "FROM busybox\n", &["-f", d.path("plain").join("Dockerfile").to_str().unwrap(), "--target", "x"]);
+    assert!(missing.stderr.contains("target stage \"x\" could not be found"), "{missing:?}");
+    for (query, status, text) in [
+        ("version=3", 400, "invalid version \"3\""),
+        ("squash=1", 400, "squash is only supported with experimental mode"),
+        ("securityopt=x", 400, "security options are not supported on linux"),
+        ("isolation=hyperv", 400, "unsupported isolation: \"hyperv\""),
+        (
+            "t=a@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            400,
+            "build tag cannot contain a digest",
+        ),
+        ("buildargs=x", 400, "error reading build args"),
+    ] {
+        let answer = d.http("POST", &format!("/build?{query}"), "").expect(status);
+        assert!(answer.message().starts_with(text), "{query}: {}", answer.message());
+    }
+    assert_eq!(d.http("POST", "/build/cancel", "").expect(400).message(), "build ID not provided");
+    let _ = d.http("POST", "/build/cancel?id=x", "").expect(200);
+    d.finish();
+}
+
+#[test]
+fn arguments_volumes_triggers_and_stages() {
+    let d = with_busybox();
+    let unused = build(&d, "FROM busybox\nENV A=1\n", &["--build-arg", "ZZ=1"]).ok();
+    assert!(unused.stdout.contains("[Warning] One or more build-args [ZZ] were not consumed"));
+    let _ = build(&d, "ARG B=busybox\nFROM $B\nARG V=1\nRUN echo $V > /v\n", &["-t", "arg", "--build-arg", "V=2"]).ok();
+    assert_eq!(d.docker(&["run", "--rm", "arg", "cat", "/v"]).text(), "2");
+    let history = d.docker(&["history", "--no-trunc", "--format", "{{.CreatedBy}}", "arg"]).text();
+    assert!(history.starts_with("|1 V=2 /bin/sh -c echo $V > /v\n/bin/sh -c #(nop)  ARG V=1\n"), "{history}");
+    let _ = build(&d, "FROM busybox\nVOLUME /d\nRUN echo 1 > /d/f\n", &["-t", "volume"]).ok();
+    assert_eq!(d.docker(&["run", "--rm", "volume", "ls", "/d"]).text(), "");
+    let trigger = build(&d, "FROM busybox AS p\nONBUILD RUN echo x > /x\nFROM p\n", &["-t", "trigger"]).ok();
+    assert!(trigger.stdout.contains("# Executing 1 build trigger\n"));
+    assert_eq!(d.docker(&["run", "--rm", "trigger", "cat", "/x"]).text(), "x");
+    let stages = "FROM busybox AS a\nRUN mkdir /o; echo 1 > /o/f; chown 7:8 /o/f\nFROM busybox\nCOPY --from=a /o /p\nCOPY --from=0 --chown=www-data /o/f /q\nWORKDIR /w\nWORKDIR v\n";
+    let _ = build(&d, stages, &["-t", "stages", "--label", "k=v"]).ok();
+    let look = "stat -c %u:%g /p/f /q; pwd";
+    assert_eq!(d.docker(&["run", "--rm", "stages", "sh", "-c", look]).text(), "7:8\n33:33\n/w/v");
+    assert_eq!(d.inspect("stages", "{{index .Config.Labels \"k\"}}"), "v");
+    d.finish();
+}
+
+#[test]
+fn files_stay_what_they_are_and_within_the_context() {
+    let d = with_busybox();
+    let context = Context::new(
+        &d,
+        "files",
+        "FROM busybox\nRUN ln -s /real /link; mkdir /real\nCOPY . /c/\nCOPY f /link/\nADD a.tar /t/\n",
+    )
+    .file("f", "1")
+    .file("d/e", "2");
+    fs::set_permissions(context.dir.join("f"), fs::Permissions::from_mode(0o4750)).unwrap();
+    symlink("/etc/passwd", context.dir.join("out")).unwrap();
+    symlink("f", context.dir.join("in")).unwrap();
+    fs::hard_link(context.dir.join("f"), context.dir.join("g")).unwrap();
+    fs::write(context.dir.join("a.tar"), testkit::images::Tar::new().file("x/y", 0o640, b"3").bytes()).unwrap();
+    let _ = context.build(&d, &["-t", "files"]).ok();
+    let look = "stat -c %a /c/f; readlink /c/out; cat /c/in; [ /c/f -ef /c/g ] && echo same; cat /real/f /t/x/y; stat -c %u /c/f";
+    assert_eq!(d.docker(&["run", "--rm", "files", "sh", "-c", look]).text(), "4750\n/etc/passwd\n1same\n130");
+    d.finish();
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_build() {
+    let d = with_busybox();
+    let context = Context::new(&d, "left", "FROM busybox\nRUN echo begun; sleep 1000\n");
+    let words = ["build", context.dir.to_str().unwrap()];
+    let mut client = command::Running::start(d.cli(&words).env("DOCKER_BUILDKIT", "0"));
+    client.expect("begun");
+    client.kill();
+    let runs = || fs::read_dir(d.exec_root()).unwrap().flatten().any(|entry| entry.file_name().len() == 64);
+    assert!(eventually(|| !runs()));
+    d.finish();
+}
+
+#[test]
+fn a_killed_daemon_leaves_nothing_of_a_build_and_keeps_what_was_done() {
+    let mut d = with_busybox();
+    let context = Context::new(&d, "killed", "FROM busybox\nRUN echo 1 > /done\n");
+    let _ = context.build(&d, &[]).ok();
+    fs::write(context.dir.join("Dockerfile"), "FROM busybox\nRUN echo 1 > /done\nRUN echo begun; sleep 1000\n")
+        .unwrap();
+    let words = ["build", context.dir.to_str().unwrap()];
+    let mut client = command::Running::start(d.cli(&words).env("DOCKER_BUILDKIT", "0"));
+    client.expect("begun");
+    d.crash();
+    drop(client.end());
+    fs::write(context.dir.join("Dockerfile"), "FROM busybox\nRUN echo 1 > /done\nRUN cat /done\n").unwrap();
+    let built = context.build(&d, &["-t", "after"]).ok();
+    assert_eq!(lines(&built).iter().filter(|line| *line == " ---> Using cache").count(), 1);
+    d.finish();
+}
