@@ -18,6 +18,8 @@ pub struct World {
     pub files: BTreeMap<String, String>,
     /// Configurations.
     pub images: BTreeMap<String, String>,
+    /// Of every image; empty: not known.
+    pub digest: String,
     /// What was asked for.
     pub asked: Vec<Question>,
 }
@@ -101,7 +103,7 @@ impl World {
                 None => Err(format!("failed to resolve source metadata for {}: not found", question.reference)),
                 Some(config) => Ok(ImageAnswer {
                     reference: question.reference.clone(),
-                    digest: String::new(),
+                    digest: self.digest.clone(),
                     config: config.clone().into_bytes(),
                 }),
             }),

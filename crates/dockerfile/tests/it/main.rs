@@ -6,3 +6,4 @@ mod client;
 mod contexts;
 mod graphs;
 mod lint;
+mod words;
