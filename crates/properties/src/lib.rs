@@ -6,6 +6,7 @@
 
 mod archive;
 mod dns;
+mod dockerfile;
 mod documents;
 mod hosts;
 mod http;
@@ -23,6 +24,7 @@ mod websocket;
 
 pub use archive::archive;
 pub use dns::dns_messages;
+pub use dockerfile::{definition, dockerfile, ignore_file, words};
 pub use documents::documents;
 pub use hosts::hosts_toml;
 pub use http::http;

@@ -71,6 +71,31 @@ fn run<S: Strategy>(seed: u64, cases: u32, strategy: &S, property: impl Fn(S::Va
 }
 
 #[test]
+fn dockerfiles() {
+    let form = "(# (check|escape|syntax)=[a-z`=;]{0,9}\n)?(ARG [A-C]=[a-c$]{0,3}\n)?(FROM (busybox|scratch|named|a|\\$A)( AS [a-c])?\n\
+        (RUN( --(mount|network|security)=[a-z=,/.$]{0,20})? [a-c$ <\\\\\n]{0,9}\n|(COPY|ADD)( --(from|link|chmod|chown|parents)(=[a-c0-9:]{0,4})?)? \
+        [a-c*./<]{1,9} [a-c./]{1,5}\n|(ENV|LABEL|ARG) [A-C=\"'$ {}:+-]{1,12}\n|(EXPOSE|USER|VOLUME|WORKDIR|ONBUILD|CMD|SHELL|HEALTHCHECK) \
+        [A-Za-c0-9\\[\\]\",$/ -]{0,12}\n){0,6}){1,4}";
+    hold("dockerfile", properties::dockerfile, 1000, form);
+}
+
+#[test]
+fn words() {
+    hold("words", properties::words, 2000, "[A-Da-c$ {}:+?#%/*\\\\'\"<.-]{0,24}");
+}
+
+#[test]
+fn ignore_files() {
+    let form = "[a-c.]{1,3}(/[a-c.]{1,3}){0,4}\n(!?/?[a-c*?\\[\\]^.\\\\-]{1,4}(/[a-c*?.]{1,3}){0,3}\n){0,5}";
+    hold("ignore_file", properties::ignore_file, 3000, form);
+}
+
+#[test]
+fn definitions() {
+    hold("definition", properties::definition, 1000, "[\\x00-\\x7f]{0,32}");
+}
+
+#[test]
 fn references() {
     hold("reference", properties::reference, 2000, "[a-cA-B0-1._:/@\\[\\] -]{0,32}(@sha256:[0-9a-f]{62,66})?");
 }

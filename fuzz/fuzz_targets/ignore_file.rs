@@ -1,0 +1,4 @@
+//! Patterns of ignored files. The property is in the crate `properties`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::ignore_file(bytes));
