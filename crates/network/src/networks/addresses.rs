@@ -218,8 +218,8 @@ fn fill(ipam: &dyn Ipam, row: &mut PoolRow, new: &NewPool, set_aside: Option<IpA
     Ok(())
 }
 
-pub(super) fn give_back(ipam: &dyn Ipam, row: &NetworkRow) {
-    row.ipam.pools.iter().for_each(|pool| release(ipam, pool));
+pub(super) fn give_back(ipam: &dyn Ipam, pools: &[PoolRow]) {
+    pools.iter().for_each(|pool| release(ipam, pool));
 }
 
 /// What cannot be given back stays reserved until the daemon's next start.

@@ -80,10 +80,10 @@ impl Networks {
         let through = driver.needs_gateway(&row)?;
         let site = Site { through: &through, around: &around };
         let reserved = addresses::reserve_all(&*ipam, &mut row, &pools, site);
-        reserved.inspect_err(|_| addresses::give_back(&*ipam, &row))?;
+        reserved.inspect_err(|_| addresses::give_back(&*ipam, &row.ipam.pools))?;
         self.make(&*driver, row).map_err(|failed| {
             let (row, error) = *failed;
-            addresses::give_back(&*ipam, &row);
+            addresses::give_back(&*ipam, &row.ipam.pools);
             error
         })
     }
@@ -239,7 +239,7 @@ impl Networks {
         if let Some(path) = self.names_of(row) {
             self.remove_names(path);
         }
-        addresses::give_back(&*self.ipam(row)?, row);
+        addresses::give_back(&*self.ipam(row)?, &row.ipam.pools);
         self.forget(&row.id)
     }
 }

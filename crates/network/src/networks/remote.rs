@@ -79,7 +79,7 @@ fn finish(networks: &Networks, name: &str) {
             tracing::warn!(%error, network = %row.name, "a plugin does not remove what is left of a network");
         }
         match networks.ipam(&row) {
-            Ok(ipam) => addresses::give_back(&*ipam, &row),
+            Ok(ipam) => addresses::give_back(&*ipam, &row.ipam.pools),
             Err(error) => tracing::warn!(%error, network = %row.name, "the subnets of a network stay reserved"),
         }
         if let Err(error) = networks.forget(&row.id) {
