@@ -28,6 +28,7 @@ mod input;
 mod inspect;
 mod intruder;
 mod isolation;
+mod journal;
 mod layers;
 mod lifecycle;
 mod list;

@@ -15,6 +15,7 @@ mod disk_full;
 mod faults;
 mod hostile;
 mod images_killed;
+mod journal;
 mod ledger;
 mod monitor_killed;
 mod moved;

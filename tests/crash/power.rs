@@ -12,7 +12,7 @@ use testkit::images::{Tar, docker_archive};
 use testkit::power::{Choices, FileSystem, Keep};
 use testkit::{Connection, Daemon, Options, soak};
 
-use crate::calls;
+use crate::{calls, journal};
 
 /// Clients that work while the power goes.
 const CLIENTS: u64 = 3;
@@ -200,6 +200,34 @@ fn is_there(d: &Daemon, kept: &Kept) {
     }
 }
 
+/// Events of what was acknowledged are there as well, each once.
+#[track_caller]
+fn is_told(events: &[serde_json::Value], kept: &Kept) {
+    let count = |kind: &str, action: &str, name: &str| {
+        let is_it = |event: &&serde_json::Value| {
+            event["Type"] == kind && event["Action"] == action && event["Actor"]["Attributes"]["name"] == name
+        };
+        events.iter().filter(is_it).count()
+    };
+    let told = |action: &str, name: &str| {
+        let count = count("container", action, name);
+        assert_eq!(count, 1, "{kept:?}: {action} is told {count} times: {events:#?}");
+    };
+    match kept {
+        Kept::Created(name) => told("create", name),
+        Kept::Running(name) => {
+            told("create", name);
+            // One more by the daemon after the cut.
+            assert!(count("container", "start", name) >= 1, "{kept:?}: {events:#?}");
+        }
+        Kept::Data(name) => ["create", "start", "die"].iter().for_each(|action| told(action, name)),
+        Kept::Removed(name) | Kept::RemovedVolume(name) => {
+            ["create", "destroy"].iter().for_each(|action| told(action, name));
+        }
+        Kept::Volume(_) | Kept::Image(_) => {}
+    }
+}
+
 /// Room for the next round.
 fn clear(d: &Daemon, kept: &[Kept]) {
     d.remove_containers();
@@ -232,6 +260,8 @@ fn round(d: &mut Daemon, number: u64) {
         panic!("round {number}, {keep:?}: the daemon does not start: {output:?}");
     }
     assert_eq!(d.faults(), [""; 0], "round {number}, {keep:?}: {kept:#?}");
+    let events = journal::all(d);
+    kept.iter().for_each(|kept| is_told(&events, kept));
     kept.iter().for_each(|kept| is_there(d, kept));
     clear(d, &kept);
 }

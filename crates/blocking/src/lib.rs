@@ -62,6 +62,8 @@ pub enum Work {
     Processes,
     /// Steps of the readers of logs.
     Logs,
+    /// The journal of events: parts of it that are read again, and its syncs.
+    Events,
     /// Documents and blobs of images, a piece at a time.
     Images,
     /// Layers that are unpacked while they arrive: as slow as their registry.
@@ -93,6 +95,7 @@ impl Work {
         Work::Checks,
         Work::Processes,
         Work::Logs,
+        Work::Events,
         Work::Images,
         Work::Unpacks,
         Work::Volumes,
@@ -109,7 +112,7 @@ impl Work {
             Work::Creates | Work::Ends | Work::Removals | Work::Reads | Work::Images => 32,
             Work::Unpacks | Work::Volumes | Work::Plugins | Work::Changes | Work::Builds => 16,
             Work::Walks | Work::Processes => 8,
-            Work::Logs | Work::Programs | Work::Checks | Work::Background => 4,
+            Work::Logs | Work::Events | Work::Programs | Work::Checks | Work::Background => 4,
         }
     }
 
@@ -128,6 +131,7 @@ impl Work {
             Work::Checks => "the check",
             Work::Processes => "reading processes",
             Work::Logs => "reading a log",
+            Work::Events => "the journal of events",
             Work::Images => "working on an image",
             Work::Unpacks => "unpacking a layer",
             Work::Volumes => "working on a volume",

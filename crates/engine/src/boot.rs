@@ -89,6 +89,10 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let threads = Class::new(Work::Background);
     let networks = threads.run(move |_| ::network::Networks::open(config, &network_store)).await?;
     let networks = Arc::new(networks.with_plugins(plugins));
+    let (place, event_store) = (journal(&settings.roots), store.clone());
+    let threads = Class::new(Work::Events);
+    let events = threads.run(move |on| Events::open(&place, &event_store, on)).await?;
+    events.keep();
     let machine = Machine { cgroups: host.cgroups.clone(), memory: host.memory };
     let images = Arc::new(images);
     let builder = ::build::Builder::open(&settings.roots.data, store.clone(), images.clone(), snapshots.clone())?;
@@ -99,7 +103,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
         networks,
         volumes,
         stats: Sampler::new(machine),
-        events: Events::default(),
+        events,
         snapshots,
         disk: Default::default(),
         store,
@@ -143,6 +147,16 @@ fn prepare_roots(roots: &Roots) -> Result<()> {
 /// middle of starting a process leaves its descriptors to it until that has begun, which a busy machine may put off for
 /// seconds.
 pub const LOCK_ATTEMPTS: (u32, Duration) = (250, Duration::from_millis(20));
+
+/// Where the journal of events lies.
+fn journal(roots: &Roots) -> events::Place {
+    events::Place {
+        dir: roots.data.join("events"),
+        session: roots.exec.join("events-session"),
+        quarantine: roots.data.join("quarantine"),
+        bytes: events::JOURNAL_BYTES,
+    }
+}
 
 /// One daemon per data root. What it holds tells commands where to find the daemon.
 #[expect(clippy::disallowed_methods, reason = "before anybody is served")]
@@ -273,6 +287,7 @@ const TRASH: Duration = Duration::from_secs(10);
 
 /// Leaves nothing unfinished: the API is down, and nobody begins anything.
 pub async fn close(engine: &Arc<Engine>) {
+    engine.events.close().await;
     let threads = engine.containers.threads.background.clone();
     let engine = engine.clone();
     let closed = threads.run(move |_| {

@@ -149,7 +149,7 @@ pub fn info(engine: &Engine) -> api::Info {
         firewall_backend: Some(api::system::FirewallInfo { driver: "nftables".into(), info: Vec::new() }),
         default_address_pools: settings.services.network.default_address_pools.iter().map(address_pool).collect(),
         cdi_spec_dirs: Some(Vec::new()),
-        warnings: Some(warnings(&settings, host)),
+        warnings: Some([warnings(&settings, host), journal_warnings(engine)].concat()),
         ..api::Info::default()
     }
 }
@@ -249,6 +249,11 @@ fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
         options.push("name=no-new-privileges".into());
     }
     options
+}
+
+/// What is wrong with the journal of events.
+fn journal_warnings(engine: &Engine) -> Vec<String> {
+    engine.events.warnings().into_iter().map(|warning| format!("WARNING: {warning}")).collect()
 }
 
 /// What an administrator should know (B-dm-4).

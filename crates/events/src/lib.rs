@@ -1,146 +1,193 @@
-//! The event bus: what happened, in order, to whoever listens.
+//! Events: what happened, in order, numbered, to whoever listens.
 //!
-//! Invariants: an event is published only after the row it speaks of is durable; publishing never waits (a subscriber
-//! that falls behind by more than what is kept is told so and goes on); the last [`HISTORY`] events are given for `since`
-//! (B-ev-1). All subscribers read the same events, [`BACKLOG`] of them and [`BACKLOG_BYTES`] at most: labels and command
-//! lines are as long as clients like.
+//! Invariants:
+//! - an event is published only after the row it speaks of is durable, and is in the journal before anybody sees it;
+//! - events of a change of state ride in its commit ([`Events::ride`]); all others are appended without a sync, and synced
+//!   within a second;
+//! - publishing never waits for a reader. The newest events are in memory ([`BACKLOG`], [`BACKLOG_BYTES`]); a reader that
+//!   lags behind goes on in the journal, and one that lags behind that is told how many it has missed.
+//!
+//! See `docs/design/0032-event-journal.md`.
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+mod event;
+mod filter;
+mod journal;
+mod outbox;
+mod read;
+mod sync;
 
-use model::filter::Filters;
-use model::reference::ImageRef;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use blocking::{Blocking, Class, Work};
+use model::Result;
 use model::time::Timestamp;
-use tokio::sync::watch;
+use store::Store;
+use tokio::sync::{Notify, watch};
 
-/// Events given for `since`, at most.
-pub const HISTORY: usize = 256;
-/// Events kept; a subscriber may lag behind so many.
+use crate::journal::Journal;
+use crate::journal::line::Record;
+use crate::outbox::Rider;
+
+pub use event::{Draft, Event, Gap, Told};
+pub use filter::matches;
+pub use journal::{JOURNAL_BYTES, Place};
+pub use outbox::{Ride, Rows};
+pub use read::{From, Reader};
+
+/// Events in memory at most.
 pub const BACKLOG: usize = 1024;
-/// Bytes of the events kept, except that the newest is kept in any case.
+/// Bytes of the events in memory, except that the newest is kept in any case.
 pub const BACKLOG_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes that an event takes besides its texts, or an attribute besides its own.
-const OVERHEAD: usize = 128;
+/// Rows of the store that wait for a sync of the journal, before one is asked for.
+const ROWS: usize = 64;
 
-/// One thing that happened. Times are unix nanoseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// `container`, `image`, `network`, `volume`, `daemon`, ….
-    pub kind: &'static str,
-    /// `create`, `start`, `exec_create: sh -c …`, ….
-    pub action: String,
-    /// The full id (or reference) of the actor.
-    pub actor: String,
-    /// Attributes, sorted by key as the reference's maps are when encoded.
-    pub attributes: BTreeMap<String, String>,
-    /// When it was published.
-    pub time: Timestamp,
-}
-
-impl Event {
-    fn weight(&self) -> usize {
-        let attributes = self.attributes.iter().map(|(key, value)| key.len() + value.len() + OVERHEAD);
-        self.action.len() + self.actor.len() + OVERHEAD + attributes.sum::<usize>()
-    }
-}
-
-/// Publishes to all subscribers and remembers the newest.
+/// Publishes to all readers, and remembers.
 #[derive(Clone)]
 pub struct Events(Arc<Shared>);
 
-struct Shared {
-    kept: Mutex<Kept>,
-    /// How many there were until now.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// The last number.
     count: watch::Sender<u64>,
+    /// There is something that has to be synced.
+    to_sync: Notify,
+    threads: Class,
 }
 
-#[derive(Default)]
-struct Kept {
-    events: VecDeque<Arc<Event>>,
-    /// How many there were before the oldest of these.
-    before: u64,
+/// Everything that changes, under one lock that is held for a write into the page cache at most.
+pub(crate) struct State {
+    recent: VecDeque<Arc<Event>>,
     weight: usize,
+    /// The last number that was given.
+    last: u64,
+    journal: Option<Journal>,
+    /// Counts how often files were replaced.
+    generation: u64,
+    /// The next token of an event that rides in a commit.
+    next_token: u64,
+    /// Keys of rows whose events are in the journal, which has not been synced since.
+    written: Vec<u64>,
+    /// Keys of rows whose events are on the disk.
+    finished: Vec<u64>,
+    /// What is wrong with the journal.
+    warnings: Vec<String>,
 }
 
-impl Kept {
-    fn push(&mut self, event: Event) {
-        self.weight += event.weight();
-        self.events.push_back(Arc::new(event));
-        while self.events.len() > 1 && (self.events.len() > BACKLOG || self.weight > BACKLOG_BYTES) {
-            let oldest = self.events.pop_front();
+impl State {
+    /// Gives numbers, writes, remembers; whether the journal has it.
+    fn push(&mut self, drafts: Vec<(Draft, Option<u64>)>) -> bool {
+        let time = now();
+        let mut records = Vec::with_capacity(drafts.len());
+        for (said, token) in drafts {
+            self.last += 1;
+            records.push(Record { n: self.last, t: time.unix_nanos(), c: token, said });
+        }
+        let written = match &mut self.journal {
+            Some(journal) => journal.append(records.clone()).is_ok(),
+            None => true,
+        };
+        for record in records {
+            let event = record.into_event();
+            self.weight += event.weight();
+            self.recent.push_back(Arc::new(event));
+        }
+        while self.recent.len() > 1 && (self.recent.len() > BACKLOG || self.weight > BACKLOG_BYTES) {
+            let oldest = self.recent.pop_front();
             self.weight -= oldest.map_or(0, |event| event.weight());
-            self.before += 1;
         }
-    }
-
-    fn count(&self) -> u64 {
-        self.before + self.events.len() as u64
-    }
-}
-
-/// What a subscriber gets: the past that matches, then the stream of the present.
-pub struct Subscription {
-    /// Events since the requested time, oldest first.
-    pub past: Vec<Arc<Event>>,
-    /// Events from now on.
-    pub live: Live,
-}
-
-/// The present, as one subscriber sees it.
-pub struct Live {
-    shared: Arc<Shared>,
-    /// How many there were before the next one.
-    next: u64,
-    told: watch::Receiver<u64>,
-}
-
-/// So many events are no longer kept that the subscriber has not seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missed(pub u64);
-
-impl Live {
-    /// The next event; after some were missed, the oldest that is kept.
-    pub async fn next(&mut self) -> Result<Arc<Event>, Missed> {
-        loop {
-            self.told.mark_unchanged();
-            if let Some(found) = self.look() {
-                return found;
-            }
-            if self.told.changed().await.is_err() {
-                // Unreachable: what is shared holds the sender.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    fn look(&mut self) -> Option<Result<Arc<Event>, Missed>> {
-        let kept = self.shared.kept();
-        if let Some(missed) = kept.before.checked_sub(self.next).filter(|missed| *missed > 0) {
-            self.next = kept.before;
-            return Some(Err(Missed(missed)));
-        }
-        let index = usize::try_from(self.next - kept.before).ok()?;
-        let event = kept.events.get(index)?.clone();
-        self.next += 1;
-        Some(Ok(event))
-    }
-}
-
-impl Default for Events {
-    fn default() -> Events {
-        Events(Arc::new(Shared { kept: Mutex::default(), count: watch::Sender::new(0) }))
+        written
     }
 }
 
 impl Shared {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn new(state: State) -> Shared {
+        let count = watch::Sender::new(state.last);
+        Shared { state: Mutex::new(state), count, to_sync: Notify::new(), threads: Class::new(Work::Events) }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_journal(&self) -> bool {
+        self.state().journal.is_some()
+    }
+
+    /// Events that nothing else tells of: on the disk within a second.
+    pub(crate) fn publish(&self, drafts: Vec<Draft>) {
+        if drafts.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        state.push(drafts.into_iter().map(|said| (said, None)).collect());
+        self.count.send_replace(state.last);
+        drop(state);
+        self.to_sync.notify_one();
+    }
+
+    /// Events that the store holds until the journal is synced.
+    pub(crate) fn publish_riders(&self, riders: Vec<Rider>) {
+        let Some(key) = riders.first().map(|rider| rider.token) else { return };
+        let mut state = self.state();
+        let is_written = state.push(riders.into_iter().map(|rider| (rider.said, Some(rider.token))).collect());
+        if is_written && state.journal.is_some() {
+            state.written.push(key);
+        }
+        self.count.send_replace(state.last);
+        if state.written.len() >= ROWS {
+            self.to_sync.notify_one();
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            recent: VecDeque::new(),
+            weight: 0,
+            last: 0,
+            journal: None,
+            generation: 0,
+            next_token: 1,
+            written: Vec::new(),
+            finished: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Default for Events {
+    /// Without a journal: the newest events, in memory.
+    fn default() -> Events {
+        Events(Arc::new(Shared::new(State::default())))
     }
 }
 
 impl Events {
-    /// Makes an event of now: remembers it and wakes all subscribers.
+    /// Opens the journal; events that only the store knows of are written into it. To be called before anybody is served.
+    ///
+    /// Errors: `DataLoss` when a newer version wrote the journal; those of the disk.
+    pub fn open(place: &Place, store: &Store, on: &Blocking) -> Result<Events> {
+        let journal::Opened { journal, last, tokens, mut warnings } = journal::open(place, on)?;
+        let outbox::Kept { keys, riders, damaged } = outbox::load(store)?;
+        warnings.extend(damaged);
+        let newest = tokens.iter().copied().chain(riders.iter().map(|rider| rider.token)).max().unwrap_or(0);
+        let mut state = State { last, journal: Some(journal), next_token: newest + 1, warnings, ..State::default() };
+        let untold: Vec<_> = riders.into_iter().filter(|rider| !tokens.contains(&rider.token)).collect();
+        if !untold.is_empty() {
+            tracing::info!(events = untold.len(), "events that the journal had lost are written again");
+        }
+        if state.push(untold.into_iter().map(|rider| (rider.said, Some(rider.token))).collect()) {
+            state.written = keys;
+        }
+        state.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(Events(Arc::new(Shared::new(state))))
+    }
+
+    /// Publishes an event of now.
     pub fn publish<K: Into<String>>(
         &self,
         kind: &'static str,
@@ -148,24 +195,44 @@ impl Events {
         actor: &str,
         attributes: impl IntoIterator<Item = (K, String)>,
     ) {
-        let attributes = attributes.into_iter().map(|(key, value)| (key.into(), value)).collect();
-        let mut kept = self.0.kept();
-        kept.push(Event { kind, action: action.into(), actor: actor.into(), attributes, time: now() });
-        self.0.count.send_replace(kept.count());
+        self.0.publish(vec![Draft::new(kind, action, actor, attributes)]);
     }
 
-    /// Subscribes; `since` asks for the remembered events from that time on as well.
-    pub fn subscribe(&self, since: Option<Timestamp>) -> Subscription {
-        let kept = self.0.kept();
-        let newest = kept.events.iter().skip(kept.events.len().saturating_sub(HISTORY));
-        let past = newest.filter(|event| since.is_some_and(|since| event.time >= since)).cloned().collect();
-        // Under the lock: a subscription sees each event exactly once, in the past or in the stream.
-        Subscription { past, live: Live { shared: self.0.clone(), next: kept.count(), told: self.0.count.subscribe() } }
+    /// Publishes events of now, in this order and with nothing between them.
+    pub fn publish_all(&self, drafts: Vec<Draft>) {
+        self.0.publish(drafts);
+    }
+
+    /// Events that ride in a commit and are published behind it.
+    pub fn ride(&self, drafts: Vec<Draft>) -> Ride {
+        Ride::new(self.0.clone(), drafts)
+    }
+
+    /// Reads from there on.
+    ///
+    /// Errors: `InvalidParameter` for a number that was not given yet.
+    pub fn read(&self, from: From) -> Result<Reader> {
+        Reader::new(self.0.clone(), from)
+    }
+
+    /// The newest events, the oldest first.
+    pub fn recent(&self) -> Vec<Arc<Event>> {
+        self.0.state().recent.iter().cloned().collect()
     }
 
     /// How many clients listen now (`NEventsListener` of `/info`).
     pub fn listeners(&self) -> usize {
         self.0.count.receiver_count()
+    }
+
+    /// The number of the newest event.
+    pub fn newest(&self) -> u64 {
+        self.0.state().last
+    }
+
+    /// What is wrong with the journal.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.state().warnings.clone()
     }
 }
 
@@ -174,116 +241,5 @@ pub fn now() -> Timestamp {
     Timestamp::from_unix_nanos(sys::clock::System.unix_nanos())
 }
 
-/// Whether the event passes the filters (B-ev-1): same key = or, different keys = and. Keys that nobody knows are not
-/// looked at. A key that names a kind takes whatever has that beginning of an id or name, of its kind or not.
-pub fn matches(event: &Event, filters: &Filters) -> bool {
-    let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(test);
-    let name = event.attributes.get("name").map_or("", String::as_str);
-    let actor = |kind: &str| any(kind, &|wanted| event.actor.starts_with(wanted) || name.starts_with(wanted));
-    any("event", &|wanted| action_matches(&event.action, wanted))
-        && any("type", &|wanted| event.kind == wanted)
-        && any("scope", &|wanted| wanted == "local")
-        && any("image", &|wanted| image_matches(event, wanted))
-        && filters.match_kv_list("label", &event.attributes)
-        && ["container", "plugin", "volume", "network", "daemon", "service", "node", "secret", "config"]
-            .iter()
-            .all(|kind| actor(kind))
-}
-
-/// `exec_create`, `exec_start` and `health_status` carry a text behind the name; the others are compared whole.
-fn action_matches(action: &str, wanted: &str) -> bool {
-    const OPEN_ENDED: [&str; 3] = ["exec_create", "exec_start", "health_status"];
-    action == wanted
-        || OPEN_ENDED
-            .iter()
-            .any(|name| wanted == *name && action.strip_prefix(name).is_some_and(|r| r.starts_with(':')))
-}
-
-/// An image by its id or name, a container by the image it was made of; names also without tag and digest.
-fn image_matches(event: &Event, wanted: &str) -> bool {
-    let attribute = match event.kind {
-        "image" => "name",
-        "container" => "image",
-        _ => return false,
-    };
-    let name = event.attributes.get(attribute).map_or("", String::as_str);
-    let is = |text: &str| {
-        text == wanted || ImageRef::parse_normalized(text).is_ok_and(|reference| reference.familiar_name() == wanted)
-    };
-    is(&event.actor) || is(name)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn publish(events: &Events, action: &str) {
-        let attributes = [("name", "web"), ("image", "busybox:1.36"), ("tier", "front")];
-        events.publish("container", action, "ab12", attributes.map(|(key, value)| (key, value.to_string())));
-    }
-
-    /// B-ev-1: at most 256 events are replayed, each exactly once over past and present.
-    #[tokio::test]
-    async fn history_is_bounded_and_joins_the_stream() {
-        let events = Events::default();
-        for n in 0..300 {
-            publish(&events, &format!("a{n}"));
-        }
-        let mut subscription = events.subscribe(Some(Timestamp::ZERO));
-        assert_eq!(subscription.past.len(), HISTORY);
-        assert_eq!(subscription.past[0].action, "a44");
-        publish(&events, "later");
-        assert_eq!(subscription.live.next().await.map(|e| e.action.clone()), Ok("later".to_string()));
-        assert_eq!((events.listeners(), events.subscribe(None).past.len()), (1, 0));
-    }
-
-    #[tokio::test]
-    async fn one_who_does_not_listen_misses_some_and_goes_on() {
-        let events = Events::default();
-        let mut live = events.subscribe(None).live;
-        for n in 0..BACKLOG + 10 {
-            publish(&events, &format!("a{n}"));
-        }
-        assert_eq!(live.next().await, Err(Missed(10)));
-        assert_eq!(live.next().await.map(|e| e.action.clone()), Ok("a10".to_string()));
-    }
-
-    #[test]
-    fn large_events_are_kept_within_bounds() {
-        let events = Events::default();
-        let large = "x".repeat(1 << 20);
-        for _ in 0..100 {
-            publish(&events, &large);
-        }
-        let kept = events.0.kept().events.len();
-        assert!((6..=8).contains(&kept), "{kept}");
-        publish(&events, &"x".repeat(BACKLOG_BYTES * 2));
-        assert_eq!(events.0.kept().events.len(), 1);
-        publish(&events, "small");
-        let kept = events.0.kept();
-        assert_eq!((kept.events.len(), kept.weight), (1, kept.events[0].weight()));
-    }
-
-    /// B-ev-1: names by their beginning, image with and without tag, prefix only for open-ended actions.
-    #[test]
-    fn filters_select() {
-        let events = Events::default();
-        publish(&events, "exec_create: sh");
-        let event = events.subscribe(Some(Timestamp::ZERO)).past.remove(0);
-        let event = Event::clone(&event);
-        let passes = |json: &str| matches(&event, &Filters::parse(json).expect("valid filters"));
-        assert!(passes(r#"{"event":["exec_create"]}"#));
-        assert!(!passes(r#"{"event":["exec"]}"#));
-        assert!(passes(r#"{"container":["we"]}"#));
-        assert!(passes(r#"{"container":["ab1"]}"#));
-        assert!(!passes(r#"{"container":["eb"]}"#));
-        assert!(passes(r#"{"image":["busybox"]}"#));
-        assert!(passes(r#"{"image":["busybox:1.36"]}"#));
-        assert!(!passes(r#"{"image":["busybox:1"]}"#));
-        let digest = format!("registry:5000/app@sha256:{}", "ab".repeat(32));
-        let pull = Event { kind: "image", actor: digest, attributes: BTreeMap::new(), ..event.clone() };
-        assert!(matches(&pull, &Filters::parse(r#"{"image":["registry:5000/app"]}"#).expect("valid filters")));
-        assert!(passes(r#"{"label":["tier=front"]}"#));
-        assert!(!passes(r#"{"type":["image"]}"#));
-    }
-}
+mod tests;

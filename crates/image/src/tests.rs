@@ -5,7 +5,6 @@ use std::io::Write;
 use model::Kind;
 use model::filter::Filters;
 use model::reference::ImageRef;
-use model::time::Timestamp;
 use registry::Registries;
 use snapshot::archive::Writer;
 
@@ -50,7 +49,7 @@ impl Place {
     }
 
     fn actions(&self) -> Vec<String> {
-        self.events.subscribe(Some(Timestamp::ZERO)).past.iter().map(|event| event.action.clone()).collect()
+        self.events.recent().iter().map(|event| event.action.clone()).collect()
     }
 
     /// Blobs and layers on the disk.

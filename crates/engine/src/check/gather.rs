@@ -35,6 +35,7 @@ const TOP: [&str; 11] = [
     root::STORE_MARK,
     "lock",
     "engine-id",
+    "events",
     "content",
     "snapshots",
     "containers",

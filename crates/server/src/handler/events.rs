@@ -1,11 +1,14 @@
 //! `GET /events`: what happened, then what happens, one JSON value a line.
+//!
+//! Besides the reference's: `ids=1` adds the number of each event (`eventID`), `after=NUMBER` goes on behind one. Events that
+//! are not there any more are told of by an event of the daemon, `gap`, with the numbers of the first and the last one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Actor, ApiVersion, EventMessage};
 use bytes::Bytes;
-use events::{Event, Live, Missed, Subscription};
+use events::{Draft, Event, From, Gap, Reader, Told};
 use hyper::HeaderMap;
 use model::filter::Filters;
 use model::time::Timestamp;
@@ -30,6 +33,10 @@ struct Wish {
     version: ApiVersion,
     /// The form that the client named.
     stream: Option<JsonStream>,
+    /// The event behind which the client goes on.
+    after: Option<u64>,
+    /// Events are told with their numbers.
+    numbered: bool,
 }
 
 impl Wish {
@@ -42,7 +49,26 @@ impl Wish {
             let (from, to) = (query.text("since"), query.text("until"));
             return Err(Error::invalid(format!("`since` time ({from}) cannot be after `until` time ({to})")));
         }
-        Ok(Wish { since, until, filters: query.filters()?, version, stream: JsonStream::named(headers) })
+        let after = Some(query.text("after")).filter(|text| !text.is_empty());
+        let number =
+            |text: &str| text.parse().map_err(|_| Error::invalid(format!("invalid value for 'after': {text}")));
+        let after: Option<u64> = after.map(number).transpose()?;
+        if after.is_some() && since.is_some() {
+            return Err(Error::invalid("`since` and `after` exclude each other"));
+        }
+        let (filters, stream) = (query.filters()?, JsonStream::named(headers));
+        let numbered = after.is_some() || query.flag("ids");
+        Ok(Wish { since, until, filters, version, stream, after, numbered })
+    }
+
+    /// Where the stream begins. Without a beginning but with an end, the past up to that end is meant.
+    fn from(&self) -> From {
+        match (self.after, self.since, self.until) {
+            (Some(number), ..) => From::After(number),
+            (None, Some(since), _) => From::Time(since),
+            (None, None, Some(_)) => From::Time(Timestamp::from_unix_seconds(0)),
+            (None, None, None) => From::Now,
+        }
     }
 
     /// The line of an event, if the client is to see it.
@@ -52,7 +78,14 @@ impl Wish {
             // The beginning of time is no end: what is remembered is told, as the reference does.
             && self.until.is_none_or(|until| until.unix_nanos() == 0 || event.time <= until)
             && events::matches(event, &self.filters);
-        passes.then(|| self.encode(&message))
+        passes.then(|| self.encode(&message, event.number))
+    }
+
+    /// The line about events that are missing, whatever the client wants to hear of: some of them may have been of that.
+    fn gap(&self, gap: &Gap, engine: &str) -> Bytes {
+        let attributes = [("first".to_owned(), gap.first.to_string()), ("last".to_owned(), gap.last.to_string())];
+        let said = Draft::new("daemon", "gap", engine, attributes);
+        self.encode(&message(&Event { number: gap.last, time: gap.before, said }), gap.last)
     }
 
     /// Below 1.52 lines are called JSON unless the client names them.
@@ -63,9 +96,12 @@ impl Wish {
         }
     }
 
-    fn encode(&self, message: &EventMessage) -> Bytes {
+    fn encode(&self, message: &EventMessage, number: u64) -> Bytes {
         let mut shown = serde_json::to_value(message).expect("wire types are plain data");
         api::version::event(self.version, &mut shown);
+        if self.numbered {
+            shown["eventID"] = number.into();
+        }
         let mut line = api::encode::to_vec(&shown);
         if self.stream == Some(JsonStream::Sequence) {
             line.insert(0, ::logs::RECORD_SEPARATOR);
@@ -77,10 +113,9 @@ impl Wish {
 /// `GET /events`
 pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
     let wish = Wish::read(&request.query, &request.headers, request.version)?;
-    // Without a beginning but with an end, the past up to that end is meant.
-    let since = wish.since.or(wish.until.map(|_| Timestamp::from_unix_seconds(0)));
     let place = state.waiting.enter(For::Events)?;
-    let subscription = state.engine.events.subscribe(since);
+    let reader = state.engine.events.read(wish.from())?;
+    let engine = state.engine.host.engine_id.clone();
     let left = wish.until.map(|until| until.after(events::now()));
     let content_type = wish.content_type();
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
@@ -90,7 +125,7 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
         tokio::select! {
             // What has happened before the daemon's end is told before the stream ends.
             biased;
-            () = tell(wish, subscription, left, Out { window, sender: &sender }) => {}
+            () = tell(reader, left, Out { wish, engine, window, sender: &sender }) => {}
             () = sender.closed() => {}
             () = Request::client_gone(request.gone) => {}
         }
@@ -99,13 +134,8 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
 }
 
 /// Sends the past, then the present until the client leaves or its end has come.
-async fn tell(wish: Wish, subscription: Subscription, left: Option<Duration>, out: Out<'_>) {
-    for event in &subscription.past {
-        if !out.tell(&wish, event).await {
-            return;
-        }
-    }
-    if left.is_some_and(|left| left.is_zero()) {
+async fn tell(mut reader: Reader, left: Option<Duration>, out: Out<'_>) {
+    if !past(&mut reader, &out).await || left.is_some_and(|left| left.is_zero()) {
         return;
     }
     let end = async {
@@ -114,35 +144,65 @@ async fn tell(wish: Wish, subscription: Subscription, left: Option<Duration>, ou
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        () = end => {}
-        () = follow(&wish, subscription.live, &out) => {}
+    let followed = tokio::select! {
+        () = end => true,
+        () = follow(&mut reader, &out) => false,
+    };
+    if followed {
+        // What has happened before the end and was not read yet.
+        reader.up_to_now();
+        past(&mut reader, &out).await;
     }
 }
 
-async fn follow(wish: &Wish, mut live: Live, out: &Out<'_>) {
+/// All that there is; false when the client has left, or nothing can be read.
+async fn past(reader: &mut Reader, out: &Out<'_>) -> bool {
     loop {
-        match live.next().await {
-            Ok(event) => {
-                if !out.tell(wish, &event).await {
-                    return;
-                }
-            }
-            Err(Missed(missed)) => tracing::warn!(missed, "a client of /events reads too slowly"),
+        match reader.past().await {
+            Ok(None) => return true,
+            Ok(Some(told)) if out.tell(&told).await => {}
+            Ok(Some(_)) => return false,
+            Err(error) => return failed(&error),
         }
     }
 }
 
+async fn follow(reader: &mut Reader, out: &Out<'_>) {
+    loop {
+        match reader.next().await {
+            Ok(told) if out.tell(&told).await => {}
+            Ok(_) => return,
+            Err(error) => {
+                failed(&error);
+                return;
+            }
+        }
+    }
+}
+
+/// The stream breaks off; a client that goes on behind the last event misses none.
+fn failed(error: &Error) -> bool {
+    tracing::error!(%error, "a stream of events breaks off");
+    false
+}
+
 /// The way to the client.
 struct Out<'o> {
+    wish: Wish,
+    /// The engine's id.
+    engine: String,
     window: Window,
     sender: &'o mpsc::Sender<Bytes>,
 }
 
 impl Out<'_> {
-    /// Sends the event's line, if there is one; false when the client has left.
-    async fn tell(&self, wish: &Wish, event: &Event) -> bool {
-        let Some(line) = wish.line(event) else { return true };
+    /// Sends the line, if there is one; false when the client has left.
+    async fn tell(&self, told: &Told) -> bool {
+        let line = match told {
+            Told::Event(event) => self.wish.line(event),
+            Told::Gap(gap) => Some(self.wish.gap(gap, &self.engine)),
+        };
+        let Some(line) = line else { return true };
         self.sender.send(self.window.admit(line).await).await.is_ok()
     }
 }
@@ -150,7 +210,7 @@ impl Out<'_> {
 /// The wire form of an event.
 fn message(event: &Event) -> EventMessage {
     EventMessage {
-        kind: event.kind.to_owned(),
+        kind: event.kind.to_string(),
         action: event.action.clone(),
         actor: Actor { id: event.actor.clone(), attributes: event.attributes.clone() },
         scope: "local".to_owned(),
@@ -188,17 +248,21 @@ mod tests {
         );
         assert!(wish("since=x", 45).err().expect("refused").message().starts_with("invalid value for 'since': "));
         assert!(wish("since=0&until=10.5", 45).is_ok());
+        let refused = |query| wish(query, 45).err().expect("refused").message().to_owned();
+        assert_eq!(refused("after=-1"), "invalid value for 'after': -1");
+        assert_eq!(refused("after=1&since=1"), "`since` and `after` exclude each other");
+        let from = |query| wish(query, 45).expect("valid").from();
+        assert_eq!((from(""), from("after=9")), (From::Now, From::After(9)));
+        assert_eq!(
+            (from("until=1"), from("since=1")),
+            (From::Time(Timestamp::ZERO), From::Time(Timestamp::from_unix_seconds(1)))
+        );
     }
 
     #[test]
     fn an_event_becomes_a_line_of_its_version() {
-        let event = Event {
-            kind: "container",
-            action: "start".to_owned(),
-            actor: "ab".to_owned(),
-            attributes: [("image".to_owned(), "busybox".to_owned())].into(),
-            time: Timestamp::from_unix_seconds(5),
-        };
+        let said = Draft::new("container", "start", "ab", [("image", "busybox".to_owned())]);
+        let event = Event { number: 7, time: Timestamp::from_unix_seconds(5), said };
         let line = |query, minor| wish(query, minor).expect("valid").line(&event);
         let old = line("", 45).expect("seen");
         assert!(old.starts_with(b"{\"status\":\"start\",\"id\":\"ab\",\"from\":\"busybox\",\"Type\":"), "{old:?}");
@@ -207,8 +271,17 @@ mod tests {
             new,
             &b"{\"Type\":\"container\",\"Action\":\"start\",\"Actor\":{\"ID\":\"ab\",\"Attributes\":{\"image\":\"busybox\"}},\"scope\":\"local\",\"time\":5,\"timeNano\":5000000000}\n"[..]
         );
+        let numbered = line("ids=1", 56).expect("seen");
+        assert!(numbered.ends_with(b",\"timeNano\":5000000000,\"eventID\":7}\n"), "{numbered:?}");
+        assert_eq!(line("after=3", 56), Some(numbered));
         assert_eq!(line("until=4", 56), None);
         assert!(line("until=0", 56).is_some());
+        let gap = Gap { first: 2, last: 6, before: Timestamp::from_unix_seconds(4) };
+        let gap = wish("filters={\"type\":[\"image\"]}", 56).expect("valid").gap(&gap, "engine");
+        assert_eq!(
+            gap,
+            &b"{\"Type\":\"daemon\",\"Action\":\"gap\",\"Actor\":{\"ID\":\"engine\",\"Attributes\":{\"first\":\"2\",\"last\":\"6\"}},\"scope\":\"local\",\"time\":4,\"timeNano\":4000000000}\n"[..]
+        );
         assert_eq!(line("filters={\"type\":[\"image\"]}", 56), None);
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blocking::Blocking;
-use events::now;
+use events::{Rows, now};
 use image::ResolvedImage;
 use model::id::ContainerId;
 use model::name;
@@ -26,9 +26,10 @@ use snapshot::LayerStore;
 use self::sources::Sources;
 use super::definition::{Definition, ImagePin, MountRow, links, network, places};
 use super::life::{actor, plan};
+use super::registry;
 use super::row::{self, ContainerRow, RunRecord};
 use super::validate::{self, Merged};
-use super::{Containers, Handle, publish};
+use super::{Containers, Handle};
 use crate::Engine;
 use crate::held;
 use crate::settings::Settings;
@@ -158,7 +159,8 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         storage: engine.snapshots.roots.name().into(),
     };
     let row = ContainerRow::new(definition, RunRecord::created());
-    let made = make(engine, &row).await;
+    let told = engine.events.ride(vec![registry::draft(&row, "create", [])]);
+    let made = make(engine, &row, told.rows()).await;
     held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
     if let Err(error) = made {
         take_back(engine, settings, &row, &mut mounts).await;
@@ -168,12 +170,12 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         return Err(error);
     }
     actor::spawn(engine, row.clone());
-    publish(&engine.events, &row, "create", []);
+    told.publish();
     Ok(())
 }
 
 /// Its layer, what new volumes take over, and its row. Those volumes are mounted meanwhile.
-async fn make(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
+async fn make(engine: &Arc<Engine>, row: &ContainerRow, told: Rows) -> Result<()> {
     let work = (engine.clone(), row.clone());
     let places = engine.containers.threads.creates.run(move |_| {
         let (engine, row) = work;
@@ -194,7 +196,8 @@ async fn make(engine: &Arc<Engine>, row: &ContainerRow) -> Result<()> {
             filled.iter().try_for_each(|volume| ::volume::note_use(tx, volume))?;
             // An image may have been removed since it was resolved.
             own.images().into_iter().try_for_each(|pin| image::use_by_container(tx, &pin.id))?;
-            row::put(tx, &own)
+            row::put(tx, &own)?;
+            told.put(tx)
         })?;
         faults.pass("create", "row").or_else(|error| {
             engine.store.write_blocking(move |tx| row::delete(tx, &row))?;

@@ -11,10 +11,11 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use events::{Draft, Ride, Rows};
 use model::lifecycle::{self, Effect, Input, Outcome, State};
 use model::{Error, Result, signal};
 use monitor::proto::{Event, Packet, Request};
-use run::{Failed, Link, Place, Progress, Running};
+use run::{Failed, Link, Progress};
 use runtime::Scope;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -24,15 +25,15 @@ use super::clients::Clients;
 use super::egress;
 use super::environment::{Daemon, Environment};
 use super::exit::{self, End};
-use super::launch::{self, LaunchUnderWay};
+use super::launch::{self, LaunchUnderWay, Launched};
 use super::remove;
 use super::stop::{self, By};
 use super::timers::{Timer, Timers};
 use super::{clients, connect, execs, kill, start, update};
 use crate::container::definition::Definition;
-use crate::container::registry::COMMAND_QUEUE;
 use crate::container::registry::arguments::{ExecStart, RemoveArgs, StopPlan};
 use crate::container::registry::command::{Command, Reply, answer};
+use crate::container::registry::{COMMAND_QUEUE, draft};
 use crate::container::row::{self, ContainerRow};
 use crate::container::view::ContainerView;
 use crate::container::{Handle, publish};
@@ -45,7 +46,7 @@ const RECORD_PAUSE: Duration = Duration::from_secs(1);
 /// The end of a job.
 pub enum Done {
     /// A launch.
-    Launched(Box<Result<(Running, Place), Failed>>),
+    Launched(Box<Result<Launched, Failed>>),
     /// A running container was joined to a network.
     Plugged(Box<connect::Plugged>),
     /// A running container was taken out of a network.
@@ -57,7 +58,7 @@ pub enum Done {
     /// What a run held has been let go.
     TornDown,
     /// Files and volumes are gone, or could not be removed.
-    Deleted(Result<()>),
+    Deleted(Result<Ride>),
 }
 
 /// Those who wait for something to happen.
@@ -226,7 +227,7 @@ impl<E: Environment> Actor<E> {
         match done {
             Ok(Done::Launched(outcome)) => {
                 match *outcome {
-                    Ok((running, place)) => start::launched(self, running, place).await,
+                    Ok(launched) => start::launched(self, launched).await,
                     Err(failed) => start::launch_failed(self, failed).await,
                 }
                 // Those who waited for the start hear of it first.
@@ -361,7 +362,18 @@ impl<E: Environment> Actor<E> {
 
     /// Puts a changed container in force once it is on the disk; an error leaves everything as it was.
     pub(in crate::container) async fn commit(&mut self, row: ContainerRow) -> Result<()> {
-        self.engine.commit(row.clone()).await?;
+        self.commit_with(row, Rows::default()).await
+    }
+
+    /// The same, with an event of the container, which is to be published when the change has been shown.
+    pub(super) async fn commit_telling(&mut self, row: ContainerRow, action: &str) -> Result<Ride> {
+        let ride = self.engine.events().ride(vec![draft(&row, action, [])]);
+        self.commit_with(row, ride.rows()).await?;
+        Ok(ride)
+    }
+
+    async fn commit_with(&mut self, row: ContainerRow, told: Rows) -> Result<()> {
+        self.engine.commit(row.clone(), told).await?;
         self.row = row;
         self.timers.cancel(Timer::Record);
         if std::mem::take(&mut self.unrecorded) && self.row.state.pid().is_none() && self.jobs.is_empty() {
@@ -373,7 +385,12 @@ impl<E: Environment> Actor<E> {
     /// Commits where the change has already happened and cannot be refused any more. A failure is logged and tried again
     /// until it succeeds; until then the run's exit record stays, so that a next daemon learns of the end.
     pub(super) async fn record(&mut self) -> Result<()> {
-        let outcome = self.commit(self.row.clone()).await;
+        self.record_with(Rows::default()).await
+    }
+
+    /// The same, with the events that ride along.
+    pub(super) async fn record_with(&mut self, told: Rows) -> Result<()> {
+        let outcome = self.commit_with(self.row.clone(), told).await;
         if let Err(error) = &outcome {
             tracing::error!(container = self.row.id.short(), %error, "the container's state could not be recorded");
             self.unrecorded = true;
@@ -495,13 +512,24 @@ impl<E: Environment> Actor<E> {
 
 /// Commits another definition, and how the container lives; an error leaves it the definition that it has.
 pub(super) async fn redefine(actor: &mut Actor, change: impl FnOnce(&mut Definition)) -> Result<()> {
+    redefine_telling(actor, change, |_| Vec::new()).await.map(drop)
+}
+
+/// The same, with events about the definition as it is then.
+pub(super) async fn redefine_telling(
+    actor: &mut Actor,
+    change: impl FnOnce(&mut Definition),
+    drafts: impl FnOnce(&Definition) -> Vec<Draft>,
+) -> Result<Ride> {
     let mut definition = (*actor.row.definition).clone();
     change(&mut definition);
     let row = ContainerRow { definition: Arc::new(definition), ..actor.row.clone() };
     let definition = row.definition.clone();
-    actor.engine.store.write(move |tx| row::put(tx, &row)).await?;
+    let ride = actor.engine.events.ride(drafts(&definition));
+    let told = ride.rows();
+    actor.engine.store.write(move |tx| row::put(tx, &row).and_then(|()| told.put(tx))).await?;
     actor.row.definition = definition;
-    Ok(())
+    Ok(ride)
 }
 
 /// The refusal of what needs a container that runs.

@@ -5,12 +5,14 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use events::Events;
+use events::{Draft, Events, Rows};
 use model::Result;
 use model::fault::Faults;
-use run::{Failed, Place, Progress, Running};
+use run::{Failed, Progress};
+use store::WriteTx;
 
 use super::actor::{Actor, Done};
+use super::launch::Launched;
 use super::{connect, execs, launch, place, remove, rename, update};
 use crate::Engine;
 use crate::container::Containers;
@@ -32,14 +34,14 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
     /// The points at which tests make a procedure fail.
     fn faults(&self) -> &Faults;
 
-    /// Publishes an event of a network about an endpoint of the container.
-    fn network_event(&self, row: &ContainerRow, action: &str, endpoint: &network::Endpoint);
+    /// An event of a network about an endpoint of the container, if it is one to be told of.
+    fn network_draft(&self, row: &ContainerRow, action: &str, endpoint: &network::Endpoint) -> Option<Draft>;
 
     /// The directory of the container's newest run.
     fn run_dir(&self, row: &ContainerRow) -> PathBuf;
 
-    /// Commits how the container lives, durably.
-    fn commit(&self, row: ContainerRow) -> impl Future<Output = Result<()>> + Send;
+    /// Commits how the container lives, durably, with the events that ride along.
+    fn commit(&self, row: ContainerRow, told: Rows) -> impl Future<Output = Result<()>> + Send;
 
     /// Starts the container and records the run; an error has taken everything back.
     fn launch(
@@ -47,7 +49,7 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
         row: ContainerRow,
         clients: Clients,
         progress: Arc<Progress>,
-    ) -> impl Future<Output = Result<(Running, Place), Failed>> + Send + 'static;
+    ) -> impl Future<Output = Result<Launched, Failed>> + Send + 'static;
 
     /// Gives back the container's places in networks and its volumes; `None`: that is done already. Errors are logged.
     fn release(&self, row: &ContainerRow) -> Option<impl Future<Output = ()> + Send + 'static>;
@@ -55,8 +57,13 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
     /// Kills what is left in the control group of the newest run and removes it. Errors are logged.
     fn clear_cgroup(&self, row: &ContainerRow) -> impl Future<Output = ()> + Send;
 
-    /// Deletes the container with all that it alone refers to.
-    fn delete(&self, row: ContainerRow, args: RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static;
+    /// Deletes the container with all that it alone refers to; the events ride in the commit that takes its row.
+    fn delete(
+        &self,
+        row: ContainerRow,
+        args: RemoveArgs,
+        told: Rows,
+    ) -> impl Future<Output = Result<()>> + Send + 'static;
 
     /// Obeys a command that is about more than the container's life.
     fn obey(actor: &mut Actor<Self>, command: Command) -> impl Future<Output = ()> + Send;
@@ -84,26 +91,25 @@ impl Environment for Daemon {
         &self.host.faults
     }
 
-    fn network_event(&self, row: &ContainerRow, action: &str, endpoint: &network::Endpoint) {
+    fn network_draft(&self, row: &ContainerRow, action: &str, endpoint: &network::Endpoint) -> Option<Draft> {
         if Places::of(row).has_no_network(&self.networks) && endpoint.addresses.is_empty() {
-            return;
+            return None;
         }
-        let Ok(network) = self.networks.row(&endpoint.network) else {
-            return;
-        };
+        let network = self.networks.row(&endpoint.network).ok()?;
         let (name, driver) = (network.name.clone(), network.driver.clone());
         let attributes = [("container", row.id.as_str().to_string()), ("name", name), ("type", driver)];
-        self.events.publish("network", action, endpoint.network.as_str(), attributes);
+        Some(Draft::new("network", action, endpoint.network.as_str(), attributes))
     }
 
     fn run_dir(&self, row: &ContainerRow) -> PathBuf {
         place::run_dir(&self.settings().roots, row)
     }
 
-    async fn commit(&self, row: ContainerRow) -> Result<()> {
+    async fn commit(&self, row: ContainerRow, told: Rows) -> Result<()> {
         // A removal that failed may have taken the definition already.
         let write = if row.state.is_dead() { row::put } else { row::put_run };
-        self.store.write(move |tx| write(tx, &row)).await
+        let write = move |tx: &mut WriteTx<'_, '_>| write(tx, &row).and_then(|()| told.put(tx));
+        self.store.write(write).await
     }
 
     fn launch(
@@ -111,7 +117,7 @@ impl Environment for Daemon {
         row: ContainerRow,
         clients: Clients,
         progress: Arc<Progress>,
-    ) -> impl Future<Output = Result<(Running, Place), Failed>> + Send + 'static {
+    ) -> impl Future<Output = Result<Launched, Failed>> + Send + 'static {
         launch::launch(self.clone(), row, clients, progress)
     }
 
@@ -144,9 +150,14 @@ impl Environment for Daemon {
         }
     }
 
-    fn delete(&self, row: ContainerRow, args: RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static {
+    fn delete(
+        &self,
+        row: ContainerRow,
+        args: RemoveArgs,
+        told: Rows,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
         let engine = self.clone();
-        async move { remove::delete(&engine, row, args).await }
+        async move { remove::delete(&engine, row, args, told).await }
     }
 
     fn replenish(&self) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use events::now;
+use events::{Ride, now};
 use model::Result;
 use model::lifecycle::{self, Effect, Input, Outcome, State};
 use model::restart::{self, Policy};
@@ -14,8 +14,10 @@ use tokio::time::Instant;
 use super::actor::{Actor, Done};
 use super::environment::Environment;
 use super::timers::Timer;
+use super::told::{self, Ended};
 use super::{execs, remove, start};
 use crate::container::registry::command::answer;
+use crate::container::registry::draft;
 use crate::container::row::ContainerRow;
 use crate::ending::LastEnd;
 
@@ -38,10 +40,8 @@ struct Recorded {
     outcome: Result<()>,
     /// What the rules want next.
     effects: Vec<Effect>,
-    /// What the container was connected by.
-    endpoints: Vec<network::Endpoint>,
-    /// Nobody has told yet that it ran out of memory.
-    untold_oom: bool,
+    /// What is told of it, which rides in the record.
+    told: Ride,
 }
 
 impl End {
@@ -70,11 +70,13 @@ pub(in crate::container) async fn ended<E: Environment>(actor: &mut Actor<E>, ex
 
 /// The kernel has killed a process of the container for want of memory; the container may live on (B-oom-1).
 pub(super) async fn ran_out_of_memory<E: Environment>(actor: &mut Actor<E>) {
-    if !std::mem::replace(&mut actor.row.run.oom_killed, true) {
-        drop(actor.record().await);
-        actor.publish();
+    if std::mem::replace(&mut actor.row.run.oom_killed, true) {
+        return actor.event("oom", []);
     }
-    actor.event("oom", []);
+    let told = actor.engine.events().ride(vec![draft(&actor.row, "oom", [])]);
+    let recorded = actor.record_with(told.rows()).await;
+    actor.publish();
+    if recorded.is_ok() { told.publish() } else { told.publish_unrecorded() }
 }
 
 /// The monitor has removed what the run had: the end of an exit that it told before, or all at once.
@@ -125,8 +127,12 @@ pub(super) async fn released<E: Environment>(actor: &mut Actor<E>) {
         actor.timers.cancel(timer);
     }
     execs::end_all(actor, exit.code);
-    let outcome = actor.record().await;
-    actor.end = Some(End { exit, recorded: Some(Recorded { outcome, effects, endpoints, untold_oom }) });
+    let untold = [untold_oom.then_some("oom"), std::mem::take(&mut actor.waiting.stopped).then_some("stop")];
+    let untold = untold.into_iter().flatten().collect();
+    let ended = Ended { endpoints: &endpoints, untold, lasted: lasted(&actor.row).as_secs(), code: exit.code };
+    let told = actor.engine.events().ride(told::ended(&actor.engine, &actor.row, ended));
+    let outcome = actor.record_with(told.rows()).await;
+    actor.end = Some(End { exit, recorded: Some(Recorded { outcome, effects, told }) });
     if actor.cleaning {
         actor.timers.set(Timer::Cleanup, Instant::now() + CLEANING_WAIT);
     } else {
@@ -137,7 +143,8 @@ pub(super) async fn released<E: Environment>(actor: &mut Actor<E>) {
 /// Nothing of the run is left: show, tell, answer; then what the policy wants. Nothing happens before the end is recorded.
 async fn finish<E: Environment>(actor: &mut Actor<E>) {
     let Some(End { exit, recorded: Some(recorded) }) = actor.end.take_if(|end| end.is_recorded()) else { return };
-    let Recorded { mut outcome, effects, endpoints, untold_oom } = recorded;
+    let Recorded { mut outcome, effects, told } = recorded;
+    let is_told = outcome.is_ok();
     actor.timers.cancel(Timer::Cleanup);
     if actor.row.run.error != exit.error {
         actor.row.run.error.clone_from(&exit.error);
@@ -149,21 +156,11 @@ async fn finish<E: Environment>(actor: &mut Actor<E>) {
     }
     actor.exits += 1;
     actor.publish();
-    if untold_oom {
-        actor.event("oom", []);
+    if is_told {
+        told.publish()
+    } else {
+        told.publish_unrecorded()
     }
-    for endpoint in &endpoints {
-        actor.engine.network_event(&actor.row, "disconnect", endpoint);
-    }
-    for mount in actor.row.volumes() {
-        let attributes = [("container", actor.row.id.as_str().to_string()), ("driver", mount.driver.clone())];
-        actor.engine.events().publish("volume", "unmount", &mount.name, attributes);
-    }
-    if std::mem::take(&mut actor.waiting.stopped) {
-        actor.event("stop", []);
-    }
-    let lasted = lasted(&actor.row).as_secs();
-    actor.event("die", [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())]);
     if actor.waiting.is_end_awaited() {
         actor.engine.containers().logs.followers.ended(&actor.row.id).await;
     }

@@ -9,6 +9,7 @@ use super::environment::Environment;
 use super::stop;
 use crate::container::Containers;
 use crate::container::registry::command::{Command, Reply, answer};
+use crate::container::registry::draft;
 
 /// Sends a signal, by name or number; empty means SIGKILL.
 pub async fn kill(containers: &Containers, name: &str, word: &str) -> Result<()> {
@@ -51,16 +52,17 @@ pub(super) async fn freeze<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     let before = actor.row.clone();
     let Some(Accepted { mut row, effects, reply }) = actor.step(Input::Pause, reply) else { return };
     row.run.frozen_in_passing = false;
-    if let Err(error) = actor.commit(row).await {
-        return answer(reply, Err(error));
-    }
+    let told = match actor.commit_telling(row, "pause").await {
+        Ok(told) => told,
+        Err(error) => return answer(reply, Err(error)),
+    };
     if let Err(error) = actor.perform(&effects).await {
         actor.row = before;
         drop(actor.record().await);
         return answer(reply, Err(error));
     }
     actor.publish();
-    actor.event("pause", []);
+    told.publish();
     answer(reply, Ok(()));
 }
 
@@ -72,9 +74,14 @@ pub(super) async fn thaw<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     }
     actor.row = row;
     actor.row.run.frozen_in_passing = false;
-    drop(actor.record().await);
+    let told = actor.engine.events().ride(vec![draft(&actor.row, "unpause", [])]);
+    let recorded = actor.record_with(told.rows()).await;
     actor.publish();
-    actor.event("unpause", []);
+    if recorded.is_ok() {
+        told.publish()
+    } else {
+        told.publish_unrecorded()
+    }
     answer(reply, Ok(()));
 }
 
@@ -83,11 +90,12 @@ pub(super) async fn thaw<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
 pub(super) async fn freeze_in_passing<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     let Some(Accepted { mut row, reply, .. }) = actor.step(Input::Pause, reply) else { return };
     row.run.frozen_in_passing = true;
-    if let Err(error) = actor.commit(row).await {
-        return answer(reply, Err(error));
-    }
+    let told = match actor.commit_telling(row, "pause").await {
+        Ok(told) => told,
+        Err(error) => return answer(reply, Err(error)),
+    };
     actor.publish();
-    actor.event("pause", []);
+    told.publish();
     // Answered when all processes stand.
     actor.request(&Request::Freeze { frozen: true }, reply).await;
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blocking::Turn;
+use events::Ride;
 use model::lifecycle::{self, Input, Outcome};
 use model::time::Timestamp;
 use model::{Context, Error, Result, signal};
@@ -20,7 +21,7 @@ use super::actor::{Actor, Done};
 use super::durable::{self, Durable};
 use super::environment::Environment;
 use super::timers::Timer;
-use super::{files, links, plan, sources};
+use super::{files, links, plan, sources, told};
 use crate::Engine;
 use crate::container::definition::MountRow;
 use crate::container::life::clients::Clients;
@@ -43,6 +44,9 @@ pub struct LaunchUnderWay {
     /// When it is given up because a client has asked for the container's end.
     interrupt: Option<Instant>,
 }
+
+/// A program that runs and is recorded; where; and the events of its start.
+pub type Launched = (Running, Place, Ride);
 
 /// Makes ready for the next launches: what needs no container is done before there is one.
 pub async fn replenish(engine: &Arc<Engine>) {
@@ -81,7 +85,7 @@ pub(super) async fn launch(
     row: ContainerRow,
     clients: Clients,
     progress: Arc<Progress>,
-) -> Result<(Running, Place), Failed> {
+) -> Result<Launched, Failed> {
     let clients = clients.gather().await;
     // On the threads of the paths, so that a dead one takes none of a start's.
     progress.enter(Step::Specification)?;
@@ -117,29 +121,33 @@ fn start(
     row: &ContainerRow,
     gathered: Gathered,
     progress: &Progress,
-) -> Result<(Running, Place), Failed> {
+) -> Result<Launched, Failed> {
     validate::check_at_start(&row.config, &row.host_config)?;
     let Gathered { clients, held, syncs } = gathered;
     let mut durable = Durable::begin(engine, row, syncs);
     let _claim = engine.containers.claims.claim(&row.id)?;
     let spec = plan::plan(engine, row, clients, held)?;
     let place = spec.place.clone();
+    let mut ride = Ride::default();
     // While the container prepares its program. A start that fails after this is recorded behind it; one whose daemon dies
     // is found by the next as what became of it.
     let mut record = |process: &Process| {
         let mut row = row.clone();
         note_run(&mut row, process, place.clone());
         durable.wait()?;
+        ride = engine.events.ride(told::started(engine, &row));
+        let told = ride.rows();
         engine.store.write_blocking(move |tx| {
             durable::note_use(tx, &row)?;
-            row::put_run(tx, &row)
+            row::put_run(tx, &row)?;
+            told.put(tx)
         })
     };
     let services =
         Services { networks: &engine.networks, monitors: &engine.containers.monitors, cgroups: &engine.host.cgroups };
     let running = run::start(&services, spec, progress, &mut record)?;
     tell_others(engine, row.id.as_str(), running.process.endpoints.first());
-    Ok((running, place))
+    Ok((running, place, ride))
 }
 
 /// The container runs, perhaps at other addresses: the hosts files of those that run and have a link to it say so.

@@ -28,5 +28,6 @@ pub mod start;
 pub mod step;
 pub mod stop;
 pub mod timers;
+pub mod told;
 pub mod update;
 pub mod watch;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use events::{Events, now};
+use events::{Events, Ride, Rows, now};
 use model::filter::Filters;
 use model::lifecycle::{Effect, Input, Refusal};
 use model::{Error, Kind, Result};
@@ -18,6 +18,7 @@ use crate::container::definition::MountRow;
 use crate::container::definition::links;
 use crate::container::registry::arguments::RemoveArgs;
 use crate::container::registry::command::{Command, Reply, answer};
+use crate::container::registry::draft;
 use crate::container::row::{self, CONTAINERS, ContainerRow};
 use crate::disk::{self, Disk};
 
@@ -99,13 +100,17 @@ pub(super) fn begin_removal<E: Environment>(actor: &mut Actor<E>) {
         answer(reply, Err(Refusal::StartRemoving.to_error(&actor.row.name, actor.row.id.as_str())));
     }
     let args = actor.waiting.removal.unwrap_or_default();
-    let delete = actor.engine.delete(actor.row.clone(), args);
-    actor.jobs.spawn(async move { Done::Deleted(delete.await) });
+    let told = actor.engine.events().ride(vec![draft(&actor.row, "destroy", [])]);
+    let delete = actor.engine.delete(actor.row.clone(), args, told.rows());
+    actor.jobs.spawn(async move { Done::Deleted(delete.await.map(|()| told)) });
 }
 
 /// The container is gone, or it is dead, for later daemons too, and can be removed again.
-pub(super) async fn deleted<E: Environment>(actor: &mut Actor<E>, outcome: Result<()>) {
-    let text = outcome.err().map(|e| e.message().to_string());
+pub(super) async fn deleted<E: Environment>(actor: &mut Actor<E>, outcome: Result<Ride>) {
+    let (told, text) = match outcome {
+        Ok(told) => (Some(told), None),
+        Err(error) => (None, Some(error.message().to_string())),
+    };
     if let Some(text) = &text {
         actor.happened(Input::RemovalFailed);
         actor.row.run.error.clone_from(text);
@@ -115,7 +120,7 @@ pub(super) async fn deleted<E: Environment>(actor: &mut Actor<E>, outcome: Resul
         let containers = actor.engine.containers();
         containers.execs.forget_container(&actor.row.id);
         containers.forget(&actor.row.id, &actor.row.name);
-        actor.event("destroy", []);
+        told.into_iter().for_each(Ride::publish);
     }
     actor.waiting.removal = None;
     actor.publish_removal(text.clone());
@@ -126,10 +131,10 @@ pub(super) async fn deleted<E: Environment>(actor: &mut Actor<E>, outcome: Resul
 }
 
 /// The row, the directories, then the volumes, whose drivers have threads of their own.
-pub(super) async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs) -> Result<()> {
+pub(super) async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: RemoveArgs, told: Rows) -> Result<()> {
     let (shared, row) = (engine.clone(), Arc::new(row));
     let removed = row.clone();
-    engine.containers.threads.removals.run(move |_| delete_own(&shared, &removed)).await?;
+    engine.containers.threads.removals.run(move |_| delete_own(&shared, &removed, told)).await?;
     for volume in row.volumes().filter(|volume| args.volumes && volume.anonymous) {
         remove_unused(engine, volume).await?;
     }
@@ -137,9 +142,9 @@ pub(super) async fn delete(engine: &Arc<Engine>, row: ContainerRow, args: Remove
 }
 
 /// The row, then what it alone refers to.
-fn delete_own(engine: &Engine, row: &ContainerRow) -> Result<()> {
+fn delete_own(engine: &Engine, row: &ContainerRow, told: Rows) -> Result<()> {
     let gone = row.clone();
-    engine.store.write_blocking(move |tx| row::delete(tx, &gone))?;
+    engine.store.write_blocking(move |tx| row::delete(tx, &gone).and_then(|()| told.put(tx)))?;
     let faults = &engine.host.faults;
     faults.pass("remove", "row")?;
     let settings = engine.settings();

@@ -7,10 +7,11 @@ use model::id::ContainerId;
 use model::{Error, Result};
 use network::Networks;
 
-use super::actor::{Actor, redefine};
+use super::actor::{Actor, redefine_telling};
 use crate::container::Containers;
 use crate::container::definition::Definition;
 use crate::container::registry::command::{Command, Reply, answer};
+use crate::container::registry::draft;
 
 /// Gives the container another name.
 pub async fn rename(containers: &Containers, name: &str, new: &str) -> Result<()> {
@@ -55,11 +56,15 @@ pub(super) async fn rename_to(actor: &mut Actor, new: String, reply: Reply) {
         }
         definition.name = new.clone();
     };
-    if let Err(error) = redefine(actor, change).await {
-        actor.row.endpoints = before;
-        actor.engine.containers.release(&new, &actor.row.id);
-        return answer(reply, Err(error));
-    }
+    let drafts = |row: &Definition| vec![draft(row, "rename", [("oldName", format!("/{old}"))])];
+    let told = match redefine_telling(actor, change, drafts).await {
+        Ok(told) => told,
+        Err(error) => {
+            actor.row.endpoints = before;
+            actor.engine.containers.release(&new, &actor.row.id);
+            return answer(reply, Err(error));
+        }
+    };
     actor.engine.networks.rename(&actor.row.id, &old, &actor.row.name);
     actor.publish();
     if !actor.row.endpoints.is_empty() {
@@ -67,7 +72,7 @@ pub(super) async fn rename_to(actor: &mut Actor, new: String, reply: Reply) {
         publish_names(&engine.containers.threads.background, &engine.networks, &actor.row.id).await;
     }
     actor.engine.containers.release(&old, &actor.row.id);
-    actor.event("rename", [("oldName", format!("/{old}"))]);
+    told.publish();
     answer(reply, Ok(()));
 }
 

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use model::Result;
 use model::lifecycle::{Effect, Input};
-use run::{Failed, Link, Place, Running, link};
+use run::{Failed, Link, Running, link};
 
 use super::actor::{Accepted, Actor};
 use super::clients::Clients;
 use super::environment::Environment;
+use super::launch::Launched;
 use super::timers::Timer;
 use super::{clients, exit, launch};
 use crate::container::registry::command::{Command, Reply, answer};
@@ -40,7 +41,7 @@ pub(super) fn launch_by_hand<E: Environment>(actor: &mut Actor<E>, effects: &[Ef
 }
 
 /// The program runs, and its record says so: show, tell, answer.
-pub(super) async fn launched<E: Environment>(actor: &mut Actor<E>, running: Running, place: Place) {
+pub(super) async fn launched<E: Environment>(actor: &mut Actor<E>, (running, place, told): Launched) {
     let Running { client, monitor, process } = running;
     launch::end(actor);
     link::reap(monitor);
@@ -52,20 +53,7 @@ pub(super) async fn launched<E: Environment>(actor: &mut Actor<E>, running: Runn
     actor.unrecorded = false;
     actor.timers.cancel(Timer::Record);
     actor.publish();
-    for endpoint in &actor.row.endpoints {
-        actor.engine.network_event(&actor.row, "connect", endpoint);
-    }
-    for mount in actor.row.volumes() {
-        let attributes = [
-            ("container", actor.row.id.as_str().to_string()),
-            ("destination", mount.destination.clone()),
-            ("driver", mount.driver.clone()),
-            ("propagation", mount.propagation.clone()),
-            ("read/write", mount.writable.to_string()),
-        ];
-        actor.engine.events().publish("volume", "mount", &mount.name, attributes);
-    }
-    actor.event("start", []);
+    told.publish();
     answer_starts(actor, || Ok(()));
     let Clients { here, expected } = std::mem::take(&mut actor.clients);
     for client in here {

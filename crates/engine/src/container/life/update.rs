@@ -7,10 +7,12 @@ use api::HostConfig;
 use model::{Error, Result};
 use sys::cgroup::{Cgroup, Resources};
 
-use super::actor::{Actor, Done, redefine};
+use super::actor::{Actor, Done, redefine_telling};
 use super::{facts, place};
 use crate::container::Containers;
+use crate::container::definition::Definition;
 use crate::container::registry::command::{Command, Reply, answer};
+use crate::container::registry::draft;
 use crate::container::validate;
 use crate::host::Host;
 use crate::settings::ContainerDefaults;
@@ -104,11 +106,13 @@ pub(super) async fn updated(actor: &mut Actor, updated: Updated) {
 
 /// The definition has this configuration from now on.
 async fn record(actor: &mut Actor, config: HostConfig) -> Result<()> {
-    if let Err(error) = redefine(actor, |definition| definition.host_config = config).await {
-        return Err(cannot(actor, error));
-    }
+    let drafts = |row: &Definition| vec![draft(row, "update", [])];
+    let told = match redefine_telling(actor, |definition| definition.host_config = config, drafts).await {
+        Ok(told) => told,
+        Err(error) => return Err(cannot(actor, error)),
+    };
     actor.publish();
-    actor.event("update", []);
+    told.publish();
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use model::id::ContainerId;
 use model::{Error, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use events::Events;
+use events::{Draft, Events};
 
 use self::claims::Claims;
 use self::command::Command;
@@ -216,9 +216,14 @@ pub(in crate::container) fn publish<const N: usize>(
     action: &str,
     more: [(&str, String); N],
 ) {
+    events.publish_all(vec![draft(row, action, more)]);
+}
+
+/// An event of a container, with its name, image and labels.
+pub(in crate::container) fn draft<const N: usize>(row: &Definition, action: &str, more: [(&str, String); N]) -> Draft {
     let mut attributes = row.event_attributes();
     attributes.extend(more.map(|(key, value)| (key.to_owned(), value)));
-    events.publish("container", action, row.id.as_str(), attributes);
+    Draft::new("container", action, row.id.as_str(), attributes)
 }
 
 /// The reference's text for a container that cannot be found.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use events::Events;
+use events::{Draft, Events, Rows};
 use model::fault::Faults;
 use model::lifecycle::{self, Input, Outcome, State};
 use model::{Error, Result};
@@ -19,7 +19,8 @@ use crate::container::Containers;
 use crate::container::life::actor::{Actor, Done};
 use crate::container::life::clients::Clients;
 use crate::container::life::environment::Environment;
-use crate::container::life::launch;
+use crate::container::life::launch::{self, Launched};
+use crate::container::life::told;
 use crate::container::registry::arguments::RemoveArgs;
 use crate::container::registry::command::Command;
 use crate::container::row::ContainerRow;
@@ -250,13 +251,15 @@ impl Environment for Sim {
         &self.0.faults
     }
 
-    fn network_event(&self, _row: &ContainerRow, _action: &str, _endpoint: &network::Endpoint) {}
+    fn network_draft(&self, _row: &ContainerRow, _action: &str, _endpoint: &network::Endpoint) -> Option<Draft> {
+        None
+    }
 
     fn run_dir(&self, _row: &ContainerRow) -> PathBuf {
         self.0.dir.path().join("run")
     }
 
-    async fn commit(&self, row: ContainerRow) -> Result<()> {
+    async fn commit(&self, row: ContainerRow, _told: Rows) -> Result<()> {
         self.break_now_and_then();
         // At least a moment, in which those who read see what was shown before.
         sleep(Duration::from_millis(1 + self.0.random.below(20))).await;
@@ -268,7 +271,7 @@ impl Environment for Sim {
         row: ContainerRow,
         _clients: Clients,
         progress: Arc<Progress>,
-    ) -> impl Future<Output = Result<(Running, Place), Failed>> + Send + 'static {
+    ) -> impl Future<Output = Result<Launched, Failed>> + Send + 'static {
         let sim = self.clone();
         async move { sim.start(row, &progress).await }
     }
@@ -282,7 +285,12 @@ impl Environment for Sim {
         sleep(Duration::from_millis(self.0.random.below(50))).await;
     }
 
-    fn delete(&self, _row: ContainerRow, _args: RemoveArgs) -> impl Future<Output = Result<()>> + Send + 'static {
+    fn delete(
+        &self,
+        _row: ContainerRow,
+        _args: RemoveArgs,
+        _told: Rows,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
         let sim = self.clone();
         async move {
             sleep(sim.0.random.pause()).await;
@@ -303,7 +311,7 @@ impl Environment for Sim {
 
 impl Sim {
     /// A start: quick, slow, failing, or hanging for longer than anybody waits.
-    async fn start(&self, row: ContainerRow, progress: &Progress) -> Result<(Running, Place), Failed> {
+    async fn start(&self, row: ContainerRow, progress: &Progress) -> Result<Launched, Failed> {
         progress.enter(Step::Network)?;
         sleep(self.0.random.pause()).await;
         if self.fails(12) {
@@ -332,6 +340,8 @@ impl Sim {
             self.0.store.lock().unwrap().row.state = row.state.at_rest();
             return Err(Failed { ran: true, ..Failed::from(error) });
         }
-        Ok((Running { client, monitor: own.map_err(std::io::Error::from).map_err(Error::from)?, process }, place))
+        let monitor = own.map_err(std::io::Error::from).map_err(Error::from)?;
+        let told = self.0.events.ride(told::started(self, &row));
+        Ok((Running { client, monitor, process }, place, told))
     }
 }
