@@ -6,7 +6,7 @@ use testkit::command::run;
 use testkit::{Daemon, Options, Output, places};
 
 use crate::events::listened;
-use crate::eventually;
+use crate::{eventually, with_busybox};
 
 fn gantryd(args: &[&str]) -> Output {
     run(Command::new(places::gantryd()).args(args), b"")
@@ -397,5 +397,46 @@ fn a_second_boot_finds_everything() {
     assert_eq!((id(&d), shown(&d)), before);
     assert_eq!(d.docker(&["logs", "c1"]).text(), "said");
     assert_eq!(d.docker(&["images", "-q"]).text().lines().count(), 1);
+    d.finish();
+}
+
+/// Routes that tell of the daemon itself are there in debug mode only.
+#[test]
+fn debug_routes_are_there_in_debug_mode_only() {
+    let d = Daemon::start();
+    for path in ["/debug/vars", "/debug/pprof/", "/debug/pprof/goroutine", "/debug/pprof/profile"] {
+        assert_eq!(d.http("GET", path, "").expect(404).message(), "page not found", "{path}");
+    }
+    d.finish();
+    let d = Options::new().args(&["--debug"]).start();
+    assert!(d.http("GET", "/debug/vars", "").expect(200).json()["cmdline"][0].as_str().unwrap().ends_with("gantryd"));
+    assert!(d.http("GET", "/v1.50/debug/pprof/", "").expect(200).text().contains("goroutine"));
+    assert!(d.http("GET", "/debug/pprof/cmdline", "").expect(200).text().contains("\0--debug"));
+    assert!(d.http("GET", "/debug/pprof/goroutine?debug=2", "").expect(200).text().contains("thread "));
+    assert_eq!(d.http("GET", "/debug/pprof/nosuch", "").expect(404).message(), "Unknown profile");
+    assert!(d.http("GET", "/debug/pprof/profile", "").expect(501).message().contains("perf(1)"));
+    d.finish();
+}
+
+/// SIGUSR1: what the daemon does, in a file of the exec root.
+#[test]
+fn a_signal_has_it_say_what_it_does() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "shown", "busybox", "sleep", "1000"]).ok();
+    d.signal(Signal::USR1);
+    let find = || {
+        let entries = std::fs::read_dir(d.exec_root()).unwrap().map(|entry| entry.unwrap().path());
+        entries.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with("goroutine-stacks-"))
+    };
+    assert!(eventually(|| d.log().contains("goroutine stacks written to ")));
+    let path = find().unwrap();
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(name.ends_with("Z.log") && !name.contains(':'), "{name}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains(" shown [Running {") && text.contains("thread ") && text.contains("table containers: 1"),
+        "{text}"
+    );
+    std::fs::remove_file(path).unwrap();
     d.finish();
 }

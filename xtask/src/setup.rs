@@ -26,6 +26,7 @@ const PROGRAMS: &[Program] = &[
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("prometheus", "prometheus"),
     ("runc", "runc"),
     ("setsid", "util-linux"),
     ("skopeo", "skopeo"),

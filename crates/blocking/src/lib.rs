@@ -82,7 +82,7 @@ pub enum Work {
 
 impl Work {
     /// All of them.
-    pub const ALL: [Work; 19] = [
+    pub const ALL: [Work; 20] = [
         Work::Creates,
         Work::Starts,
         Work::Syncs,

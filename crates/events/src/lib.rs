@@ -13,6 +13,7 @@
 
 mod event;
 mod filter;
+#[allow(clippy::disallowed_methods, reason = "on threads that may block: what opens and reads takes a `Blocking`")]
 mod journal;
 mod outbox;
 mod read;
@@ -30,6 +31,9 @@ use tokio::sync::{Notify, watch};
 use crate::journal::Journal;
 use crate::journal::line::Record;
 use crate::outbox::Rider;
+
+/// The version of the journal's files.
+pub const FORMAT: u32 = journal::files::VERSION;
 
 pub use event::{Draft, Event, Gap, Told};
 pub use filter::matches;
@@ -242,4 +246,5 @@ pub fn now() -> Timestamp {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests")]
 mod tests;

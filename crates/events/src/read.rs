@@ -221,6 +221,7 @@ struct Read {
 }
 
 /// Reads whole lines from there on; a file that is gone has none.
+#[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
 fn read_part(part: &Part, next: u64, _on: &Blocking) -> Result<Read> {
     let Part { path, at: At { first, offset, .. }, len, .. } = part;
     let gone = Read { first: *first, offset: *len, events: VecDeque::new() };

@@ -94,6 +94,7 @@ async fn sync(shared: &Shared) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
 fn put_on_disk(unsynced: &Unsynced, _on: &Blocking) -> Result<()> {
     for file in &unsynced.files {
         file.sync_data().context("syncing the journal of events")?;

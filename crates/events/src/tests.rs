@@ -1,3 +1,5 @@
+//! The journal over restarts, power cuts, damage and slow readers.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -10,6 +10,7 @@ mod check;
 mod images;
 mod ports;
 mod reach;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -89,6 +90,22 @@ const COMMANDS: &[Command] = &[
         switches: &["--json"],
         doc: "Say who can reach which container, and why",
         run: |call| reach::reach(&call.config.paths.exec_root, &call.operands, &call.switches),
+        failed: 1,
+    },
+    Command {
+        words: &["upgrade"],
+        operands: &["[EXECUTABLE]"],
+        switches: &[],
+        doc: "Have the running daemon go on as this executable or another",
+        run: |call| upgrade::upgrade(&call.config.paths.exec_root, &call.operands),
+        failed: 1,
+    },
+    Command {
+        words: &["formats"],
+        operands: &[],
+        switches: &[],
+        doc: "Print the versions of what this executable reads and writes",
+        run: |_| upgrade::formats(),
         failed: 1,
     },
 ];

@@ -4,6 +4,7 @@
 //! served only when every container has been recovered; a graceful end takes the API down last.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{self, Config, Env, Loaded};
+use crate::upgrade::{Inherited, Sockets, Upgrade};
 use crate::{control, listen, pidfile, signals, wiring};
 
 /// Worker threads: handlers wait for the kernel and the disk, not for the processor.
@@ -30,6 +32,7 @@ const MEMORY_SLACK: u64 = 1 << 20;
 
 /// Runs the daemon.
 pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
+    let mut inherited = Inherited::take();
     let env: Env = std::env::vars().collect();
     let loaded = match config::load(program, &arguments, &env) {
         Ok(loaded) => loaded,
@@ -50,14 +53,20 @@ pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
         .enable_all()
         .build();
     let ended = runtime.map_err(model::Error::from).and_then(|runtime| {
-        let ended = runtime.block_on(run(loaded));
+        let ended = runtime.block_on(run(loaded, &arguments, &mut inherited));
         runtime.shutdown_timeout(Duration::from_secs(1));
         ended
     });
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(upgrade)) => {
+            let error = upgrade.execute(&arguments, &Blocking::alone());
+            eprintln!("failed to go on as another executable: {error}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             tracing::error!(%error, "daemon ends");
+            inherited.fall_back(&arguments);
             eprintln!("failed to start daemon: {error}");
             if error.kind() == model::Kind::DataLoss {
                 eprintln!("`gantryd check` tells what is damaged, `gantryd check --repair` what can be done about it");
@@ -97,38 +106,59 @@ fn faults() -> model::fault::Faults {
     return model::fault::Faults::default();
 }
 
-async fn run(loaded: Loaded) -> Result<()> {
+async fn run(loaded: Loaded, arguments: &[String], inherited: &mut Inherited) -> Result<Option<Upgrade>> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let config = loaded.config.clone();
     let mut signals = signals::Signals::new()?;
+    inherited.reap_children();
     set_mask();
     tokio::spawn(give_memory_back());
-    let _pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
+    let pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
     let min_api_version = config.listen.min_api_version.clone();
     let settings = settings(&config).await?;
     let booted = engine::boot::boot(settings, min_api_version, faults()).await?;
-    let listeners = listen::bind(&config.listen).await?;
+    let (mut left, mut kept) = (inherited.sockets()?, Sockets::default());
+    let listeners = listen::bind(&config.listen, &mut left, &mut kept).await?;
     let control = control::socket(&config.paths.exec_root);
-    let commands = listen::bind_control(&control)?;
+    let commands = listen::bind_control(&control, &mut left, &mut kept)?;
     let (life, phase) = watch::channel(Phase::Serving);
-    let frame = wiring::frame(&config, booted.engine.clone())?;
+    let metrics = listen::bind_metrics(&config.engine.metrics_addr, &mut left, &mut kept)?;
+    drop(left);
+    let successor = Arc::new(successor(arguments, inherited)?);
+    let mut wished = successor.wished.subscribe();
+    let measured = Arc::default();
+    let state = || Arc::new(server::State::new(booted.engine.clone(), Arc::clone(&measured), successor.clone()));
+    let frame = wiring::frame(&config, state())?;
     let mut served = JoinSet::new();
-    let control_frame = wiring::control_frame(&config, booted.engine.clone())?;
+    let control_frame = wiring::control_frame(&config, state())?;
+    let metrics_frame = wiring::metrics_frame(&config, state())?;
+    for listener in metrics {
+        served.spawn(server::listener::serve(listener, metrics_frame.clone(), phase.clone()));
+    }
     served.spawn(server::listener::serve(commands, control_frame, phase.clone()));
     for listener in listeners {
         served.spawn(server::listener::serve(listener, frame.clone(), phase.clone()));
     }
-    tell_supervisor(&[sd_notify::NotifyState::Ready]);
+    let own = std::process::id();
+    let ready = [sd_notify::NotifyState::Ready, sd_notify::NotifyState::MainPid(own)];
+    // Who was started by the service manager is known to it.
+    tell_supervisor(if inherited.is_upgrade { &ready } else { &ready[..1] });
+    inherited.let_go();
     tracing::info!("daemon has completed initialization");
-    serve_signals(&mut signals, &booted.engine, loaded).await;
-    tell_supervisor(&[sd_notify::NotifyState::Stopping]);
-    // Before anything ends: nobody comes any more who would have to be refused, or could begin something new.
-    listen::clean_up(&config.listen, &control);
+    let executable = serve_signals(&mut signals, &booted.engine, loaded, &mut wished).await;
+    if executable.is_none() {
+        tell_supervisor(&[sd_notify::NotifyState::Stopping]);
+        // Before anything ends: nobody comes any more who would have to be refused, or could begin something new.
+        listen::clean_up(&config.listen, &control);
+    }
     life.send_replace(Phase::Closing);
     let end = async {
-        engine::boot::shutdown(&booted.engine.containers, &booted.engine.settings()).await;
+        match executable {
+            Some(_) => booted.engine.containers.ending.begin(),
+            None => engine::boot::shutdown(&booted.engine.containers, &booted.engine.settings()).await,
+        }
         life.send_replace(Phase::Draining);
         while served.join_next().await.is_some() {}
         engine::boot::rest(&booted.engine.containers, &booted.engine.store).await;
@@ -141,7 +171,25 @@ async fn run(loaded: Loaded) -> Result<()> {
             std::process::exit(code);
         }
     }
-    Ok(())
+    Ok(executable.map(|executable| {
+        pidfile.keep();
+        Upgrade::new(executable, kept)
+    }))
+}
+
+/// What this daemon says to whoever wants it to go on as another executable.
+fn successor(arguments: &[String], inherited: &Inherited) -> Result<server::Successor> {
+    let directory = std::env::current_dir().context("finding the working directory")?;
+    let instance: String = sys::random::bytes32().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let running = serde_json::json!({
+        "version": engine::system::VERSION,
+        "instance": instance,
+        "arguments": arguments,
+        "directory": directory,
+        "formats": engine::formats::all(),
+        "fell_back": inherited.fell_back,
+    });
+    Ok(server::Successor { running, ..server::Successor::default() })
 }
 
 /// Gives memory back to the kernel some seconds after it was needed: when the process has more in memory than it uses, by more
@@ -173,10 +221,30 @@ async fn settings(config: &Config) -> Result<engine::settings::Settings> {
     Class::new(Work::Processes).run(move |on: &Blocking| Ok(wiring::settings(on, &config))).await
 }
 
-/// Reloads on SIGHUP, until a signal says to end.
-async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engine>, loaded: Loaded) {
+/// Reloads on SIGHUP, until a signal says to end, or another executable is to go on: then which.
+async fn serve_signals(
+    signals: &mut signals::Signals,
+    engine: &Arc<engine::Engine>,
+    loaded: Loaded,
+    wished: &mut watch::Receiver<Option<PathBuf>>,
+) -> Option<PathBuf> {
     let mut current = loaded.config.clone();
-    while signals.next().await == signals::Wish::Reload {
+    loop {
+        let upgrade = async {
+            match wished.wait_for(Option::is_some).await {
+                Ok(wish) => wish.clone().unwrap_or_default(),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        match signals.next(upgrade).await {
+            signals::Wish::Reload => {}
+            signals::Wish::Dump => {
+                dump(engine).await;
+                continue;
+            }
+            signals::Wish::End => return None,
+            signals::Wish::Upgrade(executable) => return Some(executable),
+        }
         match config::reload(&loaded, &current) {
             Ok(reloaded) => {
                 reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -197,6 +265,27 @@ async fn serve_signals(signals: &mut signals::Signals, engine: &Arc<engine::Engi
             Err(error) => tracing::error!("configuration not reloaded: {error}"),
         }
     }
+}
+
+/// Writes what the daemon is doing into the exec root, under the reference's name.
+async fn dump(engine: &Arc<engine::Engine>) {
+    let name = format!(
+        "goroutine-stacks-{}.log",
+        model::time::Timestamp::from_unix_nanos(sys::clock::System.unix_nanos()).rfc3339().replace(':', "")
+    );
+    let (engine, path) = (engine.clone(), engine.settings().roots.exec.join(name));
+    let shown = path.display().to_string();
+    let threads = Class::new(Work::Background);
+    let written = threads.run(move |on| write(&path, &engine::dump::text(&engine, on), on));
+    match written.await {
+        Ok(()) => tracing::info!("goroutine stacks written to {shown}"),
+        Err(error) => tracing::error!(%error, "failed to write goroutines dump"),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+fn write(path: &Path, text: &str, _on: &Blocking) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Tells the service manager, if there is one.

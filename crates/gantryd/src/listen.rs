@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -20,6 +20,7 @@ use rustls::server::WebPkiClientVerifier;
 use server::listener::Listener;
 
 use crate::config::{Host, Listen, Tls};
+use crate::upgrade::Sockets;
 
 /// What an administrator has to wait for when the API is open to everybody (B-api-12).
 const INSECURE_DELAY: Duration = Duration::from_secs(1);
@@ -30,31 +31,107 @@ const INSECURE_REMOTE_DELAY: Duration = Duration::from_secs(15);
 const CONTROL_QUEUE: i32 = 16;
 
 /// Binds all configured addresses.
-pub async fn bind(listen: &Listen) -> Result<Vec<Listener>> {
+///
+/// Sockets that a program before this one has left are taken instead, by the names of their addresses; `kept` gets another
+/// reference to each, for the next one.
+pub async fn bind(listen: &Listen, left: &mut Sockets, kept: &mut Sockets) -> Result<Vec<Listener>> {
     let tls = listen.tls.as_ref().map(tls_config).transpose()?;
     let mut inherited = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for host in &listen.hosts {
         match host {
-            Host::Unix(path) => listeners.push(Listener::Unix(bind_unix(path, &listen.group)?)),
+            Host::Unix(path) => {
+                let name = format!("unix://{}", path.display());
+                let listener = match left.take(&name) {
+                    Some(socket) => socket.into(),
+                    None => bind_unix(path, &listen.group)?,
+                };
+                kept.keep(name, &listener)?;
+                listeners.push(Listener::Unix(listener));
+            }
             Host::Tcp { host, port } => {
                 warn_if_open(listen, host).await;
                 for address in resolve(host, *port)? {
-                    let listener = TcpListener::bind(address).with_context(|| format!("listen tcp {address}"))?;
+                    let name = format!("tcp://{address}");
+                    let listener = match left.take(&name) {
+                        Some(socket) => socket.into(),
+                        None => TcpListener::bind(address).with_context(|| format!("listen tcp {address}"))?,
+                    };
+                    kept.keep(name, &listener)?;
                     listeners.push(match &tls {
                         Some(config) => Listener::Tls(listener, config.clone()),
                         None => Listener::Tcp(listener),
                     });
                 }
             }
-            Host::Fd(_) => listeners.extend(take_inherited(&mut inherited, tls.as_ref())?),
+            Host::Fd(_) => {
+                let again = (0..).map_while(|n| left.take(&activated(n))).map(Activated::of);
+                let mut sockets: Vec<_> = again.collect::<Result<_>>()?;
+                if sockets.is_empty() {
+                    sockets = take_inherited(&mut inherited)?;
+                }
+                for (n, socket) in sockets.into_iter().enumerate() {
+                    kept.keep(activated(n), &socket)?;
+                    listeners.push(socket.listener(tls.as_ref()));
+                }
+            }
         }
     }
     Ok(listeners)
 }
 
+/// The name of a socket of the service manager.
+fn activated(number: usize) -> String {
+    format!("fd://{number}")
+}
+
+/// A socket that the service manager has made.
+enum Activated {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Activated {
+    fn of(socket: OwnedFd) -> Result<Activated> {
+        let address = rustix::net::getsockname(&socket).context("looking at a socket")?;
+        Ok(match address.address_family() {
+            AddressFamily::UNIX => Activated::Unix(socket.into()),
+            _ => Activated::Tcp(socket.into()),
+        })
+    }
+
+    fn listener(self, tls: Option<&Arc<rustls::ServerConfig>>) -> Listener {
+        match (self, tls) {
+            (Activated::Unix(listener), _) => Listener::Unix(listener),
+            (Activated::Tcp(listener), Some(config)) => Listener::Tls(listener, config.clone()),
+            (Activated::Tcp(listener), None) => Listener::Tcp(listener),
+        }
+    }
+}
+
+impl AsFd for Activated {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Activated::Unix(listener) => listener.as_fd(),
+            Activated::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
 /// Binds the control socket, which is for root alone from its first moment on.
-pub fn bind_control(path: &Path) -> Result<Listener> {
+pub fn bind_control(path: &Path, left: &mut Sockets, kept: &mut Sockets) -> Result<Listener> {
+    let listener: UnixListener = match left.take(CONTROL) {
+        Some(socket) => socket.into(),
+        None => bind_for_root(path)?.into(),
+    };
+    kept.keep(CONTROL.to_owned(), &listener)?;
+    Ok(Listener::Control(listener))
+}
+
+/// The name of the control socket.
+const CONTROL: &str = "control";
+
+fn bind_for_root(path: &Path) -> Result<OwnedFd> {
     free(path)?;
     let bound = || -> rustix::io::Result<OwnedFd> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -64,8 +141,28 @@ pub fn bind_control(path: &Path) -> Result<Listener> {
         rustix::net::listen(&socket, CONTROL_QUEUE)?;
         Ok(socket)
     };
-    let socket = bound().with_context(|| format!("can't create control socket {}", path.display()))?;
-    Ok(Listener::Control(socket.into()))
+    bound().with_context(|| format!("can't create control socket {}", path.display()))
+}
+
+/// Binds the listener for metrics; an empty address means none.
+pub fn bind_metrics(address: &str, left: &mut Sockets, kept: &mut Sockets) -> Result<Vec<Listener>> {
+    if address.is_empty() {
+        return Ok(Vec::new());
+    }
+    let addresses = address.to_socket_addrs().with_context(|| format!("failed to start metrics server: {address}"))?;
+    addresses
+        .map(|address| {
+            let name = format!("metrics://{address}");
+            let listener = match left.take(&name) {
+                Some(socket) => socket.into(),
+                None => TcpListener::bind(address)
+                    .with_context(|| format!("failed to start metrics server: listen tcp {address}"))?,
+            };
+            kept.keep(name, &listener)?;
+            tracing::info!("metrics API listening on {address}");
+            Ok(Listener::Tcp(listener))
+        })
+        .collect()
 }
 
 /// Makes way for a socket: a name that nobody listens at any more goes.
@@ -153,19 +250,13 @@ async fn warn_if_open(listen: &Listen, host: &str) {
     }
 }
 
-fn take_inherited(
-    inherited: &mut listenfd::ListenFd,
-    tls: Option<&Arc<rustls::ServerConfig>>,
-) -> Result<Vec<Listener>> {
+fn take_inherited(inherited: &mut listenfd::ListenFd) -> Result<Vec<Activated>> {
     let mut listeners = Vec::new();
     for index in 0..inherited.len() {
         if let Ok(Some(listener)) = inherited.take_unix_listener(index) {
-            listeners.push(Listener::Unix(listener));
+            listeners.push(Activated::Unix(listener));
         } else if let Ok(Some(listener)) = inherited.take_tcp_listener(index) {
-            listeners.push(match tls {
-                Some(config) => Listener::Tls(listener, config.clone()),
-                None => Listener::Tcp(listener),
-            });
+            listeners.push(Activated::Tcp(listener));
         }
     }
     if listeners.is_empty() {

@@ -20,6 +20,7 @@ mod faults;
 mod listen;
 mod pidfile;
 mod signals;
+mod upgrade;
 mod wiring;
 
 use std::ffi::OsStr;

@@ -26,6 +26,13 @@ impl PidFile {
     }
 }
 
+impl PidFile {
+    /// Leaves the file: the process goes on.
+    pub fn keep(mut self) {
+        self.path = PathBuf::new();
+    }
+}
+
 impl Drop for PidFile {
     #[expect(clippy::disallowed_methods, reason = "on the main thread, before anybody is served")]
     fn drop(&mut self) {

@@ -1,15 +1,21 @@
 //! Signals as wishes: reload or end.
 
+use std::path::PathBuf;
+
 use model::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// SIGHUP.
     Reload,
+    /// SIGUSR1.
+    Dump,
     /// SIGTERM or SIGINT.
     End,
+    /// A command: another executable goes on.
+    Upgrade(PathBuf),
 }
 
 /// Signals to end that are taken with patience; with one more the daemon ends at once, as the reference does.
@@ -20,6 +26,7 @@ pub struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    user: Signal,
 }
 
 impl Signals {
@@ -29,6 +36,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -50,10 +58,12 @@ impl Signals {
         }
     }
 
-    /// The next wish.
-    pub async fn next(&mut self) -> Wish {
+    /// The next wish; `upgrade` resolves when another executable is to go on.
+    pub async fn next(&mut self, upgrade: impl Future<Output = PathBuf>) -> Wish {
         tokio::select! {
+            executable = upgrade => Wish::Upgrade(executable),
             _ = self.hangup.recv() => Wish::Reload,
+            _ = self.user.recv() => Wish::Dump,
             _ = self.terminate.recv() => Wish::End,
             _ = self.interrupt.recv() => Wish::End,
         }

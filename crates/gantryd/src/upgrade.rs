@@ -11,11 +11,14 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use blocking::Blocking;
 use model::{Context, Error, Result};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// In the environment of the new program: the process's id, then `name=descriptor`, a line each.
 const SOCKETS: &str = "GANTRY_SOCKETS";
-/// The same: the old program's file, as `descriptor`, behind the process's id; or `-` for one that has taken over again.
+/// The same: the old program's file, as `descriptor`, behind the process's id; with `-` before it, of one that has taken over
+/// again and does not need it.
 const PREVIOUS: &str = "GANTRY_PREVIOUS";
 /// The running program's file.
 const OWN: &str = "/proc/self/exe";
@@ -54,6 +57,8 @@ pub struct Inherited {
     pub fell_back: bool,
     /// This process was a daemon before.
     pub is_upgrade: bool,
+    /// The processes that it has started: this one's children now.
+    children: Vec<OwnedFd>,
 }
 
 impl Inherited {
@@ -69,10 +74,28 @@ impl Inherited {
                 _ => eprintln!("the socket {name} was not handed over"),
             }
         }
+        inherited.children = children();
         let previous = mine(PREVIOUS).unwrap_or_default();
-        inherited.fell_back = previous == "-";
-        inherited.previous = previous.parse().ok().and_then(|number| sys::spawn::inherited(number).ok());
+        let take = |number: &str| sys::spawn::inherited(number.parse().ok()?).ok();
+        match previous.strip_prefix('-') {
+            Some(own) => {
+                inherited.fell_back = true;
+                drop(take(own));
+            }
+            None => inherited.previous = take(&previous),
+        }
         inherited
+    }
+
+    /// The daemon runs: nothing of the program before is needed any more.
+    pub fn let_go(&mut self) {
+        self.sockets = Sockets::default();
+        self.previous = None;
+    }
+
+    /// Has the children of the program before reaped when they end. To be called on the runtime.
+    pub fn reap_children(&mut self) {
+        self.children.drain(..).for_each(run::link::reap);
     }
 
     /// The sockets, which this keeps as well until the daemon runs.
@@ -97,6 +120,22 @@ impl Inherited {
     }
 }
 
+/// The children of this process: proc(5), the fourth field of `stat`.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
+fn children() -> Vec<OwnedFd> {
+    let own = std::process::id().to_string();
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name before it may have blanks and brackets.
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+        fields.split_whitespace().nth(1) == Some(own.as_str())
+    };
+    let open = |pid| pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_child).filter_map(open).collect()
+}
+
 /// What is to be executed when everything has ended.
 pub struct Upgrade {
     executable: PathBuf,
@@ -110,7 +149,8 @@ impl Upgrade {
     }
 
     /// Does not return unless neither the new program nor this one again can be executed.
-    pub fn execute(self, arguments: &[String]) -> Error {
+    #[expect(clippy::disallowed_methods, reason = "when nobody is served any more")]
+    pub fn execute(self, arguments: &[String], _on: &Blocking) -> Error {
         let own = match File::open(OWN).map_err(Error::from) {
             Ok(own) => own,
             Err(error) => return error.prefix("opening the running program"),
@@ -122,7 +162,9 @@ impl Upgrade {
         let error = execute(&self.executable, arguments, environment.clone());
         tracing::error!(%error, program = %self.executable.display(), "it cannot be executed: this one goes on");
         let mut again = environment;
-        again.insert(PREVIOUS, format!("{}\n-", std::process::id()));
+        if let Some(previous) = again.get_mut(PREVIOUS) {
+            *previous = previous.replace('\n', "\n-");
+        }
         Error::from(execute(Path::new(OWN), arguments, again)).prefix("executing this program again")
     }
 }

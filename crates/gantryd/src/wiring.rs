@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use api::ApiVersion;
 use blocking::Blocking;
-use engine::Engine;
 use engine::settings::{
     ContainerDefaults, Daemon, DnsDefaults, Isolation, LogDefaults, Roots, RuntimeProgram, Runtimes, Services, Settings,
 };
@@ -209,13 +208,18 @@ fn insecure_listeners(config: &Config) -> Vec<String> {
 }
 
 /// The API around the engine.
-pub fn frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<State>>> {
-    Ok(server::frame(served(config)?, Arc::new(State::new(engine))))
+pub fn frame(config: &Config, state: Arc<State>) -> Result<Arc<Frame<State>>> {
+    Ok(server::frame(served(config)?, state))
 }
 
 /// What the control socket serves around the engine.
-pub fn control_frame(config: &Config, engine: Arc<Engine>) -> Result<Arc<Frame<State>>> {
-    Ok(server::control_frame(served(config)?, Arc::new(State::new(engine))))
+pub fn control_frame(config: &Config, state: Arc<State>) -> Result<Arc<Frame<State>>> {
+    Ok(server::control_frame(served(config)?, state))
+}
+
+/// What the listener for metrics serves.
+pub fn metrics_frame(config: &Config, state: Arc<State>) -> Result<Arc<Frame<State>>> {
+    Ok(server::metrics_frame(served(config)?, state))
 }
 
 fn served(config: &Config) -> Result<server::frame::Config> {

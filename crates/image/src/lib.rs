@@ -79,6 +79,9 @@ pub use unpack::ensure_unpacked;
 pub use users::{USERS, User, UserRow, Users, delete_user, put_user, repair_users, user_key};
 pub use why::{Why, WhyImage, why};
 
+/// The version of the rows of images.
+pub const FORMAT: u32 = <row::ImageRow as store::Row>::VERSION;
+
 /// All images of a daemon.
 pub struct Images {
     store: Store,

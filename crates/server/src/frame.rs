@@ -6,6 +6,7 @@
 //! leave it half done.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{ApiVersion, ErrorResponse};
 use hyper::body::Incoming;
@@ -140,7 +141,7 @@ impl<S: Send + Sync + 'static> Frame<S> {
 
     /// Debug routes are there in debug mode only.
     fn exists(&self, route: &Route<S>) -> bool {
-        !matches!(route.handler, Handler::Debug) || self.config.debug
+        !matches!(route.handler, Handler::Debug(_)) || self.config.debug
     }
 
     /// Reads the version of a path and checks it against floor and ceiling.
@@ -170,13 +171,14 @@ impl<S: Send + Sync + 'static> Frame<S> {
             path: request.path.clone(),
             route: route.path,
             version: request.version,
+            begun: Instant::now(),
         };
         let policies = self.policies.clone();
         let not_yet =
             || Error::not_implemented(format!("Gantry does not implement {} {} yet", route.method, route.path));
         let refuse = |error: Error| policy::enforce(policies.clone(), asked.clone(), std::future::ready(Err(error)));
         match route.handler {
-            Handler::Run(run) | Handler::Swarmless(run) => {
+            Handler::Run(run) | Handler::Swarmless(run) | Handler::Debug(run) => {
                 let query = request.query_text().to_owned();
                 request.query = Query::parse(&query)?;
                 let (state, safe) = (self.state.clone(), request.method.is_safe());
@@ -192,7 +194,7 @@ impl<S: Send + Sync + 'static> Frame<S> {
             Handler::Experimental if !self.config.experimental => {
                 refuse(Error::not_implemented(NOT_EXPERIMENTAL)).await
             }
-            Handler::NotYet | Handler::Experimental | Handler::Debug | Handler::Elsewhere => refuse(not_yet()).await,
+            Handler::NotYet | Handler::Experimental | Handler::Elsewhere => refuse(not_yet()).await,
         }
     }
 

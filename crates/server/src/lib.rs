@@ -17,6 +17,7 @@ pub mod hijack;
 pub mod limits;
 pub mod listener;
 pub mod media_type;
+pub mod metrics;
 pub mod path;
 pub mod peer;
 pub mod policy;
@@ -37,22 +38,31 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use frame::{Config, Frame};
-pub use handler::State;
+pub use handler::{State, Successor};
 pub use listener::{Listener, Phase};
 
 /// The API around an engine.
 pub fn frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
-    Arc::new(Frame::new(config, handler::table::ROUTES, state, policies()))
+    let policies = policies(&state);
+    Arc::new(Frame::new(config, handler::table::ROUTES, state, policies))
 }
 
 /// What the control socket serves around an engine.
 pub fn control_frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
-    Arc::new(Frame::new(config, handler::control::ROUTES, state, policies()))
+    let policies = policies(&state);
+    Arc::new(Frame::new(config, handler::control::ROUTES, state, policies))
+}
+
+/// What the listener for metrics serves.
+pub fn metrics_frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
+    let policies = policies(&state);
+    Arc::new(Frame::new(config, metrics::ROUTES, state, policies))
 }
 
 /// What is asked about every request.
-fn policies() -> policy::Policies {
-    Arc::new([Arc::new(policy::Audit) as Arc<dyn policy::Policy>])
+fn policies(state: &State) -> policy::Policies {
+    let meter = metrics::Meter(state.metrics.clone());
+    Arc::new([Arc::new(policy::Audit) as Arc<dyn policy::Policy>, Arc::new(meter)])
 }
 
 /// Serves one listener until its phase says otherwise, then lets open requests finish.

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::ApiVersion;
 use hyper::{Method, StatusCode};
@@ -28,6 +29,8 @@ pub struct Asked {
     pub route: &'static str,
     /// The version that the client asked for, or the newest.
     pub version: ApiVersion,
+    /// When its head was read.
+    pub begun: Instant,
 }
 
 /// A verdict that is on its way; an error is the client's answer.

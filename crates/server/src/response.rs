@@ -109,6 +109,11 @@ pub fn text(status: StatusCode, text: impl Into<String>) -> Response {
     with_type(status, "text/plain; charset=utf-8", whole(text.into().into_bytes()))
 }
 
+/// A 200 with a text of a media type.
+pub fn text_of(content_type: &'static str, text: String) -> Response {
+    with_type(StatusCode::OK, content_type, whole(text.into_bytes()))
+}
+
 /// A streamed 200; the head leaves at once, before the first chunk.
 pub fn stream(content_type: &'static str, chunks: mpsc::Receiver<Bytes>) -> Response {
     with_type(StatusCode::OK, content_type, Body::Stream(chunks, None))

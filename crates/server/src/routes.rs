@@ -44,8 +44,8 @@ pub enum Handler<S: 'static> {
     Swarmless(fn(Arc<S>, Request) -> Running),
     /// Only in experimental mode, and not implemented.
     Experimental,
-    /// Only in debug mode, and not implemented.
-    Debug,
+    /// Only in debug mode.
+    Debug(fn(Arc<S>, Request) -> Running),
     /// Belongs to another listener or protocol; no route of the API.
     Elsewhere,
 }

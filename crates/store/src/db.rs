@@ -20,7 +20,7 @@ use crate::row::{Row, Table};
 use crate::tx;
 
 /// The format of the file as a whole; a file with a higher number belongs to a newer Gantry and is refused.
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 const META: Table<Meta> = Table::new("meta");
 
 const META_KEY: &str = "store";

@@ -31,6 +31,9 @@ use redb::ReadableDatabase;
 
 use db::Db;
 
+/// The format of the file as a whole; a file with a higher number belongs to a newer Gantry and is refused.
+pub const FORMAT: u32 = db::FORMAT;
+
 pub use pins::{Lease, Pins, Sweep};
 pub use row::{Row, Table};
 pub use tx::{Damaged, ReadTx, Survey, WriteTx};

@@ -33,6 +33,9 @@ mod row;
 mod scope;
 mod service;
 
+/// The version of the rows of volumes.
+pub const FORMAT: u32 = <row::Volume as store::Row>::VERSION;
+
 pub use claim::Claim;
 pub use driver::VolumeDriver;
 pub use keeper::Keeper;

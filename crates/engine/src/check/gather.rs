@@ -30,7 +30,7 @@ const HASHERS: usize = 4;
 const SPARE: u64 = 256 << 20;
 
 /// What lies in a data root under these names is Gantry's.
-const TOP: [&str; 11] = [
+const TOP: [&str; 12] = [
     root::STORE,
     root::STORE_MARK,
     "lock",

@@ -63,8 +63,7 @@ fn engine_of(text: &mut Text, engine: &Engine) {
     text.gauge("engine_daemon_engine_cpus_cpus", about).value(&[], host.processors as f64);
     let about = "The number of bytes of memory that the host system of the engine has";
     text.gauge("engine_daemon_engine_memory_bytes", about).value(&[], host.memory as f64);
-    text.counter("engine_daemon_events_total", "The number of events logged")
-        .value(&[], engine.events.newest() as f64);
+    text.counter("engine_daemon_events_total", "The number of events logged").value(&[], engine.events.newest() as f64);
     text.gauge("engine_daemon_events_subscribers_total", "The number of current subscribers to events")
         .value(&[], engine.events.listeners() as f64);
     let (mut running, mut paused, mut stopped) = (0, 0, 0);

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Engine;
-use crate::container::read::stats::links;
+use crate::container::read::stats::links_of;
 
 /// Between two rounds: an answer has figures that are a second old at most.
 const PERIOD: Duration = Duration::from_millis(900);
@@ -109,7 +109,7 @@ impl Subject {
 
     fn read(&self) -> Option<(ContainerId, Usage)> {
         let figures = self.cgroup.figures();
-        let links = if self.has_links { links(self.pid) } else { Default::default() };
+        let links = if self.has_links { links_of(self.pid) } else { Default::default() };
         // The number is another process's when the container has ended.
         let is_same = |init: &Arc<OwnedFd>| sys::process::number(init.as_fd()).is_ok_and(|number| number == self.pid);
         let (received, sent) = links.values().fold((0, 0), |(r, s), link| (r + link.rx_bytes, s + link.tx_bytes));

@@ -134,7 +134,6 @@ pub(crate) fn survey(dir: &Path, first: u64, _on: &Blocking) -> Result<Segment> 
 }
 
 /// Begins a file; it is not on the disk yet. Short, and in the page cache: see `docs/design/0032-event-journal.md`.
-#[expect(clippy::disallowed_methods, reason = "once in some megabytes of events")]
 pub(crate) fn begin(dir: &Path, first: u64, high: i64) -> io::Result<(File, Segment)> {
     let mut head = Vec::new();
     line::encode(&Line::Journal(Head { version: VERSION, first, high }), &mut head);

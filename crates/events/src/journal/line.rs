@@ -103,7 +103,7 @@ mod tests {
 
     fn line(n: u64) -> Line {
         let said = Draft::new("container", "exec_create: a\nb \u{fffd}", "ab", [("k", "\"\u{0}".to_owned())]);
-        Line::Event(Record { n, t: -5, c: (n % 2 == 0).then_some(n), said })
+        Line::Event(Record { n, t: -5, c: n.is_multiple_of(2).then_some(n), said })
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub fn upgrade(exec_root: &Path, operands: &[String]) -> Result<ExitCode> {
     control::post(&socket, "/upgrade", &body, PATIENCE)?;
     let next = await_next(&socket, &running)?;
     if next.fell_back {
-        let text = format!("{} could not start, as the daemon's log tells; {} goes on", executable.display(), next.version);
+        let text =
+            format!("{} could not start, as the daemon's log tells; {} goes on", executable.display(), next.version);
         return Err(Error::system(text));
     }
     println!("{} -> {}", running.version, next.version);
@@ -59,8 +60,7 @@ pub fn upgrade(exec_root: &Path, operands: &[String]) -> Result<ExitCode> {
 
 fn ask(socket: &Path) -> Result<Running> {
     let answer = control::get(socket, "/upgrade", PATIENCE)?;
-    serde_json::from_slice(&answer)
-        .map_err(|error| Error::system(format!("the daemon is of another version: {error}")))
+    serde_json::from_slice(&answer).map_err(|error| Error::system(format!("the daemon is of another version: {error}")))
 }
 
 /// The executable reads everything that the running daemon writes.

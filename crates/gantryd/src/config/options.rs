@@ -182,7 +182,7 @@ pub static TABLE: &[Row] = &[
     row("max-concurrent-downloads", "max-concurrent-downloads", Int(|c| &mut c.registry.max_concurrent_downloads), "Set the max concurrent downloads").reset(),
     row("max-concurrent-uploads", "max-concurrent-uploads", Int(|c| &mut c.registry.max_concurrent_uploads), "Set the max concurrent uploads").reset(),
     row("max-download-attempts", "max-download-attempts", Int(|c| &mut c.registry.max_download_attempts), "Set the max download attempts for each pull").reset(),
-    row("metrics-addr", "metrics-addr", Text(|c| &mut c.engine.metrics_addr), "Set default address and port to serve the metrics api on").harmless("no metrics are served"),
+    row("metrics-addr", "metrics-addr", Text(|c| &mut c.engine.metrics_addr), "Set default address and port to serve the metrics api on"),
     row("mtu", "mtu", Int(|c| &mut c.bridge.mtu), "Set the MTU for the default \"bridge\" network"),
     row("network-control-plane-mtu", "network-control-plane-mtu", Int(|c| &mut c.network.control_plane_mtu), "Network Control plane MTU").harmless("there is no swarm"),
     row("network-diagnostic-port", "network-diagnostic-port", Int(|c| &mut c.network.diagnostic_port), "").harmless("no diagnostic server is started"),

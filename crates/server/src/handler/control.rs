@@ -3,10 +3,13 @@
 //! They go through the same frame as the API but are no part of it: only root reaches them, no client but the commands
 //! of the same executable knows them, and they may change with every version.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use blocking::Blocking;
 use engine::container::read::users::users;
-use model::Result;
+use model::{Error, Result};
 
 use super::{State, blocking, networks, ok};
 use crate::request::Request;
@@ -18,6 +21,13 @@ pub const ROUTES: &[Route<State>] = &[
     get("/images/{name}/why", |state, request| Box::pin(why(state, request))),
     get("/reach", |state, request| Box::pin(reach(state, request))),
     get("/tables", |state, _| Box::pin(tables(state))),
+    get("/upgrade", |state, _| Box::pin(async move { ok(&state.successor.running) })),
+    Route {
+        method: "POST",
+        path: "/upgrade",
+        since: 0,
+        handler: Handler::Run(|state, request| Box::pin(upgrade(state, request))),
+    },
     Route {
         method: "POST",
         path: "/containers/{name}/ports",
@@ -49,6 +59,29 @@ async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
 async fn reach(state: Arc<State>, request: Request) -> Result<Outcome> {
     let name = Some(request.query.text("container")).filter(|name| !name.is_empty());
     ok(&engine::reach::reach(&state.engine.networks, &state.engine.containers, name)?)
+}
+
+#[derive(Default, serde::Deserialize)]
+struct Executable {
+    executable: PathBuf,
+}
+
+/// The daemon goes on as another executable, which whoever asks has looked at.
+async fn upgrade(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    let Executable { executable } = request.json().await?;
+    let (looked_at, shown) = (executable.clone(), executable.display().to_string());
+    let is_executable = state.reads.run(move |on| Ok(is_executable(&looked_at, on)));
+    if !executable.is_absolute() || !is_executable.await? {
+        return Err(Error::invalid(format!("{shown} is no absolute path of an executable file")));
+    }
+    tracing::info!(executable = shown, "the daemon will go on as another executable");
+    state.successor.wished.send_replace(Some(executable));
+    ok(&serde_json::json!({}))
+}
+
+#[expect(clippy::disallowed_methods, reason = "on a thread of the readers")]
+fn is_executable(path: &Path, _on: &Blocking) -> bool {
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// How large the daemon's tables are.

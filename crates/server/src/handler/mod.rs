@@ -8,6 +8,7 @@ pub mod builds;
 pub mod containers;
 pub mod control;
 pub mod create;
+pub mod debug;
 pub mod distribution;
 pub mod events;
 pub mod exec;
@@ -22,21 +23,33 @@ pub mod system;
 pub mod table;
 pub mod volumes;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::ApiVersion;
 use blocking::{Class, Work};
 use engine::Engine;
+use engine::metrics::Metrics;
 use hyper::StatusCode;
 use model::Result;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::response::{self, Response};
 use crate::routes::Outcome;
 use crate::transfer::Transfers;
 use crate::waiting::Waiting;
 use crate::window::Windows;
+
+/// What the daemon says to whoever wants it to go on as another executable, and the wish for it.
+#[derive(Default)]
+pub struct Successor {
+    /// What the daemon says of itself, as JSON.
+    pub running: Value,
+    /// The executable that is wished for.
+    pub wished: watch::Sender<Option<PathBuf>>,
+}
 
 /// What all handlers share.
 pub struct State {
@@ -48,6 +61,10 @@ pub struct State {
     pub windows: Windows,
     /// Places of clients that wait.
     pub waiting: Waiting,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// As what the daemon goes on.
+    pub successor: Arc<Successor>,
     /// For verbs that read.
     reads: Class,
     /// For verbs that change names and images.
@@ -60,11 +77,11 @@ pub struct State {
 
 impl State {
     /// Around an engine.
-    pub fn new(engine: Arc<Engine>) -> State {
+    pub fn new(engine: Arc<Engine>, metrics: Arc<Metrics>, successor: Arc<Successor>) -> State {
         let [reads, changes, checks, plugins] =
             [Work::Reads, Work::Changes, Work::Checks, Work::Plugins].map(Class::new);
         let (transfers, windows, waiting) = Default::default();
-        State { engine, transfers, windows, waiting, reads, changes, checks, plugins }
+        State { engine, transfers, windows, waiting, metrics, successor, reads, changes, checks, plugins }
     }
 }
 

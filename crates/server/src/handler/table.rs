@@ -1,8 +1,8 @@
 //! The routing table: every route of the inventory, and who answers it.
 
 use super::{
-    State, archive, builds, containers, create, distribution, events, exec, images, networks, plugins, streams, swarm,
-    system, volumes,
+    State, archive, builds, containers, create, debug, distribution, events, exec, images, networks, plugins, streams,
+    swarm, system, volumes,
 };
 use crate::routes::{Handler, Route};
 
@@ -16,7 +16,9 @@ macro_rules! handler {
         Handler::Swarmless(|state, request| Box::pin($($path)+(state, request)))
     };
     (experimental) => { Handler::Experimental };
-    (debug) => { Handler::Debug };
+    (debug $($path:tt)+) => {
+        Handler::Debug(|state, request| Box::pin($($path)+(state, request)))
+    };
     (elsewhere) => { Handler::Elsewhere };
 }
 
@@ -169,13 +171,13 @@ pub const ROUTES: &[Route<State>] = routes! {
     DELETE "/configs/{id}" 30 needs_swarm;
     POST "/configs/{id}/update" 30 needs_swarm swarm::update_config;
     // debug
-    GET "/debug/vars" 24 debug;
-    GET "/debug/pprof/" 24 debug;
-    GET "/debug/pprof/cmdline" 24 debug;
-    GET "/debug/pprof/profile" 24 debug;
-    GET "/debug/pprof/symbol" 24 debug;
-    GET "/debug/pprof/trace" 24 debug;
-    GET "/debug/pprof/{name}" 24 debug;
+    GET "/debug/vars" 24 debug debug::vars;
+    GET "/debug/pprof/" 24 debug debug::index;
+    GET "/debug/pprof/cmdline" 24 debug debug::cmdline;
+    GET "/debug/pprof/profile" 24 debug debug::of_go;
+    GET "/debug/pprof/symbol" 24 debug debug::of_go;
+    GET "/debug/pprof/trace" 24 debug debug::of_go;
+    GET "/debug/pprof/{name}" 24 debug debug::profile;
     // metrics
     GET "/metrics" 24 elsewhere;
     // session
@@ -206,7 +208,8 @@ mod tests {
         for route in ROUTES {
             let state = match route.handler {
                 Handler::Run(_) => "served",
-                Handler::NotYet | Handler::Experimental | Handler::Debug => "not implemented yet (501)",
+                Handler::Debug(_) => "served in debug mode",
+                Handler::NotYet | Handler::Experimental => "not implemented yet (501)",
                 Handler::NeedsSwarm | Handler::Swarmless(_) => "swarm is inactive (503)",
                 Handler::Elsewhere => "another listener or protocol, not there yet",
             };

@@ -20,12 +20,14 @@ use rustix::io::Errno;
 
 mod control;
 mod devices;
+mod figures;
 mod oom;
 mod resources;
 mod stats;
 
 pub use control::Step;
 pub use devices::{DeviceKind, DeviceRule};
+pub use figures::Figures;
 pub use oom::OomWatch;
 pub use resources::{BlockDevice, Resources};
 pub use stats::{BlkioEntry, Cpu, Memory, Pids, Stats};

@@ -512,24 +512,26 @@ impl<E: Environment> Actor<E> {
 
 /// Commits another definition, and how the container lives; an error leaves it the definition that it has.
 pub(super) async fn redefine(actor: &mut Actor, change: impl FnOnce(&mut Definition)) -> Result<()> {
-    redefine_telling(actor, change, |_| Vec::new()).await.map(drop)
+    actor.redefine_telling(change, |_| Vec::new()).await.map(drop)
 }
 
-/// The same, with events about the definition as it is then.
-pub(super) async fn redefine_telling(
-    actor: &mut Actor,
-    change: impl FnOnce(&mut Definition),
-    drafts: impl FnOnce(&Definition) -> Vec<Draft>,
-) -> Result<Ride> {
-    let mut definition = (*actor.row.definition).clone();
-    change(&mut definition);
-    let row = ContainerRow { definition: Arc::new(definition), ..actor.row.clone() };
-    let definition = row.definition.clone();
-    let ride = actor.engine.events.ride(drafts(&definition));
-    let told = ride.rows();
-    actor.engine.store.write(move |tx| row::put(tx, &row).and_then(|()| told.put(tx))).await?;
-    actor.row.definition = definition;
-    Ok(ride)
+impl Actor {
+    /// As [`redefine`], with events about the definition as it is then.
+    pub(super) async fn redefine_telling(
+        &mut self,
+        change: impl FnOnce(&mut Definition),
+        drafts: impl FnOnce(&Definition) -> Vec<Draft>,
+    ) -> Result<Ride> {
+        let mut definition = (*self.row.definition).clone();
+        change(&mut definition);
+        let row = ContainerRow { definition: Arc::new(definition), ..self.row.clone() };
+        let definition = row.definition.clone();
+        let ride = self.engine.events.ride(drafts(&definition));
+        let told = ride.rows();
+        self.engine.store.write(move |tx| row::put(tx, &row).and_then(|()| told.put(tx))).await?;
+        self.row.definition = definition;
+        Ok(ride)
+    }
 }
 
 /// The refusal of what needs a container that runs.

@@ -382,7 +382,8 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
     if let Err(error) = files::add_addresses(&dir(actor), &actor.row.config, &endpoint) {
         tracing::warn!(container = actor.row.id.short(), %error, "the hosts file lacks an address");
     }
-    tell(actor, "connect", &endpoint);
+    let told = actor.engine.network_draft(&actor.row, "connect", &endpoint);
+    actor.engine.events.publish_all(told.into_iter().collect());
     answer(reply, Ok(()));
 }
 
@@ -486,7 +487,8 @@ pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
         if let Err(error) = files::remove_addresses(&dir(actor), &endpoint) {
             tracing::warn!(container = actor.row.id.short(), %error, "the hosts file has an address too many");
         }
-        tell(actor, "disconnect", &endpoint);
+        let told = actor.engine.network_draft(&actor.row, "disconnect", &endpoint);
+        actor.engine.events.publish_all(told.into_iter().collect());
     }
     answer(reply, Ok(()));
 }
@@ -622,8 +624,4 @@ pub(super) async fn tell_resolver(actor: &mut Actor) {
     if let Err(error) = written {
         tracing::warn!(container = actor.row.id.short(), %error, "the resolver of a container does not know its networks");
     }
-}
-
-fn tell(actor: &Actor, action: &str, endpoint: &network::Endpoint) {
-    actor.engine.events.publish_all(actor.engine.network_draft(&actor.row, action, endpoint).into_iter().collect());
 }

@@ -7,7 +7,7 @@ use model::id::ContainerId;
 use model::{Error, Result};
 use network::Networks;
 
-use super::actor::{Actor, redefine_telling};
+use super::actor::Actor;
 use crate::container::Containers;
 use crate::container::definition::Definition;
 use crate::container::registry::command::{Command, Reply, answer};
@@ -57,7 +57,7 @@ pub(super) async fn rename_to(actor: &mut Actor, new: String, reply: Reply) {
         definition.name = new.clone();
     };
     let drafts = |row: &Definition| vec![draft(row, "rename", [("oldName", format!("/{old}"))])];
-    let told = match redefine_telling(actor, change, drafts).await {
+    let told = match actor.redefine_telling(change, drafts).await {
         Ok(told) => told,
         Err(error) => {
             actor.row.endpoints = before;

@@ -7,7 +7,7 @@ use api::HostConfig;
 use model::{Error, Result};
 use sys::cgroup::{Cgroup, Resources};
 
-use super::actor::{Actor, Done, redefine_telling};
+use super::actor::{Actor, Done};
 use super::{facts, place};
 use crate::container::Containers;
 use crate::container::definition::Definition;
@@ -107,7 +107,7 @@ pub(super) async fn updated(actor: &mut Actor, updated: Updated) {
 /// The definition has this configuration from now on.
 async fn record(actor: &mut Actor, config: HostConfig) -> Result<()> {
     let drafts = |row: &Definition| vec![draft(row, "update", [])];
-    let told = match redefine_telling(actor, |definition| definition.host_config = config, drafts).await {
+    let told = match actor.redefine_telling(|definition| definition.host_config = config, drafts).await {
         Ok(told) => told,
         Err(error) => return Err(cannot(actor, error)),
     };

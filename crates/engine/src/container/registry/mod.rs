@@ -62,6 +62,11 @@ impl Handle {
         self.views.clone()
     }
 
+    /// Commands that wait for the actor.
+    pub fn waiting(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
+    }
+
     /// Sends a command; an actor that is gone means the container is.
     pub async fn send(&self, command: Command) -> Result<()> {
         self.commands.send(command).await.map_err(|_| no_such(self.id.as_str()))

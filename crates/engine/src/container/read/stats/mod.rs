@@ -11,6 +11,7 @@ use std::sync::Arc;
 use model::Result;
 use tokio::sync::watch;
 
+pub(crate) use self::sample::links_of;
 use self::sample::{Reading, Subject, System};
 use self::sampler::Sampler;
 use crate::container::view::ContainerView;

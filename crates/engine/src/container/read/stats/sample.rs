@@ -64,23 +64,23 @@ impl Subject {
 
     /// Reads it now; `None` when it has ended.
     pub(super) fn read(&self, system: &System, _on: &Blocking) -> Option<Sample> {
-        let (stats, links) = (self.cgroup.stats(), self.links());
+        let (stats, links) = (self.cgroup.stats(), links_of(self.pid));
         // The number is another process's when the container has ended: then its figures are not to be shown.
         let init = self.init.as_ref();
         let same = init.is_none_or(|init| sys::process::number(init.as_fd()).is_ok_and(|number| number == self.pid));
         same.then(|| Sample { time: now(), version: self.cgroup.version(), stats, system: *system, links })
     }
+}
 
-    /// Counters of its links. The host's are not its own.
-    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
-    fn links(&self) -> BTreeMap<String, NetworkStats> {
-        let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
-        let own = namespace(&self.pid.to_string());
-        if own.is_none() || own == namespace("self") {
-            return BTreeMap::new();
-        }
-        links(&proc_file(&format!("/proc/{}/net/dev", self.pid)))
+/// Counters of the links of a process's network namespace. The host's are not its own.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
+pub(crate) fn links_of(pid: i32) -> BTreeMap<String, NetworkStats> {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let own = namespace(&pid.to_string());
+    if own.is_none() || own == namespace("self") {
+        return BTreeMap::new();
     }
+    links(&proc_file(&format!("/proc/{pid}/net/dev")))
 }
 
 /// One reading of a container that runs.
