@@ -54,11 +54,7 @@ fn source(op: &pb::Op) -> Option<&pb::SourceOp> {
 
 fn copies(op: &pb::Op) -> Vec<&pb::FileActionCopy> {
     let Some(Op::File(file)) = &op.op else { return Vec::new() };
-    let copy = |action: &'_ pb::FileAction| match &action.action {
-        Some(pb::file_action::Action::Copy(_)) => true,
-        _ => false,
-    };
-    let copies = file.actions.iter().filter(|action| copy(action));
+    let copies = file.actions.iter();
     copies
         .filter_map(|action| match &action.action {
             Some(pb::file_action::Action::Copy(copy)) => Some(copy),
