@@ -26,7 +26,7 @@ use crate::text::{boolean, last_element};
 /// The usual name of a Dockerfile.
 const DOCKERFILE: &str = "Dockerfile";
 /// Bytes of a Dockerfile.
-const MAX_DOCKERFILE: u64 = 16 << 20;
+const MAX_DOCKERFILE: u64 = 4 << 20;
 /// Bytes of a file of a server that show whether it is an archive.
 const ARCHIVE_HEAD: u64 = 1024;
 /// What clients may ask a front end to be able to do.

@@ -17,6 +17,8 @@ pub(super) const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
 pub(super) const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
 /// Arguments that are no variables of commands.
 pub(super) const NOT_IN_ENV: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
+/// Bytes of arguments in front of the first `FROM`.
+const MAX_GLOBAL: usize = 1 << 20;
 /// The time that a build pretends it is.
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
@@ -76,6 +78,10 @@ pub(super) fn global(
                 known.value = value;
             }
             capture.all.insert(argument.name.clone(), known);
+            if env.size() > MAX_GLOBAL {
+                let why = format!("arguments in front of the first FROM have more than {MAX_GLOBAL} bytes");
+                return Err(Error::new(why).at(command.lines));
+            }
         }
     }
     Ok((env, capture))

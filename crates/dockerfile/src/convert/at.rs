@@ -25,6 +25,7 @@ pub(super) fn word(plan: &Plan<'_>, at: &At<'_>, text: &str, linter: &mut Linter
 pub(super) fn word_by(lexer: &Lexer, plan: &Plan<'_>, at: &At<'_>, text: &str, linter: &mut Linter) -> Result<String> {
     let state = &plan.stages[at.stage];
     let found = lexer.expand(text, &state.state.env)?;
+    plan.spend(found.text.len())?;
     advice::undefined(state, &found.missing, at.step.command.place(), linter);
     Ok(found.text)
 }

@@ -142,7 +142,9 @@ pub(super) fn argument(plan: &mut Plan<'_>, at: &At<'_>, arguments: &[Argument],
                 let found = plan.lexer.expand(default, &state.state.env);
                 let missing = found.as_ref().map(|found| found.missing.clone()).unwrap_or_default();
                 advice::undefined(state, &missing, command.place(), linter);
-                Some(found?.text)
+                let value = found?.text;
+                plan.spend(value.len())?;
+                Some(value)
             }
             (None, None, None) => None,
         };

@@ -12,6 +12,9 @@ use crate::instruction::Command;
 use crate::lint::{Linter, rule};
 use crate::text::{plain_list, quote};
 
+/// Bytes that a port takes.
+const PORT: usize = 128;
+
 /// `EXPOSE`
 pub(super) fn expose(plan: &mut Plan<'_>, at: &At<'_>, words: &[String], linter: &mut Linter) -> Result<()> {
     let mut ports = Vec::new();
@@ -19,7 +22,9 @@ pub(super) fn expose(plan: &mut Plan<'_>, at: &At<'_>, words: &[String], linter:
         // A variable may hold several.
         let found = plan.lexer.expand(word, &plan.stages[at.stage].state.env)?;
         for word in &found.words {
-            ports.extend(read(word, &at.step.command, linter)?);
+            let read = read(word, &at.step.command, linter)?;
+            plan.spend(read.len() * PORT)?;
+            ports.extend(read);
         }
     }
     let config = &mut plan.stages[at.stage].image.config;

@@ -1,5 +1,6 @@
 //! The stages of a file, what each is based on and what it takes from others.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bollard_buildkit_proto::pb;
@@ -25,6 +26,10 @@ use crate::text::quote;
 
 /// Stages, and images that instructions name.
 const MAX_STAGES: usize = 10_000;
+/// Bytes that instructions add up to once their variables are filled in, and what they inherit is theirs.
+const MAX_BYTES: usize = 256 << 20;
+/// Variables of a stage.
+const MAX_VARIABLES: usize = 4096;
 /// The name of nothing.
 pub(super) const SCRATCH: &str = "scratch";
 
@@ -47,6 +52,8 @@ pub(super) struct Plan<'a> {
     /// Seconds since 1970.
     pub epoch: Option<i64>,
     pub proxy: Option<pb::ProxyEnv>,
+    /// Of [`MAX_BYTES`].
+    spent: Cell<usize>,
 }
 
 impl<'a> Plan<'a> {
@@ -89,11 +96,31 @@ impl<'a> Plan<'a> {
             platform: target,
             ignored: advice::ignored(job.main)?,
             epoch,
+            spent: Cell::new(0),
         };
         for (at, stage) in program.stages.into_iter().enumerate() {
             plan.add_stage(at, stage, &captured, linter)?;
         }
         Ok(plan)
+    }
+
+    /// Counts what a conversion makes: short files may become long.
+    pub fn spend(&self, bytes: usize) -> Result<()> {
+        let spent = self.spent.get().saturating_add(bytes);
+        self.spent.set(spent);
+        match spent > MAX_BYTES {
+            true => Err(Error::new(format!("the Dockerfile becomes more than {MAX_BYTES} bytes"))),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a stage with too many variables, and counts those it has.
+    pub fn count_variables(&self, stage: usize) -> Result<()> {
+        let env = &self.stages[stage].state.env;
+        match env.count() > MAX_VARIABLES {
+            true => Err(Error::new(format!("more than {MAX_VARIABLES} variables"))),
+            false => self.spend(env.size()),
+        }
     }
 
     fn add_stage(&mut self, at: usize, mut stage: Stage, captured: &Capture, linter: &mut Linter) -> Result<()> {

@@ -37,6 +37,9 @@ pub(super) fn run(plan: &mut Plan<'_>, at: &At<'_>, command: &Run, linter: &mut 
     if words.is_empty() {
         return refuse("failed to marshal LLB definition: arguments are required");
     }
+    // Every command has all variables.
+    let of_words: usize = words.iter().map(String::len).sum();
+    plan.spend(plan.stages[at.stage].state.env.size() + of_words)?;
     let mut mounted = mounts::all(plan, at, &mounts)?;
     mounted.files.extend(script);
     let title = shown(plan, at, &mounts, &summary);

@@ -33,7 +33,7 @@ pub(super) fn all(plan: &mut Plan<'_>, target: usize, linter: &mut Linter) -> Re
 }
 
 fn stage(plan: &mut Plan<'_>, at: usize, linter: &mut Linter) -> Result<()> {
-    triggers::inherit(plan, at);
+    triggers::inherit(plan, at)?;
     let default = plan.platform.clone();
     let state = &mut plan.stages[at];
     state.progress.done = true;
@@ -63,6 +63,7 @@ fn stage(plan: &mut Plan<'_>, at: usize, linter: &mut Linter) -> Result<()> {
 
 fn instruction(plan: &mut Plan<'_>, at: &At<'_>, linter: &mut Linter) -> Result<()> {
     plan.stages[at.stage].count.trigger = at.step.trigger;
+    plan.count_variables(at.stage)?;
     match &at.step.command.instruction {
         Instruction::Add(add) => copy::add(plan, at, &transfer(plan, at, add, linter)?, linter),
         Instruction::Copy(from) => copy::copy(plan, at, &transfer(plan, at, from, linter)?, linter),

@@ -10,6 +10,8 @@ use crate::question::Inquiry;
 
 /// Triggers of one image.
 const MAX_TRIGGERS: usize = 1000;
+/// Bytes of a row of the history, but its text.
+const ROW: usize = 128;
 
 /// Finds out what every stage begins with; `false`: something has to be asked first.
 pub(super) fn resolve(
@@ -34,7 +36,7 @@ pub(super) fn resolve(
         }
         let mut more = false;
         for at in reachable {
-            inherit(plan, at);
+            inherit(plan, at)?;
             more |= triggers(plan, at)?;
         }
         if !more {
@@ -44,9 +46,11 @@ pub(super) fn resolve(
 }
 
 /// A stage begins as the one that it is based on ended.
-pub(super) fn inherit(plan: &mut Plan<'_>, at: usize) {
-    let Some(on) = plan.stages[at].on else { return };
+pub(super) fn inherit(plan: &mut Plan<'_>, at: usize) -> Result<()> {
+    let Some(on) = plan.stages[at].on else { return Ok(()) };
     let from = &plan.stages[on];
+    let rows = from.image.history.iter().map(|row| ROW + row.created_by.len());
+    plan.spend(from.state.env.size() + rows.sum::<usize>())?;
     let (state, platform, mut image) = (from.state.clone(), from.platform.clone(), from.image.clone());
     let (origin, directory_set, arguments) = (from.origin.clone(), from.directory_set, from.arguments.clone());
     // Its own triggers have to be of this stage.
@@ -54,6 +58,7 @@ pub(super) fn inherit(plan: &mut Plan<'_>, at: usize) {
     let stage = &mut plan.stages[at];
     (stage.state, stage.platform, stage.image) = (state, platform, image);
     (stage.origin, stage.directory_set, stage.arguments) = (origin, directory_set, arguments);
+    Ok(())
 }
 
 /// Puts what waited for a stage in front of its own instructions; whether it needs stages that nobody needed before.

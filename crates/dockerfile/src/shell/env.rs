@@ -28,6 +28,16 @@ impl Env {
         self.entries.retain(|(known, _)| known != name);
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes of all of them.
+    pub fn size(&self) -> usize {
+        self.entries.iter().map(|(name, value)| name.len() + value.len() + 1).sum()
+    }
+
     /// `NAME=value` each.
     pub fn lines(&self) -> Vec<String> {
         self.entries.iter().map(|(name, value)| format!("{name}={value}")).collect()

@@ -9,6 +9,13 @@ use crate::text::quote;
 
 /// Substitutions within substitutions.
 const MAX_NESTING: usize = 100;
+/// Bytes of a text with its variables filled in.
+const MAX_TEXT: usize = 16 << 20;
+
+/// Characters of a text that an error shows.
+const MAX_SHOWN: usize = 4096;
+/// Why a text is refused that is longer.
+const TOO_LONG: &str = "too long with its variables filled in";
 
 /// What becomes of quotes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,12 +85,20 @@ impl Lexer {
     pub fn expand(&self, source: &str, variables: &dyn Variables) -> Result<Expansion> {
         let chars: Vec<char> = source.chars().collect();
         let reader = Reader { lexer: *self, variables, rest: &chars, depth: 0, seen: Expansion::default() };
-        reader.whole().map_err(|error| error.prefix(format!("failed to process {}", quote(source))))
+        reader.whole().map_err(|error| error.prefix(format!("failed to process {}", quote(&shortened(source)))))
     }
 
     /// The same, as one word.
     pub fn word(&self, source: &str, variables: &dyn Variables) -> Result<String> {
         self.expand(source, variables).map(|expansion| expansion.text)
+    }
+}
+
+/// The beginning of a text, for an error.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", &text[..end]),
     }
 }
 
@@ -140,6 +155,9 @@ impl Reader<'_> {
     fn until(&mut self, stop: Option<char>, words: &mut Words) -> Result<String> {
         let mut text = String::new();
         while let Some(c) = self.peek() {
+            if text.len() > MAX_TEXT {
+                return Err(Error::new(TOO_LONG));
+            }
             if stop == Some(c) {
                 self.next();
                 return Ok(text);
@@ -234,6 +252,7 @@ impl Reader<'_> {
                     text.extend(self.next().filter(|_| kept));
                     return Ok(text);
                 }
+                Some('$') if text.len() > MAX_TEXT => return Err(Error::new(TOO_LONG)),
                 Some('$') => text.push_str(&self.substitution()?),
                 Some(c) if c != self.lexer.escape => text.extend(self.next()),
                 Some(escape) => {
@@ -371,7 +390,7 @@ impl Reader<'_> {
         match value {
             None if self.lexer.unset == Unset::Kept => Ok(format!("${{{name}/{pattern}/{word}}}")),
             None => Ok(pattern::replace_first("", &pattern, &word)?),
-            Some(value) if all => Ok(pattern::replace_all(&value, &pattern, &word)?),
+            Some(value) if all => Ok(pattern::replace_all(&value, &pattern, (&word, MAX_TEXT))?),
             Some(value) => Ok(pattern::replace_first(&value, &pattern, &word)?),
         }
     }

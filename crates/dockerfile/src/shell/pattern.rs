@@ -31,9 +31,13 @@ pub(super) fn replace_first(value: &str, pattern: &str, word: &str) -> Result<St
     Ok(regex.replacen(value, 1, regex_lite::NoExpand(word)).into_owned())
 }
 
-/// Puts `word` in the place of every match.
-pub(super) fn replace_all(value: &str, pattern: &str, word: &str) -> Result<String> {
+/// Puts `word` in the place of every match, unless the result has more than so many bytes.
+pub(super) fn replace_all(value: &str, pattern: &str, (word, limit): (&str, usize)) -> Result<String> {
     let regex = compile(pattern, &translate(pattern, Extent::Longest)?)?;
+    let count = regex.find_iter(value).count();
+    if count.saturating_mul(word.len()).saturating_add(value.len()) > limit {
+        return Err(Error::invalid(format!("more than {limit} bytes")));
+    }
     Ok(regex.replace_all(value, regex_lite::NoExpand(word)).into_owned())
 }
 

@@ -229,3 +229,26 @@ fn platforms_have_their_own_results() {
     assert!(titles.contains(&"[linux/arm/v7 stage-1 2/2] COPY --from=a /x /x".to_owned()), "{titles:?}");
     assert_eq!(build.results[2].conversion.image.variant, "v7");
 }
+
+#[test]
+fn short_files_do_not_become_endless() {
+    let doubled = "ENV A=$A$A\n".repeat(60);
+    let many: String = (0..5000).map(|at| format!("ENV V{at}=x\n")).collect();
+    for (dockerfile, why) in [
+        (format!("FROM scratch\nENV A=0123456789abcdef\n{doubled}"), "too long with its variables filled in"),
+        (format!("FROM scratch\nENV A=01\n{}", "ENV A=${A//?/$A}\n".repeat(9)), "bytes"),
+        (format!("ARG A=0123456789abcdef\n{}FROM scratch", doubled.replace("ENV", "ARG")), "bytes"),
+        (format!("FROM scratch\n{many}"), "more than 4096 variables"),
+        (format!("FROM scratch\n{}", "EXPOSE 0-65535\n".repeat(2000)), "bytes"),
+        (format!("FROM scratch AS s0\n{}{}", "LABEL a=b\n".repeat(9000), "FROM s0 AS s1\n".repeat(900)), "bytes"),
+    ] {
+        let mut world = World::new(&dockerfile).with("requestid", "frontend.lint");
+        let failure = match world.solve() {
+            Ok(dockerfile::Outcome::Told(told)) => String::from_utf8(told["result.json"].clone()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let error: serde_json::Value = serde_json::from_str(&failure).unwrap();
+        let message = error["buildError"]["message"].as_str().unwrap_or_default().to_owned();
+        assert!(message.contains(why), "{message:?} without {why:?}: {}", &dockerfile[..60.min(dockerfile.len())]);
+    }
+}
