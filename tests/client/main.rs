@@ -38,6 +38,7 @@ mod metrics;
 mod mounts;
 mod moved_root;
 mod network;
+mod network_flags;
 mod network_plugins;
 mod networks;
 mod own_labels;

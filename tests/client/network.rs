@@ -73,13 +73,13 @@ fn a_published_port_is_reached_from_everywhere() {
 
 /// Runs `script` with a neighbouring machine: behind the link `up0` (10.9.0.1 here, 10.9.0.2 there), with a route to the
 /// containers. It runs commands over there.
-fn with_peer(d: &Daemon, script: impl FnOnce(&dyn Fn(&str) -> testkit::command::Output)) {
+pub fn with_peer(d: &Daemon, script: impl FnOnce(&dyn Fn(&str) -> testkit::command::Output)) {
     // Names of namespaces are files, which tests beside this one see.
     let name = format!("peer{}", d.pid());
     let setup = format!(
         "ip netns add {name} && ip link add up0 type veth peer name eth0 netns {name} && ip addr add 10.9.0.1/24 dev up0 \
          && ip link set up0 up && ip -n {name} addr add 10.9.0.2/24 dev eth0 && ip -n {name} link set eth0 up \
-         && ip -n {name} route add 172.17.0.0/16 via 10.9.0.1"
+         && ip -n {name} route add 172.16.0.0/12 via 10.9.0.1"
     );
     let _ = d.exec_inside(&["sh", "-c", &setup]).ok();
     script(&|words| d.exec_inside(&["sh", "-c", &format!("ip netns exec {name} {words}")]));

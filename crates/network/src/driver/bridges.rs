@@ -130,6 +130,7 @@ impl Bridges {
     }
 
     fn mend_if_present(&self, network: &NetworkId, bridge: &Bridge) -> Result<()> {
+        self.links(|socket| bridge.call_again(socket))?;
         let Some(found) = self.links(|socket| device::find(socket, &bridge.name))? else { return Ok(()) };
         let addresses = self.links(|socket| device::addresses(socket, found.index))?;
         let whole = found.index == bridge.index && (bridge.given.yes() || bridge.has_its_addresses(&found, &addresses));
@@ -139,6 +140,7 @@ impl Bridges {
     fn mend(&self, network: &NetworkId) -> Result<Bridge> {
         let _turn = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known(network)?;
+        self.links(|socket| known.call_again(socket))?;
         let index = self.furnish(&known, Present::Kept)?;
         if index != known.index {
             tracing::warn!(device = %known.name, "the bridge was made anew; it has its address and its ports again");
@@ -269,6 +271,15 @@ enum Present {
 }
 
 impl Bridge {
+    /// Has its name again when somebody has renamed it; others' devices are theirs to name.
+    fn call_again(&self, socket: &mut Socket) -> Result<()> {
+        if self.given.yes() || self.foreign.yes() {
+            return Ok(());
+        }
+        let wanted = device::Wanted { name: &self.name, mac: self.mac, mtu: self.mtu, addresses: &self.addresses };
+        device::call_again(socket, &wanted, self.index)
+    }
+
     fn has_its_addresses(&self, found: &Link, standing: &[Address]) -> bool {
         let of_link = |(address, prefix_len): &(IpAddr, u8)| Address {
             link: found.index,

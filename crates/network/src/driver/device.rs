@@ -111,6 +111,30 @@ pub fn ensure(socket: &mut Socket, wanted: &Wanted<'_>) -> Result<u32> {
     Ok(device.index)
 }
 
+/// Gives a device of ours its name back that somebody has renamed: rules and notices know it by that. One that has taken the
+/// name since is left alone.
+pub fn call_again(socket: &mut Socket, wanted: &Wanted<'_>, before: u32) -> Result<()> {
+    let all = link::list(socket).map_err(failed)?;
+    let is_it = |link: &&Link| link.index == before && link.kind == "bridge" && link.mac == Some(wanted.mac.0);
+    let Some(found) = all.iter().find(is_it).filter(|_| all.iter().all(|link| link.name != wanted.name)) else {
+        return Ok(());
+    };
+    tracing::warn!(device = wanted.name, name = found.name, "the bridge was renamed; it has its name again");
+    let mut batch = Batch::new();
+    link::rename(&mut batch, before, wanted.name);
+    match socket.request(&mut batch) {
+        // Before Linux 6.3 only one that is down.
+        Err(error) if error.errno == rustix::io::Errno::BUSY => {
+            let mut batch = Batch::new();
+            link::set_down(&mut batch, before);
+            link::rename(&mut batch, before, wanted.name);
+            link::set_up(&mut batch, before);
+            socket.request(&mut batch).map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
 /// Deletes the device of this name where there is one.
 pub fn remove(socket: &mut Socket, name: &str) -> Result<()> {
     let mut batch = Batch::new();

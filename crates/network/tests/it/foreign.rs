@@ -176,6 +176,44 @@ fn a_bridge_made_anew_gets_back_what_it_had() {
     }
 }
 
+/// Rules know a bridge by its name: one that was renamed has it again at once, or with the next container when nobody
+/// watches; a link that has taken the name is not touched.
+#[test]
+fn a_bridge_that_is_renamed_has_its_name_again() {
+    world(NetworkConfig::default(), |world| {
+        let (one, before) = (world.connect("one", Vec::new()), index("docker0"));
+        ip("link set docker0 name other0");
+        let two = world.connect("two", Vec::new());
+        assert!(index("docker0") == before && is_port(&one) && is_port(&two));
+        let _watch = world.networks.watch().expect("a watch");
+        ip("link set docker0 name other0");
+        eventually("the name is back", || index("docker0") == before);
+        assert!(inside(&one, || ping(GATEWAY)) && inside(&two, || ping(address_of(&one))));
+        assert_eq!(index("other0"), 0);
+    });
+}
+
+/// Where IPv6 is switched off, networks of IPv4 work, and those of both families do on the links that are made for them.
+#[test]
+fn ipv6_switched_off_by_the_host() {
+    let set = |name: &str, value| sys::netlink::namespace::set_sysctl(name, value).expect("a setting");
+    in_namespace(|| {
+        for place in ["all", "default"] {
+            set(&format!("net/ipv6/conf/{place}/disable_ipv6"), "1");
+        }
+        let world = World::open(NetworkConfig::default());
+        let (one, two) = (world.connect("one", vec![publish(8081, 80)]), world.connect("two", Vec::new()));
+        assert!(inside(&one, || ping(GATEWAY)) && inside(&two, || ping(address_of(&one))));
+        let traits = network::row::Traits { ipv4: true, ipv6: true, ..Default::default() };
+        let both = network::NewNetwork { traits, ..crate::networks::new("both") };
+        world.networks.create(both).expect("a network of both families");
+        let ends = ["a", "b"]
+            .map(|name| join(&world.networks, &world.spec_in("both", name, Vec::new())).expect("a container"));
+        let six = ends[0].endpoint.assigned(network::Family::Ipv6).expect("an address").address;
+        assert!(inside(&ends[1], || ping_any(six)));
+    });
+}
+
 #[test]
 fn a_bridge_that_is_gone_is_made_by_the_next_container() {
     world(NetworkConfig::default(), |world| {

@@ -210,6 +210,11 @@ pub fn set_up(batch: &mut Batch, index: u32) {
     batch.push("set link up", libc::RTM_NEWLINK, 0, |w| header(w, index, UP, UP));
 }
 
+/// Takes a link out of service; it keeps its IPv4 addresses.
+pub fn set_down(batch: &mut Batch, index: u32) {
+    batch.push("set link down", libc::RTM_NEWLINK, 0, |w| header(w, index, 0, UP));
+}
+
 pub fn set_mtu(batch: &mut Batch, index: u32, mtu: u32) {
     batch.push("set link MTU", libc::RTM_NEWLINK, 0, |w| {
         header(w, index, 0, 0);
