@@ -275,3 +275,52 @@ fn connections_outlive_their_port() {
     }
     d.finish();
 }
+
+/// With `publish-mode: host-firewall` the host's own INPUT rules decide about published ports, and nothing goes past them.
+#[test]
+fn the_host_s_firewall_decides_about_published_ports() {
+    let d = Options::new().config(r#"{"publish-mode": "host-firewall"}"#).start();
+    d.busybox();
+    let serve = "echo web > /tmp/index.html; httpd -f -p 80 -h /tmp";
+    let words = ["run", "-d", "--name", "web", "-p", "8080:80", "-p", "8053:53/udp", "busybox", "sh", "-c", serve];
+    let _ = d.docker(&words).ok();
+    let mut neighbour = d.namespaces().command("unshare").args(["-n", "sleep", "1000"]).spawn().unwrap();
+    let pid = neighbour.id().to_string();
+    let own = || process::namespace(neighbour.id(), "net") != process::namespace(d.pid(), "net");
+    assert!(eventually(own), "the neighbour has a network of its own");
+    let ip = |words: &str| {
+        let _ = d.exec_inside(&[&["ip"], &words.split(' ').collect::<Vec<_>>()[..]].concat()).ok();
+    };
+    ip(&format!("link add near type veth peer name far netns {pid}"));
+    ip("address add 10.77.0.1/24 dev near");
+    ip("link set near up");
+    let inside = |words: &[&str]| d.exec_inside(&[&["nsenter", "-n", "-t", &pid], words].concat());
+    for words in ["ip link set far up", "ip address add 10.77.0.2/24 dev far"] {
+        let _ = inside(&words.split(' ').collect::<Vec<_>>()).ok();
+    }
+    let url = "http://10.77.0.1:8080/";
+    let comes = || inside(&["curl", "-s", "-m", "20", url]).stdout == "web\n";
+    assert!(eventually(comes));
+    let nft = |command: &str| {
+        let _ = d.exec_inside(&["nft", command]).ok();
+    };
+    nft("add table inet host { chain input { type filter hook input priority 0; policy accept; }; }");
+    nft("add rule inet host input iifname near tcp dport 8080 drop");
+    assert_ne!(inside(&["curl", "-s", "-m", "2", url]).stdout, "web\n", "dropped by the host");
+    assert_eq!(d.exec_inside(&["curl", "-s", "-m", "20", "http://127.0.0.1:8080/"]).stdout, "web\n");
+    nft("flush table inet host");
+    assert!(eventually(comes));
+    nft("delete table inet host");
+    neighbour.kill().unwrap();
+    let _ = neighbour.wait();
+    assert!(
+        eventually(|| d.exec_inside(&["ip", "link", "show", "near"]).code != 0),
+        "the link goes with the neighbour"
+    );
+    d.finish();
+    // Without a proxy nobody would carry the bytes.
+    let refused = Options::new().config(r#"{"publish-mode": "host-firewall", "userland-proxy": false}"#).refused();
+    assert!(refused.stderr.contains("invalid publish-mode"), "{}", refused.stderr);
+    let refused = Options::new().config(r#"{"publish-mode": "open"}"#).refused();
+    assert!(refused.stderr.contains("invalid publish-mode"), "{}", refused.stderr);
+}

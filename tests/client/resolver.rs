@@ -1,7 +1,8 @@
 //! Names on networks that users make: who is found by which name, while everything changes.
 
-use testkit::Daemon;
+use testkit::{Daemon, Options};
 
+use crate::egress::{DNS, Outside};
 use crate::{eventually, with_busybox};
 
 fn sleeper(d: &Daemon, name: &str, options: &[&str]) {
@@ -207,5 +208,30 @@ fn a_sandbox_has_a_path() {
     let _ = d.docker(&["stop", "-t", "0", "web"]).ok();
     assert!(eventually(|| std::fs::symlink_metadata(&key).is_err()));
     assert_eq!(d.inspect("web", "{{.NetworkSettings.SandboxKey}}"), "");
+    d.finish();
+}
+
+/// Who is on internal networks only finds its neighbours, and no query of it comes out, whoever is asked.
+#[test]
+fn internal_networks_leak_no_query() {
+    let d = Options::new().args(&["--dns", DNS]).start();
+    d.busybox();
+    let outside = Outside::start(&d);
+    let _ = d.docker(&["network", "create", "--internal", "inner"]).ok();
+    let _ = d.docker(&["network", "create", "outer"]).ok();
+    sleeper(&d, "db", &["--network", "inner"]);
+    sleeper(&d, "web", &["--network", "inner"]);
+    assert_eq!(look_up(&d, "web", "db"), [address(&d, "db", "inner")]);
+    for name in ["other.test", "secret.inner.test"] {
+        assert!(look_up(&d, "web", name).is_empty() && !outside.asked(name), "{name}");
+    }
+    let _ = inside(&d, "web", &format!("timeout 3 nslookup direct.test {DNS}"));
+    assert!(!outside.asked("direct.test"));
+    // With a way out it asks, and without again it does not.
+    let _ = d.docker(&["network", "connect", "outer", "web"]).ok();
+    assert!(eventually(|| !look_up(&d, "web", "other.test").is_empty()));
+    let _ = d.docker(&["network", "disconnect", "outer", "web"]).ok();
+    assert!(look_up(&d, "web", "wild.test").is_empty() && !outside.asked("wild.test"));
+    drop(outside);
     d.finish();
 }

@@ -12,7 +12,7 @@ use image::Transfers;
 use image::collect::Rules;
 use model::{Error, Result};
 use network::config::{DirectRouting, Mark};
-use network::{AddressPool, DefaultFamily, NetworkConfig};
+use network::{AddressPool, DefaultFamily, NetworkConfig, PublishMode};
 use server::{Frame, State};
 
 use crate::config::{Config, Host, MAX_API_VERSION};
@@ -158,6 +158,7 @@ fn network(config: &Config) -> NetworkConfig {
         ip_forward_no_drop: options.ip_forward_no_drop.into(),
         iptables: options.iptables.into(),
         userland_proxy: options.userland_proxy.into(),
+        publish_mode: PublishMode::parse(&options.publish_mode).unwrap_or_default(),
         ip6tables: options.ip6tables.into(),
         direct_routing: match environment(network::config::INSECURE).is_some_and(|value| value == "1") {
             true => DirectRouting::Insecure,

@@ -43,6 +43,27 @@ impl From<bool> for Enabled {
     }
 }
 
+/// How packets come to published ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublishMode {
+    /// Their destination is translated before the host's firewall sees them, as the reference does.
+    #[default]
+    Translate,
+    /// They go to a socket of this host, through its own INPUT rules.
+    HostFirewall,
+}
+
+impl PublishMode {
+    /// As configurations and options have it.
+    pub fn parse(text: &str) -> Option<PublishMode> {
+        match text {
+            "translate" => Some(PublishMode::Translate),
+            "host-firewall" => Some(PublishMode::HostFirewall),
+            _ => None,
+        }
+    }
+}
+
 /// A packet mark under a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -95,6 +116,8 @@ pub struct NetworkConfig {
     /// Firewall rules are kept for IPv4 (`--iptables`); without them published ports work by proxy only.
     pub iptables: Enabled,
     pub userland_proxy: Enabled,
+    /// Of networks that do not say otherwise.
+    pub publish_mode: PublishMode,
     /// Firewall rules are kept for IPv6 (`--ip6tables`).
     pub ip6tables: Enabled,
     /// Other machines reach published ports at the containers' own addresses.
@@ -128,6 +151,7 @@ impl Default for NetworkConfig {
             ip_forward_no_drop: Enabled::No,
             iptables: Enabled::Yes,
             userland_proxy: Enabled::Yes,
+            publish_mode: PublishMode::Translate,
             ip6tables: Enabled::Yes,
             direct_routing: DirectRouting::Forbidden,
             default_address_pools: Vec::new(),

@@ -14,6 +14,9 @@ use crate::row::{NetworkRow, parse_flag};
 /// discovery of neighbours and routers.
 pub const SPOOF_CHECK: &str = "gantry.spoof-check";
 
+/// How packets come to ports that are published in the network (`config::PublishMode`).
+pub const PUBLISH_MODE: &str = "gantry.publish-mode";
+
 /// What a network says of what its containers send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
@@ -36,7 +39,7 @@ pub fn of(network: &NetworkRow) -> Result<Confinement> {
 }
 
 /// The option, else the label.
-fn value<'a>(network: &'a NetworkRow, name: &str) -> Result<Option<&'a String>> {
+pub(crate) fn value<'a>(network: &'a NetworkRow, name: &str) -> Result<Option<&'a String>> {
     match (network.options.get(name), network.labels.get(name)) {
         (Some(option), Some(label)) if option != label => {
             Err(Error::invalid(format!("{name} is given as an option and as a label, with different values")))
@@ -49,7 +52,7 @@ fn value<'a>(network: &'a NetworkRow, name: &str) -> Result<Option<&'a String>> 
 pub fn check(network: &NetworkRow) -> Result<()> {
     let names = network.options.keys().chain(network.labels.keys());
     for name in names.filter(|name| name.starts_with(PREFIX)) {
-        if !matches!(name.as_str(), EGRESS | SPOOF_CHECK | KEEP) {
+        if !matches!(name.as_str(), EGRESS | SPOOF_CHECK | PUBLISH_MODE | KEEP) {
             return Err(Error::invalid(format!(
                 "unknown option {name:?}: options and labels of networks that begin with {PREFIX:?} are those of the \
                  engine, and it has none of this name"

@@ -164,6 +164,9 @@ pub struct Endpoint {
     pub priority: i64,
     pub dns_names: Vec<String>,
     pub ports: Vec<BoundPort>,
+    /// See [`EndpointSpec::egress`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
 }
 
 /// An endpoint as it lies in rows, those of daemons that knew one IPv4 address included.
@@ -189,6 +192,8 @@ struct Stored {
     #[serde(default)]
     dns_names: Vec<String>,
     ports: Vec<BoundPort>,
+    #[serde(default)]
+    egress: Option<Egress>,
 }
 
 impl From<Stored> for Endpoint {
@@ -206,6 +211,7 @@ impl From<Stored> for Endpoint {
             priority: stored.priority,
             dns_names: stored.dns_names,
             ports: stored.ports,
+            egress: stored.egress,
         }
     }
 }

@@ -34,7 +34,7 @@ pub mod sandbox;
 pub mod spares;
 mod sysctl;
 
-pub use config::{AddressPool, DefaultFamily, Enabled, NetworkConfig};
+pub use config::{AddressPool, DefaultFamily, Enabled, NetworkConfig, PublishMode};
 pub use driver::{Watch, option};
 pub use endpoint::{BoundPort, Changed, Connected, Endpoint, EndpointSpec, Joined, Protocol, PublishSpec, SandboxSpec};
 pub use family::Family;

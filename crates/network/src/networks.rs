@@ -159,6 +159,7 @@ impl Networks {
             userland_proxy: self.config.userland_proxy,
             filtered: Filtered { ipv4: self.config.iptables, ipv6: self.config.ip6tables },
             direct_routing: Enabled::from(self.config.direct_routing != DirectRouting::Forbidden),
+            publish: self.config.publish_mode,
             accept_mark: self.config.accept_mark,
         };
         let mut ways = Vec::new();
@@ -168,6 +169,7 @@ impl Networks {
                 continue;
             }
             if let Ok(settings) = bridge_settings(&row, &self.config) {
+                let around = Circumstances { publish: settings.publish, ..around };
                 ways.extend(reach::ways(&row.name, &settings.rules, &endpoint, around));
             }
         }

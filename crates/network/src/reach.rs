@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::config::{Enabled, Mark};
+use crate::config::{Enabled, Mark, PublishMode};
 use crate::endpoint::{BoundPort, Endpoint, Protocol};
 use crate::family;
 use crate::plan::{BridgeNetwork, Filtered, GatewayMode, Published};
@@ -52,6 +52,8 @@ pub enum By {
     Translation,
     /// The monitor's proxy alone.
     Proxy,
+    /// The same, where the INPUT rules of the host's own firewall let it in.
+    HostFirewall,
     /// The bridge, whose containers may speak to each other.
     Bridge,
     /// The host's address on the bridge.
@@ -77,6 +79,8 @@ pub struct Circumstances {
     pub filtered: Filtered,
     /// See [`crate::plan::Topology::direct_routing`].
     pub direct_routing: Enabled,
+    /// Of the network.
+    pub publish: PublishMode,
     /// See [`crate::plan::Topology::accept_mark`].
     pub accept_mark: Option<Mark>,
 }
@@ -107,7 +111,7 @@ pub fn ways(name: &str, rules: &BridgeNetwork, endpoint: &Endpoint, around: Circ
         }
     }
     ways.extend(endpoint.ports.iter().filter_map(|port| published(endpoint, port, around)));
-    if around.direct_routing.yes() {
+    if around.direct_routing.yes() && around.publish == PublishMode::Translate {
         ways.extend(endpoint.ports.iter().filter_map(|port| directly(endpoint, port, around)));
     }
     ways
@@ -135,7 +139,13 @@ fn published(endpoint: &Endpoint, port: &BoundPort, around: Circumstances) -> Op
     }
     let own = endpoint.assigned(family).map(|assigned| assigned.address);
     let translated = own.and_then(|own| Published::translated(port, own, around.userland_proxy));
-    let by = if translated.is_some() && around.filtered.has(family) { By::Translation } else { By::Proxy };
+    let by = if around.publish == PublishMode::HostFirewall {
+        By::HostFirewall
+    } else if translated.is_some() && around.filtered.has(family) {
+        By::Translation
+    } else {
+        By::Proxy
+    };
     let from = if host_ip.is_loopback() { Source::Host } else { Source::Anyone };
     let (port, protocol) = (Some(host_port), Some(protocol));
     Some(Way { from, address: host_ip, port, protocol, container_port: Some(container_port), by })
@@ -164,6 +174,7 @@ impl fmt::Display for Way {
         f.write_str(match self.by {
             By::Translation => " (translated; for this host and containers by the proxy)",
             By::Proxy => " (by the proxy)",
+            By::HostFirewall => " (by the proxy, where the host's firewall lets it in)",
             By::Bridge => " (on the bridge)",
             By::HostAddress => " (from the host's address on the bridge)",
             By::Routed => " (gateway mode routed)",

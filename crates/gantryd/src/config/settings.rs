@@ -280,6 +280,8 @@ pub struct NetworkOptions {
     pub firewall_backend: String,
     /// Serve published ports on loopback by a proxy.
     pub userland_proxy: bool,
+    /// `translate`, `host-firewall` or empty, which is the former; Gantry's own key `publish-mode`.
+    pub publish_mode: String,
     /// Path of a proxy program; checked, then ignored: the monitor is the proxy.
     pub userland_proxy_path: String,
     /// Remote hosts may reach container addresses directly.
@@ -496,6 +498,7 @@ impl Default for NetworkOptions {
             ip_masq: true,
             firewall_backend: String::new(),
             userland_proxy: true,
+            publish_mode: String::new(),
             userland_proxy_path: String::new(),
             allow_direct_routing: false,
             bridge_accept_fwmark: String::new(),

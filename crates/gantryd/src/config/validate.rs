@@ -152,9 +152,19 @@ fn platform(config: &Config) -> Result<(), String> {
         return Err(r#"invalid firewall-backend: allowed values are "iptables" and "nftables""#.into());
     }
     fwmark(&config.network.bridge_accept_fwmark).map_err(|why| format!("invalid bridge-accept-fwmark: {why}"))?;
+    publish_mode(config)?;
     match config.containers.cgroupns_mode.as_str() {
         "" | "host" | "private" => Ok(()),
         mode => Err(format!(r#"invalid default cgroup namespace ({mode}): use "host" or "private""#)),
+    }
+}
+
+fn publish_mode(config: &Config) -> Result<(), String> {
+    match config.network.publish_mode.as_str() {
+        "" | "translate" => Ok(()),
+        "host-firewall" if config.network.userland_proxy => Ok(()),
+        "host-firewall" => Err("invalid publish-mode: host-firewall needs the userland proxy".into()),
+        mode => Err(format!(r#"invalid publish-mode ({mode}): use "translate" or "host-firewall""#)),
     }
 }
 

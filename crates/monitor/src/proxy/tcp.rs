@@ -16,6 +16,8 @@ use super::{Side, Token};
 
 /// Reads in one direction in one round, so that one connection does not starve the others.
 const READS: usize = 8;
+/// Bytes of a read below which nothing is left to be read: a pipe holds more, and so does the buffer.
+const DRAINED: usize = 32 << 10;
 /// How long a client waits for a server that does not listen yet: a container's program is often reached for as soon as
 /// its start is answered.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -76,7 +78,13 @@ impl Direction {
                 None => self.through_memory(from, to, scratch.buffer),
             };
             match read {
-                Ok(n) => self.ended = n == 0,
+                Ok(n) => {
+                    self.ended = n == 0;
+                    // All that was there: asking for more would tell so, and what comes wakes us.
+                    if n < DRAINED {
+                        break;
+                    }
+                }
                 Err(Errno::AGAIN) => break,
                 Err(e) => return Err(e),
             }

@@ -22,8 +22,8 @@ use super::rules::Rules;
 use super::settings::{self, Settings};
 use super::watch::Watch;
 use super::{Join, NetworkDriver, Publish, announce, device, option};
-use crate::config::{DEFAULT_BRIDGE, DirectRouting, Enabled, NetworkConfig};
-use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, PublishSpec, Sockets};
+use crate::config::{DEFAULT_BRIDGE, DirectRouting, Enabled, NetworkConfig, PublishMode};
+use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, Protocol, PublishSpec, Sockets};
 use crate::family::{self, Family};
 use crate::forwarding::Forwarding;
 use crate::ipam::Surroundings;
@@ -222,6 +222,7 @@ impl BridgeDriver {
 
     fn published(&self, endpoint: &Endpoint) -> Vec<Published> {
         let direct = self.config.direct_routing != DirectRouting::Forbidden;
+        let mode = self.bridges.known(&endpoint.network).map(|bridge| bridge.publish).unwrap_or_default();
         let of_port = |port: &BoundPort| {
             let family = family::of(port.host_ip);
             let own = endpoint.assigned(family).filter(|_| self.config.filters(family))?.address;
@@ -229,6 +230,9 @@ impl BridgeDriver {
             let directly = Published { protocol, host: None, container: own, container_port };
             if port.host_port == 0 {
                 return Some([Some(directly), None]);
+            }
+            if mode == PublishMode::HostFirewall {
+                return None;
             }
             // What is published on a loopback address is for this host alone.
             let directly = Some(directly).filter(|_| direct && !port.host_ip.is_loopback());
@@ -243,6 +247,11 @@ impl BridgeDriver {
         let has = |family| own.iter().any(|a| family::of(a.address) == family);
         let mode = |family| device.modes.iter().find(|(of, _)| *of == family).map(|(_, mode)| *mode);
         let routed = |family| mode(family) == Some(GatewayMode::Routed);
+        if device.publish == PublishMode::HostFirewall && wanted.iter().any(|port| port.protocol == Protocol::Sctp) {
+            return Err(Error::invalid(
+                "publish-mode host-firewall cannot publish SCTP ports: there is no proxy for them",
+            ));
+        }
         let proxy = self.config.userland_proxy.yes();
         let (ipv4, ipv6) = (has(Family::Ipv4), has(Family::Ipv6));
         let defaults = port::Defaults {
@@ -394,6 +403,7 @@ impl NetworkDriver for BridgeDriver {
             mtu: settings.mtu,
             addresses: settings.addresses,
             host_binding: settings.host_binding,
+            publish: settings.publish,
             modes,
             port,
             route_localnet: (!self.config.userland_proxy.yes() && self.translates(Family::Ipv4)).into(),

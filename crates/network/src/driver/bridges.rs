@@ -18,7 +18,7 @@ use sys::netlink::{Batch, Socket, namespace};
 use super::device;
 use super::rules::Rules;
 use super::settings::Settings;
-use crate::config::Enabled;
+use crate::config::{Enabled, PublishMode};
 use crate::family::{self, Family};
 use crate::mac::MacAddress;
 use crate::plan::{BridgePort, GatewayMode};
@@ -40,6 +40,7 @@ pub struct Bridge {
     pub subnets: Vec<IpNet>,
     /// Where ports without a host address are published.
     pub host_binding: IpAddr,
+    pub publish: PublishMode,
     /// By family that the network has.
     pub modes: Vec<(Family, GatewayMode)>,
     pub port: BridgePort,

@@ -107,6 +107,7 @@ impl Join<'_> {
             priority: place.priority,
             dns_names: place.dns_names.to_vec(),
             ports: Vec::new(),
+            egress: place.egress.cloned(),
         }
     }
 }

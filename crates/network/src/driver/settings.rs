@@ -6,7 +6,8 @@ use ipnet::{IpNet, Ipv6Net};
 use model::{Error, Result};
 
 use super::option;
-use crate::config::{Enabled, NetworkConfig};
+use crate::config::{Enabled, NetworkConfig, PublishMode};
+use crate::confine::{self, PUBLISH_MODE};
 use crate::family::{self, Family};
 use crate::plan::{BridgeNetwork, Egress, GatewayMode, Subnet};
 use crate::row::{NetworkRow, PoolRow, parse_flag};
@@ -21,6 +22,7 @@ pub struct Settings {
     pub device: String,
     pub mtu: u32,
     pub host_binding: IpAddr,
+    pub publish: PublishMode,
     /// What the rules depend on.
     pub rules: BridgeNetwork,
     /// The device's own addresses, with their prefix lengths.
@@ -65,6 +67,7 @@ pub fn parse(network: &NetworkRow, config: &NetworkConfig) -> Result<Settings> {
     Ok(Settings {
         mtu: mtu(network)?.unwrap_or(config.mtu),
         host_binding: address(network, option::HOST_BINDING)?.unwrap_or(config.host_binding_ip),
+        publish: publish(network, config)?,
         rules: BridgeNetwork {
             device: device.clone(),
             subnets,
@@ -75,6 +78,22 @@ pub fn parse(network: &NetworkRow, config: &NetworkConfig) -> Result<Settings> {
         device,
         addresses,
     })
+}
+
+/// How packets come to published ports.
+fn publish(network: &NetworkRow, config: &NetworkConfig) -> Result<PublishMode> {
+    let Some(value) = confine::value(network, PUBLISH_MODE)? else { return Ok(config.publish_mode) };
+    let mode = PublishMode::parse(value)
+        .ok_or_else(|| failed(PUBLISH_MODE, value, "it is \"translate\" or \"host-firewall\""))?;
+    let needs_proxy = mode == PublishMode::HostFirewall;
+    if needs_proxy && !config.userland_proxy.yes() {
+        return Err(failed(PUBLISH_MODE, value, "it needs the userland proxy, which is switched off"));
+    }
+    let routed = [option::GATEWAY_MODE_4, option::GATEWAY_MODE_6].map(|option| network.options.get(option));
+    if needs_proxy && routed.iter().flatten().any(|mode| *mode == "routed") {
+        return Err(failed(PUBLISH_MODE, value, "gateway mode routed publishes no port of this host"));
+    }
+    Ok(mode)
 }
 
 /// A bridge has one subnet of a family.

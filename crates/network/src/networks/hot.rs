@@ -153,6 +153,7 @@ impl Networks {
             link: Some(endpoint.link.clone()),
             priority: endpoint.priority,
             dns_names: endpoint.dns_names.clone(),
+            egress: endpoint.egress.clone(),
             ..EndpointSpec::new(endpoint.network.clone())
         };
         self.plug(owner, netns, &spec, Some(ports))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use network::{NetworkConfig, PublishSpec};
+use network::{NetworkConfig, PublishSpec, SandboxSpec};
 use sys::netlink::namespace;
 
 use crate::world::*;
@@ -45,5 +45,34 @@ fn eight_at_a_time() {
         });
         assert_eq!(elements(), 0);
         eventually("all links are gone", || host_links().is_empty());
+    });
+}
+
+/// So many containers want the same port, or the same address: one has it, the others are told by whom.
+#[test]
+fn of_sixty_four_containers_one_gets_the_port_and_one_the_address() {
+    world(NetworkConfig::default(), |world| {
+        let race = |specs: Vec<SandboxSpec>| {
+            let joined: Vec<_> = std::thread::scope(|scope| {
+                let begun: Vec<_> = specs.iter().map(|spec| scope.spawn(|| join(&world.networks, spec))).collect();
+                begun.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+            });
+            let (won, lost): (Vec<_>, Vec<_>) = joined.into_iter().partition(Result::is_ok);
+            assert_eq!((won.len(), lost.len()), (1, 63));
+            let texts = lost.into_iter().map(|lost| lost.expect_err("partitioned").message().to_owned());
+            (won, texts.collect::<Vec<_>>())
+        };
+        let names: Vec<String> = (0..64).map(|number| format!("c{number}")).collect();
+        let (won, texts) = race(names.iter().map(|name| world.spec(name, vec![publish(8080, 80)])).collect());
+        assert!(texts.iter().all(|text| text.contains("port is already allocated")), "{texts:?}");
+        assert_eq!(elements(), 1);
+        let fixed = |name: &String| {
+            let mut spec = world.spec(name, Vec::new());
+            spec.endpoints[0].addresses = vec!["172.17.77.7".parse().expect("address")];
+            spec
+        };
+        let (_also, texts) = race(names.iter().map(fixed).collect());
+        assert!(texts.iter().all(|text| text.contains("Address already in use")), "{texts:?}");
+        drop(won);
     });
 }

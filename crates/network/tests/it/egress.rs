@@ -264,6 +264,12 @@ fn networks_that_are_joined_later_are_checked_too() {
         world.networks.unplug(owner, &network.id, netns, &[]).outcome.expect("unplug");
         eventually("the link is gone", || link::find(&mut Socket::route().unwrap(), &link).unwrap().is_none());
         inside(&one, || assert!(ask(OUTSIDE, 80).is_some() && no_answer(OUTSIDE, 81)));
+        // Also one that is put back after a change that failed.
+        let own = one.endpoint.network.clone();
+        let gone = world.networks.unplug(owner, &own, netns, &[]).outcome.expect("unplug").expect("endpoint");
+        inside(&one, || assert!(no_answer(OUTSIDE, 80)));
+        world.networks.plug_again(owner, netns.try_clone().unwrap(), &gone, &[]).outcome.expect("plug again");
+        inside(&one, || assert!(ask(OUTSIDE, 80).is_some() && no_answer(OUTSIDE, 81)));
     });
 }
 

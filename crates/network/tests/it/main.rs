@@ -14,6 +14,7 @@ mod foreign;
 mod forwarding;
 mod networks;
 mod ports;
+mod publish_mode;
 mod reach;
 mod recovery;
 mod world;
