@@ -222,7 +222,8 @@ fn shell(node: &Node) -> Result<Vec<String>> {
 fn later(node: &Node) -> Result<String> {
     let keyword = match &node.arguments {
         Arguments::Instruction(inner) => inner.keyword.trim().to_uppercase(),
-        _ if node.text.trim().len() > "ONBUILD".len() => "ONBUILD".into(),
+        // Deeper ones are not read.
+        Arguments::Words(_) => "ONBUILD".into(),
         _ => return Err(Error::new("ONBUILD requires at least one argument")),
     };
     plain(node)?;
