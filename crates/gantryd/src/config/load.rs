@@ -385,7 +385,7 @@ mod tests {
             load_words("--network-control-plane-mtu=1400", None, &[]).unwrap().warnings,
             ["the option --network-control-plane-mtu has no effect yet: there is no swarm"]
         );
-        let loaded = load_words("", Some(r#"{"metrics-addr": "127.0.0.1:9323", "host": "x"}"#), &[]).unwrap();
+        let loaded = load_words("", Some(r#"{"network-diagnostic-port": 1, "host": "x"}"#), &[]).unwrap();
         assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
     }
 

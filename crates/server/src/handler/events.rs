@@ -255,7 +255,7 @@ mod tests {
         assert_eq!((from(""), from("after=9")), (From::Now, From::After(9)));
         assert_eq!(
             (from("until=1"), from("since=1")),
-            (From::Time(Timestamp::ZERO), From::Time(Timestamp::from_unix_seconds(1)))
+            (From::Time(Timestamp::from_unix_seconds(0)), From::Time(Timestamp::from_unix_seconds(1)))
         );
     }
 
