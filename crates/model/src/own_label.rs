@@ -24,6 +24,7 @@ pub struct OwnLabels {
     /// [`KEEP`].
     pub keep: bool,
     /// [`EGRESS`]: all that the container may reach; `None` = whatever its networks let it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
 }
 
