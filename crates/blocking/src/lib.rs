@@ -46,6 +46,8 @@ pub enum Work {
     Syncs,
     /// What is let go after a run, and cgroups that are cleared.
     Ends,
+    /// Sandboxes that join and leave networks, ports that are published.
+    Networks,
     /// Rows, layers and directories that go.
     Removals,
     /// Paths of the host that a user has named: they may lie on a file system that does not answer.
@@ -68,6 +70,8 @@ pub enum Work {
     Images,
     /// Layers that are unpacked while they arrive: as slow as their registry.
     Unpacks,
+    /// What is configured for a registry, read off the disk when it is asked.
+    Registries,
     /// The calls of one driver of volumes.
     Volumes,
     /// Networks of plugins that are made and removed.
@@ -82,11 +86,12 @@ pub enum Work {
 
 impl Work {
     /// All of them.
-    pub const ALL: [Work; 20] = [
+    pub const ALL: [Work; 22] = [
         Work::Creates,
         Work::Starts,
         Work::Syncs,
         Work::Ends,
+        Work::Networks,
         Work::Removals,
         Work::Paths,
         Work::Walks,
@@ -98,6 +103,7 @@ impl Work {
         Work::Events,
         Work::Images,
         Work::Unpacks,
+        Work::Registries,
         Work::Volumes,
         Work::Plugins,
         Work::Programs,
@@ -109,9 +115,9 @@ impl Work {
     pub const fn threads(self) -> usize {
         match self {
             Work::Starts | Work::Syncs | Work::Paths => 64,
-            Work::Creates | Work::Ends | Work::Removals | Work::Reads | Work::Images => 32,
+            Work::Creates | Work::Ends | Work::Networks | Work::Removals | Work::Reads | Work::Images => 32,
             Work::Unpacks | Work::Volumes | Work::Plugins | Work::Changes | Work::Builds => 16,
-            Work::Walks | Work::Processes => 8,
+            Work::Walks | Work::Processes | Work::Registries => 8,
             Work::Logs | Work::Events | Work::Programs | Work::Checks | Work::Background => 4,
         }
     }
@@ -123,6 +129,7 @@ impl Work {
             Work::Starts => "starting a container",
             Work::Syncs => "syncing a container's directories",
             Work::Ends => "ending a run",
+            Work::Networks => "changing networks",
             Work::Removals => "removing a container",
             Work::Paths => "looking at a path",
             Work::Walks => "walking a tree",
@@ -134,6 +141,7 @@ impl Work {
             Work::Events => "the journal of events",
             Work::Images => "working on an image",
             Work::Unpacks => "unpacking a layer",
+            Work::Registries => "reading what is configured for a registry",
             Work::Volumes => "working on a volume",
             Work::Plugins => "working on a network of a plugin",
             Work::Programs => "starting a program",

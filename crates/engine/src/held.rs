@@ -114,11 +114,10 @@ pub struct Use {
 }
 
 impl Use {
-    /// Mounts these volumes for a use of their own. Blocks.
-    #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-    pub fn begin<'m>(volumes: &Volumes, mounts: impl Iterator<Item = Part<'m>>) -> Result<Use> {
+    /// Mounts these volumes for a use of their own.
+    pub async fn begin<'m>(volumes: &Volumes, mounts: impl Iterator<Item = Part<'m>>) -> Result<Use> {
         let user = ContainerId::from_bytes(sys::random::bytes32()).as_str().to_owned();
-        let held = Handle::current().block_on(hold(volumes, mounts, &user))?;
+        let held = hold(volumes, mounts, &user).await?;
         let names = held.0.keys().cloned().collect();
         Ok(Use { volumes: volumes.clone(), user, names, held })
     }

@@ -377,7 +377,9 @@ pub async fn disconnect(
     force: bool,
 ) -> Result<()> {
     let handle = match containers.find(container) {
-        Err(error) if force && error.kind() == Kind::NotFound => return end_stale(networks, network, container).await,
+        Err(error) if force && error.kind() == Kind::NotFound => {
+            return end_stale(networks, containers, network, container).await;
+        }
         other => other?,
     };
     let force = if force { Force::Yes } else { Force::No };
@@ -390,15 +392,13 @@ async fn ask_to_leave(handle: Handle, network: String, force: Force) -> Result<(
 }
 
 /// An endpoint of that name whose container is not known any more.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-async fn end_stale(networks: &Arc<Networks>, network: &str, name: &str) -> Result<()> {
+async fn end_stale(networks: &Arc<Networks>, containers: &Containers, network: &str, name: &str) -> Result<()> {
     let found = networks.find(network)?;
     let stale = found.endpoints.iter().find(|endpoint| endpoint.dns_names.first().is_some_and(|own| own == name));
     let container = stale.map(|endpoint| endpoint.container.clone());
     let container = container.ok_or_else(|| Error::not_found(format!("endpoint {name} not found")))?;
     let networks = networks.clone();
-    let released = tokio::task::spawn_blocking(move || networks.release(&container)).await;
-    released.map_err(|error| Error::system("releasing an endpoint").with_source(error))?
+    containers.threads.networks.run(move |_| networks.release(&container)).await
 }
 
 fn wire(row: &NetworkRow) -> api::Network {

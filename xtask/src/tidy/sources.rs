@@ -115,12 +115,11 @@ fn block_length(lines: &[String]) -> usize {
 }
 
 /// What may say why a function that takes no `&Blocking` calls what blocks (`clippy.toml`).
-const ELSEWHERE: [&str; 5] = [
+const ELSEWHERE: [&str; 4] = [
     "before anybody is served",
     "on the main thread",
     "on the thread of the transfer",
     "the one place that takes threads",
-    "not yet on a thread of a class",
 ];
 /// Files of the kernel and of the exec root answer at once.
 const IN_MEMORY: &str = "in memory";

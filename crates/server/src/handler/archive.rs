@@ -30,8 +30,9 @@ enum Coding {
 /// `HEAD /containers/{name}/archive`
 pub async fn stat(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (name, path) = named(&request)?;
-    let engine = state.engine.clone();
-    let running = state.transfers.place().await.run(move |_| archive::stat(&engine, &name, &path));
+    let place = state.transfers.place().await;
+    let subject = archive::to_read(&state.engine, &name).await?;
+    let running = place.run(move |_| subject.stat(&path));
     let stat = running.outcome().await??;
     Ok(with_stat(response::empty(StatusCode::OK), &stat).into())
 }
@@ -40,8 +41,9 @@ pub async fn stat(state: Arc<State>, request: Request) -> Result<Outcome> {
 pub async fn get(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (name, path) = named(&request)?;
     let coding = Coding::of(&request);
-    let engine = state.engine.clone();
-    let running = state.transfers.place().await.run(move |_| archive::open(&engine, &name, &path));
+    let place = state.transfers.place().await;
+    let subject = archive::to_read(&state.engine, &name).await?;
+    let running = place.run(move |_| subject.open(&path));
     let opened = running.outcome().await??;
     let stat = opened.stat.clone();
     let download = response::download(&state.transfers, response::TAR, move |sink| write(opened, coding, sink));
@@ -63,9 +65,9 @@ pub async fn put(state: Arc<State>, mut request: Request) -> Result<Outcome> {
         no_overwrite_dir_non_dir: query.flag("noOverwriteDirNonDir"),
     };
     let body = request.upload();
-    let engine = state.engine.clone();
     let place = state.transfers.place().await;
-    let running = place.run(move |client| archive::put(&engine, &name, &path, args, body.from(&client)));
+    let subject = archive::to_write(&state.engine, &name).await?;
+    let running = place.run(move |client| subject.put(&path, args, body.from(&client)));
     running.outcome().await??;
     done(StatusCode::OK)
 }

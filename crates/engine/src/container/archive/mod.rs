@@ -1,7 +1,8 @@
 //! `docker cp`: the files of a container, running or not, read and written through a view of its file system that has its
 //! volumes (`runtime::view`).
 //!
-//! Everything blocks, for as long as the client of a transfer does. Paths are resolved below the container's root by the
+//! First the container is found, its binds are looked at and its volumes mounted; what follows blocks, for as long as the
+//! client of a transfer does, on a thread of the transfer. Paths are resolved below the container's root by the
 //! kernel; a process that swaps directories for links meanwhile reaches nothing but the container's own files.
 
 mod path;
@@ -9,6 +10,7 @@ mod path;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ::volume::Mounted;
 use model::{Error, Kind, Result};
@@ -18,6 +20,7 @@ use sys::mount::Reach;
 
 use super::definition::{Definition, MountKind, MountRow};
 use super::life::{donors, facts, files};
+use super::registry::claims::Claim;
 use super::registry::command::Command;
 use super::view::ContainerView;
 use super::{Handle, publish};
@@ -36,10 +39,63 @@ pub struct Opened {
     _view: Shown,
 }
 
-/// The file system of a container, and its volumes, which are mounted as long as it is seen.
+/// A container whose files are about to be seen. Its binds have answered; its volumes are mounted, as long as this value lives.
+pub struct Subject {
+    engine: Arc<Engine>,
+    view: Arc<ContainerView>,
+    /// As the client wrote it.
+    name: String,
+    /// Of a container that runs they are mounted anyway.
+    volumes: Option<Use>,
+    /// Of a container that does not run and is written to: no start mounts it meanwhile.
+    claim: Option<Claim>,
+}
+
+/// Finds a container to read from.
+///
+/// Errors: `NotFound`; `System` for a bind whose source does not answer; those of drivers of volumes.
+pub async fn to_read(engine: &Arc<Engine>, name: &str) -> Result<Subject> {
+    let view = engine.containers.find(name)?.view();
+    subject(engine, name, view, None).await
+}
+
+/// Finds a container to write to. One that is about to start is waited for, and seen as it runs then.
+///
+/// Errors: as [`to_read`]; `Conflict` for one that is going away, or that others write to.
+pub async fn to_write(engine: &Arc<Engine>, name: &str) -> Result<Subject> {
+    let handle = engine.containers.find(name)?;
+    note_written(engine, &handle).await?;
+    let claim = engine.containers.claims.claim(&handle.id).await?;
+    let view = handle.view();
+    super::read::export::refuse_dying(&view.row, "copy files into")?;
+    let claim = Some(claim).filter(|_| view.pid == 0);
+    subject(engine, name, view, claim).await
+}
+
+async fn subject(engine: &Arc<Engine>, name: &str, view: Arc<ContainerView>, claim: Option<Claim>) -> Result<Subject> {
+    let binds = view.row.mounts.iter().filter(|mount| mount.kind == MountKind::Bind);
+    engine.disk.paths.survey(binds.map(|mount| mount.source.clone()).collect()).await?;
+    let volumes = match view.pid {
+        0 => Some(Use::begin(&engine.volumes, view.row.volumes().map(MountRow::part)).await?),
+        _ => None,
+    };
+    Ok(Subject { engine: engine.clone(), view, name: name.to_owned(), volumes, claim })
+}
+
+/// The writable layer of a container that never ran holds something from now on, which no later daemon may make anew.
+async fn note_written(engine: &Arc<Engine>, handle: &Handle) -> Result<()> {
+    let view = handle.view();
+    if view.row.run.was_started || view.row.run.was_written {
+        return Ok(());
+    }
+    let (roots, id) = (engine.snapshots.roots.clone(), handle.id.clone());
+    engine.containers.threads.creates.run(move |_| roots.make_durable(id.as_str())).await?;
+    handle.ask(|reply| Command::NoteWritten { reply }).await
+}
+
+/// The file system of a container, and what keeps its volumes mounted. The view ends first.
 struct Shown {
     view: View,
-    /// Of a container that runs they are mounted anyway. Ends behind the view.
     _volumes: Option<Use>,
 }
 
@@ -58,26 +114,58 @@ pub struct PutArgs {
     pub no_overwrite_dir_non_dir: bool,
 }
 
-/// Looks a path up; `name` is the container's as the client wrote it. A link at its end is not followed.
-///
-/// Errors: `NotFound` for the container and for the path, in the reference's words.
-pub fn stat(engine: &Engine, name: &str, path: &str) -> Result<api::PathStat> {
-    let view = engine.containers.find(name)?.view();
-    let files = readable(engine, &view)?;
-    path::stat(files.root(), path).map(|(_, stat)| stat).map_err(|e| path::not_found(e, path, name))
-}
+impl Subject {
+    /// Looks a path up. A link at its end is not followed. Blocks.
+    ///
+    /// Errors: `NotFound` for the path, in the reference's words.
+    pub fn stat(self, path: &str) -> Result<api::PathStat> {
+        let Subject { engine, view, name, volumes, .. } = self;
+        let files = shown(&engine, &view, volumes, Origin::Read)?;
+        path::stat(files.root(), path).map(|(_, stat)| stat).map_err(|e| path::not_found(e, path, &name))
+    }
 
-/// Opens a path to be read by [`Opened::write`]. Event: archive-path.
-pub fn open(engine: &Engine, name: &str, path: &str) -> Result<Opened> {
-    let view = engine.containers.find(name)?.view();
-    let files = readable(engine, &view)?;
-    let absolute = path::absolute(path);
-    let found = path::stat(files.root(), &absolute);
-    let (node, stat) = found.map_err(|e| path::not_found(e, path, name))?;
-    // The root's entries have absolute names.
-    let name = if stat.name == "/" { Vec::new() } else { stat.name.clone().into_bytes() };
-    publish(&engine.events, &view.row, "archive-path", []);
-    Ok(Opened { stat, node, name, _view: files })
+    /// Opens a path to be read by [`Opened::write`]. Event: archive-path. Blocks.
+    ///
+    /// Errors: as [`Subject::stat`].
+    pub fn open(self, path: &str) -> Result<Opened> {
+        let Subject { engine, view, name, volumes, .. } = self;
+        let files = shown(&engine, &view, volumes, Origin::Read)?;
+        let absolute = path::absolute(path);
+        let found = path::stat(files.root(), &absolute);
+        let (node, stat) = found.map_err(|e| path::not_found(e, path, &name))?;
+        // The root's entries have absolute names.
+        let name = if stat.name == "/" { Vec::new() } else { stat.name.clone().into_bytes() };
+        publish(&engine.events, &view.row, "archive-path", []);
+        Ok(Opened { stat, node, name, _view: files })
+    }
+
+    /// Unpacks an archive, compressed or not, into a directory. Event: extract-to-dir. Blocks.
+    ///
+    /// Errors: `NotFound` for the directory; `InvalidParameter` for what is no directory or is read-only; `System` for what the
+    /// archive or the kernel refuses. What was unpacked before stays.
+    pub fn put(self, path: &str, args: PutArgs, archive: impl Read + Send) -> Result<()> {
+        let Subject { engine, view, name, volumes, claim } = self;
+        let files = shown(&engine, &view, volumes, Origin::Write)?;
+        let row = &view.row;
+        let place = path::resolve(files.root(), path).map_err(|e| path::not_found(e, path, &name))?;
+        let found = files.root().stat(&place).map_err(|e| path::not_found(e, path, &name))?;
+        if !rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() {
+            return Err(Error::invalid("extraction point is not a directory"));
+        }
+        check_writable(row, &place)?;
+        let owner = match row.config.user.as_str() {
+            user if args.copy_uid_gid && !user.is_empty() => Some(owner(&files, user)?),
+            _ => None,
+        };
+        let how = Extraction { owner, keep_kinds: args.no_overwrite_dir_non_dir };
+        let tar = snapshot::decompress(archive)?;
+        snapshot::extract(files.root(), &place, tar, how)?;
+        // Mounted no more before the next one mounts it.
+        drop(files);
+        drop(claim);
+        publish(&engine.events, row, "extract-to-dir", []);
+        Ok(())
+    }
 }
 
 impl Opened {
@@ -87,77 +175,25 @@ impl Opened {
     }
 }
 
-/// Unpacks an archive, compressed or not, into a directory of a container. Event: extract-to-dir.
-///
-/// Errors: `NotFound` for the container and the directory; `InvalidParameter` for what is no directory or is read-only;
-/// `System` for what the archive or the kernel refuses. What was unpacked before stays.
-pub fn put(engine: &Engine, name: &str, path: &str, args: PutArgs, archive: impl Read + Send) -> Result<()> {
-    let handle = engine.containers.find(name)?;
-    note_written(engine, &handle)?;
-    // A container that is about to start is waited for, and seen as it runs then.
-    let claim = engine.containers.claims.claim(&handle.id)?;
-    let view = handle.view();
-    super::read::export::refuse_dying(&view.row, "copy files into")?;
-    let claim = if view.pid == 0 { Some(claim) } else { None };
-    let files = writable(engine, &view)?;
-    let row = &view.row;
-    let place = path::resolve(files.root(), path).map_err(|e| path::not_found(e, path, name))?;
-    let found = files.root().stat(&place).map_err(|e| path::not_found(e, path, name))?;
-    if !rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() {
-        return Err(Error::invalid("extraction point is not a directory"));
-    }
-    check_writable(row, &place)?;
-    let owner = match row.config.user.as_str() {
-        user if args.copy_uid_gid && !user.is_empty() => Some(owner(&files, user)?),
-        _ => None,
-    };
-    let how = Extraction { owner, keep_kinds: args.no_overwrite_dir_non_dir };
-    let tar = snapshot::decompress(archive)?;
-    snapshot::extract(files.root(), &place, tar, how)?;
-    // Mounted no more before the next one mounts it.
-    drop(files);
-    drop(claim);
-    publish(&engine.events, row, "extract-to-dir", []);
-    Ok(())
-}
-
 fn owner(files: &Shown, user: &str) -> Result<(u32, u32)> {
     let found = runtime::user::resolve(files.root(), user, &[]);
     let found = found.map_err(|e| Error::invalid(e.to_error(runtime::What::Create).0.message()))?;
     Ok((found.uid, found.gid))
 }
 
-fn readable(engine: &Engine, view: &ContainerView) -> Result<Shown> {
-    shown(engine, view, Origin::Read)
-}
-
-fn writable(engine: &Engine, view: &ContainerView) -> Result<Shown> {
-    shown(engine, view, Origin::Write)
-}
-
-fn shown(engine: &Engine, view: &ContainerView, at_rest: fn(runtime::Rootfs) -> Origin) -> Result<Shown> {
+fn shown(
+    engine: &Engine,
+    view: &ContainerView,
+    volumes: Option<Use>,
+    at_rest: fn(runtime::Rootfs) -> Origin,
+) -> Result<Shown> {
     let row = &view.row;
-    let (origin, volumes) = match running(view) {
-        Some(process) => (Origin::Process(process?), None),
-        None => {
-            let volumes = Use::begin(&engine.volumes, row.volumes().map(MountRow::part))?;
-            (at_rest(rootfs(&*engine.snapshots.roots, row)?), Some(volumes))
-        }
+    let origin = match running(view) {
+        Some(process) => Origin::Process(process?),
+        None => at_rest(rootfs(&*engine.snapshots.roots, row)?),
     };
     let mounts = mounts(engine, row, volumes.as_ref().map(|volumes| &volumes.held))?;
     Ok(Shown { view: View::open(origin, mounts)?, _volumes: volumes })
-}
-
-/// The writable layer of a container that never ran holds something from now on, which no later daemon may make anew.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-fn note_written(engine: &Engine, handle: &Handle) -> Result<()> {
-    let view = handle.view();
-    let run = &view.row.run;
-    if run.was_started || run.was_written {
-        return Ok(());
-    }
-    engine.snapshots.roots.make_durable(view.row.id.as_str())?;
-    tokio::runtime::Handle::current().block_on(handle.ask(|reply| Command::NoteWritten { reply }))
 }
 
 /// The first process of a container that runs.
@@ -178,7 +214,7 @@ fn rootfs(roots: &dyn RootStore, row: &Definition) -> Result<runtime::Rootfs> {
 }
 
 /// What is mounted in the container beside the kernel's own file systems, those above first.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
+#[expect(clippy::disallowed_methods, reason = "on the thread of the transfer")]
 fn mounts(engine: &Engine, row: &Definition, held: Option<&Held>) -> Result<Vec<ViewMount>> {
     let mut all: Vec<ViewMount> =
         row.mounts.iter().map(|row| mount(&*engine.snapshots.layers, row, held)).collect::<Result<_>>()?;

@@ -53,6 +53,8 @@ pub enum Done {
     Unplugged(Box<connect::Unplugged>),
     /// A running container publishes other ports.
     Republished(Box<connect::Republished>),
+    /// Its networks are in order after a change that failed.
+    Settled(Box<connect::Settled>),
     /// The limits of a running container were changed, or could not be.
     Updated(Box<update::Updated>),
     /// What a run held has been let go.
@@ -544,7 +546,7 @@ fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerVi
     ContainerView { row: row.clone(), pid, init: None, exec_ids, exits, removed: false, removal_error: None }
 }
 
-pub(super) async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
+async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
     match link {
         Some(link) => link.receive().await,
         None => pending().await,

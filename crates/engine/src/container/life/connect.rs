@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use blocking::Blocking;
+use model::id::{ContainerId, NetworkId};
 use model::{Error, Result};
 use monitor::proto::{Bound, Request};
 use network::endpoint::Sockets;
@@ -16,9 +18,9 @@ use network::row::NetworkRow;
 use network::{Changed, Endpoint};
 use sys::clone::Flags;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
-use super::actor::{Actor, Done, hear, redefine};
+use super::actor::{Actor, Done, redefine};
 use super::environment::Environment;
 use super::ports::{self, Published};
 use super::{files, resolver};
@@ -149,31 +151,6 @@ impl Hot<'_> {
         noted
     }
 
-    /// Lets the monitor close the sockets of all published ports; whether it has. One of an older daemon knows no such
-    /// request.
-    async fn close_ports(&mut self) -> bool {
-        match ask_monitor(self.actor, &Request::Unpublish(Vec::new()), CLOSING_WAIT).await {
-            Some(Ok(())) => true,
-            answer => {
-                tracing::warn!(container = self.actor.row.id.short(), ?answer, "published ports stay where they are");
-                false
-            }
-        }
-    }
-
-    /// Lets the monitor close the sockets of these ports.
-    async fn close(&mut self, ports: &[network::BoundPort]) -> Result<()> {
-        let bound = ports.iter().filter(|port| port.host_port != 0).map(|port| Bound {
-            protocol: port.protocol.number(),
-            address: SocketAddr::new(port.host_ip, port.host_port),
-        });
-        for part in bound.collect::<Vec<_>>().chunks(BOUND_PER_MESSAGE) {
-            let closed = ask_monitor(self.actor, &Request::Unpublish(part.to_vec()), CLOSING_WAIT).await;
-            closed.unwrap_or_else(|| Err(Error::unavailable("the container's monitor does not answer")))?;
-        }
-        Ok(())
-    }
-
     /// Gives the monitor the sockets of ports that are published now.
     async fn hand_over(&mut self, sockets: &Sockets) {
         let Some(link) = self.actor.link.as_mut().filter(|_| !sockets.is_empty()) else { return };
@@ -200,56 +177,6 @@ impl Hot<'_> {
         drop(actor.record().await);
         actor.publish();
     }
-
-    /// Takes back what was joined and could not be recorded; the ports are published where they were.
-    #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-    async fn unplug_again(&mut self, endpoint: &Endpoint) {
-        let actor = &mut *self.actor;
-        let rounds = if actor.engine.host.faults.is_armed() { 2 } else { 1 };
-        let mut sockets = Sockets::default();
-        for _ in 0..rounds {
-            let (Ok(netns), Ok(ports)) = (network_namespace(actor), specs(&actor.row.config, &actor.row.host_config))
-            else {
-                return;
-            };
-            let (engine, id, network) = (actor.engine.clone(), actor.row.id.clone(), endpoint.network.clone());
-            let name = actor.row.name.clone();
-            let left = tokio::task::spawn_blocking(move || {
-                engine.networks.unplug(Owner { container: &id, name: &name }, &network, &netns, &ports)
-            });
-            let Ok(Changed { outcome, ports }) = left.await else { return };
-            if let Err(error) = outcome {
-                tracing::warn!(container = actor.row.id.short(), %error, "leaving a network that could not be recorded");
-            }
-            sockets.append(ports);
-        }
-        self.settle(&sockets).await;
-    }
-
-    /// Frees what was joined after the run had let everything go.
-    #[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-    async fn let_go(&self) {
-        let (engine, id) = (self.actor.engine.clone(), self.actor.row.id.clone());
-        let released = tokio::task::spawn_blocking(move || engine.networks.release(&id)).await;
-        if let Ok(Err(error)) = released {
-            tracing::warn!(container = self.actor.row.id.short(), %error, "releasing a network");
-        }
-    }
-}
-
-/// The monitor's answer to a request; `None`: there is none for this long. Nothing can be connected or let go before it, so
-/// its other events are heard here.
-async fn ask_monitor(actor: &mut Actor, request: &Request, patience: Duration) -> Option<Result<()>> {
-    let (reply, mut answered) = oneshot::channel();
-    actor.request(request, reply).await;
-    let deadline = Instant::now() + patience;
-    loop {
-        tokio::select! {
-            answer = &mut answered => return answer.ok(),
-            packet = hear(actor.link.as_ref()) => actor.heard(packet).await,
-            () = sleep_until(deadline) => return None,
-        }
-    }
 }
 
 /// Joins a network, now or at the next start.
@@ -267,14 +194,14 @@ pub(super) async fn connect(actor: &mut Actor, place: Place, reply: Reply) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 async fn begin_plug(actor: &mut Actor, place: Place, plug: Plug, reply: Reply) {
     let Plug { netns, spec, ports, link: _ } = plug;
     let moves = actor.engine.networks.would_publish(&actor.row.id, &spec).unwrap_or(false);
-    let ports = if moves && (Hot { actor }).close_ports().await { Some(ports) } else { None };
+    let closing = if moves { Some(Closing::all(actor).await) } else { None };
     let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
-    actor.jobs.spawn_blocking(move || {
+    begin_job(actor, closing, move |closed| {
         let owner = Owner { container: &id, name: &name };
+        let ports = closed.is_some_and(|closed| may_move(&id, &closed)).then_some(ports);
         let changed = engine.networks.plug(owner, netns, &spec, ports.as_deref());
         Done::Plugged(Box::new(Plugged { place, changed, reply }))
     });
@@ -352,9 +279,9 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
             return answer(reply, Err(error));
         }
     };
-    if actor.end.is_some() || actor.row.state.pid().is_none() {
-        (Hot { actor }).let_go().await;
-        return answer(reply, Err(Error::conflict(format!("container {} is not running", actor.row.id))));
+    if has_ended(actor) {
+        let error = Error::conflict(format!("container {} is not running", actor.row.id));
+        return begin_release(actor, Owed { reply, outcome: Err(error) });
     }
     let before = (Hot { actor }).before();
     let faults = actor.engine.host.faults.clone();
@@ -370,18 +297,14 @@ pub(super) async fn plugged(actor: &mut Actor, plugged: Plugged) {
     };
     if let Err(error) = kept {
         // Their numbers are free for those that were published before.
-        if !ports.is_empty() {
-            drop(ports);
-            (Hot { actor }).close_ports().await;
-        }
+        let closing = if ports.is_empty() { None } else { Some(Closing::all(actor).await) };
+        drop(ports);
         (Hot { actor }).put_back(before).await;
-        (Hot { actor }).unplug_again(&endpoint).await;
-        return answer(reply, Err(error));
+        return begin_unplug_again(actor, endpoint.network, closing, Owed { reply, outcome: Err(error) });
     }
     tell_resolver(actor).await;
-    if let Err(error) = files::add_addresses(&dir(actor), &actor.row.config, &endpoint) {
-        tracing::warn!(container = actor.row.id.short(), %error, "the hosts file lacks an address");
-    }
+    let (config, added) = (actor.row.definition.clone(), endpoint.clone());
+    change_hosts(actor, move |on, dir| files::add_addresses(on, dir, &config.config, &added)).await;
     let told = actor.engine.network_draft(&actor.row, "connect", &endpoint);
     actor.engine.events.publish_all(told.into_iter().collect());
     answer(reply, Ok(()));
@@ -401,7 +324,6 @@ pub(super) async fn disconnect(actor: &mut Actor, network: String, force: Force,
 }
 
 /// The row first: the next daemon removes a link that no row names.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 async fn begin_unplug(actor: &mut Actor, unplug: Unplug, reply: Reply) {
     let Unplug { netns, network, link, publishes, ports } = unplug;
     let before = (Hot { actor }).before();
@@ -413,10 +335,12 @@ async fn begin_unplug(actor: &mut Actor, unplug: Unplug, reply: Reply) {
         drop(actor.record().await);
         return answer(reply, Err(error));
     }
-    let ports = if publishes && (Hot { actor }).close_ports().await { ports } else { Vec::new() };
+    let closing = if publishes { Some(Closing::all(actor).await) } else { None };
     let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
-    actor.jobs.spawn_blocking(move || {
+    begin_job(actor, closing, move |closed| {
         let owner = Owner { container: &id, name: &name };
+        let moves = closed.is_some_and(|closed| may_move(&id, &closed));
+        let ports = if moves { ports } else { Vec::new() };
         let mut changed = engine.networks.unplug(owner, &network.id, &netns, &ports);
         if let Ok(Some(endpoint)) = &changed.outcome
             && let Err(error) = engine.host.faults.pass("disconnect", "unplug")
@@ -470,7 +394,7 @@ fn begin_disconnect(actor: &Actor, network: &str, force: Force) -> Result<Option
 /// The sandbox has left, which is recorded already: show, tell, answer.
 pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
     let Unplugged { before, changed: Changed { outcome, ports }, reply } = unplugged;
-    if actor.end.is_some() || actor.row.state.pid().is_none() {
+    if has_ended(actor) {
         return answer(reply, outcome.map(drop));
     }
     let endpoint = match outcome {
@@ -484,32 +408,170 @@ pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
     (Hot { actor }).settle(&ports).await;
     tell_resolver(actor).await;
     if let Some(endpoint) = endpoint {
-        if let Err(error) = files::remove_addresses(&dir(actor), &endpoint) {
-            tracing::warn!(container = actor.row.id.short(), %error, "the hosts file has an address too many");
-        }
+        let removed = endpoint.clone();
+        change_hosts(actor, move |on, dir| files::remove_addresses(on, dir, &removed)).await;
         let told = actor.engine.network_draft(&actor.row, "disconnect", &endpoint);
         actor.engine.events.publish_all(told.into_iter().collect());
     }
     answer(reply, Ok(()));
 }
 
-/// Brings the sandbox of a container that runs in line with its row, where the last daemon died while that changed.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-pub(super) async fn mend(actor: &mut Actor) {
-    let Some(link) = actor.row.unsettled_link.clone() else { return };
-    let (Ok(netns), Ok(ports)) = (network_namespace(actor), specs(&actor.row.config, &actor.row.host_config)) else {
-        return;
-    };
-    (Hot { actor }).close_ports().await;
+/// Brings the sandbox of a container that runs in line with its row: where the last daemon died while that changed, and where
+/// a change has failed in its middle.
+pub(super) async fn mend(actor: &mut Actor, owed: Option<Owed>) {
+    let ready = actor.row.unsettled_link.clone().zip(namespace_and_ports(actor));
+    let Some((link, (netns, ports))) = ready else { return Owed::pay(owed) };
+    let closing = Some(Closing::all(actor).await);
     let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
-    let mended = tokio::task::spawn_blocking(move || {
-        engine.networks.bring_in_line(Owner { container: &id, name: &name }, &netns, &link, &ports)
+    begin_job(actor, closing, move |closed| {
+        // One that does not answer keeps its sockets, which then count as taken.
+        drop(closed);
+        let changed = engine.networks.bring_in_line(Owner { container: &id, name: &name }, &netns, &link, &ports);
+        Done::Settled(Box::new(Settled { changed, owed }))
     });
-    let Ok(Changed { outcome, ports }) = mended.await else { return };
+}
+
+/// Takes back what was joined and could not be recorded; the ports are published where they were.
+fn begin_unplug_again(actor: &mut Actor, network: NetworkId, closing: Option<Closing>, owed: Owed) {
+    let rounds = if actor.engine.host.faults.is_armed() { 2 } else { 1 };
+    let Some((netns, specs)) = namespace_and_ports(actor) else { return Owed::pay(Some(owed)) };
+    let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
+    begin_job(actor, closing, move |_| {
+        let mut all = Changed { outcome: Ok(()), ports: Sockets::default() };
+        for _ in 0..rounds {
+            let left = engine.networks.unplug(Owner { container: &id, name: &name }, &network, &netns, &specs);
+            all.outcome = left.outcome.map(drop);
+            all.ports.append(left.ports);
+        }
+        Done::Settled(Box::new(Settled { changed: all, owed: Some(owed) }))
+    });
+}
+
+/// Frees what was joined after the run had let everything go.
+fn begin_release(actor: &mut Actor, owed: Owed) {
+    let (engine, id) = (actor.engine.clone(), actor.row.id.clone());
+    begin_job(actor, None, move |_| {
+        let changed = Changed { outcome: engine.networks.release(&id), ports: Sockets::default() };
+        Done::Settled(Box::new(Settled { changed, owed: Some(owed) }))
+    });
+}
+
+/// A run's networks were put in order after a change that failed, or could not be.
+pub struct Settled {
+    changed: Changed<()>,
+    owed: Option<Owed>,
+}
+
+/// The answer that a command gets when what it left behind is in order.
+pub(super) struct Owed {
+    reply: Reply,
+    outcome: Result<()>,
+}
+
+impl Owed {
+    fn pay(owed: Option<Owed>) {
+        if let Some(Owed { reply, outcome }) = owed {
+            answer(reply, outcome);
+        }
+    }
+}
+
+/// Record, show, serve the ports, answer.
+pub(super) async fn settled(actor: &mut Actor, settled: Settled) {
+    let Settled { changed: Changed { outcome, ports }, owed } = settled;
     if let Err(error) = outcome {
         tracing::error!(container = actor.row.id.short(), %error, "the container's networks are not what its row says");
     }
-    (Hot { actor }).settle(&ports).await;
+    if !has_ended(actor) {
+        (Hot { actor }).settle(&ports).await;
+    }
+    Owed::pay(owed);
+}
+
+/// Nothing runs of the container, or its end is under way.
+fn has_ended(actor: &Actor) -> bool {
+    actor.end.is_some() || actor.row.state.pid().is_none()
+}
+
+/// The namespace of a container that runs, and what it publishes.
+fn namespace_and_ports(actor: &Actor) -> Option<(OwnedFd, Vec<network::PublishSpec>)> {
+    Some((network_namespace(actor).ok()?, specs(&actor.row.config, &actor.row.host_config).ok()?))
+}
+
+/// Changes the hosts file of a container that runs.
+async fn change_hosts(actor: &Actor, change: impl FnOnce(&Blocking, &Path) -> Result<()> + Send + 'static) {
+    let dir = dir(actor);
+    if let Err(error) = actor.engine.containers.threads.background.run(move |on| change(on, &dir)).await {
+        tracing::warn!(container = actor.row.id.short(), %error, "the hosts file does not say what its networks are");
+    }
+}
+
+/// Sockets of published ports that the monitor was asked to close; its answers come as events of the actor.
+struct Closing(Vec<oneshot::Receiver<Result<()>>>);
+
+impl Closing {
+    /// Those of all published ports.
+    async fn all(actor: &mut Actor) -> Closing {
+        Closing(vec![Closing::ask(actor, Vec::new()).await])
+    }
+
+    /// Those of these ports.
+    async fn of(actor: &mut Actor, ports: &[network::BoundPort]) -> Closing {
+        let bound = ports.iter().filter(|port| port.host_port != 0).map(|port| Bound {
+            protocol: port.protocol.number(),
+            address: SocketAddr::new(port.host_ip, port.host_port),
+        });
+        let mut answers = Vec::new();
+        for part in bound.collect::<Vec<_>>().chunks(BOUND_PER_MESSAGE) {
+            answers.push(Closing::ask(actor, part.to_vec()).await);
+        }
+        Closing(answers)
+    }
+
+    async fn ask(actor: &mut Actor, ports: Vec<Bound>) -> oneshot::Receiver<Result<()>> {
+        let (reply, answer) = oneshot::channel();
+        actor.request(&Request::Unpublish(ports), reply).await;
+        answer
+    }
+
+    /// Waits until all are closed; an error when the monitor refuses, or does not answer in time.
+    async fn closed(self) -> Result<()> {
+        let deadline = Instant::now() + CLOSING_WAIT;
+        for answer in self.0 {
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(outcome)) => outcome?,
+                _ => return Err(Error::unavailable("the container's monitor does not answer")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether published ports can be bound anew: their sockets are closed. A monitor of an older daemon knows no such request.
+fn may_move(id: &ContainerId, closed: &Result<()>) -> bool {
+    if let Err(error) = closed {
+        tracing::warn!(container = id.short(), %error, "published ports stay where they are");
+    }
+    closed.is_ok()
+}
+
+/// Begins a job on a thread of the networks. It begins when the monitor has answered, is told what, and ends as a [`Done`].
+fn begin_job(
+    actor: &mut Actor,
+    closing: Option<Closing>,
+    job: impl FnOnce(Option<Result<()>>) -> Done + Send + 'static,
+) {
+    let networks = actor.engine.containers.threads.networks.clone();
+    actor.jobs.spawn(async move {
+        let closed = match closing {
+            Some(closing) => Some(closing.closed().await),
+            None => None,
+        };
+        match networks.turn().await.begin(move |_| job(closed)).await {
+            Ok(done) => done,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    });
 }
 
 /// The container's directory.
@@ -527,7 +589,8 @@ struct Change {
 /// Published ports of a running container were changed, or could not be.
 pub struct Republished {
     after: Published,
-    changed: Changed<()>,
+    /// An error: the monitor has not closed what goes, and nothing was changed.
+    changed: Result<Changed<()>>,
     reply: Reply,
 }
 
@@ -535,7 +598,6 @@ pub struct Republished {
 const BOUND_PER_MESSAGE: usize = 1000;
 
 /// Changes what the container publishes, at once when it runs. Connections that stand go on.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
 pub(super) async fn change_ports(actor: &mut Actor, asked: api::PortsChange, reply: Reply) {
     let Change { after, removed, added } = match (Hot { actor }).begin_change(&asked) {
         Ok(change) => change,
@@ -547,27 +609,29 @@ pub(super) async fn change_ports(actor: &mut Actor, asked: api::PortsChange, rep
     }
     // A daemon that dies meanwhile has a successor that publishes what the definition says.
     let noted = (Hot { actor }).note_link(String::new(), None, "ports").await;
-    let closed = match noted {
-        Ok(()) => (Hot { actor }).close(&removed).await,
-        failed => failed,
-    };
-    if let Err(error) = closed {
-        mend(actor).await;
-        return answer(reply, Err(error));
+    if let Err(error) = noted {
+        return mend(actor, Some(Owed { reply, outcome: Err(error) })).await;
     }
+    let closing = Some(Closing::of(actor, &removed).await);
     let (engine, id, name) = (actor.engine.clone(), actor.row.id.clone(), actor.row.name.clone());
-    actor.jobs.spawn_blocking(move || {
-        let changed = engine.networks.change_published(Owner { container: &id, name: &name }, &removed, &added);
+    begin_job(actor, closing, move |closed| {
+        let changed = closed
+            .unwrap_or(Ok(()))
+            .map(|()| engine.networks.change_published(Owner { container: &id, name: &name }, &removed, &added));
         Done::Republished(Box::new(Republished { after, changed, reply }))
     });
 }
 
 /// The ports are published: record, show, answer.
 pub(super) async fn republished(actor: &mut Actor, republished: Republished) {
-    let Republished { after, changed: Changed { outcome, ports }, reply } = republished;
-    if actor.end.is_some() || actor.row.state.pid().is_none() {
+    let Republished { after, changed, reply } = republished;
+    if has_ended(actor) {
         return answer(reply, Err(Error::conflict(format!("container {} is not running", actor.row.id))));
     }
+    let Changed { outcome, ports } = match changed {
+        Ok(changed) => changed,
+        Err(error) => return mend(actor, Some(Owed { reply, outcome: Err(error) })).await,
+    };
     let published = outcome.is_ok();
     let outcome = match outcome {
         Ok(()) => (Hot { actor }).record_ports(&after).await,
@@ -579,7 +643,7 @@ pub(super) async fn republished(actor: &mut Actor, republished: Republished) {
     } else if published {
         // The definition has not changed: what it says is published.
         actor.row.unsettled_link.get_or_insert_default();
-        mend(actor).await;
+        return mend(actor, Some(Owed { reply, outcome })).await;
     }
     answer(reply, outcome);
 }

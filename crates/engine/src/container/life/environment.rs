@@ -183,6 +183,7 @@ impl Environment for Daemon {
             Done::Plugged(plugged) => connect::plugged(actor, *plugged).await,
             Done::Unplugged(unplugged) => connect::unplugged(actor, *unplugged).await,
             Done::Republished(republished) => connect::republished(actor, *republished).await,
+            Done::Settled(settled) => connect::settled(actor, *settled).await,
             Done::Updated(updated) => update::updated(actor, *updated).await,
             // The actor's own.
             Done::Launched(_) | Done::TornDown | Done::Deleted(_) => {}

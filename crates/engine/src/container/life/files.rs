@@ -88,18 +88,23 @@ fn has_ipv6(networks: &Networks, mut names: impl Iterator<Item = String>) -> boo
 }
 
 /// A running container's `hosts` gets the addresses of an endpoint; what users wrote there stays.
-pub fn add_addresses(dir: &Path, config: &api::ContainerConfig, endpoint: &network::Endpoint) -> Result<()> {
+pub fn add_addresses(
+    on: &Blocking,
+    dir: &Path,
+    config: &api::ContainerConfig,
+    endpoint: &network::Endpoint,
+) -> Result<()> {
     let name = files::HostName { hostname: &config.hostname, domainname: &config.domainname };
     let own: Vec<IpAddr> = endpoint.addresses.iter().map(|assigned| assigned.address).collect();
-    change_hosts(dir, |text| {
+    change_hosts(on, dir, |text| {
         text.push_str(&files::own_lines(name, &own));
     })
 }
 
 /// Its lines of an endpoint's addresses go.
-pub fn remove_addresses(dir: &Path, endpoint: &network::Endpoint) -> Result<()> {
+pub fn remove_addresses(on: &Blocking, dir: &Path, endpoint: &network::Endpoint) -> Result<()> {
     let gone: Vec<String> = endpoint.addresses.iter().map(|assigned| format!("{}\t", assigned.address)).collect();
-    change_hosts(dir, |text| {
+    change_hosts(on, dir, |text| {
         let kept = text.lines().filter(|line| !gone.iter().any(|address| line.starts_with(address.as_str())));
         *text = kept.map(|line| format!("{line}\n")).collect();
     })
@@ -119,8 +124,8 @@ pub fn embed(_on: &Blocking, files: &Files, started: Timestamp) -> Result<()> {
 }
 
 /// The lines of these aliases get other addresses, each of its family.
-pub fn readdress(dir: &Path, aliases: &[String], addresses: &[IpAddr]) -> Result<()> {
-    change_hosts(dir, |text| {
+pub fn readdress(on: &Blocking, dir: &Path, aliases: &[String], addresses: &[IpAddr]) -> Result<()> {
+    change_hosts(on, dir, |text| {
         let line = |line: &str| {
             let Some((address, names)) = line.split_once('\t') else { return line.to_owned() };
             let is_meant = names.split(' ').next().is_some_and(|first| aliases.iter().any(|alias| alias == first));
@@ -133,8 +138,8 @@ pub fn readdress(dir: &Path, aliases: &[String], addresses: &[IpAddr]) -> Result
 }
 
 /// The file is mounted in the container: it is written in place.
-#[expect(clippy::disallowed_methods, reason = "not yet on a thread of a class")]
-fn change_hosts(dir: &Path, change: impl FnOnce(&mut String)) -> Result<()> {
+#[expect(clippy::disallowed_methods, reason = "the disk of the data root")]
+fn change_hosts(_on: &Blocking, dir: &Path, change: impl FnOnce(&mut String)) -> Result<()> {
     let path = dir.join(HOSTS);
     // Its own container and those that it has links to may change it at the same time.
     let file = std::fs::File::open(&path).context("opening the hosts file of the container")?;
@@ -191,7 +196,7 @@ mod tests {
         let path = dir.path().join(run::files::HOSTS);
         let before = "127.0.0.1\tlocalhost\n172.17.0.2\tdb dbhost\nfd00::2\tdb dbhost\n172.17.0.3\tdb2\n# db\n";
         std::fs::write(&path, before).unwrap();
-        readdress(dir.path(), &["db".to_owned()], &["172.17.0.9".parse().unwrap()]).unwrap();
+        readdress(&Blocking::alone(), dir.path(), &["db".to_owned()], &["172.17.0.9".parse().unwrap()]).unwrap();
         let after = std::fs::read_to_string(&path).unwrap();
         assert_eq!(after, before.replace("172.17.0.2", "172.17.0.9"));
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use blocking::Turn;
+use blocking::{Blocking, Turn};
 use events::Ride;
 use model::lifecycle::{self, Input, Outcome};
 use model::time::Timestamp;
@@ -25,6 +25,7 @@ use super::{files, links, plan, sources, told};
 use crate::Engine;
 use crate::container::definition::MountRow;
 use crate::container::life::clients::Clients;
+use crate::container::registry::claims::Claim;
 use crate::container::registry::command::{Command, answer};
 use crate::container::row::{self, ContainerRow};
 use crate::container::validate;
@@ -90,12 +91,13 @@ pub(super) async fn launch(
     // On the threads of the paths, so that a dead one takes none of a start's.
     progress.enter(Step::Specification)?;
     sources::prepare(&engine.disk.paths, &row).await?;
+    let claim = engine.containers.claims.claim(&row.id).await?;
     progress.enter(Step::Volumes)?;
     let held = held::hold(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await?;
     let turn = engine.containers.threads.starts.turn().await;
-    let gathered = Gathered { clients, held, syncs: engine.containers.threads.syncs.turn().await };
+    let gathered = Gathered { clients, held, claim, syncs: engine.containers.threads.syncs.turn().await };
     let (shared, own) = (engine.clone(), row.clone());
-    match turn.begin(move |_| start(&shared, &own, gathered, &progress)).await {
+    match turn.begin(move |on| start(on, (&shared, &own), gathered, &progress)).await {
         Ok(outcome) => {
             if outcome.is_err() {
                 held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;
@@ -111,21 +113,22 @@ struct Gathered {
     clients: Vec<Attached>,
     /// The container's volumes, mounted.
     held: Held,
+    /// Nobody else mounts its writable layer.
+    claim: Claim,
     /// For what has to be on the disk.
     syncs: Turn,
 }
 
 /// Blocks until the program runs and is recorded, or could not be started.
 fn start(
-    engine: &Arc<Engine>,
-    row: &ContainerRow,
+    on: &Blocking,
+    (engine, row): (&Arc<Engine>, &ContainerRow),
     gathered: Gathered,
     progress: &Progress,
 ) -> Result<Launched, Failed> {
     validate::check_at_start(&row.config, &row.host_config)?;
-    let Gathered { clients, held, syncs } = gathered;
+    let Gathered { clients, held, claim: _claim, syncs } = gathered;
     let mut durable = Durable::begin(engine, row, syncs);
-    let _claim = engine.containers.claims.claim(&row.id)?;
     let spec = plan::plan(engine, row, clients, held)?;
     let place = spec.place.clone();
     let mut ride = Ride::default();
@@ -146,12 +149,12 @@ fn start(
     let services =
         Services { networks: &engine.networks, monitors: &engine.containers.monitors, cgroups: &engine.host.cgroups };
     let running = run::start(&services, spec, progress, &mut record)?;
-    tell_others(engine, row.id.as_str(), running.process.endpoints.first());
+    tell_others(on, engine, row.id.as_str(), running.process.endpoints.first());
     Ok((running, place, ride))
 }
 
 /// The container runs, perhaps at other addresses: the hosts files of those that run and have a link to it say so.
-fn tell_others(engine: &Engine, id: &str, endpoint: Option<&network::Endpoint>) {
+fn tell_others(on: &Blocking, engine: &Engine, id: &str, endpoint: Option<&network::Endpoint>) {
     let addresses = links::addresses(endpoint);
     for other in engine.containers.all() {
         let view = other.view();
@@ -160,7 +163,7 @@ fn tell_others(engine: &Engine, id: &str, endpoint: Option<&network::Endpoint>) 
             continue;
         }
         let dir = engine.settings().roots.container(other.id.as_str());
-        if let Err(error) = files::readdress(&dir, &aliases, &addresses) {
+        if let Err(error) = files::readdress(on, &dir, &aliases, &addresses) {
             tracing::warn!(container = other.id.short(), %error, "a linked container does not know the new address");
         }
     }

@@ -59,7 +59,7 @@ impl Recovered {
                 exit::ended(&mut self.actor, exit).await;
             } else {
                 link_namespace(&self.actor.row);
-                connect::mend(&mut self.actor).await;
+                connect::mend(&mut self.actor, None).await;
                 if self.actor.link.is_some() && Places::of(&self.actor.row).has_resolver(&self.actor.engine.networks) {
                     // The last daemon may have been killed before it could.
                     connect::tell_resolver(&mut self.actor).await;

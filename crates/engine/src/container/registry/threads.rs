@@ -14,6 +14,7 @@ pub(crate) struct Threads {
     pub(in crate::container) starts: Class,
     pub(in crate::container) syncs: Class,
     pub(in crate::container) ends: Class,
+    pub(crate) networks: Class,
     pub(in crate::container) removals: Class,
     pub(in crate::container) processes: Class,
     /// The beginning of runs of the host's `ps`.
@@ -27,9 +28,9 @@ impl Threads {
     /// All classes, with their bounds.
     pub fn new() -> Threads {
         let [creates, starts, syncs, ends] = [Work::Creates, Work::Starts, Work::Syncs, Work::Ends].map(Class::new);
-        let [removals, processes] = [Work::Removals, Work::Processes].map(Class::new);
+        let [networks, removals, processes] = [Work::Networks, Work::Removals, Work::Processes].map(Class::new);
         let [programs, background] = [Work::Programs, Work::Background].map(Class::new);
         let programs_at_once = Arc::new(Semaphore::new(PROGRAMS_AT_ONCE));
-        Threads { creates, starts, syncs, ends, removals, processes, programs, background, programs_at_once }
+        Threads { creates, starts, syncs, ends, networks, removals, processes, programs, background, programs_at_once }
     }
 }
