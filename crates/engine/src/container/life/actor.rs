@@ -29,7 +29,7 @@ use super::launch::{self, LaunchUnderWay, Launched};
 use super::remove;
 use super::stop::{self, By};
 use super::timers::{Timer, Timers};
-use super::{clients, connect, execs, kill, start, update};
+use super::{clients, connect, execs, kill, publish, sandbox, start, update};
 use crate::container::definition::Definition;
 use crate::container::registry::arguments::{ExecStart, RemoveArgs, StopPlan};
 use crate::container::registry::command::{Command, Reply, answer};
@@ -52,9 +52,9 @@ pub enum Done {
     /// A running container was taken out of a network.
     Unplugged(Box<connect::Unplugged>),
     /// A running container publishes other ports.
-    Republished(Box<connect::Republished>),
+    Republished(Box<publish::Republished>),
     /// Its networks are in order after a change that failed.
-    Settled(Box<connect::Settled>),
+    Settled(Box<sandbox::Settled>),
     /// The limits of a running container were changed, or could not be.
     Updated(Box<update::Updated>),
     /// What a run held has been let go.

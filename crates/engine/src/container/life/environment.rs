@@ -13,7 +13,8 @@ use store::WriteTx;
 
 use super::actor::{Actor, Done};
 use super::launch::Launched;
-use super::{connect, execs, launch, place, remove, rename, update};
+use super::sandbox::Sandbox;
+use super::{connect, execs, launch, place, publish, remove, rename, update};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::definition::places::Places;
@@ -172,7 +173,7 @@ impl Environment for Daemon {
             Command::Unlink { alias, reply } => remove::unlink(actor, alias, reply).await,
             Command::Exec(start) => execs::begin(actor, *start).await,
             Command::Connect { place, reply } => connect::connect(actor, *place, reply).await,
-            Command::ChangePorts { change, reply } => connect::change_ports(actor, change, reply).await,
+            Command::ChangePorts { change, reply } => publish::change_ports(actor, change, reply).await,
             Command::Disconnect { network, force, reply } => connect::disconnect(actor, network, force, reply).await,
             _ => {}
         }
@@ -182,8 +183,8 @@ impl Environment for Daemon {
         match done {
             Done::Plugged(plugged) => connect::plugged(actor, *plugged).await,
             Done::Unplugged(unplugged) => connect::unplugged(actor, *unplugged).await,
-            Done::Republished(republished) => connect::republished(actor, *republished).await,
-            Done::Settled(settled) => connect::settled(actor, *settled).await,
+            Done::Republished(republished) => publish::republished(actor, *republished).await,
+            Done::Settled(settled) => Sandbox { actor }.settled(*settled).await,
             Done::Updated(updated) => update::updated(actor, *updated).await,
             // The actor's own.
             Done::Launched(_) | Done::TornDown | Done::Deleted(_) => {}

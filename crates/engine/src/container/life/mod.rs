@@ -17,10 +17,12 @@ pub mod links;
 pub mod place;
 pub mod plan;
 pub mod ports;
+pub mod publish;
 pub mod recover;
 pub mod remove;
 pub mod rename;
 pub mod resolver;
+mod sandbox;
 #[cfg(test)]
 mod simulation;
 pub mod sources;

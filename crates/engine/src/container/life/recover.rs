@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 use super::actor::Actor;
 use super::environment::Environment;
 use super::exit::{self, KILLED, killed_with_monitor};
-use super::{connect, kill, place};
+use super::sandbox::Sandbox;
+use super::{kill, place};
 use crate::Engine;
 use crate::container::definition::places::Places;
 use crate::container::registry::command::Command;
@@ -59,10 +60,10 @@ impl Recovered {
                 exit::ended(&mut self.actor, exit).await;
             } else {
                 link_namespace(&self.actor.row);
-                connect::mend(&mut self.actor, None).await;
+                Sandbox { actor: &mut self.actor }.mend(None).await;
                 if self.actor.link.is_some() && Places::of(&self.actor.row).has_resolver(&self.actor.engine.networks) {
                     // The last daemon may have been killed before it could.
-                    connect::tell_resolver(&mut self.actor).await;
+                    Sandbox { actor: &mut self.actor }.tell_resolver().await;
                 }
             }
             self.actor.live(self.commands).await;
