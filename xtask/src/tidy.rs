@@ -1,11 +1,12 @@
 //! `cargo xtask tidy`: the repository checks its own law.
 //!
-//! - Hard rules (layers, heads of files, `forbid(unsafe_code)`, names, licences, duplicates, paths, citations) fail
-//!   at once.
+//! - Hard rules (layers, heads of files, `forbid(unsafe_code)`, names, licences, duplicates, paths, citations,
+//!   folders in order) fail at once.
 //! - Measures of size and of structure are a ratchet: `xtask/ratchet.txt` holds the worst that is allowed; `--update`
 //!   writes what stands now, and only ever in the direction of better.
 
 mod circles;
+mod folders;
 mod items;
 mod measures;
 mod modules;
@@ -24,6 +25,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
     let sources = sources::read(&root)?;
     faults.extend(sources::check(&root, &sources));
     faults.extend(references::check(&root)?);
+    faults.extend(folders::check(&sources)?);
     let mode = match words.first().map(String::as_str) {
         Some("--update") => ratchet::Mode::Update,
         Some("--list") => ratchet::Mode::List,

@@ -33,6 +33,7 @@ mod save;
 mod signatures;
 mod size;
 mod tag;
+mod threads;
 mod transfers;
 mod unpack;
 mod users;
@@ -54,6 +55,7 @@ use store::{Pins, Store, WriteTx};
 
 use events::{Events, now};
 use row::{IMAGES, ImageRow, NAMES, NameRow};
+use threads::Threads;
 
 pub use attestations::{AttestationArgs, attestations};
 pub use catalog::{Catalog, Found, Matched, Wanted, no_such, select};
@@ -94,6 +96,7 @@ pub struct Images {
     /// Where images come from and go to.
     pub registries: Registries,
     catalog: RwLock<Arc<Catalog>>,
+    threads: Threads,
     /// Told when an image came, or when the collector's rules may be others.
     changed: Arc<tokio::sync::Notify>,
     /// What is being fetched.
@@ -130,6 +133,14 @@ pub struct ResolvedImage {
 }
 
 impl Images {
+    /// Runs a short piece of work that blocks.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.threads.documents.run(move |_| work()).await
+    }
+
     /// Opens the images under the data root.
     pub fn open(data_root: &Path, store: Store, layers: Arc<dyn LayerStore>, registries: Registries) -> Result<Images> {
         let blobs = Blobs::open(&data_root.join("content"))?;
@@ -145,6 +156,7 @@ impl Images {
             layers,
             registries,
             catalog: RwLock::new(Arc::new(Catalog { images, names })),
+            threads: Threads::default(),
             changed: Arc::default(),
             fetches: pull::Fetches::default(),
             policy: RwLock::default(),

@@ -4,7 +4,6 @@
 //! manifest that is here goes instead, and the client is told.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -297,8 +296,8 @@ impl Sending {
         let upload = upload.ok_or_else(|| Error::system("the registry does not say where to upload to"))?;
         let source = |from, length| {
             sent.store(from, Ordering::Relaxed);
-            let file = self.images.blobs.open_blob(digest);
-            stream(file, from, length, sent.clone())
+            let (images, digest, sent) = (self.images.clone(), digest.clone(), sent.clone());
+            stream(Pieces { images, digest, from, length, sent })
         };
         match chunked {
             false => upload.whole(digest, size, &source).await,
@@ -313,28 +312,54 @@ fn is_layer(blob: &Content) -> bool {
         .any(|media_type| blob.media_type.starts_with(media_type))
 }
 
-/// Reads a part of a blob on a thread for blocking work, as fast as it is sent.
-fn stream(file: Result<File>, from: u64, length: u64, sent: Arc<AtomicU64>) -> mpsc::Receiver<io::Result<Bytes>> {
+/// Reads a part of a blob as fast as it is sent; between two pieces it holds no thread.
+fn stream(pieces: Pieces) -> mpsc::Receiver<io::Result<Bytes>> {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    tokio::task::spawn_blocking(move || {
-        let outcome = file.map_err(io::Error::other).and_then(|mut file| {
-            file.seek(io::SeekFrom::Start(from))?;
-            let mut rest = file.take(length);
-            loop {
-                let mut chunk = vec![0; CHUNK];
-                let n = rest.read(&mut chunk)?;
-                chunk.truncate(n);
-                if n == 0 || sender.blocking_send(Ok(chunk.into())).is_err() {
-                    return Ok(());
-                }
-                sent.fetch_add(n as u64, Ordering::Relaxed);
-            }
-        });
-        if let Err(error) = outcome {
-            drop(sender.blocking_send(Err(error)));
+    tokio::spawn(async move {
+        if let Err(error) = pieces.send(&sender).await {
+            drop(sender.send(Err(io::Error::other(error))).await);
         }
     });
     receiver
+}
+
+/// A part of a blob that is sent.
+struct Pieces {
+    images: Arc<Images>,
+    digest: Digest,
+    /// Its first byte, and how many there are.
+    from: u64,
+    length: u64,
+    /// Counts the bytes that were sent.
+    sent: Arc<AtomicU64>,
+}
+
+impl Pieces {
+    async fn send(self, to: &mpsc::Sender<io::Result<Bytes>>) -> Result<()> {
+        let Pieces { images, digest, from, length, sent } = self;
+        let blobs = images.blobs.clone();
+        let open = move || {
+            let mut file = blobs.open_blob(&digest)?;
+            file.seek(io::SeekFrom::Start(from))?;
+            Ok(file.take(length))
+        };
+        let mut rest = images.blocking(open).await?;
+        loop {
+            let read = move || {
+                let mut piece = vec![0; CHUNK];
+                let n = rest.read(&mut piece)?;
+                piece.truncate(n);
+                Ok((piece, rest))
+            };
+            let (piece, left) = images.blocking(read).await?;
+            let n = piece.len();
+            if n == 0 || to.send(Ok(piece.into())).await.is_err() {
+                return Ok(());
+            }
+            sent.fetch_add(n as u64, Ordering::Relaxed);
+            rest = left;
+        }
+    }
 }
 
 /// Repositories of the same registry that have images with this blob, as far as is known here.
@@ -359,7 +384,7 @@ fn mount_sources(catalog: &Catalog, target: &ImageRef, blob: &Digest) -> Vec<Str
 /// Puts a manifest or index.
 async fn put(images: &Arc<Images>, repository: &Repository, tag: &str, content: &Content) -> Result<()> {
     let (keep, digest) = (images.clone(), content.digest.clone());
-    let bytes = super::pull::blocking(move || keep.blobs.read_small(&digest, oci::MANIFEST_BYTES)).await?;
+    let bytes = images.blocking(move || keep.blobs.read_small(&digest, oci::MANIFEST_BYTES)).await?;
     let bytes = bytes.into();
     let given = repository.put_manifest(tag, &content.media_type, &bytes).await?;
     match given {

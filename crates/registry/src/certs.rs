@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use blocking::Blocking;
 use model::{Context, Error, Result};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -51,7 +52,8 @@ pub struct CertFiles {
 
 impl CertFiles {
     /// Docker's layout of a directory: `*.crt` are authorities, `x.cert` and `x.key` a client certificate.
-    pub fn of_directory(dir: &Path) -> Result<CertFiles> {
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the registries")]
+    pub fn of_directory(_on: &Blocking, dir: &Path) -> Result<CertFiles> {
         let mut found = CertFiles::default();
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
@@ -93,16 +95,17 @@ pub struct SystemRoots {
 }
 
 impl SystemRoots {
-    fn get(&self, settings: &Settings) -> Arc<RootCertStore> {
-        self.roots.get_or_init(|| Arc::new(read_roots(settings.ca_bundle.as_deref(), &settings.ca_dirs))).clone()
+    fn get(&self, on: &Blocking, settings: &Settings) -> Arc<RootCertStore> {
+        self.roots.get_or_init(|| Arc::new(read_roots(on, settings.ca_bundle.as_deref(), &settings.ca_dirs))).clone()
     }
 }
 
 /// The authorities of a file, or of the first usual one, and those of all files in directories.
-fn read_roots(bundle: Option<&Path>, dirs: &[PathBuf]) -> RootCertStore {
+#[expect(clippy::disallowed_methods, reason = "on a thread of the registries")]
+fn read_roots(on: &Blocking, bundle: Option<&Path>, dirs: &[PathBuf]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let usual = BUNDLES.iter().map(Path::new).find(|path| path.exists());
-    match bundle.or(usual).map(|path| (path, read_certificates(path))) {
+    match bundle.or(usual).map(|path| (path, read_certificates(on, path))) {
         Some((path, Ok(certificates))) => {
             let (added, ignored) = roots.add_parsable_certificates(certificates);
             tracing::debug!(path = %path.display(), added, ignored, "certificate authorities read");
@@ -119,7 +122,8 @@ fn read_roots(bundle: Option<&Path>, dirs: &[PathBuf]) -> RootCertStore {
                 let mut paths: Vec<_> = entries.flatten().take(DIRECTORY_FILES).map(|entry| entry.path()).collect();
                 paths.sort();
                 // What holds no certificate is no error there: keys and lists lie beside them.
-                let found = paths.iter().filter(|path| path.is_file()).filter_map(|path| read_certificates(path).ok());
+                let found =
+                    paths.iter().filter(|path| path.is_file()).filter_map(|path| read_certificates(on, path).ok());
                 roots.add_parsable_certificates(found.flatten());
             }
             Err(error) => tracing::warn!(dir = %dir.display(), %error, "certificate authorities cannot be read"),
@@ -130,7 +134,8 @@ fn read_roots(bundle: Option<&Path>, dirs: &[PathBuf]) -> RootCertStore {
     roots
 }
 
-fn read_pem(path: &Path) -> Result<Vec<u8>> {
+#[expect(clippy::disallowed_methods, reason = "on a thread of the registries")]
+fn read_pem(_on: &Blocking, path: &Path) -> Result<Vec<u8>> {
     let context = || format!("reading {}", path.display());
     let size = fs::metadata(path).with_context(context)?.len();
     if size > PEM_BYTES {
@@ -139,22 +144,36 @@ fn read_pem(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(context)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let pem = read_pem(path)?;
+fn read_certificates(on: &Blocking, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let pem = read_pem(on, path)?;
     let certificates: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     certificates.map_err(|e| Error::invalid(format!("{}: {e}", path.display())))
 }
 
 /// What TLS to an endpoint with these files is set up with.
-pub fn client_config(files: &CertFiles, system: &SystemRoots, settings: &Settings) -> Result<Arc<ClientConfig>> {
+pub async fn client_config(
+    files: CertFiles,
+    system: &Arc<SystemRoots>,
+    settings: &Arc<Settings>,
+) -> Result<Arc<ClientConfig>> {
+    let (system, own) = (system.clone(), settings.clone());
+    settings.files.read(move |on| read_config(on, &files, &system, &own)).await
+}
+
+fn read_config(
+    on: &Blocking,
+    files: &CertFiles,
+    system: &SystemRoots,
+    settings: &Settings,
+) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
-    let system = system.get(settings);
+    let system = system.get(on, settings);
     let verifier: Arc<dyn ServerCertVerifier> = if files.skip_verify {
         Arc::new(Anybody::new(provider.clone()))
     } else {
         let mut pinned = Vec::new();
         for path in &files.ca {
-            pinned.extend(read_certificates(path)?);
+            pinned.extend(read_certificates(on, path)?);
         }
         let mut roots = RootCertStore::clone(&system);
         roots.add_parsable_certificates(pinned.iter().cloned());
@@ -176,8 +195,8 @@ pub fn client_config(files: &CertFiles, system: &SystemRoots, settings: &Setting
     let mut config = match files.client.first() {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
-            let chain = read_certificates(certificate)?;
-            let pem = read_pem(key)?;
+            let chain = read_certificates(on, certificate)?;
+            let pem = read_pem(on, key)?;
             let refuse = |e: String| Error::invalid(format!("client certificate {}: {e}", certificate.display()));
             let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| refuse(e.to_string()))?;
             builder.with_client_auth_cert(chain, key).map_err(|e| refuse(e.to_string()))?

@@ -365,10 +365,10 @@ mod tests {
         let (proxy, asked) = tls_proxy(dir.path()).await;
         let bundle = |name: &str| Settings { ca_bundle: Some(dir.path().join(name)), ..Settings::default() };
         std::fs::write(dir.path().join("none.pem"), "").unwrap();
-        let config = |files: CertFiles, settings: &Settings| {
-            client_config(&files, &crate::certs::SystemRoots::default(), settings).unwrap()
+        let config = async |files: CertFiles, settings: Settings| {
+            client_config(files, &Arc::default(), &Arc::new(settings)).await.unwrap()
         };
-        let anybody = config(CertFiles { skip_verify: true, ..CertFiles::default() }, &bundle("none.pem"));
+        let anybody = config(CertFiles { skip_verify: true, ..CertFiles::default() }, bundle("none.pem")).await;
         let route = |tls| Route {
             resolver: Resolver::new(&Settings::default()),
             proxy: Some(proxy.clone()),
@@ -378,12 +378,12 @@ mod tests {
             handshake: Duration::from_secs(60),
         };
         let url = Url::parse("https://registry.test/v2/").unwrap();
-        let stranger = route(config(CertFiles::default(), &bundle("none.pem")));
+        let stranger = route(config(CertFiles::default(), bundle("none.pem")).await);
         let error = connect(&url, &anybody, &stranger).await.err().expect("nobody vouches for the proxy");
         assert!(error.to_string().contains("failed to verify certificate"), "{error}");
         assert_eq!(asked.await.unwrap(), "", "the proxy was told something");
         let (proxy, asked) = tls_proxy(dir.path()).await;
-        let known = Route { proxy: Some(proxy), ..route(config(CertFiles::default(), &bundle("cert.pem"))) };
+        let known = Route { proxy: Some(proxy), ..route(config(CertFiles::default(), bundle("cert.pem")).await) };
         // Behind it there is nobody.
         assert!(connect(&url, &anybody, &known).await.is_err());
         let asked = asked.await.unwrap();

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use blocking::Blocking;
 use model::authority::{Authority, HUB_HOST, Host as ServerHost};
 use model::{Error, Result};
 
@@ -59,7 +60,7 @@ pub async fn endpoints(settings: &Settings, domain: &str) -> Result<Vec<Endpoint
     let itself = if hub { Authority { host: ServerHost::Name(HUB_HOST.to_owned()), port: None } } else { named };
     let verdict = insecure::judge(settings, &itself, &resolver).await;
     let mut found = Vec::new();
-    match directory(settings, domain)? {
+    match configuration(settings, domain).await? {
         Directory::Hosts(dir, hosts) => {
             for host in hosts {
                 found.extend(configured(&dir, host, &itself, &verdict)?);
@@ -69,7 +70,7 @@ pub async fn endpoints(settings: &Settings, domain: &str) -> Result<Vec<Endpoint
         Directory::None | Directory::Files(_) if hub => found.extend(mirrors(settings, &resolver).await?),
         Directory::None | Directory::Files(_) => {}
     }
-    let files = certificates(settings, &itself.to_string())?;
+    let files = certificates(settings, &itself.to_string()).await?;
     found.extend(secure_then_plain(&itself, files, &verdict)?);
     Ok(found)
 }
@@ -123,7 +124,7 @@ async fn mirrors(settings: &Settings, resolver: &Resolver) -> Result<Vec<Endpoin
         let mut root = Url::parse(&text).map_err(|e| e.prefix("invalid mirror"))?;
         let path = root.path.trim_end_matches('/');
         root.path = if path.ends_with("/v2") { path.to_owned() } else { format!("{path}/v2") };
-        let mut files = certificates(settings, &root.authority())?;
+        let mut files = certificates(settings, &root.authority()).await?;
         let verdict = insecure::judge(settings, &root.server, resolver).await;
         files.skip_verify = verdict.is_insecure();
         let capabilities = Capabilities { push: false, ..Capabilities::ALL };
@@ -170,14 +171,16 @@ fn directory_names(host: &str) -> Vec<String> {
 }
 
 /// The host's directory below `root`: by the name as it was written, else by any other spelling, else the one for all.
-fn directory_in(root: &Path, host: &str) -> Option<PathBuf> {
+#[expect(clippy::disallowed_methods, reason = "on a thread of the registries")]
+fn directory_in(on: &Blocking, root: &Path, host: &str) -> Option<PathBuf> {
     let written = directory_names(host).into_iter().map(|name| root.join(name)).find(|dir| dir.is_dir());
     let default = || Some(root.join("_default")).filter(|dir| dir.is_dir());
-    written.or_else(|| spelled_otherwise(root, host)).or_else(default)
+    written.or_else(|| spelled_otherwise(on, root, host)).or_else(default)
 }
 
 /// The first directory, by name, that means the same server.
-fn spelled_otherwise(root: &Path, host: &str) -> Option<PathBuf> {
+#[expect(clippy::disallowed_methods, reason = "on a thread of the registries")]
+fn spelled_otherwise(_on: &Blocking, root: &Path, host: &str) -> Option<PathBuf> {
     let place = |server: Authority| (server.port_or(Scheme::Https.default_port()), server.host);
     let wanted = place(Authority::parse(host).ok()?);
     let entries = fs::read_dir(root).ok()?.take(DIRECTORIES).flatten();
@@ -191,13 +194,20 @@ fn spelled_otherwise(root: &Path, host: &str) -> Option<PathBuf> {
     names.into_iter().filter(means).map(|name| root.join(name)).find(|dir| dir.is_dir())
 }
 
-fn directory(settings: &Settings, host: &str) -> Result<Directory> {
-    let found = settings.certs_dirs.iter().find_map(|root| directory_in(root, host));
+/// What is configured for a host.
+async fn configuration(settings: &Settings, host: &str) -> Result<Directory> {
+    let (dirs, host) = (settings.certs_dirs.clone(), host.to_owned());
+    settings.files.read(move |on| directory(on, &dirs, &host)).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "on a thread of the registries")]
+fn directory(on: &Blocking, dirs: &[PathBuf], host: &str) -> Result<Directory> {
+    let found = dirs.iter().find_map(|root| directory_in(on, root, host));
     let Some(dir) = found else { return Ok(Directory::None) };
     let file = dir.join("hosts.toml");
     match fs::metadata(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Directory::Files(CertFiles::of_directory(&dir)?));
+            return Ok(Directory::Files(CertFiles::of_directory(on, &dir)?));
         }
         Ok(metadata) if metadata.len() <= hosts_toml::FILE_BYTES => {}
         Ok(_) => return Err(Error::invalid(format!("{} is too large", file.display()))),
@@ -210,10 +220,10 @@ fn directory(settings: &Settings, host: &str) -> Result<Directory> {
 }
 
 /// The certificates of a host that is asked directly.
-fn certificates(settings: &Settings, host: &str) -> Result<CertFiles> {
-    match directory(settings, host)? {
+async fn certificates(settings: &Settings, host: &str) -> Result<CertFiles> {
+    match configuration(settings, host).await? {
         Directory::Files(files) => Ok(files),
-        Directory::Hosts(dir, _) => CertFiles::of_directory(&dir),
+        Directory::Hosts(dir, _) => settings.files.read(move |on| CertFiles::of_directory(on, &dir)).await,
         Directory::None => Ok(CertFiles::default()),
     }
 }
@@ -323,19 +333,19 @@ mod tests {
         assert_eq!(f.of("far.test:5001")[0], "https://all.test/v2 mirror");
     }
 
-    #[test]
-    fn dockers_certificate_directories_are_found() {
+    #[tokio::test]
+    async fn dockers_certificate_directories_are_found() {
         let f = fixture();
         for (dir, host) in [("far.test:5000", "far.test:5000"), ("far.test_444_", "far.test:444")] {
             for file in ["ca.crt", "x.cert", "x.key", "note.txt"] {
                 f.file(&format!("{dir}/{file}"), "");
             }
-            let files = certificates(&f.settings, host).unwrap();
+            let files = certificates(&f.settings, host).await.unwrap();
             assert_eq!((files.ca.len(), files.client.len()), (1, 1), "{dir}");
         }
         f.file("bad.test/x.cert", "");
-        assert!(certificates(&f.settings, "bad.test").unwrap_err().message().starts_with("missing key "));
+        assert!(certificates(&f.settings, "bad.test").await.unwrap_err().message().starts_with("missing key "));
         f.file("worse.test/hosts.toml", "server = 1");
-        assert!(directory(&f.settings, "worse.test").is_err());
+        assert!(configuration(&f.settings, "worse.test").await.is_err());
     }
 }

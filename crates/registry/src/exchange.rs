@@ -145,14 +145,14 @@ impl Http {
     }
 
     /// How a proxy is verified: by the system's authorities, whatever is configured for a registry.
-    fn tls_of(&self, proxy: Option<&Proxy>) -> Result<Option<Arc<ClientConfig>>> {
+    async fn tls_of(&self, proxy: Option<&Proxy>) -> Result<Option<Arc<ClientConfig>>> {
         if proxy.is_none_or(|proxy| proxy.kind != Kind::Https) {
             return Ok(None);
         }
         if let Some(known) = self.proxy_tls.get() {
             return Ok(Some(known.clone()));
         }
-        let made = certs::client_config(&CertFiles::default(), &self.roots, &self.settings)?;
+        let made = certs::client_config(CertFiles::default(), &self.roots, &self.settings).await?;
         Ok(Some(self.proxy_tls.get_or_init(|| made).clone()))
     }
 
@@ -195,7 +195,7 @@ impl Http {
         }
         let route = Route {
             resolver: Resolver::new(&self.settings),
-            proxy_tls: self.tls_of(proxy.as_ref())?,
+            proxy_tls: self.tls_of(proxy.as_ref()).await?,
             proxy,
             pinned: call.pinned.clone(),
             connect: call.dial_timeout.unwrap_or(self.settings.timeouts.connect),

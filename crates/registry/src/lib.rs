@@ -6,6 +6,7 @@
 //! - only `http` and `https` exist; every wait, size, list and number of attempts has a bound;
 //! - a session's sockets end with it; names are looked up without glibc's plug-ins.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod certs;
 pub mod challenge;
@@ -65,7 +66,9 @@ impl Registries {
 
     /// Puts a reloaded configuration in force, for sessions that begin from now on.
     pub fn replace_settings(&self, settings: Settings) {
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        let mut current = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        // The threads are those of the daemon, whatever it is told to read.
+        *current = Arc::new(Settings { files: current.files.clone(), ..settings });
     }
 
     /// Begins a session with the repository of a reference.

@@ -9,12 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use blocking::Blocking;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::dns::{self, Answer, Kind};
-use crate::settings::Settings;
+use crate::settings::{Files, Settings};
 
 /// Longest configuration file that is read.
 const FILE_BYTES: u64 = 4 << 20;
@@ -29,6 +30,7 @@ const PORT: u16 = 53;
 /// Looks names up.
 #[derive(Clone, Debug)]
 pub struct Resolver {
+    files: Files,
     /// `/etc/hosts`
     pub hosts_file: PathBuf,
     /// `/etc/resolv.conf`
@@ -48,7 +50,14 @@ struct Config {
 impl Resolver {
     /// With the files of the configuration.
     pub fn new(settings: &Settings) -> Resolver {
-        Resolver { hosts_file: settings.hosts_file.clone(), resolv_conf: settings.resolv_conf.clone() }
+        let Settings { files, hosts_file, resolv_conf, .. } = settings;
+        Resolver { files: files.clone(), hosts_file: hosts_file.clone(), resolv_conf: resolv_conf.clone() }
+    }
+
+    /// A file as text; one that cannot be read says nothing.
+    async fn read(&self, path: &Path) -> String {
+        let path = path.to_owned();
+        self.files.read(move |on| Ok(read(on, &path))).await.unwrap_or_default()
     }
 
     /// The addresses of a host, IPv4 first; at least one. The error has the words of Go's resolver.
@@ -56,7 +65,7 @@ impl Resolver {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        let found = addresses_in(&read(&self.hosts_file), host);
+        let found = addresses_in(&self.read(&self.hosts_file).await, host);
         if !found.is_empty() {
             return Ok(found);
         }
@@ -64,7 +73,7 @@ impl Resolver {
         if host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost") {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let config = Config::parse(&read(&self.resolv_conf));
+        let config = Config::parse(&self.read(&self.resolv_conf).await);
         let mut failure = None;
         for name in config.names(host) {
             let (v4, v6) = tokio::join!(config.ask(&name, Kind::A), config.ask(&name, Kind::Aaaa));
@@ -90,7 +99,8 @@ impl Resolver {
     }
 }
 
-fn read(path: &Path) -> String {
+#[expect(clippy::disallowed_methods, reason = "on a thread of the registries")]
+fn read(_on: &Blocking, path: &Path) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = File::open(path) {
         // A file that cannot be read says nothing.

@@ -294,15 +294,15 @@ impl Repository {
     /// they are judged by their own.
     async fn way(&self, endpoint: &Endpoint, url: &Url) -> Result<Way> {
         if url.same_origin(&endpoint.root) {
-            return Ok((self.tls(endpoint.files.clone())?, endpoint.pinned.clone()));
+            return Ok((self.tls(endpoint.files.clone()).await?, endpoint.pinned.clone()));
         }
         let files = endpoint.files.without_client();
         if endpoint.pinned.is_none() {
-            return Ok((self.tls(files)?, None));
+            return Ok((self.tls(files).await?, None));
         }
         let verdict = self.verdict(&url.server).await;
         let files = CertFiles { skip_verify: verdict.is_insecure(), ..files };
-        Ok((self.tls(files)?, verdict.pinned()))
+        Ok((self.tls(files).await?, verdict.pinned()))
     }
 
     /// Judges a server, once for the whole operation.
@@ -319,13 +319,13 @@ impl Repository {
         verdicts.entry(server.clone()).or_insert(verdict).clone()
     }
 
-    fn tls(&self, files: CertFiles) -> Result<Arc<ClientConfig>> {
-        let mut known = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = known.get(&files) {
+    async fn tls(&self, files: CertFiles) -> Result<Arc<ClientConfig>> {
+        let known = || self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = known().get(&files) {
             return Ok(config.clone());
         }
-        let config = certs::client_config(&files, &self.roots, &self.settings)?;
-        Ok(known.entry(files).or_insert(config).clone())
+        let config = certs::client_config(files.clone(), &self.roots, &self.settings).await?;
+        Ok(known().entry(files).or_insert(config).clone())
     }
 
     /// The credentials, if they are for this endpoint.
@@ -470,7 +470,7 @@ mod tests {
             let repository = Repository::open(settings, roots, &reference, Credentials::default(), Access::Pull);
             let repository = repository.await.unwrap();
             let (tls, addresses) = repository.way(&repository.endpoints[0], &Url::parse(url).unwrap()).await.unwrap();
-            let expected = repository.tls(CertFiles { skip_verify: any, ..CertFiles::default() }).unwrap();
+            let expected = repository.tls(CertFiles { skip_verify: any, ..CertFiles::default() }).await.unwrap();
             assert!(Arc::ptr_eq(&tls, &expected), "{domain} {url}");
             let addresses = addresses.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
             assert_eq!(addresses.as_deref(), pinned, "{domain} {url}");

@@ -1,7 +1,10 @@
-//! How registries are reached: the configuration that the daemon gives. Plain data.
+//! How registries are reached: the configuration that the daemon gives, and the threads that read the files that it names.
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use blocking::{Blocking, Class, Work};
+use model::Result;
 
 /// See the module. Replaced as a whole by a reload.
 #[derive(Clone, Debug)]
@@ -29,6 +32,28 @@ pub struct Settings {
     pub resolv_conf: PathBuf,
     /// Where `docker search` looks for names without a registry.
     pub index: String,
+    /// What reads all of these files.
+    pub files: Files,
+}
+
+/// Reads files of the configuration, on threads of their own class.
+#[derive(Clone, Debug)]
+pub struct Files(Class);
+
+impl Default for Files {
+    fn default() -> Files {
+        Files(Class::new(Work::Registries))
+    }
+}
+
+impl Files {
+    /// Runs what reads.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Blocking) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.0.run(job).await
+    }
 }
 
 /// Proxies, as URLs; empty: none.
@@ -89,6 +114,7 @@ impl Default for Settings {
             hosts_file: "/etc/hosts".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             index: "https://index.docker.io/v1/".to_owned(),
+            files: Files::default(),
         }
     }
 }

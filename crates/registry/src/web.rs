@@ -38,7 +38,7 @@ impl Download {
 pub async fn download(registries: &Registries, address: &str) -> Result<Download> {
     let settings = registries.settings();
     let mut url = Url::parse(address)?;
-    let tls = client_config(&CertFiles::default(), &registries.roots, &settings)?;
+    let tls = client_config(CertFiles::default(), &registries.roots, &settings).await?;
     let http = Http::new(settings, registries.roots.clone());
     for _ in 0..REDIRECTS {
         let call = Call {

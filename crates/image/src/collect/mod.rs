@@ -192,8 +192,9 @@ async fn watch(images: Weak<Images>, events: Events, users: AskUsers) {
         let Some(rules) = images.rules() else { continue };
         let was_stuck = is_stuck;
         let (events, users) = (events.clone(), users.clone());
-        match tokio::task::spawn_blocking(move || collect(&images, &events, &users, &rules)).await {
-            Ok(Ok(outcome)) => {
+        let documents = images.threads.documents.clone();
+        match documents.run(move |_| collect(&images, &events, &users, &rules)).await {
+            Ok(outcome) => {
                 is_stuck = outcome == Outcome::NothingToTake;
                 if is_stuck && !was_stuck {
                     tracing::warn!(
@@ -201,8 +202,7 @@ async fn watch(images: Weak<Images>, events: Events, users: AskUsers) {
                     );
                 }
             }
-            Ok(Err(error)) => tracing::warn!(%error, "images could not be collected"),
-            Err(error) => tracing::error!(%error, "the collector of images failed"),
+            Err(error) => tracing::warn!(%error, "images could not be collected"),
         }
     }
 }

@@ -14,7 +14,6 @@ use serde::Deserialize;
 use signature::Signature;
 use store::Lease;
 
-use super::fetch::blocking;
 use crate::Images;
 use crate::oci::{self, Document, Manifest};
 use crate::row::Content;
@@ -167,7 +166,7 @@ async fn read_manifest(context: &PullContext<'_>, digest: &Digest, known: Option
     let reference = context.repository.reference();
     context.lease.pin(digest);
     let (images, wanted) = (context.images.clone(), digest.clone());
-    let local = blocking(move || Ok(images.blobs.read_small(&wanted, oci::MANIFEST_BYTES).ok())).await?;
+    let local = context.images.blocking(move || Ok(images.blobs.read_small(&wanted, oci::MANIFEST_BYTES).ok())).await?;
     let (media_type, bytes) = match (local, known) {
         (Some(bytes), _) => (String::new(), Bytes::from(bytes)),
         (None, Some(document)) => (document.media_type, document.bytes),
@@ -183,7 +182,7 @@ async fn read_manifest(context: &PullContext<'_>, digest: &Digest, known: Option
     let media_type = kind(&media_type, &bytes, reference)?;
     let (images, lease, content, named) =
         (context.images.clone(), context.lease.clone(), bytes.clone(), digest.clone());
-    blocking(move || images.blobs.keep(&named, &content, &lease)).await?;
+    context.images.blocking(move || images.blobs.keep(&named, &content, &lease)).await?;
     let (digest, size) = (digest.to_string(), bytes.len() as i64);
     Ok(Read { descriptor: Descriptor { media_type, digest, size, ..Descriptor::default() }, bytes })
 }
@@ -327,7 +326,7 @@ async fn read_config(context: &PullContext<'_>, config: &Content) -> Result<Byte
     }
     context.lease.pin(&config.digest);
     let (images, wanted) = (context.images.clone(), config.digest.clone());
-    let local = blocking(move || Ok(images.blobs.read_small(&wanted, oci::CONFIG_BYTES).ok())).await?;
+    let local = context.images.blocking(move || Ok(images.blobs.read_small(&wanted, oci::CONFIG_BYTES).ok())).await?;
     if let Some(bytes) = local {
         return Ok(bytes.into());
     }
@@ -339,7 +338,7 @@ async fn read_config(context: &PullContext<'_>, config: &Content) -> Result<Byte
     }
     let (images, lease, copy, named) =
         (context.images.clone(), context.lease.clone(), bytes.clone(), config.digest.clone());
-    blocking(move || images.blobs.keep(&named, &copy, &lease)).await?;
+    context.images.blocking(move || images.blobs.keep(&named, &copy, &lease)).await?;
     Ok(bytes)
 }
 

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use blocking::Class;
 use content::Part;
 use model::{Error, Result};
 use registry::{Pauses, Reason, Repository};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::fetch::{FetchState, blocking};
+use super::fetch::FetchState;
 use super::flow::Flow;
 use crate::row::Content;
 
@@ -35,6 +36,8 @@ pub struct Download<'d> {
     pub progress: &'d watch::Sender<FetchState>,
     /// Becomes true when something is added to what was there: what is wrong then may be right from the beginning.
     pub resumed: &'d AtomicBool,
+    /// For what blocks.
+    pub threads: &'d Class,
 }
 
 impl Download<'_> {
@@ -99,7 +102,8 @@ impl Download<'_> {
                 }
             }
             let (full, target) = (std::mem::replace(&mut batch, Vec::with_capacity(BATCH)), part.clone());
-            blocking(move || Ok(target.lock().unwrap_or_else(PoisonError::into_inner).append(&full)?)).await?;
+            let append = move |_: &_| Ok(target.lock().unwrap_or_else(PoisonError::into_inner).append(&full)?);
+            self.threads.run(append).await?;
             let written = length(part);
             self.flow.advance(written);
             self.progress.send_modify(|state| state.downloaded = written);

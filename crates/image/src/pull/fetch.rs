@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use super::download::{BATCH, Download};
 use super::flow::{Flow, Follow};
 use crate::row::Content;
+use crate::threads::Threads;
 
 /// What decompression may yield: so many times the blob's size, and so much more. (gzip reaches 1032.)
 const EXPANSION: u64 = 1100;
@@ -80,6 +81,8 @@ pub struct Places {
     pub blobs: Blobs,
     /// Layers.
     pub layers: Arc<dyn LayerStore>,
+    /// For what blocks.
+    pub(crate) threads: Threads,
 }
 
 /// What is fetched.
@@ -183,12 +186,15 @@ impl Fetching {
             ..FetchState::default()
         });
         let own = self.clone();
-        blocking(move || {
-            let _turn = turn;
-            let blob = own.places.blobs.open_blob(&own.job.blob.digest)?;
-            own.unpack(&mut Counted { inner: blob, count: 0, shown: 0, progress: &own.progress })
-        })
-        .await
+        self.places
+            .threads
+            .unpacks
+            .run(move |_| {
+                let _turn = turn;
+                let blob = own.places.blobs.open_blob(&own.job.blob.digest)?;
+                own.unpack(&mut Counted { inner: blob, count: 0, shown: 0, progress: &own.progress })
+            })
+            .await
     }
 
     /// Downloads the rest of a part while another thread reads it.
@@ -202,7 +208,8 @@ impl Fetching {
         let follow = flow.follow(part.reader()?);
         let downloading = async {
             let (blob, progress) = (&self.job.blob, &*self.progress);
-            let download = Download { repository: &self.repository, blob, flow: &flow, progress, resumed };
+            let (repository, threads) = (&*self.repository, &self.places.threads.documents);
+            let download = Download { repository, blob, flow: &flow, progress, resumed, threads };
             let outcome = download.complete(part).await;
             flow.end(outcome.as_ref().map(drop).map_err(|error| error.message().to_owned()));
             // The next may begin while this one is unpacked.
@@ -212,11 +219,14 @@ impl Fetching {
         let reading = async {
             let turn = turn(&self.turns.unpacks).await?;
             let own = self.clone();
-            blocking(move || {
-                let _turn = turn;
-                Ok(own.read(follow))
-            })
-            .await
+            self.places
+                .threads
+                .unpacks
+                .run(move |_| {
+                    let _turn = turn;
+                    Ok(own.read(follow))
+                })
+                .await
         };
         let (part, read) = tokio::join!(downloading, reading);
         let part = part?;
@@ -298,12 +308,6 @@ impl<R: Read> Read for Bounded<R> {
         })?;
         Ok(n)
     }
-}
-
-/// Runs what blocks on a thread for it.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.unwrap_or_else(|failed| Err(Error::system("internal error: a transfer failed").with_source(failed)))
 }
 
 #[cfg(test)]

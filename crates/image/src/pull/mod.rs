@@ -27,8 +27,8 @@ use store::Lease;
 pub(super) use self::documents::document;
 pub use self::documents::kind;
 use self::documents::{Plan, PullContext};
+pub(super) use self::fetch::layer_tar;
 use self::fetch::{Job, Places};
-pub(super) use self::fetch::{blocking, layer_tar};
 pub use self::fetches::Fetches;
 use self::report::Layer;
 pub use self::report::{Lines, send, while_connected};
@@ -75,8 +75,8 @@ pub async fn pull(
     let outcome = while_connected(lines, pull_all(images, events, &args, lines)).await;
     if outcome.is_err() {
         images.fetches.wait_until_released().await;
-        let images = images.clone();
-        blocking(move || Ok(images.tidy_up())).await?;
+        let own = images.clone();
+        images.blocking(move || Ok(own.tidy_up())).await?;
     }
     outcome
 }
@@ -127,7 +127,7 @@ async fn pull_one(
     let complete = already(images, &digest, platform);
     if complete && before.as_ref() == Some(&digest) {
         let (keep, id) = (images.clone(), digest.clone());
-        blocking(move || keep.keep_signatures(&id, signatures)).await?;
+        images.blocking(move || keep.keep_signatures(&id, signatures)).await?;
         send(lines, begin).await?;
         pulled_again(images, reference, &digest).await;
         return done(images, events, reference, (&digest, false), lines).await;
@@ -149,21 +149,21 @@ async fn pull_one(
     images.faults.pass("pull", "layers")?;
     let (keep, name, held) = (images.clone(), reference.clone(), lease.clone());
     // The commit runs to its end, whether or not the client waits for it.
-    blocking(move || commit(&keep, &name, plan, &layers, &held)).await?;
+    images.blocking(move || commit(&keep, &name, plan, &layers, &held)).await?;
     done(images, events, reference, (&digest, before.as_ref() != Some(&digest)), lines).await
 }
 
 /// Notes the time of a pull that found nothing to do: an image that is asked for is no garbage.
 async fn pulled_again(images: &Arc<Images>, reference: &ImageRef, digest: &Digest) {
-    let (images, name, digest) = (images.clone(), reference.canonical(), digest.clone());
+    let (own, name, digest) = (images.clone(), reference.canonical(), digest.clone());
     let note = move || {
-        images.change(move |catalog, edit| match catalog.images.contains_key(&digest) {
+        own.change(move |catalog, edit| match catalog.images.contains_key(&digest) {
             true => edit.put_name(&name, &digest),
             // Removed since it was looked at.
             false => Ok(()),
         })
     };
-    if let Err(error) = blocking(note).await {
+    if let Err(error) = images.blocking(note).await {
         tracing::warn!(image = reference.familiar(), %error, "the time of its pull is not noted");
     }
 }
@@ -203,7 +203,8 @@ async fn fetch_layers(
     (lease, lines): (&Arc<Lease>, &Lines),
     silent: bool,
 ) -> Result<Vec<Layer>> {
-    let places = Places { blobs: images.blobs.clone(), layers: images.layers.clone() };
+    let (blobs, layers, threads) = (images.blobs.clone(), images.layers.clone(), images.threads.clone());
+    let places = Places { blobs, layers, threads };
     let join = |(blob, diff_id): &(Content, Digest)| {
         lease.pin(&blob.digest);
         lease.pin(diff_id);
@@ -245,7 +246,7 @@ async fn write_back(images: &Images) -> Error {
     loop {
         tokio::time::sleep(WRITE_BACK).await;
         let blobs = images.blobs.clone();
-        if let Err(error) = blocking(move || blobs.barrier()).await {
+        if let Err(error) = images.blocking(move || blobs.barrier()).await {
             return error;
         }
     }
