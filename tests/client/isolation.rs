@@ -519,6 +519,27 @@ fn hostnames() {
     d.finish();
 }
 
+/// The kernel's limit is the start's to tell of: a container with a longer name can be made, inspected and removed. A domain name
+/// is cut.
+#[test]
+fn hostnames_that_are_too_long() {
+    let d = with_busybox();
+    let name = |length: usize| "h".repeat(length);
+    assert_eq!(d.docker(&["run", "--rm", "--hostname", &name(64), "busybox", "hostname"]).text(), name(64));
+    for length in [65, 254, 1000] {
+        let _ = d.docker(&["create", "--name", "c", "--hostname", &name(length), "busybox", "true"]).ok();
+        assert_eq!(d.inspect("c", "{{.Config.Hostname}}"), name(length));
+        let text = "error during container init: sethostname: invalid argument: unknown";
+        d.docker(&["start", "c"]).fails(1, text);
+        let state = d.inspect("c", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}");
+        assert!(state.starts_with("created 128 ") && state.ends_with(text), "{state}");
+        let _ = d.docker(&["rm", "c"]).ok();
+    }
+    let run = ["run", "--rm", "--domainname", &name(65), "busybox", "cat", "/proc/sys/kernel/domainname"];
+    assert_eq!(d.docker(&run).text(), name(64));
+    d.finish();
+}
+
 /// As with runc: below the daemon's own cgroup, on version 2 beside it.
 #[test]
 fn a_relative_cgroup_parent_begins_where_the_daemon_is() {

@@ -401,6 +401,29 @@ fn a_renamed_container_is_called_otherwise_in_its_networks() {
     d.finish();
 }
 
+/// Names are shown from the first start on, or from the connect before it, and after the end.
+#[test]
+fn an_ended_container_keeps_its_names() {
+    let d = with_busybox();
+    let _ = d.docker(&["network", "create", "app"]).ok();
+    let _ = d.docker(&["create", "--name", "c", "--network", "app", "--network-alias", "db", "busybox", "true"]).ok();
+    let id = d.inspect("c", "{{slice .Id 0 12}}");
+    assert_eq!(endpoint(&d, "c", "app", "DNSNames"), "[]");
+    let _ = d.docker(&["start", "-a", "c"]).ok();
+    assert_eq!(endpoint(&d, "c", "app", "DNSNames"), format!("[c db {id}]"));
+    assert_eq!(endpoint(&d, "c", "app", "IPAddress"), "");
+    let _ = d.docker(&["rename", "c", "other"]).ok();
+    assert_eq!(endpoint(&d, "other", "app", "DNSNames"), format!("[other db {id}]"));
+    let _ = d.docker(&["create", "--name", "later", "busybox", "true"]).ok();
+    let _ = d.docker(&["network", "connect", "--alias", "x", "app", "later"]).ok();
+    let id = d.inspect("later", "{{slice .Id 0 12}}");
+    assert_eq!(endpoint(&d, "later", "app", "DNSNames"), format!("[later x {id}]"));
+    let _ = d.docker(&["start", "-a", "later"]).ok();
+    assert_eq!(endpoint(&d, "later", "app", "DNSNames"), format!("[later x {id}]"));
+    assert_eq!(endpoint(&d, "later", "bridge", "DNSNames"), "[]");
+    d.finish();
+}
+
 /// Published ports belong to the endpoint with the way out, whichever that is.
 #[test]
 fn published_ports_move_with_the_way_out() {

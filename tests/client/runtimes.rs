@@ -137,7 +137,8 @@ fn a_runtime_that_cannot_be_executed() {
     // A file system of memory over a file.
     d.docker(&["run", "--rm", "--tmpfs", "/etc/passwd", "busybox", "true"]).fails(
         125,
-        "error mounting \"tmpfs\" to rootfs at \"/etc/passwd\": mount tmpfs:/etc/passwd: not a directory: unknown: \
+        "error mounting \"tmpfs\" to rootfs at \"/etc/passwd\": mount tmpfs:/etc/passwd (via /proc/self/fd/6), flags: 0xe, \
+         data: mode=0644: not a directory: unknown: \
          Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the \
          expected type",
     );

@@ -129,9 +129,17 @@ fn volumes_of_what_the_host_has() {
     assert!(empty.join("busybox").exists());
     let _ = d.docker(&["rm", "c"]).ok();
     for (name, options, text) in [
-        ("gone", &["type=none", "o=bind", "device=/no/such/dir"][..], "no such file or directory"),
+        (
+            "gone",
+            &["type=none", "o=bind", "device=/no/such/dir"][..],
+            "_data, flags: 0x1000: no such file or directory",
+        ),
         ("nfs", &["type=nfs9", "device=:/x", "o=addr=127.0.0.1"], "no such device"),
-        ("bad", &["type=tmpfs", "device=tmpfs", "o=nonsense=1"], "invalid argument"),
+        (
+            "bad",
+            &["type=tmpfs", "device=tmpfs", "o=ro,nonsense=1"],
+            "_data, flags: 0x1, data: nonsense=1: invalid argument",
+        ),
         (
             "cifs",
             &["type=cifs9", "device=//127.0.0.1/s", "o=username=u,password=secret"],

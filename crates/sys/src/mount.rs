@@ -29,6 +29,23 @@ impl Attr {
     /// `MOUNT_ATTR_NOSYMFOLLOW`: symbolic links are not followed.
     pub const NOSYMFOLLOW: Attr = Attr(0x20_0000);
 
+    /// The same as flags of mount(2), `MS_*` of linux/mount.h.
+    pub fn mount_flags(self) -> u64 {
+        const MS_NOATIME: u64 = 0x400;
+        const MS_NODIRATIME: u64 = 0x800;
+        const MS_NOSYMFOLLOW: u64 = 0x100;
+        const MS_STRICTATIME: u64 = 1 << 24;
+        let same = Attr::RDONLY.0 | Attr::NOSUID.0 | Attr::NODEV.0 | Attr::NOEXEC.0;
+        let others = [
+            (Attr::NOATIME, MS_NOATIME),
+            (Attr::NODIRATIME, MS_NODIRATIME),
+            (Attr::NOSYMFOLLOW, MS_NOSYMFOLLOW),
+            (Attr::STRICTATIME, MS_STRICTATIME),
+        ];
+        let others = others.into_iter().filter(|(attr, _)| self.0 & attr.0 != 0);
+        others.fold(self.0 & same, |flags, (_, flag)| flags | flag)
+    }
+
     /// Whether no attribute is set.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -77,6 +94,16 @@ impl Propagation {
 pub enum Reach {
     Mount,
     Tree,
+}
+
+impl Reach {
+    /// The flags of mount(2) that bind so much.
+    pub fn mount_flags(self) -> u64 {
+        match self {
+            Reach::Mount => libc::MS_BIND,
+            Reach::Tree => libc::MS_BIND | libc::MS_REC,
+        }
+    }
 }
 
 /// `struct mount_attr` of linux/mount.h.

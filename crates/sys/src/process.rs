@@ -261,9 +261,13 @@ pub fn set_hostname(name: &str) -> io::Result<()> {
     Ok(rustix::system::sethostname(name.as_bytes())?)
 }
 
-/// Sets the NIS domain name of the calling process's UTS namespace.
+/// Bytes of a domain name that the kernel keeps (`__NEW_UTS_LEN`, uname(2)).
+const DOMAINNAME: usize = 64;
+
+/// Sets the NIS domain name of the calling process's UTS namespace; of a longer one the first 64 bytes, as the kernel takes it
+/// from `/proc/sys/kernel/domainname`.
 pub fn set_domainname(name: &str) -> io::Result<()> {
-    Ok(rustix::system::setdomainname(name.as_bytes())?)
+    Ok(rustix::system::setdomainname(&name.as_bytes()[..name.len().min(DOMAINNAME)])?)
 }
 
 #[cfg(test)]

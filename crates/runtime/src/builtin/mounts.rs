@@ -117,25 +117,26 @@ fn file_system(
     {
         // A tmpfs over a directory looks like the directory; one where nothing was is everybody's.
         let mode = rustix::fs::fstat(covered).at(stage, "fstat")?.st_mode & 0o7777;
-        options.data.insert(0, format!("mode={mode:o}"));
+        options.data.push(format!("mode={mode:04o}"));
     }
     if path == Path::new("/proc") && mount.kind != "proc" {
         return Err(StartError::new(stage(), 0, NOT_PROC));
     }
     let target = place(root, path, Target::Directory, stage)?;
+    let call = call(mount, options.set.mount_flags(), &options.data);
     let fd = match shared {
         // Only a member of the PID namespace can make one of it.
         Some(shared) if mount.kind == "proc" => {
             enter::procfs(shared.executable.as_fd(), shared.namespace, &options.data, options.set)
                 .map_err(|e| StartError { stage: stage(), ..e })?
         }
-        _ => tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, "fsmount")?,
+        _ => tree::new(&mount.kind, &mount.source, &options.data, options.set).at(stage, &call)?,
     };
     let attached = tree::attach(fd, target).map_err(|e| match e {
         Errno::INVAL if !is_dir(target) => Errno::NOTDIR,
         e => e,
     });
-    attached.at(stage, &format!("mount {}:{}", mount.source, mount.destination))?;
+    attached.at(stage, &call)?;
     propagate(fd, &options).at(stage, "mount propagation")?;
     match (mount.destination.trim_end_matches('/'), mount.kind.as_str()) {
         ("/proc", "proc") => mounted.proc = Some(fd),
@@ -149,7 +150,8 @@ fn file_system(
 fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> Result<(), StartError> {
     let stage = || stage(mount);
     let path = Path::new(&mount.destination);
-    let fd = source(mount, reach).at(stage, &format!("open {}", mount.source))?;
+    let call = call(mount, options.set.mount_flags() | reach.mount_flags(), &[]);
+    let fd = source(mount, reach).at(stage, &call)?;
     if path == Path::new("/proc") && rustix::fs::fstatfs(fd).at(stage, "fstatfs")?.f_type != PROC_SUPER_MAGIC {
         return Err(StartError::new(stage(), 0, NOT_PROC));
     }
@@ -169,7 +171,15 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
         Errno::INVAL if is_dir(target) != kind.is_dir() => Errno::NOTDIR,
         e => e,
     });
-    attached.at(stage, "move_mount")
+    attached.at(stage, &call)
+}
+
+/// The call of mount(2) that the reference's runtime would have made, as its errors show it: by a descriptor, whose number is the
+/// same at every start.
+fn call(mount: &oci::Mount, flags: u64, data: &[String]) -> String {
+    let flags = if flags == 0 { String::new() } else { format!(", flags: {flags:#x}") };
+    let data = if data.is_empty() { String::new() } else { format!(", data: {}", data.join(",")) };
+    format!("mount {}:{} (via /proc/self/fd/6){flags}{data}", mount.source, mount.destination)
 }
 
 /// A copy of what is bound.

@@ -29,11 +29,15 @@ pub fn make(options: &MountOptions, size: u64, place: &Path) -> Result<OwnedFd> 
         None => file_system(&options.kind, &device, &flags),
     };
     made.map_err(|error| {
+        let given = match flags.mount_flags() {
+            0 => String::new(),
+            number => format!(", flags: {number:#x}"),
+        };
         let data = match flags.data.join(",") {
             data if data.is_empty() => data,
             data => format!(", data: {data}"),
         };
-        let text = format!("mount {device}:{}{data}: {}", place.display(), model::io_text(&error));
+        let text = format!("mount {device}:{}{given}{data}: {}", place.display(), model::io_text(&error));
         Error::system(format!("failed to mount local volume: {}", without_password(&text, &options.text)))
     })
 }

@@ -104,6 +104,18 @@ pub(super) fn without_password(text: &str, options: &str) -> String {
 }
 
 impl Flags {
+    /// As flags of mount(2).
+    pub fn mount_flags(&self) -> u64 {
+        let of_file_system = |name: &&str| match *name {
+            "ro" => Attr::RDONLY.0,
+            "sync" => 0x10,
+            "dirsync" => 0x80,
+            _ => 0,
+        };
+        let file_system = self.file_system.iter().map(of_file_system).fold(0, |all, flag| all | flag);
+        self.attr.mount_flags() | file_system | self.bind.map_or(0, Reach::mount_flags)
+    }
+
     /// Reads a list of options: words of mount(8), the last of a kind counts; what is none of them is the file system's.
     pub fn parse(text: &str) -> Flags {
         let mut flags = Flags::default();

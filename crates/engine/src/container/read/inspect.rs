@@ -180,12 +180,27 @@ pub(super) fn networks(known: &Networks, row: &ContainerRow) -> BTreeMap<String,
         let Ok(network) = known.look_up(name) else { continue };
         endpoint.network_id = network.id.as_str().into();
         let live = row.endpoints.iter().find(|e| e.network == network.id);
-        if let Some(live) = live.filter(|live| !live.dns_names.is_empty()) {
-            endpoint.dns_names = Some(live.dns_names.clone());
+        if let Some(names) = dns_names(row, &network, endpoint, live) {
+            endpoint.dns_names = Some(names).filter(|names| !names.is_empty());
         }
         places::show(endpoint, live);
     }
     all
+}
+
+/// What the container is called in a network: as it is, as its last run was, and before the first start as connect has noted
+/// it; `None`: as noted.
+fn dns_names(
+    row: &ContainerRow,
+    network: &network::row::NetworkRow,
+    noted: &api::EndpointSettings,
+    live: Option<&network::Endpoint>,
+) -> Option<Vec<String>> {
+    match live {
+        Some(live) => Some(live.dns_names.clone()),
+        None if matches!(row.state, State::Created) => None,
+        None => Some(places::Places::of(row).dns_names(network, noted.aliases.as_deref().unwrap_or_default())),
+    }
 }
 
 /// Bytes of the writable layer, and of the whole root file system.

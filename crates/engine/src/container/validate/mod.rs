@@ -53,9 +53,6 @@ pub struct Merged {
     pub host_config: api::HostConfig,
 }
 
-/// The longest host name the kernel takes, in bytes.
-const MAX_HOSTNAME: usize = 64;
-
 /// The refusal of a bounded writable layer: no snapshot driver has quotas. Clients look for its words.
 const NO_QUOTA: &str = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option";
 
@@ -77,10 +74,6 @@ pub fn request(request: &mut api::CreateRequest, host: &Host, exists: impl Fn(&s
     }
     config::check(config)?;
     check_host_config(host_config, exists)?;
-    if config.hostname.len() > MAX_HOSTNAME {
-        let name = &config.hostname;
-        return Err(Error::invalid(format!("hostname {name:?} is too long (maximum {MAX_HOSTNAME} bytes)")));
-    }
     resources::check(host_config, host, &mut warnings)?;
     check_modes(host_config)?;
     warnings.extend(network::warnings(host_config, host));

@@ -77,11 +77,6 @@ fn the_portable_half_is_checked() {
     assert_eq!(of_config(r#"{"Env":[""]}"#), "invalid environment variable: ");
     assert_eq!(of_config(r#"{"Healthcheck":{"Interval":5}}"#), "Interval in Healthcheck cannot be less than 1ms");
     assert_eq!(of_config(r#"{"Healthcheck":{"Retries":-1}}"#), "Retries in Healthcheck cannot be negative");
-    let long = "h".repeat(65);
-    assert_eq!(
-        of_config(&format!(r#"{{"Hostname":"{long}"}}"#)),
-        format!("hostname \"{long}\" is too long (maximum 64 bytes)")
-    );
 }
 
 /// The text of `restart policy bad`; B-rs-5.
