@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::container::Containers;
 use crate::container::definition::Definition;
+use crate::container::definition::modes::NetworkMode;
 use crate::container::definition::places::Places;
 
 /// One container that runs.
@@ -46,13 +47,15 @@ pub fn reach(networks: &Networks, containers: &Containers, name: Option<&str>) -
     let views = handles.into_iter().map(|handle| handle.view()).filter(|view| view.pid != 0);
     let mut all: Vec<_> = views
         .map(|view| {
-            let mode = &view.row.host_config.network_mode;
             let ways = networks.reach(&view.row.id);
             let value = |way: &Way| serde_json::to_value(way).unwrap_or_default();
             Reached {
                 id: view.row.id.as_str().to_owned(),
                 name: view.row.name.clone(),
-                mode: if mode == "host" || mode.starts_with("container:") { mode.clone() } else { String::new() },
+                mode: match view.row.network_mode() {
+                    NetworkMode::Host | NetworkMode::Container(_) => view.row.host_config.network_mode.clone(),
+                    NetworkMode::None | NetworkMode::Network(_) => String::new(),
+                },
                 ways: ways.iter().map(value).collect(),
                 texts: ways.iter().map(ToString::to_string).collect(),
                 egress: egress(networks, &view.row),

@@ -236,6 +236,8 @@ impl RunRecord {
 impl ContainerRow {
     /// A container of this definition, which lives as the record says.
     pub fn new(definition: Definition, record: RunRecord) -> ContainerRow {
+        // At create or when it is loaded, not at some later start.
+        definition.parsed();
         let RunRecord { state, run, endpoints, unsettled_link } = record;
         ContainerRow { definition: Arc::new(definition), state, run, endpoints, unsettled_link }
     }
@@ -271,6 +273,7 @@ pub fn sample(number: u8, state: State) -> ContainerRow {
         },
         mounts: Vec::new(),
         storage: "overlay".into(),
+        parsed: Default::default(),
     };
     let run = RunRow { started_at: Timestamp::from_unix_seconds(1), exit_code: 5, ..RunRow::default() };
     ContainerRow::new(definition, RunRecord { state, run, endpoints: Vec::new(), unsettled_link: None })

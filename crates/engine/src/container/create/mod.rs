@@ -10,7 +10,7 @@ pub mod sources;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use blocking::Blocking;
 use events::{Rows, now};
@@ -24,6 +24,7 @@ use rustix::fs::FileType;
 use snapshot::LayerStore;
 
 use self::sources::Sources;
+use super::definition::modes::{NetworkMode, container_of};
 use super::definition::{Definition, ImagePin, MountRow, links, network, places};
 use super::life::{actor, plan};
 use super::registry;
@@ -157,6 +158,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         own_labels,
         mounts: mounts.rows.clone(),
         storage: engine.snapshots.roots.name().into(),
+        parsed: OnceLock::new(),
     };
     let row = ContainerRow::new(definition, RunRecord::created());
     let told = engine.events.ride(vec![registry::draft(&row, "create", [])]);
@@ -291,7 +293,7 @@ fn reserve_name(containers: &Containers, wished: Option<&str>, id: &ContainerId)
 
 /// Whoever joins another's network is called as that one is (B-nw-9).
 fn share_hostname(containers: &Containers, merged: &mut Merged) {
-    let donor = merged.host_config.network_mode.strip_prefix("container:").map(|other| containers.find(other));
+    let donor = container_of(&merged.host_config.network_mode).map(|other| containers.find(other));
     if let Some(Ok(donor)) = donor {
         let donor = &donor.view().row.config;
         merged.config.hostname.clone_from(&donor.hostname);
@@ -306,7 +308,7 @@ fn resolve_container_modes(containers: &Containers, host: &mut api::HostConfig) 
     let own_labels = host.security_opt.iter().flatten().any(|option| option.split('=').next() == Some("label"));
     let asks = !own_labels && !host.privileged && host.ipc_mode != "host" && host.pid_mode != "host";
     for (mode, asks) in [(&mut host.network_mode, false), (&mut host.ipc_mode, asks), (&mut host.pid_mode, asks)] {
-        let Some(other) = mode.strip_prefix("container:") else { continue };
+        let Some(other) = container_of(mode) else { continue };
         match containers.find(other) {
             Ok(found) => *mode = format!("container:{}", found.id.as_str()),
             Err(error) if asks && !other.is_empty() => return Err(error.with_kind(Kind::InvalidParameter)),
@@ -341,15 +343,15 @@ fn resolve_links(containers: &Containers, host: &mut api::HostConfig) -> Result<
         let mut other = find(&parsed.name)?;
         // As many as there are, should they lead in a circle.
         for _ in 0..=containers.all().len() {
-            let mode = other.view().row.host_config.network_mode.clone();
-            match mode.strip_prefix("container:") {
-                Some(donor) => other = find(donor)?,
-                None if mode == "host" => {
+            let view = other.view();
+            match view.row.network_mode() {
+                NetworkMode::Container(donor) => other = find(donor)?,
+                NetworkMode::Host => {
                     let text = "conflicting options: host type networking can't be used with links. \
                                 This would result in undefined behavior";
                     return Err(Error::invalid(text));
                 }
-                None => break,
+                NetworkMode::None | NetworkMode::Network(_) => break,
             }
         }
         *link = format!("{}:{}", other.id.as_str(), parsed.alias);

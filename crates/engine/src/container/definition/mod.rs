@@ -3,6 +3,7 @@
 
 pub mod links;
 pub mod log;
+pub mod modes;
 pub mod mounts;
 pub mod network;
 pub mod places;
@@ -10,6 +11,7 @@ pub mod security;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use image::UserRow;
 use model::digest::Digest;
@@ -19,6 +21,7 @@ use model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::Row;
 
+use self::modes::{NetworkMode, Parsed};
 use crate::held::Part;
 
 /// What a container is.
@@ -48,6 +51,9 @@ pub struct Definition {
     pub mounts: Vec<MountRow>,
     /// The storage driver that holds its writable layer.
     pub storage: String,
+    /// What is read of its configuration, once.
+    #[serde(skip)]
+    pub parsed: OnceLock<Parsed>,
 }
 
 impl Row for Definition {
@@ -71,6 +77,25 @@ pub struct ImagePin {
 }
 
 impl Definition {
+    /// What its configuration says, read.
+    pub fn parsed(&self) -> &Parsed {
+        self.parsed.get_or_init(|| Parsed::of(&self.config, &self.host_config))
+    }
+
+    /// The same with a change, of which everything is read anew.
+    #[must_use]
+    pub fn changed(&self, change: impl FnOnce(&mut Definition)) -> Definition {
+        let mut changed = self.clone();
+        change(&mut changed);
+        changed.parsed = OnceLock::new();
+        changed
+    }
+
+    /// Whose network it has.
+    pub fn network_mode(&self) -> &NetworkMode {
+        &self.parsed().network
+    }
+
     /// The images that it uses, each once: its own, and those that it mounts.
     pub fn images(&self) -> Vec<&ImagePin> {
         let mut all = vec![&self.image];

@@ -5,20 +5,9 @@ use std::net::IpAddr;
 
 use model::{Error, Result};
 
-use crate::container::definition::Definition;
-
 /// Whether the name is one of the default bridge.
 pub fn is_default(network: &str) -> bool {
     matches!(network, "" | "default" | "bridge")
-}
-
-/// `default` and empty mean the default bridge; a container whose network is disabled has none.
-pub fn network_mode(row: &Definition) -> &str {
-    match row.host_config.network_mode.as_str() {
-        mode if row.config.network_disabled && !mode.starts_with("container:") => "none",
-        "" | "default" => "bridge",
-        mode => mode,
-    }
 }
 
 /// What is to be published: bindings, and with `-P` every exposed port (B-pt-9).

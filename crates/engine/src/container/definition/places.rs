@@ -11,7 +11,8 @@ use network::row::NetworkRow;
 use network::{EndpointSpec, Family, MacAddress, Networks, SandboxSpec};
 
 use crate::container::definition::Definition;
-use crate::container::definition::network::{is_default, network_mode, publish_specs};
+use crate::container::definition::modes::NetworkMode;
+use crate::container::definition::network::{is_default, publish_specs};
 
 /// The driver option of an endpoint that holds the sysctls of its interface.
 const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
@@ -36,16 +37,16 @@ impl<'a> Places<'a> {
     /// Whether a container that runs has a namespace with nothing but loopback in it and is on no network: its network is
     /// disabled, or it is on the default bridge and the daemon has none (`--bridge=none`).
     pub fn has_no_network(self, networks: &Networks) -> bool {
-        self.row.config.network_disabled || is_default(network_mode(self.row)) && !networks.has_default()
+        self.row.config.network_disabled
+            || self.row.network_mode().network().is_some_and(is_default) && !networks.has_default()
     }
 
     /// The networks that the container is to be on, by name or id as they were asked for. Rows of older daemons do not
     /// name the mode's.
     pub fn wanted(self) -> BTreeMap<String, api::EndpointSettings> {
-        let mode = network_mode(self.row);
-        if mode.starts_with("container:") || self.row.config.network_disabled {
+        let Some(mode) = self.row.network_mode().network().filter(|_| !self.row.config.network_disabled) else {
             return BTreeMap::new();
-        }
+        };
         let mut wanted = self.row.networks.clone();
         if !self.row.networks_named {
             wanted.entry(mode.to_owned()).or_default();
@@ -55,9 +56,9 @@ impl<'a> Places<'a> {
 
     /// As `wanted` says, in the order in which they are joined: the mode's first, then by name.
     fn ordered(self) -> Vec<(String, api::EndpointSettings)> {
-        let mode = network_mode(self.row);
+        let mode = self.row.network_mode().network();
         let mut wanted: Vec<_> = self.wanted().into_iter().collect();
-        wanted.sort_by_key(|(name, _)| name != mode);
+        wanted.sort_by_key(|(name, _)| Some(name.as_str()) != mode);
         wanted
     }
 
@@ -86,7 +87,7 @@ impl<'a> Places<'a> {
 
     /// The sandbox that a start makes; `None`: another container's is joined.
     pub fn sandbox(self, networks: &Networks) -> Result<Option<SandboxSpec>> {
-        if network_mode(self.row).starts_with("container:") {
+        if self.row.network_mode().container().is_some() {
             return Ok(None);
         }
         let mut all = self.ordered();
@@ -158,11 +159,11 @@ impl<'a> Places<'a> {
 
     /// Why the container cannot be on this network beside those that it is on.
     pub fn refuse_beside(self, networks: &Networks, network: &NetworkRow) -> Result<()> {
-        let mode = network_mode(self.row);
-        if mode.starts_with("container:") {
+        let mode = self.row.network_mode();
+        if mode.container().is_some() {
             return Err(Error::invalid(SHARED));
         }
-        if mode != "host" && network.driver == "host" {
+        if *mode != NetworkMode::Host && network.driver == "host" {
             let text = "cannot connect container to host network - container must be created in host network mode";
             return Err(Error::invalid(text));
         }

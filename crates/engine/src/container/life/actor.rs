@@ -524,8 +524,7 @@ impl Actor {
         change: impl FnOnce(&mut Definition),
         drafts: impl FnOnce(&Definition) -> Vec<Draft>,
     ) -> Result<Ride> {
-        let mut definition = (*self.row.definition).clone();
-        change(&mut definition);
+        let definition = self.row.definition.changed(change);
         let row = ContainerRow { definition: Arc::new(definition), ..self.row.clone() };
         let definition = row.definition.clone();
         let ride = self.engine.events.ride(drafts(&definition));

@@ -13,7 +13,8 @@ use super::actor::{Actor, Done};
 use super::environment::Environment;
 use super::files;
 use super::sandbox::{Before, Owed, Sandbox, may_move};
-use crate::container::definition::network::{network_mode, publish_specs as specs};
+use crate::container::definition::modes::NetworkMode;
+use crate::container::definition::network::publish_specs as specs;
 use crate::container::definition::places::{self, Places};
 use crate::container::registry::arguments::{Force, Place};
 use crate::container::registry::command::{Reply, answer};
@@ -257,7 +258,7 @@ impl Sandbox<'_> {
             return Ok(None);
         }
         let row = found?;
-        if row.driver == "host" && network_mode(&actor.row) == "host" {
+        if row.driver == "host" && *actor.row.network_mode() == NetworkMode::Host {
             return Err(Error::invalid(
                 "cannot disconnect container from host network - container was created in host network mode",
             ));

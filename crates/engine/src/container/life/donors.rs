@@ -15,6 +15,7 @@ use sys::clone::Flags;
 use super::files;
 use crate::container::Containers;
 use crate::container::definition::Definition;
+use crate::container::definition::modes::{IpcMode, PidMode};
 use crate::container::view::ContainerView;
 
 /// What is joined of other containers, as they were when they were looked up.
@@ -31,12 +32,17 @@ pub struct Donors {
 impl Donors {
     /// Those of this container; an error tells which of them does not run or does not share.
     pub fn find(containers: &Containers, row: &Definition) -> Result<Donors> {
-        let host = &row.host_config;
-        let other = |mode: &str| mode.strip_prefix("container:").map(str::to_owned);
+        let parsed = row.parsed();
         Ok(Donors {
-            network: other(&host.network_mode).map(|other| network(containers, row, &other)).transpose()?,
-            ipc: other(&host.ipc_mode).map(|other| ipc(containers, &other)).transpose()?,
-            pid: other(&host.pid_mode).map(|other| pid(containers, &other)).transpose()?,
+            network: parsed.network.container().map(|other| network(containers, row, other)).transpose()?,
+            ipc: match &parsed.ipc {
+                IpcMode::Container(other) => Some(ipc(containers, other)?),
+                _ => None,
+            },
+            pid: match &parsed.pid {
+                PidMode::Container(other) => Some(pid(containers, other)?),
+                _ => None,
+            },
         })
     }
 
@@ -124,10 +130,9 @@ fn network(containers: &Containers, row: &Definition, container: &str) -> Result
 fn ipc(containers: &Containers, container: &str) -> Result<Arc<ContainerView>> {
     let joined = || {
         let view = running(containers, container)?;
-        match view.row.host_config.ipc_mode.as_str() {
-            "shareable" | "host" => Ok(view),
-            other if other.starts_with("container:") => Ok(view),
-            _ => Err(Error::invalid(format!(
+        match view.row.parsed().ipc.is_shared() {
+            true => Ok(view),
+            false => Err(Error::invalid(format!(
                 "container {container}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
             ))),
         }

@@ -15,7 +15,7 @@ use snapshot::LayerStore;
 use super::files;
 use crate::Engine;
 use crate::apparmor::AppArmor;
-use crate::container::definition::security::SecurityOptions;
+use crate::container::definition::modes::{IpcMode, NetworkMode, PidMode};
 use crate::container::definition::{Definition, MountKind, MountRow, command_line};
 use crate::container::validate;
 use crate::held::{self, Shown};
@@ -86,7 +86,7 @@ fn ulimits(facts: &Host, defaults: &ContainerDefaults, host: &api::HostConfig) -
 }
 
 fn namespaces(has_cgroup_v2: bool, defaults: &ContainerDefaults, row: &Definition) -> spec::Namespaces {
-    let host = &row.host_config;
+    let (host, parsed) = (&row.host_config, row.parsed());
     let cgroup_mode = match host.cgroupns_mode.as_str() {
         "" => defaults.isolation.cgroupns_mode.as_str(),
         own => own,
@@ -97,21 +97,24 @@ fn namespaces(has_cgroup_v2: bool, defaults: &ContainerDefaults, row: &Definitio
         _ => Share::New,
     };
     spec::Namespaces {
-        network: share(&host.network_mode),
-        ipc: share(&host.ipc_mode),
-        pid: share(&host.pid_mode),
-        uts: if host.uts_mode == "host" { Share::Host } else { Share::New },
+        network: match parsed.network {
+            NetworkMode::Host => Share::Host,
+            NetworkMode::Container(_) => Share::Join,
+            NetworkMode::None | NetworkMode::Network(_) => Share::New,
+        },
+        ipc: match parsed.ipc {
+            IpcMode::Host => Share::Host,
+            IpcMode::Container(_) => Share::Join,
+            IpcMode::None | IpcMode::Private | IpcMode::Shareable => Share::New,
+        },
+        pid: match parsed.pid {
+            PidMode::Host => Share::Host,
+            PidMode::Container(_) => Share::Join,
+            PidMode::Own => Share::New,
+        },
+        uts: if parsed.has_host_uts { Share::Host } else { Share::New },
         cgroup,
         user: None,
-    }
-}
-
-/// `host`, `container:<id>` or the container's own.
-fn share(mode: &str) -> Share {
-    match mode {
-        "host" => Share::Host,
-        other if other.starts_with("container:") => Share::Join,
-        _ => Share::New,
     }
 }
 
@@ -123,11 +126,11 @@ fn mounts(engine: &Engine, roots: &Roots, row: &Definition, shown: &mut Shown) -
         source: files_owner.join(name).display().to_string(),
         target: target.into(),
     };
-    let shm = match host.ipc_mode.as_str() {
-        "none" => spec::Shm::None,
-        "host" => spec::Shm::Bind("/dev/shm".into()),
-        other if other.starts_with("container:") => spec::Shm::Join,
-        _ => spec::Shm::Private { size: host.shm_size },
+    let shm = match row.parsed().ipc {
+        IpcMode::None => spec::Shm::None,
+        IpcMode::Host => spec::Shm::Bind("/dev/shm".into()),
+        IpcMode::Container(_) => spec::Shm::Join,
+        IpcMode::Private | IpcMode::Shareable => spec::Shm::Private { size: host.shm_size },
     };
     let mountinfo = match row.mounts.is_empty() {
         true => String::new(),
@@ -229,14 +232,14 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
 
 fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &Definition) -> Result<spec::Security> {
     let host = &row.host_config;
-    let options = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
+    let options = row.parsed().security()?;
     let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
     Ok(spec::Security {
         privileged: host.privileged,
         capabilities: capabilities(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
         no_new_privileges: options.no_new_privileges.unwrap_or(defaults.isolation.no_new_privileges),
         seccomp: seccomp_choice(defaults, options.seccomp.as_deref())?,
-        apparmor_profile: apparmor.map(|it| it.profile(host.privileged, options.apparmor)).transpose()?,
+        apparmor_profile: apparmor.map(|it| it.profile(host.privileged, options.apparmor.clone())).transpose()?,
         process_label: String::new(),
         mount_label: String::new(),
         masked_paths: host.masked_paths.clone(),

@@ -16,7 +16,7 @@ use run::files::{Files, HOSTS, Hosts, RESOLV_CONF};
 use super::resolver::dns_config;
 use crate::container::Containers;
 use crate::container::definition::Definition;
-use crate::container::definition::network::network_mode;
+use crate::container::definition::modes::NetworkMode;
 use crate::container::definition::places::Places;
 use crate::settings::{DnsDefaults, Settings};
 
@@ -29,9 +29,9 @@ pub fn joins_itself() -> Error {
 /// joined another's in turn (B-nw-9).
 pub fn owner(containers: &Containers, row: &Definition) -> Result<ContainerId> {
     let mut id = row.id.clone();
-    let mut mode = network_mode(row).to_owned();
+    let mut mode = row.network_mode().clone();
     let mut seen = Vec::new();
-    while let Some(other) = mode.strip_prefix("container:") {
+    while let NetworkMode::Container(other) = &mode {
         let donor = containers.find(other)?;
         if donor.id == row.id && seen.is_empty() {
             return Err(joins_itself());
@@ -41,19 +41,18 @@ pub fn owner(containers: &Containers, row: &Definition) -> Result<ContainerId> {
         }
         seen.push(donor.id.clone());
         id = donor.id.clone();
-        mode = network_mode(&donor.view().row).to_owned();
+        mode = donor.view().row.network_mode().clone();
     }
     Ok(id)
 }
 
 /// What goes into the container's files; `None`: it sees those of the container whose network it has joined.
 pub fn of(networks: &Networks, settings: &Settings, row: &Definition) -> Result<Option<Files>> {
-    let mode = network_mode(row);
-    if mode.starts_with("container:") {
+    if row.network_mode().container().is_some() {
         return Ok(None);
     }
     let (config, host) = (&row.config, &row.host_config);
-    let is_host = mode == "host";
+    let is_host = *row.network_mode() == NetworkMode::Host;
     let hosts = match is_host && host.extra_hosts.iter().flatten().next().is_none() {
         true => Hosts::Host,
         false => {

@@ -7,7 +7,8 @@ use network::networks::Owner;
 use super::actor::{Actor, Done, redefine};
 use super::ports::{self, Published};
 use super::sandbox::{Owed, Sandbox};
-use crate::container::definition::network::{network_mode, publish_specs as specs};
+use crate::container::definition::modes::NetworkMode;
+use crate::container::definition::network::publish_specs as specs;
 use crate::container::registry::command::{Reply, answer};
 
 /// What a change of published ports needs of a container that runs.
@@ -81,8 +82,8 @@ impl Sandbox<'_> {
         let actor = &*self.actor;
         self.refuse_removal()?;
         let row = &actor.row;
-        let mode = network_mode(row);
-        if mode == "host" || mode == "none" || mode.starts_with("container:") {
+        if !matches!(row.network_mode(), NetworkMode::Network(_)) {
+            let mode = row.network_mode().network().unwrap_or(&row.host_config.network_mode);
             return Err(Error::invalid(format!("a container in network mode {mode} publishes no ports")));
         }
         let bindings = row.host_config.port_bindings.clone().unwrap_or_default();

@@ -9,7 +9,6 @@ use model::lifecycle::State;
 use network::Networks;
 
 use crate::Engine;
-use crate::container::definition::network::network_mode;
 use crate::container::definition::{Definition, MountRow};
 use crate::container::definition::{log, places};
 use crate::container::life::{files, links};
@@ -25,7 +24,7 @@ pub async fn inspect(engine: &Arc<Engine>, name: &str, size: bool) -> Result<(ap
         let (writable, root) = sizes(engine, &view.row.definition).await?;
         (answer.size_rw, answer.size_root_fs) = (Some(writable), Some(root));
     }
-    let endpoint = view.row.networks.get(network_mode(&view.row));
+    let endpoint = view.row.network_mode().network().and_then(|network| view.row.networks.get(network));
     Ok((answer, endpoint.map(|endpoint| endpoint.mac_address.clone()).unwrap_or_default()))
 }
 
@@ -144,7 +143,7 @@ pub(super) fn mount_point(row: &MountRow) -> api::MountPoint {
 fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSettings {
     let row = &view.row;
     // One that has joined another's network has none of its own.
-    let running = view.pid != 0 && !network_mode(row).starts_with("container:");
+    let running = view.pid != 0 && row.network_mode().container().is_none();
     let place = row.run.place.as_ref().filter(|_| running);
     let sandbox_key = place.map(|place| run::place::sandbox_key(&place.dir).display().to_string()).unwrap_or_default();
     let mut networks = networks(known, row);
