@@ -226,24 +226,24 @@ async fn serve_signals(
     signals: &mut signals::Signals,
     engine: &Arc<engine::Engine>,
     loaded: Loaded,
-    wished: &mut watch::Receiver<Option<PathBuf>>,
+    upgrades: &mut watch::Receiver<Option<PathBuf>>,
 ) -> Option<PathBuf> {
     let mut current = loaded.config.clone();
     loop {
         let upgrade = async {
-            match wished.wait_for(Option::is_some).await {
-                Ok(wish) => wish.clone().unwrap_or_default(),
+            match upgrades.wait_for(Option::is_some).await {
+                Ok(executable) => executable.clone().unwrap_or_default(),
                 Err(_) => std::future::pending().await,
             }
         };
         match signals.next(upgrade).await {
-            signals::Wish::Reload => {}
-            signals::Wish::Dump => {
+            signals::Request::Reload => {}
+            signals::Request::Dump => {
                 dump(engine).await;
                 continue;
             }
-            signals::Wish::End => return None,
-            signals::Wish::Upgrade(executable) => return Some(executable),
+            signals::Request::End => return None,
+            signals::Request::Upgrade(executable) => return Some(executable),
         }
         match config::reload(&loaded, &current) {
             Ok(reloaded) => {

@@ -1,4 +1,4 @@
-//! Signals as wishes: reload or end.
+//! Signals as requests: reload, dump, end, upgrade.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Request {
     /// SIGHUP.
     Reload,
     /// SIGUSR1.
@@ -58,14 +58,14 @@ impl Signals {
         }
     }
 
-    /// The next wish; `upgrade` resolves when another executable is to go on.
-    pub async fn next(&mut self, upgrade: impl Future<Output = PathBuf>) -> Wish {
+    /// The next request; `upgrade` resolves when another executable is to go on.
+    pub async fn next(&mut self, upgrade: impl Future<Output = PathBuf>) -> Request {
         tokio::select! {
-            executable = upgrade => Wish::Upgrade(executable),
-            _ = self.hangup.recv() => Wish::Reload,
-            _ = self.user.recv() => Wish::Dump,
-            _ = self.terminate.recv() => Wish::End,
-            _ = self.interrupt.recv() => Wish::End,
+            executable = upgrade => Request::Upgrade(executable),
+            _ = self.hangup.recv() => Request::Reload,
+            _ = self.user.recv() => Request::Dump,
+            _ = self.terminate.recv() => Request::End,
+            _ = self.interrupt.recv() => Request::End,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::credentials::{Credentials, host_of, hub};
 use crate::endpoint::Endpoint;
 use crate::failure::{Fault, Reason, shown};
 use crate::session::{Access, Repository};
-use crate::token::Wish;
+use crate::token::TokenRequest;
 use crate::url::Url;
 
 /// Shows the credentials to the registry they are for; answers an identity token, if it gives one.
@@ -53,8 +53,8 @@ async fn at(
     let (authorization, identity) = match bearer {
         Some(challenge) => {
             let (scopes, credentials) = (&[][..], Some(credentials));
-            let wish = Wish { scopes, credentials, offline: true, registry: endpoint.root.scheme };
-            let token = session.token(endpoint, challenge, &wish).await?;
+            let request = TokenRequest { scopes, credentials, offline: true, registry: endpoint.root.scheme };
+            let token = session.token(endpoint, challenge, &request).await?;
             (Some(token.authorization), token.refresh)
         }
         None if challenges.is_empty() => (None, String::new()),

@@ -29,7 +29,7 @@ use crate::failure::{self, Fault, Reason, Result, Retry};
 use crate::insecure::{self, Verdict};
 use crate::resolver::Resolver;
 use crate::settings::Settings;
-use crate::token::{self, Token, Wish};
+use crate::token::{self, Token, TokenRequest};
 use crate::url::Url;
 
 /// Redirects followed for one request.
@@ -275,12 +275,17 @@ impl Repository {
     }
 
     /// A token of the server that a challenge of the endpoint names.
-    pub(crate) async fn token(&self, endpoint: &Endpoint, challenge: &Challenge, wish: &Wish<'_>) -> Result<Token> {
+    pub(crate) async fn token(
+        &self,
+        endpoint: &Endpoint,
+        challenge: &Challenge,
+        request: &TokenRequest<'_>,
+    ) -> Result<Token> {
         let Challenge::Bearer { realm, .. } = challenge else {
             return Err(Fault::nonsense("the registry wants no token"));
         };
         let realm = Url::parse(realm).map_err(|e| e.prefix("invalid token auth challenge realm"))?;
-        token::fetch(&self.http, challenge, wish, self.way(endpoint, &realm).await?).await
+        token::fetch(&self.http, challenge, request, self.way(endpoint, &realm).await?).await
     }
 
     /// The endpoints that are the registry itself.
@@ -370,8 +375,8 @@ impl Repository {
         if let Some(token) = grant.tokens.get(&key).filter(|token| token.is_fresh()) {
             return Ok(Some(token.authorization.clone()));
         }
-        let wish = Wish { scopes: &scopes, credentials, offline: false, registry: endpoint.root.scheme };
-        let token = self.token(endpoint, &grant.challenge, &wish).await?;
+        let request = TokenRequest { scopes: &scopes, credentials, offline: false, registry: endpoint.root.scheme };
+        let token = self.token(endpoint, &grant.challenge, &request).await?;
         let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(grant) = grants.get_mut(&endpoint.root.to_string()) {
             grant.tokens.insert(key, token.clone());

@@ -47,7 +47,7 @@ impl Token {
 }
 
 /// What is asked for.
-pub struct Wish<'a> {
+pub struct TokenRequest<'a> {
     /// `repository:x:pull`, …
     pub scopes: &'a [String],
     /// Shown to the token server; `None`: as anybody.
@@ -69,22 +69,22 @@ struct Answered {
 }
 
 /// Asks the token server of a challenge.
-pub async fn fetch(http: &Http, challenge: &Challenge, wish: &Wish<'_>, way: Way) -> Result<Token> {
+pub async fn fetch(http: &Http, challenge: &Challenge, request: &TokenRequest<'_>, way: Way) -> Result<Token> {
     let Challenge::Bearer { realm, service, .. } = challenge else {
         return Err(Fault::nonsense("the registry wants no token"));
     };
     let url = Url::parse(realm).map_err(|e| Fault::nonsense(format!("invalid token auth challenge realm: {e}")))?;
-    if url.scheme == Scheme::Http && wish.registry == Scheme::Https && wish.credentials.is_some() {
+    if url.scheme == Scheme::Http && request.registry == Scheme::Https && request.credentials.is_some() {
         return Err(Fault::nonsense(format!(
             "the registry sends credentials over clear text: {}; they were not sent",
             url.shown()
         )));
     }
-    let (shown, call) = (url.shown(), call(url, service, wish, way));
+    let (shown, call) = (url.shown(), call(url, service, request, way));
     let method = call.method.clone();
-    let which = if wish.credentials.is_some() { "oauth" } else { "anonymous" };
+    let which = if request.credentials.is_some() { "oauth" } else { "anonymous" };
     let unfetched = |mut fault: Fault, why: &str| {
-        if !wish.offline {
+        if !request.offline {
             fault.error = fault.error.prefix(format!("failed to authorize: failed to fetch {which} token{why}"));
         }
         fault
@@ -118,17 +118,17 @@ fn answered(body: &[u8]) -> Result<Answered> {
     answered.map_err(|e| Fault::nonsense(format!("unable to decode token response: {}", e.stream_message())))
 }
 
-fn call(url: Url, service: &str, wish: &Wish<'_>, (tls, pinned): Way) -> Call {
+fn call(url: Url, service: &str, request: &TokenRequest<'_>, (tls, pinned): Way) -> Call {
     let mut headers = HeaderMap::new();
     set(&mut headers, ACCEPT, "application/json");
-    let refresh = wish.credentials.map(|c| c.identitytoken.as_str()).filter(|token| !token.is_empty());
+    let refresh = request.credentials.map(|c| c.identitytoken.as_str()).filter(|token| !token.is_empty());
     if let Some(refresh) = refresh {
         // OAuth2, as registries with identity tokens have it.
         let form = [
             ("grant_type", "refresh_token"),
             ("service", service),
             ("client_id", CLIENT),
-            ("scope", &wish.scopes.join(" ")),
+            ("scope", &request.scopes.join(" ")),
             ("refresh_token", refresh),
         ];
         let form: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
@@ -140,13 +140,13 @@ fn call(url: Url, service: &str, wish: &Wish<'_>, (tls, pinned): Way) -> Call {
     if !service.is_empty() {
         url = url.with_query("service", service);
     }
-    for scope in wish.scopes {
+    for scope in request.scopes {
         url = url.with_query("scope", scope);
     }
-    if wish.offline {
+    if request.offline {
         url = url.with_query("offline_token", "true").with_query("client_id", CLIENT);
     }
-    if let Some(credentials) = wish.credentials
+    if let Some(credentials) = request.credentials
         && let Some(basic) = credentials.basic()
     {
         url = url.with_query("account", &credentials.username);

@@ -25,8 +25,8 @@ use crate::routes::Outcome;
 use crate::waiting::For;
 use crate::window::Window;
 
-/// What the client wants to hear.
-struct Wish {
+/// What the client asks for.
+struct EventsQuery {
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     filters: Filters,
@@ -39,8 +39,8 @@ struct Wish {
     numbered: bool,
 }
 
-impl Wish {
-    fn read(query: &Query, headers: &HeaderMap, version: ApiVersion) -> Result<Wish> {
+impl EventsQuery {
+    fn read(query: &Query, headers: &HeaderMap, version: ApiVersion) -> Result<EventsQuery> {
         let time = |key: &str| query.unix_time(key).map_err(|error| error.prefix(format!("invalid value for '{key}'")));
         let (since, until) = (time("since")?, time("until")?);
         if let (Some(from), Some(to)) = (since, until)
@@ -58,7 +58,7 @@ impl Wish {
         }
         let (filters, stream) = (query.filters()?, JsonStream::named(headers));
         let numbered = after.is_some() || query.flag("ids");
-        Ok(Wish { since, until, filters, version, stream, after, numbered })
+        Ok(EventsQuery { since, until, filters, version, stream, after, numbered })
     }
 
     /// Where the stream begins. Without a beginning but with an end, the past up to that end is meant.
@@ -112,12 +112,12 @@ impl Wish {
 
 /// `GET /events`
 pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let wish = Wish::read(&request.query, &request.headers, request.version)?;
+    let query = EventsQuery::read(&request.query, &request.headers, request.version)?;
     let place = state.waiting.enter(For::Events)?;
-    let reader = state.engine.events.read(wish.from())?;
+    let reader = state.engine.events.read(query.from())?;
     let engine = state.engine.host.engine_id.clone();
-    let left = wish.until.map(|until| until.after(events::now()));
-    let content_type = wish.content_type();
+    let left = query.until.map(|until| until.after(events::now()));
+    let content_type = query.content_type();
     let (sender, chunks) = mpsc::channel(limits::STREAM_QUEUE);
     let window = state.windows.open();
     tokio::spawn(async move {
@@ -125,7 +125,7 @@ pub async fn events(state: Arc<State>, request: Request) -> Result<Outcome> {
         tokio::select! {
             // What has happened before the daemon's end is told before the stream ends.
             biased;
-            () = tell(reader, left, Out { wish, engine, window, sender: &sender }) => {}
+            () = tell(reader, left, Out { query, engine, window, sender: &sender }) => {}
             () = sender.closed() => {}
             () = Request::client_gone(request.gone) => {}
         }
@@ -188,7 +188,7 @@ fn failed(error: &Error) -> bool {
 
 /// The way to the client.
 struct Out<'o> {
-    wish: Wish,
+    query: EventsQuery,
     /// The engine's id.
     engine: String,
     window: Window,
@@ -199,8 +199,8 @@ impl Out<'_> {
     /// Sends the line, if there is one; false when the client has left.
     async fn tell(&self, told: &Told) -> bool {
         let line = match told {
-            Told::Event(event) => self.wish.line(event),
-            Told::Gap(gap) => Some(self.wish.gap(gap, &self.engine)),
+            Told::Event(event) => self.query.line(event),
+            Told::Gap(gap) => Some(self.query.gap(gap, &self.engine)),
         };
         let Some(line) = line else { return true };
         self.sender.send(self.window.admit(line).await).await.is_ok()
@@ -224,16 +224,16 @@ mod tests {
     use super::*;
     use hyper::header::{ACCEPT, HeaderValue};
 
-    fn wish(query: &str, minor: u32) -> Result<Wish> {
-        Wish::read(&Query::parse(query).expect("valid query"), &HeaderMap::new(), ApiVersion::v1(minor))
+    fn parsed(query: &str, minor: u32) -> Result<EventsQuery> {
+        EventsQuery::read(&Query::parse(query).expect("valid query"), &HeaderMap::new(), ApiVersion::v1(minor))
     }
 
     #[test]
     fn the_format_is_negotiated() {
         let kind = |accept, minor| {
             let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
-            let wish = Wish::read(&Query::default(), &headers, ApiVersion::v1(minor)).expect("valid");
-            wish.content_type()
+            let asked = EventsQuery::read(&Query::default(), &headers, ApiVersion::v1(minor)).expect("valid");
+            asked.content_type()
         };
         assert_eq!(kind("*/*", 45), "application/json");
         assert_eq!(kind("application/json, */*", 56), "application/jsonl");
@@ -243,15 +243,15 @@ mod tests {
     #[test]
     fn times_are_checked() {
         assert_eq!(
-            wish("since=20&until=10", 45).err().expect("refused").message(),
+            parsed("since=20&until=10", 45).err().expect("refused").message(),
             "`since` time (20) cannot be after `until` time (10)"
         );
-        assert!(wish("since=x", 45).err().expect("refused").message().starts_with("invalid value for 'since': "));
-        assert!(wish("since=0&until=10.5", 45).is_ok());
-        let refused = |query| wish(query, 45).err().expect("refused").message().to_owned();
+        assert!(parsed("since=x", 45).err().expect("refused").message().starts_with("invalid value for 'since': "));
+        assert!(parsed("since=0&until=10.5", 45).is_ok());
+        let refused = |query| parsed(query, 45).err().expect("refused").message().to_owned();
         assert_eq!(refused("after=-1"), "invalid value for 'after': -1");
         assert_eq!(refused("after=1&since=1"), "`since` and `after` exclude each other");
-        let from = |query| wish(query, 45).expect("valid").from();
+        let from = |query| parsed(query, 45).expect("valid").from();
         assert_eq!((from(""), from("after=9")), (From::Now, From::After(9)));
         assert_eq!(
             (from("until=1"), from("since=1")),
@@ -263,7 +263,7 @@ mod tests {
     fn an_event_becomes_a_line_of_its_version() {
         let said = Draft::new("container", "start", "ab", [("image", "busybox".to_owned())]);
         let event = Event { number: 7, time: Timestamp::from_unix_seconds(5), said };
-        let line = |query, minor| wish(query, minor).expect("valid").line(&event);
+        let line = |query, minor| parsed(query, minor).expect("valid").line(&event);
         let old = line("", 45).expect("seen");
         assert!(old.starts_with(b"{\"status\":\"start\",\"id\":\"ab\",\"from\":\"busybox\",\"Type\":"), "{old:?}");
         let new = line("", 56).expect("seen");
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(line("until=4", 56), None);
         assert!(line("until=0", 56).is_some());
         let gap = Gap { first: 2, last: 6, before: Timestamp::from_unix_seconds(4) };
-        let gap = wish("filters={\"type\":[\"image\"]}", 56).expect("valid").gap(&gap, "engine");
+        let gap = parsed("filters={\"type\":[\"image\"]}", 56).expect("valid").gap(&gap, "engine");
         assert_eq!(
             gap,
             &b"{\"Type\":\"daemon\",\"Action\":\"gap\",\"Actor\":{\"ID\":\"engine\",\"Attributes\":{\"first\":\"2\",\"last\":\"6\"}},\"scope\":\"local\",\"time\":4,\"timeNano\":4000000000}\n"[..]

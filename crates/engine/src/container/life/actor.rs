@@ -202,11 +202,11 @@ impl<E: Environment> Actor<E> {
     pub(in crate::container) async fn live(mut self, mut commands: mpsc::Receiver<Command>) {
         while !self.gone {
             tokio::select! {
-                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => self.finished(done).await,
-                packet = hear(self.link.as_ref()) => self.heard(packet).await,
-                timer = self.timers.next() => self.rang(timer).await,
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => self.on_job(done).await,
+                packet = receive(self.link.as_ref()) => self.on_packet(packet).await,
+                timer = self.timers.next() => self.on_timer(timer).await,
                 command = commands.recv(), if self.deferred.len() < DEFERRED => match command {
-                    Some(command) => self.obey(command).await,
+                    Some(command) => self.on_command(command).await,
                     None => return,
                 },
             }
@@ -214,7 +214,7 @@ impl<E: Environment> Actor<E> {
                 && !self.is_busy()
                 && let Some(command) = self.deferred.pop_front()
             {
-                self.obey(command).await;
+                self.on_command(command).await;
             }
         }
     }
@@ -225,7 +225,7 @@ impl<E: Environment> Actor<E> {
     }
 
     /// A job has ended.
-    async fn finished(&mut self, done: Result<Done, JoinError>) {
+    async fn on_job(&mut self, done: Result<Done, JoinError>) {
         match done {
             Ok(Done::Launched(outcome)) => {
                 match *outcome {
@@ -249,7 +249,7 @@ impl<E: Environment> Actor<E> {
         }
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn on_command(&mut self, command: Command) {
         if self.has_to_wait(&command) {
             if command.ends_container() {
                 launch::interrupt(self);
@@ -278,9 +278,9 @@ impl<E: Environment> Actor<E> {
             Command::Expect(arriving) => clients::expect(self, arriving),
             Command::LetGo => self.clients.release_left(),
             Command::Attach(client) => clients::hand_over(self, client).await,
-            Command::Hear { reply } => {
+            Command::Drain { reply } => {
                 while let Some(packet) = self.link.as_ref().and_then(Link::already_there) {
-                    self.heard(Some(packet)).await;
+                    self.on_packet(Some(packet)).await;
                 }
                 answer(reply, Ok(()));
             }
@@ -299,14 +299,14 @@ impl<E: Environment> Actor<E> {
             | Command::Exec(_)
             | Command::Connect { .. }
             | Command::ChangePorts { .. }
-            | Command::Disconnect { .. }) => E::obey(self, other).await,
+            | Command::Disconnect { .. }) => E::execute(self, other).await,
         }
     }
 
     /// Whether a command changes what a job is changing, or comes to a run whose end is recorded and not yet shown.
     fn has_to_wait(&self, command: &Command) -> bool {
         match command {
-            Command::Hear { .. } | Command::Ping { .. } => false,
+            Command::Drain { .. } | Command::Ping { .. } => false,
             Command::Attach(_) | Command::Expect(_) | Command::LetGo => self.end.as_ref().is_some_and(End::is_recorded),
             _ => self.is_busy(),
         }
@@ -450,7 +450,7 @@ impl<E: Environment> Actor<E> {
     }
 
     /// An event of the monitor; `None`: it is gone.
-    pub(super) async fn heard(&mut self, packet: Option<Packet<Event>>) {
+    pub(super) async fn on_packet(&mut self, packet: Option<Packet<Event>>) {
         let Some(Packet { seq, body }) = packet else {
             return exit::monitor_lost(self).await;
         };
@@ -483,7 +483,7 @@ impl<E: Environment> Actor<E> {
                     }
                 }
             }
-            // A start is heard out by its launch.
+            // The launch of a start receives them.
             Event::Born { .. } | Event::Started { exec: None, .. } | Event::Failed { exec: None, .. } => {}
             // Late, of a monitor that was slow when this daemon came.
             Event::Hello(state) => {
@@ -494,7 +494,7 @@ impl<E: Environment> Actor<E> {
         }
     }
 
-    async fn rang(&mut self, timer: Timer) {
+    async fn on_timer(&mut self, timer: Timer) {
         match timer {
             Timer::Stop => {
                 let effects = self.happened(Input::Deadline);
@@ -545,7 +545,7 @@ fn view_of(row: &ContainerRow, exits: u64, exec_ids: Vec<String>) -> ContainerVi
     ContainerView { row: row.clone(), pid, init: None, exec_ids, exits, removed: false, removal_error: None }
 }
 
-async fn hear(link: Option<&Link>) -> Option<Packet<Event>> {
+async fn receive(link: Option<&Link>) -> Option<Packet<Event>> {
     match link {
         Some(link) => link.receive().await,
         None => pending().await,

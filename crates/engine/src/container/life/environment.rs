@@ -66,8 +66,8 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
         told: Rows,
     ) -> impl Future<Output = Result<()>> + Send + 'static;
 
-    /// Obeys a command that is about more than the container's life.
-    fn obey(actor: &mut Actor<Self>, command: Command) -> impl Future<Output = ()> + Send;
+    /// Executes a command that is about more than the container's life.
+    fn execute(actor: &mut Actor<Self>, command: Command) -> impl Future<Output = ()> + Send;
 
     /// Makes ready for the next launches, in the background.
     fn replenish(&self);
@@ -166,7 +166,7 @@ impl Environment for Daemon {
         tokio::spawn(async move { launch::replenish(&engine).await });
     }
 
-    async fn obey(actor: &mut Actor<Self>, command: Command) {
+    async fn execute(actor: &mut Actor<Self>, command: Command) {
         match command {
             Command::Rename { new, reply } => rename::rename_to(actor, new, reply).await,
             Command::Update { change, reply } => update::begin(actor, *change, reply).await,

@@ -128,7 +128,7 @@ fn command(random: &Random) -> (Command, oneshot::Receiver<Result<()>>) {
             Command::Remove { args: RemoveArgs { force: random.one_in(2), ..Default::default() }, reply }
         }
         12 => Command::NoteWritten { reply },
-        _ => Command::Hear { reply },
+        _ => Command::Drain { reply },
     };
     (command, answer)
 }

@@ -161,7 +161,7 @@ pub(super) async fn ask_monitor<E: Environment>(actor: &mut Actor<E>) {
     }
 }
 
-/// Kills a monitor that does not answer; the end of its line is heard like any other.
+/// Kills a monitor that does not answer; the end of its line is an event like any other.
 pub(super) fn kill_monitor<E: Environment>(actor: &mut Actor<E>) {
     tracing::warn!(container = actor.row.id.short(), "killing the container's monitor, which does not answer");
     run::link::kill_monitor(actor.row.id.as_str());

@@ -43,8 +43,8 @@ pub enum Command {
     Attach(Attached),
     /// Start an exec session.
     Exec(Box<ExecStart>),
-    /// Take note of everything the monitor has said so far.
-    Hear { reply: Reply },
+    /// Handle every event of the monitor that has arrived so far.
+    Drain { reply: Reply },
     /// Answered when the monitor does.
     Ping { reply: Reply },
     /// The daemon ends and takes its containers with it.

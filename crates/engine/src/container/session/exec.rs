@@ -26,7 +26,7 @@ use crate::container::{Containers, Handle, publish};
 const RESIZE_WAIT: Duration = Duration::from_secs(10);
 /// How long an inspect of a running session waits for the actor to hear what the monitor has said: an actor that waits
 /// for a slow disk has not heard it yet.
-const HEAR_WAIT: Duration = Duration::from_secs(5);
+const DRAIN_WAIT: Duration = Duration::from_secs(5);
 
 /// Makes a session in a running container.
 pub async fn create(containers: &Containers, events: &Events, name: &str, config: api::ExecConfig) -> Result<String> {
@@ -164,8 +164,8 @@ pub async fn inspect(containers: &Containers, id: &str) -> Result<api::ExecInspe
     let (session, handle) = find(containers, id)?;
     // Its start may not have been heard of either.
     if let Phase::Starting | Phase::Running(_) = session.phase() {
-        let heard = handle.ask(|reply| Command::Hear { reply });
-        drop(tokio::time::timeout(HEAR_WAIT, heard).await);
+        let drained = handle.ask(|reply| Command::Drain { reply });
+        drop(tokio::time::timeout(DRAIN_WAIT, drained).await);
     }
     let config = &session.config;
     let command = config.cmd.clone().unwrap_or_default();

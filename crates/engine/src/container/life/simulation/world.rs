@@ -302,7 +302,7 @@ impl Environment for Sim {
         }
     }
 
-    async fn obey(_actor: &mut Actor<Self>, _command: Command) {}
+    async fn execute(_actor: &mut Actor<Self>, _command: Command) {}
 
     fn replenish(&self) {}
 
