@@ -54,7 +54,10 @@ mod signatures;
 #[path = "../../../fuzz/fuzz_targets/websocket.rs"]
 mod websocket;
 
-const TARGETS: [(&str, fn(&[u8])); 16] = [
+/// A target by its name.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 16] = [
     ("archive", archive::run),
     ("dns_messages", dns_messages::run),
     ("documents", documents::run),
