@@ -298,5 +298,6 @@ fn definition(engine: &Engine, step: &Step) -> Definition {
         },
         mounts: Vec::new(),
         storage: engine.snapshots.roots.name().to_owned(),
+        parsed: Default::default(),
     }
 }
