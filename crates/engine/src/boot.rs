@@ -17,6 +17,8 @@ use events::Events;
 use model::fault::Faults;
 use model::{Context, Error, Result};
 use rustix::fs::{FlockOperation, flock};
+use snapshot::Snapshots;
+use store::Store;
 
 use crate::Engine;
 use crate::container::Containers;
@@ -58,11 +60,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let host = Host::read(root::engine_id(&settings.roots.data)?, min_api_version, faults)?;
     tracing::info!(path = %settings.roots.data.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.roots.data, &settings.services.storage_driver)?;
-    let registries = registry::Registries::new(settings.services.registries.clone());
-    let mut images = image::Images::open(&settings.roots.data, store.clone(), snapshots.layers.clone(), registries)?;
-    images.faults = host.faults.clone();
-    images.replace_policy(settings.services.signature_policy.clone());
-    images.replace_rules(settings.services.image_gc.clone());
+    let images = open_images(&settings, &host.faults, &store, &snapshots)?;
     tracing::info!(driver = snapshots.roots.name(), images = images.count(), "images are ready");
     let plugins = plugin::Plugins::new(plugin::Places::default(), tokio::runtime::Handle::current());
     let keeper = ::volume::Keeper::open(settings.roots.exec.join("volumes"), host.executable.clone());
@@ -118,6 +116,15 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     watch::start(&engine);
     image::collect::start(&engine.images, engine.events.clone(), users);
     Ok(Booted { engine, lock, watches })
+}
+
+fn open_images(settings: &Settings, faults: &Faults, store: &Store, snapshots: &Snapshots) -> Result<image::Images> {
+    let registries = registry::Registries::new(settings.services.registries.clone());
+    let mut images = image::Images::open(&settings.roots.data, store.clone(), snapshots.layers.clone(), registries)?;
+    images.faults = faults.clone();
+    images.replace_policy(settings.services.signature_policy.clone());
+    images.replace_rules(settings.services.image_gc.clone());
+    Ok(images)
 }
 
 /// Makes the roots with their permissions: data root 0710, exec root 0711 (B-dm-1).
