@@ -266,3 +266,60 @@ fn a_killed_daemon_leaves_nothing_of_a_build_and_keeps_what_was_done() {
     assert_eq!(lines(&built).iter().filter(|line| *line == " ---> Using cache").count(), 1);
     d.finish();
 }
+
+/// `docker system df` and a prune tell the same bytes, and a prune leaves what images have.
+#[test]
+fn the_cache_is_measured_and_pruned() {
+    let d = with_busybox();
+    let size = || d.http("GET", "/v1.50/system/df?type=build-cache", "").expect(200).json()["BuildCache"].clone();
+    assert_eq!(size().as_array().map_or(0, Vec::len), 0);
+    let write = |name: &str| format!("FROM busybox\nRUN head -c 100000 /dev/zero > /{name}\nENV A=1\n");
+    let _ = build(&d, &write("kept"), &["-t", "kept"]).ok();
+    let _ = build(&d, &write("free"), &[]).ok();
+    let image = d.docker(&["images", "-q", "--filter", "dangling=true"]).text();
+    let _ = d.docker(&["rmi", &image]).ok();
+    let records = size();
+    let records = records.as_array().unwrap();
+    assert_eq!(records.len(), 2, "{records:?}");
+    assert!(records.iter().all(|record| record["Type"] == "regular" && record["Size"].as_i64() >= Some(100_000)));
+    let shared: Vec<_> = records.iter().map(|record| record["Shared"].as_bool().unwrap()).collect();
+    assert_eq!(shared, [true, false]);
+    for (filter, text) in [
+        (r#"{"until":["1h"],"unused-for":["1h"]}"#, "conflicting filters: \"until\" and \"unused-for\""),
+        (r#"{"id":["a","b"]}"#, "filters expect only one value"),
+    ] {
+        let path = format!("/build/prune?filters={}", filter.replace('"', "%22").replace(' ', "%20"));
+        let refused = d.http("POST", &path, "").expect(400);
+        assert!(refused.message().contains(text), "{}", refused.message());
+    }
+    let old = d.http("POST", "/build/prune?filters=%7B%22until%22:%5B%221h%22%5D%7D", "").expect(200).json();
+    assert_eq!(old["SpaceReclaimed"], 0);
+    let pruned = d.http("POST", "/build/prune", "").expect(200).json();
+    assert_eq!(pruned["SpaceReclaimed"], records[1]["Size"], "{pruned}");
+    assert_eq!(pruned["CachesDeleted"].as_array().unwrap().len(), 1);
+    let again = build(&d, &write("kept"), &["-t", "kept"]).ok();
+    assert_eq!(lines(&again).iter().filter(|line| *line == " ---> Using cache").count(), 2);
+    let all = d.http("POST", "/build/prune?all=1", "").expect(200).json();
+    assert_eq!(all["CachesDeleted"].as_array().unwrap().len(), 1, "{all}");
+    assert_eq!(size().as_array().map_or(0, Vec::len), 0);
+    assert_eq!(d.docker(&["run", "--rm", "kept", "wc", "-c", "/kept"]).text(), "100000 /kept");
+    d.finish();
+}
+
+/// Builds that run beside each other share their steps, and leave nothing.
+#[test]
+fn builds_beside_each_other_run_a_step_once() {
+    let d = with_busybox();
+    let dockerfile = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id; sleep 1\n";
+    let contexts: Vec<Context> = (0..4).map(|n| Context::new(&d, &format!("beside{n}"), dockerfile)).collect();
+    std::thread::scope(|scope| {
+        for (n, context) in contexts.iter().enumerate() {
+            let d = &d;
+            scope.spawn(move || drop(context.build(d, &["-t", &format!("beside:{n}")]).ok()));
+        }
+    });
+    let ids: Vec<String> =
+        (0..4).map(|n| d.docker(&["run", "--rm", &format!("beside:{n}"), "cat", "/id"]).text()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    d.finish();
+}

@@ -22,6 +22,7 @@ pub mod record;
 pub mod result;
 pub mod root;
 pub mod solve;
+pub mod usage;
 
 pub use crate::builder::Builder;
 pub use crate::op::source::{key_of, of_image};

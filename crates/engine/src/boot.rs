@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use ::build::Builder;
 use blocking::{Class, Work};
 use events::Events;
 use model::fault::Faults;
@@ -93,9 +94,8 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     events.keep();
     let machine = Machine { cgroups: host.cgroups.clone(), memory: host.memory };
     let images = Arc::new(images);
-    let builder = ::build::Builder::open(&settings.roots.data, store.clone(), images.clone(), snapshots.clone())?;
     let engine = Arc::new(Engine {
-        builder: Arc::new(builder),
+        builder: Builder::open(&settings.roots.data, store.clone(), images.clone(), snapshots.clone())?.into(),
         containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
         images,
         networks,

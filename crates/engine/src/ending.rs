@@ -1,12 +1,11 @@
 //! The daemon's ending: a state that is entered once and never left.
 //!
 //! From its beginning on no container is started, by a client or by its policy, and no exec session either. What is under
-//! way goes on to its end.
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//! way goes on to its end, but for steps of builds, which nobody would take up.
 
 use model::{Error, Result};
 use store::{Row, Store, Table};
+use tokio::sync::watch;
 
 /// What the last daemon left: one row, while no daemon runs that has not taken note of it.
 const ENDINGS: Table<CleanEnd> = Table::new("endings");
@@ -33,18 +32,24 @@ pub enum LastEnd {
 /// Whether the daemon is ending.
 #[derive(Debug, Default)]
 pub struct Ending {
-    begun: AtomicBool,
+    begun: watch::Sender<bool>,
 }
 
 impl Ending {
     /// From now on the daemon ends.
     pub fn begin(&self) {
-        self.begun.store(true, Ordering::SeqCst);
+        self.begun.send_replace(true);
     }
 
     /// Whether it ends.
     pub fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::SeqCst)
+        *self.begun.borrow()
+    }
+
+    /// Returns when it ends.
+    pub async fn begun(&self) {
+        // The sender lives in `self`.
+        drop(self.begun.subscribe().wait_for(|begun| *begun).await);
     }
 
     /// Refuses what would begin now. `Unavailable` while the daemon ends.

@@ -82,8 +82,7 @@ pub(crate) async fn run(
     if !exec.cdi_devices.is_empty() {
         return Err(Error::not_implemented("devices of steps are not supported").into());
     }
-    let insecure = exec.security == pb::SecurityMode::Insecure as i32;
-    if insecure {
+    if exec.security == pb::SecurityMode::Insecure as i32 {
         return Err(Error::forbidden("security.insecure is not allowed").into());
     }
     if exec.mounts.len() > MOUNTS {
@@ -101,15 +100,50 @@ pub(crate) async fn run(
             preparation.mount(mount, &caches, &secrets.files)?;
         }
         preparation.note_stubs(top)?;
-        Ok((top, preparation.written, preparation.mounts, secrets.variables))
+        let (written, mounts, variables) = (preparation.written, preparation.mounts, secrets.variables);
+        Ok(Prepared { top, written, mounts, variables })
     };
-    let (top, written, mounts, variables) = job.builder.threads.run(prepare).await?;
-    let root = &written[top];
-    let step = Step {
+    let mut prepared = job.builder.threads.run(prepare).await?;
+    let step = step(job, exec, &meta, &mut prepared);
+    let written = prepared.written;
+    job.tell(Event::Running { step: vertex.digest.clone(), id: step.id.clone() }).await;
+    let output = Output { events: job.events.clone(), step: vertex.digest.clone() };
+    let ended = job.runner.run(step, output, job.cancel.clone()).await;
+    let is_wanted =
+        |code| if meta.valid_exit_codes.is_empty() { code == 0 } else { meta.valid_exit_codes.contains(&code) };
+    if !ended.as_ref().is_ok_and(|code| is_wanted(*code)) {
+        // What it has written goes, on a thread that may wait for the disk.
+        let removed = move |_: &_| {
+            drop(written);
+            Ok(())
+        };
+        job.builder.threads.run(removed).await?;
+        let code = ended?;
+        let text = format!("process \"{}\" did not complete successfully: exit code: {code}", meta.args.join(" "));
+        return Err(Unmade { error: Error::system(text), exit_code: Some(code) });
+    }
+    let lease = job.lease.clone();
+    Ok(job.builder.threads.run(move |_| commit(written, &lease)).await?)
+}
+
+/// What a step has before its program runs.
+struct Prepared {
+    /// The root, among what is written.
+    top: usize,
+    written: Vec<Written>,
+    mounts: Vec<StepMount>,
+    /// Secrets: name and value.
+    variables: Vec<(String, String)>,
+}
+
+/// What is run; takes the mounts.
+fn step(job: &Job, exec: &pb::ExecOp, meta: &pb::Meta, prepared: &mut Prepared) -> Step {
+    let root = &prepared.written[prepared.top];
+    Step {
         id: root.work.id.clone(),
         layers: root.work.layers.clone(),
         args: meta.args.clone(),
-        env: environment(&meta, variables),
+        env: environment(meta, std::mem::take(&mut prepared.variables)),
         cwd: meta.cwd.clone(),
         user: meta.user.clone(),
         hostname: if meta.hostname.is_empty() { HOSTNAME.to_owned() } else { meta.hostname.clone() },
@@ -118,22 +152,12 @@ pub(crate) async fn run(
             Ok(pb::NetMode::None) => Network::None,
             _ => job.network.clone(),
         },
-        insecure,
+        insecure: exec.security == pb::SecurityMode::Insecure as i32,
         readonly_root: exec.mounts.iter().any(|mount| mount.dest == "/" && mount.readonly),
         extra_hosts: meta.extra_hosts.iter().map(|host| (host.host.clone(), host.ip.clone())).collect(),
-        mounts,
-        limits: limits(&job.limits, &meta),
-    };
-    job.tell(Event::Running { step: vertex.digest.clone(), id: step.id.clone() }).await;
-    let output = Output { events: job.events.clone(), step: vertex.digest.clone() };
-    let code = job.runner.run(step, output, job.cancel.clone()).await?;
-    let is_wanted = if meta.valid_exit_codes.is_empty() { code == 0 } else { meta.valid_exit_codes.contains(&code) };
-    if !is_wanted {
-        let text = format!("process \"{}\" did not complete successfully: exit code: {code}", meta.args.join(" "));
-        return Err(Unmade { error: Error::system(text), exit_code: Some(code) });
+        mounts: std::mem::take(&mut prepared.mounts),
+        limits: limits(&job.limits, meta),
     }
-    let lease = job.lease.clone();
-    Ok(job.builder.threads.run(move |_| commit(written, &lease)).await?)
 }
 
 /// Limits of a step: those of the build, and what the step says itself.

@@ -34,8 +34,7 @@ pub async fn usage(engine: &Arc<Engine>, kinds: Kinds) -> Result<DiskUsage> {
     let images = asked(kinds.images, || disk.images.get(images(engine.clone())));
     let volumes = asked(kinds.volumes, || disk.volumes.get(volumes(engine.clone())));
     let (container_usage, image_usage, volume_usage) = tokio::try_join!(containers, images, volumes)?;
-    // There is no builder yet, so its cache is empty.
-    let build_cache_usage = kinds.build_cache.then(Usage::default);
+    let build_cache_usage = kinds.build_cache.then(|| crate::build::cache_usage(&engine.builder));
     Ok(DiskUsage { image_usage, container_usage, volume_usage, build_cache_usage })
 }
 

@@ -82,13 +82,20 @@ pub async fn prune_builds(state: Arc<State>, request: Request) -> Result<Outcome
         true => &["keep-storage"],
         false => &["reserved-space", "keep-storage", "max-used-space", "min-free-space"],
     };
+    let mut given = Vec::new();
     for name in sizes {
-        request.query.integer(name).map_err(|error| {
+        let read = request.query.integer(name).map_err(|error| {
             let given = request.query.text(name);
             Error::invalid(format!("{name} is in bytes and expects an integer, got {given}: {}", error.message()))
         })?;
+        given.push((*name, read.unwrap_or(0).max(0).unsigned_abs()));
     }
-    ok(&engine::build::prune(&state.engine.events, &request.query.filters()?)?)
+    if let Some((name, _)) = given.iter().find(|(name, bytes)| *name == "min-free-space" && *bytes > 0) {
+        return Err(Error::not_implemented(format!("{name} is not supported by this builder: max-used-space is")));
+    }
+    let keep = given.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+    let args = engine::build::PruneArgs { filters: request.query.filters()?, all: request.query.flag("all"), keep };
+    ok(&engine::build::prune(&state.engine, args).await?)
 }
 
 #[cfg(test)]

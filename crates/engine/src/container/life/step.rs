@@ -29,6 +29,7 @@ use super::{facts, files, place, plan, resolver};
 use crate::Engine;
 use crate::container::definition::places::Places;
 use crate::container::definition::{Definition, ImagePin};
+use crate::ending::Ending;
 use crate::held::{Held, Shown};
 
 /// How long a start that was cancelled may take to come back before its monitor is killed.
@@ -63,7 +64,7 @@ async fn run(engine: Arc<Engine>, step: Step, output: Output, cancel: Cancel) ->
         link::reap(monitor);
         let reading = tokio::spawn(read(own, output));
         let link = Link::new(client).context("speaking to the monitor of a step")?;
-        let code = follow(link, &place, &cancel).await;
+        let code = follow(link, &place, &cancel, &engine.containers.ending).await;
         drop(tokio::time::timeout(OUTPUT_WAIT, reading).await);
         code
     };
@@ -139,16 +140,23 @@ async fn given_up(progress: &Progress, cancel: &Cancel) -> Cause {
 }
 
 /// Waits for the program's end, which a cancelled build brings about.
-async fn follow(mut link: Link, place: &Place, cancel: &Cancel) -> Result<i32> {
+async fn follow(mut link: Link, place: &Place, cancel: &Cancel, ending: &Ending) -> Result<i32> {
     let mut is_killed = false;
     let code = loop {
+        let given_up = async {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                // Nobody would take up the build.
+                () = ending.begun() => cancel.cancel(),
+            }
+        };
         tokio::select! {
             packet = link.receive() => match packet.map(|packet| packet.body) {
                 Some(Event::Exited { exec: None, exit }) => break exit.code,
                 Some(_) => {}
                 None => break link::exit_record(&place.dir).map_or(super::exit::KILLED, |exit| exit.code),
             },
-            () = cancel.cancelled(), if !is_killed => {
+            () = given_up, if !is_killed => {
                 is_killed = true;
                 let kill = Request::Signal { exec: None, signal: 9, scope: Scope::All };
                 // One that is gone has ended it.
