@@ -81,8 +81,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     if repaired > 0 {
         tracing::info!(rows = repaired, "the index of who uses which image is made anew");
     }
-    let local_ipv6 = root::local_ipv6(&host.engine_id);
-    let names = Some(settings.roots.names());
+    let (local_ipv6, names) = (root::local_ipv6(&host.engine_id), Some(settings.roots.names()));
     let config = ::network::NetworkConfig { local_ipv6, names, ..settings.services.network.clone() };
     let network_store = store.clone();
     let threads = Class::new(Work::Background);

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use model::egress::{EGRESS, Egress, Ports, Target};
 use model::own_label::{KEEP, PREFIX};
 use model::{Error, Result};
@@ -89,9 +90,13 @@ pub fn nets(egress: &Egress) -> Vec<Net> {
 }
 
 /// The same of a network's own rules: what stays in it passes, but for the host's own addresses there.
-pub fn nets_of_network(egress: &Egress, network: &NetworkRow, host: &[(IpAddr, u8)]) -> Vec<Net> {
-    let inside = network.ipam.pools.iter().map(|pool| (pool.subnet.network(), pool.subnet.prefix_len()));
-    let inside = inside.map(|(address, length)| Net { address, length, port: None, verdict: Verdict::Pass });
+pub fn nets_of_network(egress: &Egress, subnets: &[IpNet], host: &[(IpAddr, u8)]) -> Vec<Net> {
+    let inside = subnets.iter().map(|subnet| Net {
+        address: subnet.network(),
+        length: subnet.prefix_len(),
+        port: None,
+        verdict: Verdict::Pass,
+    });
     let whole = |address: &IpAddr| if address.is_ipv4() { 32 } else { 128 };
     let host = host.iter().map(|(address, _)| Net {
         address: *address,
@@ -160,6 +165,6 @@ mod tests {
             net("192.0.2.1", 32, Some(53), Verdict::Pass),
             net("192.0.2.1", 32, Some(54), Verdict::Pass),
         ];
-        assert_eq!(nets_of_network(&egress, &row(&[], &[]), &host), expected);
+        assert_eq!(nets_of_network(&egress, &["10.1.0.0/16".parse().unwrap()], &host), expected);
     }
 }

@@ -194,7 +194,8 @@ impl BridgeDriver {
             let nature = Nature { ipv6, announces: announce::wanted(&request.network.options) };
             match inside::furnish(sandbox, &self.indices, nature, CREATION, links.inside(self.host.as_fd())) {
                 Ok(mut inner) => {
-                    let gates = Gates { request, addresses: &addresses, host: &device.addresses };
+                    let gates =
+                        Gates { request, addresses: &addresses, subnets: &device.subnets, host: &device.addresses };
                     let hung = self.links(|socket| gates.hang(socket, &host_link));
                     let attached = hung.and_then(|()| {
                         let attached = self.links(|socket| socket.request(&mut links.outside()));

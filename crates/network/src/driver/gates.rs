@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use model::{Context, Error, Result};
 use sys::gate::{self, Own, Slot};
 use sys::netlink::{Socket, link};
@@ -14,6 +15,8 @@ pub struct Gates<'a> {
     pub request: &'a Join<'a>,
     /// With the prefix lengths of their subnets.
     pub addresses: &'a [(IpAddr, u8)],
+    /// The network's.
+    pub subnets: &'a [IpNet],
     /// The host's own addresses in the network.
     pub host: &'a [(IpAddr, u8)],
 }
@@ -36,7 +39,7 @@ impl Gates<'_> {
                 return gate::check_addresses(socket, link, Slot::Network, own);
             }
             let Some(egress) = &egress else { return Ok(()) };
-            let nets = confine::nets_of_network(egress, network, self.host);
+            let nets = confine::nets_of_network(egress, self.subnets, self.host);
             gate::check_destinations(socket, link, Slot::Network, own, &nets)
         })();
         hung.context("checking what the container sends (eBPF programs at its link: cls_bpf, clsact)")
