@@ -53,7 +53,7 @@ use signature::Policy;
 use snapshot::{LayerKey, LayerStore};
 use store::{Pins, Store, WriteTx};
 
-use events::{Events, now};
+use events::{Draft, Events, now};
 use row::{IMAGES, ImageRow, NAMES, NameRow};
 use threads::Threads;
 
@@ -245,6 +245,23 @@ impl Images {
         Ok(value)
     }
 
+    /// The same, with events that ride in the commit and are published behind it.
+    fn change_telling<T: Send + 'static>(
+        &self,
+        events: &Events,
+        f: impl FnOnce(&Catalog, &mut Edit<'_, '_, '_>) -> Result<(T, Vec<Draft>)> + Send + 'static,
+    ) -> Result<T> {
+        let events = events.clone();
+        let (value, told) = self.change(move |catalog, edit| {
+            let (value, drafts) = f(catalog, edit)?;
+            let told = events.ride(drafts);
+            told.rows().put(edit.tx)?;
+            Ok((value, told))
+        })?;
+        told.publish();
+        Ok(value)
+    }
+
     /// Makes what was written durable and then, in one commit, the image and its names visible.
     fn publish(&self, row: ImageRow, names: Vec<String>) -> Result<()> {
         self.publish_all(vec![(row, names)])
@@ -342,9 +359,14 @@ pub fn use_by_container(tx: &mut WriteTx<'_, '_>, image: &Digest) -> Result<()> 
 
 /// Publishes an event of an image; `labels` are those of its configuration.
 fn publish(events: &Events, action: &str, id: &Digest, name: &str, labels: &BTreeMap<String, String>) {
+    events.publish_all(vec![draft(action, id, name, labels)]);
+}
+
+/// An event of an image.
+fn draft(action: &str, id: &Digest, name: &str, labels: &BTreeMap<String, String>) -> Draft {
     let mut attributes = labels.clone();
     attributes.insert("name".to_owned(), name.to_owned());
-    events.publish("image", action, id.as_str(), attributes);
+    Draft::new("image", action, id.as_str(), attributes)
 }
 
 /// The labels of the image's manifest for this host.

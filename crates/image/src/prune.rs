@@ -17,7 +17,7 @@ use super::list::{invalid_until, labels_match};
 use super::remove::{report_deleted, report_untagged};
 use super::row::ImageRow;
 use super::{Images, Users, now};
-use events::Events;
+use events::{Draft, Events};
 
 /// Names taken in one commit; other writers wait meanwhile.
 pub(super) const BATCH: usize = 256;
@@ -124,7 +124,7 @@ impl Needed {
 
 /// Takes names, and images with their last one, in one commit. What changed meanwhile is left.
 fn take(images: &Images, events: &Events, entries: Vec<Entry>) -> Result<Vec<ImageDeleteItem>> {
-    let taken = images.change(move |catalog, edit| {
+    images.change_telling(events, move |catalog, edit| {
         let in_use = edit.images_in_use()?;
         let mut names = catalog.names_by_image();
         let mut taken = Vec::new();
@@ -150,22 +150,33 @@ fn take(images: &Images, events: &Events, entries: Vec<Entry>) -> Result<Vec<Ima
             let parts = image.map(|image| gone_with(image, &edit.after)).unwrap_or_default();
             (entry, is_last, parts)
         };
-        Ok(taken.into_iter().map(gone).collect::<Vec<_>>())
-    })?;
-    let report = |(entry, is_last, parts): (Entry, bool, Vec<Digest>)| {
-        let shown = match &entry.name {
-            Some(name) => parsed(name).map_or_else(|| name.clone(), |name| name.familiar()),
-            None => entry.image.to_string(),
-        };
-        let parts = parts.into_iter().map(|part| ImageDeleteItem { deleted: part.to_string(), ..Default::default() });
-        let mut items = report_untagged(events, &entry.image, std::slice::from_ref(&shown));
-        if is_last {
-            // Of a prune, the deletion too is told by the name.
-            items.push(report_deleted(events, &entry.image, &shown));
+        let (mut items, mut drafts) = (Vec::new(), Vec::new());
+        for (told, parts) in taken.into_iter().map(gone).map(report) {
+            for (item, draft) in told {
+                items.push(item);
+                drafts.push(draft);
+            }
+            items.extend(parts);
         }
-        items.into_iter().chain(parts).collect::<Vec<_>>()
+        Ok((items, drafts))
+    })
+}
+
+/// A name or an image that was taken, in the answer and as events; and what went with it.
+fn report(
+    (entry, is_last, parts): (Entry, bool, Vec<Digest>),
+) -> (Vec<(ImageDeleteItem, Draft)>, Vec<ImageDeleteItem>) {
+    let shown = match &entry.name {
+        Some(name) => parsed(name).map_or_else(|| name.clone(), |name| name.familiar()),
+        None => entry.image.to_string(),
     };
-    Ok(taken.into_iter().flat_map(report).collect())
+    let parts = parts.into_iter().map(|part| ImageDeleteItem { deleted: part.to_string(), ..Default::default() });
+    let mut told = vec![report_untagged(&entry.image, &shown)];
+    if is_last {
+        // Of a prune, the deletion too is told by the name.
+        told.push(report_deleted(&entry.image, &shown));
+    }
+    (told, parts.collect())
 }
 
 /// The manifests that were here and go with an image: those that no image of `after` has. A prune lists them.

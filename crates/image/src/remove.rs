@@ -14,8 +14,8 @@ use model::{Error, Result};
 
 use super::catalog::{Catalog, Matched, Wanted, parsed, select};
 use super::row::{ImageRow, ManifestRow};
-use super::{Edit, Images, no_such, publish};
-use events::Events;
+use super::{Edit, Images, draft, no_such};
+use events::{Draft, Events};
 
 /// What remove takes.
 #[derive(Clone, Debug, Default)]
@@ -47,15 +47,15 @@ pub fn remove(images: &Images, events: &Events, text: &str, args: RemoveArgs) ->
         return remove_platforms(images, text, args);
     }
     let wanted = text.to_owned();
-    let plan = images.change(move |catalog, edit| {
+    let (plan, items) = images.change_telling(events, move |catalog, edit| {
         let mut plan = plan(catalog, edit, &wanted, &args)?;
         if plan.delete && args.prune {
             plan.parents = unneeded_parents(catalog, edit, &plan.id)?;
         }
         apply(edit, &plan)?;
-        Ok(plan)
+        let (items, drafts) = report(&plan);
+        Ok(((plan, items), drafts))
     })?;
-    let items = report(events, &plan);
     if plan.delete {
         images.tidy_up();
     }
@@ -101,29 +101,25 @@ fn apply(edit: &mut Edit<'_, '_, '_>, plan: &Plan) -> Result<()> {
     image.into_iter().chain(&plan.parents).try_for_each(|id| edit.delete_image(id))
 }
 
-fn report(events: &Events, plan: &Plan) -> Vec<ImageDeleteItem> {
+/// What is answered and told of.
+fn report(plan: &Plan) -> (Vec<ImageDeleteItem>, Vec<Draft>) {
     let names: Vec<_> = plan.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
-    let mut items = report_untagged(events, &plan.id, &names);
-    if plan.delete {
-        items.push(report_deleted(events, &plan.id, plan.id.as_str()));
-    }
-    items.extend(plan.parents.iter().map(|id| report_deleted(events, id, id.as_str())));
-    items
+    let untagged = names.iter().map(|name| report_untagged(&plan.id, name));
+    let own = plan.delete.then(|| report_deleted(&plan.id, plan.id.as_str()));
+    let parents = plan.parents.iter().map(|id| report_deleted(id, id.as_str()));
+    untagged.chain(own).chain(parents).unzip()
 }
 
-/// Publishes which names were taken, as users write them, and lists them for the answer.
-pub(super) fn report_untagged(events: &Events, id: &Digest, names: &[String]) -> Vec<ImageDeleteItem> {
-    let untagged = |name: &String| {
-        publish(events, "untag", id, name, &BTreeMap::new());
-        ImageDeleteItem { untagged: name.clone(), ..ImageDeleteItem::default() }
-    };
-    names.iter().map(untagged).collect()
+/// A name that was taken, as users write it, in the answer and as an event.
+pub(super) fn report_untagged(id: &Digest, name: &str) -> (ImageDeleteItem, Draft) {
+    let item = ImageDeleteItem { untagged: name.to_owned(), ..ImageDeleteItem::default() };
+    (item, draft("untag", id, name, &BTreeMap::new()))
 }
 
 /// The same for an image, called `name` in the event.
-pub(super) fn report_deleted(events: &Events, id: &Digest, name: &str) -> ImageDeleteItem {
-    publish(events, "delete", id, name, &BTreeMap::new());
-    ImageDeleteItem { deleted: id.to_string(), ..ImageDeleteItem::default() }
+pub(super) fn report_deleted(id: &Digest, name: &str) -> (ImageDeleteItem, Draft) {
+    let item = ImageDeleteItem { deleted: id.to_string(), ..ImageDeleteItem::default() };
+    (item, draft("delete", id, name, &BTreeMap::new()))
 }
 
 fn plan(catalog: &Catalog, edit: &Edit<'_, '_, '_>, text: &str, args: &RemoveArgs) -> Result<Plan> {

@@ -3,7 +3,7 @@
 use model::reference::ImageRef;
 use model::{Error, Kind, Result};
 
-use super::{Images, labels, publish, repository_tag};
+use super::{Images, draft, labels, repository_tag};
 use events::Events;
 
 /// Gives the image that `text` leads to the name `repo:tag` (an empty tag is `latest`). Event: tag.
@@ -13,16 +13,12 @@ pub fn tag(images: &Images, events: &Events, text: &str, repo: &str, tag: &str) 
     let image = images.catalog().find(text).map_err(|error| error.with_kind(Kind::NotFound))?.image;
     let id = image.target.digest.clone();
     let name = reference.canonical();
-    images.change({
-        let (id, text) = (id.clone(), text.to_owned());
-        move |catalog, edit| match catalog.images.contains_key(&id) {
-            true => edit.put_name(&name, &id),
-            // Removed since it was looked up.
-            false => Err(super::no_such(&text)),
-        }
-    })?;
-    publish(events, "tag", &id, &reference.familiar(), &labels(&image));
-    Ok(())
+    let (told, text) = (draft("tag", &id, &reference.familiar(), &labels(&image)), text.to_owned());
+    images.change_telling(events, move |catalog, edit| match catalog.images.contains_key(&id) {
+        true => edit.put_name(&name, &id).map(|()| ((), vec![told])),
+        // Removed since it was looked up.
+        false => Err(super::no_such(&text)),
+    })
 }
 
 fn target(repo: &str, tag: &str) -> Result<ImageRef> {

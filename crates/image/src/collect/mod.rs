@@ -271,10 +271,10 @@ fn round(images: &Images, events: &Events, survey: &Survey, rules: &Rules, need:
 /// Takes images in one commit, unless they have got a reason to stay since they were looked at; how many went.
 fn remove(images: &Images, events: &Events, chosen: Vec<Facts>) -> Result<usize> {
     let pins = images.pins.clone();
-    let gone = images.change(move |catalog, edit| {
+    let gone = images.change_telling(events, move |catalog, edit| {
         let in_use = edit.images_in_use()?;
         let names = catalog.names_by_image();
-        let mut gone = Vec::new();
+        let (mut gone, mut told) = (Vec::new(), Vec::new());
         for facts in chosen {
             let id = &facts.id;
             let is_idle = |image: &Arc<ImageRow>| image.created <= facts.arrived && !is_busy(&pins, image);
@@ -286,16 +286,16 @@ fn remove(images: &Images, events: &Events, chosen: Vec<Facts>) -> Result<usize>
             if is_as_seen && !in_use.contains(id) {
                 facts.names.iter().try_for_each(|name| edit.delete_name(name))?;
                 edit.delete_image(id)?;
+                let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).collect();
+                told.extend(names.iter().map(|name| report_untagged(id, &name.familiar()).1));
+                told.push(report_deleted(id, id.as_str()).1);
                 gone.push(facts);
             }
         }
-        Ok(gone)
+        Ok((gone, told))
     })?;
     for facts in &gone {
         tracing::info!(image = %facts.id, names = ?facts.names, last_used = %facts.used.rfc3339(), "collected");
-        let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
-        report_untagged(events, &facts.id, &names);
-        report_deleted(events, &facts.id, facts.id.as_str());
     }
     Ok(gone.len())
 }
