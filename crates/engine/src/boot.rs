@@ -87,10 +87,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let threads = Class::new(Work::Background);
     let networks = threads.run(move |_| ::network::Networks::open(config, &network_store)).await?;
     let networks = Arc::new(networks.with_plugins(plugins));
-    let (place, event_store) = (journal(&settings.roots), store.clone());
-    let threads = Class::new(Work::Events);
-    let events = threads.run(move |on| Events::open(&place, &event_store, on)).await?;
-    events.keep();
+    let events = open_journal(&settings.roots, &store).await?;
     let machine = Machine { cgroups: host.cgroups.clone(), memory: host.memory };
     let images = Arc::new(images);
     let engine = Arc::new(Engine {
@@ -154,14 +151,18 @@ fn prepare_roots(roots: &Roots) -> Result<()> {
 /// seconds.
 pub const LOCK_ATTEMPTS: (u32, Duration) = (250, Duration::from_millis(20));
 
-/// Where the journal of events lies.
-fn journal(roots: &Roots) -> events::Place {
-    events::Place {
+/// Opens the journal of events, with those that only the store has.
+async fn open_journal(roots: &Roots, store: &store::Store) -> Result<Events> {
+    let place = events::Place {
         dir: roots.data.join("events"),
         session: roots.exec.join("events-session"),
         quarantine: roots.data.join("quarantine"),
         bytes: events::JOURNAL_BYTES,
-    }
+    };
+    let store = store.clone();
+    let events = Class::new(Work::Events).turn().await.run(move |on| Events::open(&place, &store, on)).await?;
+    events.keep();
+    Ok(events)
 }
 
 /// One daemon per data root. What it holds tells commands where to find the daemon.
