@@ -10,6 +10,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod clock;
 pub mod clone;
+pub mod datagrams;
 pub mod exe;
 pub mod fdpass;
 pub mod file;

@@ -15,6 +15,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with};
 use rustix::process::{Resource, getrlimit};
+use sys::datagrams::Datagrams;
 use sys::fdpass::Parked;
 
 use crate::proto::{Bound, Port, Transport};
@@ -57,6 +58,8 @@ pub struct Proxies {
     retries: VecDeque<(Instant, u64)>,
     /// Clients of all UDP ports together.
     flows: usize,
+    /// Where their datagrams lie on the way.
+    datagrams: Option<Box<Datagrams>>,
     /// When silent ones are looked for.
     look_at: Option<Instant>,
     /// Descriptors of sockets and queues of ports.
@@ -288,7 +291,8 @@ impl Proxies {
                         let Ok(lent) = listening.socket.lend() else { return };
                         let (socket, target) = (lent.as_fd(), listening.port.target);
                         let before = listening.flows.len();
-                        listening.flows.read_clients(Front { epoll, port: index, socket, target, room }, buffer);
+                        let datagrams = self.datagrams.get_or_insert_default();
+                        listening.flows.read_clients(Front { epoll, port: index, socket, target, room }, datagrams);
                         self.flows = self.flows - before + listening.flows.len();
                         if self.flows > 0 && self.look_at.is_none() {
                             self.look_at = Some(Instant::now() + udp::LOOK_EVERY);
@@ -300,7 +304,8 @@ impl Proxies {
                 if let Some(Some(listening)) = self.ports.get_mut(index as usize)
                     && let Ok(lent) = listening.socket.lend()
                 {
-                    listening.flows.read_container(flow, lent.as_fd(), buffer);
+                    let datagrams = self.datagrams.get_or_insert_default();
+                    listening.flows.read_container(flow, lent.as_fd(), datagrams);
                 }
             }
             Token::Connection(number, side) => {

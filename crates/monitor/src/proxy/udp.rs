@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventFlags};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketType};
+use rustix::net::{SendFlags, SocketType};
+use sys::datagrams::{BATCH, Datagrams};
 
 use super::Token;
 
@@ -17,8 +18,8 @@ const EXPIRY: Duration = Duration::from_secs(90);
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Clients of one port; the one that has been silent longest makes room.
 const MAX_FLOWS: usize = 1024;
-/// Datagrams taken from one socket in one round.
-const DATAGRAMS: usize = 64;
+/// How often a full batch is taken from one socket in one round.
+const ROUNDS: usize = 4;
 
 /// The clients of one port.
 #[derive(Debug, Default)]
@@ -49,28 +50,30 @@ pub struct Front<'a> {
 
 impl Flows {
     /// Datagrams of clients have arrived on the port's socket.
-    pub fn read_clients(&mut self, front: Front<'_>, buffer: &mut [u8]) {
-        for _ in 0..DATAGRAMS {
-            let (n, client) = match rustix::net::recvfrom(front.socket, &mut *buffer, RecvFlags::empty()) {
-                Ok((n, _, Some(from))) => match SocketAddr::try_from(from) {
-                    Ok(client) => (n, client),
-                    Err(_) => continue,
-                },
-                Ok(_) | Err(Errno::INTR) => continue,
-                // Nothing left; or an answer could not be delivered, which is reported here.
-                Err(_) => return,
-            };
-            let flow = match self.by_client.get(&client) {
-                Some(number) => *number,
-                None => match self.open(front, client) {
-                    Ok(number) => number,
-                    Err(_) => continue,
-                },
-            };
-            if let Some(flow) = self.flows.get_mut(&flow) {
-                flow.active = Instant::now();
-                // Datagrams may be lost.
-                let _ = rustix::net::send(&flow.container, &buffer[..n], SendFlags::NOSIGNAL);
+    pub fn read_clients(&mut self, front: Front<'_>, datagrams: &mut Datagrams) {
+        for _ in 0..ROUNDS {
+            // Nothing left; or an answer could not be delivered, which is reported here.
+            let Ok(count) = datagrams.receive(front.socket) else { return };
+            let now = Instant::now();
+            let mut first = 0;
+            while first < count {
+                let run = first..first + datagrams.run(first);
+                first = run.end;
+                let Some(client) = datagrams.sender(run.start) else { continue };
+                let number = match self.by_client.get(&client) {
+                    Some(number) => *number,
+                    None => match self.open(front, client) {
+                        Ok(number) => number,
+                        Err(_) => continue,
+                    },
+                };
+                if let Some(flow) = self.flows.get_mut(&number) {
+                    flow.active = now;
+                    send(datagrams, (flow.container.as_fd(), None), run);
+                }
+            }
+            if count < BATCH {
+                return;
             }
         }
     }
@@ -97,17 +100,20 @@ impl Flows {
     }
 
     /// The container has answered one client.
-    pub fn read_container(&mut self, number: u32, socket: BorrowedFd<'_>, buffer: &mut [u8]) {
+    pub fn read_container(&mut self, number: u32, socket: BorrowedFd<'_>, datagrams: &mut Datagrams) {
         let Some(flow) = self.flows.get_mut(&number) else { return };
-        for _ in 0..DATAGRAMS {
-            match rustix::net::recv(&flow.container, &mut *buffer, RecvFlags::empty()) {
-                Ok((n, _)) => {
-                    flow.active = Instant::now();
-                    let _ = rustix::net::sendto(socket, &buffer[..n], SendFlags::NOSIGNAL, &flow.client);
-                }
-                Err(Errno::INTR) => {}
-                // Nothing left; or nobody listens in the container, which the client finds out by itself.
-                Err(_) => return,
+        for _ in 0..ROUNDS {
+            // Nothing left; or nobody listens in the container, which the client finds out by itself.
+            let Ok(count) = datagrams.receive(flow.container.as_fd()) else { return };
+            flow.active = Instant::now();
+            let mut first = 0;
+            while first < count {
+                let run = first..first + datagrams.run(first);
+                first = run.end;
+                send(datagrams, (socket, Some(flow.client)), run);
+            }
+            if count < BATCH {
+                return;
             }
         }
     }
@@ -121,6 +127,19 @@ impl Flows {
         self.flows.retain(|_, flow| now.duration_since(flow.active) < EXPIRY);
         let flows = &self.flows;
         self.by_client.retain(|_, number| flows.contains_key(number));
+    }
+}
+
+/// Sends some of the datagrams, as one packet where that can be; they may be lost.
+fn send(datagrams: &Datagrams, (socket, to): (BorrowedFd<'_>, Option<SocketAddr>), run: Range<usize>) {
+    if run.len() > 1 && datagrams.send_run(socket, to, run.clone()).is_ok() {
+        return;
+    }
+    for at in run {
+        let _ = match to {
+            None => rustix::net::send(socket, datagrams.get(at), SendFlags::NOSIGNAL),
+            Some(to) => rustix::net::sendto(socket, datagrams.get(at), SendFlags::NOSIGNAL, &to),
+        };
     }
 }
 
@@ -162,6 +181,36 @@ mod tests {
             pump(&mut proxies);
             let (n, from) = client.recv_from(&mut buffer).unwrap();
             assert_eq!((&buffer[..n], from), (&[text, b"!"].concat()[..], address));
+        }
+        // A burst, whose datagrams go together where they may.
+        let sizes = [300, 300, 300, 20, 1400, 0, 1400];
+        for (number, size) in sizes.iter().enumerate() {
+            clients[number % 2].send_to(&vec![number as u8; *size], address).unwrap();
+        }
+        for _ in 0..sizes.len() {
+            let mut buffer = [0; 2000];
+            server.set_nonblocking(true).unwrap();
+            let (n, from) = loop {
+                match server.recv_from(&mut buffer) {
+                    Ok(received) => break received,
+                    Err(_) => pump(&mut proxies),
+                }
+            };
+            assert!(buffer[..n].iter().all(|byte| sizes[usize::from(*byte)] == n));
+            server.send_to(&buffer[..n], from).unwrap();
+        }
+        pump(&mut proxies);
+        for number in 0..sizes.len() {
+            let mut buffer = [0; 2000];
+            clients[number % 2].set_nonblocking(true).unwrap();
+            let n = loop {
+                match clients[number % 2].recv(&mut buffer) {
+                    Ok(n) => break n,
+                    Err(_) => pump(&mut proxies),
+                }
+            };
+            assert_eq!(n, sizes[number]);
+            assert!(buffer[..n].iter().all(|byte| usize::from(*byte) == number));
         }
         assert!(proxies.deadline().is_some());
         proxies.expire(Instant::now() + EXPIRY + Duration::from_secs(1));
