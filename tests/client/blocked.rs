@@ -292,3 +292,36 @@ fn a_monitor_in_an_endless_loop_is_noticed() {
     assert_eq!(d.docker(&["exec", "c2", "echo", "well"]).text(), "well");
     d.finish();
 }
+
+/// Thaws a control group when the test is over, however it ends.
+struct Frozen(std::path::PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        std::fs::write(&self.0, "THAWED").unwrap();
+    }
+}
+
+/// Who is frozen by somebody else, above the container's own control group, does not die of SIGKILL; whoever wants it gone is told
+/// what it waits for, within a bound, and nobody else is held up.
+#[test]
+fn a_removal_says_what_it_waits_for() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "stuck", "busybox", "sleep", "100000"]).ok();
+    let id = d.inspect("stuck", "{{.Id}}");
+    let groups = testkit::census::cgroups(d.cgroup());
+    let own = groups.iter().find(|dir| dir.ends_with(&id) && dir.join("freezer.state").exists());
+    // Version 2 kills who is frozen.
+    let Some(above) = own.and_then(|own| own.parent()) else { return d.finish() };
+    let frozen = Frozen(above.join("freezer.state"));
+    std::fs::write(&frozen.0, "FROZEN").unwrap();
+    let refused = d.docker(&["rm", "-f", "stuck"]);
+    let parts = ["could not kill container: container ", " did not end: process ", "(sleep)"];
+    assert!(refused.code == 1 && parts.iter().all(|part| refused.stderr.contains(part)), "{refused:?}");
+    d.docker(&["kill", "stuck"]).fails(1, "did not end: process ");
+    assert_eq!(d.inspect("stuck", "{{.State.Running}}"), "true");
+    drop(frozen);
+    d.until("stuck", "{{.State.Status}} {{.State.ExitCode}}", "exited 137");
+    let _ = d.docker(&["rm", "-f", "stuck"]).ok();
+    d.finish();
+}

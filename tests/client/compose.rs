@@ -372,3 +372,26 @@ fn logs_are_followed_until_the_service_ends() {
     let _ = ends.run(&["down"]).ok();
     d.finish();
 }
+
+/// `up --wait`, and services that wait for others to be healthy.
+#[test]
+fn services_wait_until_others_are_healthy() {
+    let d = with_busybox();
+    for client in CLIENTS {
+        let healthy = Application::new(&d, client, "healthy");
+        let up: &[&str] = if client == PLUGIN { &["up", "-d", "--wait"] } else { &["up", "-d"] };
+        let _ = healthy.run(up).ok();
+        let database = d.inspect(&healthy.container("database", 1), "{{.State.Health.Status}}");
+        assert_eq!(database, "healthy", "{client}");
+        assert_eq!(
+            healthy.inside("web", "cat /data/ready"),
+            "ready",
+            "{client}: begun before the database was healthy"
+        );
+        let _ = healthy.run(&["down", "-v"]).ok();
+    }
+    let healthy = Application::new(&d, PLUGIN, "ill");
+    healthy.run(&["up", "-d", "web"]).fails(1, "is unhealthy");
+    let _ = healthy.run(&["down", "-v"]).ok();
+    d.finish();
+}

@@ -4,7 +4,8 @@ use testkit::{Daemon, Options};
 
 use crate::with_busybox;
 
-const WARNING: &str = "The image's labels have no effect: gantry.egress, gantry.secrets. ";
+const WARNING: &str = "The image's labels have no effect: gantry.egress, gantry.health, gantry.restart, gantry.secrets, \
+                       gantry.start-wait. ";
 
 /// Creates a container of an image that carries labels of the engine: it is warned about, and the container has none of
 /// them, neither for its eyes nor in what they do.
@@ -23,7 +24,15 @@ fn attack(d: &Daemon, image: &str) {
 
 #[test]
 fn an_image_cannot_give_a_container_labels_of_the_engine() {
-    let changes = ["gantry.egress=all", "gantry.secrets=db", "gantry.keep=yes", "harmless=1"];
+    let changes = [
+        "gantry.egress=all",
+        "gantry.secrets=db",
+        "gantry.keep=yes",
+        "gantry.restart=on-unhealthy",
+        "gantry.health=tcp://:1",
+        "gantry.start-wait=1h",
+        "harmless=1",
+    ];
     let changes: Vec<String> = changes.iter().map(|label| format!("LABEL {label}")).collect();
     let changes: Vec<&str> = changes.iter().flat_map(|change| ["--change", change.as_str()]).collect();
     let d = with_busybox();

@@ -23,7 +23,7 @@ use store::Store;
 
 use crate::Engine;
 use crate::container::Containers;
-use crate::container::life::{durable, launch, recover, watch};
+use crate::container::life::{durable, launch, order, recover, watch};
 use crate::container::read::stats::sampler::{Machine, Sampler};
 use crate::container::read::users;
 use crate::container::registry::arguments::{self, StopPlan};
@@ -244,11 +244,12 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -
     tracing::info!("networks are ready");
     engine.images.sweep()?;
     recovered.into_iter().for_each(recover::Recovered::live);
-    for handle in engine.containers.all() {
-        // Dependencies are looked up by the start itself; the policy decides who starts.
-        drop(handle.send(Command::Booted).await);
-    }
     Ok(watches)
+}
+
+/// The API serves: containers do what their policies say, in the order of what they need.
+pub async fn begin(containers: &Containers) {
+    order::begin(containers).await;
 }
 
 /// The first half of the end: nothing begins any more, and all containers are stopped unless they may live on (B-sg-3).

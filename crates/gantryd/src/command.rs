@@ -8,6 +8,7 @@
 
 mod check;
 mod images;
+mod order;
 mod ports;
 mod reach;
 mod upgrade;
@@ -66,6 +67,14 @@ const COMMANDS: &[Command] = &[
         switches: &["--json"],
         doc: "Say why an image or content of images is kept",
         run: images::why,
+        failed: 1,
+    },
+    Command {
+        words: &["order"],
+        operands: &[],
+        switches: &["--json"],
+        doc: "Say who is started behind whom when the daemon starts",
+        run: |call| order::order(&call.config.paths.exec_root, call.has("--json")),
         failed: 1,
     },
     Command {

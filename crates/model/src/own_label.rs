@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::egress::{EGRESS, Egress};
+use crate::health::Target;
 use crate::{Error, Result};
 
 /// What all of them begin with.
@@ -16,6 +17,15 @@ pub const PREFIX: &str = "gantry.";
 
 /// Of a container: prunes leave it alone. Of an image: the collector leaves it alone. `false` is as good as no label.
 pub const KEEP: &str = "gantry.keep";
+
+/// `on-unhealthy` or `on-unhealthy:<n>`: a container that becomes unhealthy is restarted, at most `n` times in a row.
+pub const RESTART: &str = "gantry.restart";
+
+/// What is probed from inside the container's network in place of a command ([`Target`]).
+pub const HEALTH: &str = "gantry.health";
+
+/// How long a container waits, when the daemon starts, for those that it needs: a duration like `30s`.
+pub const START_WAIT: &str = "gantry.start-wait";
 
 /// What a container's own labels ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +36,40 @@ pub struct OwnLabels {
     /// [`EGRESS`]: all that the container may reach; `None` = whatever its networks let it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// [`RESTART`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<OnUnhealthy>,
+    /// [`HEALTH`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Target>,
+    /// [`START_WAIT`], in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_wait: Option<u64>,
+}
+
+/// Restarts of a container that has become unhealthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnUnhealthy {
+    /// So many in a row at most; `None`: without limit.
+    pub limit: Option<u32>,
+}
+
+impl OnUnhealthy {
+    /// The word of the label, with or without a number that is not 0.
+    fn parse(value: &str) -> Result<OnUnhealthy> {
+        let refuse = || {
+            let text = format!("invalid label {RESTART}={value:?}: it is \"on-unhealthy\" or \"on-unhealthy:<n>\"");
+            Error::invalid(text)
+        };
+        match value.split_once(':') {
+            None if value == "on-unhealthy" => Ok(OnUnhealthy { limit: None }),
+            Some(("on-unhealthy", number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let limit = number.parse().ok().filter(|limit| *limit > 0).ok_or_else(refuse)?;
+                Ok(OnUnhealthy { limit: Some(limit) })
+            }
+            _ => Err(refuse()),
+        }
+    }
 }
 
 impl OwnLabels {
@@ -39,6 +83,9 @@ impl OwnLabels {
             match name.as_str() {
                 KEEP => own.keep = asks_to_keep(value),
                 EGRESS => own.egress = Some(Egress::parse(value)?),
+                RESTART => own.restart = Some(OnUnhealthy::parse(value)?),
+                START_WAIT => own.start_wait = Some(wait(value)?),
+                HEALTH => own.health = Some(Target::parse(value)?),
                 _ => {
                     return Err(Error::invalid(format!(
                         "unknown label {name:?}: labels that begin with {PREFIX:?} are those of the engine, and it has \
@@ -49,6 +96,19 @@ impl OwnLabels {
         }
         Ok(own)
     }
+}
+
+/// The longest wait that a label may ask for.
+const LONGEST_WAIT: i64 = 3_600_000_000_000;
+
+/// Reads a value of [`START_WAIT`].
+fn wait(value: &str) -> Result<u64> {
+    let nanos = crate::duration::parse(value).ok().filter(|nanos| (0..=LONGEST_WAIT).contains(nanos));
+    nanos.and_then(|nanos| u64::try_from(nanos).ok()).ok_or_else(|| {
+        Error::invalid(format!(
+            "invalid label {START_WAIT}={value:?}: it is a duration of at most one hour, like \"30s\""
+        ))
+    })
 }
 
 /// Whether a label is one of the engine's.
@@ -89,6 +149,30 @@ mod tests {
         assert!(!keep(&[]) && !keep(&[("gantry.keep", "false")]));
         // Labels of others.
         assert!(!keep(&[("Gantry.keep", ""), ("gantry", ""), ("org.gantry.keep", ""), ("gantrykeep", "")]));
+    }
+
+    #[test]
+    fn labels_of_health_are_typed_or_refused() {
+        let own = |name: &str, value: &str| OwnLabels::parse(&labels(&[(name, value)]));
+        let limit = |value: &str| own(RESTART, value).map(|own| own.restart.and_then(|restart| restart.limit));
+        assert_eq!(limit("on-unhealthy").expect("no limit"), None);
+        assert_eq!(limit("on-unhealthy:3").expect("a limit"), Some(3));
+        for value in
+            ["", "always", "on-unhealthy:", "on-unhealthy:0", "on-unhealthy:-1", "on-unhealthy:+1", "on-failure"]
+        {
+            assert!(limit(value).expect_err(value).message().starts_with("invalid label gantry.restart="));
+        }
+        let health = own(HEALTH, "tcp://:5432").expect("a target").health;
+        assert_eq!(health.map(|target| target.to_string()).as_deref(), Some("tcp://:5432"));
+        assert!(own(HEALTH, "true").is_err());
+        let wait = |value: &str| own(START_WAIT, value).map(|own| own.start_wait);
+        assert_eq!(wait("1m30s").expect("a wait"), Some(90_000_000_000));
+        for value in ["", "5", "-1s", "61m", "x"] {
+            assert!(wait(value).expect_err(value).message().starts_with("invalid label gantry.start-wait="));
+        }
+        // Rows of earlier versions have none of it, and their readers meet nothing new.
+        let plain = serde_json::to_string(&OwnLabels::default()).expect("JSON");
+        assert_eq!(plain, r#"{"keep":false}"#);
     }
 
     #[test]

@@ -96,6 +96,12 @@ pub fn backoff(last: Duration, lasted: Duration) -> Duration {
     }
 }
 
+/// The pause before a container that was unhealthy is started again, after so many such restarts in a row: it doubles
+/// with each.
+pub fn backoff_after(restarts: u32) -> Duration {
+    FIRST_DELAY.saturating_mul(2_u32.saturating_pow(restarts)).min(LONGEST_DELAY)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +144,8 @@ mod tests {
         let millis: Vec<_> = pauses[1..].iter().map(Duration::as_millis).collect();
         assert_eq!(millis, [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000]);
         assert_eq!(backoff(LONGEST_DELAY, GOOD_RUN), FIRST_DELAY);
+        let counted = [0, 1, 9, 10, u32::MAX].map(|n| backoff_after(n).as_millis());
+        assert_eq!(counted, [100, 200, 51_200, 60_000, 60_000]);
     }
 
     /// B-rs-2

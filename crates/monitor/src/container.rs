@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use logs::Sink;
 use runtime::{Action, Begun, Bundle, Process, Runtime, Scope, Stage, StartError, Stdio, oci};
@@ -19,8 +19,10 @@ use crate::actions::{Actions, Kind};
 use crate::backlog::Room;
 use crate::births::{Asked, Entering, Starting};
 use crate::memory::Memory;
+use crate::probe::{Probe, Results};
 use crate::proto::{
-    Exec, ExecState, Exit, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, Reason, Refusal, RuntimeChoice, State, VERSION,
+    Exec, ExecState, Exit, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, ProbeState, Reason, Refusal, RuntimeChoice,
+    State, VERSION,
 };
 use crate::session::{Session, Streams};
 
@@ -33,6 +35,8 @@ pub struct Container {
     pub init: Session,
     pub execs: Vec<Session>,
     ended_execs: VecDeque<ExecState>,
+    /// Of health checks.
+    pub probed: Results,
     exit_path: PathBuf,
     /// For slow clients' backlogs.
     pub room: Rc<Room>,
@@ -76,6 +80,7 @@ impl Container {
             init,
             execs: Vec::new(),
             ended_execs: VecDeque::new(),
+            probed: Results::default(),
             exit_path: spec.exit_path,
             room,
             started_at,
@@ -121,14 +126,20 @@ impl Container {
             let text = format!("Container {} is paused, unpause the container before exec", self.bundle.id);
             return Err(StartError::new(Stage::NotRunning, 0, text));
         }
+        if exec.probe != 0 && self.probe().is_some() {
+            let text = "the last probe of the health check has not ended, although it was killed";
+            return Err(StartError::new(Stage::Runtime, 0, text));
+        }
         let process: oci::Process = read_memory(memory)
             .and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from))
             .map_err(|e| StartError::new(Stage::Runtime, 0, format!("exec specification: {e}")))?;
         let wants = exec.attach.as_ref();
         let piped = !process.terminal;
         let stdin = piped && exec.open_stdin && wants.is_some_and(|attach| attach.stdin);
-        let (stdio, streams) =
-            pipes(stdin, piped && wants.is_some_and(|a| a.stdout), piped && wants.is_some_and(|a| a.stderr))?;
+        let is_probe = exec.probe != 0;
+        let stdout = piped && (is_probe || wants.is_some_and(|attach| attach.stdout));
+        let stderr = piped && (is_probe || wants.is_some_and(|attach| attach.stderr));
+        let (stdio, streams) = pipes(stdin, stdout, stderr)?;
         let pending = self.runtime.exec(&self.bundle, &self.init.process, &process, stdio);
         let pending = pending.map_err(|error| self.explain(error))?;
         let deadline = pending.deadline();
@@ -149,6 +160,7 @@ impl Container {
         if !exec.open_stdin {
             session = session.without_input();
         }
+        session.probe = (exec.probe != 0).then(|| Probe::begin(Duration::from_millis(exec.probe.into())));
         if let (Some(attach), Some(socket)) = (exec.attach, client) {
             let _ = session.attach(socket, attach, &self.room);
         }
@@ -174,7 +186,9 @@ impl Container {
 
     /// Begins to send a signal.
     pub fn signal(&mut self, exec: Option<&str>, (signal, scope): (i32, Scope), asked: Asked) -> Result<Asks, Refusal> {
-        self.session(exec)?;
+        if self.session(exec)?.give_up_probe() {
+            return Ok(Asks::Done);
+        }
         self.actions.admit()?;
         let target = match exec {
             None => Some(&self.init),
@@ -269,6 +283,15 @@ impl Container {
         self.ended_execs.push_back(ExecState { id: id.to_owned(), pid, exit: Some(exit.clone()) });
     }
 
+    /// The probe that runs, or has not died yet.
+    pub fn probe(&self) -> Option<ProbeState> {
+        let mut probes = self.execs.iter().filter(|session| session.exit().is_none());
+        probes.find_map(|session| {
+            let started_at = session.probe.as_ref()?.started_at();
+            Some(ProbeState { id: session.exec.clone().unwrap_or_default(), started_at })
+        })
+    }
+
     /// After each round of a running container: whether the kernel has killed more of its processes for want of memory.
     pub fn memory_has_run_out(&mut self, now: Instant) -> bool {
         self.memory.begin(|| runtime::builtin::cgroup(&self.bundle));
@@ -360,6 +383,7 @@ impl Container {
             exit: self.exit.clone(),
             memory_has_run_out: self.memory.has_struck(),
             ports: 0,
+            probe: self.probe(),
             execs: running.chain(self.ended_execs.iter().cloned()).collect(),
         }
     }

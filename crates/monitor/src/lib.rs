@@ -9,13 +9,16 @@ mod actions;
 mod backlog;
 mod births;
 pub mod client;
+mod clock;
 mod container;
 mod detach;
 mod input;
 mod link;
 mod memory;
+mod probe;
 pub mod proto;
 mod proxy;
+mod reach;
 mod resolver;
 mod run;
 mod session;
@@ -25,6 +28,8 @@ mod viewer;
 use runtime::Runtime;
 use runtime::builtin::Builtin;
 use runtime::cli::Cli;
+
+use clock::now;
 
 pub use client::{Client, Spawned, spawn};
 pub use spares::Spares;
@@ -67,10 +72,4 @@ fn make_runtime(choice: &RuntimeChoice, layout: Option<sys::cgroup::Layout>) -> 
 fn tell(text: std::fmt::Arguments<'_>) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// Unix nanoseconds.
-fn now() -> i64 {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    t.tv_sec * 1_000_000_000 + t.tv_nsec
 }

@@ -68,6 +68,21 @@ pub enum Request {
     /// What the sandbox's resolver knows from now on. Descriptor: the sandbox's namespace, for a monitor that has no resolver
     /// yet. Answer: `Done`.
     Resolver(ResolverSpec),
+    /// Connects from inside the sandbox: a probe of a health check. Answer: `Started`, without a pid, or `Failed`; then
+    /// `Probed`.
+    Reach(ReachSpec),
+}
+
+/// What a probe connects to; without an address: the loopback addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachSpec {
+    pub id: String,
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    /// Of a request of HTTP; `None`: a connection is enough.
+    pub path: Option<String>,
+    /// Milliseconds.
+    pub timeout: u32,
 }
 
 /// What the resolver of a sandbox knows.
@@ -186,6 +201,22 @@ pub enum Event {
         denied: Vec<Denied>,
         more: u32,
     },
+    /// A probe has ended; of an exec that is one, in place of `Exited`. The newest results come once more behind a `Hello`.
+    Probed(Probed),
+}
+
+/// The result of a probe. Times are unix nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    pub id: String,
+    /// The exit code; -1: it took too long.
+    pub code: i32,
+    /// It took too long.
+    pub is_late: bool,
+    /// The beginning of its output.
+    pub output: Vec<u8>,
+    pub started_at: i64,
+    pub ended_at: i64,
 }
 
 /// One client of the container's or an exec's streams.
@@ -210,6 +241,8 @@ pub struct Exec {
     pub open_stdin: bool,
     /// `None` = detached: output is read and dropped.
     pub attach: Option<Attach>,
+    /// It is a probe that may take so many milliseconds: its end is told as `Probed`. 0 = it is none.
+    pub probe: u32,
 }
 
 /// A published port: connections and datagrams to its socket go to `target`.
@@ -270,6 +303,16 @@ pub struct State {
     pub memory_has_run_out: bool,
     /// Sockets of published ports that the monitor serves.
     pub ports: u32,
+    /// A probe is under way.
+    pub probe: Option<ProbeState>,
+}
+
+/// A probe that is under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeState {
+    pub id: String,
+    /// Unix nanoseconds.
+    pub started_at: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -409,8 +452,8 @@ mod tests {
         let port = Port { transport: Transport::Udp, target: "172.17.0.2:80".parse().unwrap() };
         golden(&Request::Ports(vec![port]), "ac020101010".to_owned().replace("0101010", "01010100ac11000250").as_str());
         golden(
-            &Request::Exec(Exec { id: "e".into(), open_stdin: true, attach: Some(attach()) }),
-            "ac020201650101010001000110026162",
+            &Request::Exec(Exec { id: "e".into(), open_stdin: true, attach: Some(attach()), probe: 300 }),
+            "ac020201650101010001000110026162ac02",
         );
         golden(&Request::Attach(attach()), "ac0203010001000110026162");
         golden(&Request::Resize { exec: None, rows: 24, columns: 200 }, "ac02040018c801");
@@ -438,6 +481,9 @@ mod tests {
         );
         (spec.gates, spec.is_confined) = (Vec::new(), true);
         golden(&Request::Resolver(spec), "ac020b01016e022f6e01016101620101000102030401000001");
+        let address = Some("1.2.3.4".parse().unwrap());
+        let spec = ReachSpec { id: "p".into(), address, port: 80, path: Some("/".into()), timeout: 9 };
+        golden(&Request::Reach(spec), "ac020c01700100010203045001012f09");
     }
 
     #[test]
@@ -454,8 +500,9 @@ mod tests {
             execs: vec![ExecState { id: "x".into(), pid: 8, exit: None }],
             memory_has_run_out: true,
             ports: 2,
+            probe: Some(ProbeState { id: "p".into(), started_at: 3 }),
         };
-        golden(&Event::Hello(state), "ac02000101630e0801000192020112010a016501017810000102");
+        golden(&Event::Hello(state), "ac02000101630e0801000192020112010a01650101781000010201017006");
         golden(&Event::Started { exec: None, pid: 7, at: 4 }, "ac0201000e08");
         let error = StartError::new(runtime::Stage::Clone, 11, "d");
         golden(&Event::Failed { exec: None, error }, "ac02020000160164");
@@ -472,12 +519,15 @@ mod tests {
             &Event::Denied { denied: vec![denied], more: 3 },
             "ac02090111010001020304 35 016e03".replace(' ', "").as_str(),
         );
+        let output = b"o".to_vec();
+        let probed = Probed { id: "p".into(), code: -1, is_late: true, output, started_at: 3, ended_at: 4 };
+        golden(&Event::Probed(probed), "ac020a01700101016f0608");
     }
 
     #[test]
     fn older_and_newer_senders_are_understood() {
         // An older sender's exec without the last field; a newer sender's with one more.
-        let packet = encode(1, Request::Exec(Exec { id: "e".into(), open_stdin: true, attach: None }));
+        let packet = encode(1, Request::Exec(Exec { id: "e".into(), open_stdin: true, attach: None, probe: 0 }));
         let older = &packet[..packet.len() - 1];
         let newer = [&packet[..], b"more"].concat();
         for packet in [older, &newer] {
@@ -505,7 +555,8 @@ mod tests {
 
         #[test]
         fn damaged_messages_never_panic(at in 0..40_usize, byte in any::<u8>()) {
-            let mut packet = encode(9, Request::Exec(Exec { id: "e".repeat(20), open_stdin: true, attach: Some(attach()) }));
+            let exec = Exec { id: "e".repeat(20), open_stdin: true, attach: Some(attach()), probe: 1 };
+            let mut packet = encode(9, Request::Exec(exec));
             let at = at % packet.len();
             packet[at] = byte;
             let _ = decode::<Request>(&packet);

@@ -16,11 +16,12 @@ use crate::births::{Abandoned, Asked, Dying, Entering, Given, Starting};
 use crate::container::{self, Asks, Container};
 use crate::link::{self, Incoming, Link};
 use crate::proto::{
-    Event, Exec, Exit, MAX_PACKET, Packet, Port, Reason, Refusal, Request, ResolverSpec, RuntimeChoice, StartSpec,
-    State, VERSION,
+    Event, Exec, Exit, MAX_PACKET, Packet, Port, ProbeState, ReachSpec, Reason, Refusal, Request, ResolverSpec,
+    RuntimeChoice, StartSpec, State, VERSION,
 };
 use crate::proxy::Proxies;
-use crate::resolver::Resolver;
+use crate::reach::{self, Reach};
+use crate::resolver::{Namespaces, Resolver};
 use crate::session::{self, News, Session};
 
 /// How long the daemon may take to record the exit.
@@ -59,6 +60,8 @@ pub struct Monitor {
     remains: Vec<OwnedFd>,
     proxies: Proxies,
     resolver: Option<Resolver>,
+    /// A probe that connects.
+    reach: Option<(Reach, Namespaces)>,
     /// Scratch space of every read.
     buffer: Vec<u8>,
     /// Since when the exit is known to the daemon, and whether it has recorded it.
@@ -75,6 +78,7 @@ enum Part {
     Link(link::Part),
     Proxies,
     Resolver,
+    Reach,
     Memory,
     Starting,
     /// The index of an exec on its way.
@@ -103,6 +107,7 @@ impl Monitor {
             remains: Vec::new(),
             proxies: Proxies::default(),
             resolver: None,
+            reach: None,
             buffer: vec![0; MAX_PACKET],
             ended: None,
             released: false,
@@ -152,6 +157,10 @@ impl Monitor {
         if let Some(resolver) = &self.resolver {
             parts.push(Part::Resolver);
             fds.push(PollFd::from_borrowed_fd(resolver.pollable(), PollFlags::IN));
+        }
+        if let Some((fd, events)) = self.reach.as_ref().and_then(|(reach, _)| reach.interest()) {
+            parts.push(Part::Reach);
+            fds.push(PollFd::from_borrowed_fd(fd, events));
         }
         if let Some((fd, events)) = self.container.as_ref().and_then(|container| container.memory.interest()) {
             parts.push(Part::Memory);
@@ -224,7 +233,8 @@ impl Monitor {
         let release = self.ended.map(|ended| ended + RELEASE).filter(|&at| at > now);
         let memory = self.container.as_ref().and_then(|container| container.memory.deadline(now));
         let next = deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).chain(self.births_deadline());
-        let next = next.chain(self.resolver.as_ref().and_then(Resolver::deadline)).min();
+        let next = next.chain(self.resolver.as_ref().and_then(Resolver::deadline));
+        let next = next.chain(self.reach.as_ref().map(|(reach, _)| reach.deadline())).min();
         let next = next.map(|at| at.saturating_duration_since(now));
         let log = self.log().filter(|log| log.is_behind() || log.has_idle_work());
         let log = log.map(|_| if self.quiet { Duration::ZERO } else { REST });
@@ -252,6 +262,11 @@ impl Monitor {
             Part::Resolver => {
                 if let Some(resolver) = &mut self.resolver {
                     resolver.handle(&mut self.buffer);
+                }
+            }
+            Part::Reach => {
+                if let Some((reach, namespaces)) = &mut self.reach {
+                    reach.advance(|family| namespaces.inside(|| reach::socket(family)));
                 }
             }
             Part::Memory => {
@@ -286,8 +301,14 @@ impl Monitor {
             let none = State { version: VERSION, ..State::default() };
             let mut state = self.container.as_ref().map_or(none, Container::state);
             state.ports = self.proxies.served() as u32;
+            if let Some((reach, _)) = &self.reach {
+                state.probe = Some(ProbeState { id: reach.id().to_owned(), started_at: reach.started_at() });
+            }
             let init = self.container.as_ref().map(|container| container.init.process.pidfd.as_fd());
             self.link.answer_with((id, 0), Event::Hello(state), init);
+            for result in self.container.iter().flat_map(|container| container.probed.all()) {
+                self.link.answer(id, 0, Event::Probed(result.clone()));
+            }
         }
     }
 
@@ -304,6 +325,13 @@ impl Monitor {
         let answer = match body {
             Request::Start => return self.start((from, seq), fds),
             Request::Exec(exec) => return self.queue_exec((from, seq), exec, fds),
+            Request::Reach(spec) => {
+                let id = Some(spec.id.clone());
+                match self.begin_reach(spec) {
+                    Ok(()) => Event::Started { exec: id, pid: 0, at: crate::now() },
+                    Err(error) => Event::Failed { exec: id, error },
+                }
+            }
             Request::Release => {
                 self.released = true;
                 self.link.stop_listening();
@@ -423,6 +451,35 @@ impl Monitor {
         }
     }
 
+    /// Connects from inside the namespace of the container's first process, whoever it shares that with.
+    fn begin_reach(&mut self, spec: ReachSpec) -> Result<(), StartError> {
+        let refused = |text: String| StartError::new(Stage::Runtime, 0, text);
+        let container = self.container.as_ref().filter(|container| container.init.exit().is_none());
+        let Some(container) = container else {
+            return Err(StartError::new(Stage::NotRunning, 0, "the container is not running"));
+        };
+        if self.reach.is_some() {
+            return Err(refused("the last probe of the health check has not ended".into()));
+        }
+        let namespaces = Namespaces::of_process(container.init.process.pidfd.as_fd());
+        let namespaces = namespaces.map_err(|error| refused(format!("the container's network: {error}")))?;
+        let reach = Reach::begin(spec, |family| namespaces.inside(|| reach::socket(family)));
+        self.reach = Some((reach, namespaces));
+        Ok(())
+    }
+
+    /// After each round: a probe that is over is told.
+    fn settle_reach(&mut self, now: Instant) {
+        let Some((reach, _)) = &mut self.reach else { return };
+        if let Some(result) = reach.result(now) {
+            self.reach = None;
+            if let Some(container) = &mut self.container {
+                container.probed.push(result.clone());
+            }
+            self.link.tell(Event::Probed(result));
+        }
+    }
+
     fn queue_exec(&mut self, asked: Asked, exec: Exec, fds: Vec<OwnedFd>) {
         if self.queue.len() >= MAX_QUEUED {
             let error = StartError::new(Stage::Runtime, 0, "too many execs wait for their start");
@@ -536,7 +593,7 @@ impl Monitor {
                     self.resolver = Some(opened.map_err(|e| Refusal::new(Reason::Failed, e.to_string()))?);
                 }
             },
-            Request::Start | Request::Exec(_) | Request::Release | Request::Ping => {}
+            Request::Start | Request::Exec(_) | Request::Reach(_) | Request::Release | Request::Ping => {}
         }
         Ok(Asks::Done)
     }
@@ -563,6 +620,7 @@ impl Monitor {
         }
         self.settle_births(now);
         self.settle_abandoned();
+        self.settle_reach(now);
         if let Some(container) = &mut self.container {
             for ((id, seq), outcome) in container.settle_actions() {
                 self.link.answer(id, seq, Event::Done { refused: outcome.err() });
@@ -575,7 +633,7 @@ impl Monitor {
             container.init.flush();
             report(container);
             if let Some(exit) = container.init.settle(now) {
-                (self.proxies, self.resolver) = (Proxies::default(), None);
+                (self.proxies, self.resolver, self.reach) = (Proxies::default(), None, None);
                 let (exit, out_of_memory) = container.ended(exit);
                 if out_of_memory {
                     self.link.tell(Event::OutOfMemory);
@@ -598,16 +656,30 @@ impl Monitor {
 fn settle_execs(container: &mut Container, link: &mut Link, now: Instant) {
     let mut ended = Vec::new();
     for session in &mut container.execs {
+        if let Some(result) = session.check_probe(now) {
+            container.probed.push(result.clone());
+            link.tell(Event::Probed(result));
+        }
         if let Some(exit) = session.settle(now) {
             ended.push((session.exec.clone().unwrap_or_default(), session.process.pid, exit));
         }
     }
     for (id, pid, exit) in ended {
-        container.exec_ended(&id, pid, &exit);
-        link.tell(Event::Exited { exec: Some(id.clone()), exit });
-        if let Some(session) = container.execs.iter_mut().find(|session| session.exec.as_deref() == Some(&id)) {
-            session.finish();
+        let index = container.execs.iter().position(|session| session.exec.as_deref() == Some(&id));
+        let Some(index) = index else { continue };
+        match container.execs[index].probe.as_mut().map(|probe| probe.result(&id, &exit)) {
+            None => {
+                container.exec_ended(&id, pid, &exit);
+                link.tell(Event::Exited { exec: Some(id), exit });
+            }
+            Some(result) => {
+                if let Some(result) = result {
+                    container.probed.push(result.clone());
+                    link.tell(Event::Probed(result));
+                }
+            }
         }
+        container.execs[index].finish();
     }
     container.execs.retain(|session| !session.is_over());
 }

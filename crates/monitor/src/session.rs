@@ -16,7 +16,8 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::backlog::Room;
 use crate::input::Input;
-use crate::proto::{Attach, Exit};
+use crate::probe::Probe;
+use crate::proto::{Attach, Exit, Probed};
 use crate::viewer::{Heard, Manners, Viewer};
 
 /// How long output is still awaited after the process has ended.
@@ -38,6 +39,8 @@ pub struct Session {
     pub exec: Option<String>,
     pub process: Process,
     pub log: Option<Box<dyn Sink>>,
+    /// It is one of a health check.
+    pub probe: Option<Probe>,
     manners: Manners,
     input: Input,
     /// The container has a standard input at all.
@@ -116,6 +119,7 @@ impl Session {
             exec,
             process,
             log: None,
+            probe: None,
             manners: Manners { tty, once },
             has_input: stdin.is_some(),
             input: Input::new(stdin),
@@ -232,6 +236,9 @@ impl Session {
                 if let Some(log) = &mut self.log {
                     log.write(stream, bytes);
                 }
+                if let Some(probe) = &mut self.probe {
+                    probe.take(bytes);
+                }
                 for viewer in &mut self.viewers {
                     viewer.send(stream, bytes);
                 }
@@ -318,6 +325,22 @@ impl Session {
         None
     }
 
+    /// Kills a probe that is late; the result of one that does not die.
+    pub fn check_probe(&mut self, now: Instant) -> Option<Probed> {
+        if self.ended.is_some() {
+            return None;
+        }
+        self.probe.as_mut()?.check(self.exec.as_deref()?, &self.process, now)
+    }
+
+    /// Kills a probe whose result nobody wants; `false`: it is none.
+    pub fn give_up_probe(&mut self) -> bool {
+        if let Some(probe) = &mut self.probe {
+            probe.give_up(&self.process);
+        }
+        self.probe.is_some()
+    }
+
     fn end(&mut self) -> Option<Exit> {
         while let Some(output) = self.outputs.first() {
             self.close_output(output.stream);
@@ -339,7 +362,8 @@ impl Session {
         let drain = self.ended.as_ref().filter(|ended| !ended.reported).map(|ended| ended.deadline);
         let farewell = self.silent.filter(|_| self.ended.is_none() && self.viewers.iter().any(Viewer::is_open));
         let farewell = farewell.map(|since| since + FAREWELL);
-        self.viewers.iter().filter_map(Viewer::deadline).chain(drain).chain(farewell).min()
+        let probe = self.probe.as_ref().filter(|_| self.ended.is_none()).and_then(Probe::deadline);
+        self.viewers.iter().filter_map(Viewer::deadline).chain(drain).chain(farewell).chain(probe).min()
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use model::health::Health;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use model::{Error, Result};
@@ -121,6 +122,33 @@ pub struct RunRow {
     /// It is frozen only while it is being committed: a daemon that finds it so lets it go on.
     #[serde(default)]
     pub frozen_in_passing: bool,
+    /// The health of the newest run; `None`: nothing is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
+    pub health: Option<Arc<Health>>,
+    /// Restarts in a row because it was unhealthy.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unhealthy_restarts: u32,
+    /// It is unhealthy: its run ends and is followed by another, whichever daemon sees the end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart_is_due: bool,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// The health is shared by all who read the row; stored it is a part of it.
+mod shared {
+    use super::{Arc, Deserialize, Health, Serialize};
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(health: &Option<Arc<Health>>, serializer: S) -> Result<S::Ok, S::Error> {
+        health.as_deref().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<Health>>, D::Error> {
+        Ok(Option::<Health>::deserialize(deserializer)?.map(Arc::new))
+    }
 }
 
 /// All rows of a store, those of version 1 included, and apart from them what does not fit together.

@@ -28,7 +28,8 @@ use forward::{Finished, Forwards, Ground, Ready};
 use gates::Gates;
 use inbound::Inbound;
 use local::Local;
-use place::{Client, MAX_QUERY, Namespaces, Token};
+pub use place::Namespaces;
+use place::{Client, MAX_QUERY, Token};
 use stream::Streams;
 use upstream::Servers;
 

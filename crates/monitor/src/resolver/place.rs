@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::EventData;
+use sys::clone::Flags;
 
 /// The address of the resolver in every sandbox.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -70,6 +71,12 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
+    /// Of the sandbox in which the process of a pidfd lives, whoever it shares that with.
+    pub fn of_process(pidfd: BorrowedFd<'_>) -> io::Result<Namespaces> {
+        let inside = sys::ns::of_process(pidfd, Flags::NEWNET)?;
+        Ok(Namespaces { inside, home: sys::netlink::namespace::current()? })
+    }
+
     /// Runs `work` in the sandbox.
     pub fn inside<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         sys::ns::in_network(self.inside.as_fd(), self.home.as_fd(), work)

@@ -15,6 +15,8 @@ use crate as api;
 use crate::proto::{Attach, Event, Exec, Request, RuntimeChoice, StartSpec};
 use crate::session::DRAIN;
 
+mod probes;
+
 #[path = "../../tests/it/daemon.rs"]
 mod daemon;
 use daemon::{Daemon, LIMIT, all_streams, log, log_text, pair, read_all, read_until, unframe, write};
@@ -338,7 +340,8 @@ fn several_execs_at_once_and_a_daemon_that_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, run) = monitor(dir.path());
     daemon.started(&StartSpec { open_stdin: true, ..spec(dir.path(), "cat >/dev/null") }, &[]);
-    let exec = |id: &str, stdin| Exec { id: id.into(), open_stdin: stdin, attach: Some(all_streams(stdin, true)) };
+    let exec =
+        |id: &str, stdin| Exec { id: id.into(), open_stdin: stdin, attach: Some(all_streams(stdin, true)), probe: 0 };
     let (mut first, theirs) = pair();
     assert!(matches!(daemon.exec(exec("e1", true), &process("cat; exit 5"), Some(&theirs)), Event::Started { .. }));
     drop(theirs);

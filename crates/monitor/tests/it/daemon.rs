@@ -63,7 +63,9 @@ impl Daemon {
     fn answer(&mut self) -> Event {
         loop {
             match self.receive().expect("the monitor is gone") {
-                event @ (Event::Died { .. } | Event::Exited { .. } | Event::Detached { .. }) => self.early.push(event),
+                event @ (Event::Died { .. } | Event::Exited { .. } | Event::Detached { .. } | Event::Probed(_)) => {
+                    self.early.push(event);
+                }
                 Event::Born { .. } => {}
                 answer => return answer,
             }

@@ -135,7 +135,7 @@ fn execs_with_and_without_terminal() {
     let container = Container::sh("read line; exit 0");
     let (mut daemon, pidfd, _) = monitor(&container);
     daemon.started(&StartSpec { open_stdin: true, ..specification(&container) }, &[]);
-    let exec = |id: &str, attach| Exec { id: id.into(), open_stdin: true, attach };
+    let exec = |id: &str, attach| Exec { id: id.into(), open_stdin: true, attach, probe: 0 };
 
     let (mut first, theirs) = pair();
     let answer =

@@ -19,6 +19,7 @@ use crate::routes::{Handler, Outcome, Route, Running};
 pub const ROUTES: &[Route<State>] = &[
     get("/check", |state, _| Box::pin(check(state))),
     get("/images/{name}/why", |state, request| Box::pin(why(state, request))),
+    get("/order", |state, _| Box::pin(order(state))),
     get("/reach", |state, request| Box::pin(reach(state, request))),
     get("/tables", |state, _| Box::pin(tables(state))),
     get("/upgrade", |state, _| Box::pin(async move { ok(&state.successor.running) })),
@@ -53,6 +54,11 @@ async fn why(state: Arc<State>, request: Request) -> Result<Outcome> {
         image::why(&engine.images, &users(&engine.images, &engine.containers)?, &name)
     })
     .await?)
+}
+
+/// In which order containers are started.
+async fn order(state: Arc<State>) -> Result<Outcome> {
+    ok(&engine::container::life::order::show(&state.engine.containers))
 }
 
 /// Who can reach which container, or one.

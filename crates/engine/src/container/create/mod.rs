@@ -25,7 +25,7 @@ use snapshot::LayerStore;
 
 use self::sources::Sources;
 use super::definition::modes::{NetworkMode, container_of};
-use super::definition::{Definition, ImagePin, MountRow, links, network, places};
+use super::definition::{Definition, ImagePin, MountRow, health, links, network, places};
 use super::life::{actor, plan};
 use super::registry;
 use super::row::{self, ContainerRow, RunRecord};
@@ -86,6 +86,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     share_hostname(&engine.containers, &mut merged);
     resolve_links(&engine.containers, &mut merged.host_config)?;
     warnings.extend(validate::check(&merged, &request)?);
+    health::check(&own_labels, (&merged.config, &merged.host_config), request.config.as_ref())?;
     if own_labels.egress.is_some() {
         egress::refuse_unconfined(&engine.networks, &merged, &request)?;
     }

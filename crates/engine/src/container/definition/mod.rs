@@ -1,6 +1,7 @@
 //! What a container is: what create decided, and what changes it (rename, connect, update). How it lives stands in
 //! [`super::row`].
 
+pub mod health;
 pub mod links;
 pub mod log;
 pub mod modes;

@@ -29,7 +29,7 @@ use super::launch::{self, LaunchUnderWay, Launched};
 use super::remove;
 use super::stop::{self, By};
 use super::timers::{Timer, Timers};
-use super::{clients, connect, execs, kill, publish, sandbox, start, update};
+use super::{clients, connect, execs, health, kill, procedure, publish, sandbox, start, update};
 use crate::container::definition::Definition;
 use crate::container::registry::arguments::{ExecStart, RemoveArgs, StopPlan};
 use crate::container::registry::command::{Command, Reply, answer};
@@ -143,6 +143,10 @@ pub struct Actor<E = Daemon> {
     /// Clients that wait for the container to run.
     pub(in crate::container) clients: Clients,
     pub(in crate::container) timers: Timers,
+    /// The health checks of the present run.
+    pub(super) health: health::Checks,
+    /// What [`procedure`] has begun last.
+    pub(super) procedure: &'static str,
     /// How the stop under way goes.
     pub(super) plan: StopPlan,
     /// The pause before the next restart by policy.
@@ -184,6 +188,8 @@ impl<E: Environment> Actor<E> {
             waiting: Waiting::default(),
             clients: Clients::default(),
             timers: Timers::default(),
+            health: health::Checks::default(),
+            procedure: "",
             plan: StopPlan { signal: signal::TERM, seconds: None },
             backoff: Duration::ZERO,
             end: None,
@@ -374,6 +380,11 @@ impl<E: Environment> Actor<E> {
         Ok(ride)
     }
 
+    /// An event of this container that rides in the next commit; `None`: nothing is to be told.
+    pub(super) fn ride(&self, action: Option<String>) -> Ride {
+        self.engine.events().ride(action.map(|action| draft(&self.row, &action, [])).into_iter().collect())
+    }
+
     async fn commit_with(&mut self, row: ContainerRow, told: Rows) -> Result<()> {
         self.engine.commit(row.clone(), told).await?;
         self.row = row;
@@ -467,6 +478,17 @@ impl<E: Environment> Actor<E> {
                 }
             }
             Event::Exited { exec: None, exit } => exit::cleaned(self, exit).await,
+            // A monitor of an earlier version tells of a probe what it tells of any exec.
+            Event::Exited { exec: Some(id), exit } if self.health.is_probe(&id) => {
+                (health::Prober { actor: self }).probed(health::ended_as_exec(id, &exit)).await;
+            }
+            Event::Started { exec: Some(id), pid, .. } if self.health.is_probe(&id) => {
+                (health::Prober { actor: self }).started(pid)
+            }
+            Event::Failed { exec: Some(id), error } if self.health.is_probe(&id) => {
+                (health::Prober { actor: self }).failed(&error).await;
+            }
+            Event::Probed(result) => (health::Prober { actor: self }).probed(result).await,
             Event::Exited { exec: Some(id), exit } => execs::ended(self, &id, exit.code),
             Event::Started { exec: Some(id), pid, .. } => execs::started(self, &id, pid).await,
             Event::Failed { exec: Some(id), error } => execs::failed(self, &id, &error),
@@ -476,7 +498,7 @@ impl<E: Environment> Actor<E> {
                 let outcome = refused.map_or(Ok(()), |refusal| Err(refusal.to_error()));
                 match (self.waiting.answers.remove(&seq), outcome) {
                     (Some(Awaited::Caller(reply)), outcome) => answer(reply, outcome),
-                    (Some(Awaited::Ping), _) => stop::cannot_be_killed(self),
+                    (Some(Awaited::Ping), _) => stop::cannot_be_killed(self).await,
                     (None, Ok(())) => {}
                     (None, Err(error)) => {
                         tracing::debug!(container = self.row.id.short(), %error, "refused by the monitor");
@@ -487,6 +509,7 @@ impl<E: Environment> Actor<E> {
             Event::Born { .. } | Event::Started { exec: None, .. } | Event::Failed { exec: None, .. } => {}
             // Late, of a monitor that was slow when this daemon came.
             Event::Hello(state) => {
+                (health::Prober { actor: self }).found(state.probe);
                 if let Some(exit) = state.exit {
                     exit::cleaned(self, exit).await;
                 }
@@ -508,6 +531,9 @@ impl<E: Environment> Actor<E> {
             // A launch or a removal that is under way writes the record itself: what is older must not be written over it.
             Timer::Record if !self.jobs.is_empty() => self.timers.set(Timer::Record, Instant::now() + RECORD_PAUSE),
             Timer::Record => drop(self.record().await),
+            Timer::Health => (health::Prober { actor: self }).due().await,
+            Timer::Probe => (health::Prober { actor: self }).is_lost().await,
+            Timer::Procedure => (procedure::Procedure { actor: self }).is_slow(),
         }
     }
 }

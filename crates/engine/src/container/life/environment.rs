@@ -9,17 +9,18 @@ use events::{Draft, Events, Rows};
 use model::Result;
 use model::fault::Faults;
 use run::{Failed, Progress};
+use runtime::oci;
 use store::WriteTx;
 
 use super::actor::{Actor, Done};
 use super::launch::Launched;
 use super::sandbox::Sandbox;
-use super::{connect, execs, launch, place, publish, remove, rename, update};
+use super::{connect, execs, facts, launch, place, publish, remove, rename, stuck, update};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::definition::places::Places;
 use crate::container::life::clients::Clients;
-use crate::container::registry::arguments::RemoveArgs;
+use crate::container::registry::arguments::{RemoveArgs, StopPlan};
 use crate::container::registry::command::Command;
 use crate::container::row::{self, ContainerRow};
 use crate::held;
@@ -58,6 +59,9 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
     /// Kills what is left in the control group of the newest run and removes it. Errors are logged.
     fn clear_cgroup(&self, row: &ContainerRow) -> impl Future<Output = ()> + Send;
 
+    /// What keeps the processes of a container alive that was killed, in words; empty if nothing can be said.
+    fn why_alive(&self, row: &ContainerRow) -> impl Future<Output = String> + Send;
+
     /// Deletes the container with all that it alone refers to; the events ride in the commit that takes its row.
     fn delete(
         &self,
@@ -65,6 +69,12 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
         args: RemoveArgs,
         told: Rows,
     ) -> impl Future<Output = Result<()>> + Send + 'static;
+
+    /// The process of a further command in the container.
+    fn probe_process(&self, row: &ContainerRow, command: &api::ExecConfig) -> Result<oci::Process>;
+
+    /// How the container is stopped when nobody says how.
+    fn stop_plan(&self, row: &ContainerRow) -> StopPlan;
 
     /// Executes a command that is about more than the container's life.
     fn execute(actor: &mut Actor<Self>, command: Command) -> impl Future<Output = ()> + Send;
@@ -151,6 +161,12 @@ impl Environment for Daemon {
         }
     }
 
+    async fn why_alive(&self, row: &ContainerRow) -> String {
+        let (engine, row) = (self.clone(), row.clone());
+        let look = move |_: &_| Ok(stuck::describe(&place::cgroup_of(&engine.host, &engine.settings(), &row)?));
+        self.containers.threads.ends.run(look).await.unwrap_or_default()
+    }
+
     fn delete(
         &self,
         row: ContainerRow,
@@ -159,6 +175,14 @@ impl Environment for Daemon {
     ) -> impl Future<Output = Result<()>> + Send + 'static {
         let engine = self.clone();
         async move { remove::delete(&engine, row, args, told).await }
+    }
+
+    fn probe_process(&self, row: &ContainerRow, command: &api::ExecConfig) -> Result<oci::Process> {
+        facts::exec_process(self, row, command, None)
+    }
+
+    fn stop_plan(&self, row: &ContainerRow) -> StopPlan {
+        StopPlan::at_shutdown(row, &self.settings().containers)
     }
 
     fn replenish(&self) {

@@ -56,6 +56,7 @@ async fn send(actor: &mut Actor, start: &ExecStart) -> Result<()> {
         id: start.session.id.clone(),
         open_stdin: config.attach_stdin,
         attach: start.client.as_ref().map(Attached::request),
+        probe: 0,
     };
     let link = actor.link.as_mut().ok_or_else(|| not_running(&actor.row))?;
     link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await.map(drop)

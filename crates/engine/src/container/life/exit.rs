@@ -15,7 +15,7 @@ use super::actor::{Actor, Done};
 use super::environment::Environment;
 use super::timers::Timer;
 use super::told::{self, Ended};
-use super::{execs, remove, start};
+use super::{execs, health, procedure, remove, start};
 use crate::container::registry::command::answer;
 use crate::container::registry::draft;
 use crate::container::row::ContainerRow;
@@ -60,6 +60,7 @@ pub(in crate::container) async fn ended<E: Environment>(actor: &mut Actor<E>, ex
     match actor.engine.release(&actor.row) {
         None => released(actor).await,
         Some(release) => {
+            (procedure::Procedure { actor }).begin("its networks and volumes to be let go");
             actor.jobs.spawn(async move {
                 release.await;
                 Done::TornDown
@@ -117,6 +118,7 @@ pub(super) async fn monitor_lost<E: Environment>(actor: &mut Actor<E>) {
 
 /// The networks are released: the end is recorded while the monitor cleans up, and shown when it has.
 pub(super) async fn released<E: Environment>(actor: &mut Actor<E>) {
+    (procedure::Procedure { actor }).end();
     let Some(End { exit, .. }) = actor.end.take() else { return };
     let untold_oom = exit.oom && !actor.row.run.oom_killed;
     let restart = note_exit(actor, &exit);
@@ -126,6 +128,7 @@ pub(super) async fn released<E: Environment>(actor: &mut Actor<E>) {
     for timer in [Timer::Stop, Timer::Kill, Timer::Ping] {
         actor.timers.cancel(timer);
     }
+    (health::Prober { actor }).ended();
     execs::end_all(actor, exit.code);
     let untold = [untold_oom.then_some("oom"), std::mem::take(&mut actor.waiting.stopped).then_some("stop")];
     let untold = untold.into_iter().flatten().collect();
@@ -188,7 +191,7 @@ fn note_exit<E: Environment>(actor: &mut Actor<E>, exit: &Exit) -> bool {
     run.oom_killed |= exit.oom;
     run.error.clone_from(&exit.error);
     let called_off = !actor.waiting.restarts.is_empty() || actor.waiting.removal.is_some();
-    !called_off && count_restart(actor, exit.code, lasted(&actor.row))
+    !called_off && ((health::Prober { actor }).count_restart() || count_restart(actor, exit.code, lasted(&actor.row)))
 }
 
 /// Whether the policy wants another run after one that ended so; if it does, that is counted from now on.
@@ -261,7 +264,8 @@ pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
     let wanted = run.was_started
         && !row.host_config.auto_remove
         && policy.restarts_at_boot(run.exit_code, run.manually_stopped, run.restart_count);
-    if !wanted {
+    let was_unhealthy = run.was_started && health::is_restart_due(row);
+    if !wanted && !was_unhealthy {
         return false;
     }
     let Outcome::Accept(due, _) = lifecycle::step(row.state, Input::RestartDue) else { return false };
@@ -271,6 +275,9 @@ pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
         LastEnd::Clean => run.restart_count = 0,
         LastEnd::Killed if policy.counts() => run.restart_count += 1,
         LastEnd::Killed => {}
+    }
+    if was_unhealthy {
+        run.unhealthy_restarts = run.unhealthy_restarts.saturating_add(1);
     }
     true
 }

@@ -6,7 +6,7 @@ use monitor::proto::Request;
 
 use super::actor::{Accepted, Actor, not_running};
 use super::environment::Environment;
-use super::stop;
+use super::{health, stop};
 use crate::container::Containers;
 use crate::container::registry::command::{Command, Reply, answer};
 use crate::container::registry::draft;
@@ -52,12 +52,16 @@ pub(super) async fn freeze<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     let before = actor.row.clone();
     let Some(Accepted { mut row, effects, reply }) = actor.step(Input::Pause, reply) else { return };
     row.run.frozen_in_passing = false;
+    health::suspend(&mut row);
     let told = match actor.commit_telling(row, "pause").await {
         Ok(told) => told,
         Err(error) => return answer(reply, Err(error)),
     };
+    // A frozen one would not die.
+    (health::Prober { actor }).stop().await;
     if let Err(error) = actor.perform(&effects).await {
         actor.row = before;
+        (health::Prober { actor }).schedule();
         drop(actor.record().await);
         return answer(reply, Err(error));
     }
@@ -74,6 +78,7 @@ pub(super) async fn thaw<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     }
     actor.row = row;
     actor.row.run.frozen_in_passing = false;
+    (health::Prober { actor }).schedule();
     let told = actor.engine.events().ride(vec![draft(&actor.row, "unpause", [])]);
     let recorded = actor.record_with(told.rows()).await;
     actor.publish();

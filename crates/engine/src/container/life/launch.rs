@@ -21,7 +21,7 @@ use super::actor::{Actor, Done};
 use super::durable::{self, Durable};
 use super::environment::Environment;
 use super::timers::Timer;
-use super::{files, links, plan, sources, told};
+use super::{files, health, links, plan, sources, told};
 use crate::Engine;
 use crate::container::definition::MountRow;
 use crate::container::life::clients::Clients;
@@ -77,6 +77,7 @@ pub fn note_run(row: &mut ContainerRow, process: &Process, place: Place) {
     run.started_at = Timestamp::from_unix_nanos(process.started_at);
     (run.exit_code, run.oom_killed, run.was_started, run.manually_stopped) = (0, false, true, false);
     (run.start_failed, run.error) = (false, String::new());
+    health::reset(row);
 }
 
 /// Starts the container: clients that have announced themselves come, the sources of its mounts are looked up, then the

@@ -13,7 +13,7 @@ use events::now;
 use model::id::ContainerId;
 use model::lifecycle::{self, Found};
 use model::time::Timestamp;
-use monitor::proto::{self, Exit};
+use monitor::proto::{self, Exit, ProbeState};
 use run::link::{self, Link, Probe};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ use super::actor::Actor;
 use super::environment::Environment;
 use super::exit::{self, KILLED, killed_with_monitor};
 use super::sandbox::Sandbox;
-use super::{kill, place};
+use super::{health, kill, place};
 use crate::Engine;
 use crate::container::definition::places::Places;
 use crate::container::registry::command::Command;
@@ -95,11 +95,14 @@ struct Remains {
     oom: bool,
     /// Where the last daemon died with the sockets.
     unsettled_link: Option<String>,
+    /// A probe of its health check is under way.
+    probe: Option<ProbeState>,
 }
 
 impl Remains {
     fn alive(link: Link) -> Remains {
-        Remains { found: Found::Silent, link: Some(link), exit: None, ended: None, oom: false, unsettled_link: None }
+        let (found, link) = (Found::Silent, Some(link));
+        Remains { found, link, exit: None, ended: None, oom: false, unsettled_link: None, probe: None }
     }
 
     fn gone(row: &ContainerRow, ended: Option<Exit>) -> Remains {
@@ -111,6 +114,7 @@ impl Remains {
             ended,
             oom: false,
             unsettled_link: None,
+            probe: None,
         }
     }
 }
@@ -124,7 +128,7 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
         end_uncommitted(&settings.roots.run(row.id.as_str())).await;
     }
     let remains = look(&engine, &row, &run_dir).await;
-    let Remains { found, link, exit, ended, oom, unsettled_link } = remains;
+    let Remains { found, link, exit, ended, oom, unsettled_link, probe } = remains;
     note(&mut row, found, ended);
     row.run.oom_killed |= oom;
     row.unsettled_link = row.unsettled_link.or(unsettled_link);
@@ -136,6 +140,8 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
         drop(actor.record().await);
     }
     kill::thaw_left_behind(&mut actor).await;
+    (health::Prober { actor: &mut actor }).take_up();
+    (health::Prober { actor: &mut actor }).found(probe);
     if actor.link.is_none() && !actor.unrecorded {
         // Only now: until the end is recorded, what tells of it must stay.
         drop(run::place::remove_dir(&run_dir));
@@ -152,6 +158,7 @@ async fn look(engine: &Arc<Engine>, row: &ContainerRow, run_dir: &Path) -> Remai
             exit: state.exit,
             oom: state.memory_has_run_out,
             unsettled_link: lost_ports(&row.endpoints, state.ports),
+            probe: state.probe,
             ..Remains::alive(link)
         },
         Probe::Silent(link) if row.state.pid().is_some() => {
@@ -195,6 +202,7 @@ fn note(row: &mut ContainerRow, found: Found, ended: Option<Exit>) {
     let before = row.state.at_rest();
     row.state = lifecycle::recover(row.state, found);
     if row.state.pid().is_none() {
+        health::suspend(row);
         row.endpoints.clear();
         row.unsettled_link = None;
     }

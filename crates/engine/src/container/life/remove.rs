@@ -10,8 +10,8 @@ use snapshot::RootStore;
 
 use super::actor::{Accepted, Actor, Done, redefine};
 use super::environment::Environment;
-use super::place;
 use super::timers::Timer;
+use super::{place, procedure};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::definition::MountRow;
@@ -100,6 +100,7 @@ pub(super) fn begin_removal<E: Environment>(actor: &mut Actor<E>) {
         answer(reply, Err(Refusal::StartRemoving.to_error(&actor.row.name, actor.row.id.as_str())));
     }
     let args = actor.waiting.removal.unwrap_or_default();
+    (procedure::Procedure { actor }).begin("its files and volumes to be removed");
     let told = actor.engine.events().ride(vec![draft(&actor.row, "destroy", [])]);
     let delete = actor.engine.delete(actor.row.clone(), args, told.rows());
     actor.jobs.spawn(async move { Done::Deleted(delete.await.map(|()| told)) });
@@ -107,6 +108,7 @@ pub(super) fn begin_removal<E: Environment>(actor: &mut Actor<E>) {
 
 /// The container is gone, or it is dead, for later daemons too, and can be removed again.
 pub(super) async fn deleted<E: Environment>(actor: &mut Actor<E>, outcome: Result<Ride>) {
+    (procedure::Procedure { actor }).end();
     let (told, text) = match outcome {
         Ok(told) => (Some(told), None),
         Err(error) => (None, Some(error.message().to_string())),

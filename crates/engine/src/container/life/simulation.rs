@@ -2,7 +2,7 @@
 //! does. Random commands meet monitors that answer late, wrongly or not at all, commits that fail and starts that hang.
 //!
 //! What must hold: commands are answered; the recorded states follow one another as `model::lifecycle` allows; what is shown
-//! has the process that is recorded; nobody is told of a start before it is recorded; a container that has ended leaves no
+//! has the process that is recorded; one probe of its health is under way at a time; nobody is told of a start before it is recorded; a container that has ended leaves no
 //! monitor behind. `GANTRY_SEED` repeats a life, `GANTRY_LIVES` says how many there are.
 
 mod monitor;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::lifecycle::State;
+use model::own_label::OnUnhealthy;
 use model::{Kind, Result, signal};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -61,6 +62,11 @@ async fn live(seed: u64) {
     definition.host_config.restart_policy.name =
         (*random.choose(&["no", "always", "unless-stopped", "on-failure"])).to_owned();
     definition.host_config.auto_remove = definition.host_config.restart_policy.name == "no" && random.one_in(4);
+    if random.one_in(2) {
+        definition.config.healthcheck = Some(health_check(&random));
+        let limit = Some(3).filter(|_| random.one_in(2));
+        definition.own_labels.restart = random.one_in(2).then_some(OnUnhealthy { limit });
+    }
     let sim = Sim::new(random.fork(), row.clone());
     let (actor, commands) = Actor::new(&sim, row.clone());
     let handle = sim.0.containers.find(row.id.as_str()).unwrap();
@@ -95,6 +101,19 @@ async fn live(seed: u64) {
     watcher.await.unwrap();
     sim.check_end().await;
     tick.abort();
+}
+
+/// Often enough that lives see many probes.
+fn health_check(random: &Random) -> api::HealthConfig {
+    let millis = |limit: u64| 1_000_000 * i64::try_from(1 + random.below(limit)).unwrap_or(1);
+    api::HealthConfig {
+        test: vec!["CMD".into(), "x".into()],
+        interval: millis(2000),
+        timeout: millis(4000),
+        start_period: if random.one_in(2) { millis(5000) } else { 0 },
+        start_interval: millis(500),
+        retries: i64::try_from(1 + random.below(3)).unwrap_or(1),
+    }
 }
 
 /// In the end everything can be removed.

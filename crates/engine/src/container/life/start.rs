@@ -11,7 +11,7 @@ use super::clients::Clients;
 use super::environment::Environment;
 use super::launch::Launched;
 use super::timers::Timer;
-use super::{clients, exit, launch};
+use super::{clients, exit, health, launch};
 use crate::container::registry::command::{Command, Reply, answer};
 use crate::container::{Containers, publish};
 
@@ -34,6 +34,7 @@ pub(super) fn start_by_hand<E: Environment>(actor: &mut Actor<E>, reply: Reply) 
 /// A start by hand begins the policy's counting anew (B-rs-1).
 pub(super) fn launch_by_hand<E: Environment>(actor: &mut Actor<E>, effects: &[Effect]) {
     actor.row.run.restart_count = 0;
+    actor.row.run.unhealthy_restarts = 0;
     actor.backoff = Duration::ZERO;
     if effects.contains(&Effect::Launch) {
         launch::begin(actor);
@@ -52,6 +53,7 @@ pub(super) async fn launched<E: Environment>(actor: &mut Actor<E>, (running, pla
     launch::note_run(&mut actor.row, &process, place);
     actor.unrecorded = false;
     actor.timers.cancel(Timer::Record);
+    (health::Prober { actor }).begin();
     actor.publish();
     told.publish();
     answer_starts(actor, || Ok(()));

@@ -168,10 +168,16 @@ pub(super) fn kill_monitor<E: Environment>(actor: &mut Actor<E>) {
 }
 
 /// The monitor answers, and the container still lives: everybody who waits for its end is told.
-pub(super) fn cannot_be_killed<E: Environment>(actor: &mut Actor<E>) {
+pub(super) async fn cannot_be_killed<E: Environment>(actor: &mut Actor<E>) {
     actor.timers.cancel(Timer::Ping);
     if actor.row.state.pid().is_some() {
-        let text = format!("could not kill container: container {} did not end", actor.row.id.short());
+        let mut text = format!("could not kill container: container {} did not end", actor.row.id.short());
+        let why = actor.engine.why_alive(&actor.row).await;
+        if !why.is_empty() {
+            tracing::warn!(container = actor.row.id.short(), why, "killed, and still alive");
+            text.push_str(": ");
+            text.push_str(&why);
+        }
         actor.waiting.refuse_end(&text);
     }
 }

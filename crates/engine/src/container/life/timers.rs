@@ -22,6 +22,12 @@ pub enum Timer {
     Cleanup,
     /// A fact that could not be committed is tried again.
     Record,
+    /// A probe of the health check is due.
+    Health,
+    /// The monitor has told no result of a probe.
+    Probe,
+    /// What is let go or removed takes longer than anybody should wait.
+    Procedure,
 }
 
 /// The times that are set.

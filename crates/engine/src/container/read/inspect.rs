@@ -122,7 +122,21 @@ fn state(view: &ContainerView) -> api::ContainerState {
         error: run.error.clone(),
         started_at: run.started_at.rfc3339_nano(),
         finished_at: run.finished_at.rfc3339_nano(),
-        health: None,
+        health: run.health.as_deref().map(health),
+    }
+}
+
+fn health(health: &model::health::Health) -> api::Health {
+    let result = |one: &model::health::Probed| api::HealthcheckResult {
+        start: one.start.rfc3339_nano(),
+        end: one.end.rfc3339_nano(),
+        exit_code: i64::from(one.exit_code),
+        output: one.output.clone(),
+    };
+    api::Health {
+        status: health.status.word().into(),
+        failing_streak: i64::from(health.failing_streak),
+        log: Some(health.log.iter().map(result).collect()),
     }
 }
 

@@ -59,6 +59,11 @@ impl Execs {
         self.expired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Forgets one.
+    pub fn forget(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
     /// Forgets the sessions of a removed container.
     pub fn forget_container(&self, container: &ContainerId) {
         self.lock().retain(|_, s| s.container != *container);

@@ -73,9 +73,9 @@ static CONFIG: &[Row<api::ContainerConfig>] = &[
         "Healthcheck",
         |config| {
             let test = config.healthcheck.as_ref().and_then(|health| health.test.first());
-            test.is_some_and(|word| word != "NONE")
+            test.is_some_and(|word| !["NONE", "CMD", "CMD-SHELL"].contains(&word.as_str()))
         },
-        "Health checks have no effect yet: none is run.",
+        "The health check has no effect: its test begins neither with NONE nor with CMD or CMD-SHELL.",
     ),
     kept("ArgsEscaped"),
     now("Image"),
@@ -284,8 +284,8 @@ mod tests {
         assert_eq!(warnings(r#"{"Healthcheck":{"Test":["NONE"]},"Shell":["x"]}"#, "{}", "{}"), none);
         assert_eq!(warnings("{}", r#"{"UsernsMode":"host","SecurityOpt":["label=disable"]}"#, "{}"), none);
         assert_eq!(
-            warnings(r#"{"Healthcheck":{"Test":["CMD","x"]}}"#, r#"{"Links":["a:b"]}"#, r#"{"Links":["a:b"]}"#),
-            ["Health checks have no effect yet: none is run."]
+            warnings(r#"{"Healthcheck":{"Test":["SHELL","x"]}}"#, r#"{"Links":["a:b"]}"#, r#"{"Links":["a:b"]}"#),
+            ["The health check has no effect: its test begins neither with NONE nor with CMD or CMD-SHELL."]
         );
         for (host, endpoint) in [(r#"{"CpuCount":1}"#, "{}"), (r#"{"Cgroup":"container:x"}"#, "{}")] {
             assert_eq!(warnings("{}", host, endpoint).len(), 1, "{host} {endpoint}");

@@ -20,7 +20,7 @@ pub fn run(sim: Sim, socket: OwnedFd) {
     rustix::io::ioctl_fionbio(&socket, true).unwrap();
     let socket = register(socket, Interest::READABLE).unwrap();
     tokio::spawn(async move {
-        Monitor { sim: sim.clone(), socket, stands_still: false, ends_at: None }.live().await;
+        Monitor { sim: sim.clone(), socket, stands_still: false, ends_at: None, probe: None }.live().await;
         sim.0.monitors.fetch_sub(1, Ordering::Relaxed);
     });
 }
@@ -32,6 +32,8 @@ struct Monitor {
     stands_still: bool,
     /// When its container ends, and how.
     ends_at: Option<(Instant, i32)>,
+    /// The probe under way, and when it ends.
+    probe: Option<(String, Instant)>,
 }
 
 impl Monitor {
@@ -48,6 +50,7 @@ impl Monitor {
                     None => return,
                 },
                 () = sleep_until(end) => return self.end().await,
+                () = sleep_until(self.probe.as_ref().map_or(end, |(_, at)| *at)), if self.probe.is_some() => self.probed(),
             }
             if self.sim.fails(60) {
                 // Killed.
@@ -67,6 +70,11 @@ impl Monitor {
         self.sim.trace(|| format!("monitor is asked {body:?}"));
         match body {
             Request::Release => return false,
+            Request::Exec(exec) => self.begin_probe(seq, exec),
+            Request::Signal { exec: Some(id), .. } => {
+                self.probe.take_if(|(probe, _)| *probe == id);
+                self.done(seq);
+            }
             Request::Signal { signal: signal::KILL, .. } => {
                 self.done(seq);
                 // Some processes wait for a disk for longer than anybody does.
@@ -85,6 +93,26 @@ impl Monitor {
             _ => self.done(seq),
         }
         true
+    }
+
+    /// Most begin; some say nothing for longer than anybody waits.
+    fn begin_probe(&mut self, seq: u32, exec: proto::Exec) {
+        let random = &self.sim.0.random;
+        assert!(exec.probe != 0 && self.probe.is_none(), "a second probe at once");
+        if self.sim.fails(10) {
+            let error = runtime::StartError::new(runtime::Stage::Clone, 11, "no");
+            return self.tell(seq, Event::Failed { exec: Some(exec.id), error });
+        }
+        let lasts = if self.sim.fails(10) { Duration::from_secs(1000) } else { random.pause() };
+        self.tell(seq, Event::Started { exec: Some(exec.id.clone()), pid: 2, at: 1 });
+        self.probe = Some((exec.id, Instant::now() + lasts));
+    }
+
+    fn probed(&mut self) {
+        let Some((id, _)) = self.probe.take() else { return };
+        let code = *self.sim.0.random.choose(&[0, 0, 1, -1]);
+        let result = proto::Probed { id, code, is_late: code < 0, ended_at: 2, ..proto::Probed::default() };
+        self.tell(0, Event::Probed(result));
     }
 
     /// The container ends: told at once, or when everything is removed, or not at all.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use events::{Draft, Events, Rows};
 use model::fault::Faults;
 use model::lifecycle::{self, Input, Outcome, State};
-use model::{Error, Result};
+use model::{Error, Result, signal};
 use run::start::Process;
 use run::{Failed, Place, Progress, Running, Step};
+use runtime::oci;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +22,7 @@ use crate::container::life::clients::Clients;
 use crate::container::life::environment::Environment;
 use crate::container::life::launch::{self, Launched};
 use crate::container::life::told;
-use crate::container::registry::arguments::RemoveArgs;
+use crate::container::registry::arguments::{RemoveArgs, StopPlan};
 use crate::container::registry::command::Command;
 use crate::container::row::ContainerRow;
 use crate::container::view::ContainerView;
@@ -285,6 +286,10 @@ impl Environment for Sim {
         sleep(Duration::from_millis(self.0.random.below(50))).await;
     }
 
+    async fn why_alive(&self, _row: &ContainerRow) -> String {
+        String::new()
+    }
+
     fn delete(
         &self,
         _row: ContainerRow,
@@ -300,6 +305,14 @@ impl Environment for Sim {
             sim.0.store.lock().unwrap().deleted = true;
             Ok(())
         }
+    }
+
+    fn probe_process(&self, _row: &ContainerRow, _command: &api::ExecConfig) -> Result<oci::Process> {
+        Ok(oci::Process::default())
+    }
+
+    fn stop_plan(&self, _row: &ContainerRow) -> StopPlan {
+        StopPlan { signal: signal::TERM, seconds: Some(self.0.random.below(20)) }
     }
 
     async fn execute(_actor: &mut Actor<Self>, _command: Command) {}

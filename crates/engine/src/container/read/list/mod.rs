@@ -108,10 +108,18 @@ fn summary(
             network_mode: row.host_config.network_mode.clone(),
             annotations: row.host_config.annotations.clone(),
         },
-        health: Some(api::HealthSummary { status: "none".into(), failing_streak: 0 }),
+        health: Some(health(row)),
         network_settings: Some(api::NetworkSettingsSummary { networks: Some(networks) }),
         mounts: row.mounts.iter().map(inspect::mount_point).collect(),
         ..api::ContainerSummary::default()
+    }
+}
+
+fn health(row: &ContainerRow) -> api::HealthSummary {
+    let health = row.run.health.as_deref();
+    api::HealthSummary {
+        status: health.map_or("none", |health| health.status.word()).into(),
+        failing_streak: health.map_or(0, |health| i64::from(health.failing_streak)),
     }
 }
 
@@ -177,7 +185,10 @@ fn status_text(row: &ContainerRow, now: Timestamp) -> String {
     match row.state.word() {
         "restarting" => format!("Restarting ({}) {} ago", run.exit_code, since(run.finished_at)),
         "paused" => format!("Up {} (Paused)", since(run.started_at)),
-        "running" => format!("Up {}", since(run.started_at)),
+        "running" => match run.health.as_deref() {
+            Some(health) => format!("Up {} ({})", since(run.started_at), health.status.text()),
+            None => format!("Up {}", since(run.started_at)),
+        },
         "removing" => "Removal In Progress".into(),
         "dead" => "Dead".into(),
         "created" => "Created".into(),
@@ -187,6 +198,7 @@ fn status_text(row: &ContainerRow, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use model::health::{Health, Status};
     use model::lifecycle::State;
 
     use super::*;
@@ -218,6 +230,18 @@ mod tests {
             (State::Dead, "Dead"),
         ] {
             assert_eq!(text(state), words);
+        }
+        let mut row = crate::container::row::sample(1, State::Running { pid: 1 });
+        for (status, words) in [
+            (Status::Starting, "Up 10 seconds (health: starting)"),
+            (Status::Healthy, "Up 10 seconds (healthy)"),
+            (Status::Unhealthy, "Up 10 seconds (unhealthy)"),
+        ] {
+            row.run.health = Some(Health { status, ..Health::default() }.into());
+            row.state = State::Running { pid: 1 };
+            assert_eq!(status_text(&row, Timestamp::from_unix_seconds(11)), words);
+            row.state = State::Paused { pid: 1 };
+            assert_eq!(status_text(&row, Timestamp::from_unix_seconds(11)), "Up 10 seconds (Paused)");
         }
     }
 }

@@ -122,7 +122,7 @@ impl<'a> Selection<'a> {
             && filters.match_kv_list("label", labels)
             && self.ended_as_asked(row)
             && filters.exact_match("status", row.state.word())
-            && filters.exact_match("health", "none")
+            && filters.exact_match("health", row.run.health.as_deref().map_or("none", |health| health.status.word()))
             // Containers of services do not exist here.
             && !filters.flag("is-task", false).unwrap_or(false)
             && (!filters.contains("volume") || filters.get("volume").any(|wanted| mounts(row, wanted)))
