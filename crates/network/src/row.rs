@@ -138,6 +138,11 @@ impl Traits {
 }
 
 impl NetworkRow {
+    /// Whether it makes no links, so that published ports are its concern alone: `host` and `none`.
+    pub fn is_bare(&self) -> bool {
+        matches!(self.driver.as_str(), "host" | "null")
+    }
+
     /// Whether the network has this family.
     pub fn has(&self, family: Family) -> bool {
         self.traits.has(family)

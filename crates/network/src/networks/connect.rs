@@ -76,7 +76,7 @@ impl Networks {
         let owner = Owner { container: &spec.container, name: &spec.name };
         let mut connected = Connected { endpoints: Vec::new(), netns: None, ports: Sockets::default() };
         for (index, (row, endpoint)) in rows.iter().zip(&spec.endpoints).enumerate() {
-            let ports: &[PublishSpec] = if publisher == Some(index) || is_bare(row) { &spec.ports } else { &[] };
+            let ports: &[PublishSpec] = if publisher == Some(index) || row.is_bare() { &spec.ports } else { &[] };
             let families = Family::BOTH.into_iter().zip(exits).filter(|(_, exit)| *exit == Some(index));
             let families: Vec<_> = families.map(|(family, _)| family).collect();
             let joined =
@@ -236,11 +236,6 @@ impl Books {
             }
         }
     }
-}
-
-/// Networks without links: published ports are their concern alone.
-fn is_bare(row: &NetworkRow) -> bool {
-    matches!(row.driver.as_str(), "host" | "null")
 }
 
 /// Which candidate has the default route of a family: the highest priority, then the most families, then the first name
