@@ -200,3 +200,41 @@ fn links_in_a_volume_stay_in_it() {
     assert!(missing.stderr.contains("cannot access path"), "{missing:?}");
     d.finish();
 }
+
+/// The part of a volume that is shown is swapped for a link to the host thousands of times, while containers start.
+#[test]
+fn a_part_that_is_swapped_for_a_link_leads_nowhere() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let d = with_busybox();
+    let outside = tempfile::tempdir().unwrap();
+    let _ = d.docker(&["volume", "create", "vol"]).ok();
+    let data = d.data_root().join("volumes/vol/_data");
+    std::fs::create_dir_all(data.join("part/deep")).unwrap();
+    std::fs::write(data.join("part/deep/f"), "inside").unwrap();
+    std::os::unix::fs::symlink(outside.path(), data.join("link")).unwrap();
+    std::fs::create_dir(outside.path().join("deep")).unwrap();
+    std::fs::write(outside.path().join("deep/f"), "outside").unwrap();
+    let mount = "type=volume,src=vol,dst=/part,volume-subpath=part/deep";
+    let _ = d.docker(&["create", "--name", "c", "--mount", mount, "busybox", "cat", "/part/f"]).ok();
+    let (rounds, swaps) = (testkit::soak::rounds(40, 3000), AtomicU64::new(0));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swapping = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                renameat_with(CWD, data.join("part"), CWD, data.join("link"), RenameFlags::EXCHANGE).unwrap();
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut round = 0;
+        while round < rounds || swaps.load(Ordering::Relaxed) < 10_000 {
+            let started = d.docker(&["start", "-a", "c"]);
+            assert!(!started.stdout.contains("outside"), "round {round}: {started:?}");
+            assert!(started.stdout == "inside" || started.code != 0, "round {round}: {started:?}");
+            round += 1;
+        }
+        done.store(true, Ordering::Relaxed);
+        swapping.join().unwrap();
+    });
+    d.finish();
+}

@@ -205,7 +205,10 @@ fn options_of_local_volumes_are_checked() {
     for (options, text) in [
         (&["-o", "kind=x"][..], "create vol: invalid option: \"kind\""),
         (&["-o", "type=nfs"], "create vol: missing required option: \"device\""),
-        (&["-o", "size=1g"], "create vol: quota size requested but no quota support"),
+        (
+            &["-o", "size=1g"],
+            "create vol: quota size requested but no quota support: ext4 counts projects when it was made with",
+        ),
         (&["-o", "size=much"], "create vol: invalid size: 'much'"),
     ] {
         d.docker(&[&["volume", "create"], options, &["vol"]].concat()).fails(1, text);
@@ -221,5 +224,30 @@ fn options_of_local_volumes_are_checked() {
     // Prune leaves what mounts something.
     let pruned = d.docker(&["volume", "prune", "-af"]).text();
     assert!(!pruned.contains("limited"), "{pruned}");
+    d.finish();
+}
+
+/// What does not fit into a limited volume is refused to the container, and to nobody else.
+#[test]
+fn a_volume_is_limited_by_a_quota_of_its_subvolume() {
+    let mut d = testkit::Options::new().btrfs("256m").start();
+    d.busybox();
+    let _ = d.docker(&["volume", "create", "-o", "size=8m", "small"]).ok();
+    let _ = d.docker(&["volume", "create", "large"]).ok();
+    let write = |volume: &str| {
+        let script = "dd if=/dev/zero of=/v/f bs=64k count=320 conv=fsync 2>&1 | tail -1; sync; stat -c %s /v/f";
+        let mount = format!("{volume}:/v");
+        d.docker(&["run", "--rm", "-v", &mount, "busybox", "sh", "-c", script]).stdout
+    };
+    let told = write("small");
+    let size: u64 = told.lines().last().unwrap().parse().unwrap();
+    assert!(size <= 8 << 20, "{told}");
+    assert_eq!(write("large").lines().last().unwrap(), (20 << 20).to_string());
+    d.kill9();
+    d.again();
+    let told =
+        d.docker(&["run", "--rm", "-v", "small:/v", "busybox", "sh", "-c", "cat /dev/zero > /v/g; stat -c %s /v/g"]);
+    assert!(told.stderr.contains("quota exceeded"), "{told:?}");
+    let _ = d.docker(&["volume", "rm", "small", "large"]).ok();
     d.finish();
 }

@@ -10,6 +10,7 @@ mod budgets;
 mod calls;
 mod collector;
 mod commits;
+mod copies_killed;
 mod daemon_killed;
 mod disk_full;
 mod faults;

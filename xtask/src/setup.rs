@@ -21,6 +21,7 @@ const PROGRAMS: &[Program] = &[
     ("htpasswd", "apache2-utils"),
     ("ip", "iproute2"),
     ("iptables-legacy", "iptables"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("nft", "nftables"),

@@ -18,6 +18,7 @@ struct Soak {
 const SOAKS: &[Soak] = &[
     client_test("blocked", "client", "blocked::what_users_make_slow_stops_nobody"),
     client_test("clients-waiting", "client", "waiting::clients_that_wait_are_bounded"),
+    client_test("copies-killed", "crash", "copies_killed::copies_are_whole_or_gone_whenever_a_daemon_dies"),
     client_test("cycles", "client", "cycles::runs_of_every_kind_leave_nothing_in_the_daemon"),
     client_test("daemon-killed", "crash", "daemon_killed::fifty_times_under_load"),
     client_test("events-killed", "crash", "journal::a_killed_daemon_loses_no_event"),
@@ -26,6 +27,7 @@ const SOAKS: &[Soak] = &[
     client_test("images-killed", "crash", "images_killed::a_hundred_times_while_images_come_and_go"),
     client_test("memory", "crash", "budgets::a_day_of_mixed_work_leaves_no_memory_behind"),
     client_test("networks-killed", "client", "networks::a_daemon_killed_while_networks_change_leaks_nothing"),
+    client_test("parts-swapped", "client", "escape::a_part_that_is_swapped_for_a_link_leads_nowhere"),
     client_test("power", "crash", "power::what_was_acknowledged_outlives_the_power"),
     client_test("run-count", "crash", "run_count::a_daemon_that_dies_grants_no_further_runs"),
     client_test("upgrade", "client", "upgrade_live::nobody_notices_an_upgrade"),

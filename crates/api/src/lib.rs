@@ -24,6 +24,7 @@ pub mod oci;
 pub mod port;
 pub mod progress;
 pub mod registry;
+pub mod secret;
 pub mod stats;
 pub mod swarm;
 pub mod system;
@@ -64,7 +65,10 @@ pub use stats::StatsResponse;
 pub use system::{Commit, ComponentVersion, DiskUsage, Info, PlatformInfo, PluginsInfo, RuntimeInfo, Usage, Version};
 pub use update::{UpdateConfig, UpdateResponse};
 pub use version::ApiVersion;
-pub use volume::{UsageData, Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneReport};
+pub use volume::{
+    UsageData, Volume, VolumeCloneRequest, VolumeCreateRequest, VolumeListResponse, VolumePruneReport, VolumeSnapshot,
+    VolumeSnapshotList, VolumeSnapshotRequest,
+};
 
 /// An answer that carries only an identifier (`POST /commit`, exec create).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

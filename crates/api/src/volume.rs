@@ -69,3 +69,48 @@ pub struct VolumePruneReport {
     pub volumes_deleted: Vec<String>,
     pub space_reclaimed: u64,
 }
+
+/// A snapshot of a volume, a thing of Gantry's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeSnapshot {
+    /// RFC 3339 with nanoseconds.
+    pub created_at: String,
+    pub labels: BTreeMap<String, String>,
+    /// Unique over all volumes.
+    pub name: String,
+    /// Of `daemon.json`; empty: somebody has taken it.
+    pub schedule: String,
+    /// Bytes of its content; -1: not measured.
+    pub size: i64,
+    /// Which it was taken of; it may be gone.
+    pub volume: String,
+}
+
+/// Body of `POST /volumes/{name}/snapshots`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "volume.SnapshotRequest", rename_all = "PascalCase", default)]
+pub struct VolumeSnapshotRequest {
+    /// The containers that use the volume stand still for the moment.
+    pub freeze: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    pub name: String,
+}
+
+/// Body of `POST /volume-snapshots/{name}/clone`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "volume.CloneRequest", rename_all = "PascalCase", default)]
+pub struct VolumeCloneRequest {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Of the volume to come.
+    pub name: String,
+}
+
+/// Answer of `GET /volume-snapshots`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeSnapshotList {
+    pub snapshots: Vec<VolumeSnapshot>,
+}

@@ -110,6 +110,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let weak = Arc::downgrade(&engine);
     let users = move || weak.upgrade().map(|engine| users::users(&engine.images, &engine.containers));
     watch::start(&engine);
+    crate::volume::upkeep::start(&engine);
     image::collect::start(&engine.images, engine.events.clone(), users);
     Ok(Booted { engine, lock, watches })
 }

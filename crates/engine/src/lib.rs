@@ -23,6 +23,7 @@ pub mod network;
 pub mod paths;
 pub mod reach;
 mod root;
+pub mod secrets;
 pub mod services;
 pub mod settings;
 pub mod system;

@@ -115,6 +115,21 @@ pub struct Services {
     pub transfers: image::Transfers,
     /// The rules of the garbage collector of images; `None`: it is off.
     pub image_gc: Option<image::collect::Rules>,
+    /// Secrets and configs.
+    pub secrets: SecretSettings,
+    /// When snapshots of volumes are taken.
+    pub volume_schedules: Vec<::volume::schedule::Schedule>,
+    /// Sizes of volumes at which somebody is told.
+    pub volume_alarms: Option<::volume::schedule::Alarms>,
+}
+
+/// Secrets and configs of this host.
+#[derive(Clone, Debug, Default)]
+pub struct SecretSettings {
+    /// Clients of the API make and list them.
+    pub local: bool,
+    /// Where the key lies that they are encrypted with.
+    pub key_file: PathBuf,
 }
 
 /// The daemon as a whole: what `/info` shows of it, and how it ends.

@@ -1,5 +1,9 @@
 //! Volumes as the API shows them. Who uses a volume is read off the containers' published views.
 
+pub mod copies;
+mod freeze;
+pub mod upkeep;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ::volume::{Claim, CreateVolume, Volume, Volumes};

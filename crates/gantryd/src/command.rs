@@ -11,13 +11,16 @@ mod images;
 mod order;
 mod ports;
 mod reach;
+mod secret;
 mod upgrade;
+mod volume;
 
 use std::process::ExitCode;
 
 use model::{Error, Result};
 
 use crate::config::{self, Config, Env};
+use crate::control::Asked;
 
 /// One command.
 struct Command {
@@ -45,6 +48,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// What a command of it needs that asks the daemon.
+    fn asked(&self) -> Asked<'_> {
+        Asked { exec_root: &self.config.paths.exec_root, operands: &self.operands, switches: &self.switches }
+    }
+
     /// Whether the command's switch was given.
     pub fn has(&self, switch: &str) -> bool {
         self.switches.iter().any(|given| given == switch)
@@ -115,6 +123,102 @@ const COMMANDS: &[Command] = &[
         switches: &[],
         doc: "Print the versions of what this executable reads and writes",
         run: |_| upgrade::formats(),
+        failed: 1,
+    },
+    Command {
+        words: &["secret", "create"],
+        operands: &["NAME"],
+        switches: &[],
+        doc: "Keep the standard input as a secret, encrypted",
+        run: |call| secret::create(call.asked(), "secret"),
+        failed: 1,
+    },
+    Command {
+        words: &["secret", "ls"],
+        operands: &[],
+        switches: &[],
+        doc: "List secrets",
+        run: |call| secret::list(call.asked(), "secret"),
+        failed: 1,
+    },
+    Command {
+        words: &["secret", "rm"],
+        operands: &["SECRET"],
+        switches: &[],
+        doc: "Remove a secret that no container asks for",
+        run: |call| secret::remove(call.asked(), "secret"),
+        failed: 1,
+    },
+    Command {
+        words: &["config", "create"],
+        operands: &["NAME"],
+        switches: &[],
+        doc: "Keep the standard input as a config, encrypted",
+        run: |call| secret::create(call.asked(), "config"),
+        failed: 1,
+    },
+    Command {
+        words: &["config", "ls"],
+        operands: &[],
+        switches: &[],
+        doc: "List configs",
+        run: |call| secret::list(call.asked(), "config"),
+        failed: 1,
+    },
+    Command {
+        words: &["config", "rm"],
+        operands: &["CONFIG"],
+        switches: &[],
+        doc: "Remove a config that no container asks for",
+        run: |call| secret::remove(call.asked(), "config"),
+        failed: 1,
+    },
+    Command {
+        words: &["volume", "snapshot", "rm"],
+        operands: &["SNAPSHOT"],
+        switches: &[],
+        doc: "Remove a snapshot",
+        run: |call| volume::remove_snapshot(call.asked()),
+        failed: 1,
+    },
+    Command {
+        words: &["volume", "snapshot", "ls"],
+        operands: &["[VOLUME]"],
+        switches: &["--json"],
+        doc: "List snapshots, with the bytes that they hold",
+        run: |call| volume::list_snapshots(call.asked()),
+        failed: 1,
+    },
+    Command {
+        words: &["volume", "snapshot"],
+        operands: &["VOLUME", "SNAPSHOT"],
+        switches: &["--freeze"],
+        doc: "Take a snapshot of a volume; --freeze: its containers stand still for the moment",
+        run: |call| volume::take_snapshot(call.asked()),
+        failed: 1,
+    },
+    Command {
+        words: &["volume", "clone"],
+        operands: &["SNAPSHOT", "VOLUME"],
+        switches: &[],
+        doc: "Make a volume that holds what a snapshot does",
+        run: |call| volume::clone(call.asked()),
+        failed: 1,
+    },
+    Command {
+        words: &["volume", "export"],
+        operands: &["VOLUME"],
+        switches: &["--snapshot"],
+        doc: "Write a volume, or a snapshot, to the standard output as a tar in zstd",
+        run: |call| volume::export(call.asked()),
+        failed: 1,
+    },
+    Command {
+        words: &["volume", "import"],
+        operands: &["VOLUME"],
+        switches: &[],
+        doc: "Make a volume of a tar, compressed or not, from the standard input",
+        run: |call| volume::import(call.asked()),
         failed: 1,
     },
 ];

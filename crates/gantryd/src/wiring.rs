@@ -6,7 +6,8 @@ use std::sync::Arc;
 use api::ApiVersion;
 use blocking::Blocking;
 use engine::settings::{
-    ContainerDefaults, Daemon, DnsDefaults, Isolation, LogDefaults, Roots, RuntimeProgram, Runtimes, Services, Settings,
+    ContainerDefaults, Daemon, DnsDefaults, Isolation, LogDefaults, Roots, RuntimeProgram, Runtimes, SecretSettings,
+    Services, Settings,
 };
 use image::Transfers;
 use image::collect::Rules;
@@ -14,6 +15,7 @@ use model::{Error, Result};
 use network::config::{DirectRouting, Mark};
 use network::{AddressPool, DefaultFamily, NetworkConfig, PublishMode};
 use server::{Frame, State};
+use volume::schedule::{Alarms, Schedule};
 
 use crate::config::{Config, Host, MAX_API_VERSION};
 
@@ -37,6 +39,15 @@ pub fn settings(on: &Blocking, config: &Config) -> Settings {
             },
             // Wrong rules are refused before they come here.
             image_gc: Rules::parse(&config.storage.image_gc).unwrap_or_default(),
+            secrets: SecretSettings {
+                local: config.storage.local_secrets,
+                key_file: match config.storage.secrets_key_file.as_str() {
+                    "" => config.paths.data_root.join("secrets.key"),
+                    path => path.into(),
+                },
+            },
+            volume_schedules: Schedule::parse(&config.storage.volume_snapshots).unwrap_or_default(),
+            volume_alarms: Alarms::parse(&config.storage.volume_alarms).unwrap_or_default(),
         },
         daemon: Daemon {
             labels: config.engine.labels.clone(),

@@ -16,6 +16,7 @@ pub mod egress;
 pub mod error;
 pub mod fault;
 pub mod filter;
+pub mod grant;
 pub mod health;
 pub mod id;
 pub mod lifecycle;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::egress::{EGRESS, Egress};
+use crate::grant::Grant;
 use crate::health::Target;
 use crate::{Error, Result};
 
@@ -27,6 +28,12 @@ pub const HEALTH: &str = "gantry.health";
 /// How long a container waits, when the daemon starts, for those that it needs: a duration like `30s`.
 pub const START_WAIT: &str = "gantry.start-wait";
 
+/// Secrets of the host that the container gets as files at `/run/secrets` ([`Grant`]).
+pub const SECRETS: &str = "gantry.secrets";
+
+/// Configs of the host, at `/run/configs`.
+pub const CONFIGS: &str = "gantry.configs";
+
 /// What a container's own labels ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -36,6 +43,12 @@ pub struct OwnLabels {
     /// [`EGRESS`]: all that the container may reach; `None` = whatever its networks let it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// [`SECRETS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Grant>,
+    /// [`CONFIGS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub configs: Vec<Grant>,
     /// [`RESTART`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<OnUnhealthy>,
@@ -83,6 +96,8 @@ impl OwnLabels {
             match name.as_str() {
                 KEEP => own.keep = asks_to_keep(value),
                 EGRESS => own.egress = Some(Egress::parse(value)?),
+                SECRETS => own.secrets = Grant::parse(SECRETS, value)?,
+                CONFIGS => own.configs = Grant::parse(CONFIGS, value)?,
                 RESTART => own.restart = Some(OnUnhealthy::parse(value)?),
                 START_WAIT => own.start_wait = Some(wait(value)?),
                 HEALTH => own.health = Some(Target::parse(value)?),

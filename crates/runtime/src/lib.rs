@@ -20,6 +20,7 @@ pub mod features;
 mod foreign;
 pub mod init;
 pub mod layers;
+pub mod memory_files;
 pub mod oci;
 mod overlay;
 pub mod pending;

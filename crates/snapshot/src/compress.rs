@@ -1,4 +1,4 @@
-//! Compressing a layer that is made here.
+//! Compressing what is made here: layers, and exports of volumes.
 
 use std::io::{self, Write};
 
@@ -23,6 +23,38 @@ impl<W: Write> Gzip<W> {
 }
 
 impl<W: Write> Write for Gzip<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.encoder.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encoder.flush()
+    }
+}
+
+/// Between speed and size: zstd's own default.
+const ZSTD_LEVEL: i32 = 3;
+
+/// A zstd stream around `out` with a checksum in it: a part is never taken for the whole.
+pub struct Zstd<W: Write> {
+    encoder: zstd::stream::write::Encoder<'static, W>,
+}
+
+impl<W: Write> Zstd<W> {
+    /// Begins the stream.
+    pub fn new(out: W) -> io::Result<Zstd<W>> {
+        let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
+        encoder.include_checksum(true)?;
+        Ok(Zstd { encoder })
+    }
+
+    /// Ends the stream; what is below has everything then.
+    pub fn finish(self) -> io::Result<W> {
+        self.encoder.finish()
+    }
+}
+
+impl<W: Write> Write for Zstd<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.encoder.write(bytes)
     }

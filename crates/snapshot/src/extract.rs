@@ -35,6 +35,8 @@ pub struct Extraction {
     pub owner: Option<(u32, u32)>,
     /// A directory is replaced by a directory only, and so is everything else.
     pub keep_kinds: bool,
+    /// The directory itself gets what the archive says of it.
+    pub whole: bool,
 }
 
 /// Unpacks the uncompressed `tar` into `directory` (absolute, below `root`).
@@ -48,6 +50,7 @@ pub fn extract(root: &Rooted, directory: &Path, tar: impl Read, how: Extraction)
         how,
         parent: None,
         above: Vec::new(),
+        itself: None,
         buffer: vec![0; CHUNK],
     };
     let mut archive = Archive::new(tar);
@@ -55,7 +58,8 @@ pub fn extract(root: &Rooted, directory: &Path, tar: impl Read, how: Extraction)
         extractor.entry(&entry, &mut archive).map_err(|e| named(&entry.path, e))?;
     }
     archive.drain()?;
-    extractor.leave(b"")
+    extractor.leave(b"")?;
+    extractor.finish()
 }
 
 struct Extractor<'r> {
@@ -67,6 +71,8 @@ struct Extractor<'r> {
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Directories whose entries may still come, and the times to give them then.
     above: Vec<(Vec<u8>, Time)>,
+    /// What the archive says of the directory itself, which it gets last.
+    itself: Option<Entry>,
     buffer: Vec<u8>,
 }
 
@@ -74,7 +80,11 @@ impl Extractor<'_> {
     fn entry<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> io::Result<()> {
         let path = self.clean(&entry.path)?;
         self.leave(&path)?;
-        let Some((parent, name)) = split(&path) else { return Ok(()) };
+        let Some((parent, name)) = split(&path) else {
+            let is_told = self.how.whole && entry.kind == Kind::Directory;
+            self.itself = if is_told { Some(entry.clone()) } else { self.itself.take() };
+            return Ok(());
+        };
         if entry.kind == Kind::Other {
             return Ok(());
         }
@@ -137,6 +147,15 @@ impl Extractor<'_> {
             rustix::fs::chmod(&place, Mode::from_raw_mode(entry.mode))?;
         }
         xattrs(entry, |key, value| rustix::fs::setxattr(&place, key, value, XattrFlags::empty()))
+    }
+
+    /// Gives the directory itself what the archive says of it.
+    fn finish(&mut self) -> io::Result<()> {
+        let Some(entry) = self.itself.take() else { return Ok(()) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = self.root.open(self.path(b""), flags, Mode::empty())?;
+        self.describe(&top, &entry)?;
+        Ok(rustix::fs::futimens(&top, &times(entry.mtime))?)
     }
 
     fn owner(&self, entry: &Entry) -> (Uid, Gid) {

@@ -32,6 +32,7 @@ mod places;
 mod sparse;
 mod survey;
 mod trash;
+mod tree_copy;
 mod view;
 mod walk;
 
@@ -48,15 +49,16 @@ use store::{Lease, Sweep};
 use sys::tree;
 
 pub use ahead::ahead;
-pub use compress::Gzip;
+pub use compress::{Gzip, Zstd};
 pub use copy::Copy;
 pub use decompress::{Compression, decompress, to_layer};
 pub use extract::{Extraction, extract};
 pub use layers::topmost;
 pub use overlay::Overlay;
-pub use pack::pack;
+pub use pack::{pack, pack_tree};
 pub use survey::{Examined, Strays};
 pub use trash::Trash;
+pub use tree_copy::copy_tree;
 
 /// What a layer is found by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -86,6 +86,19 @@ pub fn pack(node: &OwnedFd, name: &[u8], out: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
+/// Writes a directory with all that lies in it, under the names that `tar -C DIR .` gives them: what [`crate::extract`] makes
+/// of it again is equal, times to the nanosecond included. Sockets are left out.
+pub fn pack_tree(dir: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
+    let mut packer = Packer { is_exact: true, ..Packer::new(out) };
+    let stat = rustix::fs::fstat(dir)?;
+    if let Some(top) = entry(b".", dir, &stat)? {
+        packer.put(top, dir, &stat)?;
+        below(dir, b".", &mut packer)?;
+    }
+    packer.writer.finish()?;
+    Ok(())
+}
+
 fn below(node: &OwnedFd, name: &[u8], packer: &mut Packer<&mut dyn Write>) -> io::Result<()> {
     let mut walk = Walk::new(vec![tree::open_dir(node, c".")?], false)?;
     while let Some(seen) = walk.next()? {
@@ -227,12 +240,15 @@ struct Packer<W> {
     links: HashMap<Inode, Vec<u8>>,
     /// Bytes of names that may still be kept.
     left: usize,
+    /// Times are written to the nanosecond.
+    is_exact: bool,
     buffer: Vec<u8>,
 }
 
 impl<W: Write> Packer<W> {
     fn new(out: W) -> Packer<W> {
-        Packer { writer: Writer::new(out), links: HashMap::new(), left: LINK_BYTES, buffer: vec![0; CHUNK] }
+        let buffer = vec![0; CHUNK];
+        Packer { writer: Writer::new(out), links: HashMap::new(), left: LINK_BYTES, is_exact: false, buffer }
     }
 
     /// Takes room for a name that is to be kept.
@@ -246,6 +262,9 @@ impl<W: Write> Packer<W> {
 
     /// Writes an entry with its data, or as a link to an earlier one.
     fn put(&mut self, mut entry: Entry, node: &OwnedFd, stat: &Stat) -> io::Result<()> {
+        if self.is_exact {
+            entry.mtime.nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        }
         let linked = entry.kind != Kind::Directory && stat.st_nlink > 1;
         if linked && let Some(first) = self.links.get(&inode(stat)).cloned() {
             return self.link_like(entry, first);

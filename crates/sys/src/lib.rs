@@ -6,6 +6,7 @@
 
 pub mod argument;
 mod bpf;
+pub mod btrfs;
 pub mod capability;
 pub mod cgroup;
 pub mod clock;
@@ -23,6 +24,7 @@ pub mod note;
 pub mod ns;
 pub mod process;
 pub mod pty;
+pub mod quota;
 pub mod random;
 pub mod rooted;
 pub mod sched;

@@ -42,7 +42,8 @@ pub struct Options {
     env: Vec<(String, String)>,
     config: String,
     disk: String,
-    ext4: bool,
+    /// The program that makes a file system on it, with its options; empty: it lies in memory.
+    mkfs: &'static [&'static str],
     forgetful: Option<FileSystem>,
 }
 
@@ -83,8 +84,24 @@ impl Options {
 
     /// The same with a real file system, ext4 in a loop device.
     #[must_use]
-    pub fn ext4(mut self, size: &str) -> Self {
-        self.ext4 = true;
+    pub fn ext4(self, size: &str) -> Self {
+        self.made(&["mkfs.ext4", "-q"], size)
+    }
+
+    /// The same with btrfs.
+    #[must_use]
+    pub fn btrfs(self, size: &str) -> Self {
+        self.made(&["mkfs.btrfs", "-q"], size)
+    }
+
+    /// The same with XFS, whose files can share blocks.
+    #[must_use]
+    pub fn xfs(self, size: &str) -> Self {
+        self.made(&["mkfs.xfs", "-q"], size)
+    }
+
+    fn made(mut self, mkfs: &'static [&'static str], size: &str) -> Self {
+        self.mkfs = mkfs;
         self.disk(size)
     }
 
@@ -156,11 +173,11 @@ impl Daemon {
         let namespaces = Namespaces::new();
         if !options.disk.is_empty() {
             let place = dir.path().join("d").display().to_string();
-            if options.ext4 {
+            if !options.mkfs.is_empty() {
                 // Freed by the kernel when the mount goes, at the latest with the namespace.
                 let image = dir.path().join("disk").display().to_string();
                 let _ = namespaces.run(&["truncate", "-s", &options.disk, &image]).ok();
-                let _ = namespaces.run(&["mkfs.ext4", "-q", &image]).ok();
+                let _ = namespaces.run(&[options.mkfs, &[&image]].concat()).ok();
                 let _ = namespaces.run(&["mount", "-o", "loop", &image, &place]).ok();
             } else {
                 let size = format!("size={}", options.disk);

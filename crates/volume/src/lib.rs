@@ -13,7 +13,9 @@
 //!   the volume. A volume that is mounted ([`Volumes::mount`]) or claimed by what is being made ([`Claim`]) is never removed;
 //! - who has a volume mounted that its driver mounts is recorded before the driver is asked and forgotten after it has let
 //!   go ([`MOUNTS`]): a daemon that comes after one that was killed ends what nobody uses any more
-//!   ([`Volumes::recover`]).
+//!   ([`Volumes::recover`]);
+//! - what is copied or imported is filled apart, made durable, and then put in its place in one step; a snapshot is a directory
+//!   of its own that no row speaks of and that no removal of a volume touches ([`Snapshot`]).
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
@@ -30,6 +32,7 @@ mod name;
 #[allow(clippy::disallowed_methods, reason = "a driver is called on the threads of its class")]
 mod remote;
 mod row;
+pub mod schedule;
 mod scope;
 mod service;
 
@@ -43,4 +46,4 @@ pub use local::{Local, REMOVED};
 pub use mounted::Mounted;
 pub use row::{ANONYMOUS_LABEL, CreateVolume, LOCAL, MOUNTS, MountNote, VOLUMES, Volume, in_use, note_use};
 pub use scope::Scope;
-pub use service::Volumes;
+pub use service::{Hold, OpenSnapshot, SNAPSHOTS, STAGED, STAGING, Snapshot, Staged, Volumes};

@@ -2,10 +2,11 @@
 //! out (no volume's name begins with a dot); `.removed` is there only as long as it is needed.
 //!
 //! A volume with the options `type` and `device` is what these mount, for as long as somebody uses it ([`crate::keeper`]);
-//! its directory stays empty. `size` limits a tmpfs; a directory cannot be limited without quotas.
+//! its directory stays empty. `size` limits a tmpfs, or a directory by a quota of its file system.
 
 mod mount;
 pub mod options;
+mod size;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -45,9 +46,9 @@ impl Local {
     pub(crate) fn check(name: &str, options: &BTreeMap<String, String>) -> Result<()> {
         crate::name::validate(name)?;
         let options = LocalOptions::parse(options)?;
-        let is_tmpfs = options.mount.as_ref().is_some_and(|mount| mount.kind == "tmpfs");
+        let is_other = options.mount.as_ref().is_some_and(|mount| mount.kind != "tmpfs");
         match options.size {
-            1.. if !is_tmpfs => Err(Error::invalid("quota size requested but no quota support")),
+            1.. if is_other => Err(Error::invalid("quota size requested but no quota support")),
             _ => Ok(()),
         }
     }
@@ -122,13 +123,25 @@ impl Local {
 
 impl Local {
     /// Makes a volume again that holds nothing: a power cut may have taken its directory, or have left something else there.
-    pub(crate) fn put_right(&self, name: &str) -> Result<()> {
+    pub(crate) fn put_right(&self, name: &str, options: &BTreeMap<String, String>) -> Result<()> {
         for path in [self.root.join(name), data(&self.root, name)] {
             if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) {
                 fs::remove_file(&path).with_context(|| format!("error removing volume path '{}'", path.display()))?;
             }
         }
-        self.create(name, &BTreeMap::new())
+        self.create(name, &BTreeMap::new())?;
+        if let Err(error) = self.limit(name, options) {
+            tracing::warn!(volume = name, %error, "a volume has no limit any more");
+        }
+        Ok(())
+    }
+
+    /// Limits what the directory of a volume may hold, if its options say so.
+    fn limit(&self, name: &str, options: &BTreeMap<String, String>) -> Result<()> {
+        match LocalOptions::parse(options)? {
+            LocalOptions { mount: None, size: size @ 1.. } => size::limit(&self.root, name, size),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -137,9 +150,14 @@ impl VolumeDriver for Local {
         LOCAL
     }
 
-    fn create(&self, name: &str, _options: &BTreeMap<String, String>) -> Result<()> {
+    fn create(&self, name: &str, options: &BTreeMap<String, String>) -> Result<()> {
         make_dir(&self.root.join(name), 0o701)?;
-        make_dir(&data(&self.root, name), 0o755)
+        make_data(&self.root.join(name))?;
+        self.limit(name, options).inspect_err(|_| {
+            // Only what is empty goes again.
+            drop(fs::remove_dir(data(&self.root, name)));
+            drop(fs::remove_dir(self.root.join(name)));
+        })
     }
 
     fn mountpoint(&self, name: &str) -> Result<PathBuf> {
@@ -187,6 +205,7 @@ impl VolumeDriver for Local {
 
 impl Directories for Local {
     fn retire(&self, name: &str) -> Result<()> {
+        size::forget(&self.root, name);
         // An earlier volume of this name may have been removed in part only.
         self.clear(&self.root.join(REMOVED), name)?;
         {
@@ -223,7 +242,22 @@ impl Directories for Local {
     }
 }
 
-fn c_name(name: &str) -> Result<CString> {
+/// Makes the directory of a volume's data in the volume's own. On btrfs it is a subvolume, which can be copied in one step and
+/// limited; an existing one is left as it is.
+pub(crate) fn make_data(volume: &Path) -> Result<()> {
+    let place = volume.join(DATA);
+    let parent =
+        File::open(volume).with_context(|| format!("error while creating volume path '{}'", place.display()))?;
+    if sys::btrfs::is_btrfs(&parent)? && !place.is_dir() {
+        match sys::btrfs::create(&parent, &c_name(DATA)?) {
+            Ok(()) => fs::set_permissions(&place, Permissions::from_mode(0o755))?,
+            Err(error) => tracing::debug!(path = %place.display(), %error, "not made a subvolume"),
+        }
+    }
+    make_dir(&place, 0o755)
+}
+
+pub(crate) fn c_name(name: &str) -> Result<CString> {
     CString::new(name).map_err(|_| Error::invalid("name with a zero byte"))
 }
 

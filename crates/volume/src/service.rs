@@ -1,5 +1,8 @@
 //! All volumes of a daemon.
 
+#[allow(clippy::disallowed_methods, reason = "on threads of those who use it")]
+mod copies;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +22,8 @@ use crate::row::{
     ANONYMOUS_LABEL, CreateVolume, LOCAL, MOUNTS, MountNote, VOLUMES, Volume, data, in_use, random_name, taken,
 };
 use crate::scope::Scope;
+
+pub use copies::{Hold, OpenSnapshot, SNAPSHOTS, STAGED, STAGING, Snapshot, Staged};
 
 /// All volumes of a daemon. Clones share them.
 #[derive(Clone)]
@@ -87,9 +92,10 @@ impl Volumes {
     pub fn open(root: &Path, store: Store, keeper: Keeper, plugins: Plugins) -> Result<Volumes> {
         let local = Local::open(root, keeper)?;
         let (known, rows) = store.read(|tx| Ok((tx.keys(&VOLUMES)?, tx.survey(&VOLUMES)?.rows)))?;
+        copies::sweep(root, &known)?;
         local.sweep(&known)?;
-        for (name, _) in rows.iter().filter(|(_, row)| row.unused && row.driver == LOCAL) {
-            local.put_right(name)?;
+        for (name, row) in rows.iter().filter(|(_, row)| row.unused && row.driver == LOCAL) {
+            local.put_right(name, row.options.as_ref().unwrap_or(&BTreeMap::new()))?;
         }
         let left = local.mounted();
         let drivers = Drivers::new(Driver::new(Box::new(local)), plugins);

@@ -40,7 +40,7 @@ pub fn open(builder: &Builder, archive: impl Read + Send, name: &str, lease: &Le
     let mut archive = Hashed { inner: archive, hash: Hasher::new(Algorithm::Sha256) };
     let work = Work::prepare(&builder.roots, &[])?;
     let view = work.open()?;
-    let how = Extraction { owner: Some((0, 0)), keep_kinds: false };
+    let how = Extraction { owner: Some((0, 0)), ..Extraction::default() };
     let tar = snapshot::decompress(snapshot::to_layer(&mut archive)?)?;
     snapshot::extract(view.root(), std::path::Path::new("/"), tar, how).context("reading the build context")?;
     let name = if name.is_empty() { USUAL } else { name };

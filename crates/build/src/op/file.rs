@@ -292,7 +292,7 @@ fn unpack(node: &OwnedFd, target: &Target<'_>, how: &How) -> Result<bool> {
         return Ok(false);
     }
     copy::make_directories(target.root, target.path, how)?;
-    let how = Extraction { owner: how.owner, keep_kinds: false };
+    let how = Extraction { owner: how.owner, ..Extraction::default() };
     let archive = snapshot::decompress(snapshot::to_layer(content::open_file(node)?)?)?;
     snapshot::extract(target.root, std::path::Path::new(target.path), archive, how).context("unpacking an archive")?;
     Ok(true)

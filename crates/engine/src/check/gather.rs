@@ -30,12 +30,13 @@ const HASHERS: usize = 4;
 const SPARE: u64 = 256 << 20;
 
 /// What lies in a data root under these names is Gantry's.
-const TOP: [&str; 12] = [
+const TOP: [&str; 13] = [
     root::STORE,
     root::STORE_MARK,
     "lock",
     "engine-id",
     "events",
+    "secrets.key",
     "content",
     "snapshots",
     "containers",
@@ -46,7 +47,7 @@ const TOP: [&str; 12] = [
 ];
 
 /// What is being written in the data root itself: files that get their names when they are whole.
-const UNFINISHED: [&str; 3] = ["gantry.redb.new", "gantry.redb.mark.new", "engine-id.new"];
+const UNFINISHED: [&str; 4] = ["gantry.redb.new", "gantry.redb.mark.new", "engine-id.new", "secrets.new"];
 
 /// What is checked.
 pub struct Subject {
@@ -129,10 +130,12 @@ impl<'s> Looker<'s> {
         }
         for path in entries(&root.join("volumes"))? {
             match name_of(&path).filter(|_| path.is_dir()) {
-                Some(name) if name == volume::REMOVED => {
+                Some(name) if [volume::REMOVED, volume::STAGED].contains(&&*name) => {
                     let left = entries(&path)?.into_iter();
                     disk.strays.extend(left.map(|path| stray(root, path, StrayKind::Leftover)));
                 }
+                // Snapshots have no rows; what is being filled, the next start removes.
+                Some(name) if [volume::SNAPSHOTS, volume::STAGING].contains(&&*name) => {}
                 Some(name) => _ = disk.volumes.insert(name, path.join("_data").is_dir()),
                 None => disk.strays.push(stray(root, path, StrayKind::Unknown)),
             }
@@ -271,13 +274,14 @@ impl<'s> Looker<'s> {
     }
 }
 
-/// A volume that is being removed is no leftover; one whose removal was cut short before its row went is still whole,
-/// and the next start takes it up.
+/// A volume that is being removed, or comes to its place, is no leftover; one whose removal was cut short before its row went,
+/// or whose row was committed before it came to its place, is whole, and the next start takes it up.
 fn settle_removals(disk: &mut Disk, rows: &Rows, busy: &Busy) {
     let volumes = &mut disk.volumes;
     disk.strays.retain(|stray| {
-        let removed = Path::new("volumes").join(volume::REMOVED);
-        let Some(name) = stray.place.strip_prefix(removed).ok().and_then(Path::to_str) else { return true };
+        let aside = [volume::REMOVED, volume::STAGED].map(|dir| Path::new("volumes").join(dir));
+        let name = aside.iter().find_map(|dir| stray.place.strip_prefix(dir).ok()).and_then(Path::to_str);
+        let Some(name) = name else { return true };
         let damaged = rows.damaged.iter().any(|d| d.table == volume::VOLUMES.name() && d.row.key == name);
         let whole = (rows.volumes.contains_key(name) || damaged) && !volumes.contains_key(name);
         if whole {

@@ -14,7 +14,7 @@ use super::options::{self, Row};
 use super::{Config, go, parse};
 
 /// Options whose value is an object of its own.
-const MAP_KEYS: [&str; 10] = [
+const MAP_KEYS: [&str; 12] = [
     "cluster-store-opts",
     "default-network-opts",
     "log-opts",
@@ -24,6 +24,8 @@ const MAP_KEYS: [&str; 10] = [
     "builder",
     "nri-opts",
     "image-gc",
+    "volume-alarms",
+    "volume-snapshots",
     "signature-policy",
 ];
 /// The one option that file and flags may both add to.

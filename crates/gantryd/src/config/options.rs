@@ -213,6 +213,10 @@ pub static TABLE: &[Row] = &[
     row("version", "", Command, "Print version information and quit").short('v'),
     // Keys of the file without a flag.
     row("", "image-gc", Json(|c| &mut c.storage.image_gc), "Rules of the garbage collector of images").reset(),
+    row("", "local-secrets", Bool(|c| &mut c.storage.local_secrets), "Serve secrets and configs of this host by the API").reset(),
+    row("", "secrets-key-file", Text(|c| &mut c.storage.secrets_key_file), "Key that secrets and configs are encrypted with").reset(),
+    row("", "volume-alarms", Json(|c| &mut c.storage.volume_alarms), "Sizes of volumes at which an event tells of them").reset(),
+    row("", "volume-snapshots", Json(|c| &mut c.storage.volume_snapshots), "Schedules of snapshots of volumes").reset(),
     row("", "min-api-version", Text(|c| &mut c.listen.min_api_version), "Lowest API version served"),
     row("", "publish-mode", Text(|c| &mut c.network.publish_mode), "How packets come to published ports, translate or host-firewall"),
     row("", "signature-policy", Signatures(|c| &mut c.signatures), "Keys that images of a registry must be signed with").reset(),

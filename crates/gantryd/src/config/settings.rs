@@ -320,6 +320,14 @@ pub struct Storage {
     pub opts: Vec<String>,
     /// Rules of the garbage collector of images, as given; null: it is off.
     pub image_gc: serde_json::Value,
+    /// Clients of the API make and list secrets and configs.
+    pub local_secrets: bool,
+    /// Where the key of secrets lies; empty: in the data root.
+    pub secrets_key_file: String,
+    /// Schedules of snapshots of volumes, as given; null: there are none.
+    pub volume_snapshots: serde_json::Value,
+    /// Sizes of volumes at which somebody is told, as given; null: nobody is.
+    pub volume_alarms: serde_json::Value,
 }
 
 /// Registries and transfers.
@@ -382,7 +390,15 @@ impl Default for Config {
             bridge: Bridge::default(),
             network: NetworkOptions::default(),
             dns: Dns { servers: vec![], options: vec![], search: vec![], host_gateway_ips: vec![] },
-            storage: Storage { driver: String::new(), opts: vec![], image_gc: serde_json::Value::Null },
+            storage: Storage {
+                driver: String::new(),
+                opts: vec![],
+                image_gc: serde_json::Value::Null,
+                local_secrets: false,
+                secrets_key_file: String::new(),
+                volume_snapshots: serde_json::Value::Null,
+                volume_alarms: serde_json::Value::Null,
+            },
             registry: Registry::default(),
             signatures: Signatures::default(),
             foreign: Foreign::default(),

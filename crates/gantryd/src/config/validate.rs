@@ -9,6 +9,7 @@ use std::path::Path;
 
 use image::collect::Rules;
 use runtime::seccomp::Profile;
+use volume::schedule::{Alarms, Schedule};
 
 use super::{Config, MAX_API_VERSION, MIN_API_VERSION, go, parse};
 
@@ -19,7 +20,9 @@ pub fn values(config: &Config) -> Result<(), String> {
     numbers(config)?;
     exec_opts(&config.isolation.exec_opts)?;
     platform(config)?;
-    Rules::parse(&config.storage.image_gc).map(drop)
+    Rules::parse(&config.storage.image_gc)?;
+    Schedule::parse(&config.storage.volume_snapshots)?;
+    Alarms::parse(&config.storage.volume_alarms).map(drop)
 }
 
 /// What the reference finds out when its daemon starts or takes a new configuration: values that do not go together.

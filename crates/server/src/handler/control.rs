@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use blocking::Blocking;
 use engine::container::read::users::users;
+use engine::secrets::Kind;
 use model::{Error, Result};
 
-use super::{State, blocking, networks, ok};
+use super::{State, blocking, networks, ok, secrets, snapshots};
 use crate::request::Request;
 use crate::routes::{Handler, Outcome, Route, Running};
 
@@ -29,16 +30,32 @@ pub const ROUTES: &[Route<State>] = &[
         since: 0,
         handler: Handler::Run(|state, request| Box::pin(upgrade(state, request))),
     },
-    Route {
-        method: "POST",
-        path: "/containers/{name}/ports",
-        since: 0,
-        handler: Handler::Run(|state, request| Box::pin(networks::change_ports(state, request))),
-    },
+    post("/containers/{name}/ports", |state, request| Box::pin(networks::change_ports(state, request))),
+    post("/volumes/{name}/snapshots", |state, request| Box::pin(snapshots::take(state, request))),
+    get("/volumes/{name}/export", |state, request| Box::pin(snapshots::export_volume(state, request))),
+    post("/volumes/{name}/import", |state, request| Box::pin(snapshots::import(state, request))),
+    get("/volume-snapshots", |state, request| Box::pin(snapshots::list(state, request))),
+    get("/volume-snapshots/{name}/export", |state, request| Box::pin(snapshots::export_snapshot(state, request))),
+    post("/volume-snapshots/{name}/clone", |state, request| Box::pin(snapshots::clone(state, request))),
+    delete("/volume-snapshots/{name}", |state, request| Box::pin(snapshots::remove(state, request))),
+    get("/secrets", |state, request| Box::pin(secrets::list(state, request, Kind::Secret))),
+    post("/secrets/create", |state, request| Box::pin(secrets::create(state, request, Kind::Secret))),
+    delete("/secrets/{id}", |state, request| Box::pin(secrets::remove(state, request, Kind::Secret))),
+    get("/configs", |state, request| Box::pin(secrets::list(state, request, Kind::Config))),
+    post("/configs/create", |state, request| Box::pin(secrets::create(state, request, Kind::Config))),
+    delete("/configs/{id}", |state, request| Box::pin(secrets::remove(state, request, Kind::Config))),
 ];
 
 const fn get(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Route<State> {
     Route { method: "GET", path, since: 0, handler: Handler::Run(run) }
+}
+
+const fn post(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Route<State> {
+    Route { method: "POST", path, since: 0, handler: Handler::Run(run) }
+}
+
+const fn delete(path: &'static str, run: fn(Arc<State>, Request) -> Running) -> Route<State> {
+    Route { method: "DELETE", path, since: 0, handler: Handler::Run(run) }
 }
 
 /// The store against the disk, while everything goes on.

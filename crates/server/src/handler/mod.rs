@@ -17,6 +17,8 @@ pub mod import;
 pub mod networks;
 pub mod plugins;
 pub mod progress;
+pub mod secrets;
+pub mod snapshots;
 pub mod streams;
 mod swarm;
 pub mod system;

@@ -1,8 +1,8 @@
 //! The routing table: every route of the inventory, and who answers it.
 
 use super::{
-    State, archive, builds, containers, create, debug, distribution, events, exec, images, networks, plugins, streams,
-    swarm, system, volumes,
+    State, archive, builds, containers, create, debug, distribution, events, exec, images, networks, plugins, secrets,
+    snapshots, streams, swarm, system, volumes,
 };
 use crate::routes::{Handler, Route};
 
@@ -122,6 +122,13 @@ pub const ROUTES: &[Route<State>] = routes! {
     PUT "/volumes/{name}" 42 run volumes::update;
     DELETE "/volumes/{name}" 21 run volumes::remove;
     POST "/volumes/prune" 25 run volumes::prune;
+    POST "/volumes/{name}/snapshots" 0 run snapshots::take;
+    GET "/volumes/{name}/export" 0 run snapshots::export_volume;
+    POST "/volumes/{name}/import" 0 run snapshots::import;
+    GET "/volume-snapshots" 0 run snapshots::list;
+    DELETE "/volume-snapshots/{name}" 0 run snapshots::remove;
+    POST "/volume-snapshots/{name}/clone" 0 run snapshots::clone;
+    GET "/volume-snapshots/{name}/export" 0 run snapshots::export_snapshot;
     // plugin
     GET "/plugins" 24 run plugins::list;
     GET "/plugins/privileges" 25 not_yet;
@@ -159,17 +166,17 @@ pub const ROUTES: &[Route<State>] = routes! {
     GET "/tasks/{id}" 24 needs_swarm;
     GET "/tasks/{id}/logs" 29 needs_swarm swarm::logs;
     // secret
-    GET "/secrets" 25 needs_swarm swarm::list;
-    POST "/secrets/create" 25 needs_swarm swarm::create_secret;
-    GET "/secrets/{id}" 25 needs_swarm;
-    DELETE "/secrets/{id}" 25 needs_swarm;
-    POST "/secrets/{id}/update" 26 needs_swarm swarm::update_secret;
+    GET "/secrets" 25 run secrets::list_secrets;
+    POST "/secrets/create" 25 run secrets::create_secret;
+    GET "/secrets/{id}" 25 run secrets::inspect_secret;
+    DELETE "/secrets/{id}" 25 run secrets::remove_secret;
+    POST "/secrets/{id}/update" 26 run secrets::update_secret;
     // config
-    GET "/configs" 30 needs_swarm swarm::list;
-    POST "/configs/create" 30 needs_swarm swarm::create_config;
-    GET "/configs/{id}" 30 needs_swarm;
-    DELETE "/configs/{id}" 30 needs_swarm;
-    POST "/configs/{id}/update" 30 needs_swarm swarm::update_config;
+    GET "/configs" 30 run secrets::list_configs;
+    POST "/configs/create" 30 run secrets::create_config;
+    GET "/configs/{id}" 30 run secrets::inspect_config;
+    DELETE "/configs/{id}" 30 run secrets::remove_config;
+    POST "/configs/{id}/update" 30 run secrets::update_config;
     // debug
     GET "/debug/vars" 24 debug debug::vars;
     GET "/debug/pprof/" 24 debug debug::index;

@@ -189,8 +189,8 @@ fn records(entry: &Entry, path: &[u8]) -> Vec<u8> {
         found.extend(sparse.map(|(key, value)| (format!("GNU.sparse.{key}").into(), value.into())));
         found.push((b"GNU.sparse.name".into(), path.to_vec()));
     }
-    if u64::try_from(entry.mtime.seconds).map_or(true, |seconds| seconds > LARGE) {
-        found.push((b"mtime".into(), entry.mtime.seconds.to_string().into_bytes()));
+    if entry.mtime.nanos != 0 || u64::try_from(entry.mtime.seconds).map_or(true, |seconds| seconds > LARGE) {
+        found.push((b"mtime".into(), time(entry.mtime).into_bytes()));
     }
     let fits = |text: &[u8]| text.len() <= NAME && text.is_ascii();
     if !fits(path) && entry.sparse.is_none() {
@@ -202,6 +202,15 @@ fn records(entry: &Entry, path: &[u8]) -> Vec<u8> {
     found.extend(entry.xattrs.iter().map(|(key, value)| ([b"SCHILY.xattr.", &key[..]].concat(), value.clone())));
     found.sort();
     found.iter().flat_map(|(key, value)| record(key, value)).collect()
+}
+
+/// Seconds and, if there are any, nanoseconds behind a point. Below zero both count backwards.
+fn time(time: Time) -> String {
+    match time {
+        Time { seconds, nanos: 0 } => seconds.to_string(),
+        Time { seconds, nanos } if seconds >= 0 => format!("{seconds}.{nanos:09}"),
+        Time { seconds, nanos } => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanos),
+    }
 }
 
 /// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
@@ -256,6 +265,14 @@ mod tests {
         assert_eq!(read.path, [&[b'x'; 120][..], b"/"].concat());
         let (_, read) = written(&plain("huge", Kind::File, 0o600, 9 << 30));
         assert_eq!(read.size, 9 << 30);
+    }
+
+    #[test]
+    fn times_come_back_to_the_nanosecond() {
+        for (seconds, nanos) in [(1_600_000_000, 5), (0, 999_999_999), (-1, 1), (-7, 250_000_000), (3, 0)] {
+            let mtime = Time { seconds, nanos };
+            assert_eq!(written(&Entry { mtime, ..plain("f", Kind::File, 0o600, 0) }).1.mtime, mtime);
+        }
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn a_link_that_comes_and_goes_leads_nowhere() {
                 &place.root,
                 Path::new("/dst"),
                 &tar[..],
-                Extraction { owner: Some((1, 1)), keep_kinds: false },
+                Extraction { owner: Some((1, 1)), ..Extraction::default() },
             ));
             let mut out = Vec::new();
             drop(crate::pack(&place.root.locate("/dst").unwrap(), b"dst", &mut out));
@@ -194,4 +194,34 @@ fn a_link_that_comes_and_goes_leads_nowhere() {
     assert_eq!(fs::read_to_string(outside.join("canary")).unwrap(), "untouched");
     let meta = fs::metadata(&outside).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (0, 0));
+}
+
+/// What is written of a directory comes back with what the directory itself is.
+#[test]
+fn a_whole_directory_comes_back() {
+    use std::os::unix::fs::PermissionsExt;
+    let (from, to) = (Place::new(), Place::new());
+    fs::write(from.at("dst/file"), "content").unwrap();
+    fs::create_dir(from.at("dst/sub")).unwrap();
+    fs::hard_link(from.at("dst/file"), from.at("dst/sub/link")).unwrap();
+    std::os::unix::fs::chown(from.at("dst"), Some(7), Some(8)).unwrap();
+    fs::set_permissions(from.at("dst"), fs::Permissions::from_mode(0o2751)).unwrap();
+    rustix::fs::setxattr(from.at("dst"), c"user.note", b"kept", XattrFlags::empty()).unwrap();
+    let mut tar = Vec::new();
+    crate::pack_tree(&from.root.locate("dst").unwrap(), &mut tar).unwrap();
+    let how = Extraction { whole: true, ..Extraction::default() };
+    extract(&to.root, Path::new("/dst"), &tar[..], how).unwrap();
+    for name in ["dst", "dst/file", "dst/sub", "dst/sub/link"] {
+        let told = |place: &Place| {
+            let meta = fs::metadata(place.at(name)).unwrap();
+            (meta.mode(), meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec(), meta.nlink())
+        };
+        assert_eq!(told(&from), told(&to), "{name}");
+    }
+    let mut value = [0; 16];
+    assert_eq!(rustix::fs::getxattr(to.at("dst"), c"user.note", &mut value).unwrap(), 4);
+    // Otherwise the directory is its owner's alone.
+    let other = Place::new();
+    extract(&other.root, Path::new("/dst"), &tar[..], Extraction::default()).unwrap();
+    assert_eq!(fs::metadata(other.at("dst")).unwrap().uid(), 0);
 }

@@ -157,7 +157,7 @@ impl Subject {
             user if args.copy_uid_gid && !user.is_empty() => Some(owner(&files, user)?),
             _ => None,
         };
-        let how = Extraction { owner, keep_kinds: args.no_overwrite_dir_non_dir };
+        let how = Extraction { owner, keep_kinds: args.no_overwrite_dir_non_dir, ..Extraction::default() };
         let tar = snapshot::decompress(archive)?;
         snapshot::extract(files.root(), &place, tar, how)?;
         // Mounted no more before the next one mounts it.

@@ -33,6 +33,7 @@ use super::validate::{self, Merged};
 use super::{Containers, Handle};
 use crate::Engine;
 use crate::held;
+use crate::secrets;
 use crate::settings::Settings;
 
 /// The query and body of a create call.
@@ -72,6 +73,7 @@ pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
     let (config, host_config) =
         (request.config.clone().unwrap_or_default(), request.host_config.clone().unwrap_or_default());
     let own_labels = OwnLabels::parse(&config.labels.clone().unwrap_or_default())?;
+    secrets::check(&secrets::of(engine), &own_labels)?;
     if config.image.is_empty() {
         // What there is to run can only be in an image here.
         return Err(Error::invalid("no command specified"));

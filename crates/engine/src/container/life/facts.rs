@@ -118,7 +118,6 @@ fn namespaces(has_cgroup_v2: bool, defaults: &ContainerDefaults, row: &Definitio
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 fn mounts(engine: &Engine, roots: &Roots, row: &Definition, shown: &mut Shown) -> Result<spec::Mounts> {
     let host = &row.host_config;
     let files_owner = roots.container(files::owner(&engine.containers, row)?.as_str());
@@ -132,10 +131,11 @@ fn mounts(engine: &Engine, roots: &Roots, row: &Definition, shown: &mut Shown) -
         IpcMode::Container(_) => spec::Shm::Join,
         IpcMode::Private | IpcMode::Shareable => spec::Shm::Private { size: host.shm_size },
     };
-    let mountinfo = match row.mounts.is_empty() {
-        true => String::new(),
-        false => std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
+    let mountinfo = match row.mounts.iter().any(reaches_out) {
+        true => sys::file::read_made("/proc/self/mountinfo").unwrap_or_default(),
+        false => Vec::new(),
     };
+    let mountinfo = String::from_utf8_lossy(&mountinfo);
     let mut user = row
         .mounts
         .iter()
@@ -193,6 +193,12 @@ fn check_access(row: &MountRow) -> Result<()> {
     Err(Error::system(format!("mount options conflict: {conflict}")))
 }
 
+/// Whether what is mounted below it later goes on to others: only then it counts what its source lies on.
+fn reaches_out(row: &MountRow) -> bool {
+    use spec::Propagation::{Private, RPrivate};
+    !matches!(spec::Propagation::parse(&row.propagation), None | Some(Private | RPrivate))
+}
+
 fn bind(row: &MountRow, mountinfo: &str) -> spec::Bind {
     let options = row.spec.as_ref().and_then(|m| m.bind_options.as_ref());
     let access = match (row.writable, options) {
@@ -204,7 +210,7 @@ fn bind(row: &MountRow, mountinfo: &str) -> spec::Bind {
     let named = options.is_some_and(|options| !options.propagation.is_empty())
         || row.mode.split(',').any(|word| word == row.propagation);
     spec::Bind {
-        source_mount: spec::source_mount(mountinfo, &row.source),
+        source_mount: reaches_out(row).then(|| spec::source_mount(mountinfo, &row.source)).flatten(),
         source: row.source.clone(),
         subpath: row.subpath().into(),
         namespace: None,

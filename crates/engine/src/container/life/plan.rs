@@ -16,6 +16,7 @@ use crate::container::definition::Definition;
 use crate::container::definition::log as container_logs;
 use crate::container::definition::places::Places;
 use crate::held::{Held, Shown};
+use crate::secrets;
 use crate::settings::{BUILT_IN_RUNTIMES, Roots, Runtimes};
 
 /// What a start says that its log refuses.
@@ -32,6 +33,7 @@ pub fn plan(engine: &Arc<Engine>, row: &Definition, clients: Vec<Attached>, held
     let linked = links::take(&|name| engine.containers.view_of(name), &row.name, &row.host_config)?;
     let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup, &mut shown)?;
     narrow.process.link_env = linked.environment;
+    secrets::show(&secrets::of(engine), row, &mut shown, &mut narrow.mounts.user)?;
     let mut facts = engine.host.runtime.clone();
     facts.time_namespaces &= settings.containers.isolation.time_namespaces;
     if row.host_config.privileged {

@@ -3,7 +3,7 @@
 //! Everything is measured in one run on one machine: the floor first, then Gantry over one kept-alive connection, the other
 //! engine (`--vs unix://SOCKET`) in turn with it. The table goes to the screen, all figures to `target/bench.json`.
 //! `gantry-bench calls` only counts what one start costs. `gantry-bench net` measures networks, with figures in
-//! `bench-net.json`. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in
+//! `bench-net.json`, `gantry-bench volumes` volumes, in `bench-volumes.json`. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in
 //! `bench-images.json`.
 //! Budgets are those of SPECIFICATION.md; a figure over its budget makes the run fail.
 
@@ -17,6 +17,7 @@ mod logs;
 mod memory;
 mod net;
 mod trace;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,11 @@ fn main() -> ExitCode {
         let scale = if quick { net::QUICK } else { net::FULL };
         net::run(scale, other.map(String::as_str), &mut figures);
         return end(&figures, "bench-net.json");
+    }
+    if words.first().is_some_and(|word| word == "volumes") {
+        let scale = if quick { volumes::QUICK } else { volumes::FULL };
+        volumes::run(scale, other.map(String::as_str), &mut figures);
+        return end(&figures, "bench-volumes.json");
     }
     starts(if quick { QUICK } else { FULL }, other, &mut figures);
     end(&figures, "bench.json")
