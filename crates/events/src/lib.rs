@@ -7,7 +7,7 @@
 //! - publishing never waits for a reader. The newest events are in memory ([`BACKLOG`], [`BACKLOG_BYTES`]); a reader that
 //!   lags behind goes on in the journal, and one that lags behind that is told how many it has missed.
 //!
-//! See `docs/design/0032-event-journal.md`.
+//! See `docs/design/0031-event-journal.md`.
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods)]
 

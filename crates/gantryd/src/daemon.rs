@@ -60,6 +60,7 @@ pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
     match ended {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(upgrade)) => {
+            #[expect(clippy::disallowed_methods, reason = "on the main thread, when nobody is served any more")]
             let error = upgrade.execute(&arguments, &Blocking::alone());
             eprintln!("failed to go on as another executable: {error}");
             ExitCode::FAILURE

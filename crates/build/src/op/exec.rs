@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use snapshot::LayerKey;
 use sys::rooted::Rooted;
 
-use super::input;
+use super::input::input;
 use crate::content;
 use crate::graph::Vertex;
 use crate::job::{Event, Job, Limits, Network, Output, Step, StepMount, StepSource};

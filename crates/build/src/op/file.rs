@@ -20,7 +20,7 @@ use store::Lease;
 use sys::rooted::Rooted;
 use sys::tree;
 
-use super::input;
+use super::input::input;
 use crate::cancel::Cancel;
 use crate::content;
 use crate::copy::{self, How, Target};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bollard_buildkit_proto::pb;
 use model::{Error, Result};
 
-use super::input;
+use super::input::input;
 use crate::graph::Vertex;
 use crate::key;
 use crate::record::Layer;

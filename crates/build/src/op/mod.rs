@@ -2,6 +2,7 @@
 
 pub(crate) mod exec;
 pub(crate) mod file;
+mod input;
 pub(crate) mod layers;
 pub(crate) mod source;
 
@@ -14,16 +15,7 @@ use model::{Error, Result};
 use crate::graph::Vertex;
 use crate::job::Job;
 use crate::key;
-use crate::record::Chain;
 use crate::result::{Made, Solved, Unmade};
-
-/// The layers of an input; -1 stands for an empty root.
-pub(crate) fn input(vertex: &Vertex, inputs: &[Arc<Solved>], index: i64) -> Result<Chain> {
-    let Ok(at) = usize::try_from(index) else { return Ok(Chain::default()) };
-    let missing = || Error::invalid(format!("operation {} has no input {index}", vertex.digest));
-    let (solved, output) = inputs.get(at).zip(vertex.inputs.get(at)).ok_or_else(missing)?;
-    Ok(solved.chain(output.index))
-}
 
 /// A step's key with the digests of the files that it uses in the place of inputs of which it uses a part.
 pub(crate) async fn content_key(job: &Arc<Job>, vertex: &Arc<Vertex>, inputs: &[Arc<Solved>]) -> Result<Digest> {

@@ -133,7 +133,7 @@ pub(crate) fn survey(dir: &Path, first: u64, _on: &Blocking) -> Result<Segment> 
     Ok(Segment { first, high: head.map_or(i64::MAX, |head| head.high), len })
 }
 
-/// Begins a file; it is not on the disk yet. Short, and in the page cache: see `docs/design/0032-event-journal.md`.
+/// Begins a file; it is not on the disk yet. Short, and in the page cache: see `docs/design/0031-event-journal.md`.
 pub(crate) fn begin(dir: &Path, first: u64, high: i64) -> io::Result<(File, Segment)> {
     let mut head = Vec::new();
     line::encode(&Line::Journal(Head { version: VERSION, first, high }), &mut head);

@@ -532,8 +532,8 @@ impl<E: Environment> Actor<E> {
             Timer::Record if !self.jobs.is_empty() => self.timers.set(Timer::Record, Instant::now() + RECORD_PAUSE),
             Timer::Record => drop(self.record().await),
             Timer::Health => (health::Prober { actor: self }).due().await,
-            Timer::Probe => (health::Prober { actor: self }).is_lost().await,
-            Timer::Procedure => (procedure::Procedure { actor: self }).is_slow(),
+            Timer::Probe => (health::Prober { actor: self }).expire().await,
+            Timer::Procedure => (procedure::Procedure { actor: self }).expire(),
         }
     }
 }

@@ -315,7 +315,7 @@ impl<E: Environment> Prober<'_, E> {
     }
 
     /// The monitor has not told a result in all the time that it had.
-    pub(super) async fn is_lost(self) {
+    pub(super) async fn expire(self) {
         let Prober { actor } = self;
         let Some(probe) = actor.health.under_way.take() else { return };
         (Prober { actor }).give_up(&probe).await;

@@ -59,7 +59,7 @@ impl<E: Environment> Procedure<'_, E> {
     }
 
     /// It takes too long: everybody who waits for it is told, and it goes on.
-    pub(super) fn is_slow(self) {
+    pub(super) fn expire(self) {
         let Procedure { actor } = self;
         let (container, what) = (actor.row.id.short(), actor.procedure);
         let text =
