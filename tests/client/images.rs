@@ -181,7 +181,7 @@ fn a_refusal_reaches_a_client_that_still_sends() {
         ("/images/create?fromSrc=-&repo=BAD", 400),
         ("/images/load?platform=x", 400),
         ("/images/load", 200),
-        ("/build", 501),
+        ("/build", 500),
         ("/nosuch", 404),
     ] {
         let mut connection = d.connection();

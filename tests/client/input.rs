@@ -271,9 +271,10 @@ fn nothing_is_ignored_in_silence() {
     };
     let _ = d.docker(&["create", "--name", "other", "busybox", "true"]).ok();
     assert_eq!(warnings(r#""Healthcheck":{"Test":["NONE"]}"#), [""; 0]);
+    assert_eq!(warnings(r#""Healthcheck":{"Test":["CMD","true"]}"#), [""; 0]);
     assert_eq!(
-        warnings(r#""Healthcheck":{"Test":["CMD","true"]}"#),
-        ["Health checks have no effect yet: none is run."]
+        warnings(r#""Healthcheck":{"Test":["HTTP","true"]}"#),
+        ["The health check has no effect: its test begins neither with NONE nor with CMD or CMD-SHELL."]
     );
     let deprecated = "Links on the default bridge network are deprecated and will be removed in a future release. \
                       Use a custom network instead.";

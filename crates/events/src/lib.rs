@@ -212,6 +212,11 @@ impl Events {
         Ride::new(self.0.clone(), drafts)
     }
 
+    /// A ride without events, for the commit that takes back what another one has said: the rows of that one go with it.
+    pub fn take_back(&self) -> Ride {
+        Ride::clearing(self.0.clone())
+    }
+
     /// Reads from there on.
     ///
     /// Errors: `InvalidParameter` for a number that was not given yet.

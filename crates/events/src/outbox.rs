@@ -64,6 +64,12 @@ impl Ride {
         Ride { riders: riders.collect(), finished, shared: Some(shared) }
     }
 
+    /// Without events: takes rows of rides along that were taken back, and of those that are in the journal.
+    pub(crate) fn clearing(shared: Arc<Shared>) -> Ride {
+        let finished = std::mem::take(&mut shared.state().finished);
+        Ride { riders: Vec::new(), finished, shared: Some(shared) }
+    }
+
     /// What the transaction has to take along.
     pub fn rows(&self) -> Rows {
         let is_kept = !self.riders.is_empty() && self.shared.as_ref().is_some_and(|shared| shared.has_journal());

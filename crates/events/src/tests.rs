@@ -142,11 +142,11 @@ async fn a_reader_past_the_bound_is_told_of_the_gap() {
     let events = root.reopen();
     events.keep();
     let mut asleep = events.read(From::Now).unwrap();
-    (1..=5000).for_each(|n| publish(&events, &format!("a{n}")));
+    (1..=10_000).for_each(|n| publish(&events, &format!("a{n}")));
     let all = past(&events, ALL).await;
     let (gap, rest) = all.split_first().unwrap();
     let missing: u64 = gap.strip_prefix("1-").unwrap().parse().unwrap();
-    assert_eq!(rest, actions(missing + 1..=5000));
+    assert_eq!(rest, actions(missing + 1..=10_000));
     assert_eq!(shown(&asleep.next().await.unwrap()), format!("1-{missing}"));
     assert_eq!(past(&events, From::After(missing)).await.first().unwrap(), &format!("a{}", missing + 1));
     assert_eq!(&past(&events, From::After(missing - 1)).await[0], &format!("{missing}-{missing}"));

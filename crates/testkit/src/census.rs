@@ -159,6 +159,12 @@ fn descriptors(subject: &Subject<'_>) -> Vec<String> {
             found.remove(at);
         }
     }
+    // The journal of events goes on in another file now and then.
+    found.iter_mut().for_each(|target| {
+        if let Some((directory, _)) = target.split_once("/events/").filter(|_| target.ends_with(".log")) {
+            *target = format!("{directory}/events/*.log");
+        }
+    });
     found
 }
 

@@ -124,7 +124,8 @@ impl Journal {
     /// Begins the next file when this one is full, and lets the oldest go when there are too many.
     fn make_room(&mut self, first: u64, more: u64) -> io::Result<()> {
         let newest = self.segments.back().expect("a journal has a file");
-        if newest.len + more <= FILE_BYTES.min(self.place.bytes / 4) || newest.first >= first {
+        let full = FILE_BYTES.min(self.place.bytes / 4);
+        if newest.len + more <= full || newest.first >= first {
             return Ok(());
         }
         let (file, segment) = files::begin(&self.place.dir, first, self.high)?;
@@ -132,7 +133,8 @@ impl Journal {
         self.segments.push_back(segment);
         self.is_dir_unsynced = true;
         let mut total: u64 = self.segments.iter().map(|segment| segment.len).sum();
-        while total + more > self.place.bytes && self.segments.len() > 2 {
+        // The new one has room to become full.
+        while total + full.max(more) > self.place.bytes && self.segments.len() > 2 {
             let Some(oldest) = self.segments.pop_front() else { break };
             total -= oldest.len;
             self.dropped.push(oldest.path(&self.place.dir));

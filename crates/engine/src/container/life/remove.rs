@@ -116,8 +116,11 @@ pub(super) async fn deleted<E: Environment>(actor: &mut Actor<E>, outcome: Resul
     if let Some(text) = &text {
         actor.happened(Input::RemovalFailed);
         actor.row.run.error.clone_from(text);
-        // Its row may be gone, or its files half.
-        drop(actor.record().await);
+        // Its row may be gone, or its files half. It is not destroyed, whatever an earlier commit said.
+        let back = actor.engine.events().take_back();
+        if actor.record_with(back.rows()).await.is_ok() {
+            back.publish();
+        }
     } else {
         let containers = actor.engine.containers();
         containers.execs.forget_container(&actor.row.id);
