@@ -23,8 +23,12 @@ macro_rules! fuzz_target {
 
 #[path = "../../../fuzz/fuzz_targets/archive.rs"]
 mod archive;
+#[path = "../../../fuzz/fuzz_targets/definition.rs"]
+mod definition;
 #[path = "../../../fuzz/fuzz_targets/dns_messages.rs"]
 mod dns_messages;
+#[path = "../../../fuzz/fuzz_targets/dockerfile.rs"]
+mod dockerfile;
 #[path = "../../../fuzz/fuzz_targets/documents.rs"]
 mod documents;
 #[path = "../../../fuzz/fuzz_targets/extraction.rs"]
@@ -33,6 +37,8 @@ mod extraction;
 mod hosts_toml;
 #[path = "../../../fuzz/fuzz_targets/http.rs"]
 mod http;
+#[path = "../../../fuzz/fuzz_targets/ignore_file.rs"]
+mod ignore_file;
 #[path = "../../../fuzz/fuzz_targets/json.rs"]
 mod json;
 #[path = "../../../fuzz/fuzz_targets/layer.rs"]
@@ -53,17 +59,22 @@ mod seccomp;
 mod signatures;
 #[path = "../../../fuzz/fuzz_targets/websocket.rs"]
 mod websocket;
+#[path = "../../../fuzz/fuzz_targets/words.rs"]
+mod words;
 
 /// A target by its name.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 16] = [
+const TARGETS: [Target; 20] = [
     ("archive", archive::run),
+    ("definition", definition::run),
     ("dns_messages", dns_messages::run),
+    ("dockerfile", dockerfile::run),
     ("documents", documents::run),
     ("extraction", extraction::run),
     ("hosts_toml", hosts_toml::run),
     ("http", http::run),
+    ("ignore_file", ignore_file::run),
     ("json", json::run),
     ("layer", layer::run),
     ("log", log::run),
@@ -74,6 +85,7 @@ const TARGETS: [Target; 16] = [
     ("seccomp", seccomp::run),
     ("signatures", signatures::run),
     ("websocket", websocket::run),
+    ("words", words::run),
 ];
 
 fn fuzz() -> PathBuf {
