@@ -294,15 +294,20 @@ impl Container {
 
     /// After each round of a running container: whether the kernel has killed more of its processes for want of memory.
     pub fn memory_has_run_out(&mut self, now: Instant) -> bool {
-        self.memory.begin(|| runtime::builtin::cgroup(&self.bundle));
+        let limited = self.is_limited().then_some(now);
+        self.memory.begin(limited, || runtime::builtin::cgroup(&self.bundle));
         self.memory.news(now, || runtime::builtin::cgroup(&self.bundle))
+    }
+
+    /// Whether its memory has a limit of its own.
+    fn is_limited(&self) -> bool {
+        self.bundle.spec.linux.resources.memory.as_ref().is_some_and(|memory| memory.limit.is_some())
     }
 
     /// The container has ended: how, and whether memory has run out since that was told last.
     pub fn ended(&mut self, mut exit: Exit) -> (Exit, bool) {
         // Without a limit of its own, a container in which memory ran out will hardly have ended well.
-        let limited = self.bundle.spec.linux.resources.memory.as_ref().is_some_and(|memory| memory.limit.is_some());
-        if !limited && exit.code == 0 {
+        if !self.is_limited() && exit.code == 0 {
             exit.oom = self.memory.has_struck();
             return (exit, false);
         }

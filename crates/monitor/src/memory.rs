@@ -7,7 +7,7 @@ use rustix::event::PollFlags;
 use sys::cgroup::{Cgroup, OomWatch};
 
 /// How long after an early signal a kill may be counted, and the pause between two looks.
-const LATE: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The watch over one container's memory.
@@ -25,10 +25,12 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Begins to watch, at the first call. Without the memory controller there is nothing to see.
-    pub fn begin(&mut self, cgroup: impl FnOnce() -> model::Result<Cgroup>) {
+    /// Begins to watch, at the first call. Without the memory controller there is nothing to see. `limited`: the time of the
+    /// call if the container has a limit; it may have reached that already.
+    pub fn begin(&mut self, limited: Option<Instant>, cgroup: impl FnOnce() -> model::Result<Cgroup>) {
         if !std::mem::replace(&mut self.begun, true) {
             self.watch = cgroup().ok().and_then(|cgroup| cgroup.oom_watch().ok());
+            self.look = self.watch.as_ref().and(limited).map(|now| now + LATE);
         }
     }
 

@@ -358,8 +358,8 @@ impl<E: Environment> Actor<E> {
                         self.timers.set(Timer::Kill, Instant::now() + stop::KILL_WAIT);
                     }
                 }
-                Effect::Freeze => kill::set_frozen(self, true).await?,
-                Effect::Thaw => kill::set_frozen(self, false).await?,
+                Effect::Freeze => drop(kill::set_frozen(self, true).await?),
+                Effect::Thaw => drop(kill::set_frozen(self, false).await?),
                 Effect::CancelRestart => self.timers.cancel(Timer::BackOff),
                 Effect::ScheduleRestart => self.timers.set(Timer::BackOff, Instant::now() + self.backoff),
                 Effect::Delete => remove::begin_removal(self),

@@ -4,7 +4,7 @@ use model::lifecycle::Input;
 use model::{Result, signal};
 use monitor::proto::Request;
 
-use super::actor::{Accepted, Actor, not_running};
+use super::actor::{Accepted, Actor, Awaited, not_running};
 use super::environment::Environment;
 use super::{health, stop};
 use crate::container::Containers;
@@ -50,7 +50,7 @@ pub(super) async fn send_signal<E: Environment>(actor: &mut Actor<E>, signal: i3
 /// Freezes: recorded, then done, and taken back when the monitor cannot do it.
 pub(super) async fn freeze<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     let before = actor.row.clone();
-    let Some(Accepted { mut row, effects, reply }) = actor.step(Input::Pause, reply) else { return };
+    let Some(Accepted { mut row, reply, .. }) = actor.step(Input::Pause, reply) else { return };
     row.run.frozen_in_passing = false;
     health::suspend(&mut row);
     let told = match actor.commit_telling(row, "pause").await {
@@ -59,23 +59,28 @@ pub(super) async fn freeze<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     };
     // A frozen one would not die.
     (health::Prober { actor }).stop().await;
-    if let Err(error) = actor.perform(&effects).await {
-        actor.row = before;
-        (health::Prober { actor }).schedule();
-        drop(actor.record().await);
-        return answer(reply, Err(error));
-    }
+    let asked = match set_frozen(actor, true).await {
+        Ok(asked) => asked,
+        Err(error) => {
+            actor.row = before;
+            (health::Prober { actor }).schedule();
+            drop(actor.record().await);
+            return answer(reply, Err(error));
+        }
+    };
     actor.publish();
     told.publish();
-    answer(reply, Ok(()));
+    // Answered when all processes stand.
+    drop(actor.waiting.answers.insert(asked, Awaited::Caller(reply)));
 }
 
 /// Lets go on: done, then recorded; should the daemon die in between, the next one still knows why the container is frozen.
 pub(super) async fn thaw<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
-    let Some(Accepted { row, effects, reply }) = actor.step(Input::Unpause, reply) else { return };
-    if let Err(error) = actor.perform(&effects).await {
-        return answer(reply, Err(error));
-    }
+    let Some(Accepted { row, reply, .. }) = actor.step(Input::Unpause, reply) else { return };
+    let asked = match set_frozen(actor, false).await {
+        Ok(asked) => asked,
+        Err(error) => return answer(reply, Err(error)),
+    };
     actor.row = row;
     actor.row.run.frozen_in_passing = false;
     (health::Prober { actor }).schedule();
@@ -87,7 +92,8 @@ pub(super) async fn thaw<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     } else {
         told.publish_unrecorded()
     }
-    answer(reply, Ok(()));
+    // Answered when its processes run: what comes next must not find them frozen.
+    drop(actor.waiting.answers.insert(asked, Awaited::Caller(reply)));
 }
 
 /// Freezes for the time of an operation. The record tells why before it is done: should the daemon die over the
@@ -115,11 +121,11 @@ pub(super) async fn thaw_left_behind<E: Environment>(actor: &mut Actor<E>) {
     drop(actor.record().await);
 }
 
-/// Has the monitor freeze the container's processes, or let them go on.
-pub(super) async fn set_frozen<E: Environment>(actor: &mut Actor<E>, frozen: bool) -> Result<()> {
+/// Has the monitor freeze the container's processes, or let them go on; the number under which it answers.
+pub(super) async fn set_frozen<E: Environment>(actor: &mut Actor<E>, frozen: bool) -> Result<u32> {
     let sent = match actor.link.as_mut() {
         None => Err(not_running(&actor.row)),
-        Some(link) => link.send(&Request::Freeze { frozen }, &[]).await.map(drop),
+        Some(link) => link.send(&Request::Freeze { frozen }, &[]).await,
     };
     sent.inspect_err(|error| tracing::warn!(container = actor.row.id.short(), frozen, %error, "not frozen or thawed"))
 }
