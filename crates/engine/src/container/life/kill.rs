@@ -59,19 +59,15 @@ pub(super) async fn freeze<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     };
     // A frozen one would not die.
     (health::Prober { actor }).stop().await;
-    let asked = match set_frozen(actor, true).await {
-        Ok(asked) => asked,
-        Err(error) => {
-            actor.row = before;
-            (health::Prober { actor }).schedule();
-            drop(actor.record().await);
-            return answer(reply, Err(error));
-        }
-    };
+    if let Err(error) = set_frozen(actor, true).await {
+        actor.row = before;
+        (health::Prober { actor }).schedule();
+        drop(actor.record().await);
+        return answer(reply, Err(error));
+    }
     actor.publish();
     told.publish();
-    // Answered when all processes stand.
-    drop(actor.waiting.answers.insert(asked, Awaited::Caller(reply)));
+    answer(reply, Ok(()));
 }
 
 /// Lets go on: done, then recorded; should the daemon die in between, the next one still knows why the container is frozen.
