@@ -45,6 +45,7 @@ mod networks;
 mod order;
 mod own_labels;
 mod platforms;
+mod plugin_program;
 mod ports;
 mod resolver;
 mod restart;

@@ -1,66 +1,42 @@
 //! Networks and addresses of a plugin, which is a program in another language behind a socket: it works, hangs, lies, goes,
 //! comes back and forgets.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::ops::{Deref, DerefMut};
 
 use serde_json::Value;
-use testkit::{Daemon, places};
+use testkit::Daemon;
 
+use crate::plugin_program::PluginProgram;
 use crate::{eventually, with_busybox};
 
 /// A running test plugin.
-struct Plugin {
-    dir: PathBuf,
-    words: Vec<&'static str>,
-    process: Child,
-}
+struct Plugin(PluginProgram);
 
 const SOCKET: &str = "/run/docker/plugins/test.sock";
+
+impl Deref for Plugin {
+    type Target = PluginProgram;
+
+    fn deref(&self) -> &PluginProgram {
+        &self.0
+    }
+}
+
+impl DerefMut for Plugin {
+    fn deref_mut(&mut self) -> &mut PluginProgram {
+        &mut self.0
+    }
+}
 
 impl Plugin {
     /// Starts one in the daemon's namespaces; `words` say how it is.
     fn start(d: &Daemon, words: &[&'static str]) -> Plugin {
-        let dir = d.path("plugin");
-        std::fs::create_dir_all(&dir).unwrap();
-        let mut plugin = Plugin { process: Plugin::spawn(d, &dir, words), dir, words: words.to_vec() };
-        plugin.await_ready();
-        plugin
-    }
-
-    fn spawn(d: &Daemon, dir: &Path, words: &[&str]) -> Child {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/client/network_plugin.py");
-        let mut command = d.namespaces().command(places::find("python3"));
-        command.args([script, &dir.display().to_string(), SOCKET]).args(words).stdin(Stdio::null());
-        command.spawn().expect("python3 starts")
-    }
-
-    fn await_ready(&mut self) {
-        assert!(eventually(|| self.dir.join("ready").exists()), "the plugin does not listen");
-        std::fs::remove_file(self.dir.join("ready")).unwrap();
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    /// A new process, which knows nothing of what the last one was told.
-    fn again(&mut self, d: &Daemon) {
-        self.process = Plugin::spawn(d, &self.dir, &self.words);
-        self.await_ready();
-    }
-
-    fn mode(&self, mode: &str) {
-        std::fs::write(self.dir.join("mode"), mode).unwrap();
+        Plugin(PluginProgram::start(d, "network_plugin.py", "plugin", &[&[SOCKET], words].concat()))
     }
 
     /// The calls since the last look.
     fn calls(&self) -> Vec<String> {
-        let path = self.dir.join("calls");
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        std::fs::write(&path, "").unwrap();
-        text.lines().map(str::to_owned).collect()
+        self.take_calls().lines().map(str::to_owned).collect()
     }
 
     /// Waits until it was called so since the last look.
@@ -76,13 +52,6 @@ impl Plugin {
         let mut all = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let last = all.find(|call| call["method"] == method);
         last.unwrap_or_else(|| panic!("{method} was not called"))["args"].clone()
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -1,61 +1,39 @@
 //! Volumes of a plugin, which is a program in another language behind a socket: it works, hangs, lies, goes and comes back.
 
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::ops::{Deref, DerefMut};
 
 use serde_json::Value;
-use testkit::{Daemon, places};
+use testkit::Daemon;
 
+use crate::plugin_program::PluginProgram;
 use crate::{eventually, with_busybox};
 
 /// A running test plugin.
-struct Plugin {
-    dir: PathBuf,
-    at: String,
-    process: Child,
+struct Plugin(PluginProgram);
+
+impl Deref for Plugin {
+    type Target = PluginProgram;
+
+    fn deref(&self) -> &PluginProgram {
+        &self.0
+    }
+}
+
+impl DerefMut for Plugin {
+    fn deref_mut(&mut self) -> &mut PluginProgram {
+        &mut self.0
+    }
 }
 
 impl Plugin {
     /// Starts one in the daemon's namespaces, listening at `unix:<path>` or `tcp:<port>`.
     fn start(d: &Daemon, name: &str, at: &str) -> Plugin {
-        let dir = d.path(name);
-        std::fs::create_dir_all(&dir).unwrap();
-        let mut plugin = Plugin { process: Plugin::spawn(d, &dir, at), dir, at: at.to_owned() };
-        plugin.await_ready();
-        plugin
-    }
-
-    fn spawn(d: &Daemon, dir: &std::path::Path, at: &str) -> Child {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/client/volume_plugin.py");
-        let mut command = d.namespaces().command(places::find("python3"));
-        command.args([script, &dir.display().to_string(), at]).stdin(Stdio::null());
-        command.spawn().expect("python3 starts")
-    }
-
-    fn await_ready(&mut self) {
-        assert!(eventually(|| self.dir.join("ready").exists()), "the plugin does not listen");
-        std::fs::remove_file(self.dir.join("ready")).unwrap();
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    fn again(&mut self, d: &Daemon) {
-        self.process = Plugin::spawn(d, &self.dir, &self.at);
-        self.await_ready();
-    }
-
-    fn mode(&self, mode: &str) {
-        std::fs::write(self.dir.join("mode"), mode).unwrap();
+        Plugin(PluginProgram::start(d, "volume_plugin.py", name, &[at]))
     }
 
     /// The calls since the last look, without what only looks.
     fn calls(&self) -> Vec<String> {
-        let path = self.dir.join("calls");
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        std::fs::write(&path, "").unwrap();
+        let text = self.take_calls();
         let looks = [
             "Plugin.Activate",
             "VolumeDriver.Capabilities",
@@ -65,13 +43,6 @@ impl Plugin {
         ];
         let acts = text.lines().filter(|line| !looks.iter().any(|look| line.starts_with(look)));
         acts.map(|line| line.trim_start_matches("VolumeDriver.").to_owned()).collect()
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
