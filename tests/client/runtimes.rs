@@ -134,6 +134,15 @@ fn a_runtime_that_cannot_be_executed() {
         assert!(output.stderr.contains("OCI runtime create failed: unable to retrieve OCI runtime error (open /"));
         assert!(output.stderr.contains(text), "{output:?}");
     }
+    // A directory over a file, and below one.
+    for place in ["/etc/passwd", "/etc/passwd/below"] {
+        let text = format!(
+            "error during container init: error mounting \"/usr\" to rootfs at {place:?}: create mount destination for {place} mount: \
+             cannot mkdir in /etc/passwd: not a directory: unknown: Are you trying to mount a directory onto a file (or \
+             vice-versa)? Check if the specified host path exists and is the expected type",
+        );
+        d.docker(&["run", "--rm", "-v", &format!("/usr:{place}"), "busybox", "true"]).fails(125, &text);
+    }
     // A file system of memory over a file.
     d.docker(&["run", "--rm", "--tmpfs", "/etc/passwd", "busybox", "true"]).fails(
         125,

@@ -158,6 +158,9 @@ fn bind(root: &Rooted, mount: &oci::Mount, options: &Options, reach: Reach) -> R
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).at(stage, "fstat")?.st_mode);
     let target = if kind.is_dir() { Target::Directory } else { Target::File };
     let target = place(root, path, target, stage)?;
+    if kind.is_dir() && !is_dir(target) {
+        return Err(StartError::new(stage(), Errno::NOTDIR.raw_os_error(), creation(root, path)));
+    }
     if !options.set_tree.is_empty() || !options.clear_tree.is_empty() {
         set_attr(fd, Reach::Tree, options.set_tree, options.clear_tree, None).at(stage, "mount_setattr")?;
     }
@@ -221,12 +224,22 @@ fn place(root: &Rooted, path: &Path, target: Target, stage: impl Fn() -> Stage) 
     let target = match root.mount_point(path, target) {
         // Nothing can be made there.
         Err(_) if below && !allowed => return Err(inside()),
+        Err(error) if error.raw_os_error() == Some(Errno::NOTDIR.raw_os_error()) => {
+            return Err(error).at(&stage, &creation(root, path));
+        }
         point => keep(point.at(&stage, "")?),
     };
     if !allowed && rustix::fs::fstatfs(target).at(&stage, "fstatfs")?.f_type == PROC_SUPER_MAGIC {
         return Err(inside());
     }
     Ok(target)
+}
+
+/// What the reference's runtime says of a place that cannot be made, since a file is in its way; paths are the container's.
+fn creation(root: &Rooted, path: &Path) -> String {
+    let is_file = |at: &&Path| root.open(at, OFlags::PATH, Mode::empty()).map(keep).is_ok_and(|fd| !is_dir(fd));
+    let file = path.ancestors().find(is_file).unwrap_or(path);
+    format!("create mount destination for {} mount: cannot mkdir in {}", path.display(), file.display())
 }
 
 /// `/sys/fs/cgroup`: the container's own directory of every hierarchy, bound. Inside the container's cgroup namespace
