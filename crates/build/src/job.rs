@@ -6,17 +6,21 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use model::Result;
+use image::Transfers;
 use model::digest::Digest;
 use model::id::ContainerId;
+use model::{Error, Result};
+use registry::Credentials;
 use snapshot::LayerKey;
 use store::Lease;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::builder::Builder;
 use crate::cancel::Cancel;
 use crate::record::{Busy, Chain};
+use crate::result::Memo;
 
 /// What a build tells, at most so many messages ahead of its client.
 pub const EVENTS: usize = 256;
@@ -198,6 +202,48 @@ pub trait Inputs: Send + Sync {
 
     /// A secret; `None`: the client has none of this name.
     fn secret<'a>(&'a self, id: &'a str) -> Answer<'a, Result<Option<Vec<u8>>>>;
+
+    /// What a registry is shown; `host` is its name as references have it (`docker.io`). None by default.
+    fn credentials<'a>(&'a self, _host: &'a str) -> Answer<'a, Result<Credentials>> {
+        Box::pin(async { Ok(Credentials::default()) })
+    }
+
+    /// A connection to the SSH agent of this name (`default`) that the client forwards. It has none by default.
+    ///
+    /// Errors: `NotFound` `no SSH key "x" forwarded from the client`.
+    fn agent<'a>(&'a self, id: &'a str) -> Answer<'a, Result<Box<dyn Connection>>> {
+        Box::pin(async move { Err(Error::not_found(format!("no SSH key {id:?} forwarded from the client"))) })
+    }
+
+    /// What the client sends in the place of a server: the body of `http://buildkit-session/<path>` or
+    /// `http://build-context-<id>`. Readable once.
+    fn upload<'a>(&'a self, address: &'a str) -> Answer<'a, Result<Incoming>> {
+        Box::pin(async move { Err(Error::not_found(format!("the client sends nothing for {address}"))) })
+    }
+
+    /// A blob of an OCI layout that the client has: its store is `oci:<name>`.
+    fn layout_blob<'a>(&'a self, store: &'a str, digest: &'a Digest) -> Answer<'a, Result<Incoming>> {
+        Box::pin(async move { Err(Error::not_found(format!("the client has no {digest} in {store}"))) })
+    }
+}
+
+/// Bytes from the client, as they come.
+pub type Incoming = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A two-way stream.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// What a build may do that others may not, and was granted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entitlements {
+    /// `network.host`
+    pub network_host: bool,
+    /// `security.insecure`
+    pub insecure: bool,
+    /// `device`: names of devices, or `*`.
+    pub devices: Vec<String>,
 }
 
 /// Attributes of a source.
@@ -219,10 +265,16 @@ pub struct Job {
     pub limits: Limits,
     /// The network of steps that ask for none.
     pub network: Network,
+    /// What it was granted.
+    pub entitlements: Entitlements,
+    /// Downloads at one time.
+    pub transfers: Transfers,
     /// What it has made or found until it ends.
     pub lease: Arc<Lease>,
     /// Records that are being written, and those that it uses.
-    pub(crate) records: Mutex<Pending>,
+    pub(crate) records: Arc<Mutex<Pending>>,
+    /// What it has solved.
+    pub(crate) memo: Arc<Memo>,
 }
 
 /// Records of a build.
@@ -248,9 +300,30 @@ impl Job {
             cancel: Cancel::default(),
             limits: Limits::default(),
             network: Network::default(),
+            entitlements: Entitlements::default(),
+            transfers: Transfers { downloads: 0, uploads: 0 },
             lease: Arc::new(builder.images.pins.lease()),
-            records: Mutex::default(),
+            records: Arc::default(),
+            memo: Arc::default(),
         }
+    }
+
+    /// A part of the build: it shares all but its end.
+    pub(crate) fn part(&self) -> Arc<Job> {
+        Arc::new(Job {
+            builder: self.builder.clone(),
+            runner: self.runner.clone(),
+            inputs: self.inputs.clone(),
+            events: self.events.clone(),
+            cancel: self.cancel.part(),
+            limits: self.limits.clone(),
+            network: self.network.clone(),
+            entitlements: self.entitlements.clone(),
+            transfers: self.transfers,
+            lease: self.lease.clone(),
+            records: self.records.clone(),
+            memo: self.memo.clone(),
+        })
     }
 
     /// Waits until what it has made is durable. To be called before it is dropped; records that cannot be written are gone

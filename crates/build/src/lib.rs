@@ -12,6 +12,8 @@ pub mod classic;
 mod content;
 mod copy;
 pub mod export;
+pub mod files;
+pub mod frontend;
 pub mod graph;
 pub mod job;
 pub mod key;
@@ -22,7 +24,8 @@ pub mod record;
 pub mod result;
 pub mod root;
 pub mod solve;
+pub mod sources;
 pub mod usage;
 
 pub use crate::builder::Builder;
-pub use crate::op::source::{key_of, of_image};
+pub use crate::sources::image::{key_of, of_image};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use model::Error;
 use model::digest::Digest;
+use model::{Error, Result};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::record::Chain;
@@ -24,6 +24,22 @@ impl Solved {
     /// The layers of an output; one that was not made is empty.
     pub fn chain(&self, index: i64) -> Chain {
         self.outputs.get(&index).cloned().unwrap_or_default()
+    }
+}
+
+/// The files that a definition is of.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The result of its vertex.
+    pub solved: Arc<Solved>,
+    /// Which of its outputs.
+    pub index: i64,
+}
+
+impl Files {
+    /// Their layers.
+    pub fn chain(&self) -> Chain {
+        self.solved.chain(self.index)
     }
 }
 
@@ -76,5 +92,31 @@ impl Locks {
             locks.entry(key.clone()).or_default().clone()
         };
         lock.lock_owned().await
+    }
+}
+
+/// Results of the vertices of one build, which its graphs share: each vertex is solved, and told of, once.
+#[derive(Default)]
+pub(crate) struct Memo(Mutex<HashMap<Digest, Slot>>);
+
+/// The result of a vertex, held by whoever solves it.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Solved>>>>;
+
+/// Vertices of one build, over all of its graphs.
+const VERTICES: usize = 100_000;
+
+impl Memo {
+    /// Waits for whoever solves the vertex.
+    ///
+    /// Errors: `InvalidParameter` for a build with too many vertices.
+    pub(crate) async fn slot(&self, vertex: &Digest) -> Result<OwnedMutexGuard<Option<Arc<Solved>>>> {
+        let slot = {
+            let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if slots.len() >= VERTICES && !slots.contains_key(vertex) {
+                return Err(Error::invalid(format!("a build of more than {VERTICES} operations")));
+            }
+            slots.entry(vertex.clone()).or_default().clone()
+        };
+        Ok(slot.lock_owned().await)
     }
 }

@@ -3,12 +3,14 @@
 //! Invariants:
 //! - a vertex runs when all of its inputs have results; those that need nothing of each other run beside each other;
 //! - of equal steps of any builds one runs and the others take its result ([`crate::result::Locks`]);
-//! - a step that fails or is cancelled leaves no record and no files; the first that fails cancels the others;
+//! - a step that fails or is cancelled leaves no record and no files; the first that fails cancels the others of its graph;
+//! - a vertex that several graphs of a build have is solved once ([`crate::result::Memo`]);
 //! - when [`Job::solve`] returns, nothing of it runs any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
+use bollard_buildkit_proto::pb;
 use bollard_buildkit_proto::pb::op::Op;
 use events::now;
 use model::digest::Digest;
@@ -22,14 +24,26 @@ use crate::job::{Event, Job};
 use crate::key;
 use crate::op;
 use crate::record::{Kind, Record, chains};
-use crate::result::{Failure, Solved, Unmade};
+use crate::result::{Failure, Files, Solved, Unmade};
 
 /// `None`: not yet; then a result, or nothing when it failed.
 type Slot = watch::Receiver<Option<Option<Arc<Solved>>>>;
 
 impl Job {
-    /// Solves a target of the graph.
+    /// Solves what a definition is of; `None`: of nothing, an empty root.
+    pub async fn solve_definition(self: &Arc<Job>, definition: &pb::Definition) -> Result<Option<Files>, Failure> {
+        let graph = Graph::read(definition)?;
+        let Some(target) = &graph.target else { return Ok(None) };
+        let solved = self.solve(&graph, target).await?;
+        Ok(Some(Files { solved, index: target.index }))
+    }
+
+    /// Solves a target of the graph. A failure ends what runs for this target, not the build.
     pub async fn solve(self: &Arc<Job>, graph: &Graph, target: &Output) -> Result<Arc<Solved>, Failure> {
+        self.part().solve_part(graph, target).await
+    }
+
+    async fn solve_part(self: &Arc<Job>, graph: &Graph, target: &Output) -> Result<Arc<Solved>, Failure> {
         let order = graph.order(target)?;
         let mut slots: HashMap<Digest, Slot> = HashMap::new();
         let mut tasks = JoinSet::new();
@@ -81,8 +95,16 @@ impl Job {
                 _ => return Ok(None),
             }
         }
+        let stopped = || Failure { vertex: Some(vertex.digest.clone()), ..cancelled().into() };
+        let mut slot = tokio::select! {
+            slot = self.memo.slot(&vertex.digest) => slot?,
+            () = self.cancel.cancelled() => return Err(stopped()),
+        };
         if self.cancel.is_cancelled() {
-            return Err(Failure { vertex: Some(vertex.digest.clone()), ..cancelled().into() });
+            return Err(stopped());
+        }
+        if let Some(solved) = &*slot {
+            return Ok(Some(solved.clone()));
         }
         let step = vertex.digest.clone();
         let names = vertex.inputs.iter().map(|input| input.vertex.clone()).collect();
@@ -94,7 +116,7 @@ impl Job {
         };
         self.tell(Event::Ended { step: step.clone(), cached, error }).await;
         match outcome {
-            Ok(solved) => Ok(Some(Arc::new(solved))),
+            Ok(solved) => Ok(slot.insert(Arc::new(solved)).clone().into()),
             Err(Unmade { error, exit_code }) => Err(Failure { vertex: Some(step), error, exit_code }),
         }
     }
@@ -108,7 +130,7 @@ impl Job {
     ) -> Result<Solved, Unmade> {
         match &vertex.op {
             // These are made anew in each build: they cost nothing, or are told apart by their content.
-            Op::Source(source) => return Ok(op::source::solve(self, vertex, source).await?),
+            Op::Source(source) => return Ok(crate::sources::solve(self, vertex, source).await?),
             Op::Merge(merge) => return Ok(op::layers::merge(vertex, merge, inputs)?),
             Op::Diff(diff) => return Ok(op::layers::diff(vertex, diff, inputs)?),
             Op::Build(_) => {

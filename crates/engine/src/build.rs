@@ -18,7 +18,9 @@ use crate::container::life::step::Steps;
 
 /// A build whose steps run as containers do.
 pub fn job(engine: &Arc<Engine>, inputs: Arc<dyn Inputs>, events: mpsc::Sender<job::Event>) -> Job {
-    Job::new(&engine.builder, Arc::new(Steps(engine.clone())), inputs, events)
+    let mut job = Job::new(&engine.builder, Arc::new(Steps(engine.clone())), inputs, events);
+    job.transfers = engine.settings().services.transfers;
+    job
 }
 
 /// The end of a build: what it has made is durable, and what it leaves to nobody is removed.

@@ -58,7 +58,7 @@ use row::{IMAGES, ImageRow, NAMES, NameRow};
 use threads::Threads;
 
 pub use attestations::{AttestationArgs, attestations};
-pub use catalog::{Catalog, Found, Matched, Wanted, no_such, select};
+pub use catalog::{Catalog, Found, Matched, Wanted, no_platform, no_such, select};
 pub use changes::apply as apply_changes;
 pub use commit::{CommitImage, commit};
 pub use distribution::distribution;

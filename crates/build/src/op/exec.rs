@@ -82,8 +82,11 @@ pub(crate) async fn run(
     if !exec.cdi_devices.is_empty() {
         return Err(Error::not_implemented("devices of steps are not supported").into());
     }
-    if exec.security == pb::SecurityMode::Insecure as i32 {
+    if exec.security == pb::SecurityMode::Insecure as i32 && !job.entitlements.insecure {
         return Err(Error::forbidden("security.insecure is not allowed").into());
+    }
+    if exec.network == pb::NetMode::Host as i32 && !job.entitlements.network_host {
+        return Err(Error::forbidden("network.host is not allowed").into());
     }
     if exec.mounts.len() > MOUNTS {
         return Err(Error::invalid(format!("more than {MOUNTS} mounts of one step")).into());

@@ -4,7 +4,6 @@ pub(crate) mod exec;
 pub(crate) mod file;
 mod input;
 pub(crate) mod layers;
-pub(crate) mod source;
 
 use std::sync::Arc;
 

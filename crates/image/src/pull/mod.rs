@@ -32,7 +32,7 @@ use self::fetch::{Job, Places};
 pub use self::fetches::Fetches;
 use self::report::Layer;
 pub use self::report::{Lines, send, while_connected};
-use super::row::{Content, ImageRow, ManifestKind};
+use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
 use super::{Images, Wanted, labels, oci, select, signatures, unpack};
 use crate::Transfers;
 use events::Events;
@@ -310,4 +310,90 @@ async fn whole(repository: &Repository, blob: &Content) -> registry::Outcome<Byt
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.into())
+}
+
+/// An image that was fetched for a build.
+///
+/// It gets neither a name nor a row: it stays as long as the build's lease, or what the build keeps, names its content.
+#[derive(Clone, Debug)]
+pub struct Unnamed {
+    /// The index or manifest, and what it lists.
+    pub image: ImageRow,
+    /// The manifest for the platform; its layers are unpacked.
+    pub manifest: ManifestRow,
+}
+
+/// Asks the registry what a name means for a platform, and reads the documents; layers are fetched only with `lines`, which
+/// hear how far each is.
+///
+/// Errors: as of a pull; what the signature policy refuses.
+pub async fn fetch_unnamed(
+    images: &Arc<Images>,
+    transfers: Transfers,
+    args: &PullArgs,
+    lease: &Arc<Lease>,
+    lines: Option<&Lines>,
+) -> Result<Unnamed> {
+    images.fetches.limit(transfers.downloads);
+    match lines {
+        None => fetch_plan(images, args, lease, None).await,
+        Some(lines) => {
+            let mut fetched = None;
+            while_connected(lines, async {
+                fetched = Some(fetch_plan(images, args, lease, Some(lines)).await?);
+                Ok(())
+            })
+            .await?;
+            fetched.ok_or_else(|| Error::cancelled("context canceled"))
+        }
+    }
+}
+
+async fn fetch_plan(
+    images: &Arc<Images>,
+    args: &PullArgs,
+    lease: &Arc<Lease>,
+    lines: Option<&Lines>,
+) -> Result<Unnamed> {
+    let reference = match &args.reference.digest {
+        // A digest says more than a tag.
+        Some(digest) => args.reference.with_digest(digest.clone()),
+        None => args.reference.clone().with_default_tag(),
+    };
+    let repository = images.registries.repository(&reference, args.credentials.clone(), Access::Pull).await?;
+    let context = PullContext { images, repository: &repository, lease };
+    let (digest, known) = documents::resolve(&context).await?;
+    let signatures = signatures::of_pull(images, &repository, &digest).await?;
+    let platform = args.platform.as_ref();
+    let chosen = documents::manifest(&context, &digest, known, platform).await?;
+    let plan = documents::plan(&context, chosen, platform).await?;
+    let layers = match lines {
+        Some(lines) => fetch_layers(images, &repository, &plan, (lease, lines), false).await?,
+        None => Vec::new(),
+    };
+    let unpacks = lines.is_some();
+    let (own, lease) = (images.clone(), lease.clone());
+    let describe = move || {
+        if unpacks {
+            own.blobs.barrier()?;
+        }
+        layers.iter().try_for_each(|layer| layer.fetch.publish(&lease))?;
+        let mut image = unpack::describe(&own, &plan.target)?;
+        image.signatures = signatures;
+        if unpacks {
+            unpack::unpack(&own, &mut image, |manifest| manifest.content.digest == plan.manifest, &lease)?;
+        }
+        let found = image.manifests.iter().find(|manifest| manifest.content.digest == plan.manifest).cloned();
+        let manifest = found.ok_or_else(|| Error::system(format!("manifest {} is missing", plan.manifest)))?;
+        Ok(Unnamed { image, manifest })
+    };
+    images.blocking(describe).await
+}
+
+/// Unpacks an image whose blobs are all here; `target` is its manifest. Blocks.
+pub fn unpack_unnamed(images: &Images, target: &api::oci::Descriptor, lease: &Lease) -> Result<ManifestRow> {
+    let mut image = unpack::describe(images, target)?;
+    unpack::unpack(images, &mut image, |_| true, lease)?;
+    let manifest = image.manifests.into_iter().find(|manifest| manifest.unpacked.is_some());
+    manifest.ok_or_else(|| Error::invalid(format!("{} is no image", target.digest)))
 }
