@@ -9,6 +9,7 @@ use image::Images;
 use model::Result;
 use snapshot::Snapshots;
 use store::Store;
+use tokio::sync::Semaphore;
 
 use crate::caches::Caches;
 use crate::cancel::Cancel;
@@ -16,6 +17,8 @@ use crate::record::Records;
 use crate::result::Locks;
 use crate::root::Roots;
 
+/// Exports that are streamed to clients at one time.
+const STREAMS: usize = 64;
 /// The directory of what builds keep, in the data root.
 const DIR: &str = "build";
 
@@ -68,6 +71,8 @@ pub struct Builder {
     pub threads: Class,
     /// Builds that go on, by the names that their clients gave them.
     pub going: Going,
+    /// Places of exports that are streamed to clients.
+    pub(crate) streams: Arc<Semaphore>,
     pub(crate) caches: Caches,
     pub(crate) steps: Locks,
 }
@@ -81,6 +86,7 @@ impl Builder {
             records: Arc::new(Records::open(store)?),
             threads: Class::new(Work::Builds),
             going: Going::default(),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             caches: Caches::new(data_root.join(DIR).join("caches")),
             steps: Locks::default(),
         })

@@ -5,6 +5,7 @@
 //! ([`export`]), not before. Programs are run by somebody above ([`job::Runner`]): this crate knows no containers.
 #![forbid(unsafe_code)]
 
+pub mod attest;
 mod builder;
 mod caches;
 pub mod cancel;

@@ -22,7 +22,7 @@ use store::{Row, Store, Table, WriteTx};
 const RECORDS: Table<Record> = Table::new("build-records");
 /// Definition keys that lead to a content key.
 const ALIASES: Table<Alias> = Table::new("build-aliases");
-/// Layers of the cache that were packed, by the digits of their local names.
+/// Layers of the cache that were packed, by the digits of their names; of other forms than the usual one with the form behind them.
 const PACKED: Table<Packed> = Table::new("build-packed");
 
 /// A layer of a result.
@@ -131,6 +131,12 @@ fn archive_keeper(layer: &str) -> String {
     format!("build-packed/{layer}")
 }
 
+/// What a packed layer is found by.
+fn packed_name(layer: &LayerKey, form: &str) -> String {
+    let digits = layer.pin().hex();
+    if form.is_empty() { digits.to_owned() } else { format!("{digits}/{form}") }
+}
+
 /// All records.
 pub struct Records {
     store: Store,
@@ -214,14 +220,31 @@ impl Records {
         Busy { records: self.clone(), key: key.clone() }
     }
 
-    /// What is known of a layer that was packed.
-    pub fn packed(&self, layer: &LayerKey) -> Option<Packed> {
-        self.known().packed.get(layer.pin().hex()).cloned()
+    /// What is known of a layer that was packed in a form; the usual one has an empty name.
+    pub fn packed(&self, layer: &LayerKey, form: &str) -> Option<Packed> {
+        self.known().packed.get(&packed_name(layer, form)).cloned()
     }
 
-    /// Notes that a layer was packed; the archive is kept as long as the layer is.
-    pub fn note_packed(&self, layer: &LayerKey, packed: Packed) -> Result<()> {
-        let name = layer.pin().hex().to_owned();
+    /// When layers were made that records end with, and by what; by what pins them.
+    pub fn origins(&self) -> HashMap<Digest, (Timestamp, String)> {
+        let known = self.known();
+        let mut found: HashMap<Digest, (Timestamp, String)> = HashMap::new();
+        for record in known.records.values().filter(|record| record.kind != Kind::Internal) {
+            for layer in record.outputs.values().filter_map(|chain| chain.last()) {
+                let made = (record.created, record.description.clone());
+                // The first who made it, whoever came to the same later.
+                let own = found.entry(layer.key.pin().clone()).or_insert_with(|| made.clone());
+                if made < *own {
+                    *own = made;
+                }
+            }
+        }
+        found
+    }
+
+    /// Notes that a layer was packed in a form; the archive is kept as long as the layer is.
+    pub fn note_packed(&self, layer: &LayerKey, form: &str, packed: Packed) -> Result<()> {
+        let name = packed_name(layer, form);
         let (key, row) = (name.clone(), packed.clone());
         self.store.write_blocking(move |tx| {
             let kept = KeptRow { layers: Vec::new(), blobs: vec![row.blob.digest.clone()] };
@@ -255,7 +278,8 @@ impl Records {
             let chains = records.values().flat_map(|record| record.outputs.values());
             let live: HashSet<String> =
                 chains.flat_map(|chain| chain.iter().map(|layer| layer.key.pin().hex().to_owned())).collect();
-            let unused: Vec<String> = packed.keys().filter(|name| !live.contains(*name)).cloned().collect();
+            let digits = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+            let unused: Vec<String> = packed.keys().filter(|name| !live.contains(&digits(name))).cloned().collect();
             unused.iter().for_each(|name| _ = packed.remove(name));
             (gone, dangling, unused)
         };

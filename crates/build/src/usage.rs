@@ -82,7 +82,7 @@ impl Builder {
             let mut tops = record.outputs.values().filter_map(|chain| chain.last());
             tops.any(|layer| match &layer.key {
                 LayerKey::Diff(diff_id) => of_images.contains(diff_id),
-                local => self.records.packed(local).is_some_and(|packed| of_images.contains(&packed.diff_id)),
+                local => self.records.packed(local, "").is_some_and(|packed| of_images.contains(&packed.diff_id)),
             })
         };
         let all = self.records.all().into_iter();

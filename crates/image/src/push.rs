@@ -125,6 +125,39 @@ async fn push_one(
     Ok((image, parcel))
 }
 
+/// Content that goes to a registry, whether an image here has it or not.
+pub struct Load {
+    /// Where it goes.
+    pub repository: Arc<Repository>,
+    /// The tag that it gets there; a digest: none.
+    pub tag: String,
+    /// The index or manifest that the name will mean.
+    pub target: Content,
+    /// Documents that have to be there before it, each behind what it needs.
+    pub documents: Vec<Content>,
+    /// Layers and configurations.
+    pub blobs: Vec<Content>,
+    /// Keeps all of it here meanwhile.
+    pub lease: Arc<Lease>,
+}
+
+/// Pushes content. Errors: what the registry says.
+pub async fn push_load(images: &Arc<Images>, transfers: Transfers, load: Load, lines: &Lines) -> Result<()> {
+    let mut blobs: Vec<Content> = Vec::new();
+    for blob in load.blobs {
+        if !blobs.iter().any(|known| known.digest == blob.digest) {
+            blobs.push(blob);
+        }
+    }
+    let repository = &load.repository;
+    let parcel = Parcel { target: load.target, children: load.documents, blobs, instead_of: None };
+    send_blobs(images, transfers, (repository, &parcel), (&load.lease, lines)).await?;
+    for child in &parcel.children {
+        put(images, repository, child.digest.as_str(), child).await?;
+    }
+    put(images, repository, &load.tag, &parcel.target).await
+}
+
 fn find(catalog: &Catalog, reference: &ImageRef) -> Result<Arc<ImageRow>> {
     let missing = || Error::not_found(format!("tag does not exist: {}", reference.familiar()));
     let name = catalog.names.get(&reference.canonical()).ok_or_else(missing)?;

@@ -13,7 +13,12 @@ pub struct Gzip<W: Write> {
 impl<W: Write> Gzip<W> {
     /// Begins the stream.
     pub fn new(out: W) -> Gzip<W> {
-        Gzip { encoder: flate2::write::GzEncoder::new(out, flate2::Compression::new(LEVEL)) }
+        Gzip::with_level(out, LEVEL)
+    }
+
+    /// Begins the stream at a level from 0 (nothing is compressed) to 9.
+    pub fn with_level(out: W, level: u32) -> Gzip<W> {
+        Gzip { encoder: flate2::write::GzEncoder::new(out, flate2::Compression::new(level.min(9))) }
     }
 
     /// Ends the stream; what is below has everything then.
@@ -43,7 +48,12 @@ pub struct Zstd<W: Write> {
 impl<W: Write> Zstd<W> {
     /// Begins the stream.
     pub fn new(out: W) -> io::Result<Zstd<W>> {
-        let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
+        Zstd::with_level(out, ZSTD_LEVEL)
+    }
+
+    /// Begins the stream at a level from 1 to 22.
+    pub fn with_level(out: W, level: i32) -> io::Result<Zstd<W>> {
+        let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
         encoder.include_checksum(true)?;
         Ok(Zstd { encoder })
     }

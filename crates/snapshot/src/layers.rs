@@ -319,11 +319,18 @@ impl LayerStore for Layers {
         result
     }
 
-    fn pack_layer(&self, key: &LayerKey, below: &[LayerKey], out: &mut dyn Write) -> Result<Digest> {
+    fn pack_layer(
+        &self,
+        key: &LayerKey,
+        below: &[LayerKey],
+        latest: Option<i64>,
+        out: &mut dyn Write,
+    ) -> Result<Digest> {
         let missing = || Error::not_found(format!("layer {key} does not exist"));
         let (layer, view) = (self.get(key)?.ok_or_else(missing)?, self.view(below)?);
         if self.whiteouts == Whiteouts::Overlay {
-            return pack::diff(&view, &layer.fs, Source::Upper, out).map(|(diff_id, _)| diff_id);
+            let packed = pack::diff_until(latest, &view, (&layer.fs, Source::Upper), out);
+            return packed.map(|(diff_id, _)| diff_id);
         }
         // Whiteouts that are files are no deletions to the packer: it compares the merged tree with what is below.
         let place = self.workplace();
@@ -332,7 +339,7 @@ impl LayerStore for Layers {
             for layer in self.chain(below)?.into_iter().chain([layer.clone()]) {
                 merge::merge(&layer, &tree).with_context(|| format!("merging layer {key}"))?;
             }
-            pack::diff(&view, &tree, Source::Whole, out).map(|(diff_id, _)| diff_id)
+            pack::diff_until(latest, &view, (&tree, Source::Whole), out).map(|(diff_id, _)| diff_id)
         });
         place.clear()?;
         packed

@@ -142,10 +142,16 @@ pub trait LayerStore: Send + Sync {
     fn apply_layer(&self, expected: Option<&Digest>, tar: &mut dyn Read, lease: &Lease) -> Result<Unpacked>;
 
     /// Writes a layer over `below` (bottom first) as an uncompressed tar; returns the digest of what was written. The
-    /// same layer gives the same bytes.
+    /// same layer gives the same bytes. `latest`: no file is told to be newer than this many seconds since 1970.
     ///
     /// Errors: `NotFound` when a layer is missing.
-    fn pack_layer(&self, key: &LayerKey, below: &[LayerKey], out: &mut dyn Write) -> Result<Digest>;
+    fn pack_layer(
+        &self,
+        key: &LayerKey,
+        below: &[LayerKey],
+        latest: Option<i64>,
+        out: &mut dyn Write,
+    ) -> Result<Digest>;
 
     /// Makes a layer with a local key known by its diff id as well. Both must be pinned. Nothing happens when another
     /// layer has that diff id already.

@@ -116,10 +116,20 @@ fn below(node: &OwnedFd, name: &[u8], packer: &mut Packer<&mut dyn Write>) -> io
 /// Writes a layer of what a container changed; returns the digest of what was written, and whether
 /// anything changed.
 pub(crate) fn diff(view: &View, tree: &Path, source: Source, out: &mut dyn Write) -> Result<(Digest, bool)> {
+    diff_until(None, view, (tree, source), out)
+}
+
+/// The same, where no file is told to be newer than `latest`, in seconds since 1970.
+pub(crate) fn diff_until(
+    latest: Option<i64>,
+    view: &View,
+    (tree, source): (&Path, Source),
+    out: &mut dyn Write,
+) -> Result<(Digest, bool)> {
     let mut hashed = Hashed { inner: out, hash: Sha256::new() };
     let top = changes::open_tree(tree)?;
     let differ = Differ::new(view, tree, source)?;
-    let any = layer(differ, &mut hashed).with_context(|| format!("reading {}", tree.display()))?;
+    let any = layer(differ, latest, &mut hashed).with_context(|| format!("reading {}", tree.display()))?;
     still_there(tree, &top)?;
     Ok((Digest::from_sha256(&hashed.hash.finalize().into()), any))
 }
@@ -142,15 +152,15 @@ impl Write for Hashed<'_> {
 }
 
 /// Writes a layer of what the differ finds; tells whether there was anything.
-fn layer(differ: Differ<'_>, out: &mut dyn Write) -> io::Result<bool> {
-    let mut packer = Packer::new(out);
+fn layer(differ: Differ<'_>, latest: Option<i64>, out: &mut dyn Write) -> io::Result<bool> {
+    let mut packer = Packer { latest, ..Packer::new(out) };
     let mut any = false;
     // Unchanged names of files with several links: a changed name among those brings the others along.
     let mut same: HashMap<Inode, Vec<Vec<u8>>> = HashMap::new();
     differ.run(&mut |change| {
         match change {
             Changed::Gone(path) => packer.whiteout(path)?,
-            Changed::Directory(_, entry) => packer.writer.entry(entry)?,
+            Changed::Directory(_, entry) => packer.head(entry)?,
             Changed::Same(path, stat) => match packer.links.get(&inode(stat)).cloned() {
                 Some(first) => packer.link(path, first)?,
                 None => {
@@ -242,13 +252,22 @@ struct Packer<W> {
     left: usize,
     /// Times are written to the nanosecond.
     is_exact: bool,
+    /// No file is told to be newer, in seconds since 1970.
+    latest: Option<i64>,
     buffer: Vec<u8>,
 }
 
 impl<W: Write> Packer<W> {
     fn new(out: W) -> Packer<W> {
         let buffer = vec![0; CHUNK];
-        Packer { writer: Writer::new(out), links: HashMap::new(), left: LINK_BYTES, is_exact: false, buffer }
+        Packer {
+            writer: Writer::new(out),
+            links: HashMap::new(),
+            left: LINK_BYTES,
+            is_exact: false,
+            latest: None,
+            buffer,
+        }
     }
 
     /// Takes room for a name that is to be kept.
@@ -258,6 +277,16 @@ impl<W: Write> Packer<W> {
             None => return false,
         }
         true
+    }
+
+    /// Writes the head of an entry, no newer than it may be.
+    fn head(&mut self, entry: &Entry) -> io::Result<()> {
+        match self.latest {
+            Some(latest) if (entry.mtime.seconds, entry.mtime.nanos) > (latest, 0) => {
+                self.writer.entry(&Entry { mtime: Time { seconds: latest, nanos: 0 }, ..entry.clone() })
+            }
+            _ => self.writer.entry(entry),
+        }
     }
 
     /// Writes an entry with its data, or as a link to an earlier one.
@@ -279,12 +308,12 @@ impl<W: Write> Packer<W> {
         if linked && self.room(&entry.path) {
             self.links.insert(inode(stat), entry.path.clone());
         }
-        let Some(file) = file else { return self.writer.entry(&entry) };
+        let Some(file) = file else { return self.head(&entry) };
         entry.xattrs = portable(&file)?;
         entry.size = rustix::fs::fstat(&file)?.st_size.unsigned_abs();
         let mut file = File::from(file);
         entry.sparse = sparse::pieces(&file, entry.size)?;
-        self.writer.entry(&entry)?;
+        self.head(&entry)?;
         let Some(pieces) = entry.sparse else {
             self.copy(&mut file, entry.size)?;
             return self.writer.pad(entry.size);
@@ -319,7 +348,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn link_like(&mut self, entry: Entry, first: Vec<u8>) -> io::Result<()> {
-        self.writer.entry(&Entry { kind: Kind::HardLink, link: first, size: 0, xattrs: BTreeMap::new(), ..entry })
+        self.head(&Entry { kind: Kind::HardLink, link: first, size: 0, xattrs: BTreeMap::new(), ..entry })
     }
 
     fn link(&mut self, path: &[u8], first: Vec<u8>) -> io::Result<()> {

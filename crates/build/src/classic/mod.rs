@@ -29,7 +29,7 @@ use self::build::{Build, environment};
 pub use self::build::{Client, Failed, Options};
 use self::context::Context;
 use self::stage::Stage;
-use crate::export;
+use crate::export::{self, Request};
 use crate::job::Job;
 
 /// A Dockerfile, read.
@@ -190,7 +190,8 @@ impl Build {
         let (chain, parent) = (stage.files.chain(0), stage.base.clone());
         let make = move |_: &_| {
             let (builder, lease) = (&job.builder, &job.lease);
-            let layers = export::pack(builder, &chain, lease, &job.cancel)?;
+            let layers = export::pack(builder, &chain, &Request::default(), (lease, &job.cancel))?;
+            let layers = layers.into_iter().map(|layer| (layer.blob, layer.diff_id)).collect();
             let names = tags.into_iter().map(ImageRef::with_default_tag).collect();
             let config = serde_json::to_value(&document)?;
             built(&builder.images, &bus, BuiltImage { layers, config, names, parent }, lease)

@@ -285,7 +285,7 @@ pub fn a_root_becomes_a_layer_before_its_diff_id_is_known(mut place: Place) {
     assert_eq!(layers.layer(&key).unwrap(), Some(info));
     let pack = || {
         let mut tar = Vec::new();
-        (layers.pack_layer(&key, &below, &mut tar).unwrap(), tar)
+        (layers.pack_layer(&key, &below, None, &mut tar).unwrap(), tar)
     };
     let (diff_id, tar) = pack();
     assert_eq!(pack(), (diff_id.clone(), tar.clone()));
