@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use model::platform::Platform;
 use model::reference::ImageRef;
 
 /// Where an image lies.
@@ -14,8 +13,8 @@ pub enum Kind {
     Oci,
 }
 
-/// The URL of an image, for a platform if one is given.
-pub fn of(kind: Kind, reference: &ImageRef, platform: Option<&Platform>) -> String {
+/// The URL of an image, for a platform (`linux/arm/v7`) if one is given.
+pub fn of(kind: Kind, reference: &ImageRef, platform: Option<&str>) -> String {
     let named = reference.clone().with_default_tag();
     let kind = match kind {
         Kind::Docker => "docker",
@@ -28,7 +27,7 @@ pub fn of(kind: Kind, reference: &ImageRef, platform: Option<&Platform>) -> Stri
         url.push_str(&escaped(tag, b""));
     }
     let digest = named.digest.as_ref().map(|digest| ("digest", digest.to_string()));
-    let platform = platform.map(|platform| ("platform", platform.to_string()));
+    let platform = platform.map(|platform| ("platform", platform.to_owned()));
     for (at, (name, value)) in digest.into_iter().chain(platform).enumerate() {
         let sign = if at == 0 { '?' } else { '&' };
         // Writing to a text does not fail.
@@ -56,14 +55,13 @@ mod tests {
 
     #[test]
     fn names_tags_digests_and_platforms_have_their_places() {
-        let platform = Platform::new("linux", "arm", "v7");
         let url = |text: &str, platform| of(Kind::Docker, &ImageRef::parse_normalized(text).unwrap(), platform);
         assert_eq!(url("busybox", None), "pkg:docker/busybox@latest");
-        assert_eq!(url("a/b:1", Some(&platform)), "pkg:docker/a/b@1?platform=linux%2Farm%2Fv7");
+        assert_eq!(url("a/b:1", Some("linux/arm/v7")), "pkg:docker/a/b@1?platform=linux%2Farm%2Fv7");
         assert_eq!(url("localhost:5000/x:1", None), "pkg:docker/localhost:5000/x@1");
         let digest = format!("sha256:{}", "1".repeat(64));
         assert_eq!(url(&format!("b@{digest}"), None), format!("pkg:docker/b?digest={digest}"));
-        let both = url(&format!("b:2@{digest}"), Some(&Platform::new("linux", "amd64", "")));
+        let both = url(&format!("b:2@{digest}"), Some("linux/amd64"));
         assert_eq!(both, format!("pkg:docker/b@2?digest={digest}&platform=linux%2Famd64"));
     }
 }

@@ -211,7 +211,7 @@ impl Writer<'_> {
         names: &[ImageRef],
     ) -> Result<Descriptor> {
         let digest = image::oci::digest(manifest)?;
-        let platform = target.platform();
+        let platform = target.platform_text();
         let named = |name: &ImageRef| Named::new(&purl::of(purl::Kind::Docker, name, Some(&platform)), &digest);
         let itself: Vec<Named> = names.iter().map(named).collect();
         let mut layers = Vec::new();

@@ -164,6 +164,11 @@ impl Source {
 }
 
 impl Target {
+    /// The platform as people write it.
+    pub(super) fn platform_text(&self) -> String {
+        text(&self.platform)
+    }
+
     /// The platform as rules compare it.
     pub fn platform(&self) -> Platform {
         image::oci::platform(&self.platform)
@@ -202,7 +207,7 @@ fn platforms(metadata: &Metadata) -> Result<Vec<Entry>> {
         }
     };
     let platform = normalized(platform);
-    Ok(vec![Entry { id: image::oci::platform(&platform).to_string(), platform }])
+    Ok(vec![Entry { id: text(&platform), platform }])
 }
 
 fn checked(entry: Entry) -> Result<Entry> {
@@ -216,8 +221,18 @@ fn checked(entry: Entry) -> Result<Entry> {
 }
 
 fn normalized(platform: oci::Platform) -> oci::Platform {
-    let Platform { os, architecture, variant } = image::oci::platform(&platform);
+    let Platform { os, architecture, mut variant } = image::oci::platform(&platform);
+    // The usual one is named in documents.
+    if architecture == "arm" && variant.is_empty() {
+        variant = "v7".into();
+    }
     oci::Platform { os, architecture, variant, ..platform }
+}
+
+/// `linux/arm/v7`
+fn text(platform: &oci::Platform) -> String {
+    let oci::Platform { os, architecture, variant, .. } = platform;
+    if variant.is_empty() { format!("{os}/{architecture}") } else { format!("{os}/{architecture}/{variant}") }
 }
 
 fn host() -> oci::Platform {
@@ -261,6 +276,7 @@ mod tests {
             Source::read(Refs::One(Chain::default()), metadata(said), BTreeMap::new()).map(|s| s.targets[0].id.clone())
         };
         assert_eq!(id(&[(CONFIG, r#"{"os":"linux","architecture":"arm","variant":"v6"}"#)]).unwrap(), "linux/arm/v6");
+        assert_eq!(id(&[(CONFIG, r#"{"os":"linux","architecture":"arm"}"#)]).unwrap(), "linux/arm/v7");
         assert_eq!(id(&[]).unwrap(), image::oci::host().to_string());
         assert!(id(&[(CONFIG, r#"{"os":"linux"}"#)]).is_err());
         assert!(id(&[(CONFIG, "[")]).is_err());

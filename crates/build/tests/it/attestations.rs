@@ -1,0 +1,142 @@
+//! What is said of a result, in images and as files.
+
+use std::sync::Arc;
+
+use build::export::{Attestation, Content, Subject};
+use serde_json::{Value, json};
+
+use crate::place::Place;
+
+fn said(path: &str, predicate_type: &str, content: Content) -> Attestation {
+    Attestation {
+        path: path.into(),
+        predicate_type: predicate_type.into(),
+        subjects: Vec::new(),
+        content,
+        inline_only: false,
+        core: String::new(),
+    }
+}
+
+fn provenance() -> Attestation {
+    let bytes = Arc::new(br#"{"buildDefinition":{"b":1,"a":2}}"#.to_vec());
+    said("provenance.json", "https://slsa.dev/provenance/v1", Content::Bytes(bytes))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_gets_a_manifest_with_what_is_said_of_it() {
+    let place = Place::new();
+    let source = place.source(&place.two_layers(), &[], vec![provenance()]);
+    let (answer, _) = place.export("image", &[("name", "app:1")], &source).await;
+    let index = place.document(&answer["containerimage.digest"]);
+    let [image, of_image] = [&index["manifests"][0], &index["manifests"][1]];
+    assert_eq!(of_image["platform"], json!({"architecture": "unknown", "os": "unknown"}));
+    assert_eq!(
+        of_image["annotations"],
+        json!({"vnd.docker.reference.digest": image["digest"], "vnd.docker.reference.type": "attestation-manifest"})
+    );
+    let manifest = place.document(of_image["digest"].as_str().unwrap());
+    assert_eq!(manifest["artifactType"], "application/vnd.docker.attestation.manifest.v1+json");
+    assert_eq!((&manifest["subject"]["digest"], &manifest["config"]["data"]), (&image["digest"], &json!("e30=")));
+    let layer = &manifest["layers"][0];
+    assert_eq!(layer["annotations"], json!({"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"}));
+    let statement = place.document(layer["digest"].as_str().unwrap());
+    let digest = image["digest"].as_str().unwrap().trim_start_matches("sha256:");
+    assert_eq!(
+        statement,
+        json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "predicateType": "https://slsa.dev/provenance/v1",
+            "subject": [{"name": "pkg:docker/app@1?platform=linux%2Famd64", "digest": {"sha256": digest}}],
+            "predicate": {"buildDefinition": {"b": 1, "a": 2}},
+        })
+    );
+    // The image is run, and its attestations are found.
+    assert_eq!(place.builder.images.resolve("app:1", None).unwrap().platform, "linux/amd64");
+    let (old, _) = place.export("image", &[("oci-artifact", "false")], &source).await;
+    let index = place.document(&old["containerimage.digest"]);
+    let manifest = place.document(index["manifests"][1]["digest"].as_str().unwrap());
+    assert_eq!((manifest.get("artifactType"), manifest.get("subject")), (None, None));
+    let config = place.document(manifest["config"]["digest"].as_str().unwrap());
+    assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
+    let (refused, _) = place.try_export("image", &[("oci-mediatypes", "false")], &source).await;
+    assert_eq!(refused.unwrap_err().message(), "cannot export attestations with \"oci-mediatypes=false\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_for_images_only_is_in_no_archive_and_no_file() {
+    let place = Place::new();
+    let inline = Attestation { inline_only: true, ..provenance() };
+    let source = place.source(&place.two_layers(), &[], vec![inline]);
+    let (image, _) = place.export("image", &[], &source).await;
+    assert!(!image.contains_key("containerimage.config.digest"));
+    let (archive, _) = place.export("oci", &[], &source).await;
+    assert!(archive.contains_key("containerimage.config.digest"));
+    let (forced, _) = place.export("oci", &[("attestation-inline", "true")], &source).await;
+    assert_eq!(forced["containerimage.digest"], image["containerimage.digest"]);
+    let (_, client) = place.export("local", &[], &source).await;
+    assert!(!client.0.lock().unwrap().order.iter().any(|path| path.contains("provenance")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_sent_with_what_is_said_of_each() {
+    let place = Place::new();
+    let source = place.source(&place.two_layers(), &[("source.date.epoch", "5")], vec![provenance()]);
+    let (_, client) = place.export("local", &[("attestation-prefix", "x-")], &source).await;
+    let taken = client.0.lock().unwrap();
+    assert_eq!(taken.order.last().unwrap(), "x-provenance.json");
+    let (stat, bytes) = &taken.tree["x-provenance.json"];
+    assert_eq!((stat.mode, stat.mod_time, stat.size), (0o600, 5_000_000_000, bytes.len() as i64));
+    let statement: Value = serde_json::from_slice(bytes).unwrap();
+    let subjects = statement["subject"].as_array().unwrap();
+    let names: Vec<&str> = subjects.iter().map(|subject| subject["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["dir/file", "new"]);
+    assert_eq!(subjects[1]["digest"]["sha256"], "11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_is_taken_apart_and_the_main_list_comes_first() {
+    let place = Place::new();
+    let statement =
+        |name: &str| json!({"predicateType": "https://spdx.dev/Document", "predicate": {"name": name}}).to_string();
+    let bundle = place.layer(&Default::default(), "scan", |root| {
+        std::fs::write(root.join("extra.spdx.json"), statement("extra")).unwrap();
+        std::fs::write(root.join("sbom.spdx.json"), statement("main")).unwrap();
+    });
+    let list =
+        Attestation { core: "sbom".into(), ..said("", "https://spdx.dev/Document", Content::Bundle(bundle.clone())) };
+    let source = place.source(&place.two_layers(), &[], vec![list]);
+    let (answer, _) = place.export("image", &[("name", "app")], &source).await;
+    let index = place.document(&answer["containerimage.digest"]);
+    let manifest = place.document(index["manifests"][1]["digest"].as_str().unwrap());
+    let names: Vec<Value> = (0..2)
+        .map(|at| place.document(manifest["layers"][at]["digest"].as_str().unwrap())["predicate"]["name"].clone())
+        .collect();
+    assert_eq!(names, ["main", "extra"]);
+    for (attestation, text) in [
+        (said("", "https://other", Content::Bundle(bundle.clone())), "does not match required predicate type"),
+        (said("nosuch", "", Content::Bundle(bundle.clone())), "opening the bundle"),
+        (
+            said("sbom.spdx.json", "https://slsa.dev/provenance/v1", Content::File(bundle.clone())),
+            "frontend may not set provenance",
+        ),
+        (said("..", "https://x", Content::File(bundle.clone())), "is not a regular file"),
+        (said("", "https://x", Content::File(bundle)), "does not have set path"),
+    ] {
+        let source = place.source(&place.two_layers(), &[], vec![attestation]);
+        let (refused, _) = place.try_export("image", &[], &source).await;
+        let error = refused.unwrap_err();
+        assert!(error.message().contains(text), "{text}: {error:?}");
+    }
+    let named = Attestation {
+        subjects: vec![Subject::Itself("other".into()), Subject::Other("x".into(), Vec::new())],
+        ..provenance()
+    };
+    let source = place.source(&place.two_layers(), &[], vec![named]);
+    let (answer, _) = place.export("image", &[("name", "app")], &source).await;
+    let index = place.document(&answer["containerimage.digest"]);
+    let manifest = place.document(index["manifests"][1]["digest"].as_str().unwrap());
+    let statement = place.document(manifest["layers"][0]["digest"].as_str().unwrap());
+    let names: Vec<&Value> = statement["subject"].as_array().unwrap().iter().map(|subject| &subject["name"]).collect();
+    assert_eq!(names, [&json!("pkg:docker/app@latest?platform=linux%2Famd64"), &json!("other"), &json!("x")]);
+}
