@@ -208,9 +208,14 @@ pub trait Inputs: Send + Sync {
         Box::pin(async { Ok(Credentials::default()) })
     }
 
-    /// A connection to the SSH agent of this name (`default`) that the client forwards. It has none by default.
+    /// Whether the client forwards an SSH agent of this name (`default`). It has none by default.
     ///
     /// Errors: `NotFound` `no SSH key "x" forwarded from the client`.
+    fn has_agent<'a>(&'a self, id: &'a str) -> Answer<'a, Result<()>> {
+        Box::pin(async move { Err(Error::not_found(format!("no SSH key {id:?} forwarded from the client"))) })
+    }
+
+    /// A connection to that agent.
     fn agent<'a>(&'a self, id: &'a str) -> Answer<'a, Result<Box<dyn Connection>>> {
         Box::pin(async move { Err(Error::not_found(format!("no SSH key {id:?} forwarded from the client"))) })
     }

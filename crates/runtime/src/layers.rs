@@ -4,7 +4,9 @@
 //! part of the mount can be copied, which needs the mount to stand somewhere (open_tree(2), before Linux 6.15).
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::thread;
 
@@ -62,15 +64,9 @@ pub struct File<'f> {
 /// A detached read-only mount of a file that is in memory, and gone with the mount. Blocks.
 pub fn file(file: &File<'_>) -> io::Result<OwnedFd> {
     use std::io::Write;
-    const NAME: &str = "file";
     let make = || {
-        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_create(&context)?;
-        let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        if file.mode & 0o111 == 0 {
-            attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        }
-        let memory = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+        let executable = file.mode & 0o111 != 0;
+        let memory = memory(if executable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NOEXEC })?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut made = std::fs::File::from(rustix::fs::openat(&memory, NAME, flags, Mode::from_raw_mode(0o600))?);
         made.write_all(file.content)?;
@@ -82,6 +78,28 @@ pub fn file(file: &File<'_>) -> io::Result<OwnedFd> {
         Ok(tree)
     };
     apart(&make)
+}
+
+/// A detached mount of a socket that is listened on; it is gone with the mount. Blocks.
+pub fn socket(owner: (u32, u32), mode: u32) -> io::Result<(OwnedFd, UnixListener)> {
+    let memory = memory(MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+    let path = format!("/proc/self/fd/{}/{NAME}", memory.as_raw_fd());
+    let listener = UnixListener::bind(&path)?;
+    std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1))?;
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode & 0o7777))?;
+    let tree = apart(&|| place(rustix::io::fcntl_dupfd_cloexec(&memory, 0)?, NAME))?;
+    Ok((tree, listener))
+}
+
+/// The name of the one file of a file system in memory.
+const NAME: &str = "file";
+
+/// A detached file system in memory.
+fn memory(attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let always = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, always | attributes)?)
 }
 
 /// Runs `make` on a thread in a mount namespace of its own.

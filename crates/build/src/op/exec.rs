@@ -8,17 +8,18 @@ use bollard_buildkit_proto::pb;
 use model::digest::Digest;
 use model::{Context, Error, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
-use snapshot::LayerKey;
 use sys::rooted::Rooted;
 
+use super::agent;
 use super::input::input;
+use super::mounts::{self, Preparation, Socket, Taken, Written, kind};
 use crate::content;
 use crate::graph::Vertex;
-use crate::job::{Event, Job, Limits, Network, Output, Step, StepMount, StepSource};
+use crate::job::{Event, Job, Limits, Network, Output, Step, StepMount};
 use crate::key::Key;
-use crate::record::{Chain, Layer, keys};
+use crate::record::{Layer, keys};
 use crate::result::{Made, Solved, Unmade};
-use crate::root::{self, Roots, Tree, Work};
+use crate::root::{Roots, Tree};
 
 /// The name of the host that programs of a build run on.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -49,7 +50,7 @@ pub(crate) fn contents(
         let mut key = Key::new("mounts");
         for selector in selectors {
             let node = tree.root().locate(format!("/{selector}"));
-            let node = node.with_context(|| format!("looking for {selector:?} of a mount"))?;
+            let node = node.map_err(|error| mounts::of_part(error.into(), selector, "a step"))?;
             let digest = content::digest(&node, &|_| true).context("reading what is to be mounted")?;
             key.part(digest.as_str().as_bytes());
         }
@@ -57,20 +58,6 @@ pub(crate) fn contents(
     }
     Ok(found)
 }
-
-fn kind(mount: &pb::Mount) -> pb::MountType {
-    pb::MountType::try_from(mount.mount_type).unwrap_or(pb::MountType::Bind)
-}
-
-/// A writable root of a step, and the output that it becomes.
-struct Written {
-    work: Work,
-    below: Chain,
-    output: i64,
-    /// Places of mounts that were not there.
-    stubs: Vec<String>,
-}
-
 /// Runs the program; its outputs are what it has written.
 pub(crate) async fn run(
     job: &Arc<Job>,
@@ -79,39 +66,30 @@ pub(crate) async fn run(
     inputs: &[Arc<Solved>],
 ) -> Result<Made, Unmade> {
     let meta = exec.meta.clone().unwrap_or_default();
-    if !exec.cdi_devices.is_empty() {
-        return Err(Error::not_implemented("devices of steps are not supported").into());
-    }
-    if exec.security == pb::SecurityMode::Insecure as i32 && !job.entitlements.insecure {
-        return Err(Error::forbidden("security.insecure is not allowed").into());
-    }
-    if exec.network == pb::NetMode::Host as i32 && !job.entitlements.network_host {
-        return Err(Error::forbidden("network.host is not allowed").into());
-    }
-    if exec.mounts.len() > MOUNTS {
-        return Err(Error::invalid(format!("more than {MOUNTS} mounts of one step")).into());
-    }
-    let secrets = secrets(job, exec).await?;
+    allowed(job, exec)?;
+    let taken = Taken::all(job, exec).await?;
     let (roots, caches) = (job.builder.roots.clone(), job.builder.caches.clone());
-    let (owned, mounted) = (exec.mounts.clone(), (vertex.clone(), inputs.to_vec()));
+    let (owned, mounted, cwd) = (exec.mounts.clone(), (vertex.clone(), inputs.to_vec()), meta.cwd.clone());
     let prepare = move |_: &_| {
         let (vertex, inputs) = mounted;
-        let mut preparation =
-            Preparation { roots: &roots, vertex: &vertex, inputs: &inputs, written: Vec::new(), mounts: Vec::new() };
+        let mut preparation = Preparation::new(&roots, &vertex, &inputs);
         let top = preparation.root(&owned)?;
         for mount in owned.iter().filter(|mount| mount.dest != "/") {
-            preparation.mount(mount, &caches, &secrets.files)?;
+            preparation.mount(&mounts::placed(mount, &cwd)?, &caches, &taken)?;
         }
         preparation.note_stubs(top)?;
-        let (written, mounts, variables) = (preparation.written, preparation.mounts, secrets.variables);
-        Ok(Prepared { top, written, mounts, variables })
+        let (written, mounts, sockets) = (preparation.written, preparation.mounts, preparation.sockets);
+        Ok(Prepared { top, written, mounts, sockets, taken })
     };
     let mut prepared = job.builder.threads.run(prepare).await?;
     let step = step(job, exec, &meta, &mut prepared);
-    let written = prepared.written;
+    let Prepared { written, sockets, taken, .. } = prepared;
+    let serving = agent::serve(job, sockets)?;
     job.tell(Event::Running { step: vertex.digest.clone(), id: step.id.clone() }).await;
     let output = Output { events: job.events.clone(), step: vertex.digest.clone() };
     let ended = job.runner.run(step, output, job.cancel.clone()).await;
+    // Nothing of the step is mounted any more.
+    drop((serving, taken));
     let is_wanted =
         |code| if meta.valid_exit_codes.is_empty() { code == 0 } else { meta.valid_exit_codes.contains(&code) };
     if !ended.as_ref().is_ok_and(|code| is_wanted(*code)) {
@@ -135,8 +113,26 @@ struct Prepared {
     top: usize,
     written: Vec<Written>,
     mounts: Vec<StepMount>,
-    /// Secrets: name and value.
-    variables: Vec<(String, String)>,
+    sockets: Vec<Socket>,
+    /// Secrets, and the caches that it holds.
+    taken: Taken,
+}
+
+/// Refuses what the build was not granted, and what this engine has not.
+fn allowed(job: &Job, exec: &pb::ExecOp) -> Result<()> {
+    if let Some(device) = exec.cdi_devices.iter().find(|device| !device.optional) {
+        return Err(Error::not_found(format!("required device {:?} is not registered", device.name)));
+    }
+    if exec.security == pb::SecurityMode::Insecure as i32 && !job.entitlements.insecure {
+        return Err(Error::forbidden("security.insecure is not allowed"));
+    }
+    if exec.network == pb::NetMode::Host as i32 && !job.entitlements.network_host {
+        return Err(Error::forbidden("network.host is not allowed"));
+    }
+    if exec.mounts.len() > MOUNTS {
+        return Err(Error::invalid(format!("more than {MOUNTS} mounts of one step")));
+    }
+    Ok(())
 }
 
 /// What is run; takes the mounts.
@@ -146,7 +142,7 @@ fn step(job: &Job, exec: &pb::ExecOp, meta: &pb::Meta, prepared: &mut Prepared) 
         id: root.work.id.clone(),
         layers: root.work.layers.clone(),
         args: meta.args.clone(),
-        env: environment(meta, std::mem::take(&mut prepared.variables)),
+        env: environment(meta, std::mem::take(&mut prepared.taken.variables)),
         cwd: meta.cwd.clone(),
         user: meta.user.clone(),
         hostname: if meta.hostname.is_empty() { HOSTNAME.to_owned() } else { meta.hostname.clone() },
@@ -191,122 +187,6 @@ fn environment(meta: &pb::Meta, secrets: Vec<(String, String)>) -> Vec<String> {
     }
     env.extend(secrets.into_iter().map(|(name, value)| format!("{name}={value}")));
     env
-}
-
-/// Values of secrets that a step uses.
-struct Secrets {
-    /// By their ids, for mounts; what is optional and not there is missing.
-    files: HashMap<String, Vec<u8>>,
-    /// Name and value.
-    variables: Vec<(String, String)>,
-}
-
-async fn secrets(job: &Arc<Job>, exec: &pb::ExecOp) -> Result<Secrets> {
-    let mut secrets = Secrets { files: HashMap::new(), variables: Vec::new() };
-    let missing = |id: &str| Error::not_found(format!("secret {id}: not found"));
-    for option in exec.mounts.iter().filter_map(|mount| mount.secret_opt.as_ref()) {
-        match job.inputs.secret(&option.id).await? {
-            Some(value) => _ = secrets.files.insert(option.id.clone(), value),
-            None if option.optional => {}
-            None => return Err(missing(&option.id)),
-        }
-    }
-    for variable in &exec.secretenv {
-        let value = match job.inputs.secret(&variable.id).await? {
-            Some(value) => String::from_utf8_lossy(&value).into_owned(),
-            None if variable.optional => String::new(),
-            None => return Err(missing(&variable.id)),
-        };
-        secrets.variables.push((variable.name.clone(), value));
-    }
-    Ok(secrets)
-}
-
-struct Preparation<'p> {
-    roots: &'p Roots,
-    vertex: &'p Vertex,
-    inputs: &'p [Arc<Solved>],
-    written: Vec<Written>,
-    mounts: Vec<StepMount>,
-}
-
-impl Preparation<'_> {
-    /// Prepares the root; its place among what is written.
-    fn root(&mut self, mounts: &[pb::Mount]) -> Result<usize> {
-        let mount = mounts.iter().find(|mount| mount.dest == "/");
-        let mount = mount.ok_or_else(|| Error::invalid("a step without a root file system"))?;
-        self.write(mount)
-    }
-
-    fn write(&mut self, mount: &pb::Mount) -> Result<usize> {
-        let below = input(self.vertex, self.inputs, mount.input)?;
-        let work = Work::prepare(self.roots, &keys(&below))?;
-        let output = if mount.readonly { -1 } else { mount.output };
-        self.written.push(Written { work, below, output, stubs: Vec::new() });
-        Ok(self.written.len() - 1)
-    }
-
-    fn mount(
-        &mut self,
-        mount: &pb::Mount,
-        caches: &crate::caches::Caches,
-        secrets: &HashMap<String, Vec<u8>>,
-    ) -> Result<()> {
-        let source = match kind(mount) {
-            pb::MountType::Bind if mount.readonly => {
-                let chain = input(self.vertex, self.inputs, mount.input)?;
-                let tree = root::mount(self.roots, &keys(&chain), mount.selector.trim_start_matches('/'));
-                let missing = || Error::not_implemented("mounts of several layers need the overlay driver");
-                StepSource::Tree(tree?.ok_or_else(missing)?)
-            }
-            pb::MountType::Bind => {
-                let at = self.write(mount)?;
-                StepSource::Tree(self.written[at].work.mount(mount.selector.trim_start_matches('/'))?)
-            }
-            pb::MountType::Cache => {
-                let option = mount.cache_opt.clone().unwrap_or_default();
-                let chain = input(self.vertex, self.inputs, mount.input)?;
-                StepSource::Directory(caches.place(self.roots, &option, &chain, &mount.selector)?)
-            }
-            pb::MountType::Tmpfs => StepSource::Tmpfs(mount.tmpfs_opt.map_or(0, |option| option.size)),
-            pb::MountType::Secret => {
-                let option = mount.secret_opt.clone().unwrap_or_default();
-                let Some(value) = secrets.get(&option.id) else { return Ok(()) };
-                let file = runtime::layers::File { content: value, owner: (option.uid, option.gid), mode: option.mode };
-                StepSource::Tree(runtime::layers::file(&file).context("mounting a secret")?)
-            }
-            pb::MountType::Ssh => {
-                if mount.ssh_opt.as_ref().is_some_and(|option| option.optional) {
-                    return Ok(());
-                }
-                return Err(Error::not_implemented("mounts of an SSH agent are not supported"));
-            }
-        };
-        let writable = !mount.readonly && kind(mount) != pb::MountType::Secret;
-        self.mounts.push(StepMount { target: mount.dest.clone(), source, writable });
-        Ok(())
-    }
-
-    /// Notes which places of mounts are not there yet: they go again when they are still empty after the step.
-    fn note_stubs(&mut self, top: usize) -> Result<()> {
-        let layers = &self.roots.snapshots.layers;
-        let below: Vec<LayerKey> = self.written[top].work.layers.clone();
-        let mut stubs = Vec::new();
-        for mount in &self.mounts {
-            let parts = crate::pattern::components(&mount.target);
-            for count in (1..=parts.len()).rev() {
-                let path = format!("/{}", parts[..count].join("/"));
-                if layers.file_type(&below, &path)?.is_some() {
-                    break;
-                }
-                stubs.push(path);
-            }
-        }
-        stubs.sort_by_key(|path| std::cmp::Reverse(path.len()));
-        stubs.dedup();
-        self.written[top].stubs = stubs;
-        Ok(())
-    }
 }
 
 /// Turns what the program has written into layers.

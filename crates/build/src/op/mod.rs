@@ -1,9 +1,11 @@
 //! What operations do.
 
+mod agent;
 pub(crate) mod exec;
 pub(crate) mod file;
 mod input;
 pub(crate) mod layers;
+mod mounts;
 
 use std::sync::Arc;
 

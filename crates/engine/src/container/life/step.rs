@@ -245,11 +245,12 @@ fn spec(engine: &Engine, step: Step, place: Place, client: Attached) -> Result<R
 fn kind(source: StepSource, writable: bool, shown: &mut Shown) -> Result<spec::MountKind> {
     let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
     let bind = Bind { access, ..Bind::default() };
+    let mode = if writable { "rw" } else { "ro" };
     Ok(match source {
         StepSource::Tree(tree) => spec::MountKind::Bind(shown.pass(tree, bind)?),
         StepSource::Directory(path) => spec::MountKind::Bind(Bind { source: path.display().to_string(), ..bind }),
-        StepSource::Tmpfs(0) => spec::MountKind::Tmpfs { options: String::new() },
-        StepSource::Tmpfs(size) => spec::MountKind::Tmpfs { options: format!("size={size}") },
+        StepSource::Tmpfs(0) => spec::MountKind::Tmpfs { options: format!("exec,{mode}") },
+        StepSource::Tmpfs(size) => spec::MountKind::Tmpfs { options: format!("exec,{mode},size={size}") },
     })
 }
 
