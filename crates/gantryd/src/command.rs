@@ -6,6 +6,7 @@
 //!   `--config-file` and the others say which daemon is meant, read exactly as the daemon reads them.
 //! - A command that fails says why on standard error and ends with a status of its own, mostly 1.
 
+mod call;
 mod check;
 mod images;
 mod order;
@@ -19,8 +20,8 @@ use std::process::ExitCode;
 
 use model::{Error, Result};
 
-use crate::config::{self, Config, Env};
-use crate::control::Asked;
+use crate::config::{self, Env};
+use call::Call;
 
 /// One command.
 struct Command {
@@ -35,28 +36,6 @@ struct Command {
     run: fn(&Call) -> Result<ExitCode>,
     /// The status when it could not be done.
     failed: u8,
-}
-
-/// A command as it was called.
-pub struct Call {
-    /// The daemon's configuration, as the daemon itself would read it.
-    pub config: Config,
-    /// As many as the command needs, or takes.
-    pub operands: Vec<String>,
-    /// Those that were given.
-    pub switches: Vec<String>,
-}
-
-impl Call {
-    /// What a command of it needs that asks the daemon.
-    fn asked(&self) -> Asked<'_> {
-        Asked { exec_root: &self.config.paths.exec_root, operands: &self.operands, switches: &self.switches }
-    }
-
-    /// Whether the command's switch was given.
-    pub fn has(&self, switch: &str) -> bool {
-        self.switches.iter().any(|given| given == switch)
-    }
 }
 
 /// Every command.

@@ -15,9 +15,9 @@ use server::Phase;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{self, Config, Env, Loaded};
+use crate::config::{self, Config, Env, Loaded, Program};
 use crate::upgrade::{Inherited, Sockets, Upgrade};
-use crate::{control, listen, pidfile, signals, wiring};
+use crate::{control, listen, mask, pidfile, signals, wiring};
 
 /// Worker threads: handlers wait for the kernel and the disk, not for the processor.
 const WORKERS: usize = 2;
@@ -31,7 +31,7 @@ const MEMORY_LOOK: Duration = Duration::from_secs(2);
 const MEMORY_SLACK: u64 = 1 << 20;
 
 /// Runs the daemon.
-pub fn main(program: &str, arguments: Vec<String>) -> ExitCode {
+pub fn main(program: Program<'_>, arguments: Vec<String>) -> ExitCode {
     let mut inherited = Inherited::take();
     let env: Env = std::env::vars().collect();
     let loaded = match config::load(program, &arguments, &env) {
@@ -93,12 +93,6 @@ fn set_up_log(config: &Config) {
     }
 }
 
-/// Whatever mask was inherited, what is made without a mode is the owner's alone to write: sources of binds, the files a
-/// container gets. A place that wants more says so.
-pub fn set_mask() {
-    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
-}
-
 /// What is made to fail: nothing, but in builds for tests.
 fn faults() -> model::fault::Faults {
     #[cfg(debug_assertions)]
@@ -114,7 +108,7 @@ async fn run(loaded: Loaded, arguments: &[String], inherited: &mut Inherited) ->
     let config = loaded.config.clone();
     let mut signals = signals::Signals::new()?;
     inherited.reap_children();
-    set_mask();
+    mask::set();
     tokio::spawn(give_memory_back());
     let pidfile = pidfile::PidFile::write(&config.paths.pidfile)?;
     let min_api_version = config.listen.min_api_version.clone();

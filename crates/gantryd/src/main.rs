@@ -18,6 +18,7 @@ mod daemon;
 #[allow(clippy::disallowed_methods, reason = "faults that a test asks for")]
 mod faults;
 mod listen;
+mod mask;
 mod pidfile;
 mod signals;
 mod upgrade;
@@ -26,6 +27,8 @@ mod wiring;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
+
+use config::Program;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
@@ -42,7 +45,10 @@ fn main() -> ExitCode {
         }
         _ => {
             let arguments: Vec<String> = arguments.map(|a| a.to_string_lossy().into_owned()).collect();
-            command::run(&name, &arguments).unwrap_or_else(|| daemon::main(&name, arguments))
+            command::run(&name, &arguments).unwrap_or_else(|| {
+                let commands = if name == "dockerd" { String::new() } else { command::list(&name) };
+                daemon::main(Program { name: &name, commands: &commands }, arguments)
+            })
         }
     }
 }

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sys::cgroup::Step;
 
-use crate::cli::Program;
-
 /// A kill, a pause, a resume or a cleanup under way.
 pub trait Action {
     /// What becomes readable when it goes on, if anything does.
@@ -82,19 +80,5 @@ impl Action for Stepping {
             Ok(true) => Some(Ok(())),
             Err(error) => Some(Err(model::Error::from(error).prefix(self.what))),
         }
-    }
-}
-
-impl Action for Program {
-    fn awaited(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.pidfd())
-    }
-
-    fn next(&self) -> Instant {
-        self.deadline()
-    }
-
-    fn look(&mut self) -> Option<model::Result<()>> {
-        self.outcome()
     }
 }

@@ -11,7 +11,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 
 use crate::builtin::MOUNT_OPTIONS;
-use crate::{ended, seccomp};
+use crate::process::ended;
+use crate::seccomp;
 
 /// A program that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -7,9 +7,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
 pub mod action;
@@ -24,6 +22,7 @@ pub mod memory_files;
 pub mod oci;
 mod overlay;
 pub mod pending;
+mod process;
 pub mod seccomp;
 pub mod spec;
 pub mod user;
@@ -32,6 +31,7 @@ pub mod view;
 pub use action::{Action, Begun};
 pub use error::{Stage, StartError, What};
 pub use pending::{Pending, Progress};
+pub use process::{Process, Stdio};
 
 /// Everything that a runtime needs to know of one container. Travels from the daemon to the monitor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ impl Bundle {
         let awaited = |path: &Option<String>| path.as_deref() == Some(oci::PASSED);
         for namespace in self.spec.linux.namespaces.iter_mut().filter(|namespace| awaited(&namespace.path)) {
             if let Some(fd) = of(namespace.kind) {
-                namespace.path = Some(path_of(fd.as_fd()));
+                namespace.path = Some(process::path_of(fd.as_fd()));
             }
         }
         for mount in self.spec.mounts.iter_mut().filter(|mount| awaited(&mount.namespace)) {
@@ -72,11 +72,6 @@ impl Bundle {
     }
 }
 
-/// The path by which another process reaches a descriptor of this one.
-fn path_of(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
-}
-
 /// What becomes the container's `/`. Mounted by the container's init in its own mount namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rootfs {
@@ -84,55 +79,6 @@ pub enum Rootfs {
     Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
     /// A complete tree.
     Dir(PathBuf),
-}
-
-/// The child's ends of its standard streams; `None` = `/dev/null`. Ignored when `spec.process.terminal` is set.
-#[derive(Debug, Default)]
-pub struct Stdio {
-    pub stdin: Option<OwnedFd>,
-    pub stdout: Option<OwnedFd>,
-    pub stderr: Option<OwnedFd>,
-}
-
-/// A process that has reached its `execve`. It is a child of the caller, who waits for it by `pidfd`.
-#[derive(Debug)]
-pub struct Process {
-    /// In the caller's PID namespace.
-    pub pid: i32,
-    pub pidfd: OwnedFd,
-    /// The terminal's master end, if the process has one.
-    pub console: Option<OwnedFd>,
-    /// The root file system of a container's first process. Without it the exit of that process would take the last
-    /// reference away, and wait until all that the disk below an overlay has not written yet is written.
-    pub root: Option<OwnedFd>,
-}
-
-impl Process {
-    pub fn new(pid: i32, pidfd: OwnedFd, console: Option<OwnedFd>) -> Process {
-        Process { pid, pidfd, console, root: None }
-    }
-
-    /// Whether it has ended, reaped or not.
-    pub fn has_ended(&self) -> bool {
-        ended(self.pidfd.as_fd(), Duration::ZERO)
-    }
-}
-
-/// Sends a signal to one process; one that has ended already is [`model::Kind::NotFound`].
-fn signal(process: &Process, signal: i32) -> model::Result<()> {
-    sys::process::signal(&process.pidfd, signal).map_err(|e| match e.raw_os_error() {
-        Some(errno) if errno == rustix::io::Errno::SRCH.raw_os_error() => {
-            model::Error::not_found("process already finished").with_source(e)
-        }
-        _ => model::Error::from(e),
-    })
-}
-
-/// Whether a process has ended, or does so within `wait` (pidfd_open(2): its descriptor is readable then).
-fn ended(pidfd: BorrowedFd<'_>, wait: Duration) -> bool {
-    let wait = Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: i64::from(wait.subsec_nanos()) };
-    let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
-    poll(&mut fds, Some(&wait)).is_ok_and(|ready| ready > 0)
 }
 
 /// Whom a signal reaches.

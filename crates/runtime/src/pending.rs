@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sys::process::{self, Block};
 
 use crate::error::{Stage, StartError};
-use crate::{Process, ended};
+use crate::process::{Process, ended};
 
 pub(crate) const SIGKILL: i32 = 9;
 

@@ -4,6 +4,8 @@
 //! names, PAX records, the GNU sparse formats), happens here, because those parts are sized by the archive: each is
 //! read only up to [`SPECIAL_BYTES`]. What Go's reader accepts (which wrote most layers there are) is accepted.
 
+mod error;
+mod time;
 mod write;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,10 @@ use std::io::{self, Read};
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use crate::pax::{self, Pax};
+use error::eof;
 
+pub(crate) use error::bad;
+pub use time::Time;
 pub use write::Writer;
 
 const BLOCK: usize = 512;
@@ -22,15 +27,6 @@ const SPECIAL_BYTES: u64 = 1 << 20;
 const SPECIALS: usize = 16;
 /// Fragments of one sparse file.
 const FRAGMENTS: usize = 1 << 16;
-
-/// Seconds since the epoch, and nanoseconds in `0..1_000_000_000`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Time {
-    /// May be negative.
-    pub seconds: i64,
-    /// Always forward.
-    pub nanos: i64,
-}
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,15 +85,6 @@ pub struct Archive<R> {
     data: u64,
     /// Padding behind it.
     padding: u64,
-}
-
-/// A malformed archive.
-pub(crate) fn bad(text: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("archive/tar: {text}"))
-}
-
-fn eof() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected EOF")
 }
 
 impl<R: Read> Archive<R> {

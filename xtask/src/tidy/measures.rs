@@ -50,8 +50,7 @@ fn imports(crates: &[Read]) -> [Measure; 3] {
         let edges = own.edges();
         for circle in circles::circles(&edges) {
             let folders: BTreeSet<String> = circle.iter().map(|at| own.files[*at].folder(&own.files)).collect();
-            let shown: Vec<&str> = circle.iter().map(|at| own.files[*at].path.as_str()).collect();
-            let entry = (circle.len(), format!("[{}]", shown.join(" ")));
+            let entry = (circle.len(), show(own, &circle, &edges));
             if folders.len() > 1 {
                 across.push(entry.clone());
             }
@@ -67,6 +66,16 @@ fn imports(crates: &[Read]) -> [Measure; 3] {
         total("files in import circles across folders", across),
         worst("files of a crate that import one of its files", fan_in),
     ]
+}
+
+/// Each file of a circle, with the files of the circle that it imports.
+fn show(own: &Crate, circle: &[usize], edges: &[BTreeSet<usize>]) -> String {
+    let name = |at: &usize| own.files[*at].path.trim_start_matches(own.place.as_str()).trim_start_matches("/src/");
+    let line = |at: &usize| {
+        let inside: Vec<&str> = edges[*at].iter().filter(|to| circle.contains(to)).map(name).collect();
+        format!("\n      {} imports {}", name(at), inside.join(" "))
+    };
+    format!("{} {} files:{}", own.place, circle.len(), circle.iter().map(line).collect::<String>())
 }
 
 fn total(name: &'static str, entries: Vec<(usize, String)>) -> Measure {

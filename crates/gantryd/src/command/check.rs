@@ -15,8 +15,8 @@ use engine::check::{Report, at_rest};
 use model::{Context, Error, Kind, Result};
 use rustix::fs::{FlockOperation, flock};
 
-use super::Call;
-use crate::control;
+use super::call::Call;
+use crate::{control, mask};
 
 /// Longest wait for a daemon that hashes everything it has.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -27,7 +27,7 @@ pub fn check(call: &Call) -> Result<ExitCode> {
     let repair = call.has("--repair");
     let report = match lock(&paths.data_root, &paths.exec_root, repair)? {
         Held::Here(lock) => {
-            crate::daemon::set_mask();
+            mask::set();
             at_rest(&paths.data_root, &call.config.storage.driver, repair, &lock)?
         }
         Held::ByDaemon(report) => report,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use image::Why;
 use model::{Error, Result};
 
-use super::Call;
+use super::call::Call;
 use crate::control;
 
 /// Longest wait for an answer that is read from memory and one table.

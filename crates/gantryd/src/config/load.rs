@@ -8,20 +8,21 @@ use super::file::{self, Fault, FileValues};
 use super::flags::{self, CommandLine};
 use super::options::{self, Effect, Row, TABLE};
 use super::parse::{self, Slot};
-use super::{Config, Env, Exit, Loaded, Source, hosts, signatures, tls, usage, validate};
+use super::{Config, Env, Exit, Loaded, Program, Source, hosts, signatures, tls, usage, validate};
 
-/// Reads flags, then `daemon.json`, merges and validates. `args` are without the program's name; `program` is its base name.
-pub fn load(program: &str, args: &[String], env: &Env) -> Result<Loaded, Exit> {
+/// Reads flags, then `daemon.json`, merges and validates. `args` are without the program's name.
+pub fn load(program: Program<'_>, args: &[String], env: &Env) -> Result<Loaded, Exit> {
+    let Program { name, .. } = program;
     let (line, flags) =
-        flags::scan(args).map_err(|why| Exit::failure(format!("Status: {why}\nSee '{program} --help'., Code: 125")))?;
+        flags::scan(args).map_err(|why| Exit::failure(format!("Status: {why}\nSee '{name} --help'., Code: 125")))?;
     if line.switch("help") {
         return Err(Exit { code: 0, stdout: usage::help(program), stderr: String::new() });
     }
     if line.switch("version") {
-        return Err(Exit { code: 0, stdout: usage::version(program), stderr: String::new() });
+        return Err(Exit { code: 0, stdout: usage::version(name), stderr: String::new() });
     }
     if !line.positional.is_empty() {
-        return Err(Exit::failure(usage::no_arguments(program)));
+        return Err(Exit::failure(usage::no_arguments(name)));
     }
     let merged = merge(&line, &flags, env, Occasion::Start).map_err(Exit::failure)?;
     let refused = refuse_unread(&line, &merged.file, &merged.config).map_err(cannot_start);
@@ -232,6 +233,8 @@ mod tests {
     use super::*;
     use crate::config::Host;
 
+    const PROGRAM: Program<'_> = Program { name: "gantryd", commands: "" };
+
     fn load_words(words: &str, json: Option<&str>, env: &[(&str, &str)]) -> Result<Loaded, Exit> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.json");
@@ -239,7 +242,7 @@ mod tests {
         std::fs::write(&path, json.unwrap_or("")).unwrap();
         args.extend(["--config-file".to_string(), path.display().to_string()]);
         let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        load("gantryd", &args, &env).map_err(|mut exit| {
+        load(PROGRAM, &args, &env).map_err(|mut exit| {
             exit.stderr = exit.stderr.replace(&path.display().to_string(), "FILE");
             exit
         })
@@ -278,12 +281,12 @@ mod tests {
             text(r#"{"log-level": "loud"}"#),
             "unable to configure the Docker daemon with file FILE: merged configuration validation from file and command line flags failed: invalid logging level: loud"
         );
-        let missing = load("gantryd", &["--config-file=/nonexistent.json".into()], &Env::new()).unwrap_err();
+        let missing = load(PROGRAM, &["--config-file=/nonexistent.json".into()], &Env::new()).unwrap_err();
         assert_eq!(
             missing.stderr,
             "unable to configure the Docker daemon with file /nonexistent.json: open /nonexistent.json: no such file or directory"
         );
-        let directory = load("gantryd", &["--config-file=/proc".into()], &Env::new()).unwrap_err();
+        let directory = load(PROGRAM, &["--config-file=/proc".into()], &Env::new()).unwrap_err();
         assert_eq!(
             directory.stderr,
             "unable to configure the Docker daemon with file /proc: read /proc: is a directory"
@@ -297,7 +300,7 @@ mod tests {
             let text = load_words("--log-level loud", Some(json), &[]).unwrap_err().stderr;
             assert_eq!(text, format!("{merged}invalid logging level: loud"));
         }
-        let without = load("gantryd", &["--log-level=loud".into(), "--config-file=".into()], &Env::new());
+        let without = load(PROGRAM, &["--log-level=loud".into(), "--config-file=".into()], &Env::new());
         assert_eq!(without.unwrap_err().stderr, "invalid logging level: loud");
     }
 

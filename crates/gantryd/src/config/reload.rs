@@ -73,7 +73,7 @@ pub fn attributes(config: &Config) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Env, load};
+    use crate::config::{Env, Program, load};
 
     struct Bench {
         dir: tempfile::TempDir,
@@ -86,7 +86,7 @@ mod tests {
         std::fs::write(&path, json).unwrap();
         let mut args: Vec<String> = words.split_whitespace().map(String::from).collect();
         args.push(format!("--config-file={}", path.display()));
-        Bench { loaded: load("gantryd", &args, &Env::new()).unwrap(), dir }
+        Bench { loaded: load(Program { name: "gantryd", commands: "" }, &args, &Env::new()).unwrap(), dir }
     }
 
     impl Bench {

@@ -9,6 +9,13 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+/// Newest API version that the daemon speaks.
+pub const MAX_API_VERSION: &str = "1.56";
+/// Oldest API version that `min-api-version` may ask for.
+pub const MIN_API_VERSION: &str = "1.24";
+/// Default floor of the API version: the oldest, so that every client that can be served is. The reference's is 1.40.
+pub const DEFAULT_MIN_API_VERSION: &str = MIN_API_VERSION;
+
 /// The whole configuration, by subject.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -431,7 +438,7 @@ impl Default for Listen {
             tlscacert: String::new(),
             tlscert: String::new(),
             tlskey: String::new(),
-            min_api_version: super::DEFAULT_MIN_API_VERSION.into(),
+            min_api_version: DEFAULT_MIN_API_VERSION.into(),
         }
     }
 }

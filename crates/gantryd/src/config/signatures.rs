@@ -36,7 +36,7 @@ fn key(path: &Path) -> Result<PublicKey, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Env, Loaded, load, reload};
+    use crate::config::{Config, Env, Loaded, Program, load, reload};
 
     const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEABaV5T9d739Isl9FNz7DdtS3V7c3SMewkSOaYwOVKAoc=\n-----END PUBLIC KEY-----\n";
 
@@ -51,7 +51,7 @@ mod tests {
         fn load(&self, json: &str) -> Result<Loaded, String> {
             self.write(json);
             let file = format!("--config-file={}", self.path("daemon.json").display());
-            load("gantryd", &[file], &Env::new()).map_err(|exit| exit.stderr)
+            load(Program { name: "gantryd", commands: "" }, &[file], &Env::new()).map_err(|exit| exit.stderr)
         }
 
         fn write(&self, json: &str) {

@@ -1,7 +1,7 @@
 //! The texts of `--help`, `--version` and of a command line with surplus words.
 
 use super::options::{TABLE, printed};
-use super::{Config, Effect};
+use super::{Config, Effect, Program};
 
 const SHORT: &str = "A self-sufficient runtime for containers.";
 /// Column in which the descriptions begin, unless a flag is longer.
@@ -27,8 +27,9 @@ pub fn no_arguments(program: &str) -> String {
 
 /// `--help`
 #[must_use]
-pub fn help(program: &str) -> String {
-    let mut text = format!("Usage:\t{program} [OPTIONS]\n\n{SHORT}\n\nOptions:\n");
+pub fn help(program: Program<'_>) -> String {
+    let Program { name, commands } = program;
+    let mut text = format!("Usage:\t{name} [OPTIONS]\n\n{SHORT}\n\nOptions:\n");
     let defaults = Config::default();
     for row in TABLE.iter().filter(|row| !row.flag.is_empty() && !row.doc.is_empty()) {
         let short = row.short.map_or("    ".into(), |s| format!("-{s}, "));
@@ -48,8 +49,8 @@ pub fn help(program: &str) -> String {
         };
         text.push_str(&format!("{head:<DOC_COLUMN$} {}{default}{note}\n", row.doc));
     }
-    if program != "dockerd" {
-        text.push_str(&format!("\n{}\n", crate::command::list(program)));
+    if !commands.is_empty() {
+        text.push_str(&format!("\n{commands}\n"));
     }
     text.trim_end().to_string()
 }

@@ -9,8 +9,9 @@ use sys::process;
 
 use super::report::{Kept, Listener, Status, Word};
 use crate::error::{At, Stage, StartError};
+use crate::pending;
 use crate::pending::{ENTER_WAIT, Pending, Progress, SIGKILL};
-use crate::{Process, ended, pending};
+use crate::process::{Process, ended};
 
 /// A process on its way.
 #[derive(Debug)]

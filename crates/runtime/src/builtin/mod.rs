@@ -208,7 +208,7 @@ impl Runtime for Builtin {
 
     fn begin_kill(&self, bundle: &Bundle, process: &Process, signal: i32, scope: Scope) -> Begun {
         match scope {
-            Scope::Process => crate::signal(process, signal)?,
+            Scope::Process => crate::process::signal(process, signal)?,
             Scope::All => cgroup(bundle)?.signal_all(signal)?,
         }
         Ok(None)

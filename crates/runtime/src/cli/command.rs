@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 
 use crate::error::{Stage, StartError, What, libc_errno};
-use crate::{Stdio, ended};
+use crate::process::{Stdio, ended};
 
 /// A runtime that takes longer is stuck and is killed.
 const PATIENCE: Duration = Duration::from_secs(120);

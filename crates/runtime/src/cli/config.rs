@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use crate::oci::{Namespace, NamespaceKind, Resources, Spec};
-use crate::path_of;
+use crate::process::path_of;
 
 /// The oldest version that has the fields in use: runtimes refuse versions that are newer than themselves.
 const VERSION: &str = "1.0.2";

@@ -9,7 +9,7 @@ use sys::fdpass;
 
 use super::command::Call;
 use crate::error::{At, Stage, StartError};
-use crate::path_of;
+use crate::process::path_of;
 
 const NAME: &str = "console.sock";
 /// The message that comes with the descriptor: the terminal's name.

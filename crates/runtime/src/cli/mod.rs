@@ -18,7 +18,7 @@ use sys::rooted::Rooted;
 
 use crate::error::{At, Stage, StartError, What};
 use crate::pending::SIGKILL;
-use crate::{Begun, Bundle, Pending, Process, Progress, Runtime, Scope, Stdio, oci, user};
+use crate::{Action, Begun, Bundle, Pending, Process, Progress, Runtime, Scope, Stdio, oci, user};
 
 mod command;
 mod config;
@@ -27,6 +27,7 @@ mod rootfs;
 
 use command::{Call, Output, Running};
 use console::Console;
+use rootfs::rootfs_stage;
 
 /// A runtime program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +149,7 @@ impl Cli {
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A command under way.
-pub(crate) struct Program {
+struct Program {
     running: Running,
     then: Then,
 }
@@ -162,17 +163,16 @@ enum Then {
     Remove(Box<Bundle>),
 }
 
-impl Program {
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.running.pidfd.as_fd()
+impl Action for Program {
+    fn awaited(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.running.pidfd.as_fd())
     }
 
-    pub(crate) fn deadline(&self) -> Instant {
+    fn next(&self) -> Instant {
         self.running.deadline
     }
 
-    /// How it has ended, once it has.
-    pub(crate) fn outcome(&mut self) -> Option<model::Result<()>> {
+    fn look(&mut self) -> Option<model::Result<()>> {
         self.running.result().map(|result| self.then.act(result.err()))
     }
 }
@@ -321,7 +321,7 @@ impl Runtime for Cli {
                 let then = if signal == SIGKILL { Then::Kill(held) } else { Then::Nothing };
                 self.begin(bundle, "kill", &[&bundle.id, &text], then)
             }
-            Scope::Process => crate::signal(process, signal).map(|()| None),
+            Scope::Process => crate::process::signal(process, signal).map(|()| None),
         }
     }
 
@@ -345,10 +345,6 @@ impl Runtime for Cli {
         write_private(&file, &config::resources(resources))?;
         self.simple(bundle, "update", &["--resources", &file.to_string_lossy(), &bundle.id])
     }
-}
-
-fn rootfs_stage() -> Stage {
-    Stage::Rootfs
 }
 
 /// The environment of a process may hold secrets.

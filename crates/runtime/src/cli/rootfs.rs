@@ -14,7 +14,6 @@ use sys::clone::Flags;
 use sys::mount::Reach;
 use sys::ns;
 
-use super::rootfs_stage;
 use crate::error::{At, Stage, StartError};
 use crate::oci::Spec;
 use crate::spec::source_mount;
@@ -93,4 +92,9 @@ pub(super) fn unmount(rootfs: &Rootfs, target: &Path) {
     if matches!(rootfs, Rootfs::Overlay { .. }) {
         let _ = rustix::mount::unmount(target, UnmountFlags::DETACH);
     }
+}
+
+/// The stage at which files of the root file system are made.
+pub(super) fn rootfs_stage() -> Stage {
+    Stage::Rootfs
 }
