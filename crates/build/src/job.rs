@@ -1,5 +1,6 @@
 //! A build that goes on: what it uses of the daemon and of its client, and what it tells.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -287,6 +288,8 @@ pub struct Job {
 pub(crate) struct Pending {
     pub(crate) keeps: Vec<JoinHandle<Result<()>>>,
     pub(crate) busy: Vec<Busy>,
+    /// What sources turned out to be, by the digests of their vertices: an image's digest, a commit, the digest of a file.
+    pub(crate) pins: BTreeMap<Digest, String>,
 }
 
 impl Job {
@@ -311,6 +314,16 @@ impl Job {
             records: Arc::default(),
             memo: Arc::default(),
         }
+    }
+
+    /// Notes what a source turned out to be.
+    pub(crate) fn note_pin(&self, vertex: &Digest, pin: String) {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).pins.insert(vertex.clone(), pin);
+    }
+
+    /// What sources turned out to be.
+    pub(crate) fn pins(&self) -> BTreeMap<Digest, String> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).pins.clone()
     }
 
     /// A part of the build: it shares all but its end.

@@ -81,4 +81,17 @@ impl Registries {
         let session = Repository::open(self.settings(), self.roots.clone(), reference, credentials, access);
         Ok(Arc::new(session.await?))
     }
+
+    /// The same for a client that says that the registry need not have verified TLS.
+    pub async fn insecure_repository(
+        &self,
+        reference: &ImageRef,
+        credentials: Credentials,
+        access: Access,
+    ) -> Result<Arc<Repository>> {
+        let mut settings = Settings::clone(&self.settings());
+        settings.insecure.push(reference.domain.clone());
+        let session = Repository::open(Arc::new(settings), self.roots.clone(), reference, credentials, access);
+        Ok(Arc::new(session.await?))
+    }
 }

@@ -130,7 +130,11 @@ fn store(context: &Context, wanted: &Image, written: &Written, names: &[ImageRef
 async fn push(context: &Context, wanted: &Image, written: &Written, name: &ImageRef) -> Result<()> {
     let images = &context.builder.images;
     let credentials = context.client.credentials(&name.domain).await?;
-    let repository = images.registries.repository(name, credentials, Access::Push).await?;
+    let registries = &images.registries;
+    let repository = match wanted.insecure {
+        true => registries.insecure_repository(name, credentials, Access::Push).await?,
+        false => registries.repository(name, credentials, Access::Push).await?,
+    };
     let target = content(&written.descriptor)?;
     let tag = match (&name.tag, wanted.push_by_digest) {
         (Some(tag), false) => tag.clone(),

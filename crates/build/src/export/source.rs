@@ -157,6 +157,34 @@ impl Source {
         Ok(Source { targets, multiple, metadata })
     }
 
+    /// What a Dockerfile has become; `chains` are the files of its targets, in order.
+    pub fn of_dockerfile(build: &dockerfile::Build, chains: &[Chain]) -> Result<Source> {
+        let mut metadata = Metadata::new();
+        let mut refs = BTreeMap::new();
+        let mut listed = Vec::new();
+        for (target, chain) in build.results.iter().zip(chains) {
+            let end = if build.multiple { format!("/{}", target.id) } else { String::new() };
+            let mut say = |key: &str, value: Vec<u8>| _ = metadata.insert(format!("{key}{end}"), value);
+            say(CONFIG, target.conversion.image.encoded());
+            if let Some(origin) = &target.conversion.origin {
+                say(BASE_CONFIG, origin.encoded());
+            }
+            if let Some(epoch) = target.conversion.epoch {
+                say(EPOCH, epoch.to_string().into_bytes());
+            }
+            let Platform { os, architecture, variant } = target.platform.clone();
+            let platform = oci::Platform { os, architecture, variant, ..oci::Platform::default() };
+            listed.push(serde_json::json!({"ID": target.id, "Platform": platform}));
+            refs.insert(target.id.clone(), chain.clone());
+        }
+        let one = || Refs::One(chains.first().cloned().unwrap_or_default());
+        let refs = if build.multiple { Refs::Many(refs) } else { one() };
+        let listed = serde_json::to_vec(&serde_json::json!({"Platforms": listed}));
+        let listed = listed.map_err(|error| Error::system(format!("encoding platforms: {error}")))?;
+        metadata.insert(REFS_PLATFORMS.into(), listed);
+        Source::read(refs, metadata, BTreeMap::new())
+    }
+
     /// What the front end calls the image.
     pub(super) fn name(&self) -> String {
         self.metadata.get("image.name").map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default()

@@ -50,6 +50,8 @@ pub(super) async fn solve(job: &Arc<Job>, vertex: &Vertex, reference: &str, attr
         mode: attribute(attributes, "image.resolvemode"),
     };
     let found = find(job, &wanted, true).await.map_err(|error| error.prefix(reference))?;
+    let pin = found.digest.as_ref().unwrap_or(&found.manifest.content.digest);
+    job.note_pin(&vertex.digest, pin.to_string());
     Ok(solved(&found.manifest))
 }
 

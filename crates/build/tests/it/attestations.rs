@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
+use bollard_buildkit_proto::pb;
+use build::attest::{self, Request, Wanted};
+use build::cancel::Cancel;
 use build::export::{Attestation, Content, Subject};
+use build::job::{Answer, Attributes, Inputs, Job, Local, Output, Runner, Step, StepSource};
+use model::time::Timestamp;
+use prost::Message;
 use serde_json::{Value, json};
 
 use crate::place::Place;
@@ -139,4 +145,99 @@ async fn a_bundle_is_taken_apart_and_the_main_list_comes_first() {
     let statement = place.document(manifest["layers"][0]["digest"].as_str().unwrap());
     let names: Vec<&Value> = statement["subject"].as_array().unwrap().iter().map(|subject| &subject["name"]).collect();
     assert_eq!(names, [&json!("pkg:docker/app@latest?platform=linux%2Famd64"), &json!("other"), &json!("x")]);
+}
+
+/// A client that has nothing.
+struct Nothing;
+
+impl Inputs for Nothing {
+    fn local<'a>(&'a self, name: &'a str, _: &'a Attributes) -> Answer<'a, model::Result<Local>> {
+        Box::pin(async move { Err(model::Error::not_found(name)) })
+    }
+
+    fn secret<'a>(&'a self, _: &'a str) -> Answer<'a, model::Result<Option<Vec<u8>>>> {
+        Box::pin(async { Ok(None) })
+    }
+}
+
+/// Speaks the generator's protocol: lists the names in what it finds.
+struct Scanner;
+
+impl Runner for Scanner {
+    fn run(&self, step: Step, _: Output, _: Cancel) -> Answer<'_, model::Result<i32>> {
+        let place = |target: &str| {
+            let mount = step.mounts.iter().find(|mount| mount.target.trim_end_matches('/') == target).unwrap();
+            let StepSource::Tree(tree) = &mount.source else { panic!("no tree") };
+            (format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(tree)), mount.writable)
+        };
+        let (source, destination) = (place("/run/src/core/sbom"), place("/run/out"));
+        assert!(!source.1 && destination.1);
+        for line in
+            ["BUILDKIT_SCAN_SOURCE=/run/src/core/sbom", "BUILDKIT_SCAN_DESTINATION=/run/out/", "BUILDKIT_SCAN_LEVEL=3"]
+        {
+            assert!(step.env.iter().any(|known| known == line), "{line}: {:?}", step.env);
+        }
+        assert_eq!(step.args, ["/new"]);
+        let mut names: Vec<String> = std::fs::read_dir(source.0)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        let statement = json!({"predicateType": "https://spdx.dev/Document", "predicate": {"names": names}});
+        std::fs::write(format!("{}/sbom.spdx.json", destination.0), statement.to_string()).unwrap();
+        Box::pin(async { Ok(0) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_lists_the_packages_of_a_result_and_its_origin_is_told() {
+    let place = Place::new();
+    place.export("image", &[("name", "scanner")], &place.source(&place.two_layers(), &[], Vec::new())).await;
+    let chain = place.layer(&Default::default(), "COPY", |root| std::fs::write(root.join("only"), "").unwrap());
+    place.export("image", &[("name", "base")], &place.source(&chain, &[], Vec::new())).await;
+    let (sender, mut events) = tokio::sync::mpsc::channel(build::job::EVENTS);
+    let told = tokio::spawn(async move {
+        let mut names = Vec::new();
+        while let Some(event) = events.recv().await {
+            if let build::job::Event::Started { name, .. } = event {
+                names.push(name);
+            }
+        }
+        names
+    });
+    let job = Arc::new(Job::new(&place.builder, Arc::new(Scanner), Arc::new(Nothing), sender));
+    let base = pb::SourceOp { identifier: "docker-image://docker.io/library/base:latest".into(), ..Default::default() };
+    let base = pb::Op { op: Some(pb::op::Op::Source(base)), ..Default::default() }.encode_to_vec();
+    let digest = model::digest::Digest::of(model::digest::Algorithm::Sha256, &base).to_string();
+    let last = pb::Op { inputs: vec![pb::Input { digest, index: 0 }], ..Default::default() }.encode_to_vec();
+    let definition = pb::Definition { def: vec![base, last], ..Default::default() };
+    let files = job.solve_definition(&definition).await.unwrap().unwrap();
+    let mut source = Arc::unwrap_or_clone(place.source(&files.chain(), &[], Vec::new()));
+    let attributes = [("attest:provenance", "mode=max"), ("attest:sbom", "generator=scanner,LEVEL=3")];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let wanted = Wanted::read(&attributes).unwrap();
+    let started = Timestamp::from_unix_seconds(1);
+    let request = Request { frontend: String::new(), attributes, reference: "r".into(), started };
+    let definitions = [("linux/amd64".to_owned(), definition)].into();
+    attest::add(&job, &mut source, &wanted, (&request, &definitions)).await.unwrap();
+    let (answer, _) = place.export("image", &[], &Arc::new(source.clone())).await;
+    let index = place.document(&answer["containerimage.digest"]);
+    let manifest = place.document(index["manifests"][1]["digest"].as_str().unwrap());
+    let said = |at: usize| place.document(manifest["layers"][at]["digest"].as_str().unwrap());
+    assert_eq!(said(0)["predicate"], json!({"names": ["only"]}));
+    let material = &said(1)["predicate"]["buildDefinition"]["resolvedDependencies"][0];
+    assert_eq!(material["uri"], "pkg:docker/base@latest");
+    assert!(material["digest"]["sha256"].is_string());
+    // It is there already.
+    let count = source.targets[0].attestations.len();
+    let only = Wanted { provenance: None, ..wanted };
+    attest::add(&job, &mut source, &only, (&request, &definitions)).await.unwrap();
+    assert_eq!(source.targets[0].attestations.len(), count);
+    job.settle().await;
+    drop(job);
+    let names = told.await.unwrap();
+    assert!(
+        names.iter().any(|name| name.starts_with("[linux/amd64] generating sbom using docker.io/library/scanner")),
+        "{names:?}"
+    );
 }
