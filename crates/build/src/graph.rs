@@ -51,6 +51,21 @@ pub struct Vertex {
     pub(crate) platform_bytes: Vec<u8>,
 }
 
+impl Vertex {
+    /// The outputs that it makes, in order.
+    pub fn outputs(&self) -> Vec<i64> {
+        let mut outputs: Vec<i64> = match &self.op {
+            pb::op::Op::Exec(exec) => exec.mounts.iter().map(|mount| mount.output).collect(),
+            pb::op::Op::File(file) => file.actions.iter().map(|action| action.output).collect(),
+            _ => vec![0],
+        };
+        outputs.retain(|output| *output >= 0);
+        outputs.sort_unstable();
+        outputs.dedup();
+        outputs
+    }
+}
+
 /// A definition, checked.
 #[derive(Debug, Default)]
 pub struct Graph {

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::builder::Builder;
 use crate::cancel::Cancel;
 use crate::record::{Busy, Chain};
-use crate::result::Memo;
+use crate::result::{Memo, Solved};
 
 /// What a build tells, at most so many messages ahead of its client.
 pub const EVENTS: usize = 256;
@@ -233,6 +233,18 @@ pub trait Inputs: Send + Sync {
     }
 }
 
+/// A cache that was made elsewhere.
+pub trait Imports: Send + Sync {
+    /// The layers of a step's outputs, here and pinned for the build; `None`: it does not have the step. `key` is the step's
+    /// content key.
+    fn find<'a>(
+        &'a self,
+        job: &'a Arc<Job>,
+        key: &'a Digest,
+        outputs: &'a [i64],
+    ) -> Answer<'a, Result<Option<BTreeMap<i64, Chain>>>>;
+}
+
 /// Bytes from the client, as they come.
 pub type Incoming = Box<dyn AsyncRead + Send + Unpin>;
 
@@ -290,6 +302,8 @@ pub(crate) struct Pending {
     pub(crate) busy: Vec<Busy>,
     /// What sources turned out to be, by the digests of their vertices: an image's digest, a commit, the digest of a file.
     pub(crate) pins: BTreeMap<Digest, String>,
+    /// Caches that it may use.
+    pub(crate) imports: Vec<Arc<dyn Imports>>,
 }
 
 impl Job {
@@ -314,6 +328,16 @@ impl Job {
             records: Arc::default(),
             memo: Arc::default(),
         }
+    }
+
+    /// Has steps that a cache has not run. To be called before anything is solved.
+    pub fn use_cache(&self, cache: Arc<dyn Imports>) {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).imports.push(cache);
+    }
+
+    /// The result of a vertex that this build has solved.
+    pub(crate) fn solved(&self, vertex: &Digest) -> Option<Arc<Solved>> {
+        self.memo.solved(vertex)
     }
 
     /// Notes what a source turned out to be.

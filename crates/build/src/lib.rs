@@ -7,6 +7,7 @@
 
 pub mod attest;
 mod builder;
+pub mod cache;
 mod caches;
 pub mod cancel;
 pub mod classic;

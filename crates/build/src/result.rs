@@ -119,4 +119,11 @@ impl Memo {
         };
         Ok(slot.lock_owned().await)
     }
+
+    /// The result of a vertex, if it is solved and nobody works on it.
+    pub(crate) fn solved(&self, vertex: &Digest) -> Option<Arc<Solved>> {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(vertex).cloned()?;
+        let solved = slot.try_lock().ok()?;
+        solved.clone()
+    }
 }

@@ -24,7 +24,7 @@ use crate::job::{Event, Job};
 use crate::key;
 use crate::op;
 use crate::record::{Kind, Record, chains};
-use crate::result::{Failure, Files, Solved, Unmade};
+use crate::result::{Failure, Files, Made, Solved, Unmade};
 
 /// `None`: not yet; then a result, or nothing when it failed.
 type Slot = watch::Receiver<Option<Option<Arc<Solved>>>>;
@@ -154,7 +154,12 @@ impl Job {
         if let Some(found) = self.found(vertex, &content, Some(&definition)) {
             return Ok(found);
         }
-        let made = op::run(self, vertex, inputs).await?;
+        let imported = self.imported(vertex, &content).await;
+        let cached = imported.is_some();
+        let made = match imported {
+            Some(made) => made,
+            None => op::run(self, vertex, inputs).await?,
+        };
         let now = now();
         let record = Arc::new(Record {
             outputs: made.outputs.iter().map(|(index, chain)| (*index, chain.to_vec())).collect(),
@@ -168,7 +173,31 @@ impl Job {
         });
         let outputs = made.outputs;
         self.keep(&content, record, Some(definition));
-        Ok(Solved { key: content, outputs, cached: false })
+        Ok(Solved { key: content, outputs, cached })
+    }
+
+    /// A result of a cache that the build imports; one that cannot be fetched is none.
+    async fn imported(self: &Arc<Job>, vertex: &Vertex, content: &Digest) -> Option<Made> {
+        let imports = self.pending().imports.clone();
+        if vertex.ignore_cache || imports.is_empty() {
+            return None;
+        }
+        let wanted = vertex.outputs();
+        for cache in imports {
+            match cache.find(self, content, &wanted).await {
+                Ok(Some(outputs)) => {
+                    let layers = &self.builder.roots.snapshots.layers;
+                    let tops = outputs.values().filter_map(|chain| chain.last());
+                    let sizes = tops.filter_map(|layer| Some(layers.layer(&layer.key).ok()??.size));
+                    return Some(Made { size: sizes.sum(), outputs });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, step = %vertex.name, "a cached result cannot be fetched: the step runs")
+                }
+            }
+        }
+        None
     }
 
     /// A result that was kept, if the build may use one. `alias` leads to it from now on.

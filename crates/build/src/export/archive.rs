@@ -13,7 +13,7 @@ use model::{Error, Result};
 use serde_json::json;
 use snapshot::archive::Writer;
 
-use super::client::Status;
+use super::client::{Bytes, Status};
 use super::context::{Context, Response};
 use super::documents::{self, Written};
 use super::image::{content, named, response, with_said};
@@ -72,15 +72,23 @@ async fn send(
 async fn copy(context: &Context, written: &Written) -> Result<()> {
     for descriptor in written.blobs.iter().chain(&written.manifests).chain([&written.descriptor]) {
         context.cancel.check()?;
-        let digest = oci::digest(descriptor)?;
-        let blobs = context.builder.images.blobs.clone();
-        let bytes = stream::begin(&context.builder, &context.cancel, move |out| {
-            let mut file = blobs.open_blob(&digest)?;
-            std::io::copy(&mut file, out).map(drop).map_err(stream::failed)
-        });
-        context.client.blob(descriptor, bytes).await?;
+        context.client.blob(descriptor, blob(context, descriptor)?).await?;
     }
     Ok(())
+}
+
+/// The bytes of a blob.
+fn blob(context: &Context, descriptor: &Descriptor) -> Result<Bytes> {
+    let (digest, blobs) = (oci::digest(descriptor)?, context.builder.images.blobs.clone());
+    Ok(stream::begin(&context.builder, &context.cancel, move |out| {
+        let mut file = blobs.open_blob(&digest)?;
+        std::io::copy(&mut file, out).map(drop).map_err(stream::failed)
+    }))
+}
+
+/// Writes a blob to one of the client's stores, if it is not there yet.
+pub async fn send_blob(context: &Context, store: &str, descriptor: &Descriptor) -> Result<()> {
+    context.client.store_blob(store, descriptor, blob(context, descriptor)?).await
 }
 
 /// Writes an OCI layout; its names in order, as the reference has them. Blocks.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::oci::Descriptor;
-use model::Result;
+use model::{Error, Result};
 use registry::Credentials;
 use tokio::sync::mpsc;
 
@@ -33,6 +33,11 @@ pub trait Client: Send + Sync {
 
     /// Writes a blob to the client's store of content, if it is not there yet.
     fn blob<'a>(&'a self, descriptor: &'a Descriptor, bytes: Bytes) -> Answer<'a, Result<()>>;
+
+    /// The same for a store of another name (`local:<directory>`). A client has none by default.
+    fn store_blob<'a>(&'a self, store: &'a str, _: &'a Descriptor, _: Bytes) -> Answer<'a, Result<()>> {
+        Box::pin(async move { Err(Error::not_found(format!("the client has no store {store}"))) })
+    }
 
     /// What the client shows to a registry (`registry.example:5000`).
     fn credentials<'a>(&'a self, registry: &'a str) -> Answer<'a, Result<Credentials>>;

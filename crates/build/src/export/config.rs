@@ -163,6 +163,7 @@ mod tests {
             base: None,
             epoch: None,
             attestations: Vec::new(),
+            cache: None,
         }
     }
 

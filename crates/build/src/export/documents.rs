@@ -83,7 +83,7 @@ pub(super) fn write(context: &Context, packing: &Packing, source: &Source, names
             diff_ids: layers.iter().map(|layer| &layer.diff_id).collect(),
             origins: target.chain.iter().map(of).collect(),
             epoch: writer.epoch(target),
-            cache: None,
+            cache: target.cache.as_deref(),
         };
         let (descriptor, digest) = writer.manifest(target, layers, &patch, has_index)?;
         manifests.push(descriptor);

@@ -4,7 +4,7 @@ use image::oci;
 
 /// The media type of a layer in documents of the OCI or of Docker. `keeps_foreign`: one that registries do not distribute stays
 /// one.
-pub(super) fn media_type(own: &str, is_oci: bool, keeps_foreign: bool) -> String {
+pub fn media_type(own: &str, is_oci: bool, keeps_foreign: bool) -> String {
     // The longer ones first: the shorter ones begin some of them.
     let families = [
         (oci::FOREIGN_LAYER, '+', true),

@@ -24,8 +24,10 @@ use std::sync::Arc;
 use model::Result;
 
 pub use annotations::{Annotations, Scope};
+pub use archive::send_blob;
 pub use client::{Bytes, Client, Status};
 pub use context::{Context, Response};
+pub use layer::media_type;
 pub use options::{Archive, Compression, Exporter, FileTree, Form, Image, Names, Packing, Variant};
 pub use pack::{Archived, Request, pack};
 pub use source::{Attestation, Content, Metadata, Refs, Source, Subject, Target};

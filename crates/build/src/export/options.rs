@@ -13,6 +13,8 @@ const NAMES: usize = 256;
 /// Levels of gzip and zstd.
 const GZIP_LEVELS: std::ops::RangeInclusive<i64> = 0..=9;
 const ZSTD_LEVELS: std::ops::RangeInclusive<i64> = 0..=22;
+/// Attributes that say how layers are compressed.
+const COMPRESSION: [&str; 3] = ["compression", "compression-level", "force-compression"];
 /// What a result without a name is called before its digest.
 const DANGLING: &str = "moby-dangling";
 
@@ -283,8 +285,19 @@ impl Read {
     }
 
     fn compression(&mut self) -> Result<Compression> {
+        let compression = Compression::read(&self.attributes)?;
+        COMPRESSION.iter().for_each(|name| _ = self.attributes.remove(*name));
+        Ok(compression)
+    }
+}
+
+impl Compression {
+    /// Reads `compression`, `compression-level` and `force-compression`.
+    ///
+    /// Errors: `InvalidParameter` for a form or level that is none.
+    pub fn read(attributes: &Attributes) -> Result<Compression> {
         const LEVEL: &str = "compression-level";
-        let level = self.text(LEVEL).map(|text| {
+        let level = attributes.get(LEVEL).map(|text| {
             let invalid = || Error::invalid(format!("non-integer value {text} specified for {LEVEL}"));
             text.parse::<i64>().map_err(|_| invalid())
         });
@@ -296,14 +309,15 @@ impl Read {
             }
             level => Ok(level),
         };
-        let form = match self.text("compression").as_deref() {
+        let form = match attributes.get("compression").map(String::as_str) {
             None | Some("gzip") => Form::Gzip(within(GZIP_LEVELS)?.map(|level| level as u32)),
             // zstd's own number for its usual level is 0.
             Some("zstd") => Form::Zstd(within(ZSTD_LEVELS)?.filter(|level| *level != 0).map(|level| level as i32)),
             Some("uncompressed") => Form::Uncompressed,
             Some(other) => return Err(Error::invalid(format!("unsupported compression type {other}"))),
         };
-        Ok(Compression { form, force: self.flag("force-compression")?.unwrap_or(false) })
+        let force = Read { attributes: attributes.clone() }.flag("force-compression")?;
+        Ok(Compression { form, force: force.unwrap_or(false) })
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Target {
     pub epoch: Option<i64>,
     /// What is said of it.
     pub attestations: Vec<Attestation>,
+    /// A description of the build cache that goes into its configuration ([`crate::cache::inline`]).
+    pub cache: Option<Vec<u8>>,
 }
 
 /// Something that is said of a result (in-toto attestation).
@@ -150,6 +152,7 @@ impl Source {
                 base: base.map(|bytes| parse(bytes, "base image configuration")).transpose()?,
                 epoch: of(EPOCH).map_or(Ok(None), |bytes| epoch(bytes))?,
                 attestations: attestations.remove(&id).unwrap_or_default(),
+                cache: None,
                 platform,
                 id,
             });

@@ -4,6 +4,7 @@
 
 mod archives;
 mod attestations;
+mod caches;
 mod files;
 mod images;
 mod place;

@@ -27,7 +27,7 @@ use store::Lease;
 pub(super) use self::documents::document;
 pub use self::documents::kind;
 use self::documents::{Plan, PullContext};
-pub(super) use self::fetch::layer_tar;
+pub use self::fetch::layer_tar;
 use self::fetch::{Job, Places};
 pub use self::fetches::Fetches;
 use self::report::Layer;
