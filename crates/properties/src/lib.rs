@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod cache;
 mod dns;
 mod dockerfile;
 mod documents;
@@ -23,6 +24,7 @@ mod signatures;
 mod websocket;
 
 pub use archive::archive;
+pub use cache::cache_description;
 pub use dns::dns_messages;
 pub use dockerfile::{definition, dockerfile, ignore_file, words};
 pub use documents::documents;

@@ -23,6 +23,8 @@ macro_rules! fuzz_target {
 
 #[path = "../../../fuzz/fuzz_targets/archive.rs"]
 mod archive;
+#[path = "../../../fuzz/fuzz_targets/cache_description.rs"]
+mod cache_description;
 #[path = "../../../fuzz/fuzz_targets/definition.rs"]
 mod definition;
 #[path = "../../../fuzz/fuzz_targets/dns_messages.rs"]
@@ -65,8 +67,9 @@ mod words;
 /// A target by its name.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 20] = [
+const TARGETS: [Target; 21] = [
     ("archive", archive::run),
+    ("cache_description", cache_description::run),
     ("definition", definition::run),
     ("dns_messages", dns_messages::run),
     ("dockerfile", dockerfile::run),

@@ -91,6 +91,11 @@ fn ignore_files() {
 }
 
 #[test]
+fn descriptions_of_caches() {
+    hold("cache_description", properties::cache_description, 2000, "[\\x00-\\x7f]{0,32}");
+}
+
+#[test]
 fn definitions() {
     hold("definition", properties::definition, 1000, "[\\x00-\\x7f]{0,32}");
 }

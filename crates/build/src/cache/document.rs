@@ -137,6 +137,22 @@ impl Config {
         Ok(())
     }
 
+    /// What each record is found by, with the places of the layers of its results, bottom first.
+    pub fn results(&self) -> Vec<(&str, Vec<Vec<usize>>)> {
+        self.records.iter().map(|record| (record.digest.as_str(), self.chains(record))).collect()
+    }
+
+    /// The places of the layers of a record's results, bottom first.
+    pub(super) fn chains(&self, record: &CacheRecord) -> Vec<Vec<usize>> {
+        let tops = record.results.iter().filter_map(|result| self.below(result.layer));
+        tops.chain(record.chains.iter().map(|chain| chain.layers.clone())).collect()
+    }
+
+    /// How many layers it has.
+    pub fn count(&self) -> usize {
+        self.layers.len()
+    }
+
     /// The places of a result's layers, bottom first; `None`: they lie in a circle, or are too many.
     pub(super) fn below(&self, top: usize) -> Option<Vec<usize>> {
         let mut chain = vec![top];

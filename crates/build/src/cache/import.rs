@@ -37,6 +37,15 @@ struct Piece {
     diff_id: Digest,
 }
 
+/// A blob that is fetched.
+#[derive(Clone, Copy)]
+struct Wanted<'w> {
+    digest: &'w Digest,
+    size: Option<u64>,
+    /// Bytes at most.
+    limit: u64,
+}
+
 /// Where blobs come from.
 enum Source {
     Registry(Arc<Repository>),
@@ -184,9 +193,7 @@ impl Cache {
     fn add(&mut self, config: &Config, piece: &dyn Fn(&CacheLayer) -> Option<Piece>) {
         for record in &config.records {
             let Ok(digest) = Digest::parse(&record.digest) else { continue };
-            let tops = record.results.iter().filter_map(|result| config.below(result.layer));
-            let chained = record.chains.iter().map(|chain| chain.layers.clone());
-            for places in tops.chain(chained) {
+            for places in config.chains(record) {
                 let pieces: Option<Vec<Piece>> = places.iter().map(|at| piece(config.layers.get(*at)?)).collect();
                 if let Some(pieces) = pieces {
                     self.results.insert(digest.clone(), pieces);
@@ -274,7 +281,7 @@ impl Source {
             ingest.finish(Some(&wanted), size, &lease).map(drop)
         });
         let read = async {
-            let done = self.read(job, (digest, size), limit, &chunks).await;
+            let done = self.read(job, Wanted { digest, size, limit }, &chunks).await;
             drop(chunks);
             done
         };
@@ -284,13 +291,8 @@ impl Source {
         }
     }
 
-    async fn read(
-        &self,
-        job: &Arc<Job>,
-        (digest, size): (&Digest, Option<u64>),
-        limit: u64,
-        chunks: &mpsc::Sender<Vec<u8>>,
-    ) -> Result<()> {
+    async fn read(&self, job: &Arc<Job>, wanted: Wanted<'_>, chunks: &mpsc::Sender<Vec<u8>>) -> Result<()> {
+        let Wanted { digest, size, limit } = wanted;
         let too_large = || Error::invalid(format!("{digest} is larger than {limit} bytes"));
         let mut left = size.map_or(limit, |size| size.min(limit));
         if size.is_some_and(|size| size > limit) {
