@@ -6,6 +6,7 @@
 
 mod compose;
 mod demo;
+mod firewalls;
 mod libraries;
 mod measure;
 mod requirements;

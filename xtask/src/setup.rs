@@ -16,6 +16,7 @@ const PROGRAMS: &[Program] = &[
     ("busybox", "busybox-static"),
     ("crun", "crun"),
     ("curl", "curl"),
+    ("dbus-daemon", "dbus-daemon"),
     ("debootstrap", "debootstrap"),
     ("docker-registry", "docker-registry"),
     ("htpasswd", "apache2-utils"),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{compose, libraries, requirements, setup, shell, tidy};
+use crate::{compose, firewalls, libraries, requirements, setup, shell, tidy};
 
 /// Results so far.
 #[derive(Default)]
@@ -72,6 +72,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
     setup::programs()?;
     libraries::all()?;
     compose::all()?;
+    firewalls::all()?;
     if words.is_empty() {
         heading("formatting");
         tally.step("formatting", shell::run(&mut shell::cargo(&["fmt", "--all", "--check"])));

@@ -145,13 +145,19 @@ pub fn info(engine: &Engine) -> api::Info {
         live_restore_enabled: settings.daemon.live_restore,
         init_binary: "gantry-init".into(),
         security_options: security_options(&settings, host),
-        // The network crate speaks to nftables and to nothing else.
-        firewall_backend: Some(api::system::FirewallInfo { driver: "nftables".into(), info: Vec::new() }),
+        firewall_backend: Some(firewall(::network::networks::firewalld(&engine.networks))),
         default_address_pools: settings.services.network.default_address_pools.iter().map(address_pool).collect(),
         cdi_spec_dirs: Some(Vec::new()),
         warnings: Some([warnings(&settings, host), journal_warnings(engine)].concat()),
         ..api::Info::default()
     }
+}
+
+/// The network crate speaks to nftables, and where there is a firewalld, to that.
+fn firewall(firewalld: ::network::Firewalld) -> api::system::FirewallInfo {
+    let at = firewalld.reloaded_at.filter(|_| firewalld.runs).map(model::time::Timestamp::from_unix_nanos);
+    let driver = if firewalld.runs { "nftables+firewalld" } else { "nftables" }.into();
+    api::system::FirewallInfo { driver, info: at.iter().map(|at| ["ReloadedAt".into(), at.rfc3339()]).collect() }
 }
 
 fn address_pool(pool: &::network::AddressPool) -> api::system::AddressPool {

@@ -185,7 +185,14 @@ fn network(config: &Config) -> NetworkConfig {
         daemon_addresses: daemon_addresses(config),
         // The exec root decides.
         names: None,
+        system_bus: system_bus(),
     }
+}
+
+/// Where a firewalld would be found.
+fn system_bus() -> Vec<dbus::Address> {
+    let told = environment("DBUS_SYSTEM_BUS_ADDRESS");
+    told.map_or_else(|| dbus::parse(dbus::DEFAULT), |told| dbus::parse(&told.to_string_lossy()))
 }
 
 /// `0x1` or `0x1/0xff`; it was validated with the configuration.

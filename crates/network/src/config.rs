@@ -136,6 +136,8 @@ pub struct NetworkConfig {
     pub daemon_addresses: Vec<SocketAddr>,
     /// The directory in which the names of networks are published for resolvers; `None`: they are not.
     pub names: Option<PathBuf>,
+    /// Where the system bus listens, on which a firewalld is told of the bridges; none: nobody is asked.
+    pub system_bus: Vec<dbus::Address>,
 }
 
 impl Default for NetworkConfig {
@@ -161,6 +163,7 @@ impl Default for NetworkConfig {
             host_binding_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             daemon_addresses: Vec::new(),
             names: None,
+            system_bus: Vec::new(),
         }
     }
 }

@@ -35,7 +35,7 @@ pub mod spares;
 mod sysctl;
 
 pub use config::{AddressPool, DefaultFamily, Enabled, NetworkConfig, PublishMode};
-pub use driver::{Watch, option};
+pub use driver::{Firewalld, Watch, option};
 pub use endpoint::{BoundPort, Changed, Connected, Endpoint, EndpointSpec, Joined, Protocol, PublishSpec, SandboxSpec};
 pub use family::Family;
 pub use mac::MacAddress;

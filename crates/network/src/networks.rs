@@ -22,7 +22,7 @@ use model::{Context, Error, Result};
 use store::Store;
 
 use crate::config::{DirectRouting, Enabled, NetworkConfig};
-use crate::driver::{NetworkDriver, Watch, bridge_settings, option};
+use crate::driver::{Firewalld, NetworkDriver, Watch, bridge_settings, option};
 use crate::endpoint::{self, Endpoint};
 use crate::ipam::{Ipam, Usage};
 use crate::plan::Filtered;
@@ -203,6 +203,11 @@ impl Networks {
         // Every change is a single insertion or removal: a panic elsewhere leaves the maps right.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is known of a firewalld on this host, without asking it.
+pub fn firewalld(networks: &Networks) -> Firewalld {
+    networks.drivers.get("bridge").map(|driver| driver.firewalld()).unwrap_or_default()
 }
 
 impl Books {

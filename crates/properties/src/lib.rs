@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod bus_messages;
 mod cache;
 mod dns;
 mod dockerfile;
@@ -24,6 +25,7 @@ mod signatures;
 mod websocket;
 
 pub use archive::archive;
+pub use bus_messages::bus_messages;
 pub use cache::cache_description;
 pub use dns::dns_messages;
 pub use dockerfile::{definition, dockerfile, ignore_file, words};

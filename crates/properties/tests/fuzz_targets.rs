@@ -23,6 +23,8 @@ macro_rules! fuzz_target {
 
 #[path = "../../../fuzz/fuzz_targets/archive.rs"]
 mod archive;
+#[path = "../../../fuzz/fuzz_targets/bus_messages.rs"]
+mod bus_messages;
 #[path = "../../../fuzz/fuzz_targets/cache_description.rs"]
 mod cache_description;
 #[path = "../../../fuzz/fuzz_targets/definition.rs"]
@@ -67,8 +69,9 @@ mod words;
 /// A target by its name.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 21] = [
+const TARGETS: [Target; 22] = [
     ("archive", archive::run),
+    ("bus_messages", bus_messages::run),
     ("cache_description", cache_description::run),
     ("definition", definition::run),
     ("dns_messages", dns_messages::run),

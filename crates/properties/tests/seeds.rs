@@ -147,6 +147,11 @@ fn layers() {
 }
 
 #[test]
+fn messages_of_a_bus() {
+    hold("bus_messages", properties::bus_messages, 4000, "l[\\x01-\\x04]\\x00\\x01[\\x00-\\x20]{0,80}");
+}
+
+#[test]
 fn archives() {
     hold("archive", properties::archive, 2000, "\\PC{0,200}");
 }

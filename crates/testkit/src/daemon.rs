@@ -215,6 +215,8 @@ impl Daemon {
             .args(["--cgroup-parent", &format!("/{}", self.cgroup)])
             .args(&self.options.args)
             .env("RUST_BACKTRACE", "1")
+            // The machine's own firewalld is not told of a test.
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.path("bus").display()))
             .envs(self.options.env.iter().map(|(k, v)| (k, v)));
         for name in ["DOCKER_HOST", "DOCKER_TMPDIR", "DOCKER_DRIVER", "DOCKER_MIN_API_VERSION", "NOTIFY_SOCKET"] {
             if !self.options.env.iter().any(|(k, _)| k == name) {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::IpNet;
 use model::id::EndpointId;
@@ -15,6 +16,7 @@ use store::Store;
 use sys::netlink::{Socket, link, listen, namespace};
 
 use super::bridges::{Bridge, Bridges};
+use super::firewalld::{Firewalld, Known};
 use super::gates::Gates;
 use super::inside::{self, Indices, Nature, Refused};
 use super::lingering::{self, Lingering};
@@ -52,6 +54,7 @@ pub struct BridgeDriver {
     indices: Indices,
     /// The host has IPv6.
     ipv6: bool,
+    reconciled: AtomicBool,
 }
 
 /// What the default network's subnet of a family is chosen from.
@@ -83,12 +86,13 @@ impl BridgeDriver {
         let rules = if kept { Rules::open(topology) } else { Rules::off(topology) };
         Ok(BridgeDriver {
             ports: Ports::open(&config.daemon_addresses),
-            bridges: Arc::new(Bridges::new(rules)?),
+            bridges: Arc::new(Bridges::new(rules, Firewalld::new(config.system_bus.clone()))?),
             forwarding,
             host: namespace::current().context("opening the network namespace")?,
             lingering: Lingering::default(),
             indices: Indices::default(),
             ipv6: listen::has_ipv6(),
+            reconciled: AtomicBool::new(false),
             config,
         })
     }
@@ -292,10 +296,10 @@ impl BridgeDriver {
         self.open_sockets(sockets).inspect_err(|_| self.forget(published))
     }
 
-    /// A network works without where no other firewall drops.
-    fn keep_jumps(&self) {
-        if let Err(error) = self.bridges.rules.keep_jumps() {
-            tracing::warn!(%error, "the host's own firewall may drop what is forwarded for containers");
+    /// At the start once, when all networks are open.
+    fn keep_passage(&self) {
+        if self.reconciled.load(Ordering::Acquire) {
+            self.bridges.keep_passage();
         }
     }
 
@@ -409,7 +413,7 @@ impl NetworkDriver for BridgeDriver {
             port,
             route_localnet: (!self.config.userland_proxy.yes() && self.translates(Family::Ipv4)).into(),
         };
-        self.keep_jumps();
+        self.keep_passage();
         let families = bridge.modes.iter().map(|(family, _)| *family).collect::<Vec<_>>();
         let opened = self
             .bridges
@@ -428,7 +432,8 @@ impl NetworkDriver for BridgeDriver {
         let device = known.as_ref().map_or_else(|| format!("br-{}", network.id.short()), |known| known.name.clone());
         self.bridges.rules.change(|topology| topology.bridges.retain(|b| b.device != device))?;
         self.give_up_forwarding()?;
-        self.keep_jumps();
+        self.bridges.leave_zone(&device);
+        self.keep_passage();
         if known.is_some_and(|known| known.given.yes() || known.foreign.yes()) {
             return Ok(());
         }
@@ -447,7 +452,8 @@ impl NetworkDriver for BridgeDriver {
         self.bridges.rules.replace_published(published)?;
         self.bridges.attach_all_ports()?;
         self.give_up_forwarding()?;
-        self.keep_jumps();
+        self.reconciled.store(true, Ordering::Release);
+        self.keep_passage();
         self.remove_stale_links(live)
     }
 
@@ -507,6 +513,10 @@ impl NetworkDriver for BridgeDriver {
             ("lingering-links", self.lingering.count()),
             ("translations", self.bridges.rules.published()),
         ]
+    }
+
+    fn firewalld(&self) -> Known {
+        self.bridges.firewalld.known()
     }
 
     fn watch(&self) -> Result<Option<Watch>> {

@@ -16,6 +16,7 @@ use sys::netlink::link::{self, Link};
 use sys::netlink::{Batch, Socket, namespace};
 
 use super::device;
+use super::firewalld::Firewalld;
 use super::rules::Rules;
 use super::settings::Settings;
 use crate::config::{Enabled, PublishMode};
@@ -51,6 +52,7 @@ pub struct Bridge {
 /// See the module.
 pub struct Bridges {
     pub rules: Rules,
+    pub firewalld: Firewalld,
     links: Mutex<Socket>,
     open: Mutex<BTreeMap<NetworkId, Bridge>>,
     /// Host ends of live containers' pairs.
@@ -61,10 +63,35 @@ pub struct Bridges {
 
 impl Bridges {
     /// Works in the calling thread's namespace.
-    pub fn new(rules: Rules) -> Result<Bridges> {
+    pub fn new(rules: Rules, firewalld: Firewalld) -> Result<Bridges> {
         let links = Mutex::new(Socket::route().context("opening a netlink socket")?);
         let (open, ports, mending) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Bridges { rules, links, open, ports, mending })
+        Ok(Bridges { rules, firewalld, links, open, ports, mending })
+    }
+
+    /// Lets the traffic of the bridges pass the host's own firewall, whatever keeps it. A network works without where no other
+    /// firewall drops.
+    pub fn keep_passage(&self) {
+        if let Err(error) = self.rules.keep_jumps() {
+            tracing::warn!(%error, "the host's own firewall may drop what is forwarded for containers");
+        }
+        self.keep_in_zone();
+    }
+
+    /// Has firewalld count the bridges of which rules are kept to its zone, and no others of ours.
+    pub fn keep_in_zone(&self) {
+        let devices = self.rules.devices();
+        let kept = if self.rules.enabled() { self.firewalld.keep(&devices) } else { self.firewalld.forget(&devices) };
+        if let Err(error) = kept {
+            tracing::warn!(%error, "firewalld may drop what is forwarded for containers");
+        }
+    }
+
+    /// A bridge that goes is no member of firewalld's zone any more.
+    pub fn leave_zone(&self, device: &str) {
+        if let Err(error) = self.firewalld.forget(&[device.to_owned()]) {
+            tracing::warn!(%error, device, "firewalld keeps a bridge in its zone that is gone");
+        }
     }
 
     /// Requests about links of the daemon's namespace.

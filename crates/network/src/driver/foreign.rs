@@ -33,7 +33,8 @@ pub fn keep(socket: &mut Socket, bridges: &[String], filtered: Filtered) -> Resu
             true => Some(foreign::rules(socket, base.family, &base.table, CHAIN)?),
             false => None,
         };
-        let there = There { base, rules: &rules, inner: inner.as_deref(), has_user: of_table(USER_CHAIN) };
+        let end = end_of_packets(socket, base, &rules)?;
+        let there = There { base, rules: &rules, inner: inner.as_deref(), has_user: of_table(USER_CHAIN), end };
         let kept = match base.family {
             Family::Ip => filtered.ipv4.yes(),
             Family::Ip6 => filtered.ipv6.yes(),
@@ -44,6 +45,27 @@ pub fn keep(socket: &mut Socket, bridges: &[String], filtered: Filtered) -> Resu
     change.commit(socket)
 }
 
+/// The first rule of a chain at the hook that lets nothing pass: it refuses all packets, or leads all of them to a chain
+/// that refuses them. Its handle.
+fn end_of_packets(socket: &mut Socket, base: &StandingChain, rules: &[StandingRule]) -> Result<Option<u64>, Error> {
+    for rule in rules {
+        let target = rule.jump.as_deref().filter(|chain| rule.jumps_always && *chain != CHAIN && *chain != USER_CHAIN);
+        let refused = match target {
+            Some(target) => refuses(&foreign::rules(socket, base.family, &base.table, target)?),
+            None => rule.refuses_all,
+        };
+        if refused {
+            return Ok(Some(rule.handle));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether no packet leaves a chain of these rules.
+fn refuses(rules: &[StandingRule]) -> bool {
+    rules.iter().find(|rule| rule.refuses_all || rule.may_pass).is_some_and(|rule| rule.refuses_all)
+}
+
 /// A chain of another at the hook, and what its table has of ours.
 struct There<'a> {
     base: &'a StandingChain,
@@ -51,6 +73,8 @@ struct There<'a> {
     /// The rules of our chain, where there is one.
     inner: Option<&'a [StandingRule]>,
     has_user: bool,
+    /// The rule behind which no packet comes.
+    end: Option<u64>,
 }
 
 impl There<'_> {
@@ -89,10 +113,9 @@ impl There<'_> {
 
     /// Where packets end that nothing in the chain decided about; `None`: they pass, or there is nothing to let pass.
     fn wanted_place(&self, bridges: &[String]) -> Option<At> {
-        let last = self.rules.iter().rfind(|rule| rule.jump.as_deref() != Some(CHAIN));
-        match last.filter(|rule| rule.refuses_all) {
+        match self.end {
             _ if bridges.is_empty() => None,
-            Some(last) => Some(At::Before(last.handle)),
+            Some(end) => Some(At::Before(end)),
             None if self.base.forward == Some(Policy::Drop) => Some(At::End),
             None => None,
         }
@@ -100,13 +123,8 @@ impl There<'_> {
 
     /// Nothing follows our jump but the rule that refuses all.
     fn is_well_placed(&self, ours: &StandingRule) -> bool {
-        let behind = self.rules.iter().skip_while(|rule| rule.handle != ours.handle).skip(1);
-        let behind: Vec<_> = behind.collect();
-        match behind[..] {
-            [] => !self.rules.iter().any(|rule| rule.refuses_all),
-            [last] => last.refuses_all,
-            _ => false,
-        }
+        let mut behind = self.rules.iter().skip_while(|rule| rule.handle != ours.handle).skip(1);
+        behind.next().map(|rule| rule.handle) == self.end
     }
 
     /// Our chain, with a rule for either direction of each bridge.

@@ -74,13 +74,13 @@ fn change(listing: &str, bridges: &[String]) -> Option<String> {
     let drops = listing.lines().any(|line| line == "-P FORWARD DROP");
     let others: Vec<&str> =
         forward.iter().copied().filter(|line| *line != own_jump && *line != own_user_jump).collect();
-    let closed = others.last().is_some_and(|line| refuses_all(line));
-    let wants_jump = !bridges.is_empty() && (drops || closed);
+    let end = others.iter().position(|line| ends_packets(listing, line));
+    let wants_jump = !bridges.is_empty() && (drops || end.is_some());
     let user_jumps = others.iter().any(|line| line.ends_with(&format!("-j {USER_CHAIN}")));
     let wants_user = !bridges.is_empty() && has(USER_CHAIN) && !user_jumps;
     let mut wanted: Vec<&str> = others;
     if wants_jump {
-        wanted.insert(wanted.len() - usize::from(closed), &own_jump);
+        wanted.insert(end.unwrap_or(wanted.len()), &own_jump);
     }
     if wants_user {
         wanted.insert(0, &own_user_jump);
@@ -107,10 +107,31 @@ fn change(listing: &str, bridges: &[String]) -> Option<String> {
     Some(text + "COMMIT\n")
 }
 
-/// A rule without a condition that drops or rejects.
-fn refuses_all(line: &str) -> bool {
+/// A rule of FORWARD behind which no packet comes: it refuses all, or leads all to a chain that does.
+fn ends_packets(listing: &str, line: &str) -> bool {
     let rest = line.trim_start_matches("-A FORWARD ");
-    rest.starts_with("-j DROP") || rest.starts_with("-j REJECT")
+    refuses_all(rest)
+        || rest.strip_prefix("-j ").filter(|chain| *chain != USER_CHAIN).is_some_and(|chain| refuses(listing, chain))
+}
+
+/// Whether no packet leaves a chain.
+fn refuses(listing: &str, chain: &str) -> bool {
+    let rules = listing.lines().filter_map(|line| line.strip_prefix(&format!("-A {chain} ")));
+    for rule in rules {
+        if refuses_all(rule) {
+            return true;
+        }
+        let target = rule.split_once("-j ").and_then(|(_, target)| target.split(' ').next());
+        if !matches!(target, Some("LOG" | "NFLOG" | "DROP" | "REJECT")) {
+            return false;
+        }
+    }
+    false
+}
+
+/// A rule without a condition that drops or rejects.
+fn refuses_all(rule: &str) -> bool {
+    rule.starts_with("-j DROP") || rule.starts_with("-j REJECT")
 }
 
 fn accept(bridge: &str) -> [String; 2] {
@@ -133,6 +154,25 @@ mod tests {
         let made =
             change("-P FORWARD ACCEPT\n-A FORWARD -i a -j ACCEPT\n-A FORWARD -j REJECT --reject-with x\n", &bridges());
         assert!(made.unwrap().contains("-I FORWARD 2 -m comment"));
+    }
+
+    #[test]
+    fn a_chain_that_refuses_all_is_the_end() {
+        let table = |inner: &str| format!("-P FORWARD DROP\n-N no\n-A FORWARD -j no\n-A FORWARD -j later\n{inner}");
+        let place = |inner: &str| {
+            let made = change(&table(inner), &bridges()).expect("a change");
+            made.lines().find(|line| line.ends_with("GANTRY-FORWARD")).map(str::to_owned).unwrap_or_default()
+        };
+        for refusing in
+            ["-A no -j REJECT --reject-with x\n", "-A no -m limit -j LOG\n-A no -i a -j DROP\n-A no -j DROP\n"]
+        {
+            assert!(place(refusing).starts_with("-I FORWARD 1 "), "{refusing}");
+        }
+        for open in
+            ["", "-A no -i a -j DROP\n", "-A no -i a -j RETURN\n-A no -j DROP\n", "-A no -j yes\n-A no -j DROP\n"]
+        {
+            assert!(place(open).starts_with("-I FORWARD 3 "), "{open}");
+        }
     }
 
     #[test]

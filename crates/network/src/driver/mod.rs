@@ -4,6 +4,7 @@ mod announce;
 mod bridge;
 mod bridges;
 mod device;
+mod firewalld;
 mod foreign;
 mod gates;
 mod host;
@@ -17,6 +18,7 @@ mod remote;
 mod rules;
 mod settings;
 mod watch;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -35,6 +37,7 @@ use crate::sandbox::Sandbox;
 
 pub use announce::check as check_announcements;
 pub use bridge::{BridgeDriver, DefaultSubnet};
+pub use firewalld::Known as Firewalld;
 pub use host::HostDriver;
 pub use inside::remove as remove_inside;
 pub use null::NullDriver;
@@ -174,6 +177,11 @@ pub trait NetworkDriver: Send + Sync {
     /// How many entries the books of this driver have, by what they are about.
     fn sizes(&self) -> Vec<(&'static str, usize)> {
         Vec::new()
+    }
+
+    /// What is known of a firewalld that is told of the driver's links.
+    fn firewalld(&self) -> Firewalld {
+        Firewalld::default()
     }
 
     /// Puts back what others change of what `open` and `join` made on the host, for as long as the result lives.

@@ -92,6 +92,11 @@ impl Rules {
         subnets.any(|subnet| family::of_net(subnet.net) == family)
     }
 
+    /// The bridges that rules are about.
+    pub fn devices(&self) -> Vec<String> {
+        self.lock().topology.bridges.iter().map(|bridge| bridge.device.clone()).collect()
+    }
+
     /// How many ports are translated.
     pub fn published(&self) -> usize {
         self.lock().topology.published.len()

@@ -1,4 +1,5 @@
-//! Puts back what others take away while the daemon runs: the table of rules, at once, and the settings of bridge devices.
+//! Puts back what others take away while the daemon runs: the table of rules, at once, the settings of bridge devices, and
+//! their places in a zone of firewalld (`zone`).
 //!
 //! One thread reads the kernel's notices of nf_tables and of links. A change of our table by another sender, or notices
 //! that were lost, make it write the table again. Somebody who takes it away again and again is not followed without end:
@@ -16,7 +17,7 @@ use sys::netlink::{Notices, Told, address, link};
 use sys::nft;
 
 use super::bridges::Bridges;
-use super::legacy;
+use super::{legacy, zone};
 use crate::plan;
 
 /// Pauses between two writes of the table while it is taken away again and again.
@@ -33,11 +34,11 @@ const LEGACY_LOOK: Duration = Duration::from_secs(10);
 const SETTLING: Duration = Duration::from_millis(500);
 const STACK: usize = 256 * 1024;
 
-/// The thread; it ends when this is dropped.
+/// The threads; they end when this is dropped.
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Watch {
@@ -59,17 +60,22 @@ impl Watch {
             bridges,
         };
         watcher.first_look();
-        let builder = std::thread::Builder::new().name("network-watch".to_owned()).stack_size(STACK);
-        Ok(Watch { stop, thread: Some(builder.spawn(move || watcher.run())?) })
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+        let mut watch = Watch { stop: stop.clone(), threads: Vec::new() };
+        let bridges = watcher.bridges.clone();
+        watch.threads.push(thread("network-watch").spawn(move || watcher.run())?);
+        if bridges.firewalld.has_bus() {
+            watch.threads.push(thread("firewalld-watch").spawn(move || zone::watch(&bridges, &stop))?);
+        }
+        Ok(watch)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if rustix::io::write(&*self.stop, &1u64.to_ne_bytes()).is_ok()
-            && let Some(thread) = self.thread.take()
-        {
-            drop(thread.join());
+        // Nobody reads it: every thread sees it.
+        if rustix::io::write(&*self.stop, &1u64.to_ne_bytes()).is_ok() {
+            self.threads.drain(..).for_each(|thread| drop(thread.join()));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Hosts whose own firewall forwards nothing by default: containers reach out, published ports work, and what the
 //! administrator forbids stays forbidden.
 
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use network::{Enabled, NetworkConfig, NewNetwork};
 use store::Store;
@@ -26,13 +27,13 @@ fn script(text: &str) {
 const SERVER: u16 = 7000;
 
 /// An outside host that serves, and one container that publishes a port and serves another one, too.
-struct Scene {
+pub struct Scene {
     outside: OwnedFd,
-    web: One,
+    pub web: One,
 }
 
 impl Scene {
-    fn new(world: &World) -> Scene {
+    pub fn new(world: &World) -> Scene {
         let outside = outside_host();
         route_to_containers(&outside);
         serve(&outside, SERVER);
@@ -46,8 +47,22 @@ impl Scene {
         inside(&self.web, || ask(OUTSIDE, SERVER)) == Some(UPLINK.into())
     }
 
-    fn is_reached(&self) -> bool {
+    pub fn is_reached(&self) -> bool {
         enter(&self.outside, || ask(UPLINK, 8081)) == Some(OUTSIDE.into())
+    }
+
+    pub fn reaches_out_once(&self) -> bool {
+        inside(&self.web, || !no_answer(OUTSIDE, SERVER))
+    }
+
+    /// Whether the host serves the container at a port.
+    pub fn asks_the_host(&self, port: u16) -> bool {
+        inside(&self.web, || ask(gateway_of(&self.web).expect("a gateway"), port)) == Some(address_of(&self.web).into())
+    }
+
+    /// Whether it does not serve the outside host there.
+    pub fn is_refused_by_the_host(&self, port: u16) -> bool {
+        enter(&self.outside, || no_answer(UPLINK, port))
     }
 
     /// The rest is as closed as before.
@@ -55,7 +70,7 @@ impl Scene {
         enter(&self.outside, || no_answer(address_of(&self.web), 81))
     }
 
-    fn works(&self) {
+    pub fn works(&self) {
         eventually("the way out", || inside(&self.web, || !no_answer(OUTSIDE, SERVER)));
         assert!(self.reaches_out() && self.is_reached() && self.is_closed());
     }
@@ -157,6 +172,8 @@ fn a_firewall_is_reloaded() {
                 eventually("the jump", || named(firewall) >= 2);
                 scene.works();
                 script("nft flush ruleset");
+                // Who asks meanwhile is tracked as one that is not translated.
+                eventually("our table", || nft("list table inet gantry"));
             }
             scene.works();
         });
@@ -191,6 +208,47 @@ fn what_the_administrator_forbids_stays_forbidden() {
             assert_eq!(jumps, 1, "{program}");
         });
     }
+}
+
+/// A default that refuses lies in a chain of its own, which is led to behind the administrator's rules.
+#[test]
+fn closed_by_a_chain_that_refuses_all() {
+    with(&Firewall {
+        make: "iptables-nft -N no; iptables-nft -A no -j REJECT; iptables-nft -A FORWARD -i other0 -j ACCEPT; \
+               iptables-nft -A FORWARD -j no; iptables-nft -N later; iptables-nft -A FORWARD -j later",
+        list: "iptables-nft -S",
+    });
+    with(&Firewall {
+        make: "iptables-legacy -N no; iptables-legacy -A no -j REJECT; iptables-legacy -A FORWARD -i other0 -j ACCEPT; \
+               iptables-legacy -A FORWARD -j no; iptables-legacy -N later; iptables-legacy -A FORWARD -j later",
+        list: "iptables-legacy -S",
+    });
+    with(&Firewall {
+        make: "nft 'add table inet mine; add chain inet mine no; add rule inet mine no counter drop; \
+               add chain inet mine entry { type filter hook forward priority 0; policy accept; }; \
+               add rule inet mine entry iifname other0 accept; add rule inet mine entry goto no'",
+        list: "nft list table inet mine",
+    });
+}
+
+/// A table that only one process may change is left alone, and the others are seen to all the same.
+#[test]
+fn a_table_with_an_owner() {
+    in_namespace(|| {
+        let mut owner = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("nft");
+        let mut input = owner.stdin.take().expect("a pipe");
+        let table = "add table inet own { flags owner; }\nadd chain inet own entry \
+                     { type filter hook forward priority 0; policy drop; }\nadd rule inet own entry accept\n";
+        input.write_all(table.as_bytes()).expect("nft");
+        eventually("the table", || nft("list chain inet own entry"));
+        script(PLAIN.make);
+        let world = World::open(NetworkConfig::default());
+        let scene = Scene::new(&world);
+        scene.works();
+        assert!(named(&PLAIN) >= 2);
+        drop(input);
+        owner.wait().expect("nft");
+    });
 }
 
 /// Who is no container's peer gains nothing.

@@ -12,6 +12,7 @@ mod firewalls;
 mod flags;
 mod foreign;
 mod forwarding;
+mod managed;
 mod networks;
 mod ports;
 mod publish_mode;

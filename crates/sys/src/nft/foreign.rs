@@ -3,8 +3,8 @@
 use super::model::{Family, Policy};
 use super::transaction::header;
 use super::uapi::{
-    GET_CHAIN, GET_RULE, LIST_ELEMENT, NEW_CHAIN, NEW_RULE, SUBSYSTEM, chain, compat, data, expression, immediate,
-    rule, verdict,
+    GET_CHAIN, GET_RULE, GET_TABLE, LIST_ELEMENT, NEW_CHAIN, NEW_RULE, NEW_TABLE, SUBSYSTEM, chain, compat, data,
+    expression, immediate, rule, table, verdict,
 };
 use crate::netlink::wire::{Attributes, Message, read_string};
 use crate::netlink::{Error, Socket};
@@ -32,15 +32,32 @@ pub struct StandingRule {
     pub handle: u64,
     /// What its maker noted with it.
     pub userdata: Vec<u8>,
-    /// The chain that it jumps to.
+    /// The chain that it jumps or goes to.
     pub jump: Option<String>,
     /// Every packet that meets it is dropped or refused.
     pub refuses_all: bool,
+    /// Every packet that meets it jumps.
+    pub jumps_always: bool,
+    /// Packets may be accepted by it, or leave its chain.
+    pub may_pass: bool,
 }
 
-/// All chains of tables of IPv4, IPv6 and both.
+/// All chains of tables of IPv4, IPv6 and both that are not kept by a process alone (`owner`).
 pub fn chains(socket: &mut Socket) -> Result<Vec<StandingChain>, Error> {
-    socket.dump(SUBSYSTEM << 8 | GET_CHAIN, |w| header(w, 0, 0), standing_chain)
+    let owned = socket.dump(SUBSYSTEM << 8 | GET_TABLE, |w| header(w, 0, 0), owned_table)?;
+    let mut chains = socket.dump(SUBSYSTEM << 8 | GET_CHAIN, |w| header(w, 0, 0), standing_chain)?;
+    chains.retain(|chain| !owned.iter().any(|(family, name)| (*family, name) == (chain.family, &chain.table)));
+    Ok(chains)
+}
+
+/// A table that nobody but its owner can change.
+fn owned_table(message: Message<'_>) -> Option<(Family, String)> {
+    if message.kind != SUBSYSTEM << 8 | NEW_TABLE {
+        return None;
+    }
+    let attributes = message.attributes(NFGENMSG);
+    attributes.find(table::OWNER)?;
+    Some((Family::of_number(*message.payload.first()?)?, attributes.find(table::NAME).map(read_string)?))
 }
 
 fn standing_chain(message: Message<'_>) -> Option<StandingChain> {
@@ -90,6 +107,8 @@ fn standing_rule(attributes: &Attributes<'_>) -> Option<StandingRule> {
         .filter(|(kind, _)| *kind == LIST_ELEMENT)
         .map(|(_, value)| effect(Attributes::new(value)))
         .collect();
+    let is_limited =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Condition | Effect::Other));
     let jump = expressions.iter().find_map(|effect| match effect {
         Effect::Jump(target) => Some(target.clone()),
         _ => None,
@@ -98,7 +117,9 @@ fn standing_rule(attributes: &Attributes<'_>) -> Option<StandingRule> {
         handle,
         userdata: attributes.find(rule::USERDATA).unwrap_or_default().to_vec(),
         jump,
-        refuses_all: expressions.contains(&Effect::Refuse) && !expressions.contains(&Effect::Other),
+        refuses_all: expressions.contains(&Effect::Refuse) && !is_limited(&expressions),
+        jumps_always: expressions.iter().any(|effect| matches!(effect, Effect::Jump(_))) && !is_limited(&expressions),
+        may_pass: expressions.iter().any(|effect| matches!(effect, Effect::Jump(_) | Effect::Other)),
     })
 }
 
@@ -110,7 +131,9 @@ enum Effect {
     /// Drop or reject.
     Refuse,
     Jump(String),
-    /// It matches some, or does something else.
+    /// It looks at the packet: some match, some do not.
+    Condition,
+    /// Something else, as accept.
     Other,
 }
 
@@ -123,6 +146,7 @@ fn effect(attributes: Attributes<'_>) -> Effect {
         "reject" => Effect::Refuse,
         // Of the iptables program: its own matches and targets.
         "match" if compat() == "comment" => Effect::Nothing,
+        "match" | "meta" | "cmp" | "payload" | "ct" | "bitwise" | "limit" | "range" => Effect::Condition,
         "target" if compat() == "REJECT" => Effect::Refuse,
         "target" if matches!(compat().as_str(), "LOG" | "NFLOG") => Effect::Nothing,
         "immediate" => {
@@ -131,7 +155,7 @@ fn effect(attributes: Attributes<'_>) -> Effect {
             let verdict = inside.inside(data::VERDICT);
             match verdict.find(data::VERDICT_CODE).and_then(be32).map(u32::cast_signed) {
                 Some(verdict::DROP) => Effect::Refuse,
-                Some(verdict::JUMP) => {
+                Some(verdict::JUMP | verdict::GOTO) => {
                     Effect::Jump(verdict.find(data::VERDICT_CHAIN).map(read_string).unwrap_or_default())
                 }
                 _ => Effect::Other,

@@ -47,6 +47,8 @@ pub mod table {
     pub const FLAGS: u16 = 2;
     /// `NFTA_TABLE_USERDATA`.
     pub const USERDATA: u16 = 6;
+    /// `NFTA_TABLE_OWNER`.
+    pub const OWNER: u16 = 7;
 }
 
 /// Attributes of a chain and of its hook.
@@ -149,6 +151,8 @@ pub mod verdict {
     pub const ACCEPT: i32 = 1;
     /// `NFT_JUMP`.
     pub const JUMP: i32 = -3;
+    /// `NFT_GOTO`.
+    pub const GOTO: i32 = -4;
     /// `NFT_RETURN`.
     pub const RETURN: i32 = -5;
 }
