@@ -10,6 +10,7 @@ mod archives;
 mod attach;
 mod blocked;
 mod build;
+mod build_sources;
 mod cgroups;
 mod check;
 mod collector;

@@ -1,7 +1,7 @@
 //! What builds of a daemon share.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blocking::{Class, Work};
@@ -67,6 +67,8 @@ pub struct Builder {
     pub roots: Roots,
     /// Results of steps.
     pub records: Arc<Records>,
+    /// The directory of what builds keep and of what they work with.
+    pub dir: PathBuf,
     /// Threads of steps.
     pub threads: Class,
     /// Builds that go on, by the names that their clients gave them.
@@ -80,6 +82,12 @@ pub struct Builder {
 impl Builder {
     /// Opens the cache of a data root.
     pub fn open(data_root: &Path, store: Store, images: Arc<Images>, snapshots: Snapshots) -> Result<Builder> {
+        let dir = data_root.join(DIR);
+        // What a daemon that was killed has left.
+        match std::fs::remove_dir_all(dir.join("git")) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => tracing::warn!(error = %e, "a checkout stays"),
+            _ => {}
+        }
         Ok(Builder {
             images,
             roots: Roots { snapshots, containers: data_root.join("containers") },
@@ -87,7 +95,8 @@ impl Builder {
             threads: Class::new(Work::Builds),
             going: Going::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
-            caches: Caches::new(data_root.join(DIR).join("caches")),
+            caches: Caches::new(dir.join("caches")),
+            dir,
             steps: Locks::default(),
         })
     }

@@ -25,6 +25,9 @@ const ALIASES: Table<Alias> = Table::new("build-aliases");
 /// Layers of the cache that were packed, by the digits of their names; of other forms than the usual one with the form behind them.
 const PACKED: Table<Packed> = Table::new("build-packed");
 
+/// What was fetched of addresses, by digests of what is asked.
+const PAGES: Table<Page> = Table::new("build-pages");
+
 /// A layer of a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
@@ -59,6 +62,8 @@ pub enum Kind {
     CacheMount,
     /// `internal`: nothing of a step's.
     Internal,
+    /// `source.git.checkout`
+    GitCheckout,
 }
 
 impl Kind {
@@ -69,6 +74,7 @@ impl Kind {
             Kind::Local => "source.local",
             Kind::CacheMount => "exec.cachemount",
             Kind::Internal => "internal",
+            Kind::GitCheckout => "source.git.checkout",
         }
     }
 }
@@ -121,6 +127,21 @@ impl Row for Packed {
     const VERSION: u32 = 1;
 }
 
+/// What was fetched of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// The server's name for it; empty: it gave none.
+    pub etag: String,
+    /// Of its content.
+    pub digest: Digest,
+    /// The record that has it.
+    pub record: Digest,
+}
+
+impl Row for Page {
+    const VERSION: u32 = 1;
+}
+
 /// The row by which a record keeps its layers.
 fn keeper(key: &Digest) -> String {
     format!("build/{}", key.hex())
@@ -148,6 +169,7 @@ struct Known {
     records: HashMap<Digest, Arc<Record>>,
     aliases: HashMap<Digest, Digest>,
     packed: HashMap<String, Packed>,
+    pages: HashMap<String, Page>,
     /// How many builds that go on use a record.
     busy: HashMap<Digest, usize>,
 }
@@ -155,8 +177,9 @@ struct Known {
 impl Records {
     /// Reads them.
     pub fn open(store: Store) -> Result<Records> {
-        let rows = store.read(|tx| Ok((tx.scan(&RECORDS)?, tx.scan(&ALIASES)?, tx.scan(&PACKED)?)))?;
-        let (records, aliases, packed) = rows;
+        let rows =
+            store.read(|tx| Ok((tx.scan(&RECORDS)?, tx.scan(&ALIASES)?, tx.scan(&PACKED)?, tx.scan(&PAGES)?)))?;
+        let (records, aliases, packed, pages) = rows;
         let mut known = Known::default();
         for (key, record) in records {
             known.records.insert(Digest::parse(&key)?, Arc::new(record));
@@ -165,6 +188,7 @@ impl Records {
             known.aliases.insert(Digest::parse(&key)?, alias.record);
         }
         known.packed.extend(packed);
+        known.pages.extend(pages);
         Ok(Records { store, known: Mutex::new(known) })
     }
 
@@ -255,6 +279,19 @@ impl Records {
         Ok(())
     }
 
+    /// What was fetched of an address.
+    pub fn page(&self, address: &Digest) -> Option<Page> {
+        self.known().pages.get(address.as_str()).cloned()
+    }
+
+    /// Notes what was fetched of an address.
+    pub async fn note_page(&self, address: &Digest, page: Page) -> Result<()> {
+        let (key, row) = (address.as_str().to_owned(), page.clone());
+        self.store.write(move |tx| tx.put(&PAGES, &key, &row)).await?;
+        self.known().pages.insert(address.as_str().to_owned(), page);
+        Ok(())
+    }
+
     /// All records with their keys, and whether a build uses them.
     pub fn all(&self) -> Vec<(Digest, Arc<Record>, bool)> {
         let known = self.known();
@@ -265,13 +302,13 @@ impl Records {
     /// Removes records, but for those that a build uses; answers which are gone. Layers that no record has any more go with
     /// the next sweep.
     pub fn remove(&self, keys: &[Digest]) -> Result<Vec<Digest>> {
-        let (gone, aliases, packed) = {
+        let (gone, aliases, packed, pages) = {
             let mut known = self.known();
             let gone: Vec<Digest> = keys.iter().filter(|key| !known.busy.contains_key(key)).cloned().collect();
             for key in &gone {
                 known.records.remove(key);
             }
-            let Known { records, aliases, packed, .. } = &mut *known;
+            let Known { records, aliases, packed, pages, .. } = &mut *known;
             let dangling: Vec<Digest> =
                 aliases.iter().filter(|(_, own)| !records.contains_key(own)).map(|(alias, _)| alias.clone()).collect();
             dangling.iter().for_each(|alias| _ = aliases.remove(alias));
@@ -279,9 +316,15 @@ impl Records {
             let live: HashSet<String> =
                 chains.flat_map(|chain| chain.iter().map(|layer| layer.key.pin().hex().to_owned())).collect();
             let digits = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+            let lost: Vec<String> = pages
+                .iter()
+                .filter(|(_, page)| !records.contains_key(&page.record))
+                .map(|(address, _)| address.clone())
+                .collect();
+            lost.iter().for_each(|address| _ = pages.remove(address));
             let unused: Vec<String> = packed.keys().filter(|name| !live.contains(&digits(name))).cloned().collect();
             unused.iter().for_each(|name| _ = packed.remove(name));
-            (gone, dangling, unused)
+            (gone, dangling, unused, lost)
         };
         let removed = gone.clone();
         self.store.write_blocking(move |tx: &mut WriteTx<'_, '_>| {
@@ -289,6 +332,7 @@ impl Records {
                 tx.delete(&RECORDS, key.as_str())?;
                 tx.delete(&KEPT, &keeper(key))?;
             }
+            pages.iter().try_for_each(|address| tx.delete(&PAGES, address).map(drop))?;
             aliases.iter().try_for_each(|alias| tx.delete(&ALIASES, alias.as_str()).map(drop))?;
             packed.iter().try_for_each(|name| {
                 tx.delete(&KEPT, &archive_keeper(name))?;

@@ -1,7 +1,7 @@
-//! `gantryd`: one executable, five programs.
+//! `gantryd`: one executable, six programs.
 //!
 //! By its own name (or `dockerd`) the daemon, or a command that asks it something; as `gantry-monitor` a container's monitor;
-//! as `gantry-volumes` what keeps the mounts of volumes;
+//! as `gantry-volumes` what keeps the mounts of volumes; as `gantry-sandbox` what becomes a program of the host that a build needs;
 //! as `gantry-enter` the short life of what makes a process in a running container; as `gantry-init` or `docker-init` PID 1 of
 //! a container started with `--init`. Which one it is must be known before anything else is set
 //! up: a monitor has no async runtime and an init next to no memory.
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         "gantry-monitor" => monitor::main(),
         monitor::ENTER => monitor::enter(),
         volume::keeper::NAME => volume::keeper::main(),
+        build::sources::sandbox::NAME => build::sources::sandbox::main(),
         "gantry-init" | "docker-init" => {
             let command: Vec<_> = arguments.collect();
             let code = runtime::init::main(&command);

@@ -45,7 +45,7 @@ pub use push::{Begun, CHUNK, Source, Upload};
 pub use search::{Hit, search};
 pub use session::{Access, Pauses, Repository};
 pub use settings::{Proxies, Settings, Timeouts};
-pub use web::{Download, download};
+pub use web::{Download, WebRequest, ask, download};
 
 /// All registries, as the configuration has them.
 pub struct Registries {

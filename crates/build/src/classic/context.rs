@@ -4,6 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use dockerfile::ignore::{Matcher, ignore_patterns};
+use dockerfile::llb::About;
 use model::digest::{Algorithm, Hasher};
 use model::{Context as _, Error, Result};
 use rustix::fs::AtFlags;
@@ -12,15 +13,20 @@ use store::Lease;
 use sys::rooted::Rooted;
 
 use crate::builder::Builder;
+use crate::content;
+use crate::job::Job;
 use crate::key::Key;
-use crate::record::Layer;
+use crate::op::file;
+use crate::record::{Layer, keys};
 use crate::result::Solved;
-use crate::root::Work;
+use crate::root::{Tree, Work};
 
 /// Bytes of a Dockerfile.
 const DOCKERFILE: u64 = 16 << 20;
 /// Bytes of a .dockerignore.
 const IGNORE: u64 = 16 << 20;
+/// The name of a file that came from a server.
+const REMOTE: &str = "context";
 /// The usual name.
 const USUAL: &str = "Dockerfile";
 
@@ -53,6 +59,54 @@ pub fn open(builder: &Builder, archive: impl Read + Send, name: &str, lease: &Le
     let chain = Arc::new(vec![Layer { key: layer, blob: None }]);
     let files = Arc::new(Solved { key: key.finish(), outputs: [(0, chain)].into(), cached: false });
     Ok(Context { files, dockerfile })
+}
+
+/// The context that lies on another host: a repository, an archive, or a Dockerfile alone.
+///
+/// Errors: as of [`open`], and of the source.
+pub async fn remote(job: &Arc<Job>, address: &str, name: &str) -> Result<Context> {
+    let invalid = |error: dockerfile::Error| Error::invalid(error.message());
+    let mut graph = dockerfile::llb::Graph::default();
+    let git = dockerfile::GitSource::parse(address).map_err(invalid)?;
+    let is_git = git.is_some();
+    let (vertex, about) = match git {
+        Some(mut git) => {
+            if git.like_path {
+                git.remote = format!("https://{}", git.remote);
+            }
+            dockerfile::llb::git(&git, About::named(address))
+        }
+        None if address.starts_with("http://") || address.starts_with("https://") => {
+            dockerfile::llb::http(address, [REMOTE, ""], About::named(address))
+        }
+        None => return Err(Error::invalid(format!("remote context provided by {address:?} is not supported"))),
+    };
+    let output = graph.add(vertex, about);
+    let definition = graph.definition(Some(output), None);
+    let files = job.solve_definition(&definition).await.map_err(|failure| failure.error)?;
+    let files = files.ok_or_else(|| Error::system("a context without files"))?;
+    let (job, name, address) = (job.clone(), name.to_owned(), address.to_owned());
+    let threads = job.builder.threads.clone();
+    let read = move |_: &_| {
+        let tree = Tree::open(&job.builder.roots, &keys(&files.chain()))?;
+        if is_git {
+            let name = if name.is_empty() { USUAL } else { &name };
+            let (_, dockerfile) = read_dockerfile(tree.root(), name)?;
+            return Ok(Context { files: files.solved, dockerfile });
+        }
+        let file = || tree.root().open(format!("/{REMOTE}"), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty());
+        let node = file().with_context(|| format!("reading {address}"))?;
+        if file::is_archive(content::open_file(&node)?) {
+            return open(&job.builder, content::open_file(&node)?, &name, &job.lease);
+        }
+        let text = tree.root().read(format!("/{REMOTE}"), DOCKERFILE).with_context(|| format!("reading {address}"))?;
+        if text.is_empty() {
+            return Err(Error::system(format!("the Dockerfile ({address}) cannot be empty")));
+        }
+        let nothing = Solved { key: Key::new("no context").finish(), outputs: Default::default(), cached: true };
+        Ok(Context { files: Arc::new(nothing), dockerfile: String::from_utf8_lossy(&text).into_owned() })
+    };
+    threads.run(read).await
 }
 
 /// The Dockerfile, and its path as it is.

@@ -18,7 +18,7 @@ use crate::content;
 use crate::key::{self, Key};
 use crate::pattern;
 use crate::record::keys;
-use crate::result::Solved;
+use crate::result::{Solved, Unmade};
 use crate::root::{Roots, Tree};
 
 /// One thing that is copied.
@@ -27,6 +27,8 @@ struct Source {
     path: String,
     /// `file:` or `dir:` and a digest.
     hash: String,
+    /// Which input of the operation has it.
+    input: usize,
 }
 
 /// Where files come from.
@@ -47,8 +49,24 @@ impl Build {
             }
         };
         let (roots, chain, wanted) = (self.job.builder.roots.clone(), files.chain(0), copy.sources.clone());
+        let (urls, wanted): (Vec<String>, Vec<String>) = wanted.into_iter().partition(|text| is_url(text));
+        if word == "COPY" && !urls.is_empty() {
+            return Err(Error::system("source can't be a URL for COPY").into());
+        }
+        let needs_files = urls.is_empty();
         let find = move |_: &_| sources(&roots, &keys(&chain), &wanted, origin);
-        let found = self.job.builder.threads.run(find).await.map_err(|error| error.prefix(format!("{word} failed")))?;
+        let found = match needs_files || copy.sources.len() > urls.len() {
+            true => self.job.builder.threads.run(find).await,
+            false => Ok(Vec::new()),
+        };
+        let mut found = found.map_err(|error| error.prefix(format!("{word} failed")))?;
+        let mut inputs = vec![stage.files.clone(), files];
+        for url in urls {
+            let (solved, name) = self.remote(&url, &copy.destination).await?;
+            let hash = format!("file:{}", solved.key.hex());
+            found.push(Source { path: name, hash, input: inputs.len() });
+            inputs.push(solved);
+        }
         if found.len() > 1 && !copy.destination.ends_with('/') {
             return Err(Error::system(format!(
                 "When using {word} with more than one source file, the destination must be a directory and end with a /"
@@ -67,12 +85,34 @@ impl Build {
             true => copy.destination.clone(),
             false => format!("{}/{}", stage.config.working_dir, copy.destination),
         };
-        let op = operation(&found, &target, owner, word == "ADD");
-        let vertex = vertex(op, 2, &created_by, self.options.no_cache);
+        let op = operation(&found, (&target, inputs.len()), owner, word == "ADD");
+        let vertex = vertex(op, inputs.len(), &created_by, self.options.no_cache);
         let content = key::of(&vertex, &[stage.files.key.clone(), digest(&found)]);
-        let solved = self.solve(&vertex, &[stage.files.clone(), files], Some(content)).await;
+        let solved = self.solve(&vertex, &inputs, Some(content)).await;
         let solved = solved.map_err(|unmade| Failed::from(unmade.error))?;
         self.done(stage, created_by, solved).await
+    }
+
+    /// A file of a server, and its name.
+    async fn remote(&mut self, url: &str, destination: &str) -> Result<(Arc<Solved>, String), Failed> {
+        let path = url.split("://").nth(1).and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path);
+        let last = path.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+        let name = match last {
+            "" | "." | ".." if destination.ends_with('/') => {
+                return Err(Error::system(format!("cannot determine filename from url: {url}")).into());
+            }
+            "" | "." | ".." => "file",
+            last => last,
+        };
+        let (vertex, about) = dockerfile::llb::http(url, [name, ""], dockerfile::llb::About::named(url));
+        let mut graph = dockerfile::llb::Graph::default();
+        let output = graph.add(vertex, about);
+        let definition = graph.definition(Some(output), None);
+        let job = self.job.clone();
+        let solve = async { job.solve_definition(&definition).await.map_err(|failure| Unmade::from(failure.error)) };
+        let files = self.watch(solve).await.map_err(|unmade| unmade.error.prefix("ADD failed"))?;
+        let files = files.ok_or_else(|| Error::system("a source without files"))?;
+        Ok((files.solved, name.to_owned()))
     }
 
     /// The files of a stage or an image.
@@ -113,6 +153,10 @@ impl Build {
     }
 }
 
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
 fn number(text: &str) -> Option<u32> {
     text.parse().ok()
 }
@@ -140,14 +184,6 @@ fn sources(roots: &Roots, layers: &[snapshot::LayerKey], wanted: &[String], orig
     let tree = Tree::open(roots, layers)?;
     let mut found = Vec::new();
     for text in wanted {
-        if text.contains("://") {
-            return match origin {
-                Origin::Image => Err(Error::system("source can't be a URL for COPY")),
-                Origin::Context => {
-                    Err(Error::not_implemented(format!("sources of other hosts are not supported: {text}")))
-                }
-            };
-        }
         if pattern::is_pattern(text) {
             let paths = content::expand(tree.root(), text).with_context(|| format!("looking for {text}"))?;
             for path in paths {
@@ -176,7 +212,7 @@ fn source(root: &Rooted, text: &str, origin: Origin) -> Result<Source> {
     let stat = rustix::fs::fstat(&node).map_err(io::Error::from)?;
     let hash = content::digest(&node, &|_| true).with_context(|| format!("reading {path}"))?;
     let kind = if tree::file_type(&stat).is_dir() { "dir" } else { "file" };
-    Ok(Source { path, hash: format!("{kind}:{}", hash.hex()) })
+    Ok(Source { path, hash: format!("{kind}:{}", hash.hex()), input: 1 })
 }
 
 /// What the history says of what is copied.
@@ -193,7 +229,12 @@ fn digest(sources: &[Source]) -> Digest {
     key.finish()
 }
 
-fn operation(sources: &[Source], target: &str, owner: Option<(u32, u32)>, unpack: bool) -> pb::op::Op {
+fn operation(
+    sources: &[Source],
+    (target, inputs): (&str, usize),
+    owner: Option<(u32, u32)>,
+    unpack: bool,
+) -> pb::op::Op {
     let id = |id: u32| Some(pb::UserOpt { user: Some(pb::user_opt::User::ById(id)) });
     let owner = owner.map(|(user, group)| pb::ChownOpt { user: id(user), group: id(group) });
     let action = |(at, source): (usize, &Source)| {
@@ -204,15 +245,15 @@ fn operation(sources: &[Source], target: &str, owner: Option<(u32, u32)>, unpack
             mode: -1,
             follow_symlink: true,
             dir_copy_contents: true,
-            attempt_unpack_docker_compatibility: unpack,
+            attempt_unpack_docker_compatibility: unpack && source.input == 1,
             create_dest_path: true,
             timestamp: -1,
             ..pb::FileActionCopy::default()
         };
         pb::FileAction {
             // What the one before it has left.
-            input: if at == 0 { 0 } else { at as i64 + 1 },
-            secondary_input: 1,
+            input: if at == 0 { 0 } else { (inputs + at - 1) as i64 },
+            secondary_input: source.input as i64,
             output: if at + 1 == sources.len() { 0 } else { -1 },
             action: Some(pb::file_action::Action::Copy(copy)),
         }

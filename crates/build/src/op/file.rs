@@ -298,7 +298,8 @@ fn unpack(node: &OwnedFd, target: &Target<'_>, how: &How) -> Result<bool> {
     Ok(true)
 }
 
-fn is_archive(file: File) -> bool {
+/// Whether a file is an archive, compressed or not.
+pub(crate) fn is_archive(file: File) -> bool {
     let Ok(plain) = snapshot::to_layer(file).and_then(snapshot::decompress) else { return false };
     matches!(snapshot::archive::Archive::new(plain).next_entry(), Ok(Some(_)))
 }

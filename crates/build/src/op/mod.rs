@@ -53,3 +53,12 @@ pub(crate) async fn run(job: &Arc<Job>, vertex: &Arc<Vertex>, inputs: &[Arc<Solv
         _ => Err(Error::not_implemented("the operation is not supported").into()),
     }
 }
+
+/// Serves a socket that leads to an SSH agent of the client, until the value is dropped.
+pub(crate) fn serve_agent(
+    job: &Arc<Job>,
+    listener: std::os::unix::net::UnixListener,
+    agent: &str,
+) -> Result<tokio::task::JoinSet<()>> {
+    agent::serve(job, vec![mounts::Socket { listener, agent: agent.to_owned() }])
+}

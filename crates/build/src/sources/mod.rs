@@ -1,8 +1,11 @@
 //! Sources: where a build begins.
 
 mod configuration;
+mod git;
+mod http;
 pub mod image;
 mod layout;
+pub mod sandbox;
 
 use std::sync::Arc;
 
@@ -14,6 +17,7 @@ use crate::graph::Vertex;
 use crate::job::Job;
 use crate::result::Solved;
 
+const GIT: &str = "git://";
 const IMAGE: &str = "docker-image://";
 const LAYOUT: &str = "oci-layout://";
 const LOCAL: &str = "local://";
@@ -30,6 +34,12 @@ pub(crate) async fn solve(job: &Arc<Job>, vertex: &Vertex, source: &pb::SourceOp
     if let Some(local) = name.strip_prefix(LOCAL) {
         let found = job.inputs.local(local, &source.attrs).await?;
         return Ok(Solved { key: found.key, outputs: [(0, found.chain)].into(), cached: false });
+    }
+    if let Some(place) = name.strip_prefix(GIT) {
+        return git::solve(job, place, &source.attrs).await;
+    }
+    if name.starts_with("http://") || name.starts_with("https://") {
+        return http::solve(job, name, &source.attrs).await;
     }
     let scheme = name.split_once("://").map_or(name, |(scheme, _)| scheme);
     Err(Error::not_implemented(format!("sources of the kind {scheme} are not supported: {name}")))

@@ -87,6 +87,11 @@ type Begun = (classic::Recipe, context::Context);
 async fn begin(state: &State, request: &mut Request, job: &Arc<Job>, options: &Options) -> Result<Begun> {
     let body = request.upload();
     let (job, name) = (job.clone(), request.query.text("dockerfile").to_owned());
+    let remote = request.query.text("remote").to_owned();
+    if !remote.is_empty() {
+        let context = context::remote(&job, &remote, &name).await?;
+        return Ok((classic::read(&context.dockerfile, options)?, context));
+    }
     let running = state
         .transfers
         .place()
@@ -114,7 +119,7 @@ fn refuse(request: &Request) -> Result<()> {
             let text = "experimental session with v1 builder is no longer supported, use builder version v2 (BuildKit) instead";
             return Err(Error::invalid(text));
         }
-        other => return Err(Error::not_implemented(format!("remote build contexts are not supported: {other}"))),
+        _ => {}
     }
     if query.flag("squash") {
         return Err(Error::invalid("squash is only supported with experimental mode"));
