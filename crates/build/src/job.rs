@@ -183,6 +183,13 @@ pub trait Runner: Send + Sync {
     ///
     /// Errors: it could not be started; `context canceled`.
     fn run(&self, step: Step, output: Output, cancel: Cancel) -> Answer<'_, Result<i32>>;
+
+    /// The same for a program that is spoken with: `dialogue` is what it reads and what it writes to its standard output.
+    ///
+    /// Errors: `NotImplemented` by one that speaks with none.
+    fn converse(&self, _: Step, _: Output, _: Box<dyn Connection>, _: Cancel) -> Answer<'_, Result<i32>> {
+        Box::pin(async { Err(Error::not_implemented("front ends in containers are not run here")) })
+    }
 }
 
 /// Files that a build gets of its client.

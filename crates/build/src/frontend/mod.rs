@@ -5,6 +5,8 @@
 //! [`targets`], now or when they are asked for; image configurations that other front ends ask for come of
 //! [`crate::sources::configuration`], files of results of [`crate::files::read`].
 
+pub mod container;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

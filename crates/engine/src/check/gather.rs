@@ -30,7 +30,7 @@ const HASHERS: usize = 4;
 const SPARE: u64 = 256 << 20;
 
 /// What lies in a data root under these names is Gantry's.
-const TOP: [&str; 13] = [
+const TOP: [&str; 14] = [
     root::STORE,
     root::STORE_MARK,
     "lock",
@@ -41,6 +41,7 @@ const TOP: [&str; 13] = [
     "snapshots",
     "containers",
     "volumes",
+    "build",
     "tmp",
     super::QUARANTINE,
     "lost+found",

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use build::cancel::Cancel;
-use build::job::{self, Answer, Network, Output, Runner, Step, StepSource};
+use build::job::{self, Answer, Connection, Network, Output, Runner, Step, StepSource};
 use events::now;
 use model::digest::Digest;
 use model::{Context, Error, Result};
@@ -23,7 +23,7 @@ use run::start::Process;
 use run::{Attached, Failed, Link, Place, Progress, RunSpec, Running, Services, link};
 use runtime::Scope;
 use runtime::spec::{self, Access, Bind};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{facts, files, place, plan, resolver};
 use crate::Engine;
@@ -38,6 +38,8 @@ const CANCEL_WAIT: Duration = Duration::from_secs(15);
 const OUTPUT_WAIT: Duration = Duration::from_secs(30);
 /// Bytes of the head of a frame: the stream's number, and the length at the end.
 const HEAD: usize = 8;
+/// The number of the standard output in a frame.
+const STDOUT: u8 = 1;
 /// Bytes of a frame that are passed on at once.
 const CHUNK: usize = 32 << 10;
 
@@ -46,11 +48,29 @@ pub struct Steps(pub Arc<Engine>);
 
 impl Runner for Steps {
     fn run(&self, step: Step, output: Output, cancel: Cancel) -> Answer<'_, Result<i32>> {
-        Box::pin(run(self.0.clone(), step, output, cancel))
+        Box::pin(run(self.0.clone(), step, Streams { output, dialogue: None }, cancel))
+    }
+
+    fn converse(
+        &self,
+        step: Step,
+        output: Output,
+        dialogue: Box<dyn Connection>,
+        cancel: Cancel,
+    ) -> Answer<'_, Result<i32>> {
+        Box::pin(run(self.0.clone(), step, Streams { output, dialogue: Some(dialogue) }, cancel))
     }
 }
 
-async fn run(engine: Arc<Engine>, step: Step, output: Output, cancel: Cancel) -> Result<i32> {
+/// Where a program's streams lead.
+struct Streams {
+    /// What it writes.
+    output: Output,
+    /// What it reads, and what it writes to its standard output; `None`: it reads nothing.
+    dialogue: Option<Box<dyn Connection>>,
+}
+
+async fn run(engine: Arc<Engine>, step: Step, streams: Streams, cancel: Cancel) -> Result<i32> {
     engine.containers.ending.refuse()?;
     cancel.check()?;
     let (own, theirs) = UnixStream::pair().context("making the streams of a step")?;
@@ -58,11 +78,11 @@ async fn run(engine: Arc<Engine>, step: Step, output: Output, cancel: Cancel) ->
     let own = tokio::net::UnixStream::from_std(own).context("making the streams of a step")?;
     let id = step.id.clone();
     let place = at(&engine, &step)?;
+    let theirs = Theirs { socket: theirs.into(), reads: streams.dialogue.is_some() };
     let ended = async {
-        let Running { client, monitor, process: _ } =
-            start(&engine, step, place.clone(), theirs.into(), &cancel).await?;
+        let Running { client, monitor, process: _ } = start(&engine, step, place.clone(), theirs, &cancel).await?;
         link::reap(monitor);
-        let reading = tokio::spawn(read(own, output));
+        let reading = tokio::spawn(pass(own, streams));
         let link = Link::new(client).context("speaking to the monitor of a step")?;
         let code = follow(link, &place, &cancel, &engine.containers.ending).await;
         drop(tokio::time::timeout(OUTPUT_WAIT, reading).await);
@@ -82,16 +102,23 @@ async fn run(engine: Arc<Engine>, step: Step, output: Output, cancel: Cancel) ->
     code
 }
 
+/// The program's end of its streams.
+struct Theirs {
+    socket: OwnedFd,
+    /// Whether it reads.
+    reads: bool,
+}
+
 /// Starts the program; a start that was cancelled has taken everything back.
-async fn start(engine: &Arc<Engine>, step: Step, place: Place, streams: OwnedFd, cancel: &Cancel) -> Result<Running> {
+async fn start(engine: &Arc<Engine>, step: Step, place: Place, streams: Theirs, cancel: &Cancel) -> Result<Running> {
     let progress = Arc::new(Progress::begin(engine.host.faults.clone()));
     let turn = engine.containers.threads.starts.turn().await;
     let (shared, own) = (engine.clone(), progress.clone());
     let mut starting = turn.begin(move |_| {
         let client = Attached {
-            socket: streams,
+            socket: streams.socket,
             prefix: Vec::new(),
-            stdin: false,
+            stdin: streams.reads,
             stdout: true,
             stderr: true,
             multiplex: true,
@@ -168,8 +195,39 @@ async fn follow(mut link: Link, place: &Place, cancel: &Cancel, ending: &Ending)
     Ok(code)
 }
 
-/// Passes on what the program writes, frame by frame.
-async fn read(mut from: tokio::net::UnixStream, output: Output) -> io::Result<()> {
+/// Passes on what the program writes, frame by frame, and what is said to it.
+async fn pass(own: tokio::net::UnixStream, streams: Streams) -> io::Result<()> {
+    let Streams { output, dialogue } = streams;
+    let (mut from, mut to) = own.into_split();
+    let Some(dialogue) = dialogue else { return read(&mut from, &output, None).await };
+    let (mut said, mut answered) = tokio::io::split(dialogue);
+    let say = async {
+        tokio::io::copy(&mut said, &mut to).await?;
+        // The program reads to the end.
+        to.shutdown().await
+    };
+    let hear = async {
+        let heard = read(&mut from, &output, Some(&mut answered)).await;
+        drop(answered.shutdown().await);
+        heard
+    };
+    // When the program has ended, nothing is said to it any more.
+    tokio::pin!(say, hear);
+    tokio::select! {
+        heard = &mut hear => heard,
+        said = &mut say => {
+            drop(said);
+            hear.await
+        }
+    }
+}
+
+/// What the program writes; its standard output is `answered`, if there is one.
+async fn read(
+    from: &mut (dyn AsyncRead + Send + Unpin),
+    output: &Output,
+    mut answered: Option<&mut (dyn AsyncWrite + Send + Unpin)>,
+) -> io::Result<()> {
     let mut head = [0; HEAD];
     loop {
         if from.read_exact(&mut head).await.is_err() {
@@ -181,7 +239,11 @@ async fn read(mut from: tokio::net::UnixStream, output: Output) -> io::Result<()
             let mut bytes = vec![0; left.min(CHUNK)];
             from.read_exact(&mut bytes).await?;
             left -= bytes.len();
-            output.write(stream, bytes).await;
+            match &mut answered {
+                // Who does not listen any more has what was wanted.
+                Some(answered) if stream == STDOUT => drop(answered.write_all(&bytes).await),
+                _ => output.write(stream, bytes).await,
+            }
         }
     }
 }
@@ -196,6 +258,7 @@ fn at(engine: &Engine, step: &Step) -> Result<Place> {
 
 /// What is to run for the step.
 fn spec(engine: &Engine, step: Step, place: Place, client: Attached) -> Result<RunSpec> {
+    let reads = client.stdin;
     let settings = &*engine.settings();
     let definition = definition(engine, &step);
     let network = Places::of(&definition).sandbox(&engine.networks)?;
@@ -221,8 +284,8 @@ fn spec(engine: &Engine, step: Step, place: Place, client: Attached) -> Result<R
     let program = StartSpec {
         bundle: runtime::Bundle { id: step.id.as_str().into(), spec, rootfs, seccomp, state_dir },
         runtime,
-        open_stdin: false,
-        stdin_once: false,
+        open_stdin: reads,
+        stdin_once: reads,
         log: logs::Spec {
             driver: "none".to_owned(),
             options: logs::Options::default(),
