@@ -6,7 +6,8 @@ use api::oci::Descriptor;
 use model::platform::Platform;
 use model::{Error, Kind, Result};
 
-use super::{Images, oci};
+use super::images::Images;
+use super::oci;
 
 /// Annotation of a layer: what its statement speaks about.
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";

@@ -9,9 +9,11 @@ use model::{Error, Result};
 use serde_json::Value;
 use store::Lease;
 
+use super::event::{labels, publish};
+use super::images::Images;
 use super::import::put_json;
 use super::row::Content;
-use super::{Images, labels, oci, publish, unpack};
+use super::{oci, unpack};
 use events::Events;
 
 /// What an image is made of.

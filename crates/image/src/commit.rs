@@ -14,10 +14,12 @@ use store::Lease;
 
 use api::oci::Descriptor;
 
+use super::event::{labels, publish};
+use super::images::Images;
 use super::import::put_json;
 use super::oci::{self, Document, History, Rootfs};
-use super::{Images, labels, now, publish, unpack};
-use events::Events;
+use super::unpack;
+use events::{Events, now};
 
 /// Packs a layer.
 pub type Pack<'c> = dyn Fn(&mut dyn Write) -> Result<Option<Digest>> + 'c;

@@ -7,8 +7,10 @@ use model::reference::ImageRef;
 use model::{Error, Result};
 use store::Lease;
 
+use super::event::{draft, labels};
+use super::images::Images;
 use super::row::ManifestRow;
-use super::{Images, draft, labels, oci, unpack};
+use super::{oci, unpack};
 
 /// Which of its manifests are unpacked at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

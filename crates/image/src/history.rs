@@ -6,7 +6,8 @@ use api::HistoryItem;
 use model::platform::Platform;
 use model::{Error, Result, time};
 
-use super::{Images, Wanted, select};
+use super::catalog::{Wanted, select};
+use super::images::Images;
 
 /// The history of the image that `text` leads to.
 pub fn history(images: &Images, text: &str, platform: Option<&Platform>) -> Result<Vec<HistoryItem>> {

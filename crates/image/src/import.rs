@@ -14,9 +14,11 @@ use model::{Error, Result};
 use snapshot::Compression;
 use store::Lease;
 
+use super::event::{labels, publish};
+use super::images::Images;
 use super::oci::{self, Document, History, Rootfs};
-use super::{Images, changes, labels, now, publish, unpack};
-use events::Events;
+use super::{changes, unpack};
+use events::{Events, now};
 
 /// What import takes.
 #[derive(Clone, Debug, Default)]

@@ -8,8 +8,9 @@ use model::platform::Platform;
 use model::time::Timestamp;
 
 use super::catalog::{Catalog, Wanted, no_platform, select};
+use super::images::Images;
+use super::oci;
 use super::row::{ImageRow, ManifestKind, ManifestRow};
-use super::{Images, oci};
 
 /// The image that `text` leads to. `manifests` asks for the list of its manifests.
 pub fn inspect(images: &Images, text: &str, platform: Option<&Platform>, manifests: bool) -> Result<ImageInspect> {

@@ -10,9 +10,13 @@ use model::{Error, Result};
 
 use super::catalog::{Catalog, Wanted, parsed, select};
 use super::collect::Part;
+use super::event::labels;
+use super::glob::name_matches;
+use super::images::Images;
 use super::inspect::summary;
 use super::row::{ImageRow, ManifestKind};
-use super::{Images, Users, labels, now};
+use super::users::Users;
+use events::now;
 
 const KEYS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
 
@@ -149,35 +153,6 @@ impl<'f> Selection<'f> {
     }
 }
 
-/// Whether a pattern means this full name: with or without tag, as users write it or in full.
-pub(super) fn name_matches(pattern: &str, name: &str) -> bool {
-    let Some(reference) = parsed(name) else { return false };
-    let forms = [
-        reference.familiar(),
-        reference.familiar_name(),
-        reference.clone().with_default_tag().canonical(),
-        reference.name(),
-    ];
-    forms.iter().any(|form| glob(pattern.as_bytes(), form.as_bytes()))
-}
-
-/// Whether a pattern can match anything at all.
-pub(super) fn is_glob(pattern: &str) -> bool {
-    let mut rest = pattern.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        rest = match first {
-            b'[' => match class(behind) {
-                Some((_, behind)) => behind,
-                None => return false,
-            },
-            b'\\' if behind.is_empty() => return false,
-            b'\\' => &behind[1..],
-            _ => behind,
-        };
-    }
-    true
-}
-
 /// The refusal of an `until` that is no time.
 pub(super) fn invalid_until(error: Error) -> Error {
     error.prefix("invalid value for 'until' filter")
@@ -201,41 +176,6 @@ fn label_filter(filters: &Filters, labels: &BTreeMap<String, String>) -> bool {
     filters.get("label").all(|text| holds(text, false)) && filters.get("label!").all(|text| holds(text, true))
 }
 
-/// Go's `path.Match`: `*` and `?` stop at slashes, `[a-z]` and `[^a-z]`, `\` quotes. A bad pattern matches nothing.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
-    match first {
-        b'*' => {
-            let reach = text.iter().position(|b| *b == b'/').unwrap_or(text.len());
-            (0..=reach).any(|n| glob(rest, &text[n..]))
-        }
-        b'?' => text.first().is_some_and(|b| *b != b'/') && glob(rest, &text[1..]),
-        b'[' => match (text.split_first(), class(rest)) {
-            (Some((b, text)), Some((set, rest))) => set.contains(b) && glob(rest, text),
-            _ => false,
-        },
-        b'\\' => match rest.split_first() {
-            Some((quoted, rest)) => text.first() == Some(quoted) && glob(rest, &text[1..]),
-            None => false,
-        },
-        literal => text.first() == Some(literal) && glob(rest, &text[1..]),
-    }
-}
-
-/// The bytes a class stands for, and the pattern behind it.
-fn class(pattern: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let (negated, mut at) = if pattern.first() == Some(&b'^') { (true, 1) } else { (false, 0) };
-    let mut listed = Vec::new();
-    while *pattern.get(at)? != b']' {
-        let first = *pattern.get(at)?;
-        let last = if pattern.get(at + 1) == Some(&b'-') { *pattern.get(at + 2)? } else { first };
-        at += if last == first && pattern.get(at + 1) != Some(&b'-') { 1 } else { 3 };
-        listed.extend(first..=last);
-    }
-    let set = (0..=255).filter(|b| listed.contains(b) != negated && *b != b'/').collect();
-    Some((set, &pattern[at + 1..]))
-}
-
 /// Bytes of blobs and layers that an image shares with another, by id.
 fn shared_sizes(images: &Images, catalog: &Catalog) -> Result<HashMap<String, u64>> {
     let mut users: HashMap<Part, usize> = HashMap::new();
@@ -253,23 +193,6 @@ fn shared_sizes(images: &Images, catalog: &Catalog) -> Result<HashMap<String, u6
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn references_match_as_paths_do() {
-        for (pattern, text, expected) in [
-            ("busy*", "busybox:latest", true),
-            ("*", "busybox", true),
-            ("*", "localhost/busybox", false),
-            ("*/*", "localhost/busybox", true),
-            ("busybox:?", "busybox:1", true),
-            ("busybox:[0-9]", "busybox:1", true),
-            ("busybox:[^0-9]", "busybox:1", false),
-            ("busybox:[0-9", "busybox:1", false),
-            ("b\\*", "b*", true),
-        ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
-        }
-    }
 
     #[test]
     fn labels_are_compared_and_turned_round() {

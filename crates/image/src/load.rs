@@ -19,10 +19,12 @@ use snapshot::Compression;
 use snapshot::archive::{Archive, Entry, Kind};
 use store::Lease;
 
+use super::event::{labels, publish};
+use super::images::Images;
 use super::import::put_json;
 use super::oci::{self, Document};
 use super::row::{ImageRow, ManifestRow};
-use super::{Images, labels, publish, signatures, unpack};
+use super::{signatures, unpack};
 use events::Events;
 
 /// Documents of an archive kept in memory, each, and all together with the names of its members.

@@ -13,11 +13,12 @@ use model::reference::ImageRef;
 use model::{Error, Result};
 
 use super::catalog::{Catalog, digits, parsed};
+use super::images::Images;
 use super::list::{invalid_until, labels_match};
 use super::remove::{report_deleted, report_untagged};
 use super::row::ImageRow;
-use super::{Images, Users, now};
-use events::{Draft, Events};
+use super::users::Users;
+use events::{Draft, Events, now};
 
 /// Names taken in one commit; other writers wait meanwhile.
 pub(super) const BATCH: usize = 256;

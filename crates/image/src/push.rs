@@ -22,10 +22,13 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::catalog::no_platform;
+use super::catalog::{Catalog, Wanted, parsed, select};
+use super::event::labels;
+use super::images::Images;
+use super::oci;
 use super::pull::{Lines, send, while_connected};
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
-use super::{Catalog, Images, Wanted, labels, oci, select};
-use crate::Transfers;
+use super::transfers::Transfers;
 use events::Events;
 
 /// Bytes read from a blob at once, and chunks that wait to be sent.
@@ -86,7 +89,7 @@ async fn push_all(
 }
 
 fn tags_of(catalog: &Catalog, repository: &ImageRef) -> Vec<ImageRef> {
-    let names = catalog.names.keys().filter_map(|name| super::catalog::parsed(name));
+    let names = catalog.names.keys().filter_map(|name| parsed(name));
     names.filter(|name| name.same_name(repository) && name.tag.is_some() && name.digest.is_none()).collect()
 }
 
@@ -399,7 +402,7 @@ impl Pieces {
 fn mount_sources(catalog: &Catalog, target: &ImageRef, blob: &Digest) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for (name, row) in &catalog.names {
-        let Some(name) = super::catalog::parsed(name) else { continue };
+        let Some(name) = parsed(name) else { continue };
         if name.domain != target.domain || name.path == target.path || found.contains(&name.path) {
             continue;
         }

@@ -12,9 +12,11 @@ use model::platform::Platform;
 use model::reference::ImageRef;
 use model::{Error, Result};
 
+use super::catalog::no_such;
 use super::catalog::{Catalog, Matched, Wanted, parsed, select};
+use super::event::draft;
+use super::images::{Edit, Images};
 use super::row::{ImageRow, ManifestRow};
-use super::{Edit, Images, draft, no_such};
 use events::{Draft, Events};
 
 /// What remove takes.

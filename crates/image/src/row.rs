@@ -13,7 +13,12 @@ use serde::{Deserialize, Serialize};
 use signature::Signature;
 use store::{Row, Table};
 
-use super::oci::Document;
+use super::oci::{self, Document};
+
+/// Signatures kept of one image.
+const SIGNATURES: usize = 16;
+/// The version of the rows of images.
+pub const FORMAT: u32 = <ImageRow as Row>::VERSION;
 
 /// All images, by id.
 pub const IMAGES: Table<ImageRow> = Table::new("images");
@@ -150,4 +155,24 @@ pub struct NameRow {
 
 impl Row for NameRow {
     const VERSION: u32 = 1;
+}
+
+/// What an image keeps: its blobs and its layers.
+pub fn add_kept(image: &ImageRow, blobs: &mut HashSet<Digest>, layers: &mut HashSet<Digest>) {
+    blobs.insert(image.target.digest.clone());
+    // Of a manifest that is not here nothing is: the blob of one that was removed by its platform is not kept.
+    let here = |manifest: &&ManifestRow| manifest.config.is_some() || !oci::is_manifest(&manifest.content.media_type);
+    for manifest in image.manifests.iter().filter(here) {
+        blobs.extend(manifest.blobs().map(|blob| blob.digest.clone()));
+        if manifest.kind == ManifestKind::Image {
+            layers.extend(manifest.diff_ids.iter().cloned());
+        }
+    }
+}
+
+/// Adds signatures that are not there yet; the oldest give way when there are too many.
+pub(crate) fn keep_signatures(signatures: &mut Vec<Signature>, more: &[Signature]) {
+    let new: Vec<_> = more.iter().filter(|signature| !signatures.contains(signature)).cloned().collect();
+    signatures.extend(new);
+    signatures.truncate(SIGNATURES);
 }

@@ -15,9 +15,12 @@ use serde::Serialize;
 use snapshot::archive::Writer;
 use store::Lease;
 
+use super::catalog::no_such;
 use super::catalog::{Catalog, Matched, Wanted, parsed, select};
+use super::event::{labels, publish};
+use super::images::Images;
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
-use super::{Images, labels, no_such, oci, publish, signatures};
+use super::{oci, signatures};
 use events::Events;
 
 /// One image to write, under one name or none.

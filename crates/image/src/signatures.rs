@@ -16,9 +16,10 @@ use registry::Repository;
 use signature::{PAYLOAD_BYTES, Policy, Signature};
 
 use super::catalog::{Catalog, Found, Matched, parsed};
+use super::images::Images;
+use super::oci;
 use super::pull::small_blob;
-use super::row::{Content, ImageRow};
-use super::{Images, oci};
+use super::row::{Content, ImageRow, keep_signatures};
 
 /// A layer that is the payload of a signature, the signature being an annotation.
 const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -31,10 +32,9 @@ const KIND_SIGNATURES: &str = "dev.cosignproject.cosign/sigs";
 const KIND_ATTESTATIONS: &str = "dev.cosignproject.cosign/atts";
 /// Annotation of an archive's index: the entry refers to this manifest, and is no image.
 const SUBJECT: &str = "io.containerd.manifest.subject";
-/// Signatures of one manifest, manifests that refer to one image, and signatures kept of one image.
+/// Signatures of one manifest, and manifests that refer to one image.
 const SIGNATURES: usize = 64;
 const REFERRERS: usize = 32;
-const KEPT: usize = 16;
 
 impl Images {
     /// The signature policy in force; an operation takes it once.
@@ -230,13 +230,6 @@ pub(super) fn admit_loaded(images: &Images, name: &ImageRef, row: &ImageRow) -> 
     let Some(rule) = policy.rule(name) else { return Ok(()) };
     let id = &row.target.digest;
     let mut signatures = row.signatures.clone();
-    keep(&mut signatures, images.catalog().images.get(id).map_or(&[], |image| &image.signatures));
+    keep_signatures(&mut signatures, images.catalog().images.get(id).map_or(&[], |image| &image.signatures));
     rule.admit(name, id, &signatures).map(drop)
-}
-
-/// Adds signatures that are not there yet; the oldest give way when there are too many.
-pub(super) fn keep(signatures: &mut Vec<Signature>, more: &[Signature]) {
-    let new: Vec<_> = more.iter().filter(|signature| !signatures.contains(signature)).cloned().collect();
-    signatures.extend(new);
-    signatures.truncate(KEPT);
 }

@@ -9,8 +9,9 @@ use model::Result;
 use model::digest::Digest;
 
 use super::collect::Part;
-use super::row::{ImageRow, ManifestKind, ManifestRow};
-use super::{Images, Users, oci};
+use super::images::Images;
+use super::row::{ImageRow, add_kept};
+use super::users::Users;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Images {
         let catalog = self.catalog();
         let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
         let in_use = catalog.images.values().filter(|image| users.of(&image.target.digest).next().is_some());
-        in_use.for_each(|image| add(image, &mut blobs, &mut layers));
+        in_use.for_each(|image| add_kept(image, &mut blobs, &mut layers));
         layers.extend(users.layers());
         let mut bytes = Bytes::default();
         for (digest, size) in self.blobs.list()? {
@@ -36,7 +37,7 @@ impl Images {
         }
         bytes.total += self.blobs.parts()?.iter().map(|(_, size)| size).sum::<u64>();
         let mut all = layers.clone();
-        catalog.images.values().for_each(|image| add(image, &mut HashSet::new(), &mut all));
+        catalog.images.values().for_each(|image| add_kept(image, &mut HashSet::new(), &mut all));
         for diff_id in &all {
             let size = self.layers.layer(&diff_id.into())?.map_or(0, |layer| layer.size);
             bytes.total += size;
@@ -66,19 +67,6 @@ impl Images {
                 Ok(manifest.total_size())
             }
             _ => Ok(self.parts(image)?.values().sum()),
-        }
-    }
-}
-
-/// What an image keeps: its blobs and its layers.
-pub fn add(image: &ImageRow, blobs: &mut HashSet<Digest>, layers: &mut HashSet<Digest>) {
-    blobs.insert(image.target.digest.clone());
-    // Of a manifest that is not here nothing is: the blob of one that was removed by its platform is not kept.
-    let here = |manifest: &&ManifestRow| manifest.config.is_some() || !oci::is_manifest(&manifest.content.media_type);
-    for manifest in image.manifests.iter().filter(here) {
-        blobs.extend(manifest.blobs().map(|blob| blob.digest.clone()));
-        if manifest.kind == ManifestKind::Image {
-            layers.extend(manifest.diff_ids.iter().cloned());
         }
     }
 }

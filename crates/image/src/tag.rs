@@ -3,7 +3,10 @@
 use model::reference::ImageRef;
 use model::{Error, Kind, Result};
 
-use super::{Images, draft, labels, repository_tag};
+use super::catalog::no_such;
+use super::event::{draft, labels};
+use super::images::Images;
+use super::import::repository_tag;
 use events::Events;
 
 /// Gives the image that `text` leads to the name `repo:tag` (an empty tag is `latest`). Event: tag.
@@ -17,7 +20,7 @@ pub fn tag(images: &Images, events: &Events, text: &str, repo: &str, tag: &str) 
     images.change_telling(events, move |catalog, edit| match catalog.images.contains_key(&id) {
         true => edit.put_name(&name, &id).map(|()| ((), vec![told])),
         // Removed since it was looked up.
-        false => Err(super::no_such(&text)),
+        false => Err(no_such(&text)),
     })
 }
 

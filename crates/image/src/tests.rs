@@ -8,6 +8,12 @@ use model::reference::ImageRef;
 use registry::Registries;
 use snapshot::archive::Writer;
 
+use content::Blobs;
+use events::Events;
+use model::Result;
+use model::digest::Digest;
+use store::Store;
+
 use super::*;
 
 struct Place {

@@ -10,9 +10,11 @@ use model::digest::Digest;
 use model::{Error, Result};
 use store::Lease;
 
+use super::images::Images;
 use super::oci::{self, Document};
+use super::pull::layer_tar;
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
-use super::{Images, now, pull};
+use events::now;
 
 /// Layers unpacked at the same time.
 const WORKERS: usize = 4;
@@ -193,7 +195,7 @@ fn unpack_layer(images: &Images, blob: &Content, diff_id: &Digest, lease: &Lease
     if let Some(layer) = images.layers.layer(&diff_id.into())? {
         return Ok(layer.size);
     }
-    let tar = pull::layer_tar(images.blobs.open_blob(&blob.digest)?, blob.size)?;
+    let tar = layer_tar(images.blobs.open_blob(&blob.digest)?, blob.size)?;
     let layer = snapshot::ahead(tar, |tar| images.layers.apply_layer(Some(diff_id), tar, lease));
     Ok(layer?.size)
 }

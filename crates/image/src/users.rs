@@ -12,8 +12,6 @@ use model::digest::Digest;
 use serde::{Deserialize, Serialize};
 use store::{Row, Store, Table, WriteTx};
 
-use super::Images;
-
 /// All containers by their images.
 pub const USERS: Table<UserRow> = Table::new("image-users");
 
@@ -82,19 +80,6 @@ pub struct User {
     pub row: UserRow,
 }
 
-impl Images {
-    /// All containers by their images. `shown` tells of a container, by its full id, for people. Blocks.
-    pub fn users(&self, shown: impl Fn(&str) -> String) -> Result<Users> {
-        let mut users = Users::default();
-        for (key, row) in self.store.read(|tx| tx.scan(&USERS))? {
-            if let Some((image, id)) = split(&key) {
-                users.add(&image, User { id: id.to_owned(), shown: shown(id), row });
-            }
-        }
-        Ok(users)
-    }
-}
-
 /// The image and the container of a key.
 pub fn split(key: &str) -> Option<(Digest, &str)> {
     let (image, container) = key.split_once('/')?;
@@ -102,7 +87,8 @@ pub fn split(key: &str) -> Option<(Digest, &str)> {
 }
 
 impl Users {
-    fn add(&mut self, image: &Digest, user: User) {
+    /// One more container of an image.
+    pub(crate) fn add(&mut self, image: &Digest, user: User) {
         self.by_image.entry(image.clone()).or_default().push(user);
     }
 

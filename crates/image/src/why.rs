@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{Catalog, parsed};
 use super::collect::{self, Facts, Reason, Room, Rules, Survey};
+use super::images::Images;
+use super::oci;
 use super::row::ImageRow;
-use super::{Images, Users, now, oci};
+use super::users::Users;
+use events::now;
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

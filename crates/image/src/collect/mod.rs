@@ -10,6 +10,7 @@
 
 mod policy;
 mod rules;
+pub(crate) mod uses;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,47 +19,20 @@ use std::sync::{Arc, PoisonError, Weak};
 use model::digest::Digest;
 use model::time::Timestamp;
 use model::{Context, Result};
-use store::{Pins, Row, Table, WriteTx};
+use store::Pins;
 
 pub use policy::{Facts, Part, Reason, order, reasons};
 pub use rules::{Mark, Rules};
 
 use super::catalog::{Catalog, parsed};
+use super::event::labels;
+use super::images::{Images, PART_LIFE};
 use super::prune::BATCH;
 use super::remove::{report_deleted, report_untagged};
 use super::row::{ImageRow, ManifestKind};
 use super::users::Users;
-use super::{Images, PART_LIFE, labels, now};
-use events::Events;
-
-/// When the last container was created of an image, by the image's id.
-const USED: Table<UsedRow> = Table::new("image-uses");
-/// Uses that follow each other faster are not worth a write.
-const USED_GRAIN_NANOS: i64 = 60_000_000_000;
-
-/// See [`USED`].
-#[derive(serde::Serialize, serde::Deserialize)]
-struct UsedRow {
-    at: Timestamp,
-}
-
-impl Row for UsedRow {
-    const VERSION: u32 = 1;
-}
-
-/// Notes that a container is being created of an image: part of the commit that creates it, so it costs no sync.
-pub(super) fn note_use(tx: &mut WriteTx<'_, '_>, image: &Digest) -> Result<()> {
-    let at = now();
-    match tx.get(&USED, image.as_str())? {
-        Some(row) if (0..USED_GRAIN_NANOS).contains(&at.nanos_since(row.at)) => Ok(()),
-        _ => tx.put(&USED, image.as_str(), &UsedRow { at }),
-    }
-}
-
-/// Forgets the uses of an image that goes.
-pub(super) fn forget_use(tx: &mut WriteTx<'_, '_>, image: &Digest) -> Result<()> {
-    tx.delete(&USED, image.as_str()).map(drop)
-}
+use events::{Events, now};
+use uses::{USED, UsedRow};
 
 /// How full a file system is, as `df` counts: what is reserved for root is neither used nor there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use model::own_label::{KEEP, asks_to_keep};
 use model::time::Timestamp;
 
 use super::rules::Rules;
-use crate::list::name_matches;
+use crate::glob::name_matches;
 
 /// What is known of an image.
 #[derive(Clone, Debug)]

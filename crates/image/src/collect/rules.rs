@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::{duration, units};
 use serde_json::{Map, Value};
 
-use crate::list::is_glob;
+use crate::glob::is_glob;
 
 /// How long an image stays after it was pulled or tagged, unless told otherwise.
 const MIN_AGE: &str = "24h";

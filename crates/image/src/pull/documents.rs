@@ -14,7 +14,8 @@ use serde::Deserialize;
 use signature::Signature;
 use store::Lease;
 
-use crate::Images;
+use super::blob::small_blob;
+use crate::images::Images;
 use crate::oci::{self, Document, Manifest};
 use crate::row::Content;
 
@@ -330,7 +331,7 @@ async fn read_config(context: &PullContext<'_>, config: &Content) -> Result<Byte
     if let Some(bytes) = local {
         return Ok(bytes.into());
     }
-    let bytes = super::small_blob(context.repository, config).await?;
+    let bytes = small_blob(context.repository, config).await?;
     let found = Digest::of(config.digest.algorithm(), &bytes);
     if found != config.digest {
         let text = format!("unexpected commit digest {found}, expected {}: failed precondition", config.digest);

@@ -4,6 +4,7 @@
 //! - A pull that fails, or whose client leaves, registers nothing: what was fetched stays as parts, which expire.
 //! - Nothing is told of an image before it is committed.
 
+mod blob;
 mod documents;
 mod download;
 mod fetch;
@@ -24,6 +25,7 @@ use model::{Error, Result};
 use registry::{Access, Credentials, Repository};
 use store::Lease;
 
+pub(super) use self::blob::small_blob;
 pub(super) use self::documents::document;
 pub use self::documents::kind;
 use self::documents::{Plan, PullContext};
@@ -32,13 +34,14 @@ use self::fetch::{Job, Places};
 pub use self::fetches::Fetches;
 use self::report::Layer;
 pub use self::report::{Lines, send, while_connected};
+use super::catalog::{Wanted, select};
+use super::event::labels;
+use super::images::Images;
 use super::row::{Content, ImageRow, ManifestKind, ManifestRow};
-use super::{Images, Wanted, labels, oci, select, signatures, unpack};
-use crate::Transfers;
+use super::transfers::Transfers;
+use super::{oci, signatures, unpack};
 use events::Events;
 
-/// How long what was fetched of an unfinished blob is kept.
-pub const PART_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How often the disk is made to write what has come.
 const WRITE_BACK: Duration = Duration::from_millis(400);
 /// What is told of a model before it is refused (B-im-5).
@@ -285,31 +288,6 @@ fn keep_unpacked(images: &Images, row: &mut ImageRow, lease: &Lease) -> Result<(
         }
     }
     Ok(())
-}
-
-/// A blob that is kept in memory.
-pub(super) async fn small_blob(repository: &Repository, blob: &Content) -> Result<Bytes> {
-    let settings = repository.settings();
-    let mut pauses = registry::Pauses::new(settings);
-    loop {
-        let fault = match whole(repository, blob).await {
-            Ok(bytes) => return Ok(bytes),
-            Err(fault) => fault,
-        };
-        match pauses.next(&fault) {
-            Some(pause) => tokio::time::sleep(pause).await,
-            None => return Err(fault.of_pull(repository.reference())),
-        }
-    }
-}
-
-async fn whole(repository: &Repository, blob: &Content) -> registry::Outcome<Bytes> {
-    let mut download = repository.blob(&blob.digest, blob.size, 0).await?;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = download.next().await? {
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.into())
 }
 
 /// An image that was fetched for a build.
