@@ -79,7 +79,7 @@ pub struct Gap {
 
 /// What a reader is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Item {
     /// The next event.
     Event(std::sync::Arc<Event>),
     /// Some events are missing before the next one.

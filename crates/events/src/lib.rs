@@ -35,7 +35,7 @@ use crate::outbox::Rider;
 /// The version of the journal's files.
 pub const FORMAT: u32 = journal::files::VERSION;
 
-pub use event::{Draft, Event, Gap, Told};
+pub use event::{Draft, Event, Gap, Item};
 pub use filter::matches;
 pub use journal::{JOURNAL_BYTES, Place};
 pub use outbox::{Ride, Rows};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::journal::files::Segment;
 use crate::journal::line::{self, Line};
-use crate::{Event, Gap, Shared, Told, now};
+use crate::{Event, Gap, Item, Shared, now};
 
 /// Bytes of the journal that are read at once, unless a line is longer.
 const CHUNK: u64 = 32 * 1024;
@@ -106,7 +106,7 @@ impl Reader {
     /// What comes next.
     ///
     /// Errors: those of the disk; the reader may go on.
-    pub async fn next(&mut self) -> Result<Told> {
+    pub async fn next(&mut self) -> Result<Item> {
         loop {
             if let Some(told) = self.look().await? {
                 return Ok(told);
@@ -123,7 +123,7 @@ impl Reader {
     }
 
     /// The same, of what there was when the reader began; `None`: that is all.
-    pub async fn past(&mut self) -> Result<Option<Told>> {
+    pub async fn past(&mut self) -> Result<Option<Item>> {
         if self.next > self.end_of_past {
             return Ok(None);
         }
@@ -132,7 +132,7 @@ impl Reader {
         }
         let (first, last) = (std::mem::replace(&mut self.next, self.end_of_past + 1), self.end_of_past);
         // All that is left was passed over, or is not there.
-        Ok((first <= last).then(|| Told::Gap(Gap { first, last, before: now() })))
+        Ok((first <= last).then(|| Item::Gap(Gap { first, last, before: now() })))
     }
 
     /// From now on the past is what there is now.
@@ -141,11 +141,11 @@ impl Reader {
         self.end_of_past = self.shared.state().last;
     }
 
-    async fn look(&mut self) -> Result<Option<Told>> {
+    async fn look(&mut self) -> Result<Option<Item>> {
         loop {
             if let Some(event) = self.ahead.front() {
                 let told = self.tell(event.clone());
-                if matches!(told, None | Some(Told::Event(_))) {
+                if matches!(told, None | Some(Item::Event(_))) {
                     self.ahead.pop_front();
                 }
                 match told {
@@ -170,14 +170,14 @@ impl Reader {
     }
 
     /// The event, or what is missing before it, or nothing for one that is not asked for.
-    fn tell(&mut self, event: Arc<Event>) -> Option<Told> {
+    fn tell(&mut self, event: Arc<Event>) -> Option<Item> {
         let first = std::mem::replace(&mut self.next, event.number);
         let is_asked_for = event.number > self.end_of_past || self.since.is_none_or(|since| event.time >= since);
         if first < event.number && is_asked_for {
-            return Some(Told::Gap(Gap { first, last: event.number - 1, before: event.time }));
+            return Some(Item::Gap(Gap { first, last: event.number - 1, before: event.time }));
         }
         self.next = event.number + 1;
-        is_asked_for.then_some(Told::Event(event))
+        is_asked_for.then_some(Item::Event(event))
     }
 
     fn find(&mut self) -> Found {

@@ -69,10 +69,10 @@ async fn past(events: &Events, from: From) -> Vec<String> {
     all
 }
 
-fn shown(told: &Told) -> String {
+fn shown(told: &Item) -> String {
     match told {
-        Told::Event(event) => event.action.clone(),
-        Told::Gap(gap) => format!("{}-{}", gap.first, gap.last),
+        Item::Event(event) => event.action.clone(),
+        Item::Gap(gap) => format!("{}-{}", gap.first, gap.last),
     }
 }
 

@@ -184,10 +184,10 @@ fn taken_apart(answer: &[u8]) -> Option<(u16, &[u8])> {
 
 fn refusal(status: u16, body: &[u8]) -> Error {
     #[derive(Deserialize)]
-    struct Told {
+    struct Refusal {
         message: String,
     }
-    let message = match serde_json::from_slice::<Told>(body) {
+    let message = match serde_json::from_slice::<Refusal>(body) {
         Ok(told) => told.message,
         Err(_) => format!("the daemon answered with status {status}"),
     };

@@ -18,7 +18,7 @@ use crate::backlog::Room;
 use crate::input::Input;
 use crate::probe::Probe;
 use crate::proto::{Attach, Exit, Probed};
-use crate::viewer::{Heard, Manners, Viewer};
+use crate::viewer::{InputOptions, InputOutcome, Viewer};
 
 /// How long output is still awaited after the process has ended.
 pub const DRAIN: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ pub struct Session {
     pub log: Option<Box<dyn Sink>>,
     /// It is one of a health check.
     pub probe: Option<Probe>,
-    manners: Manners,
+    options: InputOptions,
     input: Input,
     /// The container has a standard input at all.
     has_input: bool,
@@ -102,7 +102,7 @@ pub enum News {
 }
 
 impl Session {
-    /// Around a process that has just been started. `once`: see [`Manners`].
+    /// Around a process that has just been started. `once`: see [`InputOptions`].
     pub fn new(exec: Option<String>, mut process: Process, streams: Streams, once: bool) -> Session {
         let console = process.console.take().map(Rc::new);
         let tty = console.is_some();
@@ -120,7 +120,7 @@ impl Session {
             process,
             log: None,
             probe: None,
-            manners: Manners { tty, once },
+            options: InputOptions { tty, once },
             has_input: stdin.is_some(),
             input: Input::new(stdin),
             outputs,
@@ -139,12 +139,12 @@ impl Session {
     }
 
     pub fn tty(&self) -> bool {
-        self.manners.tty
+        self.options.tty
     }
 
     /// Its terminal, to be resized.
     pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
-        self.outputs.first().filter(|_| self.manners.tty).map(|output| output.from.as_fd())
+        self.outputs.first().filter(|_| self.options.tty).map(|output| output.from.as_fd())
     }
 
     /// How it ended, once it has.
@@ -158,20 +158,20 @@ impl Session {
             return None;
         }
         let prefix = std::mem::take(&mut attach.prefix);
-        let mut viewer = Viewer::new(socket, attach, (self.manners.tty, self.has_input), room);
-        let heard = viewer.give(&prefix, &mut self.input);
+        let mut viewer = Viewer::new(socket, attach, (self.options.tty, self.has_input), room);
+        let outcome = viewer.give(&prefix, &mut self.input);
         if self.ended.as_ref().is_some_and(|ended| ended.reported) {
             viewer.finish();
         }
         self.viewers.push(viewer);
-        Some(self.hear(heard))
+        Some(self.after_input(outcome))
     }
 
-    fn hear(&mut self, heard: Heard) -> News {
-        match heard {
-            Heard::Nothing => News::Nothing,
-            Heard::Detached => News::Detached,
-            Heard::EndInput => {
+    fn after_input(&mut self, outcome: InputOutcome) -> News {
+        match outcome {
+            InputOutcome::Nothing => News::Nothing,
+            InputOutcome::Detached => News::Detached,
+            InputOutcome::EndInput => {
                 self.input.end();
                 News::Nothing
             }
@@ -216,8 +216,8 @@ impl Session {
             viewer.writable();
         }
         if events.contains(PollFlags::IN) {
-            let heard = viewer.readable(self.manners, &mut self.input, buffer);
-            return self.hear(heard);
+            let outcome = viewer.readable(self.options, &mut self.input, buffer);
+            return self.after_input(outcome);
         }
         if events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
             viewer.hung_up();

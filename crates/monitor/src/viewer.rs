@@ -67,7 +67,7 @@ enum Phase {
 
 /// What a client's input leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum InputOutcome {
     Nothing,
     /// The client's input has ended, and that ends the process's input.
     EndInput,
@@ -76,7 +76,7 @@ pub enum Heard {
 
 /// How a session treats its clients' input.
 #[derive(Clone, Copy, Debug)]
-pub struct Manners {
+pub struct InputOptions {
     pub tty: bool,
     /// The end of a client's input is the end of the process's input, not of the attachment.
     pub once: bool,
@@ -187,49 +187,49 @@ impl Viewer {
     }
 
     /// The socket has something, or an end, to read. `buffer` is scratch space.
-    pub fn readable(&mut self, manners: Manners, input: &mut Input, buffer: &mut [u8]) -> Heard {
+    pub fn readable(&mut self, options: InputOptions, input: &mut Input, buffer: &mut [u8]) -> InputOutcome {
         let n = match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((n, _)) => n,
-            Err(Errno::AGAIN | Errno::INTR) => return Heard::Nothing,
+            Err(Errno::AGAIN | Errno::INTR) => return InputOutcome::Nothing,
             Err(_) => 0,
         };
         if n == 0 {
-            return self.input_ended(manners);
+            return self.input_ended(options);
         }
-        if self.input == Reading::ToProcess { self.give(&buffer[..n], input) } else { Heard::Nothing }
+        if self.input == Reading::ToProcess { self.give(&buffer[..n], input) } else { InputOutcome::Nothing }
     }
 
     /// Input of the client, also what it had sent before it was handed over.
-    pub fn give(&mut self, bytes: &[u8], input: &mut Input) -> Heard {
+    pub fn give(&mut self, bytes: &[u8], input: &mut Input) -> InputOutcome {
         if self.input != Reading::ToProcess {
-            return Heard::Nothing;
+            return InputOutcome::Nothing;
         }
         let Some(detach) = &mut self.detach else {
             input.push(bytes);
-            return Heard::Nothing;
+            return InputOutcome::Nothing;
         };
         let mut kept = Vec::with_capacity(bytes.len());
         let found = detach.filter(bytes, &mut kept);
         input.push(&kept);
         if found == Found::Detach {
             self.finish();
-            return Heard::Detached;
+            return InputOutcome::Detached;
         }
-        Heard::Nothing
+        InputOutcome::Nothing
     }
 
-    fn input_ended(&mut self, manners: Manners) -> Heard {
+    fn input_ended(&mut self, options: InputOptions) -> InputOutcome {
         let was = std::mem::replace(&mut self.input, Reading::Ended);
         if self.phase != Phase::Open {
             // Everything has been sent or given up: this was the client's close.
             self.phase = if self.backlog.is_empty() { Phase::Gone } else { self.phase };
         } else if was == Reading::ToProcess {
-            if manners.once && !manners.tty {
-                return Heard::EndInput;
+            if options.once && !options.tty {
+                return InputOutcome::EndInput;
             }
             self.finish();
         }
-        Heard::Nothing
+        InputOutcome::Nothing
     }
 
     /// The other side is closed in both directions: nothing can be sent, and everything has been read.

@@ -1,4 +1,4 @@
-//! From facts to faults. Pure.
+//! From inventory to faults. Pure.
 //!
 //! - A manifest that its row calls available must be here, whole; one that is not available is demanded nothing of.
 //! - What a row names is never an orphan, available or not: it is what a sweep keeps.
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashSet};
 use image::row::{Content, IMAGES, ImageRow, ManifestKind, ManifestRow, NAMES};
 use model::digest::Digest;
 
-use super::facts::{Blob, DamagedRow, Facts, Layer, StrayKind};
 use super::fault::{Fault, Repair};
+use super::inventory::{Blob, DamagedRow, Inventory, Layer, StrayKind};
 use crate::container::definition::MountKind;
 use crate::container::row::{CONTAINERS, ContainerRow, RUNS};
 use crate::root;
@@ -19,20 +19,20 @@ const NO_RECORD: &str = "nothing tells how it lives";
 const NO_DEFINITION: &str = "its run record is here, and no definition of it";
 
 /// Everything that is wrong, in the order of a repair.
-pub fn faults(facts: &Facts) -> Vec<Fault> {
+pub fn faults(inventory: &Inventory) -> Vec<Fault> {
     let mut found = Vec::new();
-    found.extend(facts.rows.doubt.as_deref().map(doubtful_store));
-    found.extend(facts.rows.damaged.iter().map(|damaged| damaged_row(facts, damaged)));
-    found.extend(dangling_names(facts));
-    found.extend(facts.rows.images.values().flat_map(|image| image_faults(facts, image)));
-    found.extend(blob_faults(facts));
-    found.extend(layer_faults(facts));
-    found.extend(facts.rows.containers.values().flat_map(|row| container_faults(facts, row)));
-    found.extend(record_faults(facts));
-    found.extend(user_faults(facts));
-    found.extend(orphan_containers(facts));
-    found.extend(volume_faults(facts));
-    found.extend(strays(facts));
+    found.extend(inventory.rows.doubt.as_deref().map(doubtful_store));
+    found.extend(inventory.rows.damaged.iter().map(|damaged| damaged_row(inventory, damaged)));
+    found.extend(dangling_names(inventory));
+    found.extend(inventory.rows.images.values().flat_map(|image| image_faults(inventory, image)));
+    found.extend(blob_faults(inventory));
+    found.extend(layer_faults(inventory));
+    found.extend(inventory.rows.containers.values().flat_map(|row| container_faults(inventory, row)));
+    found.extend(record_faults(inventory));
+    found.extend(user_faults(inventory));
+    found.extend(orphan_containers(inventory));
+    found.extend(volume_faults(inventory));
+    found.extend(strays(inventory));
     found.sort_by(|a, b| (&a.repair, a.name, &a.subject).cmp(&(&b.repair, b.name, &b.subject)));
     found
 }
@@ -49,13 +49,13 @@ pub fn lost_store(content: root::Content, why: &str) -> Fault {
     Fault { name: "store-lost", subject, place, detail, repair: Repair::SetContentAside }
 }
 
-fn damaged_row(facts: &Facts, damaged: &DamagedRow) -> Fault {
+fn damaged_row(inventory: &Inventory, damaged: &DamagedRow) -> Fault {
     let (table, key) = (damaged.table, damaged.row.key.clone());
-    let image = Digest::parse(&key).ok().filter(|id| table == IMAGES.name() && sound(facts, id));
+    let image = Digest::parse(&key).ok().filter(|id| table == IMAGES.name() && sound(inventory, id));
     let repair = match image {
         _ if damaged.row.newer => Repair::Nothing("a newer version of Gantry wrote it; use that version".into()),
         Some(id) => Repair::Describe(id),
-        None if table == volume::VOLUMES.name() && facts.disk.volumes.contains_key(&key) => {
+        None if table == volume::VOLUMES.name() && inventory.disk.volumes.contains_key(&key) => {
             Repair::MakeVolume(key.clone())
         }
         None => Repair::SetRowAside { table, key: key.clone() },
@@ -64,10 +64,11 @@ fn damaged_row(facts: &Facts, damaged: &DamagedRow) -> Fault {
     Fault { name: "damaged-row", subject, place: table.into(), detail: damaged.row.why.clone(), repair }
 }
 
-fn dangling_names(facts: &Facts) -> impl Iterator<Item = Fault> {
-    let known =
-        |image: &Digest| facts.rows.images.contains_key(image) || is_damaged(facts, IMAGES.name(), image.as_str());
-    let dangling = facts.rows.names.iter().filter(move |(_, row)| !known(&row.image));
+fn dangling_names(inventory: &Inventory) -> impl Iterator<Item = Fault> {
+    let known = |image: &Digest| {
+        inventory.rows.images.contains_key(image) || is_damaged(inventory, IMAGES.name(), image.as_str())
+    };
+    let dangling = inventory.rows.names.iter().filter(move |(_, row)| !known(&row.image));
     dangling.map(|(name, row)| Fault {
         name: "dangling-name",
         subject: format!("name {name}"),
@@ -77,17 +78,17 @@ fn dangling_names(facts: &Facts) -> impl Iterator<Item = Fault> {
     })
 }
 
-fn is_damaged(facts: &Facts, table: &str, key: &str) -> bool {
-    facts.rows.damaged.iter().any(|damaged| damaged.table == table && damaged.row.key == key)
+fn is_damaged(inventory: &Inventory, table: &str, key: &str) -> bool {
+    inventory.rows.damaged.iter().any(|damaged| damaged.table == table && damaged.row.key == key)
 }
 
-fn sound(facts: &Facts, blob: &Digest) -> bool {
-    facts.disk.blobs.get(blob).is_some_and(Blob::is_sound)
+fn sound(inventory: &Inventory, blob: &Digest) -> bool {
+    inventory.disk.blobs.get(blob).is_some_and(Blob::is_sound)
 }
 
 /// Why a blob that is needed cannot be used; `None` when it can.
-fn lacks(facts: &Facts, blob: &Content) -> Option<&'static str> {
-    match facts.disk.blobs.get(&blob.digest) {
+fn lacks(inventory: &Inventory, blob: &Content) -> Option<&'static str> {
+    match inventory.disk.blobs.get(&blob.digest) {
         None => Some("missing"),
         Some(Blob::Sound(size)) if *size == blob.size => None,
         Some(Blob::Sound(_)) => Some("of another size"),
@@ -97,7 +98,7 @@ fn lacks(facts: &Facts, blob: &Content) -> Option<&'static str> {
 }
 
 /// What is wrong with an image: content that is not here, or documents that say something else than the row.
-fn image_faults(facts: &Facts, image: &ImageRow) -> Vec<Fault> {
+fn image_faults(inventory: &Inventory, image: &ImageRow) -> Vec<Fault> {
     let id = &image.target.digest;
     let available: Vec<_> = image.manifests.iter().filter(|manifest| manifest.available).collect();
     let fault = |name, detail, repair| Fault {
@@ -112,13 +113,13 @@ fn image_faults(facts: &Facts, image: &ImageRow) -> Vec<Fault> {
     if available.is_empty() {
         return Vec::new();
     }
-    if let Some(why) = lacks(facts, &image.target) {
+    if let Some(why) = lacks(inventory, &image.target) {
         let detail = format!("its {} {id} is {why}", shown_type(&image.target));
         return vec![fault("image-content", detail, withdraw(digests(&available)))];
     }
     let mut found = Vec::new();
     for manifest in &available {
-        let lacking = manifest.blobs().find_map(|blob| Some((blob, lacks(facts, blob)?)));
+        let lacking = manifest.blobs().find_map(|blob| Some((blob, lacks(inventory, blob)?)));
         if let Some((blob, why)) = lacking {
             let detail = format!("its {} {} is {why}", shown_type(blob), blob.digest);
             found.push(fault("image-content", detail, withdraw(digests(&[manifest]))));
@@ -127,8 +128,8 @@ fn image_faults(facts: &Facts, image: &ImageRow) -> Vec<Fault> {
     if !found.is_empty() {
         return found;
     }
-    let differs = match facts.disk.described.get(id) {
-        Some(Ok(described)) => difference(facts, image, described),
+    let differs = match inventory.disk.described.get(id) {
+        Some(Ok(described)) => difference(inventory, image, described),
         Some(Err(why)) => return vec![fault("image-documents", why.clone(), withdraw(digests(&available)))],
         None => None,
     };
@@ -146,7 +147,7 @@ fn shown_type(content: &Content) -> &'static str {
 }
 
 /// Where a row says something else than the documents.
-fn difference(facts: &Facts, row: &ImageRow, documents: &ImageRow) -> Option<String> {
+fn difference(inventory: &Inventory, row: &ImageRow, documents: &ImageRow) -> Option<String> {
     let ids = |image: &ImageRow| image.manifests.iter().map(|m| m.content.clone()).collect::<Vec<_>>();
     if ids(row) != ids(documents) {
         return Some("its row lists other manifests than its index".into());
@@ -159,7 +160,7 @@ fn difference(facts: &Facts, row: &ImageRow, documents: &ImageRow) -> Option<Str
         if *ours != theirs {
             return Some(format!("its row says something else than the documents of manifest {id}"));
         }
-        let size = |layer: &Digest| facts.disk.layers.get(layer).and_then(Layer::size);
+        let size = |layer: &Digest| inventory.disk.layers.get(layer).and_then(Layer::size);
         let unpacked: Option<u64> = ours.distinct_layers().into_iter().map(size).sum();
         // Earlier versions counted a layer as often as the image names it.
         let with_repeats: Option<u64> = ours.diff_ids.iter().map(size).sum();
@@ -173,10 +174,10 @@ fn difference(facts: &Facts, row: &ImageRow, documents: &ImageRow) -> Option<Str
     None
 }
 
-fn blob_faults(facts: &Facts) -> Vec<Fault> {
-    let (named, _) = named(facts);
+fn blob_faults(inventory: &Inventory) -> Vec<Fault> {
+    let (named, _) = named(inventory);
     let mut found = Vec::new();
-    for (digest, blob) in &facts.disk.blobs {
+    for (digest, blob) in &inventory.disk.blobs {
         let fault = |name, detail, repair| {
             let place = format!("content/blobs/{}/{}", digest.algorithm(), digest.hex());
             Fault { name, subject: format!("blob {digest}"), place, detail, repair }
@@ -189,9 +190,9 @@ fn blob_faults(facts: &Facts) -> Vec<Fault> {
             Blob::Unreadable(why) => {
                 found.push(fault("blob-damaged", why.clone(), Repair::SetBlobAside(digest.clone())));
             }
-            Blob::Sound(size) if !named.contains(digest) && !facts.busy.pinned.contains(digest) => {
+            Blob::Sound(size) if !named.contains(digest) && !inventory.busy.pinned.contains(digest) => {
                 let detail = format!("nothing names it ({size} bytes)");
-                found.push(fault("orphan-blob", detail, keep_if_unsure(facts, Repair::RemoveBlob(digest.clone()))));
+                found.push(fault("orphan-blob", detail, keep_if_unsure(inventory, Repair::RemoveBlob(digest.clone()))));
             }
             Blob::Sound(_) => {}
         }
@@ -201,8 +202,8 @@ fn blob_faults(facts: &Facts) -> Vec<Fault> {
 
 /// While rows cannot be read, nobody knows what they name: nothing is removed then. What another store might name goes
 /// to the quarantine.
-fn keep_if_unsure(facts: &Facts, repair: Repair) -> Repair {
-    if facts.rows.doubt.is_some() {
+fn keep_if_unsure(inventory: &Inventory, repair: Repair) -> Repair {
+    if inventory.rows.doubt.is_some() {
         return match repair {
             Repair::RemoveBlob(digest) => Repair::SetBlobAside(digest),
             Repair::RemoveLayer(layer) => Repair::SetLayerAside(layer),
@@ -210,28 +211,28 @@ fn keep_if_unsure(facts: &Facts, repair: Repair) -> Repair {
             other => other,
         };
     }
-    let unsure = facts.rows.damaged.iter().any(|d| d.table == IMAGES.name() || d.table == CONTAINERS.name());
+    let unsure = inventory.rows.damaged.iter().any(|d| d.table == IMAGES.name() || d.table == CONTAINERS.name());
     if unsure { Repair::Nothing("a damaged row may name it".into()) } else { repair }
 }
 
 /// Blobs and layers that rows name.
-fn named(facts: &Facts) -> (HashSet<Digest>, HashSet<Digest>) {
+fn named(inventory: &Inventory) -> (HashSet<Digest>, HashSet<Digest>) {
     let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
-    facts.rows.images.values().for_each(|image| image::add_kept(image, &mut blobs, &mut layers));
-    layers.extend(facts.rows.containers.values().flat_map(|row| row.image.layers.iter().cloned()));
+    inventory.rows.images.values().for_each(|image| image::add_kept(image, &mut blobs, &mut layers));
+    layers.extend(inventory.rows.containers.values().flat_map(|row| row.image.layers.iter().cloned()));
     (blobs, layers)
 }
 
 /// Who needs a layer to be here.
-fn needed_layers(facts: &Facts) -> BTreeMap<&Digest, Vec<String>> {
+fn needed_layers(inventory: &Inventory) -> BTreeMap<&Digest, Vec<String>> {
     let mut users: BTreeMap<&Digest, Vec<String>> = BTreeMap::new();
-    for image in facts.rows.images.values() {
+    for image in inventory.rows.images.values() {
         for manifest in image.manifests.iter().filter(|m| m.available && m.unpacked.is_some()) {
             let user = format!("image {}", image.target.digest.short());
             manifest.diff_ids.iter().for_each(|layer| users.entry(layer).or_default().push(user.clone()));
         }
     }
-    for row in facts.rows.containers.values().filter(|row| row.storage == facts.disk.storage) {
+    for row in inventory.rows.containers.values().filter(|row| row.storage == inventory.disk.storage) {
         let user = format!("container {}", row.id.short());
         row.image.layers.iter().for_each(|layer| users.entry(layer).or_default().push(user.clone()));
     }
@@ -242,19 +243,19 @@ fn needed_layers(facts: &Facts) -> BTreeMap<&Digest, Vec<String>> {
 }
 
 /// The blobs that layers can be unpacked from.
-pub fn sources(facts: &Facts) -> BTreeMap<Digest, Digest> {
-    let manifests = facts.rows.images.values().flat_map(|image| &image.manifests);
+pub fn sources(inventory: &Inventory) -> BTreeMap<Digest, Digest> {
+    let manifests = inventory.rows.images.values().flat_map(|image| &image.manifests);
     let whole = |m: &&ManifestRow| m.kind == ManifestKind::Image && m.layers.len() == m.diff_ids.len();
     let pairs = manifests.filter(whole).flat_map(|m| m.diff_ids.iter().zip(&m.layers));
-    let usable = pairs.filter(|(_, blob)| lacks(facts, blob).is_none());
+    let usable = pairs.filter(|(_, blob)| lacks(inventory, blob).is_none());
     usable.map(|(layer, blob)| (layer.clone(), blob.digest.clone())).collect()
 }
 
-fn layer_faults(facts: &Facts) -> Vec<Fault> {
-    let (needed, sources, (_, named)) = (needed_layers(facts), sources(facts), named(facts));
+fn layer_faults(inventory: &Inventory) -> Vec<Fault> {
+    let (needed, sources, (_, named)) = (needed_layers(inventory), sources(inventory), named(inventory));
     let mut found = Vec::new();
     let fault = |layer: &Digest, name, detail, repair| {
-        let place = facts.disk.layers_at.join(layer.hex()).display().to_string();
+        let place = inventory.disk.layers_at.join(layer.hex()).display().to_string();
         Fault { name, subject: format!("layer {layer}"), place, detail, repair }
     };
     let unpack = |layer: &Digest, otherwise: Repair| match sources.get(layer) {
@@ -262,16 +263,16 @@ fn layer_faults(facts: &Facts) -> Vec<Fault> {
         None => otherwise,
     };
     let pull = || Repair::Nothing("its blob is not here; pull the image again, then repair".into());
-    for (layer, users) in needed.iter().filter(|(layer, _)| !facts.disk.layers.contains_key(layer)) {
+    for (layer, users) in needed.iter().filter(|(layer, _)| !inventory.disk.layers.contains_key(layer)) {
         let detail = format!("it is missing, and needed by {}", users.join(", "));
         found.push(fault(layer, "layer-missing", detail, unpack(layer, pull())));
     }
-    for (layer, state) in &facts.disk.layers {
+    for (layer, state) in &inventory.disk.layers {
         let by_container =
             || needed.get(layer).is_some_and(|users| users.iter().any(|user| user.starts_with("container")));
         if !named.contains(layer) {
-            if !facts.busy.pinned.contains(layer) {
-                let repair = keep_if_unsure(facts, Repair::RemoveLayer(layer.clone()));
+            if !inventory.busy.pinned.contains(layer) {
+                let repair = keep_if_unsure(inventory, Repair::RemoveLayer(layer.clone()));
                 found.push(fault(layer, "orphan-layer", "nothing names it".into(), repair));
             }
         } else if let Layer::Damaged(why) = state {
@@ -283,7 +284,7 @@ fn layer_faults(facts: &Facts) -> Vec<Fault> {
     found
 }
 
-fn container_faults(facts: &Facts, row: &ContainerRow) -> Vec<Fault> {
+fn container_faults(inventory: &Inventory, row: &ContainerRow) -> Vec<Fault> {
     let id = row.id.as_str();
     let mut found = Vec::new();
     let fault = |name, place: String, detail: String, repair| Fault {
@@ -298,17 +299,19 @@ fn container_faults(facts: &Facts, row: &ContainerRow) -> Vec<Fault> {
         false => Repair::MakeWritable(id.to_owned()),
     };
     let place = format!("containers/{id}");
-    match facts.disk.containers.get(id) {
+    match inventory.disk.containers.get(id) {
         None => found.push(fault("container-directory", place, "its directory is missing".into(), make())),
-        Some(false) if row.storage == facts.disk.storage => {
+        Some(false) if row.storage == inventory.disk.storage => {
             let detail = "its writable layer is missing, or not whole".into();
             found.push(fault("container-writable-layer", format!("{place}/rw"), detail, make()));
         }
         Some(_) => {}
     }
     let local = row.mounts.iter().filter(|m| m.kind == MountKind::Volume && m.driver == volume::LOCAL);
-    for mount in local.filter(|m| !facts.rows.volumes.contains_key(&m.name) && !facts.busy.volumes.contains(&m.name)) {
-        if !is_damaged(facts, volume::VOLUMES.name(), &mount.name) {
+    for mount in
+        local.filter(|m| !inventory.rows.volumes.contains_key(&m.name) && !inventory.busy.volumes.contains(&m.name))
+    {
+        if !is_damaged(inventory, volume::VOLUMES.name(), &mount.name) {
             let (place, detail) = (format!("volumes/{}", mount.name), format!("its volume {} is not here", mount.name));
             found.push(fault("container-volume", place, detail, Repair::MakeVolume(mount.name.clone())));
         }
@@ -317,26 +320,26 @@ fn container_faults(facts: &Facts, row: &ContainerRow) -> Vec<Fault> {
 }
 
 /// Containers without a run record, and run records without a container.
-fn record_faults(facts: &Facts) -> impl Iterator<Item = Fault> {
+fn record_faults(inventory: &Inventory) -> impl Iterator<Item = Fault> {
     let fault = |name, id: &str, detail: &str, repair| {
         let (subject, place) = (format!("container {id}"), RUNS.name().to_owned());
         Fault { name, subject, place, detail: detail.to_owned(), repair }
     };
-    let missing = facts.rows.unrecorded.iter().filter(|id| !is_damaged(facts, RUNS.name(), id));
-    let undefined = facts.rows.undefined.keys().filter(|id| !is_damaged(facts, CONTAINERS.name(), id));
+    let missing = inventory.rows.unrecorded.iter().filter(|id| !is_damaged(inventory, RUNS.name(), id));
+    let undefined = inventory.rows.undefined.keys().filter(|id| !is_damaged(inventory, CONTAINERS.name(), id));
     let missing = missing.map(move |id| fault("container-run", id, NO_RECORD, Repair::MakeRecord(id.clone())));
     missing.chain(undefined.map(move |id| fault("orphan-run", id, NO_DEFINITION, Repair::SetRecordAside(id.clone()))))
 }
 
 /// Where the index of who uses which image differs from the containers. One that has nothing at all is of an older
 /// version, and made at the next start.
-fn user_faults(facts: &Facts) -> Vec<Fault> {
-    let (users, containers) = (&facts.rows.users, &facts.rows.containers);
+fn user_faults(inventory: &Inventory) -> Vec<Fault> {
+    let (users, containers) = (&inventory.rows.users, &inventory.rows.containers);
     let fault = |container: &str, detail: &str, repair| {
         let (subject, place) = (format!("container {container}"), image::USERS.name().to_owned());
         Fault { name: "image-user", subject, place, detail: detail.to_owned(), repair }
     };
-    let is_old = users.is_empty() && !facts.rows.damaged.iter().any(|damaged| damaged.table == image::USERS.name());
+    let is_old = users.is_empty() && !inventory.rows.damaged.iter().any(|damaged| damaged.table == image::USERS.name());
     let mut found = Vec::new();
     let pins = containers.iter().flat_map(|(id, row)| row.images().into_iter().map(move |pin| (id, pin)));
     for (id, pin) in pins.filter(|_| !is_old) {
@@ -350,7 +353,7 @@ fn user_faults(facts: &Facts) -> Vec<Fault> {
     for key in users.keys() {
         let (image, id) = key.split_once('/').unwrap_or_default();
         let is_right = containers.get(id).is_some_and(|row| row.images().iter().any(|pin| pin.id.as_str() == image));
-        if !is_right && !is_damaged(facts, CONTAINERS.name(), id) {
+        if !is_right && !is_damaged(inventory, CONTAINERS.name(), id) {
             found.push(fault(
                 id,
                 "the index of who uses which image has it, and no row",
@@ -361,13 +364,13 @@ fn user_faults(facts: &Facts) -> Vec<Fault> {
     found
 }
 
-fn orphan_containers(facts: &Facts) -> impl Iterator<Item = Fault> {
+fn orphan_containers(inventory: &Inventory) -> impl Iterator<Item = Fault> {
     let known = |id: &String| {
-        facts.rows.containers.contains_key(id)
-            || facts.busy.containers.contains(id)
-            || is_damaged(facts, CONTAINERS.name(), id)
+        inventory.rows.containers.contains_key(id)
+            || inventory.busy.containers.contains(id)
+            || is_damaged(inventory, CONTAINERS.name(), id)
     };
-    facts.disk.containers.keys().filter(move |id| !known(id)).map(|id| {
+    inventory.disk.containers.keys().filter(move |id| !known(id)).map(|id| {
         let place = format!("containers/{id}");
         let repair = Repair::SetAside(place.clone().into());
         Fault {
@@ -380,15 +383,15 @@ fn orphan_containers(facts: &Facts) -> impl Iterator<Item = Fault> {
     })
 }
 
-fn volume_faults(facts: &Facts) -> Vec<Fault> {
+fn volume_faults(inventory: &Inventory) -> Vec<Fault> {
     let mut found = Vec::new();
     let place = |name: &str| format!("volumes/{name}");
-    let named: HashSet<&str> = (facts.rows.containers.values().flat_map(|row| &row.mounts))
+    let named: HashSet<&str> = (inventory.rows.containers.values().flat_map(|row| &row.mounts))
         .filter(|mount| mount.kind == MountKind::Volume)
         .map(|mount| mount.name.as_str())
         .collect();
-    for (name, row) in facts.rows.volumes.iter().filter(|(name, _)| !facts.busy.volumes.contains(*name)) {
-        if row.driver == volume::LOCAL && facts.disk.volumes.get(name) != Some(&true) {
+    for (name, row) in inventory.rows.volumes.iter().filter(|(name, _)| !inventory.busy.volumes.contains(*name)) {
+        if row.driver == volume::LOCAL && inventory.disk.volumes.get(name) != Some(&true) {
             found.push(Fault {
                 name: "volume-data",
                 subject: format!("volume {name}"),
@@ -398,10 +401,10 @@ fn volume_faults(facts: &Facts) -> Vec<Fault> {
             });
         }
     }
-    for name in facts.disk.volumes.keys() {
-        let known = facts.rows.volumes.contains_key(name)
-            || facts.busy.volumes.contains(name)
-            || is_damaged(facts, volume::VOLUMES.name(), name)
+    for name in inventory.disk.volumes.keys() {
+        let known = inventory.rows.volumes.contains_key(name)
+            || inventory.busy.volumes.contains(name)
+            || is_damaged(inventory, volume::VOLUMES.name(), name)
             // Told of with the container: its row is made, so that the data is found again.
             || named.contains(name.as_str());
         if !known {
@@ -413,13 +416,17 @@ fn volume_faults(facts: &Facts) -> Vec<Fault> {
     found
 }
 
-fn strays(facts: &Facts) -> impl Iterator<Item = Fault> {
-    facts.disk.strays.iter().map(|stray| {
+fn strays(inventory: &Inventory) -> impl Iterator<Item = Fault> {
+    inventory.disk.strays.iter().map(|stray| {
         let (name, detail, repair) = match stray.kind {
             StrayKind::Leftover => {
                 let detail = "unfinished work that nobody goes on with; the next start removes it as well";
                 let repair = Repair::Remove(stray.place.clone());
-                ("leftover", detail, if facts.rows.doubt.is_some() { keep_if_unsure(facts, repair) } else { repair })
+                (
+                    "leftover",
+                    detail,
+                    if inventory.rows.doubt.is_some() { keep_if_unsure(inventory, repair) } else { repair },
+                )
             }
             StrayKind::ExpiredPart => (
                 "expired-part",

@@ -109,7 +109,7 @@ impl Repair {
 
 /// A fault as it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct FaultReport {
     /// See [`Fault`].
     pub name: String,
     /// See [`Fault`].
@@ -122,9 +122,9 @@ pub struct Told {
     pub repair: String,
 }
 
-impl From<&Fault> for Told {
-    fn from(fault: &Fault) -> Told {
-        Told {
+impl From<&Fault> for FaultReport {
+    fn from(fault: &Fault) -> FaultReport {
+        FaultReport {
             name: fault.name.to_owned(),
             subject: fault.subject.clone(),
             place: fault.place.clone(),
@@ -134,9 +134,9 @@ impl From<&Fault> for Told {
     }
 }
 
-impl std::fmt::Display for Told {
+impl std::fmt::Display for FaultReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Told { name, subject, place, detail, repair } = self;
+        let FaultReport { name, subject, place, detail, repair } = self;
         write!(f, "{name}: {subject}: {detail} ({place}); repair: {repair}")
     }
 }
@@ -147,7 +147,7 @@ pub struct Report {
     /// Nothing is wrong (any more).
     pub clean: bool,
     /// What is wrong (still, after a repair).
-    pub faults: Vec<Told>,
+    pub faults: Vec<FaultReport>,
     /// What a repair did, a line each.
     pub repaired: Vec<String>,
     /// What could not be compared, and why; no faults.

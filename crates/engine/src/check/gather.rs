@@ -19,7 +19,7 @@ use snapshot::{Examined, LayerSurvey, Snapshots};
 use store::{Row, Store, Table};
 
 use super::compare;
-use super::facts::{Blob, Busy, DamagedRow, Disk, Facts, Layer, Rows, Stray, StrayKind};
+use super::inventory::{Blob, Busy, DamagedRow, Disk, Inventory, Layer, Rows, Stray, StrayKind};
 use crate::Engine;
 use crate::container::row::{self, CONTAINERS, RUNS};
 use crate::root;
@@ -79,7 +79,7 @@ impl<'s> Looker<'s> {
 
     /// One look. The disk is listed before the rows are read and the rows before the pins: what is published meanwhile
     /// is pinned or in the rows.
-    pub fn look(&mut self) -> Result<Facts> {
+    pub fn look(&mut self) -> Result<Inventory> {
         let (mut disk, blobs, layers) = self.list()?;
         let mut rows = rows(&self.subject.store)?;
         let place = self.subject.data_root.join("volumes");
@@ -90,9 +90,9 @@ impl<'s> Looker<'s> {
         disk.blobs = self.hash(blobs);
         disk.described =
             rows.images.iter().filter_map(|(id, row)| Some((id.clone(), self.describe(&disk, row)?))).collect();
-        let mut facts = Facts { rows, disk, busy };
-        facts.disk.layers = self.examine(&facts, layers)?;
-        Ok(facts)
+        let mut inventory = Inventory { rows, disk, busy };
+        inventory.disk.layers = self.examine(&inventory, layers)?;
+        Ok(inventory)
     }
 
     /// Every name; the blobs and layers among them.
@@ -232,10 +232,10 @@ impl<'s> Looker<'s> {
     }
 
     /// Compares layers with their archives, one after the other.
-    fn examine(&mut self, facts: &Facts, listed: Vec<Digest>) -> Result<BTreeMap<Digest, Layer>> {
+    fn examine(&mut self, inventory: &Inventory, listed: Vec<Digest>) -> Result<BTreeMap<Digest, Layer>> {
         let mut all = BTreeMap::new();
         let Some(snapshots) = &self.subject.snapshots else { return Ok(all) };
-        let sources = compare::sources(facts);
+        let sources = compare::sources(inventory);
         for digest in listed {
             let known = self.layers.get(&digest).cloned();
             let examined = match known {

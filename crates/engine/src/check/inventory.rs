@@ -12,7 +12,7 @@ use crate::container::row::{ContainerRow, RunRecord};
 
 /// One look at a data root.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub struct Inventory {
     /// What the store says.
     pub rows: Rows,
     /// What lies beside it.

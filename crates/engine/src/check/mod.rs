@@ -1,13 +1,13 @@
 //! `gantryd check`: the store against the disk.
 //!
-//! Facts are gathered ([`gather`]), compared ([`compare`], pure) and, on a data root at rest, put right ([`repair`]).
+//! Inventory are gathered ([`gather`]), compared ([`compare`], pure) and, on a data root at rest, put right ([`repair`]).
 //! On a live one a fault is told only if three looks in a row have found it: what goes on meanwhile is none. What is
 //! verified and what is not: `docs/design/0013-check.md`.
 
 mod compare;
-mod facts;
 mod fault;
 mod gather;
+mod inventory;
 mod repair;
 
 use std::collections::BTreeSet;
@@ -25,12 +25,12 @@ use store::Store;
 
 use crate::Engine;
 use crate::root;
-use facts::{Blob, Facts, Layer};
 use fault::{Fault, Repair};
 use gather::{Looker, Subject};
+use inventory::{Blob, Inventory, Layer};
 use repair::Repairer;
 
-pub use fault::{Checked, OnDisk, Report, Told};
+pub use fault::{Checked, FaultReport, OnDisk, Report};
 
 /// Where things go that have to go and may be somebody's, below the data root.
 pub const QUARANTINE: &str = "quarantine";
@@ -70,26 +70,26 @@ pub fn at_rest(data_root: &Path, driver: &str, repair: bool, lock: &File) -> Res
         live: None,
     };
     let mut looker = Looker::new(&subject);
-    let mut facts = looker.look()?;
-    let mut faults = compare::faults(&facts);
+    let mut inventory = looker.look()?;
+    let mut faults = compare::faults(&inventory);
     let mut repaired = Vec::new();
     for _ in 0..if repair { ROUNDS } else { 0 } {
-        if facts.rows.damaged.iter().any(|damaged| damaged.row.newer) {
+        if inventory.rows.damaged.iter().any(|damaged| damaged.row.newer) {
             return Err(Error::conflict(
                 "the store has rows of a newer version of Gantry: it is not repaired by this one",
             ));
         }
-        let done = repair_round(&subject, &facts, &faults);
+        let done = repair_round(&subject, &inventory, &faults);
         if done.is_empty() {
             break;
         }
         repaired.extend(done);
         // Its memory of sound things is dropped: they may have been moved.
         looker = Looker::new(&subject);
-        facts = looker.look()?;
-        faults = compare::faults(&facts);
+        inventory = looker.look()?;
+        faults = compare::faults(&inventory);
     }
-    Ok(Report { on_disk: OnDisk::of(data_root)?, ..report(&facts, &faults, repaired) })
+    Ok(Report { on_disk: OnDisk::of(data_root)?, ..report(&inventory, &faults, repaired) })
 }
 
 /// A data root whose rows are gone.
@@ -98,13 +98,13 @@ fn lost(data_root: &Path, content: root::Content, why: &str, repair: bool) -> Re
         let repaired = repair::set_content_aside(data_root)?;
         return Ok(Report { clean: true, repaired, ..Report::default() });
     }
-    let faults = vec![Told::from(&compare::lost_store(content, why))];
+    let faults = vec![FaultReport::from(&compare::lost_store(content, why))];
     Ok(Report { faults, ..Report::default() })
 }
 
 /// Applies every repair once; answers what was done or could not be.
-fn repair_round(subject: &Subject, facts: &Facts, faults: &[Fault]) -> Vec<String> {
-    let repairer = Repairer { subject, facts };
+fn repair_round(subject: &Subject, inventory: &Inventory, faults: &[Fault]) -> Vec<String> {
+    let repairer = Repairer { subject, inventory };
     let repairs: BTreeSet<_> = faults.iter().map(|fault| &fault.repair).collect();
     let (mut done, mut has_failed) = (Vec::new(), false);
     for repair in repairs {
@@ -136,45 +136,45 @@ pub fn live(_on: &Blocking, engine: &Arc<Engine>) -> Result<Report> {
         live: Some(engine.clone()),
     };
     let mut looker = Looker::new(&subject);
-    let mut facts = looker.look()?;
-    let mut faults = compare::faults(&facts);
+    let mut inventory = looker.look()?;
+    let mut faults = compare::faults(&inventory);
     for _ in 1..LOOKS.0 {
         if faults.is_empty() {
             break;
         }
         std::thread::sleep(LOOKS.1);
-        facts = looker.look()?;
-        let again = compare::faults(&facts);
+        inventory = looker.look()?;
+        let again = compare::faults(&inventory);
         let same = |a: &Fault, b: &Fault| (a.name, &a.subject, &a.place) == (b.name, &b.subject, &b.place);
         faults = again.into_iter().filter(|fault| faults.iter().any(|before| same(before, fault))).collect();
     }
-    Ok(Report { on_disk: OnDisk::of(&subject.data_root)?, ..report(&facts, &faults, Vec::new()) })
+    Ok(Report { on_disk: OnDisk::of(&subject.data_root)?, ..report(&inventory, &faults, Vec::new()) })
 }
 
-fn report(facts: &Facts, faults: &[Fault], repaired: Vec<String>) -> Report {
-    let sizes = facts.disk.blobs.values().map(|blob| match blob {
+fn report(inventory: &Inventory, faults: &[Fault], repaired: Vec<String>) -> Report {
+    let sizes = inventory.disk.blobs.values().map(|blob| match blob {
         Blob::Sound(size) | Blob::Damaged(_, size) => *size,
         Blob::Unreadable(_) => 0,
     });
-    let unverified = facts.disk.layers.iter().filter_map(|(layer, state)| match state {
+    let unverified = inventory.disk.layers.iter().filter_map(|(layer, state)| match state {
         Layer::Unverified(_, why) => Some(format!("layer {layer} was not compared with its archive: {why}")),
         _ => None,
     });
-    let other = facts.rows.containers.values().filter(|row| row.storage != facts.disk.storage);
+    let other = inventory.rows.containers.values().filter(|row| row.storage != inventory.disk.storage);
     let other =
         other.map(|row| format!("container {} belongs to another storage driver ({})", row.id.short(), row.storage));
     Report {
         clean: faults.is_empty(),
-        faults: faults.iter().map(Told::from).collect(),
+        faults: faults.iter().map(FaultReport::from).collect(),
         repaired,
         unverified: unverified.chain(other).collect(),
         checked: Checked {
-            images: facts.rows.images.len(),
-            blobs: facts.disk.blobs.len(),
+            images: inventory.rows.images.len(),
+            blobs: inventory.disk.blobs.len(),
             bytes: sizes.sum(),
-            layers: facts.disk.layers.values().filter(|layer| matches!(layer, Layer::Sound(_))).count(),
-            containers: facts.rows.containers.len(),
-            volumes: facts.rows.volumes.len(),
+            layers: inventory.disk.layers.values().filter(|layer| matches!(layer, Layer::Sound(_))).count(),
+            containers: inventory.rows.containers.len(),
+            volumes: inventory.rows.volumes.len(),
         },
         on_disk: OnDisk::default(),
     }

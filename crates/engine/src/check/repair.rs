@@ -15,9 +15,9 @@ use model::{Context, Error, Result};
 use store::{Row, Table};
 use volume::{VOLUMES, Volume};
 
-use super::facts::{Facts, Layer};
 use super::fault::Repair;
 use super::gather::Subject;
+use super::inventory::{Inventory, Layer};
 use crate::container::definition::Definition;
 use crate::container::row::{CONTAINERS, ContainerRow, RUNS};
 use crate::root;
@@ -27,7 +27,7 @@ pub struct Repairer<'r> {
     /// What is repaired.
     pub subject: &'r Subject,
     /// As it was found.
-    pub facts: &'r Facts,
+    pub inventory: &'r Inventory,
 }
 
 impl Repairer<'_> {
@@ -39,7 +39,7 @@ impl Repairer<'_> {
             Repair::SetRecordAside(id) => self.set_record_aside(id)?,
             Repair::MakeRecord(id) => {
                 // The one that stands for what is lost.
-                let record = self.facts.rows.containers.get(id).map(ContainerRow::record);
+                let record = self.inventory.rows.containers.get(id).map(ContainerRow::record);
                 self.put(&RUNS, id, record.ok_or_else(|| Error::not_found(format!("container {id}")))?)?;
                 format!("recorded that container {id} has ended")
             }
@@ -103,7 +103,12 @@ impl Repairer<'_> {
     }
 
     fn container(&self, id: &str) -> Result<&Definition> {
-        self.facts.rows.containers.get(id).map(|row| &**row).ok_or_else(|| Error::not_found(format!("container {id}")))
+        self.inventory
+            .rows
+            .containers
+            .get(id)
+            .map(|row| &**row)
+            .ok_or_else(|| Error::not_found(format!("container {id}")))
     }
 
     /// A free name in the quarantine.
@@ -133,7 +138,7 @@ impl Repairer<'_> {
     }
 
     fn set_row_aside(&self, table: &str, key: &str) -> Result<String> {
-        let found = self.facts.rows.damaged.iter().find(|damaged| damaged.table == table && damaged.row.key == key);
+        let found = self.inventory.rows.damaged.iter().find(|damaged| damaged.table == table && damaged.row.key == key);
         let damaged = found.ok_or_else(|| Error::not_found(format!("row {key:?} of table {table}")))?;
         let name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(150).collect();
         let aside = self.save(&format!("{table}-{name}"), &damaged.row.bytes)?;
@@ -150,7 +155,8 @@ impl Repairer<'_> {
     }
 
     fn set_record_aside(&self, id: &str) -> Result<String> {
-        let record = self.facts.rows.undefined.get(id).ok_or_else(|| Error::not_found(format!("run record {id}")))?;
+        let record =
+            self.inventory.rows.undefined.get(id).ok_or_else(|| Error::not_found(format!("run record {id}")))?;
         let bytes = serde_json::to_vec(record).map_err(|error| Error::system(error.to_string()))?;
         let aside = self.save(&format!("{}-{id}", RUNS.name()), &bytes)?;
         self.delete(&RUNS, id)?;
@@ -168,7 +174,7 @@ impl Repairer<'_> {
     /// Writes an image's row anew. Of a row that cannot be read only its key is known: the image's id.
     fn describe(&self, id: &Digest) -> Result<String> {
         let blobs = self.blobs()?;
-        let before = self.facts.rows.images.get(id);
+        let before = self.inventory.rows.images.get(id);
         let descriptor = match before {
             Some(row) => super::descriptor(row),
             None => target(blobs, id)?.descriptor(),
@@ -181,7 +187,7 @@ impl Repairer<'_> {
         }
         for manifest in row.manifests.iter_mut().filter(|m| m.kind == ManifestKind::Image && m.available) {
             let layers = manifest.distinct_layers();
-            let sizes = layers.iter().map(|layer| self.facts.disk.layers.get(*layer).and_then(Layer::size));
+            let sizes = layers.iter().map(|layer| self.inventory.disk.layers.get(*layer).and_then(Layer::size));
             manifest.unpacked = sizes.sum();
         }
         self.put(&IMAGES, id.as_str(), row)?;
@@ -213,7 +219,7 @@ impl Repairer<'_> {
         let made = DirBuilder::new().recursive(true).mode(0o710).create(&dir);
         made.with_context(|| format!("creating {}", dir.display()))?;
         let mut was = String::new();
-        if row.storage == self.facts.disk.storage && !self.snapshots()?.roots.has_writable(container) {
+        if row.storage == self.inventory.disk.storage && !self.snapshots()?.roots.has_writable(container) {
             if dir.join("rw").exists() {
                 let aside = self.quarantine("writable", container)?;
                 fs::rename(dir.join("rw"), &aside).context("moving a writable layer to the quarantine")?;
@@ -227,7 +233,7 @@ impl Repairer<'_> {
     fn make_volume(&self, name: &str) -> Result<String> {
         let root = self.subject.data_root.join("volumes");
         // Where the row has it: below this root, whatever an earlier one was.
-        let row = match self.facts.rows.volumes.get(name) {
+        let row = match self.inventory.rows.volumes.get(name) {
             Some(row) => row.clone(),
             None => Volume::found(&root, name),
         };

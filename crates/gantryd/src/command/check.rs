@@ -116,11 +116,11 @@ fn text(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::check::{Checked, Told};
+    use engine::check::{Checked, FaultReport};
 
     #[test]
     fn every_fault_is_a_line() {
-        let fault = Told {
+        let fault = FaultReport {
             name: "blob-damaged".into(),
             subject: "blob sha256:ab".into(),
             place: "content/blobs/sha256/ab".into(),

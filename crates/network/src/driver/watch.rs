@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sys::netlink::wire::Message;
-use sys::netlink::{Notices, Told, address, link};
+use sys::netlink::{Delivery, Notices, address, link};
 use sys::nft;
 
 use super::bridges::Bridges;
@@ -161,12 +161,12 @@ impl Watcher {
             let foreign = |message: &Message<'_>| message.sender != *own;
             let ours = |message: &Message<'_>| nft::is_about(message, plan::TABLE_FAMILY, plan::TABLE);
             let (mut lost, mut others) = (false, false);
-            let told = notices.read(|message| {
+            let delivery = notices.read(|message| {
                 lost |= foreign(&message) && ours(&message);
                 others |= foreign(&message) && !ours(&message);
             })?;
-            self.table_is_lost = lost || told == Told::Part;
-            if others || told == Told::Part {
+            self.table_is_lost = lost || delivery == Delivery::Part;
+            if others || delivery == Delivery::Part {
                 let soon = Instant::now() + FOREIGN_SETTLING;
                 self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
             }
@@ -174,8 +174,8 @@ impl Watcher {
         if self.mend_at.is_none() {
             let bridges = &self.bridges;
             let mut changed = false;
-            let told = self.links.read(|message| changed |= concerns(bridges, &message))?;
-            self.mend_at = (changed || told == Told::Part).then(|| Instant::now() + SETTLING);
+            let delivery = self.links.read(|message| changed |= concerns(bridges, &message))?;
+            self.mend_at = (changed || delivery == Delivery::Part).then(|| Instant::now() + SETTLING);
         }
         Ok(())
     }

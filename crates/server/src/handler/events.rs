@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api::{Actor, ApiVersion, EventMessage};
 use bytes::Bytes;
-use events::{Draft, Event, From, Gap, Reader, Told};
+use events::{Draft, Event, From, Gap, Item, Reader};
 use hyper::HeaderMap;
 use model::filter::Filters;
 use model::time::Timestamp;
@@ -197,10 +197,10 @@ struct Out<'o> {
 
 impl Out<'_> {
     /// Sends the line, if there is one; false when the client has left.
-    async fn tell(&self, told: &Told) -> bool {
+    async fn tell(&self, told: &Item) -> bool {
         let line = match told {
-            Told::Event(event) => self.query.line(event),
-            Told::Gap(gap) => Some(self.query.gap(gap, &self.engine)),
+            Item::Event(event) => self.query.line(event),
+            Item::Gap(gap) => Some(self.query.gap(gap, &self.engine)),
         };
         let Some(line) = line else { return true };
         self.sender.send(self.window.admit(line).await).await.is_ok()

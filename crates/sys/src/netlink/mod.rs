@@ -21,6 +21,6 @@ pub mod wire;
 
 pub use address::Route;
 pub use link::{Bridge, Link, Veth};
-pub use notices::{Notices, Told};
+pub use notices::{Delivery, Notices};
 pub use socket::{Error, Socket};
 pub use wire::Batch;

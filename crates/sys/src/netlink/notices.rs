@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType};
 use super::socket::set_option;
 use super::wire::{Message, Messages};
 
-/// Room for messages that wait, in bytes. A transaction with thousands of elements is told in one piece.
+/// Room for messages that wait, in bytes. A transaction with thousands of elements arrives in one piece.
 const WAITING: i32 = 4 * 1024 * 1024;
 /// Room for one datagram; the kernel gathers notices of nf_tables up to a page.
 const DATAGRAM: usize = 64 * 1024;
@@ -25,16 +25,16 @@ const LINKS: u32 = 1 << (libc::RTNLGRP_LINK - 1);
 const IPV4_ADDRESSES: u32 = 1 << (libc::RTNLGRP_IPV4_IFADDR - 1);
 const IPV6_ADDRESSES: u32 = 1 << (libc::RTNLGRP_IPV6_IFADDR - 1);
 
-/// A socket that is told of changes in the namespace of the thread that opened it.
+/// A socket that receives changes in the namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Notices {
     fd: OwnedFd,
     buffer: Vec<u8>,
 }
 
-/// Whether everything was told.
+/// Whether every message was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Delivery {
     All,
     /// Messages were lost since the last call.
     Part,
@@ -61,24 +61,24 @@ impl Notices {
     }
 
     /// Gives every message that waits to `each`. Does not block; leaves what is more than `DATAGRAMS` for the next call.
-    pub fn read(&mut self, mut each: impl FnMut(Message<'_>)) -> Result<Told, Errno> {
+    pub fn read(&mut self, mut each: impl FnMut(Message<'_>)) -> Result<Delivery, Errno> {
         self.buffer.resize(DATAGRAM, 0);
-        let mut told = Told::All;
+        let mut delivery = Delivery::All;
         for _ in 0..DATAGRAMS {
             match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::empty()) {
                 Ok((length, _)) => Messages::new(&self.buffer[..length]).for_each(&mut each),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => (),
-                Err(Errno::NOBUFS) => told = Told::Part,
+                Err(Errno::NOBUFS) => delivery = Delivery::Part,
                 Err(errno) => return Err(errno),
             }
         }
-        Ok(told)
+        Ok(delivery)
     }
 }
 
 impl AsFd for Notices {
-    /// Readable when something is told or was lost.
+    /// Readable when a message waits or was lost.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -1,4 +1,4 @@
-//! Facts in, faults out.
+//! Inventory in, faults out.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use model::time::Timestamp;
 use volume::Volume;
 
 use super::*;
-use crate::check::facts::Stray;
+use crate::check::inventory::Stray;
 use crate::container::definition::MountRow;
 use crate::container::row::RunRecord;
 use crate::container::row::sample as container;
@@ -40,10 +40,10 @@ fn image() -> ImageRow {
 }
 
 /// An image with the name `a`, a stopped container of it that mounts volume `v`, all of it sound.
-fn facts() -> Facts {
-    let mut facts = Facts::default();
-    facts.rows.images.insert(digest(1), image());
-    facts.rows.names.insert("a".into(), NameRow { image: digest(1), tagged: Timestamp::ZERO });
+fn inventory() -> Inventory {
+    let mut inventory = Inventory::default();
+    inventory.rows.images.insert(digest(1), image());
+    inventory.rows.names.insert("a".into(), NameRow { image: digest(1), tagged: Timestamp::ZERO });
     let mut c = container(1, State::Exited);
     let definition = std::sync::Arc::make_mut(&mut c.definition);
     definition.image.layers = vec![digest(4)];
@@ -63,25 +63,25 @@ fn facts() -> Facts {
         copy_data: true,
         image: None,
     });
-    facts.disk.storage = "overlayfs".into();
-    facts.disk.blobs = (1..=3).map(|n| (digest(n), Blob::Sound(u64::from(n)))).collect();
-    facts.disk.described.insert(digest(1), Ok(image()));
-    facts.disk.layers.insert(digest(4), Layer::Sound(40));
-    facts.disk.containers.insert(c.id.as_str().into(), true);
-    facts.disk.volumes.insert("v".into(), true);
-    facts.rows.volumes.insert("v".into(), Volume::found(Path::new("/volumes"), "v"));
-    facts.rows.users.insert(image::user_key(&c.image.id, c.id.as_str()), c.image.user());
-    facts.rows.containers.insert(c.id.as_str().into(), c);
-    facts
+    inventory.disk.storage = "overlayfs".into();
+    inventory.disk.blobs = (1..=3).map(|n| (digest(n), Blob::Sound(u64::from(n)))).collect();
+    inventory.disk.described.insert(digest(1), Ok(image()));
+    inventory.disk.layers.insert(digest(4), Layer::Sound(40));
+    inventory.disk.containers.insert(c.id.as_str().into(), true);
+    inventory.disk.volumes.insert("v".into(), true);
+    inventory.rows.volumes.insert("v".into(), Volume::found(Path::new("/volumes"), "v"));
+    inventory.rows.users.insert(image::user_key(&c.image.id, c.id.as_str()), c.image.user());
+    inventory.rows.containers.insert(c.id.as_str().into(), c);
+    inventory
 }
 
 /// What is found after a change: names and repairs.
 #[track_caller]
-fn found(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Repair)> {
-    let mut facts = facts();
-    assert_eq!(faults(&facts), []);
-    change(&mut facts);
-    faults(&facts).into_iter().map(|fault| (fault.name, fault.repair)).collect()
+fn found(change: impl FnOnce(&mut Inventory)) -> Vec<(&'static str, Repair)> {
+    let mut inventory = inventory();
+    assert_eq!(faults(&inventory), []);
+    change(&mut inventory);
+    faults(&inventory).into_iter().map(|fault| (fault.name, fault.repair)).collect()
 }
 
 fn withdraw() -> Repair {
@@ -113,14 +113,14 @@ fn content_of_an_image_that_cannot_be_used_withdraws_it() {
 
 #[test]
 fn nothing_is_demanded_of_what_is_not_available() {
-    let withdrawn = |f: &mut Facts| f.rows.images.get_mut(&digest(1)).unwrap().manifests[0].available = false;
+    let withdrawn = |f: &mut Inventory| f.rows.images.get_mut(&digest(1)).unwrap().manifests[0].available = false;
     assert_eq!(found(withdrawn), []);
-    let without_blobs = |f: &mut Facts| {
+    let without_blobs = |f: &mut Inventory| {
         withdrawn(f);
         f.disk.blobs.clear();
     };
     assert_eq!(found(without_blobs), []);
-    let damaged_layer = |f: &mut Facts| {
+    let damaged_layer = |f: &mut Inventory| {
         without_blobs(f);
         f.rows.containers.clear();
         f.rows.users.clear();
@@ -141,7 +141,7 @@ fn rows_that_differ_from_the_documents_are_written_anew() {
         |m| m.content.size = 77,
     ];
     for differ in differing {
-        let change = |f: &mut Facts| {
+        let change = |f: &mut Inventory| {
             let mut other = image();
             differ(&mut other.manifests[0]);
             f.disk.described.insert(digest(1), Ok(other));
@@ -149,23 +149,23 @@ fn rows_that_differ_from_the_documents_are_written_anew() {
         assert_eq!(found(change), describe);
     }
     assert_eq!(found(|f| _ = f.disk.layers.insert(digest(4), Layer::Sound(41))), describe);
-    let unreadable = |f: &mut Facts| _ = f.disk.described.insert(digest(1), Err("invalid manifest".into()));
+    let unreadable = |f: &mut Inventory| _ = f.disk.described.insert(digest(1), Err("invalid manifest".into()));
     assert_eq!(found(unreadable), [("image-documents", withdraw())]);
 }
 
 #[test]
 fn layers_are_unpacked_again_as_long_as_their_blob_is_here() {
     assert_eq!(found(|f| f.disk.layers.clear()), [("layer-missing", unpack())]);
-    let damaged = |f: &mut Facts| _ = f.disk.layers.insert(digest(4), Layer::Damaged("x".into()));
+    let damaged = |f: &mut Inventory| _ = f.disk.layers.insert(digest(4), Layer::Damaged("x".into()));
     assert_eq!(found(damaged), [("layer-damaged", unpack())]);
-    let without_blob = |f: &mut Facts| {
+    let without_blob = |f: &mut Inventory| {
         damaged(f);
         f.disk.blobs.remove(&digest(3));
     };
     // The container's layer stays where it is: there is nothing better.
     assert_eq!(found(without_blob), [("image-content", withdraw()), ("layer-damaged", pull_first())]);
     // Of another driver's containers nothing is demanded.
-    let other_driver = |f: &mut Facts| {
+    let other_driver = |f: &mut Inventory| {
         f.disk.layers.clear();
         f.rows.images.clear();
         f.rows.names.clear();
@@ -178,7 +178,7 @@ fn layers_are_unpacked_again_as_long_as_their_blob_is_here() {
 
 #[test]
 fn what_nothing_names_is_an_orphan_unless_an_operation_speaks_for_it() {
-    let orphans = |f: &mut Facts| {
+    let orphans = |f: &mut Inventory| {
         f.disk.blobs.insert(digest(8), Blob::Sound(8));
         f.disk.layers.insert(digest(9), Layer::Sound(9));
         f.disk.containers.insert("c".repeat(64), true);
@@ -191,7 +191,7 @@ fn what_nothing_names_is_an_orphan_unless_an_operation_speaks_for_it() {
         ("orphan-volume", Repair::SetAside("volumes/w".into())),
     ];
     assert_eq!(found(orphans), expected);
-    let busy = |f: &mut Facts| {
+    let busy = |f: &mut Inventory| {
         orphans(f);
         f.busy.pinned = [digest(8), digest(9)].into();
         f.busy.containers.insert("c".repeat(64));
@@ -199,7 +199,7 @@ fn what_nothing_names_is_an_orphan_unless_an_operation_speaks_for_it() {
     };
     assert_eq!(found(busy), []);
     // Pinned or not: what does not hold what its name says is damaged.
-    let damaged = |f: &mut Facts| {
+    let damaged = |f: &mut Inventory| {
         f.busy.pinned = [digest(8)].into();
         f.disk.blobs.insert(digest(8), Blob::Damaged(digest(9), 1));
     };
@@ -212,7 +212,7 @@ fn rows_that_cannot_be_read_protect_what_they_may_name() {
         table,
         row: store::Damaged { key: key.into(), bytes: b"x".to_vec(), why: "not a row".into(), newer },
     };
-    let image_row = |f: &mut Facts| {
+    let image_row = |f: &mut Inventory| {
         f.rows.images.clear();
         f.rows.containers.clear();
         f.rows.users.clear();
@@ -224,14 +224,14 @@ fn rows_that_cannot_be_read_protect_what_they_may_name() {
     let mut expected = vec![("damaged-row", Repair::Describe(digest(1))), ("orphan-layer", unsure())];
     expected.splice(1..1, vec![("orphan-blob", unsure()); 3]);
     assert_eq!(found(image_row), expected);
-    let container_row = |f: &mut Facts| {
+    let container_row = |f: &mut Inventory| {
         let id = f.rows.containers.pop_first().unwrap().0;
         f.rows.damaged.push(row(CONTAINERS.name(), &id, false));
     };
     let id = container(1, State::Exited).id.as_str().to_owned();
     let aside = |table, key: &str| Repair::SetRowAside { table, key: key.into() };
     assert_eq!(found(container_row), [("damaged-row", aside("containers", &id))]);
-    let volume_row = |f: &mut Facts| {
+    let volume_row = |f: &mut Inventory| {
         f.rows.volumes.clear();
         f.rows.damaged.push(row(volume::VOLUMES.name(), "v", false));
     };
@@ -250,7 +250,7 @@ fn containers_and_volumes_have_what_their_rows_say() {
     let make = Repair::MakeWritable(id.clone());
     assert_eq!(found(|f| f.disk.containers.clear()), [("container-directory", make.clone())]);
     assert_eq!(found(|f| _ = f.disk.containers.insert(id.clone(), false)), [("container-writable-layer", make)]);
-    let running = |f: &mut Facts| {
+    let running = |f: &mut Inventory| {
         f.disk.containers.clear();
         f.rows.containers.values_mut().for_each(|row| row.state = State::Running { pid: 1 });
     };
@@ -261,7 +261,7 @@ fn containers_and_volumes_have_what_their_rows_say() {
     // The container still mounts it.
     assert_eq!(found(|f| f.rows.volumes.clear()), [("container-volume", volume)]);
     assert_eq!(found(|f| f.rows.images.clear())[0], ("dangling-name", Repair::DropName("a".into())));
-    let strays = |f: &mut Facts| {
+    let strays = |f: &mut Inventory| {
         for kind in [StrayKind::Leftover, StrayKind::ExpiredPart, StrayKind::Unknown] {
             f.disk.strays.push(Stray { place: format!("{kind:?}").into(), kind });
         }
@@ -277,12 +277,12 @@ fn containers_and_volumes_have_what_their_rows_say() {
 #[test]
 fn a_definition_and_a_run_record_go_together() {
     let id = container(1, State::Exited).id.as_str().to_owned();
-    let lost = |f: &mut Facts| _ = f.rows.unrecorded.insert(id.clone());
+    let lost = |f: &mut Inventory| _ = f.rows.unrecorded.insert(id.clone());
     assert_eq!(found(lost), [("container-run", Repair::MakeRecord(id.clone()))]);
-    let undefined = |f: &mut Facts| _ = f.rows.undefined.insert("c".into(), RunRecord::created());
+    let undefined = |f: &mut Inventory| _ = f.rows.undefined.insert("c".into(), RunRecord::created());
     assert_eq!(found(undefined), [("orphan-run", Repair::SetRecordAside("c".into()))]);
     // What a row that cannot be read says is not known.
-    let unreadable = |f: &mut Facts, table, key: &str| {
+    let unreadable = |f: &mut Inventory, table, key: &str| {
         let row = store::Damaged { key: key.into(), bytes: Vec::new(), why: "not a row".into(), newer: false };
         f.rows.damaged.push(DamagedRow { table, row });
     };
@@ -302,16 +302,16 @@ fn a_definition_and_a_run_record_go_together() {
 fn the_index_of_who_uses_which_image_says_what_the_containers_say() {
     let id = container(1, State::Exited).id.as_str().to_owned();
     let other = || image::user_key(&digest(77), "c");
-    let first = |f: &Facts| f.rows.users.iter().next().map(|(key, row)| (key.clone(), row.clone())).unwrap();
+    let first = |f: &Inventory| f.rows.users.iter().next().map(|(key, row)| (key.clone(), row.clone())).unwrap();
     let index = ("image-user", Repair::IndexUser(id));
     let changed = found(|f| f.rows.users.values_mut().for_each(|user| user.layers.clear()));
     assert_eq!(changed, std::slice::from_ref(&index));
-    let more = |f: &mut Facts| {
+    let more = |f: &mut Inventory| {
         let (_, row) = first(f);
         f.rows.users.insert(other(), row);
     };
     assert_eq!(found(more), [("image-user", Repair::DropUser(other()))]);
-    let moved = |f: &mut Facts| {
+    let moved = |f: &mut Inventory| {
         let (key, row) = first(f);
         f.rows.users.clear();
         f.rows.users.insert(image::user_key(&digest(77), key.split_once('/').unwrap().1), row);
@@ -320,7 +320,7 @@ fn the_index_of_who_uses_which_image_says_what_the_containers_say() {
     // Of an older version, which has none: the next start makes it.
     assert_eq!(found(|f| f.rows.users.clear()), []);
     // What a row that cannot be read has is not known.
-    let damaged = |f: &mut Facts| {
+    let damaged = |f: &mut Inventory| {
         let id = f.rows.containers.pop_first().unwrap().0;
         let row = store::Damaged { key: id, bytes: Vec::new(), why: "not a row".into(), newer: false };
         f.rows.damaged.push(DamagedRow { table: CONTAINERS.name(), row });

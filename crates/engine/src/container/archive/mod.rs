@@ -19,7 +19,7 @@ use snapshot::{Extraction, LayerStore, RootStore};
 use sys::mount::Reach;
 
 use super::definition::{Definition, MountKind, MountRow};
-use super::life::{donors, facts, files};
+use super::life::{donors, files, runtime_spec};
 use super::registry::claims::Claim;
 use super::registry::command::Command;
 use super::view::ContainerView;
@@ -249,7 +249,7 @@ fn mount(layers: &dyn LayerStore, row: &MountRow, held: Option<&Held>) -> Result
     let source = match row.kind {
         MountKind::Tmpfs => Source::Tmpfs,
         MountKind::Image => {
-            let place = Place::Tree(facts::image_tree(layers, row)?);
+            let place = Place::Tree(runtime_spec::image_tree(layers, row)?);
             Source::Bind { place, reach: Reach::Mount, read_only: true }
         }
         MountKind::Bind | MountKind::Volume => Source::Bind {

@@ -15,7 +15,7 @@ use store::WriteTx;
 use super::actor::{Actor, Done};
 use super::launch::Launched;
 use super::sandbox::Sandbox;
-use super::{connect, execs, facts, launch, place, publish, remove, rename, stuck, update};
+use super::{connect, execs, launch, place, publish, remove, rename, runtime_spec, stuck, update};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::definition::places::Places;
@@ -178,7 +178,7 @@ impl Environment for Daemon {
     }
 
     fn probe_process(&self, row: &ContainerRow, command: &api::ExecConfig) -> Result<oci::Process> {
-        facts::exec_process(self, row, command, None)
+        runtime_spec::exec_process(self, row, command, None)
     }
 
     fn stop_plan(&self, row: &ContainerRow) -> StopPlan {

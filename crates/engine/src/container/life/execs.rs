@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::actor::{Actor, not_running};
 use super::environment::Environment;
-use super::{donors, facts};
+use super::{donors, runtime_spec};
 use crate::container::registry::arguments::ExecStart;
 use crate::container::registry::command::answer;
 use crate::container::registry::exec_bounds;
@@ -50,7 +50,7 @@ async fn send(actor: &mut Actor, start: &ExecStart) -> Result<()> {
     }
     check_running(&actor.row, actor.row.id.as_str())?;
     let config = &start.session.config;
-    let process = facts::exec_process(&actor.engine, &actor.row, config, start.console_size)?;
+    let process = runtime_spec::exec_process(&actor.engine, &actor.row, config, start.console_size)?;
     actor.engine.host.faults.pass("exec", "process")?;
     let exec = monitor::proto::Exec {
         id: start.session.id.clone(),

@@ -9,7 +9,6 @@ mod egress;
 pub mod environment;
 pub mod execs;
 pub mod exit;
-pub mod facts;
 pub mod files;
 pub mod health;
 pub mod kill;
@@ -25,6 +24,7 @@ pub mod recover;
 pub mod remove;
 pub mod rename;
 pub mod resolver;
+pub mod runtime_spec;
 mod sandbox;
 #[cfg(test)]
 mod simulation;

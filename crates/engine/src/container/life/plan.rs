@@ -10,7 +10,7 @@ use run::files::Hosts;
 use run::{Attached, RunSpec};
 
 use super::donors::Donors;
-use super::{facts, files, links, place, resolver};
+use super::{files, links, place, resolver, runtime_spec};
 use crate::Engine;
 use crate::container::definition::Definition;
 use crate::container::definition::log as container_logs;
@@ -31,7 +31,7 @@ pub fn plan(engine: &Arc<Engine>, row: &Definition, clients: Vec<Attached>, held
     let joined = Donors::find(&engine.containers, row)?.open()?;
     let mut shown = Shown::new(held);
     let linked = links::take(&|name| engine.containers.view_of(name), &row.name, &row.host_config)?;
-    let mut narrow = facts::container_spec(engine, settings, row, &place.cgroup, &mut shown)?;
+    let mut narrow = runtime_spec::container_spec(engine, settings, row, &place.cgroup, &mut shown)?;
     narrow.process.link_env = linked.environment;
     secrets::show(&secrets::of(engine), row, &mut shown, &mut narrow.mounts.user)?;
     let mut facts = engine.host.runtime.clone();

@@ -16,6 +16,7 @@ use super::files;
 use crate::Engine;
 use crate::apparmor::AppArmor;
 use crate::container::definition::modes::{IpcMode, NetworkMode, PidMode};
+use crate::container::definition::security::Capabilities;
 use crate::container::definition::{Definition, MountKind, MountRow, command_line};
 use crate::container::validate;
 use crate::held::{self, Shown};
@@ -239,10 +240,9 @@ fn tmpfs_options(row: &MountRow) -> Result<String> {
 fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &Definition) -> Result<spec::Security> {
     let host = &row.host_config;
     let options = row.parsed().security()?;
-    let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
     Ok(spec::Security {
         privileged: host.privileged,
-        capabilities: capabilities(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?,
+        capabilities: granted(row.parsed().capabilities()?)?,
         no_new_privileges: options.no_new_privileges.unwrap_or(defaults.isolation.no_new_privileges),
         seccomp: seccomp_choice(defaults, options.seccomp.as_deref())?,
         apparmor_profile: apparmor.map(|it| it.profile(host.privileged, options.apparmor.clone())).transpose()?,
@@ -255,15 +255,13 @@ fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &Def
 }
 
 /// The granted capabilities. "All" means all that the daemon itself may give (B-oci-13).
-fn capabilities(add: &[String], drop: &[String], privileged: bool) -> Result<Vec<String>> {
-    let names = model::capability::resolve(add, drop, privileged)?;
-    let wants_all = privileged || add.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
-    if !wants_all {
-        return Ok(names);
+fn granted(asked: Capabilities) -> Result<Vec<String>> {
+    if !asked.wants_all {
+        return Ok(asked.names().map(str::to_owned).collect());
     }
     let own = sys::capability::get().context("reading the daemon's capabilities")?.permitted;
     let given: Vec<&str> = own.names().collect();
-    Ok(names.into_iter().filter(|name| given.contains(&name.as_str())).collect())
+    Ok(asked.names().filter(|name| given.contains(name)).map(str::to_owned).collect())
 }
 
 /// The container's profile (JSON text), else the daemon's (a file), else the built-in one.
@@ -382,7 +380,7 @@ pub fn exec_process(
         own.process.cwd.clone_from(&session.working_dir);
     }
     if session.privileged {
-        own.security.capabilities = capabilities(&[], &[], true)?;
+        own.security.capabilities = granted(Capabilities::all())?;
     }
     spec::process(&own, None)
 }

@@ -25,7 +25,7 @@ use runtime::Scope;
 use runtime::spec::{self, Access, Bind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{facts, files, place, plan, resolver};
+use super::{files, place, plan, resolver, runtime_spec};
 use crate::Engine;
 use crate::container::definition::places::Places;
 use crate::container::definition::{Definition, ImagePin};
@@ -263,7 +263,7 @@ fn spec(engine: &Engine, step: Step, place: Place, client: Attached) -> Result<R
     let definition = definition(engine, &step);
     let network = Places::of(&definition).sandbox(&engine.networks)?;
     let mut shown = Shown::new(Held::default());
-    let mut narrow = facts::container_spec(engine, settings, &definition, &place.cgroup, &mut shown)?;
+    let mut narrow = runtime_spec::container_spec(engine, settings, &definition, &place.cgroup, &mut shown)?;
     for mount in step.mounts {
         let kind = kind(mount.source, mount.writable, &mut shown)?;
         narrow.mounts.user.push(spec::Mount { target: mount.target, kind });

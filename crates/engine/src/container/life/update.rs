@@ -8,7 +8,7 @@ use model::{Error, Result};
 use sys::cgroup::{Cgroup, Resources};
 
 use super::actor::{Actor, Done};
-use super::{facts, place};
+use super::{place, runtime_spec};
 use crate::container::Containers;
 use crate::container::definition::Definition;
 use crate::container::registry::command::{Command, Reply, answer};
@@ -82,7 +82,7 @@ fn prepare(actor: &Actor, change: &HostConfig) -> Result<(HostConfig, Option<(Re
         return Ok((config, None));
     }
     let cgroup = place::cgroup_of(host, &actor.engine.settings(), row)?;
-    let (new, old) = (facts::limits(&config)?, facts::limits(&row.host_config)?);
+    let (new, old) = (runtime_spec::limits(&config)?, runtime_spec::limits(&row.host_config)?);
     let limits = lifted(old, &new, host);
     Ok((config, Some((new, InForce { cgroup, limits }))))
 }
