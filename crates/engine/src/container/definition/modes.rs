@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Error, Result};
 
-use super::security::SecurityOptions;
+use super::security::{Capabilities, SecurityOptions};
 
 /// What a mode begins with that names a container.
 const CONTAINER: &str = "container:";
@@ -127,6 +127,8 @@ pub struct Parsed {
     pub has_host_uts: bool,
     /// `SecurityOpt`; an error in a row of a daemon that allowed more.
     security: Result<SecurityOptions, Arc<Error>>,
+    /// `CapAdd` and `CapDrop`; an error in a row of a daemon that allowed more.
+    capabilities: Result<Capabilities, Arc<Error>>,
 }
 
 impl Parsed {
@@ -138,7 +140,15 @@ impl Parsed {
             pid: PidMode::parse(&host.pid_mode),
             has_host_uts: host.uts_mode == "host",
             security: SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default()).map_err(Arc::new),
+            capabilities: Capabilities::of(host).map_err(Arc::new),
         }
+    }
+
+    /// The capabilities.
+    ///
+    /// Errors: those of [`Capabilities::of`].
+    pub fn capabilities(&self) -> Result<Capabilities> {
+        self.capabilities.as_ref().copied().map_err(|error| error.copy())
     }
 
     /// The security options.
@@ -170,6 +180,24 @@ mod tests {
         assert_eq!(shared, [true, true, true, false, false, false]);
         let pid = ["", "host", "container:c"].map(PidMode::parse);
         assert_eq!(pid, [PidMode::Own, PidMode::Host, PidMode::Container("c".into())]);
+    }
+
+    #[test]
+    fn capabilities_are_read() {
+        let of = |add: &str, drop: &str, privileged| {
+            let list = |names: &str| Some(names.split_whitespace().map(str::to_owned).collect());
+            let host = api::HostConfig { cap_add: list(add), cap_drop: list(drop), privileged, ..Default::default() };
+            Parsed::of(&Default::default(), &host).capabilities()
+        };
+        let (plain, all) = (of("", "", false).unwrap(), of("", "", true).unwrap());
+        assert!(!plain.wants_all && all.wants_all && of("all", "", false).unwrap().wants_all);
+        assert_eq!(all.names().count(), model::capability::ALL.len());
+        let mut default = model::capability::resolve(&[], &[], false).unwrap();
+        default.sort_by_key(|name| model::capability::ALL.iter().position(|other| other == name));
+        assert_eq!(plain.names().collect::<Vec<_>>(), default);
+        let own: Vec<_> = of("net_admin CAP_SYS_TIME", "ALL", false).unwrap().names().collect();
+        assert_eq!(own, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
+        assert!(of("nonsense", "", false).unwrap_err().message().contains("nonsense"));
     }
 
     #[test]

@@ -1,6 +1,40 @@
-//! `SecurityOpt`: what a request changes about the confinement of its container.
+//! `SecurityOpt`, `CapAdd` and `CapDrop`: what a request changes about the confinement of its container.
 
+use model::capability::{self, ALL};
 use model::{Error, Result};
+
+/// The capabilities that a container is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Bit n: [`ALL`]`[n]`.
+    bits: u64,
+    /// It asked for all: it gets those of them that the daemon itself may give (B-oci-13).
+    pub wants_all: bool,
+}
+
+impl Capabilities {
+    /// Those that a configuration asks for.
+    ///
+    /// Errors: `InvalidParameter` for an unknown name.
+    pub fn of(host: &api::HostConfig) -> Result<Capabilities> {
+        let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default();
+        let add = list(&host.cap_add);
+        let names = capability::resolve(&add, &list(&host.cap_drop), host.privileged)?;
+        let bits = ALL.iter().enumerate().filter(|(_, name)| names.iter().any(|own| own == *name));
+        let wants_all = host.privileged || add.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
+        Ok(Capabilities { bits: bits.map(|(n, _)| 1 << n).sum(), wants_all })
+    }
+
+    /// Every one that there is: of a privileged exec session.
+    pub fn all() -> Capabilities {
+        Capabilities { bits: (1 << ALL.len()) - 1, wants_all: true }
+    }
+
+    /// Their names (`CAP_…`), by number.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        ALL.iter().enumerate().filter(move |(n, _)| self.bits >> n & 1 == 1).map(|(_, name)| *name)
+    }
+}
 
 /// The parsed options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
