@@ -109,6 +109,56 @@ fn a_start_that_waits_for_a_path_ends() {
     d.finish();
 }
 
+/// A path that a copy is to or from, on a file system that does not answer: the copy is refused after a time, whether the bind itself
+/// or what is mounted below it is dead, and nobody else waits.
+#[test]
+fn copies_with_a_bind_that_does_not_answer() {
+    let d = with_busybox();
+    let (own, above) = (dir(&d, "own"), dir(&d, "above"));
+    let below = above.join("sub");
+    std::fs::create_dir(&below).unwrap();
+    let inner = DeadMount::make(d.namespaces(), &below);
+    for (name, source) in [("bound", &own), ("holds", &above)] {
+        let _ = d
+            .http("POST", &format!("/containers/create?name={name}"), &bind(&source.display().to_string()))
+            .expect(201);
+        let _ = d.docker(&["start", name]).ok();
+    }
+    let _ = d.docker(&["run", "-d", "--network=none", "--name", "quiet", "busybox", "sleep", "1000"]).ok();
+    let outer = DeadMount::make(d.namespaces(), &own);
+    let content = d.path("content");
+    std::fs::write(&content, "content").unwrap();
+    let content = content.display().to_string();
+    std::thread::scope(|scope| {
+        let d = &d;
+        let copies = [
+            (["bound:/m/x", "-"], "bind source path "),
+            ([content.as_str(), "bound:/m/x"], "bind source path "),
+            (["holds:/m/sub/x", "-"], " in container holds "),
+            ([content.as_str(), "holds:/m/sub/x"], " in container holds "),
+        ];
+        let copies: Vec<_> = copies
+            .into_iter()
+            .cycle()
+            .take(8)
+            .map(|([from, to], what)| (what, scope.spawn(move || d.docker(&["cp", "-q", from, to]))))
+            .collect();
+        let _ = d.docker(&["cp", "-q", &content, "quiet:/tmp"]).ok();
+        assert_eq!(d.docker(&["exec", "quiet", "cat", "/tmp/content"]).text(), "content");
+        for (what, copy) in copies {
+            let refused = copy.join().unwrap();
+            assert!(refused.code == 1 && refused.stderr.contains(what), "{refused:?}");
+            assert!(refused.stderr.trim_end().ends_with(UNANSWERED), "{refused:?}");
+        }
+    });
+    outer.end(d.namespaces());
+    inner.end(d.namespaces());
+    let _ = d.docker(&["cp", "-q", &content, "bound:/m"]).ok();
+    assert_eq!(std::fs::read_to_string(own.join("content")).unwrap(), "content");
+    d.remove_containers();
+    d.finish();
+}
+
 /// More removals at once than they have threads, each with a volume, whose driver has threads of its own.
 #[test]
 fn removals_with_volumes_do_not_wait_for_each_other() {

@@ -68,6 +68,12 @@ pub const SHARED_CHUNK: usize = 80 << 10;
 pub const TRANSFERS: usize = 64;
 /// A transfer that stands still for so long is cut when others wait.
 pub const TRANSFER_STALLED: Duration = Duration::from_secs(10);
+/// A transfer that waits for something else than its client for so long is given up when others wait.
+pub const TRANSFER_SILENT: Duration = Duration::from_secs(60);
+/// Transfers that a file system holds up and that were given up, at one time. Each has a thread until the kernel lets it go.
+pub const TRANSFERS_STUCK: usize = 64;
+/// Longest wait for a file system of a container to tell what lies at a path.
+pub const ARCHIVE_LOOK: Duration = Duration::from_secs(10);
 /// How often those that wait look for one that stands still.
 pub const TRANSFER_LOOK: Duration = Duration::from_millis(250);
 /// Chunks of a download that wait for the client.

@@ -11,8 +11,10 @@ use flate2::write::{DeflateEncoder, GzEncoder};
 use hyper::StatusCode;
 use hyper::header::ACCEPT_ENCODING;
 use model::{Error, Result};
+use tokio::sync::oneshot;
 
 use super::{State, done};
+use crate::limits;
 use crate::request::Request;
 use crate::response::{self, Response};
 use crate::routes::Outcome;
@@ -32,8 +34,9 @@ pub async fn stat(state: Arc<State>, request: Request) -> Result<Outcome> {
     let (name, path) = named(&request)?;
     let place = state.transfers.place().await;
     let subject = archive::to_read(&state.engine, &name).await?;
+    let what = format!("{path} in container {name}");
     let running = place.run(move |_| subject.stat(&path));
-    let stat = running.outcome().await??;
+    let stat = running.within(limits::ARCHIVE_LOOK, &what).await??;
     Ok(with_stat(response::empty(StatusCode::OK), &stat).into())
 }
 
@@ -43,8 +46,9 @@ pub async fn get(state: Arc<State>, request: Request) -> Result<Outcome> {
     let coding = Coding::of(&request);
     let place = state.transfers.place().await;
     let subject = archive::to_read(&state.engine, &name).await?;
+    let what = format!("{path} in container {name}");
     let running = place.run(move |_| subject.open(&path));
-    let opened = running.outcome().await??;
+    let opened = running.within(limits::ARCHIVE_LOOK, &what).await??;
     let stat = opened.stat.clone();
     let download = response::download(&state.transfers, response::TAR, move |sink| write(opened, coding, sink));
     let answer = with_stat(download.await?, &stat);
@@ -67,8 +71,14 @@ pub async fn put(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let body = request.upload();
     let place = state.transfers.place().await;
     let subject = archive::to_write(&state.engine, &name).await?;
-    let running = place.run(move |client| subject.put(&path, args, body.from(&client)));
-    running.outcome().await??;
+    let what = format!("{path} in container {name}");
+    let (tell_found, found) = oneshot::channel();
+    let running = place.run(move |client| {
+        let target = subject.target(&path, args)?;
+        drop(tell_found.send(()));
+        target.unpack(body.from(&client))
+    });
+    running.begun_within(found, limits::ARCHIVE_LOOK, &what).await??;
     done(StatusCode::OK)
 }
 

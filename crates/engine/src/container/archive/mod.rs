@@ -139,11 +139,10 @@ impl Subject {
         Ok(Opened { stat, node, name, _view: files })
     }
 
-    /// Unpacks an archive, compressed or not, into a directory. Event: extract-to-dir. Blocks.
+    /// Finds the directory that an archive is to be unpacked to. Blocks.
     ///
-    /// Errors: `NotFound` for the directory; `InvalidParameter` for what is no directory or is read-only; `System` for what the
-    /// archive or the kernel refuses. What was unpacked before stays.
-    pub fn put(self, path: &str, args: PutArgs, archive: impl Read + Send) -> Result<()> {
+    /// Errors: `NotFound` for the directory; `InvalidParameter` for what is no directory or is read-only.
+    pub fn target(self, path: &str, args: PutArgs) -> Result<Target> {
         let Subject { engine, view, name, volumes, claim } = self;
         let files = shown(&engine, &view, volumes, Origin::Write)?;
         let row = &view.row;
@@ -158,12 +157,32 @@ impl Subject {
             _ => None,
         };
         let how = Extraction { owner, keep_kinds: args.no_overwrite_dir_non_dir, ..Extraction::default() };
+        Ok(Target { files, claim, engine, view, place, how })
+    }
+}
+
+/// A directory of a container that an archive is about to be unpacked to. Its mounts end before anybody else may write.
+pub struct Target {
+    files: Shown,
+    claim: Option<Claim>,
+    engine: Arc<Engine>,
+    view: Arc<ContainerView>,
+    place: PathBuf,
+    how: Extraction,
+}
+
+impl Target {
+    /// Unpacks an archive, compressed or not. Event: extract-to-dir. Blocks.
+    ///
+    /// Errors: `System` for what the archive or the kernel refuses. What was unpacked before stays.
+    pub fn unpack(self, archive: impl Read + Send) -> Result<()> {
+        let Target { files, claim, engine, view, place, how } = self;
         let tar = snapshot::decompress(archive)?;
         snapshot::extract(files.root(), &place, tar, how)?;
         // Mounted no more before the next one mounts it.
         drop(files);
         drop(claim);
-        publish(&engine.events, row, "extract-to-dir", []);
+        publish(&engine.events, &view.row, "extract-to-dir", []);
         Ok(())
     }
 }
