@@ -8,7 +8,7 @@ use model::filter::Filters;
 use model::time::{self, Timestamp};
 use model::{Error, Result};
 
-use super::catalog::{Catalog, Wanted, parsed, select};
+use super::catalog::{Catalog, Wanted, select};
 use super::collect::Part;
 use super::event::labels;
 use super::glob::name_matches;

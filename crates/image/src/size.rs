@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashSet};
 
 use model::Result;
-use model::digest::Digest;
 
 use super::collect::Part;
 use super::images::Images;

@@ -1,18 +1,16 @@
 //! Images from arrival to removal, on a data root of their own. These need root (ownership, devices, whiteouts).
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
-use model::Kind;
+use events::Events;
+use model::digest::Digest;
 use model::filter::Filters;
 use model::reference::ImageRef;
+use model::{Kind, Result};
 use registry::Registries;
 use snapshot::archive::Writer;
-
-use content::Blobs;
-use events::Events;
-use model::Result;
-use model::digest::Digest;
-use store::Store;
+use store::{Store, WriteTx};
 
 use super::*;
 

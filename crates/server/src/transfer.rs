@@ -80,7 +80,9 @@ impl Transfers {
     fn cut_stalled(&self) {
         let running = running(&self.running);
         let silent = running.iter().filter(|pace| pace.is_silent(self.patience.1));
-        silent.for_each(|pace| drop(pace.give_up()));
+        silent.for_each(|pace| {
+            pace.give_up();
+        });
         let stalled = running.iter().filter(|pace| !*pace.cut.borrow());
         let longest = stalled.filter_map(|pace| Some((pace.waits_since()?, pace))).min_by_key(|(since, _)| *since);
         if let Some((since, pace)) = longest
@@ -348,7 +350,9 @@ mod tests {
     /// A transfer that nothing moves until the sender of the second value is dropped.
     async fn held_up(transfers: &Transfers) -> (Running<()>, std::sync::mpsc::Sender<()>) {
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let running = transfers.place().await.run(move |_| drop(ended.recv()));
+        let running = transfers.place().await.run(move |_| {
+            let _ = ended.recv();
+        });
         (running, end)
     }
 

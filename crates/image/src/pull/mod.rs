@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ProgressMessage;
-use bytes::Bytes;
 use model::digest::Digest;
 use model::platform::Platform;
 use model::reference::ImageRef;

@@ -75,7 +75,8 @@ pub async fn put(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let (tell_found, found) = oneshot::channel();
     let running = place.run(move |client| {
         let target = subject.target(&path, args)?;
-        drop(tell_found.send(()));
+        // Who has given up hears nothing any more.
+        let _ = tell_found.send(());
         target.unpack(body.from(&client))
     });
     running.begun_within(found, limits::ARCHIVE_LOOK, &what).await??;

@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(plain.names().collect::<Vec<_>>(), default);
         let own: Vec<_> = of("net_admin CAP_SYS_TIME", "ALL", false).unwrap().names().collect();
         assert_eq!(own, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
-        assert!(of("nonsense", "", false).unwrap_err().message().contains("nonsense"));
+        assert!(of("nonsense", "", false).unwrap_err().message().contains("CAP_NONSENSE"));
     }
 
     #[test]
