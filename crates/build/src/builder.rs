@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use blocking::{Class, Work};
 use image::Images;
@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::caches::Caches;
 use crate::cancel::Cancel;
+use crate::policy::Settings;
 use crate::record::Records;
 use crate::result::Locks;
 use crate::root::Roots;
@@ -73,6 +74,8 @@ pub struct Builder {
     pub threads: Class,
     /// Builds that go on, by the names that their clients gave them.
     pub going: Going,
+    /// The settings of builds; they may be replaced at any time.
+    settings: RwLock<Arc<Settings>>,
     /// Places of exports that are streamed to clients.
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) caches: Caches,
@@ -88,16 +91,29 @@ impl Builder {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => tracing::warn!(error = %e, "a checkout stays"),
             _ => {}
         }
+        let caches = Caches::new(dir.join("caches"));
+        caches.tidy_up()?;
         Ok(Builder {
             images,
             roots: Roots { snapshots, containers: data_root.join("containers") },
             records: Arc::new(Records::open(store)?),
             threads: Class::new(Work::Builds),
             going: Going::default(),
+            settings: RwLock::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
-            caches: Caches::new(dir.join("caches")),
+            caches,
             dir,
             steps: Locks::default(),
         })
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts settings in force.
+    pub fn replace_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 }

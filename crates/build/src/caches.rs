@@ -6,11 +6,16 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bollard_buildkit_proto::pb;
+use events::now;
+use model::digest::Digest;
+use model::time::Timestamp;
 use model::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::copy::{self, How, Target};
@@ -18,6 +23,11 @@ use crate::key::Key;
 use crate::record::{Chain, keys};
 use crate::root::{Roots, Tree};
 
+/// Behind the name of a cache: the file that says what is known of it, and bytes of that.
+const ABOUT: &str = ".json";
+const ABOUT_BYTES: u64 = 64 << 10;
+/// Before the name of a cache that is being removed.
+const GONE: &str = "gone-";
 /// Copies of one cache.
 const COPIES: usize = 256;
 
@@ -54,6 +64,37 @@ impl Holders {
 pub(crate) struct Held {
     holders: Arc<Holders>,
     name: String,
+    /// What its users call it.
+    id: String,
+}
+
+/// What is known of a cache, in a file beside its directory.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct About {
+    /// For people.
+    pub description: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last taken.
+    pub used: Timestamp,
+    /// How often it was taken.
+    pub uses: u64,
+    /// Bytes, when it was last measured.
+    pub size: u64,
+    /// When that was.
+    pub measured: Timestamp,
+}
+
+/// A cache.
+pub(crate) struct Known {
+    /// The name of its directory.
+    pub name: String,
+    /// What records are called by.
+    pub key: Digest,
+    pub about: About,
+    /// A step has it.
+    pub in_use: bool,
 }
 
 impl Drop for Held {
@@ -86,7 +127,8 @@ impl Caches {
             tokio::pin!(released);
             // From here on nothing that is let go is missed.
             released.as_mut().enable();
-            if let Some(held) = self.try_hold(&name, sharing)? {
+            if let Some(mut held) = self.try_hold(&name, sharing)? {
+                held.id = id.to_owned();
                 return Ok(held);
             }
             released.await;
@@ -109,16 +151,17 @@ impl Caches {
                 (Some(_), _) => continue,
             };
             held.insert(place.clone(), holder);
-            return Ok(Some(Held { holders: self.holders.clone(), name: place }));
+            return Ok(Some(Held { holders: self.holders.clone(), name: place, id: String::new() }));
         }
         Err(Error::conflict(format!("more than {COPIES} steps use a cache that is not shared")))
     }
 
     /// The directory of a cache; a new one begins with what lies in the layers at `part`. Blocks.
     pub(crate) fn place(&self, roots: &Roots, held: &Held, begin: &Chain, part: &str) -> Result<PathBuf> {
-        let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         let place = self.dir.join(&held.name);
         if place.is_dir() {
+            self.note(held)?;
             return Ok(place);
         }
         fs::create_dir_all(&self.dir).with_context(|| format!("creating {}", self.dir.display()))?;
@@ -138,7 +181,99 @@ impl Caches {
             fs::set_permissions(&new, mode)?;
         }
         fs::rename(&new, &place).with_context(|| format!("making {}", place.display()))?;
+        self.note(held)?;
         Ok(place)
+    }
+
+    /// Notes that a step has taken a cache.
+    fn note(&self, held: &Held) -> Result<()> {
+        let now = now();
+        let mut about = self.about(&held.name).unwrap_or_else(|| About { created: now, ..About::default() });
+        about.description = format!("cached mount with id {:?}", held.id);
+        (about.used, about.uses) = (now, about.uses + 1);
+        self.write(&held.name, &about)
+    }
+
+    fn about(&self, name: &str) -> Option<About> {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(self.dir.join(format!("{name}{ABOUT}"))).ok()?;
+        file.take(ABOUT_BYTES).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    fn write(&self, name: &str, about: &About) -> Result<()> {
+        let bytes = serde_json::to_vec(about).map_err(|error| Error::system(format!("noting a cache: {error}")))?;
+        let (new, place) = (self.dir.join("new-note"), self.dir.join(format!("{name}{ABOUT}")));
+        fs::write(&new, bytes).and_then(|()| fs::rename(&new, &place)).context("noting a cache")
+    }
+
+    /// All caches, those that were taken since they were measured measured anew. Blocks.
+    pub(crate) fn all(&self) -> Vec<Known> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let digits = name.split('-').next().unwrap_or_default();
+            if Digest::from_hex(digits).is_none() || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let in_use = self.holders.held().contains_key(&name);
+            let mut about = self.about(&name).unwrap_or_default();
+            if in_use || about.measured <= about.used {
+                let measured = now();
+                let dir = fs::File::open(entry.path()).map(Into::into);
+                // One that changes meanwhile is measured the next time.
+                if let Ok(size) = dir.and_then(sys::tree::disk_usage) {
+                    let _turn = self.turn();
+                    // It may have been taken once more.
+                    about = self.about(&name).unwrap_or(about);
+                    (about.size, about.measured) = (size, measured);
+                    if let Err(error) = self.write(&name, &about) {
+                        tracing::warn!(%error, "the size of a cache is not noted");
+                    }
+                }
+            }
+            let mut key = Key::new("cache-mount");
+            key.part(name.as_bytes());
+            found.push(Known { name, key: key.finish(), about, in_use });
+        }
+        found
+    }
+
+    /// Removes a cache, unless a step has it. Blocks.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool> {
+        let gone = self.dir.join(format!("{GONE}{name}"));
+        {
+            let _turn = self.turn();
+            remove(&gone)?;
+            let held = self.holders.held();
+            if held.contains_key(name) {
+                return Ok(false);
+            }
+            match fs::rename(self.dir.join(name), &gone) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                moved => moved.context("removing a cache")?,
+            }
+        }
+        // It is made anew when it is gone.
+        drop(fs::remove_file(self.dir.join(format!("{name}{ABOUT}"))));
+        remove(&gone)?;
+        Ok(true)
+    }
+
+    /// Removes what a daemon that was killed has not removed any more. Blocks.
+    pub(crate) fn tidy_up(&self) -> Result<()> {
+        let left = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let is_left = |name: &str| name.starts_with(GONE) || name.starts_with("new");
+        left.filter(|entry| entry.file_name().to_str().is_some_and(is_left)).try_for_each(|entry| {
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => remove(&entry.path()),
+                false => fs::remove_file(entry.path()).context("removing a note of a cache"),
+            }
+        })
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,6 +311,28 @@ mod tests {
         assert_eq!(taken(&caches, Private).unwrap().name, "c-2");
         drop((copy, alone));
         assert_eq!(taken(&caches, Private).unwrap().name, "c");
+    }
+
+    #[test]
+    fn caches_are_measured_and_removed_when_nobody_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let caches = Caches::new(dir.path().join("caches"));
+        fs::create_dir_all(dir.path().join("caches")).unwrap();
+        let name = Key::new("x").finish().hex().to_owned();
+        let mut held = caches.try_hold(&name, Shared).unwrap().unwrap();
+        held.id = "go".into();
+        fs::create_dir(caches.dir.join(&name)).unwrap();
+        fs::write(caches.dir.join(&name).join("file"), vec![1; 1 << 20]).unwrap();
+        caches.note(&held).unwrap();
+        let known = caches.all();
+        assert!(known[0].in_use && known[0].about.size >= 1 << 20 && known[0].about.uses == 1);
+        assert_eq!(known[0].about.description, "cached mount with id \"go\"");
+        assert!(!caches.remove(&name).unwrap());
+        drop(held);
+        fs::create_dir(caches.dir.join("gone-x")).unwrap();
+        caches.tidy_up().unwrap();
+        assert!(caches.remove(&name).unwrap() && !caches.remove(&name).unwrap());
+        assert_eq!(fs::read_dir(&caches.dir).unwrap().count(), 0);
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ pub mod key;
 mod mode;
 mod op;
 pub mod pattern;
+pub mod policy;
 pub mod record;
 pub mod result;
 pub mod root;

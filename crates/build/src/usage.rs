@@ -6,25 +6,20 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use events::now;
 use model::digest::Digest;
+use model::filter::Filters;
 use model::time::Timestamp;
 use model::{Context, Result};
 use snapshot::LayerKey;
 
 use crate::builder::Builder;
+use crate::policy::{Disk, Limits};
 use crate::record::{Kind, Record};
 
 /// Digits of a record's id.
 const ID: usize = 25;
-/// A record that nobody has used for so long goes.
-const UNUSED: Duration = Duration::from_secs(60 * 24 * 3600);
-/// Parts of the disk that the cache has for itself, that it may take, and that it leaves free, in hundredths.
-const RESERVED: u64 = 10;
-const MOST: u64 = 80;
-const FREE: u64 = 20;
 
 /// A record, as people see it.
 #[derive(Clone, Debug)]
@@ -37,6 +32,8 @@ pub struct Entry {
     pub in_use: bool,
     /// An image has its layer, too.
     pub shared: bool,
+    /// The directory of a cache mount, by its name; `None`: it is a step's result.
+    pub(crate) cache: Option<String>,
 }
 
 impl Entry {
@@ -71,7 +68,7 @@ pub struct Pruned {
 }
 
 impl Builder {
-    /// All records, the oldest first.
+    /// All records and cache mounts, the oldest first. Blocks.
     pub fn entries(&self) -> Vec<Entry> {
         let of_images: HashSet<Digest> = {
             let catalog = self.images.catalog();
@@ -86,8 +83,25 @@ impl Builder {
             })
         };
         let all = self.records.all().into_iter();
-        let mut entries: Vec<Entry> =
-            all.map(|(key, record, in_use)| Entry { shared: is_shared(&record), key, record, in_use }).collect();
+        let mut entries: Vec<Entry> = all
+            .map(|(key, record, in_use)| Entry { shared: is_shared(&record), key, record, in_use, cache: None })
+            .collect();
+        entries.extend(self.caches.all().into_iter().map(|cache| Entry {
+            key: cache.key,
+            in_use: cache.in_use,
+            shared: false,
+            cache: Some(cache.name),
+            record: Arc::new(Record {
+                outputs: Default::default(),
+                kind: Kind::CacheMount,
+                description: cache.about.description,
+                created: cache.about.created,
+                used: cache.about.used,
+                uses: cache.about.uses,
+                size: cache.about.size,
+                parents: Vec::new(),
+            }),
+        }));
         entries.sort_by(|a, b| (a.record.created, a.key.as_str()).cmp(&(b.record.created, b.key.as_str())));
         entries
     }
@@ -123,8 +137,14 @@ impl Builder {
             .filter(|entry| has_one(entry) || (wanted.all && !alone))
             .map(|entry| entry.key.clone())
             .collect();
-        let keys: Vec<Digest> = doomed.iter().map(|entry| entry.key.clone()).chain(internal).collect();
-        let removed: HashSet<Digest> = self.records.remove(&keys)?.into_iter().collect();
+        let steps = doomed.iter().filter(|entry| entry.cache.is_none());
+        let keys: Vec<Digest> = steps.map(|entry| entry.key.clone()).chain(internal).collect();
+        let mut removed: HashSet<Digest> = self.records.remove(&keys)?.into_iter().collect();
+        for (entry, name) in doomed.iter().filter_map(|entry| Some((entry, entry.cache.as_ref()?))) {
+            if self.caches.remove(name)? {
+                removed.insert(entry.key.clone());
+            }
+        }
         let mut pruned = Pruned::default();
         for entry in doomed.iter().filter(|entry| removed.contains(&entry.key)) {
             pruned.ids.push(entry.id().to_owned());
@@ -136,30 +156,45 @@ impl Builder {
         Ok(pruned)
     }
 
-    /// Frees what the rules say: what nobody has used for long, and what is more than the cache's part of the disk. Blocks.
+    /// Frees what the rules of the configuration say, one after the other. Blocks.
     pub fn collect(&self, data_root: &Path) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
         let stat = rustix::fs::statvfs(data_root).map_err(std::io::Error::from).context("measuring the disk")?;
-        let (size, free) = (stat.f_blocks.saturating_mul(stat.f_frsize), stat.f_bavail.saturating_mul(stat.f_frsize));
-        let entries = self.entries();
-        let total: u64 = entries.iter().map(|entry| entry.record.size).sum();
-        let now = now();
-        let is_old = |entry: &Entry| now.after(entry.record.used) > UNUSED;
-        if entries.iter().any(|entry| is_old(entry) && !entry.in_use) {
-            self.prune(&Wanted { filter: &is_old, all: false, keep: 0 })?;
+        let disk = |stat: &rustix::fs::StatVfs| Disk {
+            size: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+        };
+        for rule in self.settings().collection.rules(disk(&stat)) {
+            let now = now();
+            let total: u64 = self.entries().iter().filter(|entry| !entry.shared).map(|entry| entry.record.size).sum();
+            let stat = rustix::fs::statvfs(data_root).map_err(std::io::Error::from).context("measuring the disk")?;
+            let keep = rule.limits.keep(total, disk(&stat));
+            let is_limited = rule.limits != Limits::default();
+            if is_limited && total <= keep {
+                continue;
+            }
+            let filter = |entry: &Entry| now.after(entry.record.used) >= rule.unused && is_meant(entry, &rule.filters);
+            // Where there are limits something always stays.
+            let keep = if is_limited { keep.max(1) } else { 0 };
+            let freed = self.prune(&Wanted { filter: &filter, all: rule.all, keep })?;
+            pruned.ids.extend(freed.ids);
+            pruned.bytes += freed.bytes;
         }
-        let keep = limit(total, size, free);
-        if total <= keep {
-            return Ok(Pruned::default());
-        }
-        self.prune(&Wanted { filter: &|_| true, all: false, keep: keep.max(1) })
+        Ok(pruned)
     }
 }
 
-/// Bytes that the cache may keep of so many, on a disk of that size of which so much is free.
-fn limit(total: u64, size: u64, free: u64) -> u64 {
-    let part = |hundredths: u64| size / 100 * hundredths;
-    let lacking = part(FREE).saturating_sub(free);
-    total.saturating_sub(lacking).min(part(MOST)).max(part(RESERVED))
+/// Whether filters take a record; those of labels count for nothing, as with the reference.
+pub fn is_meant(entry: &Entry, filters: &Filters) -> bool {
+    let has = |key: &str, is: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).any(is);
+    let flag = |key: &str, is: bool| has(key, &|value| value.is_empty() || value == is.to_string());
+    has("id", &|value| entry.id().contains(value))
+        && has("parent", &|value| entry.record.parents.iter().any(|parent| id(parent) == value))
+        && has("type", &|value| entry.record.kind.as_str() == value)
+        && has("description", &|value| entry.record.description == value)
+        && flag("inuse", entry.in_use)
+        && flag("shared", entry.shared)
+        && flag("private", !entry.shared)
 }
 
 fn layers(record: &Record) -> impl Iterator<Item = &LayerKey> {
@@ -174,22 +209,4 @@ fn top(record: &Record) -> Option<&LayerKey> {
 /// Whether a record was not used since a time.
 pub fn unused_since(entry: &Entry, time: Timestamp) -> bool {
     entry.record.used < time
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cache_has_its_part_of_the_disk() {
-        const GB: u64 = 1_000_000_000;
-        // Plenty is free.
-        assert_eq!(limit(5 * GB, 100 * GB, 60 * GB), 10 * GB);
-        assert_eq!(limit(50 * GB, 100 * GB, 40 * GB), 50 * GB);
-        // Too much of the disk.
-        assert_eq!(limit(90 * GB, 100 * GB, 30 * GB), 80 * GB);
-        // Others need room, down to what is reserved.
-        assert_eq!(limit(50 * GB, 100 * GB, 5 * GB), 35 * GB);
-        assert_eq!(limit(12 * GB, 100 * GB, 0), 10 * GB);
-    }
 }

@@ -91,7 +91,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let machine = Machine { cgroups: host.cgroups.clone(), memory: host.memory };
     let images = Arc::new(images);
     let engine = Arc::new(Engine {
-        builder: Builder::open(&settings.roots.data, store.clone(), images.clone(), snapshots.clone())?.into(),
+        builder: open_builder(&settings, &store, &images, &snapshots)?.into(),
         containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
         images,
         networks,
@@ -113,6 +113,17 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     crate::volume::upkeep::start(&engine);
     image::collect::start(&engine.images, engine.events.clone(), users);
     Ok(Booted { engine, lock, watches })
+}
+
+fn open_builder(
+    settings: &Settings,
+    store: &Store,
+    images: &Arc<image::Images>,
+    snapshots: &Snapshots,
+) -> Result<Builder> {
+    let builder = Builder::open(&settings.roots.data, store.clone(), images.clone(), snapshots.clone())?;
+    builder.replace_settings(settings.services.builds.clone());
+    Ok(builder)
 }
 
 fn open_images(settings: &Settings, faults: &Faults, store: &Store, snapshots: &Snapshots) -> Result<image::Images> {

@@ -62,7 +62,7 @@ pub async fn prune(engine: &Arc<Engine>, args: PruneArgs) -> Result<BuildCachePr
     let builder = engine.builder.clone();
     let work = move |_: &_| {
         let filter = |entry: &Entry| {
-            unused.is_none_or(|time| usage::unused_since(entry, time)) && is_meant(entry, &args.filters)
+            unused.is_none_or(|time| usage::unused_since(entry, time)) && usage::is_meant(entry, &args.filters)
         };
         builder.prune(&Wanted { filter: &filter, all: args.all, keep: args.keep })
     };
@@ -72,20 +72,7 @@ pub async fn prune(engine: &Arc<Engine>, args: PruneArgs) -> Result<BuildCachePr
     Ok(BuildCachePruneReport { caches_deleted, space_reclaimed: pruned.bytes })
 }
 
-/// Whether the filters take a record; those of labels count for nothing, as with the reference.
-fn is_meant(entry: &Entry, filters: &Filters) -> bool {
-    let has = |key: &str, is: &dyn Fn(&str) -> bool| !filters.contains(key) || filters.get(key).all(is);
-    let flag = |key: &str, is: bool| has(key, &|value| value.is_empty() || value == is.to_string());
-    has("id", &|value| entry.id().contains(value))
-        && has("parent", &|value| entry.record.parents.iter().any(|parent| usage::id(parent) == value))
-        && has("type", &|value| entry.record.kind.as_str() == value)
-        && has("description", &|value| entry.record.description == value)
-        && flag("inuse", entry.in_use)
-        && flag("shared", entry.shared)
-        && flag("private", !entry.shared)
-}
-
-/// What the cache takes, as `GET /system/df` shows it.
+/// What the cache takes, as `GET /system/df` shows it. Blocks.
 pub fn cache_usage(builder: &Builder) -> Usage<BuildCacheRecord> {
     let mut shown = Usage::default();
     for entry in builder.entries() {

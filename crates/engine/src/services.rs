@@ -50,6 +50,7 @@ impl Engine {
         self.images.registries.replace_settings(settings.services.registries.clone());
         self.images.replace_policy(settings.services.signature_policy.clone());
         self.images.replace_rules(settings.services.image_gc.clone());
+        self.builder.replace_settings(settings.services.builds.clone());
         *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
     }
 }

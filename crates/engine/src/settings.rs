@@ -115,6 +115,8 @@ pub struct Services {
     pub transfers: image::Transfers,
     /// The rules of the garbage collector of images; `None`: it is off.
     pub image_gc: Option<image::collect::Rules>,
+    /// Collection of the build cache, what builds may be granted, and how long they are remembered.
+    pub builds: ::build::policy::Settings,
     /// Secrets and configs.
     pub secrets: SecretSettings,
     /// When snapshots of volumes are taken.

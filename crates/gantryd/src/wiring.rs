@@ -39,6 +39,7 @@ pub fn settings(on: &Blocking, config: &Config) -> Settings {
             },
             // Wrong rules are refused before they come here.
             image_gc: Rules::parse(&config.storage.image_gc).unwrap_or_default(),
+            builds: build::policy::Settings::parse(&config.foreign.builder).unwrap_or_default(),
             secrets: SecretSettings {
                 local: config.storage.local_secrets,
                 key_file: match config.storage.secrets_key_file.as_str() {

@@ -5,6 +5,7 @@
 mod archives;
 mod attestations;
 mod caches;
+mod collection;
 mod files;
 mod images;
 mod place;

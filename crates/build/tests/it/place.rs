@@ -116,6 +116,11 @@ impl Place {
         Place { _dir: dir, builder: Arc::new(builder), bus: Events::default() }
     }
 
+    /// The data root.
+    pub fn root(&self) -> std::path::PathBuf {
+        self._dir.path().to_owned()
+    }
+
     /// A layer over others, which `write` writes; all of its files have one time.
     pub fn layer(&self, below: &Chain, name: &str, write: impl FnOnce(&Path)) -> Chain {
         let lease = self.builder.images.pins.lease();

@@ -34,7 +34,12 @@ pub async fn usage(engine: &Arc<Engine>, kinds: Kinds) -> Result<DiskUsage> {
     let images = asked(kinds.images, || disk.images.get(images(engine.clone())));
     let volumes = asked(kinds.volumes, || disk.volumes.get(volumes(engine.clone())));
     let (container_usage, image_usage, volume_usage) = tokio::try_join!(containers, images, volumes)?;
-    let build_cache_usage = kinds.build_cache.then(|| crate::build::cache_usage(&engine.builder));
+    let builder = engine.builder.clone();
+    let measure = move |_: &_| Ok(crate::build::cache_usage(&builder));
+    let build_cache_usage = match kinds.build_cache {
+        true => Some(engine.builder.threads.run(measure).await?),
+        false => None,
+    };
     Ok(DiskUsage { image_usage, container_usage, volume_usage, build_cache_usage })
 }
 

@@ -220,7 +220,7 @@ pub static TABLE: &[Row] = &[
     row("", "min-api-version", Text(|c| &mut c.listen.min_api_version), "Lowest API version served"),
     row("", "publish-mode", Text(|c| &mut c.network.publish_mode), "How packets come to published ports, translate or host-firewall"),
     row("", "signature-policy", Signatures(|c| &mut c.signatures), "Keys that images of a registry must be signed with").reset(),
-    row("", "builder", Json(|c| &mut c.foreign.builder), "Settings of the builder").harmless("there is no builder"),
+    row("", "builder", Json(|c| &mut c.foreign.builder), "Settings of the builder").reset(),
     row("", "allow-nondistributable-artifacts", Command, "Deprecated").silent(),
     row("", "deprecated-key-path", Command, "Deprecated").silent(),
 ];

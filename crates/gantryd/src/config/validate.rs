@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use build::policy::Settings as Builds;
 use image::collect::Rules;
 use runtime::seccomp::Profile;
 use volume::schedule::{Alarms, Schedule};
@@ -21,6 +22,7 @@ pub fn values(config: &Config) -> Result<(), String> {
     exec_opts(&config.isolation.exec_opts)?;
     platform(config)?;
     Rules::parse(&config.storage.image_gc)?;
+    Builds::parse(&config.foreign.builder).map_err(|why| format!("invalid builder: {why}"))?;
     Schedule::parse(&config.storage.volume_snapshots)?;
     Alarms::parse(&config.storage.volume_alarms).map(drop)
 }
