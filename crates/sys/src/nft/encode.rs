@@ -47,7 +47,9 @@ fn write_hook(w: &mut Writer<'_>, hook: Hook) {
 pub(super) fn write_set(w: &mut Writer<'_>, table: &str, made: &Set, id: u32) {
     w.string(set::TABLE, table);
     w.string(set::NAME, &made.name);
-    w.be32(set::FLAGS, if made.data.is_empty() { 0 } else { set::FLAG_MAP });
+    let map = if made.data.is_empty() { 0 } else { set::FLAG_MAP };
+    let ranges = if made.has_ranges() { set::FLAG_INTERVAL | set::FLAG_CONCATENATION } else { 0 };
+    w.be32(set::FLAGS, map | ranges);
     w.be32(set::KEY_TYPE, concatenated_type(&made.key));
     w.be32(set::KEY_LENGTH, length(&made.key));
     if !made.data.is_empty() {
@@ -62,6 +64,15 @@ pub(super) fn write_set(w: &mut Writer<'_>, table: &str, made: &Set, id: u32) {
     if made.key[..] == [Field::LinkName] {
         // For the listing of the `nft` program, which takes names for numbers of the other order otherwise.
         w.bytes(set::USERDATA, &[&KEY_BYTE_ORDER[..], &HOST_ORDER.to_ne_bytes()].concat());
+    }
+    if made.has_ranges() {
+        w.nested(set::DESCRIPTION, |w| {
+            w.nested(set::PARTS, |w| {
+                for field in &made.key {
+                    w.nested(LIST_ELEMENT, |w| w.be32(set::PART_LENGTH, field.length()));
+                }
+            });
+        });
     }
     w.be32(set::ID, id);
 }
@@ -95,6 +106,9 @@ pub(super) fn write_elements(w: &mut Writer<'_>, table: &str, name: &str, elemen
         for item in elements {
             w.nested(LIST_ELEMENT, |w| {
                 w.nested(element::KEY, |w| w.bytes(data::VALUE, &item.key));
+                if !item.end.is_empty() {
+                    w.nested(element::KEY_END, |w| w.bytes(data::VALUE, &item.end));
+                }
                 match with {
                     Data::Without => (),
                     Data::Values if item.data.is_empty() => (),
@@ -347,7 +361,7 @@ fn load_key(w: &mut Writer<'_>, table: Family, key: &[Field]) {
             Field::Protocol => load_meta(w, meta::PROTOCOL, to),
             Field::Ipv4 => load_payload(w, payload::NETWORK, 16, 4, to),
             Field::Ipv6 => load_payload(w, payload::NETWORK, 24, 16, to),
-            Field::Port => load_payload(w, payload::TRANSPORT, 2, 2, to),
+            Field::Port | Field::PortRange => load_payload(w, payload::TRANSPORT, 2, 2, to),
             Field::LinkName | Field::Jump => (),
         }
         word += field.padded() / 4;
@@ -374,13 +388,16 @@ fn translate_by_map(w: &mut Writer<'_>, (table, protocol): (Family, Protocol), k
     load_key(w, table, key);
     write_lookup(w, map, Some(register::FIRST));
     let port = match protocol {
-        Protocol::Ipv4 => 1,
-        Protocol::Ipv6 => 4,
+        _ if key.last() == Some(&Field::PortRange) => None,
+        Protocol::Ipv4 => Some(1),
+        Protocol::Ipv6 => Some(4),
     };
     write_expression(w, "nat", |w| {
         w.be32(nat::TYPE, nat::DESTINATION_NAT);
         w.be32(nat::FAMILY, family(protocol) as u32);
         w.be32(nat::ADDRESS, register::FIRST);
-        w.be32(nat::PORT, register::word(port));
+        if let Some(port) = port {
+            w.be32(nat::PORT, register::word(port));
+        }
     });
 }

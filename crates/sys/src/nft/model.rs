@@ -48,6 +48,8 @@ pub enum Field {
     Ipv6,
     /// Port, network order (2 bytes).
     Port,
+    /// A range of ports; the last part of a key ([`Element::end`]).
+    PortRange,
     /// Name of a link, padded with zeros (16 bytes).
     LinkName,
     /// A jump to the chain of that name; the only part of a map's data.
@@ -61,7 +63,7 @@ impl Field {
             Field::Protocol => 1,
             Field::Ipv4 => 4,
             Field::Ipv6 => 16,
-            Field::Port => 2,
+            Field::Port | Field::PortRange => 2,
             Field::LinkName => LINK_NAME as u32,
             Field::Jump => 0,
         }
@@ -78,7 +80,7 @@ impl Field {
             Field::Ipv4 => 7,
             Field::Ipv6 => 8,
             Field::Protocol => 12,
-            Field::Port => 13,
+            Field::Port | Field::PortRange => 13,
             Field::LinkName => 41,
             Field::Jump => VERDICT_TYPE,
         }
@@ -95,10 +97,19 @@ pub struct Set {
     pub elements: Vec<Element>,
 }
 
+impl Set {
+    /// Whether its keys end with a range of ports.
+    pub(super) fn has_ranges(&self) -> bool {
+        self.key.last() == Some(&Field::PortRange)
+    }
+}
+
 /// A key, with its data in a map: the parts in network order, each padded to 4 bytes; of a jump the chain's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Element {
     pub key: Vec<u8>,
+    /// In a set whose keys end with a [`Field::PortRange`]: the last of the keys that the element is of. Empty otherwise.
+    pub end: Vec<u8>,
     pub data: Vec<u8>,
 }
 
@@ -117,6 +128,13 @@ impl Element {
 
     pub fn push_link(part: &mut Vec<u8>, name: &str) {
         part.extend_from_slice(&padded(name));
+    }
+
+    /// Ends the key with a range of ports.
+    pub fn push_port_range(&mut self, first: u16, last: u16) {
+        self.end = self.key.clone();
+        Element::push_port(&mut self.key, first);
+        Element::push_port(&mut self.end, last);
     }
 
     pub fn push_port(part: &mut Vec<u8>, port: u16) {
@@ -253,6 +271,7 @@ pub enum Statement {
     /// Source translation to this address.
     TranslateSource(IpAddr),
     /// Looks the packet's fields up in a map of (address, port) and translates the destination; no element = no match. A
+    /// map of ranges of ports has addresses only: the port stays. A
     /// key without an address needs an [`Statement::Is`] before it in a table of both families.
     TranslateByMap {
         protocol: Protocol,

@@ -121,6 +121,7 @@ fn parse_element((kind, value): (u16, &[u8])) -> Option<Element> {
     let attributes = Attributes::new(value);
     Some(Element {
         key: attributes.inside(element::KEY).find(data::VALUE)?.to_vec(),
+        end: attributes.inside(element::KEY_END).find(data::VALUE).unwrap_or_default().to_vec(),
         data: parse_data(attributes.inside(element::DATA)),
     })
 }

@@ -41,6 +41,9 @@ fn write_set(f: &mut fmt::Formatter<'_>, set: &Set) -> fmt::Result {
         write!(f, " : {}", types(&set.data))?;
     }
     writeln!(f)?;
+    if set.has_ranges() {
+        writeln!(f, "\t\tflags interval")?;
+    }
     if !set.elements.is_empty() {
         let elements: Vec<_> = set.elements.iter().map(|e| element(set, e)).collect();
         writeln!(f, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "))?;
@@ -53,7 +56,7 @@ fn types(fields: &[Field]) -> String {
         Field::Protocol => "inet_proto",
         Field::Ipv4 => "ipv4_addr",
         Field::Ipv6 => "ipv6_addr",
-        Field::Port => "inet_service",
+        Field::Port | Field::PortRange => "inet_service",
         Field::LinkName => "ifname",
         Field::Jump => "verdict",
     };
@@ -61,7 +64,10 @@ fn types(fields: &[Field]) -> String {
 }
 
 fn element(set: &Set, element: &Element) -> String {
-    let key = values(&set.key, &element.key);
+    let mut key = values(&set.key, &element.key);
+    if let Some((_, last)) = element.end.split_last_chunk::<4>() {
+        key = format!("{key}-{}", value(Field::Port, last));
+    }
     if set.data.is_empty() { key } else { format!("{key} : {}", values(&set.data, &element.data)) }
 }
 
@@ -86,7 +92,7 @@ fn value(field: Field, part: &[u8]) -> String {
         (Field::Protocol, [17, ..]) => "udp".to_owned(),
         (Field::Protocol, [132, ..]) => "sctp".to_owned(),
         (Field::Protocol, [number, ..]) => number.to_string(),
-        (Field::Port, [high, low, ..]) => u16::from_be_bytes([*high, *low]).to_string(),
+        (Field::Port | Field::PortRange, [high, low, ..]) => u16::from_be_bytes([*high, *low]).to_string(),
         (Field::LinkName, _) => format!("\"{}\"", String::from_utf8_lossy(part).trim_end_matches('\0')),
         (Field::Ipv4, _) => {
             <[u8; 4]>::try_from(part).map_or_else(|_| "?".to_owned(), |a| Ipv4Addr::from(a).to_string())
@@ -200,7 +206,7 @@ fn packet_field(field: Field) -> &'static str {
         Field::Protocol => "meta l4proto",
         Field::Ipv4 => "ip daddr",
         Field::Ipv6 => "ip6 daddr",
-        Field::Port => "th dport",
+        Field::Port | Field::PortRange => "th dport",
         Field::LinkName => "iifname",
         Field::Jump => "?",
     }

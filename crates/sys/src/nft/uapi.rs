@@ -109,12 +109,22 @@ pub mod set {
     pub const DATA_TYPE: u16 = 6;
     /// `NFTA_SET_DATA_LEN` (bytes).
     pub const DATA_LENGTH: u16 = 7;
+    /// `NFTA_SET_DESC`.
+    pub const DESCRIPTION: u16 = 9;
     /// `NFTA_SET_ID`.
     pub const ID: u16 = 10;
     /// `NFTA_SET_USERDATA`.
     pub const USERDATA: u16 = 13;
     /// `NFT_SET_MAP`.
     pub const FLAG_MAP: u32 = 0x8;
+    /// `NFT_SET_INTERVAL`.
+    pub const FLAG_INTERVAL: u32 = 0x4;
+    /// `NFT_SET_CONCAT`.
+    pub const FLAG_CONCATENATION: u32 = 0x80;
+    /// `NFTA_SET_DESC_CONCAT`.
+    pub const PARTS: u16 = 2;
+    /// `NFTA_SET_FIELD_LEN` (bytes).
+    pub const PART_LENGTH: u16 = 1;
 }
 
 /// Attributes of elements.
@@ -129,6 +139,8 @@ pub mod element {
     pub const KEY: u16 = 1;
     /// `NFTA_SET_ELEM_DATA`.
     pub const DATA: u16 = 2;
+    /// `NFTA_SET_ELEM_KEY_END`.
+    pub const KEY_END: u16 = 10;
 }
 
 /// Attributes of data.

@@ -256,3 +256,58 @@ fn a_set_that_grows_is_read_whole() {
         }
     });
 }
+
+/// (protocol, ports) → address.
+fn range(ports: (u16, u16), container: [u8; 4]) -> Element {
+    let mut made = Element::default();
+    Element::push_protocol(&mut made.key, 17);
+    made.push_port_range(ports.0, ports.1);
+    Element::push_address(&mut made.data, IpAddr::V4(Ipv4Addr::from(container)));
+    made
+}
+
+#[test]
+fn ranges_of_ports_are_one_element_each_and_are_cut_in_one_transaction() {
+    in_namespace(|_| {
+        let mut socket = Socket::netfilter().unwrap();
+        let key = [Field::Protocol, Field::PortRange];
+        let open = [Field::Protocol, Field::Ipv6, Field::PortRange];
+        let set = |name: &str, key: &[Field], data: &[Field], elements| Set {
+            name: name.to_owned(),
+            key: key.to_vec(),
+            data: data.to_vec(),
+            elements,
+        };
+        let whole = vec![range((8000, 24_383), [172, 17, 0, 2]), range((65_000, 65_535), [172, 17, 0, 3])];
+        let mut one = Element::default();
+        Element::push_protocol(&mut one.key, 6);
+        Element::push_address(&mut one.key, "fd00::2".parse().unwrap());
+        one.push_port_range(1, 1000);
+        let rules = vec![
+            vec![by_map(Protocol::Ipv4, key.to_vec(), "ranges")],
+            vec![Statement::In { key: open.to_vec(), set: "open".to_owned() }, Statement::Return],
+        ];
+        let wanted = Table {
+            family: Family::Inet,
+            name: "ranges".to_owned(),
+            sets: vec![set("ranges", &key, &[Field::Ipv4], whole.clone()), set("open", &open, &[], vec![one])],
+            chains: vec![hooked("prerouting", HookPoint::NatPrerouting, rules)],
+        };
+        let mut change = Transaction::new();
+        change.replace_table(&wanted, b"ranges");
+        change.commit(&mut socket).unwrap();
+        assert_eq!(output("nft", &["list", "table", "inet", "ranges"]), wanted.to_string());
+        let standing = |socket: &mut Socket| nft::elements(socket, Family::Inet, "ranges", "ranges").unwrap();
+        assert_eq!(standing(&mut socket), whole);
+        let parts = vec![range((8000, 9999), [172, 17, 0, 2]), range((10_001, 24_383), [172, 17, 0, 2])];
+        let mut change = Transaction::new();
+        change.delete_elements(Family::Inet, "ranges", "ranges", &whole[..1]);
+        change.add_elements(Family::Inet, "ranges", "ranges", &parts);
+        change.commit(&mut socket).unwrap();
+        assert_eq!(standing(&mut socket), [&parts[..], &whole[1..]].concat());
+        // What overlaps is refused.
+        let mut change = Transaction::new();
+        change.add_elements(Family::Inet, "ranges", "ranges", &[range((9000, 9500), [172, 17, 0, 4])]);
+        assert_eq!(change.commit(&mut socket).unwrap_err().errno, Errno::EXIST);
+    });
+}
