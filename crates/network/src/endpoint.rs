@@ -280,7 +280,7 @@ pub struct Connected {
 /// when the userland proxy is off: then they stay with the network.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    /// With the address in the container that each leads to.
+    /// With the address in the container that each leads to. One of all IPv6 addresses may serve those of IPv4, too.
     pub loose: Vec<(BoundPort, SocketAddr, OwnedFd)>,
     /// Further ones of a container that publishes more ports than a process can hold sockets of.
     pub parked: Vec<(Vec<(BoundPort, SocketAddr)>, Parked)>,

@@ -27,6 +27,7 @@ pub mod networks;
 pub mod plan;
 mod plugins;
 pub mod port;
+pub mod published;
 pub mod reach;
 mod remotes;
 pub mod row;

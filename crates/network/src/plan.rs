@@ -1,8 +1,8 @@
 //! What should stand in the kernel, as a pure function of the topology.
 //!
 //! One table of both families holds all rules. Published ports are elements of maps, so that a container's start adds
-//! elements and no rule: `published-address` for ports of one host address, `published-any` for ports of all. What a
-//! packet that is forwarded meets is found by the name of its links (maps `to-bridge` and `from-internal`), so that it
+//! elements and no rule: `published-address` for ports of one host address, `published-any` for ports of all, and beside
+//! each a map of ranges ([`crate::published`]). What a packet that is forwarded meets is found by the name of its links (maps `to-bridge` and `from-internal`), so that it
 //! does not grow with the number of networks.
 //!
 //! What the rules do:
@@ -14,7 +14,8 @@
 //!   translated, or goes to a port that a routed network publishes (with `direct_routing`: to a published port);
 //! - of a family for which no rules are kept nothing is dropped or translated;
 //! - an internal network's traffic neither leaves its bridge nor comes to it;
-//! - nothing that comes from a container, or without a proxy from anywhere, is routed to 127.0.0.0/8;
+//! - nothing that comes from a container, or without a proxy from anywhere, is routed to 127.0.0.0/8; with one, nothing from
+//!   elsewhere to a port that is published there;
 //! - traffic that is not of containers is dropped where forwarding is on only because Gantry switched it on.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -31,9 +32,12 @@ use sys::nft::{
 };
 
 use crate::config::{Enabled, Mark};
-use crate::endpoint::{BoundPort, Protocol};
 use crate::family::{self, Family};
 use crate::mac::MacAddress;
+use crate::published::{
+    BY_ADDRESS, BY_ADDRESS_6, BY_PORT, BY_PORT_6, KEPT, KEPT_RANGES, PublishedPorts, RANGES_BY_ADDRESS,
+    RANGES_BY_ADDRESS_6, RANGES_BY_PORT, RANGES_BY_PORT_6, ROUTED, ROUTED_6, ROUTED_RANGES, ROUTED_RANGES_6,
+};
 
 /// The one table that Gantry owns.
 pub const TABLE: &str = "gantry";
@@ -41,18 +45,6 @@ pub const TABLE: &str = "gantry";
 pub const TABLE_FAMILY: Tables = Tables::Inet;
 /// What the table of daemons without IPv6 was of; its name was the same.
 pub const OLD_TABLE_FAMILY: Tables = Tables::Ip;
-/// (protocol, host address, host port) → (container address, container port).
-pub const BY_ADDRESS: &str = "published-address";
-/// (protocol, host port) → (container address, container port).
-pub const BY_PORT: &str = "published-any";
-/// The same of IPv6.
-pub const BY_ADDRESS_6: &str = "published-address-6";
-pub const BY_PORT_6: &str = "published-any-6";
-/// (protocol, container address, container port) that a routed network publishes.
-pub const ROUTED: &str = "routed";
-pub const ROUTED_6: &str = "routed-6";
-/// The sets and maps whose elements are published ports.
-pub const PORT_SETS: [&str; 6] = [BY_ADDRESS, BY_PORT, BY_ADDRESS_6, BY_PORT_6, ROUTED, ROUTED_6];
 /// Names of the bridges.
 const BRIDGES: &str = "bridges";
 /// Bridge → chain for what goes to it.
@@ -64,7 +56,7 @@ const FROM_INTERNAL: &str = "from-internal";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     pub bridges: Vec<BridgeNetwork>,
-    pub published: Vec<Published>,
+    pub published: PublishedPorts,
     pub userland_proxy: Enabled,
     pub drop_foreign: DropForeign,
     /// Families that rules are kept for.
@@ -163,81 +155,36 @@ pub enum GatewayMode {
     Isolated,
 }
 
-/// A published port that the rules let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Published {
-    pub protocol: Protocol,
-    /// `None`: reached by the container's own address.
-    pub host: Option<(IpAddr, u16)>,
-    pub container: IpAddr,
-    pub container_port: u16,
-}
-
-impl Published {
-    /// `None` for ports that only the proxy serves: those of a family that the container has not, and loopback ones
-    /// while there is a proxy.
-    pub fn translated(port: &BoundPort, container: IpAddr, userland_proxy: Enabled) -> Option<Published> {
-        let host = port.host_ip;
-        if host.is_ipv4() != container.is_ipv4() || host.is_loopback() && (userland_proxy.yes() || host.is_ipv6()) {
-            return None;
-        }
-        let (protocol, container_port) = (port.protocol, port.container_port);
-        Some(Published { protocol, host: Some((host, port.host_port)), container, container_port })
-    }
-
-    /// The set or map that the port belongs to.
-    pub fn set(&self) -> &'static str {
-        match (self.host, family::of(self.container)) {
-            (Some((host, _)), Family::Ipv4) if host.is_unspecified() => BY_PORT,
-            (Some(_), Family::Ipv4) => BY_ADDRESS,
-            (Some((host, _)), Family::Ipv6) if host.is_unspecified() => BY_PORT_6,
-            (Some(_), Family::Ipv6) => BY_ADDRESS_6,
-            (None, Family::Ipv4) => ROUTED,
-            (None, Family::Ipv6) => ROUTED_6,
-        }
-    }
-
-    /// The port as an element of its set.
-    pub fn element(&self) -> Element {
-        let mut element = Element::default();
-        Element::push_protocol(&mut element.key, self.protocol.number());
-        let Some((host, host_port)) = self.host else {
-            Element::push_address(&mut element.key, self.container);
-            Element::push_port(&mut element.key, self.container_port);
-            return element;
-        };
-        if !host.is_unspecified() {
-            Element::push_address(&mut element.key, host);
-        }
-        Element::push_port(&mut element.key, host_port);
-        Element::push_address(&mut element.data, self.container);
-        Element::push_port(&mut element.data, self.container_port);
-        element
-    }
-}
-
-/// The elements of one of [`PORT_SETS`], sorted.
-pub fn elements(published: &[Published], set: &str) -> Vec<Element> {
-    let mut elements: Vec<_> = published.iter().filter(|p| p.set() == set).map(Published::element).collect();
-    elements.sort();
-    // Several ports of the host may lead to one of a container.
-    elements.dedup();
-    elements
-}
-
 /// The whole table.
 pub fn table(topology: &Topology) -> Table {
     Table { family: TABLE_FAMILY, name: TABLE.to_owned(), sets: sets(topology), chains: chains(topology) }
 }
 
 fn sets(topology: &Topology) -> Vec<Set> {
-    let ports = |name: &str, data: &[Field]| Set {
+    let mut elements = topology.published.elements();
+    let mut ports = |name: &str, data: &[Field]| Set {
         name: name.to_owned(),
         key: port_key(name),
         data: data.to_vec(),
-        elements: elements(&topology.published, name),
+        elements: elements.remove(name).unwrap_or_default(),
     };
     let (v4, v6) = ([Field::Ipv4, Field::Port], [Field::Ipv6, Field::Port]);
+    let mut sets = vec![
+        ports(BY_ADDRESS, &v4),
+        ports(BY_PORT, &v4),
+        ports(BY_ADDRESS_6, &v6),
+        ports(BY_PORT_6, &v6),
+        ports(ROUTED, &[]),
+        ports(ROUTED_6, &[]),
+        ports(RANGES_BY_ADDRESS, &v4[..1]),
+        ports(RANGES_BY_PORT, &v4[..1]),
+        ports(RANGES_BY_ADDRESS_6, &v6[..1]),
+        ports(RANGES_BY_PORT_6, &v6[..1]),
+        ports(ROUTED_RANGES, &[]),
+        ports(ROUTED_RANGES_6, &[]),
+        ports(KEPT, &[]),
+        ports(KEPT_RANGES, &[]),
+    ];
     let by_link = |name: &str, data: &[Field], elements: Vec<Element>| Set {
         name: name.to_owned(),
         key: vec![Field::LinkName],
@@ -246,23 +193,21 @@ fn sets(topology: &Topology) -> Vec<Set> {
     };
     let bridges = &topology.bridges;
     let internal = bridges.iter().filter(|bridge| bridge.internal.yes());
-    vec![
-        ports(BY_ADDRESS, &v4),
-        ports(BY_PORT, &v4),
-        ports(BY_ADDRESS_6, &v6),
-        ports(BY_PORT_6, &v6),
-        ports(ROUTED, &[]),
-        ports(ROUTED_6, &[]),
+    sets.extend([
         by_link(BRIDGES, &[], sorted(bridges.iter().map(|bridge| link_element(&bridge.device, String::new())))),
         by_link(TO_BRIDGE, &[Field::Jump], sorted(bridges.iter().map(|b| link_element(&b.device, chain_to(b))))),
         by_link(FROM_INTERNAL, &[Field::Jump], sorted(internal.map(|b| link_element(&b.device, chain_from(b))))),
-    ]
+    ]);
+    sets
 }
 
 fn port_key(set: &str) -> Vec<Field> {
     match set {
-        BY_ADDRESS | ROUTED => vec![Field::Protocol, Field::Ipv4, Field::Port],
+        BY_ADDRESS | ROUTED | KEPT => vec![Field::Protocol, Field::Ipv4, Field::Port],
         BY_ADDRESS_6 | ROUTED_6 => vec![Field::Protocol, Field::Ipv6, Field::Port],
+        RANGES_BY_ADDRESS | ROUTED_RANGES | KEPT_RANGES => vec![Field::Protocol, Field::Ipv4, Field::PortRange],
+        RANGES_BY_ADDRESS_6 | ROUTED_RANGES_6 => vec![Field::Protocol, Field::Ipv6, Field::PortRange],
+        RANGES_BY_PORT | RANGES_BY_PORT_6 => vec![Field::Protocol, Field::PortRange],
         _ => vec![Field::Protocol, Field::Port],
     }
 }
@@ -342,17 +287,23 @@ fn chains(topology: &Topology) -> Vec<Chain> {
 }
 
 /// Without a proxy the bridges route 127.0.0.0/8 (route_localnet): nothing from outside may use that. A bridge may
-/// still have the setting from then when there is a proxy again.
+/// still have the setting from then when there is a proxy again, and another link may have it in any case: a port at a loopback
+/// address is for this host alone.
 fn loopback_rules(topology: &Topology) -> Vec<Rule> {
-    use Statement::{Destination, Drop, InputLink};
+    use Statement::{Destination, Drop, In, InputLink};
+    let elsewhere = || InputLink(Comparison::IsNot, "lo".to_owned());
     let martian = |link| vec![link, Destination(Comparison::Is, ANY_LOOPBACK), Drop].into();
     if !topology.filtered.ipv4.yes() {
         return Vec::new();
     }
     if topology.userland_proxy.yes() {
-        vec![martian(from_bridge())]
+        let published = [KEPT, KEPT_RANGES].map(|set| {
+            let published = In { key: port_key(set), set: set.to_owned() };
+            vec![elsewhere(), Destination(Comparison::Is, ANY_LOOPBACK), published, Drop].into()
+        });
+        [martian(from_bridge())].into_iter().chain(published).collect()
     } else {
-        vec![martian(InputLink(Comparison::IsNot, "lo".to_owned()))]
+        vec![martian(elsewhere())]
     }
 }
 
@@ -365,12 +316,15 @@ fn published_rules(topology: &Topology) -> Vec<Rule> {
     if topology.userland_proxy.yes() {
         rules.push(vec![from_bridge(), Statement::Return].into());
     }
-    let maps = [(Family::Ipv4, BY_ADDRESS, BY_PORT), (Family::Ipv6, BY_ADDRESS_6, BY_PORT_6)];
+    let maps = [
+        (Family::Ipv4, [BY_ADDRESS, RANGES_BY_ADDRESS], [BY_PORT, RANGES_BY_PORT]),
+        (Family::Ipv6, [BY_ADDRESS_6, RANGES_BY_ADDRESS_6], [BY_PORT_6, RANGES_BY_PORT_6]),
+    ];
     for (family, by_address, by_port) in maps.into_iter().filter(|(family, ..)| topology.filtered.has(*family)) {
         let protocol = packets_of(family);
         let translate = |map: &str| Statement::TranslateByMap { protocol, key: port_key(map), map: map.to_owned() };
-        rules.push(vec![translate(by_address)].into());
-        rules.push(vec![Statement::Is(protocol), translate(by_port)].into());
+        rules.extend(by_address.map(|map| vec![translate(map)].into()));
+        rules.extend(by_port.map(|map| vec![Statement::Is(protocol), translate(map)].into()));
     }
     rules
 }
@@ -436,12 +390,12 @@ fn to_bridge_rules(topology: &Topology, bridge: &BridgeNetwork) -> Vec<Rule> {
     for subnet in &bridge.subnets {
         let packets = packets(subnet.net);
         match subnet.mode {
-            GatewayMode::Nat if topology.direct_routing.yes() => rules.push(reached_directly(packets)),
+            GatewayMode::Nat if topology.direct_routing.yes() => rules.extend(reached_directly(packets)),
             GatewayMode::Nat | GatewayMode::Isolated => (),
             GatewayMode::NatUnprotected => rules.push(vec![Statement::Is(packets), Accept].into()),
             GatewayMode::Routed => {
                 rules.push(vec![Statement::Icmp(packets), Accept].into());
-                rules.push(reached_directly(packets));
+                rules.extend(reached_directly(packets));
             }
         }
     }
@@ -450,14 +404,14 @@ fn to_bridge_rules(topology: &Topology, bridge: &BridgeNetwork) -> Vec<Rule> {
 }
 
 /// Published ports, by the containers' own addresses.
-fn reached_directly(packets: Packets) -> Rule {
-    let set = if packets == Packets::Ipv4 { ROUTED } else { ROUTED_6 };
-    vec![Statement::In { key: port_key(set), set: set.to_owned() }, Statement::Accept].into()
+fn reached_directly(packets: Packets) -> [Rule; 2] {
+    let sets = if packets == Packets::Ipv4 { [ROUTED, ROUTED_RANGES] } else { [ROUTED_6, ROUTED_RANGES_6] };
+    sets.map(|set| vec![Statement::In { key: port_key(set), set: set.to_owned() }, Statement::Accept].into())
 }
 
 /// A mark of the table's rules (not of the published ports): equal marks mean that the rules need no rewriting.
 pub fn fingerprint(topology: &Topology) -> String {
-    let rules = Topology { published: Vec::new(), ..topology.clone() };
+    let rules = Topology { published: PublishedPorts::default(), ..topology.clone() };
     let mut hasher = DefaultHasher::new();
     table(&rules).to_string().hash(&mut hasher);
     format!("{TABLE} {:016x}", hasher.finish())
@@ -555,6 +509,8 @@ impl EndpointLinks<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::{BoundPort, Protocol};
+    use crate::published::{Published, Verdict};
 
     fn subnet(net: &str) -> Subnet {
         Subnet { net: net.parse().unwrap(), egress: Egress::Masqueraded, mode: GatewayMode::Nat }
@@ -571,13 +527,20 @@ mod tests {
 
     fn published(host: &str, host_port: u16, container: &str, container_port: u16) -> Published {
         let host = Some((host.parse().unwrap(), host_port));
-        Published { protocol: Protocol::Tcp, host, container: container.parse().unwrap(), container_port }
+        Published {
+            protocol: Protocol::Tcp,
+            host,
+            container: container.parse().unwrap(),
+            container_port,
+            count: 1,
+            verdict: Verdict::Accept,
+        }
     }
 
     fn plain() -> Topology {
         Topology {
             bridges: vec![docker0()],
-            published: Vec::new(),
+            published: PublishedPorts::default(),
             userland_proxy: Enabled::Yes,
             drop_foreign: DropForeign { ipv4: Enabled::No, ipv6: Enabled::No },
             filtered: Filtered { ipv4: Enabled::Yes, ipv6: Enabled::Yes },
@@ -604,8 +567,12 @@ mod tests {
             published("0.0.0.0", 8081, "172.17.0.2", 80),
             published("10.0.0.1", 53, "172.17.0.2", 5353),
             Published { protocol: Protocol::Udp, ..published("0.0.0.0", 8081, "172.17.0.2", 80) },
+            Published { count: 100, ..published("0.0.0.0", 9000, "172.17.0.2", 9000) },
+            Published { count: 100, ..published("10.0.0.1", 9000, "172.17.0.3", 9000) },
+            Published { verdict: Verdict::Drop, ..published("127.0.0.1", 8082, "172.17.0.2", 80) },
+            Published { count: 3, ..published("0.0.0.0", 7000, "172.17.0.2", 7100) },
         ];
-        golden("ports", &Topology { published: ports, ..plain.clone() });
+        golden("ports", &Topology { published: ports.into(), ..plain.clone() });
         golden("no-proxy", &Topology { userland_proxy: Enabled::No, ..plain.clone() });
         let mut closed = BridgeNetwork { icc: Enabled::No, ..docker0() };
         closed.subnets[0].egress = Egress::Kept;
@@ -628,7 +595,10 @@ mod tests {
             published("fd00:9::1", 53, "fd00:1::2", 5353),
             published("0.0.0.0", 8081, "172.18.0.2", 80),
         ];
-        golden("networks", &Topology { bridges: vec![docker0(), both, internal], published: ports, ..plain.clone() });
+        golden(
+            "networks",
+            &Topology { bridges: vec![docker0(), both, internal], published: ports.into(), ..plain.clone() },
+        );
         let with = |mode, egress, net: &str| Subnet { mode, egress, ..subnet(net) };
         let modes = vec![
             bridge("br-r", vec![with(GatewayMode::Routed, Egress::Kept, "10.1.0.0/24"), subnet("fd00:1::/64")]),
@@ -643,7 +613,8 @@ mod tests {
             BridgeNetwork { trusted: vec!["wg0".to_owned()], ..bridge("br-t", vec![subnet("10.4.0.0/24")]) },
         ];
         let routed = |container: &str| Published { host: None, ..published("::", 0, container, 80) };
-        let published = vec![routed("10.1.0.2"), routed("fd00:2::2")];
+        let range = Published { count: 200, ..routed("10.1.0.3") };
+        let published = vec![routed("10.1.0.2"), routed("fd00:2::2"), range].into();
         let accept_mark = Some(Mark { value: 1, mask: u32::MAX });
         let drop_foreign = DropForeign { ipv4: Enabled::Yes, ipv6: Enabled::Yes };
         golden("modes", &Topology { bridges: modes, published, accept_mark, drop_foreign, ..plain.clone() });
@@ -657,7 +628,7 @@ mod tests {
     #[test]
     fn the_fingerprint_is_of_the_rules_only() {
         let plain = plain();
-        let with_port = Topology { published: vec![published("0.0.0.0", 1, "172.17.0.2", 1)], ..plain.clone() };
+        let with_port = Topology { published: vec![published("0.0.0.0", 1, "172.17.0.2", 1)].into(), ..plain.clone() };
         assert_eq!(fingerprint(&plain), fingerprint(&with_port));
         assert_ne!(fingerprint(&plain), fingerprint(&Topology { userland_proxy: Enabled::No, ..plain }));
     }

@@ -10,10 +10,11 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use model::{Error, Result};
+use model::{Context, Error, Result};
 use sys::fdpass::{PARKED_FDS, Parked};
-use sys::netlink::listen;
+use sys::netlink::listen::{self, Opening, Reach};
 
+use crate::config::Enabled;
 use crate::endpoint::{BoundPort, Protocol, PublishSpec};
 
 /// How many ports of a range are tried when other processes hold them.
@@ -59,6 +60,8 @@ pub struct Group {
     pub protocol: Protocol,
     pub addresses: Vec<IpAddr>,
     pub host_ports: Option<(u16, u16)>,
+    /// One socket may serve all addresses of both families.
+    pub shared: Enabled,
 }
 
 /// Sockets of one container that are held as such; further ones are parked, a queueful at a time.
@@ -67,18 +70,15 @@ const LOOSE: usize = 1024;
 /// The sockets of one container's ports.
 #[derive(Debug, Default)]
 pub struct Bound {
+    /// In the order in which they were bound. One of IPv4 may have no socket of its own: one of IPv6 serves it as well.
+    pub ports: Vec<BoundPort>,
     pub loose: Vec<(BoundPort, OwnedFd)>,
     pub parked: Vec<(Vec<BoundPort>, Parked)>,
 }
 
 impl Bound {
-    /// All ports.
-    pub fn ports(&self) -> Vec<BoundPort> {
-        let parked = self.parked.iter().flat_map(|(ports, _)| ports);
-        self.loose.iter().map(|(port, _)| port).chain(parked).copied().collect()
-    }
-
-    fn add(&mut self, sockets: Vec<(BoundPort, OwnedFd)>) -> Result<(), Refused> {
+    fn add(&mut self, Held { ports, sockets }: Held) -> Result<(), Refused> {
+        self.ports.extend(ports);
         self.loose.extend(sockets);
         while self.loose.len() >= LOOSE + PARKED_FDS {
             let part = &self.loose[LOOSE..LOOSE + PARKED_FDS];
@@ -100,14 +100,27 @@ impl Bound {
         crate::endpoint::Sockets { loose: loose.collect(), parked: parked.collect() }
     }
 
-    /// Lets every socket hear.
-    pub fn hear(&self) -> io::Result<()> {
-        self.loose.iter().try_for_each(|(_, socket)| listen::hear(socket))?;
-        for (_, parked) in &self.parked {
-            parked.copies()?.iter().try_for_each(listen::hear)?;
+    /// Lets every socket hear. An error: another process listens at one of the ports meanwhile.
+    pub fn hear(&self) -> Result<()> {
+        let hear = |port: &BoundPort, socket: &OwnedFd| {
+            let address = SocketAddr::new(port.host_ip, port.host_port);
+            let heard = listen::hear(kind(port.protocol), socket);
+            heard.map_err(|e| Refused::Bind(address, e).into_error(port.protocol))
+        };
+        self.loose.iter().try_for_each(|(port, socket)| hear(port, socket))?;
+        for (ports, parked) in &self.parked {
+            let copies = parked.copies().context("opening published ports")?;
+            ports.iter().zip(&copies).try_for_each(|(port, socket)| hear(port, socket))?;
         }
         Ok(())
     }
+}
+
+/// What holds one published port.
+struct Held {
+    /// See [`Bound::ports`].
+    ports: Vec<BoundPort>,
+    sockets: Vec<(BoundPort, OwnedFd)>,
 }
 
 /// Host addresses of ports that name none, and which ones can serve the container.
@@ -119,6 +132,8 @@ pub struct Defaults {
     pub ipv4: bool,
     /// The host has IPv6, and the container has it or a proxy carries it to the container's IPv4 address.
     pub ipv6: bool,
+    /// Both families lead to one address of the container.
+    pub shared: Enabled,
 }
 
 /// Pure: what to bind for the requested ports, in binding order.
@@ -137,6 +152,7 @@ pub fn groups(requested: &[PublishSpec], defaults: Defaults) -> Vec<Group> {
             }
             None => vec![defaults.address],
         };
+        let shared = Enabled::from(port.host_ip.is_none() && defaults.shared.yes());
         let addresses: Vec<_> =
             addresses.into_iter().filter(|a| if a.is_ipv4() { defaults.ipv4 } else { defaults.ipv6 }).collect();
         if addresses.is_empty() {
@@ -145,11 +161,15 @@ pub fn groups(requested: &[PublishSpec], defaults: Defaults) -> Vec<Group> {
         let made = Group {
             container_port: port.container_port,
             protocol: port.protocol,
+            shared: Enabled::from(shared.yes() && addresses.len() == 2 && port.protocol != Protocol::Sctp),
             addresses,
             host_ports: port.host_ports,
         };
         match groups.last_mut().filter(|last| last.may_share(&made)) {
-            Some(last) => last.addresses.extend(made.addresses),
+            Some(last) => {
+                last.addresses.extend(made.addresses);
+                last.shared = Enabled::No;
+            }
             None => groups.push(made),
         }
     }
@@ -193,25 +213,32 @@ impl Ports {
     }
 
     /// Reserves and binds every group, or nothing. The sockets are deaf (see `sys::netlink::listen`).
-    pub fn bind(&self, groups: &[Group]) -> Result<Bound> {
+    pub fn bind(&self, groups: &[Group], opening: Opening) -> Result<Bound> {
         let mut bound = Bound::default();
         for group in groups {
-            let added = self.bind_group(group).and_then(|sockets| bound.add(sockets));
+            let added = self.bind_group(group, opening).and_then(|held| bound.add(held));
             if let Err(refused) = added {
-                self.release(&bound.ports());
+                self.give_back(bound);
                 return Err(refused.into_error(group.protocol));
             }
         }
         Ok(bound)
     }
 
-    fn bind_group(&self, group: &Group) -> Result<Vec<(BoundPort, OwnedFd)>, Refused> {
+    /// Closes sockets, then frees their ports: whoever gets one next can bind it.
+    pub fn give_back(&self, bound: Bound) {
+        let Bound { ports, loose, parked } = bound;
+        drop((loose, parked));
+        self.release(&ports);
+    }
+
+    fn bind_group(&self, group: &Group, opening: Opening) -> Result<Held, Refused> {
         let fixed = group.host_ports.is_some_and(|(first, last)| first == last);
         let mut attempt = 1;
         loop {
             let number = self.reserve(group)?;
-            match bind_all(group, number, &self.filter) {
-                Ok(sockets) => return Ok(sockets),
+            match bind_all(group, number, (opening, &self.filter)) {
+                Ok(held) => return Ok(held),
                 Err(refused) => {
                     self.release(&group.bound(number));
                     if fixed || attempt == ATTEMPTS {
@@ -296,17 +323,33 @@ impl Group {
     }
 }
 
-fn bind_all(group: &Group, number: u16, filter: &listen::Filter) -> Result<Vec<(BoundPort, OwnedFd)>, Refused> {
-    let kind = match group.protocol {
+fn kind(protocol: Protocol) -> listen::Kind {
+    match protocol {
         Protocol::Tcp => listen::Kind::Tcp,
         Protocol::Udp => listen::Kind::Udp,
         Protocol::Sctp => listen::Kind::Sctp,
-    };
+    }
+}
+
+fn bind_all(group: &Group, number: u16, how: (Opening, &listen::Filter)) -> Result<Held, Refused> {
+    let kind = kind(group.protocol);
+    let ports = group.bound(number);
+    if let [first, second] = ports[..]
+        && group.shared.yes()
+    {
+        let own = if first.host_ip.is_ipv6() { first } else { second };
+        // Which family a conflict is of is found out by sockets of one each.
+        if let Ok(socket) = listen::bind(kind, (SocketAddr::new(own.host_ip, number), Reach::Both), how) {
+            return Ok(Held { ports, sockets: vec![(own, socket)] });
+        }
+    }
     let bind = |port: BoundPort| {
         let address = SocketAddr::new(port.host_ip, number);
-        listen::bind(kind, address, filter).map(|socket| (port, socket)).map_err(|e| Refused::Bind(address, e))
+        let socket = listen::bind(kind, (address, Reach::Own), how);
+        socket.map(|socket| (port, socket)).map_err(|e| Refused::Bind(address, e))
     };
-    group.bound(number).into_iter().map(bind).collect()
+    let sockets = ports.iter().copied().map(bind).collect::<Result<_, _>>()?;
+    Ok(Held { ports, sockets })
 }
 
 impl Refused {
@@ -350,7 +393,7 @@ mod tests {
 
     const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    const BOTH: Defaults = Defaults { address: ANY4, ipv4: true, ipv6: true };
+    const BOTH: Defaults = Defaults { address: ANY4, ipv4: true, ipv6: true, shared: Enabled::No };
 
     fn ports(automatic: RangeInclusive<u16>) -> Ports {
         Ports { automatic, reserved: BTreeSet::from([101]), ..Ports::open(&[]) }
@@ -362,7 +405,8 @@ mod tests {
     }
 
     fn group(addresses: &[IpAddr], host_ports: Option<(u16, u16)>) -> Group {
-        Group { container_port: 80, protocol: Protocol::Tcp, addresses: addresses.to_vec(), host_ports }
+        let (addresses, shared) = (addresses.to_vec(), Enabled::No);
+        Group { container_port: 80, protocol: Protocol::Tcp, addresses, host_ports, shared }
     }
 
     fn reserve(ports: &Ports, group: &Group) -> String {
@@ -377,8 +421,53 @@ mod tests {
         assert_eq!(groups(&[spec(80, None, None)], without), [group(&[ANY4], None)]);
         assert_eq!(groups(&[spec(80, Some("::"), None)], without), []);
         let local: IpAddr = "127.0.0.1".parse().unwrap();
-        let configured = Defaults { address: local, ipv4: true, ipv6: true };
+        let configured = Defaults { address: local, ..BOTH };
         assert_eq!(groups(&[spec(80, None, None)], configured), [group(&[local], None)]);
+    }
+
+    /// Where both families lead to one address and none is named, one socket does.
+    #[test]
+    fn a_socket_is_shared_by_the_families() {
+        let one_target = Defaults { shared: Enabled::Yes, ..BOTH };
+        let shared = |requested: &[PublishSpec], defaults| {
+            groups(requested, defaults).iter().map(|group| group.shared.yes()).collect::<Vec<_>>()
+        };
+        let any = spec(80, None, Some((0, 0)));
+        assert_eq!(shared(std::slice::from_ref(&any), one_target), [true]);
+        assert_eq!(shared(std::slice::from_ref(&any), BOTH), [false]);
+        assert_eq!(shared(std::slice::from_ref(&any), Defaults { ipv6: false, ..one_target }), [false]);
+        assert_eq!(shared(&[spec(80, Some("0.0.0.0"), None), spec(80, Some("::"), None)], one_target), [false]);
+        let sctp = PublishSpec { protocol: Protocol::Sctp, ..any.clone() };
+        assert_eq!(shared(&[sctp], one_target), [false]);
+    }
+
+    #[test]
+    fn a_shared_socket_hears_both_families_and_a_conflict_is_named() {
+        use sys::netlink::{Batch, Socket, link, namespace};
+        let one_target = Defaults { shared: Enabled::Yes, ..BOTH };
+        let body = || {
+            let ports = Ports::open(&[]);
+            let wanted = groups(&[spec(80, None, Some((8080, 8080)))], one_target);
+            let bound = ports.bind(&wanted, Opening::Later).unwrap();
+            assert_eq!((bound.ports.len(), bound.loose.len(), bound.loose[0].0.host_ip), (2, 1, ANY6));
+            assert_eq!(bound.ports.iter().map(|port| port.host_ip).collect::<Vec<_>>(), [ANY4, ANY6]);
+            bound.hear().unwrap();
+            assert!(["127.0.0.1", "::1"].iter().all(|ip| std::net::TcpStream::connect((*ip, 8080)).is_ok()));
+            ports.give_back(bound);
+            assert_eq!(ports.taken(), 0);
+            let _taken = std::net::TcpListener::bind(("127.0.0.1", 8080)).unwrap();
+            let refused = ports.bind(&wanted, Opening::Later).unwrap_err();
+            let text = "failed to bind host port 0.0.0.0:8080/tcp: address already in use";
+            assert_eq!((refused.message(), ports.taken()), (text, 0));
+        };
+        let made = namespace::create_with(|_| {
+            let mut batch = Batch::new();
+            link::set_up(&mut batch, link::LOOPBACK);
+            Socket::route()?.request(&mut batch)?;
+            body();
+            Ok(())
+        });
+        made.expect("a network namespace (root is needed)");
     }
 
     #[test]

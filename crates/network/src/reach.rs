@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::config::{Enabled, Mark, PublishMode};
 use crate::endpoint::{BoundPort, Endpoint, Protocol};
 use crate::family;
-use crate::plan::{BridgeNetwork, Filtered, GatewayMode, Published};
+use crate::plan::{BridgeNetwork, Filtered, GatewayMode};
+use crate::published::Published;
 
 /// One way to a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

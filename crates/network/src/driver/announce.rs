@@ -20,7 +20,9 @@ const SETTINGS: [&str; 2] = ["net/ipv4/conf/{}/arp_notify", "net/ipv6/conf/{}/nd
 
 /// Refuses options that no network can have, in the reference's words.
 pub fn check(options: &Options) -> Result<()> {
-    number(options, option::ADVERTISED, "an integer", COUNTS)?;
+    if let Some(2..) = number(options, option::ADVERTISED, "an integer", COUNTS)? {
+        tracing::warn!("{}: one announcement is sent", option::ADVERTISED);
+    }
     number(options, option::ADVERTISED_EVERY, "integer milliseconds", PAUSES).map(drop)
 }
 

@@ -30,8 +30,9 @@ use crate::family::{self, Family};
 use crate::forwarding::Forwarding;
 use crate::ipam::Surroundings;
 use crate::mac::MacAddress;
-use crate::plan::{BridgePort, EndpointLinks, Filtered, GatewayMode, Published, Topology};
+use crate::plan::{BridgePort, EndpointLinks, Filtered, GatewayMode, Topology};
 use crate::port::{self, Bound, Ports};
+use crate::published::{Published, PublishedPorts, Verdict};
 use crate::row::{NetworkRow, Progress};
 use crate::sandbox::Namespace;
 
@@ -75,7 +76,7 @@ impl BridgeDriver {
         let settings = known.iter().filter_map(|network| settings::parse(network, &config).ok());
         let topology = Topology {
             bridges: settings.map(|settings| settings.rules).collect(),
-            published: Vec::new(),
+            published: PublishedPorts::default(),
             userland_proxy: config.userland_proxy,
             drop_foreign: forwarding.drop_foreign(),
             filtered: Filtered { ipv4: config.iptables, ipv6: config.ip6tables },
@@ -229,10 +230,17 @@ impl BridgeDriver {
         let direct = self.config.direct_routing != DirectRouting::Forbidden;
         let mode = self.bridges.known(&endpoint.network).map(|bridge| bridge.publish).unwrap_or_default();
         let of_port = |port: &BoundPort| {
+            if self.config.userland_proxy.yes()
+                && self.config.filters(Family::Ipv4)
+                && let Some(kept) = endpoint.addresses.first().and_then(|own| Published::kept(port, own.address))
+            {
+                return Some([Some(kept), None]);
+            }
             let family = family::of(port.host_ip);
             let own = endpoint.assigned(family).filter(|_| self.config.filters(family))?.address;
             let (protocol, container_port) = (port.protocol, port.container_port);
-            let directly = Published { protocol, host: None, container: own, container_port };
+            let directly =
+                Published { protocol, host: None, container: own, container_port, count: 1, verdict: Verdict::Accept };
             if port.host_port == 0 {
                 return Some([Some(directly), None]);
             }
@@ -263,9 +271,11 @@ impl BridgeDriver {
             address: device.host_binding,
             ipv4: (ipv4 || ipv6 && proxy) && !routed(Family::Ipv4),
             ipv6: self.ipv6 && (ipv6 || ipv4 && proxy) && !routed(Family::Ipv6),
+            shared: Enabled::from(proxy && ipv4 != ipv6),
         };
-        let bound = self.ports.bind(&port::groups(wanted, defaults))?;
-        let mut ports = bound.ports();
+        let opening = if self.opens_sockets() { listen::Opening::Later } else { listen::Opening::Never };
+        let bound = self.ports.bind(&port::groups(wanted, defaults), opening)?;
+        let mut ports = bound.ports.clone();
         for family in Family::BOTH.into_iter().filter(|family| routed(*family) && has(*family)) {
             let unspecified = family.address(0);
             let reached: BTreeSet<_> = wanted
@@ -282,18 +292,16 @@ impl BridgeDriver {
         Ok((bound, ports))
     }
 
-    /// Lets the sockets hear, unless translation does everything.
-    fn open_sockets(&self, sockets: &Bound) -> Result<()> {
-        if self.config.userland_proxy.yes() || Family::BOTH.into_iter().any(|family| !self.translates(family)) {
-            sockets.hear().context("opening a published port")?;
-        }
-        Ok(())
+    /// Whether sockets hear, since translation does not do everything.
+    fn opens_sockets(&self) -> bool {
+        self.config.userland_proxy.yes() || Family::BOTH.into_iter().any(|family| !self.translates(family))
     }
 
     /// The rules of bound ports, then their sockets.
     fn let_in(&self, sockets: &Bound, published: &[Published]) -> Result<()> {
         self.bridges.rules.add(published)?;
-        self.open_sockets(sockets).inspect_err(|_| self.forget(published))
+        let opened = if self.opens_sockets() { sockets.hear() } else { Ok(()) };
+        opened.inspect_err(|_| self.forget(published))
     }
 
     /// At the start once, when all networks are open.
@@ -469,7 +477,13 @@ impl NetworkDriver for BridgeDriver {
             let opened = self.let_in(&sockets, &published);
             opened.map_err(outside).inspect_err(|_| self.delete_link(&link)).map(|()| link)
         });
-        let host_link = made.inspect_err(|_| self.ports.release(&endpoint.ports))?;
+        let host_link = match made {
+            Ok(link) => link,
+            Err(error) => {
+                self.ports.give_back(sockets);
+                return Err(error);
+            }
+        };
         self.bridges.add_port(&host_link, &request.network.id);
         endpoint.host_link = Some(host_link);
         let ports = sockets.hand_out(|port| endpoint.target(port));
@@ -494,7 +508,10 @@ impl NetworkDriver for BridgeDriver {
         let (sockets, ports) = self.bind(&request.endpoint.addresses, request.ports, &device).map_err(outside)?;
         let endpoint = Endpoint { ports, ..request.endpoint.clone() };
         let made = self.let_in(&sockets, &self.published(&endpoint)).map_err(outside);
-        made.inspect_err(|_| self.ports.release(&endpoint.ports))?;
+        if let Err(error) = made {
+            self.ports.give_back(sockets);
+            return Err(error);
+        }
         let sockets = sockets.hand_out(|port| endpoint.target(port));
         Ok((endpoint.ports, sockets))
     }

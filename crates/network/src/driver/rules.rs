@@ -1,10 +1,10 @@
 //! The rules that stand, kept in line with the topology.
 //!
-//! A published port is one or two map elements, added and deleted in one transaction. When the table is gone or was
+//! A published port is one or two map elements, and so is a range of them; they are added and deleted in one transaction. When the table is gone or was
 //! changed by others (a firewall's reload flushes everything), the whole table is written again, in one transaction: by
 //! the next change that finds it so, or when `watch` is told of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::{Error, Result};
@@ -17,7 +17,8 @@ use super::{foreign, legacy};
 use crate::config::Enabled;
 use crate::endpoint::Protocol;
 use crate::family::{self, Family};
-use crate::plan::{self, Filtered, OLD_TABLE_FAMILY, PORT_SETS, Published, TABLE, TABLE_FAMILY, Topology};
+use crate::plan::{self, Filtered, OLD_TABLE_FAMILY, TABLE, TABLE_FAMILY, Topology};
+use crate::published::{Elements, PORT_SETS, Published, PublishedPorts};
 
 /// See the module.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Rules {
     pub fn open(mut topology: Topology) -> Rules {
         topology.sort();
         let made = Socket::netfilter().map_err(Error::from).and_then(|mut socket| {
-            bring_in_line(&mut socket, &topology, Elements::Keep)?;
+            bring_in_line(&mut socket, &topology, Mode::Keep)?;
             Ok(socket)
         });
         let socket = made
@@ -76,8 +77,7 @@ impl Rules {
     /// Writes the table when it is not what it should be.
     pub fn verify(&self) -> Result<()> {
         let state = &mut *self.lock();
-        let elements = Elements::Replace;
-        state.socket.as_mut().map_or(Ok(()), |socket| bring_in_line(socket, &state.topology, elements))
+        state.socket.as_mut().map_or(Ok(()), |socket| bring_in_line(socket, &state.topology, Mode::Replace))
     }
 
     /// The netlink address that changes of these rules are sent from; `None` when no rules are kept.
@@ -99,7 +99,7 @@ impl Rules {
 
     /// How many ports are translated.
     pub fn published(&self) -> usize {
-        self.lock().topology.published.len()
+        self.lock().topology.published.count()
     }
 
     /// Whether translation works.
@@ -118,57 +118,31 @@ impl Rules {
         }
         match &mut state.socket {
             None => Ok(()),
-            Some(socket) => bring_in_line(socket, &state.topology, Elements::Keep),
+            Some(socket) => bring_in_line(socket, &state.topology, Mode::Keep),
         }
     }
 
     /// Makes `published` the only elements.
     pub fn replace_published(&self, published: Vec<Published>) -> Result<()> {
         let state = &mut *self.lock();
-        state.topology.published = published;
+        state.topology.published = published.into();
         match &mut state.socket {
             None => Ok(()),
-            Some(socket) => bring_in_line(socket, &state.topology, Elements::Replace),
+            Some(socket) => bring_in_line(socket, &state.topology, Mode::Replace),
         }
     }
 
     pub fn add(&self, published: &[Published]) -> Result<()> {
-        if published.is_empty() {
-            return Ok(());
-        }
         let state = &mut *self.lock();
-        state.topology.published.extend(published);
-        let Some(socket) = &mut state.socket else { return Ok(()) };
-        let mut change = Transaction::new();
-        let standing = direct(&state.topology.published[..state.topology.published.len() - published.len()]);
-        let fresh: Vec<_> = published.iter().filter(|port| !standing.contains(port)).copied().collect();
-        for set in PORT_SETS {
-            change.add_elements(TABLE_FAMILY, TABLE, set, &plan::elements(&fresh, set));
-        }
-        let result = commit(change, socket, &state.topology);
+        let result = state.change(published, |standing| standing.add(published));
         if result.is_err() {
-            withdraw(&mut state.topology, published);
+            state.topology.published.remove(published);
         }
-        forget_connections(socket, published);
         result
     }
 
     pub fn remove(&self, published: &[Published]) -> Result<()> {
-        if published.is_empty() {
-            return Ok(());
-        }
-        let state = &mut *self.lock();
-        withdraw(&mut state.topology, published);
-        let Some(socket) = &mut state.socket else { return Ok(()) };
-        let mut change = Transaction::new();
-        let standing = direct(&state.topology.published);
-        let gone: Vec<_> = published.iter().filter(|port| !standing.contains(port)).copied().collect();
-        for set in PORT_SETS {
-            change.delete_elements(TABLE_FAMILY, TABLE, set, &plan::elements(&gone, set));
-        }
-        let result = commit(change, socket, &state.topology);
-        forget_connections(socket, published);
-        result
+        self.lock().change(published, |standing| standing.remove(published))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,23 +151,38 @@ impl Rules {
     }
 }
 
-fn withdraw(topology: &mut Topology, published: &[Published]) {
-    let mut gone: BTreeMap<&Published, usize> = BTreeMap::new();
-    published.iter().for_each(|port| *gone.entry(port).or_default() += 1);
-    topology.published.retain(|port| match gone.get_mut(port) {
-        Some(count) if *count > 0 => {
-            *count -= 1;
-            false
+impl State {
+    /// Changes these ports, and the elements of their containers in line with them.
+    fn change(&mut self, ports: &[Published], change: impl FnOnce(&mut PublishedPorts)) -> Result<()> {
+        if ports.is_empty() {
+            return Ok(());
         }
-        _ => true,
-    });
-    // Thousands of ports of one container are no reason to keep room for as many ever after.
-    topology.published.shrink_to(2 * topology.published.len());
+        let containers: BTreeSet<_> = ports.iter().map(|port| port.container).collect();
+        let published = &mut self.topology.published;
+        let Some(socket) = &mut self.socket else {
+            change(published);
+            return Ok(());
+        };
+        let before = published.elements_of(&containers);
+        change(published);
+        let result = commit(step(&before, &published.elements_of(&containers)), socket, &self.topology);
+        forget_connections(socket, ports);
+        result
+    }
 }
 
-/// Those that are reached by the containers' own addresses: several ports of the host may lead to one of them.
-fn direct(published: &[Published]) -> BTreeSet<Published> {
-    published.iter().filter(|port| port.host.is_none()).copied().collect()
+/// From some elements to others.
+fn step(before: &Elements, after: &Elements) -> Transaction {
+    let mut change = Transaction::new();
+    let of = |elements: &Elements, set: &str| elements.get(set).cloned().unwrap_or_default();
+    for set in PORT_SETS {
+        let (before, after) = (of(before, set), of(after, set));
+        let gone: Vec<_> = before.iter().filter(|element| after.binary_search(element).is_err()).cloned().collect();
+        change.delete_elements(TABLE_FAMILY, TABLE, set, &gone);
+        let fresh: Vec<_> = after.iter().filter(|element| before.binary_search(element).is_err()).cloned().collect();
+        change.add_elements(TABLE_FAMILY, TABLE, set, &fresh);
+    }
+    change
 }
 
 /// Commits a change of elements; writes the whole table when what stands is not what the change assumes.
@@ -210,12 +199,14 @@ fn commit(change: Transaction, socket: &mut Socket, topology: &Topology) -> Resu
 
 /// Lets clients that go on sending datagrams be translated anew.
 fn forget_connections(socket: &mut Socket, published: &[Published]) {
-    let destination = |port: &Published| {
-        let (host, number) = port.host?;
+    let destinations = |run: &Published| {
+        let protocol = run.protocol.number();
+        let (host, first) = run.host?;
         let address = Some(host).filter(|host| !host.is_unspecified());
-        Some(Destination { protocol: port.protocol.number(), address, port: number })
+        Some((0..run.count).map(move |n| Destination { protocol, address, port: first.wrapping_add(n) }))
     };
-    let to: Vec<_> = published.iter().filter(|p| p.protocol == Protocol::Udp).filter_map(destination).collect();
+    let udp = published.iter().filter(|run| run.protocol == Protocol::Udp);
+    let to: Vec<_> = udp.filter_map(destinations).flatten().collect();
     if let Err(error) = conntrack::forget(socket, &to) {
         tracing::warn!(%error, "cannot forget connections to published ports");
     }
@@ -240,14 +231,14 @@ fn remove_table(socket: &mut Socket) -> Result<()> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Elements {
+enum Mode {
     Keep,
     Replace,
 }
 
 /// Writes the table when it differs from the topology's. What a daemon without IPv6 left (`ip gantry`) goes in the same
 /// transaction, its published ports are kept.
-fn bring_in_line(socket: &mut Socket, topology: &Topology, mode: Elements) -> Result<()> {
+fn bring_in_line(socket: &mut Socket, topology: &Topology, mode: Mode) -> Result<()> {
     if !topology.needs_rules() {
         return remove_table(socket);
     }
@@ -268,7 +259,7 @@ fn bring_in_line(socket: &mut Socket, topology: &Topology, mode: Elements) -> Re
             continue;
         }
         let elements = nft::elements(socket, from, TABLE, &set.name).map_err(failed)?;
-        if mode == Elements::Keep && PORT_SETS.contains(&set.name.as_str()) {
+        if mode == Mode::Keep && PORT_SETS.contains(&set.name.as_str()) {
             set.elements = elements;
         } else {
             same &= set.elements == elements;

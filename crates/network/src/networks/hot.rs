@@ -3,6 +3,7 @@
 //! Published ports belong to the endpoint with the way out: when another one gets it, they move there (as in the
 //! reference). Whoever has their sockets closes them before; a change that fails publishes them again.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -178,8 +179,9 @@ impl Networks {
     /// `added` are published by the endpoint with the way out. The others are not touched. Undone on failure.
     pub fn change_published(&self, owner: Owner<'_>, removed: &[BoundPort], added: &[PublishSpec]) -> Changed<()> {
         let before = self.standing(owner.container);
+        let gone: HashSet<&BoundPort> = removed.iter().collect();
         let changed = before.iter().try_for_each(|(row, endpoint)| {
-            let own: Vec<_> = endpoint.ports.iter().filter(|port| removed.contains(port)).copied().collect();
+            let own: Vec<_> = endpoint.ports.iter().filter(|port| gone.contains(port)).copied().collect();
             self.unpublish(owner.container, &row.id, &own)
         });
         let changed = changed.and_then(|()| match added {
@@ -232,7 +234,8 @@ impl Networks {
         let Some(endpoint) = standing.iter().find(|endpoint| endpoint.network == *network) else { return Ok(()) };
         let row = self.row(network)?;
         self.driver(&row)?.unpublish(endpoint, ports)?;
-        self.change_ports(container, network, |standing| standing.retain(|port| !ports.contains(port)));
+        let gone: HashSet<&BoundPort> = ports.iter().collect();
+        self.change_ports(container, network, |standing| standing.retain(|port| !gone.contains(port)));
         Ok(())
     }
 

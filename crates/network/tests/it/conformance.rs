@@ -85,7 +85,8 @@ fn conformance(factory: impl Fn() -> Box<dyn NetworkDriver>) {
     let (one, box_one) = sandbox();
     let first = join_at(&*driver, &network, (&one, &box_one), ("eth0", 2), Some(8081)).expect("join");
     assert_eq!(first.endpoint.network, network.id);
-    assert_eq!(first.ports.loose.len(), first.endpoint.ports.len());
+    // One socket may serve both families.
+    assert_eq!(first.ports.loose.is_empty(), first.endpoint.ports.is_empty());
     stored(&first.endpoint);
     let has_links = first.endpoint.host_link.is_some();
 

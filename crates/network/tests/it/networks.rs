@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use network::plan;
 use network::row::{NETWORKS, Progress, Traits};
 use network::{EndpointSpec, Family, NetworkConfig, Networks, NewNetwork, SandboxSpec};
+use network::{plan, published};
 use sys::netlink::{Socket, link};
 use sys::nft::{self, Chain, Element, Family as Tables, Field, Set, Table, Transaction};
 
@@ -116,8 +116,8 @@ fn old_table(fingerprint: &[u8]) {
         family: Tables::Ip,
         name: plan::TABLE.to_owned(),
         sets: vec![
-            map(plan::BY_ADDRESS, vec![Field::Protocol, Field::Ipv4, Field::Port], Vec::new()),
-            map(plan::BY_PORT, vec![Field::Protocol, Field::Port], vec![element]),
+            map(published::BY_ADDRESS, vec![Field::Protocol, Field::Ipv4, Field::Port], Vec::new()),
+            map(published::BY_PORT, vec![Field::Protocol, Field::Port], vec![element]),
         ],
         chains: vec![Chain { name: "published".to_owned(), hook: None, rules: Vec::new() }],
     };

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
+use network::networks::Owner;
 use network::{Enabled, NetworkConfig, Protocol, PublishSpec};
 
 use crate::world::*;
@@ -22,7 +23,9 @@ fn a_published_port_is_reached_from_everywhere() {
         assert_eq!(ask(UPLINK, 8081), Some(UPLINK.into()), "the host by its own address");
 
         let hosts: Vec<_> = web.sockets.iter().map(|(port, ..)| port.host_ip).collect();
-        assert_eq!(hosts, [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
+        assert_eq!(hosts, [IpAddr::V6(Ipv6Addr::UNSPECIFIED)], "one socket of both families");
+        let ports: Vec<_> = web.endpoint.ports.iter().map(|port| port.host_ip).collect();
+        assert_eq!(ports, [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
         // The proxy's part: here it answers itself.
         for (_, _, socket) in web.sockets.drain(..) {
             std::thread::spawn(move || answer_all(&TcpListener::from(socket)));
@@ -64,7 +67,7 @@ fn ports_of_one_address_and_other_protocols() {
         let second = world.connect("second", vec![at("127.0.0.1", 80)]);
         serve(first.netns.as_ref().unwrap(), 80);
         assert_eq!(enter(&outside, || ask(UPLINK, 8081)), Some(OUTSIDE.into()));
-        assert_eq!(elements(), 2, "127.0.0.1 is served by the proxy alone");
+        assert_eq!(elements(), 3, "127.0.0.1 is served by the proxy alone, and kept from others");
         assert_eq!(second.sockets.len(), 1);
         let server = inside(&first, || UdpSocket::bind("0.0.0.0:53").unwrap());
         server.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -135,5 +138,124 @@ fn automatic_ports_run_on() {
             assert_eq!(connected.endpoint.ports.len(), 2, "IPv4 and IPv6");
             assert_eq!(connected.endpoint.ports[0].host_port, connected.endpoint.ports[1].host_port);
         }
+    });
+}
+
+/// Ports of the host that lead to the same ones of a container.
+fn same(ports: std::ops::Range<u16>) -> Vec<PublishSpec> {
+    ports.map(|port| publish(port, port)).collect()
+}
+
+#[test]
+fn a_range_is_one_element_of_which_parts_go_and_come() {
+    world(NetworkConfig::default(), |world| {
+        let outside = outside_host();
+        let mut web = world.connect("web", same(9000..9100));
+        let ends = [9000, 9050, 9099];
+        ends.into_iter().for_each(|port| serve(web.netns.as_ref().unwrap(), port));
+        let asked = |port| enter(&outside, || ask(UPLINK, port));
+        assert_eq!((elements(), ends.map(asked)), (1, [Some(OUTSIDE.into()); 3]));
+        assert!(enter(&outside, || no_answer(UPLINK, 8999) && no_answer(UPLINK, 9100)));
+        // What does not keep its number is no range.
+        let shifted = (0..20).map(|n| publish(7000 + n, 100 + n)).collect();
+        let other = world.connect("other", shifted);
+        serve(other.netns.as_ref().unwrap(), 119);
+        assert_eq!((elements(), asked(7019)), (21, Some(OUTSIDE.into())));
+        world.networks.release(&other.endpoint.container).unwrap();
+
+        let middle: Vec<_> = web.endpoint.ports.iter().filter(|port| port.host_port == 9050).copied().collect();
+        web.sockets.retain(|(port, ..)| port.host_port != 9050);
+        let owner = Owner { container: &web.endpoint.container, name: "web" };
+        world.networks.change_published(owner, &middle, &[]).outcome.unwrap();
+        assert_eq!((elements(), asked(9000), asked(9099)), (2, Some(OUTSIDE.into()), Some(OUTSIDE.into())));
+        assert!(enter(&outside, || no_answer(UPLINK, 9050)));
+        let again = world.networks.change_published(owner, &[], &same(9050..9051));
+        again.outcome.unwrap();
+        assert_eq!((elements(), asked(9050)), (1, Some(OUTSIDE.into())));
+        world.networks.release(&web.endpoint.container).unwrap();
+        assert_eq!(elements(), 0);
+    });
+}
+
+#[test]
+fn a_range_with_a_port_of_another_process_is_refused_and_leaves_nothing() {
+    world(NetworkConfig::default(), |world| {
+        for address in ["127.0.0.1:9777", "0.0.0.0:9777", "[::]:9777", "[::1]:9777"] {
+            let foreign = TcpListener::bind(address).unwrap();
+            let refused = join(&world.networks, &world.spec("web", same(9000..10_000))).unwrap_err();
+            // The standard library's listener at [::] takes IPv4 as well.
+            let host = if address == "[::1]:9777" { "[::]" } else { "0.0.0.0" };
+            let wanted = format!("): failed to bind host port {host}:9777/tcp: address already in use");
+            assert!(refused.message().ends_with(&wanted), "{address}: {}", refused.message());
+            assert_eq!(elements(), 0);
+            drop(foreign);
+            assert!(TcpListener::bind("0.0.0.0:9000").is_ok(), "nothing is held");
+        }
+        let web = world.connect("web", same(9000..10_000));
+        for address in ["127.0.0.1:9999", "0.0.0.0:9000", "[::]:9500", "[::1]:9998"] {
+            let refused = TcpListener::bind(address).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse, "{address}");
+        }
+        let refused = join(&world.networks, &world.spec("next", same(9999..10_100))).unwrap_err();
+        let wanted = "): Bind for 0.0.0.0:9999 failed: port is already allocated";
+        assert!(refused.message().ends_with(wanted), "{}", refused.message());
+        drop(web);
+    });
+}
+
+/// Sixty-four threads ask for the same range at once: one has it, whole, and the others have nothing of it.
+#[test]
+fn of_many_that_want_one_range_exactly_one_gets_it() {
+    world(NetworkConfig::default(), |world| {
+        let here = sys::netlink::namespace::current().unwrap();
+        let specs: Vec<_> = (0..64).map(|n| world.spec(&format!("c{n}"), same(9000 + n % 3..9020))).collect();
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                specs.iter().map(|spec| scope.spawn(|| enter(&here, || join(&world.networks, spec)))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = made.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (1, 63));
+        for refused in lost {
+            let error = refused.unwrap_err();
+            assert!(error.message().ends_with("port is already allocated"), "{}", error.message());
+        }
+        let won = won.into_iter().next().unwrap().unwrap();
+        assert_eq!((elements(), host_links().len()), (1, 1));
+        world.networks.release(&won.endpoint.container).unwrap();
+        drop(won);
+        assert_eq!(elements(), 0);
+        assert!(TcpListener::bind("0.0.0.0:9010").is_ok());
+    });
+}
+
+/// A port at a loopback address is this host's alone, whatever routes a neighbour has and whatever the kernel may route.
+#[test]
+fn a_neighbour_with_routes_does_not_reach_a_port_at_a_loopback_address() {
+    world(NetworkConfig::default(), |world| {
+        let outside = outside_host();
+        let local = |spec| PublishSpec { host_ip: Some(Ipv4Addr::LOCALHOST.into()), ..spec };
+        let ports = [publish(8081, 80)].into_iter().chain(same(9000..9020)).map(local).collect();
+        let mut web = world.connect("web", ports);
+        for (_, _, socket) in web.sockets.drain(..) {
+            std::thread::spawn(move || answer_all(&TcpListener::from(socket)));
+        }
+        let own = TcpListener::bind("127.0.0.1:7777").unwrap();
+        std::thread::spawn(move || answer_all(&own));
+        let routes_localnet = |link: &str| {
+            let name = format!("net/ipv4/conf/{link}/route_localnet");
+            sys::netlink::namespace::set_sysctl(&name, "1").unwrap();
+        };
+        routes_localnet("uplink0");
+        enter(&outside, || routes_localnet("eth0"));
+        route(&outside, Ipv4Addr::new(127, 0, 0, 0), UPLINK);
+        let from_outside = |port| enter(&outside, || ask(Ipv4Addr::LOCALHOST, port));
+        assert_eq!(from_outside(7777), Some(OUTSIDE.into()), "what is not published is the administrator's");
+        for port in [8081, 9000, 9019] {
+            assert!(enter(&outside, || no_answer(Ipv4Addr::LOCALHOST, port)), "{port}");
+            assert_eq!(ask(Ipv4Addr::LOCALHOST, port), Some(Ipv4Addr::LOCALHOST.into()));
+        }
+        world.networks.release(&web.endpoint.container).unwrap();
+        assert_eq!(elements(), 0);
     });
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use model::id::ContainerId;
 use network::plan;
+use network::published;
 use network::{BoundPort, Endpoint, EndpointSpec, NetworkConfig, Networks, Protocol, PublishSpec, SandboxSpec};
 use store::Store;
 use sys::netlink::address::{self, Address};
@@ -167,7 +168,7 @@ pub fn serve(netns: &OwnedFd, port: u16) {
 pub fn answer_all(listener: &TcpListener) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { return };
-        let peer = stream.peer_addr().map(|p| p.ip().to_string()).unwrap_or_default();
+        let peer = stream.peer_addr().map(|p| p.ip().to_canonical().to_string()).unwrap_or_default();
         let _ = stream.write_all(peer.as_bytes());
     }
 }
@@ -242,7 +243,7 @@ pub fn host_links() -> Vec<Link> {
 pub fn elements() -> usize {
     let mut socket = Socket::netfilter().expect("socket");
     let count = |set| nft::elements(&mut socket, plan::TABLE_FAMILY, plan::TABLE, set).expect("elements").len();
-    plan::PORT_SETS.into_iter().map(count).sum()
+    published::PORT_SETS.into_iter().map(count).sum()
 }
 
 /// Waits until `done`, which the kernel does in the background.

@@ -1,8 +1,8 @@
 //! Sockets that hold a host port: bound, listening where the protocol listens, and deaf until released.
 //!
-//! A listening socket would accept connections before the rules that forward them stand, so each starts with a filter
-//! that drops every packet (TCP clients send their SYN again); `hear` removes it. All sockets share one program: a
-//! program for each costs more than the socket.
+//! A listening socket would accept connections before the rules that forward them stand. One of TCP is bound first and
+//! listens when they do; others start with a filter that drops every packet, and `hear` removes it. All sockets share one
+//! program: a program for each costs more than the socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -66,8 +66,30 @@ impl Filter {
     }
 }
 
-/// A deaf socket on `address`. IPv6 sockets take IPv6 only.
-pub fn bind(kind: Kind, address: SocketAddr, filter: &Filter) -> io::Result<OwnedFd> {
+/// Which families a socket is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Its address's.
+    Own,
+    /// An IPv6 socket takes IPv4 as well: it is bound to the port of all addresses of both.
+    Both,
+}
+
+/// What becomes of a deaf socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// It hears later ([`hear`]). One of TCP does not listen until then: whoever connects is refused.
+    Later,
+    /// It only keeps others from the port.
+    Never,
+}
+
+/// A deaf socket on `address`.
+pub fn bind(
+    kind: Kind,
+    (address, reach): (SocketAddr, Reach),
+    (opening, filter): (Opening, &Filter),
+) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let (socket_type, protocol) = kind.socket();
     let fd = rustix::net::socket_with(family, socket_type, SocketFlags::CLOEXEC, Some(protocol))?;
@@ -75,7 +97,7 @@ pub fn bind(kind: Kind, address: SocketAddr, filter: &Filter) -> io::Result<Owne
         sockopt::set_socket_reuseaddr(&fd, true)?;
     }
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&fd, true)?;
+        sockopt::set_ipv6_v6only(&fd, reach == Reach::Own)?;
     }
     if kind == Kind::Udp {
         let (level, option) = if address.is_ipv4() {
@@ -85,17 +107,23 @@ pub fn bind(kind: Kind, address: SocketAddr, filter: &Filter) -> io::Result<Owne
         };
         set_option(&fd, level, option, &1i32)?;
     }
-    filter.attach(&fd)?;
+    let listens_later = kind == Kind::Tcp && opening == Opening::Later;
+    if !listens_later {
+        filter.attach(&fd)?;
+    }
     rustix::net::bind(&fd, &address)?;
-    if kind != Kind::Udp {
+    if kind != Kind::Udp && !listens_later {
         rustix::net::listen(&fd, BACKLOG)?;
     }
     Ok(fd)
 }
 
-/// Removes the filter.
-pub fn hear(fd: &OwnedFd) -> io::Result<()> {
-    set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32)
+/// Lets a socket of [`Opening::Later`] hear. `ADDRINUSE`: another process listens at the port meanwhile.
+pub fn hear(kind: Kind, fd: &OwnedFd) -> io::Result<()> {
+    match kind {
+        Kind::Tcp => Ok(rustix::net::listen(fd, BACKLOG)?),
+        Kind::Udp | Kind::Sctp => set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32),
+    }
 }
 
 /// Whether this namespace can bind IPv6 sockets.
@@ -116,20 +144,41 @@ fn set_option<T>(fd: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
     use std::time::Duration;
 
     use super::*;
 
+    fn at(ip: [u8; 4]) -> (SocketAddr, Reach) {
+        (SocketAddr::from((ip, 0)), Reach::Own)
+    }
+
+    #[test]
+    fn a_port_is_held_before_it_is_listened_at() {
+        let any = (SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)), Reach::Both);
+        let socket = bind(Kind::Tcp, any, (Opening::Later, &Filter::load())).unwrap();
+        let held = TcpListener::from(socket.try_clone().unwrap());
+        let port = held.local_addr().unwrap().port();
+        let families = [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+        for address in families {
+            assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        }
+        hear(Kind::Tcp, &socket).unwrap();
+        for address in families {
+            assert!(TcpStream::connect(address).is_ok());
+            assert_eq!(TcpListener::bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
     #[test]
     fn sockets_are_deaf_until_they_hear_by_either_form() {
         for filter in [Filter::load(), Filter { program: None }] {
-            let socket = bind(Kind::Udp, SocketAddr::from(([127, 0, 0, 1], 0)), &filter).unwrap();
+            let socket = bind(Kind::Udp, at([127, 0, 0, 1]), (Opening::Later, &filter)).unwrap();
             let hearer = UdpSocket::from(socket.try_clone().unwrap());
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
             // What is dropped is dropped at once, on the sender's thread.
             sender.send_to(b"early", hearer.local_addr().unwrap()).unwrap();
-            hear(&socket).unwrap();
+            hear(Kind::Udp, &socket).unwrap();
             sender.send_to(b"late", hearer.local_addr().unwrap()).unwrap();
             hearer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             let mut buffer = [0; 8];

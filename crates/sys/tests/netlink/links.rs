@@ -139,19 +139,26 @@ fn port_sockets_are_deaf_until_told() {
     in_namespace(|_| {
         let any = SocketAddr::from(([127, 0, 0, 1], 8081));
         let filter = listen::Filter::load();
-        let socket = listen::bind(listen::Kind::Tcp, any, &filter).unwrap();
-        let second = listen::bind(listen::Kind::Tcp, any, &filter).unwrap_err();
-        assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
-        let soon = std::time::Duration::from_millis(100);
-        assert!(std::net::TcpStream::connect_timeout(&any, soon).is_err(), "deaf");
-        listen::hear(&socket).unwrap();
+        let (kind, own) = (listen::Kind::Tcp, listen::Reach::Own);
+        let (later, never) = (listen::Opening::Later, listen::Opening::Never);
+        let socket = listen::bind(kind, (any, own), (later, &filter)).unwrap();
+        assert!(std::net::TcpStream::connect(any).is_err(), "refused");
+        listen::hear(kind, &socket).unwrap();
         std::net::TcpStream::connect_timeout(&any, std::time::Duration::from_secs(30)).unwrap();
+        let second = listen::bind(kind, (any, own), (later, &filter)).unwrap_err();
+        assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
+        let deaf = SocketAddr::from(([127, 0, 0, 1], 8083));
+        let _deaf = listen::bind(kind, (deaf, own), (never, &filter)).unwrap();
+        let soon = std::time::Duration::from_millis(100);
+        assert!(std::net::TcpStream::connect_timeout(&deaf, soon).is_err(), "deaf");
         let v6 = SocketAddr::from(([0u16; 8], 8082));
         let _both = (
-            listen::bind(listen::Kind::Tcp, v6, &filter).unwrap(),
-            listen::bind(listen::Kind::Tcp, SocketAddr::from(([0; 4], 8082)), &filter).unwrap(),
+            listen::bind(kind, (v6, own), (never, &filter)).unwrap(),
+            listen::bind(kind, (SocketAddr::from(([0; 4], 8082)), own), (never, &filter)).unwrap(),
         );
-        listen::bind(listen::Kind::Udp, v6, &filter).unwrap();
+        listen::bind(listen::Kind::Udp, (v6, own), (later, &filter)).unwrap();
+        let both = (SocketAddr::from(([0u16; 8], 8082)), listen::Reach::Both);
+        assert!(listen::bind(kind, both, (later, &filter)).is_err(), "one family has it");
         assert!(listen::has_ipv6());
     });
 }

@@ -1,7 +1,9 @@
 //! Which published ports a container has after a change of them (`POST /containers/{id}/ports`). Pure.
 
+use std::collections::HashMap;
+
 use model::{Error, Result};
-use network::{BoundPort, PublishSpec};
+use network::{BoundPort, Protocol, PublishSpec};
 
 /// What a container publishes from now on, and what changes for it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,8 +64,23 @@ fn split(
 
 /// The bound ports that are of `removed` and of none that stays.
 pub fn bound(ports: &[BoundPort], removed: &[PublishSpec], kept: &[PublishSpec]) -> Vec<BoundPort> {
-    let of = |specs: &[PublishSpec], port: &BoundPort| specs.iter().any(|spec| is_of(port, spec));
-    ports.iter().filter(|port| of(removed, port) && !of(kept, port)).copied().collect()
+    let (removed, kept) = (by_port(removed), by_port(kept));
+    let of = |specs: &ByPort<'_>, port: &BoundPort| {
+        let specs = specs.get(&(port.container_port, port.protocol));
+        specs.is_some_and(|specs| specs.iter().any(|spec| is_of(port, spec)))
+    };
+    ports.iter().filter(|port| of(&removed, port) && !of(&kept, port)).copied().collect()
+}
+
+/// What is asked for by the container's port: of thousands of ports each is looked at once.
+type ByPort<'a> = HashMap<(u16, Protocol), Vec<&'a PublishSpec>>;
+
+fn by_port(specs: &[PublishSpec]) -> ByPort<'_> {
+    let mut all = ByPort::new();
+    for spec in specs {
+        all.entry((spec.container_port, spec.protocol)).or_default().push(spec);
+    }
+    all
 }
 
 fn is_of(port: &BoundPort, spec: &PublishSpec) -> bool {
