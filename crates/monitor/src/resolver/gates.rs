@@ -71,13 +71,8 @@ impl Hung {
     fn allow(&mut self, address: IpAddr, port: Option<u16>, (now, lasts): (Instant, Duration)) {
         let Some(gate) = &self.gate else { return };
         if self.open.len() >= SWEEP {
-            self.open.retain(|(address, port), until| {
-                let lasts = *until > now;
-                if !lasts {
-                    gate.forget(*address, *port);
-                }
-                lasts
-            });
+            // One that the kernel does not let go of takes a place there: it is counted, and tried again.
+            self.open.retain(|(address, port), until| *until > now || gate.forget(*address, *port).is_err());
         }
         let until = now + lasts;
         // What stands for longer by another answer stays.

@@ -145,7 +145,7 @@ fn connections_outlive_the_time_of_a_name() {
         let mut stream = inside(&one, || TcpStream::connect((OUTSIDE, 90)).expect("connect"));
         let (mut accepted, _) = listener.accept().expect("accept");
         gate.allow(OUTSIDE.into(), Some(80), Duration::ZERO).unwrap();
-        gate.forget(OUTSIDE.into(), Some(90));
+        gate.forget(OUTSIDE.into(), Some(90)).expect("forgotten");
         inside(&one, || assert!(no_answer(OUTSIDE, 80) && no_answer(OUTSIDE, 90)));
         for round in 0..3u8 {
             stream.write_all(&[round]).unwrap();

@@ -293,8 +293,11 @@ impl Gate {
     }
 
     /// Does not, from now on; nothing happens when it did not.
-    pub fn forget(&self, address: IpAddr, port: Option<u16>) {
-        let _ = bpf::delete(&self.names, &NameKey::new(address, port));
+    pub fn forget(&self, address: IpAddr, port: Option<u16>) -> io::Result<()> {
+        match bpf::delete(&self.names, &NameKey::new(address, port)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     /// Readable when something was dropped.

@@ -212,8 +212,8 @@ fn addresses_of_names_are_allowed_for_their_time() {
     assert!(bench.sends(&frame((OWN6, to6), icmp(58, 128))));
     bench.gate.allow(to.parse().unwrap(), Some(443), Duration::ZERO).unwrap();
     assert!(!first(), "its time is over");
-    bench.gate.forget(to6.parse().unwrap(), None);
-    bench.gate.forget(to6.parse().unwrap(), None);
+    bench.gate.forget(to6.parse().unwrap(), None).unwrap();
+    bench.gate.forget(to6.parse().unwrap(), None).unwrap();
     assert!(!bench.sends(&frame((OWN6, to6), icmp(58, 128))));
 }
 
