@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Datagrams of one call.
@@ -12,7 +12,10 @@ pub const BATCH: usize = 16;
 const LARGEST: usize = 65_536;
 /// Bytes of datagrams that go as one packet.
 const MAX_SEGMENTED: usize = 60_000;
+/// Bytes of control messages: the size of segments, and the address at this side (`CMSG_SPACE`, cmsg(3)).
 const SEGMENT_SPACE: usize = 24;
+const ADDRESS_SPACE: usize = 40;
+const CONTROL: usize = SEGMENT_SPACE + ADDRESS_SPACE;
 
 /// Datagrams that were received.
 #[derive(Debug)]
@@ -21,13 +24,23 @@ pub struct Datagrams {
     memory: Vec<u8>,
     lengths: [usize; BATCH],
     senders: [Option<SocketAddr>; BATCH],
+    /// Addresses of this host that they were sent to.
+    locals: [Option<IpAddr>; BATCH],
     count: usize,
+}
+
+/// To whom a socket without a peer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// The address that it spoke to, and that answers come from; `None`: the kernel chooses.
+    pub local: Option<IpAddr>,
 }
 
 impl Default for Datagrams {
     fn default() -> Datagrams {
         let memory = vec![0; BATCH * LARGEST];
-        Datagrams { memory, lengths: [0; BATCH], senders: [None; BATCH], count: 0 }
+        Datagrams { memory, lengths: [0; BATCH], senders: [None; BATCH], locals: [None; BATCH], count: 0 }
     }
 }
 
@@ -41,7 +54,9 @@ impl Datagrams {
         let places = self.memory.chunks_exact_mut(LARGEST);
         let mut parts: Vec<libc::iovec> =
             places.map(|place| libc::iovec { iov_base: place.as_mut_ptr().cast(), iov_len: place.len() }).collect();
-        for ((header, name), part) in headers.iter_mut().zip(&mut names).zip(&mut parts) {
+        let mut control = [[0u64; CONTROL / 8]; BATCH];
+        for (((header, name), part), control) in headers.iter_mut().zip(&mut names).zip(&mut parts).zip(&mut control) {
+            (header.msg_hdr.msg_control, header.msg_hdr.msg_controllen) = (control.as_mut_ptr().cast(), CONTROL);
             header.msg_hdr.msg_name = (&raw mut *name).cast();
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (part, 1);
@@ -55,6 +70,7 @@ impl Datagrams {
         for (at, (header, name)) in headers.iter().zip(&names).take(received).enumerate() {
             self.lengths[at] = (header.msg_len as usize).min(LARGEST);
             self.senders[at] = address(name);
+            self.locals[at] = local(&header.msg_hdr);
         }
         self.count = received;
         Ok(received)
@@ -65,20 +81,20 @@ impl Datagrams {
         &self.memory[at * LARGEST..][..self.lengths[at]]
     }
 
-    /// Who has sent it; `None` of families other than IP.
-    pub fn sender(&self, at: usize) -> Option<SocketAddr> {
-        self.senders[at]
+    /// Who has sent it, and to which address, where the socket delivers that; `None` of families other than IP.
+    pub fn peer(&self, at: usize) -> Option<Peer> {
+        self.senders[at].map(|address| Peer { address, local: self.locals[at] })
     }
 
-    /// How many of those from `first` on may be sent as one packet: of one sender, each as long as the first, the last one
+    /// How many of those from `first` on may be sent as one packet: of one sender to one address, each as long as the first, the last one
     /// not longer.
     pub fn run(&self, first: usize) -> usize {
-        let (size, sender) = (self.lengths[first], self.senders[first]);
+        let (size, peer) = (self.lengths[first], self.peer(first));
         let mut total = size;
         for at in first + 1..self.count {
             total += self.lengths[at];
             let fits = size > 0 && self.lengths[at] > 0 && self.lengths[at] <= size && total <= MAX_SEGMENTED;
-            if self.senders[at] != sender || !fits {
+            if self.peer(at) != peer || !fits {
                 return at - first;
             }
             if self.lengths[at] < size {
@@ -88,42 +104,107 @@ impl Datagrams {
         self.count - first
     }
 
-    /// Sends a [`Datagrams::run`] of them as one packet, to the socket's peer or to an address. An error: none was sent, as when the
+    /// Sends a [`Datagrams::run`] of them as one packet, to the socket's peer or to another one. An error: none was sent, as when the
     /// kernel or the path takes no such packets.
-    pub fn send_run(
-        &self,
-        socket: BorrowedFd<'_>,
-        to: Option<SocketAddr>,
-        run: std::ops::Range<usize>,
-    ) -> io::Result<()> {
-        let segment = self.lengths[run.start] as u16;
+    pub fn send_run(&self, socket: BorrowedFd<'_>, to: Option<Peer>, run: std::ops::Range<usize>) -> io::Result<()> {
+        let segment = (run.len() > 1).then(|| self.lengths[run.start] as u16);
         let mut parts: Vec<libc::iovec> = run
             .map(|at| {
                 let bytes = self.get(at);
                 libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
             })
             .collect();
-        let mut control = [0u64; SEGMENT_SPACE / 8];
-        let mut name = to.map(storage);
+        let mut control = Control::default();
+        if let Some(segment) = segment {
+            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
+        if let Some(Peer { address, local: Some(local) }) = to {
+            control.push_source(address, local);
+        }
+        let mut name = to.map(|peer| storage(peer.address));
         // SAFETY: zero is a value of it.
         let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
         if let Some((name, length)) = &mut name {
             (header.msg_name, header.msg_namelen) = ((&raw mut *name).cast(), *length);
         }
         (header.msg_iov, header.msg_iovlen) = (parts.as_mut_ptr(), parts.len());
-        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), SEGMENT_SPACE);
-        // SAFETY: the control buffer is aligned and has room for one message with two bytes.
-        unsafe {
-            let message = &mut *libc::CMSG_FIRSTHDR(&raw const header);
-            message.cmsg_level = libc::SOL_UDP;
-            message.cmsg_type = libc::UDP_SEGMENT;
-            message.cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
-            libc::CMSG_DATA(message).cast::<u16>().write_unaligned(segment);
+        if control.used > 0 {
+            (header.msg_control, header.msg_controllen) = (control.memory.as_mut_ptr().cast(), control.used);
         }
         // SAFETY: the header points to parts, name and control that outlive the call.
         let sent =
             unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
         if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// Control messages to be sent, as cmsg(3) lays them out: a head of 16 bytes each, padded to 8.
+#[derive(Default)]
+struct Control {
+    memory: [u64; CONTROL / 8],
+    /// Bytes.
+    used: usize,
+}
+
+impl Control {
+    /// At most [`CONTROL`] bytes in all.
+    fn push(&mut self, level: i32, kind: i32, value: &[u8]) {
+        let at = self.used / 8;
+        let length = size_of::<libc::cmsghdr>() + value.len();
+        self.memory[at] = length as u64;
+        self.memory[at + 1] = u64::from_ne_bytes(joined(level.to_ne_bytes(), kind.to_ne_bytes()));
+        for (word, part) in self.memory[at + 2..].iter_mut().zip(value.chunks(8)) {
+            let mut bytes = [0; 8];
+            bytes[..part.len()].copy_from_slice(part);
+            *word = u64::from_ne_bytes(bytes);
+        }
+        self.used += length.next_multiple_of(8);
+    }
+
+    /// The source address of what goes to a peer (`IP_PKTINFO`, ip(7); `IPV6_PKTINFO`, ipv6(7)): an IPv6 socket takes its own form,
+    /// also for IPv4.
+    fn push_source(&mut self, to: SocketAddr, local: IpAddr) {
+        match (to, local) {
+            (SocketAddr::V4(_), IpAddr::V4(local)) => {
+                let mut info = [0; 12];
+                info[4..8].copy_from_slice(&local.octets());
+                self.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            (SocketAddr::V6(_), IpAddr::V6(local)) => {
+                let mut info = [0; 20];
+                info[..16].copy_from_slice(&local.octets());
+                self.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+            _ => (),
+        }
+    }
+}
+
+fn joined(first: [u8; 4], second: [u8; 4]) -> [u8; 8] {
+    let mut all = [0; 8];
+    all[..4].copy_from_slice(&first);
+    all[4..].copy_from_slice(&second);
+    all
+}
+
+/// The address of this host in the control messages of what was received.
+fn local(header: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: the kernel has written the messages that the header points to, and how long they are.
+    let message = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
+    match (message.cmsg_level, message.cmsg_type) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            // SAFETY: a message of this type holds that.
+            let info: libc::in_pktinfo =
+                unsafe { libc::CMSG_DATA(message).cast::<libc::in_pktinfo>().read_unaligned() };
+            Some(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into())
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            // SAFETY: a message of this type holds that.
+            let info = unsafe { libc::CMSG_DATA(message).cast::<libc::in6_pktinfo>().read_unaligned() };
+            let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            (!address.is_multicast()).then_some(address.into())
+        }
+        _ => None,
     }
 }
 
@@ -198,7 +279,7 @@ mod tests {
             while first < sizes.len() {
                 let run = datagrams.run(first);
                 runs.push(run);
-                assert_eq!(datagrams.sender(first), Some(client.local_addr().unwrap()));
+                assert_eq!(datagrams.peer(first).unwrap().address, client.local_addr().unwrap());
                 match run {
                     1 => drop(back.send(datagrams.get(first)).unwrap()),
                     _ => datagrams.send_run(back.as_fd(), None, first..first + run).unwrap(),
@@ -218,10 +299,46 @@ mod tests {
                 client.send_to(&[5; 50], front.local_addr().unwrap()).unwrap();
             }
             assert_eq!(datagrams.receive(front.as_fd()).unwrap(), 3);
-            datagrams.send_run(front.as_fd(), Some(client.local_addr().unwrap()), 0..3).unwrap();
+            let to = Peer { address: client.local_addr().unwrap(), local: None };
+            datagrams.send_run(front.as_fd(), Some(to), 0..3).unwrap();
             for _ in 0..3 {
                 let (n, from) = client.recv_from(&mut [0; 100]).unwrap();
                 assert_eq!((n, from), (50, front.local_addr().unwrap()));
+            }
+        }
+    }
+
+    /// An answer comes from the address that was spoken to, of sockets of one family and of both.
+    #[test]
+    fn answers_have_the_address_that_was_spoken_to() {
+        use crate::netlink::listen::{self, Filter, Kind, Opening, Reach};
+        let filter = Filter::load();
+        let any4 = SocketAddr::from(([0, 0, 0, 0], 0));
+        let any6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        for (bound, reach, spoken_to) in [
+            (any4, Reach::Own, "127.0.0.77"),
+            (any6, Reach::Both, "127.0.0.77"),
+            (any6, Reach::Both, "::1"),
+            (any6, Reach::Own, "::1"),
+        ] {
+            let front = UdpSocket::from(listen::bind(Kind::Udp, (bound, reach), (Opening::Later, &filter)).unwrap());
+            listen::hear(Kind::Udp, &front.try_clone().unwrap().into()).unwrap();
+            let to: IpAddr = spoken_to.parse().unwrap();
+            let to = SocketAddr::new(to, front.local_addr().unwrap().port());
+            let client = socket(if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" });
+            // A connected socket hears nobody else.
+            client.connect(to).unwrap();
+            let mut datagrams = Datagrams::default();
+            for sizes in [&[3][..], &[3, 3, 2]] {
+                sizes.iter().for_each(|size| drop(client.send(&vec![1; *size]).unwrap()));
+                assert_eq!(datagrams.receive(front.as_fd()).unwrap(), sizes.len());
+                assert_eq!(datagrams.run(0), sizes.len());
+                let peer = datagrams.peer(0).unwrap();
+                assert_eq!(peer.local.unwrap().to_canonical(), to.ip());
+                datagrams.send_run(front.as_fd(), Some(peer), 0..sizes.len()).unwrap();
+                for size in sizes {
+                    assert_eq!(client.recv(&mut [0; 8]).unwrap(), *size, "{bound} {spoken_to}");
+                }
             }
         }
     }

@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -21,12 +21,14 @@ use sys::fdpass::Parked;
 use crate::proto::{Bound, Port, Transport};
 
 mod pipes;
+mod sockets;
 mod tcp;
 mod udp;
 
 use pipes::Pipes;
+use sockets::Listening;
 use tcp::{Connection, Scratch, Step};
-use udp::{Flows, Front};
+use udp::Front;
 
 /// Connections at once, over all ports.
 const MAX_CONNECTIONS: usize = 4096;
@@ -45,12 +47,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Proxies {
     epoll: Option<OwnedFd>,
-    /// A port's place is its number; a closed one leaves its place to the next.
+    /// The place of a port or of a queue of them is its number; a closed one leaves its place to the next.
     ports: Vec<Option<Listening>>,
-    /// Places of ports that were closed.
+    /// Places that are free again.
     free: Vec<usize>,
-    /// Queues of parked sockets, those that are only kept included.
-    queues: Vec<Rc<Parked>>,
     connections: HashMap<u64, Connection>,
     pipes: Pipes,
     next: u64,
@@ -76,54 +76,12 @@ enum Side {
     Container,
 }
 
-#[derive(Debug)]
-struct Listening {
-    port: Port,
-    socket: Socket,
-    flows: Flows,
-}
-
-/// Where a port's socket is.
-#[derive(Debug)]
-enum Socket {
-    Held(OwnedFd),
-    /// The n-th of a parked queue.
-    Parked(Rc<Parked>, usize),
-}
-
-/// A port's socket, for a while.
-enum Lent<'a> {
-    Held(BorrowedFd<'a>),
-    Copied(OwnedFd),
-}
-
-impl Socket {
-    fn lend(&self) -> io::Result<Lent<'_>> {
-        match self {
-            Socket::Held(socket) => Ok(Lent::Held(socket.as_fd())),
-            Socket::Parked(queue, at) => {
-                let copies = queue.copies()?;
-                copies.into_iter().nth(*at).map(Lent::Copied).ok_or_else(|| Errno::BADF.into())
-            }
-        }
-    }
-}
-
-impl AsFd for Lent<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Lent::Held(socket) => *socket,
-            Lent::Copied(socket) => socket.as_fd(),
-        }
-    }
-}
-
 /// What an epoll event belongs to, packed into its 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
-    /// Index of a port.
-    Port(u32),
-    /// Index of a port, number of a flow.
+    /// A place, and which of its sockets.
+    Port(u32, u8),
+    /// A place, number of a flow.
     Flow(u32, u32),
     /// Number of a connection, and which of its sockets.
     Connection(u64, Side),
@@ -132,7 +90,7 @@ enum Token {
 impl Token {
     fn data(self) -> EventData {
         EventData::new_u64(match self {
-            Token::Port(port) => u64::from(port) << 2,
+            Token::Port(place, at) => (u64::from(place) << 10) | (u64::from(at) << 2),
             Token::Flow(port, flow) => (u64::from(flow) << 32) | (u64::from(port) << 2) | 1,
             Token::Connection(number, Side::Client) => (number << 2) | 2,
             Token::Connection(number, Side::Container) => (number << 2) | 3,
@@ -143,7 +101,7 @@ impl Token {
         let bits = data.u64();
         let port = ((bits & 0xffff_ffff) >> 2) as u32;
         match bits & 3 {
-            0 => Token::Port(port),
+            0 => Token::Port((bits >> 10) as u32, (bits >> 2) as u8),
             1 => Token::Flow(port, (bits >> 32) as u32),
             2 => Token::Connection(bits >> 2, Side::Client),
             _ => Token::Connection(bits >> 2, Side::Container),
@@ -154,7 +112,7 @@ impl Token {
 impl Proxies {
     /// How many ports are served.
     pub fn served(&self) -> usize {
-        self.ports.iter().flatten().count()
+        self.ports.iter().flatten().map(Listening::served).sum()
     }
 
     /// Readable when there is something to do.
@@ -164,94 +122,64 @@ impl Proxies {
 
     /// Begins to serve a port on its bound (TCP: listening) socket.
     pub fn add(&mut self, port: Port, socket: OwnedFd) -> io::Result<()> {
-        let place = self.watch(socket.as_fd())?;
-        self.held += 1;
-        self.put(place, Listening { port, socket: Socket::Held(socket), flows: Flows::default() });
+        let place = self.place();
+        self.watch(socket.as_fd(), Token::Port(place as u32, 0))?;
+        self.put(place, Listening::held(port, socket));
         Ok(())
     }
 
     /// Begins to serve the ports of a parked queue, one for each of its sockets; `None`: a socket that is only kept.
     pub fn add_parked(&mut self, ports: &[Option<Port>], queue: Parked) -> io::Result<()> {
-        let queue = Rc::new(queue);
-        self.held += 1;
-        self.queues.push(queue.clone());
+        let place = self.place();
         for (at, (port, copy)) in ports.iter().zip(queue.copies()?).enumerate() {
-            let Some(port) = port else { continue };
-            let place = self.watch(copy.as_fd())?;
-            let socket = Socket::Parked(queue.clone(), at);
-            self.put(place, Listening { port: port.clone(), socket, flows: Flows::default() });
+            if port.is_some() {
+                self.watch(copy.as_fd(), Token::Port(place as u32, at as u8))?;
+            }
         }
+        self.put(place, Listening::parked(ports, queue));
         Ok(())
     }
 
+    /// The next free place.
+    fn place(&self) -> usize {
+        self.free.last().copied().unwrap_or(self.ports.len())
+    }
+
+    /// Takes the next free place.
     fn put(&mut self, place: usize, listening: Listening) {
+        self.held += 1;
         match self.ports.get_mut(place) {
             Some(free) => *free = Some(listening),
             None => self.ports.push(Some(listening)),
         }
+        self.free.pop();
     }
 
     /// Closes the sockets that are bound so, or all. Connections that were accepted go on.
     pub fn remove(&mut self, bound: &[Bound]) -> io::Result<()> {
         let named: HashSet<Bound> = bound.iter().copied().collect();
         if named.is_empty() {
-            (self.ports, self.free, self.queues, self.held) = Default::default();
-        } else {
-            self.remove_held(&named)?;
-            self.remove_parked(&named)?;
+            (self.ports, self.free, self.held) = Default::default();
+        }
+        let mut removed = Ok(());
+        for (number, place) in self.ports.iter_mut().enumerate().filter(|_| !named.is_empty()) {
+            let Some(listening) = place else { continue };
+            match listening.close(&named) {
+                Ok(0) => {
+                    *place = None;
+                    self.free.push(number);
+                    self.held -= 1;
+                }
+                Ok(_) => (),
+                Err(error) => removed = Err(error),
+            }
         }
         self.flows = self.ports.iter().flatten().map(|listening| listening.flows.len()).sum();
-        Ok(())
+        removed
     }
 
-    fn remove_held(&mut self, named: &HashSet<Bound>) -> io::Result<()> {
-        for (number, place) in self.ports.iter_mut().enumerate() {
-            if let Some(Listening { socket: Socket::Held(socket), .. }) = place
-                && named.contains(&bound_to(socket)?)
-            {
-                *place = None;
-                self.free.push(number);
-                self.held -= 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// The sockets that stay are parked anew.
-    fn remove_parked(&mut self, named: &HashSet<Bound>) -> io::Result<()> {
-        for queue in std::mem::take(&mut self.queues) {
-            let copies = queue.copies()?;
-            let stays =
-                copies.iter().map(|copy| Ok(!named.contains(&bound_to(copy)?))).collect::<io::Result<Vec<_>>>()?;
-            if stays.iter().all(|stays| *stays) {
-                self.queues.push(queue);
-                continue;
-            }
-            let left: Vec<_> =
-                copies.iter().zip(&stays).filter(|(_, stays)| **stays).map(|(fd, _)| fd.as_fd()).collect();
-            let anew = if left.is_empty() { None } else { Some(Rc::new(Parked::new(&left)?)) };
-            self.held -= usize::from(anew.is_none());
-            self.queues.extend(anew.clone());
-            for (number, place) in self.ports.iter_mut().enumerate() {
-                let Some(Listening { socket: Socket::Parked(of, at), .. }) = place else { continue };
-                if !Rc::ptr_eq(of, &queue) {
-                    continue;
-                }
-                let before = stays[..*at].iter().filter(|stays| **stays).count();
-                match anew.clone().filter(|_| stays[*at]) {
-                    Some(anew) => (*of, *at) = (anew, before),
-                    None => {
-                        *place = None;
-                        self.free.push(number);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Watches the socket of a port that is about to be added; the port's place.
-    fn watch(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Watches the socket of a port that is about to be added.
+    fn watch(&mut self, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         rustix::io::ioctl_fionbio(socket, true)?;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(KEPT_FREE);
         self.limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -259,11 +187,9 @@ impl Proxies {
             Some(epoll) => epoll,
             None => epoll::create(CreateFlags::CLOEXEC)?,
         };
-        let place = self.free.pop().unwrap_or(self.ports.len());
-        let added = epoll::add(&epoll, socket, Token::Port(place as u32).data(), EventFlags::IN);
+        let added = epoll::add(&epoll, socket, token.data(), EventFlags::IN);
         self.epoll = Some(epoll);
-        added?;
-        Ok(place)
+        Ok(added?)
     }
 
     /// Deals with everything that is ready. `buffer` is scratch space.
@@ -283,17 +209,19 @@ impl Proxies {
     fn dispatch(&mut self, epoll: BorrowedFd<'_>, token: Token, flags: EventFlags, buffer: &mut [u8]) {
         let room = self.room();
         match token {
-            Token::Port(index) => {
-                let Some(Some(listening)) = self.ports.get_mut(index as usize) else { return };
-                match listening.port.transport {
-                    Transport::Tcp => self.accept(epoll, index as usize),
+            Token::Port(place, at) => {
+                let Some(Some(listening)) = self.ports.get_mut(place as usize) else { return };
+                let Some(port) = listening.port(at) else { return };
+                match port.transport {
+                    Transport::Tcp => self.accept(epoll, (place as usize, at), port.target),
                     Transport::Udp => {
-                        let Ok(lent) = listening.socket.lend() else { return };
-                        let (socket, target) = (lent.as_fd(), listening.port.target);
-                        let before = listening.flows.len();
+                        let Listening { sockets, flows, .. } = listening;
+                        let Ok(lent) = sockets.lend(at) else { return };
+                        let (socket, target) = (lent.as_fd(), port.target);
+                        let before = flows.len();
                         let datagrams = self.datagrams.get_or_insert_default();
-                        listening.flows.read_clients(Front { epoll, port: index, socket, target, room }, datagrams);
-                        self.flows = self.flows - before + listening.flows.len();
+                        flows.read_clients(Front { epoll, place, at, socket, target, room }, datagrams);
+                        self.flows = self.flows - before + flows.len();
                         if self.flows > 0 && self.look_at.is_none() {
                             self.look_at = Some(Instant::now() + udp::LOOK_EVERY);
                         }
@@ -301,11 +229,10 @@ impl Proxies {
                 }
             }
             Token::Flow(index, flow) => {
-                if let Some(Some(listening)) = self.ports.get_mut(index as usize)
-                    && let Ok(lent) = listening.socket.lend()
-                {
+                let Some(Some(Listening { sockets, flows, .. })) = self.ports.get_mut(index as usize) else { return };
+                if let Some(Ok(lent)) = flows.socket_of(flow).map(|at| sockets.lend(at)) {
                     let datagrams = self.datagrams.get_or_insert_default();
-                    listening.flows.read_container(flow, lent.as_fd(), datagrams);
+                    flows.read_container(flow, lent.as_fd(), datagrams);
                 }
             }
             Token::Connection(number, side) => {
@@ -320,10 +247,9 @@ impl Proxies {
         }
     }
 
-    fn accept(&mut self, epoll: BorrowedFd<'_>, index: usize) {
-        let Some(Some(listening)) = self.ports.get(index) else { return };
-        let target = listening.port.target;
-        let copied = match listening.socket.lend() {
+    fn accept(&mut self, epoll: BorrowedFd<'_>, (place, at): (usize, u8), target: SocketAddr) {
+        let Some(Some(listening)) = self.ports.get(place) else { return };
+        let copied = match listening.sockets.lend(at) {
             // Copied, so that it does not borrow from what changes meanwhile; a held socket has a copy of little cost, too.
             Ok(lent) => lent.as_fd().try_clone_to_owned(),
             Err(error) => Err(error),
@@ -391,14 +317,6 @@ impl Proxies {
     }
 }
 
-/// Where a socket is bound, and of which protocol it is.
-fn bound_to(socket: &OwnedFd) -> io::Result<Bound> {
-    let protocol = rustix::net::sockopt::socket_protocol(socket)?;
-    let protocol = protocol.map_or(0, |protocol| protocol.as_raw().get()) as u8;
-    let address = rustix::net::getsockname(socket)?.try_into().map_err(|_| io::Error::from(Errno::AFNOSUPPORT))?;
-    Ok(Bound { protocol, address })
-}
-
 /// A non-blocking socket of the family that `target` needs.
 fn socket_for(target: std::net::SocketAddr, kind: SocketType) -> rustix::io::Result<OwnedFd> {
     let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -407,13 +325,17 @@ fn socket_for(target: std::net::SocketAddr, kind: SocketType) -> rustix::io::Res
 
 #[cfg(test)]
 mod tests {
+    use super::sockets::bound_to;
     use super::*;
 
     #[test]
     fn tokens_survive_packing() {
-        for token in
-            [Token::Port(0), Token::Port(70_000), Token::Flow(3, u32::MAX), Token::Connection(1 << 40, Side::Container)]
-        {
+        for token in [
+            Token::Port(0, 0),
+            Token::Port(70_000, 255),
+            Token::Flow(3, u32::MAX),
+            Token::Connection(1 << 40, Side::Container),
+        ] {
             assert_eq!(Token::of(token.data()), token);
         }
     }
@@ -450,7 +372,7 @@ mod tests {
         // The place of a closed one is used again, and what was parked behind another is found.
         let (socket, again) = listener();
         proxies.add(port(), socket).unwrap();
-        assert_eq!((proxies.ports.len(), proxies.free.len(), proxies.held), (4, 1, 3));
+        assert_eq!((proxies.ports.len(), proxies.free.len(), proxies.held, proxies.served()), (3, 0, 3, 3));
         proxies.remove(&[bound[4]]).unwrap();
         assert_eq!(bound.iter().map(is_bound).collect::<Vec<_>>(), [false, true, false, true, false]);
         proxies.remove(&[]).unwrap();

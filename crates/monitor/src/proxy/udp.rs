@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventFlags};
-use rustix::net::{SendFlags, SocketType};
-use sys::datagrams::{BATCH, Datagrams};
+use rustix::net::SocketType;
+use sys::datagrams::{BATCH, Datagrams, Peer};
 
 use super::Token;
 
@@ -16,22 +16,24 @@ use super::Token;
 const EXPIRY: Duration = Duration::from_secs(90);
 /// How often silence is looked for.
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Clients of one port; the one that has been silent longest makes room.
+/// Clients of one place; the one that has been silent longest makes room.
 const MAX_FLOWS: usize = 1024;
 /// How often a full batch is taken from one socket in one round.
 const ROUNDS: usize = 4;
 
-/// The clients of one port.
+/// The clients of the ports at one place.
 #[derive(Debug, Default)]
 pub struct Flows {
-    by_client: HashMap<SocketAddr, u32>,
+    by_client: HashMap<(u8, Peer), u32>,
     flows: HashMap<u32, Flow>,
     next: u32,
 }
 
 #[derive(Debug)]
 struct Flow {
-    client: SocketAddr,
+    /// Which of the sockets it speaks to.
+    at: u8,
+    client: Peer,
     container: OwnedFd,
     active: Instant,
 }
@@ -40,8 +42,9 @@ struct Flow {
 #[derive(Clone, Copy, Debug)]
 pub struct Front<'a> {
     pub epoll: BorrowedFd<'a>,
-    /// Its index.
-    pub port: u32,
+    /// Its place, and which of the sockets there it has.
+    pub place: u32,
+    pub at: u8,
     pub socket: BorrowedFd<'a>,
     pub target: SocketAddr,
     /// Sockets that may still be opened.
@@ -59,8 +62,8 @@ impl Flows {
             while first < count {
                 let run = first..first + datagrams.run(first);
                 first = run.end;
-                let Some(client) = datagrams.sender(run.start) else { continue };
-                let number = match self.by_client.get(&client) {
+                let Some(client) = datagrams.peer(run.start) else { continue };
+                let number = match self.by_client.get(&(front.at, client)) {
                     Some(number) => *number,
                     None => match self.open(front, client) {
                         Ok(number) => number,
@@ -78,7 +81,7 @@ impl Flows {
         }
     }
 
-    fn open(&mut self, front: Front<'_>, client: SocketAddr) -> rustix::io::Result<u32> {
+    fn open(&mut self, front: Front<'_>, client: Peer) -> rustix::io::Result<u32> {
         if (self.flows.len() >= MAX_FLOWS || front.room == 0)
             && let Some(&oldest) = self.flows.iter().min_by_key(|(_, flow)| flow.active).map(|(number, _)| number)
         {
@@ -87,15 +90,15 @@ impl Flows {
         let container = super::socket_for(front.target, SocketType::DGRAM)?;
         rustix::net::connect(&container, &front.target)?;
         self.next = self.next.wrapping_add(1);
-        epoll::add(front.epoll, &container, Token::Flow(front.port, self.next).data(), EventFlags::IN)?;
-        self.flows.insert(self.next, Flow { client, container, active: Instant::now() });
-        self.by_client.insert(client, self.next);
+        epoll::add(front.epoll, &container, Token::Flow(front.place, self.next).data(), EventFlags::IN)?;
+        self.flows.insert(self.next, Flow { at: front.at, client, container, active: Instant::now() });
+        self.by_client.insert((front.at, client), self.next);
         Ok(self.next)
     }
 
     fn forget(&mut self, number: u32) {
         if let Some(flow) = self.flows.remove(&number) {
-            self.by_client.remove(&flow.client);
+            self.by_client.remove(&(flow.at, flow.client));
         }
     }
 
@@ -118,6 +121,17 @@ impl Flows {
         }
     }
 
+    /// Which of the sockets at its place a flow speaks to.
+    pub fn socket_of(&self, number: u32) -> Option<u8> {
+        self.flows.get(&number).map(|flow| flow.at)
+    }
+
+    /// Forgets the clients of other sockets.
+    pub fn retain(&mut self, stays: impl Fn(u8) -> bool) {
+        self.flows.retain(|_, flow| stays(flow.at));
+        self.by_client.retain(|(at, _), _| stays(*at));
+    }
+
     pub fn len(&self) -> usize {
         self.flows.len()
     }
@@ -131,15 +145,16 @@ impl Flows {
 }
 
 /// Sends some of the datagrams, as one packet where that can be; they may be lost.
-fn send(datagrams: &Datagrams, (socket, to): (BorrowedFd<'_>, Option<SocketAddr>), run: Range<usize>) {
+fn send(datagrams: &Datagrams, (socket, to): (BorrowedFd<'_>, Option<Peer>), run: Range<usize>) {
     if run.len() > 1 && datagrams.send_run(socket, to, run.clone()).is_ok() {
         return;
     }
     for at in run {
-        let _ = match to {
-            None => rustix::net::send(socket, datagrams.get(at), SendFlags::NOSIGNAL),
-            Some(to) => rustix::net::sendto(socket, datagrams.get(at), SendFlags::NOSIGNAL, &to),
-        };
+        let sent = datagrams.send_run(socket, to, at..at + 1);
+        // The address that was spoken to may be none that answers come from, as a broadcast.
+        if let (Err(_), Some(Peer { address, local: Some(_) })) = (sent, to) {
+            let _ = datagrams.send_run(socket, Some(Peer { address, local: None }), at..at + 1);
+        }
     }
 }
 
