@@ -247,6 +247,77 @@ fn ports_of_a_running_container_are_changed() {
     d.finish();
 }
 
+/// Parts of a range of ports come and go while the container runs and the daemon dies.
+#[test]
+fn ranges_of_a_running_container_are_changed() {
+    let mut d = with_busybox();
+    let script = "mkdir -p /w && echo hello > /w/index.html; for p in 9000 10500 12999; do httpd -p $p -h /w; done; exec sleep 1000";
+    let _ = d.docker(&["run", "-d", "--name", "web", "busybox", "sh", "-c", script]).ok();
+    let gantryd = |d: &Daemon, words: &[&str]| {
+        let root = d.exec_root().display().to_string();
+        let program = testkit::places::gantryd().display().to_string();
+        d.exec_inside(&[&[program.as_str()], words, &["--config-file=", "--exec-root", &root]].concat())
+    };
+    let answers = |d: &Daemon, port: u16| {
+        // By the proxy, by it from IPv6, by the packet filter.
+        ["127.0.0.1", "[::1]", "172.17.0.1"].iter().all(|ip| {
+            let url = format!("http://{ip}:{port}/");
+            d.exec_inside(&["curl", "-s", "-m", "20", &url]).stdout == "hello\n"
+        })
+    };
+    let elements = |d: &Daemon| {
+        let listed = d.exec_inside(&["nft", "list", "map", "inet", "gantry", "range-any"]).stdout;
+        listed.matches("tcp . ").count()
+    };
+    let told = gantryd(&d, &["ports", "add", "web", "9000-12999:9000-12999"]);
+    assert!(told.stdout.contains("12999/tcp -> 0.0.0.0:12999\n"), "{told:?}");
+    assert!(eventually(|| [9000, 10_500, 12_999].iter().all(|port| answers(&d, *port))));
+    assert_eq!(elements(&d), 1);
+    assert_eq!(gantryd(&d, &["ports", "rm", "web", "10000-11000:10000-11000"]).code, 0);
+    assert_eq!((elements(&d), answers(&d, 9000), answers(&d, 12_999)), (2, true, true));
+    assert!(!answers(&d, 10_500));
+    let other = ["run", "-d", "--name", "other", "-p", "10500:80", "busybox", "sleep", "1000"];
+    let _ = d.docker(&other).ok();
+    let refused = gantryd(&d, &["ports", "add", "web", "10400-10600:10400-10600"]);
+    assert!(refused.stderr.contains("Bind for 0.0.0.0:10500 failed: port is already allocated"), "{refused:?}");
+    d.kill9();
+    d.again();
+    assert!(eventually(|| answers(&d, 9000) && answers(&d, 12_999)));
+    assert_eq!(elements(&d), 2);
+    let refused = d.docker(&["run", "--rm", "-p", "12000:80", "busybox", "true"]);
+    assert!(refused.stderr.contains(":12000 failed: port is already allocated"), "{refused:?}");
+    let _ = d.docker(&["rm", "-f", "other"]).ok();
+    assert_eq!(gantryd(&d, &["ports", "add", "web", "10000-11000:10000-11000"]).code, 0);
+    assert!(eventually(|| answers(&d, 10_500)));
+    assert_eq!(elements(&d), 1);
+    assert_eq!(gantryd(&d, &["ports", "rm", "web", "9000-12999:9000-12999"]).code, 0);
+    assert_eq!(elements(&d), 0);
+    assert!(!answers(&d, 9000));
+    let uneven = gantryd(&d, &["ports", "add", "web", "80-81:80-82"]);
+    assert!(uneven.stderr.contains("invalid ranges specified"), "{uneven:?}");
+    d.finish();
+}
+
+/// A container that asks at another address of the host gets its answer from there.
+#[test]
+fn datagrams_are_answered_by_the_address_that_was_spoken_to() {
+    let d = with_busybox();
+    d.probe();
+    let _ = d.exec_inside(&["ip", "address", "add", "10.88.0.1/32", "dev", "lo"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "u", "-p", "9054:53/udp", "probe", "udp-echo", "53"]).ok();
+    // One that publishes to one family, whose socket is of that alone.
+    let _ = d.docker(&["run", "-d", "--name", "v", "-p", "0.0.0.0:9055:53/udp", "probe", "udp-echo", "53"]).ok();
+    for address in ["10.88.0.1:9054", "172.17.0.1:9054", "10.88.0.1:9055"] {
+        let mut answer = String::new();
+        let asked = eventually(|| {
+            answer = d.docker(&["run", "--rm", "probe", "udp-ask", address, "hello"]).stdout;
+            answer == "hello\n"
+        });
+        assert!(asked, "{address}: {answer:?}");
+    }
+    d.finish();
+}
+
 /// A transfer through a port that is taken back goes on, by the packet filter and by the proxy.
 #[test]
 fn connections_outlive_their_port() {

@@ -42,21 +42,47 @@ fn ask(exec_root: &Path, container: &str, change: &api::PortsChange) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// `[[ADDRESS:]HOST_PORT:]PORT[/PROTOCOL]`, as `docker run -p` has it, without ranges of container ports.
+/// `[[ADDRESS:]HOST_PORT:]PORT[/PROTOCOL]`, as `docker run -p` has it; each port may be a range (`FIRST-LAST`), that of the host
+/// as long as the container's, or of any length for a single port.
 fn port(text: &str) -> Result<api::PortMap> {
     let invalid = || Error::invalid(format!("{text:?} is not of the form [[ADDRESS:]HOST_PORT:]PORT[/PROTOCOL]"));
     let (rest, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
-    let (before, container_port) = rest.rsplit_once(':').map_or(("", rest), |(before, port)| (before, port));
-    container_port.parse::<u16>().map_err(|_| invalid())?;
-    let (host_ip, host_port) = match before.rsplit_once(':') {
+    let (before, container) = rest.rsplit_once(':').map_or(("", rest), |(before, port)| (before, port));
+    let (first, last) = range(container).ok_or_else(invalid)?;
+    let (host_ip, host) = match before.rsplit_once(':') {
         Some((ip, port)) => (ip.trim_start_matches('[').trim_end_matches(']'), port),
         None => ("", before),
     };
     if !host_ip.is_empty() && host_ip.parse::<std::net::IpAddr>().is_err() {
         return Err(invalid());
     }
-    let binding = api::PortBinding { host_ip: host_ip.to_owned(), host_port: host_port.to_owned() };
-    Ok([(format!("{container_port}/{protocol}"), Some(vec![binding]))].into())
+    let hosts = match host {
+        "" => None,
+        host => Some(range(host).ok_or_else(invalid)?),
+    };
+    if let Some((host_first, host_last)) = hosts
+        && first != last
+        && host_last - host_first != last - first
+    {
+        let text = format!("invalid ranges specified for container and host Ports: {container} and {host}");
+        return Err(Error::invalid(text));
+    }
+    let entry = |number: u16| {
+        let host_port = match hosts {
+            Some((host_first, _)) if first != last => (host_first + (number - first)).to_string(),
+            _ => host.to_owned(),
+        };
+        let binding = api::PortBinding { host_ip: host_ip.to_owned(), host_port };
+        (format!("{number}/{protocol}"), Some(vec![binding]))
+    };
+    Ok((first..=last).map(entry).collect())
+}
+
+/// `FIRST-LAST`, or one port.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some((first, last))
 }
 
 #[cfg(test)]
@@ -78,7 +104,16 @@ mod tests {
         is("127.0.0.1:8080:80", "80/tcp", "127.0.0.1", "8080");
         is("127.0.0.1::80", "80/tcp", "127.0.0.1", "");
         is("[::1]:8080:80", "80/tcp", "::1", "8080");
-        for wrong in ["", "x", "80:x", "nowhere:80:80"] {
+        is("8080-8090:80", "80/tcp", "", "8080-8090");
+        let many = port("127.0.0.1:9000-9002:80-82/udp").unwrap();
+        let host_ports: Vec<_> =
+            many.iter().map(|(key, at)| (key.as_str(), &*at.as_ref().unwrap()[0].host_port)).collect();
+        assert_eq!(host_ports, [("80/udp", "9000"), ("81/udp", "9001"), ("82/udp", "9002")]);
+        assert_eq!(port("1-65535:1-65535").unwrap().len(), 65_535);
+        assert!(port("80-82").unwrap().values().all(|at| at.as_ref().unwrap()[0].host_port.is_empty()));
+        let uneven = port("9000-9001:80-82").unwrap_err();
+        assert_eq!(uneven.message(), "invalid ranges specified for container and host Ports: 80-82 and 9000-9001");
+        for wrong in ["", "x", "80:x", "nowhere:80:80", "82-80", "80-", "-80", "9-1:80", "1-99999"] {
             assert!(port(wrong).is_err(), "{wrong}");
         }
     }
