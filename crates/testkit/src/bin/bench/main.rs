@@ -3,7 +3,7 @@
 //! Everything is measured in one run on one machine: the floor first, then Gantry over one kept-alive connection, the other
 //! engine (`--vs unix://SOCKET`) in turn with it. The table goes to the screen, all figures to `target/bench.json`.
 //! `gantry-bench calls` only counts what one start costs. `gantry-bench net` measures networks, with figures in
-//! `bench-net.json`, `gantry-bench volumes` volumes, in `bench-volumes.json`. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in
+//! `bench-net.json` (`--only PART` measures one part), `gantry-bench volumes` volumes, in `bench-volumes.json`. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in
 //! `bench-images.json`.
 //! Budgets are those of SPECIFICATION.md; a figure over its budget makes the run fail.
 
@@ -44,7 +44,8 @@ const QUICK: Scale = Scale { cycles: 60, seconds: 3, containers: 50, log_bytes: 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let quick = words.iter().any(|word| word == "--quick");
-    let other = words.iter().position(|word| word == "--vs").and_then(|at| words.get(at + 1));
+    let after = |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1));
+    let (other, only) = (after("--vs"), after("--only"));
     let mut figures = Figures::default();
     if words.first().is_some_and(|word| word == "images") {
         let scale = if quick { images::QUICK } else { images::FULL };
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
     }
     if words.first().is_some_and(|word| word == "net") {
         let scale = if quick { net::QUICK } else { net::FULL };
-        net::run(scale, other.map(String::as_str), &mut figures);
+        net::run(scale, (only.map(String::as_str), other.map(String::as_str)), &mut figures);
         return end(&figures, "bench-net.json");
     }
     if words.first().is_some_and(|word| word == "volumes") {

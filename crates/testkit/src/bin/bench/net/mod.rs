@@ -33,8 +33,9 @@ pub const QUICK: Scale = Scale { starts: crate::QUICK, rounds: 3, networks: 40, 
 /// Ports that the kernel gives to connections: none that is published here.
 const EPHEMERAL: &str = "45000 60999";
 
-/// Everything.
-pub fn run(scale: Scale, other: Option<&str>, figures: &mut Figures) {
+/// Everything, or one part: `cycles`, `application`, `throughput`, `ports`, `names` or `many`.
+pub fn run(scale: Scale, (only, other): (Option<&str>, Option<&str>), figures: &mut Figures) {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
     let mut daemon = Daemon::start();
     daemon.probe();
     let range = format!("echo {EPHEMERAL} > /proc/sys/net/ipv4/ip_local_port_range");
@@ -45,14 +46,26 @@ pub fn run(scale: Scale, other: Option<&str>, figures: &mut Figures) {
         engine.load(kit::probe_archive());
         engine
     });
-    cycles::run(scale, &own, other.as_ref(), figures);
-    application::run(scale, &own, other.as_ref(), figures);
-    throughput::routed(scale, &daemon, &own, figures);
-    throughput::proxied(scale, &own, other.as_ref(), figures);
-    ports::run(&daemon, &own, figures);
-    names::run(scale, &own, figures);
-    many::memory(scale, &daemon, &own, figures);
-    many::restart(scale, &mut daemon, &own, figures);
+    if wanted("cycles") {
+        cycles::run(scale, &own, other.as_ref(), figures);
+    }
+    if wanted("application") {
+        application::run(scale, &own, other.as_ref(), figures);
+    }
+    if wanted("throughput") {
+        throughput::routed(scale, &daemon, &own, figures);
+        throughput::proxied(scale, &own, other.as_ref(), figures);
+    }
+    if wanted("ports") {
+        ports::run(&daemon, &own, figures);
+    }
+    if wanted("names") {
+        names::run(scale, &own, figures);
+    }
+    if wanted("many") {
+        many::memory(scale, &daemon, &own, figures);
+        many::restart(scale, &mut daemon, &own, figures);
+    }
     daemon.finish();
 }
 

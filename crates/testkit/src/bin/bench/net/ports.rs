@@ -6,10 +6,12 @@ use std::time::Instant;
 use testkit::{Daemon, process};
 
 use crate::engine::{Engine, micros};
-use crate::figures::Figures;
+use crate::figures::{Figures, Samples};
 use crate::memory::mib;
 
 const PORTS: u16 = 16_384;
+/// Rounds of changes of one of them.
+const CHANGES: usize = 5;
 /// Twice as many ports from here on end below [`super::EPHEMERAL`].
 const FIRST: u16 = 12_000;
 
@@ -36,8 +38,25 @@ pub fn run(daemon: &Daemon, engine: &Engine, figures: &mut Figures) {
     published(engine, &[FIRST], |_| ());
     let contiguous: Vec<u16> = (0..PORTS).map(|n| FIRST + n).collect();
     measure("contiguous", &contiguous, (daemon, engine), (200.0, Some(5.0)), figures);
+    change(&contiguous, engine, figures);
     let scattered: Vec<u16> = (0..PORTS).map(|n| FIRST + 2 * n).collect();
     measure("scattered", &scattered, (daemon, engine), (2000.0, None), figures);
+}
+
+/// One port in the middle of the range of a running container goes, and comes back.
+fn change(ports: &[u16], engine: &Engine, figures: &mut Figures) {
+    let (middle, mut took) = (ports[ports.len() / 2], Vec::new());
+    published(engine, ports, |id| {
+        for _ in 0..CHANGES {
+            for what in ["Remove", "Add"] {
+                let body = format!(r#"{{"{what}":{{"{middle}/tcp":[{{"HostPort":"{middle}"}}]}}}}"#);
+                let begin = Instant::now();
+                engine.connect().post(&format!("/containers/{id}/ports"), &body, 200);
+                took.push(micros(begin));
+            }
+        }
+    });
+    figures.time(&format!("{} contiguous ports: change of one", ports.len()), &Samples::new(took));
 }
 
 /// Budgets in milliseconds and MB.
