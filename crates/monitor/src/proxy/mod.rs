@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with};
+use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Resource, getrlimit};
 use sys::datagrams::Datagrams;
 use sys::fdpass::Parked;
@@ -23,11 +23,13 @@ use crate::proto::{Bound, Port, Transport};
 mod pipes;
 mod sockets;
 mod tcp;
+mod token;
 mod udp;
 
 use pipes::Pipes;
 use sockets::Listening;
 use tcp::{Connection, Scratch, Step};
+use token::Token;
 use udp::Front;
 
 /// Connections at once, over all ports.
@@ -67,46 +69,6 @@ pub struct Proxies {
     /// Descriptors for all of them.
     limit: usize,
     paused_until: Option<Instant>,
-}
-
-/// The sockets of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Client,
-    Container,
-}
-
-/// What an epoll event belongs to, packed into its 64 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    /// A place, and which of its sockets.
-    Port(u32, u8),
-    /// A place, number of a flow.
-    Flow(u32, u32),
-    /// Number of a connection, and which of its sockets.
-    Connection(u64, Side),
-}
-
-impl Token {
-    fn data(self) -> EventData {
-        EventData::new_u64(match self {
-            Token::Port(place, at) => (u64::from(place) << 10) | (u64::from(at) << 2),
-            Token::Flow(port, flow) => (u64::from(flow) << 32) | (u64::from(port) << 2) | 1,
-            Token::Connection(number, Side::Client) => (number << 2) | 2,
-            Token::Connection(number, Side::Container) => (number << 2) | 3,
-        })
-    }
-
-    fn of(data: EventData) -> Token {
-        let bits = data.u64();
-        let port = ((bits & 0xffff_ffff) >> 2) as u32;
-        match bits & 3 {
-            0 => Token::Port((bits >> 10) as u32, (bits >> 2) as u8),
-            1 => Token::Flow(port, (bits >> 32) as u32),
-            2 => Token::Connection(bits >> 2, Side::Client),
-            _ => Token::Connection(bits >> 2, Side::Container),
-        }
-    }
 }
 
 impl Proxies {
@@ -317,28 +279,10 @@ impl Proxies {
     }
 }
 
-/// A non-blocking socket of the family that `target` needs.
-fn socket_for(target: std::net::SocketAddr, kind: SocketType) -> rustix::io::Result<OwnedFd> {
-    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::sockets::bound_to;
     use super::*;
-
-    #[test]
-    fn tokens_survive_packing() {
-        for token in [
-            Token::Port(0, 0),
-            Token::Port(70_000, 255),
-            Token::Flow(3, u32::MAX),
-            Token::Connection(1 << 40, Side::Container),
-        ] {
-            assert_eq!(Token::of(token.data()), token);
-        }
-    }
 
     fn listener() -> (OwnedFd, Bound) {
         let socket = OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketType};
 
 use super::pipes::{Pipe, Pipes};
-use super::{Side, Token};
+use super::token::{self, Side, Token};
 
 /// Reads in one direction in one round, so that one connection does not starve the others.
 const READS: usize = 8;
@@ -170,7 +170,7 @@ fn send(to: &OwnedFd, bytes: &[u8]) -> rustix::io::Result<usize> {
 
 /// A socket on its way to the container.
 fn connect(epoll: BorrowedFd<'_>, number: u64, target: SocketAddr) -> rustix::io::Result<OwnedFd> {
-    let container = super::socket_for(target, SocketType::STREAM)?;
+    let container = token::socket_for(target, SocketType::STREAM)?;
     match rustix::net::connect(&container, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(e) => return Err(e),

@@ -10,7 +10,7 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::net::SocketType;
 use sys::datagrams::{BATCH, Datagrams, Peer};
 
-use super::Token;
+use super::token::{self, Token};
 
 /// A client that is silent for this long is forgotten; the reference's value.
 const EXPIRY: Duration = Duration::from_secs(90);
@@ -87,7 +87,7 @@ impl Flows {
         {
             self.forget(oldest);
         }
-        let container = super::socket_for(front.target, SocketType::DGRAM)?;
+        let container = token::socket_for(front.target, SocketType::DGRAM)?;
         rustix::net::connect(&container, &front.target)?;
         self.next = self.next.wrapping_add(1);
         epoll::add(front.epoll, &container, Token::Flow(front.place, self.next).data(), EventFlags::IN)?;
