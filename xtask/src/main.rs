@@ -28,9 +28,9 @@ const USAGE: &str = "usage: cargo xtask TASK
   vm [systemd] [FILTER]   tests that depend on the version of cgroups, on an emulated machine with version 2 alone, or with
                           systemd as its first program
   demo                    a container's output on the screen, from nothing
-  bench [images|net|volumes] [--quick] [--only PART] [--vs unix://SOCKET]
-                          speed and memory against the kernel's floor and another engine; of images; of networks;
-                          of volumes
+  bench [images|life|net|volumes] [--quick] [--only PART] [--vs unix://SOCKET]
+                          speed and memory against the kernel's floor and another engine; of images; of containers over
+                          their lives; of networks; of volumes
   coverage                routes of the API: which are served; requirements: which are proven";
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{compose, setup, shell};
 
-/// Passes `words` on: `images`, `net` or `volumes`, `--quick`, `--vs unix://SOCKET`.
+/// Passes `words` on: `images`, `life`, `net` or `volumes`, `--quick`, `--vs unix://SOCKET`.
 pub fn run(words: &[String]) -> Result<(), String> {
     shell::require_root("cargo xtask bench")?;
     setup::programs()?;

@@ -3,7 +3,8 @@
 //! Everything is measured in one run on one machine: the floor first, then Gantry over one kept-alive connection, the other
 //! engine (`--vs unix://SOCKET`) in turn with it. The table goes to the screen, all figures to `target/bench.json`.
 //! `gantry-bench calls` only counts what one start costs. `gantry-bench net` measures networks, with figures in
-//! `bench-net.json` (`--only PART` measures one part), `gantry-bench volumes` volumes, in `bench-volumes.json`. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in
+//! `bench-net.json` (`--only PART` measures one part), `gantry-bench life` containers over their lives, in `bench-life.json`,
+//! `gantry-bench volumes` volumes, in `bench-volumes.json`. `gantry-bench images` measures pulls, the store and the list of images instead, with figures in
 //! `bench-images.json`.
 //! Budgets are those of SPECIFICATION.md; a figure over its budget makes the run fail.
 
@@ -12,6 +13,7 @@
 mod engine;
 mod figures;
 mod images;
+mod life;
 mod load;
 mod logs;
 mod memory;
@@ -60,6 +62,10 @@ fn main() -> ExitCode {
         let scale = if quick { net::QUICK } else { net::FULL };
         net::run(scale, (only.map(String::as_str), other.map(String::as_str)), &mut figures);
         return end(&figures, "bench-net.json");
+    }
+    if words.first().is_some_and(|word| word == "life") {
+        life::run(if quick { life::QUICK } else { life::FULL }, &mut figures);
+        return end(&figures, "bench-life.json");
     }
     if words.first().is_some_and(|word| word == "volumes") {
         let scale = if quick { volumes::QUICK } else { volumes::FULL };
