@@ -150,3 +150,70 @@ fn prometheus_answers_every_query_of_the_dashboard() {
     drop(prometheus);
     d.finish();
 }
+
+/// Probes are counted for the engine, and what they say for each container.
+#[test]
+fn health_checks_are_measured() {
+    let d = with_metrics();
+    let every = ["--health-interval", "50ms", "--health-retries", "1000"];
+    for (name, check) in [("well", "true"), ("ill", "exit 1")] {
+        let words = ["run", "-d", "--name", name, "--health-cmd", check];
+        let _ = d.docker(&[&words[..], &every, &["busybox", "sleep", "1000"]].concat()).ok();
+    }
+    let _ = d.docker(&["run", "-d", "--name", "plain", "busybox", "sleep", "1000"]).ok();
+    d.until("well", "{{.State.Health.Status}}", "healthy");
+    let mut values = BTreeMap::new();
+    assert!(eventually(|| {
+        values = scrape(&d);
+        of(&values, "gantry_container_health_failing_streak", "ill").is_some_and(|streak| *streak >= 2.0)
+    }));
+    assert_eq!(of(&values, "gantry_container_healthy", "well"), Some(&1.0));
+    assert_eq!(of(&values, "gantry_container_healthy", "ill"), Some(&0.0));
+    assert_eq!(of(&values, "gantry_container_healthy", "plain"), None);
+    let value = |key: &str| values[key];
+    let (all, failed) = (value("engine_daemon_health_checks_total"), value("engine_daemon_health_checks_failed_total"));
+    assert!(failed >= 2.0 && all > failed, "{all} {failed}");
+    assert!(value("engine_daemon_health_check_start_duration_seconds_count") > 0.0);
+    assert!(value("engine_daemon_health_check_start_duration_seconds_sum") > 0.0);
+    let _ = d.docker(&["stop", "-t", "0", "well"]).ok();
+    assert_eq!(of(&scrape(&d), "gantry_container_healthy", "well"), None);
+    d.finish();
+}
+
+/// What a container gives to its log is counted by its monitor: also while no daemon is there.
+#[test]
+fn logs_are_measured() {
+    let mut d = with_metrics();
+    let script = "echo hello; until [ -e /dev/shm/go ]; do sleep 0.05; done; echo more; sleep 1000";
+    let _ = d.docker(&["run", "-d", "--name", "c", "busybox", "sh", "-c", script]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "silent", "busybox", "sleep", "1000"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "none", "--log-driver", "none", "busybox", "sh", "-c", script]).ok();
+    let bytes = |d: &Daemon, name: &str| of(&scrape(d), "gantry_container_log_bytes_total", name).copied();
+    assert!(eventually(|| bytes(&d, "c") == Some(6.0)));
+    assert_eq!((bytes(&d, "silent"), bytes(&d, "none")), (Some(0.0), Some(0.0)));
+    let pid = d.inspect("c", "{{.State.Pid}}");
+    d.kill9();
+    std::fs::write(format!("/proc/{pid}/root/dev/shm/go"), "").unwrap();
+    d.again();
+    assert!(eventually(|| bytes(&d, "c") == Some(11.0)));
+    assert_eq!(of(&scrape(&d), "gantry_container_log_dropped_lines_total", "c"), Some(&0.0));
+    d.finish();
+}
+
+/// A log that the disk has no room for.
+#[test]
+fn lines_that_the_log_has_dropped_are_counted() {
+    let d = Options::new().args(&["--metrics-addr", ADDRESS]).disk("64m").start();
+    d.busybox();
+    let script = "dd if=/dev/zero bs=1000000 count=90 2>/dev/null | tr '\\0' x; sleep 1000";
+    let words = ["run", "-d", "--name", "c", "--log-opt", "max-size=1g", "--log-driver", "json-file"];
+    let _ = d.docker(&[&words[..], &["busybox", "sh", "-c", script]].concat()).ok();
+    let mut values = BTreeMap::new();
+    assert!(eventually(|| {
+        values = scrape(&d);
+        of(&values, "gantry_container_log_bytes_total", "c") == Some(&90_000_000.0)
+    }));
+    assert!(of(&values, "gantry_container_log_dropped_lines_total", "c").unwrap() > &0.0, "{values:#?}");
+    let _ = d.docker(&["rm", "-f", "c"]).ok();
+    d.finish();
+}

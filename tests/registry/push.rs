@@ -107,3 +107,23 @@ fn what_a_registry_has_is_inspected() {
     drop(registry);
     d.finish();
 }
+
+/// Pulls and pushes are in the reference's metrics when they are done.
+#[test]
+fn pulls_and_pushes_are_measured() {
+    let d = testkit::Options::new().args(&["--metrics-addr", "127.0.0.1:9323"]).start();
+    let registry = Server::plain(&d);
+    d.busybox();
+    let name = registry.name("app:1");
+    let _ = d.docker(&["tag", "busybox", &name]).ok();
+    let _ = d.docker(&["push", "-q", &name]).ok();
+    let _ = d.docker(&["pull", "-q", &name]).ok();
+    assert_ne!(d.docker(&["pull", "-q", &registry.name("none:1")]).code, 0);
+    let text = d.exec_inside(&["curl", "-s", "http://127.0.0.1:9323/metrics"]).ok().stdout;
+    for action in ["push", "pull"] {
+        let line = format!("engine_daemon_image_actions_seconds_count{{action=\"{action}\"}} 1");
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    drop(registry);
+    d.finish();
+}

@@ -103,6 +103,9 @@ pub trait Sink: Debug + Send {
     /// Does a little of what can wait, below a millisecond; for times when nothing else is to be done.
     fn idle(&mut self);
 
+    /// Lines that could not be written since the log was opened.
+    fn dropped(&self) -> u64;
+
     /// The last trouble, once, for the daemon's log.
     fn take_report(&mut self) -> Option<String>;
 }

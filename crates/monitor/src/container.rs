@@ -18,6 +18,7 @@ use rustix::process::WaitOptions;
 use crate::actions::{Actions, Kind};
 use crate::backlog::Room;
 use crate::births::{Asked, Entering, Starting};
+use crate::counted::Counter;
 use crate::memory::Memory;
 use crate::probe::{Probe, Results};
 use crate::proto::{
@@ -46,6 +47,8 @@ pub struct Container {
     /// Processes of the container may become children of the monitor.
     adopts: bool,
     pub actions: Actions,
+    /// What is told of the log.
+    counter: Counter,
     /// The run is over, and what it had is being removed.
     cleaning: Option<(Exit, Begun)>,
     exit: Option<Exit>,
@@ -81,6 +84,7 @@ impl Container {
             execs: Vec::new(),
             ended_execs: VecDeque::new(),
             probed: Results::default(),
+            counter: Counter::new(spec.exit_path.parent().unwrap_or(Path::new("/"))),
             exit_path: spec.exit_path,
             room,
             started_at,
@@ -368,6 +372,16 @@ impl Container {
         self.init.log = None;
         self.exit = Some(exit.clone());
         Some(exit)
+    }
+
+    /// Tells of the log what has changed.
+    pub fn count(&mut self, now: Instant) {
+        self.counter.note(now, self.init.logged());
+    }
+
+    /// When there is something to tell.
+    pub fn count_deadline(&self) -> Option<Instant> {
+        self.counter.deadline(self.init.logged())
     }
 
     /// All that a daemon needs to take over.

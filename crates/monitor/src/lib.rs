@@ -11,6 +11,7 @@ mod births;
 pub mod client;
 mod clock;
 mod container;
+pub mod counted;
 mod detach;
 mod input;
 mod link;

@@ -234,6 +234,7 @@ impl Monitor {
         let memory = self.container.as_ref().and_then(|container| container.memory.deadline(now));
         let next = deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).chain(self.births_deadline());
         let next = next.chain(self.resolver.as_ref().and_then(Resolver::deadline));
+        let next = next.chain(self.container.as_ref().and_then(Container::count_deadline));
         let next = next.chain(self.reach.as_ref().map(|(reach, _)| reach.deadline())).min();
         let next = next.map(|at| at.saturating_duration_since(now));
         let log = self.log().filter(|log| log.is_behind() || log.has_idle_work());
@@ -631,6 +632,7 @@ impl Monitor {
             }
             settle_execs(container, &mut self.link, now);
             container.init.flush();
+            container.count(now);
             report(container);
             if let Some(exit) = container.init.settle(now) {
                 (self.proxies, self.resolver, self.reach) = (Proxies::default(), None, None);

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::backlog::Room;
+use crate::counted::Logged;
 use crate::input::Input;
 use crate::probe::Probe;
 use crate::proto::{Attach, Exit, Probed};
@@ -39,6 +40,8 @@ pub struct Session {
     pub exec: Option<String>,
     pub process: Process,
     pub log: Option<Box<dyn Sink>>,
+    /// Bytes that were given to it.
+    log_bytes: u64,
     /// It is one of a health check.
     pub probe: Option<Probe>,
     options: InputOptions,
@@ -119,6 +122,7 @@ impl Session {
             exec,
             process,
             log: None,
+            log_bytes: 0,
             probe: None,
             options: InputOptions { tty, once },
             has_input: stdin.is_some(),
@@ -235,6 +239,7 @@ impl Session {
                 let bytes = &buffer[..n];
                 if let Some(log) = &mut self.log {
                     log.write(stream, bytes);
+                    self.log_bytes += n as u64;
                 }
                 if let Some(probe) = &mut self.probe {
                     probe.take(bytes);
@@ -296,6 +301,11 @@ impl Session {
         }
         self.ended = Some(Ended { exit, deadline: Instant::now() + DRAIN, reported: false });
         self.input.close();
+    }
+
+    /// Figures of the log.
+    pub fn logged(&self) -> Logged {
+        Logged { bytes: self.log_bytes, dropped: self.log.as_ref().map_or(0, |log| log.dropped()) }
     }
 
     /// Writes the log; to be called after each round. In a flood the log writes by itself what fills a block; the rest is left

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use model::health::{Health, Status};
+
 use super::rounds::{Round, Usage};
 use super::text::Text;
 use crate::Engine;
@@ -20,8 +22,13 @@ fn of_usage(shown: &Shown, figure: impl Fn(&Usage) -> u64) -> Option<f64> {
     shown.usage.as_ref().map(|usage| figure(usage) as f64)
 }
 
+/// The state of the health check of a container that runs.
+fn health(shown: &Shown) -> Option<&Health> {
+    shown.view.row.run.health.as_deref().filter(|_| shown.view.pid > 0)
+}
+
 /// What is counted: name, description, figure.
-const COUNTERS: [(&str, &str, Figure); 5] = [
+const COUNTERS: [(&str, &str, Figure); 7] = [
     ("gantry_container_cpu_seconds_total", "Processor time used", |shown| {
         of_usage(shown, |usage| usage.figures.cpu).map(|nanos| nanos / 1e9)
     }),
@@ -37,10 +44,16 @@ const COUNTERS: [(&str, &str, Figure); 5] = [
     ("gantry_container_network_transmit_bytes_total", "Bytes sent over links", |shown| {
         of_usage(shown, |usage| usage.sent)
     }),
+    ("gantry_container_log_bytes_total", "Bytes of output given to the log", |shown| {
+        of_usage(shown, |usage| usage.logged.bytes)
+    }),
+    ("gantry_container_log_dropped_lines_total", "Lines that could not be written to the log", |shown| {
+        of_usage(shown, |usage| usage.logged.dropped)
+    }),
 ];
 
 /// What goes up and down.
-const GAUGES: [(&str, &str, Figure); 7] = [
+const GAUGES: [(&str, &str, Figure); 9] = [
     ("gantry_container_memory_bytes", "Memory in use, caches included", |shown| {
         of_usage(shown, |usage| usage.figures.memory)
     }),
@@ -55,6 +68,12 @@ const GAUGES: [(&str, &str, Figure); 7] = [
     ("gantry_container_exit_code", "Exit code of the newest run that has ended; absent while it runs", |shown| {
         let ended = shown.view.pid == 0 && shown.view.row.run.was_started;
         ended.then(|| f64::from(shown.view.row.run.exit_code))
+    }),
+    ("gantry_container_healthy", "1 while its health check says so; absent without one", |shown| {
+        health(shown).map(|health| f64::from(u8::from(health.status == Status::Healthy)))
+    }),
+    ("gantry_container_health_failing_streak", "Probes that have failed in a row; absent without a check", |shown| {
+        health(shown).map(|health| f64::from(health.failing_streak))
     }),
     ("gantry_container_start_time_seconds", "When the newest run began, in Unix seconds", |shown| {
         let nanos = shown.view.row.run.started_at.unix_nanos();

@@ -18,7 +18,7 @@ use crate::Engine;
 use crate::system;
 
 pub use rounds::Rounds;
-pub use timers::Timers;
+pub use timers::{Timers, Transfer};
 
 /// Everything that is measured.
 #[derive(Default)]
@@ -66,6 +66,7 @@ fn engine_of(text: &mut Text, engine: &Engine) {
     text.counter("engine_daemon_events_total", "The number of events logged").value(&[], engine.events.newest() as f64);
     text.gauge("engine_daemon_events_subscribers_total", "The number of current subscribers to events")
         .value(&[], engine.events.listeners() as f64);
+    probes(text, engine);
     let (mut running, mut paused, mut stopped) = (0, 0, 0);
     for handle in engine.containers.all() {
         let state = handle.view().row.state;
@@ -80,6 +81,19 @@ fn engine_of(text: &mut Text, engine: &Engine) {
     for (state, count) in [("paused", paused), ("running", running), ("stopped", stopped)] {
         states.value(&[("state", state)], f64::from(count));
     }
+}
+
+/// Health checks.
+fn probes(text: &mut Text, engine: &Engine) {
+    let probes = engine.containers.probes.read();
+    text.counter("engine_daemon_health_checks_total", "The total number of health checks")
+        .value(&[], probes.begun as f64);
+    text.counter("engine_daemon_health_checks_failed_total", "The total number of failed health checks")
+        .value(&[], probes.failed as f64);
+    let about = "The number of seconds it takes to prepare to run health checks";
+    let mut family = text.summary("engine_daemon_health_check_start_duration_seconds", about);
+    family.part("_sum", &[], probes.starting.as_secs_f64());
+    family.part("_count", &[], probes.started as f64);
 }
 
 /// The daemon's own process, by the names that client libraries of Prometheus use.

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use blocking::{Class, Work};
 use model::id::ContainerId;
 use model::{Error, Result};
+use monitor::counted::Logged;
 use sys::cgroup::{Cgroup, Figures};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,6 +29,8 @@ pub(super) struct Usage {
     /// Bytes that came over its links, and that went.
     pub received: u64,
     pub sent: u64,
+    /// What its monitor has counted of its log.
+    pub logged: Logged,
 }
 
 /// All containers that ran at one time.
@@ -90,6 +94,8 @@ struct Subject {
     init: Option<Arc<OwnedFd>>,
     /// It has links of its own.
     has_links: bool,
+    /// Where its monitor counts.
+    run_dir: PathBuf,
 }
 
 impl Subject {
@@ -104,6 +110,7 @@ impl Subject {
             pid: view.pid,
             init: view.init.clone(),
             has_links: !matches!(mode, "host" | "none"),
+            run_dir: place.dir.clone(),
         })
     }
 
@@ -113,6 +120,7 @@ impl Subject {
         // The number is another process's when the container has ended.
         let is_same = |init: &Arc<OwnedFd>| sys::process::number(init.as_fd()).is_ok_and(|number| number == self.pid);
         let (received, sent) = links.values().fold((0, 0), |(r, s), link| (r + link.rx_bytes, s + link.tx_bytes));
-        self.init.as_ref().is_none_or(is_same).then(|| (self.id.clone(), Usage { figures, received, sent }))
+        let logged = monitor::counted::read(&self.run_dir);
+        self.init.as_ref().is_none_or(is_same).then(|| (self.id.clone(), Usage { figures, received, sent, logged }))
     }
 }

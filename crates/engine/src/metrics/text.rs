@@ -31,6 +31,11 @@ impl Text {
         self.family(name, about, "histogram")
     }
 
+    /// How much it was altogether, and how often.
+    pub fn summary(&mut self, name: &'static str, about: &str) -> Family<'_> {
+        self.family(name, about, "summary")
+    }
+
     /// The whole text.
     pub fn finish(self) -> String {
         self.0
@@ -49,7 +54,7 @@ impl Family<'_> {
         self.part("", labels, value);
     }
 
-    /// The same of a part of a histogram: `_bucket`, `_sum`, `_count`.
+    /// The same of a part of a histogram or a summary: `_bucket`, `_sum`, `_count`.
     pub fn part(&mut self, suffix: &str, labels: &[(&str, &str)], value: f64) {
         self.text.push_str(self.name);
         self.text.push_str(suffix);

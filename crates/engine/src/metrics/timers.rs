@@ -51,6 +51,15 @@ impl Subject {
     }
 }
 
+/// What images come and go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// From a registry.
+    Pull,
+    /// To a registry.
+    Push,
+}
+
 /// Calls by how long they took.
 #[derive(Clone, Copy, Default)]
 struct Histogram {
@@ -73,7 +82,21 @@ impl Default for Timers {
 impl Timers {
     /// Counts a call of the API that has succeeded.
     pub fn note(&self, method: &str, route: &str, took: Duration) {
-        let Some(key) = action(method, route) else { return };
+        if let Some(key) = action(method, route) {
+            self.add(key, took);
+        }
+    }
+
+    /// Counts a pull or push that has succeeded: the call is answered long before it is done.
+    pub fn note_transfer(&self, transfer: Transfer, took: Duration) {
+        let action = match transfer {
+            Transfer::Pull => "pull",
+            Transfer::Push => "push",
+        };
+        self.add((Subject::Image, action), took);
+    }
+
+    fn add(&self, key: (Subject, &'static str), took: Duration) {
         let seconds = took.as_secs_f64();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let histogram = all.entry(key).or_default();
@@ -133,6 +156,7 @@ mod tests {
         timers.note("POST", "/containers/create", Duration::from_millis(7));
         timers.note("POST", "/containers/create", Duration::from_secs(20));
         timers.note("GET", "/containers/json", Duration::from_secs(20));
+        timers.note_transfer(Transfer::Push, Duration::from_secs(3));
         let mut text = Text::default();
         timers.write(&mut text);
         let text = text.finish();
@@ -143,9 +167,10 @@ mod tests {
             r#"engine_daemon_container_actions_seconds_bucket{action="create",le="+Inf"} 2"#,
             r#"engine_daemon_container_actions_seconds_sum{action="create"} 20.007"#,
             r#"engine_daemon_container_actions_seconds_count{action="start"} 0"#,
+            r#"engine_daemon_image_actions_seconds_sum{action="push"} 3"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
-        assert_eq!(text.matches("# TYPE").count(), 1);
+        assert_eq!(text.matches("# TYPE").count(), 2);
     }
 }

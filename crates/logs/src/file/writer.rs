@@ -103,6 +103,10 @@ impl<C: Codec> Sink for FileSink<C> {
         }
     }
 
+    fn dropped(&self) -> u64 {
+        self.output.dropped
+    }
+
     fn take_report(&mut self) -> Option<String> {
         self.output.report.take()
     }
@@ -124,6 +128,8 @@ struct Output<C> {
     now: i64,
     compressor: Option<Compressor>,
     lost: Lost,
+    /// All entries that were ever lost.
+    dropped: u64,
     report: Option<String>,
 }
 
@@ -167,6 +173,7 @@ impl<C: Codec> Output<C> {
             now: 0,
             compressor,
             lost: Lost::default(),
+            dropped: 0,
             report: None,
         })
     }
@@ -238,7 +245,9 @@ impl<C: Codec> Output<C> {
     }
 
     fn drop_buffer(&mut self) {
-        self.lost.entries += C::ends(&self.buffer).1;
+        let lost = C::ends(&self.buffer).1;
+        self.lost.entries += lost;
+        self.dropped += lost;
         self.lines.own -= C::lines(&self.buffer).min(self.lines.own);
         self.buffer.clear();
     }
@@ -488,5 +497,6 @@ mod tests {
         assert_eq!(lines[0], "[gantry: 3 lines of this log were lost: no space left on device]\n");
         assert_eq!(lines[1], "four\n");
         assert!(log.take_report().unwrap().contains("3 lines lost"));
+        assert_eq!(log.dropped(), 3);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
+use engine::metrics::Transfer;
 use image::{PullArgs, PushArgs};
 use model::digest::Digest;
 use model::platform::Platform;
@@ -78,7 +80,10 @@ pub async fn pull(state: Arc<State>, request: &Request) -> Result<Outcome> {
     let args = PullArgs { reference, platform, credentials: credentials(request) };
     let engine = state.engine.clone();
     told(request, |lines| async move {
-        image::pull(&engine.images, &engine.events, engine.settings().services.transfers, args, &lines).await
+        let begun = Instant::now();
+        let pulled =
+            image::pull(&engine.images, &engine.events, engine.settings().services.transfers, args, &lines).await;
+        pulled.inspect(|()| state.metrics.timers.note_transfer(Transfer::Pull, begun.elapsed()))
     })
     .await
 }
@@ -108,7 +113,10 @@ pub async fn push(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let args = PushArgs { reference, platform, credentials };
     let engine = state.engine.clone();
     told(&request, |lines| async move {
-        image::push(&engine.images, &engine.events, engine.settings().services.transfers, args, &lines).await
+        let begun = Instant::now();
+        let pushed =
+            image::push(&engine.images, &engine.events, engine.settings().services.transfers, args, &lines).await;
+        pushed.inspect(|()| state.metrics.timers.note_transfer(Transfer::Push, begun.elapsed()))
     })
     .await
 }

@@ -201,6 +201,7 @@ impl<E: Environment> Prober<'_, E> {
         let Some(how) = how(&actor.row).filter(|_| actor.health.under_way.is_none()) else { return };
         actor.health.catches_up = false;
         let (begun, asked) = (Instant::now(), now());
+        actor.engine.containers().probes.begin();
         let sent = match how {
             How::Command(words) => (Prober { actor }).run(words).await,
             How::Reach(target) => (Prober { actor }).reach(target).await,
@@ -259,7 +260,9 @@ impl<E: Environment> Prober<'_, E> {
     /// The probe's process runs.
     pub(super) fn started(self, pid: i32) {
         let Prober { actor } = self;
-        if let Some(session) = actor.health.under_way.as_ref().and_then(|probe| probe.session.as_ref()) {
+        let Some(probe) = &actor.health.under_way else { return };
+        actor.engine.containers().probes.start(probe.begun.elapsed());
+        if let Some(session) = &probe.session {
             session.set(Phase::Running(pid));
             actor.publish();
         }
@@ -363,6 +366,9 @@ impl<E: Environment> Prober<'_, E> {
     async fn note(self, result: Probed, begun: Instant) {
         let Prober { actor } = self;
         let since_start = begun.saturating_duration_since(actor.health.started);
+        if result.exit_code != 0 {
+            actor.engine.containers().probes.fail();
+        }
         let rules = rules(&actor.row);
         let health: &mut Health = Arc::make_mut(actor.row.run.health.get_or_insert_default());
         let change = health.note(result, &rules, since_start);

@@ -9,6 +9,7 @@ pub mod command;
 pub mod exec_bounds;
 pub mod exec_session;
 pub mod execs;
+pub mod probes;
 pub mod readers;
 pub mod threads;
 
@@ -24,6 +25,7 @@ use events::{Draft, Events};
 use self::claims::Claims;
 use self::command::Command;
 use self::execs::Execs;
+use self::probes::ProbeCounts;
 use self::readers::Readers;
 use self::threads::Threads;
 use super::definition::{Definition, links};
@@ -87,6 +89,8 @@ pub struct Containers {
     pub(crate) threads: Threads,
     /// Whether the daemon ends: no container starts any more.
     pub ending: Ending,
+    /// How many probes of health checks there were.
+    pub probes: ProbeCounts,
 }
 
 #[derive(Default)]
@@ -98,9 +102,9 @@ struct Index {
 impl Containers {
     /// None yet. To be called on the runtime.
     pub fn new(trash: snapshot::Trash, monitors: monitor::Spares) -> Containers {
-        let (index, execs, claims, ending) = Default::default();
+        let (index, execs, claims, ending, probes) = Default::default();
         let (logs, threads) = (Readers::start(), Threads::new());
-        Containers { index, execs, trash, monitors, logs, claims, threads, ending }
+        Containers { index, execs, trash, monitors, logs, claims, threads, ending, probes }
     }
 
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1); or by a link, `web/alias`.
