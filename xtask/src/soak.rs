@@ -26,6 +26,7 @@ const SOAKS: &[Soak] = &[
     client_test("execs-unstarted", "crash", "budgets::execs_that_are_never_started_are_bounded"),
     client_test("images-killed", "crash", "images_killed::a_hundred_times_while_images_come_and_go"),
     client_test("memory", "crash", "budgets::a_day_of_mixed_work_leaves_no_memory_behind"),
+    client_test("model", "crash", "model::every_answer_is_one_that_the_rules_allow"),
     client_test("networks-killed", "client", "networks::a_daemon_killed_while_networks_change_leaks_nothing"),
     client_test("parts-swapped", "client", "escape::a_part_that_is_swapped_for_a_link_leads_nowhere"),
     client_test("power", "crash", "power::what_was_acknowledged_outlives_the_power"),
