@@ -138,3 +138,25 @@ fn waits_have_an_end_and_circles_are_named() {
         .fails(1, "invalid label gantry.start-wait");
     d.finish();
 }
+
+/// The configuration says how long containers wait whose label does not.
+#[test]
+fn the_configuration_says_how_long_containers_wait() {
+    let mut d = Options::new().config(r#"{"start-wait": "300ms"}"#).start();
+    d.busybox();
+    let add = |name: &str, needs: &str, options: &[&str]| {
+        let labels = compose(name, needs);
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        run(&d, name, &[&labels[..], options].concat());
+    };
+    add("ill", "", &["--health-cmd", "exit 1", "--health-interval", "1h"]);
+    add("late", "ill:service_healthy:false", &[]);
+    add("patient", "ill:service_healthy:false", &["--label", "gantry.start-wait=1h"]);
+    assert_eq!(d.stop(), 0);
+    d.again();
+    d.until("late", "{{.State.Running}} {{.State.Restarting}}", "true false");
+    assert_eq!(d.inspect("patient", "{{.State.Restarting}}"), "true");
+    let refused = Options::new().config(r#"{"start-wait": "soon"}"#).refused();
+    assert!(refused.stderr.contains("invalid start-wait: \"soon\""), "{refused:?}");
+    d.finish();
+}

@@ -260,8 +260,8 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -
 }
 
 /// The API serves: containers do what their policies say, in the order of what they need.
-pub async fn begin(containers: &Containers) {
-    order::begin(containers).await;
+pub async fn begin(containers: &Containers, settings: &Settings) {
+    order::begin(containers, settings.containers.start_wait).await;
 }
 
 /// The first half of the end: nothing begins any more, and all containers are stopped unless they may live on (B-sg-3).

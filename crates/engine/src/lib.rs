@@ -30,4 +30,5 @@ pub mod system;
 pub mod tables;
 pub mod volume;
 
+pub use self::container::life::order::START_WAIT;
 pub use self::services::Engine;

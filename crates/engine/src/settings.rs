@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The engine's configuration. An operation takes it once, at its start.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct ContainerDefaults {
     pub ulimits: Vec<api::Ulimit>,
     /// Seconds between the stop signal and SIGKILL; negative: no SIGKILL.
     pub stop_timeout: i64,
+    /// How long a container waits at the daemon's start for those that it needs, unless its label says otherwise.
+    pub start_wait: Duration,
     /// `--init`.
     pub init: bool,
 }

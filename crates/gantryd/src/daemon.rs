@@ -136,7 +136,7 @@ async fn run(loaded: Loaded, arguments: &[String], inherited: &mut Inherited) ->
     for listener in listeners {
         served.spawn(server::listener::serve(listener, frame.clone(), phase.clone()));
     }
-    engine::boot::begin(&booted.engine.containers).await;
+    engine::boot::begin(&booted.engine.containers, &booted.engine.settings()).await;
     let ready = [sd_notify::NotifyState::Ready, sd_notify::NotifyState::MainPid(std::process::id())];
     // Who was started by the service manager is known to it.
     tell_supervisor(if inherited.is_upgrade { &ready } else { &ready[..1] });

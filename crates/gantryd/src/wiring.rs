@@ -17,6 +17,7 @@ use network::{AddressPool, DefaultFamily, NetworkConfig, PublishMode};
 use server::{Frame, State};
 use volume::schedule::{Alarms, Schedule};
 
+use crate::config::validate::start_wait;
 use crate::config::{Config, Host, MAX_API_VERSION};
 
 /// The engine's settings.
@@ -87,6 +88,8 @@ fn container_defaults(on: &Blocking, config: &Config) -> ContainerDefaults {
         shm_size: containers.shm_size,
         ulimits: ulimits(config),
         stop_timeout: containers.stop_timeout,
+        // A wrong one is refused before it comes here.
+        start_wait: start_wait(&containers.start_wait).ok().flatten().unwrap_or(engine::START_WAIT),
         init: containers.init,
     }
 }

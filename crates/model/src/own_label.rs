@@ -113,13 +113,18 @@ impl OwnLabels {
     }
 }
 
-/// The longest wait that a label may ask for.
+/// The longest wait that anybody may ask for, in nanoseconds.
 const LONGEST_WAIT: i64 = 3_600_000_000_000;
+
+/// A wait at the start, in nanoseconds; `None`: the text is no duration, or longer than an hour.
+pub fn parse_start_wait(value: &str) -> Option<u64> {
+    let nanos = crate::duration::parse(value).ok().filter(|nanos| (0..=LONGEST_WAIT).contains(nanos))?;
+    u64::try_from(nanos).ok()
+}
 
 /// Reads a value of [`START_WAIT`].
 fn wait(value: &str) -> Result<u64> {
-    let nanos = crate::duration::parse(value).ok().filter(|nanos| (0..=LONGEST_WAIT).contains(nanos));
-    nanos.and_then(|nanos| u64::try_from(nanos).ok()).ok_or_else(|| {
+    parse_start_wait(value).ok_or_else(|| {
         Error::invalid(format!(
             "invalid label {START_WAIT}={value:?}: it is a duration of at most one hour, like \"30s\""
         ))

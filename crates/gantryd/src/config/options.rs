@@ -215,6 +215,7 @@ pub static TABLE: &[Row] = &[
     row("", "image-gc", Json(|c| &mut c.storage.image_gc), "Rules of the garbage collector of images").reset(),
     row("", "local-secrets", Bool(|c| &mut c.storage.local_secrets), "Serve secrets and configs of this host by the API").reset(),
     row("", "secrets-key-file", Text(|c| &mut c.storage.secrets_key_file), "Key that secrets and configs are encrypted with").reset(),
+    row("", "start-wait", Text(|c| &mut c.containers.start_wait), "How long a container waits at the daemon's start for those that it needs"),
     row("", "volume-alarms", Json(|c| &mut c.storage.volume_alarms), "Sizes of volumes at which an event tells of them").reset(),
     row("", "volume-snapshots", Json(|c| &mut c.storage.volume_snapshots), "Schedules of snapshots of volumes").reset(),
     row("", "min-api-version", Text(|c| &mut c.listen.min_api_version), "Lowest API version served"),

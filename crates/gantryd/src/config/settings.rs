@@ -200,6 +200,8 @@ pub struct ContainerDefaults {
     pub cgroupns_mode: String,
     /// Seconds between the stop signal and SIGKILL for containers that do not say.
     pub stop_timeout: i64,
+    /// A duration: how long containers wait at the daemon's start for those that they need; empty means the default.
+    pub start_wait: String,
     /// Directories of CDI specifications.
     pub cdi_spec_dirs: Vec<String>,
 }
@@ -473,6 +475,7 @@ impl Default for ContainerDefaults {
             ipc_mode: "private".into(),
             cgroupns_mode: String::new(),
             stop_timeout: 10,
+            start_wait: String::new(),
             cdi_spec_dirs: vec![],
         }
     }

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use build::policy::Settings as Builds;
 use image::collect::Rules;
+use model::own_label;
 use runtime::seccomp::Profile;
 use volume::schedule::{Alarms, Schedule};
 
@@ -24,7 +26,18 @@ pub fn values(config: &Config) -> Result<(), String> {
     Rules::parse(&config.storage.image_gc)?;
     Builds::parse(&config.foreign.builder).map_err(|why| format!("invalid builder: {why}"))?;
     Schedule::parse(&config.storage.volume_snapshots)?;
-    Alarms::parse(&config.storage.volume_alarms).map(drop)
+    Alarms::parse(&config.storage.volume_alarms)?;
+    start_wait(&config.containers.start_wait).map(drop)
+}
+
+/// How long containers wait at the daemon's start for those that they need; `None`: the default.
+pub fn start_wait(text: &str) -> Result<Option<Duration>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let nanos = own_label::parse_start_wait(text)
+        .ok_or_else(|| format!("invalid start-wait: {text:?} is no duration of at most one hour, like \"30s\""))?;
+    Ok(Some(Duration::from_nanos(nanos)))
 }
 
 /// What the reference finds out when its daemon starts or takes a new configuration: values that do not go together.
@@ -359,6 +372,17 @@ mod tests {
             })
             .contains("-b & --bip")
         );
+    }
+
+    #[test]
+    fn waits_at_the_start() {
+        assert_eq!(start_wait(""), Ok(None));
+        assert_eq!(start_wait("1m30s"), Ok(Some(Duration::from_secs(90))));
+        assert_eq!(start_wait("0s"), Ok(Some(Duration::ZERO)));
+        for wrong in ["5", "-1s", "2h", "soon"] {
+            let refused = with(|c| c.containers.start_wait = wrong.into()).unwrap_err();
+            assert!(refused.starts_with("invalid start-wait: "), "{refused}");
+        }
     }
 
     #[test]

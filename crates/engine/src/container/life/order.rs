@@ -19,7 +19,7 @@ use crate::container::registry::command::Command;
 use crate::container::row::ContainerRow;
 use crate::container::{Containers, Handle};
 
-/// How long a container waits for those that it needs, unless its label says otherwise.
+/// How long a container waits for those that it needs, unless its label or the configuration says otherwise.
 pub const START_WAIT: Duration = Duration::from_secs(5);
 
 const PROJECT: &str = "com.docker.compose.project";
@@ -134,7 +134,7 @@ fn own_needs(containers: &Containers, row: &Definition) -> Vec<Need> {
 }
 
 /// Lets every container do what its policy says at a daemon's start: those that are due wait for whom they need.
-pub async fn begin(containers: &Containers) {
+pub async fn begin(containers: &Containers, wait: Duration) {
     let (order, names) = order(containers);
     for cycle in order.cycles() {
         let named = Cycle(cycle.0.iter().map(|id| names.get(id).unwrap_or(id).clone()).collect());
@@ -149,7 +149,7 @@ pub async fn begin(containers: &Containers) {
             drop(handle.send(Command::Booted).await);
             continue;
         }
-        let deadline = Instant::now() + view.row.own_labels.start_wait.map_or(START_WAIT, Duration::from_nanos);
+        let deadline = Instant::now() + view.row.own_labels.start_wait.map_or(wait, Duration::from_nanos);
         tokio::spawn(async move {
             for (other, condition) in needs {
                 if let Err(why) = met(&other, condition, deadline).await {
