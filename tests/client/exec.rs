@@ -279,3 +279,85 @@ fn an_empty_home_is_filled_in() {
     assert_eq!(home(&["run", "--rm", "-e", "HOME=/b", "busybox", "env"]), "/b");
     d.finish();
 }
+
+/// As many as a monitor tells a next daemon of, and no more; who is refused may try again.
+#[test]
+fn sessions_that_run_at_once_are_limited() {
+    const LIMIT: usize = 511;
+    let mut d = with_web();
+    let mut connection = d.connection();
+    let mut make = || {
+        let made = connection.request("POST", "/containers/web/exec", r#"{"Cmd":["sleep","1000"]}"#).expect(201).json();
+        made["Id"].as_str().unwrap().to_owned()
+    };
+    let all: Vec<String> = (0..LIMIT).map(|_| make()).collect();
+    all.iter().for_each(|id| drop(started(&d, id).expect(200)));
+    let more = make();
+    let refused = started(&d, &more).expect(409).message();
+    assert!(refused.contains("runs 511 exec instances, which is the limit"), "{refused}");
+    let pid = d.http("GET", &format!("/exec/{}/json", all[7]), "").expect(200).json()["Pid"].to_string();
+    let _ = d.exec_inside(&["kill", "-9", &pid]).ok();
+    assert!(eventually(|| started(&d, &more).status == 200));
+    // The next daemon counts those of the last.
+    d.crash();
+    let other = sleeping(&d, "web", "1000");
+    let refused = started(&d, &other).expect(409).message();
+    assert!(refused.contains("which is the limit"), "{refused}");
+    d.finish();
+}
+
+/// Who waits for a session over a daemon's death learns of its end from the next one, and events tell of it once, whether it
+/// ended meanwhile or later.
+#[test]
+fn sessions_go_on_over_a_daemons_death() {
+    let mut d = with_web();
+    let script = |file: &str| format!("until [ -e /dev/shm/{file} ]; do sleep 0.05; done; exit 7");
+    let make = |d: &testkit::Daemon, file: &str| {
+        let body = serde_json::json!({"Cmd": ["sh", "-c", script(file)], "AttachStdout": true}).to_string();
+        let made = d.http("POST", "/containers/web/exec", &body).expect(201).json();
+        let id = made["Id"].as_str().unwrap().to_owned();
+        let _ = started(d, &id).expect(200);
+        id
+    };
+    let (early, late, unstarted) = (make(&d, "early"), make(&d, "late"), sleeping(&d, "web", "1"));
+    let mut waiting = d.spawn(&["exec", "web", "sh", "-c", &script("late")]);
+    let seen = |d: &testkit::Daemon, id: &str| d.http("GET", &format!("/exec/{id}/json"), "").expect(200).json();
+    let sessions = |d: &testkit::Daemon| {
+        let shown = d.http("GET", "/containers/web/json", "").expect(200).json();
+        shown["ExecIDs"].as_array().map_or(0, Vec::len)
+    };
+    assert!(eventually(|| sessions(&d) == 4));
+    let pid = d.inspect("web", "{{.State.Pid}}");
+    let gone = format!("/proc/{}", seen_pid(&pid));
+    d.kill9();
+    std::fs::write(format!("/proc/{pid}/root/dev/shm/early"), "").unwrap();
+    assert!(eventually(|| !std::path::Path::new(&gone).exists()));
+    d.again();
+    assert!(eventually(|| seen(&d, &early)["ExitCode"] == 7));
+    assert_eq!(seen(&d, &late)["Running"], true);
+    assert_eq!(seen(&d, &late)["ProcessConfig"]["arguments"][1], script("late"));
+    is_gone(&d, &unstarted);
+    std::fs::write(format!("/proc/{pid}/root/dev/shm/late"), "").unwrap();
+    assert_eq!(waiting.end().code, 7);
+    assert!(eventually(|| seen(&d, &late)["ExitCode"] == 7));
+    let until = d.exec_inside(&["date", "+%s.%N"]).text();
+    for id in [&early, &late] {
+        let words = ["events", "--since", "0", "--until", &until, "--filter", "event=exec_die"];
+        let told = d.docker(&[&words[..], &["--format", "{{.Actor.Attributes.execID}}"]].concat()).text();
+        assert_eq!(told.lines().filter(|told| told == id).count(), 1, "{told}");
+    }
+    // Nothing is kept of sessions that have ended.
+    let container = d.inspect("web", "{{.Id}}");
+    let notes = std::fs::read_dir(d.exec_root().join(container)).unwrap().flatten();
+    let notes = notes.filter(|note| note.file_name().to_string_lossy().starts_with("exec-")).count();
+    assert_eq!(notes, 0);
+    d.finish();
+}
+
+/// A process of the container that waits for the file `early`.
+fn seen_pid(init: &str) -> u32 {
+    let namespace = testkit::process::namespace(init.parse().unwrap(), "pid");
+    let waits = |pid: &u32| testkit::process::command_line(*pid).is_some_and(|line| line.contains("/dev/shm/early"));
+    let inside = |pid: &u32| testkit::process::namespace(*pid, "pid") == namespace;
+    testkit::process::all().into_iter().filter(inside).find(waits).expect("it waits")
+}

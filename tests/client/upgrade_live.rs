@@ -108,6 +108,10 @@ fn nobody_notices_an_upgrade() {
     while !echo.contains("still here") {
         echo.push_str(&String::from_utf8_lossy(&session.exactly(1).unwrap()));
     }
+    // Their sessions are known to each daemon.
+    let known = d.http("GET", &format!("/exec/{exec}/json"), "").expect(200).json();
+    assert_eq!((&known["Running"], &known["ProcessConfig"]["entrypoint"]), (&json!(true), &json!("cat")));
+    let _ = d.http("POST", &format!("/exec/{exec}/resize?h=10&w=20"), "").expect(200);
     let seen = d.docker(&["logs", "c0"]).ok().stdout.lines().count();
     let wanted = format!("line {}", seen + 2);
     let mut shown = Vec::new();

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use serde_json::Value;
-use testkit::Daemon;
+use testkit::{Daemon, Options};
 
 use crate::plugin_program::PluginProgram;
 use crate::{eventually, with_busybox};
@@ -226,5 +226,51 @@ fn a_plugin_that_goes() {
     assert_ne!(d.docker(&["volume", "rm", "vol"]).code, 0);
     let _ = d.docker(&["volume", "rm", "-f", "vol"]).ok();
     assert_eq!(d.docker(&["volume", "ls", "-q"]).text(), "");
+    finish(d, plugin);
+}
+
+/// A driver does not let go of a volume: who stops or removes its container is told what is waited for, and how long.
+#[test]
+fn who_waits_for_a_release_is_told() {
+    let faults = tempfile::tempdir().unwrap();
+    let d = Options::new().env("GANTRY_FAULTS", &faults.path().display().to_string()).start();
+    d.busybox();
+    for dir in ["/run", "/etc/docker"] {
+        let _ = d.exec_inside(&["mkdir", "-p", dir]).ok();
+        let _ = d.exec_inside(&["mount", "-t", "tmpfs", "own", dir]).ok();
+    }
+    let mut plugin = Plugin::start(&d, "plugin", SOCKET);
+    let _ = d
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "c1",
+            "-v",
+            "theirs:/x",
+            "--volume-driver",
+            "test",
+            "busybox",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    plugin.mode("hang VolumeDriver.Unmount");
+    // The bound of a test instead of minutes.
+    std::fs::write(faults.path().join("procedure.patience"), "").unwrap();
+    let told = "waits for its networks and volumes to be let go, which takes longer than 1 seconds";
+    d.docker(&["stop", "-t", "0", "c1"]).fails(1, told);
+    d.docker(&["rm", "-f", "c1"]).fails(1, told);
+    d.docker(&["start", "c1"]).fails(1, told);
+    assert_eq!(d.inspect("c1", "{{.State.Running}}"), "true");
+    // Nobody else waits.
+    let _ = d.docker(&["run", "--rm", "busybox", "true"]).ok();
+    plugin.mode("");
+    plugin.kill();
+    plugin.again(&d);
+    assert!(eventually(|| d.docker(&["rm", "-f", "c1"]).code == 0));
+    let _ =
+        d.exec_inside(&["sh", "-c", "umount $(grep -o '/[^ ]*/plugin/mounts/[^ ]*' /proc/mounts) 2>/dev/null; true"]);
+    let _ = d.docker(&["volume", "rm", "theirs"]);
     finish(d, plugin);
 }

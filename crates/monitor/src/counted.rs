@@ -29,7 +29,7 @@ pub fn read(run_dir: &Path) -> Logged {
 }
 
 /// `BYTES DROPPED`, in decimal, and a newline.
-pub fn parse(file: &[u8]) -> Option<Logged> {
+fn parse(file: &[u8]) -> Option<Logged> {
     let text = std::str::from_utf8(file.get(..file.len().min(LONGEST))?).ok()?;
     let (bytes, dropped) = text.strip_suffix('\n')?.split_once(' ')?;
     Some(Logged { bytes: bytes.parse().ok()?, dropped: dropped.parse().ok()? })

@@ -147,8 +147,12 @@ pub struct Actor<E = Daemon> {
     pub(super) health: health::Checks,
     /// What [`procedure`] has begun last.
     pub(super) procedure: &'static str,
+    /// How long those who wait for it wait before they are told.
+    pub(super) patience: Duration,
     /// How the stop under way goes.
     pub(super) plan: StopPlan,
+    /// When the newest run began, by a clock that nobody sets.
+    pub(super) began: Instant,
     /// The pause before the next restart by policy.
     pub(super) backoff: Duration,
     /// The end of the run, under way.
@@ -190,7 +194,9 @@ impl<E: Environment> Actor<E> {
             timers: Timers::default(),
             health: health::Checks::default(),
             procedure: "",
+            patience: procedure::PATIENCE,
             plan: StopPlan { signal: signal::TERM, seconds: None },
+            began: Instant::now(),
             backoff: Duration::ZERO,
             end: None,
             cleaning: false,
@@ -510,6 +516,7 @@ impl<E: Environment> Actor<E> {
             // Late, of a monitor that was slow when this daemon came.
             Event::Hello(state) => {
                 (health::Prober { actor: self }).found(state.probe);
+                execs::take_up(self, state.execs);
                 if let Some(exit) = state.exit {
                     exit::cleaned(self, exit).await;
                 }

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use events::{Draft, Events, Rows};
 use model::Result;
@@ -15,7 +16,7 @@ use store::WriteTx;
 use super::actor::{Actor, Done};
 use super::launch::Launched;
 use super::sandbox::Sandbox;
-use super::{connect, execs, launch, place, publish, remove, rename, runtime_spec, stuck, update};
+use super::{connect, execs, launch, place, procedure, publish, remove, rename, runtime_spec, stuck, update};
 use crate::Engine;
 use crate::container::Containers;
 use crate::container::definition::places::Places;
@@ -35,6 +36,9 @@ pub trait Environment: Clone + Send + Sync + Sized + 'static {
 
     /// The points at which tests make a procedure fail.
     fn faults(&self) -> &Faults;
+
+    /// How long a procedure that cannot be broken off may take before those who wait for it are told.
+    fn patience(&self) -> Duration;
 
     /// An event of a network about an endpoint of the container, if it is one to be told of.
     fn network_draft(&self, row: &ContainerRow, action: &str, endpoint: &network::Endpoint) -> Option<Draft>;
@@ -100,6 +104,13 @@ impl Environment for Daemon {
 
     fn faults(&self) -> &Faults {
         &self.host.faults
+    }
+
+    fn patience(&self) -> Duration {
+        match self.host.faults.pass("procedure", "patience") {
+            Ok(()) => procedure::PATIENCE,
+            Err(_) => procedure::SHORT_PATIENCE,
+        }
     }
 
     fn network_draft(&self, row: &ContainerRow, action: &str, endpoint: &network::Endpoint) -> Option<Draft> {

@@ -3,18 +3,18 @@
 use std::time::Instant;
 
 use model::{Error, Result, signal};
-use monitor::proto::Request;
+use monitor::proto::{ExecState, Request};
 use run::Attached;
 use runtime::Scope;
 use tokio::sync::oneshot;
 
 use super::actor::{Actor, not_running};
 use super::environment::Environment;
-use super::{donors, runtime_spec};
+use super::{donors, exec_notes, runtime_spec};
 use crate::container::registry::arguments::ExecStart;
 use crate::container::registry::command::answer;
 use crate::container::registry::exec_bounds;
-use crate::container::registry::exec_session::Phase;
+use crate::container::registry::exec_session::{Phase, Session};
 use crate::container::row::ContainerRow;
 
 /// Refuses what cannot run another process; a paused container is called what the client calls it.
@@ -34,6 +34,9 @@ pub(in crate::container) fn check_running(row: &ContainerRow, name: &str) -> Res
 /// Has the monitor start a session; its answer comes as an event.
 pub(super) async fn begin(actor: &mut Actor, start: ExecStart) {
     let id = start.session.id.clone();
+    if let Err(error) = check_limit(actor, &start) {
+        return answer(start.reply, Err(error));
+    }
     match send(actor, &start).await {
         Ok(()) => drop(actor.waiting.execs.insert(id, start)),
         Err(error) => {
@@ -41,6 +44,16 @@ pub(super) async fn begin(actor: &mut Actor, start: ExecStart) {
             answer(start.reply, Err(error));
         }
     }
+}
+
+/// Refuses one more than may run at once; its client may start it when another has ended. The session itself counts as
+/// one that is on its way.
+fn check_limit(actor: &Actor, start: &ExecStart) -> Result<()> {
+    if actor.engine.containers.execs.running_in(&actor.row.id) <= exec_bounds::AT_ONCE {
+        return Ok(());
+    }
+    start.session.set(Phase::Created);
+    Err(exec_bounds::too_many(&actor.row.id))
 }
 
 async fn send(actor: &mut Actor, start: &ExecStart) -> Result<()> {
@@ -58,8 +71,32 @@ async fn send(actor: &mut Actor, start: &ExecStart) -> Result<()> {
         attach: start.client.as_ref().map(Attached::request),
         probe: 0,
     };
+    let run_dir = actor.engine.run_dir(&actor.row);
     let link = actor.link.as_mut().ok_or_else(|| not_running(&actor.row))?;
-    link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await.map(drop)
+    exec_notes::write(&run_dir, &exec.id, config);
+    let sent = link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await;
+    sent.map(drop).inspect_err(|_| exec_notes::remove(&run_dir, &exec.id))
+}
+
+/// Takes up the sessions of an earlier daemon that the monitor tells of: those that run, and those whose end that daemon has not
+/// heard of.
+pub(super) fn take_up<E: Environment>(actor: &mut Actor<E>, found: Vec<ExecState>) {
+    let run_dir = actor.engine.run_dir(&actor.row);
+    for ExecState { id, pid, exit } in found {
+        let Some(config) = exec_notes::read(&run_dir, &id) else { continue };
+        let run = (actor.row.id.clone(), actor.exits);
+        let is_new = actor.engine.containers().execs.take_up(|number| {
+            let session = Session::new(id.clone(), run, config, number);
+            session.set(Phase::Running(pid));
+            session
+        });
+        if !is_new {
+            continue;
+        }
+        if let Some(exit) = exit {
+            ended(actor, &id, exit.code);
+        }
+    }
 }
 
 /// The session's process runs.
@@ -89,6 +126,7 @@ pub(super) fn failed<E: Environment>(actor: &mut Actor<E>, id: &str, error: &run
         return;
     };
     let (error, code) = error.to_error(runtime::What::Exec);
+    exec_notes::remove(&actor.engine.run_dir(&actor.row), id);
     start.session.set(Phase::Ended(code, 0, Instant::now()));
     answer(start.reply, Err(error));
 }
@@ -98,6 +136,7 @@ pub(super) fn ended<E: Environment>(actor: &mut Actor<E>, id: &str, code: i32) {
     let Ok(session) = actor.engine.containers().execs.find(id) else {
         return;
     };
+    exec_notes::remove(&actor.engine.run_dir(&actor.row), id);
     let pid = if let Phase::Running(pid) = session.phase() { pid } else { 0 };
     session.set(Phase::Ended(code, pid, Instant::now()));
     actor.publish();

@@ -57,6 +57,10 @@ pub(in crate::container) async fn ended<E: Environment>(actor: &mut Actor<E>, ex
         return;
     }
     actor.end = Some(End { exit, recorded: None });
+    // Its processes have ended: whoever waits from now on waits for something else.
+    for timer in [Timer::Stop, Timer::Kill, Timer::Ping] {
+        actor.timers.cancel(timer);
+    }
     match actor.engine.release(&actor.row) {
         None => released(actor).await,
         Some(release) => {
@@ -125,14 +129,11 @@ pub(super) async fn released<E: Environment>(actor: &mut Actor<E>) {
     let effects = actor.happened(Input::Ended { restart });
     let endpoints = std::mem::take(&mut actor.row.endpoints);
     actor.row.unsettled_link = None;
-    for timer in [Timer::Stop, Timer::Kill, Timer::Ping] {
-        actor.timers.cancel(timer);
-    }
     (health::Prober { actor }).ended();
     execs::end_all(actor, exit.code);
     let untold = [untold_oom.then_some("oom"), std::mem::take(&mut actor.waiting.stopped).then_some("stop")];
     let untold = untold.into_iter().flatten().collect();
-    let ended = Ended { endpoints: &endpoints, untold, lasted: lasted(&actor.row).as_secs(), code: exit.code };
+    let ended = Ended { endpoints: &endpoints, untold, lasted: actor.began.elapsed().as_secs(), code: exit.code };
     let told = actor.engine.events().ride(told::ended(&actor.engine, &actor.row, ended));
     let outcome = actor.record_with(told.rows()).await;
     actor.end = Some(End { exit, recorded: Some(Recorded { outcome, effects, told }) });
@@ -191,7 +192,8 @@ fn note_exit<E: Environment>(actor: &mut Actor<E>, exit: &Exit) -> bool {
     run.oom_killed |= exit.oom;
     run.error.clone_from(&exit.error);
     let called_off = !actor.waiting.restarts.is_empty() || actor.waiting.removal.is_some();
-    !called_off && ((health::Prober { actor }).count_restart() || count_restart(actor, exit.code, lasted(&actor.row)))
+    !called_off
+        && ((health::Prober { actor }).count_restart() || count_restart(actor, exit.code, actor.began.elapsed()))
 }
 
 /// Whether the policy wants another run after one that ended so; if it does, that is counted from now on.
@@ -280,11 +282,6 @@ pub(super) fn consider(row: &mut ContainerRow, last: LastEnd) -> bool {
         run.unhealthy_restarts = run.unhealthy_restarts.saturating_add(1);
     }
     true
-}
-
-/// How long the newest run was.
-fn lasted(row: &ContainerRow) -> Duration {
-    row.run.finished_at.after(row.run.started_at)
 }
 
 /// The end of a container whose monitor was killed: it cannot live without.

@@ -7,6 +7,7 @@ pub mod donors;
 pub mod durable;
 mod egress;
 pub mod environment;
+pub mod exec_notes;
 pub mod execs;
 pub mod exit;
 pub mod files;

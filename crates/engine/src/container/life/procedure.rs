@@ -14,6 +14,9 @@ use crate::container::registry::command::{Command, Reply, answer};
 /// How long one may take before those who wait are told: longer than a driver of volumes has for its answer.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 
+/// The same where a test wants it short: a daemon of a debug build at whose fault point `procedure.patience` there is a file.
+pub const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Where the answer to a command goes; commands that nobody waits for come back.
 fn reply_of(command: Command) -> Result<Reply, Command> {
     match command {
@@ -49,7 +52,8 @@ impl<E: Environment> Procedure<'_, E> {
     pub(super) fn begin(self, what: &'static str) {
         let Procedure { actor } = self;
         actor.procedure = what;
-        actor.timers.set(Timer::Procedure, Instant::now() + PATIENCE);
+        actor.patience = actor.engine.patience();
+        actor.timers.set(Timer::Procedure, Instant::now() + actor.patience);
     }
 
     /// It is over.
@@ -62,8 +66,10 @@ impl<E: Environment> Procedure<'_, E> {
     pub(super) fn expire(self) {
         let Procedure { actor } = self;
         let (container, what) = (actor.row.id.short(), actor.procedure);
-        let text =
-            format!("container {container} waits for {what}, which takes longer than {} seconds", PATIENCE.as_secs());
+        let text = format!(
+            "container {container} waits for {what}, which takes longer than {} seconds",
+            actor.patience.as_secs()
+        );
         tracing::warn!(container, what, "it takes too long; whoever waits for it is told");
         actor.waiting.refuse_end(&text);
         for command in std::mem::take(&mut actor.deferred) {
@@ -73,6 +79,6 @@ impl<E: Environment> Procedure<'_, E> {
             }
         }
         // For those who come from now on.
-        actor.timers.set(Timer::Procedure, Instant::now() + PATIENCE);
+        actor.timers.set(Timer::Procedure, Instant::now() + actor.patience);
     }
 }

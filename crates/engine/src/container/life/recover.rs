@@ -13,7 +13,7 @@ use events::now;
 use model::id::ContainerId;
 use model::lifecycle::{self, Found};
 use model::time::Timestamp;
-use monitor::proto::{self, Exit, ProbeState};
+use monitor::proto::{self, ExecState, Exit, ProbeState};
 use run::link::{self, Link, Probe};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ use super::actor::Actor;
 use super::environment::Environment;
 use super::exit::{self, KILLED, killed_with_monitor};
 use super::sandbox::Sandbox;
-use super::{health, kill, place};
+use super::{execs, health, kill, place};
 use crate::Engine;
 use crate::container::definition::places::Places;
 use crate::container::registry::command::Command;
@@ -97,12 +97,15 @@ struct Remains {
     unsettled_link: Option<String>,
     /// A probe of its health check is under way.
     probe: Option<ProbeState>,
+    /// Sessions and probes of its monitor.
+    execs: Vec<ExecState>,
 }
 
 impl Remains {
     fn alive(link: Link) -> Remains {
         let (found, link) = (Found::Silent, Some(link));
-        Remains { found, link, exit: None, ended: None, oom: false, unsettled_link: None, probe: None }
+        let (exit, ended, oom, unsettled_link, probe, execs) = Default::default();
+        Remains { found, link, exit, ended, oom, unsettled_link, probe, execs }
     }
 
     fn gone(row: &ContainerRow, ended: Option<Exit>) -> Remains {
@@ -115,6 +118,7 @@ impl Remains {
             oom: false,
             unsettled_link: None,
             probe: None,
+            execs: Vec::new(),
         }
     }
 }
@@ -128,7 +132,7 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
         end_uncommitted(&settings.roots.run(row.id.as_str())).await;
     }
     let remains = look(&engine, &row, &run_dir).await;
-    let Remains { found, link, exit, ended, oom, unsettled_link, probe } = remains;
+    let Remains { found, link, exit, ended, oom, unsettled_link, probe, execs } = remains;
     note(&mut row, found, ended);
     row.run.oom_killed |= oom;
     row.unsettled_link = row.unsettled_link.or(unsettled_link);
@@ -136,12 +140,16 @@ pub async fn recover(engine: Arc<Engine>, mut row: ContainerRow, last: LastEnd) 
     let changed = (row.state, row.run.oom_killed, row.run.restart_count) != before;
     let (mut actor, commands) = Actor::new(&engine, row);
     actor.link = link;
+    // Of a run of an earlier daemon the wall clock tells.
+    let lasted = actor.row.run.started_at.after(now());
+    actor.began = actor.began.checked_sub(lasted).unwrap_or(actor.began);
     if changed {
         drop(actor.record().await);
     }
     kill::thaw_left_behind(&mut actor).await;
     (health::Prober { actor: &mut actor }).take_up();
     (health::Prober { actor: &mut actor }).found(probe);
+    execs::take_up(&mut actor, execs);
     if actor.link.is_none() && !actor.unrecorded {
         // Only now: until the end is recorded, what tells of it must stay.
         drop(run::place::remove_dir(&run_dir));
@@ -159,6 +167,7 @@ async fn look(engine: &Arc<Engine>, row: &ContainerRow, run_dir: &Path) -> Remai
             oom: state.memory_has_run_out,
             unsettled_link: lost_ports(&row.endpoints, state.ports),
             probe: state.probe,
+            execs: state.execs,
             ..Remains::alive(link)
         },
         Probe::Silent(link) if row.state.pid().is_some() => {

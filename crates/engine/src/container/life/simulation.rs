@@ -5,7 +5,9 @@
 //! has the process that is recorded; one probe of its health is under way at a time; nobody is told of a start before it is recorded; a container that has ended leaves no
 //! monitor behind. `GANTRY_SEED` repeats a life, `GANTRY_LIVES` says how many there are.
 
+mod clock;
 mod monitor;
+mod slow;
 mod world;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use model::Result;
 use model::lifecycle::{Effect, Input};
 use run::{Failed, Link, Running, link};
+use tokio::time::Instant;
 
 use super::actor::{Accepted, Actor};
 use super::clients::Clients;
@@ -51,6 +52,7 @@ pub(super) async fn launched<E: Environment>(actor: &mut Actor<E>, (running, pla
         Err(error) => tracing::error!(container = actor.row.id.short(), %error, "no line to the monitor"),
     }
     launch::note_run(&mut actor.row, &process, place);
+    actor.began = Instant::now();
     actor.unrecorded = false;
     actor.timers.cancel(Timer::Record);
     (health::Prober { actor }).begin();

@@ -170,7 +170,7 @@ pub(super) fn kill_monitor<E: Environment>(actor: &mut Actor<E>) {
 /// The monitor answers, and the container still lives: everybody who waits for its end is told.
 pub(super) async fn cannot_be_killed<E: Environment>(actor: &mut Actor<E>) {
     actor.timers.cancel(Timer::Ping);
-    if actor.row.state.pid().is_some() {
+    if actor.row.state.pid().is_some() && actor.end.is_none() {
         let mut text = format!("could not kill container: container {} did not end", actor.row.id.short());
         let why = actor.engine.why_alive(&actor.row).await;
         if !why.is_empty() {

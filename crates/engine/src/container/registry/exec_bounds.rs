@@ -16,6 +16,8 @@ use super::exec_session::{Phase, Session};
 pub const PER_CONTAINER: Bound = Bound { sessions: 1024, bytes: 4 << 20 };
 /// See [`PER_CONTAINER`].
 pub const IN_ALL: Bound = Bound { sessions: 4096, bytes: 16 << 20 };
+/// Sessions of one container that run at once: a monitor tells a next daemon of so many, and of a probe.
+pub const AT_ONCE: usize = monitor::proto::MAX_RUNNING_EXECS - 1;
 /// Ids of expired sessions that are remembered.
 const EXPIRED: usize = 1024;
 /// Bytes that a session takes besides its texts, or a text besides its own.
@@ -129,6 +131,14 @@ impl Expired {
         }
         no_such(key)
     }
+}
+
+/// The refusal of a session more than may run at once in a container.
+pub fn too_many(container: &ContainerId) -> Error {
+    Error::conflict(format!(
+        "container {} runs {AT_ONCE} exec instances, which is the limit: no other is started before one of them has ended",
+        container.as_str()
+    ))
 }
 
 /// The reference's text for a session that cannot be found.

@@ -1,6 +1,7 @@
 //! The exec sessions of all containers.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,6 +56,18 @@ impl Execs {
         session
     }
 
+    /// Adds a session that an earlier daemon has made, with the number that it gets; false: it is there.
+    pub fn take_up(&self, made: impl FnOnce(u64) -> Session) -> bool {
+        let session = made(self.made.fetch_add(1, Ordering::Relaxed));
+        match self.lock().entry(session.id.clone()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(Arc::new(session));
+                true
+            }
+        }
+    }
+
     fn expired(&self) -> MutexGuard<'_, Expired> {
         self.expired.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,6 +97,12 @@ impl Execs {
     pub fn live_of(&self, container: &ContainerId) -> Vec<String> {
         let live = |s: &&Arc<Session>| s.container == *container && !matches!(s.phase(), Phase::Ended(..));
         self.lock().values().filter(live).map(|s| s.id.clone()).collect()
+    }
+
+    /// How many of the container's sessions run, those on their way included.
+    pub fn running_in(&self, container: &ContainerId) -> usize {
+        let runs = |s: &&Arc<Session>| matches!(s.phase(), Phase::Starting | Phase::Running(_));
+        self.lock().values().filter(|s| s.container == *container).filter(runs).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {

@@ -14,6 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::world::Sim;
 
+/// The signal that every container heeds at once.
+pub const ENDS_AT_ONCE: i32 = 12;
+
 /// Starts one.
 pub fn run(sim: Sim, socket: OwnedFd) {
     sim.0.monitors.fetch_add(1, Ordering::Relaxed);
@@ -39,7 +42,7 @@ struct Monitor {
 impl Monitor {
     async fn live(mut self) {
         let random = self.sim.0.random.fork();
-        if random.one_in(2) {
+        if self.sim.fails(2) {
             self.ends_at = Some((Instant::now() + random.pause() * 4, *random.choose(&[0, 0, 1, 137])));
         }
         loop {
@@ -80,6 +83,10 @@ impl Monitor {
                 // Some processes wait for a disk for longer than anybody does.
                 let wait = if self.sim.fails(8) { Duration::from_secs(30) } else { random.pause() };
                 self.ends_at = Some((Instant::now() + wait, 137));
+            }
+            Request::Signal { signal: ENDS_AT_ONCE, .. } => {
+                self.done(seq);
+                self.ends_at = Some((Instant::now(), 143));
             }
             Request::Signal { .. } => {
                 self.done(seq);

@@ -21,7 +21,7 @@ use crate::container::life::actor::{Actor, Done};
 use crate::container::life::clients::Clients;
 use crate::container::life::environment::Environment;
 use crate::container::life::launch::{self, Launched};
-use crate::container::life::told;
+use crate::container::life::{procedure, told};
 use crate::container::registry::arguments::{RemoveArgs, StopPlan};
 use crate::container::registry::command::Command;
 use crate::container::row::ContainerRow;
@@ -79,6 +79,8 @@ pub struct World {
     pub random: Random,
     /// Monitors that live.
     pub monitors: AtomicUsize,
+    /// When each launch began.
+    pub launches: Mutex<Vec<Instant>>,
     events: Events,
     faults: Faults,
     dir: tempfile::TempDir,
@@ -89,6 +91,8 @@ pub struct World {
     is_traced: bool,
     /// Nothing fails any more.
     healed: std::sync::atomic::AtomicBool,
+    /// How long networks and volumes take to be let go; `None`: as it happens.
+    release_takes: Mutex<Option<Duration>>,
 }
 
 /// What the store has.
@@ -113,6 +117,7 @@ impl Sim {
             containers: Containers::new(trash, ::monitor::Spares::new(executable)),
             random,
             monitors: AtomicUsize::new(0),
+            launches: Mutex::default(),
             events: Events::default(),
             faults: Faults::default(),
             dir,
@@ -121,6 +126,7 @@ impl Sim {
             begun: Instant::now(),
             is_traced: std::env::var_os("GANTRY_SEED").is_some(),
             healed: false.into(),
+            release_takes: Mutex::default(),
         }))
     }
 
@@ -137,6 +143,11 @@ impl Sim {
 
     pub fn heal(&self) {
         self.0.healed.store(true, Ordering::Relaxed);
+    }
+
+    /// Every release takes so long from now on.
+    pub fn slow_down(&self, takes: Duration) {
+        *self.0.release_takes.lock().unwrap() = Some(takes);
     }
 
     pub fn fails(&self, one_in: u64) -> bool {
@@ -252,6 +263,10 @@ impl Environment for Sim {
         &self.0.faults
     }
 
+    fn patience(&self) -> Duration {
+        procedure::PATIENCE
+    }
+
     fn network_draft(&self, _row: &ContainerRow, _action: &str, _endpoint: &network::Endpoint) -> Option<Draft> {
         None
     }
@@ -273,11 +288,15 @@ impl Environment for Sim {
         _clients: Clients,
         progress: Arc<Progress>,
     ) -> impl Future<Output = Result<Launched, Failed>> + Send + 'static {
+        self.0.launches.lock().unwrap().push(Instant::now());
         let sim = self.clone();
         async move { sim.start(row, &progress).await }
     }
 
     fn release(&self, _row: &ContainerRow) -> Option<impl Future<Output = ()> + Send + 'static> {
+        if let Some(takes) = *self.0.release_takes.lock().unwrap() {
+            return Some(sleep(takes));
+        }
         let pause = self.0.random.pause();
         (!self.0.random.one_in(2)).then(|| sleep(pause))
     }
