@@ -175,7 +175,7 @@ impl PublishedPorts {
 
     /// How many ports.
     pub fn count(&self) -> usize {
-        let lengths = self.lines.values().flat_map(|steps| runs(steps)).map(|(first, end)| end - first);
+        let lengths = self.lines.values().flat_map(runs).map(|(first, end)| end - first);
         lengths.sum::<u32>() as usize
     }
 
