@@ -229,6 +229,44 @@ fn a_mount_in_the_way_keeps_its_content() {
     d.finish();
 }
 
+/// A file that is mounted is not replaced beneath its mount, nor is the mount taken from the container.
+#[test]
+fn a_mounted_file_in_the_way_stays() {
+    let d = with_busybox();
+    let bound = d.path("bound");
+    fs::write(&bound, "bound").unwrap();
+    let bind = format!("{}:/srv/f", bound.display());
+    let _ = d.docker(&["run", "-d", "--name", "c", "-v", &bind, "-v", "vol:/v", "busybox", "sleep", "1000"]).ok();
+    let _ = d.docker(&["exec", "c", "sh", "-c", "mkdir -p /v/srv; echo x > /v/srv/f"]).ok();
+    let hosts = inside(&d, "c", "cat /etc/hosts");
+    for state in ["running", "exited"] {
+        for (dir, name) in [("/etc", "hosts"), ("/etc", "hostname"), ("/etc", "resolv.conf"), ("/srv", "f")] {
+            for bytes in [tar(&[(name, b"another")]), tar(&[("new", b"x"), (name, b"another")])] {
+                let answer = put(&d, dir, &bytes).expect(500);
+                assert_eq!(answer.message(), format!("unlinkat {dir}/{name}: device or resource busy"), "{state}");
+            }
+        }
+        // Below what is replaced as a whole.
+        for (name, bytes) in [("srv", tar(&[("srv", b"a file")])), ("etc", tar(&[("etc", b"a file")]))] {
+            let answer = put(&d, "/", &bytes).expect(500);
+            assert!(answer.message().starts_with(&format!("unlinkat /{name}")), "{state}: {}", answer.message());
+        }
+        let read = d.docker(&["cp", "c:/srv/f", "-"]);
+        assert!(read.stdout.contains("bound") && fs::read_to_string(&bound).unwrap() == "bound", "{state}");
+        if state == "running" {
+            assert_eq!(
+                inside(&d, "c", "cat /srv/f; grep -c -e /etc/host -e /etc/resolv -e /srv/f /proc/mounts"),
+                "bound4"
+            );
+            assert_eq!(inside(&d, "c", "cat /etc/hosts"), hosts);
+            let _ = d.docker(&["stop", "-t0", "c"]).ok();
+        }
+    }
+    d.remove_containers();
+    let _ = d.docker(&["volume", "rm", "vol"]).ok();
+    d.finish();
+}
+
 #[test]
 fn a_link_that_is_swapped_leads_into_the_container() {
     let d = with_busybox();

@@ -203,7 +203,14 @@ impl Extractor<'_> {
             };
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
-        tree::remove(parent, name)
+        // As the reference says it.
+        let busy = |e: io::Error| match Errno::from_io_error(&e) {
+            Some(Errno::BUSY) => {
+                io::Error::new(e.kind(), format!("unlinkat {}: {}", self.path(path).display(), model::io_text(&e)))
+            }
+            _ => e,
+        };
+        tree::remove(parent, name).map_err(busy)
     }
 
     fn hard_link(&self, parent: &OwnedFd, name: &CString, entry: &Entry) -> io::Result<()> {

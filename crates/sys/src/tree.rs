@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use crate::rooted::openat2;
@@ -234,13 +234,27 @@ pub fn remove(parent: impl AsFd, name: &CStr) -> io::Result<()> {
     }
 }
 
-/// Removes a name that is no directory; false when it is one.
+/// Removes a name that is no directory; false when it is one. The kernel keeps a mount point only in the mount namespace of
+/// the caller: in others it would take the mount away, in that of a container for one.
 fn unlink(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    if is_mount_point(parent, name)? {
+        return Err(Errno::BUSY.into());
+    }
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::ISDIR) => Ok(false),
         // What POSIX says of a directory; also an immutable file.
         Err(Errno::PERM) if stat(parent, name)?.is_some_and(|s| file_type(&s).is_dir()) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether something is mounted on a name; of a directory this need not be asked ([`open_unmounted`]).
+fn is_mount_point(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    match rustix::fs::statx(parent, name, flags, StatxFlags::TYPE) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT) => Ok(false),
         Err(e) => Err(e.into()),
     }
 }
