@@ -244,3 +244,50 @@ fn many_volumes_at_once() {
     }
     d.finish();
 }
+
+/// Two mounts at one target: which pairs are refused, and which of the others is seen. `cp` sees the same.
+#[test]
+fn a_tmpfs_and_a_mount_at_one_target() {
+    let d = with_busybox();
+    let put = ["run", "--rm", "-v", "vol:/v", "busybox", "touch", "/v/of-the-volume"];
+    let _ = d.docker(&put).ok();
+    let tmpfs = |target: &str| json!({target: "size=1m"});
+    let volume = json!([{"Type": "volume", "Source": "vol", "Target": "/t"}]);
+    let other = json!([{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 2 << 20}}]);
+    let sizes = "mount | grep -o ' /t .*size=[0-9]*k' | grep -o '[0-9]*k' | xargs";
+    for (host, script) in [
+        // The entry of Tmpfs wins; with another spelling the other one lies above it.
+        (json!({"Tmpfs": tmpfs("/t"), "Mounts": volume}), "test -z \"$(ls /t)\" && grep -q ' /t tmpfs' /proc/mounts"),
+        (json!({"Tmpfs": tmpfs("/t/"), "Mounts": volume}), "test -e /t/of-the-volume"),
+        (json!({"Tmpfs": tmpfs("/t/"), "Binds": ["vol:/t"]}), "test -e /t/of-the-volume"),
+        (json!({"Tmpfs": tmpfs("/t"), "Mounts": other}), &format!("test \"$({sizes})\" = '1024k 2048k'")),
+        (json!({"Tmpfs": {"/t": "size=1m", "/t/": "size=3m"}}), &format!("test $({sizes} | wc -w) = 2")),
+    ] {
+        assert_eq!(runs(&d, "v1.44", script, host.clone()), 0, "{host}");
+        let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": host}).to_string();
+        let made = d.http("POST", "/containers/create?name=c", &body).expect(201).json();
+        let shown = d.http("GET", "/containers/c/json", "").expect(200).json();
+        // A mount that is not seen is listed all the same.
+        let is_listed =
+            host.get("Mounts").is_some_and(|mounts| mounts[0]["Type"] == "volume") || host.get("Binds").is_some();
+        assert_eq!(shown["Mounts"].as_array().unwrap().iter().any(|m| m["Name"] == "vol"), is_listed, "{host} {made}");
+        let found = d.docker(&["cp", "c:/t/of-the-volume", "-"]).code == 0;
+        assert_eq!(found, script.contains("of-the-volume"), "{host}");
+        let _ = d.docker(&["rm", "c"]).ok();
+    }
+    let refused = [
+        (json!({"Tmpfs": tmpfs("/t"), "Binds": ["vol:/t"]}), "/t"),
+        (json!({"Tmpfs": tmpfs("/t"), "Binds": ["vol:/t/"]}), "/t"),
+        (json!({"Binds": ["vol:/t", "vol:/t"]}), "/t"),
+        (json!({"Binds": ["vol:/t"], "Mounts": volume}), "/t"),
+        (json!({"Mounts": [volume[0], {"Type": "tmpfs", "Target": "/t/"}]}), "/t/"),
+    ];
+    for (host, target) in refused {
+        let body = json!({"Image": "busybox", "HostConfig": host, "Cmd": ["true"]}).to_string();
+        let answer = d.http("POST", "/containers/create", &body).expect(400).json();
+        assert_eq!(answer["message"], format!("Duplicate mount point: {target}"), "{host}");
+    }
+    d.remove_containers();
+    let _ = d.docker(&["volume", "rm", "vol"]).ok();
+    d.finish();
+}

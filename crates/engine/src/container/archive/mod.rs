@@ -235,10 +235,11 @@ fn rootfs(roots: &dyn RootStore, row: &Definition) -> Result<runtime::Rootfs> {
 /// What is mounted in the container beside the kernel's own file systems, those above first.
 #[expect(clippy::disallowed_methods, reason = "on the thread of the transfer")]
 fn mounts(engine: &Engine, row: &Definition, held: Option<&Held>) -> Result<Vec<ViewMount>> {
-    let mut all: Vec<ViewMount> =
-        row.mounts.iter().map(|row| mount(&*engine.snapshots.layers, row, held)).collect::<Result<_>>()?;
     let tmpfs = row.host_config.tmpfs.keys();
-    all.extend(tmpfs.map(|target| ViewMount { destination: target.into(), source: Source::Tmpfs }));
+    let mut all: Vec<_> = tmpfs.map(|target| ViewMount { destination: target.into(), source: Source::Tmpfs }).collect();
+    for one in row.mounts.iter().filter(|mount| !row.gives_way_to_tmpfs(mount)) {
+        all.push(mount(&*engine.snapshots.layers, one, held)?);
+    }
     let owner = files::owner(&engine.containers, row).unwrap_or_else(|_| row.id.clone());
     let dir = engine.settings().roots.container(owner.as_str());
     for (name, target) in [

@@ -104,19 +104,18 @@ impl Table {
         let mut named = Vec::new();
         for bind in host.binds.iter().flatten() {
             let row = self.bind(bind).await?;
-            claim(&mut named, &row.destination)?;
+            let is_tmpfs = host.tmpfs.contains_key(&row.destination);
+            claim(&mut named, &row.destination, if is_tmpfs { Taken::Yes } else { Taken::ByNames })?;
             self.rows.insert(row.destination.clone(), row);
         }
+        // One at the target of a tmpfs is let pass: see `life::facts`.
         for mount in &host.mounts {
             let row = self.mount(mount).await?;
-            claim(&mut named, &row.destination)?;
+            claim(&mut named, &mount.target, Taken::ByNames)?;
             self.rows.insert(row.destination.clone(), row);
         }
-        for target in host.tmpfs.keys() {
-            claim(&mut named, target)?;
-        }
         for target in config.volumes.iter().flatten().map(|(target, _)| clean(target)) {
-            if !self.rows.contains_key(&target) && !named.contains(&target) {
+            if !self.rows.contains_key(&target) && !host.tmpfs.contains_key(&target) {
                 let row = self.anonymous(&target).await?;
                 self.rows.insert(target, row);
             }
@@ -288,12 +287,20 @@ fn blank(kind: MountKind, target: &str) -> MountRow {
     }
 }
 
-fn claim(named: &mut Vec<String>, target: &str) -> Result<()> {
-    let target = clean(target);
-    if named.contains(&target) {
+/// Whether a target is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Yes,
+    /// If one of those has it that are named already.
+    ByNames,
+}
+
+fn claim(named: &mut Vec<String>, target: &str, taken: Taken) -> Result<()> {
+    let cleaned = clean(target);
+    if taken == Taken::Yes || named.contains(&cleaned) {
         return Err(Error::invalid(format!("Duplicate mount point: {target}")));
     }
-    named.push(target);
+    named.push(cleaned);
     Ok(())
 }
 

@@ -209,6 +209,11 @@ impl Definition {
         self.mounts.iter().filter(|mount| mount.kind == MountKind::Volume)
     }
 
+    /// Whether an entry of `HostConfig.Tmpfs` has exactly its target: that one is mounted instead. Of two tmpfs both are.
+    pub fn gives_way_to_tmpfs(&self, mount: &MountRow) -> bool {
+        mount.kind != MountKind::Tmpfs && self.host_config.tmpfs.contains_key(&mount.destination)
+    }
+
     /// Attributes of every event of this container: its labels, its image, its name.
     pub fn event_attributes(&self) -> BTreeMap<String, String> {
         let mut attributes: BTreeMap<String, String> =

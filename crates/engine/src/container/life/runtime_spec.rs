@@ -137,15 +137,14 @@ fn mounts(engine: &Engine, roots: &Roots, row: &Definition, shown: &mut Shown) -
         false => Vec::new(),
     };
     let mountinfo = String::from_utf8_lossy(&mountinfo);
-    let mut user = row
-        .mounts
-        .iter()
-        .map(|m| mount(&*engine.snapshots.layers, m, &mountinfo, shown))
-        .collect::<Result<Vec<_>>>()?;
-    user.extend(host.tmpfs.iter().map(|(target, options)| spec::Mount {
+    let tmpfs = host.tmpfs.iter().map(|(target, options)| spec::Mount {
         target: target.clone(),
         kind: spec::MountKind::Tmpfs { options: options.clone() },
-    }));
+    });
+    let mut user: Vec<_> = tmpfs.collect();
+    for one in row.mounts.iter().filter(|mount| !row.gives_way_to_tmpfs(mount)) {
+        user.push(mount(&*engine.snapshots.layers, one, &mountinfo, shown)?);
+    }
     Ok(spec::Mounts {
         user,
         shm,
