@@ -241,6 +241,38 @@ fn frozen_containers_write_nothing_meanwhile() {
     d.finish();
 }
 
+/// Whenever a daemon dies over a copy, the containers that stand still for it go on without another daemon.
+#[test]
+fn frozen_containers_go_on_without_their_daemon() {
+    let mut d = with_busybox();
+    let script = "cd /v; seq 4000 | xargs touch; i=0; while :; do i=$((i+1)); echo $i > n; done";
+    let _ = d.docker(&["run", "-d", "--name", "c", "-v", "vol:/v", "busybox", "sh", "-c", script]).ok();
+    let counter = volume_of(&d, "vol").join("n");
+    let number = || std::fs::read_to_string(&counter).ok().and_then(|text| text.trim().parse::<i64>().ok());
+    assert!(eventually(|| number().is_some()));
+    let mut caught = 0;
+    for n in 0..testkit::soak::rounds(3, 30) {
+        let asked = format!("(gantryd volume snapshot --freeze vol s{n} @ >/dev/null 2>&1 &)");
+        let _ = gantryd(&d, &asked).ok();
+        let snapshot = d.data_root().join(format!("volumes/.snapshots/s{n}"));
+        let stands = || d.inspect("c", "{{.State.Paused}}") == "true";
+        assert!(eventually(|| snapshot.exists() || stands()));
+        d.kill9();
+        caught += usize::from(!snapshot.exists());
+        let at = number().unwrap_or(0);
+        assert!(eventually(|| number().is_some_and(|now| now > at)), "it stands still; {caught} were caught");
+        d.again();
+        assert_eq!(d.inspect("c", "{{.State.Status}}"), "running");
+    }
+    d.remove_containers();
+    for line in gantryd(&d, "gantryd volume snapshot ls @").text().lines().skip(1) {
+        let name = line.split(' ').next().unwrap();
+        let _ = gantryd(&d, &format!("gantryd volume snapshot rm {name} @")).ok();
+    }
+    let _ = d.docker(&["volume", "rm", "vol"]).ok();
+    d.finish();
+}
+
 /// What happened is told.
 #[test]
 fn events_of_copies() {

@@ -43,6 +43,8 @@ pub struct Container {
     pub room: Rc<Room>,
     started_at: i64,
     paused: bool,
+    /// The connection that had it frozen in passing.
+    pub frozen_for: Option<u32>,
     pub memory: Memory,
     /// Processes of the container may become children of the monitor.
     adopts: bool,
@@ -89,6 +91,7 @@ impl Container {
             room,
             started_at,
             paused: false,
+            frozen_for: None,
             memory: Memory::default(),
             adopts: matches!(spec.runtime, RuntimeChoice::Cli { .. }),
             actions: Actions::default(),
@@ -211,6 +214,15 @@ impl Container {
             return Ok(Asks::Later);
         }
         self.begin_freeze(frozen, asked)
+    }
+
+    /// Who had it frozen in passing may be gone: it goes on.
+    pub fn thaw_if_abandoned(&mut self, stands: impl Fn(u32) -> bool) {
+        if let Some(id) = self.frozen_for.filter(|id| !stands(*id)) {
+            self.frozen_for = None;
+            // Nobody waits for the answer.
+            let _ = self.freeze(false, (id, 0));
+        }
     }
 
     fn begin_freeze(&mut self, frozen: bool, asked: Asked) -> Result<Asks, Refusal> {

@@ -77,6 +77,11 @@ impl Link {
         self.connections.is_empty()
     }
 
+    /// Whether this connection stands.
+    pub fn has(&self, id: u32) -> bool {
+        self.connections.iter().any(|connection| connection.id == id && !connection.broken)
+    }
+
     /// Nothing waits to be sent.
     pub fn is_flushed(&self) -> bool {
         self.connections.iter().all(|connection| connection.waiting.is_empty())

@@ -53,8 +53,8 @@ pub enum Request {
     Resize { exec: Option<String>, rows: u16, columns: u16 },
     /// Answer: `Done`.
     Signal { exec: Option<String>, signal: i32, scope: Scope },
-    /// Pauses or resumes the container. Answer: `Done`.
-    Freeze { frozen: bool },
+    /// Pauses or resumes the container. Answer: `Done`. Paused in passing it goes on when the connection ends.
+    Freeze { frozen: bool, passing: bool },
     /// The daemon has recorded the exit: the monitor may end. No answer.
     Release,
     /// As `Ports`, their sockets parked in the queue of the one socket that comes along (`sys::fdpass::Parked`); `None` = one
@@ -458,7 +458,10 @@ mod tests {
         golden(&Request::Attach(attach()), "ac0203010001000110026162");
         golden(&Request::Resize { exec: None, rows: 24, columns: 200 }, "ac02040018c801");
         golden(&Request::Signal { exec: Some("e".into()), signal: 15, scope: Scope::All }, "ac02050101651e01");
-        golden(&Request::Freeze { frozen: true }, "ac020601");
+        golden(&Request::Freeze { frozen: true, passing: true }, "ac02060101");
+        // As a daemon says it that knows of no passing.
+        let older: Packet<Request> = decode(&[0xac, 0x02, 0x06, 0x01]).unwrap();
+        assert_eq!(older.body, Request::Freeze { frozen: true, passing: false });
         golden(&Request::Release, "ac0207");
         golden(&Request::Ping, "ac0209");
         let bound = Bound { protocol: 6, address: "172.17.0.2:80".parse().unwrap() };

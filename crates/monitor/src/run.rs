@@ -565,7 +565,10 @@ impl Monitor {
             Request::Signal { exec, signal, scope } => {
                 return container.signal(exec.as_deref(), (signal, scope), asked);
             }
-            Request::Freeze { frozen } => return container.freeze(frozen, asked),
+            Request::Freeze { frozen, passing } => {
+                container.frozen_for = (frozen && passing).then_some(asked.0);
+                return container.freeze(frozen, asked);
+            }
             Request::Ports(ports) => self.ports(ports, fds)?,
             Request::Unpublish(bound) => {
                 let removed = self.proxies.remove(&bound);
@@ -623,6 +626,7 @@ impl Monitor {
         self.settle_abandoned();
         self.settle_reach(now);
         if let Some(container) = &mut self.container {
+            container.thaw_if_abandoned(|id| self.link.has(id));
             for ((id, seq), outcome) in container.settle_actions() {
                 self.link.answer(id, seq, Event::Done { refused: outcome.err() });
             }

@@ -140,7 +140,7 @@ pub async fn probe(dir: &Path) -> Probe {
 pub async fn end(mut link: Link) -> bool {
     let kill = Request::Signal { exec: None, signal: 9, scope: Scope::All };
     let ending = async {
-        drop(link.send(&Request::Freeze { frozen: false }, &[]).await);
+        drop(link.send(&Request::Freeze { frozen: false, passing: false }, &[]).await);
         let killed = link.send(&kill, &[]).await?;
         loop {
             match link.receive().await {
@@ -183,12 +183,16 @@ pub fn signal_monitor(pid: i32, id: &str, signal: Signal) -> bool {
 
 /// The record a monitor left at its container's end. One that cannot be read is told of: the end is known, its code is not.
 pub fn exit_record(dir: &Path) -> Option<Exit> {
-    let path = dir.join(client::EXIT_RECORD);
-    let read = match sys::file::read_small(&path, EXIT_RECORD_BYTES) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
-        other => other.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)),
-    };
-    read.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "reading how a container ended")).ok()
+    let told = |error: &io::Error| tracing::warn!(dir = %dir.display(), %error, "reading how a container ended");
+    read_exit_record(dir).inspect_err(told).ok().flatten()
+}
+
+/// The same; `None`: there is none.
+pub fn read_exit_record(dir: &Path) -> io::Result<Option<Exit>> {
+    match sys::file::read_small(&dir.join(client::EXIT_RECORD), EXIT_RECORD_BYTES) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => Ok(Some(serde_json::from_slice(&other?)?)),
+    }
 }
 
 /// Reaps a monitor when it ends. Monitors of an earlier daemon belong to the system's init.

@@ -190,7 +190,9 @@ fn output_goes_to_the_log_and_to_clients_and_the_exit_is_recorded() {
     assert!(log == "out\nerr\n" || log == "err\nout\n");
     let record: crate::proto::Exit = serde_json::from_slice(&std::fs::read(dir.path().join("exit")).unwrap()).unwrap();
     assert_eq!(record, exit);
-    assert!(daemon.request(&Request::Freeze { frozen: true }, &[]).unwrap_err().contains("is not running"));
+    assert!(
+        daemon.request(&Request::Freeze { frozen: true, passing: false }, &[]).unwrap_err().contains("is not running")
+    );
     daemon.release();
     run.join().unwrap();
 }
@@ -210,8 +212,8 @@ fn what_takes_long_is_answered_when_it_is_done_and_holds_nobody_up() {
     let mut attached = daemon.attach(all_streams(true, true));
     write(&mut attached, b"go\n");
     read_until(&mut attached, "ready");
-    let freeze = daemon.begin(&Request::Freeze { frozen: true });
-    let thaw = daemon.begin(&Request::Freeze { frozen: false });
+    let freeze = daemon.begin(&Request::Freeze { frozen: true, passing: false });
+    let thaw = daemon.begin(&Request::Freeze { frozen: false, passing: false });
     let kill = daemon.begin(&Request::Signal { exec: None, signal: 15, scope: Scope::Process });
     // All else goes on: requests, output, the end of the process.
     assert_eq!(daemon.request(&Request::Ping, &[]), Ok(()));
@@ -238,13 +240,51 @@ fn freezes_wait_for_each_other() {
     let run = thread::spawn(move || Monitor::new(control, Box::new(make)).run());
     let mut daemon = Daemon::of(client, dir.path());
     daemon.started(&spec(dir.path(), &held(dir.path())), &[]);
-    let asked: Vec<u32> = (0..4).map(|n| daemon.begin(&Request::Freeze { frozen: n % 2 == 0 })).collect();
+    let asked: Vec<u32> =
+        (0..4).map(|n| daemon.begin(&Request::Freeze { frozen: n % 2 == 0, passing: false })).collect();
     assert_eq!(daemon.request(&Request::Ping, &[]), Ok(()));
     std::fs::write(&file, "").unwrap();
     let answered: Vec<u32> = asked.iter().map(|_| daemon.done()).collect();
     assert_eq!(answered, asked);
-    let many: Vec<_> = (0..10).map(|_| daemon.begin(&Request::Freeze { frozen: false })).collect();
+    let many: Vec<_> = (0..10).map(|_| daemon.begin(&Request::Freeze { frozen: false, passing: false })).collect();
     assert_eq!(many.iter().map(|_| daemon.done()).collect::<Vec<_>>(), many);
+    let_go(dir.path());
+    daemon.exited(None);
+    daemon.release();
+    run.join().unwrap();
+}
+
+/// Frozen in passing it goes on when the daemon that asked is gone; frozen for good it stays so.
+#[test]
+fn what_is_frozen_in_passing_goes_on_without_its_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    daemon.started(&spec(dir.path(), &held(dir.path())), &[]);
+    let freeze = |frozen, passing| Request::Freeze { frozen, passing };
+    for (asked, goes_on) in [
+        (&[freeze(true, true)][..], true),
+        (&[freeze(true, false)], false),
+        (&[freeze(true, true), freeze(true, false)], false),
+        (&[freeze(true, true), freeze(false, false), freeze(true, false)], false),
+    ] {
+        asked.iter().for_each(|request| daemon.request(request, &[]).unwrap());
+        // A daemon beside it changes nothing.
+        let (other, state) = Daemon::reconnect(dir.path());
+        assert!(state.paused, "{asked:?}");
+        drop(other);
+        assert!(Daemon::reconnect(dir.path()).1.paused, "{asked:?}");
+        drop(daemon);
+        let began = Instant::now();
+        let mut state;
+        (daemon, state) = Daemon::reconnect(dir.path());
+        while goes_on && state.paused && began.elapsed() < LIMIT {
+            (daemon, state) = Daemon::reconnect(dir.path());
+        }
+        // Whoever was gone is noticed before a request that comes later.
+        daemon.request(&Request::Ping, &[]).unwrap();
+        assert_eq!(Daemon::reconnect(dir.path()).1.paused, !goes_on, "{asked:?}");
+        daemon.request(&freeze(false, false), &[]).unwrap();
+    }
     let_go(dir.path());
     daemon.exited(None);
     daemon.release();

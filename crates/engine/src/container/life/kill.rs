@@ -92,8 +92,8 @@ pub(super) async fn thaw<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     drop(actor.waiting.answers.insert(asked, Awaited::Caller(reply)));
 }
 
-/// Freezes for the time of an operation. The record tells why before it is done: should the daemon die over the
-/// operation, the next one lets the container go on.
+/// Freezes for the time of an operation. Should the daemon die over it, the monitor lets the container go on, and the record,
+/// which tells why before it is done, has the next daemon do so.
 pub(super) async fn freeze_in_passing<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
     let Some(Accepted { mut row, reply, .. }) = actor.step(Input::Pause, reply) else { return };
     row.run.frozen_in_passing = true;
@@ -104,7 +104,7 @@ pub(super) async fn freeze_in_passing<E: Environment>(actor: &mut Actor<E>, repl
     actor.publish();
     told.publish();
     // Answered when all processes stand.
-    actor.request(&Request::Freeze { frozen: true }, reply).await;
+    actor.request(&Request::Freeze { frozen: true, passing: true }, reply).await;
 }
 
 /// What a daemon that died over an operation left frozen goes on.
@@ -121,7 +121,7 @@ pub(super) async fn thaw_left_behind<E: Environment>(actor: &mut Actor<E>) {
 pub(super) async fn set_frozen<E: Environment>(actor: &mut Actor<E>, frozen: bool) -> Result<u32> {
     let sent = match actor.link.as_mut() {
         None => Err(not_running(&actor.row)),
-        Some(link) => link.send(&Request::Freeze { frozen }, &[]).await,
+        Some(link) => link.send(&Request::Freeze { frozen, passing: false }, &[]).await,
     };
     sent.inspect_err(|error| tracing::warn!(container = actor.row.id.short(), frozen, %error, "not frozen or thawed"))
 }
