@@ -183,3 +183,24 @@ fn the_key_may_lie_elsewhere() {
     d.remove_containers();
     d.finish();
 }
+
+/// A container that sees the daemon's process reads nothing of it, unless it was given the right to trace.
+#[test]
+fn a_container_among_the_hosts_processes_reads_nothing_of_the_daemon() {
+    let d = with_busybox();
+    let script = format!(
+        "cd /proc/{} && cat comm && for f in environ mem maps exe root/etc/passwd fd/0; do cat $f >/dev/null 2>&1 && echo read $f; done; readlink fd/0 exe cwd; echo",
+        d.pid()
+    );
+    let run = |more: &[&str]| {
+        let words = ["run", "--rm", "--pid", "host"];
+        d.docker(&[&words, more, &["busybox", "sh", "-c", &script][..]].concat()).stdout
+    };
+    assert_eq!(run(&[]), "gantryd\n\n");
+    assert_eq!(run(&["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"]), "gantryd\n\n");
+    assert!(run(&["--cap-add", "SYS_PTRACE"]).contains("read environ"));
+    // It sees itself, as a core of it would need.
+    let own = d.exec_inside(&["sh", "-c", &format!("stat -c %u /proc/{}/environ", d.pid())]);
+    assert_eq!(own.stdout.trim(), "0");
+    d.finish();
+}
