@@ -262,7 +262,7 @@ fn paused_and_resumed() {
     daemon.started(&specification(&container), &[]);
     let length = || log_text(container.dir.path()).len();
     assert!(eventually(|| length() > 0));
-    daemon.request(&Request::Freeze { frozen: true }, &[]).unwrap();
+    daemon.request(&Request::Freeze { frozen: true, passing: false }, &[]).unwrap();
     // What it wrote before is still read.
     let mut before = 0;
     assert!(eventually(|| {
@@ -276,7 +276,7 @@ fn paused_and_resumed() {
     let (_second, state) = Daemon::reconnect(container.dir.path());
     assert!(state.paused);
     drop(_second);
-    daemon.request(&Request::Freeze { frozen: false }, &[]).unwrap();
+    daemon.request(&Request::Freeze { frozen: false, passing: false }, &[]).unwrap();
     assert!(eventually(|| length() > before));
     daemon.request(&Request::Signal { exec: None, signal: 9, scope: Scope::Process }, &[]).unwrap();
     assert_eq!(daemon.exited(None).signal, Some(9));
