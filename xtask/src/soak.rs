@@ -19,6 +19,7 @@ const SOAKS: &[Soak] = &[
     client_test("blocked", "client", "blocked::what_users_make_slow_stops_nobody"),
     client_test("clients-waiting", "client", "waiting::clients_that_wait_are_bounded"),
     client_test("copies-killed", "crash", "copies_killed::copies_are_whole_or_gone_whenever_a_daemon_dies"),
+    Soak { name: "crowd", package: "network", program: "it", filter: "crowd::a_daemon_starts_beside_many" },
     client_test("cycles", "client", "cycles::runs_of_every_kind_leave_nothing_in_the_daemon"),
     client_test("daemon-killed", "crash", "daemon_killed::fifty_times_under_load"),
     client_test("events-killed", "crash", "journal::a_killed_daemon_loses_no_event"),

@@ -43,6 +43,9 @@ const LINK_DIGITS: usize = 7;
 /// The message of `EndpointLinks::inside` that makes the pair.
 const CREATION: usize = 1;
 
+/// The settings of br_netfilter.
+const BRIDGED: [&str; 2] = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
+
 /// See the module.
 pub struct BridgeDriver {
     config: NetworkConfig,
@@ -343,6 +346,12 @@ impl BridgeDriver {
     }
 }
 
+/// Whether the rules of both families see what ports of a bridge send each other (module br_netfilter).
+fn bridged_frames_are_filtered() -> bool {
+    let is_on = |setting| namespace::sysctl(setting).is_ok_and(|value| value.trim() == "1");
+    BRIDGED.into_iter().all(is_on)
+}
+
 /// The reference's words for what goes wrong with published ports.
 fn outside(error: Error, container: &str, endpoint: &EndpointId) -> Error {
     error.prefix(format!("driver failed programming external connectivity on endpoint {container} ({endpoint})"))
@@ -392,7 +401,9 @@ impl NetworkDriver for BridgeDriver {
         if !foreign && !given {
             network.mac.get_or_insert_with(MacAddress::random);
         }
-        let port = if !self.config.userland_proxy.yes() {
+        // Without a proxy a container's packets to a published port come back to its bridge: by the host's routing, which an
+        // isolated port hears, or translated within the bridge, where our rules see what its ports send each other.
+        let port = if !self.config.userland_proxy.yes() && (settings.rules.icc.yes() || bridged_frames_are_filtered()) {
             BridgePort::Hairpin
         } else if !settings.rules.icc.yes() {
             BridgePort::Isolated

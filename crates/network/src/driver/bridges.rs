@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 use model::id::NetworkId;
 use model::{Context, Error, Result};
-use sys::netlink::address::Address;
+use sys::netlink::address::{self, Address};
 use sys::netlink::link::{self, Link};
 use sys::netlink::{Batch, Socket, namespace};
 
@@ -144,25 +144,34 @@ impl Bridges {
     /// it is used: whoever deleted it may be about to make it again.
     pub fn mend_present(&self) -> Result<()> {
         let open: Vec<_> = self.open().iter().map(|(network, bridge)| (network.clone(), bridge.clone())).collect();
+        // Looked up once: there may be hundreds of networks.
+        let (links, standing) =
+            self.links(|socket| Ok((link::list(socket)?, address::list(socket)?))).map_err(device::failed)?;
+        let is_whole = |bridge: &Bridge| links.iter().any(|found| bridge.is_whole(found, &standing));
         let mut result = Ok(());
-        for (network, bridge) in open {
-            result = result.and(self.mend_if_present(&network, &bridge));
+        for (network, bridge) in open.iter().filter(|(_, bridge)| !is_whole(bridge)) {
+            result = result.and(self.mend_if_present(network, bridge));
         }
         result
     }
 
     /// Makes the links of all live containers ports of their devices where they are not.
     pub fn attach_all_ports(&self) -> Result<()> {
-        let open: Vec<_> = self.open().iter().map(|(network, bridge)| (network.clone(), bridge.clone())).collect();
-        open.iter().try_for_each(|(network, bridge)| self.attach_ports(network, bridge))
+        let open: BTreeMap<_, _> = self.open().clone();
+        let ports = self.ports().clone();
+        let standing = self.links(link::list).map_err(device::failed)?;
+        for link in &standing {
+            let Some(bridge) = ports.get(&link.name).and_then(|network| open.get(network)) else { continue };
+            self.links(|socket| bridge.attach(socket, link));
+        }
+        Ok(())
     }
 
     fn mend_if_present(&self, network: &NetworkId, bridge: &Bridge) -> Result<()> {
         self.links(|socket| bridge.call_again(socket))?;
         let Some(found) = self.links(|socket| device::find(socket, &bridge.name))? else { return Ok(()) };
         let addresses = self.links(|socket| device::addresses(socket, found.index))?;
-        let whole = found.index == bridge.index && (bridge.given.yes() || bridge.has_its_addresses(&found, &addresses));
-        if whole { Ok(()) } else { self.mend(network).map(drop) }
+        if bridge.is_whole(&found, &addresses) { Ok(()) } else { self.mend(network).map(drop) }
     }
 
     fn mend(&self, network: &NetworkId) -> Result<Bridge> {
@@ -253,17 +262,9 @@ impl Bridges {
         let ports = self.ports();
         let ours: BTreeSet<_> = ports.iter().filter(|(_, of)| *of == network).map(|(link, _)| link.clone()).collect();
         drop(ports);
-        let lost = |link: &&Link| link.master != bridge.index && ours.contains(&link.name);
         self.links(|socket| {
             let standing = link::list(socket).map_err(device::failed)?;
-            for link in standing.iter().filter(lost) {
-                let mut batch = Batch::new();
-                bridge.port.attach(&mut batch, &link.name, bridge.index);
-                if let Err(error) = socket.request(&mut batch) {
-                    // Its container may have ended meanwhile.
-                    tracing::warn!(%error, link = %link.name, "cannot attach the link to its bridge");
-                }
-            }
+            standing.iter().filter(|link| ours.contains(&link.name)).for_each(|link| bridge.attach(socket, link));
             Ok(())
         })
     }
@@ -306,6 +307,25 @@ impl Bridge {
         }
         let wanted = device::Wanted { name: &self.name, mac: self.mac, mtu: self.mtu, addresses: &self.addresses };
         device::call_again(socket, &wanted, self.index)
+    }
+
+    /// Makes the link of a container a port of the device unless it is one.
+    fn attach(&self, socket: &mut Socket, link: &Link) {
+        if link.master == self.index {
+            return;
+        }
+        let mut batch = Batch::new();
+        self.port.attach(&mut batch, &link.name, self.index);
+        if let Err(error) = socket.request(&mut batch) {
+            // Its container may have ended meanwhile.
+            tracing::warn!(%error, link = %link.name, "cannot attach the link to its bridge");
+        }
+    }
+
+    /// Whether a link that stands is the device, with what it had.
+    fn is_whole(&self, found: &Link, standing: &[Address]) -> bool {
+        let is_it = (&found.name, found.index, found.kind.as_str()) == (&self.name, self.index, "bridge");
+        is_it && (self.given.yes() || self.has_its_addresses(found, standing))
     }
 
     fn has_its_addresses(&self, found: &Link, standing: &[Address]) -> bool {

@@ -46,8 +46,8 @@ pub fn find(socket: &mut Socket, name: &str) -> Result<Option<Link>> {
 
 /// The addresses of a link, those that the kernel gives by itself left out.
 pub fn addresses(socket: &mut Socket, link: u32) -> Result<Vec<Address>> {
-    let all = address::list(socket).map_err(failed)?;
-    Ok(all.into_iter().filter(|a| a.link == link && !a.is_link_local()).collect())
+    let all = address::list_of(socket, link).map_err(failed)?;
+    Ok(all.into_iter().filter(|a| !a.is_link_local()).collect())
 }
 
 /// Networks that the host reaches by other links than `except`.

@@ -106,12 +106,29 @@ fn the_way_out_is_masqueraded_and_the_way_in_closed() {
 
 #[test]
 fn without_icc_containers_do_not_reach_each_other() {
-    world(NetworkConfig { icc: Enabled::No, ..NetworkConfig::default() }, |world| {
-        let one = world.connect("one", Vec::new());
-        let two = world.connect("two", Vec::new());
-        assert!(inside(&one, || no_ping(address_of(&two))));
-        assert!(inside(&one, || ping(GATEWAY)));
-    });
+    let cases = [(Enabled::Yes, "1"), (Enabled::Yes, "0"), (Enabled::No, "1"), (Enabled::No, "0")];
+    for (userland_proxy, bridged) in cases {
+        in_namespace(|| {
+            // Where the kernel has no br_netfilter nothing bridged is filtered either.
+            for setting in ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"] {
+                let _ = sys::netlink::namespace::set_sysctl(setting, bridged);
+            }
+            let world = World::open(NetworkConfig { icc: Enabled::No, userland_proxy, ..NetworkConfig::default() });
+            let _outside = outside_host();
+            let one = world.connect("one", Vec::new());
+            let two = world.connect("two", vec![publish(8081, 80)]);
+            serve(two.netns.as_ref().unwrap(), 80);
+            assert!(inside(&one, || no_ping(address_of(&two))), "{userland_proxy:?} {bridged}");
+            assert!(inside(&one, || no_answer(address_of(&two), 80)), "{userland_proxy:?} {bridged}");
+            assert!(inside(&one, || ping(GATEWAY)));
+            if userland_proxy == Enabled::No {
+                // What is published is reached by the host's address, also by the container itself.
+                let gateway = Some(GATEWAY.into());
+                assert_eq!(inside(&one, || ask(UPLINK, 8081)), gateway, "{bridged}");
+                assert_eq!(inside(&two, || ask(UPLINK, 8081)), gateway, "{bridged}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
-use network::{NetworkConfig, PublishSpec, SandboxSpec};
+use network::plan::{TABLE, TABLE_FAMILY};
+use network::{NetworkConfig, Networks, PublishSpec, SandboxSpec};
 use sys::netlink::namespace;
 
 use crate::world::*;
@@ -45,6 +47,55 @@ fn eight_at_a_time() {
         });
         assert_eq!(elements(), 0);
         eventually("all links are gone", || host_links().is_empty());
+    });
+}
+
+/// A daemon that starts beside many networks and containers writes nothing again, and another container is one more. In the
+/// full form (`cargo xtask soak crowd`) it tells how long both take.
+#[test]
+fn a_daemon_starts_beside_many() {
+    let soak = std::env::var_os("GANTRY_SOAK").is_some();
+    let (networks, containers) = if soak { (200, 500) } else { (20, 50) };
+    world(NetworkConfig::default(), |world| {
+        let name = |number: usize| format!("n{number}");
+        for number in 0..networks {
+            world.networks.create(crate::networks::new(&name(number))).expect("a network");
+        }
+        let one = |number: usize| {
+            let ports = if number.is_multiple_of(2) {
+                vec![publish(10_000 + u16::try_from(number).unwrap(), 80)]
+            } else {
+                Vec::new()
+            };
+            let network = name(number % networks);
+            join(&world.networks, &spec_of(&world.networks, &network, &format!("c{number}"), ports))
+                .expect("a container")
+        };
+        let connected: Vec<_> = (0..containers).map(one).collect();
+        let live: Vec<_> = connected.iter().map(|one| one.endpoint.clone()).collect();
+        let mut notices = sys::netlink::Notices::nf_tables().expect("notices");
+        let begun = Instant::now();
+        let next = Networks::open(NetworkConfig::default(), &world.store).expect("networks");
+        let opened = begun.elapsed();
+        next.reconcile(&live).expect("networks");
+        let reconciled = begun.elapsed() - opened;
+        let mut writes = 0;
+
+        notices
+            .read(|message| writes += usize::from(sys::nft::is_about(&message, TABLE_FAMILY, TABLE)))
+            .expect("notices");
+        assert_eq!(writes, 0, "the rules stand and are not written again");
+        next.replenish().expect("a namespace");
+        let spec = spec_of(&next, &name(0), "further", vec![publish(9000, 80)]);
+        let begun = Instant::now();
+        let further = join(&next, &spec).expect("a container");
+        let joined = begun.elapsed();
+        assert!(inside(&further, || ping_any(gateway_of(&further).expect("a gateway"))));
+        assert!(inside(&connected[0], || ping(address_of(&further))));
+        eprintln!(
+            "{networks} networks, {containers} containers: opened in {opened:?}, reconciled in {reconciled:?}; \
+             one container more: {joined:?}"
+        );
     });
 }
 

@@ -102,6 +102,18 @@ pub fn list(socket: &mut Socket) -> Result<Vec<Address>, Error> {
     socket.dump(libc::RTM_GETADDR, header, |message| parse_address(&message))
 }
 
+/// The addresses of one link, of both families; none of a link that is not there.
+pub fn list_of(socket: &mut Socket, link: u32) -> Result<Vec<Address>, Error> {
+    let header = |w: &mut Writer<'_>| {
+        w.put(&[libc::AF_UNSPEC as u8, 0, 0, 0]);
+        w.put(&link.to_ne_bytes());
+    };
+    match socket.dump_selected(libc::RTM_GETADDR, header, |message| parse_address(&message)) {
+        Err(error) if error.errno == rustix::io::Errno::NODEV => Ok(Vec::new()),
+        other => other.map(|all: Vec<Address>| all.into_iter().filter(|own| own.link == link).collect()),
+    }
+}
+
 /// The address that a notice says was removed.
 pub fn removed(message: &Message<'_>) -> Option<Address> {
     if message.kind == libc::RTM_DELADDR { parse(message) } else { None }

@@ -167,6 +167,20 @@ impl Socket {
         Err(failed(Errno::AGAIN, "interrupted by changes again and again"))
     }
 
+    /// As [`Socket::dump`], of a request whose head selects: without this the kernel reads no more of it than the family.
+    pub(crate) fn dump_selected<T>(
+        &mut self,
+        kind: u16,
+        body: impl Fn(&mut Writer<'_>),
+        each: impl Fn(Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let failed = |errno: Errno| Error { index: 0, label: "dump", errno, text: "selecting".to_owned() };
+        set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 1).map_err(failed)?;
+        let dumped = self.dump(kind, body, each);
+        set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 0).map_err(failed)?;
+        dumped
+    }
+
     /// The dump's messages, or `None` when a change interrupted it.
     fn collect<T>(&mut self, sequence: u32, each: &impl Fn(Message<'_>) -> Option<T>) -> Result<Option<Vec<T>>, Error> {
         let failed = |errno: Errno, text: String| Error { index: 0, label: "dump", errno, text };
