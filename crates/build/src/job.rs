@@ -307,8 +307,8 @@ pub struct Job {
 pub(crate) struct Pending {
     pub(crate) keeps: Vec<JoinHandle<Result<()>>>,
     pub(crate) busy: Vec<Busy>,
-    /// What sources turned out to be, by the digests of their vertices: an image's digest, a commit, the digest of a file.
-    pub(crate) pins: BTreeMap<Digest, String>,
+    /// What sources turned out to be, by their identifiers: an image's digest, a commit, the digest of a file.
+    pub(crate) pins: BTreeMap<String, String>,
     /// Caches that it may use.
     pub(crate) imports: Vec<Arc<dyn Imports>>,
 }
@@ -348,12 +348,12 @@ impl Job {
     }
 
     /// Notes what a source turned out to be.
-    pub(crate) fn note_pin(&self, vertex: &Digest, pin: String) {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).pins.insert(vertex.clone(), pin);
+    pub(crate) fn note_pin(&self, source: String, pin: String) {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).pins.insert(source, pin);
     }
 
     /// What sources turned out to be.
-    pub(crate) fn pins(&self) -> BTreeMap<Digest, String> {
+    pub(crate) fn pins(&self) -> BTreeMap<String, String> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).pins.clone()
     }
 

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::purl;
 use crate::graph::Graph;
 
-/// What sources turned out to be, by the digests of their vertices: an image's digest, a commit, the digest of a file.
-pub(crate) type Pins = BTreeMap<Digest, String>;
+/// What sources turned out to be, by their identifiers: an image's digest, a commit, the digest of a file.
+pub(crate) type Pins = BTreeMap<String, String>;
 
 /// A material: its address, and digests by algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +60,7 @@ impl Capture {
             match &vertex.op {
                 Op::Source(source) => {
                     let platform = vertex.platform.as_ref().map(platform);
-                    capture.source(source, platform.as_ref(), pins.get(&vertex.digest))?;
+                    capture.source(source, platform.as_ref(), pins.get(&source.identifier))?;
                 }
                 Op::Exec(exec) => capture.exec(exec),
                 Op::Build(_) => capture.is_incomplete = true,

@@ -163,6 +163,8 @@ struct Fetch<'f> {
     program: PathBuf,
     dir: &'f Path,
     env: Vec<(String, String)>,
+    /// As the definition has it.
+    identifier: String,
 }
 
 /// The files of a commit.
@@ -178,7 +180,7 @@ pub(super) async fn solve(job: &Arc<Job>, place: &str, attributes: &Attributes) 
     };
     let (program, scratch) = job.builder.threads.run(made).await?;
     let (env, serving) = environment(job, &wanted, attributes, &scratch.0).await?;
-    let fetch = Fetch { job, program, dir: &scratch.0, env };
+    let fetch = Fetch { job, program, dir: &scratch.0, env, identifier: format!("git://{place}") };
     let solved = fetch.solve(&wanted).await;
     drop(serving);
     let removed = move |_: &_| {
@@ -272,6 +274,7 @@ impl Fetch<'_> {
         if !commit.starts_with(&wanted.checksum) {
             return Err(Error::invalid(format!("expected checksum to match {}, got {commit}", wanted.checksum)));
         }
+        self.job.note_pin(self.identifier.clone(), commit.clone());
         let key = wanted.key(&commit);
         if let Some(found) = self.job.look_up(&key) {
             return Ok(found);

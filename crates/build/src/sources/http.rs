@@ -88,6 +88,7 @@ pub(super) async fn solve(job: &Arc<Job>, address: &str, attributes: &Attributes
     if let (Some(page), Some(_)) = (&known, &form.checksum)
         && let Some(found) = job.look_up(&page.record)
     {
+        job.note_pin(address.to_owned(), page.digest.to_string());
         return Ok(found);
     }
     let etag = known.as_ref().filter(|page| job.look_up(&page.record).is_some());
@@ -102,8 +103,9 @@ pub(super) async fn solve(job: &Arc<Job>, address: &str, attributes: &Attributes
         () = job.cancel.cancelled() => return Err(crate::cancel::cancelled()),
     };
     if download.status() == 304
-        && let Some(found) = known.and_then(|page| job.look_up(&page.record))
+        && let Some((found, page)) = known.and_then(|page| Some((job.look_up(&page.record)?, page)))
     {
+        job.note_pin(address.to_owned(), page.digest.to_string());
         return Ok(found);
     }
     if download.status() >= 300 {
@@ -118,6 +120,7 @@ pub(super) async fn solve(job: &Arc<Job>, address: &str, attributes: &Attributes
     let etag = download.header("etag").to_owned();
     let (solved, digest) =
         write(job, &form, &plain(&name)?, i64::try_from(time).unwrap_or(0), From::Server(Box::new(download))).await?;
+    job.note_pin(address.to_owned(), digest.to_string());
     let page = Page { etag, digest, record: solved.key.clone() };
     job.builder.records.note_page(&page_key(address, &form), page).await?;
     Ok(solved)

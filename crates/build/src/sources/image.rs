@@ -51,7 +51,7 @@ pub(super) async fn solve(job: &Arc<Job>, vertex: &Vertex, reference: &str, attr
     };
     let found = find(job, &wanted, true).await.map_err(|error| error.prefix(reference))?;
     let pin = found.digest.as_ref().unwrap_or(&found.manifest.content.digest);
-    job.note_pin(&vertex.digest, pin.to_string());
+    job.note_pin(format!("docker-image://{reference}"), pin.to_string());
     Ok(solved(&found.manifest))
 }
 
