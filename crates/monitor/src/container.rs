@@ -398,7 +398,11 @@ impl Container {
 
     /// All that a daemon needs to take over.
     pub fn state(&self) -> State {
-        let running = self.execs.iter().filter(|session| session.exit().is_none());
+        // One whose output is still being delivered is told of as one that runs: its end is an event to come.
+        let is_told = |session: &&Session| {
+            session.probe.is_some() || self.ended_execs.iter().any(|ended| Some(&ended.id) == session.exec.as_ref())
+        };
+        let running = self.execs.iter().filter(|session| session.exit().is_none() || !is_told(session));
         let running = running.take(MAX_RUNNING_EXECS).map(|session| ExecState {
             id: session.exec.clone().unwrap_or_default(),
             pid: session.process.pid,

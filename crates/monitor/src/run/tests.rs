@@ -10,11 +10,12 @@ use runtime::{
     Action, Begun, Bundle, Pending, Process, Progress, Rootfs, Runtime, Scope, Stage, StartError, Stdio, oci,
 };
 
-use super::Monitor;
+use super::{Monitor, SIGKILL};
 use crate as api;
 use crate::proto::{Attach, Event, Exec, Request, RuntimeChoice, StartSpec};
 use crate::session::DRAIN;
 
+mod lives;
 mod probes;
 
 #[path = "../../tests/it/daemon.rs"]
