@@ -11,6 +11,7 @@ mod attach;
 mod blocked;
 mod build;
 mod build_sources;
+mod buildx;
 mod cgroups;
 mod check;
 mod collector;

@@ -1,4 +1,5 @@
-//! The two Compose clients that tests drive: the plugin of Debian 13 (2.26) and the Python program of Debian 12 (1.29).
+//! Clients that tests drive: the plugins of Debian 13 for Compose (2.26) and for builds (buildx 0.13), and the Python program of
+//! Compose of Debian 12 (1.29).
 //!
 //! Each comes from its own release of Debian, whichever release this machine runs, out of the archive that its apt uses;
 //! lists and packages lie below `target/tools`, and nothing is installed. The Python program brings its own Python.
@@ -10,18 +11,42 @@ use std::process::Command;
 use crate::setup::apt;
 use crate::shell::{output, root};
 
-/// A client: where it lies below `target/tools`, the release that has it, its packages, what makes it one program.
+/// A client: where it lies below `target/tools`, its program there, the release that has it, its packages, what makes it one program.
 struct Client {
     name: &'static str,
+    program: &'static str,
     release: &'static str,
     packages: &'static [&'static str],
     finish: fn(&Path) -> Result<(), String>,
 }
 
-const CLIENTS: [Client; 2] = [
-    Client { name: "compose-2", release: "trixie", packages: &["docker-compose"], finish: plugin },
-    Client { name: "compose-1", release: "bookworm", packages: PYTHON_COMPOSE, finish: python_program },
+const CLIENTS: [Client; 3] = [
+    Client {
+        name: "compose-2",
+        program: COMPOSE,
+        release: "trixie",
+        packages: &[COMPOSE],
+        finish: |place| plugin(place, COMPOSE),
+    },
+    Client {
+        name: "compose-1",
+        program: COMPOSE,
+        release: "bookworm",
+        packages: PYTHON_COMPOSE,
+        finish: python_program,
+    },
+    Client {
+        name: "buildx",
+        program: BUILDX,
+        release: "trixie",
+        packages: &[BUILDX],
+        finish: |place| plugin(place, BUILDX),
+    },
 ];
+
+/// Programs, packages and plugins of this name.
+const COMPOSE: &str = "docker-compose";
+const BUILDX: &str = "docker-buildx";
 
 /// The program, the libraries that it imports, its Python, and what that loads.
 const PYTHON_COMPOSE: &[&str] = &[
@@ -64,21 +89,21 @@ const PYTHON_COMPOSE: &[&str] = &[
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
 
-/// Makes sure that both are there.
+/// Makes sure that all are there.
 pub fn all() -> Result<(), String> {
     CLIENTS.iter().try_for_each(|client| {
         let made = make(client);
-        made.map_err(|e| format!("{} (docker-compose of Debian {}): {e}", client.name, client.release))
+        made.map_err(|e| format!("{} ({} of Debian {}): {e}", client.name, client.program, client.release))
     })
 }
 
 fn make(client: &Client) -> Result<(), String> {
     let place = root().join("target/tools").join(client.name);
-    let program = place.join("docker-compose");
+    let program = place.join(client.program);
     if program.exists() {
         return Ok(());
     }
-    println!("fetching docker-compose of Debian {}", client.release);
+    println!("fetching {} of Debian {}", client.program, client.release);
     // What an interrupted attempt left is of no use.
     let _ = std::fs::remove_dir_all(&place);
     let lists = place.join("apt");
@@ -129,9 +154,9 @@ fn main_archive(line: &str) -> Option<&str> {
     (origin == "Debian" && !codename.contains('-')).then_some(address)
 }
 
-fn plugin(place: &Path) -> Result<(), String> {
-    let plugin = place.join("usr/libexec/docker/cli-plugins/docker-compose");
-    std::fs::rename(plugin, place.join("docker-compose")).map_err(|e| e.to_string())
+fn plugin(place: &Path, name: &str) -> Result<(), String> {
+    let plugin = place.join("usr/libexec/docker/cli-plugins").join(name);
+    std::fs::rename(plugin, place.join(name)).map_err(|e| e.to_string())
 }
 
 /// A script that runs the program by its own Python; its modules are compiled once, which halves the time of a run.

@@ -1,1 +1,31 @@
 //! BuildKit's API: sessions, and the services that its clients call over HTTP/2.
+//!
+//! A connection that speaks HTTP/2 is served by [`serve`], whatever it came from: an upgrade, the API's socket, or the standard
+//! streams of a container. A client offers services of its own over a second connection, its session ([`Sessions`]): files,
+//! secrets, credentials. What a build uses of the daemon is a trait ([`Daemon`]); this crate knows no containers.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+mod bridge;
+mod build;
+mod builds;
+mod control;
+mod daemon;
+mod direct;
+mod error;
+mod export;
+mod exports;
+mod files;
+mod inputs;
+mod metadata;
+mod progress;
+mod serve;
+mod session;
+pub mod sync;
+mod time;
+mod worker;
+
+pub use daemon::Daemon;
+pub use direct::{Going, Wanted};
+pub use serve::{Buildkit, serve};
+pub use session::{Offer, Sessions};

@@ -44,6 +44,14 @@ impl Socket {
         self.as_fd().try_clone_to_owned()
     }
 
+    /// A connection that was handed over, non-blocking.
+    pub fn adopt(socket: OwnedFd) -> io::Result<Socket> {
+        if rustix::net::sockopt::socket_domain(&socket)? == rustix::net::AddressFamily::UNIX {
+            return UnixStream::from_std(socket.into()).map(Socket::Unix);
+        }
+        TcpStream::from_std(socket.into()).map(Socket::Tcp)
+    }
+
     /// Resolves when the client closed its sending side: for good, or (unix sockets tell) only that side.
     pub async fn peer_closed(&self) -> PeerClosed {
         // PRIORITY waits for nothing but the end of the readable side.

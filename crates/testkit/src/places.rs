@@ -65,6 +65,12 @@ pub fn compose(name: &str) -> PathBuf {
     tool(name).join("docker-compose")
 }
 
+/// The plugin of the docker CLI for builds by BuildKit's API, made by `cargo xtask test`.
+#[must_use]
+pub fn buildx() -> PathBuf {
+    tool("buildx").join("docker-buildx")
+}
+
 fn tool(name: &str) -> PathBuf {
     let path = target_dir().join("tools").join(name);
     assert!(path.exists(), "{} is missing: `cargo xtask test` makes it", path.display());

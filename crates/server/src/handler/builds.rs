@@ -29,6 +29,9 @@ const AUTH_BYTES: usize = 1 << 20;
 
 /// Builds an image of the context in the body; the answer tells of it step by step.
 pub async fn build(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    if request.query.text("version") == "2" {
+        return super::build_sessions::build(state, request).await;
+    }
     refuse(&request)?;
     let options = options(&state, &request)?;
     let (events, received) = mpsc::channel(job::EVENTS);
@@ -106,11 +109,6 @@ fn refuse(request: &Request) -> Result<()> {
     let query = &request.query;
     match query.text("version") {
         "" | "1" => {}
-        "2" => {
-            return Err(Error::not_implemented(
-                "Gantry does not implement builds by BuildKit yet: set DOCKER_BUILDKIT=0",
-            ));
-        }
         other => return Err(Error::invalid(format!("invalid version {other:?}"))),
     }
     match query.text("remote") {

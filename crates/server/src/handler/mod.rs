@@ -4,6 +4,8 @@
 //! an answer are conversions of `api::version`.
 
 pub mod archive;
+mod build_sessions;
+pub mod buildkit;
 pub mod builds;
 pub mod containers;
 pub mod control;
@@ -65,6 +67,8 @@ pub struct State {
     pub waiting: Waiting,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// BuildKit's API.
+    pub buildkit: ::buildkit::Buildkit,
     /// As what the daemon goes on.
     pub successor: Arc<Successor>,
     /// For verbs that read.
@@ -83,7 +87,8 @@ impl State {
         let [reads, changes, checks, plugins] =
             [Work::Reads, Work::Changes, Work::Checks, Work::Plugins].map(Class::new);
         let (transfers, windows, waiting) = Default::default();
-        State { engine, transfers, windows, waiting, metrics, successor, reads, changes, checks, plugins }
+        let buildkit = ::buildkit::Buildkit::new(Arc::new(buildkit::Host(engine.clone())));
+        State { engine, transfers, windows, waiting, metrics, buildkit, successor, reads, changes, checks, plugins }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The routing table: every route of the inventory, and who answers it.
 
 use super::{
-    State, archive, builds, containers, create, debug, distribution, events, exec, images, networks, plugins, secrets,
-    snapshots, streams, swarm, system, volumes,
+    State, archive, buildkit, builds, containers, create, debug, distribution, events, exec, images, networks, plugins,
+    secrets, snapshots, streams, swarm, system, volumes,
 };
 use crate::routes::{Handler, Route};
 
@@ -102,8 +102,8 @@ pub const ROUTES: &[Route<State>] = routes! {
     POST "/build/prune" 31 run system::prune_builds;
     POST "/build/cancel" 39 run builds::cancel;
     // session
-    POST "/session" 31 not_yet;
-    POST "/grpc" 39 not_yet;
+    POST "/session" 31 run buildkit::session;
+    POST "/grpc" 39 run buildkit::grpc;
     // distribution
     GET "/distribution/{name}/json" 30 run distribution::inspect;
     // network

@@ -1,0 +1,290 @@
+//! The service `LLBBridge`: what front ends use of a build.
+//!
+//! A client names the build of each call in its metadata; a front end in a container has one build.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1::VertexWarning;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
+    self as wire, EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse, NewContainerRequest,
+    NewContainerResponse, PingRequest, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
+    ReadFileResponse, Ref, RefMap, ReleaseContainerRequest, ReleaseContainerResponse, ResolveImageConfigRequest,
+    ResolveImageConfigResponse, ResolveSourceImageResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse,
+    ReturnRequest, ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnRequest,
+    WarnResponse, result,
+};
+use bollard_buildkit_proto::pb;
+use dockerfile::{ImageAnswer, ImageQuestion};
+use model::platform::Platform;
+use model::{Error, Result};
+use tonic::codegen::tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::build::{Build, Definitions, Frontend, Outcome};
+use crate::builds::Builds;
+use crate::error::{Failed, status};
+use crate::{files, worker};
+
+/// The field that names the build.
+const BUILD: &str = "buildkit-controlapi-buildid";
+/// How long a build is waited for that has not begun.
+const ARRIVAL: Duration = Duration::from_secs(3);
+/// Bytes of a file that are sent at one time.
+const FILE: u64 = 16 << 20;
+/// In front of references to images.
+const IMAGE: &str = "docker-image://";
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct Bridge {
+    pub(crate) builds: Builds,
+}
+
+impl Bridge {
+    async fn build(&self, fields: &MetadataMap) -> Result<Arc<Build>, Status> {
+        let missing = || Status::invalid_argument("no buildid found in context");
+        let id = fields.get(BUILD).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+        self.builds.driven(id, ARRIVAL).await.map_err(|error| status(&error))
+    }
+
+    /// The files of a result of the client's.
+    async fn files(&self, build: &Arc<Build>, id: &str) -> Result<build::record::Chain, Status> {
+        let definition = build.kept(id).map_err(|error| status(&error))?.unwrap_or_default();
+        let solved = build.job.solve_definition(&definition).await;
+        let files = solved.map_err(|failure| build.failed(failure, &[&definition]))?;
+        Ok(files.map(|files| files.chain()).unwrap_or_default())
+    }
+
+    async fn image(&self, build: &Arc<Build>, question: &ImageQuestion) -> Result<ImageAnswer, Status> {
+        let found = build::sources::configuration(&build.job, question).await;
+        found.map_err(|error| Failed::new(error.message()).into())
+    }
+}
+
+/// A result with ids in the place of definitions.
+fn numbered(build: &Build, outcome: Outcome) -> Result<wire::Result> {
+    let one = |definition: Option<pb::Definition>| -> Result<Ref> {
+        // An empty root has no id.
+        let Some(definition) = definition.filter(|definition| !definition.def.is_empty()) else {
+            return Ok(Ref::default());
+        };
+        Ok(Ref { id: build.keep(Some(definition.clone()))?, def: Some(definition) })
+    };
+    let result = match outcome.files {
+        Definitions::One(definition) => result::Result::Ref(one(definition)?),
+        Definitions::Many(all) => {
+            let refs = all.into_iter().map(|(id, definition)| Ok((id, one(definition)?)));
+            result::Result::Refs(RefMap { refs: refs.collect::<Result<HashMap<_, _>>>()? })
+        }
+    };
+    Ok(wire::Result { result: Some(result), metadata: outcome.metadata, ..wire::Result::default() })
+}
+
+/// What a client returns: ids stand for definitions.
+fn returned(build: &Build, result: wire::Result) -> Result<Outcome> {
+    if !result.attestations.is_empty() {
+        return Err(Error::not_implemented("attestations of front ends are not supported"));
+    }
+    let many = |ids: HashMap<String, String>| {
+        let all = ids.into_iter().map(|(name, id)| Ok((name, build.kept(&id)?)));
+        all.collect::<Result<BTreeMap<_, _>>>().map(Definitions::Many)
+    };
+    let files = match result.result {
+        None => Definitions::One(None),
+        Some(result::Result::RefDeprecated(id)) => Definitions::One(build.kept(&id)?),
+        Some(result::Result::Ref(one)) => Definitions::One(build.kept(&one.id)?),
+        Some(result::Result::RefsDeprecated(refs)) => many(refs.refs)?,
+        Some(result::Result::Refs(refs)) => many(refs.refs.into_iter().map(|(name, one)| (name, one.id)).collect())?,
+    };
+    Ok(Outcome { files, metadata: result.metadata })
+}
+
+fn platform(build: &Build, given: Option<&pb::Platform>) -> Platform {
+    match given {
+        Some(given) => Platform::new(&given.os, &given.architecture, &given.variant),
+        None => build.daemon.platforms().into_iter().next().unwrap_or_else(|| Platform::new("linux", "amd64", "")),
+    }
+}
+
+fn unsupported<T>(what: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("{what} of front ends are not supported")))
+}
+
+#[tonic::async_trait]
+impl LlbBridge for Bridge {
+    async fn resolve_image_config(
+        &self,
+        request: Request<ResolveImageConfigRequest>,
+    ) -> Result<Response<ResolveImageConfigResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        let request = request.into_inner();
+        let layout = (request.resolver_type == 1).then(|| [request.session_id.clone(), request.store_id.clone()]);
+        let question = ImageQuestion {
+            platform: platform(&build, request.platform.as_ref()),
+            reference: request.r#ref.clone(),
+            resolve: request.resolve_mode,
+            title: request.log_name,
+            layout,
+        };
+        let ImageAnswer { reference, digest, config } = self.image(&build, &question).await?;
+        let reference = if reference.is_empty() { request.r#ref } else { reference };
+        Ok(Response::new(ResolveImageConfigResponse { digest, config, r#ref: reference }))
+    }
+
+    async fn resolve_source_meta(
+        &self,
+        request: Request<ResolveSourceMetaRequest>,
+    ) -> Result<Response<ResolveSourceMetaResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        let request = request.into_inner();
+        let source = request.source.unwrap_or_default();
+        let Some(reference) = source.identifier.strip_prefix(IMAGE) else {
+            return unsupported("metadata of sources that are no images, on behalf");
+        };
+        let question = ImageQuestion {
+            platform: platform(&build, request.platform.as_ref()),
+            reference: reference.to_owned(),
+            resolve: request.resolve_mode,
+            title: request.log_name,
+            layout: None,
+        };
+        let ImageAnswer { digest, config, .. } = self.image(&build, &question).await?;
+        let image = ResolveSourceImageResponse { digest, config, attestation_chain: None };
+        let answer = ResolveSourceMetaResponse { source: Some(source), image: Some(image), ..Default::default() };
+        Ok(Response::new(answer))
+    }
+
+    async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        let request = request.into_inner();
+        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
+            return unsupported("source policies");
+        }
+        let evaluates = request.evaluate;
+        let frontend = Frontend {
+            name: request.frontend,
+            attributes: request.frontend_opt,
+            inputs: request.frontend_inputs,
+            definition: request.definition,
+        };
+        let outcome = build.frontend(frontend).await?;
+        if evaluates {
+            let definitions: Vec<&pb::Definition> = match &outcome.files {
+                Definitions::One(one) => one.iter().collect(),
+                Definitions::Many(many) => many.values().flatten().collect(),
+            };
+            let solved = build::frontend::targets(&build.job, &definitions).await;
+            solved.map_err(|failure| build.failed(failure, &definitions))?;
+        }
+        let result = numbered(&build, outcome).map_err(|error| status(&error))?;
+        Ok(Response::new(SolveResponse { result: Some(result), ..SolveResponse::default() }))
+    }
+
+    async fn read_file(&self, request: Request<ReadFileRequest>) -> Result<Response<ReadFileResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        let request = request.into_inner();
+        let chain = self.files(&build, &request.r#ref).await?;
+        let range = match request.range {
+            Some(range) => {
+                let start = u64::try_from(range.offset).unwrap_or(0);
+                start..start.saturating_add(u64::try_from(range.length).unwrap_or(0).min(FILE))
+            }
+            None => 0..FILE,
+        };
+        let read = build::files::read(&build.job, &chain, &request.file_path, range).await;
+        let missing = || Status::not_found(format!("open {}: no such file or directory", request.file_path));
+        let data = read.map_err(|error| status(&error))?.ok_or_else(missing)?;
+        Ok(Response::new(ReadFileResponse { data }))
+    }
+
+    async fn read_dir(&self, request: Request<ReadDirRequest>) -> Result<Response<ReadDirResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        let request = request.into_inner();
+        let chain = self.files(&build, &request.r#ref).await?;
+        let entries = files::list(&build.job, &chain, (&request.dir_path, &request.include_pattern)).await;
+        Ok(Response::new(ReadDirResponse { entries: entries.map_err(|error| status(&error))? }))
+    }
+
+    async fn stat_file(&self, request: Request<StatFileRequest>) -> Result<Response<StatFileResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        let request = request.into_inner();
+        let chain = self.files(&build, &request.r#ref).await?;
+        let stat = files::stat(&build.job, &chain, &request.path).await.map_err(|error| status(&error))?;
+        Ok(Response::new(StatFileResponse { stat: Some(stat) }))
+    }
+
+    async fn evaluate(&self, request: Request<EvaluateRequest>) -> Result<Response<EvaluateResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        self.files(&build, &request.into_inner().r#ref).await?;
+        Ok(Response::new(EvaluateResponse {}))
+    }
+
+    async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PongResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        Ok(Response::new(PongResponse {
+            frontend_api_caps: worker::of_front_ends(),
+            llb_caps: worker::of_definitions(),
+            workers: vec![worker::record(&*build.daemon)],
+        }))
+    }
+
+    async fn r#return(&self, request: Request<ReturnRequest>) -> Result<Response<ReturnResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        let request = request.into_inner();
+        let outcome = match (request.error, request.result) {
+            (Some(told), _) if told.code != 0 => Err(Failed::told(told)),
+            (_, result) => Ok(returned(&build, result.unwrap_or_default()).map_err(|error| status(&error))?),
+        };
+        build.give(outcome).map_err(|error| status(&error))?;
+        Ok(Response::new(ReturnResponse {}))
+    }
+
+    async fn inputs(&self, request: Request<InputsRequest>) -> Result<Response<InputsResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        Ok(Response::new(InputsResponse { definitions: build.account.request.frontend_inputs.clone() }))
+    }
+
+    async fn new_container(&self, _: Request<NewContainerRequest>) -> Result<Response<NewContainerResponse>, Status> {
+        unsupported("containers")
+    }
+
+    async fn release_container(
+        &self,
+        _: Request<ReleaseContainerRequest>,
+    ) -> Result<Response<ReleaseContainerResponse>, Status> {
+        unsupported("containers")
+    }
+
+    type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<ExecMessage, Status>> + Send>>;
+
+    async fn exec_process(
+        &self,
+        _: Request<Streaming<ExecMessage>>,
+    ) -> Result<Response<Self::ExecProcessStream>, Status> {
+        unsupported("containers")
+    }
+
+    async fn read_file_container(&self, _: Request<ReadFileRequest>) -> Result<Response<ReadFileResponse>, Status> {
+        unsupported("containers")
+    }
+
+    async fn read_dir_container(&self, _: Request<ReadDirRequest>) -> Result<Response<ReadDirResponse>, Status> {
+        unsupported("containers")
+    }
+
+    async fn stat_file_container(&self, _: Request<StatFileRequest>) -> Result<Response<StatFileResponse>, Status> {
+        unsupported("containers")
+    }
+
+    async fn warn(&self, request: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {
+        let build = self.build(request.metadata()).await?;
+        let WarnRequest { digest, level, short, detail, url, info, ranges } = request.into_inner();
+        build.account.progress.warn(VertexWarning { vertex: digest, level, short, detail, url, info, ranges });
+        Ok(Response::new(WarnResponse {}))
+    }
+}

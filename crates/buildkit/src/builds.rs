@@ -1,0 +1,112 @@
+//! Builds by the names that their clients gave them, those that have ended lately among them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use model::{Error, Result};
+use tokio::sync::watch;
+
+use crate::build::{Account, Build};
+
+/// Builds at one time.
+const GOING: usize = 256;
+/// Builds that have ended and are remembered.
+const ENDED: usize = 50;
+
+/// All builds of the daemon. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Builds(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    all: Mutex<All>,
+    arrived: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct All {
+    going: HashMap<String, Arc<Build>>,
+    ended: VecDeque<Arc<Account>>,
+}
+
+impl Builds {
+    /// Notes a build.
+    ///
+    /// Errors: `Conflict` when there is one of its name; `Unavailable` when there are too many.
+    pub(crate) fn enter(&self, build: &Arc<Build>) -> Result<()> {
+        let mut all = self.all();
+        if all.going.contains_key(build.id()) {
+            return Err(Error::conflict(format!("job ID {} exists", build.id())));
+        }
+        if all.going.len() >= GOING {
+            return Err(Error::unavailable(format!("more than {GOING} builds at one time")));
+        }
+        all.ended.retain(|ended| ended.id() != build.id());
+        all.going.insert(build.id().to_owned(), build.clone());
+        drop(all);
+        self.0.arrived.send_replace(());
+        Ok(())
+    }
+
+    /// Notes that a build has ended.
+    pub(crate) fn leave(&self, build: &Arc<Build>) {
+        let mut all = self.all();
+        all.going.remove(build.id());
+        all.ended.push_back(build.account.clone());
+        while all.ended.len() > ENDED {
+            all.ended.pop_front();
+        }
+    }
+
+    /// The build of this name, one that has ended as well, waited for until a while has gone.
+    ///
+    /// Errors: `NotFound` in the reference's words.
+    pub(crate) async fn any(&self, id: &str, wait: Duration) -> Result<Arc<Account>> {
+        self.find(id, wait, |all| {
+            let going = all.going.get(id).map(|build| &build.account);
+            going.or_else(|| all.ended.iter().find(|build| build.id() == id)).cloned()
+        })
+        .await
+    }
+
+    /// The build of this name that goes on, driven by its client.
+    pub(crate) async fn driven(&self, id: &str, wait: Duration) -> Result<Arc<Build>> {
+        self.find(id, wait, |all| all.going.get(id).filter(|build| build.is_driven()).cloned()).await
+    }
+
+    /// Those that go on, and those that have ended, the oldest first.
+    pub(crate) fn list(&self) -> Vec<Arc<Account>> {
+        let all = self.all();
+        all.ended.iter().chain(all.going.values().map(|build| &build.account)).cloned().collect()
+    }
+
+    /// Forgets one that has ended; whether there was one.
+    pub(crate) fn forget(&self, id: &str) -> bool {
+        let mut all = self.all();
+        let before = all.ended.len();
+        all.ended.retain(|build| build.id() != id);
+        all.ended.len() < before
+    }
+
+    async fn find<T>(&self, id: &str, wait: Duration, look: impl Fn(&All) -> Option<T>) -> Result<T> {
+        let mut arrived = self.0.arrived.subscribe();
+        let found = async {
+            loop {
+                arrived.borrow_and_update();
+                if let Some(build) = look(&self.all()) {
+                    return build;
+                }
+                if arrived.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let missing = || Error::not_found(format!("no such job {id}"));
+        tokio::time::timeout(wait, found).await.map_err(|_| missing())
+    }
+
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
