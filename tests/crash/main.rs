@@ -12,7 +12,6 @@ mod collector;
 mod commits;
 mod copies_killed;
 mod daemon_killed;
-mod descriptors;
 mod disk_full;
 mod faults;
 mod hostile;
