@@ -1,3 +1,5 @@
+//! Trees of files that clients send, honest ones and others.
+
 use super::*;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
