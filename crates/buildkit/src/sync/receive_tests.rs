@@ -63,7 +63,7 @@ fn only_what_differs_is_asked_for() {
     let second = [
         first[0].clone(),
         (status("d", DIRECTORY, ""), ""),
-        (status("d/c", 0o600, "other"), "other"),
+        (status("d/c", 0o600, "changed"), "changed"),
         (status("e", 0o644, "new"), "new"),
     ];
     let (asked, changed) = send(root, &second, Differ::Metadata).unwrap();
