@@ -21,9 +21,9 @@ use tokio::sync::oneshot;
 
 use crate::daemon::Daemon;
 use crate::error::Failed;
-use crate::exports::Exports;
 use crate::inputs::ClientInputs;
 use crate::progress::Progress;
+use crate::wanted::Exports;
 
 /// Results that a client may ask for in one build.
 const REFS: usize = 10_000;
@@ -62,8 +62,11 @@ pub(crate) struct Build {
     /// Results that were made for the client, by their ids.
     refs: Mutex<HashMap<String, Option<pb::Definition>>>,
     /// Takes what the client returns; `None` when a front end here is asked.
-    returned: Option<Mutex<Option<oneshot::Sender<Result<Outcome, Failed>>>>>,
+    returned: Option<Once>,
 }
+
+/// Takes one result.
+type Once = Mutex<Option<oneshot::Sender<Result<Outcome, Failed>>>>;
 
 /// What is remembered of a build when it has ended.
 pub(crate) struct Account {
@@ -132,26 +135,6 @@ impl Build {
         let slot = self.returned.as_ref().ok_or_else(refused)?;
         let sender = slot.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(refused)?;
         sender.send(outcome).map_err(|_| refused())
-    }
-
-    /// Builds and exports; the client's answer.
-    pub(crate) async fn run(self: &Arc<Build>, returned: Returned) -> Result<export::Response, Failed> {
-        self.exports.import(self).await;
-        let outcome = if self.is_driven() {
-            tokio::select! {
-                outcome = returned => outcome.map_err(|_| Failed::cancelled())??,
-                () = self.job.cancel.cancelled() => return Err(Failed::cancelled()),
-            }
-        } else {
-            let request = Frontend {
-                name: self.account.request.frontend.clone(),
-                attributes: self.account.request.frontend_attrs.clone(),
-                inputs: self.account.request.frontend_inputs.clone(),
-                definition: self.account.request.definition.clone(),
-            };
-            self.frontend(request).await?
-        };
-        self.exports.run(self, outcome).await
     }
 
     /// Asks a front end.

@@ -143,6 +143,22 @@ fn range(range: &pb::Range) -> Value {
     json!({"start": position(&range.start), "end": position(&range.end)})
 }
 
+/// What a client has answered that did not do what it was asked.
+pub(crate) fn answered(status: &Status) -> Error {
+    let kind = match status.code() {
+        Code::NotFound => Kind::NotFound,
+        Code::InvalidArgument => Kind::InvalidParameter,
+        Code::AlreadyExists => Kind::Conflict,
+        Code::PermissionDenied => Kind::Forbidden,
+        Code::Unauthenticated => Kind::Unauthorized,
+        Code::Unimplemented => Kind::NotImplemented,
+        Code::Unavailable => Kind::Unavailable,
+        Code::Cancelled => Kind::Cancelled,
+        _ => Kind::System,
+    };
+    Error::new(kind, status.message())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

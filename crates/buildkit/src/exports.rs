@@ -1,62 +1,42 @@
 //! What becomes of the result of a build: it is solved, described, exported to where its client wants it, and so is its cache.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use bollard_buildkit_proto::moby::buildkit::v1::{CacheOptionsEntry, SolveRequest};
 use bollard_buildkit_proto::pb;
-use build::cache::{self, Export, Import, Place, Selected};
+use build::cache::{self, Export, Place, Selected};
 use build::export::{self, Exporter, Refs, Source};
-use build::job::Attributes;
 use build::{attest, frontend};
 use model::{Error, Result};
 
-use crate::build::{Build, Definitions, Outcome};
+use crate::build::{Build, Definitions, Frontend, Outcome, Returned};
 use crate::error::Failed;
 use crate::export::Receiver;
+use crate::wanted::Exports;
 
-/// Exporters, and caches in either direction, of one build.
-const MOST: usize = 64;
-
-/// What a client wants of a result.
-pub(crate) struct Exports {
-    exporters: Vec<Exporter>,
-    caches: Vec<Export>,
-    imports: Vec<Import>,
-    attestations: attest::Wanted,
-}
-
-fn sorted(attributes: &HashMap<String, String>) -> Attributes {
-    attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+/// Builds and exports; the client's answer.
+pub(crate) async fn run(build: &Arc<Build>, returned: Returned) -> Result<export::Response, Failed> {
+    build.exports.import(build).await;
+    let outcome = if build.is_driven() {
+        tokio::select! {
+            outcome = returned => outcome.map_err(|_| Failed::cancelled())??,
+            () = build.job.cancel.cancelled() => return Err(Failed::cancelled()),
+        }
+    } else {
+        let request = Frontend {
+            name: build.account.request.frontend.clone(),
+            attributes: build.account.request.frontend_attrs.clone(),
+            inputs: build.account.request.frontend_inputs.clone(),
+            definition: build.account.request.definition.clone(),
+        };
+        build.frontend(request).await?
+    };
+    build.exports.run(build, outcome).await
 }
 
 impl Exports {
-    /// Reads what a request wants.
-    ///
-    /// Errors: `InvalidParameter` and `NotFound` for what is unknown or does not fit together.
-    pub(crate) fn read(request: &SolveRequest) -> Result<Exports> {
-        let given: Vec<(&str, &HashMap<String, String>)> = match request.exporters.as_slice() {
-            [] if request.exporter_deprecated.is_empty() => Vec::new(),
-            [] => vec![(&request.exporter_deprecated, &request.exporter_attrs_deprecated)],
-            exporters => exporters.iter().map(|exporter| (exporter.r#type.as_str(), &exporter.attrs)).collect(),
-        };
-        let options = request.cache.clone().unwrap_or_default();
-        if given.len().max(options.exports.len()).max(options.imports.len()) > MOST {
-            return Err(Error::invalid(format!("more than {MOST} exporters or caches of one build")));
-        }
-        let exporters = given.into_iter().map(|(kind, attributes)| Exporter::read(kind, &sorted(attributes)));
-        let export = |entry: &CacheOptionsEntry| Export::read(&entry.r#type, &sorted(&entry.attrs));
-        let import = |entry: &CacheOptionsEntry| Import::read(&entry.r#type, &sorted(&entry.attrs));
-        Ok(Exports {
-            exporters: exporters.collect::<Result<_>>()?,
-            caches: options.exports.iter().map(export).collect::<Result<_>>()?,
-            imports: options.imports.iter().map(import).collect::<Result<_>>()?,
-            attestations: attest::Wanted::read(&sorted(&request.frontend_attrs))?,
-        })
-    }
-
     /// Reads the caches that the build may use; one that is not there is told of, and no more.
-    pub(crate) async fn import(&self, build: &Arc<Build>) {
+    async fn import(&self, build: &Arc<Build>) {
         for import in &self.imports {
             let span = build.account.progress.span(&import.name());
             let outcome = cache::import(&build.job, import).await;
@@ -68,7 +48,7 @@ impl Exports {
     }
 
     /// Solves what a front end has returned, and sends it where it is wanted.
-    pub(crate) async fn run(&self, build: &Arc<Build>, outcome: Outcome) -> Result<export::Response, Failed> {
+    async fn run(&self, build: &Arc<Build>, outcome: Outcome) -> Result<export::Response, Failed> {
         let (ids, definitions): (Vec<String>, Vec<pb::Definition>) = match &outcome.files {
             Definitions::One(one) => (vec![String::new()], vec![one.clone().unwrap_or_default()]),
             Definitions::Many(many) => {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use blocking::Blocking;
 use bollard_buildkit_proto::fsutil::types::Stat;
 use build::job::Job;
 use build::record::{Chain, keys};
@@ -24,7 +25,7 @@ const SECOND: i64 = 1_000_000_000;
 pub(crate) async fn list(job: &Arc<Job>, chain: &Chain, (path, pattern): (&str, &str)) -> Result<Vec<Stat>> {
     let (roots, chain, pattern) = (job.builder.roots.clone(), chain.clone(), pattern.to_owned());
     let path = format!("/{}", path.trim_start_matches('/'));
-    let work = move |_: &_| {
+    let work = move |on: &_| {
         let root = Tree::open(&roots, &keys(&chain))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let dir = root.root().open(&path, flags, Mode::empty()).with_context(|| format!("open {path}"))?;
@@ -36,7 +37,7 @@ pub(crate) async fn list(job: &Arc<Job>, chain: &Chain, (path, pattern): (&str, 
         let parts = [pattern.as_str()];
         let is_wanted =
             |name: &CString| pattern.is_empty() || build::pattern::path(&parts, &[name.to_string_lossy().as_ref()]);
-        let shown = names.iter().filter(|name| is_wanted(name)).map(|name| describe(&dir, name));
+        let shown = names.iter().filter(|name| is_wanted(name)).map(|name| describe(&dir, name, on));
         Ok(shown.collect::<io::Result<Vec<_>>>()?)
     };
     job.builder.threads.run(work).await
@@ -46,7 +47,7 @@ pub(crate) async fn list(job: &Arc<Job>, chain: &Chain, (path, pattern): (&str, 
 pub(crate) async fn stat(job: &Arc<Job>, chain: &Chain, path: &str) -> Result<Stat> {
     let (roots, chain) = (job.builder.roots.clone(), chain.clone());
     let path = format!("/{}", path.trim_matches('/'));
-    let work = move |_: &_| {
+    let work = move |on: &_| {
         let root = Tree::open(&roots, &keys(&chain))?;
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
         let parent = if parent.is_empty() { "/" } else { parent };
@@ -54,12 +55,13 @@ pub(crate) async fn stat(job: &Arc<Job>, chain: &Chain, path: &str) -> Result<St
         let told = || format!("lstat {path}");
         let dir = root.root().open(parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).with_context(told)?;
         let name = CString::new(name).map_err(|_| Error::invalid("a path with a zero byte"))?;
-        describe(&dir, &name).with_context(told)
+        describe(&dir, &name, on).with_context(told)
     };
     job.builder.threads.run(work).await
 }
 
-fn describe(dir: &OwnedFd, name: &CString) -> io::Result<Stat> {
+#[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+fn describe(dir: &OwnedFd, name: &CString, _on: &Blocking) -> io::Result<Stat> {
     let stat = tree::stat(dir, name)?.ok_or(io::ErrorKind::NotFound)?;
     let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
     let linkname = match tree::file_type(&stat) {

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod ahead;
+mod answers;
 mod bridge;
 mod build;
 mod builds;
@@ -23,6 +25,7 @@ mod serve;
 mod session;
 pub mod sync;
 mod time;
+mod wanted;
 mod worker;
 
 pub use daemon::Daemon;

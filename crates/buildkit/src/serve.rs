@@ -1,10 +1,9 @@
 //! A connection that speaks HTTP/2: calls of gRPC on it, each to the service that it names.
 
 use std::convert::Infallible;
-use std::io;
+
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bollard_buildkit_proto::health::health_server::{Health, HealthServer};
@@ -17,15 +16,17 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
 
+use crate::ahead::Ahead;
+use crate::answers::answers;
 use crate::bridge::Bridge;
 use crate::builds::Builds;
-use crate::control::{Controller, answers};
+use crate::control::Controller;
 use crate::daemon::Daemon;
 use crate::session::Sessions;
 
@@ -125,42 +126,6 @@ pub async fn serve(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection of a build client ended");
-    }
-}
-
-/// A stream of which something was read ahead.
-pub(crate) struct Ahead<S> {
-    pub(crate) ahead: Vec<u8>,
-    pub(crate) io: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return Pin::new(&mut self.io).poll_read(context, buffer);
-        }
-        let count = self.ahead.len().min(buffer.remaining());
-        buffer.put_slice(&self.ahead[..count]);
-        self.ahead.drain(..count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Ahead<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
 

@@ -330,7 +330,9 @@ mod tests {
             client.connect(to).unwrap();
             let mut datagrams = Datagrams::default();
             for sizes in [&[3][..], &[3, 3, 2]] {
-                sizes.iter().for_each(|size| drop(client.send(&vec![1; *size]).unwrap()));
+                for size in sizes {
+                    let _ = client.send(&vec![1; *size]).unwrap();
+                }
                 assert_eq!(datagrams.receive(front.as_fd()).unwrap(), sizes.len());
                 assert_eq!(datagrams.run(0), sizes.len());
                 let peer = datagrams.peer(0).unwrap();

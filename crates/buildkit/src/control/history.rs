@@ -5,7 +5,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
 };
 use model::{Error, Result};
 
-use super::{Messages, answers};
+use crate::answers::{Messages, answers};
 use crate::build::Account;
 use crate::builds::Builds;
 use crate::time::proto;

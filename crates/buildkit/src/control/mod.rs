@@ -3,7 +3,6 @@
 mod history;
 mod usage;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +16,10 @@ use build::cancel::Cancel;
 use build::{export, job};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tonic::codegen::tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::answers::{Messages, answers};
 use crate::build::{Build, Returned};
 use crate::builds::Builds;
 use crate::daemon::Daemon;
@@ -29,12 +28,10 @@ use crate::inputs::ClientInputs;
 use crate::inputs::bytes::{self, Queue};
 use crate::progress::Progress;
 use crate::session::{Offer, Sessions};
-use crate::worker;
+use crate::{exports, worker};
 
 /// How long a build is waited for whose progress is asked before it has begun.
 const ARRIVAL: Duration = Duration::from_secs(6);
-/// Messages that wait for a client.
-const QUEUE: usize = 16;
 
 /// See the module.
 #[derive(Clone)]
@@ -42,14 +39,6 @@ pub(crate) struct Controller {
     pub(crate) daemon: Arc<dyn Daemon>,
     pub(crate) sessions: Sessions,
     pub(crate) builds: Builds,
-}
-
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// A stream of answers, and where they are put.
-pub(crate) fn answers<T: Send + 'static>() -> (mpsc::Sender<Result<T, Status>>, Messages<T>) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    (sender, Box::pin(Queue(receiver)))
 }
 
 /// Ends a build whose client has left.
@@ -92,7 +81,7 @@ impl Controller {
     ) -> Result<export::Response, Failed> {
         let noted = self.daemon.builder().going.note(build.id(), &build.job.cancel);
         let outcome = {
-            let mut work = std::pin::pin!(build.run(returned));
+            let mut work = std::pin::pin!(exports::run(&build, returned));
             loop {
                 tokio::select! {
                     outcome = &mut work => break outcome,

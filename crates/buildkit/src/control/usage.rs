@@ -119,7 +119,7 @@ impl Rule {
             "immutable" => flag(!is_mutable),
             "private" => flag(!entry.shared),
             "shared" => flag(entry.shared),
-            _ => record.parents.iter().map(|parent| usage::id(parent)).collect::<Vec<_>>().join(";"),
+            _ => record.parents.iter().map(usage::id).collect::<Vec<_>>().join(";"),
         };
         match self.operator {
             Operator::Equal => found == self.value,

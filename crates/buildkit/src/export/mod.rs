@@ -18,11 +18,12 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
+use crate::error::answered;
 use crate::inputs::ClientInputs;
 use crate::inputs::bytes::Queue;
 use crate::metadata;
 use crate::progress::Span;
-use crate::session::{Channel, answered};
+use crate::session::Channel;
 use crate::time::now;
 
 /// The method that takes both files and trees of files.
@@ -110,7 +111,8 @@ impl Client for Receiver {
     fn files(&self, files: Arc<Files>) -> Answer<'_, Result<()>> {
         Box::pin(async move {
             let channel = self.channel().await?;
-            tree::send(self, channel, files).await
+            let request = |queue| self.request(queue, &BTreeMap::new());
+            tree::send(channel, request, files, &self.builder.threads).await
         })
     }
 

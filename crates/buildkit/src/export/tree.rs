@@ -4,17 +4,18 @@ use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::sync::Arc;
 
+use blocking::Class;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use bollard_buildkit_proto::moby::filesync::packet::file_send_client::FileSendClient;
 use build::export::Files;
 use model::{Error, Result};
 use tokio::sync::mpsc;
-use tonic::Streaming;
+use tonic::{Request, Streaming};
 
-use super::Receiver;
+use crate::error::answered;
 use crate::inputs::bytes::Queue;
-use crate::session::{Channel, answered};
+use crate::session::Channel;
 
 /// Files of one tree.
 const FILES: usize = 1_000_000;
@@ -23,19 +24,25 @@ const PIECE: usize = 128 << 10;
 /// Messages that wait to be sent.
 const QUEUE: usize = 64;
 
-pub(super) async fn send(receiver: &Receiver, channel: Channel, files: Arc<Files>) -> Result<()> {
+/// Sends them; `request` says for which exporter.
+pub(super) async fn send(
+    channel: Channel,
+    request: impl FnOnce(Queue<Packet>) -> Request<Queue<Packet>>,
+    files: Arc<Files>,
+    threads: &Class,
+) -> Result<()> {
     let (packets, queue) = mpsc::channel(QUEUE);
-    let mut request = receiver.request(Queue(queue), &Default::default());
+    let mut request = request(Queue(queue));
     crate::metadata::append(request.metadata_mut(), "buildkit-exporter-multi-platform", &["1".into()]);
     let mut client = FileSendClient::with_origin(channel, Channel::origin());
     let listed = files.clone();
-    let stats = receiver.builder.threads.run(move |_| list(&listed)).await?;
+    let stats = threads.run(move |_| list(&listed)).await?;
     let regular: HashMap<u32, String> = (0..)
         .zip(&stats)
         .filter(|(_, stat)| stat.mode & !0o777 & !(0b111 << 20) == 0)
         .map(|(id, stat)| (id, stat.path.clone()))
         .collect();
-    let sender = Sender { packets, files, receiver };
+    let sender = Sender { packets, files, threads };
     let asked = mpsc::channel(FILES);
     // A client answers when it has been told of files.
     let called = async {
@@ -83,7 +90,7 @@ async fn read(mut requests: Streaming<Packet>, asked: mpsc::Sender<Option<u32>>)
 struct Sender<'s> {
     packets: mpsc::Sender<Packet>,
     files: Arc<Files>,
-    receiver: &'s Receiver,
+    threads: &'s Class,
 }
 
 impl Sender<'_> {
@@ -107,7 +114,7 @@ impl Sender<'_> {
     }
 
     async fn content(&self, id: u32, path: String) -> Result<()> {
-        let (threads, files) = (&self.receiver.builder.threads, self.files.clone());
+        let (threads, files) = (self.threads, self.files.clone());
         let mut file = threads.run(move |_| Ok(files.open_file(&path)?)).await?;
         loop {
             let read = move |_: &_| {

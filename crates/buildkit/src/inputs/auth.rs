@@ -5,7 +5,8 @@ use model::Result;
 use registry::Credentials;
 use tonic::Code;
 
-use crate::session::{Channel, answered};
+use crate::error::answered;
+use crate::session::Channel;
 
 pub(super) const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 /// How references and clients call the same registry.

@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use tonic::Request;
 
 use super::bytes::Queue;
+use crate::error::answered;
 use crate::metadata;
 use crate::progress::Progress;
-use crate::session::{Session, answered};
+use crate::session::Session;
 use crate::sync::transfer::{self, Exchange};
 use crate::sync::{Differ, Receiver};
 use crate::time::now;

@@ -16,9 +16,10 @@ use model::{Error, Kind, Result};
 use registry::Credentials;
 use tonic::{Code, Request};
 
+use crate::error::answered;
 use crate::metadata;
 use crate::progress::Progress;
-use crate::session::{Channel, Session, Sessions, answered};
+use crate::session::{Channel, Session, Sessions};
 
 const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";

@@ -16,7 +16,8 @@ use hyper::client::conn::http2::SendRequest;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
-use super::MESSAGE;
+/// Bytes of a message from a client.
+const MESSAGE: usize = 16 << 20;
 
 /// A connection over which a client is called. Clones are the same.
 #[derive(Clone)]

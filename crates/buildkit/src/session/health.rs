@@ -1,6 +1,5 @@
 //! Whether a client is still there: it is asked again and again, and two answers in a row that do not come end its session.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bollard_buildkit_proto::health::HealthCheckRequest;
@@ -8,10 +7,10 @@ use model::Error;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
-use super::Session;
+use super::channel::Channel;
 
 /// The method.
-const CHECK: &str = "/grpc.health.v1.Health/Check";
+pub(super) const CHECK: &str = "/grpc.health.v1.Health/Check";
 /// From one question to the next.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How long an answer may take at least; more when the last took longer.
@@ -19,9 +18,9 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Questions without an answer, one after the other, that end a session.
 const FAILURES: u32 = 2;
 
-/// Returns why the session is at its end.
-pub(super) async fn watch(session: &Arc<Session>) -> Error {
-    let Ok(channel) = session.calling(CHECK) else { return std::future::pending().await };
+/// Returns why the session is at its end: never, for a client that has not named the method.
+pub(super) async fn watch(channel: Option<Channel>) -> Error {
+    let Some(channel) = channel else { return std::future::pending().await };
     let mut client = channel.health();
     let (mut failures, mut last) = (0, Duration::ZERO);
     loop {

@@ -13,14 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use model::{Error, Kind, Result};
+use model::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tonic::{Code, Status};
 
 pub(crate) use channel::Channel;
 
-use crate::serve::Ahead;
+use crate::ahead::Ahead;
 
 /// Sessions at one time.
 const SESSIONS: usize = 1024;
@@ -30,8 +29,6 @@ const METHODS: usize = 256;
 const NAME: usize = 4096;
 /// How long a session is waited for that is not there yet.
 const ARRIVAL: Duration = Duration::from_secs(5);
-/// Bytes of a message from a client.
-const MESSAGE: usize = 16 << 20;
 /// Bytes on their way to the daemon, on one stream and on all of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -131,7 +128,7 @@ impl Sessions {
         let held = self.enter(&session)?;
         let outcome = tokio::select! {
             ended = connection => ended.map_err(failed),
-            error = health::watch(&session) => Err(error),
+            error = health::watch(session.calling(health::CHECK).ok()) => Err(error),
         };
         drop(held);
         tell_ended.send_replace(true);
@@ -182,20 +179,4 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.sessions.all().remove(&self.id);
     }
-}
-
-/// What a client has answered that did not do what it was asked.
-pub(crate) fn answered(status: &Status) -> Error {
-    let kind = match status.code() {
-        Code::NotFound => Kind::NotFound,
-        Code::InvalidArgument => Kind::InvalidParameter,
-        Code::AlreadyExists => Kind::Conflict,
-        Code::PermissionDenied => Kind::Forbidden,
-        Code::Unauthenticated => Kind::Unauthorized,
-        Code::Unimplemented => Kind::NotImplemented,
-        Code::Unavailable => Kind::Unavailable,
-        Code::Cancelled => Kind::Cancelled,
-        _ => Kind::System,
-    };
-    Error::new(kind, status.message())
 }

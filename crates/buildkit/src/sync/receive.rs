@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use blocking::Blocking;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use model::{Error, Result};
@@ -99,14 +100,14 @@ impl Receiver {
     /// Takes what the client sends.
     ///
     /// Errors: `InvalidParameter` for what no honest client sends; the disk's.
-    pub fn take(&mut self, packet: Packet) -> Result<()> {
+    pub fn take(&mut self, packet: Packet, on: &Blocking) -> Result<()> {
         match packet.r#type() {
             PacketType::PacketErr => {
                 Err(Error::system(format!("error from sender: {}", String::from_utf8_lossy(&packet.data))))
             }
             PacketType::PacketStat if self.walked => Err(Error::invalid("a status behind the end of a walk")),
             PacketType::PacketStat => match packet.stat {
-                Some(stat) => self.entry(stat),
+                Some(stat) => self.entry(stat, on),
                 None => self.end_of_walk(),
             },
             PacketType::PacketData => self.data(packet.id, &packet.data),
@@ -137,7 +138,7 @@ impl Receiver {
         Ok(self.changed)
     }
 
-    fn entry(&mut self, stat: Stat) -> Result<()> {
+    fn entry(&mut self, stat: Stat, on: &Blocking) -> Result<()> {
         let id = self.count;
         if id >= ENTRIES {
             return Err(Error::invalid(format!("more than {ENTRIES} files")));
@@ -147,7 +148,7 @@ impl Receiver {
         self.enter(parent, &stat.path)?;
         let name = CString::new(name).map_err(|_| Error::invalid("a path with a zero byte"))?;
         self.forget_before(Some(&name)).map_err(|error| at(&stat.path, error))?;
-        self.write(id, stat, &name)
+        self.write(id, stat, &name, on)
     }
 
     /// Makes the directory the current one; checks the order.
@@ -204,12 +205,13 @@ impl Receiver {
     }
 
     /// Writes an entry of the current directory, as far as its status tells it.
-    fn write(&mut self, id: u32, stat: Stat, name: &CString) -> Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+    fn write(&mut self, id: u32, stat: Stat, name: &CString, on: &Blocking) -> Result<()> {
         let (kind, _) = mode::from_wire(stat.mode);
         let told = |error: io::Error| at(&stat.path, error);
+        let old = tree::stat(&self.current().dir, name).map_err(told)?;
+        let is_same = old.as_ref().is_some_and(|old| self.is_same(name, old, &stat, on));
         let level = self.levels.last_mut().expect("the root is never left");
-        let old = tree::stat(&level.dir, name).map_err(told)?;
-        let is_same = old.as_ref().is_some_and(|old| is_same(&self.root, (&level.dir, name), old, &stat));
         let was_directory = old.as_ref().is_some_and(|old| tree::file_type(old).is_dir());
         if kind == FileType::Directory {
             if !was_directory {
@@ -233,12 +235,56 @@ impl Receiver {
         if old.is_some() {
             tree::remove(&level.dir, name).map_err(told)?;
         }
-        let made = make(&self.root, level, name, &stat)?;
+        let made = make(&self.root, level, name, &stat, on)?;
         if made == Made::File {
             self.wanted.insert(id, stat);
             self.waiting.push_back(id);
         }
         Ok(())
+    }
+
+    /// Whether what is there is what was sent, as far as a status tells it; the time of a directory does not count.
+    #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+    fn is_same(&self, name: &CString, old: &rustix::fs::Stat, new: &Stat, _on: &Blocking) -> bool {
+        let dir = &self.current().dir;
+        let (kind, permissions) = mode::from_wire(new.mode);
+        if tree::file_type(old) != kind || (old.st_uid, old.st_gid) != (new.uid, new.gid) {
+            return false;
+        }
+        let is_link = kind == FileType::Symlink;
+        if !is_link && old.st_mode & 0o7777 != permissions {
+            return false;
+        }
+        if kind == FileType::Directory {
+            return true;
+        }
+        let nanos = i64::try_from(old.st_mtime_nsec).unwrap_or(0);
+        if old.st_mtime.saturating_mul(SECOND).saturating_add(nanos) != new.mod_time {
+            return false;
+        }
+        if is_link {
+            let target = rustix::fs::readlinkat(dir, name, Vec::new());
+            return target.is_ok_and(|target| target.as_bytes() == new.linkname.as_bytes());
+        }
+        if kind != FileType::RegularFile {
+            return old.st_rdev == device(new);
+        }
+        if !new.linkname.is_empty() {
+            // The file that it is a link to may be a new one.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let first = sys::rooted::openat2(self.root.as_fd(), Path::new(&new.linkname), flags, Mode::empty(), BELOW);
+            let first = first.and_then(rustix::fs::fstat);
+            return first.is_ok_and(|first| (first.st_dev, first.st_ino) == (old.st_dev, old.st_ino));
+        }
+        if old.st_size != new.size {
+            return false;
+        }
+        let place = format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), name.to_string_lossy());
+        attributes(new).all(|(name, value)| {
+            let mut found = vec![0; value.len() + 1];
+            rustix::fs::lgetxattr(place.as_str(), name.as_str(), &mut found)
+                .is_ok_and(|length| found.get(..length) == Some(value.as_slice()))
+        })
     }
 
     fn descend(&mut self, stat: Stat) -> Result<()> {
@@ -325,48 +371,6 @@ fn level(root: &Rooted, path: &str, stat: Option<Stat>) -> Result<Level> {
     Ok(Level { path: path.to_owned(), dir, before, last: String::new(), stat, touched: false })
 }
 
-/// Whether what is there is what was sent, as far as a status tells it; the time of a directory does not count.
-fn is_same(root: &Rooted, (dir, name): (&OwnedFd, &CString), old: &rustix::fs::Stat, new: &Stat) -> bool {
-    let (kind, permissions) = mode::from_wire(new.mode);
-    if tree::file_type(old) != kind || (old.st_uid, old.st_gid) != (new.uid, new.gid) {
-        return false;
-    }
-    let is_link = kind == FileType::Symlink;
-    if !is_link && old.st_mode & 0o7777 != permissions {
-        return false;
-    }
-    if kind == FileType::Directory {
-        return true;
-    }
-    let nanos = i64::try_from(old.st_mtime_nsec).unwrap_or(0);
-    if old.st_mtime.saturating_mul(SECOND).saturating_add(nanos) != new.mod_time {
-        return false;
-    }
-    if is_link {
-        let target = rustix::fs::readlinkat(dir, name, Vec::new());
-        return target.is_ok_and(|target| target.as_bytes() == new.linkname.as_bytes());
-    }
-    if kind != FileType::RegularFile {
-        return old.st_rdev == device(new);
-    }
-    if !new.linkname.is_empty() {
-        // The file that it is a link to may be a new one.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let first = sys::rooted::openat2(root.as_fd(), Path::new(&new.linkname), flags, Mode::empty(), BELOW);
-        let first = first.and_then(rustix::fs::fstat);
-        return first.is_ok_and(|first| (first.st_dev, first.st_ino) == (old.st_dev, old.st_ino));
-    }
-    if old.st_size != new.size {
-        return false;
-    }
-    let place = format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), name.to_string_lossy());
-    attributes(new).all(|(name, value)| {
-        let mut found = vec![0; value.len() + 1];
-        rustix::fs::lgetxattr(place.as_str(), name.as_str(), &mut found)
-            .is_ok_and(|length| found.get(..length) == Some(value.as_slice()))
-    })
-}
-
 fn device(stat: &Stat) -> u64 {
     let number = |number: i64| u32::try_from(number).unwrap_or(0);
     rustix::fs::makedev(number(stat.devmajor), number(stat.devminor))
@@ -386,7 +390,8 @@ enum Made {
 }
 
 /// Makes what is no directory.
-fn make(root: &Rooted, level: &Level, name: &CString, stat: &Stat) -> Result<Made> {
+#[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+fn make(root: &Rooted, level: &Level, name: &CString, stat: &Stat, _on: &Blocking) -> Result<Made> {
     let (kind, mode) = mode::from_wire(stat.mode);
     let told = |error: rustix::io::Errno| at(&stat.path, error.into());
     let dir = &level.dir;

@@ -19,9 +19,9 @@ fn packet(kind: PacketType) -> Packet {
 fn send(root: &Path, entries: &[(Stat, &str)], differ: Differ) -> Result<(Vec<String>, bool)> {
     let mut receiver = Receiver::new(Rooted::open_dir(root).unwrap(), differ)?;
     for (stat, _) in entries {
-        receiver.take(Packet { stat: Some(stat.clone()), ..packet(PacketType::PacketStat) })?;
+        receiver.take(Packet { stat: Some(stat.clone()), ..packet(PacketType::PacketStat) }, &Blocking::alone())?;
     }
-    receiver.take(packet(PacketType::PacketStat))?;
+    receiver.take(packet(PacketType::PacketStat), &Blocking::alone())?;
     let mut asked = Vec::new();
     while !receiver.is_complete() {
         let ids = receiver.requests();
@@ -30,7 +30,8 @@ fn send(root: &Path, entries: &[(Stat, &str)], differ: Differ) -> Result<(Vec<St
             let (stat, content) = &entries[id as usize];
             asked.push(stat.path.clone());
             for part in [content.as_bytes(), b""] {
-                receiver.take(Packet { id, data: part.to_vec(), ..packet(PacketType::PacketData) })?;
+                receiver
+                    .take(Packet { id, data: part.to_vec(), ..packet(PacketType::PacketData) }, &Blocking::alone())?;
             }
         }
     }
@@ -128,11 +129,11 @@ fn what_no_honest_client_sends_is_refused() {
     assert_eq!(text(&dir.path().join("outside")), "kept");
     let mut receiver = Receiver::new(Rooted::open_dir(&root).unwrap(), Differ::Metadata).unwrap();
     let data = Packet { id: 5, data: b"x".to_vec(), ..packet(PacketType::PacketData) };
-    assert_eq!(receiver.take(data).unwrap_err().message(), "invalid file request 5");
-    receiver.take(packet(PacketType::PacketStat)).unwrap();
-    assert!(receiver.take(packet(PacketType::PacketStat)).is_err());
+    assert_eq!(receiver.take(data, &Blocking::alone()).unwrap_err().message(), "invalid file request 5");
+    receiver.take(packet(PacketType::PacketStat), &Blocking::alone()).unwrap();
+    assert!(receiver.take(packet(PacketType::PacketStat), &Blocking::alone()).is_err());
     let told = Packet { data: b"no".to_vec(), ..packet(PacketType::PacketErr) };
-    assert_eq!(receiver.take(told).unwrap_err().message(), "error from sender: no");
+    assert_eq!(receiver.take(told, &Blocking::alone()).unwrap_err().message(), "error from sender: no");
 }
 
 /// Numbers that look random, the same in each run (xorshift).
@@ -184,7 +185,7 @@ fn no_packets_reach_out_of_the_root() {
     for _ in 0..600 {
         let mut receiver = Receiver::new(Rooted::open_dir(&root).unwrap(), Differ::Metadata).unwrap();
         for _ in 0..40 {
-            if receiver.take(numbers.packet()).is_err() {
+            if receiver.take(numbers.packet(), &Blocking::alone()).is_err() {
                 break;
             }
             let _ = receiver.requests();

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use super::Receiver;
-use crate::session::answered;
+use crate::error::answered;
 
 /// Packets that are written at one time.
 const BATCH: usize = 256;
@@ -64,8 +64,8 @@ async fn take_all(
         let batch = batch(&mut exchange.packets).await?;
         bytes += batch.iter().map(|packet| packet.encoded_len() as u64).sum::<u64>();
         told(bytes);
-        let work = move |_: &_| {
-            batch.into_iter().try_for_each(|packet| receiver.take(packet))?;
+        let work = move |on: &_| {
+            batch.into_iter().try_for_each(|packet| receiver.take(packet, on))?;
             let requests = receiver.requests();
             Ok((receiver, requests))
         };

@@ -132,7 +132,7 @@ impl Life {
         };
         let request = match self.random.below(6) {
             0 => Request::Ping,
-            1 => Request::Freeze { frozen: self.random.below(2) == 0 },
+            1 => Request::Freeze { frozen: self.random.below(2) == 0, passing: false },
             2 => Request::Resize { exec, rows: 24, columns: 80 },
             3 => Request::Unpublish(Vec::new()),
             // The container itself ends at the end of the test only.
