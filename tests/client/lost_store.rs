@@ -111,24 +111,25 @@ fn a_start_on_an_empty_data_root_ends_no_container() {
 }
 
 #[test]
-fn small_files_that_cannot_be_read_are_named() {
+fn small_files_that_cannot_be_read_are_set_aside_and_named() {
     let mut d = Daemon::start();
     assert_eq!(d.stop(), 0);
     for (path, spoiled) in
         [("engine-id", &b"\xff"[..]), ("gantry.redb.mark", b"rubbish"), ("engine-id", b""), ("gantry.redb.mark", b"")]
     {
         let place = d.data_root().join(path);
-        let saved = fs::read(&place).unwrap();
         fs::remove_file(&place).unwrap();
         match spoiled {
             b"" => fs::create_dir(&place).unwrap(),
             bytes => fs::write(&place, bytes).unwrap(),
         }
-        let refused = d.boot().unwrap_err();
-        assert!(refused.stderr.contains(&format!("reading {}", place.display())), "{}", refused.stderr);
-        fs::remove_file(&place).or_else(|_| fs::remove_dir(&place)).unwrap();
-        fs::write(&place, saved).unwrap();
+        d.again();
+        let told = d.docker(&["info", "--format", "{{json .Warnings}}"]).text();
+        assert!(told.contains(&place.display().to_string()) && place.is_file(), "{told}");
+        assert_eq!(d.stop(), 0);
     }
+    assert_eq!(fs::read_dir(d.data_root().join("quarantine/files")).unwrap().count(), 4);
     d.again();
+    assert!(!d.docker(&["info", "--format", "{{json .Warnings}}"]).text().contains("quarantine"));
     d.finish();
 }

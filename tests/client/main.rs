@@ -49,6 +49,7 @@ mod own_labels;
 mod platforms;
 mod plugin_program;
 mod ports;
+mod quarantine;
 mod resolver;
 mod restart;
 mod run;

@@ -16,7 +16,7 @@ use model::digest::Digest;
 use model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use snapshot::LayerKey;
-use store::{Row, Store, Table, WriteTx};
+use store::{AnyTable, Row, Store, Table, WriteTx};
 
 /// Results of steps, by their content keys.
 const RECORDS: Table<Record> = Table::new("build-records");
@@ -142,6 +142,11 @@ impl Row for Page {
     const VERSION: u32 = 1;
 }
 
+/// The tables of the build cache.
+pub fn tables() -> [&'static dyn AnyTable; 4] {
+    [&RECORDS, &ALIASES, &PACKED, &PAGES]
+}
+
 /// The row by which a record keeps its layers.
 fn keeper(key: &Digest) -> String {
     format!("build/{}", key.hex())
@@ -177,15 +182,17 @@ struct Known {
 impl Records {
     /// Reads them.
     pub fn open(store: Store) -> Result<Records> {
-        let rows =
-            store.read(|tx| Ok((tx.scan(&RECORDS)?, tx.scan(&ALIASES)?, tx.scan(&PACKED)?, tx.scan(&PAGES)?)))?;
+        let rows = store.read(|tx| {
+            Ok((tx.readable(&RECORDS)?, tx.readable(&ALIASES)?, tx.readable(&PACKED)?, tx.readable(&PAGES)?))
+        })?;
         let (records, aliases, packed, pages) = rows;
         let mut known = Known::default();
+        // A key that is none is of no step.
         for (key, record) in records {
-            known.records.insert(Digest::parse(&key)?, Arc::new(record));
+            Digest::parse(&key).into_iter().for_each(|key| _ = known.records.insert(key, Arc::new(record.clone())));
         }
         for (key, alias) in aliases {
-            known.aliases.insert(Digest::parse(&key)?, alias.record);
+            Digest::parse(&key).into_iter().for_each(|key| _ = known.aliases.insert(key, alias.record.clone()));
         }
         known.packed.extend(packed);
         known.pages.extend(pages);

@@ -29,8 +29,10 @@ use crate::container::read::users;
 use crate::container::registry::arguments::{self, StopPlan};
 use crate::container::registry::command::Command;
 use crate::container::row::{self, ContainerRow};
+use crate::container::unloaded::Unloaded;
 use crate::ending::{self, LastEnd};
 use crate::host::Host;
+use crate::quarantine::Quarantine;
 use crate::root;
 use crate::settings::{Roots, Settings};
 
@@ -55,29 +57,30 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     prepare_roots(&settings.roots)?;
     let lock = lock_root(&settings.roots).await?;
     // Before anything is removed.
-    let store = root::open_store(&settings.roots.data, &settings.roots.exec)?;
+    let quarantine = Quarantine::new(&settings.roots.data);
+    let store = root::open_store(&settings.roots.data, &settings.roots.exec, &quarantine)?;
     // Not before the lock: until then it may be another daemon's.
     let trash = snapshot::Trash::open(&settings.roots.data.join("tmp"))?;
-    let host = Host::read(root::engine_id(&settings.roots.data)?, min_api_version, faults)?;
+    quarantine.look_over(&store, |id| root::is_there(&settings.roots.run(id)).is_ok_and(|there| !there)).await?;
+    let engine_id = root::engine_id(&settings.roots.data, &quarantine)?;
+    let host = Host::read(engine_id, min_api_version, faults, quarantine)?;
     tracing::info!(path = %settings.roots.data.display(), "metadata store is open");
     let snapshots = snapshot::open(&settings.roots.data, &settings.services.storage_driver)?;
     let images = open_images(&settings, &host.faults, &store, &snapshots)?;
     tracing::info!(driver = snapshots.roots.name(), images = images.count(), "images are ready");
     let plugins = plugin::Plugins::new(plugin::Places::default(), tokio::runtime::Handle::current());
-    let keeper = ::volume::Keeper::open(settings.roots.exec.join("volumes"), host.executable.clone());
-    let keeper = keeper.context("finding what keeps the mounts of volumes")?;
-    let volumes =
-        ::volume::Volumes::open(&settings.roots.data.join("volumes"), store.clone(), keeper, plugins.clone())?;
-    tracing::info!("volumes are ready");
+    let volumes = open_volumes(&settings.roots, &host, &store, plugins.clone())?;
     let upgraded = row::upgrade(&store).await?;
     if upgraded > 0 {
         tracing::info!(containers = upgraded, "rows of an earlier version are brought into today's form");
     }
-    let rows = load_containers(&store, &volumes)?;
+    let (rows, unloaded) = load_containers(&store, &volumes)?;
     let users = rows
         .iter()
         .flat_map(|row| row.images().into_iter().map(|pin| (image::user_key(&pin.id, row.id.as_str()), pin.user())));
-    let repaired = image::repair_users(&store, users.collect()).await?;
+    let spared = |id: &str| unloaded.iter().any(|one| one.id.as_str() == id);
+    let repaired = image::repair_users(&store, users.collect(), spared).await?;
+    host.quarantine.look_over_users(&store)?;
     if repaired > 0 {
         tracing::info!(rows = repaired, "the index of who uses which image is made anew");
     }
@@ -92,7 +95,7 @@ pub async fn boot(settings: Settings, min_api_version: String, faults: Faults) -
     let images = Arc::new(images);
     let engine = Arc::new(Engine {
         builder: open_builder(&settings, &store, &images, &snapshots)?.into(),
-        containers: Containers::new(trash, monitor::Spares::new(host.executable.clone())),
+        containers: Containers::new(trash, monitor::Spares::new(host.executable.clone()), unloaded),
         images,
         networks,
         volumes,
@@ -133,6 +136,17 @@ fn open_images(settings: &Settings, faults: &Faults, store: &Store, snapshots: &
     images.replace_policy(settings.services.signature_policy.clone());
     images.replace_rules(settings.services.image_gc.clone());
     Ok(images)
+}
+
+fn open_volumes(roots: &Roots, host: &Host, store: &Store, plugins: plugin::Plugins) -> Result<::volume::Volumes> {
+    let keeper = ::volume::Keeper::open(roots.exec.join("volumes"), host.executable.clone());
+    let keeper = keeper.context("finding what keeps the mounts of volumes")?;
+    let volumes = ::volume::Volumes::open(&roots.data.join("volumes"), store.clone(), keeper, plugins)?;
+    tracing::info!("volumes are ready");
+    for why in volumes.unreadable_snapshots()? {
+        host.quarantine.tell(format!("{why}: it is not listed; its data is as it was"));
+    }
+    Ok(volumes)
 }
 
 /// Makes the roots with their permissions: data root 0710, exec root 0711 (B-dm-1).
@@ -206,19 +220,20 @@ fn note_exec_root(lock: &File, exec_root: &Path) {
     }
 }
 
-/// Reads all rows; their volumes lie where this root has them, wherever it was when they were made. One that cannot be read is named and keeps the daemon from starting: a sweep without it would take
-/// what it alone owns.
-fn load_containers(store: &store::Store, volumes: &::volume::Volumes) -> Result<Vec<ContainerRow>> {
-    let mut rows = row::load(store)?;
+/// Reads all rows; their volumes lie where this root has them, wherever it was when they were made.
+fn load_containers(store: &store::Store, volumes: &::volume::Volumes) -> Result<(Vec<ContainerRow>, Vec<Unloaded>)> {
+    let (mut rows, unloaded) = row::load(store)?;
     for row in &mut rows {
         Arc::make_mut(&mut row.definition).place_volumes(|name| Some(volumes.place(name)));
     }
-    Ok(rows)
+    Ok((rows, unloaded))
 }
 
 /// Finds out what became of every container and lets its actor go on.
 async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -> Result<Vec<::network::Watch>> {
-    let known: HashSet<String> = rows.iter().map(|row| row.id.as_str().to_string()).collect();
+    let unloaded = &engine.containers.unloaded;
+    let ids = rows.iter().map(|row| &row.id).chain(unloaded.iter().map(|one| &one.id));
+    let known: HashSet<String> = ids.map(|id| id.as_str().to_string()).collect();
     let (snapshots, settings) = (engine.snapshots.clone(), engine.settings());
     let threads = &engine.containers.threads.background;
     let put_right = threads.run(move |_| {
@@ -248,9 +263,14 @@ async fn take_up(engine: &Arc<Engine>, rows: Vec<ContainerRow>, last: LastEnd) -
     }
     tracing::info!(containers = known.len(), "containers are recovered");
     recover::sweep(engine, &known).await;
-    let using: Vec<_> = recovered.iter().filter_map(recover::Recovered::uses_volumes).collect();
+    let mut using: Vec<_> = recovered.iter().filter_map(recover::Recovered::uses_volumes).collect();
+    for one in unloaded {
+        using.push((one.id.as_str().to_owned(), engine.volumes.noted_of(one.id.as_str())?));
+    }
     engine.volumes.recover(&using).await?;
-    let live: Vec<_> = recovered.iter().flat_map(recover::Recovered::endpoints).cloned().collect();
+    let live = recovered.iter().flat_map(recover::Recovered::endpoints);
+    // What of the unloaded runs keeps its connections.
+    let live: Vec<_> = live.chain(unloaded.iter().flat_map(|one| &one.endpoints)).cloned().collect();
     let networks = engine.networks.clone();
     let watches = threads.run(move |_| networks.reconcile(&live).and_then(|()| networks.watch())).await?;
     tracing::info!("networks are ready");

@@ -4,7 +4,7 @@
 //! way goes on to its end, but for steps of builds, which nobody would take up.
 
 use model::{Error, Result};
-use store::{Row, Store, Table};
+use store::{AnyTable, Row, Store, Table};
 use tokio::sync::watch;
 
 /// What the last daemon left: one row, while no daemon runs that has not taken note of it.
@@ -18,6 +18,11 @@ struct CleanEnd {}
 
 impl Row for CleanEnd {
     const VERSION: u32 = 1;
+}
+
+/// The table of that row.
+pub fn table() -> &'static dyn AnyTable {
+    &ENDINGS
 }
 
 /// How the daemon before this one ended.

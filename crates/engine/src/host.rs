@@ -13,6 +13,7 @@ use sys::cgroup::Version;
 
 use crate::abilities::Abilities;
 use crate::apparmor::AppArmor;
+use crate::quarantine::Quarantine;
 
 /// Facts of the machine and of this daemon.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ pub struct Host {
     pub executable_path: PathBuf,
     /// What a test makes fail; nothing otherwise.
     pub faults: Faults,
+    /// What cannot be read of the data root.
+    pub quarantine: Quarantine,
     /// `major.minor` of the newest API.
     pub api_version: &'static str,
     /// The oldest API served.
@@ -66,7 +69,12 @@ pub struct Host {
 impl Host {
     /// Reads the facts.
     #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
-    pub fn read(engine_id: String, min_api_version: String, faults: Faults) -> model::Result<Host> {
+    pub fn read(
+        engine_id: String,
+        min_api_version: String,
+        faults: Faults,
+        quarantine: Quarantine,
+    ) -> model::Result<Host> {
         let uname = rustix::system::uname();
         let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
         let machine = text(uname.machine());
@@ -101,6 +109,7 @@ impl Host {
             runtime: runtime::spec::HostFacts::probe(),
             seccomp: Arc::default(),
             faults,
+            quarantine,
             api_version: "1.56",
             min_api_version,
         })

@@ -18,6 +18,7 @@ use model::{Error, Kind, Result};
 use crate::container::definition::places::Places;
 use crate::container::registry::arguments::{Force, Place};
 use crate::container::registry::command::Command;
+use crate::container::unloaded::Unloaded;
 use crate::container::{Containers, Handle};
 use crate::disk::{self, Turns};
 use crate::settings::Settings;
@@ -325,7 +326,9 @@ pub fn prune(
     for network in networks.list() {
         let row = &network.row;
         let old = until.is_none_or(|until| Timestamp::from_unix_nanos(row.created) < until);
-        let unused = network.endpoints.is_empty() && !used.contains(&row.name);
+        let may_use = |one: &Unloaded| one.may_use(&row.name) || one.may_use(row.id.as_str());
+        let unused =
+            network.endpoints.is_empty() && !used.contains(&row.name) && !containers.unloaded.iter().any(may_use);
         let is_kept = row.labels.get(KEEP).is_some_and(|value| asks_to_keep(value));
         if is_predefined(&row.name) || is_kept || !old || !unused || !filters.match_labels(&row.labels) {
             continue;

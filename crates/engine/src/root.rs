@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use store::{Doubt, Store};
 
 use crate::container::row::CONTAINERS;
+use crate::quarantine::Quarantine;
 
 /// The store's file.
 pub const STORE: &str = "gantry.redb";
@@ -82,23 +83,34 @@ impl fmt::Display for Content {
 /// Opens the store of a data root, or begins a new one where there is nothing yet.
 ///
 /// Errors: `DataLoss` when it is not the store that belongs here, `Conflict` when the exec root has another's containers.
-pub fn open_store(data_root: &Path, exec_root: &Path) -> Result<Store> {
+pub fn open_store(data_root: &Path, exec_root: &Path, quarantine: &Quarantine) -> Result<Store> {
     let path = data_root.join(STORE);
     let (content, running) = (Content::of(data_root)?, running(exec_root)?);
     if !is_there(&path)? {
         refuse_to_begin_anew(&path, content, (exec_root, &running))?;
     }
     let store = Store::open(&path).map_err(|error| how_to_go_on(error, content))?;
+    set_mark_aside(&store, content, quarantine)?;
     if let Some(why) = doubt(&store, content).map_err(|error| how_to_go_on(error, content))? {
         return Err(how_to_go_on(Error::data_loss(format!("the store {}: {why}", path.display())), content));
     }
-    refuse_others_containers(&store, exec_root, &running)?;
+    refuse_others_containers(&store, exec_root, &running, quarantine)?;
     if let Err(error) = store.approve() {
         // A full disk. Without its mark the store is taken for the right one as long as it names something.
         tracing::warn!(%error, "the store has no mark");
     }
     note_owner(&store, exec_root);
     Ok(store)
+}
+
+/// A mark that cannot be read tells nothing: the store is one without, which is refused if it names nothing of what is here.
+fn set_mark_aside(store: &Store, content: Content, quarantine: &Quarantine) -> Result<()> {
+    match store.doubt() {
+        Err(error) if content.is_nothing() || !names_nothing(store)? => {
+            quarantine.set_file_aside(&quarantine.data_root().join(STORE_MARK), "files", error.message())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Why the store is not, or may not be, the one that belongs to this content.
@@ -146,11 +158,20 @@ fn refuse_to_begin_anew(path: &Path, content: Content, running: (&Path, &[String
 }
 
 /// Monitors that no row of this store knows would be ended.
-fn refuse_others_containers(store: &Store, exec_root: &Path, running: &[String]) -> Result<()> {
+fn refuse_others_containers(
+    store: &Store,
+    exec_root: &Path,
+    running: &[String],
+    quarantine: &Quarantine,
+) -> Result<()> {
     let path = exec_root.join(OWNER);
     let owner = match sys::file::read_small(&path, SMALL) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(|| format!("reading {}", path.display()))?,
+        Ok(owner) if is_store_id(&owner) => owner,
+        other => {
+            let why = other.err().map_or("it names no store".to_owned(), |error| error.to_string());
+            return quarantine.set_file_aside(&path, "files", &why);
+        }
     };
     let own = store.id()?;
     let is_own = own.is_some_and(|own| String::from_utf8_lossy(&owner).trim() == own);
@@ -162,6 +183,12 @@ fn refuse_others_containers(store: &Store, exec_root: &Path, running: &[String])
         exec_root.display(),
         listed(running)
     )))
+}
+
+/// Whether this is the id of a store, of the first version's too.
+fn is_store_id(bytes: &[u8]) -> bool {
+    let id = bytes.trim_ascii();
+    id.is_empty() || (id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn note_owner(store: &Store, exec_root: &Path) {
@@ -222,17 +249,23 @@ pub fn local_ipv6(engine_id: &str) -> ipnet::Ipv6Net {
     ipnet::Ipv6Net::new_assert(octets.into(), 48)
 }
 
-/// The engine's id: made once, kept in the data root. An empty file is one that a power cut has taken the content of.
-pub fn engine_id(root: &Path) -> Result<String> {
+/// The engine's id: made once, kept in the data root. An empty file is one that a power cut has taken the content of; one
+/// that cannot be read is set aside.
+pub fn engine_id(root: &Path, quarantine: &Quarantine) -> Result<String> {
     let path: PathBuf = root.join(ENGINE_ID);
     let id = match sys::file::read_small(&path, SMALL) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(e.to_string()),
         Ok(bytes) => String::from_utf8(bytes)
-            .map_err(|_| Error::system("it is not text").prefix(format!("reading {}", path.display())))?,
-        Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::from(e).prefix(format!("reading {}", path.display()))),
+            .ok()
+            .map(|text| text.trim().to_owned())
+            .filter(|text| !text.chars().any(char::is_control))
+            .ok_or_else(|| "it is not text".to_owned()),
     };
-    if !id.trim().is_empty() {
-        return Ok(id.trim().to_owned());
+    match id {
+        Ok(id) if id.is_empty() => {}
+        Ok(id) => return Ok(id),
+        Err(why) => quarantine.set_file_aside(&path, "files", &why)?,
     }
     let b = sys::random::bytes32();
     let hex: String = b[..16].iter().map(|byte| format!("{byte:02x}")).collect();

@@ -148,7 +148,7 @@ pub fn info(engine: &Engine) -> api::Info {
         firewall_backend: Some(firewall(::network::networks::firewalld(&engine.networks))),
         default_address_pools: settings.services.network.default_address_pools.iter().map(address_pool).collect(),
         cdi_spec_dirs: Some(Vec::new()),
-        warnings: Some([warnings(&settings, host), journal_warnings(engine)].concat()),
+        warnings: Some([warnings(&settings, host), unreadable(engine)].concat()),
         ..api::Info::default()
     }
 }
@@ -257,9 +257,10 @@ fn security_options(settings: &Settings, host: &Host) -> Vec<String> {
     options
 }
 
-/// What is wrong with the journal of events.
-fn journal_warnings(engine: &Engine) -> Vec<String> {
-    engine.events.warnings().into_iter().map(|warning| format!("WARNING: {warning}")).collect()
+/// What cannot be read of the data root, and what is wrong with the journal of events.
+fn unreadable(engine: &Engine) -> Vec<String> {
+    let all = engine.host.quarantine.warnings().into_iter().chain(engine.events.warnings());
+    all.map(|warning| format!("WARNING: {warning}")).collect()
 }
 
 /// What an administrator should know (B-dm-4).

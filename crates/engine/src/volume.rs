@@ -66,7 +66,9 @@ fn publish_create(events: &Events, volume: &Volume) {
 
 /// Containers that refer to the volume, as a removal asks for them.
 pub(crate) fn named_by(containers: &Containers, name: &str) -> Result<Vec<String>> {
-    Ok(users(containers, name).iter().map(|id| id.as_str().to_owned()).collect())
+    let mut ids = users(containers, name);
+    ids.extend(containers.unloaded.iter().filter(|one| one.may_use(name)).map(|one| one.id.clone()));
+    Ok(ids.iter().map(|id| id.as_str().to_owned()).collect())
 }
 
 /// One volume.

@@ -38,7 +38,7 @@ pub const FORMAT: u32 = journal::files::VERSION;
 pub use event::{Draft, Event, Gap, Item};
 pub use filter::matches;
 pub use journal::{JOURNAL_BYTES, Place};
-pub use outbox::{Ride, Rows};
+pub use outbox::{Ride, Rows, table};
 pub use read::{From, Reader};
 
 /// Events in memory at most.

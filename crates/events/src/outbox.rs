@@ -8,12 +8,17 @@ use std::sync::Arc;
 
 use model::Result;
 use serde::{Deserialize, Serialize};
-use store::{Row, Store, Table, WriteTx};
+use store::{AnyTable, Row, Store, Table, WriteTx};
 
 use crate::{Draft, Shared, now};
 
 /// Beside the row of the store itself, which every commit writes: its leaf is written in any case.
 const OUTBOX: Table<Riders> = Table::new("meta-events");
+
+/// The table of events that are to be in the journal.
+pub fn table() -> &'static dyn AnyTable {
+    &OUTBOX
+}
 
 /// Events of one commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]

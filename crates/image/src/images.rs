@@ -91,7 +91,7 @@ impl Images {
     /// Opens the images under the data root.
     pub fn open(data_root: &Path, store: Store, layers: Arc<dyn LayerStore>, registries: Registries) -> Result<Images> {
         let blobs = Blobs::open(&data_root.join("content"))?;
-        let (images, names) = store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&NAMES)?)))?;
+        let (images, names) = store.read(|tx| Ok((tx.readable(&IMAGES)?, tx.readable(&NAMES)?)))?;
         let images: BTreeMap<_, _> =
             images.into_iter().map(|(_, row)| (row.target.digest.clone(), Arc::new(row))).collect();
         let names = names.into_iter().filter(|(_, row)| images.contains_key(&row.image)).collect();
@@ -161,7 +161,7 @@ impl Images {
     /// All containers by their images. `shown` tells of a container, by its full id, for people. Blocks.
     pub fn users(&self, shown: impl Fn(&str) -> String) -> Result<Users> {
         let mut users = Users::default();
-        for (key, row) in self.store.read(|tx| tx.scan(&USERS))? {
+        for (key, row) in self.store.read(|tx| tx.readable(&USERS))? {
             if let Some((image, id)) = users::split(&key) {
                 users.add(&image, User { id: id.to_owned(), shown: shown(id), row });
             }
@@ -169,9 +169,14 @@ impl Images {
         Ok(users)
     }
 
-    /// Frees blobs and layers that nothing names; answers the bytes. Blocks.
+    /// Frees blobs and layers that nothing names; answers the bytes. While a row cannot be read that may name some, none.
+    /// Blocks.
     pub fn sweep(&self) -> Result<u64> {
         let sweep = self.pins.begin_sweep();
+        if !self.names_are_known()? {
+            tracing::warn!("no content is removed: a row that cannot be read may name it");
+            return Ok(0);
+        }
         // Read after the sweep has begun: what a lease lets go of from now on stays pinned.
         let rows = self.store.read(|tx| Ok((tx.scan(&IMAGES)?, tx.scan(&USERS)?, tx.scan(&kept::KEPT)?)))?;
         let (images, containers, kept) = rows;
@@ -185,6 +190,11 @@ impl Images {
             blobs.extend(row.blobs);
         }
         Ok(self.blobs.sweep(&blobs, &sweep)? + self.layers.sweep(&live, &sweep)?)
+    }
+
+    /// Whether every row can be read that names blobs or layers.
+    fn names_are_known(&self) -> Result<bool> {
+        self.store.read(|tx| Ok(tx.is_whole(&IMAGES)? && tx.is_whole(&USERS)? && tx.is_whole(&kept::KEPT)?))
     }
 
     /// Commits a change and then shows it. `f` runs in the store's writer over the catalog as committed so far.
@@ -301,14 +311,14 @@ impl Edit<'_, '_, '_> {
 
     /// Every image that a container is made of.
     pub(crate) fn images_in_use(&self) -> Result<HashSet<Digest>> {
-        let keys = self.tx.scan(&USERS)?.into_iter();
-        Ok(keys.filter_map(|(key, _)| Some(users::split(&key)?.0)).collect())
+        let keys = self.tx.keys(&USERS)?.into_iter();
+        Ok(keys.filter_map(|key| Some(users::split(&key)?.0)).collect())
     }
 
     /// Full ids of the containers made of an image.
     pub(crate) fn users(&self, image: &Digest) -> Result<Vec<String>> {
-        let found = self.tx.scan_prefix(&USERS, &users::user_key(image, ""))?;
-        Ok(found.iter().filter_map(|(key, _)| Some(users::split(key)?.1.to_owned())).collect())
+        let found = self.tx.keys_prefix(&USERS, &users::user_key(image, ""))?;
+        Ok(found.iter().filter_map(|key| Some(users::split(key)?.1.to_owned())).collect())
     }
 }
 

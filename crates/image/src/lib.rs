@@ -67,5 +67,10 @@ pub use unpack::ensure_unpacked;
 pub use users::{USERS, User, UserRow, Users, delete_user, put_user, repair_users, user_key};
 pub use why::{Why, WhyImage, why};
 
+/// The tables of images, and of who uses them.
+pub fn tables() -> [&'static dyn store::AnyTable; 4] {
+    [&row::IMAGES, &row::NAMES, &USERS, &kept::KEPT]
+}
+
 #[cfg(test)]
 mod tests;

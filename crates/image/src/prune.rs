@@ -16,7 +16,7 @@ use super::catalog::{Catalog, digits, parsed};
 use super::images::Images;
 use super::list::{invalid_until, labels_match};
 use super::remove::{report_deleted, report_untagged};
-use super::row::ImageRow;
+use super::row::{ImageRow, NAMES};
 use super::users::Users;
 use events::{Draft, Events, now};
 
@@ -46,7 +46,12 @@ pub fn prune(images: &Images, events: &Events, users: &Users, filters: &Filters)
         until.is_none_or(|until| made < until) && (!labelled || labels_match(filters, image))
     };
     let mut deleted = Vec::new();
-    for entries in chosen(&catalog, users, only_dangling, passes).chunks(BATCH) {
+    let mut chosen = chosen(&catalog, users, only_dangling, passes);
+    if !images.store.read(|tx| tx.is_whole(&NAMES))? {
+        // Who has no name may have one that cannot be read.
+        chosen.retain(|entry| entry.name.is_some());
+    }
+    for entries in chosen.chunks(BATCH) {
         deleted.extend(take(images, events, entries.to_vec())?);
     }
     // What is left of pulls that broke off goes too, unless one goes on with it.

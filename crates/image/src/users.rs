@@ -46,11 +46,19 @@ pub fn delete_user(tx: &mut WriteTx<'_, '_>, image: &Digest, container: &str) ->
     tx.delete(&USERS, &user_key(image, container)).map(drop)
 }
 
-/// Makes the index what it has to be, by key, and tells how many rows were not so.
-pub async fn repair_users(store: &Store, expected: BTreeMap<String, UserRow>) -> Result<usize> {
+/// Makes the index what it has to be, by key, and tells how many rows were not so. Rows of containers that `spared` knows by
+/// their full id stay as they are.
+pub async fn repair_users(
+    store: &Store,
+    expected: BTreeMap<String, UserRow>,
+    spared: impl Fn(&str) -> bool,
+) -> Result<usize> {
     let found: BTreeMap<_, _> = store.read(|tx| tx.survey(&USERS))?.rows.into_iter().collect();
     let keys = store.read(|tx| tx.keys(&USERS))?;
-    let gone: Vec<_> = keys.into_iter().filter(|key| !expected.contains_key(key)).collect();
+    let gone: Vec<_> = keys
+        .into_iter()
+        .filter(|key| !expected.contains_key(key) && !split(key).is_some_and(|(_, container)| spared(container)))
+        .collect();
     let missing: Vec<_> = expected.into_iter().filter(|(key, row)| found.get(key) != Some(row)).collect();
     let count = gone.len() + missing.len();
     if count > 0 {

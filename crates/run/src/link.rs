@@ -188,7 +188,7 @@ pub fn exit_record(dir: &Path) -> Option<Exit> {
 }
 
 /// The same; `None`: there is none.
-fn read_exit_record(dir: &Path) -> io::Result<Option<Exit>> {
+pub fn read_exit_record(dir: &Path) -> io::Result<Option<Exit>> {
     match sys::file::read_small(&dir.join(client::EXIT_RECORD), EXIT_RECORD_BYTES) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         other => Ok(Some(serde_json::from_slice(&other?)?)),

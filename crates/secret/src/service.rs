@@ -77,7 +77,7 @@ impl Secrets {
                 let text = format!("{} {} already exists", kind.as_str(), secret.name);
                 return Err(Error::conflict(format!("rpc error: code = AlreadyExists desc = {text}")));
             }
-            if tx.scan(&SECRETS)?.len() >= MAX {
+            if tx.keys(&SECRETS)?.len() >= MAX {
                 return Err(Error::conflict(format!("there are more than {MAX} secrets and configs")));
             }
             tx.put(&SEALS, &secret.id, &seal)?;
@@ -96,7 +96,7 @@ impl Secrets {
 
     /// All of a kind, by name.
     pub fn list(&self, kind: Kind) -> Result<Vec<Secret>> {
-        let all = self.store.read(|tx| tx.scan(&SECRETS))?;
+        let all = self.store.read(|tx| tx.readable(&SECRETS))?;
         Ok(all.into_iter().map(|(_, secret)| secret).filter(|secret| secret.kind == kind).collect())
     }
 

@@ -18,6 +18,7 @@ mod db;
 mod mark;
 mod pins;
 mod row;
+mod survey;
 mod tx;
 mod writer;
 
@@ -36,7 +37,8 @@ pub const FORMAT: u32 = db::FORMAT;
 
 pub use pins::{Lease, Pins, Sweep};
 pub use row::{Row, Table};
-pub use tx::{Damaged, ReadTx, Survey, WriteTx};
+pub use survey::{AnyTable, Damaged, Survey};
+pub use tx::{ReadTx, WriteTx};
 
 /// A handle to the open database. Clones share it; the last one dropped closes the file cleanly.
 #[derive(Clone)]

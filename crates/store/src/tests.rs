@@ -294,3 +294,71 @@ fn readers_do_not_wait_for_a_store_that_is_opened_again() {
     opening.join().unwrap();
     assert_eq!(store.read(|tx| tx.get(&THINGS, "a")).unwrap(), Some(Thing { n: 1 }));
 }
+
+/// Bytes anywhere in the file changed: it opens, in the end, with what can be read and what cannot, or is refused as
+/// damaged. A panic of the library over a page is one that the reader may catch.
+#[test]
+fn a_file_with_changed_bytes_is_read_or_refused() {
+    let (dir, store) = store();
+    let path = dir.path().join("gantry.redb");
+    for n in 0..200 {
+        store.write_blocking(move |tx| tx.put(&THINGS, &format!("{n:03}-{}", "x".repeat(60)), &Thing { n })).unwrap();
+    }
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let (mut damaged, mut refused) = (0, 0);
+    for _ in 0..300 {
+        let mut bytes = whole.clone();
+        for _ in 0..=next(8) {
+            let (at, bit) = (next(bytes.len()), next(8));
+            bytes[at] ^= 1 << bit;
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let look = || Store::open(&path).and_then(|store| store.read(|tx| tx.survey(&THINGS)));
+        match std::panic::catch_unwind(look) {
+            Ok(Ok(survey)) => {
+                assert!(survey.rows.len() + survey.damaged.len() <= 200);
+                damaged += survey.damaged.len();
+            }
+            Ok(Err(error)) => {
+                assert!(matches!(error.kind(), model::Kind::DataLoss | model::Kind::System), "{error}");
+                refused += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(damaged + refused > 0, "nothing was hit");
+}
+
+#[test]
+fn what_can_be_read_is_given_without_the_rest() {
+    let (_dir, store) = store();
+    let rows = |tx: &mut WriteTx<'_, '_>| {
+        tx.put(&THINGS, "a", &Thing { n: 1 })?;
+        tx.put_raw(&THINGS, "b", b"{\"v\":1,\"row\":{\"n")?;
+        tx.put(&THINGS, "c", &Thing { n: 3 })
+    };
+    store.write_blocking(rows).unwrap();
+    let keys = |rows: Vec<(String, Thing)>| rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    assert_eq!(keys(store.read(|tx| tx.readable(&THINGS)).unwrap()), ["a", "c"]);
+    assert!(!store.read(|tx| tx.is_whole(&THINGS)).unwrap() && store.read(|tx| tx.is_whole(&OTHERS)).unwrap());
+    assert!(store.read(|tx| tx.scan(&THINGS)).is_err());
+    let table: &'static dyn AnyTable = &THINGS;
+    let damaged = store.read(|tx| table.damaged(tx)).unwrap();
+    assert!(damaged.len() == 1 && damaged[0].key == "b" && !damaged[0].newer);
+    let inside = |tx: &mut WriteTx<'_, '_>| Ok((tx.keys(&THINGS)?, tx.keys_prefix(&THINGS, "b")?));
+    assert_eq!(
+        store.write_blocking(inside).unwrap(),
+        (["a", "b", "c"].map(String::from).to_vec(), vec!["b".to_owned()])
+    );
+    assert!(store.write_blocking(move |tx| table.delete(tx, "b")).unwrap());
+    assert!(store.read(|tx| tx.is_whole(&THINGS)).unwrap());
+    // A newer row is not damaged: nobody goes on without it.
+    store.write_blocking(|tx| tx.put_raw(&THINGS, "d", b"{\"v\":9,\"row\":{}}")).unwrap();
+    assert_eq!(store.read(|tx| tx.readable(&THINGS)).unwrap_err().kind(), model::Kind::DataLoss);
+}

@@ -4,13 +4,14 @@
 //! tree instead of four. A [`WriteTx`] keeps one closure's changes in memory and looks through them at the round's
 //! transaction, so dropping them is the whole undo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Error, Result};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use crate::db::is_damage;
 use crate::row::{self, Row, Table};
+use crate::survey::{Damaged, Survey};
 
 const ROWS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("rows");
 
@@ -53,27 +54,6 @@ pub(crate) fn failed(error: impl Into<redb::Error>) -> Error {
         redb::Error::Corrupted(text) => Error::data_loss(format!("store: {text}")),
         other => Error::system(format!("store: {other}")),
     }
-}
-
-/// A table, looked over row by row.
-pub struct Survey<R> {
-    /// What can be read, ordered by key.
-    pub rows: Vec<(String, R)>,
-    /// What cannot.
-    pub damaged: Vec<Damaged>,
-}
-
-/// A row that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damaged {
-    /// Its key.
-    pub key: String,
-    /// As it lies in the store.
-    pub bytes: Vec<u8>,
-    /// What is wrong with it; names table and key.
-    pub why: String,
-    /// A newer version wrote it.
-    pub newer: bool,
 }
 
 /// A consistent view of the last commit.
@@ -122,6 +102,16 @@ impl ReadTx {
             Ok(())
         })?;
         Ok(found)
+    }
+
+    /// Every row of the table that can be read, ordered by key: see [`Survey::readable`].
+    pub fn readable<R: Row>(&self, table: &Table<R>) -> Result<Vec<(String, R)>> {
+        self.survey(table)?.readable()
+    }
+
+    /// Whether every row of the table can be read.
+    pub fn is_whole<R: Row>(&self, table: &Table<R>) -> Result<bool> {
+        Ok(self.survey(table)?.damaged.is_empty())
     }
 
     /// Every key of the table, in order.
@@ -191,28 +181,30 @@ impl<'r, 'txn> WriteTx<'r, 'txn> {
         Ok(found.into_iter().collect())
     }
 
-    /// The rows of the table whose keys begin with `prefix`, ordered by key, this closure's changes included.
-    pub fn scan_prefix<R: Row>(&self, table: &Table<R>, prefix: &str) -> Result<Vec<(String, R)>> {
+    /// Every key of the table in order, this closure's changes included.
+    pub fn keys<R: Row>(&self, table: &Table<R>) -> Result<Vec<String>> {
+        self.keys_prefix(table, "")
+    }
+
+    /// The keys of the table that begin with `prefix`, in order, this closure's changes included.
+    pub fn keys_prefix<R: Row>(&self, table: &Table<R>, prefix: &str) -> Result<Vec<String>> {
         let from = table.full_key(prefix);
         let in_table = |full: &str| full.starts_with(&from);
-        let mut found = BTreeMap::new();
+        let mut found = BTreeSet::new();
         for entry in self.rows.range(from.as_str()..).map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
+            let (key, _) = entry.map_err(failed)?;
             if !in_table(key.value()) {
                 break;
             }
-            found.insert(key.value().to_owned(), value.value().to_vec());
+            found.insert(key.value().to_owned());
         }
         for (full, staged) in self.staged.range(from.clone()..).take_while(|(full, _)| in_table(full)) {
             match staged {
-                Some(bytes) => _ = found.insert(full.clone(), bytes.clone()),
+                Some(_) => _ = found.insert(full.clone()),
                 None => _ = found.remove(full),
             }
         }
-        let row = |(full, bytes): (String, Vec<u8>)| {
-            Ok((table.short_key(&full).to_owned(), row::decode(table, &full, &bytes)?))
-        };
-        found.into_iter().map(row).collect()
+        Ok(found.iter().map(|full| table.short_key(full).to_owned()).collect())
     }
 
     /// Stores the row under this key, in place of what was there.

@@ -38,6 +38,12 @@ impl MountNote {
     pub(crate) fn key(&self) -> String {
         format!("{}/{}", self.user, self.volume)
     }
+
+    /// The note of this key, which says all that the row does.
+    pub fn of(key: &str) -> Option<MountNote> {
+        let (user, volume) = key.split_once('/')?;
+        Some(MountNote { volume: volume.to_owned(), user: user.to_owned() })
+    }
 }
 
 /// A volume: the row, and what callers get.

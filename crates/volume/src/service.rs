@@ -107,7 +107,8 @@ impl Volumes {
     /// What a daemon that comes after another finds: `live` are the containers that run, with their volumes. Uses that
     /// nobody has any more are ended; drivers that are slow are not waited for.
     pub async fn recover(&self, live: &[(String, Vec<String>)]) -> Result<()> {
-        let mut left = self.inner.store.read(|tx| tx.scan(&MOUNTS))?;
+        let mut left: Vec<MountNote> =
+            self.inner.store.read(|tx| tx.keys(&MOUNTS))?.iter().filter_map(|key| MountNote::of(key)).collect();
         let unknown: Vec<String>;
         {
             let mut busy = self.inner.busy();
@@ -116,7 +117,7 @@ impl Volumes {
                     busy.mounted.entry(volume.clone()).or_default().insert(user.clone(), Told::No);
                 }
             }
-            left.retain(|(_, note)| {
+            left.retain(|note| {
                 let users = busy.mounted.entry(note.volume.clone()).or_default();
                 users.insert(note.user.clone(), Told::Yes).is_none()
             });
@@ -126,7 +127,7 @@ impl Volumes {
             let volume = Volume::found(&self.inner.root, &name);
             self.inner.drivers.local().call(move |driver| driver.unmount(&volume, "", Others::None)).await?;
         }
-        for (_, note) in left {
+        for note in left {
             let volumes = self.clone();
             tokio::spawn(async move {
                 if let Err(error) = volumes.unmount(&note.volume, &note.user).await {
@@ -135,6 +136,13 @@ impl Volumes {
             });
         }
         Ok(())
+    }
+
+    /// The volumes that a user is noted to have mounted.
+    pub fn noted_of(&self, user: &str) -> Result<Vec<String>> {
+        let keys = self.inner.store.read(|tx| tx.keys(&MOUNTS))?;
+        let notes = keys.iter().filter_map(|key| MountNote::of(key)).filter(|note| note.user == user);
+        Ok(notes.map(|note| note.volume).collect())
     }
 
     /// Creates a volume, or finds the one of that name; tells whether it is new.
@@ -317,7 +325,7 @@ impl Volumes {
 
     /// All volumes, ordered by name.
     pub fn list(&self) -> Result<Vec<Volume>> {
-        let rows = self.inner.store.read(|tx| tx.scan(&VOLUMES))?;
+        let rows = self.inner.store.read(|tx| tx.readable(&VOLUMES))?;
         Ok(rows.into_iter().map(|(_, row)| row.placed(&self.inner.root)).collect())
     }
 

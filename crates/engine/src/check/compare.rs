@@ -211,7 +211,8 @@ fn keep_if_unsure(inventory: &Inventory, repair: Repair) -> Repair {
             other => other,
         };
     }
-    let unsure = inventory.rows.damaged.iter().any(|d| d.table == IMAGES.name() || d.table == CONTAINERS.name());
+    let naming = [IMAGES.name(), CONTAINERS.name(), image::USERS.name(), image::kept::KEPT.name()];
+    let unsure = inventory.rows.damaged.iter().any(|damaged| naming.contains(&damaged.table));
     if unsure { Repair::Nothing("a damaged row may name it".into()) } else { repair }
 }
 

@@ -22,7 +22,8 @@ use super::compare;
 use super::inventory::{Blob, Busy, DamagedRow, Disk, Inventory, Layer, Rows, Stray, StrayKind};
 use crate::Engine;
 use crate::container::row::{self, CONTAINERS, RUNS};
-use crate::root;
+use crate::quarantine::QUARANTINE;
+use crate::{root, stored};
 
 /// Blobs hashed at the same time at most.
 const HASHERS: usize = 4;
@@ -43,7 +44,7 @@ const TOP: [&str; 14] = [
     "volumes",
     "build",
     "tmp",
-    super::QUARANTINE,
+    QUARANTINE,
     "lost+found",
 ];
 
@@ -304,7 +305,13 @@ fn rows(store: &Store) -> Result<Rows> {
         (rows.containers, rows.unrecorded, rows.undefined) = (all.rows, all.unrecorded, all.undefined);
         rows.users = survey(tx, &image::USERS, &mut rows.damaged)?.collect();
         rows.volumes = survey(tx, &volume::VOLUMES, &mut rows.damaged)?.collect();
-        survey(tx, &network::row::NETWORKS, &mut rows.damaged).map(drop)
+        let read =
+            [IMAGES.name(), NAMES.name(), CONTAINERS.name(), RUNS.name(), image::USERS.name(), volume::VOLUMES.name()];
+        for table in stored::all().into_iter().filter(|table| !read.contains(&table.name())) {
+            let damaged = table.damaged(tx)?.into_iter();
+            rows.damaged.extend(damaged.map(|row| DamagedRow { table: table.name(), row }));
+        }
+        Ok(())
     })?;
     Ok(rows)
 }

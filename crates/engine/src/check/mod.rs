@@ -32,8 +32,6 @@ use repair::Repairer;
 
 pub use fault::{Checked, FaultReport, OnDisk, Report};
 
-/// Where things go that have to go and may be somebody's, below the data root.
-pub const QUARANTINE: &str = "quarantine";
 /// Looks on a live data root while there are faults, and the pause between them. What is removed and made again all the time
 /// must not be met between the two at each of them.
 const LOOKS: (u32, Duration) = (6, Duration::from_millis(500));

@@ -19,8 +19,8 @@ use super::fault::Repair;
 use super::gather::Subject;
 use super::inventory::{Inventory, Layer};
 use crate::container::definition::Definition;
-use crate::container::row::{CONTAINERS, ContainerRow, RUNS};
-use crate::root;
+use crate::container::row::{ContainerRow, RUNS};
+use crate::{quarantine, root, stored};
 
 /// The work on one data root, after one look.
 pub struct Repairer<'r> {
@@ -113,7 +113,7 @@ impl Repairer<'_> {
 
     /// A free name in the quarantine.
     fn quarantine(&self, kind: &str, name: &str) -> Result<PathBuf> {
-        quarantine(&self.subject.data_root, kind, name)
+        quarantine::free_name(&self.subject.data_root, kind, name)
     }
 
     fn shown(&self, path: &Path) -> String {
@@ -140,17 +140,11 @@ impl Repairer<'_> {
     fn set_row_aside(&self, table: &str, key: &str) -> Result<String> {
         let found = self.inventory.rows.damaged.iter().find(|damaged| damaged.table == table && damaged.row.key == key);
         let damaged = found.ok_or_else(|| Error::not_found(format!("row {key:?} of table {table}")))?;
-        let name: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(150).collect();
-        let aside = self.save(&format!("{table}-{name}"), &damaged.row.bytes)?;
-        match table {
-            t if t == IMAGES.name() => self.delete(&IMAGES, key)?,
-            t if t == NAMES.name() => self.delete(&NAMES, key)?,
-            t if t == CONTAINERS.name() => self.delete(&CONTAINERS, key)?,
-            t if t == RUNS.name() => self.delete(&RUNS, key)?,
-            t if t == image::USERS.name() => self.delete(&image::USERS, key)?,
-            t if t == VOLUMES.name() => self.delete(&VOLUMES, key)?,
-            _ => self.delete(&network::row::NETWORKS, key)?,
-        }
+        let aside = quarantine::save_row(&self.subject.data_root, table, key, &damaged.row.bytes)?;
+        let owner = stored::all().into_iter().find(|known| known.name() == table);
+        let owner = owner.ok_or_else(|| Error::not_found(format!("table {table}")))?;
+        let deleted = key.to_owned();
+        self.subject.store.write_blocking(move |tx| owner.delete(tx, &deleted).map(drop))?;
         Ok(format!("saved row {key:?} of table {table} in {} and deleted it", self.shown(&aside)))
     }
 
@@ -158,17 +152,9 @@ impl Repairer<'_> {
         let record =
             self.inventory.rows.undefined.get(id).ok_or_else(|| Error::not_found(format!("run record {id}")))?;
         let bytes = serde_json::to_vec(record).map_err(|error| Error::system(error.to_string()))?;
-        let aside = self.save(&format!("{}-{id}", RUNS.name()), &bytes)?;
+        let aside = quarantine::save_row(&self.subject.data_root, RUNS.name(), id, &bytes)?;
         self.delete(&RUNS, id)?;
         Ok(format!("saved the run record of container {id} in {} and deleted it", self.shown(&aside)))
-    }
-
-    /// Writes a row's bytes into the quarantine, durably.
-    fn save(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        let aside = self.quarantine("rows", name)?;
-        fs::write(&aside, bytes).with_context(|| format!("writing {}", aside.display()))?;
-        fs::File::open(&aside).and_then(|file| file.sync_all()).context("syncing a saved row")?;
-        Ok(aside)
     }
 
     /// Writes an image's row anew. Of a row that cannot be read only its key is known: the image's id.
@@ -255,7 +241,7 @@ impl Repairer<'_> {
 /// Moves everything that a store names, and what is left of the store, to the quarantine; answers what was done.
 pub fn set_content_aside(data_root: &Path) -> Result<Vec<String>> {
     const NAMES: [&str; 6] = ["containers", "volumes", "snapshots", "content", root::STORE_MARK, root::STORE];
-    let aside = quarantine(data_root, "stores", "lost")?;
+    let aside = quarantine::free_name(data_root, "stores", "lost")?;
     DirBuilder::new().mode(0o700).create(&aside).with_context(|| format!("creating {}", aside.display()))?;
     let mut done = Vec::new();
     for name in NAMES {
@@ -268,16 +254,6 @@ pub fn set_content_aside(data_root: &Path) -> Result<Vec<String>> {
         done.push(format!("moved {name} to {}", shown.display()));
     }
     Ok(done)
-}
-
-/// A free name in the quarantine of a data root.
-fn quarantine(data_root: &Path, kind: &str, name: &str) -> Result<PathBuf> {
-    let dir = data_root.join(super::QUARANTINE).join(kind);
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-    made.with_context(|| format!("creating {}", dir.display()))?;
-    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
-    let numbered = (1..).map(|n| dir.join(format!("{name}.{n}")));
-    Ok(std::iter::once(dir.join(name)).chain(numbered).find(free).expect("numbers do not end"))
 }
 
 /// What a manifest or index is, of which only the digest is known.

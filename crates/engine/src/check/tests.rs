@@ -15,6 +15,7 @@ use volume::VOLUMES;
 use super::*;
 use crate::container::row::CONTAINERS;
 use crate::container::row::sample;
+use crate::quarantine::{QUARANTINE, Quarantine};
 
 /// A data root with one image, `a:latest`, at rest.
 struct Place {
@@ -165,7 +166,7 @@ fn content_without_its_store_is_kept_in_the_quarantine() {
         let lost = place.root().join(QUARANTINE).join("stores/lost");
         assert_eq!(std::fs::read_to_string(lost.join("volumes/v/_data/file")).unwrap(), "precious");
         assert_eq!(std::fs::read_dir(lost.join("content/blobs/sha256")).unwrap().count(), 3);
-        root::open_store(&place.root(), &place.root().join("exec")).unwrap();
+        root::open_store(&place.root(), &place.root().join("exec"), &Quarantine::new(&place.root())).unwrap();
         assert_eq!(place.check(false).unwrap().faults, []);
     }
 }
@@ -179,12 +180,12 @@ fn what_a_doubtful_store_does_not_name_is_kept_in_the_quarantine() {
     std::fs::create_dir_all(place.root().join(format!("volumes/{}/gone/_data", volume::REMOVED))).unwrap();
     std::fs::copy(other.path().join(root::STORE), place.root().join(root::STORE)).unwrap();
     let exec = place.root().join("exec");
-    let error = root::open_store(&place.root(), &exec).err().unwrap();
+    let error = root::open_store(&place.root(), &exec, &Quarantine::new(&place.root())).err().unwrap();
     assert!(error.message().contains("another data root"), "{error}");
     let (found, _) = place.repaired();
     let wanted = ["orphan-blob", "orphan-blob", "orphan-blob", "orphan-layer", "leftover", "store-doubtful"];
     assert_eq!(found, wanted);
     assert_eq!((place.quarantined("blobs").len(), place.quarantined("layers").len()), (3, 1));
     assert_eq!(place.quarantined("files"), ["gone"]);
-    root::open_store(&place.root(), &exec).unwrap();
+    root::open_store(&place.root(), &exec, &Quarantine::new(&place.root())).unwrap();
 }

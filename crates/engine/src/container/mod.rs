@@ -1,6 +1,7 @@
 //! Containers, in folders that import in one direction only (`cargo xtask tidy` checks it), the lowest first:
 //!
-//! - `definition`: what a container is; beside it `row`, how it is stored, and `view`, what is published of it;
+//! - `definition`: what a container is; beside it `row`, how it is stored, `unloaded`, what cannot be read, and `view`, what is
+//!   published of it;
 //! - `validate`: what a request may say;
 //! - `registry`: all containers by id and name, the commands that their actors take, and what they share;
 //! - `life`: the actors, each of which alone changes its container;
@@ -16,6 +17,7 @@ pub mod read;
 pub mod registry;
 pub mod row;
 pub mod session;
+pub mod unloaded;
 pub mod validate;
 pub mod view;
 

@@ -10,14 +10,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use model::health::Health;
+use model::id::ContainerId;
 use model::lifecycle::State;
 use model::time::Timestamp;
 use model::{Error, Result};
 use run::Place;
 use serde::{Deserialize, Serialize};
-use store::{ReadTx, Row, Store, Table, WriteTx};
+use store::{Damaged, ReadTx, Row, Store, Table, WriteTx};
 
 use super::definition::Definition;
+use super::unloaded::Unloaded;
 
 /// What containers are, by full id.
 pub const CONTAINERS: Table<Definition> = Table::new("containers");
@@ -179,6 +181,24 @@ impl Containers {
         }
         all
     }
+
+    /// Takes those out of which a row cannot be read: the definition, or the record of its run (`runs`, by id).
+    fn take_unloaded(&mut self, definitions: Vec<Damaged>, runs: &HashSet<String>) -> Vec<Unloaded> {
+        let mut found = Vec::new();
+        for Damaged { key, bytes: definition, .. } in definitions {
+            let endpoints = self.undefined.remove(&key).map(|record| record.endpoints).unwrap_or_default();
+            found.extend(ContainerId::parse(&key).map(|id| Unloaded { id, name: None, endpoints, definition }));
+        }
+        let without_run: Vec<String> = self.unrecorded.intersection(runs).cloned().collect();
+        for id in without_run {
+            self.unrecorded.remove(&id);
+            let Some(row) = self.rows.remove(&id) else { continue };
+            let definition = serde_json::to_vec(&*row.definition).unwrap_or_default();
+            let (id, name) = (row.id.clone(), Some(row.name.clone()));
+            found.push(Unloaded { id, name, endpoints: Vec::new(), definition });
+        }
+        found
+    }
 }
 
 /// The record of a container's run that its row of version 1 has.
@@ -198,8 +218,10 @@ pub async fn upgrade(store: &Store) -> Result<usize> {
     }
     let rows = |tx: &mut WriteTx<'_, '_>| {
         let mut upgraded = 0;
-        for (id, definition) in tx.scan(&CONTAINERS)? {
-            if tx.get(&RUNS, &id)?.is_none() {
+        let recorded: HashSet<String> = tx.keys(&RUNS)?.into_iter().collect();
+        for id in tx.keys(&CONTAINERS)?.into_iter().filter(|id| !recorded.contains(id)) {
+            // One that cannot be read is not loaded anyway.
+            if let Ok(Some(definition)) = tx.get(&CONTAINERS, &id) {
                 let record = tx.get(&EARLIER, &id)?.and_then(Earlier::record);
                 tx.put(&RUNS, &id, &record.unwrap_or_else(RunRecord::lost))?;
                 tx.put(&CONTAINERS, &id, &definition)?;
@@ -211,14 +233,19 @@ pub async fn upgrade(store: &Store) -> Result<usize> {
     store.write(rows).await
 }
 
-/// All containers of an upgraded store, by id.
+/// All containers of an upgraded store, by id, and those that cannot be read.
 ///
-/// Errors: `DataLoss` for a row that cannot be read; it is named.
-pub fn load(store: &Store) -> Result<Vec<ContainerRow>> {
-    let read = |tx: &ReadTx| Ok(Containers::new(tx.scan(&CONTAINERS)?, tx.scan(&RUNS)?, |_| None));
-    let all = store.read(read)?;
+/// Errors: `DataLoss` for a row that is missing, or of a newer version; it is named.
+pub fn load(store: &Store) -> Result<(Vec<ContainerRow>, Vec<Unloaded>)> {
+    let (definitions, records) = store.read(|tx| Ok((tx.survey(&CONTAINERS)?, tx.survey(&RUNS)?)))?;
+    if let Some(newer) = definitions.damaged.iter().chain(&records.damaged).find(|row| row.newer) {
+        return Err(Error::data_loss(newer.why.clone()));
+    }
+    let runs: HashSet<String> = records.damaged.into_iter().map(|row| row.key).collect();
+    let mut all = Containers::new(definitions.rows, records.rows, |_| None);
+    let unloaded = all.take_unloaded(definitions.damaged, &runs);
     match all.unrecorded.iter().next() {
-        None => Ok(all.rows.into_values().collect()),
+        None => Ok((all.rows.into_values().collect(), unloaded)),
         Some(id) => Err(Error::data_loss(format!("container {id} has no row in table {}", RUNS.name()))),
     }
 }
@@ -343,7 +370,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert_eq!(runtime.block_on(upgrade(&store)).unwrap(), 3);
         assert_eq!(runtime.block_on(upgrade(&store)).unwrap(), 0);
-        let rows = load(&store).unwrap();
+        let (rows, unloaded) = load(&store).unwrap();
+        assert!(unloaded.is_empty());
         for text in ROWS {
             let mut given = value(text);
             let row = rows.iter().find(|row| given["id"] == row.id.as_str()).unwrap();
@@ -358,6 +386,45 @@ mod tests {
         }
     }
 
+    /// Rows with bytes changed, cut or doubled are loaded or not, each for itself, and never more is read than there is.
+    #[test]
+    fn damaged_rows_are_loaded_or_named() {
+        let (_dir, store) = store();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(upgrade(&store)).unwrap();
+        let mut random = 7_u64;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % below
+        };
+        let (mut loaded, mut not) = (0, 0);
+        for round in 0..300 {
+            let text = ROWS[round % ROWS.len()];
+            let id = value(text)["id"].as_str().unwrap().to_owned();
+            let mut bytes = text.trim_end().as_bytes().to_vec();
+            for _ in 0..=next(3) {
+                let at = next(bytes.len());
+                match next(4) {
+                    0 => bytes.truncate(at.max(1)),
+                    1 => bytes[at] = next(256) as u8,
+                    2 => bytes[at] ^= 1 << next(8),
+                    _ => bytes.extend_from_within(at..),
+                }
+            }
+            store.write_blocking(move |tx| tx.put_raw(&CONTAINERS, &id, &bytes)).unwrap();
+            let Ok((rows, unloaded)) = load(&store) else { continue };
+            assert_eq!(rows.len() + unloaded.len(), ROWS.len());
+            (loaded, not) = (loaded + rows.len(), not + unloaded.len());
+            let whole = |tx: &mut WriteTx<'_, '_>| {
+                ROWS.iter().try_for_each(|text| {
+                    tx.put_raw(&CONTAINERS, value(text)["id"].as_str().unwrap(), text.trim_end().as_bytes())
+                })
+            };
+            store.write_blocking(whole).unwrap();
+        }
+        assert!(loaded > 300 && not > 50, "{loaded} {not}");
+    }
+
     #[test]
     fn a_lost_record_is_one_of_a_run_that_ended() {
         let (_dir, store) = store();
@@ -370,7 +437,7 @@ mod tests {
         assert_eq!(refused.kind(), model::Kind::DataLoss);
         assert!(refused.message().contains(&id), "{}", refused.message());
         assert_eq!(runtime.block_on(upgrade(&store)).unwrap(), 1);
-        let row = load(&store).unwrap().into_iter().find(|row| row.id.as_str() == id).unwrap();
+        let row = load(&store).unwrap().0.into_iter().find(|row| row.id.as_str() == id).unwrap();
         assert_eq!((row.state, row.run.exit_code, row.run.was_started), (State::Exited, LOST, true));
     }
 
@@ -379,7 +446,7 @@ mod tests {
         let (_dir, store) = store();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(upgrade(&store)).unwrap();
-        for row in load(&store).unwrap() {
+        for row in load(&store).unwrap().0 {
             store.write_blocking(move |tx| delete(tx, &row)).unwrap();
         }
         assert_eq!(store.read(|tx| Ok((tx.keys(&CONTAINERS)?, tx.keys(&RUNS)?))).unwrap(), (vec![], vec![]));

@@ -21,12 +21,16 @@ impl Roots {
         self.0.path().join("exec")
     }
 
+    fn quarantine(&self) -> Quarantine {
+        Quarantine::new(&self.data())
+    }
+
     fn store(&self) -> PathBuf {
         self.data().join(STORE)
     }
 
     fn open(&self) -> Result<()> {
-        open_store(&self.data(), &self.exec()).map(drop)
+        open_store(&self.data(), &self.exec(), &self.quarantine()).map(drop)
     }
 
     fn make(&self, place: &str) {
@@ -90,7 +94,7 @@ fn a_store_from_elsewhere_or_an_older_copy_is_refused() {
     roots.open().unwrap();
     other.open().unwrap();
     let copy = fs::read(roots.store()).unwrap();
-    let store = open_store(&roots.data(), &roots.exec()).unwrap();
+    let store = open_store(&roots.data(), &roots.exec(), &roots.quarantine()).unwrap();
     for key in ["a", "b"] {
         store.write_blocking(move |tx| tx.put_raw(&IMAGES, key, b"x")).unwrap();
     }
@@ -109,9 +113,10 @@ fn a_store_from_elsewhere_or_an_older_copy_is_refused() {
     // Without its mark only one that names nothing is suspicious.
     fs::remove_file(roots.data().join(STORE_MARK)).unwrap();
     roots.open().unwrap();
+    // One that cannot be read is as good as none, and kept.
     fs::write(roots.data().join(STORE_MARK), "rubbish").unwrap();
-    let error = roots.open().unwrap_err();
-    assert!(error.message().contains(STORE_MARK), "{error}");
+    roots.open().unwrap();
+    assert_eq!(fs::read(roots.data().join("quarantine/files").join(STORE_MARK)).unwrap(), b"rubbish");
     fs::remove_file(roots.data().join(STORE_MARK)).unwrap();
     fs::write(roots.store(), fs::read(other.store()).unwrap()).unwrap();
     let error = roots.open().unwrap_err();
@@ -136,30 +141,51 @@ fn containers_of_another_data_root_are_left_alone() {
     // Another's root with this exec root.
     let third = Roots::new();
     third.open().unwrap();
-    let error = open_store(&third.data(), &roots.exec()).map(drop).unwrap_err();
+    let error = open_store(&third.data(), &roots.exec(), &third.quarantine()).map(drop).unwrap_err();
     assert!(error.message().contains("of another data root"), "{error}");
     fs::remove_dir(roots.exec().join(id("6"))).unwrap();
-    open_store(&third.data(), &roots.exec()).unwrap();
+    open_store(&third.data(), &roots.exec(), &third.quarantine()).unwrap();
 }
 
 #[test]
-fn an_engines_id_is_kept_and_one_that_cannot_be_read_is_named() {
+fn an_engines_id_is_kept_and_one_that_cannot_be_read_is_set_aside() {
     let roots = Roots::new();
-    let first = engine_id(&roots.data()).unwrap();
-    assert_eq!(first.len(), 36);
-    assert_eq!(engine_id(&roots.data()).unwrap(), first);
+    let quarantine = roots.quarantine();
+    let id = || engine_id(&roots.data(), &quarantine).unwrap();
+    let mut last = id();
+    assert_eq!((last.len(), id()), (36, last.clone()));
     let path = roots.data().join(ENGINE_ID);
     fs::write(&path, "").unwrap();
-    assert_ne!(engine_id(&roots.data()).unwrap(), first);
-    for spoil in [
+    assert_ne!(id(), last);
+    assert!(quarantine.warnings().is_empty());
+    let spoils = [
         (|path| fs::write(path, b"\xff\xfe").unwrap()) as fn(&Path),
         |path| fs::write(path, "x".repeat(1000)).unwrap(),
+        |path| fs::write(path, "\0".repeat(36)).unwrap(),
         |path| fs::create_dir(path).unwrap(),
         |path| std::os::unix::fs::symlink(path, path).unwrap(),
-    ] {
-        fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+    ];
+    for (n, spoil) in spoils.into_iter().enumerate() {
+        fs::remove_file(&path).unwrap();
         spoil(&path);
-        let error = engine_id(&roots.data()).unwrap_err();
-        assert!(error.message().starts_with(&format!("reading {}", path.display())), "{error}");
+        let made = id();
+        assert!(made != last && made.len() == 36 && id() == made);
+        last = made;
+        let warnings = quarantine.warnings();
+        assert!(warnings.len() == n + 1 && warnings[n].starts_with(&path.display().to_string()), "{warnings:?}");
+    }
+    assert_eq!(fs::read_dir(roots.data().join("quarantine/files")).unwrap().count(), spoils.len());
+}
+
+#[test]
+fn an_exec_root_that_does_not_tell_whose_it_is_is_taken_over() {
+    let roots = Roots::new();
+    roots.open().unwrap();
+    fs::create_dir(roots.exec().join(id("6"))).unwrap();
+    let owner = fs::read(roots.exec().join(OWNER)).unwrap();
+    for spoiled in [&owner[..7], b"\xff\xfe", &[0; 33]] {
+        fs::write(roots.exec().join(OWNER), spoiled).unwrap();
+        roots.open().unwrap();
+        assert_eq!(fs::read(roots.exec().join(OWNER)).unwrap(), owner);
     }
 }

@@ -53,6 +53,11 @@ impl Room {
     }
 }
 
+/// The table of when images were used last.
+pub fn table() -> &'static dyn store::AnyTable {
+    &USED
+}
+
 /// Facts of all images, and the parts that containers need.
 pub struct Survey {
     /// Of every image.
@@ -65,7 +70,7 @@ impl Survey {
     /// Looks at everything. Blocks.
     pub fn take(images: &Images, users: &Users) -> Result<Survey> {
         let catalog = images.catalog();
-        let used: HashMap<String, UsedRow> = images.store.read(|tx| tx.scan(&USED))?.into_iter().collect();
+        let used: HashMap<String, UsedRow> = images.store.read(|tx| tx.readable(&USED))?.into_iter().collect();
         let blobs: HashMap<Digest, u64> = images.blobs.on_disk()?.into_iter().collect();
         let (holders, names) = (holders(&catalog), catalog.names_by_image());
         let one = |(id, image): (&Digest, &Arc<ImageRow>)| -> Result<Facts> {

@@ -20,7 +20,8 @@ impl Networks {
     /// Makes docker0, the nft table and forwarding as `config` says, in the calling thread's network namespace, and
     /// opens the networks of the store. Before the first `connect` the caller has to call `reconcile` once.
     pub fn open(config: NetworkConfig, store: &Store) -> Result<Networks> {
-        let stored: Vec<NetworkRow> = store.read(|tx| tx.scan(&NETWORKS))?.into_iter().map(|(_, row)| row).collect();
+        let stored: Vec<NetworkRow> =
+            store.read(|tx| tx.readable(&NETWORKS))?.into_iter().map(|(_, row)| row).collect();
         let default =
             config.bridge_name().map(|device| default_bridge(predefined(&stored, "bridge", "bridge"), &config, device));
         let users: Vec<_> = stored.iter().filter(|row| !super::is_predefined(&row.name)).cloned().collect();

@@ -270,6 +270,14 @@ impl Volumes {
         Ok(all)
     }
 
+    /// Why the records of snapshots cannot be read that are here. Blocks.
+    pub fn unreadable_snapshots(&self) -> Result<Vec<String>> {
+        let all = names(&self.inner.root.join(SNAPSHOTS))?.into_iter();
+        Ok(all
+            .filter_map(|name| Some(format!("snapshot {name} of a volume: {}", self.read_record(&name).err()?)))
+            .collect())
+    }
+
     fn read_record(&self, name: &str) -> Result<Snapshot> {
         let place = self.snapshot_place(name)?.join(RECORD);
         let text = match sys::file::read_small(&place, RECORD_BYTES) {

@@ -13,6 +13,7 @@ use events::now;
 use model::id::ContainerId;
 use model::lifecycle::{self, Found};
 use model::time::Timestamp;
+use monitor::client::EXIT_RECORD;
 use monitor::proto::{self, ExecState, Exit, ProbeState};
 use run::link::{self, Link, Probe};
 use tokio::sync::mpsc;
@@ -28,6 +29,7 @@ use crate::container::definition::places::Places;
 use crate::container::registry::command::Command;
 use crate::container::row::ContainerRow;
 use crate::ending::LastEnd;
+use crate::quarantine::Quarantine;
 use crate::settings::Settings;
 
 /// Recorded when nobody knows how a container ended (B-st-1).
@@ -193,8 +195,9 @@ async fn look(engine: &Arc<Engine>, row: &ContainerRow, run_dir: &Path) -> Remai
         Probe::Killed => {
             link::kill_monitor(row.id.as_str());
             engine.clear_cgroup(row).await;
+            let unreadable = unreadable_end(&engine.host.quarantine, row, run_dir);
             // A monitor tells of its container's birth before anything of it runs.
-            Remains::gone(row, row.state.pid().map(|_| killed_with_monitor()))
+            Remains::gone(row, unreadable.or_else(|| row.state.pid().map(|_| killed_with_monitor())))
         }
         Probe::Gone => {
             if row.state.pid().is_some() {
@@ -235,6 +238,17 @@ fn lost_ports(endpoints: &[network::Endpoint], served: u32) -> Option<String> {
 /// Whether the row knows of this run.
 fn is_committed(row: &ContainerRow, state: &proto::State) -> bool {
     row.state.pid() == Some(state.pid) && row.run.started_at.unix_nanos() == state.started_at
+}
+
+/// The end of a run whose record cannot be read; the record is set aside.
+fn unreadable_end(quarantine: &Quarantine, row: &ContainerRow, run_dir: &Path) -> Option<Exit> {
+    let error = link::read_exit_record(run_dir).err()?;
+    let why = format!("how container {} ended: {error}", row.id.short());
+    if let Err(error) = quarantine.set_file_aside(&run_dir.join(EXIT_RECORD), "exits", &why) {
+        tracing::warn!(container = row.id.short(), %error, "the record of its end is not kept");
+    }
+    let error = "the record of the container's end cannot be read".to_owned();
+    Some(Exit { code: UNKNOWN_EXIT, at: now().unix_nanos(), error, ..Exit::default() })
 }
 
 /// The end of a run that no row knows: this daemon kills it.

@@ -29,6 +29,7 @@ use self::probes::ProbeCounts;
 use self::readers::Readers;
 use self::threads::Threads;
 use super::definition::{Definition, links};
+use super::unloaded::Unloaded;
 use super::view::ContainerView;
 use crate::ending::Ending;
 
@@ -91,6 +92,8 @@ pub struct Containers {
     pub ending: Ending,
     /// How many probes of health checks there were.
     pub probes: ProbeCounts,
+    /// Those that are not loaded.
+    pub unloaded: Vec<Unloaded>,
 }
 
 #[derive(Default)]
@@ -100,11 +103,13 @@ struct Index {
 }
 
 impl Containers {
-    /// None yet. To be called on the runtime.
-    pub fn new(trash: snapshot::Trash, monitors: monitor::Spares) -> Containers {
-        let (index, execs, claims, ending, probes) = Default::default();
+    /// None but those that are not loaded, whose names are taken. To be called on the runtime.
+    pub fn new(trash: snapshot::Trash, monitors: monitor::Spares, unloaded: Vec<Unloaded>) -> Containers {
+        let (execs, claims, ending, probes) = Default::default();
         let (logs, threads) = (Readers::start(), Threads::new());
-        Containers { index, execs, trash, monitors, logs, claims, threads, ending, probes }
+        let names = unloaded.iter().filter_map(|one| Some((one.name.clone()?, one.id.clone()))).collect();
+        let index = RwLock::new(Index { names, ..Index::default() });
+        Containers { index, execs, trash, monitors, logs, claims, threads, ending, probes, unloaded }
     }
 
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1); or by a link, `web/alias`.

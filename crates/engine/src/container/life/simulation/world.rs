@@ -114,7 +114,7 @@ impl Sim {
         let trash = snapshot::Trash::open(&dir.path().join("trash")).unwrap();
         let executable = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
         Sim(Arc::new(World {
-            containers: Containers::new(trash, ::monitor::Spares::new(executable)),
+            containers: Containers::new(trash, ::monitor::Spares::new(executable), Vec::new()),
             random,
             monitors: AtomicUsize::new(0),
             launches: Mutex::default(),
