@@ -13,6 +13,7 @@
 //! The choice of the engine below (redb) and its measurements: `docs/design/0003-metadata-store.md`.
 #![forbid(unsafe_code)]
 
+mod any_table;
 mod backend;
 mod db;
 mod mark;
@@ -35,9 +36,10 @@ use db::Db;
 /// The format of the file as a whole; a file with a higher number belongs to a newer Gantry and is refused.
 pub const FORMAT: u32 = db::FORMAT;
 
+pub use any_table::AnyTable;
 pub use pins::{Lease, Pins, Sweep};
 pub use row::{Row, Table};
-pub use survey::{AnyTable, Damaged, Survey};
+pub use survey::{Damaged, Survey};
 pub use tx::{ReadTx, WriteTx};
 
 /// A handle to the open database. Clones share it; the last one dropped closes the file cleanly.

@@ -2,9 +2,6 @@
 
 use model::{Error, Result};
 
-use crate::row::{Row, Table};
-use crate::tx::{ReadTx, WriteTx};
-
 /// A table, looked over row by row.
 pub struct Survey<R> {
     /// What can be read, ordered by key.
@@ -24,32 +21,6 @@ pub struct Damaged {
     pub why: String,
     /// A newer version wrote it.
     pub newer: bool,
-}
-
-/// A table, whatever its rows are.
-pub trait AnyTable: Sync {
-    /// The table's name.
-    fn name(&self) -> &'static str;
-
-    /// The rows that cannot be read.
-    fn damaged(&self, tx: &ReadTx) -> Result<Vec<Damaged>>;
-
-    /// Removes the row of this key; tells whether there was one.
-    fn delete(&self, tx: &mut WriteTx<'_, '_>, key: &str) -> Result<bool>;
-}
-
-impl<R: Row> AnyTable for Table<R> {
-    fn name(&self) -> &'static str {
-        Table::name(self)
-    }
-
-    fn damaged(&self, tx: &ReadTx) -> Result<Vec<Damaged>> {
-        Ok(tx.survey(self)?.damaged)
-    }
-
-    fn delete(&self, tx: &mut WriteTx<'_, '_>, key: &str) -> Result<bool> {
-        tx.delete(self, key)
-    }
 }
 
 impl<R> Survey<R> {
