@@ -176,7 +176,7 @@ fn is_on(d: &Daemon, networks: &[&str], point: &str) {
     let links = || d.exec_inside(&["ip", "-o", "link"]).stdout.lines().filter(|line| bridged(line)).count();
     assert!(eventually(PATIENCE, || links() == networks.len()), "{point}: {} links", links());
     assert_eq!(settings["Ports"]["80/tcp"][0]["HostPort"], "8085", "{point}: {settings}");
-    let sockets = d.exec_inside(&["sh", "-c", "cat /proc/net/tcp /proc/net/udp"]).stdout;
+    let sockets = d.exec_inside(&["sh", "-c", "cat /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6"]).stdout;
     assert!(sockets.contains(":1F95 ") && sockets.contains(":1F96 "), "{point}: {sockets}");
     let leases = |name: &str| d.http("GET", &format!("/networks/{name}"), "").json()["Status"].to_string();
     for name in ["a", "b"] {
@@ -220,7 +220,7 @@ fn disconnect() {
 
 /// The published TCP port is listened to.
 fn is_open(d: &Daemon) -> bool {
-    d.exec_inside(&["sh", "-c", "cat /proc/net/tcp"]).stdout.contains(":1F95 ")
+    d.exec_inside(&["sh", "-c", "cat /proc/net/tcp /proc/net/tcp6"]).stdout.contains(":1F95 ")
 }
 
 /// The daemon dies after each step of a start: the container does not run, or runs with all that it has.

@@ -12,6 +12,7 @@ use bollard_buildkit_proto::pb;
 use build::export::{self, Source};
 use build::frontend::{self, Answered, Refused};
 use build::job::{Attributes, Entitlements, Job};
+use build::policy;
 use build::record::Chain;
 use build::result::Failure;
 use dockerfile::OwnSyntax;
@@ -99,7 +100,7 @@ impl Build {
         progress: Arc<Progress>,
     ) -> Result<(Arc<Build>, Returned)> {
         refuse(&request)?;
-        job.entitlements = entitlements(&request.entitlements, &daemon.entitlements())?;
+        job.entitlements = entitlements(&request.entitlements, daemon.builder().settings().entitlements)?;
         let exports = Exports::read(&request)?;
         let job = Arc::new(job);
         inputs.bind(&job);
@@ -268,11 +269,12 @@ fn refuse(request: &SolveRequest) -> Result<()> {
     Ok(())
 }
 
-/// What was asked for, if it is granted.
-fn entitlements(asked: &[String], granted: &Entitlements) -> Result<Entitlements> {
+/// What was asked for, if the configuration grants it.
+fn entitlements(asked: &[String], granted: policy::Entitlements) -> Result<Entitlements> {
     let mut given = Entitlements::default();
     for one in asked {
-        let is_granted = match one.as_str() {
+        let (name, value) = one.split_once('=').unwrap_or((one, ""));
+        let is_granted = match name {
             "network.host" => {
                 given.network_host = true;
                 granted.network_host
@@ -281,13 +283,41 @@ fn entitlements(asked: &[String], granted: &Entitlements) -> Result<Entitlements
                 given.insecure = true;
                 granted.insecure
             }
-            other => return Err(Error::invalid(format!("unknown entitlement {other}"))),
+            "device" => {
+                given.devices.push(if value.is_empty() { "*" } else { value }.to_owned());
+                granted.device
+            }
+            _ => return Err(Error::invalid(format!("unknown entitlement {one}"))),
         };
         if !is_granted {
             return Err(Error::forbidden(format!(
-                "granting entitlement {one} is not allowed by build daemon configuration"
+                "granting entitlement {name} is not allowed by build daemon configuration"
             )));
         }
     }
     Ok(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_configuration_grants_is_given() {
+        let usual = policy::Settings::default().entitlements;
+        let asked = |names: &[&str], granted| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            entitlements(&names, granted).map_err(|error| error.message().to_owned())
+        };
+        let given = asked(&["network.host", "device=vendor.com/device=one"], usual).unwrap();
+        assert!(given.network_host && !given.insecure);
+        assert_eq!(given.devices, ["vendor.com/device=one"]);
+        assert_eq!(
+            asked(&["security.insecure"], usual).unwrap_err(),
+            "granting entitlement security.insecure is not allowed by build daemon configuration"
+        );
+        assert!(asked(&["security.insecure"], policy::Entitlements { insecure: true, ..usual }).unwrap().insecure);
+        assert!(asked(&["network.host"], policy::Entitlements { network_host: false, ..usual }).is_err());
+        assert_eq!(asked(&["x"], usual).unwrap_err(), "unknown entitlement x");
+    }
 }

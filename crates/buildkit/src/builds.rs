@@ -11,8 +11,10 @@ use crate::build::{Account, Build};
 
 /// Builds at one time.
 const GOING: usize = 256;
-/// Builds that have ended and are remembered.
-const ENDED: usize = 50;
+/// Builds that have ended and are remembered, at most.
+const ENDED: usize = 1000;
+/// Bytes of what those have told, altogether.
+const TOLD: usize = 32 << 20;
 
 /// All builds of the daemon. Clones are the same.
 #[derive(Clone, Default)]
@@ -49,13 +51,21 @@ impl Builds {
         Ok(())
     }
 
-    /// Notes that a build has ended.
+    /// Notes that a build has ended; forgets others by the rules of the configuration.
     pub(crate) fn leave(&self, build: &Arc<Build>) {
         let mut all = self.all();
         all.going.remove(build.id());
         all.ended.push_back(build.account.clone());
-        while all.ended.len() > ENDED {
-            all.ended.pop_front();
+        let settings = build.job.builder.settings();
+        // A negative number is no bound of the user's.
+        let most = usize::try_from(settings.history_entries).unwrap_or(ENDED).min(ENDED);
+        let age = i64::try_from(settings.history_age.as_nanos()).unwrap_or(i64::MAX);
+        let oldest = events::now().unix_nanos().saturating_sub(age);
+        let is_old = |ended: &Arc<Account>| ended.ended.get().is_some_and(|(time, _)| time.unix_nanos() < oldest);
+        let mut told: usize = all.ended.iter().map(|ended| ended.progress.bytes()).sum();
+        while all.ended.len() > most || told > TOLD || all.ended.front().is_some_and(is_old) {
+            let Some(forgotten) = all.ended.pop_front() else { break };
+            told = told.saturating_sub(forgotten.progress.bytes());
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use build::Builder;
-use build::job::{Answer, Entitlements, Event, Inputs, Job};
+use build::job::{Answer, Event, Inputs, Job};
 use events::Events;
 use model::platform::Platform;
 use tokio::sync::mpsc;
@@ -27,9 +27,6 @@ pub trait Daemon: Send + Sync {
 
     /// What programs it runs, its own platform first.
     fn platforms(&self) -> Vec<Platform>;
-
-    /// What builds may be granted.
-    fn entitlements(&self) -> Entitlements;
 
     /// The address by which programs of builds reach the host; empty: none.
     fn host_gateway(&self) -> String;

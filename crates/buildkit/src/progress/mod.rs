@@ -73,6 +73,11 @@ impl Progress {
         }
     }
 
+    /// Bytes of what is kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.told().bytes
+    }
+
     fn begin(&self, mut vertex: Vertex) {
         vertex.started = Some(now());
         let mut told = self.told();

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use build::Builder;
-use build::job::{Answer, Entitlements, Event, Inputs, Job};
+use build::job::{Answer, Event, Inputs, Job};
 use buildkit::{Daemon, Offer};
 use engine::Engine;
 use events::Events;
@@ -94,10 +94,6 @@ impl Daemon for Host {
 
     fn platforms(&self) -> Vec<Platform> {
         vec![Platform::new("linux", &self.0.host.architecture, "")]
-    }
-
-    fn entitlements(&self) -> Entitlements {
-        Entitlements { network_host: true, ..Entitlements::default() }
     }
 
     fn host_gateway(&self) -> String {
