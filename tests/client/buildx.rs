@@ -179,6 +179,44 @@ fn results_are_sent_to_the_client() {
     let _ = context.build(&d, &["--output", &format!("type=tar,dest={}", tar.display())]).ok();
     let listed = command::run(std::process::Command::new("tar").arg("tf").arg(&tar), b"").ok();
     assert!(listed.stdout.lines().any(|line| line.trim_start_matches("./") == "a"), "{}", listed.stdout);
+    // Twice: the second time all files are there already.
+    let tree = d.path("result");
+    for _ in 0..2 {
+        let _ = context.build(&d, &["--output", &format!("type=local,dest={}", tree.display())]).ok();
+        assert_eq!(fs::read_to_string(tree.join("a")).unwrap(), "1");
+        assert_eq!(fs::read_to_string(tree.join("b")).unwrap(), "2");
+        assert_eq!(fs::read_dir(&tree).unwrap().count(), 2);
+    }
+    d.finish();
+}
+
+/// A Dockerfile, and an archive of a whole context, over the standard input of the client.
+#[test]
+fn contexts_come_over_the_standard_input() {
+    let d = with_buildx();
+    let dockerfile = b"FROM busybox\nRUN echo one > /x\nCMD [\"cat\", \"/x\"]\n";
+    let _ = command::run(&mut client(&d, &["build", "--progress=plain", "-t", "one", "-"]), dockerfile).ok();
+    assert_eq!(d.docker(&["run", "--rm", "one"]).text(), "one");
+    let context = Context::new(&d, "in", "FROM busybox\nCOPY f /f\nCMD [\"cat\", \"/f\"]\n").file("f", "two");
+    let tar = std::process::Command::new("tar").arg("cC").arg(&context.dir).arg(".").output().unwrap().stdout;
+    let _ = command::run(&mut client(&d, &["build", "--progress=plain", "-t", "two", "-"]), &tar).ok();
+    assert_eq!(d.docker(&["run", "--rm", "two"]).text(), "two");
+    d.finish();
+}
+
+/// Several targets in one call share their steps.
+#[test]
+fn targets_of_a_file_are_baked_together() {
+    let d = with_buildx();
+    let bake = "group \"default\" {\n  targets = [\"x\", \"y\"]\n}\n\
+                target \"x\" {\n  tags = [\"x:1\"]\n}\n\
+                target \"y\" {\n  target = \"one\"\n  tags = [\"y:1\"]\n}\n";
+    let dockerfile = "FROM busybox AS one\nRUN date +%s%N > /when\nFROM one\nRUN true\n";
+    let context = Context::new(&d, "bake", dockerfile).file("docker-bake.hcl", bake);
+    let mut call = client(&d, &["buildx", "bake", "--progress=plain"]);
+    let _ = command::run(call.current_dir(&context.dir), b"").ok();
+    let when = |image: &str| d.docker(&["run", "--rm", image, "cat", "/when"]).text();
+    assert_eq!(when("x:1"), when("y:1"));
     d.finish();
 }
 
