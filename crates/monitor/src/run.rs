@@ -515,6 +515,11 @@ impl Monitor {
     }
 
     fn exec_failed(&mut self, asked: Asked, id: String, mut error: StartError) {
+        if error.stage == Stage::Clone && error.errno == Errno::SRCH.raw_os_error() {
+            // Nothing was refused: it was killed on its way in, as everything is when the container ends.
+            let text = format!("the container is not running: {}", error.detail);
+            error = StartError::new(Stage::NotRunning, 0, text);
+        }
         crate::proto::cut(&mut error.detail);
         self.link.answer(asked.0, asked.1, Event::Failed { exec: Some(id), error });
     }

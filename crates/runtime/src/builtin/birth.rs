@@ -103,8 +103,10 @@ impl Birth {
     }
 }
 
+/// `ESRCH`: there is no such process any more.
 fn lost() -> StartError {
-    StartError::new(Stage::Clone, 0, "the process ended before it had entered the container")
+    let errno = rustix::io::Errno::SRCH.raw_os_error();
+    StartError::new(Stage::Clone, errno, "the process ended before it had entered the container")
 }
 
 impl Pending for Birth {
