@@ -2,42 +2,25 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
 
 use testkit::command::Output;
 use testkit::{Daemon, command};
 
+use crate::build_context::Context;
 use crate::{eventually, with_busybox};
 
-/// A build context below the daemon's directory.
-struct Context {
-    dir: PathBuf,
-}
-
-impl Context {
-    fn new(d: &Daemon, name: &str, dockerfile: &str) -> Context {
-        let dir = d.path(name);
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
-        Context { dir }
-    }
-
-    fn file(self, path: &str, content: &str) -> Context {
-        let path = self.dir.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-        self
-    }
-
-    fn build(&self, d: &Daemon, args: &[&str]) -> Output {
-        let words = [&["build"], args, &[self.dir.to_str().unwrap()]].concat();
-        command::run(d.cli(&words).env("DOCKER_BUILDKIT", "0"), b"")
-    }
+fn new_context(d: &Daemon, name: &str, dockerfile: &str) -> Context {
+    let classic = |d: &Daemon, args: &[&str]| {
+        let mut command = d.cli(&[&["build"], args].concat());
+        command.env("DOCKER_BUILDKIT", "0");
+        command
+    };
+    Context::new(d, name, dockerfile, classic)
 }
 
 /// Builds a Dockerfile that needs no files.
 fn build(d: &Daemon, dockerfile: &str, args: &[&str]) -> Output {
-    Context::new(d, "plain", dockerfile).build(d, args)
+    new_context(d, "plain", dockerfile).build(d, args)
 }
 
 /// What was built, without the ids.
@@ -51,7 +34,7 @@ fn lines(output: &Output) -> Vec<String> {
 #[test]
 fn a_build_tells_its_steps_and_the_next_one_uses_them() {
     let d = with_busybox();
-    let context = Context::new(
+    let context = new_context(
         &d,
         "steps",
         "FROM busybox\nENV A=1\nRUN echo hello > /f; echo out\nCOPY x /dir/\nCMD [\"cat\", \"/f\", \"/dir/x\"]\n",
@@ -103,7 +86,7 @@ fn a_build_tells_its_steps_and_the_next_one_uses_them() {
 fn the_cache_takes_the_content_of_the_files_and_no_times() {
     let d = with_busybox();
     let context =
-        Context::new(&d, "cache", "FROM busybox\nCOPY a /a\nRUN cat /a > /b\n").file("a", "1").file("other", "1");
+        new_context(&d, "cache", "FROM busybox\nCOPY a /a\nRUN cat /a > /b\n").file("a", "1").file("other", "1");
     let cached = |context: &Context, args: &[&str]| {
         let built = context.build(&d, &[args, &["-t", "c"]].concat()).ok();
         lines(&built).iter().filter(|line| *line == " ---> Using cache").count()
@@ -158,7 +141,7 @@ fn refusals_are_the_references() {
         ),
         ("FROM busybox\nADD a /bin\n", 1, "cannot replace to directory"),
     ] {
-        let context = Context::new(&d, "refused", dockerfile).file("a", "1").file("b", "2");
+        let context = new_context(&d, "refused", dockerfile).file("a", "1").file("b", "2");
         // Onto a directory of the name of the file.
         let dockerfile = if dockerfile.contains("/bin\n") {
             fs::write(context.dir.join("Dockerfile"), "FROM busybox\nRUN mkdir -p /t/a\nCOPY a /t/\n").unwrap();
@@ -218,7 +201,7 @@ fn arguments_volumes_triggers_and_stages() {
 #[test]
 fn files_stay_what_they_are_and_within_the_context() {
     let d = with_busybox();
-    let context = Context::new(
+    let context = new_context(
         &d,
         "files",
         "FROM busybox\nRUN ln -s /real /link; mkdir /real\nCOPY . /c/\nCOPY f /link/\nADD a.tar /t/\n",
@@ -239,7 +222,7 @@ fn files_stay_what_they_are_and_within_the_context() {
 #[test]
 fn a_client_that_leaves_ends_its_build() {
     let d = with_busybox();
-    let context = Context::new(&d, "left", "FROM busybox\nRUN echo begun; sleep 1000\n");
+    let context = new_context(&d, "left", "FROM busybox\nRUN echo begun; sleep 1000\n");
     let words = ["build", context.dir.to_str().unwrap()];
     let mut client = command::Running::start(d.cli(&words).env("DOCKER_BUILDKIT", "0"));
     client.expect("begun");
@@ -252,7 +235,7 @@ fn a_client_that_leaves_ends_its_build() {
 #[test]
 fn a_killed_daemon_leaves_nothing_of_a_build_and_keeps_what_was_done() {
     let mut d = with_busybox();
-    let context = Context::new(&d, "killed", "FROM busybox\nRUN echo 1 > /done\n");
+    let context = new_context(&d, "killed", "FROM busybox\nRUN echo 1 > /done\n");
     let _ = context.build(&d, &[]).ok();
     fs::write(context.dir.join("Dockerfile"), "FROM busybox\nRUN echo 1 > /done\nRUN echo begun; sleep 1000\n")
         .unwrap();
@@ -311,7 +294,7 @@ fn the_cache_is_measured_and_pruned() {
 fn builds_beside_each_other_run_a_step_once() {
     let d = with_busybox();
     let dockerfile = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id; sleep 1\n";
-    let contexts: Vec<Context> = (0..4).map(|n| Context::new(&d, &format!("beside{n}"), dockerfile)).collect();
+    let contexts: Vec<Context> = (0..4).map(|n| new_context(&d, &format!("beside{n}"), dockerfile)).collect();
     std::thread::scope(|scope| {
         for (n, context) in contexts.iter().enumerate() {
             let d = &d;

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use testkit::command::Output;
 use testkit::{Daemon, command, places};
 
+use crate::build_context::Context;
 use crate::{eventually, with_busybox};
 
 /// A daemon with an image, and a CLI with the plugin.
@@ -19,34 +19,9 @@ fn with_buildx() -> Daemon {
     d
 }
 
-/// A build context below the daemon's directory.
-struct Context {
-    dir: PathBuf,
-}
-
-impl Context {
-    fn new(d: &Daemon, name: &str, dockerfile: &str) -> Context {
-        let dir = d.path(name);
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
-        Context { dir }
-    }
-
-    fn file(self, path: &str, content: &str) -> Context {
-        self.write(path, content);
-        self
-    }
-
-    fn write(&self, path: &str, content: &str) {
-        let path = self.dir.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    fn build(&self, d: &Daemon, args: &[&str]) -> Output {
-        let words = [&["build", "--progress=plain"], args, &[self.dir.to_str().unwrap()]].concat();
-        command::run(&mut client(d, &words), b"")
-    }
+fn new_context(d: &Daemon, name: &str, dockerfile: &str) -> Context {
+    let plain = |d: &Daemon, args: &[&str]| client(d, &[&["build", "--progress=plain"], args].concat());
+    Context::new(d, name, dockerfile, plain)
 }
 
 fn client(d: &Daemon, words: &[&str]) -> std::process::Command {
@@ -72,7 +47,7 @@ fn a_build_is_shown_step_by_step_and_the_next_one_is_cached() {
     let d = with_buildx();
     let dockerfile = "FROM busybox\nENV A=1\nRUN echo hello > /f; echo told; echo wrong >&2\nWORKDIR /w\nCOPY x dir/\n\
         CMD [\"cat\", \"/f\", \"/w/dir/x\"]\n";
-    let context = Context::new(&d, "steps", dockerfile).file("x", "x\n").file("other", "not sent");
+    let context = new_context(&d, "steps", dockerfile).file("x", "x\n").file("other", "not sent");
     let first = context.build(&d, &["-t", "app", "-t", "two:2"]).ok();
     for part in [
         "[internal] load build definition from Dockerfile",
@@ -114,7 +89,7 @@ fn a_build_is_shown_step_by_step_and_the_next_one_is_cached() {
 #[test]
 fn a_step_that_fails_shows_its_output_and_its_line() {
     let d = with_buildx();
-    let context = Context::new(&d, "fails", "FROM busybox\n\nRUN echo before\nRUN echo seen; exit 7\n");
+    let context = new_context(&d, "fails", "FROM busybox\n\nRUN echo before\nRUN echo seen; exit 7\n");
     let failed = context.build(&d, &[]);
     assert_eq!(failed.code, 1);
     let text = &failed.stderr;
@@ -122,13 +97,13 @@ fn a_step_that_fails_shows_its_output_and_its_line() {
     for part in [" seen\n", "Dockerfile:4\n", "4 | >>> RUN echo seen; exit 7", error] {
         assert!(text.contains(part), "{part}\n{text}");
     }
-    let missing = Context::new(&d, "missing", "FROM busybox\nCOPY nothing /\n").build(&d, &[]);
+    let missing = new_context(&d, "missing", "FROM busybox\nCOPY nothing /\n").build(&d, &[]);
     assert!(missing.stderr.contains("\"/nothing\": not found"), "{}", missing.stderr);
     assert!(missing.stderr.contains("2 | >>> COPY nothing /"), "{}", missing.stderr);
-    let unknown = Context::new(&d, "unknown", "FROM busybox\nRUNN x\n").build(&d, &[]);
+    let unknown = new_context(&d, "unknown", "FROM busybox\nRUNN x\n").build(&d, &[]);
     assert!(unknown.stderr.contains("unknown instruction: RUNN"), "{}", unknown.stderr);
     assert!(unknown.stderr.contains("2 | >>> RUNN x"), "{}", unknown.stderr);
-    let none = Context::new(&d, "none", "FROM busybox\n");
+    let none = new_context(&d, "none", "FROM busybox\n");
     fs::remove_file(none.dir.join("Dockerfile")).unwrap();
     let none = none.build(&d, &[]);
     assert!(none.stderr.contains("failed to read dockerfile: open Dockerfile: no such file"), "{}", none.stderr);
@@ -139,7 +114,7 @@ fn a_step_that_fails_shows_its_output_and_its_line() {
 fn only_what_is_used_is_sent_and_ignored_files_are_not() {
     let d = with_buildx();
     let dockerfile = "FROM busybox\nCOPY . /c/\nRUN find /c | sort\n";
-    let context = Context::new(&d, "ignored", dockerfile)
+    let context = new_context(&d, "ignored", dockerfile)
         .file(".dockerignore", "secret\n*.tmp\n!kept.tmp\n")
         .file("secret/key", "1")
         .file("a.tmp", "1")
@@ -159,7 +134,7 @@ fn secrets_arguments_and_targets() {
     let d = with_buildx();
     let dockerfile = "FROM busybox AS one\nARG WORD=none\nRUN --mount=type=secret,id=s cat /run/secrets/s > /dev/null && \
         cat /run/secrets/s | wc -c > /size && echo $WORD > /word\nFROM one AS two\nRUN touch /two\n";
-    let context = Context::new(&d, "secret", dockerfile);
+    let context = new_context(&d, "secret", dockerfile);
     let file = d.path("secret.txt");
     fs::write(&file, "12345").unwrap();
     let secret = format!("id=s,src={}", file.display());
@@ -174,7 +149,7 @@ fn secrets_arguments_and_targets() {
 #[test]
 fn results_are_sent_to_the_client() {
     let d = with_buildx();
-    let context = Context::new(&d, "out", "FROM scratch\nCOPY a d/ /\n").file("a", "1").file("d/b", "2");
+    let context = new_context(&d, "out", "FROM scratch\nCOPY a d/ /\n").file("a", "1").file("d/b", "2");
     let tar = d.path("result.tar");
     let _ = context.build(&d, &["--output", &format!("type=tar,dest={}", tar.display())]).ok();
     let listed = command::run(std::process::Command::new("tar").arg("tf").arg(&tar), b"").ok();
@@ -197,7 +172,7 @@ fn contexts_come_over_the_standard_input() {
     let dockerfile = b"FROM busybox\nRUN echo one > /x\nCMD [\"cat\", \"/x\"]\n";
     let _ = command::run(&mut client(&d, &["build", "--progress=plain", "-t", "one", "-"]), dockerfile).ok();
     assert_eq!(d.docker(&["run", "--rm", "one"]).text(), "one");
-    let context = Context::new(&d, "in", "FROM busybox\nCOPY f /f\nCMD [\"cat\", \"/f\"]\n").file("f", "two");
+    let context = new_context(&d, "in", "FROM busybox\nCOPY f /f\nCMD [\"cat\", \"/f\"]\n").file("f", "two");
     let tar = std::process::Command::new("tar").arg("cC").arg(&context.dir).arg(".").output().unwrap().stdout;
     let _ = command::run(&mut client(&d, &["build", "--progress=plain", "-t", "two", "-"]), &tar).ok();
     assert_eq!(d.docker(&["run", "--rm", "two"]).text(), "two");
@@ -212,7 +187,7 @@ fn targets_of_a_file_are_baked_together() {
                 target \"x\" {\n  tags = [\"x:1\"]\n}\n\
                 target \"y\" {\n  target = \"one\"\n  tags = [\"y:1\"]\n}\n";
     let dockerfile = "FROM busybox AS one\nRUN date +%s%N > /when\nFROM one\nRUN true\n";
-    let context = Context::new(&d, "bake", dockerfile).file("docker-bake.hcl", bake);
+    let context = new_context(&d, "bake", dockerfile).file("docker-bake.hcl", bake);
     let mut call = client(&d, &["buildx", "bake", "--progress=plain"]);
     let _ = command::run(call.current_dir(&context.dir), b"").ok();
     let when = |image: &str| d.docker(&["run", "--rm", image, "cat", "/when"]).text();
@@ -223,7 +198,7 @@ fn targets_of_a_file_are_baked_together() {
 #[test]
 fn the_cache_is_listed_and_pruned() {
     let d = with_buildx();
-    let context = Context::new(&d, "cache", "FROM busybox\nRUN echo 1 > /a\nCOPY x /\n").file("x", "1");
+    let context = new_context(&d, "cache", "FROM busybox\nRUN echo 1 > /a\nCOPY x /\n").file("x", "1");
     let _ = context.build(&d, &[]).ok();
     let used = command::run(&mut client(&d, &["buildx", "du", "--verbose"]), b"").ok();
     assert!(used.stdout.contains("regular") && used.stdout.contains("source.local"), "{}", used.stdout);
@@ -237,7 +212,7 @@ fn the_cache_is_listed_and_pruned() {
 #[test]
 fn a_build_whose_client_leaves_is_cancelled() {
     let d = with_buildx();
-    let context = Context::new(&d, "leaves", "FROM busybox\nRUN echo begun; sleep 1000\n");
+    let context = new_context(&d, "leaves", "FROM busybox\nRUN echo begun; sleep 1000\n");
     let words = ["build", "--progress=plain", context.dir.to_str().unwrap()];
     let mut going = command::Running::start(&mut client(&d, &words));
     assert!(eventually(|| going.stderr().contains(" begun")), "{}", going.stderr());

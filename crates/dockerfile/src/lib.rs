@@ -33,4 +33,4 @@ pub use lines::Lines;
 pub use options::{Attributes, Options, Resources, RunOptions};
 pub use question::{Answer, Answers, ImageAnswer, ImageQuestion, Question};
 pub use report::frame;
-pub use text::csv_fields;
+pub use text::{boolean, csv_fields};

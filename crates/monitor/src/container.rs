@@ -221,7 +221,9 @@ impl Container {
         if let Some(id) = self.frozen_for.filter(|id| !stands(*id)) {
             self.frozen_for = None;
             // Nobody waits for the answer.
-            let _ = self.freeze(false, (id, 0));
+            if let Err(refused) = self.freeze(false, (id, 0)) {
+                crate::tell(format_args!("monitor of {}: it stays frozen: {}", self.bundle.id, refused.message));
+            }
         }
     }
 

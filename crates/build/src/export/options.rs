@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use dockerfile::boolean;
 use model::reference::ImageRef;
 use model::{Error, Result};
 
@@ -433,15 +434,6 @@ pub(super) fn epoch(text: &str) -> Result<Option<i64>> {
     }
     let invalid = || Error::invalid(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
     text.parse().map(Some).map_err(|_| invalid())
-}
-
-/// As Go's `strconv.ParseBool` reads it.
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
