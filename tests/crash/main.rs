@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
 mod budgets;
+mod builds_killed;
 mod calls;
 mod collector;
 mod commits;

@@ -17,6 +17,7 @@ struct Soak {
 /// Sorted by name.
 const SOAKS: &[Soak] = &[
     client_test("blocked", "client", "blocked::what_users_make_slow_stops_nobody"),
+    client_test("builds-killed", "crash", "builds_killed::the_next_build_uses_what_was_finished"),
     client_test("clients-waiting", "client", "waiting::clients_that_wait_are_bounded"),
     client_test("copies-killed", "crash", "copies_killed::copies_are_whole_or_gone_whenever_a_daemon_dies"),
     Soak { name: "crowd", package: "network", program: "it", filter: "crowd::a_daemon_starts_beside_many" },

@@ -16,7 +16,7 @@ use model::digest::Digest;
 use model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use snapshot::LayerKey;
-use store::{AnyTable, Row, Store, Table, WriteTx};
+use store::{AnyTable, ReadTx, Row, Store, Table, WriteTx};
 
 /// Results of steps, by their content keys.
 const RECORDS: Table<Record> = Table::new("build-records");
@@ -161,6 +161,37 @@ fn archive_keeper(layer: &str) -> String {
 fn packed_name(layer: &LayerKey, form: &str) -> String {
     let digits = layer.pin().hex();
     if form.is_empty() { digits.to_owned() } else { format!("{digits}/{form}") }
+}
+
+/// Rows of kept content that this cache has to have, by their keys, each with the table and the key of what it is kept for.
+pub fn keepers(tx: &ReadTx) -> Result<BTreeMap<String, (&'static str, String)>> {
+    let (records, packed) = (tx.survey(&RECORDS)?, tx.survey(&PACKED)?);
+    let keys = |rows: Vec<String>, damaged: Vec<store::Damaged>| {
+        rows.into_iter().chain(damaged.into_iter().map(|row| row.key)).collect::<Vec<_>>()
+    };
+    let records = keys(records.rows.into_iter().map(|(key, _)| key).collect(), records.damaged);
+    let packed = keys(packed.rows.into_iter().map(|(key, _)| key).collect(), packed.damaged);
+    let of_record = |key: String| Some((keeper(&Digest::parse(&key).ok()?), (RECORDS.name(), key)));
+    let of_packed = |key: String| (archive_keeper(&key), (PACKED.name(), key));
+    Ok(records.into_iter().filter_map(of_record).chain(packed.into_iter().map(of_packed)).collect())
+}
+
+/// Whether a row of kept content is this cache's.
+pub fn is_keeper(key: &str) -> bool {
+    key.starts_with("build/") || key.starts_with("build-packed/")
+}
+
+/// Deletes a row of kept content of this cache, what it is kept for, and what leads there.
+pub fn forget(tx: &mut WriteTx<'_, '_>, key: &str) -> Result<()> {
+    if let Some(name) = key.strip_prefix("build-packed/") {
+        tx.delete(&PACKED, name)?;
+    }
+    if let Some(own) = key.strip_prefix("build/").and_then(Digest::from_hex) {
+        let aliases = tx.scan(&ALIASES)?.into_iter().filter(|(_, alias)| alias.record == own);
+        aliases.into_iter().try_for_each(|(alias, _)| tx.delete(&ALIASES, &alias).map(drop))?;
+        tx.delete(&RECORDS, own.as_str())?;
+    }
+    tx.delete(&KEPT, key).map(drop)
 }
 
 /// All records.

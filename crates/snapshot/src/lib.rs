@@ -36,7 +36,7 @@ mod tree_copy;
 mod view;
 mod walk;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -255,6 +255,9 @@ pub trait LayerSurvey: Send + Sync {
 
     /// Every layer that has a directory here, whatever is in it.
     fn list(&self) -> Result<Vec<Digest>>;
+
+    /// Every layer with a local key, by its name, and the diff ids that lead to it.
+    fn list_local(&self) -> Result<BTreeMap<Digest, Vec<Digest>>>;
 
     /// What lies beside the layers.
     fn strays(&self) -> Result<Strays>;

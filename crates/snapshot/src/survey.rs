@@ -4,6 +4,7 @@
 //! that makes layers is the only one that knows what an archive means. It costs the disk as much as the layer, for as
 //! long as the comparison takes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -52,6 +53,24 @@ impl LayerSurvey for Layers {
             LayerKey::Local(_) => None,
         };
         Ok(names(self.path())?.iter().filter_map(by_diff_id).collect())
+    }
+
+    fn list_local(&self) -> Result<BTreeMap<Digest, Vec<Digest>>> {
+        let mut found = BTreeMap::<_, Vec<_>>::new();
+        for key in names(self.path())?.iter().filter_map(|name| layer_key(name)) {
+            match key {
+                LayerKey::Local(name) => _ = found.entry(name).or_default(),
+                LayerKey::Diff(diff_id) => {
+                    let target = fs::read_link(self.dir(&LayerKey::Diff(diff_id.clone()))).ok();
+                    if let Some(LayerKey::Local(name)) = target.as_deref().and_then(Path::to_str).and_then(layer_key) {
+                        found.entry(name).or_default().push(diff_id);
+                    }
+                }
+            }
+        }
+        // A link that leads nowhere is its diff id's matter.
+        found.retain(|name, _| self.dir(&LayerKey::Local(name.clone())).exists());
+        Ok(found)
     }
 
     fn strays(&self) -> Result<Strays> {

@@ -27,6 +27,7 @@ pub fn faults(inventory: &Inventory) -> Vec<Fault> {
     found.extend(inventory.rows.images.values().flat_map(|image| image_faults(inventory, image)));
     found.extend(blob_faults(inventory));
     found.extend(layer_faults(inventory));
+    found.extend(kept::faults(inventory));
     found.extend(inventory.rows.containers.values().flat_map(|row| container_faults(inventory, row)));
     found.extend(record_faults(inventory));
     found.extend(user_faults(inventory));
@@ -221,6 +222,10 @@ fn named(inventory: &Inventory) -> (HashSet<Digest>, HashSet<Digest>) {
     let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
     inventory.rows.images.values().for_each(|image| image::add_kept(image, &mut blobs, &mut layers));
     layers.extend(inventory.rows.containers.values().flat_map(|row| row.image.layers.iter().cloned()));
+    for row in inventory.rows.kept.values() {
+        blobs.extend(row.blobs.iter().cloned());
+        layers.extend(row.layers.iter().filter_map(kept::diff_id));
+    }
     (blobs, layers)
 }
 
@@ -442,6 +447,8 @@ fn strays(inventory: &Inventory) -> impl Iterator<Item = Fault> {
         Fault { name, subject: format!("file {place}"), place, detail: detail.into(), repair }
     })
 }
+
+mod kept;
 
 #[cfg(test)]
 mod tests;

@@ -49,6 +49,8 @@ pub enum Repair {
     Unpack { layer: Digest, blob: Digest },
     /// Moves the layer to the quarantine.
     SetLayerAside(Digest),
+    /// Deletes what the build cache knows of a step, by its row of kept content.
+    Forget(String),
     /// Makes a container's directory and writable layer where they are missing.
     MakeWritable(String),
     /// Writes the row of a volume whose directory is here, or makes the directory too.
@@ -88,6 +90,7 @@ impl Repair {
                 "the layer is unpacked again from its blob; what is there goes to the quarantine".into()
             }
             Repair::SetLayerAside(_) => "the layer is moved to the quarantine; a pull unpacks it again".into(),
+            Repair::Forget(_) => "the build cache forgets it; the next build makes it anew".into(),
             Repair::MakeWritable(_) => "what is missing is made anew, empty".into(),
             Repair::MakeVolume(_) => "the volume is made anew around what is there".into(),
             Repair::RemoveBlob(_) | Repair::RemoveLayer(_) | Repair::Remove(_) => "it is removed".into(),
@@ -170,6 +173,9 @@ pub struct OnDisk {
     pub containers: u64,
     /// Data of volumes.
     pub volumes: u64,
+    /// Cache mounts of builds.
+    #[serde(default)]
+    pub build: u64,
 }
 
 impl OnDisk {
@@ -188,6 +194,7 @@ impl OnDisk {
             snapshots: measured("snapshots")?,
             containers: measured("containers")?,
             volumes: measured("volumes")?,
+            build: measured("build")?,
         })
     }
 }
@@ -207,4 +214,7 @@ pub struct Checked {
     pub containers: usize,
     /// Volume rows.
     pub volumes: usize,
+    /// Results of steps and packed layers in the build cache.
+    #[serde(default)]
+    pub steps: usize,
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use content::Blobs;
+use image::kept::KEPT;
 use image::row::{IMAGES, ImageRow, NAMES};
 use image::{PART_LIFE, describe_blobs};
 use model::digest::{Algorithm, Digest};
@@ -86,7 +87,7 @@ impl<'s> Looker<'s> {
         let place = self.subject.data_root.join("volumes");
         rows.volumes = rows.volumes.into_iter().map(|(name, row)| (name, row.placed(&place))).collect();
         rows.doubt = self.doubt();
-        let busy = self.busy(blobs.iter().chain(&layers));
+        let busy = self.busy(blobs.iter().chain(&layers).chain(disk.local_layers.keys()));
         settle_removals(&mut disk, &rows, &busy);
         disk.blobs = self.hash(blobs);
         disk.described =
@@ -116,6 +117,7 @@ impl<'s> Looker<'s> {
             disk.storage = snapshots.roots.name().to_owned();
             disk.layers_at = below(root, snapshots.survey.root().to_owned());
             layers = snapshots.survey.list()?;
+            disk.local_layers = snapshots.survey.list_local()?;
             let strays = snapshots.survey.strays()?;
             disk.strays.extend(strays.leftovers.into_iter().map(|path| stray(root, path, StrayKind::Leftover)));
             disk.strays.extend(strays.unknown.into_iter().map(|path| stray(root, path, StrayKind::Unknown)));
@@ -305,8 +307,17 @@ fn rows(store: &Store) -> Result<Rows> {
         (rows.containers, rows.unrecorded, rows.undefined) = (all.rows, all.unrecorded, all.undefined);
         rows.users = survey(tx, &image::USERS, &mut rows.damaged)?.collect();
         rows.volumes = survey(tx, &volume::VOLUMES, &mut rows.damaged)?.collect();
-        let read =
-            [IMAGES.name(), NAMES.name(), CONTAINERS.name(), RUNS.name(), image::USERS.name(), volume::VOLUMES.name()];
+        rows.kept = survey(tx, &KEPT, &mut rows.damaged)?.collect();
+        rows.kept_for = build::record::keepers(tx)?;
+        let read = [
+            IMAGES.name(),
+            NAMES.name(),
+            CONTAINERS.name(),
+            RUNS.name(),
+            image::USERS.name(),
+            volume::VOLUMES.name(),
+            KEPT.name(),
+        ];
         for table in stored::all().into_iter().filter(|table| !read.contains(&table.name())) {
             let damaged = table.damaged(tx)?.into_iter();
             rows.damaged.extend(damaged.map(|row| DamagedRow { table: table.name(), row }));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use image::UserRow;
+use image::kept::KeptRow;
 use image::row::{ImageRow, NameRow};
 use model::digest::Digest;
 use volume::Volume;
@@ -38,6 +39,10 @@ pub struct Rows {
     pub users: BTreeMap<String, UserRow>,
     /// By name.
     pub volumes: BTreeMap<String, Volume>,
+    /// What is kept for others than images and containers, by keeper.
+    pub kept: BTreeMap<String, KeptRow>,
+    /// What the build cache has to keep, by keeper, with the table and the key of what it is kept for.
+    pub kept_for: BTreeMap<String, (&'static str, String)>,
     /// What cannot be read.
     pub damaged: Vec<DamagedRow>,
     /// Why the store may not be the one that belongs here: what it does not name may be in use all the same.
@@ -66,6 +71,8 @@ pub struct Disk {
     pub described: BTreeMap<Digest, Result<ImageRow, String>>,
     /// Every directory that is named as a layer.
     pub layers: BTreeMap<Digest, Layer>,
+    /// Every layer that has no diff id of its own, by its name, with the diff ids that lead to it.
+    pub local_layers: BTreeMap<Digest, Vec<Digest>>,
     /// Every directory that is named as a container, and whether it has a writable layer.
     pub containers: BTreeMap<String, bool>,
     /// Every directory of a volume, and whether it has data.

@@ -173,6 +173,7 @@ fn report(inventory: &Inventory, faults: &[Fault], repaired: Vec<String>) -> Rep
             layers: inventory.disk.layers.values().filter(|layer| matches!(layer, Layer::Sound(_))).count(),
             containers: inventory.rows.containers.len(),
             volumes: inventory.rows.volumes.len(),
+            steps: inventory.rows.kept_for.len(),
         },
         on_disk: OnDisk::default(),
     }

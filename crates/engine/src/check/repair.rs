@@ -67,6 +67,11 @@ impl Repairer<'_> {
                 self.snapshots()?.survey.set_aside(layer, &aside)?;
                 format!("moved layer {layer} to {}", self.shown(&aside))
             }
+            Repair::Forget(keeper) => {
+                let key = keeper.clone();
+                self.subject.store.write_blocking(move |tx| build::record::forget(tx, &key))?;
+                format!("dropped {keeper} from the build cache")
+            }
             Repair::MakeWritable(container) => self.make_writable(container)?,
             Repair::MakeVolume(name) => self.make_volume(name)?,
             Repair::RemoveBlob(digest) => {

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use image::kept::KeptRow;
 use image::oci;
 use image::row::NameRow;
 use model::lifecycle::State;
 use model::time::Timestamp;
+use snapshot::LayerKey;
 use volume::Volume;
 
 use super::*;
@@ -326,4 +328,57 @@ fn the_index_of_who_uses_which_image_says_what_the_containers_say() {
         f.rows.damaged.push(DamagedRow { table: CONTAINERS.name(), row });
     };
     assert!(found(damaged).iter().all(|(name, _)| *name == "damaged-row"));
+}
+
+/// A step whose result is local layer 5, which was packed to blob 3 and is known as layer 4, over layer 4.
+fn with_step(f: &mut Inventory) -> [String; 2] {
+    let keepers = [format!("build/{}", digest(9).hex()), format!("build-packed/{}", digest(5).hex())];
+    let layers = vec![LayerKey::Diff(digest(4)), LayerKey::Local(digest(5))];
+    f.rows.kept.insert(keepers[0].clone(), KeptRow { layers, blobs: vec![digest(3)] });
+    f.rows.kept.insert(keepers[1].clone(), KeptRow { layers: Vec::new(), blobs: vec![digest(3)] });
+    f.rows.kept_for = keepers.iter().map(|keeper| (keeper.clone(), ("build", "key".to_owned()))).collect();
+    f.disk.local_layers.insert(digest(5), Vec::new());
+    keepers
+}
+
+#[test]
+fn what_the_build_cache_keeps_is_here_and_kept_for_something() {
+    assert_eq!(found(|f| drop(with_step(f))), []);
+    let change = |change: fn(&mut Inventory)| {
+        let mut keepers = Default::default();
+        let found = found(|f| {
+            keepers = with_step(f);
+            change(f);
+        });
+        (found, keepers)
+    };
+    let (lost, [step, _]) = change(|f| f.disk.local_layers.clear());
+    assert_eq!(lost, [("build-content", Repair::Forget(step))]);
+    let (alone, [step, packed]) = change(|f| f.rows.kept_for.clear());
+    assert_eq!(alone, [("build-keeper", Repair::Forget(packed)), ("build-keeper", Repair::Forget(step))]);
+    let (unkept, [_, packed]) = change(|f| _ = f.rows.kept.pop_first());
+    assert_eq!(unkept, [("build-unkept", Repair::Forget(packed))]);
+    // Nothing else names what the cache has.
+    let (kept, _) = change(|f| {
+        f.disk.layers.insert(digest(6), Layer::Unverified(1, String::new()));
+        f.disk.blobs.insert(digest(7), Blob::Sound(7));
+        let more = KeptRow { layers: vec![LayerKey::Diff(digest(6))], blobs: vec![digest(7)] };
+        f.rows.kept.insert("other".into(), more);
+    });
+    assert_eq!(kept, []);
+}
+
+#[test]
+fn a_local_layer_is_named_by_the_cache_or_by_a_diff_id_that_is() {
+    let place = || Path::new("").join(LayerKey::Local(digest(5)).to_string());
+    let alone = found(|f| _ = f.disk.local_layers.insert(digest(5), vec![]));
+    assert_eq!(alone, [("orphan-layer", Repair::Remove(place()))]);
+    let of_nobody = found(|f| _ = f.disk.local_layers.insert(digest(5), vec![digest(66)]));
+    assert_eq!(of_nobody, [("orphan-layer", Repair::Remove(place()))]);
+    assert_eq!(found(|f| _ = f.disk.local_layers.insert(digest(5), vec![digest(4)])), []);
+    let pinned = found(|f| {
+        f.disk.local_layers.insert(digest(5), vec![]);
+        f.busy.pinned.insert(digest(5));
+    });
+    assert_eq!(pinned, []);
 }
