@@ -11,7 +11,7 @@ use crate::build_context::Context;
 use crate::{eventually, with_busybox};
 
 /// A daemon with an image, and a CLI with the plugin.
-fn with_buildx() -> Daemon {
+pub fn with_buildx() -> Daemon {
     let d = with_busybox();
     let plugins = d.path("cli/cli-plugins");
     fs::create_dir_all(&plugins).unwrap();
@@ -24,7 +24,7 @@ fn new_context(d: &Daemon, name: &str, dockerfile: &str) -> Context {
     Context::new(d, name, dockerfile, plain)
 }
 
-fn client(d: &Daemon, words: &[&str]) -> std::process::Command {
+pub fn client(d: &Daemon, words: &[&str]) -> std::process::Command {
     let mut command = d.cli(words);
     command.env("DOCKER_BUILDKIT", "1").env("HOME", d.path("cli"));
     command

@@ -395,3 +395,30 @@ fn services_wait_until_others_are_healthy() {
     let _ = healthy.run(&["down", "-v"]).ok();
     d.finish();
 }
+
+/// `build`, by BuildKit's API and by the classic one.
+#[test]
+fn images_of_an_application_are_built() {
+    let d = with_busybox();
+    for client in CLIENTS {
+        let built = Application::new(&d, client, "built");
+        built.write(
+            "Own",
+            "FROM busybox AS last\nARG WORD=none\nCOPY f /f\nRUN echo $WORD >> /f\nCMD [\"cat\", \"/f\"]\nFROM busybox\nRUN false\n",
+        );
+        built.write("f", "file\n");
+        let first = built.run(&["build"]).ok();
+        assert_eq!(d.docker(&["run", "--rm", "built:1"]).text(), "file\ngiven", "{client}: {first:?}");
+        assert_eq!(d.inspect("built:1", "{{index .Config.Labels \"made\"}}"), "compose", "{client}");
+        let again = built.run(&["build"]).ok();
+        let text = format!("{}{}", again.stdout, again.stderr);
+        assert!(text.contains("CACHED") || text.contains("Using cache"), "{client}: {text}");
+        built.write("Own", "FROM busybox AS last\nRUN exit 7\n");
+        let failed = built.run(&["build"]);
+        assert_ne!(failed.code, 0, "{client}: {failed:?}");
+        let text = format!("{}{}", failed.stdout, failed.stderr);
+        assert!(text.contains("exit code: 7") || text.contains("non-zero code: 7"), "{client}: {text}");
+        let _ = d.docker(&["rmi", "-f", "built:1"]).ok();
+    }
+    d.finish();
+}

@@ -10,6 +10,7 @@ mod archives;
 mod attach;
 mod blocked;
 mod build;
+mod build_cases;
 mod build_context;
 mod build_sources;
 mod buildx;

@@ -70,9 +70,10 @@ impl Bridge {
 fn numbered(build: &Build, outcome: Outcome) -> Result<wire::Result> {
     let one = |definition: Option<pb::Definition>| -> Result<Ref> {
         // An empty root has no id.
-        let Some(definition) = definition.filter(|definition| !definition.def.is_empty()) else {
+        let Some(mut definition) = definition.filter(|definition| !definition.def.is_empty()) else {
             return Ok(Ref::default());
         };
+        drop_empty_locations(&mut definition);
         Ok(Ref { id: build.keep(Some(definition.clone()))?, def: Some(definition) })
     };
     let result = match outcome.files {
@@ -83,6 +84,15 @@ fn numbered(build: &Build, outcome: Outcome) -> Result<wire::Result> {
         }
     };
     Ok(wire::Result { result: Some(result), metadata: outcome.metadata, ..wire::Result::default() })
+}
+
+/// An empty list of places, as definitions of clients have them, is nothing on the wire, and clients take nothing for a list
+/// that they may read.
+fn drop_empty_locations(definition: &mut pb::Definition) {
+    let Some(source) = &mut definition.source else { return };
+    source.locations.retain(|_, locations| !locations.locations.is_empty());
+    // Decoding has bounded the depth.
+    source.infos.iter_mut().filter_map(|info| info.definition.as_mut()).for_each(drop_empty_locations);
 }
 
 /// What a client returns: ids stand for definitions.

@@ -247,6 +247,13 @@ pub fn hosts(name: HostName<'_>, addresses: &[IpAddr], extra: &[(String, IpAddr)
     text + &own_lines(name, &own)
 }
 
+/// The text of `hosts` of a step of a build: the same wherever it runs, so that results do not depend on addresses.
+pub fn hosts_of_step(hostname: &str, extra: &[(String, IpAddr)]) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", part(hostname));
+    extra.iter().for_each(|(host, address)| text.push_str(&format!("{address}\t{}\n", part(host))));
+    text
+}
+
 /// The lines of a container's own addresses.
 pub fn own_lines(name: HostName<'_>, addresses: &[IpAddr]) -> String {
     let full = match name.domainname {
@@ -373,6 +380,13 @@ sortlist 10.0.0.0
         assert_eq!(lines(text(evil)), lines(text("x")), "{}", text(evil));
         assert_eq!(lines(hostname(evil)), 1);
         assert!(!text(evil).contains(['\r', '\0', '\u{b}', '\u{c}', '\u{85}']));
+    }
+
+    #[test]
+    fn hosts_of_a_step_are_the_same_everywhere() {
+        let extra = [("db".to_owned(), "10.0.0.9".parse().unwrap())];
+        let text = hosts_of_step("sandbox", &extra);
+        assert_eq!(text, "127.0.0.1\tlocalhost sandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.9\tdb\n");
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub struct Files {
 pub enum Hosts {
     /// What the host's says.
     Host,
+    /// What a step of a build has: its loopback, and these.
+    Step {
+        /// Further names.
+        extra: Vec<(String, IpAddr)>,
+    },
     /// The container's own names, and these.
     Own {
         /// Further names.
@@ -72,6 +77,7 @@ impl Files {
     fn hosts(&self, own: &[IpAddr]) -> String {
         let name = HostName { hostname: &self.hostname, domainname: &self.domainname };
         match &self.hosts {
+            Hosts::Step { extra } => files::hosts_of_step(&self.hostname, extra),
             Hosts::Own { extra, ipv6 } => files::hosts(name, own, extra, *ipv6),
             Hosts::Host => fs::read_to_string("/etc/hosts").unwrap_or_else(|_| files::hosts(name, own, &[], true)),
         }

@@ -8,7 +8,7 @@ import tarfile
 import time
 
 import docker
-from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
+from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, NotFound
 
 IMAGE = "busybox"
 
@@ -362,6 +362,69 @@ def archives():
     box.remove()
 
 
+def context(**files):
+    """An archive of these files; the names of paths have their slashes as `__`."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name.replace("__", "/"))
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    data.seek(0)
+    return data
+
+
+def builds():
+    text = "FROM busybox AS one\nARG V=1\nCOPY d/f /f\nRUN echo $V >> /f\nFROM one\nCMD cat /f\n"
+    sent = dict(fileobj=context(Dockerfile=text, d__f="file\n"), custom_context=True, encoding="gzip")
+    image, log = client.images.build(tag="py:1", buildargs={"V": "2"}, labels={"k": "v"}, rm=True, **sent)
+    log = list(log)
+    said = "".join(line.get("stream", "") for line in log)
+    assert "Step 1/7 : FROM busybox AS one\n" in said and "Successfully tagged py:1\n" in said, said
+    assert [line["aux"]["ID"] for line in log if "aux" in line][-1] == image.id, log
+    assert image.tags == ["py:1"] and image.labels == {"k": "v"}, image.attrs
+    assert client.containers.run("py:1", remove=True) == b"file\n2\n"
+    sent["fileobj"] = context(Dockerfile=text, d__f="file\n")
+    again, log = client.images.build(target="one", buildargs={"V": "2"}, nocache=False, **sent)
+    assert "".join(line.get("stream", "") for line in log).count("Using cache") == 3
+    assert again.id != image.id
+    # A Dockerfile alone, with limits, names of hosts and a network.
+    plain = b"FROM busybox\nRUN grep -c named /etc/hosts > /n; cat /sys/fs/cgroup/memory/memory.limit_in_bytes >> /n || true\n"
+    image, _ = client.images.build(
+        fileobj=io.BytesIO(plain), tag="py:2", extra_hosts={"named": "10.0.0.9"}, network_mode="none",
+        container_limits={"memory": 64 << 20}, shmsize=8 << 20, forcerm=True, quiet=False, platform="linux", pull=False,
+    )
+    assert client.containers.run("py:2", "head -1 /n", remove=True) == b"1\n"
+    # Quiet: nothing but the id.
+    quiet = list(client.api.build(fileobj=io.BytesIO(b"FROM busybox\nENV A=1\n"), quiet=True, decode=True))
+    assert len(quiet) == 1 and quiet[0]["stream"].startswith("sha256:"), quiet
+    # Unless it fails: then what it has held back comes first.
+    failing = io.BytesIO(b"FROM busybox\nRUN echo shown; exit 3\n")
+    failed = list(client.api.build(fileobj=failing, quiet=True, decode=True))
+    assert "shown\n" in [line.get("stream") for line in failed] and failed[-1]["errorDetail"]["code"] == 3, failed
+    for dockerfile, text in (
+        ("FROM busybox\nRUN exit 7\n", "The command '/bin/sh -c exit 7' returned a non-zero code: 7"),
+        ("FROM nosuch-image:1\n", "nosuch-image"),
+        ("FROM busybox\nCOPY none /\n", "COPY failed: file not found in build context"),
+    ):
+        try:
+            client.images.build(fileobj=io.BytesIO(dockerfile.encode()))
+            raise AssertionError("no error")
+        except BuildError as error:
+            assert text in error.msg, error.msg
+            assert any("errorDetail" in line for line in error.build_log), dockerfile
+    try:
+        client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUNN x\n"))
+        raise AssertionError("no error")
+    except APIError as error:
+        refused(error, 400, "dockerfile parse error on line 2: unknown instruction: RUNN (did you mean RUN?)")
+    pruned = client.api.prune_builds()
+    assert pruned["SpaceReclaimed"] >= 0, pruned
+    for image in client.images.list():
+        if "busybox:latest" not in image.tags:
+            client.images.remove(image.id, force=True)
+
+
 CHECKS = (
     system,
     run,
@@ -375,6 +438,7 @@ CHECKS = (
     networks_of_users,
     changes,
     archives,
+    builds,
 )
 for check in CHECKS:
     check()

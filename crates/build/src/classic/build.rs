@@ -1,9 +1,9 @@
 //! A classic build that goes on, and what it tells its client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::ProgressMessage;
 use dockerfile::shell::Lexer;
@@ -27,6 +27,8 @@ use crate::result::Unmade;
 pub struct Options {
     /// The names that the image gets.
     pub tags: Vec<ImageRef>,
+    /// The name of the Dockerfile; empty: the usual one.
+    pub dockerfile: String,
     /// The stage to be built; empty: the last.
     pub target: String,
     /// Build arguments; those without a value are only told of when nobody uses them.
@@ -76,6 +78,32 @@ impl From<Error> for Failed {
     }
 }
 
+/// Bytes of text that a quiet build holds back; the oldest lines go first.
+const HELD: usize = 1 << 20;
+
+/// Lines that are held back.
+#[derive(Default)]
+pub(super) struct HeldLines {
+    lines: VecDeque<ProgressMessage>,
+    bytes: usize,
+}
+
+impl HeldLines {
+    fn hold(&mut self, line: ProgressMessage) {
+        self.bytes += bytes_of(&line);
+        self.lines.push_back(line);
+        while self.bytes > HELD {
+            let Some(oldest) = self.lines.pop_front() else { break };
+            self.bytes -= bytes_of(&oldest);
+        }
+    }
+}
+
+/// What a line takes, about.
+fn bytes_of(line: &ProgressMessage) -> usize {
+    line.stream.len() + size_of_val(line)
+}
+
 /// A build that goes on.
 pub(super) struct Build {
     pub job: Arc<Job>,
@@ -91,6 +119,8 @@ pub(super) struct Build {
     pub total: usize,
     /// The program that runs, as it is told of.
     pub running: Option<String>,
+    /// What a quiet build has not told.
+    pub held: Mutex<HeldLines>,
 }
 
 impl Build {
@@ -103,13 +133,27 @@ impl Build {
 
     /// Tells the client something that a person reads.
     pub async fn say(&self, text: String) -> Result<()> {
-        if self.options.quiet {
-            return Ok(());
-        }
         self.line(ProgressMessage::stream(text)).await
     }
 
     pub async fn line(&self, line: ProgressMessage) -> Result<()> {
+        if self.options.quiet {
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).hold(line);
+            return Ok(());
+        }
+        self.send(line).await
+    }
+
+    /// What a quiet build has not told: its client hears of it when the build fails.
+    pub async fn tell_held(&self) -> Result<()> {
+        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        for line in held.lines {
+            self.send(line).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, line: ProgressMessage) -> Result<()> {
         image::pull::send(&self.client.lines, line).await.inspect_err(|_| self.job.cancel.cancel())
     }
 

@@ -28,7 +28,7 @@ const IGNORE: u64 = 16 << 20;
 /// The name of a file that came from a server.
 const REMOTE: &str = "context";
 /// The usual name.
-const USUAL: &str = "Dockerfile";
+pub(super) const USUAL: &str = "Dockerfile";
 
 /// What the client sent.
 pub struct Context {
@@ -101,7 +101,7 @@ pub async fn remote(job: &Arc<Job>, address: &str, name: &str) -> Result<Context
         }
         let text = tree.root().read(format!("/{REMOTE}"), DOCKERFILE).with_context(|| format!("reading {address}"))?;
         if text.is_empty() {
-            return Err(Error::system(format!("the Dockerfile ({address}) cannot be empty")));
+            return Err(Error::invalid(format!("the Dockerfile ({address}) cannot be empty")));
         }
         let nothing = Solved { key: Key::new("no context").finish(), outputs: Default::default(), cached: true };
         Ok(Context { files: Arc::new(nothing), dockerfile: String::from_utf8_lossy(&text).into_owned() })
@@ -125,7 +125,7 @@ fn read_dockerfile(root: &Rooted, name: &str) -> Result<(String, String)> {
         Err(_) => return Err(missing()),
     };
     if bytes.is_empty() {
-        return Err(Error::system(format!("the Dockerfile ({name}) cannot be empty")));
+        return Err(Error::invalid(format!("the Dockerfile ({name}) cannot be empty")));
     }
     Ok((found, String::from_utf8_lossy(&bytes).into_owned()))
 }

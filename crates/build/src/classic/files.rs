@@ -199,7 +199,25 @@ fn sources(roots: &Roots, layers: &[snapshot::LayerKey], wanted: &[String], orig
     Ok(found)
 }
 
+/// Whether a path climbs out of where it begins. An absolute one begins at the root, above which there is nothing.
+fn climbs(path: &str) -> bool {
+    let mut depth = 0_i64;
+    let step = |part: &str| match part {
+        "" | "." => 0,
+        ".." => -1,
+        _ => 1,
+    };
+    !path.starts_with('/')
+        && path.split('/').any(|part| {
+            depth += step(part);
+            depth < 0
+        })
+}
+
 fn source(root: &Rooted, text: &str, origin: Origin) -> Result<Source> {
+    if origin == Origin::Context && climbs(text) {
+        return Err(Error::system(format!("forbidden path outside the build context: {text} ()")));
+    }
     let path = pattern::components(text).join("/");
     let node =
         root.open(format!("/{path}"), OFlags::PATH, Mode::empty()).map_err(|error| match (error.kind(), origin) {
@@ -259,4 +277,24 @@ fn operation(
         }
     };
     pb::op::Op::File(pb::FileOp { actions: sources.iter().enumerate().map(action).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_climbs_out_when_it_ever_is_above_its_beginning() {
+        for (path, out) in [
+            ("../a", true),
+            ("a/../../b", true),
+            ("./..", true),
+            ("a/..", false),
+            ("a/../b", false),
+            ("/../a", false),
+            ("..a/b..", false),
+        ] {
+            assert_eq!(climbs(path), out, "{path}");
+        }
+    }
 }

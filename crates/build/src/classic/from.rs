@@ -138,12 +138,13 @@ impl Build {
         let images = &self.job.builder.images;
         let (bus, transfers) = (&self.client.bus, self.client.transfers);
         if !self.options.quiet {
-            return image::pull(images, bus, transfers, args, &self.client.lines).await;
+            // On the heap: what is awaited here is large, and is part of all that awaits it.
+            return Box::pin(image::pull(images, bus, transfers, args, &self.client.lines)).await;
         }
         let (lines, mut unheard) = mpsc::channel(UNHEARD);
         let hear = async { while unheard.recv().await.is_some() {} };
         let pull = async {
-            let pulled = image::pull(images, bus, transfers, args, &lines).await;
+            let pulled = Box::pin(image::pull(images, bus, transfers, args, &lines)).await;
             drop(lines);
             pulled
         };

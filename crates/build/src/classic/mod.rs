@@ -42,7 +42,11 @@ pub struct Recipe {
 ///
 /// Errors: `InvalidParameter` in the reference's words.
 pub fn read(text: &str, options: &Options) -> Result<Recipe> {
-    let document = dockerfile::parse::parse(text).map_err(|error| Error::invalid(error.message()))?;
+    let refused = |error: dockerfile::Error| {
+        let name = if options.dockerfile.is_empty() { context::USUAL } else { &options.dockerfile };
+        Error::invalid(error.message()).prefix(format!("failed to parse {name}"))
+    };
+    let document = dockerfile::parse::parse(text).map_err(refused)?;
     let program = dockerfile::instruction::program(&document, &mut Linter::default());
     let mut program = program.map_err(|error| Error::invalid(error.message()))?;
     if !options.target.is_empty() {
@@ -92,8 +96,13 @@ pub async fn build(
         step: 0,
         total,
         running: None,
+        held: Default::default(),
     };
-    let id = build.stages(&program, labels).await?;
+    let built = Box::pin(build.stages(&program, labels)).await;
+    if built.is_err() {
+        build.tell_held().await?;
+    }
+    let id = built?;
     build.finish(&id).await?;
     Ok(id)
 }
@@ -114,7 +123,7 @@ impl Build {
             }
             self.tell_step(&stage.text).await?;
             self.arguments.begin_stage();
-            let mut state = self.begin(stage).await?;
+            let mut state = Box::pin(self.begin(stage)).await?;
             let is_last = at + 1 == program.stages.len();
             if is_last && stage.commands.is_empty() {
                 id = Some(self.export(&mut state).await?);
@@ -128,7 +137,7 @@ impl Build {
                 self.tell_step(&command.text).await?;
                 // Labels of the client are not expanded.
                 let is_given = is_last && number + labels >= stage.commands.len();
-                self.dispatch(&mut state, command, is_given).await?;
+                Box::pin(self.dispatch(&mut state, command, is_given)).await?;
                 if is_last && number + 1 == stage.commands.len() {
                     id = Some(self.export(&mut state).await?);
                 }

@@ -12,7 +12,7 @@ use super::build::{Build, Failed, needs_buildkit};
 use super::metadata::command_line;
 use super::stage::Stage;
 use crate::graph::{Output, Vertex};
-use crate::key::Key;
+use crate::key::{self, Key};
 use crate::record::keys;
 use crate::result::{Solved, Unmade};
 
@@ -34,8 +34,15 @@ impl Build {
         }
         let created_by = words.join(" ");
         let exec = self.exec(stage, &args, &free).await?;
+        // A proxy that no line names is no part of what the step is known by.
+        let mut known = exec.clone();
+        let untold = free.iter().filter(|(name, _)| !self.arguments.is_told(name));
+        let untold: Vec<String> = untold.map(|(name, value)| format!("{name}={value}")).collect();
+        known.meta.iter_mut().for_each(|meta| meta.env.retain(|line| !untold.contains(line)));
+        let known = vertex(pb::op::Op::Exec(known), 1, &created_by, false);
+        let content = key::of(&known, std::slice::from_ref(&stage.files.key));
         let vertex = vertex(pb::op::Op::Exec(exec), 1, &created_by, self.options.no_cache);
-        let solved = self.solve(&vertex, std::slice::from_ref(&stage.files), None).await;
+        let solved = self.solve(&vertex, std::slice::from_ref(&stage.files), Some(content)).await;
         let solved = solved.map_err(|Unmade { error, exit_code }| match exit_code {
             Some(code) => {
                 let text = format!("The command '{}' returned a non-zero code: {code}", args.join(" "));

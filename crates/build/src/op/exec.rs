@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use sys::rooted::Rooted;
 
 use super::agent;
-use super::input::input;
+use super::input::{input, not_calculated};
 use super::mounts::{self, Preparation, Socket, Taken, Written, kind};
 use crate::content;
 use crate::graph::Vertex;
@@ -49,8 +49,11 @@ pub(crate) fn contents(
         let tree = Tree::open(roots, &keys(&input(vertex, inputs, at as i64)?))?;
         let mut key = Key::new("mounts");
         for selector in selectors {
-            let node = tree.root().locate(format!("/{selector}"));
-            let node = node.map_err(|error| mounts::of_part(error.into(), selector, "a step"))?;
+            let part = format!("/{}", selector.trim_start_matches('/'));
+            let node = tree.root().locate(&part).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => not_calculated(&inputs[at].key, &part),
+                _ => Error::from(error).prefix(format!("mounting {part:?} at a step")),
+            })?;
             let digest = content::digest(&node, &|_| true).context("reading what is to be mounted")?;
             key.part(digest.as_str().as_bytes());
         }

@@ -20,7 +20,7 @@ use store::Lease;
 use sys::rooted::Rooted;
 use sys::tree;
 
-use super::input::input;
+use super::input::{input, not_calculated};
 use crate::cancel::Cancel;
 use crate::content;
 use crate::copy::{self, How, Target};
@@ -65,7 +65,11 @@ pub(crate) fn contents(
         let mut key = Key::new("files");
         for copy in copies {
             let how = how(copy, None)?;
-            for (name, node) in selected(tree.root(), copy)? {
+            let files = selected(tree.root(), copy)?;
+            if let Some(path) = missing(tree.root(), copy, &files) {
+                return Err(not_calculated(&inputs[at].key, &path));
+            }
+            for (name, node) in files {
                 if copy.allow_wildcard && pattern::is_pattern(&copy.src) {
                     key.part(name.as_bytes());
                 }
@@ -76,6 +80,16 @@ pub(crate) fn contents(
         found.insert(at, key.finish());
     }
     Ok(found)
+}
+
+/// The path of something that a copy demands and that is not there.
+fn missing(root: &Rooted, copy: &pb::FileActionCopy, found: &[(String, OwnedFd)]) -> Option<String> {
+    let may_be_none = copy.allow_wildcard && copy.allow_empty_wildcard && pattern::is_pattern(&copy.src);
+    if found.is_empty() && !may_be_none {
+        return Some(absolute(&copy.src));
+    }
+    let is_here = |path: &str| root.open(path, OFlags::PATH, Mode::empty()).is_ok();
+    copy.required_paths.iter().map(|path| absolute(path)).find(|path| !is_here(path))
 }
 
 /// The files that a copy names, with their paths; none when there are none.
@@ -263,11 +277,11 @@ fn absolute(path: &str) -> String {
 
 fn copy_files(source: &Rooted, target: &Rooted, copy: &pb::FileActionCopy, how: &How) -> Result<()> {
     let found = selected(source, copy)?;
+    if let Some(path) = missing(source, copy, &found) {
+        return Err(Error::not_found(format!("{path:?}: not found")));
+    }
     if found.is_empty() {
-        if copy.allow_wildcard && copy.allow_empty_wildcard && pattern::is_pattern(&copy.src) {
-            return Ok(());
-        }
-        return Err(Error::not_found(format!("\"{}\": not found", absolute(&copy.src))));
+        return Ok(());
     }
     let path = absolute(&copy.dest);
     if !copy.create_dest_path {

@@ -157,6 +157,7 @@ fn options(state: &State, request: &Request) -> Result<Options> {
     }
     Ok(Options {
         tags: distinct,
+        dockerfile: query.text("dockerfile").to_owned(),
         target: query.text("target").to_owned(),
         arguments: arguments.unwrap_or_default(),
         labels: labels.unwrap_or_default(),

@@ -160,7 +160,7 @@ fn loopback_has_ipv6(row: &Definition) -> bool {
 }
 
 /// `name:address` or `name=address`; `host-gateway` is the configured or the bridge's own address.
-fn extra_hosts(networks: &Networks, dns: &DnsDefaults, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
+pub fn extra_hosts(networks: &Networks, dns: &DnsDefaults, host: &api::HostConfig) -> Result<Vec<(String, IpAddr)>> {
     let mut hosts = Vec::new();
     for entry in host.extra_hosts.iter().flatten() {
         let (name, address) = entry

@@ -18,6 +18,7 @@ use model::digest::Digest;
 use model::{Context, Error, Result};
 use monitor::client;
 use monitor::proto::{Event, Request, RuntimeChoice, StartSpec};
+use run::files::Hosts;
 use run::progress::Cause;
 use run::start::Process;
 use run::{Attached, Failed, Link, Place, Progress, RunSpec, Running, Services, link};
@@ -300,7 +301,11 @@ fn spec(engine: &Engine, step: Step, place: Place, client: Attached) -> Result<R
         attach: Vec::new(),
         resolver: resolver::of(&engine.networks, settings, Places::of(&definition), &definition.host_config),
     };
-    let files = files::of(&engine.networks, settings, &definition)?;
+    let mut files = files::of(&engine.networks, settings, &definition)?;
+    if let Some(files) = &mut files {
+        let extra = files::extra_hosts(&engine.networks, &settings.containers.dns, &definition.host_config)?;
+        files.hosts = Hosts::Step { extra };
+    }
     let trees = shown.trees;
     Ok(RunSpec { id: step.id, place, program, network, joined: Vec::new(), trees, files, clients: vec![client] })
 }
