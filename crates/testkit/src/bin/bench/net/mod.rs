@@ -61,6 +61,7 @@ pub fn run(scale: Scale, (only, other): (Option<&str>, Option<&str>), figures: &
     }
     if wanted("names") {
         names::run(scale, &own, figures);
+        names::dead_server(&own, figures);
     }
     if wanted("many") {
         many::memory(scale, &daemon, &own, figures);
