@@ -211,6 +211,30 @@ fn a_sandbox_has_a_path() {
     d.finish();
 }
 
+/// Whatever the clients of a sandbox's resolver ask, the log of the container that owns it goes on, and so do its execs.
+#[test]
+fn a_flood_of_queries_does_not_hold_the_log_of_the_owner_up() {
+    let d = Options::new().start();
+    d.probe();
+    let _ = d.docker(&["network", "create", "app"]).ok();
+    let _ = d.docker(&["run", "-d", "--name", "web", "--network", "app", "probe", "ticks", "5"]).ok();
+    let lines = || d.docker(&["logs", "web"]).stdout.lines().count();
+    assert!(eventually(|| lines() > 3));
+    // Two that are answered at once, and one whose queries go to servers that are not there.
+    let names = ["web", "web.app", "nobody.example"];
+    let mut floods: Vec<_> =
+        names.iter().map(|name| d.spawn(&["exec", "web", "/probe", "dns-flood", name, "100000"])).collect();
+    for _ in 0..3 {
+        let before = lines();
+        assert!(eventually(|| lines() > before + 20));
+        assert_eq!(d.docker(&["exec", "web", "/probe", "echo", "here"]).text(), "here");
+    }
+    assert!(floods.iter_mut().all(|flood| flood.wait(std::time::Duration::ZERO).is_none()), "floods go on");
+    let _ = d.docker(&["rm", "-f", "web"]).ok();
+    drop(floods);
+    d.finish();
+}
+
 /// Who is on internal networks only finds its neighbours, and no query of it comes out, whoever is asked.
 #[test]
 fn internal_networks_leak_no_query() {
