@@ -23,6 +23,7 @@ mod model;
 mod monitor_killed;
 mod moved;
 mod orphans;
+mod ports_killed;
 mod power;
 mod promises;
 mod races;

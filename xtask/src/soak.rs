@@ -31,6 +31,7 @@ const SOAKS: &[Soak] = &[
     client_test("model", "crash", "model::every_answer_is_one_that_the_rules_allow"),
     client_test("networks-killed", "client", "networks::a_daemon_killed_while_networks_change_leaks_nothing"),
     client_test("parts-swapped", "client", "escape::a_part_that_is_swapped_for_a_link_leads_nowhere"),
+    client_test("ports-killed", "crash", "ports_killed::ranges_are_what_their_definitions_say_whenever_a_daemon_dies"),
     client_test("power", "crash", "power::what_was_acknowledged_outlives_the_power"),
     client_test("rows-damaged", "client", "quarantine::a_row_that_cannot_be_read_keeps_nothing_else_from_working"),
     client_test("run-count", "crash", "run_count::a_daemon_that_dies_grants_no_further_runs"),

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 
 pub use gojson::{DecodeError, Document, value};
 
+use crate::bindings::PortBindings;
 use crate::container::{ContainerConfig, CreateRequest};
 use crate::go_names::{COMMIT, STRUCTS};
 use crate::host_config::{HostConfig, LegacyHostConfig};
@@ -40,8 +41,9 @@ pub fn create_request(bytes: &[u8]) -> Result<CreateRequest, DecodeError> {
     let names_config = document.names_a_field::<ContainerConfig>();
     let config = if names_config { Some(document.fit_named(STRUCTS)?) } else { None };
     let exposed = config.iter().flat_map(|config: &ContainerConfig| config.exposed_ports.keys());
-    let published = outer.host_config.iter().flat_map(|host| host.port_bindings.iter().flat_map(|ports| ports.keys()));
-    exposed.chain(published).try_for_each(|key| port::check(key)).map_err(DecodeError::Invalid)?;
+    let published = outer.host_config.iter().flat_map(|host| &host.port_bindings).flat_map(PortBindings::iter);
+    let keys: Vec<String> = exposed.cloned().chain(published.map(|(key, _)| key)).collect();
+    keys.iter().try_for_each(|key| port::check(key)).map_err(DecodeError::Invalid)?;
     let legacy: Legacy = document.fit().unwrap_or_default();
     let legacy_host: LegacyHost = document.fit().unwrap_or_default();
     Ok(CreateRequest {

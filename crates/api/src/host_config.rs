@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bindings::PortBindings;
 use crate::mount::Mount;
-use crate::port::{self, PortMap};
 
 /// The host-dependent half of a container's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -19,8 +19,7 @@ pub struct HostConfig {
     pub container_id_file: String,
     pub log_config: LogConfig,
     pub network_mode: String,
-    #[serde(deserialize_with = "port::keys")]
-    pub port_bindings: Option<PortMap>,
+    pub port_bindings: Option<PortBindings>,
     pub restart_policy: RestartPolicy,
     pub auto_remove: bool,
     pub volume_driver: String,

@@ -8,6 +8,7 @@
 //! at the edge ([`version`]), never a second set of types.
 #![forbid(unsafe_code)]
 
+mod bindings;
 pub mod build;
 pub mod container;
 pub mod decode;
@@ -34,6 +35,7 @@ pub mod volume;
 
 use serde::{Deserialize, Serialize};
 
+pub use bindings::PortBindings;
 pub use build::{BuildCachePruneReport, BuildCacheRecord};
 pub use container::{
     ChangeItem, CommitResponse, ContainerConfig, ContainerInspect, ContainerPruneReport, ContainerState,

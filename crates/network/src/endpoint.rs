@@ -3,7 +3,6 @@
 //! `Endpoint` is stored in the caller's container row and is all that is needed to release or restore it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
@@ -13,53 +12,10 @@ use model::id::{ContainerId, EndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
 use sys::fdpass::Parked;
 
+use crate::bound::BoundPorts;
+pub use crate::bound::{BoundPort, Protocol};
 use crate::family::{self, Family};
 use crate::mac::MacAddress;
-
-/// A transport protocol that ports belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    /// `tcp`, `udp` or `sctp` (lower case) → the protocol.
-    pub fn parse(text: &str) -> Option<Protocol> {
-        match text {
-            "tcp" => Some(Protocol::Tcp),
-            "udp" => Some(Protocol::Udp),
-            "sctp" => Some(Protocol::Sctp),
-            _ => None,
-        }
-    }
-
-    /// As [`Protocol::parse`] reads it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-        }
-    }
-
-    /// The number in the IP header.
-    pub fn number(self) -> u8 {
-        match self {
-            Protocol::Tcp => 6,
-            Protocol::Udp => 17,
-            Protocol::Sctp => 132,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// One port to publish. `-P` is the caller's: one `PublishSpec` without host ports per exposed port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,15 +82,6 @@ impl EndpointSpec {
     }
 }
 
-/// A published port as it was bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct BoundPort {
-    pub container_port: u16,
-    pub protocol: Protocol,
-    pub host_ip: IpAddr,
-    pub host_port: u16,
-}
-
 /// An address of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assigned {
@@ -163,7 +110,7 @@ pub struct Endpoint {
     /// See [`EndpointSpec::priority`].
     pub priority: i64,
     pub dns_names: Vec<String>,
-    pub ports: Vec<BoundPort>,
+    pub ports: BoundPorts,
     /// See [`EndpointSpec::egress`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
@@ -191,7 +138,7 @@ struct Stored {
     priority: i64,
     #[serde(default)]
     dns_names: Vec<String>,
-    ports: Vec<BoundPort>,
+    ports: BoundPorts,
     #[serde(default)]
     egress: Option<Egress>,
 }

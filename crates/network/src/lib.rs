@@ -14,6 +14,7 @@
 //!   takes their addresses and ports again and removes whatever else carries this crate's names.
 #![forbid(unsafe_code)]
 
+pub mod bound;
 pub mod config;
 pub mod confine;
 pub mod driver;
@@ -35,6 +36,7 @@ pub mod sandbox;
 pub mod spares;
 mod sysctl;
 
+pub use bound::BoundPorts;
 pub use config::{AddressPool, DefaultFamily, Enabled, NetworkConfig, PublishMode};
 pub use driver::{Firewalld, Watch, option};
 pub use endpoint::{BoundPort, Changed, Connected, Endpoint, EndpointSpec, Joined, Protocol, PublishSpec, SandboxSpec};

@@ -14,6 +14,7 @@ use model::{Context, Error, Result};
 use sys::fdpass::{PARKED_FDS, Parked};
 use sys::netlink::listen::{self, Opening, Reach};
 
+use crate::bound::BoundPorts;
 use crate::config::Enabled;
 use crate::endpoint::{BoundPort, Protocol, PublishSpec};
 
@@ -71,7 +72,7 @@ const LOOSE: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Bound {
     /// In the order in which they were bound. One of IPv4 may have no socket of its own: one of IPv6 serves it as well.
-    pub ports: Vec<BoundPort>,
+    pub ports: BoundPorts,
     pub loose: Vec<(BoundPort, OwnedFd)>,
     pub parked: Vec<(Vec<BoundPort>, Parked)>,
 }
@@ -229,7 +230,7 @@ impl Ports {
     pub fn give_back(&self, bound: Bound) {
         let Bound { ports, loose, parked } = bound;
         drop((loose, parked));
-        self.release(&ports);
+        self.release(ports.iter());
     }
 
     fn bind_group(&self, group: &Group, opening: Opening) -> Result<Held, Refused> {
@@ -240,7 +241,7 @@ impl Ports {
             match bind_all(group, number, (opening, &self.filter)) {
                 Ok(held) => return Ok(held),
                 Err(refused) => {
-                    self.release(&group.bound(number));
+                    self.release(group.bound(number));
                     if fixed || attempt == ATTEMPTS {
                         return Err(refused);
                     }
@@ -268,7 +269,7 @@ impl Ports {
     }
 
     /// Marks the ports of a container that ran before this daemon did.
-    pub fn adopt(&self, ports: &[BoundPort]) {
+    pub fn adopt(&self, ports: impl IntoIterator<Item = BoundPort>) {
         let mut books = self.books();
         for port in ports {
             books.taken.entry((port.protocol, port.host_ip)).or_default().insert(port.host_port);
@@ -276,7 +277,7 @@ impl Ports {
     }
 
     /// Frees ports in the books; their sockets are closed by whoever holds them.
-    pub fn release<'a>(&self, ports: impl IntoIterator<Item = &'a BoundPort>) {
+    pub fn release(&self, ports: impl IntoIterator<Item = BoundPort>) {
         let mut books = self.books();
         for port in ports {
             if let Some(taken) = books.taken.get_mut(&(port.protocol, port.host_ip)) {
@@ -484,7 +485,7 @@ mod tests {
         let ports = ports(100..=104);
         let both = group(&[ANY4, ANY6], None);
         assert_eq!([reserve(&ports, &both), reserve(&ports, &both), reserve(&ports, &both)], ["100", "102", "103"]);
-        ports.release(&both.bound(102));
+        ports.release(both.bound(102));
         assert_eq!([reserve(&ports, &both), reserve(&ports, &both)], ["104", "102"]);
         assert_eq!(reserve(&ports, &both), "all ports are allocated");
     }
@@ -497,7 +498,7 @@ mod tests {
             let (first, last) = range.unwrap();
             for number in (first..=last).chain(first..=last) {
                 assert_eq!(reserve(&ports, &wanted), number.to_string());
-                ports.release(&wanted.bound(number));
+                ports.release(wanted.bound(number));
             }
         }
         assert_eq!(reserve(&ports, &group(&[ANY4], Some((0, 10)))), "invalid port range: 0-10");

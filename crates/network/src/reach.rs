@@ -111,9 +111,9 @@ pub fn ways(name: &str, rules: &BridgeNetwork, endpoint: &Endpoint, around: Circ
             ways.extend(mark.map(|mark| all(Source::Mark(mark), By::AcceptMark)));
         }
     }
-    ways.extend(endpoint.ports.iter().filter_map(|port| published(endpoint, port, around)));
+    ways.extend(endpoint.ports.iter().filter_map(|port| published(endpoint, &port, around)));
     if around.direct_routing.yes() && around.publish == PublishMode::Translate {
-        ways.extend(endpoint.ports.iter().filter_map(|port| directly(endpoint, port, around)));
+        ways.extend(endpoint.ports.iter().filter_map(|port| directly(endpoint, &port, around)));
     }
     ways
 }

@@ -48,7 +48,8 @@ pub struct RunRecord {
 }
 
 impl Row for RunRecord {
-    const VERSION: u32 = 1;
+    /// 2: consecutive published ports are one entry; rows of version 1 have one for each.
+    const VERSION: u32 = 2;
 }
 
 /// The part of a container's row of version 1 that is a [`RunRecord`] today; later rows have none of it.

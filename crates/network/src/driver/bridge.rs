@@ -24,6 +24,7 @@ use super::rules::Rules;
 use super::settings::{self, Settings};
 use super::watch::Watch;
 use super::{Join, NetworkDriver, Publish, announce, device, option};
+use crate::bound::{BoundPorts, Run};
 use crate::config::{DEFAULT_BRIDGE, DirectRouting, Enabled, NetworkConfig, PublishMode};
 use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, Protocol, PublishSpec, Sockets};
 use crate::family::{self, Family};
@@ -232,18 +233,19 @@ impl BridgeDriver {
     fn published(&self, endpoint: &Endpoint) -> Vec<Published> {
         let direct = self.config.direct_routing != DirectRouting::Forbidden;
         let mode = self.bridges.known(&endpoint.network).map(|bridge| bridge.publish).unwrap_or_default();
-        let of_port = |port: &BoundPort| {
+        let of_run = |Run { first: port, count }: &Run| {
+            let count = *count;
             if self.config.userland_proxy.yes()
                 && self.config.filters(Family::Ipv4)
                 && let Some(kept) = endpoint.addresses.first().and_then(|own| Published::kept(port, own.address))
             {
-                return Some([Some(kept), None]);
+                return Some([Some(Published { count, ..kept }), None]);
             }
             let family = family::of(port.host_ip);
             let own = endpoint.assigned(family).filter(|_| self.config.filters(family))?.address;
             let (protocol, container_port) = (port.protocol, port.container_port);
             let directly =
-                Published { protocol, host: None, container: own, container_port, count: 1, verdict: Verdict::Accept };
+                Published { protocol, host: None, container: own, container_port, count, verdict: Verdict::Accept };
             if port.host_port == 0 {
                 return Some([Some(directly), None]);
             }
@@ -252,14 +254,15 @@ impl BridgeDriver {
             }
             // What is published on a loopback address is for this host alone.
             let directly = Some(directly).filter(|_| direct && !port.host_ip.is_loopback());
-            Some([Published::translated(port, own, self.config.userland_proxy), directly])
+            let translated = Published::translated(port, own, self.config.userland_proxy);
+            Some([translated.map(|translated| Published { count, ..translated }), directly])
         };
-        endpoint.ports.iter().filter_map(of_port).flatten().flatten().collect()
+        endpoint.ports.runs().iter().filter_map(of_run).flatten().flatten().collect()
     }
 
     /// Binds what is to be published for a container with these addresses. A family whose mode is routed has no port of the
     /// host: number 0 stands for it.
-    fn bind(&self, own: &[Assigned], wanted: &[PublishSpec], device: &Bridge) -> Result<(Bound, Vec<BoundPort>)> {
+    fn bind(&self, own: &[Assigned], wanted: &[PublishSpec], device: &Bridge) -> Result<(Bound, BoundPorts)> {
         let has = |family| own.iter().any(|a| family::of(a.address) == family);
         let mode = |family| device.modes.iter().find(|(of, _)| *of == family).map(|(_, mode)| *mode);
         let routed = |family| mode(family) == Some(GatewayMode::Routed);
@@ -462,7 +465,7 @@ impl NetworkDriver for BridgeDriver {
     fn reconcile(&self, live: &[Endpoint]) -> Result<()> {
         let mut published = Vec::new();
         for endpoint in live {
-            self.ports.adopt(&endpoint.ports.iter().filter(|port| port.host_port != 0).copied().collect::<Vec<_>>());
+            self.ports.adopt(endpoint.ports.iter().filter(|port| port.host_port != 0));
             if let Some(link) = &endpoint.host_link {
                 self.bridges.add_port(link, &endpoint.network);
             }
@@ -503,7 +506,7 @@ impl NetworkDriver for BridgeDriver {
 
     fn leave(&self, _: &NetworkRow, endpoint: &Endpoint, sandbox: Option<BorrowedFd<'_>>) -> Result<()> {
         let removed = self.bridges.rules.remove(&self.published(endpoint));
-        self.ports.release(&endpoint.ports);
+        self.ports.release(endpoint.ports.iter());
         let Some(link) = &endpoint.host_link else { return removed };
         self.bridges.remove_port(link);
         if sandbox.is_some() {
@@ -513,7 +516,7 @@ impl NetworkDriver for BridgeDriver {
         removed
     }
 
-    fn publish(&self, request: &Publish<'_>) -> Result<(Vec<BoundPort>, Sockets)> {
+    fn publish(&self, request: &Publish<'_>) -> Result<(BoundPorts, Sockets)> {
         let device = self.bridges.current(&request.network.id)?;
         let outside = |error| outside(error, request.name, &request.endpoint.id);
         let (sockets, ports) = self.bind(&request.endpoint.addresses, request.ports, &device).map_err(outside)?;
@@ -527,10 +530,10 @@ impl NetworkDriver for BridgeDriver {
         Ok((endpoint.ports, sockets))
     }
 
-    fn unpublish(&self, endpoint: &Endpoint, ports: &[BoundPort]) -> Result<()> {
-        let gone = Endpoint { ports: ports.to_vec(), ..endpoint.clone() };
+    fn unpublish(&self, endpoint: &Endpoint, ports: &BoundPorts) -> Result<()> {
+        let gone = Endpoint { ports: ports.clone(), ..endpoint.clone() };
         let removed = self.bridges.rules.remove(&self.published(&gone));
-        self.ports.release(ports);
+        self.ports.release(ports.iter());
         removed
     }
 

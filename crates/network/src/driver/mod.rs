@@ -28,7 +28,8 @@ use model::Result;
 use model::egress::Egress;
 use model::id::{ContainerId, EndpointId};
 
-use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, PublishSpec, Sockets};
+use crate::bound::BoundPorts;
+use crate::endpoint::{Assigned, Endpoint, Joined, PublishSpec, Sockets};
 use crate::family::Family;
 use crate::ipam::Surroundings;
 use crate::mac::MacAddress;
@@ -109,7 +110,7 @@ impl Join<'_> {
             link: place.link.clone(),
             priority: place.priority,
             dns_names: place.dns_names.to_vec(),
-            ports: Vec::new(),
+            ports: BoundPorts::default(),
             egress: place.egress.cloned(),
         }
     }
@@ -165,12 +166,12 @@ pub trait NetworkDriver: Send + Sync {
     fn leave(&self, network: &NetworkRow, endpoint: &Endpoint, sandbox: Option<BorrowedFd<'_>>) -> Result<()>;
 
     /// Publishes ports at an endpoint that stands, beside those that it has; all or none.
-    fn publish(&self, _: &Publish<'_>) -> Result<(Vec<BoundPort>, Sockets)> {
+    fn publish(&self, _: &Publish<'_>) -> Result<(BoundPorts, Sockets)> {
         Ok(Default::default())
     }
 
     /// Takes ports of an endpoint that stands back; whoever has their sockets has closed them. Idempotent.
-    fn unpublish(&self, _: &Endpoint, _: &[BoundPort]) -> Result<()> {
+    fn unpublish(&self, _: &Endpoint, _: &BoundPorts) -> Result<()> {
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use sys::netlink::{Batch, Route, Socket, address, link, namespace};
 
 use super::Networks;
 use super::connect::{Candidate, Duties, Owner, Site, exit};
+use crate::bound::BoundPorts;
 use crate::driver::{Publish, remove_inside};
 use crate::endpoint::{BoundPort, Changed, Endpoint, EndpointSpec, Joined, PublishSpec, Sockets};
 use crate::family::Family;
@@ -103,7 +104,7 @@ impl Networks {
             tracing::warn!(%error, container = %owner.container, "published ports cannot be taken back");
         }
         for (row, endpoint) in before.iter().filter(|(_, endpoint)| !endpoint.ports.is_empty()) {
-            let specs: Vec<_> = endpoint.ports.iter().map(BoundPort::again).collect();
+            let specs: Vec<_> = endpoint.ports.iter().map(|port| port.again()).collect();
             match self.publish(owner, &row.id, &specs) {
                 Ok(more) => sockets.append(more),
                 Err(error) => tracing::warn!(%error, container = %owner.container, "ports cannot be published again"),
@@ -181,7 +182,7 @@ impl Networks {
         let before = self.standing(owner.container);
         let gone: HashSet<&BoundPort> = removed.iter().collect();
         let changed = before.iter().try_for_each(|(row, endpoint)| {
-            let own: Vec<_> = endpoint.ports.iter().filter(|port| gone.contains(port)).copied().collect();
+            let own = endpoint.ports.iter().filter(|port| gone.contains(port)).collect();
             self.unpublish(owner.container, &row.id, &own)
         });
         let changed = changed.and_then(|()| match added {
@@ -224,22 +225,22 @@ impl Networks {
         let row = self.row(network)?;
         let request = Publish { network: &row, endpoint, name: owner.name, ports };
         let (bound, sockets) = self.driver(&row)?.publish(&request)?;
-        self.change_ports(owner.container, network, |ports| ports.extend(bound));
+        self.change_ports(owner.container, network, |ports| ports.extend(bound.iter()));
         Ok(sockets)
     }
 
     /// Takes published ports of a container back; whoever has their sockets has closed them.
-    pub fn unpublish(&self, container: &ContainerId, network: &NetworkId, ports: &[BoundPort]) -> Result<()> {
+    pub fn unpublish(&self, container: &ContainerId, network: &NetworkId, ports: &BoundPorts) -> Result<()> {
         let standing = self.endpoints_of(container);
         let Some(endpoint) = standing.iter().find(|endpoint| endpoint.network == *network) else { return Ok(()) };
         let row = self.row(network)?;
         self.driver(&row)?.unpublish(endpoint, ports)?;
-        let gone: HashSet<&BoundPort> = ports.iter().collect();
+        let gone: HashSet<BoundPort> = ports.iter().collect();
         self.change_ports(container, network, |standing| standing.retain(|port| !gone.contains(port)));
         Ok(())
     }
 
-    fn change_ports(&self, container: &ContainerId, network: &NetworkId, change: impl FnOnce(&mut Vec<BoundPort>)) {
+    fn change_ports(&self, container: &ContainerId, network: &NetworkId, change: impl FnOnce(&mut BoundPorts)) {
         let mut books = self.books();
         let endpoints = books.endpoints.get_mut(container).into_iter().flatten();
         if let Some(endpoint) = endpoints.into_iter().find(|endpoint| endpoint.network == *network) {

@@ -32,7 +32,13 @@ fn eight_at_a_time() {
         let count = THREADS * ROUNDS;
         let unique = |values: BTreeSet<String>| assert_eq!(values.len(), count);
         unique(connected.iter().map(|c| address_of(c).to_string()).collect());
-        unique(connected.iter().map(|c| c.endpoint.ports[0].host_port.to_string()).collect());
+        unique(
+            connected
+                .iter()
+                .flat_map(|c| c.endpoint.ports.iter().next())
+                .map(|port| port.host_port.to_string())
+                .collect(),
+        );
         unique(connected.iter().map(|c| c.endpoint.mac.unwrap().to_string()).collect());
         unique(host_links().into_iter().map(|l| l.name).collect());
         assert_eq!(elements(), count);

@@ -95,8 +95,7 @@ fn direct_routing_opens_published_ports_alone() {
             }
             // One of two ports that lead to the same is taken back.
             let owner = Owner { container: &one.endpoint.container, name: "c" };
-            let gone =
-                |port| one.endpoint.ports.iter().filter(|own| own.host_port == port).copied().collect::<Vec<_>>();
+            let gone = |port| one.endpoint.ports.iter().filter(|own| own.host_port == port).collect::<Vec<_>>();
             world.networks.change_published(owner, &gone(8080), &[]).outcome.expect("changed");
             assert!(reaches(&outside, own(&one, Family::Ipv4), 80));
             world.networks.change_published(owner, &gone(8090), &[]).outcome.expect("changed");

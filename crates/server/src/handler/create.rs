@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use api::{
     ApiVersion, CreateRequest, CreateResponse, EndpointSettings, HostConfig, LegacyHostConfig, NetworkingConfig,
-    PortBinding,
+    PortBindings,
 };
 use engine::container::create::mounts::ReadOnly;
 use engine::container::create::{self, CreateArgs};
@@ -319,13 +319,7 @@ fn place_sysctls(
 
 /// A port with an empty list of bindings is published on any port.
 fn fill_port_bindings(host: &mut HostConfig, version: ApiVersion) -> Option<String> {
-    let mut filled = Vec::new();
-    for (port, bindings) in host.port_bindings.iter_mut().flatten() {
-        if bindings.as_ref().is_none_or(Vec::is_empty) {
-            *bindings = Some(vec![PortBinding::default()]);
-            filled.push(port.clone());
-        }
-    }
+    let filled = host.port_bindings.as_mut().map(PortBindings::fill).unwrap_or_default();
     (!filled.is_empty() && !version.before(52)).then(|| {
         format!(
             "Following container port(s) have an empty list of port-bindings: {}. Such bindings will be discarded in \
@@ -449,7 +443,7 @@ mod tests {
     fn empty_port_bindings_mean_any_port() {
         let body = r#"{"Image":"a","HostConfig":{"PortBindings":{"80":[],"81/tcp":null}}}"#;
         let (request, warnings) = adapted(V45, body).expect("accepted");
-        let ports = request.host_config.expect("kept").port_bindings.expect("kept");
+        let ports = request.host_config.expect("kept").port_bindings.expect("kept").to_map();
         assert_eq!(ports["80/tcp"].as_ref().map(Vec::len), Some(1));
         assert_eq!(ports["81/tcp"].as_ref().map(Vec::len), Some(1));
         assert!(warnings.is_empty());

@@ -15,10 +15,10 @@ pub fn publish_specs(
     config: &api::ContainerConfig,
     host_config: &api::HostConfig,
 ) -> Result<Vec<network::PublishSpec>> {
-    let bindings = host_config.port_bindings.clone().unwrap_or_default();
+    let bindings = host_config.port_bindings.as_ref();
     let mut specs = Vec::new();
-    for (port, hosts) in &bindings {
-        let (container_port, protocol) = parse_port(port)?;
+    for (port, hosts) in bindings.into_iter().flat_map(api::PortBindings::iter) {
+        let (container_port, protocol) = parse_port(&port)?;
         for binding in hosts.iter().flatten() {
             specs.push(network::PublishSpec {
                 container_port,
@@ -29,7 +29,7 @@ pub fn publish_specs(
         }
     }
     if host_config.publish_all_ports {
-        for port in config.exposed_ports.keys().filter(|port| !bindings.contains_key(*port)) {
+        for port in config.exposed_ports.keys().filter(|port| !bindings.is_some_and(|own| own.contains(port))) {
             let (container_port, protocol) = parse_port(port)?;
             specs.push(network::PublishSpec { container_port, protocol, host_ip: None, host_ports: None });
         }

@@ -86,20 +86,21 @@ impl Sandbox<'_> {
             let mode = row.network_mode().network().unwrap_or(&row.host_config.network_mode);
             return Err(Error::invalid(format!("a container in network mode {mode} publishes no ports")));
         }
-        let bindings = row.host_config.port_bindings.clone().unwrap_or_default();
+        let bindings = row.host_config.port_bindings.as_ref().map(api::PortBindings::to_map).unwrap_or_default();
         let after = ports::change(&bindings, asked)?;
         let of = |bindings: &api::PortMap| {
-            let host_config = api::HostConfig { port_bindings: Some(bindings.clone()), ..api::HostConfig::default() };
+            let host_config =
+                api::HostConfig { port_bindings: Some(bindings.clone().into()), ..api::HostConfig::default() };
             specs(&row.config, &host_config)
         };
-        let standing: Vec<_> = row.endpoints.iter().flat_map(|endpoint| &endpoint.ports).copied().collect();
+        let standing: Vec<_> = row.endpoints.iter().flat_map(|endpoint| endpoint.ports.iter()).collect();
         let removed = ports::bound(&standing, &of(&after.removed)?, &of(&after.bindings)?);
         Ok(Change { removed, added: of(&after.added)?, after })
     }
 
     async fn record_ports(&mut self, after: &Published) -> Result<()> {
         let actor = &mut *self.actor;
-        let bindings = after.bindings.clone();
+        let bindings = api::PortBindings::from(after.bindings.clone());
         let exposed: Vec<_> = after.added.keys().cloned().collect();
         redefine(actor, |definition| {
             definition.host_config.port_bindings = Some(bindings);

@@ -175,7 +175,7 @@ fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSetti
 /// Published ports with their bindings, exposed ones with `null` (B-nw-11).
 pub fn ports(row: &ContainerRow) -> api::PortMap {
     let mut ports: api::PortMap = row.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect();
-    for port in row.endpoints.iter().flat_map(|e| &e.ports) {
+    for port in row.endpoints.iter().flat_map(|e| e.ports.iter()) {
         let bindings = ports.entry(format!("{}/{}", port.container_port, port.protocol)).or_default();
         // A routed network publishes without a port of the host.
         let host_port = Some(port.host_port).filter(|number| *number != 0).map(|number| number.to_string());

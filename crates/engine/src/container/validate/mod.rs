@@ -153,11 +153,10 @@ fn check_host_config(host_config: &api::HostConfig, exists: impl Fn(&str) -> boo
     }
     network::check_extra_hosts(host_config.extra_hosts.as_deref().unwrap_or_default())?;
     network::check_dns(host_config.dns.as_deref().unwrap_or_default())?;
-    let bindings = host_config.port_bindings.iter().flatten();
-    port::validate_bindings(
-        bindings
-            .map(|(port, hosts)| (port.as_str(), hosts.iter().flatten().map(|host| host.host_port.as_str()).collect())),
-    )?;
+    for (port, hosts) in host_config.port_bindings.iter().flat_map(api::PortBindings::iter) {
+        let hosts = hosts.iter().flatten().map(|host| host.host_port.as_str()).collect();
+        port::validate_bindings([(port.as_str(), hosts)])?;
+    }
     network::check_host_addresses(host_config)?;
     Policy::parse(&policy.name, policy.maximum_retry_count)?;
     for (names, field) in [(&host_config.cap_add, "CapAdd"), (&host_config.cap_drop, "CapDrop")] {

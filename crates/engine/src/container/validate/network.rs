@@ -59,13 +59,7 @@ fn check_container_mode(config: &api::ContainerConfig, host_config: &api::HostCo
 
 /// A port with an empty list of bindings is published on an ephemeral port.
 pub(super) fn fill_port_bindings(host_config: &mut api::HostConfig) -> Vec<String> {
-    let mut filled = Vec::new();
-    for (port, bindings) in host_config.port_bindings.iter_mut().flatten() {
-        if bindings.as_ref().is_none_or(Vec::is_empty) {
-            *bindings = Some(vec![api::PortBinding::default()]);
-            filled.push(port.as_str());
-        }
-    }
+    let filled = host_config.port_bindings.as_mut().map(api::PortBindings::fill).unwrap_or_default();
     if filled.is_empty() {
         return Vec::new();
     }
@@ -156,8 +150,9 @@ pub(super) fn check_dns(servers: &[String]) -> Result<()> {
 }
 
 pub(super) fn check_host_addresses(host_config: &api::HostConfig) -> Result<()> {
-    let bindings = host_config.port_bindings.iter().flatten().flat_map(|(_, hosts)| hosts.iter().flatten());
-    bindings.map(|binding| &binding.host_ip).try_for_each(|ip| address(ip).map(drop))
+    let ports = host_config.port_bindings.iter().flat_map(api::PortBindings::iter);
+    let mut bindings = ports.flat_map(|(_, hosts)| hosts).flatten();
+    bindings.try_for_each(|binding| address(&binding.host_ip).map(drop))
 }
 
 /// Static addresses and aliases need a network of the user's; addresses must be of their family.

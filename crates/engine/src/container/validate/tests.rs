@@ -141,7 +141,7 @@ fn ports_and_names_are_checked() {
     assert_eq!(of_host(r#"{"ExtraHosts":["c:[::1]"]}"#), "invalid IP address in add-host: \"[::1]\"");
     accepted(r#"{"ExtraHosts":["a:host-gateway","b:::1"],"Dns":["::1"]}"#, &host());
     let (host_config, warnings) = accepted(r#"{"PortBindings":{"80/tcp":null}}"#, &host());
-    assert_eq!(host_config.port_bindings.expect("stays")["80/tcp"], Some(vec![api::PortBinding::default()]));
+    assert_eq!(host_config.port_bindings.expect("stays").to_map()["80/tcp"], Some(vec![api::PortBinding::default()]));
     assert!(warnings[0].starts_with("Following container port(s) have an empty list of port-bindings: 80/tcp."));
 }
 

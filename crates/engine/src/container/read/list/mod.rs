@@ -2,7 +2,7 @@
 
 mod selection;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use events::now;
@@ -139,7 +139,7 @@ impl ImageNames<'_> {
 }
 
 fn ports(row: &ContainerRow) -> Vec<api::PortSummary> {
-    let bound = row.endpoints.iter().flat_map(|e| &e.ports);
+    let bound = row.endpoints.iter().flat_map(|e| e.ports.iter());
     let mut ports: Vec<api::PortSummary> = bound
         .map(|port| api::PortSummary {
             ip: port.host_ip.to_string(),
@@ -151,10 +151,11 @@ fn ports(row: &ContainerRow) -> Vec<api::PortSummary> {
     if row.state.pid().is_none() {
         return ports;
     }
+    let published: HashSet<(u16, String)> = ports.iter().map(|port| (port.private_port, port.kind.clone())).collect();
     for exposed in row.config.exposed_ports.keys() {
         let (number, kind) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
         let private_port = number.parse().unwrap_or(0);
-        if !ports.iter().any(|p| p.private_port == private_port && p.kind == kind) {
+        if !published.contains(&(private_port, kind.to_owned())) {
             ports.push(api::PortSummary { private_port, kind: kind.into(), ..Default::default() });
         }
     }
