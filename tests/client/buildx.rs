@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use testkit::buildx;
+pub use testkit::buildx::client;
 use testkit::command::Output;
-use testkit::{Daemon, command, places};
+use testkit::{Daemon, command};
 
 use crate::build_context::Context;
 use crate::{eventually, with_busybox};
@@ -13,25 +15,17 @@ use crate::{eventually, with_busybox};
 /// A daemon with an image, and a CLI with the plugin.
 pub fn with_buildx() -> Daemon {
     let d = with_busybox();
-    let plugins = d.path("cli/cli-plugins");
-    fs::create_dir_all(&plugins).unwrap();
-    symlink(places::buildx(), plugins.join("docker-buildx")).unwrap();
+    buildx::install(&d);
     d
 }
 
-fn new_context(d: &Daemon, name: &str, dockerfile: &str) -> Context {
+pub fn new_context(d: &Daemon, name: &str, dockerfile: &str) -> Context {
     let plain = |d: &Daemon, args: &[&str]| client(d, &[&["build", "--progress=plain"], args].concat());
     Context::new(d, name, dockerfile, plain)
 }
 
-pub fn client(d: &Daemon, words: &[&str]) -> std::process::Command {
-    let mut command = d.cli(words);
-    command.env("DOCKER_BUILDKIT", "1").env("HOME", d.path("cli"));
-    command
-}
-
 /// Steps that the client shows as `state`, by their names.
-fn steps(output: &Output, state: &str) -> Vec<String> {
+pub fn steps(output: &Output, state: &str) -> Vec<String> {
     let text = &output.stderr;
     let numbered = |line: &str| Some((line.strip_prefix('#')?.split_once(' ')?.0.to_owned(), line.to_owned()));
     let name = |number: &str| {
@@ -48,7 +42,9 @@ fn a_build_is_shown_step_by_step_and_the_next_one_is_cached() {
     let dockerfile = "FROM busybox\nENV A=1\nRUN echo hello > /f; echo told; echo wrong >&2\nWORKDIR /w\nCOPY x dir/\n\
         CMD [\"cat\", \"/f\", \"/w/dir/x\"]\n";
     let context = new_context(&d, "steps", dockerfile).file("x", "x\n").file("other", "not sent");
-    let first = context.build(&d, &["-t", "app", "-t", "two:2"]).ok();
+    // What is said of an image has the time of its build.
+    let plain = "--provenance=false";
+    let first = context.build(&d, &[plain, "-t", "app", "-t", "two:2"]).ok();
     for part in [
         "[internal] load build definition from Dockerfile",
         "[internal] load .dockerignore",
@@ -68,7 +64,7 @@ fn a_build_is_shown_step_by_step_and_the_next_one_is_cached() {
     assert_eq!(d.docker(&["run", "--rm", "app"]).text(), "hello\nx");
     assert_eq!(d.inspect("app", "{{.Id}}"), d.inspect("two:2", "{{.Id}}"));
     let id = d.inspect("app", "{{.Id}}");
-    let again = context.build(&d, &["-t", "app"]).ok();
+    let again = context.build(&d, &[plain, "-t", "app"]).ok();
     let cached = steps(&again, "CACHED");
     let ran = |word: &str| cached.iter().any(|name| name.contains(word));
     assert!(ran("RUN echo hello") && ran("WORKDIR") && ran("COPY x"), "{cached:?}\n{}", again.stderr);

@@ -14,6 +14,8 @@ mod build_cases;
 mod build_context;
 mod build_sources;
 mod buildx;
+mod buildx_caches;
+mod buildx_results;
 mod cgroups;
 mod check;
 mod collector;

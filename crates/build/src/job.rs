@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::builder::Builder;
 use crate::cancel::Cancel;
+use crate::graph::Vertex;
 use crate::record::{Busy, Chain};
 use crate::result::{Memo, Solved};
 
@@ -242,13 +243,21 @@ pub trait Inputs: Send + Sync {
 
 /// A cache that was made elsewhere.
 pub trait Imports: Send + Sync {
+    /// Comes to a vertex: to a source when it is solved, to a step when its inputs are.
+    fn follow<'a>(
+        &'a self,
+        job: &'a Arc<Job>,
+        vertex: &'a Arc<Vertex>,
+        solved: &'a [Arc<Solved>],
+    ) -> Answer<'a, Result<()>>;
+
     /// The layers of a step's outputs, here and pinned for the build; `None`: it does not have the step. `key` is the step's
     /// content key.
     fn find<'a>(
         &'a self,
         job: &'a Arc<Job>,
         key: &'a Digest,
-        outputs: &'a [i64],
+        vertex: &'a Vertex,
     ) -> Answer<'a, Result<Option<BTreeMap<i64, Chain>>>>;
 }
 

@@ -109,6 +109,10 @@ impl Job {
         let step = vertex.digest.clone();
         let names = vertex.inputs.iter().map(|input| input.vertex.clone()).collect();
         self.tell(Event::Started { step: step.clone(), name: vertex.name.clone(), inputs: names }).await;
+        let is_source = matches!(vertex.op, Op::Source(_));
+        if !is_source {
+            self.follow(vertex, &inputs).await;
+        }
         let outcome = self.result(vertex, &inputs, None).await;
         let (cached, error) = match &outcome {
             Ok(solved) => (solved.cached, None),
@@ -116,7 +120,13 @@ impl Job {
         };
         self.tell(Event::Ended { step: step.clone(), cached, error }).await;
         match outcome {
-            Ok(solved) => Ok(slot.insert(Arc::new(solved)).clone().into()),
+            Ok(solved) => {
+                let solved = Arc::new(solved);
+                if is_source {
+                    self.follow(vertex, std::slice::from_ref(&solved)).await;
+                }
+                Ok(slot.insert(solved).clone().into())
+            }
             Err(Unmade { error, exit_code }) => Err(Failure { vertex: Some(step), error, exit_code }),
         }
     }
@@ -176,15 +186,27 @@ impl Job {
         Ok(Solved { key: content, outputs, cached })
     }
 
+    /// Has the caches that the build imports come to a vertex. What a cache cannot follow it does not have.
+    async fn follow(self: &Arc<Job>, vertex: &Arc<Vertex>, solved: &[Arc<Solved>]) {
+        let imports = self.pending().imports.clone();
+        if vertex.ignore_cache {
+            return;
+        }
+        for cache in imports {
+            if let Err(error) = cache.follow(self, vertex, solved).await {
+                tracing::warn!(%error, step = %vertex.name, "a cache does not follow a step");
+            }
+        }
+    }
+
     /// A result of a cache that the build imports; one that cannot be fetched is none.
     async fn imported(self: &Arc<Job>, vertex: &Vertex, content: &Digest) -> Option<Made> {
         let imports = self.pending().imports.clone();
         if vertex.ignore_cache || imports.is_empty() {
             return None;
         }
-        let wanted = vertex.outputs();
         for cache in imports {
-            match cache.find(self, content, &wanted).await {
+            match cache.find(self, content, vertex).await {
                 Ok(Some(outputs)) => {
                     let layers = &self.builder.roots.snapshots.layers;
                     let tops = outputs.values().filter_map(|chain| chain.last());

@@ -25,6 +25,9 @@ pub trait Daemon: Send + Sync {
     /// Its id, which is that of its builder, too.
     fn id(&self) -> String;
 
+    /// How it keeps layers, in the word that `docker info` has for it.
+    fn snapshotter(&self) -> String;
+
     /// What programs it runs, its own platform first.
     fn platforms(&self) -> Vec<Platform>;
 

@@ -98,7 +98,8 @@ impl Exports {
         if let Some(wanted) = self.caches.iter().find(|wanted| wanted.place == Place::Inline) {
             for (at, _, definition) in &named {
                 let selected = cache::select(&build.job, definition, wanted.mode)?;
-                source.targets[*at].cache = cache::inline(&source.targets[*at].chain, &selected);
+                let chain = source.targets[*at].chain.clone();
+                source.targets[*at].cache = cache::inline(&build.job, &chain, selected).await?;
             }
         }
         let by_name = named.into_iter().map(|(_, id, definition)| (id, definition)).collect();

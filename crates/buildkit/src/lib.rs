@@ -11,6 +11,7 @@ mod answers;
 mod bridge;
 mod build;
 mod builds;
+mod content;
 mod control;
 mod daemon;
 mod direct;

@@ -11,6 +11,9 @@ use crate::daemon::Daemon;
 /// The BuildKit whose API this is.
 const PACKAGE: &str = "github.com/moby/buildkit";
 const VERSION: &str = "v0.23.2-gantry";
+/// Labels. By the first one clients know that images are kept as in containerd's store: several platforms, attestations, and every
+/// exporter and cache.
+const SNAPSHOTTER: &str = "org.mobyproject.buildkit.worker.snapshotter";
 const HOST_GATEWAY: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
 
 /// What definitions may ask for.
@@ -25,6 +28,14 @@ const DEFINITIONS: &[&str] = &[
     "source.local.excludepatterns",
     "source.local.sharedkeyhint",
     "source.local.differ",
+    "source.git",
+    "source.git.keepgitdir",
+    "source.git.fullurl",
+    "source.http",
+    "source.http.checksum",
+    "source.http.perm",
+    "source.http.uidgid",
+    "source.ocilayout",
     "source.buildop.llbfilename",
     "exec.meta.base",
     "exec.meta.cgroup.parent",
@@ -59,6 +70,7 @@ const DEFINITIONS: &[&str] = &[
     "mergeop",
     "diffop",
     "exporter.image.annotations",
+    "exporter.image.attestations",
     "exporter.sourcedateepoch",
     "exporter.multiple",
 ];
@@ -108,7 +120,7 @@ pub(crate) fn record(daemon: &dyn Daemon) -> WorkerRecord {
         variant: platform.variant,
         ..pb::Platform::default()
     };
-    let mut labels = HashMap::new();
+    let mut labels = HashMap::from([(SNAPSHOTTER.to_owned(), daemon.snapshotter())]);
     let gateway = daemon.host_gateway();
     if !gateway.is_empty() {
         labels.insert(HOST_GATEWAY.to_owned(), gateway);

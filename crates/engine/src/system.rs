@@ -84,13 +84,20 @@ fn network_drivers(engine: &Engine) -> Vec<String> {
     drivers
 }
 
+/// How layers are kept, in the words of the reference.
+pub fn driver(engine: &Engine) -> &'static str {
+    match engine.snapshots.roots.name() {
+        "overlay" => "overlayfs",
+        other => other,
+    }
+}
+
 /// `GET /info`.
 #[expect(clippy::disallowed_methods, reason = "the kernel's own files, which are in memory")]
 pub fn info(engine: &Engine) -> api::Info {
     let (host, settings) = (&engine.host, engine.settings());
     let cgroups = host.abilities;
     let counts = Counts::of(&engine.containers);
-    let storage = engine.snapshots.roots.name();
     api::Info {
         id: host.engine_id.clone(),
         containers: counts.all,
@@ -98,7 +105,7 @@ pub fn info(engine: &Engine) -> api::Info {
         containers_paused: counts.paused,
         containers_stopped: counts.all - counts.running - counts.paused,
         images: engine.images.count() as i64,
-        driver: if storage == "overlay" { "overlayfs".into() } else { storage.into() },
+        driver: driver(engine).into(),
         driver_status: vec![["driver-type".into(), "io.containerd.snapshotter.v1".into()]],
         plugins: api::system::PluginsInfo {
             volume: engine.volumes.driver_names(),

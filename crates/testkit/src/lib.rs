@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod buildx;
 pub mod census;
 mod check;
 pub mod command;

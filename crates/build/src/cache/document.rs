@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// The media type.
 pub(super) const MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
+/// The annotation of a layer's descriptor that says what it is uncompressed.
+pub(super) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// Bytes of a description, and how much may be in one.
 pub(super) const BYTES: u64 = 64 << 20;
 const LAYERS: usize = 50_000;
@@ -130,6 +132,10 @@ impl Config {
         for record in &self.records {
             let tops = record.results.iter().map(|result| result.layer);
             let chained = record.chains.iter().flat_map(|chain| chain.layers.iter().copied());
+            let links = record.inputs.iter().flatten();
+            if let Some(wrong) = links.map(|link| link.link).find(|link| *link >= self.records.len()) {
+                return invalid(format!("a record goes on from record {wrong}"));
+            }
             if let Some(wrong) = tops.chain(chained).find(|layer| *layer >= self.layers.len()) {
                 return invalid(format!("a record has layer {wrong}"));
             }

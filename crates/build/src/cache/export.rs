@@ -12,12 +12,15 @@ use model::{Context as _, Error, Result};
 use registry::Access;
 use tokio::sync::mpsc;
 
-use super::document::{Annotations, CacheLayer, CacheRecord, Config, MEDIA_TYPE, TopLayer};
+use super::document::{Annotations, CacheLayer, CacheRecord, Config, MEDIA_TYPE, TopLayer, UNCOMPRESSED};
+use super::records;
 use super::request::{Export, Place};
 use super::select::{Selected, name};
 use crate::cancel::cancelled;
 use crate::export::{Context, Request, Response, Status, media_type, pack, send_blob};
+use crate::job::Job;
 use crate::record::Chain;
+use crate::root::Roots;
 
 /// Lines of a push that wait for nobody.
 const LINES: usize = 16;
@@ -46,7 +49,11 @@ pub async fn export(context: &Context, wanted: &Export, selected: Vec<Selected>)
 
 async fn written(context: &Context, wanted: &Export, selected: Vec<Selected>) -> Result<Response> {
     let (own, options) = (context.clone(), wanted.clone());
+    const PREPARING: &str = "preparing build cache for export";
+    let tell = |status| context.client.status(status);
+    tell(Status::Started(PREPARING.into()));
     let written = context.builder.threads.run(move |_| write(&own, &options, &selected)).await?;
+    tell(Status::Completed(PREPARING.into()));
     let Some(written) = written else { return Ok(Response::new()) };
     match &wanted.place {
         // It is in the image.
@@ -55,7 +62,15 @@ async fn written(context: &Context, wanted: &Export, selected: Vec<Selected>) ->
         Place::Local(store) => {
             for descriptor in written.blobs.iter().chain([&written.manifest]) {
                 context.cancel.check()?;
+                let what = match descriptor.media_type.as_str() {
+                    MEDIA_TYPE => "config",
+                    oci::MANIFEST | oci::INDEX | oci::DOCKER_LIST => "cache manifest",
+                    _ => "layer",
+                };
+                let shown = format!("writing {what} {}", descriptor.digest);
+                tell(Status::Started(shown.clone()));
                 send_blob(context, &format!("local:{store}"), descriptor).await?;
+                tell(Status::Completed(shown));
             }
         }
     }
@@ -84,6 +99,11 @@ fn write(context: &Context, wanted: &Export, selected: &[Selected]) -> Result<Op
     if list.config.records.is_empty() {
         return Ok(None);
     }
+    let mut found = std::mem::take(&mut list.config.records);
+    records::write(&context.builder.roots, selected, &mut found, &mut |step, chain| {
+        list.chain(context, wanted, (chain, step.created))
+    })?;
+    list.config.records = found;
     let put = |media_type: &str, bytes: Vec<u8>| {
         let (digest, size) = context.builder.images.blobs.put(&bytes, &context.lease)?;
         let (media_type, digest, size) = (media_type.to_owned(), digest.to_string(), size as i64);
@@ -153,7 +173,8 @@ impl List {
                         }),
                     });
                     if !self.descriptors.iter().any(|known| known.digest == own.digest) {
-                        self.descriptors.push(own);
+                        let annotations = [(UNCOMPRESSED.to_owned(), layer.diff_id.to_string())].into();
+                        self.descriptors.push(Descriptor { annotations, ..own });
                     }
                     let at = self.config.layers.len() - 1;
                     self.known.insert(key, at);
@@ -167,19 +188,29 @@ impl List {
 }
 
 /// The description that goes into an image's configuration: records whose layers are the lowest of the image. `None`: there is none.
-pub fn inline(chain: &Chain, selected: &[Selected]) -> Option<Vec<u8>> {
-    let mut records = Vec::new();
+///
+/// Errors: what the disk says.
+pub async fn inline(job: &Arc<Job>, chain: &Chain, selected: Vec<Selected>) -> Result<Option<Vec<u8>>> {
+    let (roots, chain) = (job.builder.roots.clone(), chain.clone());
+    job.builder.threads.run(move |_| write_inline(&roots, &chain, &selected)).await
+}
+
+fn write_inline(roots: &Roots, chain: &Chain, selected: &[Selected]) -> Result<Option<Vec<u8>>> {
+    let top = |own: &Chain| (!own.is_empty() && chain.starts_with(own)).then(|| own.len() - 1);
+    let mut found = Vec::new();
     for result in selected {
         for (output, own) in &result.outputs {
-            if own.is_empty() || !chain.starts_with(own) {
-                continue;
-            }
-            let top = TopLayer { layer: own.len() - 1, created_at: result.created.rfc3339_nano() };
+            let Some(layer) = top(own) else { continue };
+            let results = vec![TopLayer { layer, created_at: result.created.rfc3339_nano() }];
             let digest = name(&result.key, *output).to_string();
-            records.push(CacheRecord { results: vec![top], digest, ..CacheRecord::default() });
+            found.push(CacheRecord { results, digest, ..CacheRecord::default() });
         }
     }
-    if records.is_empty() { None } else { serde_json::to_vec(&records).ok() }
+    if found.is_empty() {
+        return Ok(None);
+    }
+    records::write(roots, selected, &mut found, &mut |_, own| Ok(top(own)))?;
+    serde_json::to_vec(&found).map(Some).map_err(|error| unencoded(&error))
 }
 
 /// Sends the cache to a registry.

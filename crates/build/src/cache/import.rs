@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::oci::Descriptor;
 use base64::Engine as _;
+use bollard_buildkit_proto::pb::op::Op;
 use image::oci;
 use image::row::Content;
 use model::digest::Digest;
@@ -16,11 +17,14 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
-use super::document::{BYTES, CacheLayer, Config, MEDIA_TYPE};
+use super::document::{BYTES, CacheLayer, Config, MEDIA_TYPE, UNCOMPRESSED};
+use super::records::Followed;
 use super::request::{Import, Place};
 use super::select::name;
+use crate::graph::Vertex;
 use crate::job::{Answer, Imports, Job};
 use crate::record::{Chain, Layer};
+use crate::result::Solved;
 
 /// Pieces of a blob that wait to be written, and bytes read at once.
 const AHEAD: usize = 4;
@@ -58,6 +62,16 @@ struct Cache {
     source: Source,
     /// Layers of results, bottom first, by the names of records.
     results: HashMap<Digest, Vec<Piece>>,
+    /// Descriptions with the layers of each record's result; an image of several platforms has several.
+    described: Vec<Described>,
+}
+
+/// One description.
+struct Described {
+    /// Which records are those of the build's steps.
+    followed: Arc<Mutex<Followed>>,
+    /// By the places of records.
+    results: HashMap<usize, Vec<Piece>>,
 }
 
 /// Reads a cache for a build: steps that it has are not run.
@@ -66,7 +80,7 @@ struct Cache {
 pub async fn import(job: &Arc<Job>, wanted: &Import) -> Result<()> {
     let context = || format!("failed to configure {}", wanted.name());
     let (source, manifest) = find(job, wanted).await.with_context(context)?;
-    let mut cache = Cache { source, results: HashMap::new() };
+    let mut cache = Cache { source, results: HashMap::new(), described: Vec::new() };
     cache.read(job, &manifest).await.with_context(context)?;
     job.use_cache(Arc::new(cache));
     Ok(())
@@ -147,12 +161,14 @@ impl Cache {
         let config = Config::read(&bytes)?;
         let mut known = HashMap::new();
         for descriptor in layers.iter().filter(|descriptor| descriptor.media_type != MEDIA_TYPE) {
-            known.insert(descriptor.digest.clone(), content(descriptor)?);
+            let said = descriptor.annotations.get(UNCOMPRESSED).cloned();
+            known.insert(descriptor.digest.clone(), (content(descriptor)?, said));
         }
-        self.add(&config, &|layer: &CacheLayer| {
-            let annotations = layer.annotations.as_ref()?;
-            let blob = known.get(&layer.blob)?.clone();
-            Some(Piece { blob, diff_id: Digest::parse(&annotations.diff_id).ok()? })
+        self.add(config, &|layer: &CacheLayer| {
+            let (blob, said) = known.get(&layer.blob)?.clone();
+            let own = layer.annotations.as_ref().map(|annotations| annotations.diff_id.clone());
+            let diff_id = own.filter(|diff_id| !diff_id.is_empty()).or(said)?;
+            Some(Piece { blob, diff_id: Digest::parse(&diff_id).ok()? })
         });
         Ok(())
     }
@@ -185,22 +201,45 @@ impl Cache {
             let piece = Piece { blob: content(descriptor)?, diff_id: Digest::parse(diff_id)? };
             pieces.insert(descriptor.digest.clone(), piece);
         }
-        self.add(&config, &|layer: &CacheLayer| pieces.get(&layer.blob).cloned());
+        self.add(config, &|layer: &CacheLayer| pieces.get(&layer.blob).cloned());
         Ok(())
     }
 
     /// Takes the records whose layers are all known.
-    fn add(&mut self, config: &Config, piece: &dyn Fn(&CacheLayer) -> Option<Piece>) {
-        for record in &config.records {
+    fn add(&mut self, config: Config, piece: &dyn Fn(&CacheLayer) -> Option<Piece>) {
+        let mut results = HashMap::new();
+        for (at, record) in config.records.iter().enumerate() {
             let Ok(digest) = Digest::parse(&record.digest) else { continue };
             for places in config.chains(record) {
                 let pieces: Option<Vec<Piece>> = places.iter().map(|at| piece(config.layers.get(*at)?)).collect();
                 if let Some(pieces) = pieces {
-                    self.results.insert(digest.clone(), pieces);
+                    self.results.insert(digest.clone(), pieces.clone());
+                    results.insert(at, pieces);
                     break;
                 }
             }
         }
+        let followed = Arc::new(Mutex::new(Followed::new(config.records)));
+        self.described.push(Described { followed, results });
+    }
+
+    /// The layers of a step's outputs by this solver's names, or by those of BuildKit.
+    fn pieces(&self, key: &Digest, vertex: &Vertex) -> Option<BTreeMap<i64, Vec<Piece>>> {
+        let outputs = vertex.outputs();
+        if outputs.is_empty() {
+            return None;
+        }
+        let own = |output: &i64| Some((*output, self.results.get(&name(key, *output))?.clone()));
+        outputs.iter().map(own).collect::<Option<_>>().or_else(|| {
+            self.described.iter().find_map(|described| {
+                let followed = described.followed.lock().unwrap_or_else(PoisonError::into_inner);
+                let result = |output: &i64| {
+                    let mut places = followed.of(&vertex.digest, *output).iter();
+                    Some((*output, places.find_map(|at| described.results.get(at))?.clone()))
+                };
+                outputs.iter().map(result).collect()
+            })
+        })
     }
 
     /// The layers of a result, fetched, unpacked and pinned for the build.
@@ -231,20 +270,40 @@ impl Cache {
 }
 
 impl Imports for Cache {
+    fn follow<'a>(
+        &'a self,
+        job: &'a Arc<Job>,
+        vertex: &'a Arc<Vertex>,
+        solved: &'a [Arc<Solved>],
+    ) -> Answer<'a, Result<()>> {
+        Box::pin(async move {
+            let all: Vec<_> = self.described.iter().map(|described| described.followed.clone()).collect();
+            let (vertex, solved, roots) = (vertex.clone(), solved.to_vec(), job.builder.roots.clone());
+            let work = move |_: &_| {
+                for followed in all {
+                    let mut followed = followed.lock().unwrap_or_else(PoisonError::into_inner);
+                    match (&vertex.op, solved.as_slice()) {
+                        (Op::Source(_), [own]) => followed.source(&vertex, own),
+                        _ => followed.step(&roots, &vertex, &solved)?,
+                    }
+                }
+                Ok(())
+            };
+            job.builder.threads.run(work).await
+        })
+    }
+
     fn find<'a>(
         &'a self,
         job: &'a Arc<Job>,
         key: &'a Digest,
-        outputs: &'a [i64],
+        vertex: &'a Vertex,
     ) -> Answer<'a, Result<Option<BTreeMap<i64, Chain>>>> {
         Box::pin(async move {
-            let pieces = outputs.iter().map(|output| Some((*output, self.results.get(&name(key, *output))?)));
-            let Some(pieces) = pieces.collect::<Option<Vec<_>>>().filter(|pieces| !pieces.is_empty()) else {
-                return Ok(None);
-            };
+            let Some(pieces) = self.pieces(key, vertex) else { return Ok(None) };
             let mut found = BTreeMap::new();
             for (output, pieces) in pieces {
-                found.insert(output, self.chain(job, pieces).await?);
+                found.insert(output, self.chain(job, &pieces).await?);
             }
             Ok(Some(found))
         })

@@ -1,6 +1,6 @@
 //! Caches that a client names: kinds and attributes, as `--cache-to` and `--cache-from` have them.
 
-use model::digest::Digest;
+use model::digest::{Algorithm, Digest};
 use model::reference::ImageRef;
 use model::{Error, Result};
 
@@ -123,7 +123,13 @@ impl Import {
     pub fn name(&self) -> String {
         match &self.place {
             Place::Registry { reference, .. } => format!("importing cache manifest from {}", reference.canonical()),
-            Place::Local(store) => format!("importing cache manifest from {store}"),
+            // The reference tells a number that stands for all attributes.
+            Place::Local(store) => {
+                let digest = self.digest.as_ref().map(Digest::as_str).unwrap_or_default();
+                let number = Digest::of(Algorithm::Sha256, format!("{store}@{digest}").as_bytes());
+                let number = u64::from_str_radix(&number.hex()[..16], 16).unwrap_or_default();
+                format!("importing cache manifest from local:{number}")
+            }
             Place::Inline => "importing cache manifest".into(),
         }
     }

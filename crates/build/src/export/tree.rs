@@ -1,7 +1,7 @@
 //! The files of a result for a client: each platform's in a directory of its own where there are several, with what is said of it as
 //! files beside them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
@@ -29,6 +29,10 @@ const LINKS: usize = 1 << 20;
 /// Go's `os.FileMode` of a directory of a platform, and of a file with an attestation.
 const DIRECTORY: u32 = (1 << 31) | 0o755;
 const ATTESTATION: u32 = 0o600;
+/// Go's bits of set-user-id, set-group-id and sticky.
+const SPECIAL: u32 = 0b1101 << 20;
+/// Files of several targets in one directory.
+const MERGED: usize = 1_000_000;
 /// Nanoseconds of a second.
 const SECOND: i64 = 1_000_000_000;
 
@@ -127,6 +131,9 @@ impl Files {
 
     /// Every file with its full path.
     fn visit(&self, each: &mut Visit<'_>) -> io::Result<()> {
+        if self.parts.iter().filter(|part| part.directory.is_empty()).count() > 1 {
+            return self.visit_merged(each);
+        }
         let mut order: Vec<&Part> = self.parts.iter().collect();
         order.sort_by(|a, b| a.directory.cmp(&b.directory));
         for part in order {
@@ -142,6 +149,36 @@ impl Files {
                 let linkname = if is_link { below(&stat.linkname) } else { stat.linkname.clone() };
                 each(Stat { path: below(&stat.path), linkname, ..stat }, data)
             })?;
+        }
+        Ok(())
+    }
+
+    /// The files of targets that share a directory, in one order; of a directory that several have the first counts.
+    fn visit_merged(&self, each: &mut Visit<'_>) -> io::Result<()> {
+        let mut all: BTreeMap<Vec<String>, (Stat, &Part)> = BTreeMap::new();
+        for part in &self.parts {
+            part.walk(&mut |stat, _| {
+                if all.len() >= MERGED {
+                    return Err(io::Error::other(format!(
+                        "more than {MERGED} files of several platforms in one directory"
+                    )));
+                }
+                let parts = stat.path.split('/').map(str::to_owned).collect();
+                all.entry(parts).or_insert((stat, part));
+                Ok(())
+            })?;
+        }
+        for (stat, part) in all.into_values() {
+            let said = part.said.iter().find(|(said, _)| said.path == stat.path);
+            let is_file = stat.mode & !(0o777 | SPECIAL) == 0 && stat.linkname.is_empty();
+            match said {
+                Some((_, bytes)) => each(stat, Data::Bytes(bytes))?,
+                None if is_file => {
+                    let node = part.tree.root().locate_beneath(&stat.path)?;
+                    each(stat, Data::Node(&node))?;
+                }
+                None => each(stat, Data::None)?,
+            }
         }
         Ok(())
     }

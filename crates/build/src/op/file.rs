@@ -261,7 +261,8 @@ fn how(copy: &pb::FileActionCopy, owner: Option<(u32, u32)>) -> Result<How> {
     })
 }
 
-fn matcher(patterns: &[String]) -> Result<Option<Matcher>> {
+/// Patterns of a copy; `None`: there are none.
+pub(crate) fn matcher(patterns: &[String]) -> Result<Option<Matcher>> {
     if patterns.is_empty() {
         return Ok(None);
     }

@@ -122,7 +122,7 @@ impl Layout<'_> {
         if size.is_some_and(|size| size > limit) {
             return Err(Error::invalid(format!("{digest} is larger than {limit} bytes")));
         }
-        let mut incoming = self.job.inputs.layout_blob(self.store, digest).await?;
+        let mut incoming = self.job.inputs.layout_blob(&format!("oci:{}", self.store), digest).await?;
         let (chunks, mut received) = mpsc::channel::<Vec<u8>>(AHEAD);
         let read = async move {
             let mut total = 0_u64;

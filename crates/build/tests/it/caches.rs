@@ -233,7 +233,7 @@ async fn layers_that_are_not_what_they_are_said_to_be_are_not_taken() {
     for (digest, text) in [(lie, "unexpected commit digest"), (Digest::of(Algorithm::Sha256, b"none"), "sha256:")] {
         let entries = attributes(&[("src", "/cache"), ("digest", digest.as_str())]);
         let error = cache::import(&job, &Import::read("local", &entries).unwrap()).await.unwrap_err();
-        assert!(error.message().starts_with("failed to configure importing cache manifest from /cache: "), "{error:?}");
+        assert!(error.message().starts_with("failed to configure importing cache manifest from local:"), "{error:?}");
         assert!(error.message().contains(text), "{error:?}");
     }
 }
@@ -245,7 +245,7 @@ async fn an_image_carries_the_cache_of_its_layers() {
     let files = job.solve_definition(&definition()).await.unwrap().unwrap();
     let mut source = Arc::unwrap_or_clone(place.source(&files.chain(), &[], Vec::new()));
     let selected = cache::select(&job, &definition(), Mode::Min).unwrap();
-    source.targets[0].cache = cache::inline(&files.chain(), &selected);
+    source.targets[0].cache = cache::inline(&job, &files.chain(), selected).await.unwrap();
     let (answer, client) = place.export("oci", &[("tar", "false")], &Arc::new(source)).await;
     for (descriptor, bytes) in &client.0.lock().unwrap().blobs {
         store.0.lock().unwrap().insert(descriptor.digest.clone(), bytes.clone());

@@ -63,7 +63,13 @@ impl Controller {
         let (events, received) = mpsc::channel(job::EVENTS);
         let job = self.daemon.job(inputs.clone(), events);
         let begun = Build::new(request, self.daemon.clone(), job, inputs, progress);
-        let (build, returned) = begun.map_err(|error| status(&error))?;
+        // What a request cannot have BuildKit tells without a kind.
+        let (build, returned) = begun.map_err(|error| match error.kind() {
+            model::Kind::NotFound | model::Kind::InvalidParameter | model::Kind::Forbidden => {
+                Status::unknown(error.message())
+            }
+            _ => status(&error),
+        })?;
         self.builds.enter(&build).map_err(|error| match error.kind() {
             // The kind that BuildKit gives it.
             model::Kind::Conflict => Status::unknown(error.message()),

@@ -18,6 +18,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
+use crate::content::{self, Store};
 use crate::error::answered;
 use crate::inputs::ClientInputs;
 use crate::inputs::bytes::Queue;
@@ -116,10 +117,14 @@ impl Client for Receiver {
         })
     }
 
-    fn blob<'a>(&'a self, descriptor: &'a Descriptor, _: Bytes) -> Answer<'a, Result<()>> {
+    fn blob<'a>(&'a self, descriptor: &'a Descriptor, bytes: Bytes) -> Answer<'a, Result<()>> {
+        self.store_blob(content::EXPORT, descriptor, bytes)
+    }
+
+    fn store_blob<'a>(&'a self, store: &'a str, descriptor: &'a Descriptor, bytes: Bytes) -> Answer<'a, Result<()>> {
         Box::pin(async move {
-            let text = format!("stores of content of clients are not supported (tar=false): {}", descriptor.digest);
-            Err(Error::not_implemented(text))
+            let session = self.inputs.session().await?;
+            Store { session: &session, name: store }.write(descriptor, bytes).await
         })
     }
 

@@ -21,6 +21,8 @@ use crate::session::Channel;
 const FILES: usize = 1_000_000;
 /// Bytes of a message.
 const PIECE: usize = 128 << 10;
+/// Go's bits of set-user-id, set-group-id and sticky: such files have content like others.
+const SPECIAL: u32 = 0b1101 << 20;
 /// Messages that wait to be sent.
 const QUEUE: usize = 64;
 
@@ -39,7 +41,7 @@ pub(super) async fn send(
     let stats = threads.run(move |_| list(&listed)).await?;
     let regular: HashMap<u32, String> = (0..)
         .zip(&stats)
-        .filter(|(_, stat)| stat.mode & !0o777 & !(0b111 << 20) == 0)
+        .filter(|(_, stat)| stat.mode & !(0o777 | SPECIAL) == 0)
         .map(|(id, stat)| (id, stat.path.clone()))
         .collect();
     let sender = Sender { packets, files, threads };

@@ -16,6 +16,7 @@ use model::{Error, Kind, Result};
 use registry::Credentials;
 use tonic::{Code, Request};
 
+use crate::content::Store;
 use crate::error::answered;
 use crate::metadata;
 use crate::progress::Progress;
@@ -184,7 +185,8 @@ impl Inputs for ClientInputs {
 
     fn layout_blob<'a>(&'a self, store: &'a str, digest: &'a Digest) -> Answer<'a, Result<Incoming>> {
         Box::pin(async move {
-            Err(Error::not_implemented(format!("stores of content of clients are not supported: {digest} in {store}")))
+            let session = self.session().await?;
+            Store { session: &session, name: store }.read(digest).await
         })
     }
 }

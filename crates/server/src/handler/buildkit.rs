@@ -92,6 +92,10 @@ impl Daemon for Host {
         self.0.host.engine_id.clone()
     }
 
+    fn snapshotter(&self) -> String {
+        engine::system::driver(&self.0).to_owned()
+    }
+
     fn platforms(&self) -> Vec<Platform> {
         vec![Platform::new("linux", &self.0.host.architecture, "")]
     }
