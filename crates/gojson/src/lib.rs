@@ -40,6 +40,14 @@ impl DecodeError {
         }
     }
 
+    /// The text with which the reference refuses the body of a request to create a container, which it decodes by itself.
+    pub fn create_message(&self) -> String {
+        match self {
+            DecodeError::Empty => "invalid JSON: EOF".to_owned(),
+            other => other.body_message(),
+        }
+    }
+
     /// The text with which the reference refuses a request body.
     pub fn body_message(&self) -> String {
         match self {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use image::row::{Content, IMAGES, ImageRow, ManifestKind, ManifestRow, NAMES};
 use model::digest::Digest;
 
+use self::known::{is_damaged, keep_if_unsure, named, sound};
 use super::fault::{Fault, Repair};
 use super::inventory::{Blob, DamagedRow, Inventory, Layer, StrayKind};
 use crate::container::definition::MountKind;
@@ -77,14 +78,6 @@ fn dangling_names(inventory: &Inventory) -> impl Iterator<Item = Fault> {
         detail: format!("it leads to image {}, which is not here", row.image),
         repair: Repair::DropName(name.clone()),
     })
-}
-
-fn is_damaged(inventory: &Inventory, table: &str, key: &str) -> bool {
-    inventory.rows.damaged.iter().any(|damaged| damaged.table == table && damaged.row.key == key)
-}
-
-fn sound(inventory: &Inventory, blob: &Digest) -> bool {
-    inventory.disk.blobs.get(blob).is_some_and(Blob::is_sound)
 }
 
 /// Why a blob that is needed cannot be used; `None` when it can.
@@ -199,34 +192,6 @@ fn blob_faults(inventory: &Inventory) -> Vec<Fault> {
         }
     }
     found
-}
-
-/// While rows cannot be read, nobody knows what they name: nothing is removed then. What another store might name goes
-/// to the quarantine.
-fn keep_if_unsure(inventory: &Inventory, repair: Repair) -> Repair {
-    if inventory.rows.doubt.is_some() {
-        return match repair {
-            Repair::RemoveBlob(digest) => Repair::SetBlobAside(digest),
-            Repair::RemoveLayer(layer) => Repair::SetLayerAside(layer),
-            Repair::Remove(place) if place.starts_with("volumes") => Repair::SetAside(place),
-            other => other,
-        };
-    }
-    let naming = [IMAGES.name(), CONTAINERS.name(), image::USERS.name(), image::kept::KEPT.name()];
-    let unsure = inventory.rows.damaged.iter().any(|damaged| naming.contains(&damaged.table));
-    if unsure { Repair::Nothing("a damaged row may name it".into()) } else { repair }
-}
-
-/// Blobs and layers that rows name.
-fn named(inventory: &Inventory) -> (HashSet<Digest>, HashSet<Digest>) {
-    let (mut blobs, mut layers) = (HashSet::new(), HashSet::new());
-    inventory.rows.images.values().for_each(|image| image::add_kept(image, &mut blobs, &mut layers));
-    layers.extend(inventory.rows.containers.values().flat_map(|row| row.image.layers.iter().cloned()));
-    for row in inventory.rows.kept.values() {
-        blobs.extend(row.blobs.iter().cloned());
-        layers.extend(row.layers.iter().filter_map(kept::diff_id));
-    }
-    (blobs, layers)
 }
 
 /// Who needs a layer to be here.
@@ -449,6 +414,7 @@ fn strays(inventory: &Inventory) -> impl Iterator<Item = Fault> {
 }
 
 mod kept;
+mod known;
 
 #[cfg(test)]
 mod tests;

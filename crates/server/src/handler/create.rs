@@ -17,7 +17,7 @@ use model::{Error, Result};
 
 use super::{State, created};
 use crate::query::go_quote;
-use crate::request::{Request, invalid_body};
+use crate::request::Request;
 use crate::routes::Outcome;
 
 /// The driver option that holds the sysctls of one interface.
@@ -29,7 +29,7 @@ const DEFAULT_NETWORK: &str = "bridge";
 pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     request.check_json()?;
     let bytes = request.bytes().await?;
-    let mut body = api::decode::create_request(&bytes).map_err(invalid_body)?;
+    let mut body = api::decode::create_request(&bytes).map_err(|error| Error::invalid(error.create_message()))?;
     let facts = Facts { version: request.version, cgroup_v2: state.engine.host.has_cgroup_v2() };
     let older = adapt(&mut body, facts)?;
     let text = |key: &str| Some(request.query.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);

@@ -311,7 +311,7 @@ fn recorded_answers_to_bad_bodies() {
             "400",
             "unsupported Content-Type header (text/plain): must be 'application/json'",
         ),
-        (json, "", "400", "invalid JSON: got EOF while reading request body"),
+        (json, "", "400", "invalid JSON: EOF"),
         (json, "{}", "400", "config cannot be empty in order to create a container"),
         (json, "{\"Image\":\"nosuch:1\"} x", "400", "unexpected content after JSON"),
         (

@@ -8,15 +8,7 @@ use snapshot::LayerKey;
 
 use super::super::fault::{Fault, Repair};
 use super::super::inventory::{Inventory, Layer};
-use super::{is_damaged, keep_if_unsure, named, sound};
-
-/// The diff id that a layer is found by.
-pub(super) fn diff_id(layer: &LayerKey) -> Option<Digest> {
-    match layer {
-        LayerKey::Diff(diff_id) => Some(diff_id.clone()),
-        LayerKey::Local(_) => None,
-    }
-}
+use super::known::{is_damaged, keep_if_unsure, named, sound};
 
 pub(super) fn faults(inventory: &Inventory) -> Vec<Fault> {
     let mut found = incomplete(inventory);
