@@ -19,7 +19,7 @@ impl<const V: u32> Row for Raw<V> {
 }
 
 const CONTAINERS: Table<Raw<2>> = Table::new("containers");
-const RUNS: Table<Raw<1>> = Table::new("runs");
+const RUNS: Table<Raw<2>> = Table::new("runs");
 /// Before version 2 the run of a container lay in its row.
 const EARLIER: Table<Raw<1>> = Table::new("containers");
 

@@ -88,7 +88,7 @@ async fn head(_: Arc<Seen>, _: Request) -> Result<Outcome> {
 async fn create(_: Arc<Seen>, mut request: Request) -> Result<Outcome> {
     request.check_json()?;
     let bytes = request.bytes().await?;
-    let create = api::decode::create_request(&bytes).map_err(crate::request::invalid_body)?;
+    let create = api::decode::create_request(&bytes).map_err(|error| Error::invalid(error.create_message()))?;
     let config =
         create.config.ok_or_else(|| Error::invalid("config cannot be empty in order to create a container"))?;
     Err(Error::not_found(format!("No such image: {}", config.image)))
