@@ -31,6 +31,18 @@ fn lines(output: &Output) -> Vec<String> {
     output.stdout.lines().filter(|line| !line.starts_with("Sending build context")).map(line).collect()
 }
 
+/// `finish` checks the store.
+#[test]
+fn a_step_that_writes_again_what_is_there_is_no_fault() {
+    let d = with_busybox();
+    let context = new_context(&d, "again", "FROM busybox\nCOPY x y /dir/\nCOPY x /dir/\nCOPY x z /dir/\n");
+    let context = context.file("x", "x\n").file("y", "y\n").file("z", "z\n");
+    let _ = context.build(&d, &["-t", "again"]).ok();
+    assert_eq!(d.docker(&["run", "--rm", "again", "sh", "-c", "cat /dir/*"]).text(), "x\ny\nz");
+    let _ = d.docker(&["save", "-o", d.path("again.tar").to_str().unwrap(), "again"]).ok();
+    d.finish();
+}
+
 #[test]
 fn a_build_tells_its_steps_and_the_next_one_uses_them() {
     let d = with_busybox();

@@ -1,6 +1,6 @@
 //! Whether two trees are alike: names, kinds, modes, owners, sizes, times, links, attributes and content.
 //!
-//! Both trees were unpacked from one archive, or should have been. A time that the unpacking itself made (directories
+//! Both trees belong to one archive, or should ([`Origin`]). A time that the unpacking itself made (directories
 //! without an entry, whiteouts) says nothing and is not compared; neither are attributes of devices, pipes and links.
 
 use std::ffi::{CStr, CString};
@@ -17,6 +17,15 @@ use crate::view::{is_opaque, link_target, xattrs};
 const TOLD: usize = 5;
 /// Bytes compared at once.
 const BUFFER: usize = 128 << 10;
+
+/// Where a tree that is compared with its archive comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was unpacked from an archive: it has nothing else.
+    Archive,
+    /// It was made here and packed, and packing leaves out what is as the layers below have it.
+    Here,
+}
 
 /// How a tree differs from what it should be.
 #[derive(Debug, Default)]
@@ -45,7 +54,7 @@ impl Differences {
 }
 
 /// Compares the tree `found` with the tree `expected`, whose root is newer than its archive and older than its content.
-pub(crate) fn compare(found: OwnedFd, expected: OwnedFd, begun: &Stat) -> io::Result<Differences> {
+pub(crate) fn compare(found: OwnedFd, expected: OwnedFd, begun: &Stat, origin: Origin) -> io::Result<Differences> {
     let mut differences = Differences::default();
     let mut path: Vec<CString> = Vec::new();
     let mut buffers = (vec![0; BUFFER], vec![0; BUFFER]);
@@ -53,7 +62,9 @@ pub(crate) fn compare(found: OwnedFd, expected: OwnedFd, begun: &Stat) -> io::Re
         differences.note(&path, "other mode");
     }
     let (mut found, mut expected) = (Walk::new(found, c".")?, Walk::new(expected, c".")?);
-    surplus(&found, &expected, &path, &mut differences);
+    if origin == Origin::Archive {
+        surplus(&found, &expected, &path, &mut differences);
+    }
     loop {
         while let Some(name) = expected.next_name() {
             path.push(name.clone());
@@ -63,7 +74,9 @@ pub(crate) fn compare(found: OwnedFd, expected: OwnedFd, begun: &Stat) -> io::Re
                 differences.note(&path, what);
             }
             if directories && found.enter(&name)? && expected.enter(&name)? {
-                surplus(&found, &expected, &path, &mut differences);
+                if origin == Origin::Archive {
+                    surplus(&found, &expected, &path, &mut differences);
+                }
             } else {
                 path.pop();
             }

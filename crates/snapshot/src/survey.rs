@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use model::digest::Digest;
 use model::{Context, Error, Result};
 
-use crate::compare::compare;
+use crate::compare::{Origin, compare};
 use crate::layers::{Layers, layer_key, make_dir};
 use crate::{LayerInfo, LayerKey, LayerStore, LayerSurvey, Unpacked, places};
 
@@ -101,14 +101,15 @@ impl LayerSurvey for Layers {
             return Ok(Examined::Damaged("its tree (fs) is missing".into()));
         };
         let Some(tar) = tar else { return Ok(Examined::Sound(layer.info)) };
+        let origin = if self.dir(&key).is_symlink() { Origin::Here } else { Origin::Archive };
         let place = self.workplace();
-        let differs = self.differs(found.into(), &place.path(), diff_id, tar);
+        let differs = self.differs((found.into(), origin), &place.path(), diff_id, tar);
         place.clear()?;
         let (differences, unpacked) = differs?;
         Ok(match differences {
             Some(text) => Examined::Damaged(text),
             // One that was made here takes what its files take, holes or not; one that was unpacked what the archive says.
-            None if unpacked.size != layer.info.size && !self.dir(&diff_id.into()).is_symlink() => {
+            None if unpacked.size != layer.info.size && origin == Origin::Archive => {
                 Examined::Damaged(format!("its record says {} bytes, the archive {}", layer.info.size, unpacked.size))
             }
             None => Examined::Sound(layer.info),
@@ -150,7 +151,7 @@ impl Layers {
     /// Unpacks the archive to `tmp` and compares.
     fn differs(
         &self,
-        found: OwnedFd,
+        (found, origin): (OwnedFd, Origin),
         tmp: &Path,
         diff_id: &Digest,
         tar: &mut dyn Read,
@@ -160,7 +161,8 @@ impl Layers {
         let (diff_id, applied) = self.unpack_to(tmp, Some(diff_id), tar)?;
         let unpacked = Unpacked { diff_id, size: applied.size };
         let expected = File::open(tmp.join("fs")).context("opening an unpacked layer")?;
-        let differences = compare(found, expected.into(), &begun).context("comparing a layer with its archive")?;
+        let differences =
+            compare(found, expected.into(), &begun, origin).context("comparing a layer with its archive")?;
         Ok((differences.text(), unpacked))
     }
 }
