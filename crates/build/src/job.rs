@@ -243,7 +243,8 @@ pub trait Inputs: Send + Sync {
 
 /// A cache that was made elsewhere.
 pub trait Imports: Send + Sync {
-    /// Comes to a vertex: to a source when it is solved, to a step when its inputs are.
+    /// Looks for what the cache has of a vertex: of a source once it is solved (`solved` is its result), of a step once its inputs
+    /// are (`solved`).
     fn follow<'a>(
         &'a self,
         job: &'a Arc<Job>,

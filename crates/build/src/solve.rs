@@ -186,15 +186,15 @@ impl Job {
         Ok(Solved { key: content, outputs, cached })
     }
 
-    /// Has the caches that the build imports come to a vertex. What a cache cannot follow it does not have.
+    /// Looks in the caches that the build imports for what they have of a vertex. A cache that cannot tell has nothing.
     async fn follow(self: &Arc<Job>, vertex: &Arc<Vertex>, solved: &[Arc<Solved>]) {
-        let imports = self.pending().imports.clone();
         if vertex.ignore_cache {
             return;
         }
+        let imports = self.pending().imports.clone();
         for cache in imports {
             if let Err(error) = cache.follow(self, vertex, solved).await {
-                tracing::warn!(%error, step = %vertex.name, "a cache does not follow a step");
+                tracing::warn!(%error, step = %vertex.name, "looking for a step in an imported cache");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use api::oci::Descriptor;
 use base64::Engine as _;
@@ -69,7 +69,7 @@ struct Cache {
 /// One description.
 struct Described {
     /// Which records are those of the build's steps.
-    followed: Arc<Mutex<Followed>>,
+    followed: Arc<Followed>,
     /// By the places of records.
     results: HashMap<usize, Vec<Piece>>,
 }
@@ -219,7 +219,7 @@ impl Cache {
                 }
             }
         }
-        let followed = Arc::new(Mutex::new(Followed::new(config.records)));
+        let followed = Arc::new(Followed::new(config.records));
         self.described.push(Described { followed, results });
     }
 
@@ -232,10 +232,9 @@ impl Cache {
         let own = |output: &i64| Some((*output, self.results.get(&name(key, *output))?.clone()));
         outputs.iter().map(own).collect::<Option<_>>().or_else(|| {
             self.described.iter().find_map(|described| {
-                let followed = described.followed.lock().unwrap_or_else(PoisonError::into_inner);
                 let result = |output: &i64| {
-                    let mut places = followed.of(&vertex.digest, *output).iter();
-                    Some((*output, places.find_map(|at| described.results.get(at))?.clone()))
+                    let places = described.followed.of(&vertex.digest, *output);
+                    Some((*output, places.iter().find_map(|at| described.results.get(at))?.clone()))
                 };
                 outputs.iter().map(result).collect()
             })
@@ -281,7 +280,6 @@ impl Imports for Cache {
             let (vertex, solved, roots) = (vertex.clone(), solved.to_vec(), job.builder.roots.clone());
             let work = move |_: &_| {
                 for followed in all {
-                    let mut followed = followed.lock().unwrap_or_else(PoisonError::into_inner);
                     match (&vertex.op, solved.as_slice()) {
                         (Op::Source(_), [own]) => followed.source(&vertex, own),
                         _ => followed.step(&roots, &vertex, &solved)?,

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bollard_buildkit_proto::pb::op::Op;
 use model::Result;
@@ -120,13 +120,22 @@ impl Writer<'_> {
     }
 }
 
-/// Records of a cache that is read, and which of them are those of steps that a build has come to.
+/// Records of a cache that is read, and which of them are those of steps of a build.
 #[derive(Default)]
 pub(super) struct Followed {
     records: Vec<CacheRecord>,
     /// Places of records by their digests.
     by_digest: HashMap<String, Vec<usize>>,
+    /// Never held while files are read.
+    known: Mutex<Known>,
+}
+
+/// What is known of the steps of a build.
+#[derive(Default)]
+struct Known {
+    /// The records of outputs.
     found: HashMap<Place, Vec<usize>>,
+    /// Sources that are directories of the client.
     locals: HashSet<Digest>,
 }
 
@@ -139,22 +148,26 @@ impl Followed {
         Followed { records, by_digest, ..Followed::default() }
     }
 
-    /// The records of an output of a step.
-    pub(super) fn of(&self, vertex: &Digest, output: i64) -> &[usize] {
-        self.found.get(&(vertex.clone(), output)).map(Vec::as_slice).unwrap_or_default()
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Comes to a source, when it is known what it is.
-    pub(super) fn source(&mut self, vertex: &Vertex, solved: &Solved) {
+    /// The records of an output of a step; none before [`Followed::step`] or [`Followed::source`] has looked for them.
+    pub(super) fn of(&self, vertex: &Digest, output: i64) -> Vec<usize> {
+        self.known().found.get(&(vertex.clone(), output)).cloned().unwrap_or_default()
+    }
+
+    /// Looks for the records of a source that is solved.
+    pub(super) fn source(&self, vertex: &Vertex, solved: &Solved) {
         if is_local(vertex) {
-            self.locals.insert(vertex.digest.clone());
+            self.known().locals.insert(vertex.digest.clone());
         } else if let Some(digest) = keys::image(&solved.chain(0)) {
             self.note(&vertex.digest, 0, self.at(&digest));
         }
     }
 
-    /// Comes to a step. Files are read if there is a record that asks for their content. Blocks.
-    pub(super) fn step(&mut self, roots: &Roots, vertex: &Vertex, inputs: &[Arc<Solved>]) -> Result<()> {
+    /// Looks for the records of a step whose inputs are solved. Files are read if a record asks for their content. Blocks.
+    pub(super) fn step(&self, roots: &Roots, vertex: &Vertex, inputs: &[Arc<Solved>]) -> Result<()> {
         let Some(keyed) = keys::of(vertex) else { return Ok(()) };
         let mut meeting = Meeting { roots, vertex, inputs, keyed: &keyed, contents: HashMap::new() };
         for output in vertex.outputs() {
@@ -174,10 +187,10 @@ impl Followed {
         self.by_digest.get(digest.as_str()).cloned().unwrap_or_default()
     }
 
-    fn note(&mut self, vertex: &Digest, output: i64, mut found: Vec<usize>) {
+    fn note(&self, vertex: &Digest, output: i64, mut found: Vec<usize>) {
         found.truncate(SAME);
         if !found.is_empty() {
-            self.found.insert((vertex.clone(), output), found);
+            self.known().found.insert((vertex.clone(), output), found);
         }
     }
 }
@@ -216,7 +229,7 @@ impl Meeting<'_> {
         let digests = match self.contents.entry(index) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
-                let bare = followed.locals.contains(&input.vertex);
+                let bare = followed.known().locals.contains(&input.vertex);
                 let chain = self.inputs.get(index).map(|solved| solved.chain(input.index)).unwrap_or_default();
                 vacant.insert(contents(self.roots, (&chain, bare), used)?)
             }
