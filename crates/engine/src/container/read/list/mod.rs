@@ -151,11 +151,12 @@ fn ports(row: &ContainerRow) -> Vec<api::PortSummary> {
     if row.state.pid().is_none() {
         return ports;
     }
-    let published: HashSet<(u16, String)> = ports.iter().map(|port| (port.private_port, port.kind.clone())).collect();
+    let bound = row.endpoints.iter().flat_map(|e| e.ports.iter());
+    let published: HashSet<_> = bound.map(|port| (port.container_port, port.protocol.as_str())).collect();
     for exposed in row.config.exposed_ports.keys() {
         let (number, kind) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
         let private_port = number.parse().unwrap_or(0);
-        if !published.contains(&(private_port, kind.to_owned())) {
+        if !published.contains(&(private_port, kind)) {
             ports.push(api::PortSummary { private_port, kind: kind.into(), ..Default::default() });
         }
     }
