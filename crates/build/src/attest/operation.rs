@@ -233,5 +233,6 @@ fn of_copy(copy: &pb::FileActionCopy) -> Value {
         .add("exclude_patterns", copy.exclude_patterns.clone())
         .add("alwaysReplaceExistingDestPaths", copy.always_replace_existing_dest_paths)
         .add("modeStr", copy.mode_str.as_str())
+        .add("required_paths", copy.required_paths.clone())
         .done()
 }
