@@ -58,6 +58,55 @@ fn tree(d: &Daemon) -> String {
     top.display().to_string()
 }
 
+/// Archives are taken in every compression that the reference knows.
+#[test]
+fn archives_are_unpacked_whatever_compresses_them() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "c", "busybox", "true"]).ok();
+    let place = d.path("f.tar");
+    for program in ["cat", "gzip -c", "bzip2 -c", "xz -c", "zstd -c"] {
+        fs::write(&place, tar(&[("f", program.as_bytes())])).unwrap();
+        let packed = d.path("packed");
+        let script = format!("{program} < {} > {}", place.display(), packed.display());
+        let _ = d.exec_inside(&["sh", "-c", &script]).ok();
+        let _ = put(&d, "/tmp", &fs::read(packed).unwrap()).expect(200);
+        let out = d.docker(&["cp", "c:/tmp/f", "-"]);
+        assert!(out.stdout.contains(program), "{program}: {out:?}");
+    }
+    d.finish();
+}
+
+/// What cannot be looked up or unpacked is told in the reference's words.
+#[test]
+fn errors_are_the_references() {
+    let d = with_busybox();
+    let _ = d.docker(&["create", "--name", "c", "busybox", "true"]).ok();
+    let links = Tar::new().symlink("loop", "loop").bytes();
+    let _ = put(&d, "/", &links).expect(200);
+    for (path, text) in [
+        ("etc/passwd/", "lstat /etc/passwd/: not a directory"),
+        ("etc/passwd/.", "lstat /etc/passwd/.: not a directory"),
+        ("/loop", "evalSymlinksInScope: too many links in /loop"),
+    ] {
+        assert_eq!(d.http("GET", &format!("/containers/c/archive?path={path}"), "").expect(500).message(), text);
+    }
+    let files = tar(&[("f", b"x")]);
+    assert_eq!(put(&d, "/etc/passwd", &files).expect(400).message(), "extraction point is not a directory");
+    assert_eq!(put(&d, "/etc/passwd/", &files).expect(500).message(), "lstat /etc/passwd/: not a directory");
+    let link = |name: &str, to: &str| Tar::new().symlink(name, to).bytes();
+    for (archive, status, text) in [
+        (tar(&[("a/../../f", b"x")]), 500, "\"../f\" is outside of \"/tmp\""),
+        (link("up", "../.."), 500, "invalid symlink \"/tmp/up\" -> \"../..\""),
+        (Tar::new().hard_link("hard", "none").bytes(), 404, "Could not find the file /tmp in container c"),
+    ] {
+        assert_eq!(put(&d, "/tmp", &archive).expect(status).message(), text);
+    }
+    // An absolute link is the container's, and so is one that stays below.
+    let _ = put(&d, "/tmp", &link("abs", "/etc")).expect(200);
+    let _ = put(&d, "/tmp", &link("d/below", "../x")).expect(200);
+    d.finish();
+}
+
 #[test]
 fn into_and_out_of_containers_in_every_state() {
     let d = with_busybox();

@@ -135,6 +135,13 @@ fn a_file_of_a_volume_over_a_file() {
     let output = run("runc", "/etc");
     assert!(output.code > 100 && output.stderr.contains("not a directory"), "{output:?}");
     d.docker(&["run", "--rm", "-v", "vol:/etc/passwd", "busybox", "true"]).fails(125, "not a directory");
+    // One that would take over what the image has there is the create's to refuse, and leaves no volume.
+    let none = d.docker(&["volume", "ls", "-q"]).text();
+    d.docker(&["create", "-v", "new:/etc/passwd", "busybox", "true"]).fails(1, "source /etc/passwd is not directory");
+    let mount = "type=volume,dst=/bin/busybox";
+    d.docker(&["create", "--mount", mount, "busybox", "true"]).fails(1, "source /bin/busybox is not directory");
+    assert_eq!(d.docker(&["volume", "ls", "-q"]).text(), none);
+    d.docker(&["run", "--rm", "-v", "new:/etc/passwd:nocopy", "busybox", "true"]).fails(125, "not a directory");
     d.finish();
 }
 

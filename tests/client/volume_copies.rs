@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use testkit::{Daemon, Options, Output, places};
 
 use crate::{eventually, with_busybox};
@@ -269,6 +270,44 @@ fn frozen_containers_go_on_without_their_daemon() {
         let name = line.split(' ').next().unwrap();
         let _ = gantryd(&d, &format!("gantryd volume snapshot rm {name} @")).ok();
     }
+    let _ = d.docker(&["volume", "rm", "vol"]).ok();
+    d.finish();
+}
+
+/// A daemon that hangs over a copy holds nobody up for long, and the copy is none.
+#[test]
+fn frozen_containers_go_on_while_their_daemon_hangs() {
+    let d = with_busybox();
+    let script = "cd /v; seq 4000 | xargs touch; i=0; while :; do i=$((i+1)); echo $i > n; done";
+    let _ = d.docker(&["run", "-d", "--name", "c", "-v", "vol:/v", "busybox", "sh", "-c", script]).ok();
+    let counter = volume_of(&d, "vol").join("n");
+    let number = || std::fs::read_to_string(&counter).ok().and_then(|text| text.trim().parse::<i64>().ok());
+    assert!(eventually(|| number().is_some()));
+    let told = d.path("told");
+    let is_caught = |n: usize| {
+        let asked = format!("(gantryd volume snapshot --freeze vol s{n} @ > {} 2>&1 &)", told.display());
+        let _ = gantryd(&d, &asked).ok();
+        let snapshot = d.data_root().join(format!("volumes/.snapshots/s{n}"));
+        assert!(eventually(|| snapshot.exists() || d.inspect("c", "{{.State.Paused}}") == "true"));
+        d.signal(Signal::STOP);
+        if snapshot.exists() {
+            d.signal(Signal::CONT);
+            let _ = gantryd(&d, &format!("gantryd volume snapshot rm s{n} @")).ok();
+            return false;
+        }
+        let at = number().unwrap_or(0);
+        let goes_on = eventually(|| number().is_some_and(|now| now > at));
+        d.signal(Signal::CONT);
+        assert!(goes_on, "it stands still");
+        let text = "the daemon was held up for more than 20 s, and the container went on";
+        let said = || std::fs::read_to_string(&told).unwrap_or_default();
+        assert!(eventually(|| said().contains(text)), "{}", said());
+        assert!(!snapshot.exists());
+        true
+    };
+    assert!((0..100).any(is_caught), "no copy took long enough");
+    assert!(eventually(|| d.inspect("c", "{{.State.Status}}") == "running"));
+    d.remove_containers();
     let _ = d.docker(&["volume", "rm", "vol"]).ok();
     d.finish();
 }

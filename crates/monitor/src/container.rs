@@ -22,12 +22,27 @@ use crate::counted::Counter;
 use crate::memory::Memory;
 use crate::probe::{Probe, Results};
 use crate::proto::{
-    Exec, ExecState, Exit, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, ProbeState, Reason, Refusal, RuntimeChoice,
-    State, VERSION,
+    Exec, ExecState, Exit, MAX_ENDED_EXECS, MAX_RUNNING_EXECS, MAX_SPEC, PASSING, ProbeState, Reason, Refusal,
+    RuntimeChoice, State, VERSION,
 };
 use crate::session::{Session, Streams};
 
 const SIGKILL: i32 = 9;
+
+/// A connection that has had the container frozen for the time of an operation of its daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing {
+    pub connection: u32,
+    /// When its last request came.
+    pub heard: Instant,
+}
+
+impl Passing {
+    /// When it hangs, unless a request comes before.
+    pub fn ends(&self) -> Instant {
+        self.heard + PASSING
+    }
+}
 
 /// A started container.
 pub struct Container {
@@ -43,8 +58,8 @@ pub struct Container {
     pub room: Rc<Room>,
     started_at: i64,
     paused: bool,
-    /// The connection that had it frozen in passing.
-    pub frozen_for: Option<u32>,
+    /// Who had it frozen in passing.
+    pub frozen_for: Option<Passing>,
     pub memory: Memory,
     /// Processes of the container may become children of the monitor.
     adopts: bool,
@@ -216,12 +231,12 @@ impl Container {
         self.begin_freeze(frozen, asked)
     }
 
-    /// Who had it frozen in passing may be gone: it goes on.
-    pub fn thaw_if_abandoned(&mut self, stands: impl Fn(u32) -> bool) {
-        if let Some(id) = self.frozen_for.filter(|id| !stands(*id)) {
+    /// Who had it frozen in passing may be gone, or hang: it goes on.
+    pub fn thaw_if_abandoned(&mut self, stands: impl Fn(u32) -> bool, now: Instant) {
+        if let Some(passing) = self.frozen_for.filter(|one| !stands(one.connection) || now >= one.ends()) {
             self.frozen_for = None;
             // Nobody waits for the answer.
-            if let Err(refused) = self.freeze(false, (id, 0)) {
+            if let Err(refused) = self.freeze(false, (passing.connection, 0)) {
                 crate::tell(format_args!("monitor of {}: it stays frozen: {}", self.bundle.id, refused.message));
             }
         }
@@ -396,6 +411,13 @@ impl Container {
     /// When there is something to tell.
     pub fn count_deadline(&self) -> Option<Instant> {
         self.counter.deadline(self.init.logged())
+    }
+
+    /// A request has come through this connection.
+    pub fn hear(&mut self, connection: u32, now: Instant) {
+        if let Some(passing) = self.frozen_for.as_mut().filter(|passing| passing.connection == connection) {
+            passing.heard = now;
+        }
     }
 
     /// All that a daemon needs to take over.

@@ -8,6 +8,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use model::Kind;
 use runtime::{Bundle, Scope, StartError, oci};
@@ -28,6 +29,9 @@ pub const MAX_TEXT: usize = 8 * 1024;
 pub const MAX_ENDED_EXECS: usize = 64;
 /// Running execs that a [`State`] lists, so that it fits into a packet.
 pub const MAX_RUNNING_EXECS: usize = 512;
+
+/// How long a container that is paused in passing waits for its daemon's next request before it goes on.
+pub const PASSING: Duration = Duration::from_secs(20);
 
 /// What travels: `seq` is the daemon's number of a request, repeated in its answer; 0 in an event that answers nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,7 +57,8 @@ pub enum Request {
     Resize { exec: Option<String>, rows: u16, columns: u16 },
     /// Answer: `Done`.
     Signal { exec: Option<String>, signal: i32, scope: Scope },
-    /// Pauses or resumes the container. Answer: `Done`. Paused in passing it goes on when the connection ends.
+    /// Pauses or resumes the container. Answer: `Done`. Paused in passing it goes on when the connection ends, and when no
+    /// request comes through it for [`PASSING`].
     Freeze { frozen: bool, passing: bool },
     /// The daemon has recorded the exit: the monitor may end. No answer.
     Release,

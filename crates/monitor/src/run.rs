@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::births::{Abandoned, Asked, Dying, Entering, Given, Starting};
-use crate::container::{self, Asks, Container};
+use crate::container::{self, Asks, Container, Passing};
 use crate::link::{self, Incoming, Link};
 use crate::proto::{
     Event, Exec, Exit, MAX_PACKET, Packet, Port, ProbeState, ReachSpec, Reason, Refusal, Request, ResolverSpec,
@@ -235,6 +235,8 @@ impl Monitor {
         let next = deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).chain(self.births_deadline());
         let next = next.chain(self.resolver.as_ref().and_then(Resolver::deadline));
         let next = next.chain(self.container.as_ref().and_then(Container::count_deadline));
+        let passing = self.container.as_ref().and_then(|container| container.frozen_for);
+        let next = next.chain(passing.map(|passing| passing.ends()));
         let next = next.chain(self.reach.as_ref().map(|(reach, _)| reach.deadline())).min();
         let next = next.map(|at| at.saturating_duration_since(now));
         let log = self.log().filter(|log| log.is_behind() || log.has_idle_work());
@@ -323,6 +325,9 @@ impl Monitor {
                 return;
             }
         };
+        if let Some(container) = &mut self.container {
+            container.hear(from, Instant::now());
+        }
         let answer = match body {
             Request::Start => return self.start((from, seq), fds),
             Request::Exec(exec) => return self.queue_exec((from, seq), exec, fds),
@@ -571,7 +576,8 @@ impl Monitor {
                 return container.signal(exec.as_deref(), (signal, scope), asked);
             }
             Request::Freeze { frozen, passing } => {
-                container.frozen_for = (frozen && passing).then_some(asked.0);
+                container.frozen_for =
+                    (frozen && passing).then(|| Passing { connection: asked.0, heard: Instant::now() });
                 return container.freeze(frozen, asked);
             }
             Request::Ports(ports) => self.ports(ports, fds)?,
@@ -631,7 +637,7 @@ impl Monitor {
         self.settle_abandoned();
         self.settle_reach(now);
         if let Some(container) = &mut self.container {
-            container.thaw_if_abandoned(|id| self.link.has(id));
+            container.thaw_if_abandoned(|id| self.link.has(id), now);
             for ((id, seq), outcome) in container.settle_actions() {
                 self.link.answer(id, seq, Event::Done { refused: outcome.err() });
             }

@@ -497,7 +497,7 @@ pub(crate) fn clean(name: &[u8], top: &str) -> io::Result<Vec<u8>> {
             b".." => {
                 // At the root of an absolute name there is nothing above.
                 if parts.pop().is_none() && !absolute {
-                    let text = format!("{:?} is outside of {top}", String::from_utf8_lossy(name));
+                    let text = format!("{:?} is outside of {top}", model::mount::clean(&String::from_utf8_lossy(name)));
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
             }

@@ -22,13 +22,17 @@ use crate::view::{Found, View, copy_attributes, xattrs};
 /// Bytes of the longest path that is copied.
 const PATH: usize = 4096;
 
-/// Copies the directory at `path` (absolute in the image) into `target`. Nothing happens when there is none.
+/// Copies the directory at `path` (absolute in the image) into `target`. Nothing happens when nothing is there.
+///
+/// Errors: `System` when something else is there, in the reference's words (`CopyDir` of containerd's `fs`).
 pub(crate) fn copy_out(view: &View, path: &str, target: &Path) -> Result<()> {
     let top: OwnedFd = File::open(target).with_context(|| format!("opening {}", target.display()))?.into();
     let copy = || {
         let source = view.resolve(path.as_bytes())?;
-        let found = view.shown(&source)?.filter(|found| tree::file_type(&found.stat).is_dir());
-        let Some(found) = found else { return Ok(()) };
+        let Some(found) = view.shown(&source)? else { return Ok(()) };
+        if !tree::file_type(&found.stat).is_dir() {
+            return Err(io::Error::other(format!("source {path} is not directory")));
+        }
         let mut copy = Copy { view, top: top.try_clone()?, links: HashMap::new() };
         on_a_deep_stack(|| copy.directory(&source, &found, &top, Path::new("")))
     };

@@ -37,6 +37,8 @@ pub struct Extraction {
     pub keep_kinds: bool,
     /// The directory itself gets what the archive says of it.
     pub whole: bool,
+    /// A link whose target, as it is written, lies outside of the directory is refused.
+    pub links_inside: bool,
 }
 
 /// Unpacks the uncompressed `tar` into `directory` (absolute, below `root`).
@@ -124,6 +126,7 @@ impl Extractor<'_> {
             }
             Kind::HardLink => return self.hard_link(parent, name, entry),
             Kind::Symlink => {
+                self.check_link(path, &entry.link)?;
                 let target = CString::new(entry.link.as_slice()).map_err(|_| bad("name with a zero byte"))?;
                 rustix::fs::symlinkat(target, parent, name)?;
             }
@@ -213,6 +216,19 @@ impl Extractor<'_> {
         tree::remove(parent, name).map_err(busy)
     }
 
+    /// Where a link leads to is counted from its own directory, also when it is absolute, as the reference does (`createTarFile` of
+    /// go-archive). Nothing depends on it: names are looked up below the root.
+    fn check_link(&self, path: &[u8], link: &[u8]) -> io::Result<()> {
+        let place = self.path(path);
+        let target =
+            place.parent().unwrap_or(Path::new("/")).display().to_string() + "/" + &String::from_utf8_lossy(link);
+        if !self.how.links_inside || starts_with(model::mount::clean(&target).as_bytes(), &self.top) {
+            return Ok(());
+        }
+        let text = format!("invalid symlink {:?} -> {:?}", place.display().to_string(), String::from_utf8_lossy(link));
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
     fn hard_link(&self, parent: &OwnedFd, name: &CString, entry: &Entry) -> io::Result<()> {
         let target = self.clean(&entry.link)?;
         let Some((above, target)) = split(&target) else { return Err(Errno::PERM.into()) };
@@ -259,6 +275,11 @@ fn copy<R: Read>(file: &mut File, length: u64, archive: &mut Archive<R>, buffer:
         left -= n as u64;
     }
     Ok(())
+}
+
+/// As texts: the root is a prefix of all.
+fn starts_with(path: &[u8], top: &[u8]) -> bool {
+    path.starts_with(top.strip_suffix(b"/").unwrap_or(top))
 }
 
 /// Whether `path` is `above` or lies in it.

@@ -168,7 +168,9 @@ pub trait LayerStore: Send + Sync {
 
     /// Copies what the chain has at `path` (absolute, a directory) into the empty directory `target`: content, owners,
     /// modes, times, xattrs, hard links; the directory's own attributes too. Links on the way are followed within the
-    /// chain. Nothing happens when there is no directory.
+    /// chain. Nothing happens when nothing is there.
+    ///
+    /// Errors: `System` for what is no directory.
     fn copy_out(&self, layers: &[LayerKey], path: &str, target: &Path) -> Result<()>;
 
     /// Makes every layer written so far durable.

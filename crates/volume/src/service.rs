@@ -245,7 +245,7 @@ impl Volumes {
     ///
     /// Errors: `NotFound`; `System` when the driver does not answer.
     pub async fn look_up(&self, name: &str) -> Result<(Volume, Found)> {
-        let missing = || Error::not_found(format!("get {name}: no such volume"));
+        let missing = || no_such(name);
         let volume = match self.find(name)? {
             Some(volume) if volume.driver == LOCAL => return Ok((volume, Found::default())),
             Some(volume) => volume,
@@ -300,7 +300,7 @@ impl Volumes {
 
     /// The volume of this name. `NotFound`: `get zz: no such volume`.
     pub fn get(&self, name: &str) -> Result<Volume> {
-        self.find(name)?.ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+        self.find(name)?.ok_or_else(|| no_such(name))
     }
 
     fn find(&self, name: &str) -> Result<Option<Volume>> {
@@ -474,6 +474,11 @@ impl Volumes {
             freed.await;
         }
     }
+}
+
+fn no_such(name: &str) -> Error {
+    let get = if name.is_empty() { "get".to_owned() } else { format!("get {name}") };
+    Error::not_found(format!("{get}: no such volume"))
 }
 
 /// The row of a volume that a plugin has made by itself; its driver is to be filled in.

@@ -3,7 +3,7 @@
 //! - A snapshot is a directory of its own beside the volumes: a subvolume's snapshot on btrfs, else a copy that shares its
 //!   blocks with the volume where the file system can (reflink).
 //! - With `freeze` the containers that use the volume stand still for the time of the copy, at most [`FREEZE`], and none
-//!   begins to use it meanwhile. They go on whatever becomes of the copy; should the daemon die, the next one lets them.
+//!   begins to use it meanwhile. They go on whatever becomes of the copy, also when the daemon dies or hangs over it.
 //! - What is begun here goes on when its client leaves.
 
 use std::collections::BTreeMap;
@@ -134,12 +134,14 @@ pub async fn take(engine: &Arc<Engine>, args: SnapshotArgs) -> Result<VolumeSnap
             Ok((volumes, staged, created, driver, args))
         });
         let made = made.await;
+        let stood = frozen.as_ref().map_or(Ok(()), Frozen::check);
         // Before they go on: an actor may wait for the volume.
         drop(hold);
         if let Some(frozen) = frozen {
             frozen.thaw().await;
         }
         let (volumes, staged, created, driver, args) = made?;
+        stood.with_context(|| format!("copying volume {}", args.volume))?;
         let SnapshotArgs { name, volume, labels, schedule, .. } = args;
         let snapshot = Snapshot { name, volume, created, labels, schedule };
         let kept = walks.run(move |_| volumes.keep_snapshot(staged, &snapshot).map(|()| snapshot)).await?;

@@ -1,21 +1,24 @@
 //! Containers that stand still for the moment in which their volume is copied.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::{Error, Result};
 use tokio::runtime;
 use tokio::time::timeout;
 
 use crate::container::registry::command::Command;
+use crate::container::registry::standing::Standing;
 use crate::container::{Containers, Handle};
 
 /// How long one container may take to stand still.
 const STAND: Duration = Duration::from_secs(10);
 
-/// Containers that were frozen. They go on at [`Frozen::thaw`], or else when this is dropped; should the daemon die, when
-/// the next one comes ([`crate::container::row::RunRecord`] remembers it).
+/// Containers that were frozen. They go on at [`Frozen::thaw`], or else when this is dropped; should the daemon die or
+/// hang, their monitors let them go on.
 pub struct Frozen {
     handles: Vec<Handle>,
+    /// Of those that stand.
+    standing: Vec<Standing>,
     runtime: runtime::Handle,
 }
 
@@ -24,12 +27,13 @@ impl Frozen {
     ///
     /// Errors: of the first that runs and cannot be frozen; those before it go on.
     pub async fn begin(containers: &Containers, volume: &str) -> Result<Frozen> {
-        let mut frozen = Frozen { handles: Vec::new(), runtime: runtime::Handle::current() };
+        let mut frozen = Frozen { handles: Vec::new(), standing: Vec::new(), runtime: runtime::Handle::current() };
         for id in super::users(containers, volume) {
             let Ok(handle) = containers.find(id.as_str()) else { continue };
             if handle.view().pid == 0 || handle.view().row.state.is_paused() {
                 continue;
             }
+            let asked = Instant::now();
             let Ok(stands) = timeout(STAND, handle.ask(|reply| Command::Pause { passing: true, reply })).await else {
                 // Should it do so later, it is let go on at once.
                 let text = format!("container {} did not stand still within {} s", id.short(), STAND.as_secs());
@@ -37,7 +41,10 @@ impl Frozen {
                 return Err(Error::system(text));
             };
             match stands {
-                Ok(()) => frozen.handles.push(handle),
+                Ok(()) => {
+                    frozen.standing.push(Standing::begin(&handle, asked));
+                    frozen.handles.push(handle);
+                }
                 // It ended, or somebody else has paused it.
                 Err(_) if handle.view().pid == 0 || handle.view().row.state.is_paused() => {}
                 Err(error) => {
@@ -49,8 +56,14 @@ impl Frozen {
         Ok(frozen)
     }
 
+    /// Errors: `System` when one of them may have gone on before now.
+    pub fn check(&self) -> Result<()> {
+        self.standing.iter().try_for_each(Standing::check)
+    }
+
     /// Lets them go on.
     pub async fn thaw(mut self) {
+        self.standing.clear();
         go_on(std::mem::take(&mut self.handles)).await;
     }
 }

@@ -132,7 +132,10 @@ impl Subject {
         let files = shown(&engine, &view, volumes, Origin::Read)?;
         let absolute = path::absolute(path);
         let found = path::stat(files.root(), &absolute);
-        let (node, stat) = found.map_err(|e| path::not_found(e, path, &name))?;
+        let (node, stat) = found.map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => path::not_found(e, path, &name),
+            _ => path::not_found(e, &absolute, &name),
+        })?;
         // The root's entries have absolute names.
         let name = if stat.name == "/" { Vec::new() } else { stat.name.clone().into_bytes() };
         publish(&engine.events, &view.row, "archive-path", []);
@@ -149,6 +152,10 @@ impl Subject {
         let place = path::resolve(files.root(), path).map_err(|e| path::not_found(e, path, &name))?;
         let found = files.root().stat(&place).map_err(|e| path::not_found(e, path, &name))?;
         if !rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() {
+            if path.ends_with('/') || path.ends_with("/.") {
+                let error = rustix::io::Errno::NOTDIR.into();
+                return Err(path::not_found(error, &path::absolute(path), &name));
+            }
             return Err(Error::invalid("extraction point is not a directory"));
         }
         check_writable(row, &place)?;
@@ -156,8 +163,9 @@ impl Subject {
             user if args.copy_uid_gid && !user.is_empty() => Some(owner(&files, user)?),
             _ => None,
         };
-        let how = Extraction { owner, keep_kinds: args.no_overwrite_dir_non_dir, ..Extraction::default() };
-        Ok(Target { files, claim, engine, view, place, how })
+        let keep_kinds = args.no_overwrite_dir_non_dir;
+        let how = Extraction { owner, keep_kinds, links_inside: true, ..Extraction::default() };
+        Ok(Target { files, claim, engine, view, named: (path.to_owned(), name), place, how })
     }
 }
 
@@ -167,6 +175,8 @@ pub struct Target {
     claim: Option<Claim>,
     engine: Arc<Engine>,
     view: Arc<ContainerView>,
+    /// The path and the container as the client names them.
+    named: (String, String),
     place: PathBuf,
     how: Extraction,
 }
@@ -176,9 +186,13 @@ impl Target {
     ///
     /// Errors: `System` for what the archive or the kernel refuses. What was unpacked before stays.
     pub fn unpack(self, archive: impl Read + Send) -> Result<()> {
-        let Target { files, claim, engine, view, place, how } = self;
-        let tar = snapshot::decompress(archive)?;
-        snapshot::extract(files.root(), &place, tar, how)?;
+        let Target { files, claim, engine, view, named: (path, name), place, how } = self;
+        let tar = snapshot::decompress(snapshot::to_layer(archive)?)?;
+        // What an entry needs and is not there, such as the target of a hard link, is told like the directory itself.
+        snapshot::extract(files.root(), &place, tar, how).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => path::not_found(error, &path, &name),
+            _ => error.into(),
+        })?;
         // Mounted no more before the next one mounts it.
         drop(files);
         drop(claim);

@@ -47,7 +47,13 @@ pub(super) fn stat(root: &Rooted, path: &str) -> io::Result<(OwnedFd, api::PathS
     let node = root.open(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
     let stat = rustix::fs::fstat(&node)?;
     let link_target = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Symlink => resolve(root, path)?.display().to_string(),
+        FileType::Symlink => {
+            let endless = |error: io::Error| match error.raw_os_error() {
+                None => io::Error::other(format!("evalSymlinksInScope: too many links in {path}")),
+                Some(_) => error,
+            };
+            resolve(root, path).map_err(endless)?.display().to_string()
+        }
         _ => String::new(),
     };
     let mtime = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
@@ -94,6 +100,8 @@ pub(super) fn resolve(root: &Rooted, path: &str) -> io::Result<PathBuf> {
 pub(super) fn not_found(error: io::Error, path: &str, container: &str) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::not_found(format!("Could not find the file {path} in container {container}")),
+        // Told by us, in full.
+        _ if error.raw_os_error().is_none() => Error::from(error),
         _ => Error::from(error).prefix(format!("lstat {path}")),
     }
 }

@@ -20,7 +20,6 @@ use model::name;
 use model::own_label::{self, OwnLabels};
 use model::platform::Platform;
 use model::{Error, Kind, Result};
-use rustix::fs::FileType;
 use snapshot::LayerStore;
 
 use self::sources::Sources;
@@ -225,7 +224,7 @@ fn prepare(engine: &Engine, row: &Definition) -> Result<HashSet<String>> {
     engine.snapshots.roots.prepare(row.id.as_str(), &chain)?;
     let mut places = HashSet::new();
     for mount in row.volumes().filter(|mount| mount.copy_data) {
-        if layers.file_type(&chain, &mount.destination)?.is_some_and(FileType::is_dir) {
+        if layers.file_type(&chain, &mount.destination)?.is_some() {
             places.insert(mount.destination.clone());
         }
     }

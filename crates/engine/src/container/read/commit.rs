@@ -4,6 +4,7 @@
 //! fails, when the client leaves, and when the daemon dies over it (the next one sees from the row why it was frozen).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{ContainerConfig, HealthConfig, ImageConfig};
 use image::{self, CommitImage};
@@ -15,6 +16,7 @@ use crate::Engine;
 use crate::container::definition::Definition;
 use crate::container::publish;
 use crate::container::registry::command::Command;
+use crate::container::registry::standing::Standing;
 
 /// What commit takes.
 #[derive(Clone, Debug, Default)]
@@ -43,11 +45,13 @@ pub async fn commit(engine: &Arc<Engine>, args: CommitArgs) -> Result<String> {
     refuse_dying(&handle.view().row, "commit")?;
     // Before it is frozen: it must not wait for others.
     let turn = engine.disk.walks.turn().await;
+    let asked = Instant::now();
     let frozen = !args.no_pause && handle.ask(|reply| Command::Pause { passing: true, reply }).await.is_ok();
+    let standing = frozen.then(|| Standing::begin(&handle, asked));
     let row = handle.view().row.clone();
     let (working, shared) = (row.clone(), engine.clone());
     let (comment, name) = (args.comment.clone(), args.name.as_ref().map(ImageRef::familiar).unwrap_or_default());
-    let made = turn.run(move |_| make(&shared, &working, args)).await;
+    let made = turn.run(move |_| make(&shared, &working, args, standing.as_ref())).await;
     if frozen && let Err(error) = handle.ask(|reply| Command::Unpause { reply }).await {
         // Somebody else has let it go on, or ended it.
         tracing::debug!(container = row.id.short(), %error, "not thawed after a commit");
@@ -58,7 +62,7 @@ pub async fn commit(engine: &Arc<Engine>, args: CommitArgs) -> Result<String> {
     Ok(id)
 }
 
-fn make(engine: &Engine, row: &Definition, args: CommitArgs) -> Result<String> {
+fn make(engine: &Engine, row: &Definition, args: CommitArgs, standing: Option<&Standing>) -> Result<String> {
     let own = portable(&row.config);
     let given = args.config.as_ref().map_or_else(|| own.clone(), portable);
     let changed = image::apply_changes(given, &args.changes)?;
@@ -66,7 +70,10 @@ fn make(engine: &Engine, row: &Definition, args: CommitArgs) -> Result<String> {
     let config = inherit(changed, own, keeps_entrypoint);
     let layers = snapshot::keys(&row.image.layers);
     let wanted = CommitImage {
-        pack: &|out| engine.snapshots.roots.write_diff(row.id.as_str(), &layers, out),
+        pack: &|out| {
+            let written = engine.snapshots.roots.write_diff(row.id.as_str(), &layers, out)?;
+            standing.map_or(Ok(()), Standing::check).map(|()| written)
+        },
         image: &row.image.id,
         manifest: row.image.manifest.as_ref().map(|(_, digest, _)| digest),
         config,

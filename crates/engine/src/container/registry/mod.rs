@@ -11,6 +11,7 @@ pub mod exec_session;
 pub mod execs;
 pub mod probes;
 pub mod readers;
+pub mod standing;
 pub mod threads;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
