@@ -51,6 +51,8 @@ fn creating() {
     refused(&d, "", &of_host(r#""VolumesFrom":["nosuch"]"#), 400, "No such container: nosuch");
     let file = r#"{"Image":"busybox","WorkingDir":"/etc/passwd"}"#;
     refused(&d, "", file, 500, "Cannot mkdir: /etc/passwd is not a directory");
+    let below = r#"{"Image":"busybox","WorkingDir":"/etc/passwd/x/y"}"#;
+    refused(&d, "", below, 500, "lstat /etc/passwd/x/y: not a directory");
     let over_file = "cannot mount volume over existing file, file exists /etc/passwd";
     refused(&d, "", r#"{"Image":"busybox","Volumes":{"/etc/passwd":{}}}"#, 500, over_file);
     assert_eq!(d.http("GET", "/volumes", "").json()["Volumes"].as_array().map_or(0, Vec::len), 0);

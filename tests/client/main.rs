@@ -36,6 +36,7 @@ mod inspect;
 mod intruder;
 mod isolation;
 mod journal;
+mod kernel_volumes;
 mod layers;
 mod lifecycle;
 mod list;

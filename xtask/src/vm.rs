@@ -45,14 +45,23 @@ const SYSTEMD_TESTS: &[(&str, &str, &str)] =
 const SYSTEMD_OPTIONS: &str = " systemd.unit=machine.service systemd.show_status=no systemd.condition-needs-update=0 \
     systemd.mask=systemd-tmpfiles-setup.service systemd.mask=timers.target systemd.mask=systemd-timesyncd.service";
 
-/// Runs the tests named by `words`, or those of [`TESTS`]; after the word `systemd` those of [`SYSTEMD_TESTS`].
+/// Volumes by quotas of projects and by servers, which Debian's kernel has.
+const VOLUME_TESTS: &[(&str, &str, &str)] = &[("tests", "client", "kernel_volumes::")];
+/// The programs of an NFS server, and the libraries that they need.
+const NFS_PACKAGES: [&str; 6] =
+    ["nfs-kernel-server", "nfs-common", "libtirpc3", "libwrap0", "libevent-core-2.1-7", "libkeyutils1"];
+
+/// Runs the tests named by `words`, or those of [`TESTS`]; after the word `systemd` those of [`SYSTEMD_TESTS`], after the word
+/// `volumes` those of [`VOLUME_TESTS`].
 pub fn run_tests(words: &[String]) -> Result<(), String> {
     shell::require_root("cargo xtask vm")?;
-    let (systemd, words) = match words.split_first() {
-        Some((first, rest)) if first == "systemd" => (true, rest),
-        _ => (false, words),
+    let (first, rest) = words.split_first().map_or(("", words), |(first, rest)| (first.as_str(), rest));
+    let (tests, words) = match first {
+        "systemd" => (SYSTEMD_TESTS, rest),
+        "volumes" => (VOLUME_TESTS, rest),
+        _ => (TESTS, words),
     };
-    let tests = if systemd { SYSTEMD_TESTS } else { TESTS };
+    let systemd = first == "systemd";
     setup::programs()?;
     setup::install_missing(PROGRAMS)?;
     if systemd {
@@ -65,6 +74,10 @@ pub fn run_tests(words: &[String]) -> Result<(), String> {
     let mut commands = commands.collect::<Result<Vec<String>, String>>()?;
     if systemd {
         commands.insert(0, include_str!("vm/service.sh").to_owned());
+    }
+    if first == "volumes" {
+        let prepared = include_str!("vm/volumes.sh").replace("@nfs@", &nfs(&place)?.display().to_string());
+        commands[0] = prepared + &commands[0];
     }
     let script = include_str!("vm/machine.sh")
         .replace("@command@", &commands.join("\n"))
@@ -79,6 +92,16 @@ pub fn run_tests(words: &[String]) -> Result<(), String> {
         return Err(format!("only {} of {} test programs came to their end", tally.programs, commands.len()));
     }
     tally.finish("cargo xtask vm")
+}
+
+/// The programs of an NFS server, unpacked and not installed.
+fn nfs(place: &Path) -> Result<PathBuf, String> {
+    let place = place.join("nfs");
+    if !place.join("complete").exists() {
+        NFS_PACKAGES.iter().try_for_each(|package| setup::unpack(package, &place))?;
+        fs::write(place.join("complete"), "").map_err(|e| e.to_string())?;
+    }
+    Ok(place)
 }
 
 /// Builds a test program; the line that runs it in the machine.

@@ -44,6 +44,8 @@ pub struct Options {
     disk: String,
     /// The program that makes a file system on it, with its options; empty: it lies in memory.
     mkfs: &'static [&'static str],
+    /// How it is mounted, besides by a loop device.
+    mount: &'static str,
     forgetful: Option<FileSystem>,
 }
 
@@ -98,6 +100,20 @@ impl Options {
     #[must_use]
     pub fn xfs(self, size: &str) -> Self {
         self.made(&["mkfs.xfs", "-q"], size)
+    }
+
+    /// ext4 that counts projects, where the kernel can.
+    #[must_use]
+    pub fn ext4_with_projects(mut self, size: &str) -> Self {
+        self.mount = ",prjquota";
+        self.made(&["mkfs.ext4", "-q", "-O", "quota,project"], size)
+    }
+
+    /// XFS that counts projects, where the kernel can.
+    #[must_use]
+    pub fn xfs_with_projects(mut self, size: &str) -> Self {
+        self.mount = ",prjquota";
+        self.xfs(size)
     }
 
     fn made(mut self, mkfs: &'static [&'static str], size: &str) -> Self {
@@ -178,7 +194,7 @@ impl Daemon {
                 let image = dir.path().join("disk").display().to_string();
                 let _ = namespaces.run(&["truncate", "-s", &options.disk, &image]).ok();
                 let _ = namespaces.run(&[options.mkfs, &[&image]].concat()).ok();
-                let _ = namespaces.run(&["mount", "-o", "loop", &image, &place]).ok();
+                let _ = namespaces.run(&["mount", "-o", &format!("loop{}", options.mount), &image, &place]).ok();
             } else {
                 let size = format!("size={}", options.disk);
                 let _ = namespaces.run(&["mount", "-t", "tmpfs", "-o", &size, "disk", &place]).ok();

@@ -202,7 +202,7 @@ fn merge_tmpfs_options<'a>(options: impl Iterator<Item = &'a str>) -> Result<Vec
                 }
                 _ => {
                     let key = option.split('=').next().unwrap_or_default();
-                    return Err(Error::invalid(format!("invalid tmpfs option {key:?}")));
+                    return Err(Error::system(format!("invalid tmpfs option {key:?}")));
                 }
             },
         };
@@ -225,7 +225,7 @@ fn check_tmpfs_number(key: &str, value: &str) -> Result<()> {
     };
     match fits {
         true => Ok(()),
-        false => Err(Error::invalid(format!("invalid tmpfs option \"{key}={value}\": value out of range"))),
+        false => Err(Error::system(format!("invalid tmpfs option \"{key}={value}\": value out of range"))),
     }
 }
 

@@ -240,6 +240,11 @@ fn check_directories(layers: &dyn LayerStore, row: &Definition) -> Result<()> {
     if !dir.is_empty() && is_file(dir)? {
         return Err(Error::system(format!("Cannot mkdir: {dir} is not a directory")));
     }
+    for above in Path::new(dir).ancestors().skip(1).filter_map(Path::to_str).filter(|above| above.len() > 1) {
+        if is_file(above)? {
+            return Err(Error::system(format!("lstat {dir}: not a directory")));
+        }
+    }
     let configured = |mount: &&MountRow| mount.copy_data && !mount.from_mounts && mount.mode.is_empty();
     for mount in row.volumes().filter(configured) {
         let place = mount.destination.as_str();
