@@ -42,7 +42,7 @@ impl Frozen {
             };
             match stands {
                 Ok(()) => {
-                    frozen.standing.push(Standing::begin(&handle, asked));
+                    frozen.standing.push(handle.stand(asked));
                     frozen.handles.push(handle);
                 }
                 // It ended, or somebody else has paused it.

@@ -47,7 +47,7 @@ pub async fn commit(engine: &Arc<Engine>, args: CommitArgs) -> Result<String> {
     let turn = engine.disk.walks.turn().await;
     let asked = Instant::now();
     let frozen = !args.no_pause && handle.ask(|reply| Command::Pause { passing: true, reply }).await.is_ok();
-    let standing = frozen.then(|| Standing::begin(&handle, asked));
+    let standing = frozen.then(|| handle.stand(asked));
     let row = handle.view().row.clone();
     let (working, shared) = (row.clone(), engine.clone());
     let (comment, name) = (args.comment.clone(), args.name.as_ref().map(ImageRef::familiar).unwrap_or_default());

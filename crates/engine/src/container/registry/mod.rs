@@ -16,6 +16,7 @@ pub mod threads;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use model::id::ContainerId;
 use model::{Error, Result};
@@ -28,6 +29,7 @@ use self::command::Command;
 use self::execs::Execs;
 use self::probes::ProbeCounts;
 use self::readers::Readers;
+use self::standing::Standing;
 use self::threads::Threads;
 use super::definition::{Definition, links};
 use super::unloaded::Unloaded;
@@ -259,6 +261,22 @@ impl Handle {
             () = self.commands.closed() => answer.try_recv().ok(),
         };
         outcome.unwrap_or_else(|| Err(no_such(self.id.as_str())))
+    }
+
+    /// Tells the monitor again and again that the daemon works on the container, which was asked to stand still at `asked`.
+    pub fn stand(&self, asked: Instant) -> Standing {
+        let handle = self.clone();
+        Standing::begin(asked, move || {
+            let handle = handle.clone();
+            async move {
+                let sent = Instant::now();
+                if handle.ask(|reply| Command::Ping { reply }).await.is_ok() {
+                    return Some(Instant::now());
+                }
+                // One that does not run any more does nothing either.
+                (handle.view().pid == 0).then_some(sent)
+            }
+        })
     }
 }
 

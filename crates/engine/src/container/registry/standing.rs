@@ -8,9 +8,6 @@ use model::{Error, Result};
 use monitor::proto::PASSING;
 use tokio::task::JoinHandle;
 
-use super::Handle;
-use super::command::Command;
-
 /// How often a monitor is told.
 const BEAT: Duration = Duration::from_secs(2);
 
@@ -41,19 +38,20 @@ impl Known {
 }
 
 impl Standing {
-    /// Of a container that was asked to stand still at `asked`, and does.
-    pub fn begin(handle: &Handle, asked: Instant) -> Standing {
+    /// Of a container that was asked to stand still at `asked`, and does. `ping` asks its monitor, and tells when it was answered.
+    pub fn begin<P, A>(asked: Instant, ping: P) -> Standing
+    where
+        P: Fn() -> A + Send + 'static,
+        A: Future<Output = Option<Instant>> + Send,
+    {
         let known = Arc::new(Mutex::new(Known { sent: asked, broken: false }));
-        let (handle, noted) = (handle.clone(), known.clone());
+        let noted = known.clone();
         let beats = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(BEAT).await;
                 let sent = Instant::now();
-                // One that does not run any more does nothing either.
-                if handle.ask(|reply| Command::Ping { reply }).await.is_ok() {
-                    lock(&noted).answered(sent, Instant::now());
-                } else if handle.view().pid == 0 {
-                    lock(&noted).answered(sent, sent);
+                if let Some(answered) = ping().await {
+                    lock(&noted).answered(sent, answered);
                 }
             }
         });
