@@ -95,7 +95,11 @@ fn errors_are_the_references() {
     assert_eq!(put(&d, "/etc/passwd/", &files).expect(500).message(), "lstat /etc/passwd/: not a directory");
     let link = |name: &str, to: &str| Tar::new().symlink(name, to).bytes();
     for (archive, status, text) in [
-        (tar(&[("a/../../f", b"x")]), 500, "\"../f\" is outside of \"/tmp\""),
+        (
+            Tar::new().raw("a/../../f", testkit::images::EntryType::Regular, "", (1, b"x")).bytes(),
+            500,
+            "\"../f\" is outside of \"/tmp\"",
+        ),
         (link("up", "../.."), 500, "invalid symlink \"/tmp/up\" -> \"../..\""),
         (Tar::new().hard_link("hard", "none").bytes(), 404, "Could not find the file /tmp in container c"),
     ] {

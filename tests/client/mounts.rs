@@ -129,15 +129,17 @@ fn a_file_of_a_volume_over_a_file() {
     let shown =
         d.docker(&["run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", "cat /v/file; cat /etc/passwd"]).text();
     assert!(shown.starts_with("part\nmore\nmore\nroot:x:0:0"), "{shown}");
-    // A directory over a file is the start's to refuse, and a file over a directory.
+    // An empty directory over a file would take over what the image has there.
     let over_file = "type=volume,src=vol,dst=/etc/passwd,volume-subpath=dir";
-    d.docker(&["run", "--rm", "--mount", over_file, "busybox", "true"]).fails(125, "not a directory");
+    let refused = "source /etc/passwd is not directory";
+    d.docker(&["run", "--rm", "--mount", over_file, "busybox", "true"]).fails(125, refused);
+    // Other directories over a file are the start's to refuse, and a file over a directory.
     let output = run("runc", "/etc");
     assert!(output.code > 100 && output.stderr.contains("not a directory"), "{output:?}");
     d.docker(&["run", "--rm", "-v", "vol:/etc/passwd", "busybox", "true"]).fails(125, "not a directory");
     // One that would take over what the image has there is the create's to refuse, and leaves no volume.
     let none = d.docker(&["volume", "ls", "-q"]).text();
-    d.docker(&["create", "-v", "new:/etc/passwd", "busybox", "true"]).fails(1, "source /etc/passwd is not directory");
+    d.docker(&["create", "-v", "new:/etc/passwd", "busybox", "true"]).fails(1, refused);
     let mount = "type=volume,dst=/bin/busybox";
     d.docker(&["create", "--mount", mount, "busybox", "true"]).fails(1, "source /bin/busybox is not directory");
     assert_eq!(d.docker(&["volume", "ls", "-q"]).text(), none);
