@@ -101,15 +101,14 @@ impl LayerSurvey for Layers {
             return Ok(Examined::Damaged("its tree (fs) is missing".into()));
         };
         let Some(tar) = tar else { return Ok(Examined::Sound(layer.info)) };
-        let origin = if self.dir(&key).is_symlink() { Origin::Here } else { Origin::Archive };
         let place = self.workplace();
-        let differs = self.differs((found.into(), origin), &place.path(), diff_id, tar);
+        let differs = self.differs(found.into(), &place.path(), diff_id, tar);
         place.clear()?;
         let (differences, unpacked) = differs?;
         Ok(match differences {
             Some(text) => Examined::Damaged(text),
             // One that was made here takes what its files take, holes or not; one that was unpacked what the archive says.
-            None if unpacked.size != layer.info.size && origin == Origin::Archive => {
+            None if unpacked.size != layer.info.size && self.origin(diff_id) == Origin::Archive => {
                 Examined::Damaged(format!("its record says {} bytes, the archive {}", layer.info.size, unpacked.size))
             }
             None => Examined::Sound(layer.info),
@@ -148,10 +147,15 @@ impl LayerSurvey for Layers {
 }
 
 impl Layers {
+    /// A layer that was made here has a local key, to which its diff id leads.
+    fn origin(&self, diff_id: &Digest) -> Origin {
+        if self.dir(&diff_id.into()).is_symlink() { Origin::Here } else { Origin::Archive }
+    }
+
     /// Unpacks the archive to `tmp` and compares.
     fn differs(
         &self,
-        (found, origin): (OwnedFd, Origin),
+        found: OwnedFd,
         tmp: &Path,
         diff_id: &Digest,
         tar: &mut dyn Read,
@@ -161,8 +165,8 @@ impl Layers {
         let (diff_id, applied) = self.unpack_to(tmp, Some(diff_id), tar)?;
         let unpacked = Unpacked { diff_id, size: applied.size };
         let expected = File::open(tmp.join("fs")).context("opening an unpacked layer")?;
-        let differences =
-            compare(found, expected.into(), &begun, origin).context("comparing a layer with its archive")?;
+        let differences = compare(found, expected.into(), &begun, self.origin(&unpacked.diff_id))
+            .context("comparing a layer with its archive")?;
         Ok((differences.text(), unpacked))
     }
 }

@@ -20,6 +20,7 @@ use model::name;
 use model::own_label::{self, OwnLabels};
 use model::platform::Platform;
 use model::{Error, Kind, Result};
+use rustix::fs::FileType;
 use snapshot::LayerStore;
 
 use self::sources::Sources;
@@ -237,19 +238,30 @@ fn check_directories(layers: &dyn LayerStore, row: &Definition) -> Result<()> {
     let chain = snapshot::keys(&row.image.layers);
     let is_file = |path: &str| layers.file_type(&chain, path).map(|found| found.is_some_and(|kind| !kind.is_dir()));
     let dir = row.config.working_dir.as_str();
-    if !dir.is_empty() && is_file(dir)? {
-        return Err(Error::system(format!("Cannot mkdir: {dir} is not a directory")));
-    }
-    for above in Path::new(dir).ancestors().skip(1).filter_map(Path::to_str).filter(|above| above.len() > 1) {
-        if is_file(above)? {
-            return Err(Error::system(format!("lstat {dir}: not a directory")));
-        }
+    if !dir.is_empty() {
+        check_working_dir(dir, layers.file_type(&chain, dir)?, is_file)?;
     }
     let configured = |mount: &&MountRow| mount.copy_data && !mount.from_mounts && mount.mode.is_empty();
     for mount in row.volumes().filter(configured) {
         let place = mount.destination.as_str();
         if is_file(place)? {
             return Err(Error::system(format!("cannot mount volume over existing file, file exists {place}")));
+        }
+    }
+    Ok(())
+}
+
+/// `found`: what is at the working directory; without it no place above it is a file.
+fn check_working_dir(dir: &str, found: Option<FileType>, is_file: impl Fn(&str) -> Result<bool>) -> Result<()> {
+    if found.is_some_and(|kind| !kind.is_dir()) {
+        return Err(Error::system(format!("Cannot mkdir: {dir} is not a directory")));
+    }
+    if found.is_none() {
+        let above = Path::new(dir).ancestors().skip(1).filter_map(Path::to_str).filter(|above| above.len() > 1);
+        for place in above {
+            if is_file(place)? {
+                return Err(Error::system(format!("lstat {dir}: not a directory")));
+            }
         }
     }
     Ok(())
