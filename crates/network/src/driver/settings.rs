@@ -37,6 +37,7 @@ pub fn parse(network: &NetworkRow, config: &NetworkConfig) -> Result<Settings> {
     let inhibit = flag(network, option::INHIBIT_IPV4, false)?;
     flag(network, option::ENABLE_IPV4, true)?;
     flag(network, option::ENABLE_IPV6, false)?;
+    flag(network, option::DEFAULT_BRIDGE, false)?;
     if !network.traits.ipv4 && !network.traits.ipv6 {
         return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
     }
@@ -44,7 +45,7 @@ pub fn parse(network: &NetworkRow, config: &NetworkConfig) -> Result<Settings> {
     if modes.contains(&GatewayMode::Isolated) && !internal {
         return Err(Error::system("gateway mode 'isolated' can only be used for an internal network"));
     }
-    let translated = [address(network, option::HOST_4)?, address(network, option::HOST_6)?];
+    let translated = [source(network, option::HOST_4, Family::Ipv4)?, source(network, option::HOST_6, Family::Ipv6)?];
     let (mut subnets, mut addresses) = (Vec::new(), Vec::new());
     for (index, family) in Family::BOTH.into_iter().enumerate() {
         let Some(pool) = only_pool(network, family)? else { continue };
@@ -94,6 +95,15 @@ fn publish(network: &NetworkRow, config: &NetworkConfig) -> Result<PublishMode> 
         return Err(failed(PUBLISH_MODE, value, "gateway mode routed publishes no port of this host"));
     }
     Ok(mode)
+}
+
+/// A network has a subnet of each of its families.
+pub fn check_pools(network: &NetworkRow) -> Result<()> {
+    let has_pool = |family: &Family| network.ipam.pools.iter().any(|pool| pool.family() == *family);
+    match Family::BOTH.into_iter().find(|family| network.has(*family) && !has_pool(family)) {
+        Some(family) => Err(Error::invalid(format!("{} pool is empty", family.word().to_lowercase()))),
+        None => Ok(()),
+    }
 }
 
 /// A bridge has one subnet of a family.
@@ -148,6 +158,15 @@ pub fn mtu(network: &NetworkRow) -> Result<Option<u32>> {
 fn address(network: &NetworkRow, option: &str) -> Result<Option<IpAddr>> {
     let Some(value) = network.options.get(option) else { return Ok(None) };
     value.parse().map(Some).map_err(|_| failed(option, value, "nil ip"))
+}
+
+/// The source address of what leaves, which is of the packets' family.
+fn source(network: &NetworkRow, option: &str, family: Family) -> Result<Option<IpAddr>> {
+    let Some(address) = address(network, option)? else { return Ok(None) };
+    if family::of(address) == family {
+        return Ok(Some(address));
+    }
+    Err(failed(option, &address.to_string(), &format!("it is no {} address", family.word())))
 }
 
 fn mode(network: &NetworkRow, option: &str) -> Result<GatewayMode> {
