@@ -25,8 +25,9 @@ const USAGE: &str = "usage: cargo xtask TASK
   tidy [--update|--list]  the repository's own law: layers, sizes, names, licences, measures of structure
   test [FILTER]           everything: programs, formatting, lints, tidy, all tests
   soak [NAME ...]         the full forms of long tests
-  vm [systemd] [FILTER]   tests that depend on the version of cgroups, on an emulated machine with version 2 alone, or with
-                          systemd as its first program
+  vm [systemd|net] [FILTER]
+                          tests that depend on the version of cgroups, on an emulated machine with version 2 alone, or with
+                          systemd as its first program; those of links and protocols that a kernel may lack
   demo                    a container's output on the screen, from nothing
   bench [images|life|net|volumes] [--quick] [--only PART] [--vs unix://SOCKET]
                           speed and memory against the kernel's floor and another engine; of images; of containers over

@@ -21,7 +21,7 @@ const KERNEL_PACKAGE: &str = "linux-image-amd64";
 /// Modules that lead to the root file system; others are loaded from there.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
-/// Directory of the package, test program, and the tests that run when none are named, blanks between them (none = all):
+/// Directory of the package, test program (and features, blanks between them), and the tests that run when none are named, blanks between them (none = all):
 /// what depends on the version of cgroups and allows for the time that things take in an emulator.
 const TESTS: &[(&str, &str, &str)] = &[
     ("crates/sys", "it", ""),
@@ -41,18 +41,22 @@ const CRASH: &str =
 const SYSTEMD_TESTS: &[(&str, &str, &str)] =
     &[("tests", "client", "cgroups:: isolation:: runtimes::"), ("tests", "crash", "everything_goes_on orphans::")];
 
+/// Links and protocols that this machine's kernel may lack.
+const NET_TESTS: &[(&str, &str, &str)] = &[("crates/network", "it --features kernel-links", "kernel_links::")];
+
 /// kernel-command-line(7): its files are another machine's, so nothing tidies them up or brings caches up to date.
 const SYSTEMD_OPTIONS: &str = " systemd.unit=machine.service systemd.show_status=no systemd.condition-needs-update=0 \
     systemd.mask=systemd-tmpfiles-setup.service systemd.mask=timers.target systemd.mask=systemd-timesyncd.service";
 
-/// Runs the tests named by `words`, or those of [`TESTS`]; after the word `systemd` those of [`SYSTEMD_TESTS`].
+/// Runs the tests named by `words`, or those of [`TESTS`]; after the word `systemd` those of [`SYSTEMD_TESTS`], after `net`
+/// those of [`NET_TESTS`].
 pub fn run_tests(words: &[String]) -> Result<(), String> {
     shell::require_root("cargo xtask vm")?;
-    let (systemd, words) = match words.split_first() {
-        Some((first, rest)) if first == "systemd" => (true, rest),
-        _ => (false, words),
+    let (systemd, tests, words) = match words.split_first() {
+        Some((first, rest)) if first == "systemd" => (true, SYSTEMD_TESTS, rest),
+        Some((first, rest)) if first == "net" => (false, NET_TESTS, rest),
+        _ => (false, TESTS, words),
     };
-    let tests = if systemd { SYSTEMD_TESTS } else { TESTS };
     setup::programs()?;
     setup::install_missing(PROGRAMS)?;
     if systemd {
@@ -84,7 +88,8 @@ pub fn run_tests(words: &[String]) -> Result<(), String> {
 /// Builds a test program; the line that runs it in the machine.
 fn command(directory: &str, name: &str, tests: &str, words: &[String]) -> Result<String, String> {
     let directory = shell::root().join(directory);
-    let mut cargo = shell::cargo(&["test", "--no-run", "--test", name]);
+    let mut cargo = shell::cargo(&["test", "--no-run", "--test"]);
+    cargo.args(name.split(' '));
     let built = cargo
         .current_dir(&directory)
         .stdout(Stdio::inherit())
