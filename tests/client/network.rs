@@ -270,6 +270,35 @@ fn a_disabled_network_is_none() {
     d.finish();
 }
 
+/// Exposed ports are shown, without a binding, of containers that a bridge knows of, and of no others.
+#[test]
+fn exposed_ports_are_those_of_a_bridge() {
+    let d = with_busybox();
+    let _ = d.docker(&["network", "create", "--internal", "inner"]).ok();
+    let run = |name: &str, network: &str| {
+        let words = ["run", "-d", "--name", name, "--network", network, "--expose", "99", "-p", "8081:80"];
+        let _ = d.docker(&[&words[..], &["busybox", "sleep", "1000"]].concat()).ok();
+    };
+    let told = |name: &str| d.inspect(name, "{{json .NetworkSettings.Ports}}");
+    let listed = |name: &str| d.docker(&["ps", "--format", "{{.Ports}}", "-f", &format!("name=^{name}$")]).text();
+    run("nowhere", "none");
+    run("host", "host");
+    let _ =
+        d.docker(&["run", "-d", "--name", "joined", "--network", "container:host", "busybox", "sleep", "1000"]).ok();
+    for name in ["nowhere", "host", "joined"] {
+        assert_eq!((told(name), listed(name)), ("{}".to_owned(), String::new()), "{name}");
+    }
+    run("inside", "inner");
+    assert_eq!(told("inside"), r#"{"80/tcp":null,"99/tcp":null}"#);
+    assert_eq!(listed("inside"), "80/tcp, 99/tcp");
+    let _ = d.docker(&["network", "connect", "bridge", "inside"]).ok();
+    assert!(told("inside").contains(r#""HostPort":"8081""#) && told("inside").contains(r#""99/tcp":null"#));
+    let _ = d.docker(&["network", "disconnect", "inner", "inside"]).ok();
+    let _ = d.docker(&["network", "disconnect", "bridge", "inside"]).ok();
+    assert_eq!((told("inside"), listed("inside")), ("{}".to_owned(), String::new()), "on no network");
+    d.finish();
+}
+
 #[test]
 fn without_a_default_network_containers_have_loopback_only() {
     let mut d = with_busybox();

@@ -92,24 +92,6 @@ fn refusals_in_the_references_words() {
         &["--subnet", "10.56.7.0/24", "b"],
         "invalid pool request: Pool overlaps with other one on this address space",
     );
-    // What the CLI refuses itself.
-    let config = |config: &str| {
-        let body = format!(r#"{{"Name":"b","IPAM":{{"Config":[{config}]}}}}"#);
-        d.http("POST", "/networks/create", &body).expect(400).message()
-    };
-    assert_eq!(
-        config(r#"{"Subnet":"10.57.0.1/16"}"#),
-        "invalid network config:\ninvalid subnet 10.57.0.1/16: it should be 10.57.0.0/16"
-    );
-    let gateway = config(r#"{"Subnet":"10.57.0.0/16","Gateway":"10.58.0.1","IPRange":"10.57.0.0/8"}"#);
-    assert!(
-        gateway.contains("* invalid ip-range 10.57.0.0/8: CIDR block is bigger than its parent subnet 10.57.0.0/16\n"),
-        "{gateway}"
-    );
-    assert!(
-        gateway.ends_with("* invalid gateway 10.58.0.1: parent subnet 10.57.0.0/16 doesn't contain this address"),
-        "{gateway}"
-    );
     refused(&["-d", "nothing", "b"], "plugin \"nothing\" not found");
     refused(&["--ipam-driver", "nothing", "b"], "plugin \"nothing\" not found");
     refused(&["bridge"], "operation is not permitted on predefined bridge network");
@@ -125,6 +107,25 @@ fn refusals_in_the_references_words() {
         "gateway mode 'isolated' can only be used for an internal network",
     );
     refused(&["-o", "com.docker.network.bridge.name=docker0", "b"], "networks have same bridge name");
+    refused(&["-o", "com.docker.network.host_ipv4=fd00::1", "b"], "value: fd00::1 (it is no IPv4 address)");
+    refused(&["-o", "com.docker.network.host_ipv6=10.0.0.1", "b"], "value: 10.0.0.1 (it is no IPv6 address)");
+    refused(&["--ipam-driver", "null", "b"], "ipv4 pool is empty");
+    refused(&["--ipam-driver", "null", "--ipv6", "--ipv4=false", "b"], "ipv6 pool is empty");
+    refused(&["-d", "macvlan", "--ipam-driver", "null", "b"], "ipv4 pool is empty");
+    let marked = ["-o", "com.docker.network.bridge.default_bridge=true", "-o", "com.docker.network.bridge.name=own0"];
+    let text = "bridge device with non default name own0 must be created manually";
+    refused(&[&marked[..], &["b"]].concat(), text);
+    let _ = d.exec_inside(&["ip", "link", "add", "own0", "type", "bridge"]);
+    refused(&[&marked[..], &["b"]].concat(), text);
+    assert_eq!(d.exec_inside(&["ip", "link", "del", "own0"]).code, 0, "it still stands");
+    refused(&["-o", "com.docker.network.bridge.name=a-name-that-is-too-long", "b"], "umerical result out of range");
+    for address in ["10.56.0.0", "10.56.255.255"] {
+        d.docker(&["run", "--rm", "--network", "a", "--ip", address, "busybox", "true"])
+            .fails(125, "Address already in use");
+    }
+    let loopback = "name=a,driver-opt=com.docker.network.endpoint.ifname=lo";
+    d.docker(&["run", "--rm", "--network", loopback, "busybox", "true"])
+        .fails(125, "error renaming interface to \"lo\": file exists");
     d.docker(&["network", "rm", "bridge"]).fails(1, "bridge is a pre-defined network and cannot be removed");
     d.docker(&["run", "--rm", "--network", "a", "--ip", "10.99.0.1", "busybox", "true"])
         .fails(125, "no configured subnet contains IP address 10.99.0.1");
@@ -133,6 +134,42 @@ fn refusals_in_the_references_words() {
         .fails(125, "Address already in use");
     // Nothing of what was refused stands.
     assert_eq!(d.docker(&["network", "ls", "-q", "-f", "type=custom"]).text().lines().count(), 1);
+    d.finish();
+}
+
+/// What the CLI refuses itself.
+#[test]
+fn configurations_that_are_refused() {
+    let d = with_busybox();
+    let config = |config: &str| {
+        let body = format!(r#"{{"Name":"b","IPAM":{{"Config":[{config}]}}}}"#);
+        d.http("POST", "/networks/create", &body).expect(400).message()
+    };
+    assert_eq!(
+        config(r#"{"Subnet":"10.57.0.1/16"}"#),
+        "invalid network config:\ninvalid subnet 10.57.0.1/16: it should be 10.57.0.0/16"
+    );
+    for (subnet, why) in [
+        ("10.57.300.0/24", r#"ParseAddr("10.57.300.0"): IPv4 field has value >255"#),
+        ("10.57.0.0/33", "prefix length out of range"),
+        ("10.57.0.0", "no '/'"),
+    ] {
+        let wanted = format!("invalid JSON: netip.ParsePrefix({subnet:?}): {why}");
+        assert_eq!(config(&format!(r#"{{"Subnet":"{subnet}"}}"#)), wanted);
+    }
+    assert_eq!(
+        config(r#"{"Subnet":"10.57.0.0/16","Gateway":"10.57.0"}"#),
+        r#"invalid JSON: ParseAddr("10.57.0"): IPv4 address too short"#
+    );
+    let gateway = config(r#"{"Subnet":"10.57.0.0/16","Gateway":"10.58.0.1","IPRange":"10.57.0.0/8"}"#);
+    assert!(
+        gateway.contains("* invalid ip-range 10.57.0.0/8: CIDR block is bigger than its parent subnet 10.57.0.0/16\n"),
+        "{gateway}"
+    );
+    assert!(
+        gateway.ends_with("* invalid gateway 10.58.0.1: parent subnet 10.57.0.0/16 doesn't contain this address"),
+        "{gateway}"
+    );
     d.finish();
 }
 

@@ -156,7 +156,7 @@ fn texts_of_malformed_ports() {
         assert_eq!(at("80/tcp", &format!(r#""HostPort":"{host}""#)).expect(400).message(), wanted);
     }
     for (ip, text) in
-        [("abc", r#"ParseAddr("abc"): unable to parse IP"#), ("1.2.3", r#"ParseAddr("1.2.3"): unable to parse IP"#)]
+        [("abc", r#"ParseAddr("abc"): unable to parse IP"#), ("1.2.3", r#"ParseAddr("1.2.3"): IPv4 address too short"#)]
     {
         let wanted = format!("invalid JSON: {text}");
         assert_eq!(at("80/tcp", &format!(r#""HostIp":"{ip}""#)).expect(400).message(), wanted);

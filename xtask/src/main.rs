@@ -25,9 +25,10 @@ const USAGE: &str = "usage: cargo xtask TASK
   tidy [--update|--list]  the repository's own law: layers, sizes, names, licences, measures of structure
   test [FILTER]           everything: programs, formatting, lints, tidy, all tests
   soak [NAME ...]         the full forms of long tests
-  vm [systemd|volumes] [FILTER]
+  vm [systemd|net|volumes] [FILTER]
                           tests that depend on the version of cgroups, on an emulated machine with version 2 alone, or with
-                          systemd as its first program; volumes by quotas of projects, NFS and CIFS
+                          systemd as its first program; those of links and protocols that a kernel may lack; volumes by
+                          quotas of projects, NFS and CIFS
   demo                    a container's output on the screen, from nothing
   bench [images|life|net|volumes] [--quick] [--only PART] [--vs unix://SOCKET]
                           speed and memory against the kernel's floor and another engine; of images; of containers over

@@ -21,7 +21,7 @@ const KERNEL_PACKAGE: &str = "linux-image-amd64";
 /// Modules that lead to the root file system; others are loaded from there.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
-/// Directory of the package, test program, and the tests that run when none are named, blanks between them (none = all):
+/// Directory of the package, test program (and features, blanks between them), and the tests that run when none are named, blanks between them (none = all):
 /// what depends on the version of cgroups and allows for the time that things take in an emulator.
 const TESTS: &[(&str, &str, &str)] = &[
     ("crates/sys", "it", ""),
@@ -41,6 +41,9 @@ const CRASH: &str =
 const SYSTEMD_TESTS: &[(&str, &str, &str)] =
     &[("tests", "client", "cgroups:: isolation:: runtimes::"), ("tests", "crash", "everything_goes_on orphans::")];
 
+/// Links and protocols that this machine's kernel may lack.
+const NET_TESTS: &[(&str, &str, &str)] = &[("crates/network", "it --features kernel-links", "kernel_links::")];
+
 /// kernel-command-line(7): its files are another machine's, so nothing tidies them up or brings caches up to date.
 const SYSTEMD_OPTIONS: &str = " systemd.unit=machine.service systemd.show_status=no systemd.condition-needs-update=0 \
     systemd.mask=systemd-tmpfiles-setup.service systemd.mask=timers.target systemd.mask=systemd-timesyncd.service";
@@ -51,13 +54,14 @@ const VOLUME_TESTS: &[(&str, &str, &str)] = &[("tests", "client", "kernel_volume
 const NFS_PACKAGES: [&str; 6] =
     ["nfs-kernel-server", "nfs-common", "libtirpc3", "libwrap0", "libevent-core-2.1-7", "libkeyutils1"];
 
-/// Runs the tests named by `words`, or those of [`TESTS`]; after the word `systemd` those of [`SYSTEMD_TESTS`], after the word
-/// `volumes` those of [`VOLUME_TESTS`].
+/// Runs the tests named by `words`, or those of [`TESTS`]; after the word `systemd` those of [`SYSTEMD_TESTS`], after `net`
+/// those of [`NET_TESTS`], after `volumes` those of [`VOLUME_TESTS`].
 pub fn run_tests(words: &[String]) -> Result<(), String> {
     shell::require_root("cargo xtask vm")?;
     let (first, rest) = words.split_first().map_or(("", words), |(first, rest)| (first.as_str(), rest));
     let (tests, words) = match first {
         "systemd" => (SYSTEMD_TESTS, rest),
+        "net" => (NET_TESTS, rest),
         "volumes" => (VOLUME_TESTS, rest),
         _ => (TESTS, words),
     };
@@ -107,7 +111,8 @@ fn nfs(place: &Path) -> Result<PathBuf, String> {
 /// Builds a test program; the line that runs it in the machine.
 fn command(directory: &str, name: &str, tests: &str, words: &[String]) -> Result<String, String> {
     let directory = shell::root().join(directory);
-    let mut cargo = shell::cargo(&["test", "--no-run", "--test", name]);
+    let mut cargo = shell::cargo(&["test", "--no-run", "--test"]);
+    cargo.args(name.split(' '));
     let built = cargo
         .current_dir(&directory)
         .stdout(Stdio::inherit())

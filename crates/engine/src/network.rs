@@ -9,6 +9,7 @@ use ::network::networks::{self, is_predefined};
 use ::network::row::{NetworkRow, PoolRow, Traits, parse_flag};
 use ::network::{Family, Networks, NewNetwork, NewPool, option};
 use events::{Events, now};
+use gojson::netip;
 use ipnet::IpNet;
 use model::filter::Filters;
 use model::own_label::{KEEP, asks_to_keep};
@@ -226,11 +227,9 @@ fn net(text: &str) -> Result<Option<IpNet>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let wrong = |why: &str| Error::invalid(format!("invalid JSON: netip.ParsePrefix({text:?}): {why}"));
-    let parsed: IpNet = match text.split_once('/') {
-        None => return Err(wrong("no '/'")),
-        Some(_) => text.parse().map_err(|_| wrong("unable to parse"))?,
-    };
+    let wrong = |why: String| Error::invalid(format!("invalid JSON: {why}"));
+    let (address, length) = netip::parse_prefix(text).map_err(wrong)?;
+    let parsed = IpNet::new(address, length).map_err(|error| wrong(error.to_string()))?;
     Ok(Some(parsed).filter(|net| !net.addr().is_unspecified() || net.prefix_len() > 0))
 }
 
@@ -238,10 +237,8 @@ fn address(text: &str) -> Result<Option<IpAddr>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let parsed = text.parse::<IpAddr>();
-    parsed
-        .map(|address| Some(address.to_canonical()))
-        .map_err(|_| Error::invalid(format!("invalid JSON: ParseAddr({text:?}): unable to parse IP")))
+    let parsed = netip::parse_addr(text).map_err(|why| Error::invalid(format!("invalid JSON: {why}")))?;
+    Ok(Some(parsed.to_canonical()))
 }
 
 fn pool(config: &api::IpamConfig) -> Result<NewPool> {
@@ -362,13 +359,14 @@ pub async fn connect(
 
 /// Changes the published ports of a container, also while it runs; those that it has then. Event: update.
 pub async fn change_ports(
+    networks: &Networks,
     containers: &Containers,
     container: &str,
     change: api::PortsChange,
 ) -> Result<api::PortsChanged> {
     let handle = containers.find(container)?;
     handle.ask(|reply| Command::ChangePorts { change, reply }).await?;
-    Ok(api::PortsChanged { ports: crate::container::read::inspect::ports(&handle.view().row) })
+    Ok(api::PortsChanged { ports: crate::container::read::inspect::ports(networks, &handle.view().row) })
 }
 
 /// Takes a container off a network. Event: disconnect.

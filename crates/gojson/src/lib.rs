@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod fit;
+pub mod netip;
 mod scan;
 
 use std::fmt;

@@ -148,6 +148,18 @@ impl NetworkRow {
         self.traits.has(family)
     }
 
+    /// The network has a subnet of each of its families.
+    ///
+    /// # Errors
+    /// InvalidParameter names the family without one.
+    pub fn check_pools(&self) -> Result<()> {
+        let empty = |family: &Family| self.has(*family) && self.pool(*family).is_none();
+        match Family::BOTH.into_iter().find(empty) {
+            Some(family) => Err(Error::invalid(format!("{} pool is empty", family.word().to_lowercase()))),
+            None => Ok(()),
+        }
+    }
+
     /// The first subnet of a family that the network has.
     pub fn pool(&self, family: Family) -> Option<&PoolRow> {
         self.ipam.pools.iter().find(|pool| pool.family() == family && self.has(family))

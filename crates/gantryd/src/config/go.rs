@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::Value;
+
+pub use gojson::netip::parse_addr;
 
 /// `strconv.ParseBool`
 pub fn parse_bool(text: &str) -> Result<bool, String> {
@@ -54,31 +55,6 @@ fn radix_of(digits: &str) -> (u32, &str) {
         "0o" => (8, &digits[2..]),
         _ if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
         _ => (10, digits),
-    }
-}
-
-/// `netip.ParseAddr`
-pub fn parse_addr(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| {
-        let why = match text.find(['.', ':']).map(|at| text.as_bytes()[at]) {
-            Some(b'.') => why_not_v4(text),
-            Some(_) => "unexpected character, want colon",
-            None => "unable to parse IP",
-        };
-        format!("ParseAddr({}): {why}", quote(text))
-    })
-}
-
-fn why_not_v4(text: &str) -> &'static str {
-    let fields: Vec<&str> = text.split('.').collect();
-    if fields.iter().any(|f| !f.chars().all(|c| c.is_ascii_digit())) {
-        "unexpected character"
-    } else if fields.iter().any(|f| f.parse::<u32>().is_ok_and(|n| n > 255)) {
-        "IPv4 field has value >255"
-    } else if fields.len() < 4 {
-        "IPv4 address too short"
-    } else {
-        "IPv4 address too long"
     }
 }
 

@@ -221,7 +221,8 @@ impl BridgeDriver {
                 }
             }
         }
-        Err(Error::system("cannot find a free name for the container's link"))
+        // Names of our end are drawn anew each time; that of the other end is the user's choice.
+        Err(Error::system(format!("error renaming interface to {:?}: file exists", place.link)))
     }
 
     fn delete_link(&self, host_link: &str) {
@@ -377,7 +378,16 @@ impl NetworkDriver for BridgeDriver {
     }
 
     fn check(&self, network: &NetworkRow) -> Result<()> {
-        settings::parse(network, &self.config).map(drop)
+        let settings = settings::parse(network, &self.config)?;
+        network.check_pools()?;
+        // It would be taken for the default network's own: never for one that others made.
+        if self.is_default(network) && network.name != "bridge" {
+            let device = settings.device;
+            return Err(Error::forbidden(format!(
+                "bridge device with non default name {device} must be created manually"
+            )));
+        }
+        Ok(())
     }
 
     /// An isolated network has none.

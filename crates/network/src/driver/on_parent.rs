@@ -163,7 +163,7 @@ impl OnParentDriver {
         let mut batch = Batch::new();
         if settings.own_parent.yes() {
             link::create_dummy(&mut batch, name);
-            self.request(&mut batch, "a parent that leads nowhere (module dummy)")?;
+            self.request(&mut batch, "dummy links (module dummy)")?;
         } else {
             let (below, id) = self.vlan(name)?;
             let kind = Upper::Vlan { id };
@@ -226,7 +226,8 @@ impl NetworkDriver for OnParentDriver {
     }
 
     fn check(&self, network: &NetworkRow) -> Result<()> {
-        self.settings(network).map(drop)
+        self.settings(network)?;
+        network.check_pools()
     }
 
     /// The gateway is a router beside the host, which only the user knows.

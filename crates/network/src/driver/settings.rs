@@ -37,6 +37,7 @@ pub fn parse(network: &NetworkRow, config: &NetworkConfig) -> Result<Settings> {
     let inhibit = flag(network, option::INHIBIT_IPV4, false)?;
     flag(network, option::ENABLE_IPV4, true)?;
     flag(network, option::ENABLE_IPV6, false)?;
+    flag(network, option::DEFAULT_BRIDGE, false)?;
     if !network.traits.ipv4 && !network.traits.ipv6 {
         return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
     }
@@ -44,7 +45,10 @@ pub fn parse(network: &NetworkRow, config: &NetworkConfig) -> Result<Settings> {
     if modes.contains(&GatewayMode::Isolated) && !internal {
         return Err(Error::system("gateway mode 'isolated' can only be used for an internal network"));
     }
-    let translated = [address(network, option::HOST_4)?, address(network, option::HOST_6)?];
+    let translated = [
+        source(option::HOST_4, address(network, option::HOST_4)?, Family::Ipv4)?,
+        source(option::HOST_6, address(network, option::HOST_6)?, Family::Ipv6)?,
+    ];
     let (mut subnets, mut addresses) = (Vec::new(), Vec::new());
     for (index, family) in Family::BOTH.into_iter().enumerate() {
         let Some(pool) = only_pool(network, family)? else { continue };
@@ -148,6 +152,14 @@ pub fn mtu(network: &NetworkRow) -> Result<Option<u32>> {
 fn address(network: &NetworkRow, option: &str) -> Result<Option<IpAddr>> {
     let Some(value) = network.options.get(option) else { return Ok(None) };
     value.parse().map(Some).map_err(|_| failed(option, value, "nil ip"))
+}
+
+/// The source address of what leaves, which is of the packets' family.
+fn source(option: &str, address: Option<IpAddr>, family: Family) -> Result<Option<IpAddr>> {
+    match address.filter(|address| family::of(*address) != family) {
+        Some(other) => Err(failed(option, &other.to_string(), &format!("it is no {} address", family.word()))),
+        None => Ok(address),
+    }
 }
 
 fn mode(network: &NetworkRow, option: &str) -> Result<GatewayMode> {

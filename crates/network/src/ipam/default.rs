@@ -96,6 +96,12 @@ fn hosts(subnet: IpNet) -> (u128, u128) {
     }
 }
 
+/// Whether an address is the network's own, or the broadcast address.
+fn is_nobodys(subnet: IpNet, address: IpAddr) -> bool {
+    let (first, last) = hosts(subnet);
+    !(first..=last).contains(&family::number(address))
+}
+
 /// The numbers of a range that may be given.
 fn choices(subnet: IpNet, range: Option<IpNet>) -> (u128, u128) {
     let (first, last) = hosts(subnet);
@@ -144,6 +150,7 @@ impl Ipam for DefaultIpam {
         let books = pools.get_mut(&subnet).ok_or_else(|| Error::system(format!("no address pool {subnet}")))?;
         let address = match request.wanted {
             Some(address) if !subnet.contains(&address) => Err(Error::invalid(OUT_OF_RANGE)),
+            Some(address) if is_nobodys(subnet, address) => Err(Error::forbidden(TAKEN)),
             Some(address) if books.taken.insert(family::number(address)) => Ok(address),
             Some(_) => Err(Error::forbidden(TAKEN)),
             None => books.next(subnet, range).ok_or_else(|| Error::new(Kind::Unavailable, NO_ADDRESS)),

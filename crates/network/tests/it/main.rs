@@ -12,6 +12,8 @@ mod firewalls;
 mod flags;
 mod foreign;
 mod forwarding;
+#[cfg(feature = "kernel-links")]
+mod kernel_links;
 mod managed;
 mod networks;
 mod ports;

@@ -14,7 +14,7 @@ pub fn new(name: &str) -> NewNetwork {
     NewNetwork { name: name.to_owned(), traits: Traits { ipv4: true, ..Traits::default() }, ..NewNetwork::default() }
 }
 
-fn device(name: &str) -> bool {
+pub fn device(name: &str) -> bool {
     link::find(&mut Socket::route().expect("a world"), name).expect("a world").is_some()
 }
 
@@ -177,7 +177,8 @@ fn hundreds_of_networks_are_opened_at_once() {
     });
 }
 
-fn on_parent(driver: &str, options: &[(&str, &str)]) -> NewNetwork {
+/// A network of links on a parent, whose gateway is a router outside.
+pub fn on_parent(driver: &str, options: &[(&str, &str)]) -> NewNetwork {
     let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let gateway = Some("10.97.0.1".parse().expect("a world"));
     let pool = network::NewPool { gateway, ..network::NewPool::of("10.97.0.0/24".parse().expect("a world")) };

@@ -48,7 +48,7 @@ pub async fn connect(state: Arc<State>, mut request: Request) -> Result<Outcome>
 /// `POST /containers/{id}/ports`, a route of Gantry's own.
 pub async fn change_ports(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let change: api::PortsChange = request.json().await?;
-    ok(&engine::network::change_ports(&state.engine.containers, request.name(), change).await?)
+    ok(&engine::network::change_ports(&state.engine.networks, &state.engine.containers, request.name(), change).await?)
 }
 
 /// `POST /networks/{id}/disconnect`

@@ -44,7 +44,7 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (message {}): {}", self.label, self.index, io::Error::from(self.errno))?;
+        write!(f, "{}: {}", self.label, io::Error::from(self.errno))?;
         if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", self.text) }
     }
 }

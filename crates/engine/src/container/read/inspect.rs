@@ -167,14 +167,21 @@ fn network_settings(known: &Networks, view: &ContainerView) -> api::NetworkSetti
     api::NetworkSettings {
         sandbox_id: if running { row.id.as_str().into() } else { String::new() },
         sandbox_key,
-        ports: Some(if running { ports(row) } else { BTreeMap::new() }),
+        ports: Some(if running { ports(known, row) } else { BTreeMap::new() }),
         networks: Some(networks),
     }
 }
 
+/// Whether the ports that a container exposes are shown: a bridge has been told of them.
+pub(super) fn shows_exposed(known: &Networks, row: &ContainerRow) -> bool {
+    let on_bridge = |network| known.row(network).is_ok_and(|network| network.driver == "bridge");
+    row.endpoints.iter().any(|endpoint| on_bridge(&endpoint.network))
+}
+
 /// Published ports with their bindings, exposed ones with `null` (B-nw-11).
-pub fn ports(row: &ContainerRow) -> api::PortMap {
-    let mut ports: api::PortMap = row.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect();
+pub fn ports(known: &Networks, row: &ContainerRow) -> api::PortMap {
+    let exposed = row.config.exposed_ports.keys().filter(|_| shows_exposed(known, row));
+    let mut ports: api::PortMap = exposed.map(|port| (port.clone(), None)).collect();
     for port in row.endpoints.iter().flat_map(|e| e.ports.iter()) {
         let bindings = ports.entry(format!("{}/{}", port.container_port, port.protocol)).or_default();
         // A routed network publishes without a port of the host.

@@ -140,9 +140,10 @@ fn address(text: &str) -> Result<Option<IpAddr>> {
         return Ok(None);
     }
     // Go takes a zone behind an IPv6 address.
-    let (bare, zone) = text.split_once('%').unwrap_or((text, ""));
-    let parsed = bare.parse::<IpAddr>().ok().filter(|address| zone.is_empty() || address.is_ipv6());
-    parsed.map(Some).ok_or_else(|| Error::invalid(format!("invalid JSON: ParseAddr({text:?}): unable to parse IP")))
+    let with_zone = text.split_once('%').filter(|(_, zone)| !zone.is_empty());
+    let zoned = with_zone.and_then(|(bare, _)| bare.parse::<IpAddr>().ok()).filter(IpAddr::is_ipv6);
+    let parsed = zoned.map_or_else(|| gojson::netip::parse_addr(text), Ok);
+    parsed.map(Some).map_err(|why| Error::invalid(format!("invalid JSON: {why}")))
 }
 
 pub(super) fn check_dns(servers: &[String]) -> Result<()> {

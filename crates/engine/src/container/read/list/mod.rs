@@ -48,7 +48,7 @@ pub async fn list(engine: &Arc<Engine>, args: ListArgs) -> Result<Vec<api::Conta
     let mut chosen = Vec::new();
     let mut linked = links::names(&|name| engine.containers.view_of(name), &views);
     for view in &views {
-        let (ports, networks) = (ports(&view.row), networks(&engine.networks, &view.row));
+        let (ports, networks) = (ports(&engine.networks, &view.row), networks(&engine.networks, &view.row));
         if selection.takes(&Candidate { row: &view.row, ports: &ports, networks: &networks }) {
             let mut summary = summary(&view.row, &mut images, ports, networks, now);
             summary.names.extend(linked.remove(view.row.id.as_str()).unwrap_or_default());
@@ -138,7 +138,7 @@ impl ImageNames<'_> {
     }
 }
 
-fn ports(row: &ContainerRow) -> Vec<api::PortSummary> {
+fn ports(known: &Networks, row: &ContainerRow) -> Vec<api::PortSummary> {
     let bound = row.endpoints.iter().flat_map(|e| e.ports.iter());
     let mut ports: Vec<api::PortSummary> = bound
         .map(|port| api::PortSummary {
@@ -148,7 +148,7 @@ fn ports(row: &ContainerRow) -> Vec<api::PortSummary> {
             kind: port.protocol.as_str().into(),
         })
         .collect();
-    if row.state.pid().is_none() {
+    if row.state.pid().is_none() || !inspect::shows_exposed(known, row) {
         return ports;
     }
     let bound = row.endpoints.iter().flat_map(|e| e.ports.iter());
