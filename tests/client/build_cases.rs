@@ -15,10 +15,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use model::lock::Mutex;
 use regex_lite::Regex;
 use serde_json::Value;
 use testkit::{Daemon, command, images};
@@ -231,7 +231,7 @@ fn run_all(table: &'static str) {
         (0..case.builds.len()).for_each(|number| run.build(number));
         if !run.failures.is_empty() {
             let text = format!("{} {}\n{}", case.name, case.title, run.failures.join("\n"));
-            failures.lock().unwrap().push(text);
+            failures.lock().push(text);
         }
     };
     std::thread::scope(|scope| {
@@ -243,7 +243,7 @@ fn run_all(table: &'static str) {
             });
         }
     });
-    let failures = failures.into_inner().unwrap();
+    let failures = failures.into_inner();
     assert!(failures.is_empty(), "{} of {}:\n\n{}", failures.len(), cases.len(), failures.join("\n\n"));
     d.finish();
 }

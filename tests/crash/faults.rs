@@ -98,7 +98,7 @@ fn create() {
         assert_eq!(entries.filter(|entry| entry.file_name().len() == 64).count(), 0, "{point}");
     };
     let clean = || drop(d.http("DELETE", "/containers/c1?v=1&force=1", "").expect(204));
-    after_every_step(dir.path(), ("create", 3), attempt, check, clean);
+    after_every_step(dir.path(), ("create", 5), attempt, check, clean);
     d.finish();
 }
 
@@ -135,7 +135,7 @@ fn exec() {
     };
     let check = |point: &str| assert!(eventually(PATIENCE, || processes() == 1), "{point}");
     let clean = || drop(d.http("POST", "/containers/c1/restart?t=0", "").expect(204));
-    after_every_step(dir.path(), ("exec", 2), attempt, check, clean);
+    after_every_step(dir.path(), ("exec", 3), attempt, check, clean);
     calls::remove(&d, "c1");
     d.finish();
 }
@@ -298,6 +298,6 @@ fn pull() {
     let name = "/images/127.0.0.1:5001/app:1.0";
     let check = |point: &str| assert_eq!(d.http("GET", &format!("{name}/json"), "").status, 404, "{point}");
     let clean = || drop(d.http("DELETE", name, "").expect(200));
-    after_every_step(dir.path(), ("pull", 4), attempt, check, clean);
+    after_every_step(dir.path(), ("pull", 6), attempt, check, clean);
     d.finish();
 }

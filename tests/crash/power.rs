@@ -4,8 +4,8 @@
 //! pieces at random; on ext4 and on XFS.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use model::lock::Mutex;
 use serde_json::json;
 use testkit::command::{PATIENCE, eventually};
 use testkit::images::{Tar, docker_archive};
@@ -51,7 +51,7 @@ impl Ledger {
     /// Only if the disk has power still: it had when the answer was given.
     fn note(&self, d: &Daemon, kept: Kept) {
         if d.disk().is_powered() {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+            self.kept.lock().push(kept);
             self.done.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -254,7 +254,7 @@ fn round(d: &mut Daemon, number: u64) {
         worked
     });
     assert!(worked, "round {number}: less than {least} things were done");
-    let kept = ledger.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let kept = ledger.kept.into_inner();
     d.cut_power(keep);
     if let Err(output) = d.boot() {
         panic!("round {number}, {keep:?}: the daemon does not start: {output:?}");

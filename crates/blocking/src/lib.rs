@@ -270,13 +270,14 @@ mod tests {
     async fn a_class_that_is_exhausted_stops_no_other() {
         let (full, other) = (Class::new(Work::Paths), Class::new(Work::Starts));
         let (release, held) = mpsc::channel::<()>();
-        let held = Arc::new(std::sync::Mutex::new(held));
+        let held = Arc::new(model::lock::Mutex::new(held));
         let stuck: Vec<_> = (0..Work::Paths.threads())
             .map(|_| {
                 let held = held.clone();
-                full.places.clone().try_acquire_owned().map(|place| {
-                    Turn { work: Work::Paths, place }.begin(move |_| assert!(held.lock().unwrap().recv().is_err()))
-                })
+                full.places
+                    .clone()
+                    .try_acquire_owned()
+                    .map(|place| Turn { work: Work::Paths, place }.begin(move |_| assert!(held.lock().recv().is_err())))
             })
             .collect();
         let late = tokio::time::timeout(Duration::from_millis(10), full.run(|_| Ok(())));

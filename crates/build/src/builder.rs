@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
 use blocking::{Class, Work};
 use image::Images;
 use model::Result;
+use model::lock::{Mutex, MutexGuard, RwLock};
 use snapshot::Snapshots;
 use store::Store;
 use tokio::sync::Semaphore;
@@ -44,7 +45,7 @@ impl Going {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Cancel>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -109,11 +110,11 @@ impl Builder {
 
     /// The settings in force.
     pub fn settings(&self) -> Arc<Settings> {
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.settings.read().clone()
     }
 
     /// Puts settings in force.
     pub fn replace_settings(&self, settings: Settings) {
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self.settings.write() = Arc::new(settings);
     }
 }

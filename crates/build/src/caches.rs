@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
 use events::now;
 use model::digest::Digest;
+use model::lock::{Mutex, MutexGuard};
 use model::time::Timestamp;
 use model::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -56,7 +57,7 @@ enum Holder {
 
 impl Holders {
     fn held(&self) -> MutexGuard<'_, HashMap<String, Holder>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 
@@ -273,7 +274,7 @@ impl Caches {
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
-        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+        self.making.lock()
     }
 }
 

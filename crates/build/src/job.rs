@@ -5,11 +5,12 @@ use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use image::Transfers;
 use model::digest::Digest;
 use model::id::ContainerId;
+use model::lock::Mutex;
 use model::{Error, Result};
 use registry::Credentials;
 use snapshot::LayerKey;
@@ -349,7 +350,7 @@ impl Job {
 
     /// Has steps that a cache has not run. To be called before anything is solved.
     pub fn use_cache(&self, cache: Arc<dyn Imports>) {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).imports.push(cache);
+        self.records.lock().imports.push(cache);
     }
 
     /// The result of a vertex that this build has solved.
@@ -359,12 +360,12 @@ impl Job {
 
     /// Notes what a source turned out to be.
     pub(crate) fn note_pin(&self, source: String, pin: String) {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).pins.insert(source, pin);
+        self.records.lock().pins.insert(source, pin);
     }
 
     /// What sources turned out to be.
     pub(crate) fn pins(&self) -> BTreeMap<String, String> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).pins.clone()
+        self.records.lock().pins.clone()
     }
 
     /// A part of the build: it shares all but its end.
@@ -387,8 +388,8 @@ impl Job {
 
     /// Waits until what it has made is durable. To be called before it is dropped; records that cannot be written are gone
     /// with the daemon.
-    pub async fn settle(&self) {
-        let keeps = std::mem::take(&mut self.records.lock().unwrap_or_else(PoisonError::into_inner).keeps);
+    pub async fn await_kept(&self) {
+        let keeps = std::mem::take(&mut self.records.lock().keeps);
         for keep in keeps {
             if let Ok(Err(error)) = keep.await {
                 tracing::warn!(%error, "a result of a build is not kept");

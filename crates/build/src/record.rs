@@ -7,12 +7,13 @@
 //! - records are read once, at the start; looking one up never touches the disk.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use image::kept::{KEPT, KeptRow};
 use image::row::Content;
 use model::Result;
 use model::digest::Digest;
+use model::lock::{Mutex, MutexGuard};
 use model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use snapshot::LayerKey;
@@ -381,7 +382,7 @@ impl Records {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

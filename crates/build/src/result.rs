@@ -1,9 +1,10 @@
 //! What steps end with.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use model::digest::Digest;
+use model::lock::Mutex;
 use model::{Error, Result};
 use tokio::sync::OwnedMutexGuard;
 
@@ -87,7 +88,7 @@ pub(crate) struct Locks(Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>);
 impl Locks {
     pub(crate) async fn lock(&self, key: &Digest) -> OwnedMutexGuard<()> {
         let lock = {
-            let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locks = self.0.lock();
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);
             locks.entry(key.clone()).or_default().clone()
         };
@@ -111,7 +112,7 @@ impl Memo {
     /// Errors: `InvalidParameter` for a build with too many vertices.
     pub(crate) async fn slot(&self, vertex: &Digest) -> Result<OwnedMutexGuard<Option<Arc<Solved>>>> {
         let slot = {
-            let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slots = self.0.lock();
             if slots.len() >= VERTICES && !slots.contains_key(vertex) {
                 return Err(Error::invalid(format!("a build of more than {VERTICES} operations")));
             }
@@ -122,7 +123,7 @@ impl Memo {
 
     /// The result of a vertex, if it is solved and nobody works on it.
     pub(crate) fn solved(&self, vertex: &Digest) -> Option<Arc<Solved>> {
-        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(vertex).cloned()?;
+        let slot = self.0.lock().get(vertex).cloned()?;
         let solved = slot.try_lock().ok()?;
         solved.clone()
     }

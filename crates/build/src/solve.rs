@@ -8,7 +8,7 @@
 //! - when [`Job::solve`] returns, nothing of it runs any more.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
 use bollard_buildkit_proto::pb::op::Op;
@@ -272,7 +272,7 @@ impl Job {
         pending.busy.push(busy);
     }
 
-    fn pending(&self) -> std::sync::MutexGuard<'_, crate::job::Pending> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> model::lock::MutexGuard<'_, crate::job::Pending> {
+        self.records.lock()
     }
 }

@@ -247,7 +247,7 @@ impl LlbBridge for Bridge {
         let build = self.build(request.metadata()).await?;
         let request = request.into_inner();
         let outcome = match (request.error, request.result) {
-            (Some(told), _) if told.code != 0 => Err(Failed::told(told)),
+            (Some(told), _) if told.code != 0 => Err(Failed::from_status(told)),
             (_, result) => Ok(returned(&build, result.unwrap_or_default()).map_err(|error| status(&error))?),
         };
         build.give(outcome).map_err(|error| status(&error))?;

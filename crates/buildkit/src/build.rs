@@ -5,7 +5,7 @@
 //! returns a result.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, VertexWarning};
 use bollard_buildkit_proto::pb;
@@ -16,6 +16,7 @@ use build::policy;
 use build::record::Chain;
 use build::result::Failure;
 use dockerfile::OwnSyntax;
+use model::lock::Mutex;
 use model::time::Timestamp;
 use model::{Error, Result};
 use tokio::sync::oneshot;
@@ -134,7 +135,7 @@ impl Build {
     pub(crate) fn give(&self, outcome: Result<Outcome, Failed>) -> Result<()> {
         let refused = || Error::invalid(format!("build {} takes no result", self.id()));
         let slot = self.returned.as_ref().ok_or_else(refused)?;
-        let sender = slot.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(refused)?;
+        let sender = slot.lock().take().ok_or_else(refused)?;
         sender.send(outcome).map_err(|_| refused())
     }
 
@@ -168,7 +169,7 @@ impl Build {
         };
         let build = match answered {
             Answered::Build(build) => build,
-            Answered::Told(told) => {
+            Answered::Subrequest(told) => {
                 return Ok(Outcome { metadata: told.into_iter().collect(), ..Outcome::default() });
             }
             Answered::Forward(syntax, file) => {
@@ -218,7 +219,7 @@ impl Build {
 
     /// Notes a result for the client; the id by which it asks for it.
     pub(crate) fn keep(&self, definition: Option<pb::Definition>) -> Result<String> {
-        let mut refs = self.refs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refs = self.refs.lock();
         if refs.len() >= REFS {
             return Err(Error::invalid(format!("more than {REFS} results of one build")));
         }
@@ -232,7 +233,7 @@ impl Build {
         if id.is_empty() {
             return Ok(None);
         }
-        let refs = self.refs.lock().unwrap_or_else(PoisonError::into_inner);
+        let refs = self.refs.lock();
         refs.get(id).cloned().ok_or_else(|| Error::not_found(format!("no such ref: {id}")))
     }
 }

@@ -1,9 +1,10 @@
 //! Builds by the names that their clients gave them, those that have ended lately among them.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use tokio::sync::watch;
 
@@ -117,6 +118,6 @@ impl Builds {
     }
 
     fn all(&self) -> MutexGuard<'_, All> {
-        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.all.lock()
     }
 }

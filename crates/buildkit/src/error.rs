@@ -54,7 +54,7 @@ impl Failed {
     }
 
     /// What a client said itself.
-    pub(crate) fn told(status: rpc::Status) -> Failed {
+    pub(crate) fn from_status(status: rpc::Status) -> Failed {
         Failed { code: Code::from_i32(status.code), message: status.message, details: status.details }
     }
 

@@ -1,12 +1,13 @@
 //! What becomes of the result of a build: it is solved, described, exported to where its client wants it, and so is its cache.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
 use build::cache::{self, Export, Place, Selected};
 use build::export::{self, Exporter, Refs, Source};
 use build::{attest, frontend};
+use model::lock::Mutex;
 use model::{Error, Result};
 
 use crate::build::{Build, Definitions, Frontend, Outcome, Returned};

@@ -21,10 +21,11 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::digest::{Algorithm, Digest};
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use store::{Lease, Sweep};
 
@@ -82,7 +83,7 @@ impl Inner {
     }
 
     fn writing(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writing.lock()
     }
 }
 

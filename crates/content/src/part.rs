@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::digest::{Digest, Hasher};
@@ -52,7 +52,7 @@ pub struct PartReader {
 impl Blobs {
     /// Opens or begins the part of a blob. `Conflict` while another has it open.
     pub fn part(&self, digest: &Digest) -> Result<Part> {
-        let claimed = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
+        let claimed = self.inner.claims.lock().insert(digest.clone());
         if !claimed {
             return Err(Error::conflict(format!("content {digest} is being fetched")));
         }
@@ -62,7 +62,7 @@ impl Blobs {
         match opened {
             Ok((file, length)) => Ok(Part { inner: self.inner.clone(), digest: digest.clone(), path, file, length }),
             Err(error) => {
-                self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+                self.inner.claims.lock().remove(digest);
                 Err(Error::from(error).prefix(format!("opening {}", path.display())))
             }
         }
@@ -87,7 +87,7 @@ impl Blobs {
         for (digest, length) in self.parts()? {
             let path = self.inner.parts.join(digest.hex());
             // Held while removing, so that none is opened meanwhile.
-            let claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            let claims = self.inner.claims.lock();
             // What is a blob by now is not wanted as a part any more.
             let useless = crate::survey::idle(&path) >= age || self.contains(&digest);
             if useless && !claims.contains(&digest) && fs::remove_file(&path).is_ok() {
@@ -153,7 +153,7 @@ impl Drop for Part {
             // Nothing worth keeping; it may have been published or discarded already.
             let _ = fs::remove_file(&self.path);
         }
-        self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
+        self.inner.claims.lock().remove(&self.digest);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use model::digest::{Digest, Hasher};
@@ -90,7 +90,7 @@ impl Blobs {
             match part_name(&path).filter(|_| path.is_file()) {
                 None => note(path, StrayKind::Unknown),
                 Some(digest) => {
-                    let claimed = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner).contains(&digest);
+                    let claimed = self.inner.claims.lock().contains(&digest);
                     if !claimed && idle(&path) >= part_life {
                         note(path, StrayKind::Expired);
                     }

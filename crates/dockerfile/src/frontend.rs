@@ -70,7 +70,7 @@ pub enum Outcome {
     /// To be built.
     Build(Box<Build>),
     /// The answer to a request that builds nothing, by name: `result.json`, `result.txt` and so on.
-    Told(BTreeMap<String, Vec<u8>>),
+    Answer(BTreeMap<String, Vec<u8>>),
     /// Another front end is asked for. Its image errors are about these lines of the file.
     Forward(Syntax, pb::SourceInfo),
 }
@@ -439,11 +439,11 @@ fn tell(request: &Request, prepared: Prepared<'_>, wanted: &str, answers: &Answe
     let target = options.platforms.first();
     let job = Job { target, ..job(prepared, &named, &request.platforms) };
     match wanted {
-        report::DESCRIBE => Ok(Outcome::Told(report::describe())),
-        report::TARGETS => Ok(Outcome::Told(report::targets(&read.text)?)),
+        report::DESCRIBE => Ok(Outcome::Answer(report::describe())),
+        report::TARGETS => Ok(Outcome::Answer(report::targets(&read.text)?)),
         report::OUTLINE => match convert::convert(&job, answers).0? {
             Converted::Asks(questions) => Ok(Outcome::Asks(questions)),
-            Converted::Done(conversion) => Ok(Outcome::Told(report::outline(&conversion.outline, &read.text))),
+            Converted::Done(conversion) => Ok(Outcome::Answer(report::outline(&conversion.outline, &read.text))),
         },
         report::LINT => {
             // Without a target all of them are looked at.
@@ -454,7 +454,7 @@ fn tell(request: &Request, prepared: Prepared<'_>, wanted: &str, answers: &Answe
                 Ok(Converted::Done(_)) => None,
                 Err(error) => Some(error),
             };
-            Ok(Outcome::Told(report::lint(&warnings, error.as_ref(), &read.file)))
+            Ok(Outcome::Answer(report::lint(&warnings, error.as_ref(), &read.file)))
         }
         other => Err(unsupported(format!("unsupported request {other}"))),
     }

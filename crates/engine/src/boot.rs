@@ -9,8 +9,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
+
+use model::lock::RwLock;
 
 use ::build::Builder;
 use blocking::{Class, Work};
@@ -144,7 +146,7 @@ fn open_volumes(roots: &Roots, host: &Host, store: &Store, plugins: plugin::Plug
     let volumes = ::volume::Volumes::open(&roots.data.join("volumes"), store.clone(), keeper, plugins)?;
     tracing::info!("volumes are ready");
     for why in volumes.unreadable_snapshots()? {
-        host.quarantine.tell(format!("{why}: it is not listed; its data is as it was"));
+        host.quarantine.report(format!("{why}: it is not listed; its data is as it was"));
     }
     Ok(volumes)
 }

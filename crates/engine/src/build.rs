@@ -25,7 +25,7 @@ pub fn job(engine: &Arc<Engine>, inputs: Arc<dyn Inputs>, events: mpsc::Sender<j
 
 /// The end of a build: what it has made is durable, and what it leaves to nobody is removed.
 pub async fn end(engine: &Arc<Engine>, job: Arc<Job>) {
-    job.settle().await;
+    job.await_kept().await;
     let images = engine.images.clone();
     let (builder, data) = (engine.builder.clone(), engine.settings().roots.data.clone());
     let swept = engine.builder.threads.run(move |_| {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use model::fault::Faults;
+use model::lock::Mutex;
 use runtime::seccomp::Program;
 use runtime::spec::{self, SeccompChoice};
 use runtime::{Stage, StartError, What};
@@ -51,7 +52,7 @@ pub struct Host {
     /// `None`: the kernel has none.
     pub apparmor: Option<AppArmor>,
     /// What the runtime's specifications depend on.
-    pub runtime: runtime::spec::HostFacts,
+    pub runtime: runtime::spec::HostFeatures,
     /// Compiled system call filters.
     pub seccomp: Arc<Programs>,
     /// The path of the executable, for the bind mount of `--init`.
@@ -106,7 +107,7 @@ impl Host {
             executable: Arc::new(sys::exe::sealed()?),
             executable_path: fs::read_link("/proc/self/exe")?,
             apparmor,
-            runtime: runtime::spec::HostFacts::probe(),
+            runtime: runtime::spec::HostFeatures::probe(),
             seccomp: Arc::default(),
             faults,
             quarantine,
@@ -146,8 +147,8 @@ const PROGRAMS: usize = 32;
 impl Programs {
     /// The program of a container's filter; empty: none. The filter is taken out of `security`: nobody needs to work it
     /// out once more.
-    pub fn program(&self, security: &mut spec::Security, host: &spec::HostFacts) -> model::Result<Program> {
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn program(&self, security: &mut spec::Security, host: &spec::HostFeatures) -> model::Result<Program> {
+        let mut compiled = self.compiled.lock();
         let is_it = |known: &Wanted| {
             (&known.choice, known.privileged, &known.capabilities)
                 == (&security.seccomp, security.privileged, &security.capabilities)

@@ -8,10 +8,11 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use blocking::{Blocking, Class, Work, unanswered};
+use model::lock::Mutex;
 use model::{Context, Error, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -79,7 +80,7 @@ impl Paths {
 
     /// The answer that will come, perhaps to somebody who has asked before.
     fn ask(&self, asked: Asked) -> watch::Receiver<Option<Answer>> {
-        let mut table = lock(&self.asked);
+        let mut table = self.asked.lock();
         if let Some(answer) = table.get(&asked) {
             return answer.clone();
         }
@@ -90,15 +91,11 @@ impl Paths {
             let (path, need) = asked.clone();
             let outcome = threads.run(move |on| at(on, &path, need)).await;
             // Whoever comes now looks anew.
-            lock(&table).remove(&asked);
+            table.lock().remove(&asked);
             tell.send_replace(Some(outcome.map_err(Arc::new)));
         });
         answer
     }
-}
-
-fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[expect(clippy::disallowed_methods, reason = "on a thread of the paths")]
@@ -129,7 +126,7 @@ mod tests {
         paths.make(&path("f")).await.unwrap();
         let error = paths.make(&path("f/d")).await.unwrap_err();
         assert!(error.message().starts_with(&format!("error while creating mount source path '{}'", path("f/d"))));
-        assert!(lock(&paths.asked).is_empty());
+        assert!(paths.asked.lock().is_empty());
     }
 
     /// With every thread taken, no path answers.
@@ -147,9 +144,9 @@ mod tests {
         for asked in asking {
             assert_eq!(asked.await.unwrap_err().message(), "bind source path / has not answered for 20ms");
         }
-        assert_eq!(lock(&paths.asked).len(), 1);
+        assert_eq!(paths.asked.lock().len(), 1);
         drop(held);
-        while !lock(&paths.asked).is_empty() {
+        while !paths.asked.lock().is_empty() {
             tokio::task::yield_now().await;
         }
     }

@@ -4,7 +4,7 @@
 //!   loaded, and nothing is removed that it may name. `gantryd check --repair` puts it right.
 //! - A row that is a note or a cache is saved below `<data-root>/quarantine/rows` and deleted.
 //! - A small file that is made anew is moved below `<data-root>/quarantine` first.
-//! - All of it is told in the log and among the warnings of `/info`.
+//! - All of it is reports in the log and among the warnings of `/info`.
 //!
 //! A row of a newer version is not damaged: the start is refused, and nothing has been touched.
 
@@ -12,8 +12,9 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use store::{AnyTable, Damaged, ReadTx, Store};
 
@@ -22,7 +23,7 @@ use crate::stored;
 /// Where things go that have to go and may be somebody's, below the data root.
 pub const QUARANTINE: &str = "quarantine";
 /// Warnings that are kept; more are counted.
-const MAX_TOLD: usize = 100;
+const MAX_WARNINGS: usize = 100;
 /// How to have it put right.
 const GO_ON: &str = "stop the daemon and run `gantryd check --repair`";
 
@@ -30,11 +31,11 @@ const GO_ON: &str = "stop the daemon and run `gantryd check --repair`";
 #[derive(Clone, Debug)]
 pub struct Quarantine {
     data_root: PathBuf,
-    told: Arc<Mutex<Told>>,
+    reports: Arc<Mutex<Reports>>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Reports {
     warnings: Vec<String>,
     more: usize,
 }
@@ -42,7 +43,7 @@ struct Told {
 impl Quarantine {
     /// That of a data root; nothing is found yet.
     pub fn new(data_root: &Path) -> Quarantine {
-        Quarantine { data_root: data_root.to_owned(), told: Arc::default() }
+        Quarantine { data_root: data_root.to_owned(), reports: Arc::default() }
     }
 
     /// The data root.
@@ -52,20 +53,20 @@ impl Quarantine {
 
     /// What was found, for `/info`.
     pub fn warnings(&self) -> Vec<String> {
-        let told = self.told();
-        let more = (told.more > 0).then(|| format!("{} more things cannot be read", told.more));
-        told.warnings.iter().cloned().chain(more).collect()
+        let reports = self.reports();
+        let more = (reports.more > 0).then(|| format!("{} more things cannot be read", reports.more));
+        reports.warnings.iter().cloned().chain(more).collect()
     }
 
-    /// Tells of something that cannot be read.
-    pub fn tell(&self, warning: String) {
+    /// Reports something that cannot be read.
+    pub fn report(&self, warning: String) {
         tracing::error!("{warning}");
-        let mut told = self.told();
-        if told.warnings.len() < MAX_TOLD { told.warnings.push(warning) } else { told.more += 1 }
+        let mut reports = self.reports();
+        if reports.warnings.len() < MAX_WARNINGS { reports.warnings.push(warning) } else { reports.more += 1 }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock()
     }
 
     /// Looks every row of the store over; `is_at_rest` tells of a container, by its full id, whether nothing of it may run.
@@ -83,9 +84,9 @@ impl Quarantine {
             if notes.contains(&table.name()) || (table.name() == runs && is_at_rest(&row.key)) {
                 self.set_row_aside(store, table, row).await?;
             } else if table.name() == ::volume::MOUNTS.name() {
-                self.tell(format!("{}: its key says all that is needed", row.why));
+                self.report(format!("{}: its key says all that is needed", row.why));
             } else if table.name() != users {
-                self.tell(format!("{}: what it stands for is not loaded; {GO_ON}", row.why));
+                self.report(format!("{}: what it stands for is not loaded; {GO_ON}", row.why));
             }
         }
         Ok(())
@@ -94,7 +95,7 @@ impl Quarantine {
     /// Tells of the index of who uses which image, when it has been made anew as far as that goes.
     pub fn look_over_users(&self, store: &Store) -> Result<()> {
         for (_, row) in damaged(store, &[&image::USERS])? {
-            self.tell(format!("{}: no content of images is removed meanwhile; {GO_ON}", row.why));
+            self.report(format!("{}: no content of images is removed meanwhile; {GO_ON}", row.why));
         }
         Ok(())
     }
@@ -103,7 +104,7 @@ impl Quarantine {
         let aside = save_row(&self.data_root, table.name(), &row.key, &row.bytes)?;
         let key = row.key;
         store.write(move |tx| table.delete(tx, &key).map(drop)).await?;
-        self.tell(format!("{}: it is kept as {}", row.why, aside.display()));
+        self.report(format!("{}: it is kept as {}", row.why, aside.display()));
         Ok(())
     }
 
@@ -121,7 +122,7 @@ impl Quarantine {
             moved => moved,
         }
         .with_context(|| format!("moving {} to the quarantine", path.display()))?;
-        self.tell(format!("{}: {why}: it is kept as {}", path.display(), aside.display()));
+        self.report(format!("{}: {why}: it is kept as {}", path.display(), aside.display()));
         Ok(())
     }
 }

@@ -1,9 +1,11 @@
 //! The record of services that everything above is given.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use events::Events;
 use image::Images;
+
+use model::lock::RwLock;
 
 use crate::container::Containers;
 use crate::container::read::stats::sampler::Sampler;
@@ -42,7 +44,7 @@ pub struct Engine {
 impl Engine {
     /// The configuration in force now; an operation takes it once.
     pub fn settings(&self) -> Arc<Settings> {
-        self.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.settings.read().clone()
     }
 
     /// Puts a reloaded configuration in force.
@@ -51,6 +53,6 @@ impl Engine {
         self.images.replace_policy(settings.services.signature_policy.clone());
         self.images.replace_rules(settings.services.image_gc.clone());
         self.builder.replace_settings(settings.services.builds.clone());
-        *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
+        *self.settings.write() = Arc::new(settings);
     }
 }

@@ -20,10 +20,11 @@ mod read;
 mod sync;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use blocking::{Blocking, Class, Work};
 use model::Result;
+use model::lock::{Mutex, MutexGuard};
 use model::time::Timestamp;
 use store::Store;
 use tokio::sync::{Notify, watch};
@@ -113,7 +114,7 @@ impl Shared {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(crate) fn has_journal(&self) -> bool {

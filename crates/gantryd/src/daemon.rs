@@ -29,6 +29,10 @@ const ARENAS: i32 = 2;
 /// How often the daemon looks whether it holds more memory than it needs, and how much more.
 const MEMORY_LOOK: Duration = Duration::from_secs(2);
 const MEMORY_SLACK: u64 = 1 << 20;
+/// More of the executable than this is unmapped when the daemon is idle: when it has used less processor time than this since the last
+/// look.
+const CODE_SLACK: u64 = 8 << 20;
+const IDLE_TIME: Duration = Duration::from_millis(10);
 
 /// Runs the daemon.
 pub fn main(program: Program<'_>, arguments: Vec<String>) -> ExitCode {
@@ -137,10 +141,10 @@ async fn run(loaded: Loaded, arguments: &[String], inherited: &mut Inherited) ->
         served.spawn(server::listener::serve(listener, frame.clone(), phase.clone()));
     }
     engine::boot::begin(&booted.engine.containers, &booted.engine.settings()).await;
-    let ready = [sd_notify::NotifyState::Ready, sd_notify::NotifyState::MainPid(std::process::id())];
-    // Who was started by the service manager is known to it.
-    tell_supervisor(if inherited.is_upgrade { &ready } else { &ready[..1] });
+    tell_ready(inherited);
     inherited.let_go();
+    // Most of what a start runs never runs again.
+    unmap_code(&Class::new(Work::Background)).await;
     tracing::info!("daemon has completed initialization");
     let executable = serve_signals(&mut signals, &booted.engine, loaded, &mut wished).await;
     if executable.is_none() {
@@ -191,9 +195,14 @@ fn successor(arguments: &[String], inherited: &Inherited) -> Result<server::Succ
 /// than could not be given back the last time; and again until nothing comes of it, as more is freed meanwhile.
 async fn give_memory_back() {
     let threads = Class::new(Work::Background);
-    let (mut kept, mut again) = (0, false);
+    let (mut kept, mut again, mut used) = (0, false, sys::clock::process_time());
     loop {
         tokio::time::sleep(MEMORY_LOOK).await;
+        let before = std::mem::replace(&mut used, sys::clock::process_time());
+        let is_idle = used.saturating_sub(before) < IDLE_TIME;
+        if is_idle && sys::memory::resident_files().is_ok_and(|bytes| bytes > CODE_SLACK) {
+            unmap_code(&threads).await;
+        }
         let Some(unused) = unused_memory() else { return };
         if again || unused > kept + MEMORY_SLACK {
             drop(threads.turn().await.begin(|_| sys::memory::give_back()).await);
@@ -202,6 +211,19 @@ async fn give_memory_back() {
         } else {
             kept = kept.min(unused);
         }
+    }
+}
+
+fn tell_ready(inherited: &Inherited) {
+    let ready = [sd_notify::NotifyState::Ready, sd_notify::NotifyState::MainPid(std::process::id())];
+    // Who was started by the service manager is known to it.
+    tell_supervisor(if inherited.is_upgrade { &ready } else { &ready[..1] });
+}
+
+/// Unmaps the code that was used so far.
+async fn unmap_code(threads: &Class) {
+    if let Err(error) = threads.run(|_| Ok(sys::memory::unmap_code()?)).await {
+        tracing::debug!(%error, "the pages of the executable stay mapped");
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use content::Blobs;
 use events::{Draft, Events, now};
 use model::digest::Digest;
 use model::fault::Faults;
+use model::lock::{Mutex, RwLock};
 use model::platform::Platform;
 use model::{Context, Result};
 use registry::Registries;
@@ -117,7 +118,7 @@ impl Images {
 
     /// What is here now.
     pub fn catalog(&self) -> Arc<Catalog> {
-        self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.catalog.read().clone()
     }
 
     /// How many images there are.
@@ -202,14 +203,14 @@ impl Images {
         &self,
         f: impl FnOnce(&Catalog, &mut Edit<'_, '_, '_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.changing.lock();
         let before = self.catalog();
         let (value, after) = self.store.write_blocking(move |tx| {
             let mut edit = Edit { tx, after: Catalog::clone(&before) };
             let value = f(&before, &mut edit)?;
             Ok((value, edit.after))
         })?;
-        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+        *self.catalog.write() = Arc::new(after);
         Ok(value)
     }
 

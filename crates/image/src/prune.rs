@@ -33,7 +33,7 @@ struct Entry {
 
 /// Takes images without names (with `dangling=false` also names) that no container needs. Event: prune.
 pub fn prune(images: &Images, events: &Events, users: &Users, filters: &Filters) -> Result<ImagePruneReport> {
-    let Ok(_turn) = images.pruning.try_lock() else {
+    let Some(_turn) = images.pruning.try_lock() else {
         return Err(Error::conflict("a prune operation is already running"));
     };
     filters.validate(KEYS)?;

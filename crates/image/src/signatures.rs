@@ -6,7 +6,7 @@
 //!   They are verified again each time, with the keys of the policy in force.
 //! - Where nothing is governed, nothing here asks, reads or computes.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use api::oci::Descriptor;
 use model::digest::Digest;
@@ -39,12 +39,12 @@ const REFERRERS: usize = 32;
 impl Images {
     /// The signature policy in force; an operation takes it once.
     pub fn policy(&self) -> Arc<Policy> {
-        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.policy.read().clone()
     }
 
     /// Puts a policy in force, for operations that begin from now on.
     pub fn replace_policy(&self, policy: Policy) {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        *self.policy.write() = Arc::new(policy);
     }
 
     /// Adds signatures to those that are kept of an image.

@@ -1,12 +1,12 @@
 //! From blobs to a row and to layers: what an image's documents say, and its layers unpacked side by side.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::oci::{Descriptor, Platform};
 use content::Blobs;
 use model::digest::Digest;
+use model::lock::Mutex;
 use model::{Error, Result};
 use store::Lease;
 
@@ -173,7 +173,7 @@ fn unpack_layers(images: &Images, manifest: &ManifestRow, lease: &Lease) -> Resu
     let work = || {
         while let Some((blob, diff_id)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let size = unpack_layer(images, blob, diff_id, lease);
-            let mut total = outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut total = outcome.lock();
             match (&mut *total, size) {
                 (Ok(total), Ok(size)) => *total += size,
                 (Ok(_), Err(error)) => *total = Err(error),
@@ -187,7 +187,7 @@ fn unpack_layers(images: &Images, manifest: &ManifestRow, lease: &Lease) -> Resu
         }
         work();
     });
-    outcome.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    outcome.into_inner()
 }
 
 fn unpack_layer(images: &Images, blob: &Content, diff_id: &Digest, lease: &Lease) -> Result<u64> {

@@ -10,7 +10,7 @@ use model::{Kind, Result, duration, units};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{Catalog, parsed};
-use super::collect::{self, Facts, Reason, Room, Rules, Survey};
+use super::collect::{self, ImageUse, Reason, Room, Rules, Survey};
 use super::images::Images;
 use super::oci;
 use super::row::ImageRow;
@@ -47,15 +47,15 @@ pub fn why(images: &Images, users: &Users, text: &str) -> Result<Why> {
     let held = held(&catalog, text)?;
     let rules = images.rules();
     let survey = Survey::take(images, users)?;
-    let scene = Scene { facts: &survey.facts, rules: rules.as_ref(), room: Room::of(&images.data_root)? };
-    let facts = |image: &ImageRow| survey.facts.iter().find(|facts| facts.id == image.target.digest);
-    let one = |(image, part): (Arc<ImageRow>, Option<String>)| Some(one(&scene, facts(&image)?, part));
+    let scene = Scene { uses: &survey.uses, rules: rules.as_ref(), room: Room::of(&images.data_root)? };
+    let uses = |image: &ImageRow| survey.uses.iter().find(|uses| uses.id == image.target.digest);
+    let one = |(image, part): (Arc<ImageRow>, Option<String>)| Some(one(&scene, uses(&image)?, part));
     Ok(Why { images: held.into_iter().filter_map(one).collect() })
 }
 
 /// What the collector would look at now.
 struct Scene<'s> {
-    facts: &'s [Facts],
+    uses: &'s [ImageUse],
     rules: Option<&'s Rules>,
     room: Room,
 }
@@ -93,27 +93,27 @@ fn part(image: &ImageRow, digest: &Digest) -> Option<String> {
     })
 }
 
-fn one(scene: &Scene<'_>, facts: &Facts, part: Option<String>) -> WhyImage {
-    let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
-    let reasons = collect::reasons(facts, scene.rules, now());
+fn one(scene: &Scene<'_>, uses: &ImageUse, part: Option<String>) -> WhyImage {
+    let names: Vec<_> = uses.names.iter().filter_map(|name| parsed(name)).map(|name| name.familiar()).collect();
+    let reasons = collect::reasons(uses, scene.rules, now());
     let mut kept: Vec<String> = names.iter().map(|name| format!("it has the name {name}")).collect();
     kept.extend(reasons.iter().map(ToString::to_string));
     if kept.is_empty() {
         kept.push("nothing keeps it: docker image prune takes it".to_owned());
     }
-    let ago = duration::human(now().nanos_since(facts.used).max(0)).to_lowercase();
+    let ago = duration::human(now().nanos_since(uses.used).max(0)).to_lowercase();
     WhyImage {
-        id: facts.id.to_string(),
+        id: uses.id.to_string(),
         names,
         part,
-        last_used: format!("{} ({ago} ago)", facts.used.rfc3339()),
+        last_used: format!("{} ({ago} ago)", uses.used.rfc3339()),
         kept,
-        fate: fate(scene, facts, &reasons),
+        fate: fate(scene, uses, &reasons),
     }
 }
 
 /// What the collector makes of it.
-fn fate(scene: &Scene<'_>, facts: &Facts, reasons: &[Reason]) -> String {
+fn fate(scene: &Scene<'_>, uses: &ImageUse, reasons: &[Reason]) -> String {
     let Some(rules) = scene.rules else {
         return "off (there is no \"image-gc\" in the configuration)".to_owned();
     };
@@ -123,8 +123,8 @@ fn fate(scene: &Scene<'_>, facts: &Facts, reasons: &[Reason]) -> String {
     if !reasons.is_empty() {
         return "leaves it".to_owned();
     }
-    let order = collect::order(scene.facts, rules, now());
-    let place = order.iter().position(|other| other.id == facts.id).map_or(0, |at| at + 1);
+    let order = collect::order(scene.uses, rules, now());
+    let place = order.iter().position(|other| other.id == uses.id).map_or(0, |at| at + 1);
     let (used, room) = (units::bytes_size(scene.room.used as f64), units::bytes_size(scene.room.capacity as f64));
     let (high, count) = (rules.high, order.len());
     format!("takes it as number {place} of {count} when more than {high} of the disk are used (now {used} of {room})")

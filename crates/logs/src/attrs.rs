@@ -1,6 +1,6 @@
 //! Extra attributes of every log line: labels, environment and a tag, chosen by `--log-opt`.
 //!
-//! Computed once per start in the daemon; the monitor gets the finished JSON.
+//! Read once of the options, when the container is created or loaded; the monitor gets the finished JSON at each start.
 
 use std::collections::BTreeMap;
 
@@ -27,26 +27,62 @@ pub struct Subject<'a> {
     pub labels: &'a [(String, String)],
 }
 
-/// The JSON object of `labels`, `labels-regex`, `env`, `env-regex` and `tag`; empty when there is nothing.
-pub fn build(config: &BTreeMap<String, String>, subject: &Subject<'_>) -> model::Result<String> {
-    let option = |name: &str| config.get(name).map(String::as_str).filter(|value| !value.is_empty());
-    let labels: BTreeMap<&str, &str> = subject.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let env: BTreeMap<&str, &str> = subject.env.iter().filter_map(|e| e.split_once('=')).collect();
-    let mut attrs = BTreeMap::new();
-    for (source, list, pattern) in [(&labels, "labels", "labels-regex"), (&env, "env", "env-regex")] {
-        for key in option(list).into_iter().flat_map(|keys| keys.split(',')) {
-            attrs.extend(source.get_key_value(key));
+/// The attributes that log options choose: all but the host's name, which a tag may have and which is looked up at each
+/// start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Labels and variables of the environment.
+    chosen: BTreeMap<String, String>,
+    tag: Vec<Piece>,
+}
+
+/// A part of a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Hostname,
+}
+
+impl Attributes {
+    /// Reads `labels`, `labels-regex`, `env`, `env-regex` and `tag`.
+    ///
+    /// Errors: `Invalid` for a pattern that is none, and for a tag that is no template of known fields.
+    pub fn parse(options: &BTreeMap<String, String>, subject: &Subject<'_>) -> model::Result<Attributes> {
+        let option = |name: &str| options.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let labels: BTreeMap<&str, &str> = subject.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let env: BTreeMap<&str, &str> = subject.env.iter().filter_map(|e| e.split_once('=')).collect();
+        let mut chosen: BTreeMap<&str, &str> = BTreeMap::new();
+        for (source, list, pattern) in [(&labels, "labels", "labels-regex"), (&env, "env", "env-regex")] {
+            for key in option(list).into_iter().flat_map(|keys| keys.split(',')) {
+                chosen.extend(source.get_key_value(key));
+            }
+            if let Some(pattern) = option(pattern) {
+                let pattern = Regex::new(pattern).map_err(|e| Error::invalid(format!("error parsing regexp: {e}")))?;
+                chosen.extend(source.iter().filter(|(key, _)| pattern.is_match(key)));
+            }
         }
-        if let Some(pattern) = option(pattern) {
-            let pattern = Regex::new(pattern).map_err(|e| Error::invalid(format!("error parsing regexp: {e}")))?;
-            attrs.extend(source.iter().filter(|(key, _)| pattern.is_match(key)));
+        let chosen = chosen.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let tag = option("tag").map(|template| expand(template, subject)).transpose()?.unwrap_or_default();
+        Ok(Attributes { chosen, tag })
+    }
+
+    /// The JSON object of them; empty when there is none.
+    ///
+    /// Errors: `System` when the tag has the host's name and that cannot be read.
+    pub fn json(&self) -> model::Result<String> {
+        let mut tag = String::new();
+        for piece in &self.tag {
+            match piece {
+                Piece::Text(text) => tag.push_str(text),
+                Piece::Hostname => tag.push_str(&hostname()?),
+            }
         }
+        let mut attrs: BTreeMap<&str, &str> = self.chosen.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        if !tag.is_empty() {
+            attrs.insert("tag", &tag);
+        }
+        Ok(if attrs.is_empty() { String::new() } else { object(&attrs) })
     }
-    let tag = option("tag").map(|template| expand(template, subject)).transpose()?;
-    if let Some(tag) = tag.as_deref().filter(|tag| !tag.is_empty()) {
-        attrs.insert("tag", tag);
-    }
-    Ok(if attrs.is_empty() { String::new() } else { object(&attrs) })
 }
 
 fn object(attrs: &BTreeMap<&str, &str>) -> String {
@@ -66,17 +102,20 @@ fn object(attrs: &BTreeMap<&str, &str>) -> String {
 }
 
 /// A Go template of plain text and fields; functions and pipelines are refused.
-fn expand(template: &str, subject: &Subject<'_>) -> model::Result<String> {
-    let mut out = String::new();
+fn expand(template: &str, subject: &Subject<'_>) -> model::Result<Vec<Piece>> {
+    let mut out = Vec::new();
     let mut rest = template;
     while let Some((text, field)) = rest.split_once("{{") {
         let unclosed = || Error::invalid(format!("template: log-tag:1: unclosed action in \"{template}\""));
         let (field, after) = field.split_once("}}").ok_or_else(unclosed)?;
-        out.push_str(text);
-        out.push_str(&value(field.trim(), subject)?);
+        out.push(Piece::Text(text.to_owned()));
+        out.push(match field.trim() {
+            ".Hostname" => Piece::Hostname,
+            field => Piece::Text(value(field, subject)?),
+        });
         rest = after;
     }
-    out.push_str(rest);
+    out.push(Piece::Text(rest.to_owned()));
     Ok(out)
 }
 
@@ -94,7 +133,6 @@ fn value(field: &str, subject: &Subject<'_>) -> model::Result<String> {
         ".ImageID" => short(subject.image_id),
         ".ImageFullID" | ".ContainerImageID" => subject.image_id.to_owned(),
         ".ImageName" | ".ContainerImageName" => subject.image_name.to_owned(),
-        ".Hostname" => hostname()?,
         ".DaemonName" => "docker".to_owned(),
         _ => return Err(Error::invalid(format!("template: log-tag:1: can't evaluate \"{field}\" in a log tag"))),
     })
@@ -121,7 +159,7 @@ mod tests {
             labels: &labels,
             ..Subject::default()
         };
-        build(&config, &subject).unwrap()
+        Attributes::parse(&config, &subject).unwrap().json().unwrap()
     }
 
     #[test]
@@ -135,6 +173,8 @@ mod tests {
     fn tags() {
         assert_eq!(built(&[("tag", "{{.Name}}/{{.ID}}")]), r#"{"tag":"web/0123456789ab"}"#);
         assert_eq!(built(&[("tag", "{{ .Command }} {{.ImageID}}!")]), r#"{"tag":"sh -c fedcba987654!"}"#);
+        let host = hostname().unwrap();
+        assert_eq!(built(&[("tag", "{{.Hostname}}.")]), format!(r#"{{"tag":"{host}."}}"#));
         assert!(expand("{{.Nope}}", &Subject::default()).is_err());
         assert!(expand("{{.Name", &Subject::default()).is_err());
     }

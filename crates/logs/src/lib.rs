@@ -16,7 +16,7 @@ mod split;
 mod time;
 mod watches;
 
-pub use attrs::Subject;
+pub use attrs::{Attributes, Subject};
 pub use driver::{find, names, open, validate};
 pub use record::write_error as write_json_error;
 pub use seam::{Batch, Driver, Format, Options, Place, ReadOptions, Shape, Sink, Source, Spec};

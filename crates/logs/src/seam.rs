@@ -27,7 +27,7 @@ pub struct Spec {
     pub driver: String,
     /// Checked by [`Driver::check`].
     pub options: Options,
-    /// A JSON object of strings that every entry carries ([`crate::attrs::build`]); empty = none.
+    /// A JSON object of strings that every entry carries ([`crate::Attributes::json`]); empty = none.
     pub attrs: String,
     pub place: Place,
 }

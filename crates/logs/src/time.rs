@@ -2,8 +2,8 @@
 //!
 //! Writing caches the text of the current second, since a busy log formats hundreds of thousands of times a second.
 
-/// Length of `2006-01-02T15:04:05`.
-const SECONDS_TEXT: usize = 19;
+use model::time::{SECONDS_TEXT, days, seconds_text};
+
 const NANOS: i64 = 1_000_000_000;
 
 /// Unix nanoseconds now.
@@ -47,46 +47,6 @@ impl Formatter {
     }
 }
 
-/// The civil date of a day number since 1970-01-01 (Howard Hinnant's algorithm).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    (yoe + era * 400 + i64::from(month <= 2), month, day)
-}
-
-/// The inverse of [`civil`].
-fn day_number(year: i64, month: i64, day: i64) -> i64 {
-    let y = if month <= 2 { year - 1 } else { year };
-    let era = y.div_euclid(400);
-    let yoe = y.rem_euclid(400);
-    let doy = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
-}
-
-fn seconds_text(second: i64) -> [u8; SECONDS_TEXT] {
-    let (year, month, day) = civil(second.div_euclid(86_400));
-    let of_day = second.rem_euclid(86_400);
-    let mut text = *b"0000-00-00T00:00:00";
-    let mut put = |at: usize, width: usize, mut value: i64| {
-        for digit in text[at..at + width].iter_mut().rev() {
-            *digit = b'0' + (value % 10) as u8;
-            value /= 10;
-        }
-    };
-    put(0, 4, year.clamp(0, 9999));
-    put(5, 2, month);
-    put(8, 2, day);
-    put(11, 2, of_day / 3600);
-    put(14, 2, of_day / 60 % 60);
-    put(17, 2, of_day % 60);
-    text
-}
-
 /// Reads RFC 3339 with any fraction and offset.
 pub fn parse(text: &[u8]) -> Option<i64> {
     let number = |from: usize, to: usize| -> Option<i64> {
@@ -96,7 +56,7 @@ pub fn parse(text: &[u8]) -> Option<i64> {
     if separators.iter().any(|&(at, c)| text.get(at) != Some(&c)) {
         return None;
     }
-    let days = day_number(number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let days = days(number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let seconds = days * 86_400 + number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
     let (fraction, zone) = split_fraction(&text[SECONDS_TEXT..]);
     let nanos = fraction.iter().take(9).fold(0, |n, &b| n * 10 + i64::from(b - b'0'));

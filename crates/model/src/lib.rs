@@ -20,6 +20,7 @@ pub mod grant;
 pub mod health;
 pub mod id;
 pub mod lifecycle;
+pub mod lock;
 pub mod mount;
 pub mod name;
 pub mod order;

@@ -1,6 +1,6 @@
 //! Things made ahead, so that who needs one does not wait for its making.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::lock::{Mutex, MutexGuard};
 
 /// How many wait: one for the next that needs one, and one for another at the same time.
 const SPARES: usize = 2;
@@ -32,7 +32,7 @@ impl<T> Spares<T> {
 
     /// Makes what is missing. Waits for others that do so.
     pub fn refill<E>(&self, mut make: impl FnMut() -> Result<T, E>) -> Result<(), E> {
-        let _turn = self.refilling.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.refilling.lock();
         while self.waiting().len() < SPARES {
             let made = make()?;
             self.put(made);
@@ -41,7 +41,7 @@ impl<T> Spares<T> {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<T>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

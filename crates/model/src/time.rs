@@ -82,10 +82,7 @@ impl Timestamp {
     }
 
     fn seconds_text(self) -> String {
-        let seconds = self.unix_seconds();
-        let (days, rest) = (seconds.div_euclid(DAY_SECONDS), seconds.rem_euclid(DAY_SECONDS));
-        let (year, month, day) = civil(days);
-        format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+        String::from_utf8_lossy(&seconds_text(self.unix_seconds())).into_owned()
     }
 }
 
@@ -107,6 +104,34 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// Seconds of 0000-01-01T00:00:00.
+const FIRST_SECOND: i64 = -62_167_219_200;
+/// Seconds of 9999-12-31T23:59:59, the last that a text of [`seconds_text`] holds.
+const LAST_SECOND: i64 = 253_402_300_799;
+/// Bytes of `2006-01-02T15:04:05`.
+pub const SECONDS_TEXT: usize = 19;
+
+/// RFC3339 in UTC without decimals and zone, of seconds since 1970; years below 0 and above 9999 are written as those.
+pub fn seconds_text(seconds: i64) -> [u8; SECONDS_TEXT] {
+    let seconds = seconds.clamp(FIRST_SECOND, LAST_SECOND);
+    let (year, month, day) = civil(seconds.div_euclid(DAY_SECONDS));
+    let of_day = seconds.rem_euclid(DAY_SECONDS);
+    let mut text = *b"0000-00-00T00:00:00";
+    let mut put = |at: usize, width: usize, mut value: i64| {
+        for digit in text[at..at + width].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
+            value /= 10;
+        }
+    };
+    put(0, 4, year);
+    put(5, 2, month);
+    put(8, 2, day);
+    put(11, 2, of_day / 3600);
+    put(14, 2, of_day / 60 % 60);
+    put(17, 2, of_day % 60);
+    text
+}
+
 /// Year, month, day of a day counted from 1970-01-01 (Gregorian, by eras of 400 years from March).
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
@@ -119,8 +144,8 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// The day, counted from 1970-01-01, of a date.
-fn days(year: i64, month: i64, day: i64) -> i64 {
+/// The day, counted from 1970-01-01, of a date; days and months beyond their bounds count on.
+pub fn days(year: i64, month: i64, day: i64) -> i64 {
     let shifted_year = year - i64::from(month <= 2);
     let (era, year_of_era) = (shifted_year.div_euclid(400), shifted_year.rem_euclid(400));
     let shifted_month = (month + 9) % 12;
@@ -422,6 +447,28 @@ mod tests {
         ] {
             assert_eq!(parse(text, Timestamp::ZERO).unwrap_err().message(), message);
         }
+    }
+
+    #[test]
+    fn leap_years_and_the_ends_of_the_calendar() {
+        let text = |seconds| String::from_utf8(seconds_text(seconds).to_vec()).unwrap();
+        for (seconds, expected) in [
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (-1, "1969-12-31T23:59:59"),
+            (ZERO_SECONDS, "0001-01-01T00:00:00"),
+            (LAST_SECOND, "9999-12-31T23:59:59"),
+            (i64::MAX, "9999-12-31T23:59:59"),
+            (FIRST_SECOND, "0000-01-01T00:00:00"),
+            (i64::MIN, "0000-01-01T00:00:00"),
+        ] {
+            assert_eq!(text(seconds), expected);
+        }
+        assert_eq!(days(1970, 1, 1), 0);
+        assert_eq!(days(2000, 2, 29) * DAY_SECONDS, 951_782_400);
+        assert_eq!(days(2000, 3, 1) - days(2000, 2, 29), 1);
+        assert_eq!(days(0, 1, 1) * DAY_SECONDS, FIRST_SECOND);
     }
 
     #[test]

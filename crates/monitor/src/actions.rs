@@ -81,7 +81,7 @@ impl Actions {
     }
 
     /// Those that are over, with their outcomes.
-    pub fn settle(&mut self) -> Vec<(Kind, Asked, model::Result<()>)> {
+    pub fn take_finished(&mut self) -> Vec<(Kind, Asked, model::Result<()>)> {
         let mut over = Vec::new();
         self.underway.retain_mut(|underway| match underway.action.look() {
             None => true,

@@ -130,7 +130,7 @@ impl Abandoned {
     }
 
     /// Goes on; whether everything is taken back. What is still to be reaped comes in `remains`.
-    pub fn settle(&mut self, remains: &mut Vec<OwnedFd>) -> bool {
+    pub fn take_back(&mut self, remains: &mut Vec<OwnedFd>) -> bool {
         if let Some(mut dying) = self.dying.take() {
             if !dying.is_over() {
                 self.dying = Some(dying);

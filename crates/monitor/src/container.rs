@@ -277,9 +277,9 @@ impl Container {
     }
 
     /// After each round: the actions that are over, for those who have asked for them; what has waited for them begins.
-    pub fn settle_actions(&mut self) -> Vec<(Asked, Result<(), Refusal>)> {
+    pub fn finish_actions(&mut self) -> Vec<(Asked, Result<(), Refusal>)> {
         let mut answers = Vec::new();
-        for (kind, asked, outcome) in self.actions.settle() {
+        for (kind, asked, outcome) in self.actions.take_finished() {
             answers.push((asked, self.acted(kind, outcome)));
         }
         while let Some((frozen, asked)) = self.actions.next_freeze() {

@@ -162,7 +162,7 @@ impl Link {
     }
 
     /// Lets go of connections that are closed.
-    pub fn settle(&mut self) {
+    pub fn finish_round(&mut self) {
         self.connections.retain(|connection| !connection.broken);
     }
 }

@@ -128,7 +128,7 @@ impl Monitor {
             for (part, events) in ready.drain(..) {
                 self.handle(part, events);
             }
-            self.settle();
+            self.finish_round();
         }
     }
 
@@ -404,9 +404,9 @@ impl Monitor {
     }
 
     /// After each round: a start that was given up is answered when it is taken back.
-    fn settle_abandoned(&mut self) {
+    fn finish_abandoned(&mut self) {
         let Some(mut abandoned) = self.abandoned.take() else { return };
-        if !abandoned.settle(&mut self.remains) {
+        if !abandoned.take_back(&mut self.remains) {
             self.abandoned = Some(abandoned);
             return;
         }
@@ -475,7 +475,7 @@ impl Monitor {
     }
 
     /// After each round: a probe that is over is told.
-    fn settle_reach(&mut self, now: Instant) {
+    fn finish_reach(&mut self, now: Instant) {
         let Some((reach, _)) = &mut self.reach else { return };
         if let Some(result) = reach.result(now) {
             self.reach = None;
@@ -530,7 +530,7 @@ impl Monitor {
     }
 
     /// After each round: what is late is given up, what has come to its program is a session from now on.
-    fn settle_births(&mut self, now: Instant) {
+    fn advance_births(&mut self, now: Instant) {
         if now >= self.looked + LOOK_AFTER {
             self.looked = now;
             let execs = self.entering.iter().map(|entering| &entering.pending);
@@ -623,7 +623,7 @@ impl Monitor {
     }
 
     /// After each round: the log is written, and what has ended is told and let go of.
-    fn settle(&mut self) {
+    fn finish_round(&mut self) {
         let now = Instant::now();
         self.proxies.expire(now);
         if let Some(resolver) = &mut self.resolver {
@@ -633,23 +633,23 @@ impl Monitor {
                 self.link.tell(denied);
             }
         }
-        self.settle_births(now);
-        self.settle_abandoned();
-        self.settle_reach(now);
+        self.advance_births(now);
+        self.finish_abandoned();
+        self.finish_reach(now);
         if let Some(container) = &mut self.container {
             container.thaw_if_abandoned(|id| self.link.has(id), now);
-            for ((id, seq), outcome) in container.settle_actions() {
+            for ((id, seq), outcome) in container.finish_actions() {
                 self.link.answer(id, seq, Event::Done { refused: outcome.err() });
             }
             if self.entering.is_empty() && self.dying.is_empty() {
                 // What a runtime program still has to do it is waited for itself.
                 container.reap_adopted();
             }
-            settle_execs(container, &mut self.link, now);
+            reap_execs(container, &mut self.link, now);
             container.init.flush();
             container.count(now);
             report(container);
-            if let Some(exit) = container.init.settle(now) {
+            if let Some(exit) = container.init.check_end(now) {
                 (self.proxies, self.resolver, self.reach) = (Proxies::default(), None, None);
                 let (exit, out_of_memory) = container.ended(exit);
                 if out_of_memory {
@@ -666,18 +666,18 @@ impl Monitor {
                 self.link.tell(Event::OutOfMemory);
             }
         }
-        self.link.settle();
+        self.link.finish_round();
     }
 }
 
-fn settle_execs(container: &mut Container, link: &mut Link, now: Instant) {
+fn reap_execs(container: &mut Container, link: &mut Link, now: Instant) {
     let mut ended = Vec::new();
     for session in &mut container.execs {
         if let Some(result) = session.check_probe(now) {
             container.probed.push(result.clone());
             link.tell(Event::Probed(result));
         }
-        if let Some(exit) = session.settle(now) {
+        if let Some(exit) = session.check_end(now) {
             ended.push((session.exec.clone().unwrap_or_default(), session.process.pid, exit));
         }
     }

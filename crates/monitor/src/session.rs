@@ -319,7 +319,7 @@ impl Session {
 
     /// Lets go of clients that are done or out of time; gives up output that takes too long. Returns the exit, once, when
     /// the process has ended and all its output has been dealt with.
-    pub fn settle(&mut self, now: Instant) -> Option<Exit> {
+    pub fn check_end(&mut self, now: Instant) -> Option<Exit> {
         for viewer in &mut self.viewers {
             viewer.check(now);
         }
@@ -367,7 +367,7 @@ impl Session {
         self.viewers.is_empty() && self.ended.as_ref().is_some_and(|ended| ended.reported)
     }
 
-    /// When [`Session::settle`] has something to decide.
+    /// When [`Session::check_end`] has something to decide.
     pub fn deadline(&self) -> Option<Instant> {
         let drain = self.ended.as_ref().filter(|ended| !ended.reported).map(|ended| ended.deadline);
         let farewell = self.silent.filter(|_| self.ended.is_none() && self.viewers.iter().any(Viewer::is_open));
@@ -397,11 +397,11 @@ mod tests {
         child.wait().expect("the end");
         session.has_ended(Some(0), None);
         let late = Instant::now() + 2 * DRAIN;
-        assert_eq!(session.settle(late), None);
+        assert_eq!(session.check_end(late), None);
         session.handle(Part::Output(Stream::Stdout), PollFlags::IN, &mut [0; 3]);
-        assert_eq!(session.settle(late), None, "one byte is left");
+        assert_eq!(session.check_end(late), None, "one byte is left");
         session.handle(Part::Output(Stream::Stdout), PollFlags::IN, &mut [0; 3]);
-        assert_eq!(session.settle(late).map(|exit| exit.code), Some(0));
+        assert_eq!(session.check_end(late).map(|exit| exit.code), Some(0));
         drop(held_by_a_grandchild);
     }
 }

@@ -5,7 +5,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use model::lock::RwLock;
 
 use crate::client::{self, Spawned};
 
@@ -39,15 +41,15 @@ impl Spares {
     /// Waits for the births under way; false: there were none. What this process has closed before the call, no monitor has
     /// open after it.
     pub fn await_births(&self) -> bool {
-        if self.births.try_write().is_ok() {
+        if self.births.try_write().is_some() {
             return false;
         }
-        drop(self.births.write().unwrap_or_else(PoisonError::into_inner));
+        drop(self.births.write());
         true
     }
 
     fn spawn(&self) -> io::Result<Spawned> {
-        let _birth = self.births.read().unwrap_or_else(PoisonError::into_inner);
+        let _birth = self.births.read();
         client::spawn(self.executable.as_fd())
     }
 

@@ -6,8 +6,8 @@
 //! machine, this network namespace.
 
 use std::io::ErrorKind;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Result};
 use serde::{Deserialize, Serialize};
 use store::{Row, Store, Table};
@@ -146,7 +146,7 @@ impl Forwarding {
 
     fn row(&self) -> MutexGuard<'_, ForwardingRow> {
         // It is replaced as a whole.
-        self.row.lock().unwrap_or_else(PoisonError::into_inner)
+        self.row.lock()
     }
 }
 

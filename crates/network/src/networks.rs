@@ -13,11 +13,12 @@ mod open;
 mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use model::id::{ContainerId, NetworkId};
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use store::Store;
 
@@ -201,7 +202,7 @@ impl Networks {
 
     fn books(&self) -> MutexGuard<'_, Books> {
         // Every change is a single insertion or removal: a panic elsewhere leaves the maps right.
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock()
     }
 }
 

@@ -491,15 +491,15 @@ impl EndpointLinks<'_> {
             address::set_neighbour(&mut batch, self.bridge, *address, self.mac.0);
         }
         // A first packet that is dropped comes again after a second.
-        link::settle_named(&mut batch, self.host_link);
-        link::settle(&mut batch, self.bridge);
+        link::await_carrier_named(&mut batch, self.host_link);
+        link::await_carrier(&mut batch, self.bridge);
         batch
     }
 
     /// Requests for a socket inside the container's namespace, after `outside`.
-    pub fn settle(&self) -> Batch {
+    pub fn await_carrier(&self) -> Batch {
         let mut batch = Batch::new();
-        link::settle(&mut batch, self.index);
+        link::await_carrier(&mut batch, self.index);
         // A link that announces its addresses does so now.
         link::set_mac(&mut batch, self.index, self.mac.0);
         batch

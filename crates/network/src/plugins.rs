@@ -1,10 +1,11 @@
 //! Plugins that are asked about networks and addresses. One that hangs holds up its callers for a bounded time and takes a
 //! bounded number of threads; nobody else waits for it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use model::lock::{Condvar, Mutex};
 use model::{Error, Result};
 use plugin::{Call, Failure, Patience, Plugin};
 use serde::Serialize;
@@ -79,9 +80,8 @@ impl Asked {
     }
 
     fn turn(&self) -> Result<Turn<'_>, Failure> {
-        let calls = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.ended.wait_timeout_while(calls, WAIT, |calls| *calls >= MAX_CALLS);
-        let (mut calls, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let calls = self.under_way.lock();
+        let mut calls = self.ended.wait_timeout_while(calls, WAIT, |calls| *calls >= MAX_CALLS);
         if *calls >= MAX_CALLS {
             let text = format!("plugin {:?} has not answered {MAX_CALLS} calls that are under way", self.name());
             return Err(Failure::TimedOut(text));
@@ -96,7 +96,7 @@ struct Turn<'a>(&'a Asked);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.0.under_way.lock() -= 1;
         self.0.ended.notify_one();
     }
 }

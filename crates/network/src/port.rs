@@ -8,8 +8,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use sys::fdpass::{PARKED_FDS, Parked};
 use sys::netlink::listen::{self, Opening, Reach};
@@ -101,17 +101,17 @@ impl Bound {
         crate::endpoint::Sockets { loose: loose.collect(), parked: parked.collect() }
     }
 
-    /// Lets every socket hear. An error: another process listens at one of the ports meanwhile.
-    pub fn hear(&self) -> Result<()> {
-        let hear = |port: &BoundPort, socket: &OwnedFd| {
+    /// Lets every socket listen. An error: another process listens at one of the ports meanwhile.
+    pub fn listen(&self) -> Result<()> {
+        let listen = |port: &BoundPort, socket: &OwnedFd| {
             let address = SocketAddr::new(port.host_ip, port.host_port);
-            let heard = listen::hear(kind(port.protocol), socket);
-            heard.map_err(|e| Refused::Bind(address, e).into_error(port.protocol))
+            let listening = listen::start(kind(port.protocol), socket);
+            listening.map_err(|e| Refused::Bind(address, e).into_error(port.protocol))
         };
-        self.loose.iter().try_for_each(|(port, socket)| hear(port, socket))?;
+        self.loose.iter().try_for_each(|(port, socket)| listen(port, socket))?;
         for (ports, parked) in &self.parked {
             let copies = parked.copies().context("opening published ports")?;
-            ports.iter().zip(&copies).try_for_each(|(port, socket)| hear(port, socket))?;
+            ports.iter().zip(&copies).try_for_each(|(port, socket)| listen(port, socket))?;
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Ports {
 
     fn books(&self) -> MutexGuard<'_, Books> {
         // Every change is a single insertion or removal: a panic elsewhere leaves the books right.
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock()
     }
 
     /// Reserves and binds every group, or nothing. The sockets are deaf (see `sys::netlink::listen`).
@@ -452,7 +452,7 @@ mod tests {
             let bound = ports.bind(&wanted, Opening::Later).unwrap();
             assert_eq!((bound.ports.len(), bound.loose.len(), bound.loose[0].0.host_ip), (2, 1, ANY6));
             assert_eq!(bound.ports.iter().map(|port| port.host_ip).collect::<Vec<_>>(), [ANY4, ANY6]);
-            bound.hear().unwrap();
+            bound.listen().unwrap();
             assert!(["127.0.0.1", "::1"].iter().all(|ip| std::net::TcpStream::connect((*ip, 8080)).is_ok()));
             ports.give_back(bound);
             assert_eq!(ports.taken(), 0);

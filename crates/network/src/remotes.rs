@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use plugin::{Patience, Plugins};
 use sys::netlink::namespace;
@@ -81,7 +82,7 @@ fn no_plugin(name: &str) -> Error {
 
 pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is a single insertion or removal: a panic elsewhere leaves the contents right.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// Whether a driver of networks is built in.

@@ -13,9 +13,10 @@ mod failure;
 mod tls;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use model::lock::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -114,7 +115,7 @@ impl Plugins {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Plugin>>> {
-        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.known.lock()
     }
 }
 

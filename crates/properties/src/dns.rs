@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use dns::message::{self, Answer, Query, Verdict, rcode};
+use hickory_proto::op::{Message, MessageType};
 
 /// A query and what is said to answer it, each with its length before it (two bytes, as over TCP): reading ends, what is
 /// taken for a query can be answered within its bounds, and only an answer to it is one.
@@ -20,6 +21,7 @@ pub fn dns_messages(bytes: &[u8]) {
         answer.end();
         assert!(out.len() <= limit, "{} of {limit}", out.len());
         assert_eq!(message::judge(query, &out), Verdict::Answered { is_negative: false });
+        judged_elsewhere(query, &out);
         message::truncate(&asked, response, &mut out);
         assert!(out.len() <= message::PLAIN_SIZE);
         let mut kept = response.to_vec();
@@ -40,6 +42,16 @@ pub fn dns_messages(bytes: &[u8]) {
     if let (Some(before), Some(after)) = (before, message::lifetime(&aged)) {
         assert!(after <= before);
     }
+}
+
+/// Another codec reads what was written: its number, its question and that it is an answer; nothing lies behind its end.
+fn judged_elsewhere(query: &[u8], answer: &[u8]) {
+    let Ok(asked) = Message::from_vec(query) else { return };
+    let read = Message::from_vec(answer).expect("an answer can be read");
+    assert_eq!((read.metadata.id, read.metadata.message_type), (asked.metadata.id, MessageType::Response));
+    assert_eq!(read.queries, asked.queries);
+    assert_eq!(read.edns.is_some(), asked.edns.is_some());
+    assert!(read.answers.iter().all(|record| record.name == asked.queries[0].name));
 }
 
 /// The first message, and what comes behind it.

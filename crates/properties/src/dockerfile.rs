@@ -61,7 +61,7 @@ fn built(request: &Request, bytes: &[u8]) {
                 assert_eq!(again, conversion.image);
                 return;
             }
-            Outcome::Told(told) => {
+            Outcome::Answer(told) => {
                 let json: Result<serde_json::Value, _> = serde_json::from_slice(&told["result.json"]);
                 assert!(json.is_ok());
                 return;

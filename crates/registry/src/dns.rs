@@ -1,25 +1,21 @@
-//! DNS messages (RFC 1035): one question out, addresses in. Pure, bounded, never panics on what the network sends.
+//! DNS messages (RFC 1035), which `hickory-proto` writes and reads: one question out, addresses in. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-/// Bytes of the fixed header.
-const HEADER: usize = 12;
-/// Longest name, in its text form.
-const NAME: usize = 253;
-/// Compression pointers followed within one name.
-const POINTERS: usize = 32;
+use hickory_proto::op::{Header, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+
 /// Records looked at in an answer.
-const RECORDS: usize = 256;
-const CLASS_INTERNET: u16 = 1;
-const CNAME: u16 = 5;
+const RECORDS: u16 = 256;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// IPv4 addresses.
-    A = 1,
+    A,
     /// IPv6 addresses.
-    Aaaa = 28,
+    Aaaa,
 }
 
 /// What a server said.
@@ -37,121 +33,52 @@ pub enum Answer {
 
 /// A query; `None` when the name cannot be asked for.
 pub fn query(id: u16, name: &str, kind: Kind) -> Option<Vec<u8>> {
-    let name = name.trim_end_matches('.');
-    if name.is_empty() || name.len() > NAME {
-        return None;
-    }
-    let mut message = Vec::with_capacity(HEADER + name.len() + 6);
-    message.extend(id.to_be_bytes());
-    // Recursion desired, one question.
-    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.') {
-        let length = u8::try_from(label.len()).ok().filter(|n| (1..=63).contains(n))?;
-        message.push(length);
-        message.extend(label.as_bytes());
-    }
-    message.push(0);
-    message.extend((kind as u16).to_be_bytes());
-    message.extend(CLASS_INTERNET.to_be_bytes());
-    Some(message)
+    let mut name = Name::from_ascii(name).ok().filter(|name| name.num_labels() > 0)?;
+    name.set_fqdn(true);
+    let kind = match kind {
+        Kind::A => RecordType::A,
+        Kind::Aaaa => RecordType::AAAA,
+    };
+    let mut message = Message::new(id, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(name, kind));
+    message.to_vec().ok()
 }
 
 /// Reads the answer to `query`; `None` when it is not one.
 pub fn answer(query: &[u8], message: &[u8]) -> Option<Answer> {
-    let header = message.get(..HEADER)?;
-    let question = query.get(HEADER..)?;
-    let is_reply = header[2] & 0x80 != 0;
-    if header[..2] != query[..2] || !is_reply || header[4..6] != [0, 1] {
+    let asked = Message::from_vec(query).ok()?;
+    let mut decoder = BinDecoder::new(message);
+    let header = Header::read(&mut decoder).ok()?;
+    let is_reply = header.metadata.message_type == MessageType::Response && header.metadata.id == asked.metadata.id;
+    if !is_reply || header.counts.queries != 1 {
         return None;
     }
-    // The question comes back, letters perhaps in another case.
-    if !message.get(HEADER..HEADER + question.len())?.eq_ignore_ascii_case(question) {
-        return None;
-    }
-    if header[2] & 0x02 != 0 {
+    // The question comes back, letters perhaps in another case: names are compared without it.
+    let question = Query::read(&mut decoder).ok().filter(|question| asked.queries.first() == Some(question))?;
+    if header.metadata.truncation {
         return Some(Answer::Truncated);
     }
-    match header[3] & 0x0f {
-        0 => {}
-        3 => return Some(Answer::NoSuchName),
-        code => return Some(Answer::Failed(code)),
+    match header.metadata.response_code {
+        ResponseCode::NoError => {}
+        ResponseCode::NXDomain => return Some(Answer::NoSuchName),
+        code => return Some(Answer::Failed(code.low())),
     }
-    let count = usize::from(u16::from_be_bytes([header[6], header[7]]));
-    let (mut wanted, end) = name(message, HEADER)?;
-    let kind = u16::from_be_bytes([message[end], message[end + 1]]);
-    let mut at = end + 4;
+    let mut wanted = question.name().clone();
     let mut found = Vec::new();
-    for _ in 0..count.min(RECORDS) {
-        let record = record(message, at)?;
-        at = record.end;
-        if record.class != CLASS_INTERNET || !record.owner.eq_ignore_ascii_case(&wanted) {
+    for _ in 0..header.counts.answers.min(RECORDS) {
+        let record = Record::read(&mut decoder).ok()?;
+        if record.dns_class != DNSClass::IN || record.name != wanted {
             continue;
         }
-        if record.kind == CNAME {
-            wanted = name(message, record.data)?.0;
-        } else if record.kind == kind {
-            found.extend(address(message.get(record.data..record.end)?));
+        match record.data {
+            RData::CNAME(alias) => wanted = alias.0,
+            RData::A(address) if question.query_type() == RecordType::A => found.push(address.0.into()),
+            RData::AAAA(address) if question.query_type() == RecordType::AAAA => found.push(address.0.into()),
+            _ => {}
         }
     }
     Some(Answer::Addresses(found))
-}
-
-struct Record {
-    owner: String,
-    kind: u16,
-    class: u16,
-    /// Where its data begins and ends.
-    data: usize,
-    end: usize,
-}
-
-fn record(message: &[u8], at: usize) -> Option<Record> {
-    let (owner, at) = name(message, at)?;
-    let head = message.get(at..at + 10)?;
-    let number = |n: usize| u16::from_be_bytes([head[n], head[n + 1]]);
-    let data = at + 10;
-    let end = data + usize::from(number(8));
-    (end <= message.len()).then_some(Record { owner, kind: number(0), class: number(2), data, end })
-}
-
-fn address(data: &[u8]) -> Option<IpAddr> {
-    if let Ok(bytes) = <[u8; 4]>::try_from(data) {
-        return Some(Ipv4Addr::from(bytes).into());
-    }
-    <[u8; 16]>::try_from(data).ok().map(|bytes| Ipv6Addr::from(bytes).into())
-}
-
-/// The name at a place, and where what follows it begins.
-fn name(message: &[u8], start: usize) -> Option<(String, usize)> {
-    let (mut text, mut at, mut end) = (String::new(), start, None);
-    for _ in 0..POINTERS * 8 {
-        let length = usize::from(*message.get(at)?);
-        match length {
-            0 => return Some((text, end.unwrap_or(at + 1))),
-            0xc0.. => {
-                let target = (length & 0x3f) << 8 | usize::from(*message.get(at + 1)?);
-                end = end.or(Some(at + 2));
-                // Pointers lead back only, so that they end.
-                if target >= at {
-                    return None;
-                }
-                at = target;
-            }
-            1..=63 => {
-                let label = message.get(at + 1..at + 1 + length)?;
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.extend(label.iter().map(|b| char::from(*b)));
-                if text.len() > 2 * NAME {
-                    return None;
-                }
-                at += 1 + length;
-            }
-            _ => return None,
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -197,6 +124,11 @@ mod tests {
         other[1] = 8;
         assert_eq!(answer(&query, &other), None);
         assert_eq!(answer(&query, &query), None);
+        let mut shouted = reply(&query, 3, &[]);
+        shouted[13] = shouted[13].to_ascii_uppercase();
+        assert_eq!(answer(&query, &shouted), Some(Answer::NoSuchName));
+        shouted[13] = b'x';
+        assert_eq!(answer(&query, &shouted), None);
         for name in ["", "a..b", &"a".repeat(64), &"a.".repeat(130)] {
             assert!(super::query(1, name, Kind::A).is_none(), "{name}");
         }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use model::lock::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -250,7 +251,7 @@ impl Http {
     }
 
     fn take(&self, key: &Key) -> Option<SendRequest<Body>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         let of_server = idle.get_mut(key)?;
         while let Some(sender) = of_server.pop() {
             if sender.is_ready() {
@@ -379,7 +380,7 @@ impl Answer {
 
     fn give_back(&mut self) {
         if let Some((idle, key, sender)) = self.back.take() {
-            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = idle.lock();
             let of_server = idle.entry(key).or_default();
             if of_server.len() < IDLE && !sender.is_closed() {
                 of_server.push(sender);

@@ -98,7 +98,7 @@ impl Fault {
     /// What a client that pulls is told (B-im-5).
     pub fn of_pull(self, reference: &ImageRef) -> Error {
         let (name, text) = (reference.familiar_name(), self.error.message().to_owned());
-        let told = match self.reason {
+        let text = match self.reason {
             Reason::Denied => {
                 format!(
                     "pull access denied for {name}, repository does not exist or may require 'docker login': {text}"
@@ -115,7 +115,7 @@ impl Fault {
             | Reason::Transport
             | Reason::Other => return self.error,
         };
-        Error::not_found(told)
+        Error::not_found(text)
     }
 }
 
@@ -161,9 +161,9 @@ pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> F
     };
     let text = match (code.as_str(), parsed.errors.len()) {
         ("", _) => format!("received unexpected HTTP status: {}", shown(status)),
-        (code, 0 | 1) => told(code, &message),
+        (code, 0 | 1) => described(code, &message),
         _ => {
-            let lines = parsed.errors.iter().take(16).map(|e| format!("{}\n", told(&known_code(e), &e.message)));
+            let lines = parsed.errors.iter().take(16).map(|e| format!("{}\n", described(&known_code(e), &e.message)));
             format!("errors:\n{}", lines.collect::<String>())
         }
     };
@@ -194,7 +194,7 @@ fn implied(status: StatusCode, body: &Body) -> (String, String) {
 }
 
 /// `MANIFEST_UNKNOWN`, `x` → `manifest unknown: x`
-fn told(code: &str, message: &str) -> String {
+fn described(code: &str, message: &str) -> String {
     format!("{}: {message}", code.replace('_', " ").to_lowercase())
 }
 

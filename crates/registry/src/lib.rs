@@ -32,9 +32,10 @@ mod token;
 pub mod url;
 mod web;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use model::Result;
+use model::lock::RwLock;
 use model::reference::ImageRef;
 
 pub use credentials::Credentials;
@@ -61,12 +62,12 @@ impl Registries {
 
     /// The configuration in force.
     pub fn settings(&self) -> Arc<Settings> {
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.settings.read().clone()
     }
 
     /// Puts a reloaded configuration in force, for sessions that begin from now on.
     pub fn replace_settings(&self, settings: Settings) {
-        let mut current = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.settings.write();
         // The threads are those of the daemon, whatever it is told to read.
         *current = Arc::new(Settings { files: current.files.clone(), ..settings });
     }

@@ -7,14 +7,15 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, LOCATION, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
 use model::Error;
 use model::authority::Authority;
+use model::lock::Mutex;
 use model::reference::ImageRef;
 use rustls::ClientConfig;
 use tokio::time::sleep;
@@ -312,20 +313,18 @@ impl Repository {
 
     /// Judges a server, once for the whole operation.
     async fn verdict(&self, server: &Authority) -> Verdict {
-        let known = |verdicts: &Mutex<HashMap<Authority, Verdict>>| {
-            verdicts.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
-        };
+        let known = |verdicts: &Mutex<HashMap<Authority, Verdict>>| verdicts.lock().get(server).cloned();
         if let Some(verdict) = known(&self.verdicts) {
             return verdict;
         }
         let resolver = Resolver::new(&self.settings);
         let verdict = insecure::judge(&self.settings, server, &resolver).await;
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdicts = self.verdicts.lock();
         verdicts.entry(server.clone()).or_insert(verdict).clone()
     }
 
     async fn tls(&self, files: CertFiles) -> Result<Arc<ClientConfig>> {
-        let known = || self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || self.tls.lock();
         if let Some(config) = known().get(&files) {
             return Ok(config.clone());
         }
@@ -353,7 +352,7 @@ impl Repository {
             let text = format!("{}: no basic auth credentials", answer.what());
             return Err(Fault { error: Error::system(text), retry: Retry::Never, reason: Reason::Unauthorized });
         }
-        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut grants = self.grants.lock();
         // What was shown before is not enough, or no longer.
         grants.insert(endpoint.root.to_string(), Grant { challenge, tokens: HashMap::new() });
         Ok(true)
@@ -365,7 +364,7 @@ impl Repository {
         if let Some(credentials) = credentials.filter(|c| !c.registrytoken.is_empty()) {
             return Ok(Some(format!("Bearer {}", credentials.registrytoken)));
         }
-        let known = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&endpoint.root.to_string()).cloned();
+        let known = self.grants.lock().get(&endpoint.root.to_string()).cloned();
         let Some(grant) = known else { return Ok(None) };
         let Challenge::Bearer { scope, .. } = &grant.challenge else {
             return Ok(credentials.and_then(Credentials::basic));
@@ -377,7 +376,7 @@ impl Repository {
         }
         let request = TokenRequest { scopes: &scopes, credentials, offline: false, registry: endpoint.root.scheme };
         let token = self.token(endpoint, &grant.challenge, &request).await?;
-        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut grants = self.grants.lock();
         if let Some(grant) = grants.get_mut(&endpoint.root.to_string()) {
             grant.tokens.insert(key, token.clone());
         }

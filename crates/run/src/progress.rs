@@ -6,10 +6,11 @@
 //! that hangs in the kernel (a path on a dead file system) notices that later; until then it holds nothing but itself
 //! and what it has made, which it takes back. Once a run is being recorded it cannot be given up any more.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::fault::Faults;
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use monitor::Spawned;
 use monitor::proto::Request;
@@ -231,7 +232,7 @@ impl Progress {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

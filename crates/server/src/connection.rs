@@ -254,7 +254,7 @@ async fn respond<S: Send + Sync + 'static>(
     let Client { peer, gone, turn, begins } = client;
     let (mut head, body) = request.into_parts();
     let bare = body.is_end_stream();
-    begins.heard(bare);
+    begins.head_ended(bare);
     head.extensions.insert(begins.clone());
     let method = head.method.clone();
     turn.send_replace(if method.is_safe() { Turn::Answer } else { Turn::Change });

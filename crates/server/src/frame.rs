@@ -93,7 +93,7 @@ impl<S: Send + Sync + 'static> Frame<S> {
     /// Answers one request.
     pub async fn answer(&self, head: Parts, body: Incoming, gone: watch::Receiver<bool>, peer: Arc<Peer>) -> Outcome {
         let body = Body::new(&head, body, &self.budgets.bodies);
-        let Ok(path) = decode(head.uri.path(), false) else {
+        let Ok(path) = decode(head.uri.path()) else {
             return response::bad_request("malformed path").into();
         };
         if path == "*" && head.method == Method::OPTIONS {

@@ -3,6 +3,8 @@
 //! Clients that join a base address with a trailing slash and a path ask for `//v1.45/info`; those that follow redirects
 //! get there.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// The canonical form of a decoded path; `None` when it has that already. A slash at the end stays.
 pub fn clean(path: &str) -> Option<String> {
     let mut kept = Vec::new();
@@ -18,10 +20,25 @@ pub fn clean(path: &str) -> Option<String> {
     (cleaned != path).then_some(cleaned)
 }
 
+/// What Go escapes in a path (`net/url`, `shouldEscape`): all but these and letters and digits.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
+
 /// A decoded path as it stands in an address.
 pub fn encode(path: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/$&+,:;=@".contains(&byte);
-    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    utf8_percent_encode(path, ESCAPED).to_string()
 }
 
 #[cfg(test)]

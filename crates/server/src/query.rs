@@ -6,6 +6,8 @@
 use model::filter::Filters;
 use model::time::Timestamp;
 use model::{Error, Result};
+use percent_encoding::percent_decode_str;
+use url::form_urlencoded;
 
 /// Decoded pairs in the order of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,17 +16,15 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads what stands behind the `?`.
+    /// Reads what stands behind the `?`. A semicolon and an escape that is none are refused, in Go's words.
     pub fn parse(text: &str) -> Result<Query> {
-        let mut pairs = Vec::new();
-        for part in text.split('&').filter(|part| !part.is_empty()) {
+        for part in text.split('&') {
             if part.contains(';') {
                 return Err(Error::invalid("invalid semicolon separator in query"));
             }
-            let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            pairs.push((decode(key, true)?, decode(value, true)?));
+            check_escapes(part)?;
         }
-        Ok(Query { pairs })
+        Ok(Query { pairs: form_urlencoded::parse(text.as_bytes()).into_owned().collect() })
     }
 
     /// The first value of a key, or nothing.
@@ -103,33 +103,22 @@ fn size(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "value out of range")
 }
 
-/// Decodes percent escapes; in a query `+` is a blank.
-pub fn decode(text: &str, plus_is_blank: bool) -> Result<String> {
+/// Decodes the percent escapes of a path. What is no UTF-8 afterwards is replaced.
+pub fn decode(text: &str) -> Result<String> {
+    check_escapes(text)?;
+    Ok(percent_decode_str(text).decode_utf8_lossy().into_owned())
+}
+
+/// Refuses what begins an escape and is none; the URL Standard leaves it as it is.
+fn check_escapes(text: &str) -> Result<()> {
     let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'%' => {
-                let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-                let Some(value) = hex.filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit())) else {
-                    let bad = String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 3)]);
-                    return Err(Error::invalid(format!("invalid URL escape {}", go_quote(&bad))));
-                };
-                out.push(u8::from_str_radix(value, 16).unwrap_or_default());
-                at += 3;
-            }
-            b'+' if plus_is_blank => {
-                out.push(b' ');
-                at += 1;
-            }
-            other => {
-                out.push(other);
-                at += 1;
-            }
+    for at in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%').map(|(at, _)| at) {
+        let escape = &bytes[at..bytes.len().min(at + 3)];
+        if escape.len() < 3 || !escape[1..].iter().all(u8::is_ascii_hexdigit) {
+            return Err(Error::invalid(format!("invalid URL escape {}", go_quote(&String::from_utf8_lossy(escape)))));
         }
     }
-    Ok(String::from_utf8(out).unwrap_or_else(|broken| String::from_utf8_lossy(broken.as_bytes()).into_owned()))
+    Ok(())
 }
 
 /// A text in double quotes, as Go's `%q` shows plain texts.
@@ -179,7 +168,18 @@ mod tests {
         assert_eq!(all.text("x"), "\u{e9}");
         assert_eq!(Query::parse("a=%zz").expect_err("bad").message(), "invalid URL escape \"%zz\"");
         assert_eq!(Query::parse("a=%2").expect_err("bad").message(), "invalid URL escape \"%2\"");
+        assert_eq!(Query::parse("%25=%%25").expect_err("bad").message(), "invalid URL escape \"%%2\"");
         assert!(Query::parse("a=1;b=2").is_err());
+        let all = query("&&a=b=c&=d&e&f=%ff%2b+&\u{e9}=%26");
+        let pairs = [("a", "b=c"), ("", "d"), ("e", ""), ("f", "\u{fffd}+ "), ("\u{e9}", "&")];
+        assert_eq!(all.pairs, pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn paths_are_decoded() {
+        assert_eq!(decode("/a+b%2Fc%25%e2%82%ac\u{e9}%ff").expect("valid"), "/a+b/c%\u{20ac}\u{e9}\u{fffd}");
+        assert_eq!(decode("/a%").expect_err("bad").message(), "invalid URL escape \"%\"");
+        assert_eq!(decode("/a%2\u{e9}").expect_err("bad").message(), "invalid URL escape \"%2\u{fffd}\"");
     }
 
     #[test]

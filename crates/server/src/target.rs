@@ -55,7 +55,7 @@ impl Begins {
     }
 
     /// A head has come in full. `bare`: it has no body.
-    pub fn heard(&self, bare: bool) {
+    pub fn head_ended(&self, bare: bool) {
         self.set(false);
         self.0.left.store(if bare { ANSWER } else { BODY | ANSWER }, Ordering::Relaxed);
     }
@@ -223,11 +223,11 @@ mod tests {
         let mut head = vec![0; limits::HEAD_FREE + 1024];
         let _ = with_body.read_exact(&mut head).await.expect("within the budget");
         assert_eq!(heads.available_permits(), 1);
-        begins.heard(false);
+        begins.head_ended(false);
         assert!(!begins.answered(false));
         let _ = with_body.read_to_end(&mut Vec::new()).await.expect("a body");
         begins.body_ended();
-        begins.heard(true);
+        begins.head_ended(true);
         assert!(!begins.answered(true) && !begins.is_refused());
         drop(with_body);
         assert_eq!(heads.available_permits(), 2);

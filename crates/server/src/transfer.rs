@@ -12,12 +12,13 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use blocking::unanswered;
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -95,7 +96,7 @@ impl Transfers {
 }
 
 fn running(list: &Mutex<Vec<Arc<Pace>>>) -> MutexGuard<'_, Vec<Arc<Pace>>> {
-    list.lock().unwrap_or_else(PoisonError::into_inner)
+    list.lock()
 }
 
 /// How a transfer gets on with its client.
@@ -130,7 +131,7 @@ impl Pace {
     /// Gives its place up, and cuts it. False: too many are held up like that already, it keeps its place.
     fn give_up(&self) -> bool {
         let Ok(other) = self.stuck.clone().try_acquire_owned() else { return false };
-        let mut permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut permit = self.permit.lock();
         // None: it has ended meanwhile.
         if permit.is_some() {
             *permit = Some(other);
@@ -151,7 +152,7 @@ pub struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         running(&self.running).retain(|pace| !Arc::ptr_eq(pace, &self.pace));
-        drop(self.pace.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.pace.permit.lock().take());
     }
 }
 

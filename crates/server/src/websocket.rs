@@ -1,19 +1,21 @@
 //! The server side of a websocket (RFC 6455), as far as attach needs it.
 //!
-//! Handshake, then frames: binary or text payload is the container's stdin, output goes out as one frame per read.
+//! Handshake, then frames, whose heads `tungstenite` reads and writes: binary or text payload is the container's stdin, output goes out as one frame per read.
 //! Fragments are passed on as they come, pings are answered, a close is answered and ends stdin. Invariants: every
 //! frame of the client is masked and at most [`limits::WEBSOCKET_FRAME`] long; anything else ends the connection.
 
-use std::io;
+use std::io::{self, Cursor};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::HeaderMap;
 use hyper::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use model::{Error, Result};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use crate::limits;
 
@@ -21,15 +23,12 @@ use crate::limits;
 const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Output read at a time, and so the longest frame that is sent.
 const OUTPUT_CHUNK: usize = 16 << 10;
-/// Longest payload of ping, pong and close.
+/// Input read at a time; longer payload is read into its own place.
+const INPUT_CHUNK: usize = 4 << 10;
+/// Longest payload of ping, pong and close (RFC 6455, 5.5).
 const CONTROL_PAYLOAD: usize = 125;
-
-const OP_CONTINUATION: u8 = 0;
-const OP_TEXT: u8 = 1;
-const OP_BINARY: u8 = 2;
-const OP_CLOSE: u8 = 8;
-const OP_PING: u8 = 9;
-const OP_PONG: u8 = 10;
+/// Bytes of the longest head of a frame (RFC 6455, 5.2).
+const FRAME_HEAD: usize = 14;
 
 /// An accepted handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +81,7 @@ impl Accept {
 /// Carries frames of the client to `near` and its bytes back, until both directions ended.
 pub async fn bridge<S: AsyncRead + AsyncWrite + Unpin>(stream: S, ahead: Vec<u8>, near: UnixStream, binary: bool) {
     let (reader, writer) = tokio::io::split(stream);
-    let reader = std::io::Cursor::new(ahead).chain(reader);
+    let reader = BufReader::with_capacity(INPUT_CHUNK, Cursor::new(ahead).chain(reader));
     let writer = Mutex::new(writer);
     let (mut output, mut input) = near.into_split();
     let incoming = async {
@@ -92,9 +91,9 @@ pub async fn bridge<S: AsyncRead + AsyncWrite + Unpin>(stream: S, ahead: Vec<u8>
         ended
     };
     let outgoing = async {
-        let sent = send_all(&mut output, &writer, if binary { OP_BINARY } else { OP_TEXT }).await;
+        let sent = send_all(&mut output, &writer, if binary { Data::Binary } else { Data::Text }).await;
         let mut writer = writer.lock().await;
-        let _ = writer.write_all(&frame(OP_CLOSE, &1000u16.to_be_bytes())).await;
+        let _ = writer.write_all(&frame(OpCode::Control(Control::Close), &normal_closure())).await;
         let _ = writer.shutdown().await;
         sent
     };
@@ -106,25 +105,21 @@ pub async fn bridge<S: AsyncRead + AsyncWrite + Unpin>(stream: S, ahead: Vec<u8>
     }
 }
 
+/// What a close says of an end without trouble.
+fn normal_closure() -> [u8; 2] {
+    u16::from(CloseCode::Normal).to_be_bytes()
+}
+
 /// A frame of the server: whole, not masked.
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0x80 | opcode];
-    match payload.len() {
-        length @ 0..=125 => bytes.push(length as u8),
-        length @ 126..=0xffff => {
-            bytes.push(126);
-            bytes.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            bytes.push(127);
-            bytes.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
+fn frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(FRAME_HEAD + payload.len());
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    header.format(payload.len() as u64, &mut bytes).expect("a vector takes every byte");
     bytes.extend_from_slice(payload);
     bytes
 }
 
-async fn send_all<R, W>(output: &mut R, writer: &Mutex<W>, opcode: u8) -> io::Result<()>
+async fn send_all<R, W>(output: &mut R, writer: &Mutex<W>, kind: Data) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -135,43 +130,37 @@ where
         if count == 0 {
             return Ok(());
         }
-        writer.lock().await.write_all(&frame(opcode, &buffer[..count])).await?;
+        writer.lock().await.write_all(&frame(OpCode::Data(kind), &buffer[..count])).await?;
     }
 }
 
 /// The head of a client's frame.
 struct FrameHead {
-    opcode: u8,
+    opcode: OpCode,
     length: usize,
     mask: [u8; 4],
 }
 
-fn broken(what: &'static str) -> io::Error {
+fn broken(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 async fn read_head<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<FrameHead> {
-    let mut start = [0; 2];
-    reader.read_exact(&mut start).await?;
-    let [first, second] = start;
-    if first & 0x70 != 0 {
+    let mut bytes = Vec::with_capacity(FRAME_HEAD);
+    let (header, length) = loop {
+        bytes.push(reader.read_u8().await?);
+        if let Some(head) = FrameHeader::parse(&mut Cursor::new(&bytes)).map_err(broken)? {
+            break head;
+        }
+    };
+    if header.rsv1 || header.rsv2 || header.rsv3 {
         return Err(broken("reserved bits are set"));
     }
-    if second & 0x80 == 0 {
-        return Err(broken("a client's frame has to be masked"));
-    }
-    let length = match second & 0x7f {
-        126 => u64::from(reader.read_u16().await?),
-        127 => reader.read_u64().await?,
-        short => u64::from(short),
-    };
-    let opcode = first & 0x0f;
-    let bound = if opcode >= OP_CLOSE { CONTROL_PAYLOAD } else { limits::WEBSOCKET_FRAME };
+    let mask = header.mask.ok_or_else(|| broken("a client's frame has to be masked"))?;
+    let bound = if matches!(header.opcode, OpCode::Control(_)) { CONTROL_PAYLOAD } else { limits::WEBSOCKET_FRAME };
     let length =
         usize::try_from(length).ok().filter(|length| *length <= bound).ok_or_else(|| broken("frame too long"))?;
-    let mut mask = [0; 4];
-    reader.read_exact(&mut mask).await?;
-    Ok(FrameHead { opcode, length, mask })
+    Ok(FrameHead { opcode: header.opcode, length, mask })
 }
 
 /// Passes payload on until the client closes; an error means that the connection is of no more use.
@@ -190,11 +179,12 @@ where
         }
         match head.opcode {
             // Input that nobody takes any more is dropped; the output still goes on.
-            OP_CONTINUATION | OP_TEXT | OP_BINARY => drop(input.write_all(&payload).await),
-            OP_PING => writer.lock().await.write_all(&frame(OP_PONG, &payload)).await?,
-            OP_PONG => {}
-            OP_CLOSE => return Ok(()),
-            _ => return Err(broken("unknown kind of frame")),
+            OpCode::Data(_) => drop(input.write_all(&payload).await),
+            OpCode::Control(Control::Ping) => {
+                writer.lock().await.write_all(&frame(OpCode::Control(Control::Pong), &payload)).await?;
+            }
+            OpCode::Control(Control::Close) => return Ok(()),
+            OpCode::Control(_) => {}
         }
     }
 }
@@ -204,6 +194,12 @@ mod tests {
     use super::*;
     use hyper::header::HeaderValue;
 
+    const BINARY: OpCode = OpCode::Data(Data::Binary);
+    const TEXT: OpCode = OpCode::Data(Data::Text);
+    const PING: OpCode = OpCode::Control(Control::Ping);
+    const PONG: OpCode = OpCode::Control(Control::Pong);
+    const CLOSE: OpCode = OpCode::Control(Control::Close);
+
     fn handshake() -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(UPGRADE, HeaderValue::from_static("WebSocket"));
@@ -212,7 +208,7 @@ mod tests {
         headers
     }
 
-    fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    fn masked(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
         let mut bytes = frame(opcode, payload);
         bytes[1] |= 0x80;
         let start = bytes.len() - payload.len();
@@ -254,20 +250,20 @@ mod tests {
 
     #[test]
     fn frames_have_three_lengths() {
-        assert_eq!(frame(OP_BINARY, b"ab"), [0x82, 2, b'a', b'b']);
-        assert_eq!(frame(OP_BINARY, &[0; 126])[..4], [0x82, 126, 0, 126]);
-        assert_eq!(frame(OP_TEXT, &[0; 65536])[..10], [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(frame(BINARY, b"ab"), [0x82, 2, b'a', b'b']);
+        assert_eq!(frame(BINARY, &[0; 126])[..4], [0x82, 126, 0, 126]);
+        assert_eq!(frame(TEXT, &[0; 65536])[..10], [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
     }
 
     #[tokio::test]
     async fn payload_goes_both_ways_and_a_close_ends_stdin() {
         let (mut client, server) = tokio::io::duplex(4096);
         let (near, mut far) = UnixStream::pair().expect("pair");
-        let ahead = masked(OP_TEXT, b"in ");
+        let ahead = masked(TEXT, b"in ");
         let bridge = tokio::spawn(bridge(server, ahead, near, true));
-        client.write_all(&masked(OP_PING, b"p")).await.expect("written");
-        client.write_all(&masked(OP_BINARY, b"put")).await.expect("written");
-        client.write_all(&masked(OP_CLOSE, b"")).await.expect("written");
+        client.write_all(&masked(PING, b"p")).await.expect("written");
+        client.write_all(&masked(BINARY, b"put")).await.expect("written");
+        client.write_all(&masked(CLOSE, b"")).await.expect("written");
         let mut input = String::new();
         far.read_to_string(&mut input).await.expect("read");
         assert_eq!(input, "in put");
@@ -275,19 +271,59 @@ mod tests {
         drop(far);
         let mut seen = Vec::new();
         client.read_to_end(&mut seen).await.expect("read");
-        let mut expected = frame(OP_PONG, b"p");
-        expected.extend(frame(OP_BINARY, b"out"));
-        expected.extend(frame(OP_CLOSE, &1000u16.to_be_bytes()));
+        let mut expected = frame(PONG, b"p");
+        expected.extend(frame(BINARY, b"out"));
+        expected.extend(frame(CLOSE, &1000u16.to_be_bytes()));
         assert_eq!(seen, expected);
         bridge.await.expect("ended");
     }
 
     #[tokio::test]
     async fn frames_that_break_the_rules_are_refused() {
-        for bad in
-            [frame(OP_BINARY, b"unmasked"), vec![0xf2, 0x80, 0, 0, 0, 0], [&[0x82, 0xff][..], &[0xff; 12]].concat()]
-        {
-            assert!(read_head(&mut bad.as_slice()).await.is_err());
+        let bad: [(&str, Vec<u8>); 7] = [
+            ("reserved bits", vec![0xf2, 0x80, 0, 0, 0, 0]),
+            ("masked", frame(BINARY, b"unmasked")),
+            ("too long", [&[0x82, 0xff][..], &[0xff; 12]].concat()),
+            ("too long", [&[0x89, 0xfe, 0, 126][..], &[0; 4]].concat()),
+            ("opcode", vec![0x83, 0x80, 0, 0, 0, 0]),
+            ("opcode", vec![0x8b, 0x80, 0, 0, 0, 0]),
+            ("end of file", vec![0x82, 0xfe, 0]),
+        ];
+        for (why, bytes) in bad {
+            let refused = read_head(&mut bytes.as_slice()).await.err().map(|error| error.to_string());
+            assert!(refused.as_deref().is_some_and(|text| text.contains(why)), "{why}: {refused:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_frame_has_at_most_its_bound_and_no_byte_behind_its_head_is_taken() {
+        let mut longest = masked(BINARY, &vec![7; limits::WEBSOCKET_FRAME]);
+        let head = read_head(&mut longest.as_slice()).await.expect("at the bound");
+        assert_eq!((head.opcode, head.length, head.mask), (BINARY, limits::WEBSOCKET_FRAME, [1, 2, 3, 4]));
+        let length = (limits::WEBSOCKET_FRAME as u64 + 1).to_be_bytes();
+        longest[2..10].copy_from_slice(&length);
+        assert!(read_head(&mut longest.as_slice()).await.is_err());
+        let short = masked(PING, b"ab");
+        let mut rest = short.as_slice();
+        assert_eq!(read_head(&mut rest).await.expect("a ping").length, 2);
+        assert_eq!(rest, [b'a' ^ 1, b'b' ^ 2]);
+    }
+
+    #[tokio::test]
+    async fn fragments_are_passed_on_as_they_come() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (near, mut far) = UnixStream::pair().expect("pair");
+        let bridge = tokio::spawn(bridge(server, Vec::new(), near, false));
+        let mut first = masked(TEXT, b"\xc3");
+        first[0] &= 0x7f;
+        client.write_all(&first).await.expect("written");
+        let mut byte = [0; 1];
+        far.read_exact(&mut byte).await.expect("before the message is whole, and no UTF-8");
+        assert_eq!(byte, *b"\xc3");
+        client.write_all(&masked(OpCode::Data(Data::Continue), b"\xa9")).await.expect("written");
+        far.read_exact(&mut byte).await.expect("the other fragment");
+        assert_eq!(byte, *b"\xa9");
+        drop((client, far));
+        bridge.await.expect("ended");
     }
 }

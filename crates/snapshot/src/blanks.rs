@@ -7,8 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use std::sync::{Mutex, PoisonError};
-
+use model::lock::Mutex;
 use model::spares::Spares;
 use model::{Context, Result};
 use rustix::fs::{CWD, RenameFlags};
@@ -49,7 +48,7 @@ impl Blanks {
 
     /// Puts a blank one to `target`, which must not exist; `false` when that did not work.
     pub(crate) fn take(&self, target: &Path) -> bool {
-        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let _naming = self.naming.lock();
         let Some(blank) = self.waiting.take() else { return false };
         let is_there = rustix::fs::renameat_with(CWD, &blank, CWD, target, RenameFlags::NOREPLACE).is_ok();
         if !is_there && blank.exists() {
@@ -64,7 +63,7 @@ impl Blanks {
             // The first name that is free. Only one refills at a time.
             let mut names = (0..).map(|n: u32| format!("{PREFIX}{n}"));
             let name = {
-                let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+                let _naming = self.naming.lock();
                 names.find(|name| !self.root.join(name).exists()).unwrap_or_default()
             };
             let path = self.root.join(&name);

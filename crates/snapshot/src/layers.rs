@@ -11,10 +11,11 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::digest::{Digest, Hasher};
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use rustix::fs::{CWD, FileType, RenameFlags};
 use serde::{Deserialize, Serialize};
@@ -278,11 +279,11 @@ impl Layers {
     }
 
     fn working(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.working.lock().unwrap_or_else(PoisonError::into_inner)
+        self.working.lock()
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<LayerKey, Arc<Layer>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

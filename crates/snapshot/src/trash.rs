@@ -8,10 +8,11 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use model::lock::{Condvar, Mutex};
 use model::{Context, Result};
 
 use sys::tree;
@@ -37,7 +38,7 @@ impl Trash {
         for entry in fs::read_dir(dir).with_context(context)? {
             // No name of a directory entry has a zero byte, and the receiver lives.
             let name = CString::new(entry.with_context(context)?.file_name().into_vec()).unwrap_or_default();
-            *lock(&left.0) += 1;
+            *left.0.lock() += 1;
             drop(queue.send(name));
         }
         let parent = File::open(dir).with_context(context)?;
@@ -55,7 +56,7 @@ impl Trash {
     /// Waits until everything that was taken is removed, or for so long.
     pub fn await_empty(&self, longest: Duration) {
         let (left, changed) = &*self.left;
-        drop(changed.wait_timeout_while(lock(left), longest, |left| *left > 0));
+        drop(changed.wait_timeout_while(left.lock(), longest, |left| *left > 0));
     }
 
     /// Removes the tree at `path`, which nobody will look for any more; absent is fine. What cannot be renamed (another
@@ -65,8 +66,8 @@ impl Trash {
         let file_name = path.file_name().unwrap_or_default();
         let name = CString::new(file_name.as_bytes()).unwrap_or_default();
         if fs::rename(path, self.dir.join(file_name)).is_ok() {
-            *lock(&self.left.0) += 1;
-            let queue = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *self.left.0.lock() += 1;
+            let queue = self.queue.lock();
             // The thread lives as long as this end of the queue.
             drop(queue.send(name));
             return Ok(());
@@ -79,16 +80,12 @@ impl Trash {
     }
 }
 
-fn lock(left: &Mutex<usize>) -> MutexGuard<'_, usize> {
-    left.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 fn empty(parent: &File, names: &Receiver<CString>, (left, changed): &(Mutex<usize>, Condvar)) {
     while let Ok(name) = names.recv() {
         if let Err(error) = tree::remove(parent, &name) {
             tracing::warn!(name = %name.to_string_lossy(), %error, "it stays in the trash until the next start");
         }
-        *lock(left) -= 1;
+        *left.lock() -= 1;
         changed.notify_all();
     }
 }

@@ -8,9 +8,10 @@ use std::fs;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use redb::{Database, DatabaseError};
 
@@ -99,7 +100,7 @@ impl Db {
         };
         let file = MarkFile::make(&self.path, &mark)?;
         *self.mark() = Some(mark);
-        *self.beside.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        *self.beside.lock() = Some(file);
         Ok(())
     }
 
@@ -116,7 +117,7 @@ impl Db {
     /// Notes a commit that is on the disk. A write waits for a journal that commits, so the file beside the store hears of
     /// it now and then.
     pub(crate) fn note(&self, mark: Mark) {
-        if let Some(file) = &mut *self.beside.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(file) = &mut *self.beside.lock() {
             file.write_at_times(&mark);
         }
         *self.mark() = Some(mark);
@@ -125,13 +126,13 @@ impl Db {
     /// Has the file beside the store say how far the store has come.
     pub(crate) fn note_all(&self) {
         let mark = self.mark().clone();
-        if let (Some(file), Some(mark)) = (&*self.beside.lock().unwrap_or_else(PoisonError::into_inner), mark) {
+        if let (Some(file), Some(mark)) = (&*self.beside.lock(), mark) {
             file.write(&mark);
         }
     }
 
     fn mark(&self) -> MutexGuard<'_, Option<Mark>> {
-        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mark.lock()
     }
 
     /// The database to start a transaction on. Never waits.
@@ -181,7 +182,7 @@ impl Db {
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock()
     }
 }
 

@@ -6,9 +6,10 @@
 //! the next sweep begins, because this one's roots may be older than the row that now names it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use model::digest::Digest;
+use model::lock::{Mutex, MutexGuard};
 
 /// The pins of one data root, shared by the services that write into it.
 #[derive(Clone, Default)]
@@ -63,13 +64,13 @@ impl Pins {
 
     /// Begins a sweep; the roots must be collected after this. Waits for a running sweep.
     pub fn begin_sweep(&self) -> Sweep<'_> {
-        let turn = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.sweeping.lock();
         self.state().released.clear();
         Sweep { pins: self, _turn: turn }
     }
 
     fn state(&self) -> MutexGuard<'_, Holds> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -82,14 +83,14 @@ pub struct Lease {
 impl Lease {
     /// Pins a digest. To rely on something that exists already: pin first, look whether it is there second.
     pub fn pin(&self, digest: &Digest) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).push(digest.clone());
+        self.keys.lock().push(digest.clone());
         self.pins.state().hold(digest);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let keys = std::mem::take(self.keys.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let keys = std::mem::take(self.keys.get_mut());
         let mut state = self.pins.state();
         for key in keys {
             state.release(key);

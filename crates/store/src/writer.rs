@@ -7,9 +7,10 @@
 //! transaction is dropped whole, every job of the round is answered with the error, and the database is opened afresh (a
 //! failed write leaves it unusable), so that a full disk is a passing trouble.
 
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use model::lock::Mutex;
 use model::{Context, Error, Kind, Result};
 use tokio::sync::{mpsc, oneshot};
 
@@ -82,11 +83,7 @@ impl Writer {
 
     /// Runs a job on this thread when nobody is before it, and queues it otherwise.
     pub(crate) fn run(&self, job: Job) -> Result<()> {
-        let turn = match self.turn.lock.try_lock() {
-            Ok(turn) => turn,
-            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
-            Err(TryLockError::WouldBlock) => return self.queue_blocking(job),
-        };
+        let Some(turn) = self.turn.lock.try_lock() else { return self.queue_blocking(job) };
         if Arc::strong_count(&self.line) > 1 {
             drop(turn);
             return self.queue_blocking(job);
@@ -162,7 +159,7 @@ pub(crate) fn job<T: Send + 'static>(
 
 fn serve(turn: &Turn, mut queue: mpsc::Receiver<Queued>) {
     while let Some(first) = queue.blocking_recv() {
-        let _turn = turn.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = turn.lock.lock();
         let mut jobs = vec![first.job];
         while jobs.len() < ROUND
             && let Ok(next) = queue.try_recv()

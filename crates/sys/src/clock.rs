@@ -1,4 +1,6 @@
-//! The system's clock.
+//! The system's clocks.
+
+use std::time::Duration;
 
 use model::clock::Clock;
 use model::time::Timestamp;
@@ -13,6 +15,12 @@ impl System {
         let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         t.tv_sec * 1_000_000_000 + t.tv_nsec
     }
+}
+
+/// Processor time that this process has used (`CLOCK_PROCESS_CPUTIME_ID`).
+pub fn process_time() -> Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec.cast_unsigned(), u32::try_from(t.tv_nsec).unwrap_or_default())
 }
 
 impl Clock for System {

@@ -322,7 +322,7 @@ mod tests {
             (any6, Reach::Own, "::1"),
         ] {
             let front = UdpSocket::from(listen::bind(Kind::Udp, (bound, reach), (Opening::Later, &filter)).unwrap());
-            listen::hear(Kind::Udp, &front.try_clone().unwrap().into()).unwrap();
+            listen::start(Kind::Udp, &front.try_clone().unwrap().into()).unwrap();
             let to: IpAddr = spoken_to.parse().unwrap();
             let to = SocketAddr::new(to, front.local_addr().unwrap().port());
             let client = socket(if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" });

@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use model::lock::Mutex;
 
 /// Longest run of one program before a test gives up on it.
 pub const TIME_LIMIT: Duration = Duration::from_secs(300);
@@ -168,14 +170,14 @@ impl Drop for Running {
 }
 
 fn text(shared: &Shared) -> String {
-    String::from_utf8_lossy(&shared.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    String::from_utf8_lossy(&shared.lock()).into_owned()
 }
 
 fn collect(mut from: impl Read + Send + 'static, to: Shared) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut buffer = [0; 64 << 10];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
-            to.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
+            to.lock().extend_from_slice(&buffer[..n]);
         }
     })
 }

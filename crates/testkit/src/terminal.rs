@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use model::lock::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -62,7 +63,7 @@ impl Terminal {
     /// Everything that was on the screen so far, control sequences included.
     #[must_use]
     pub fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        String::from_utf8_lossy(&self.screen.lock()).into_owned()
     }
 
     /// Waits until `wanted` has been on the screen.
@@ -74,7 +75,7 @@ impl Terminal {
 
     /// Forgets what was on the screen.
     pub fn clear(&self) {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.screen.lock().clear();
     }
 
     /// Changes the window's size.
@@ -111,7 +112,7 @@ fn watch(mut master: File, screen: Arc<Mutex<Vec<u8>>>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = master.read(&mut buffer) {
-            screen.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
+            screen.lock().extend_from_slice(&buffer[..n]);
         }
     });
 }

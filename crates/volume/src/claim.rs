@@ -2,7 +2,9 @@
 //! that none is removed in between.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use model::lock::{Mutex, MutexGuard};
 
 /// Who claims which volume.
 #[derive(Clone, Default)]
@@ -10,7 +12,7 @@ pub(crate) struct Claims(Arc<Mutex<HashMap<String, Vec<String>>>>);
 
 impl Claims {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Claims a volume for `user`. The caller has the turn of the volume.

@@ -1,10 +1,11 @@
 //! The drivers of a daemon: the built-in one, and plugins, which are found when they are named and whenever all are asked.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use blocking::{Class, VOLUME_DRIVERS, Work};
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use plugin::{Patience, Plugins};
 
@@ -154,6 +155,6 @@ impl Drivers {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock()
     }
 }

@@ -13,8 +13,9 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use model::lock::Mutex;
 use model::{Context, Error, Result};
 use sys::tree;
 
@@ -191,7 +192,7 @@ impl VolumeDriver for Local {
     fn remove(&self, name: &str) -> Result<()> {
         self.clear(&self.root.join(REMOVED), name)?;
         {
-            let _turn = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            let _turn = self.removed.lock();
             // Fails while there are others in it.
             drop(fs::remove_dir(self.root.join(REMOVED)));
         }
@@ -209,7 +210,7 @@ impl Directories for Local {
         // An earlier volume of this name may have been removed in part only.
         self.clear(&self.root.join(REMOVED), name)?;
         {
-            let _turn = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            let _turn = self.removed.lock();
             make_dir(&self.root.join(REMOVED), 0o700)?;
             rename(&self.root.join(name), &self.retired(name))?;
             if !self.retired(name).exists() {

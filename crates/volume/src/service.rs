@@ -5,8 +5,9 @@ mod copies;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use model::lock::{Mutex, MutexGuard};
 use model::time::Timestamp;
 use model::{Error, Kind, Result};
 use plugin::{Patience, Plugins};
@@ -47,13 +48,13 @@ struct Inner {
 struct Busy {
     /// Names with a create, mount, unmount or remove in progress.
     working: HashSet<String>,
-    /// Users of mounted volumes, and whether the driver was told of each.
-    mounted: HashMap<String, HashMap<String, Told>>,
+    /// Users of mounted volumes, and whether the driver was notified of each.
+    mounted: HashMap<String, HashMap<String, Notified>>,
 }
 
-/// Whether the driver has been told of a use.
+/// Whether the driver has been notified of a use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Notified {
     Yes,
     No,
 }
@@ -73,7 +74,7 @@ impl Drop for Turn {
 
 impl Inner {
     fn busy(&self) -> MutexGuard<'_, Busy> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+        self.busy.lock()
     }
 
     /// The driver of a volume that there is.
@@ -114,12 +115,12 @@ impl Volumes {
             let mut busy = self.inner.busy();
             for (user, volumes) in live {
                 for volume in volumes {
-                    busy.mounted.entry(volume.clone()).or_default().insert(user.clone(), Told::No);
+                    busy.mounted.entry(volume.clone()).or_default().insert(user.clone(), Notified::No);
                 }
             }
             left.retain(|note| {
                 let users = busy.mounted.entry(note.volume.clone()).or_default();
-                users.insert(note.user.clone(), Told::Yes).is_none()
+                users.insert(note.user.clone(), Notified::Yes).is_none()
             });
             unknown = self.inner.left.iter().filter(|name| !busy.mounted.contains_key(*name)).cloned().collect();
         }
@@ -374,7 +375,7 @@ impl Volumes {
             let note = note.clone();
             self.inner.store.write(move |tx| tx.put(&MOUNTS, &note.key(), &note)).await?;
         }
-        let was_used = self.enter(&note, if is_noted { Told::Yes } else { Told::No });
+        let was_used = self.enter(&note, if is_noted { Notified::Yes } else { Notified::No });
         if !is_noted {
             return Ok(Mounted::Directory(volume.mountpoint));
         }
@@ -391,8 +392,8 @@ impl Volumes {
     pub async fn unmount(&self, name: &str, user: &str) -> Result<()> {
         let _turn = self.turn(name).await;
         let note = MountNote { volume: name.to_owned(), user: user.to_owned() };
-        let Some((others, told)) = self.leave(&note) else { return Ok(()) };
-        if told == Told::No {
+        let Some((others, notified)) = self.leave(&note) else { return Ok(()) };
+        if notified == Notified::No {
             return Ok(());
         }
         let Some(volume) = self.find(name)? else { return self.forget(&note).await };
@@ -405,27 +406,27 @@ impl Volumes {
     /// Ends `user`'s use of those of these volumes whose drivers need not be told; the others' names.
     pub fn let_go<'n>(&self, user: &str, names: impl Iterator<Item = &'n str>) -> Vec<String> {
         let mut busy = self.inner.busy();
-        let mut told = BTreeSet::new();
+        let mut notified = BTreeSet::new();
         for name in names {
             let Some(users) = busy.mounted.get_mut(name) else { continue };
             match users.get(user) {
-                Some(Told::Yes) => drop(told.insert(name.to_owned())),
+                Some(Notified::Yes) => drop(notified.insert(name.to_owned())),
                 _ => drop(users.remove(user)),
             }
             if users.is_empty() {
                 busy.mounted.remove(name);
             }
         }
-        told.into_iter().collect()
+        notified.into_iter().collect()
     }
 
     /// Counts a user in; whether it was one before.
-    fn enter(&self, note: &MountNote, told: Told) -> bool {
-        self.inner.busy().mounted.entry(note.volume.clone()).or_default().insert(note.user.clone(), told).is_some()
+    fn enter(&self, note: &MountNote, notified: Notified) -> bool {
+        self.inner.busy().mounted.entry(note.volume.clone()).or_default().insert(note.user.clone(), notified).is_some()
     }
 
     /// Counts a user out; who is left. `None`: it was none.
-    fn leave(&self, note: &MountNote) -> Option<(Others, Told)> {
+    fn leave(&self, note: &MountNote) -> Option<(Others, Notified)> {
         let mut busy = self.inner.busy();
         let users = busy.mounted.get_mut(&note.volume)?;
         let was = users.remove(&note.user);
@@ -433,7 +434,7 @@ impl Volumes {
         if others == Others::None {
             busy.mounted.remove(&note.volume);
         }
-        was.map(|told| (others, told))
+        was.map(|notified| (others, notified))
     }
 
     /// The driver has let go.

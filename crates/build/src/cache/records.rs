@@ -2,11 +2,12 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::pb::op::Op;
 use model::Result;
 use model::digest::Digest;
+use model::lock::{Mutex, MutexGuard};
 
 use super::document::{CacheRecord, Link, TopLayer};
 use super::keys::{self, Keyed, Used};
@@ -149,7 +150,7 @@ impl Followed {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// The records of an output of a step; none before [`Followed::step`] or [`Followed::source`] has looked for them.

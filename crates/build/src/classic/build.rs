@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use api::ProgressMessage;
 use dockerfile::shell::Lexer;
 use events::Events;
 use image::Transfers;
 use image::pull::Lines;
+use model::lock::Mutex;
 use model::platform::Platform;
 use model::reference::ImageRef;
 use model::{Error, Result};
@@ -138,7 +139,7 @@ impl Build {
 
     pub async fn line(&self, line: ProgressMessage) -> Result<()> {
         if self.options.quiet {
-            self.held.lock().unwrap_or_else(PoisonError::into_inner).hold(line);
+            self.held.lock().hold(line);
             return Ok(());
         }
         self.send(line).await
@@ -146,7 +147,7 @@ impl Build {
 
     /// What a quiet build has not told: its client hears of it when the build fails.
     pub async fn tell_held(&self) -> Result<()> {
-        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        let held = std::mem::take(&mut *self.held.lock());
         for line in held.lines {
             self.send(line).await?;
         }

@@ -142,13 +142,13 @@ impl Build {
             return Box::pin(image::pull(images, bus, transfers, args, &self.client.lines)).await;
         }
         let (lines, mut unheard) = mpsc::channel(UNHEARD);
-        let hear = async { while unheard.recv().await.is_some() {} };
+        let drain = async { while unheard.recv().await.is_some() {} };
         let pull = async {
             let pulled = Box::pin(image::pull(images, bus, transfers, args, &lines)).await;
             drop(lines);
             pulled
         };
-        tokio::join!(pull, hear).0
+        tokio::join!(pull, drain).0
     }
 }
 

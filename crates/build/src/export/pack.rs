@@ -2,11 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use image::oci;
 use image::row::Content;
 use model::digest::{Algorithm, Digest, Hasher};
+use model::lock::Mutex;
 use model::{Error, Result};
 use snapshot::LayerKey;
 use store::Lease;
@@ -53,9 +53,9 @@ pub fn pack(
                 return;
             }
             match cancel.check().and_then(|()| packing.one(&chain[..=at])) {
-                Ok(one) => packed.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(one),
+                Ok(one) => packed.lock()[at] = Some(one),
                 Err(error) => {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    failed.lock().get_or_insert(error);
                     next.store(chain.len(), Ordering::Relaxed);
                     return;
                 }
@@ -68,9 +68,9 @@ pub fn pack(
         }
         work();
     });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match failed.into_inner() {
         Some(error) => Err(error),
-        None => Ok(packed.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()),
+        None => Ok(packed.into_inner().into_iter().flatten().collect()),
     }
 }
 

@@ -33,7 +33,7 @@ pub enum Answered {
     /// To be built: definitions, one for each platform, and configurations of images.
     Build(Box<Build>),
     /// The answer to a request that builds nothing, by name: `result.json`, `result.txt` and so on.
-    Told(BTreeMap<String, Vec<u8>>),
+    Subrequest(BTreeMap<String, Vec<u8>>),
     /// Another front end is asked for. Its errors are about these lines of the file.
     Forward(Syntax, pb::SourceInfo),
 }
@@ -55,7 +55,7 @@ pub async fn dockerfile(job: &Arc<Job>, request: &Request) -> Result<Answered, R
         let questions = match outcome {
             Outcome::Asks(questions) => questions,
             Outcome::Build(build) => return Ok(Answered::Build(build)),
-            Outcome::Told(told) => return Ok(Answered::Told(told)),
+            Outcome::Answer(told) => return Ok(Answered::Subrequest(told)),
             Outcome::Forward(syntax, file) => return Ok(Answered::Forward(syntax, file)),
         };
         if questions.is_empty() {

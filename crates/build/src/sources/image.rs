@@ -128,13 +128,13 @@ async fn fetch(job: &Arc<Job>, wanted: &Wanted<'_>, unpacks: bool) -> Result<Fou
             return image::pull::fetch_unnamed(images, job.transfers, &args, &job.lease, None).await;
         }
         let (lines, mut unheard) = mpsc::channel(LINES);
-        let hear = async { while unheard.recv().await.is_some() {} };
+        let drain = async { while unheard.recv().await.is_some() {} };
         let fetch = async {
             let fetched = image::pull::fetch_unnamed(images, job.transfers, &args, &job.lease, Some(&lines)).await;
             drop(lines);
             fetched
         };
-        tokio::join!(fetch, hear).0
+        tokio::join!(fetch, drain).0
     };
     let fetched = tokio::select! {
         fetched = fetched => fetched?,

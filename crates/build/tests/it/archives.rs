@@ -33,8 +33,8 @@ async fn an_oci_layout_has_every_blob_and_is_the_same_twice() {
     let attributes = [("name", "a:1,b:2")];
     let (answer, client) = place.export("oci", &attributes, &source).await;
     let (_, again) = place.export("oci", &attributes, &source).await;
-    let tar = client.0.lock().unwrap().files.remove(0);
-    assert!(tar == again.0.lock().unwrap().files[0]);
+    let tar = client.0.lock().files.remove(0);
+    assert!(tar == again.0.lock().files[0]);
     let (order, files) = members(&tar);
     let mut sorted = order.clone();
     sorted.sort();
@@ -56,7 +56,7 @@ async fn a_docker_archive_is_loaded_again() {
     let place = Place::new();
     let source = place.source(&place.two_layers(), &[], Vec::new());
     let (answer, client) = place.export("docker", &[("name", "app")], &source).await;
-    let tar = client.0.lock().unwrap().files.remove(0);
+    let tar = client.0.lock().files.remove(0);
     let (_, files) = members(&tar);
     let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
     assert_eq!(manifest[0]["RepoTags"], json!(["app:latest"]));
@@ -78,7 +78,7 @@ async fn blobs_come_behind_what_they_name() {
     let place = Place::new();
     let (a, b) = (place.two_layers(), place.two_layers());
     let (answer, client) = place.export("oci", &[("tar", "false")], &place.two_platforms([&a, &b])).await;
-    let taken = client.0.lock().unwrap();
+    let taken = client.0.lock();
     let mut seen: Vec<&str> = Vec::new();
     for (descriptor, bytes) in &taken.blobs {
         assert_eq!(bytes.len() as i64, descriptor.size);

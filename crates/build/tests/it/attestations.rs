@@ -81,7 +81,7 @@ async fn what_is_for_images_only_is_in_no_archive_and_no_file() {
     let (forced, _) = place.export("oci", &[("attestation-inline", "true")], &source).await;
     assert_eq!(forced["containerimage.digest"], image["containerimage.digest"]);
     let (_, client) = place.export("local", &[], &source).await;
-    assert!(!client.0.lock().unwrap().order.iter().any(|path| path.contains("provenance")));
+    assert!(!client.0.lock().order.iter().any(|path| path.contains("provenance")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +89,7 @@ async fn files_are_sent_with_what_is_said_of_each() {
     let place = Place::new();
     let source = place.source(&place.two_layers(), &[("source.date.epoch", "5")], vec![provenance()]);
     let (_, client) = place.export("local", &[("attestation-prefix", "x-")], &source).await;
-    let taken = client.0.lock().unwrap();
+    let taken = client.0.lock();
     assert_eq!(taken.order.last().unwrap(), "x-provenance.json");
     let (stat, bytes) = &taken.tree["x-provenance.json"];
     assert_eq!((stat.mode, stat.mod_time, stat.size), (0o600, 5_000_000_000, bytes.len() as i64));
@@ -233,7 +233,7 @@ async fn an_image_lists_the_packages_of_a_result_and_its_origin_is_told() {
     let only = Wanted { provenance: None, ..wanted };
     attest::add(&job, &mut source, &only, (&request, &definitions)).await.unwrap();
     assert_eq!(source.targets[0].attestations.len(), count);
-    job.settle().await;
+    job.await_kept().await;
     drop(job);
     let names = told.await.unwrap();
     assert!(

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use api::oci::Descriptor;
 use bollard_buildkit_proto::pb;
@@ -12,6 +12,7 @@ use build::cancel::Cancel;
 use build::export::{Bytes, Client, Context, Files, Response, Status};
 use build::job::{Answer, Attributes, Event, Incoming, Inputs, Job, Local, Output, Runner, Step};
 use model::digest::{Algorithm, Digest};
+use model::lock::Mutex;
 use model::{Error, Result};
 use prost::Message;
 use registry::Credentials;
@@ -47,7 +48,7 @@ impl Client for Store {
             while let Some(piece) = bytes.recv().await {
                 all.extend(piece?);
             }
-            self.0.lock().unwrap().insert(descriptor.digest.clone(), all);
+            self.0.lock().insert(descriptor.digest.clone(), all);
             Ok(())
         })
     }
@@ -71,7 +72,7 @@ impl Inputs for Store {
     fn layout_blob<'a>(&'a self, store: &'a str, digest: &'a Digest) -> Answer<'a, Result<Incoming>> {
         Box::pin(async move {
             assert_eq!(store, "local:/cache");
-            let blob = self.0.lock().unwrap().get(digest.as_str()).cloned();
+            let blob = self.0.lock().get(digest.as_str()).cloned();
             let blob = blob.ok_or_else(|| Error::not_found(digest.to_string()))?;
             Ok(Box::new(Cursor::new(blob)) as Incoming)
         })
@@ -177,7 +178,7 @@ async fn imported(store: &Store, digest: &Digest) -> (usize, Vec<(String, bool)>
     let files = job.solve_definition(&definition()).await.unwrap().unwrap();
     let made = build::files::read(&job, &files.chain(), "made", 0..100).await.unwrap();
     assert_eq!(made.unwrap(), b"made");
-    job.settle().await;
+    job.await_kept().await;
     drop(job);
     (counter.0.load(Ordering::Relaxed), told.await.unwrap())
 }
@@ -200,7 +201,7 @@ async fn a_cache_saves_another_daemon_its_steps() {
 async fn a_cache_is_exported_the_same_twice() {
     let (one, other) = (exported("max", &[]).await, exported("max", &[]).await);
     let layers = |store: &Store| -> Vec<String> {
-        let blobs = store.0.lock().unwrap();
+        let blobs = store.0.lock();
         let config =
             blobs.values().find_map(|blob| cache::Config::read(blob).ok().filter(|c| *c != Default::default()));
         let config = serde_json::to_value(config.unwrap()).unwrap();
@@ -214,7 +215,7 @@ async fn a_cache_is_exported_the_same_twice() {
 async fn layers_that_are_not_what_they_are_said_to_be_are_not_taken() {
     let (store, digest) = exported("max", &[]).await;
     {
-        let mut blobs = store.0.lock().unwrap();
+        let mut blobs = store.0.lock();
         let gzip: Vec<String> = blobs
             .iter()
             .filter(|(_, blob)| blob.starts_with(&[0x1f, 0x8b]))
@@ -228,7 +229,7 @@ async fn layers_that_are_not_what_they_are_said_to_be_are_not_taken() {
     assert_eq!(ran, 2, "{steps:?}");
     // Neither is a manifest.
     let lie = Digest::of(Algorithm::Sha256, b"{}");
-    store.0.lock().unwrap().insert(lie.to_string(), b"{ }".to_vec());
+    store.0.lock().insert(lie.to_string(), b"{ }".to_vec());
     let (_place, job, ..) = begin(&store).await;
     for (digest, text) in [(lie, "unexpected commit digest"), (Digest::of(Algorithm::Sha256, b"none"), "sha256:")] {
         let entries = attributes(&[("src", "/cache"), ("digest", digest.as_str())]);
@@ -247,8 +248,8 @@ async fn an_image_carries_the_cache_of_its_layers() {
     let selected = cache::select(&job, &definition(), Mode::Min).unwrap();
     source.targets[0].cache = cache::inline(&job, &files.chain(), selected).await.unwrap();
     let (answer, client) = place.export("oci", &[("tar", "false")], &Arc::new(source)).await;
-    for (descriptor, bytes) in &client.0.lock().unwrap().blobs {
-        store.0.lock().unwrap().insert(descriptor.digest.clone(), bytes.clone());
+    for (descriptor, bytes) in &client.0.lock().blobs {
+        store.0.lock().insert(descriptor.digest.clone(), bytes.clone());
     }
     let config = place.document(&answer["containerimage.config.digest"]);
     assert!(config["moby.buildkit.cache.v0"].is_string());
@@ -258,8 +259,8 @@ async fn an_image_carries_the_cache_of_its_layers() {
     // One that carries none is no error.
     let source = place.source(&files.chain(), &[], Vec::new());
     let (answer, client) = place.export("oci", &[("tar", "false")], &source).await;
-    for (descriptor, bytes) in &client.0.lock().unwrap().blobs {
-        store.0.lock().unwrap().insert(descriptor.digest.clone(), bytes.clone());
+    for (descriptor, bytes) in &client.0.lock().blobs {
+        store.0.lock().insert(descriptor.digest.clone(), bytes.clone());
     }
     let digest = Digest::parse(&answer["containerimage.digest"]).unwrap();
     assert_eq!(imported(&store, &digest).await.0, 2);

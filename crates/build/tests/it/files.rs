@@ -14,7 +14,7 @@ async fn the_files_of_a_result_come_in_order_without_marks_of_layers() {
     let place = Place::new();
     let source = place.source(&place.two_layers(), &[], Vec::new());
     let (_, client) = place.export("local", &[], &source).await;
-    let taken = client.0.lock().unwrap();
+    let taken = client.0.lock();
     assert_eq!(taken.order, ["dir", "dir/file", "dir/sub", "link", "new", "symbolic"]);
     let stat = |path: &str| &taken.tree[path].0;
     assert_eq!((stat("dir").mode, stat("dir/file").mode), ((1 << 31) | 0o755, (1 << 23) | 0o755));
@@ -32,7 +32,7 @@ async fn each_platform_has_a_directory_unless_that_is_not_wanted() {
     let (a, b) = (file("a"), file("b"));
     let order = async |attributes: &[(&str, &str)], source: &Arc<export::Source>| {
         let (_, client) = place.export("local", attributes, source).await;
-        client.0.lock().unwrap().order.clone()
+        client.0.lock().order.clone()
     };
     let two = place.two_platforms([&a, &b]);
     assert_eq!(order(&[], &two).await, ["linux_amd64", "linux_amd64/a", "linux_arm64", "linux_arm64/b"]);
@@ -50,7 +50,7 @@ async fn an_archive_has_the_same_files_and_the_chosen_time() {
     let place = Place::new();
     let source = place.source(&place.two_layers(), &[("source.date.epoch", "99")], Vec::new());
     let (_, client) = place.export("tar", &[], &source).await;
-    let tar = client.0.lock().unwrap().files.remove(0);
+    let tar = client.0.lock().files.remove(0);
     let mut archive = Archive::new(tar.as_slice());
     let mut seen = Vec::new();
     while let Some(entry) = archive.next_entry().unwrap() {
@@ -67,7 +67,7 @@ async fn an_archive_has_the_same_files_and_the_chosen_time() {
     ];
     assert_eq!(seen, expected.map(|(path, kind, mode, size)| (path.to_owned(), kind, mode, size)));
     let (_, again) = place.export("tar", &[], &source).await;
-    assert!(tar == again.0.lock().unwrap().files[0]);
+    assert!(tar == again.0.lock().files[0]);
 }
 
 /// A client that takes one piece and leaves, and one that takes nothing until the build is cancelled.

@@ -20,7 +20,7 @@ async fn the_same_result_gives_the_same_image_byte_for_byte() {
     assert_eq!(names, ["docker.io/library/app:1", "docker.io/library/app:2"]);
     let events: Vec<String> = one.bus.recent().iter().map(|event| event.action.clone()).collect();
     assert_eq!(events, ["create", "tag", "tag", "create", "tag", "tag"]);
-    let told = format!("{:?}", client.0.lock().unwrap().status);
+    let told = format!("{:?}", client.0.lock().status);
     for what in [
         "exporting layers",
         "exporting manifest sha256:",

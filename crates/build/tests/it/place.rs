@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use api::oci::Descriptor;
 use build::Builder;
@@ -18,6 +18,7 @@ use events::Events;
 use image::{Images, Transfers};
 use model::Result;
 use model::digest::{Algorithm, Digest};
+use model::lock::Mutex;
 use model::time::Timestamp;
 use registry::{Credentials, Registries};
 use store::Store;
@@ -60,7 +61,7 @@ impl Client for Taker {
     fn file<'a>(&'a self, _: &'a Response, bytes: Bytes) -> Answer<'a, Result<()>> {
         Box::pin(async {
             let file = all(bytes).await?;
-            self.0.lock().unwrap().files.push(file);
+            self.0.lock().files.push(file);
             Ok(())
         })
     }
@@ -72,7 +73,7 @@ impl Client for Taker {
                 stats.push(stat);
                 Ok(())
             })?;
-            let mut taken = self.0.lock().unwrap();
+            let mut taken = self.0.lock();
             for stat in stats {
                 let mut bytes = Vec::new();
                 if stat.mode & !0o7777 == 0 && stat.linkname.is_empty() {
@@ -88,7 +89,7 @@ impl Client for Taker {
     fn blob<'a>(&'a self, descriptor: &'a Descriptor, bytes: Bytes) -> Answer<'a, Result<()>> {
         Box::pin(async move {
             let blob = all(bytes).await?;
-            self.0.lock().unwrap().blobs.push((descriptor.clone(), blob));
+            self.0.lock().blobs.push((descriptor.clone(), blob));
             Ok(())
         })
     }
@@ -98,7 +99,7 @@ impl Client for Taker {
     }
 
     fn status(&self, status: Status) {
-        self.0.lock().unwrap().status.push(status);
+        self.0.lock().status.push(status);
     }
 }
 

@@ -3,14 +3,15 @@
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use api::oci::Descriptor;
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
 use build::Builder;
-use build::export::{Bytes, Client, Files, Status as Told};
+use build::export::{Bytes, Client, Files, Status as ExportStatus};
 use build::job::{Answer, Inputs};
+use model::lock::Mutex;
 use model::{Error, Result};
 use registry::Credentials;
 use tokio::sync::mpsc;
@@ -132,15 +133,15 @@ impl Client for Receiver {
         self.inputs.credentials(registry)
     }
 
-    fn status(&self, status: Told) {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+    fn status(&self, status: ExportStatus) {
+        let mut begun = self.begun.lock();
         match status {
-            Told::Started(id) => {
+            ExportStatus::Started(id) => {
                 let started = now();
                 self.span.status(&id, [Some(started), None]);
                 begun.insert(id, started);
             }
-            Told::Completed(id) => {
+            ExportStatus::Completed(id) => {
                 let started = begun.remove(&id).unwrap_or_else(now);
                 self.span.status(&id, [Some(started), Some(now())]);
             }

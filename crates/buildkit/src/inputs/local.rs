@@ -64,14 +64,14 @@ impl Transfer<'_> {
             Ok(Begun { receiver: Receiver::new(root, differ)?, work, view })
         };
         let Begun { work, view, receiver } = threads.run(begin).await?;
-        let told = Told::new(self.progress, name);
-        let hear = |bytes| told.bytes(bytes);
+        let transferred = Transferred::new(self.progress, name);
+        let count = |bytes| transferred.bytes(bytes);
         let received = tokio::select! {
-            received = transfer::receive(exchange, receiver, threads, &hear) => received,
+            received = transfer::receive(exchange, receiver, threads, &count) => received,
             () = self.job.cancel.cancelled() => Err(Error::system("context canceled")),
             () = self.session.ended() => Err(Error::unavailable("no active session: the client has left")),
         };
-        told.done();
+        transferred.done();
         let (lease, kept) = (self.job.lease.clone(), before.clone());
         let commit = move |_: &_| {
             let changed = received.and_then(Receiver::finish);
@@ -182,7 +182,7 @@ impl Options {
 }
 
 /// Tells how much has come.
-struct Told<'t> {
+struct Transferred<'t> {
     progress: &'t Arc<Progress>,
     /// The step that loads the directory.
     step: Option<String>,
@@ -191,8 +191,8 @@ struct Told<'t> {
     bytes: std::sync::atomic::AtomicU64,
 }
 
-impl Told<'_> {
-    fn new<'t>(progress: &'t Arc<Progress>, name: &str) -> Told<'t> {
+impl Transferred<'_> {
+    fn new<'t>(progress: &'t Arc<Progress>, name: &str) -> Transferred<'t> {
         // Of what goes on only loads have this in their names.
         let what = match name {
             "dockerfile" => "load build definition",
@@ -202,7 +202,7 @@ impl Told<'_> {
         let step = progress.going(|vertex| vertex.name.contains(what)).or_else(|| {
             progress.going(|vertex| vertex.name.contains(".dockerignore") || vertex.name.contains(" load "))
         });
-        Told { progress, step, id: format!("transferring {name}:"), begun: now(), bytes: 0.into() }
+        Transferred { progress, step, id: format!("transferring {name}:"), begun: now(), bytes: 0.into() }
     }
 
     fn bytes(&self, bytes: u64) {

@@ -5,13 +5,14 @@ pub(crate) mod bytes;
 mod local;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::GetSecretRequest;
 use bollard_buildkit_proto::moby::sshforward::v1::{BytesMessage, CheckAgentRequest};
 use bollard_buildkit_proto::moby::upload::v1::BytesMessage as UploadMessage;
 use build::job::{Answer, Attributes, Connection, Incoming, Inputs, Job, Local};
 use model::digest::Digest;
+use model::lock::Mutex;
 use model::{Error, Kind, Result};
 use registry::Credentials;
 use tonic::{Code, Request};
@@ -81,7 +82,7 @@ impl ClientInputs {
 
     async fn local_files(&self, name: &str, attributes: &Attributes) -> Result<Local> {
         let key = (name.to_owned(), attributes.clone());
-        let slot = self.locals.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        let slot = self.locals.lock().entry(key).or_default().clone();
         let mut slot = slot.lock().await;
         if let Some(local) = &*slot {
             return Ok(local.clone());

@@ -7,12 +7,13 @@
 mod log;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use build::job::Event;
 use model::digest::{Algorithm, Digest};
+use model::lock::{Mutex, MutexGuard};
 use prost::Message;
 use tokio::sync::watch;
 
@@ -29,12 +30,12 @@ const GIVEN: usize = 64;
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Progress {
-    told: Mutex<Told>,
+    record: Mutex<Record>,
     changed: watch::Sender<usize>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Record {
     messages: Vec<Arc<StatusResponse>>,
     bytes: usize,
     vertexes: HashMap<String, Vertex>,
@@ -75,60 +76,60 @@ impl Progress {
 
     /// Bytes of what is kept.
     pub(crate) fn bytes(&self) -> usize {
-        self.told().bytes
+        self.record().bytes
     }
 
     fn begin(&self, mut vertex: Vertex) {
         vertex.started = Some(now());
-        let mut told = self.told();
+        let mut record = self.record();
         // A step that several parts of a build have is told of once.
-        if told.vertexes.get(&vertex.digest).is_some_and(|known| known.error.is_empty()) {
+        if record.vertexes.get(&vertex.digest).is_some_and(|known| known.error.is_empty()) {
             return;
         }
-        told.vertexes.insert(vertex.digest.clone(), vertex.clone());
-        self.add(told, StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() });
+        record.vertexes.insert(vertex.digest.clone(), vertex.clone());
+        self.add(record, StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() });
     }
 
     fn finish(&self, step: &str, how: impl FnOnce(&mut Vertex)) {
-        let mut told = self.told();
-        let Some(vertex) = told.vertexes.get_mut(step).filter(|vertex| vertex.completed.is_none()) else { return };
+        let mut record = self.record();
+        let Some(vertex) = record.vertexes.get_mut(step).filter(|vertex| vertex.completed.is_none()) else { return };
         how(vertex);
         vertex.completed = Some(now());
         let vertex = vertex.clone();
-        self.add(told, StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() });
+        self.add(record, StatusResponse { vertexes: vec![vertex], ..StatusResponse::default() });
     }
 
     /// What a step has written.
     pub(crate) fn output(&self, step: &str, stream: u8, bytes: Vec<u8>) {
-        let mut told = self.told();
-        let limit = told.logs.entry((step.to_owned(), stream)).or_default();
+        let mut record = self.record();
+        let limit = record.logs.entry((step.to_owned(), stream)).or_default();
         let msg = limit.take(bytes);
-        self.log(told, step, stream, msg);
+        self.log(record, step, stream, msg);
     }
 
     /// Tells the end of what was clipped.
     fn flush(&self, step: &str) {
         for stream in [1, 2] {
-            let mut told = self.told();
-            let Some(msg) = told.logs.remove(&(step.to_owned(), stream)).and_then(Limit::rest) else { continue };
-            self.log(told, step, stream, msg);
+            let mut record = self.record();
+            let Some(msg) = record.logs.remove(&(step.to_owned(), stream)).and_then(Limit::rest) else { continue };
+            self.log(record, step, stream, msg);
         }
     }
 
-    fn log(&self, told: MutexGuard<'_, Told>, step: &str, stream: u8, msg: Vec<u8>) {
-        if msg.is_empty() || told.bytes > KEPT {
+    fn log(&self, record: MutexGuard<'_, Record>, step: &str, stream: u8, msg: Vec<u8>) {
+        if msg.is_empty() || record.bytes > KEPT {
             return;
         }
         let log = VertexLog { vertex: step.to_owned(), timestamp: Some(now()), stream: stream.into(), msg };
-        self.add(told, StatusResponse { logs: vec![log], ..StatusResponse::default() });
+        self.add(record, StatusResponse { logs: vec![log], ..StatusResponse::default() });
     }
 
     /// A finding about the build.
     pub(crate) fn warn(&self, warning: VertexWarning) {
-        let mut told = self.told();
-        if told.warnings < WARNINGS {
-            told.warnings += 1;
-            self.add(told, StatusResponse { warnings: vec![warning], ..StatusResponse::default() });
+        let mut record = self.record();
+        if record.warnings < WARNINGS {
+            record.warnings += 1;
+            self.add(record, StatusResponse { warnings: vec![warning], ..StatusResponse::default() });
         }
     }
 
@@ -145,20 +146,20 @@ impl Progress {
             started,
             completed,
         };
-        let told = self.told();
-        self.add(told, StatusResponse { statuses: vec![status], ..StatusResponse::default() });
+        let record = self.record();
+        self.add(record, StatusResponse { statuses: vec![status], ..StatusResponse::default() });
     }
 
     /// The step that was begun under this name and goes on, if any.
     pub(crate) fn going(&self, is_it: impl Fn(&Vertex) -> bool) -> Option<String> {
-        let told = self.told();
-        let mut going = told.vertexes.values().filter(|vertex| vertex.completed.is_none());
+        let record = self.record();
+        let mut going = record.vertexes.values().filter(|vertex| vertex.completed.is_none());
         going.find(|vertex| is_it(vertex)).map(|vertex| vertex.digest.clone())
     }
 
     /// Something that is no step of the graph, but is told of like one.
     pub(crate) fn span(self: &Arc<Progress>, name: &str) -> Span {
-        let digest = Digest::of(Algorithm::Sha256, format!("{name} {}", self.told().messages.len()).as_bytes());
+        let digest = Digest::of(Algorithm::Sha256, format!("{name} {}", self.record().messages.len()).as_bytes());
         let digest = digest.to_string();
         self.begin(Vertex { digest: digest.clone(), name: name.to_owned(), ..Vertex::default() });
         Span { progress: self.clone(), digest }
@@ -167,14 +168,14 @@ impl Progress {
     /// Nothing follows.
     pub(crate) fn end(&self) {
         let open: Vec<String> = {
-            let told = self.told();
-            let open = told.vertexes.values().filter(|vertex| vertex.completed.is_none());
+            let record = self.record();
+            let open = record.vertexes.values().filter(|vertex| vertex.completed.is_none());
             open.map(|vertex| vertex.digest.clone()).collect()
         };
         for step in open {
             self.finish(&step, |vertex| "context canceled".clone_into(&mut vertex.error));
         }
-        self.told().ended = true;
+        self.record().ended = true;
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -184,12 +185,12 @@ impl Progress {
         loop {
             changed.borrow_and_update();
             {
-                let told = self.told();
-                let rest = told.messages.get(seen..).unwrap_or_default();
+                let record = self.record();
+                let rest = record.messages.get(seen..).unwrap_or_default();
                 if !rest.is_empty() {
                     return Some(rest.iter().take(GIVEN).cloned().collect());
                 }
-                if told.ended {
+                if record.ended {
                     return None;
                 }
             }
@@ -199,27 +200,27 @@ impl Progress {
 
     /// How many steps there were until now.
     pub(crate) fn counts(&self) -> Counts {
-        let told = self.told();
+        let record = self.record();
         let count = |is: &dyn Fn(&Vertex) -> bool| {
-            i32::try_from(told.vertexes.values().filter(|vertex| is(vertex)).count()).unwrap_or(i32::MAX)
+            i32::try_from(record.vertexes.values().filter(|vertex| is(vertex)).count()).unwrap_or(i32::MAX)
         };
         Counts {
             total: count(&|_| true),
             completed: count(&|vertex| vertex.completed.is_some()),
             cached: count(&|vertex| vertex.cached),
-            warnings: i32::try_from(told.warnings).unwrap_or(i32::MAX),
+            warnings: i32::try_from(record.warnings).unwrap_or(i32::MAX),
         }
     }
 
-    fn add(&self, mut told: MutexGuard<'_, Told>, message: StatusResponse) {
-        told.bytes += message.encoded_len();
-        told.messages.push(Arc::new(message));
-        drop(told);
+    fn add(&self, mut record: MutexGuard<'_, Record>, message: StatusResponse) {
+        record.bytes += message.encoded_len();
+        record.messages.push(Arc::new(message));
+        drop(record);
         self.changed.send_modify(|count| *count += 1);
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock()
     }
 }
 
@@ -270,7 +271,7 @@ mod tests {
         progress.event(started("a"));
         progress.event(Event::Output { step: step("a"), stream: 1, bytes: b"x".to_vec() });
         progress.event(Event::Ended { step: step("a"), cached: false, error: None });
-        // Once more is not told.
+        // A second time adds nothing.
         progress.event(started("a"));
         progress.event(Event::Ended { step: step("a"), cached: true, error: None });
         progress.event(started("b"));

@@ -9,10 +9,11 @@ mod channel;
 mod health;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -165,7 +166,7 @@ impl Sessions {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.all.lock()
     }
 }
 

@@ -5,14 +5,14 @@ use base64::engine::general_purpose::STANDARD;
 use bollard_buildkit_proto::pb;
 use serde_json::{Map, Value, json};
 
+use super::answer::{Answer, answer, location};
 use super::frame::frame;
-use super::told::{Told, location, told};
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::lint::Warning;
 
 /// Findings in a file, and why it could not be read to its end. The status is 1 if there is anything.
-pub fn lint(warnings: &[Warning], error: Option<&Error>, file: &pb::SourceInfo) -> Told {
+pub fn lint(warnings: &[Warning], error: Option<&Error>, file: &pb::SourceInfo) -> Answer {
     let mut json = json!({
         "warnings": warnings.iter().map(warning).collect::<Vec<Value>>(),
         "sources": [source(file)],
@@ -27,7 +27,7 @@ pub fn lint(warnings: &[Warning], error: Option<&Error>, file: &pb::SourceInfo) 
     sorted.sort_by_key(|warning| warning.lines.first);
     let text = String::from_utf8_lossy(&file.data);
     let text = sorted.iter().map(|warning| shown(warning, &file.filename, &text)).collect();
-    let mut parts = told(&json, text);
+    let mut parts = answer(&json, text);
     let status = if warnings.is_empty() && error.is_none() { "0" } else { "1" };
     parts.insert("result.statuscode".into(), status.into());
     parts

@@ -1,11 +1,11 @@
-//! What is told of a Dockerfile without building it (`--call`): as JSON for programs and as text for people.
+//! What is reported of a Dockerfile without building it (`--call`): as JSON for programs and as text for people.
 
+mod answer;
 mod frame;
 mod lint;
 mod outline;
 mod table;
 mod targets;
-mod told;
 
 pub use frame::frame;
 pub use lint::lint;
@@ -13,7 +13,7 @@ pub use outline::outline;
 use serde_json::{Value, json};
 pub use targets::targets;
 
-use told::{Told, VERSION, told};
+use answer::{Answer, VERSION, answer};
 
 /// What can be asked.
 pub const DESCRIBE: &str = "frontend.subrequests.describe";
@@ -24,7 +24,7 @@ pub const OUTLINE: &str = "frontend.outline";
 /// Stages.
 pub const TARGETS: &str = "frontend.targets";
 /// What can be asked.
-pub fn describe() -> Told {
+pub fn describe() -> Answer {
     let list = [
         (
             OUTLINE,
@@ -51,5 +51,5 @@ pub fn describe() -> Told {
         let name = name.trim_start_matches("frontend.").to_owned();
         [name, VERSION.to_owned(), (*description).to_owned()]
     }));
-    told(&list.iter().map(entry).collect(), table::aligned(&rows, 1))
+    answer(&list.iter().map(entry).collect(), table::aligned(&rows, 1))
 }

@@ -4,12 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::answer::{Answer, answer, location};
 use super::table;
-use super::told::{Told, location, told};
 use crate::convert::{Entry, Outline};
 
 /// Arguments, secrets and agents of a target.
-pub fn outline(outline: &Outline, text: &str) -> Told {
+pub fn outline(outline: &Outline, text: &str) -> Answer {
     let mut json = Map::new();
     for (key, value) in [("name", &outline.name), ("description", &outline.description)] {
         if !value.is_empty() {
@@ -22,7 +22,7 @@ pub fn outline(outline: &Outline, text: &str) -> Told {
         }
     }
     json.insert("sources".into(), json!([STANDARD.encode(text)]));
-    told(&Value::Object(json), shown(outline))
+    answer(&Value::Object(json), shown(outline))
 }
 
 fn entry(entry: &Entry) -> Value {

@@ -4,15 +4,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::answer::{Answer, answer, location};
 use super::table;
-use super::told::{Told, location, told};
 use crate::error::Result;
 use crate::instruction::{self, Stage};
 use crate::lint::Linter;
 use crate::parse;
 
 /// The stages of a file; the last is the one that is built if nobody names one.
-pub fn targets(text: &str) -> Result<Told> {
+pub fn targets(text: &str) -> Result<Answer> {
     let document = parse::parse(text)?;
     let stages = instruction::program(&document, &mut Linter::default())?.stages;
     let last = stages.len().saturating_sub(1);
@@ -43,5 +43,5 @@ pub fn targets(text: &str) -> Result<Told> {
         [name, stage.description.clone()]
     }));
     let list = if list.is_empty() { Value::Null } else { list.into() };
-    Ok(told(&json!({ "targets": list, "sources": [STANDARD.encode(text)] }), table::aligned(&rows, 1)))
+    Ok(answer(&json!({ "targets": list, "sources": [STANDARD.encode(text)] }), table::aligned(&rows, 1)))
 }

@@ -244,7 +244,7 @@ fn short_files_do_not_become_endless() {
     ] {
         let mut world = World::new(&dockerfile).with("requestid", "frontend.lint");
         let failure = match world.solve() {
-            Ok(dockerfile::Outcome::Told(told)) => String::from_utf8(told["result.json"].clone()).unwrap(),
+            Ok(dockerfile::Outcome::Answer(told)) => String::from_utf8(told["result.json"].clone()).unwrap(),
             other => panic!("{other:?}"),
         };
         let error: serde_json::Value = serde_json::from_str(&failure).unwrap();

@@ -171,7 +171,7 @@ fn findings_may_be_errors() {
 
 fn told(world: &mut World) -> BTreeMap<String, Vec<u8>> {
     match world.solve() {
-        Ok(Outcome::Told(told)) => told,
+        Ok(Outcome::Answer(told)) => told,
         other => panic!("{other:?}"),
     }
 }

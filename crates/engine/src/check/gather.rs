@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use content::Blobs;
 use image::kept::KEPT;
@@ -15,6 +15,7 @@ use image::row::{IMAGES, ImageRow, NAMES};
 use image::{PART_LIFE, describe_blobs};
 use model::digest::{Algorithm, Digest};
 use model::id::ContainerId;
+use model::lock::Mutex;
 use model::{Context, Kind, Result};
 use snapshot::{Examined, LayerSurvey, Snapshots};
 use store::{Row, Store, Table};
@@ -88,7 +89,7 @@ impl<'s> Looker<'s> {
         rows.volumes = rows.volumes.into_iter().map(|(name, row)| (name, row.placed(&place))).collect();
         rows.doubt = self.doubt();
         let busy = self.busy(blobs.iter().chain(&layers).chain(disk.local_layers.keys()));
-        settle_removals(&mut disk, &rows, &busy);
+        exclude_removals(&mut disk, &rows, &busy);
         disk.blobs = self.hash(blobs);
         disk.described =
             rows.images.iter().filter_map(|(id, row)| Some((id.clone(), self.describe(&disk, row)?))).collect();
@@ -206,7 +207,7 @@ impl<'s> Looker<'s> {
                     Err(error) if error.kind() == Kind::NotFound => continue,
                     Err(error) => Blob::Unreadable(error.message().to_owned()),
                 };
-                hashed.lock().unwrap_or_else(PoisonError::into_inner).push(((*digest).clone(), blob));
+                hashed.lock().push(((*digest).clone(), blob));
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(HASHERS).min(jobs.len());
@@ -218,7 +219,7 @@ impl<'s> Looker<'s> {
         });
         let mut all: BTreeMap<_, _> =
             listed.iter().filter_map(|d| Some((d.clone(), self.blobs.get(d)?.clone()))).collect();
-        for (digest, blob) in hashed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        for (digest, blob) in hashed.into_inner() {
             if blob.is_sound() {
                 self.blobs.insert(digest.clone(), blob.clone());
             }
@@ -280,7 +281,7 @@ impl<'s> Looker<'s> {
 
 /// A volume that is being removed, or comes to its place, is no leftover; one whose removal was cut short before its row went,
 /// or whose row was committed before it came to its place, is whole, and the next start takes it up.
-fn settle_removals(disk: &mut Disk, rows: &Rows, busy: &Busy) {
+fn exclude_removals(disk: &mut Disk, rows: &Rows, busy: &Busy) {
     let volumes = &mut disk.volumes;
     disk.strays.retain(|stray| {
         let aside = [volume::REMOVED, volume::STAGED].map(|dir| Path::new("volumes").join(dir));

@@ -123,7 +123,7 @@ fn repair_round(subject: &Subject, inventory: &Inventory, faults: &[Fault]) -> V
 
 /// Checks the data root that this engine works on; nothing is changed, and nothing waits for it. Blocks for long.
 pub fn live(_on: &Blocking, engine: &Arc<Engine>) -> Result<Report> {
-    let Ok(_turn) = engine.images.checking.try_lock() else {
+    let Some(_turn) = engine.images.checking.try_lock() else {
         return Err(Error::conflict("a check is running already"));
     };
     let subject = Subject {

@@ -1,8 +1,9 @@
 //! A walk over the disk that callers share: whoever comes while one is under way waits for its outcome.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Kind, Result};
 use tokio::sync::watch;
 
@@ -50,7 +51,7 @@ impl<T: Send + Sync + 'static> Shared<T> {
     }
 
     fn running(&self) -> MutexGuard<'_, Option<watch::Receiver<Outcome<T>>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use blocking::{Class, Work};
 use model::id::ContainerId;
+use model::lock::Mutex;
 use model::{Error, Result};
 use monitor::counted::Logged;
 use sys::cgroup::{Cgroup, Figures};
@@ -51,8 +52,8 @@ impl Rounds {
     /// The newest round; the first one after a while is waited for.
     pub(super) async fn newest(&self, engine: &Arc<Engine>) -> Result<Arc<Round>> {
         let mut rounds = {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            *state.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            let mut state = self.0.lock();
+            *state.asked.lock() = Some(Instant::now());
             match &state.newest {
                 Some(rounds) if rounds.has_changed().is_ok() => rounds.clone(),
                 _ => {
@@ -73,7 +74,7 @@ async fn run(engine: Weak<Engine>, rounds: watch::Sender<Option<Arc<Round>>>, as
     let threads = Class::new(Work::Processes);
     loop {
         let begun = Instant::now();
-        let is_idle = asked.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|at| at + IDLE < begun);
+        let is_idle = asked.lock().is_none_or(|at| at + IDLE < begun);
         let Some(engine) = engine.upgrade().filter(|_| !is_idle) else { return };
         let subjects: Vec<Subject> = engine.containers.all().iter().filter_map(|h| Subject::of(&engine, h)).collect();
         drop(engine);

@@ -1,8 +1,9 @@
 //! How long calls took, by the names and in the buckets of the reference.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use model::lock::Mutex;
 
 use super::text::Text;
 
@@ -98,7 +99,7 @@ impl Timers {
 
     fn add(&self, key: (Subject, &'static str), took: Duration) {
         let seconds = took.as_secs_f64();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let histogram = all.entry(key).or_default();
         for (bound, count) in BUCKETS.iter().zip(&mut histogram.counts) {
             *count += u64::from(seconds <= *bound);
@@ -108,7 +109,7 @@ impl Timers {
     }
 
     pub(super) fn write(&self, text: &mut Text) {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = self.0.lock().clone();
         for subject in Subject::ALL {
             let of_subject: Vec<_> = all.iter().filter(|((of, _), _)| *of == subject).collect();
             if of_subject.is_empty() {

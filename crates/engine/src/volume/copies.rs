@@ -226,7 +226,7 @@ pub async fn clone(engine: &Arc<Engine>, snapshot: &str, request: VolumeCloneReq
         };
         let staged = engine.disk.walks.run(copy).await?;
         let request = CreateVolume { name: request.name, labels: request.labels, ..CreateVolume::default() };
-        settle(&engine.volumes, &engine.events, staged, request, Origin::Snapshot(snapshot)).await
+        commit_copy(&engine.volumes, &engine.events, staged, request, Origin::Snapshot(snapshot)).await
     })
     .await
 }
@@ -247,7 +247,7 @@ enum Origin {
     Archive,
 }
 
-async fn settle(
+async fn commit_copy(
     volumes: &Volumes,
     events: &Events,
     staged: Staged,
@@ -339,8 +339,8 @@ impl Import {
         (request, staged): (CreateVolume, Staged),
     ) -> Result<api::Volume> {
         let (volumes, events) = (volumes.clone(), events.clone());
-        let settled = async move { settle(&volumes, &events, staged, request, Origin::Archive).await };
-        unbroken(settled).await
+        let committed = async move { commit_copy(&volumes, &events, staged, request, Origin::Archive).await };
+        unbroken(committed).await
     }
 }
 

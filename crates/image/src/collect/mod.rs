@@ -3,7 +3,7 @@
 //!
 //! - Off unless the configuration has rules. The disk is looked at once per interval, when a pull begins, and after every
 //!   image that came. What a running pull still awaits counts as used, unless there could never be room for it.
-//! - What may be taken, in which order, and why the rest stays is decided by [`policy`], over facts; what has got a
+//! - What may be taken, in which order, and why the rest stays is decided by [`policy`], over their uses; what has got a
 //!   reason to stay meanwhile is spared in the transaction that would have taken it.
 //! - What nothing names goes first; of images only as many go as bring the bytes that are needed.
 //! - An image that goes is told of by the same events as with `docker rmi`.
@@ -14,14 +14,14 @@ pub(crate) mod uses;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use model::digest::Digest;
 use model::time::Timestamp;
 use model::{Context, Result};
 use store::Pins;
 
-pub use policy::{Facts, Part, Reason, order, reasons};
+pub use policy::{ImageUse, Part, Reason, order, reasons};
 pub use rules::{Mark, Rules};
 
 use super::catalog::{Catalog, parsed};
@@ -58,10 +58,10 @@ pub fn table() -> &'static dyn store::AnyTable {
     &USED
 }
 
-/// Facts of all images, and the parts that containers need.
+/// The use of every image, and the parts that containers need.
 pub struct Survey {
     /// Of every image.
-    pub facts: Vec<Facts>,
+    pub uses: Vec<ImageUse>,
     /// Layers of containers, whose image may be gone.
     pub kept: Vec<Part>,
 }
@@ -73,11 +73,11 @@ impl Survey {
         let used: HashMap<String, UsedRow> = images.store.read(|tx| tx.readable(&USED))?.into_iter().collect();
         let blobs: HashMap<Digest, u64> = images.blobs.on_disk()?.into_iter().collect();
         let (holders, names) = (holders(&catalog), catalog.names_by_image());
-        let one = |(id, image): (&Digest, &Arc<ImageRow>)| -> Result<Facts> {
+        let one = |(id, image): (&Digest, &Arc<ImageRow>)| -> Result<ImageUse> {
             let names = names.get(id).into_iter().flatten();
             let tagged = names.clone().filter_map(|name| catalog.names.get(*name)).map(|row| row.tagged);
             let arrived = tagged.fold(image.created, Timestamp::max);
-            Ok(Facts {
+            Ok(ImageUse {
                 id: id.clone(),
                 names: names.map(|name| (*name).to_owned()).collect(),
                 labels: labels(image),
@@ -89,8 +89,8 @@ impl Survey {
                 parts: parts(images, image, &blobs)?,
             })
         };
-        let facts = catalog.images.iter().map(one).collect::<Result<_>>()?;
-        Ok(Survey { facts, kept: users.layers().map(Part::Layer).collect() })
+        let uses = catalog.images.iter().map(one).collect::<Result<_>>()?;
+        Ok(Survey { uses, kept: users.layers().map(Part::Layer).collect() })
     }
 }
 
@@ -136,13 +136,13 @@ fn parts(images: &Images, image: &ImageRow, blobs: &HashMap<Digest, u64>) -> Res
 impl Images {
     /// When images are collected from now on; `None`: never.
     pub fn replace_rules(&self, rules: Option<Rules>) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        *self.rules.write() = rules;
         self.look_at_disk();
     }
 
     /// When images are collected.
     pub fn rules(&self) -> Option<Rules> {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rules.read().clone()
     }
 }
 
@@ -203,7 +203,7 @@ fn collect(images: &Images, events: &Events, users: &AskUsers, rules: &Rules) ->
         return Ok(Outcome::Enough);
     }
     // A prune frees what it can by itself.
-    let Ok(_turn) = images.pruning.try_lock() else { return Ok(Outcome::Enough) };
+    let Some(_turn) = images.pruning.try_lock() else { return Ok(Outcome::Enough) };
     tracing::info!(used = before.used, high = %rules.high, low = %rules.low, "the disk is above the high mark");
     // Pulls that broke off can be resumed as long as their images would be recent.
     let mut freed = images.blobs.expire_parts(rules.min_age.min(PART_LIFE))? + images.sweep()?;
@@ -233,48 +233,48 @@ fn collect(images: &Images, events: &Events, users: &AskUsers, rules: &Rules) ->
 /// Takes as many as the need asks for; how many went.
 fn round(images: &Images, events: &Events, survey: &Survey, rules: &Rules, need: u64) -> Result<usize> {
     let now = now();
-    for facts in &survey.facts {
-        for reason in policy::reasons(facts, Some(rules), now) {
-            tracing::debug!(image = %facts.id, names = ?facts.names, %reason, "kept");
+    for uses in &survey.uses {
+        for reason in policy::reasons(uses, Some(rules), now) {
+            tracing::debug!(image = %uses.id, names = ?uses.names, %reason, "kept");
         }
     }
-    let order = policy::order(&survey.facts, rules, now);
-    let chosen = policy::enough(&order, &survey.facts, &survey.kept, need);
+    let order = policy::order(&survey.uses, rules, now);
+    let chosen = policy::enough(&order, &survey.uses, &survey.kept, need);
     let mut count = 0;
-    for facts in chosen.chunks(BATCH) {
-        count += remove(images, events, facts.iter().copied().cloned().collect())?;
+    for uses in chosen.chunks(BATCH) {
+        count += remove(images, events, uses.iter().copied().cloned().collect())?;
     }
     Ok(count)
 }
 
 /// Takes images in one commit, unless they have got a reason to stay since they were looked at; how many went.
-fn remove(images: &Images, events: &Events, chosen: Vec<Facts>) -> Result<usize> {
+fn remove(images: &Images, events: &Events, chosen: Vec<ImageUse>) -> Result<usize> {
     let pins = images.pins.clone();
     let gone = images.change_telling(events, move |catalog, edit| {
         let in_use = edit.images_in_use()?;
         let names = catalog.names_by_image();
         let (mut gone, mut told) = (Vec::new(), Vec::new());
-        for facts in chosen {
-            let id = &facts.id;
-            let is_idle = |image: &Arc<ImageRow>| image.created <= facts.arrived && !is_busy(&pins, image);
-            let tagged = |name: &&str| catalog.names.get(*name).is_some_and(|row| row.tagged <= facts.arrived);
+        for uses in chosen {
+            let id = &uses.id;
+            let is_idle = |image: &Arc<ImageRow>| image.created <= uses.arrived && !is_busy(&pins, image);
+            let tagged = |name: &&str| catalog.names.get(*name).is_some_and(|row| row.tagged <= uses.arrived);
             let found = names.get(id).into_iter().flatten();
             let is_as_seen = catalog.images.get(id).is_some_and(is_idle)
-                && found.clone().copied().eq(facts.names.iter().map(String::as_str))
+                && found.clone().copied().eq(uses.names.iter().map(String::as_str))
                 && found.clone().all(tagged);
             if is_as_seen && !in_use.contains(id) {
-                facts.names.iter().try_for_each(|name| edit.delete_name(name))?;
+                uses.names.iter().try_for_each(|name| edit.delete_name(name))?;
                 edit.delete_image(id)?;
-                let names: Vec<_> = facts.names.iter().filter_map(|name| parsed(name)).collect();
+                let names: Vec<_> = uses.names.iter().filter_map(|name| parsed(name)).collect();
                 told.extend(names.iter().map(|name| report_untagged(id, &name.familiar()).1));
                 told.push(report_deleted(id, id.as_str()).1);
-                gone.push(facts);
+                gone.push(uses);
             }
         }
         Ok((gone, told))
     })?;
-    for facts in &gone {
-        tracing::info!(image = %facts.id, names = ?facts.names, last_used = %facts.used.rfc3339(), "collected");
+    for uses in &gone {
+        tracing::info!(image = %uses.id, names = ?uses.names, last_used = %uses.used.rfc3339(), "collected");
     }
     Ok(gone.len())
 }

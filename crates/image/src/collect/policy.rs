@@ -1,4 +1,4 @@
-//! What the collector takes and why it leaves the rest. Pure: facts in, verdicts out.
+//! What the collector takes and why it leaves the rest. Pure: uses in, verdicts out.
 //!
 //! - An image without a reason to keep it may be taken; the least recently used goes first.
 //! - Only as many are taken as bring the needed bytes: what images share counts for the last of them that goes.
@@ -16,7 +16,7 @@ use crate::glob::name_matches;
 
 /// What is known of an image.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct ImageUse {
     /// Its id.
     pub id: Digest,
     /// Its full names.
@@ -90,50 +90,50 @@ impl fmt::Display for Reason {
 }
 
 /// Every reason to keep an image. Without rules nothing is recent, and nothing pinned by them.
-pub fn reasons(facts: &Facts, rules: Option<&Rules>, now: Timestamp) -> Vec<Reason> {
-    let mut reasons: Vec<_> = facts.users.iter().cloned().map(Reason::InUse).collect();
-    if facts.is_busy {
+pub fn reasons(uses: &ImageUse, rules: Option<&Rules>, now: Timestamp) -> Vec<Reason> {
+    let mut reasons: Vec<_> = uses.users.iter().cloned().map(Reason::InUse).collect();
+    if uses.is_busy {
         reasons.push(Reason::Busy);
     }
-    reasons.extend(facts.holders.iter().cloned().map(Reason::Held));
-    if facts.labels.get(KEEP).is_some_and(|value| asks_to_keep(value)) {
+    reasons.extend(uses.holders.iter().cloned().map(Reason::Held));
+    if uses.labels.get(KEEP).is_some_and(|value| asks_to_keep(value)) {
         reasons.push(Reason::Labelled);
     }
     let Some(rules) = rules else { return reasons };
-    let pins = |pattern: &&String| facts.names.iter().any(|name| name_matches(pattern, name));
+    let pins = |pattern: &&String| uses.names.iter().any(|name| name_matches(pattern, name));
     reasons.extend(rules.keep.iter().filter(pins).cloned().map(Reason::Pinned));
-    let until = facts.arrived.plus(rules.min_age);
+    let until = uses.arrived.plus(rules.min_age);
     if now < until {
         let min_age = i64::try_from(rules.min_age.as_nanos()).unwrap_or(i64::MAX);
-        reasons.push(Reason::Recent { arrived: facts.arrived, until, min_age });
+        reasons.push(Reason::Recent { arrived: uses.arrived, until, min_age });
     }
     reasons
 }
 
 /// What may be taken, the least recently used first; ties by id, so that the order is always the same.
-pub fn order<'f>(all: &'f [Facts], rules: &Rules, now: Timestamp) -> Vec<&'f Facts> {
-    let mut free: Vec<_> = all.iter().filter(|facts| reasons(facts, Some(rules), now).is_empty()).collect();
+pub fn order<'f>(all: &'f [ImageUse], rules: &Rules, now: Timestamp) -> Vec<&'f ImageUse> {
+    let mut free: Vec<_> = all.iter().filter(|uses| reasons(uses, Some(rules), now).is_empty()).collect();
     free.sort_by(|a, b| (a.used, &a.id).cmp(&(b.used, &b.id)));
     free
 }
 
 /// As many of `order` as free `need` bytes. `kept` are the parts that something else than these images needs.
-pub fn enough<'f>(order: &[&'f Facts], all: &[Facts], kept: &[Part], need: u64) -> Vec<&'f Facts> {
+pub fn enough<'f>(order: &[&'f ImageUse], all: &[ImageUse], kept: &[Part], need: u64) -> Vec<&'f ImageUse> {
     let mut users: HashMap<&Part, usize> = HashMap::new();
-    let parts = all.iter().flat_map(|facts| facts.parts.iter().map(|(part, _)| part));
+    let parts = all.iter().flat_map(|uses| uses.parts.iter().map(|(part, _)| part));
     parts.chain(kept).for_each(|part| *users.entry(part).or_default() += 1);
     let mut freed = 0;
     let mut taken = Vec::new();
-    for facts in order {
+    for uses in order {
         if freed >= need {
             break;
         }
-        for (part, size) in &facts.parts {
+        for (part, size) in &uses.parts {
             let users = users.entry(part).or_default();
             *users = users.saturating_sub(1);
             freed += if *users == 0 { *size } else { 0 };
         }
-        taken.push(*facts);
+        taken.push(*uses);
     }
     taken
 }
@@ -166,8 +166,8 @@ mod tests {
     }
 
     /// An old image of 100 bytes of its own.
-    fn image(digit: char, used: i64) -> Facts {
-        Facts {
+    fn image(digit: char, used: i64) -> ImageUse {
+        ImageUse {
             id: id(digit),
             names: vec![format!("docker.io/library/{digit}:1")],
             labels: BTreeMap::new(),
@@ -180,39 +180,39 @@ mod tests {
         }
     }
 
-    fn why(facts: &Facts) -> Vec<String> {
-        reasons(facts, Some(&rules()), at(NOW)).iter().map(ToString::to_string).collect()
+    fn why(uses: &ImageUse) -> Vec<String> {
+        reasons(uses, Some(&rules()), at(NOW)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn every_reason_keeps_and_is_named() {
         let plain = image('a', 10);
         assert_eq!(why(&plain), [""; 0]);
-        let used = Facts { users: vec!["web (ab, exited)".into()], ..plain.clone() };
+        let used = ImageUse { users: vec!["web (ab, exited)".into()], ..plain.clone() };
         assert_eq!(why(&used), ["container web (ab, exited) is made of it"]);
-        assert_eq!(why(&Facts { is_busy: true, ..plain.clone() }), ["it is being pulled, pushed, loaded or saved"]);
-        let held = Facts { holders: vec![id('b')], ..plain.clone() };
+        assert_eq!(why(&ImageUse { is_busy: true, ..plain.clone() }), ["it is being pulled, pushed, loaded or saved"]);
+        let held = ImageUse { holders: vec![id('b')], ..plain.clone() };
         assert_eq!(why(&held), [format!("the index {} holds it", id('b'))]);
-        let labelled = |value: &str| Facts { labels: [(KEEP.to_owned(), value.to_owned())].into(), ..plain.clone() };
+        let labelled = |value: &str| ImageUse { labels: [(KEEP.to_owned(), value.to_owned())].into(), ..plain.clone() };
         assert_eq!(why(&labelled("")), ["its label gantry.keep pins it"]);
         assert_eq!(why(&labelled("false")), [""; 0]);
-        let named = |name: &str| Facts { names: vec![name.into()], ..plain.clone() };
+        let named = |name: &str| ImageUse { names: vec![name.into()], ..plain.clone() };
         assert_eq!(why(&named("docker.io/base/x:2")), ["the pattern \"base/*\" in the configuration pins it"]);
         assert_eq!(why(&named("docker.io/library/exact:1")), ["the pattern \"exact:1\" in the configuration pins it"]);
         assert_eq!(why(&named("docker.io/library/exact:2")), [""; 0]);
-        let recent = Facts { arrived: at(NOW - 999), ..plain.clone() };
+        let recent = ImageUse { arrived: at(NOW - 999), ..plain.clone() };
         assert!(why(&recent)[0].starts_with("it was pulled or tagged at 1970-01-12T13:30:01Z, less than 16m40s ago"));
-        assert_eq!(why(&Facts { arrived: at(NOW - 1000), ..plain }), [""; 0]);
+        assert_eq!(why(&ImageUse { arrived: at(NOW - 1000), ..plain }), [""; 0]);
     }
 
     #[test]
     fn without_rules_only_what_is_needed_is_kept() {
-        let recent = Facts { arrived: at(NOW), names: vec!["docker.io/library/exact:1".into()], ..image('a', NOW) };
+        let recent = ImageUse { arrived: at(NOW), names: vec!["docker.io/library/exact:1".into()], ..image('a', NOW) };
         assert_eq!(reasons(&recent, None, at(NOW)), []);
     }
 
-    fn ids(list: &[&Facts]) -> String {
-        list.iter().map(|facts| &facts.id.hex()[..1]).collect()
+    fn ids(list: &[&ImageUse]) -> String {
+        list.iter().map(|uses| &uses.id.hex()[..1]).collect()
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_is_shared_counts_when_the_last_of_its_images_goes() {
-        let sharing = |digit, used| Facts { parts: vec![(Part::Layer(id('f')), 500)], ..image(digit, used) };
+        let sharing = |digit, used| ImageUse { parts: vec![(Part::Layer(id('f')), 500)], ..image(digit, used) };
         let all = [sharing('a', 1), sharing('b', 2), image('c', 3)];
         let order = order(&all, &rules(), at(NOW));
         assert_eq!(ids(&enough(&order, &all, &[], 100)), "ab");

@@ -1,12 +1,13 @@
 //! The bytes of one blob, from the registry to its part: resumed, tried again, written on threads for blocking work.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use blocking::Class;
 use content::Part;
+use model::lock::Mutex;
 use model::{Error, Result};
 use registry::{Pauses, Reason, Repository};
 use tokio::sync::watch;
@@ -102,7 +103,7 @@ impl Download<'_> {
                 }
             }
             let (full, target) = (std::mem::replace(&mut batch, Vec::with_capacity(BATCH)), part.clone());
-            let append = move |_: &_| Ok(target.lock().unwrap_or_else(PoisonError::into_inner).append(&full)?);
+            let append = move |_: &_| Ok(target.lock().append(&full)?);
             self.threads.run(append).await?;
             let written = length(part);
             self.flow.advance(written);
@@ -115,12 +116,12 @@ impl Download<'_> {
 }
 
 fn length(part: &Shared) -> u64 {
-    part.lock().unwrap_or_else(PoisonError::into_inner).length()
+    part.lock().length()
 }
 
 fn owned(part: Shared) -> Result<Part> {
     let part = Arc::into_inner(part).ok_or_else(|| Error::system("internal error: a part is still being written"))?;
-    Ok(part.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(part.into_inner())
 }
 
 /// Whether the disk is full: then what was fetched is not kept either.

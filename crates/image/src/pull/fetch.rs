@@ -5,12 +5,13 @@
 //! - Bounds: the size that the manifest says, the attempts of the configuration, what decompression may yield.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use content::{Blobs, Part, PartReader, WholePart};
 use model::digest::Digest;
+use model::lock::Mutex;
 use model::{Error, Kind, Result};
 use registry::Repository;
 use snapshot::LayerStore;
@@ -131,7 +132,7 @@ impl Fetching {
     /// Fetches; the verified part is in the slot before the end is progress.
     pub async fn run(self, slot: Slot) {
         let outcome = self.fetch().await.map(|(size, whole)| {
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = whole;
+            *slot.lock() = whole;
             size
         });
         let outcome = outcome.map_err(|error| Failure::from(&error));

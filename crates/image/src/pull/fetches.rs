@@ -3,10 +3,11 @@
 //! A fetch lives as long as somebody follows it: the last one to leave ends it, and what it got stays as a part.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use model::digest::Digest;
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use registry::Repository;
 use store::{Lease, Pins};
@@ -49,7 +50,7 @@ pub struct Fetch {
 impl Fetch {
     /// Makes what was fetched a blob, unless another who followed has done so. Blocks.
     pub fn publish(&self, lease: &Lease) -> Result<()> {
-        let whole = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let whole = self.slot.lock().take();
         whole.map_or(Ok(()), |whole| whole.publish(lease))
     }
 
@@ -81,7 +82,7 @@ fn unpacks(downloads: usize) -> usize {
 impl Fetches {
     /// Sets how many downloads go on at one time (0: no bound), for fetches that begin from now on.
     pub fn limit(&self, downloads: usize) {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.turns.lock();
         if turns.0 != downloads {
             let permits = if downloads == 0 { Semaphore::MAX_PERMITS } else { downloads };
             let unpacks = Arc::new(Semaphore::new(unpacks(downloads)));
@@ -110,7 +111,7 @@ impl Fetches {
         admit(&running)?;
         let (sender, state) = watch::channel(FetchState::default());
         let slot = Slot::default();
-        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        let turns = self.turns.lock().1.clone();
         let lease = Arc::new(pins.lease());
         {
             let mut held = self.held();
@@ -152,11 +153,11 @@ impl Fetches {
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<Weak<Lease>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }
 

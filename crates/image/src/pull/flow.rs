@@ -4,9 +4,10 @@
 //! holds more than a buffer in memory.
 
 use std::io::{self, Read};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use content::PartReader;
+use model::lock::{Condvar, Mutex, MutexGuard};
 
 #[derive(Default)]
 struct Written {
@@ -27,7 +28,7 @@ pub struct Follow {
 }
 
 fn lock(state: &Mutex<Written>) -> MutexGuard<'_, Written> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock()
 }
 
 impl Flow {
@@ -73,7 +74,7 @@ impl Read for Follow {
             let mut state = lock(&self.state.0);
             loop {
                 match (&state.ended, state.written - self.read) {
-                    (None, 0) => state = self.state.1.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    (None, 0) => state = self.state.1.wait(state),
                     // A failed download makes what is here worthless for now.
                     (Some(Err(why)), _) => return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why.clone())),
                     (Some(Ok(())), 0) => return Ok(0),

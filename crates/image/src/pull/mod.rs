@@ -122,6 +122,7 @@ async fn pull_one(
     let (digest, known) = documents::resolve(&context).await?;
     images.faults.pass("pull", "resolve")?;
     let signatures = signatures::of_pull(images, repository, &digest).await?;
+    images.faults.pass("pull", "signatures")?;
     let shown = reference.tag.clone().unwrap_or_else(|| reference.canonical());
     let begin = ProgressMessage::status(&shown, format!("Pulling from {}", reference.path));
     let before = images.catalog().find(&reference.canonical()).ok();
@@ -261,6 +262,7 @@ fn commit(images: &Images, reference: &ImageRef, plan: Plan, layers: &[Layer], l
     for layer in layers {
         layer.fetch.publish(lease)?;
     }
+    images.faults.pass("pull", "blobs")?;
     let mut row = unpack::describe(images, &plan.target)?;
     // The other platforms' content may be here as well: it is pinned before it is looked for.
     row.manifests.iter().for_each(|m| m.blobs().for_each(|blob| lease.pin(&blob.digest)));

@@ -212,8 +212,8 @@ impl Forwards {
         let order = self.order(servers.addresses.len(), now);
         let forward = self.all.get_mut(&number)?;
         let is_late = now >= forward.begun + EXPIRY;
-        let is_settled = forward.negative.is_some() && (!forward.is_pending() || now >= forward.begun + PATIENCE);
-        if is_late || is_settled {
+        let is_done = forward.negative.is_some() && (!forward.is_pending() || now >= forward.begun + PATIENCE);
+        if is_late || is_done {
             return self.remove(number, None);
         }
         let left = forward.left.get_or_insert(order);

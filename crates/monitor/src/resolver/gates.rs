@@ -198,7 +198,7 @@ impl Gates {
     }
 
     /// Hears a gate, then none for a moment.
-    pub fn hear(&mut self, epoll: &OwnedFd, index: u32, now: Instant) {
+    pub fn receive(&mut self, epoll: &OwnedFd, index: u32, now: Instant) {
         let mut heard = Vec::new();
         if let Some(gate) = self.all.get_mut(index as usize).and_then(|hung| hung.gate.as_mut()) {
             // What is behind the ring's size has come meanwhile.

@@ -122,7 +122,7 @@ impl Resolver {
                     let finished = self.forwards.handle(&self.epoll, Ready { number, server }, buffer);
                     self.finish(finished);
                 }
-                Token::Gate(index) => self.gates.hear(&self.epoll, index, Instant::now()),
+                Token::Gate(index) => self.gates.receive(&self.epoll, index, Instant::now()),
             }
         }
         self.go_on();
@@ -194,7 +194,7 @@ impl Resolver {
         while let Some(query) = self.streams.next_query(number) {
             self.ask(&query, Client::Stream(number));
         }
-        self.streams.settle(&self.epoll, number);
+        self.streams.update_interest(&self.epoll, number);
     }
 
     /// Answers at once, or asks elsewhere.

@@ -164,7 +164,7 @@ impl Streams {
     }
 
     /// Watches a connection for what it needs now, or closes it.
-    pub fn settle(&mut self, epoll: &OwnedFd, number: u32) {
+    pub fn update_interest(&mut self, epoll: &OwnedFd, number: u32) {
         let Some(stream) = self.all.get_mut(&number) else { return };
         if stream.is_over() {
             self.all.remove(&number);

@@ -208,8 +208,8 @@ impl BridgeDriver {
                     let hung = self.links(|socket| gates.hang(socket, &host_link));
                     let attached = hung.and_then(|()| {
                         let attached = self.links(|socket| socket.request(&mut links.outside()));
-                        let settled = attached.and_then(|()| inner.request(&mut links.settle()));
-                        settled.map_err(|error| device::failed(error).prefix(format!("attaching {host_link}")))
+                        let ready = attached.and_then(|()| inner.request(&mut links.await_carrier()));
+                        ready.map_err(|error| device::failed(error).prefix(format!("attaching {host_link}")))
                     });
                     return attached.inspect_err(|_| self.delete_link(&host_link)).map(|()| host_link);
                 }
@@ -299,7 +299,7 @@ impl BridgeDriver {
         Ok((bound, ports))
     }
 
-    /// Whether sockets hear, since translation does not do everything.
+    /// Whether sockets listen, since translation does not do everything.
     fn opens_sockets(&self) -> bool {
         self.config.userland_proxy.yes() || Family::BOTH.into_iter().any(|family| !self.translates(family))
     }
@@ -307,7 +307,7 @@ impl BridgeDriver {
     /// The rules of bound ports, then their sockets.
     fn let_in(&self, sockets: &Bound, published: &[Published]) -> Result<()> {
         self.bridges.rules.add(published)?;
-        let opened = if self.opens_sockets() { sockets.hear() } else { Ok(()) };
+        let opened = if self.opens_sockets() { sockets.listen() } else { Ok(()) };
         opened.inspect_err(|_| self.forget(published))
     }
 

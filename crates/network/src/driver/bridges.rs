@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use model::id::NetworkId;
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use sys::netlink::address::{self, Address};
 use sys::netlink::link::{self, Link};
@@ -97,7 +97,7 @@ impl Bridges {
     /// Requests about links of the daemon's namespace.
     pub fn links<T>(&self, call: impl FnOnce(&mut Socket) -> T) -> T {
         // A socket is usable after a panic: it skips answers that it did not ask for.
-        call(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner))
+        call(&mut self.links.lock())
     }
 
     /// Makes the device, or finds the administrator's, and keeps it from now on.
@@ -175,7 +175,7 @@ impl Bridges {
     }
 
     fn mend(&self, network: &NetworkId) -> Result<Bridge> {
-        let _turn = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.mending.lock();
         let known = self.known(network)?;
         self.links(|socket| known.call_again(socket))?;
         let index = self.furnish(&known, Present::Kept)?;
@@ -271,12 +271,12 @@ impl Bridges {
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Bridge>> {
         // Every change is a single insertion, removal or assignment: a panic elsewhere leaves the map right.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     fn ports(&self) -> MutexGuard<'_, BTreeMap<String, NetworkId>> {
         // Likewise.
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ports.lock()
     }
 
     /// How many links are known to be ports.

@@ -4,10 +4,10 @@
 //! missing; the links are added to what is in force, so a reload forgets them and a signal tells of it. firewalld is asked
 //! over the system bus, never started, and what it does not answer in time it is asked again later.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dbus::{Address, Call, Connection, Error, Message, Value};
+use model::lock::{Mutex, MutexGuard};
 
 /// Of the zone.
 pub const ZONE: &str = "docker";
@@ -34,7 +34,7 @@ const SIGNALS: [&str; 2] = [
 /// What is known of firewalld on this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// It had an owner on the bus when it was last asked or heard of.
+    /// It had an owner on the bus when it was last asked or handle_signal of.
     pub runs: bool,
     /// When the bridges were last put back after a reload; nanoseconds since the epoch.
     pub reloaded_at: Option<i64>,
@@ -114,7 +114,7 @@ impl Firewalld {
     }
 
     /// A signal came: `keep` is to be called again if the answer is `true`.
-    pub fn heard(&self, signal: &Message) -> bool {
+    pub fn handle_signal(&self, signal: &Message) -> bool {
         self.state().rests_until = None;
         match signal.member.as_deref() {
             Some("Reloaded") => true,
@@ -140,12 +140,12 @@ impl Firewalld {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is an assignment: a panic elsewhere leaves it right.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Talks to firewalld where it runs, one conversation at a time.
     fn with(&self, talk: impl FnOnce(&mut Connection) -> Result<(), Error>) -> Result<(), Error> {
-        let _turn = self.talking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.talking.lock();
         if self.bus.is_empty() || self.state().rests_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }

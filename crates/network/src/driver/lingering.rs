@@ -5,9 +5,10 @@
 //! namespace, and only when it is still there after a while (something else holds the namespace) it is deleted here.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use model::lock::{Mutex, MutexGuard};
 use sys::netlink::{Batch, Socket, link};
 
 /// How long a namespace may take to end before its link is deleted.
@@ -68,7 +69,7 @@ impl Lingering {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Both fields are right after every statement: a panic elsewhere leaves them so.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

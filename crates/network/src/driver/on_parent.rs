@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::id::NetworkId;
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use rustix::io::Errno;
 use sys::netlink::address::{self, Address};
@@ -91,12 +91,12 @@ impl OnParentDriver {
 
     fn links<T>(&self, call: impl FnOnce(&mut Socket) -> T) -> T {
         // A socket is usable after a panic: it skips answers that it did not ask for.
-        call(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner))
+        call(&mut self.links.lock())
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Settings>> {
         // Every change is a single insertion or removal: a panic elsewhere leaves the map right.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     fn settings(&self, network: &NetworkRow) -> Result<Settings> {

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use model::id::{EndpointId, NetworkId};
+use model::lock::{Mutex, MutexGuard};
 use model::{Context, Error, Result};
 use serde_json::Value;
 use sys::netlink::address::{self, Address};
@@ -78,7 +79,7 @@ impl RemoteDriver {
 
     fn ways_out(&self) -> MutexGuard<'_, BTreeSet<EndpointId>> {
         // Every change is a single insertion or removal: a panic elsewhere leaves the set right.
-        self.ways_out.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ways_out.lock()
     }
 
     fn wrong(&self, what: impl std::fmt::Display) -> Error {

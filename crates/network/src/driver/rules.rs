@@ -5,8 +5,8 @@
 //! the next change that finds it so, or when `watch` is told of it.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use rustix::io::Errno;
 use sys::netlink::Socket;
@@ -147,7 +147,7 @@ impl Rules {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // The topology is changed before the kernel is asked and is right by itself.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

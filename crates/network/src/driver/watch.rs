@@ -151,10 +151,10 @@ impl Watcher {
         if !fds[0].revents().is_empty() {
             return Ok(false);
         }
-        self.hear().map(|()| true)
+        self.receive().map(|()| true)
     }
 
-    fn hear(&mut self) -> io::Result<()> {
+    fn receive(&mut self) -> io::Result<()> {
         if let Some((notices, own)) = &mut self.rules
             && !self.table_is_lost
         {

@@ -36,15 +36,15 @@ fn listen(bridges: &Bridges, stop: &OwnedFd) -> bool {
         if end {
             return true;
         }
-        if told && hear(bridges, &mut connection).is_err() {
+        if told && receive(bridges, &mut connection).is_err() {
             return false;
         }
     }
 }
 
-fn hear(bridges: &Bridges, connection: &mut dbus::Connection) -> Result<(), Error> {
+fn receive(bridges: &Bridges, connection: &mut dbus::Connection) -> Result<(), Error> {
     let Some(signal) = connection.read_signal()? else { return Ok(()) };
-    if bridges.firewalld.heard(&signal) {
+    if bridges.firewalld.handle_signal(&signal) {
         bridges.keep_passage();
         bridges.firewalld.put_back(sys::clock::System.unix_nanos());
     }

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Kind, Result};
 
 use super::{AddressRequest, Granted, Ipam, Pool, PoolRequest, Usage, Wanted};
@@ -47,7 +47,7 @@ impl DefaultIpam {
 
     fn pools(&self) -> MutexGuard<'_, BTreeMap<IpNet, Books>> {
         // Every change is a single insertion or removal: a panic elsewhere leaves the books right.
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pools.lock()
     }
 }
 

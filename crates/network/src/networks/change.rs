@@ -4,9 +4,10 @@
 //! anything is taken away. So a daemon that dies in between leaves a row that tells the next one what to remove.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use model::id::NetworkId;
+use model::lock::MutexGuard;
 use model::{Context, Error, Result};
 
 use super::Networks;
@@ -89,7 +90,7 @@ impl Networks {
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changes.lock()
     }
 
     /// Keeps a name until its network is listed, or gone.

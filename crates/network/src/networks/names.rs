@@ -3,7 +3,6 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 
 use dns::names::Member;
 use model::Result;
@@ -30,7 +29,7 @@ impl Networks {
     /// Writes the names of a network as they are now. What cannot be written is told, and comes with the next change.
     pub(super) fn publish_names(&self, network: &NetworkId) {
         // Held from the look to the replacement: of two changes the later one is written last.
-        let _turn = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.naming.lock();
         let (path, members) = {
             let books = self.books();
             let Some(path) = books.rows.get(network).and_then(|row| self.names_of(row)) else { return };

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use model::Result;
 use model::id::NetworkId;
+use model::lock::Mutex;
 use store::Store;
 
 use super::{Books, Networks, addresses};

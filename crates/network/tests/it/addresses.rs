@@ -1,9 +1,10 @@
 //! Subnets and addresses of networks: chosen around what the host has, shared, exhausted, raced for and persistent.
 
 use std::net::IpAddr;
-use std::sync::{Barrier, Mutex};
+use std::sync::Barrier;
 
 use model::Kind;
+use model::lock::Mutex;
 use network::ipam::Wanted;
 use network::row::Traits;
 use network::{EndpointSpec, Family, NetworkConfig, Networks, NewNetwork, NewPool, SandboxSpec};
@@ -191,14 +192,14 @@ fn of_64_containers_that_want_an_address_one_gets_it() {
                     match joined {
                         Ok(one) => {
                             assert_eq!(address_of(&one).to_string(), "10.85.0.77");
-                            won.lock().expect("no panic").push(one);
+                            won.lock().push(one);
                         }
                         Err(error) => assert!(error.message().ends_with("Address already in use"), "{error}"),
                     }
                 });
             }
         });
-        assert_eq!(won.lock().expect("no panic").len(), 1);
+        assert_eq!(won.lock().len(), 1);
         eventually("one pair of links", || host_links().len() == 1);
     });
 }

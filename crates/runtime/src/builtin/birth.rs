@@ -61,7 +61,7 @@ impl Birth {
     /// Everything that the child says itself; false: there is more to come.
     fn listen(&mut self) -> Result<bool, StartError> {
         while let Some(listener) = &self.listener {
-            match listener.hear()? {
+            match listener.receive()? {
                 None => return Ok(false),
                 Some(Word::Kept(Kept { console, root })) => {
                     self.kept.console = console.or(self.kept.console.take());
@@ -83,7 +83,7 @@ impl Birth {
         let number = stage.note.read().at(|| Stage::Clone, "pread")?.cast_signed();
         let Some(pid) = Pid::from_raw(number) else {
             // It may have left an error.
-            stage.status.hear()?;
+            stage.status.receive()?;
             return Err(lost());
         };
         // It is a child of this process that nobody has reaped yet: the number is still its own.
@@ -136,7 +136,7 @@ impl Pending for Birth {
         match &self.process {
             None => self.find(),
             Some(_) => {
-                if stage.status.hear()? {
+                if stage.status.receive()? {
                     self.running()
                 } else {
                     Ok(Progress::Waiting)

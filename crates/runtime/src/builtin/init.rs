@@ -80,7 +80,7 @@ impl Init<'_> {
         run_child(
             |error| reporter.error(error),
             || {
-                let settle = || {
+                let enter_cgroup = || {
                     if late {
                         reporter.wait_go()?;
                     }
@@ -91,16 +91,16 @@ impl Init<'_> {
                 if shared.is_none() {
                     super::write_attributes(&super::open_proc()?, &bundle.spec.process)?;
                 }
-                let mut place = Place::new(cgroup, namespaces.new_cgroup, &settle);
+                let mut place = Place::new(cgroup, namespaces.new_cgroup, &enter_cgroup);
                 if namespaces.new.contains(Flags::NEWUSER) {
-                    place.settle()?;
+                    place.enter_cgroup()?;
                     reporter.wait_go()?;
                     process::set_ids(0, 0, &[]).at(|| Stage::UserMap, "setresuid")?;
                 }
                 join(bundle, namespaces)?;
                 if shared.is_some() {
                     // Whatever enters the namespace for this container dies with its cgroup.
-                    place.settle()?;
+                    place.enter_cgroup()?;
                 }
                 let terminal = build(bundle, (namespaces, shared), place, &reporter)?;
                 let streams = terminal.map_or(Streams::Pipes(io), Streams::Terminal);

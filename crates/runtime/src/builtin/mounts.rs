@@ -53,18 +53,22 @@ pub(super) struct Place<'a> {
     cgroup: &'a Cgroup,
     /// Whether it is in a cgroup namespace of its own.
     private: bool,
-    settle: Option<&'a dyn Fn() -> Result<(), StartError>>,
+    enter_cgroup: Option<&'a dyn Fn() -> Result<(), StartError>>,
 }
 
 impl<'a> Place<'a> {
-    /// `settle` enters the cgroup and its namespace.
-    pub(super) fn new(cgroup: &'a Cgroup, private: bool, settle: &'a dyn Fn() -> Result<(), StartError>) -> Place<'a> {
-        Place { cgroup, private, settle: Some(settle) }
+    /// `enter_cgroup` enters the cgroup and its namespace.
+    pub(super) fn new(
+        cgroup: &'a Cgroup,
+        private: bool,
+        enter_cgroup: &'a dyn Fn() -> Result<(), StartError>,
+    ) -> Place<'a> {
+        Place { cgroup, private, enter_cgroup: Some(enter_cgroup) }
     }
 
     /// Takes the place, if that has not been done.
-    pub(super) fn settle(&mut self) -> Result<(), StartError> {
-        self.settle.take().map_or(Ok(()), |settle| settle())
+    pub(super) fn enter_cgroup(&mut self) -> Result<(), StartError> {
+        self.enter_cgroup.take().map_or(Ok(()), |enter_cgroup| enter_cgroup())
     }
 }
 
@@ -84,14 +88,14 @@ pub(super) fn all(
         if let Some(reach) = options.bind {
             bind(root, mount, &options, reach)?;
         } else if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
-            place.settle()?;
+            place.enter_cgroup()?;
             cgroup_view(root, &place, Path::new(&mount.destination), &options)
                 .map_err(|e| StartError { stage: stage(mount), ..e })?;
         } else {
             file_system(root, mount, options, (shared, &mut mounted))?;
         }
     }
-    place.settle()?;
+    place.enter_cgroup()?;
     Ok(mounted)
 }
 

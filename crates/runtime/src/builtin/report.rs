@@ -62,7 +62,7 @@ impl Listener {
     }
 
     /// The child's next word; `None`: there is none yet.
-    pub(super) fn hear(&self) -> Result<Option<Word>, StartError> {
+    pub(super) fn receive(&self) -> Result<Option<Word>, StartError> {
         let mut buffer = vec![0; MAX_REPORT];
         let (length, mut fds) = loop {
             match fdpass::receive(&self.0, &mut buffer) {
@@ -132,7 +132,7 @@ impl Status {
     }
 
     /// Whether the process has executed its program (or ended); its error.
-    pub(super) fn hear(&mut self) -> Result<bool, StartError> {
+    pub(super) fn receive(&mut self) -> Result<bool, StartError> {
         let mut buffer = [0; 4096];
         loop {
             match rustix::io::read(&self.pipe, &mut buffer) {

@@ -15,7 +15,7 @@ const MOUNTS: [(&str, &str, &str, &str); 7] = [
 
 pub(super) const SHM: &str = "/dev/shm";
 
-/// Hidden from an unprivileged container (B-oci-3); the machine's own additions are in [`super::HostFacts::thermal_throttle`].
+/// Hidden from an unprivileged container (B-oci-3); the machine's own additions are in [`super::HostFeatures::thermal_throttle`].
 pub const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",

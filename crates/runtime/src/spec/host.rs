@@ -9,9 +9,9 @@ use super::input::{DeviceNode, SourceMount};
 use crate::oci;
 use crate::seccomp::Arch;
 
-/// What the host is and can do. Read once at start ([`HostFacts::probe`]); `devices` again per privileged container.
+/// What the host is and can do. Read once at start ([`HostFeatures::probe`]); `devices` again per privileged container.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostFacts {
+pub struct HostFeatures {
     pub arch: Arch,
     /// Version and major revision, `(6, 1)`.
     pub kernel: (u32, u32),
@@ -37,12 +37,12 @@ const CPUS: &str = "/sys/devices/system/cpu";
 /// The first kernel with `mount_setattr`.
 const MOUNT_SETATTR: (u32, u32) = (5, 12);
 
-impl HostFacts {
+impl HostFeatures {
     /// Reads everything but `devices`.
-    pub fn probe() -> HostFacts {
+    pub fn probe() -> HostFeatures {
         let exists = |path: &str| Path::new(path).exists();
         let kernel = kernel();
-        HostFacts {
+        HostFeatures {
             arch: Arch::default(),
             kernel,
             time_namespaces: exists("/proc/self/ns/time"),
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(kernel_version("6.1.0-18-amd64"), (6, 1));
         assert_eq!(kernel_version("4.8-rc5"), (4, 8));
         assert_eq!(kernel_version("odd"), (0, 0));
-        assert!(HostFacts::probe().kernel > (3, 0));
+        assert!(HostFeatures::probe().kernel > (3, 0));
     }
 
     #[test]

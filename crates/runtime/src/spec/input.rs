@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::tmpfs::TmpfsOptions;
 use crate::oci;
 use crate::seccomp::Profile;
 
@@ -119,10 +120,7 @@ pub struct Mount {
 #[derive(Clone, Debug, PartialEq)]
 pub enum MountKind {
     Bind(Bind),
-    /// `options`: mount(8) words and tmpfs data, comma separated, e.g. `size=64m,mode=1770,exec`.
-    Tmpfs {
-        options: String,
-    },
+    Tmpfs { options: TmpfsOptions },
 }
 
 /// A host directory or file: bind mounts, and volumes of every driver.

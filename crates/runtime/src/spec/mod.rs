@@ -13,12 +13,14 @@ mod input;
 pub(crate) mod limits;
 mod mounts;
 mod namespaces;
+mod tmpfs;
 
 pub use defaults::{MASKED_PATHS, READONLY_PATHS};
 pub(crate) use host::kernel;
-pub use host::{HostFacts, source_mount};
+pub use host::{HostFeatures, source_mount};
 pub use input::*;
 pub use limits::resources;
+pub use tmpfs::TmpfsOptions;
 
 use crate::{oci, seccomp};
 
@@ -26,7 +28,7 @@ use crate::{oci, seccomp};
 pub const INIT_PATH: &str = "/sbin/docker-init";
 
 /// The container's specification.
-pub fn build(container: &ContainerSpec, host: &HostFacts) -> Result<oci::Spec> {
+pub fn build(container: &ContainerSpec, host: &HostFeatures) -> Result<oci::Spec> {
     // An init makes sense only where there is none yet.
     let init = container.process.init.as_deref().filter(|_| container.namespaces.pid == Share::New);
     let planned = mounts::plan(container, host, init)?;
@@ -83,7 +85,7 @@ pub fn process(container: &ContainerSpec, init: Option<&str>) -> Result<oci::Pro
     })
 }
 
-fn linux(container: &ContainerSpec, host: &HostFacts) -> Result<oci::Linux> {
+fn linux(container: &ContainerSpec, host: &HostFeatures) -> Result<oci::Linux> {
     let security = &container.security;
     let user = container.namespaces.user.clone().unwrap_or_default();
     let (devices, device_rules) = devices(container, host)?;
@@ -118,13 +120,13 @@ fn protected(
     }
 }
 
-fn masked_paths(host: &HostFacts) -> Vec<String> {
+fn masked_paths(host: &HostFeatures) -> Vec<String> {
     let fixed = defaults::MASKED_PATHS.iter().map(|p| (*p).to_owned());
     fixed.chain(host.thermal_throttle.iter().cloned()).collect()
 }
 
 /// The filter that the container's profile means here; `None`: none.
-pub fn filter(security: &Security, host: &HostFacts) -> Result<Option<oci::Seccomp>> {
+pub fn filter(security: &Security, host: &HostFeatures) -> Result<Option<oci::Seccomp>> {
     let default;
     let profile = match &security.seccomp {
         SeccompChoice::Unconfined => return Ok(None),
@@ -138,7 +140,7 @@ pub fn filter(security: &Security, host: &HostFacts) -> Result<Option<oci::Secco
     seccomp::resolve(profile, &security.capabilities, host.arch, host.kernel).map(Some)
 }
 
-fn sysctls(container: &ContainerSpec, host: &HostFacts) -> BTreeMap<String, String> {
+fn sysctls(container: &ContainerSpec, host: &HostFeatures) -> BTreeMap<String, String> {
     let mut sysctls = BTreeMap::new();
     let mut set = |name: &str, value: &str| sysctls.insert(name.to_owned(), value.to_owned());
     if !container.domainname.is_empty() {
@@ -159,7 +161,7 @@ fn sysctls(container: &ContainerSpec, host: &HostFacts) -> BTreeMap<String, Stri
 }
 
 /// Nodes to make, and the rules of the device cgroup.
-fn devices(container: &ContainerSpec, host: &HostFacts) -> Result<(Vec<oci::Device>, Vec<oci::DeviceRule>)> {
+fn devices(container: &ContainerSpec, host: &HostFeatures) -> Result<(Vec<oci::Device>, Vec<oci::DeviceRule>)> {
     let asked = &container.devices;
     let mut rules = defaults::device_rules();
     if container.security.privileged {
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn no_command() {
-        let error = build(&ContainerSpec::default(), &HostFacts::default()).unwrap_err();
+        let error = build(&ContainerSpec::default(), &HostFeatures::default()).unwrap_err();
         assert_eq!((error.kind(), error.message()), (model::Kind::InvalidParameter, "no command specified"));
     }
 }

@@ -1,10 +1,10 @@
 //! Which namespaces the container gets, in the reference's order.
 
-use super::HostFacts;
+use super::HostFeatures;
 use super::input::{Namespaces, Share};
 use crate::oci::{Namespace, NamespaceKind, PASSED};
 
-pub(super) fn list(namespaces: &Namespaces, host: &HostFacts) -> Vec<Namespace> {
+pub(super) fn list(namespaces: &Namespaces, host: &HostFeatures) -> Vec<Namespace> {
     use NamespaceKind::{Cgroup, Ipc, Mount, Network, Pid, Time, User, Uts};
     let new = |kind| Some(Namespace { kind, path: None });
     let shared = |kind, share: &Share| match share {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use runtime::cli::Cli;
 use runtime::error::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
-use runtime::spec::{ContainerSpec, HostFacts, Mounts, ProcessSpec, Security, build};
+use runtime::spec::{ContainerSpec, HostFeatures, Mounts, ProcessSpec, Security, build};
 use runtime::{Bundle, Process, Rootfs, Runtime, Scope, StartError, Stdio, What, oci, pending};
 use sys::clone::Flags;
 use sys::process::Block;
@@ -86,7 +86,7 @@ impl Fixture {
             ..Default::default()
         };
         change(&mut container);
-        let spec = build(&container, &HostFacts::probe()).expect("a valid container");
+        let spec = build(&container, &HostFeatures::probe()).expect("a valid container");
         let lower = vec![dir.path().join("top"), dir.path().join("base")];
         let rootfs = Rootfs::Overlay { lower, upper: at("upper"), work: at("work") };
         let bundle = Bundle { id, spec, rootfs, seccomp: Default::default(), state_dir: at("state") };

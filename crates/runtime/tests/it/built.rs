@@ -2,7 +2,7 @@
 
 use runtime::oci::IdMapping;
 use runtime::seccomp;
-use runtime::spec::{self, ContainerSpec, HostFacts, SeccompChoice, Share, UserMap};
+use runtime::spec::{self, ContainerSpec, HostFeatures, SeccompChoice, Share, UserMap};
 
 use crate::Case;
 use crate::fixture::{CAPABILITIES, Container};
@@ -26,7 +26,7 @@ fn input(script: &str) -> ContainerSpec {
 fn container(mut input: ContainerSpec) -> Container {
     let mut container = Container::new(&["true"]);
     input.cgroups_path = container.bundle.spec.linux.cgroups_path.clone();
-    let mut host = HostFacts::probe();
+    let mut host = HostFeatures::probe();
     host.devices = spec::host::host_devices().unwrap();
     container.bundle.spec = spec::build(&input, &host).unwrap();
     if let Some(filter) = container.bundle.spec.linux.seccomp.take() {

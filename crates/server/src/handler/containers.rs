@@ -90,8 +90,8 @@ pub async fn start(state: Arc<State>, request: Request) -> Result<Outcome> {
 /// The query of stop and restart; the signal came with 1.42.
 fn stop_args(request: &Request) -> Result<StopArgs> {
     let signal = request.query.text("signal");
-    let heard = !signal.is_empty() && !request.version.before(42);
-    Ok(StopArgs { timeout: request.query.integer("t")?, signal: heard.then(|| signal.to_owned()) })
+    let has_signal = !signal.is_empty() && !request.version.before(42);
+    Ok(StopArgs { timeout: request.query.integer("t")?, signal: has_signal.then(|| signal.to_owned()) })
 }
 
 /// `POST /containers/{name}/stop`

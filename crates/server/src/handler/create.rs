@@ -30,8 +30,8 @@ pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     request.check_json()?;
     let bytes = request.bytes().await?;
     let mut body = api::decode::create_request(&bytes).map_err(|error| Error::invalid(error.create_message()))?;
-    let facts = Facts { version: request.version, cgroup_v2: state.engine.host.has_cgroup_v2() };
-    let older = adapt(&mut body, facts)?;
+    let client = Client { version: request.version, cgroup_v2: state.engine.host.has_cgroup_v2() };
+    let older = adapt(&mut body, client)?;
     let text = |key: &str| Some(request.query.text(key)).filter(|text| !text.is_empty()).map(str::to_owned);
     let platform = if request.version.before(41) { None } else { text("platform") };
     let read_only = if request.version.before(44) { ReadOnly::Top } else { ReadOnly::Tree };
@@ -42,9 +42,9 @@ pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     created(&CreateResponse { id: made.id, warnings })
 }
 
-/// What the rules depend on beside the request.
+/// What the rules depend on besides the body of the request.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct Client {
     /// The client's version.
     pub version: ApiVersion,
     /// The host has cgroup v2.
@@ -52,11 +52,11 @@ pub struct Facts {
 }
 
 /// Makes a request of an older client what it would be today.
-pub fn adapt(request: &mut CreateRequest, facts: Facts) -> Result<Vec<String>> {
+pub fn adapt(request: &mut CreateRequest, client: Client) -> Result<Vec<String>> {
     let Some(config) = &mut request.config else {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     };
-    let version = facts.version;
+    let version = client.version;
     if version.before(44)
         && let Some(check) = &mut config.healthcheck
     {
@@ -67,7 +67,7 @@ pub fn adapt(request: &mut CreateRequest, facts: Facts) -> Result<Vec<String>> {
     let host = request.host_config.get_or_insert_default();
     let networking = request.networking_config.get_or_insert_default();
     name_default_network(host, networking);
-    forget_newer_fields(host, facts);
+    forget_newer_fields(host, client);
     check_mounts(host, version)?;
     adapt_endpoints(networking, version)?;
     warnings.extend(volume_driver_warning(host, version));
@@ -105,12 +105,12 @@ fn name_default_network(host: &mut HostConfig, networking: &mut NetworkingConfig
     }
 }
 
-fn forget_newer_fields(host: &mut HostConfig, facts: Facts) {
-    let version = facts.version;
+fn forget_newer_fields(host: &mut HostConfig, client: Client) {
+    let version = client.version;
     if version.before(40) && host.ipc_mode.is_empty() {
         host.ipc_mode = "shareable".to_owned();
     }
-    if version.before(41) && host.cgroupns_mode.is_empty() && !facts.cgroup_v2 {
+    if version.before(41) && host.cgroupns_mode.is_empty() && !client.cgroup_v2 {
         host.cgroupns_mode = "host".to_owned();
     }
     if version.before(42) {
@@ -338,7 +338,7 @@ mod tests {
 
     fn adapted(version: ApiVersion, body: &str) -> Result<(CreateRequest, Vec<String>)> {
         let mut request = api::decode::create_request(body.as_bytes()).expect("valid JSON");
-        let warnings = adapt(&mut request, Facts { version, cgroup_v2: false })?;
+        let warnings = adapt(&mut request, Client { version, cgroup_v2: false })?;
         Ok((request, warnings))
     }
 

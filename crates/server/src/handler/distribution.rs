@@ -31,7 +31,7 @@ fn credentials(request: &Request) -> Credentials {
 }
 
 /// Runs an operation that tells of its progress, until it ends or the client leaves.
-async fn told<F>(
+async fn with_progress<F>(
     request: &Request,
     operation: impl FnOnce(mpsc::Sender<Result<api::ProgressMessage>>) -> F,
 ) -> Result<Outcome>
@@ -79,7 +79,7 @@ pub async fn pull(state: Arc<State>, request: &Request) -> Result<Outcome> {
     let reference = pulled(query.text("fromImage"), query.text("tag"))?;
     let args = PullArgs { reference, platform, credentials: credentials(request) };
     let engine = state.engine.clone();
-    told(request, |lines| async move {
+    with_progress(request, |lines| async move {
         let begun = Instant::now();
         let pulled =
             image::pull(&engine.images, &engine.events, engine.settings().services.transfers, args, &lines).await;
@@ -112,7 +112,7 @@ pub async fn push(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     };
     let args = PushArgs { reference, platform, credentials };
     let engine = state.engine.clone();
-    told(&request, |lines| async move {
+    with_progress(&request, |lines| async move {
         let begun = Instant::now();
         let pushed =
             image::push(&engine.images, &engine.events, engine.settings().services.transfers, args, &lines).await;

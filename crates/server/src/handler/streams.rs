@@ -1,6 +1,8 @@
 //! The streams of a container: attach, logs, stats, wait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use model::lock::Mutex;
 
 use ::logs::Shape;
 use api::ApiVersion;
@@ -135,7 +137,7 @@ pub async fn logs(state: Arc<State>, request: Request) -> Result<Outcome> {
     tokio::spawn(async move {
         let _place = place;
         tokio::select! {
-            log = send_log(log, &window, &sender) => *end.lock().unwrap_or_else(PoisonError::into_inner) = log.into_follower(),
+            log = send_log(log, &window, &sender) => *end.lock() = log.into_follower(),
             () = sender.closed() => {}
             () = Request::client_gone(request.gone) => {}
         }

@@ -256,13 +256,13 @@ pub fn set_master(batch: &mut Batch, index: u32, bridge: u32) {
 
 /// Makes the kernel finish what a changed carrier set off (opening a bridge's port, starting a queue): that runs in the
 /// background, and until it did the link drops what it is given. Asking about a link waits for it (Linux 6.8).
-pub fn settle(batch: &mut Batch, index: u32) {
-    batch.push("settle link", libc::RTM_GETLINK, 0, |w| header(w, index, 0, 0));
+pub fn await_carrier(batch: &mut Batch, index: u32) {
+    batch.push("await the carrier of a link", libc::RTM_GETLINK, 0, |w| header(w, index, 0, 0));
 }
 
-/// `settle` for a link known by name.
-pub fn settle_named(batch: &mut Batch, name: &str) {
-    batch.push("settle link", libc::RTM_GETLINK, 0, |w| {
+/// `await_carrier` for a link known by name.
+pub fn await_carrier_named(batch: &mut Batch, name: &str) {
+    batch.push("await the carrier of a link", libc::RTM_GETLINK, 0, |w| {
         header(w, 0, 0, 0);
         w.string(libc::IFLA_IFNAME, name);
     });

@@ -1,7 +1,7 @@
 //! Sockets that hold a host port: bound, listening where the protocol listens, and deaf until released.
 //!
 //! A listening socket would accept connections before the rules that forward them stand. One of TCP is bound first and
-//! listens when they do; others start with a filter that drops every packet, and `hear` removes it. All sockets share one
+//! listens when they do; others start with a filter that drops every packet, and `start` removes it. All sockets share one
 //! program: a program for each costs more than the socket.
 
 use std::io;
@@ -78,7 +78,7 @@ pub enum Reach {
 /// What becomes of a deaf socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
-    /// It hears later ([`hear`]). One of TCP does not listen until then: whoever connects is refused.
+    /// It listens later ([`start`]). One of TCP does not listen until then: whoever connects is refused.
     Later,
     /// It only keeps others from the port.
     Never,
@@ -118,8 +118,8 @@ pub fn bind(
     Ok(fd)
 }
 
-/// Lets a socket of [`Opening::Later`] hear. `ADDRINUSE`: another process listens at the port meanwhile.
-pub fn hear(kind: Kind, fd: &OwnedFd) -> io::Result<()> {
+/// Lets a socket of [`Opening::Later`] listen. `ADDRINUSE`: another process listens at the port meanwhile.
+pub fn start(kind: Kind, fd: &OwnedFd) -> io::Result<()> {
     match kind {
         Kind::Tcp => Ok(rustix::net::listen(fd, BACKLOG)?),
         Kind::Udp | Kind::Sctp => set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32),
@@ -163,7 +163,7 @@ mod tests {
         for address in families {
             assert_eq!(TcpStream::connect(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         }
-        hear(Kind::Tcp, &socket).unwrap();
+        start(Kind::Tcp, &socket).unwrap();
         for address in families {
             assert!(TcpStream::connect(address).is_ok());
             assert_eq!(TcpListener::bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -178,7 +178,7 @@ mod tests {
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
             // What is dropped is dropped at once, on the sender's thread.
             sender.send_to(b"early", hearer.local_addr().unwrap()).unwrap();
-            hear(Kind::Udp, &socket).unwrap();
+            start(Kind::Udp, &socket).unwrap();
             sender.send_to(b"late", hearer.local_addr().unwrap()).unwrap();
             hearer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             let mut buffer = [0; 8];

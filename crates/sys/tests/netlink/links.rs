@@ -143,7 +143,7 @@ fn port_sockets_are_deaf_until_told() {
         let (later, never) = (listen::Opening::Later, listen::Opening::Never);
         let socket = listen::bind(kind, (any, own), (later, &filter)).unwrap();
         assert!(std::net::TcpStream::connect(any).is_err(), "refused");
-        listen::hear(kind, &socket).unwrap();
+        listen::start(kind, &socket).unwrap();
         std::net::TcpStream::connect_timeout(&any, std::time::Duration::from_secs(30)).unwrap();
         let second = listen::bind(kind, (any, own), (later, &filter)).unwrap_err();
         assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);

@@ -4,8 +4,8 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::sync::{Mutex, PoisonError};
 
+use model::lock::Mutex;
 use rustix::io::Errno;
 
 use super::State;
@@ -87,7 +87,7 @@ fn number64(bytes: &[u8], at: usize) -> u64 {
 
 /// The body of an answer; `None`: none is expected.
 fn answer(request: &[u8], state: &Mutex<State>) -> Option<Result<Vec<u8>, Errno>> {
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = state.lock();
     let (operation, node, body) = (number32(request, 4), number64(request, 16), &request[HEADER..]);
     let failed = |_| Errno::IO;
     Some(match operation {

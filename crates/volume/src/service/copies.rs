@@ -354,7 +354,7 @@ pub(super) fn sweep(root: &Path, known: &[String]) -> Result<()> {
     for volume in names(&root.join(STAGED))? {
         let waiting = root.join(STAGED).join(&volume);
         let done = match known.contains(&volume) {
-            true => settle(root, &volume, &waiting),
+            true => move_into_place(root, &volume, &waiting),
             false => clear(&waiting),
         };
         if let Err(error) = done {
@@ -372,7 +372,7 @@ pub(super) fn sweep(root: &Path, known: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn settle(root: &Path, volume: &str, waiting: &Path) -> Result<()> {
+fn move_into_place(root: &Path, volume: &str, waiting: &Path) -> Result<()> {
     if free_place(root, volume).is_err() {
         return clear(waiting);
     }

@@ -184,8 +184,10 @@ async fn make(engine: &Arc<Engine>, row: &ContainerRow, told: Rows) -> Result<()
     let work = (engine.clone(), row.clone());
     let places = engine.containers.threads.creates.run(move |_| {
         let (engine, row) = work;
-        engine.host.faults.pass("create", "mounts")?;
-        prepare(&engine, &row)
+        let faults = &engine.host.faults;
+        faults.pass("create", "mounts")?;
+        let places = prepare(&engine, &row)?;
+        faults.pass("create", "root").map(|()| places)
     });
     let places: HashSet<String> = places.await?;
     let taking_over = row.volumes().filter(|mount| mount.copy_data && places.contains(&mount.destination));
@@ -194,6 +196,7 @@ async fn make(engine: &Arc<Engine>, row: &ContainerRow, told: Rows) -> Result<()
     let made = engine.containers.threads.creates.run(move |on| {
         let (engine, row) = work;
         let faults = &engine.host.faults;
+        faults.pass("create", "volumes")?;
         let filled = mounts::copy_up(on, &*engine.snapshots.layers, &row, &held)?;
         faults.pass("create", "layer")?;
         let own = row.clone();

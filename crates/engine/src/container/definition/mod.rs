@@ -7,6 +7,7 @@ pub mod log;
 pub mod modes;
 pub mod mounts;
 pub mod network;
+pub mod parsed;
 pub mod places;
 pub mod security;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use image::UserRow;
+use model::Result;
 use model::digest::Digest;
 use model::id::ContainerId;
 use model::own_label::OwnLabels;
@@ -22,7 +24,8 @@ use model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::Row;
 
-use self::modes::{NetworkMode, Parsed};
+use self::modes::NetworkMode;
+use self::parsed::Parsed;
 use crate::held::Part;
 
 /// What a container is.
@@ -80,7 +83,32 @@ pub struct ImagePin {
 impl Definition {
     /// What its configuration says, read.
     pub fn parsed(&self) -> &Parsed {
-        self.parsed.get_or_init(|| Parsed::of(&self.config, &self.host_config))
+        let tmpfs = self.mounts.iter().filter(|mount| mount.kind == MountKind::Tmpfs);
+        let tmpfs = tmpfs.map(|mount| (mount.destination.as_str(), mount.spec.as_ref()));
+        let read = || Parsed::of(&self.config, &self.host_config, tmpfs, self.log_attributes());
+        self.parsed.get_or_init(read)
+    }
+
+    /// What the options of its log choose, which its driver takes.
+    ///
+    /// Errors: those of [`logs::Attributes::parse`] and of the driver's check.
+    fn log_attributes(&self) -> Result<logs::Attributes> {
+        let command = command_line(&self.config);
+        let labels: Vec<_> = self.config.labels.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let subject = logs::Subject {
+            id: self.id.as_str(),
+            name: &self.name,
+            command: &command,
+            image_id: self.image.id.as_str(),
+            image_name: &self.config.image,
+            env: self.config.env.as_deref().unwrap_or_default(),
+            labels: &labels,
+        };
+        let none = BTreeMap::new();
+        let options = self.host_config.log_config.config.as_ref().unwrap_or(&none);
+        let attributes = logs::Attributes::parse(options, &subject)?;
+        logs::find(&self.host_config.log_config.kind)?.check(options)?;
+        Ok(attributes)
     }
 
     /// The same with a change, of which everything is read anew.

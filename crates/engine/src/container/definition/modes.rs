@@ -1,10 +1,4 @@
-//! Whose namespaces a container has, and its security options: read once of the texts of the wire, which stay for inspect.
-
-use std::sync::Arc;
-
-use model::{Error, Result};
-
-use super::security::{Capabilities, SecurityOptions};
+//! Whose namespaces a container has: read of the texts of the wire, which stay for inspect.
 
 /// What a mode begins with that names a container.
 const CONTAINER: &str = "container:";
@@ -114,51 +108,6 @@ impl PidMode {
     }
 }
 
-/// What is read of a definition.
-#[derive(Clone, Debug)]
-pub struct Parsed {
-    /// `NetworkMode`.
-    pub network: NetworkMode,
-    /// `IpcMode`.
-    pub ipc: IpcMode,
-    /// `PidMode`.
-    pub pid: PidMode,
-    /// The UTS namespace is the host's.
-    pub has_host_uts: bool,
-    /// `SecurityOpt`; an error in a row of a daemon that allowed more.
-    security: Result<SecurityOptions, Arc<Error>>,
-    /// `CapAdd` and `CapDrop`; an error in a row of a daemon that allowed more.
-    capabilities: Result<Capabilities, Arc<Error>>,
-}
-
-impl Parsed {
-    /// Reads both halves of a configuration.
-    pub fn of(config: &api::ContainerConfig, host: &api::HostConfig) -> Parsed {
-        Parsed {
-            network: NetworkMode::parse(&host.network_mode, config.network_disabled),
-            ipc: IpcMode::parse(&host.ipc_mode),
-            pid: PidMode::parse(&host.pid_mode),
-            has_host_uts: host.uts_mode == "host",
-            security: SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default()).map_err(Arc::new),
-            capabilities: Capabilities::of(host).map_err(Arc::new),
-        }
-    }
-
-    /// The capabilities.
-    ///
-    /// Errors: those of [`Capabilities::of`].
-    pub fn capabilities(&self) -> Result<Capabilities> {
-        self.capabilities.as_ref().copied().map_err(|error| error.copy())
-    }
-
-    /// The security options.
-    ///
-    /// Errors: those of [`SecurityOptions::parse`].
-    pub fn security(&self) -> Result<&SecurityOptions> {
-        self.security.as_ref().map_err(|error| error.copy())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,30 +129,5 @@ mod tests {
         assert_eq!(shared, [true, true, true, false, false, false]);
         let pid = ["", "host", "container:c"].map(PidMode::parse);
         assert_eq!(pid, [PidMode::Own, PidMode::Host, PidMode::Container("c".into())]);
-    }
-
-    #[test]
-    fn capabilities_are_read() {
-        let of = |add: &str, drop: &str, privileged| {
-            let list = |names: &str| Some(names.split_whitespace().map(str::to_owned).collect());
-            let host = api::HostConfig { cap_add: list(add), cap_drop: list(drop), privileged, ..Default::default() };
-            Parsed::of(&Default::default(), &host).capabilities()
-        };
-        let (plain, all) = (of("", "", false).unwrap(), of("", "", true).unwrap());
-        assert!(!plain.wants_all && all.wants_all && of("all", "", false).unwrap().wants_all);
-        assert_eq!(all.names().count(), model::capability::ALL.len());
-        let mut default = model::capability::resolve(&[], &[], false).unwrap();
-        default.sort_by_key(|name| model::capability::ALL.iter().position(|other| other == name));
-        assert_eq!(plain.names().collect::<Vec<_>>(), default);
-        let own: Vec<_> = of("net_admin CAP_SYS_TIME", "ALL", false).unwrap().names().collect();
-        assert_eq!(own, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
-        assert!(of("nonsense", "", false).unwrap_err().message().contains("CAP_NONSENSE"));
-    }
-
-    #[test]
-    fn bad_security_options_of_an_older_row_are_told_when_they_are_asked_for() {
-        let host = api::HostConfig { security_opt: Some(vec!["nonsense".into()]), ..Default::default() };
-        let parsed = Parsed::of(&Default::default(), &host);
-        assert!(parsed.security().unwrap_err().message().contains("nonsense"));
     }
 }

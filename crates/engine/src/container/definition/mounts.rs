@@ -1,6 +1,7 @@
 //! Entries of `Mounts` in the terms of the rules about them.
 
-use model::mount;
+use model::{Result, mount};
+use runtime::spec::TmpfsOptions;
 
 /// The part of a `Mounts` entry that the rules check.
 pub(in crate::container) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
@@ -23,8 +24,17 @@ pub(in crate::container) fn spec_of(entry: &api::Mount) -> mount::MountSpec {
     }
 }
 
+/// The options of the tmpfs of a `Mounts` entry.
+///
+/// Errors: those of [`mount::tmpfs_options`] and [`TmpfsOptions::parse`].
+pub(in crate::container) fn tmpfs_options(entry: Option<&api::Mount>) -> Result<TmpfsOptions> {
+    let text =
+        entry.map(|entry| mount::tmpfs_options(&tmpfs_of(entry).unwrap_or_default(), entry.read_only)).transpose()?;
+    TmpfsOptions::parse(&text.unwrap_or_default())
+}
+
 /// The entry's tmpfs options in the rules' shape.
-pub(in crate::container) fn tmpfs_of(entry: &api::Mount) -> Option<mount::TmpfsOptions> {
+fn tmpfs_of(entry: &api::Mount) -> Option<mount::TmpfsOptions> {
     let options = entry.tmpfs_options.as_ref()?;
     Some(mount::TmpfsOptions { size: options.size_bytes, mode: options.mode, options: options.options.clone() })
 }

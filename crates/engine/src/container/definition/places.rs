@@ -12,7 +12,7 @@ use network::{EndpointSpec, Family, MacAddress, Networks, SandboxSpec};
 
 use crate::container::definition::Definition;
 use crate::container::definition::modes::NetworkMode;
-use crate::container::definition::network::{is_default, publish_specs};
+use crate::container::definition::network::is_default;
 
 /// The driver option of an endpoint that holds the sysctls of its interface.
 const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
@@ -113,7 +113,7 @@ impl<'a> Places<'a> {
             container: self.row.id.clone(),
             name: self.row.name.clone(),
             endpoints: endpoints.collect::<Result<_>>()?,
-            ports: publish_specs(&self.row.config, &self.row.host_config)?,
+            ports: self.row.parsed().ports()?.to_vec(),
         }))
     }
 

@@ -54,7 +54,7 @@ pub enum Done {
     /// A running container publishes other ports.
     Republished(Box<publish::Republished>),
     /// Its networks are in order after a change that failed.
-    Settled(Box<sandbox::Settled>),
+    Restored(Box<sandbox::Restored>),
     /// The limits of a running container were changed, or could not be.
     Updated(Box<update::Updated>),
     /// What a run held has been let go.

@@ -14,7 +14,6 @@ use super::environment::Environment;
 use super::files;
 use super::sandbox::{Before, Owed, Sandbox, may_move};
 use crate::container::definition::modes::NetworkMode;
-use crate::container::definition::network::publish_specs as specs;
 use crate::container::definition::places::{self, Places};
 use crate::container::registry::arguments::{Force, Place};
 use crate::container::registry::command::{Reply, answer};
@@ -165,11 +164,11 @@ pub(super) async fn unplugged(actor: &mut Actor, unplugged: Unplugged) {
         Ok(endpoint) => endpoint,
         Err(error) => {
             (Sandbox { actor }).put_back(before).await;
-            (Sandbox { actor }).settle(&ports).await;
+            (Sandbox { actor }).record_endpoints(&ports).await;
             return answer(reply, Err(error));
         }
     };
-    (Sandbox { actor }).settle(&ports).await;
+    (Sandbox { actor }).record_endpoints(&ports).await;
     (Sandbox { actor }).tell_resolver().await;
     if let Some(endpoint) = endpoint {
         let removed = endpoint.clone();
@@ -227,7 +226,7 @@ impl Sandbox<'_> {
         let mut spec = Places::of(&actor.row).endpoint(&network, &place.settings)?;
         let link = actor.engine.networks.link_of(&actor.row.id, &spec)?;
         spec.link = Some(link.clone());
-        Ok(Some(Plug { netns, spec, ports: specs(&actor.row.config, &actor.row.host_config)?, link }))
+        Ok(Some(Plug { netns, spec, ports: actor.row.parsed().ports()?.to_vec(), link }))
     }
 
     /// The row names the network from now on.
@@ -273,7 +272,7 @@ impl Sandbox<'_> {
             network: row,
             link,
             publishes,
-            ports: specs(&actor.row.config, &actor.row.host_config)?,
+            ports: actor.row.parsed().ports()?.to_vec(),
         }))
     }
 

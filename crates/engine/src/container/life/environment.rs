@@ -219,7 +219,7 @@ impl Environment for Daemon {
             Done::Plugged(plugged) => connect::plugged(actor, *plugged).await,
             Done::Unplugged(unplugged) => connect::unplugged(actor, *unplugged).await,
             Done::Republished(republished) => publish::republished(actor, *republished).await,
-            Done::Settled(settled) => Sandbox { actor }.settled(*settled).await,
+            Done::Restored(restored) => Sandbox { actor }.restored(*restored).await,
             Done::Updated(updated) => update::updated(actor, *updated).await,
             // The actor's own.
             Done::Launched(_) | Done::TornDown | Done::Deleted(_) => {}

@@ -74,7 +74,10 @@ async fn send(actor: &mut Actor, start: &ExecStart) -> Result<()> {
     let run_dir = actor.engine.run_dir(&actor.row);
     let link = actor.link.as_mut().ok_or_else(|| not_running(&actor.row))?;
     exec_notes::write(&run_dir, &exec.id, config);
-    let sent = link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await;
+    let sent = match actor.engine.host.faults.pass("exec", "note") {
+        Ok(()) => link.exec(&exec, &process, start.client.as_ref().map(|c| &c.socket)).await,
+        Err(error) => Err(error),
+    };
     sent.map(drop).inspect_err(|_| exec_notes::remove(&run_dir, &exec.id))
 }
 

@@ -12,9 +12,9 @@ use run::link;
 use tokio::time::Instant;
 
 use super::actor::{Actor, Done};
+use super::drafts::{self, Ended};
 use super::environment::Environment;
 use super::timers::Timer;
-use super::told::{self, Ended};
 use super::{execs, health, procedure, remove, start};
 use crate::container::registry::command::answer;
 use crate::container::registry::draft;
@@ -131,10 +131,10 @@ pub(super) async fn released<E: Environment>(actor: &mut Actor<E>) {
     actor.row.unsettled_link = None;
     (health::Prober { actor }).ended();
     execs::end_all(actor, exit.code);
-    let untold = [untold_oom.then_some("oom"), std::mem::take(&mut actor.waiting.stopped).then_some("stop")];
-    let untold = untold.into_iter().flatten().collect();
-    let ended = Ended { endpoints: &endpoints, untold, lasted: actor.began.elapsed().as_secs(), code: exit.code };
-    let told = actor.engine.events().ride(told::ended(&actor.engine, &actor.row, ended));
+    let unreported = [untold_oom.then_some("oom"), std::mem::take(&mut actor.waiting.stopped).then_some("stop")];
+    let unreported = unreported.into_iter().flatten().collect();
+    let ended = Ended { endpoints: &endpoints, unreported, lasted: actor.began.elapsed().as_secs(), code: exit.code };
+    let told = actor.engine.events().ride(drafts::ended(&actor.engine, &actor.row, ended));
     let outcome = actor.record_with(told.rows()).await;
     actor.end = Some(End { exit, recorded: Some(Recorded { outcome, effects, told }) });
     if actor.cleaning {

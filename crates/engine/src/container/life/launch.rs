@@ -21,7 +21,7 @@ use super::actor::{Actor, Done};
 use super::durable::{self, Durable};
 use super::environment::Environment;
 use super::timers::Timer;
-use super::{files, health, links, plan, sources, told};
+use super::{drafts, files, health, links, plan, sources};
 use crate::Engine;
 use crate::container::definition::MountRow;
 use crate::container::life::clients::Clients;
@@ -139,7 +139,7 @@ fn start(
         let mut row = row.clone();
         note_run(&mut row, process, place.clone());
         durable.wait()?;
-        ride = engine.events.ride(told::started(engine, &row));
+        ride = engine.events.ride(drafts::started(engine, &row));
         let told = ride.rows();
         engine.store.write_blocking(move |tx| {
             durable::note_use(tx, &row)?;

@@ -34,17 +34,17 @@ pub fn plan(engine: &Arc<Engine>, row: &Definition, clients: Vec<Attached>, held
     let mut narrow = runtime_spec::container_spec(engine, settings, row, &place.cgroup, &mut shown)?;
     narrow.process.link_env = linked.environment;
     secrets::show(&secrets::of(engine), row, &mut shown, &mut narrow.mounts.user)?;
-    let mut facts = engine.host.runtime.clone();
-    facts.time_namespaces &= settings.containers.isolation.time_namespaces;
+    let mut features = engine.host.runtime.clone();
+    features.time_namespaces &= settings.containers.isolation.time_namespaces;
     if row.host_config.privileged {
-        facts.devices = runtime::spec::host::host_devices().context("reading /dev")?;
+        features.devices = runtime::spec::host::host_devices().context("reading /dev")?;
     }
     let runtime = runtime_choice(&settings.containers.runtimes, &row.host_config.runtime)?;
     let seccomp = match &runtime {
-        RuntimeChoice::Builtin => engine.host.seccomp.program(&mut narrow.security, &facts)?,
+        RuntimeChoice::Builtin => engine.host.seccomp.program(&mut narrow.security, &features)?,
         RuntimeChoice::Cli { .. } => runtime::seccomp::Program::default(),
     };
-    let spec = runtime::spec::build(&narrow, &facts)?;
+    let spec = runtime::spec::build(&narrow, &features)?;
     let rootfs = match engine.snapshots.roots.rootfs(row.id.as_str(), &snapshot::keys(&row.image.layers))? {
         snapshot::Rootfs::Overlay { lower, upper, work } => runtime::Rootfs::Overlay { lower, upper, work },
         snapshot::Rootfs::Dir(path) => runtime::Rootfs::Dir(path),
@@ -85,11 +85,9 @@ pub fn runtime_choice(runtimes: &Runtimes, name: &str) -> Result<RuntimeChoice> 
 }
 
 fn log_spec(roots: &Roots, row: &Definition) -> Result<logs::Spec> {
+    let attrs = row.parsed().log().and_then(logs::Attributes::json);
+    let attrs = attrs.map_err(|error| error.with_kind(Kind::System).prefix(NO_LOG))?;
     let config = &row.host_config.log_config;
-    let options = config.config.clone().unwrap_or_default();
-    let attrs = container_logs::attributes(row)
-        .and_then(|attributes| container_logs::driver(row)?.check(&options).map(|()| attributes))
-        .map_err(|error| error.with_kind(Kind::System).prefix(NO_LOG))?;
-    let driver = config.kind.clone();
+    let (driver, options) = (config.kind.clone(), config.config.clone().unwrap_or_default());
     Ok(logs::Spec { driver, options, attrs, place: container_logs::place(roots, row) })
 }

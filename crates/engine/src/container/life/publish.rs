@@ -66,7 +66,7 @@ pub(super) async fn republished(actor: &mut Actor, republished: Republished) {
         Ok(()) => (Sandbox { actor }).record_ports(&after).await,
         failed => failed,
     };
-    (Sandbox { actor }).settle(&ports).await;
+    (Sandbox { actor }).record_endpoints(&ports).await;
     if outcome.is_ok() {
         actor.event("update", []);
     } else if published {

@@ -52,7 +52,7 @@ pub fn container_spec(
 /// The name of the limit of open descriptors.
 const DESCRIPTORS: &str = "nofile";
 
-fn process(host_facts: &Host, defaults: &ContainerDefaults, row: &Definition) -> spec::ProcessSpec {
+fn process(engine_host: &Host, defaults: &ContainerDefaults, row: &Definition) -> spec::ProcessSpec {
     let (config, host) = (&row.config, &row.host_config);
     let [height, width] = host.console_size.map(|n| u16::try_from(n).unwrap_or(u16::MAX));
     let wants_init = host.init.unwrap_or(defaults.init);
@@ -65,21 +65,21 @@ fn process(host_facts: &Host, defaults: &ContainerDefaults, row: &Definition) ->
         groups: host.group_add.clone().unwrap_or_default(),
         terminal: config.tty,
         console_size: (height > 0 && width > 0).then_some(oci::ConsoleSize { height, width }),
-        ulimits: ulimits(host_facts, defaults, host),
+        ulimits: ulimits(engine_host, defaults, host),
         oom_score_adj: i32::try_from(host.oom_score_adj).unwrap_or(0),
-        init: wants_init.then(|| host_facts.executable_path.display().to_string()),
+        init: wants_init.then(|| engine_host.executable_path.display().to_string()),
     }
 }
 
 /// The container's own, then the daemon's defaults for names it does not set. Descriptors are always limited: the daemon
 /// and its monitors have raised their own limit, which is no container's.
-fn ulimits(facts: &Host, defaults: &ContainerDefaults, host: &api::HostConfig) -> Vec<spec::Ulimit> {
+fn ulimits(machine: &Host, defaults: &ContainerDefaults, host: &api::HostConfig) -> Vec<spec::Ulimit> {
     let own = host.ulimits.as_deref().unwrap_or_default();
     let defaults = defaults.ulimits.iter().filter(|d| !own.iter().any(|o| o.name == d.name));
     let convert = |u: &api::Ulimit| spec::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard };
     let mut limits: Vec<_> = own.iter().chain(defaults).map(convert).collect();
     if !limits.iter().any(|limit| limit.name.eq_ignore_ascii_case(DESCRIPTORS)) {
-        let (soft, hard) = facts.descriptors;
+        let (soft, hard) = machine.descriptors;
         // What is unlimited is -1 in both.
         limits.push(spec::Ulimit { name: DESCRIPTORS.into(), soft: soft as i64, hard: hard as i64 });
     }
@@ -137,13 +137,17 @@ fn mounts(engine: &Engine, roots: &Roots, row: &Definition, shown: &mut Shown) -
         false => Vec::new(),
     };
     let mountinfo = String::from_utf8_lossy(&mountinfo);
-    let tmpfs = host.tmpfs.iter().map(|(target, options)| spec::Mount {
-        target: target.clone(),
-        kind: spec::MountKind::Tmpfs { options: options.clone() },
-    });
-    let mut user: Vec<_> = tmpfs.collect();
+    let mut user = Vec::new();
+    for one in row.parsed().tmpfs() {
+        let (target, options) = one?;
+        user.push(spec::Mount { target: target.into(), kind: spec::MountKind::Tmpfs { options: options.clone() } });
+    }
     for one in row.mounts.iter().filter(|mount| !row.gives_way_to_tmpfs(mount)) {
-        user.push(mount(&*engine.snapshots.layers, one, &mountinfo, shown)?);
+        let kind = match one.kind {
+            MountKind::Tmpfs => spec::MountKind::Tmpfs { options: row.parsed().tmpfs_mount(&one.destination)?.clone() },
+            _ => spec::MountKind::Bind(tree(&*engine.snapshots.layers, one, &mountinfo, shown)?),
+        };
+        user.push(spec::Mount { target: one.destination.clone(), kind });
     }
     Ok(spec::Mounts {
         user,
@@ -156,20 +160,13 @@ fn mounts(engine: &Engine, roots: &Roots, row: &Definition, shown: &mut Shown) -
     })
 }
 
-fn mount(layers: &dyn LayerStore, row: &MountRow, mountinfo: &str, shown: &mut Shown) -> Result<spec::Mount> {
-    let kind = match row.kind {
-        MountKind::Tmpfs => spec::MountKind::Tmpfs { options: tmpfs_options(row)? },
-        MountKind::Bind => {
-            check_access(row)?;
-            spec::MountKind::Bind(bind(row, mountinfo))
-        }
-        MountKind::Image => {
-            let tree = image_tree(layers, row)?;
-            spec::MountKind::Bind(shown.pass(tree, bind(row, mountinfo))?)
-        }
-        MountKind::Volume => spec::MountKind::Bind(shown.volume(row.part(), bind(row, mountinfo))?),
-    };
-    Ok(spec::Mount { target: row.destination.clone(), kind })
+/// What is mounted that lies somewhere.
+fn tree(layers: &dyn LayerStore, row: &MountRow, mountinfo: &str, shown: &mut Shown) -> Result<spec::Bind> {
+    match row.kind {
+        MountKind::Image => shown.pass(image_tree(layers, row)?, bind(row, mountinfo)),
+        MountKind::Volume => shown.volume(row.part(), bind(row, mountinfo)),
+        MountKind::Bind | MountKind::Tmpfs => check_access(row).map(|()| bind(row, mountinfo)),
+    }
 }
 
 /// What a mount shows of its image, detached.
@@ -224,16 +221,6 @@ fn bind(row: &MountRow, mountinfo: &str) -> spec::Bind {
         // Nobody named the one that binds of the data root have: where the host shares nothing, they go without.
         propagation_optional: !named,
     }
-}
-
-fn tmpfs_options(row: &MountRow) -> Result<String> {
-    let Some(entry) = &row.spec else {
-        return Ok(String::new());
-    };
-    model::mount::tmpfs_options(
-        &crate::container::definition::mounts::tmpfs_of(entry).unwrap_or_default(),
-        entry.read_only,
-    )
 }
 
 fn security(apparmor: Option<&AppArmor>, defaults: &ContainerDefaults, row: &Definition) -> Result<spec::Security> {

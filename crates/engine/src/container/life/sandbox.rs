@@ -22,7 +22,6 @@ use tokio::time::{Instant, timeout_at};
 use super::actor::{Actor, Done, redefine};
 use super::{files, resolver};
 use crate::container::definition::Definition;
-use crate::container::definition::network::publish_specs as specs;
 use crate::container::definition::places::Places;
 use crate::container::registry::command::{Reply, answer};
 
@@ -113,7 +112,7 @@ impl Sandbox<'_> {
     }
 
     /// The row's endpoints are what stands: record, show, serve their ports.
-    pub(super) async fn settle(&mut self, ports: &Sockets) {
+    pub(super) async fn record_endpoints(&mut self, ports: &Sockets) {
         self.hand_over(ports).await;
         let actor = &mut *self.actor;
         actor.row.endpoints = actor.engine.networks.endpoints_of(&actor.row.id);
@@ -157,7 +156,7 @@ impl Sandbox<'_> {
             // One that does not answer keeps its sockets, which then count as taken.
             drop(closed);
             let changed = engine.networks.bring_in_line(Owner { container: &id, name: &name }, &netns, &link, &ports);
-            Done::Settled(Box::new(Settled { changed, owed }))
+            Done::Restored(Box::new(Restored { changed, owed }))
         });
     }
 
@@ -173,7 +172,7 @@ impl Sandbox<'_> {
                 all.outcome = left.outcome.map(drop);
                 all.ports.append(left.ports);
             }
-            Done::Settled(Box::new(Settled { changed: all, owed: Some(owed) }))
+            Done::Restored(Box::new(Restored { changed: all, owed: Some(owed) }))
         });
     }
 
@@ -182,18 +181,18 @@ impl Sandbox<'_> {
         let (engine, id) = (self.actor.engine.clone(), self.actor.row.id.clone());
         self.begin_job(None, move |_| {
             let changed = Changed { outcome: engine.networks.release(&id), ports: Sockets::default() };
-            Done::Settled(Box::new(Settled { changed, owed: Some(owed) }))
+            Done::Restored(Box::new(Restored { changed, owed: Some(owed) }))
         });
     }
 
     /// Record, show, serve the ports, answer.
-    pub(super) async fn settled(&mut self, settled: Settled) {
-        let Settled { changed: Changed { outcome, ports }, owed } = settled;
+    pub(super) async fn restored(&mut self, restored: Restored) {
+        let Restored { changed: Changed { outcome, ports }, owed } = restored;
         if let Err(error) = outcome {
             tracing::error!(container = self.actor.row.id.short(), %error, "the container's networks are not what its row says");
         }
         if !self.has_ended() {
-            self.settle(&ports).await;
+            self.record_endpoints(&ports).await;
         }
         Owed::pay(owed);
     }
@@ -224,7 +223,7 @@ impl Sandbox<'_> {
 
     /// The namespace of a container that runs, and what it publishes.
     fn namespace_and_ports(&self) -> Option<(OwnedFd, Vec<network::PublishSpec>)> {
-        Some((self.namespace().ok()?, specs(&self.actor.row.config, &self.actor.row.host_config).ok()?))
+        Some((self.namespace().ok()?, self.actor.row.parsed().ports().ok()?.to_vec()))
     }
 
     /// The container's directory.
@@ -284,7 +283,7 @@ impl Sandbox<'_> {
 }
 
 /// A run's networks were put in order after a change that failed, or could not be.
-pub struct Settled {
+pub struct Restored {
     changed: Changed<()>,
     owed: Option<Owed>,
 }

@@ -202,23 +202,23 @@ async fn pass(own: tokio::net::UnixStream, streams: Streams) -> io::Result<()> {
     let (mut from, mut to) = own.into_split();
     let Some(dialogue) = dialogue else { return read(&mut from, &output, None).await };
     let (mut said, mut answered) = tokio::io::split(dialogue);
-    let say = async {
+    let send = async {
         tokio::io::copy(&mut said, &mut to).await?;
         // The program reads to the end.
         to.shutdown().await
     };
-    let hear = async {
-        let heard = read(&mut from, &output, Some(&mut answered)).await;
+    let receive = async {
+        let ready = read(&mut from, &output, Some(&mut answered)).await;
         drop(answered.shutdown().await);
-        heard
+        ready
     };
     // When the program has ended, nothing is said to it any more.
-    tokio::pin!(say, hear);
+    tokio::pin!(send, receive);
     tokio::select! {
-        heard = &mut hear => heard,
-        said = &mut say => {
+        ready = &mut receive => ready,
+        said = &mut send => {
             drop(said);
-            hear.await
+            receive.await
         }
     }
 }
@@ -317,9 +317,13 @@ fn kind(source: StepSource, writable: bool, shown: &mut Shown) -> Result<spec::M
     Ok(match source {
         StepSource::Tree(tree) => spec::MountKind::Bind(shown.pass(tree, bind)?),
         StepSource::Directory(path) => spec::MountKind::Bind(Bind { source: path.display().to_string(), ..bind }),
-        StepSource::Tmpfs(0) => spec::MountKind::Tmpfs { options: format!("exec,{mode}") },
-        StepSource::Tmpfs(size) => spec::MountKind::Tmpfs { options: format!("exec,{mode},size={size}") },
+        StepSource::Tmpfs(0) => tmpfs(&format!("exec,{mode}"))?,
+        StepSource::Tmpfs(size) => tmpfs(&format!("exec,{mode},size={size}"))?,
     })
+}
+
+fn tmpfs(options: &str) -> Result<spec::MountKind> {
+    Ok(spec::MountKind::Tmpfs { options: spec::TmpfsOptions::parse(options)? })
 }
 
 /// The step as if it were a container's definition. Its image is no image, and its root not looked up by it.

@@ -4,10 +4,11 @@
 
 use std::collections::HashSet;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::id::ContainerId;
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -55,7 +56,7 @@ impl Claims {
 
 impl Shared {
     fn held(&self) -> MutexGuard<'_, HashSet<ContainerId>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

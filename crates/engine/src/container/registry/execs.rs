@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::Result;
 use model::id::ContainerId;
+use model::lock::{Mutex, MutexGuard};
 
 use super::exec_bounds::{self, Expired};
 use super::exec_session::{Phase, Session};
@@ -69,7 +70,7 @@ impl Execs {
     }
 
     fn expired(&self) -> MutexGuard<'_, Expired> {
-        self.expired.lock().unwrap_or_else(PoisonError::into_inner)
+        self.expired.lock()
     }
 
     /// Forgets one.
@@ -106,6 +107,6 @@ impl Execs {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
 }

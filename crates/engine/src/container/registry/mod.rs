@@ -15,10 +15,11 @@ pub mod standing;
 pub mod threads;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use model::id::ContainerId;
+use model::lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use model::{Error, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -218,11 +219,11 @@ impl Containers {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.index.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.index.write()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Containers that are frozen for the time of an operation: their monitors are told again and again that the daemon works on
 //! it, and let them go on when they are not ([`PASSING`]).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use model::lock::Mutex;
 use model::{Error, Result};
 use monitor::proto::PASSING;
 use tokio::task::JoinHandle;
@@ -51,7 +52,7 @@ impl Standing {
                 tokio::time::sleep(BEAT).await;
                 let sent = Instant::now();
                 if let Some(answered) = ping().await {
-                    lock(&noted).answered(sent, answered);
+                    noted.lock().answered(sent, answered);
                 }
             }
         });
@@ -60,7 +61,7 @@ impl Standing {
 
     /// Errors: `System` when the container may have gone on before now.
     pub fn check(&self) -> Result<()> {
-        if lock(&self.known).holds(Instant::now()) {
+        if self.known.lock().holds(Instant::now()) {
             return Ok(());
         }
         let text = format!("the daemon was held up for more than {} s, and the container went on", PASSING.as_secs());
@@ -72,10 +73,6 @@ impl Drop for Standing {
     fn drop(&mut self) {
         self.beats.abort();
     }
-}
-
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::container::registry::command::Command;
 
 /// Ends the run; the pause until the next launch begins.
 async fn pause_after_end(sim: &Sim, handle: &Handle) -> Duration {
-    let launches = || sim.0.launches.lock().unwrap().clone();
+    let launches = || sim.0.launches.lock().clone();
     let (before, mut views) = (launches().len(), handle.watch());
     handle.ask(|reply| Command::Kill { signal: ENDS_AT_ONCE, reply }).await.unwrap();
     views.wait_for(|view| view.row.state == State::Restarting).await.unwrap();

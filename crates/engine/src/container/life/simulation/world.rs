@@ -1,13 +1,14 @@
 //! The environment: a store, networks, control groups and starts that work most of the time.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use events::{Draft, Events, Rows};
 use model::fault::Faults;
 use model::lifecycle::{self, Input, Outcome, State};
+use model::lock::Mutex;
 use model::{Error, Result, signal};
 use run::start::Process;
 use run::{Failed, Place, Progress, Running, Step};
@@ -21,7 +22,7 @@ use crate::container::life::actor::{Actor, Done};
 use crate::container::life::clients::Clients;
 use crate::container::life::environment::Environment;
 use crate::container::life::launch::{self, Launched};
-use crate::container::life::{procedure, told};
+use crate::container::life::{drafts, procedure};
 use crate::container::registry::arguments::{RemoveArgs, StopPlan};
 use crate::container::registry::command::Command;
 use crate::container::row::ContainerRow;
@@ -131,7 +132,7 @@ impl Sim {
     }
 
     pub fn is_deleted(&self) -> bool {
-        self.0.store.lock().unwrap().deleted
+        self.0.store.lock().deleted
     }
 
     /// Prints a step of a life that is repeated.
@@ -147,7 +148,7 @@ impl Sim {
 
     /// Every release takes so long from now on.
     pub fn slow_down(&self, takes: Duration) {
-        *self.0.release_takes.lock().unwrap() = Some(takes);
+        *self.0.release_takes.lock() = Some(takes);
     }
 
     pub fn fails(&self, one_in: u64) -> bool {
@@ -156,7 +157,7 @@ impl Sim {
 
     /// What an answer says has to be on the disk.
     pub fn check(&self, what: &str, outcome: &Result<()>) {
-        let store = self.0.store.lock().unwrap();
+        let store = self.0.store.lock();
         self.trace(|| format!("answered {what}: {outcome:?}"));
         if outcome.is_ok() && matches!(what, "start" | "restart") && !store.deleted {
             assert!(store.row.run.was_started, "{what} is answered, and no run recorded");
@@ -175,7 +176,7 @@ impl Sim {
             self.trace(|| format!("shown {state:?}"));
             assert!(follows(before, state, UNSEEN), "{before:?} is followed by {state:?}");
             assert_eq!(view.pid, state.pid().unwrap_or(0));
-            let store = self.0.store.lock().unwrap();
+            let store = self.0.store.lock();
             if Instant::now() > store.broken + RETRIED && !store.deleted {
                 assert_eq!(store.row.state.pid(), state.pid(), "shown, and not recorded");
             }
@@ -190,7 +191,7 @@ impl Sim {
     }
 
     fn write(&self, row: ContainerRow) -> Result<()> {
-        let mut store = self.0.store.lock().unwrap();
+        let mut store = self.0.store.lock();
         if Instant::now() <= store.broken && !self.0.healed.load(Ordering::Relaxed) {
             self.trace(|| format!("not recorded {:?}", row.state));
             return Err(Error::system("no space left on device"));
@@ -206,7 +207,7 @@ impl Sim {
     fn break_now_and_then(&self) {
         if self.fails(40) {
             let until = Instant::now() + self.0.random.pause();
-            self.0.store.lock().unwrap().broken = until;
+            self.0.store.lock().broken = until;
         }
     }
 }
@@ -288,13 +289,13 @@ impl Environment for Sim {
         _clients: Clients,
         progress: Arc<Progress>,
     ) -> impl Future<Output = Result<Launched, Failed>> + Send + 'static {
-        self.0.launches.lock().unwrap().push(Instant::now());
+        self.0.launches.lock().push(Instant::now());
         let sim = self.clone();
         async move { sim.start(row, &progress).await }
     }
 
     fn release(&self, _row: &ContainerRow) -> Option<impl Future<Output = ()> + Send + 'static> {
-        if let Some(takes) = *self.0.release_takes.lock().unwrap() {
+        if let Some(takes) = *self.0.release_takes.lock() {
             return Some(sleep(takes));
         }
         let pause = self.0.random.pause();
@@ -321,7 +322,7 @@ impl Environment for Sim {
             if sim.fails(3) {
                 return Err(Error::system("a directory could not be removed"));
             }
-            sim.0.store.lock().unwrap().deleted = true;
+            sim.0.store.lock().deleted = true;
             Ok(())
         }
     }
@@ -369,11 +370,11 @@ impl Sim {
         sleep(self.0.random.pause()).await;
         if let Err(error) = progress.finish() {
             // It was given up meanwhile, and is taken back: its record was never shown.
-            self.0.store.lock().unwrap().row.state = row.state.at_rest();
+            self.0.store.lock().row.state = row.state.at_rest();
             return Err(Failed { ran: true, ..Failed::from(error) });
         }
         let monitor = own.map_err(std::io::Error::from).map_err(Error::from)?;
-        let told = self.0.events.ride(told::started(self, &row));
+        let told = self.0.events.ride(drafts::started(self, &row));
         Ok((Running { client, monitor, process }, place, told))
     }
 }

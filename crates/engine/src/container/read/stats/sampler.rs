@@ -1,11 +1,12 @@
 //! The loop that reads samples for everybody.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use blocking::Class;
 use model::id::ContainerId;
+use model::lock::{Mutex, MutexGuard};
 use sys::cgroup::Layout;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -98,7 +99,7 @@ impl Sampler {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 
     /// Those that the next round reads; `None` when nobody looks at any container, which ends the loop.

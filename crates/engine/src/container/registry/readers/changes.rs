@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use model::lock::{Mutex, MutexGuard};
 
 use ::logs::{Changed, Watch, Watches};
 use tokio::io::Interest;
@@ -79,7 +81,7 @@ impl Instance {
     }
 
     fn directories(&self) -> MutexGuard<'_, HashMap<Watch, Directory>> {
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+        self.directories.lock()
     }
 }
 

@@ -3,11 +3,12 @@
 //! Only for those is waited that take what they are given: a client that reads nothing costs nobody else any time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::id::ContainerId;
+use model::lock::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -59,7 +60,7 @@ impl Followers {
 
 impl Shared {
     fn present(&self) -> MutexGuard<'_, BTreeMap<(ContainerId, u64), Option<Instant>>> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+        self.present.lock()
     }
 
     /// `None`: nobody is waited for. Else the time at which the next one is given up, if there is one.

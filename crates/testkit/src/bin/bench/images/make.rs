@@ -7,8 +7,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
+use model::lock::Mutex;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use testkit::places;
@@ -95,16 +95,16 @@ fn image(root: &Path, shape: Shape, tag: usize) {
     let layers = Mutex::new(vec![None; shape.layers]);
     let next = Mutex::new(0..shape.layers);
     let work = || {
-        while let Some(n) = { next.lock().expect("no worker failed").next() } {
+        while let Some(n) = { next.lock().next() } {
             let layer = layer(root, shape, (tag, n));
-            layers.lock().expect("no worker failed")[n] = Some(layer);
+            layers.lock()[n] = Some(layer);
         }
     };
     std::thread::scope(|scope| {
         scope.spawn(work);
         scope.spawn(work);
     });
-    let layers: Vec<Layer> = layers.into_inner().expect("no worker failed").into_iter().flatten().collect();
+    let layers: Vec<Layer> = layers.into_inner().into_iter().flatten().collect();
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
         "created": "1970-01-01T00:00:00Z", "config": {"Cmd": ["sh"]},

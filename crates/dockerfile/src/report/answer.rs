@@ -10,10 +10,10 @@ use crate::lines::Lines;
 pub(super) const VERSION: &str = "1.0.0";
 
 /// An answer by the names of its parts.
-pub type Told = BTreeMap<String, Vec<u8>>;
+pub type Answer = BTreeMap<String, Vec<u8>>;
 
 /// As JSON and as text.
-pub(super) fn told(json: &Value, text: String) -> Told {
+pub(super) fn answer(json: &Value, text: String) -> Answer {
     let pretty = serde_json::to_vec_pretty(json).unwrap_or_default();
     let parts = [("result.json", pretty), ("result.txt", text.into_bytes()), ("version", VERSION.into())];
     parts.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()

@@ -26,8 +26,8 @@ pub(super) fn started<E: Environment>(engine: &E, row: &ContainerRow) -> Vec<Dra
 pub(super) struct Ended<'r> {
     /// The connections that it had.
     pub endpoints: &'r [network::Endpoint],
-    /// Events about its memory and its stop that nobody has told yet.
-    pub untold: Vec<&'static str>,
+    /// Events about its memory and its stop that no event has reported yet.
+    pub unreported: Vec<&'static str>,
     /// Seconds.
     pub lasted: u64,
     /// The exit code.
@@ -36,10 +36,10 @@ pub(super) struct Ended<'r> {
 
 /// A run has ended.
 pub(super) fn ended<E: Environment>(engine: &E, row: &ContainerRow, ended: Ended<'_>) -> Vec<Draft> {
-    let Ended { endpoints, untold, lasted, code } = ended;
+    let Ended { endpoints, unreported, lasted, code } = ended;
     let is_oom = |action: &&&str| **action == "oom";
-    let oom = untold.iter().filter(is_oom).map(|action| draft(row, action, []));
-    let rest = untold.iter().filter(|action| !is_oom(action)).map(|action| draft(row, action, []));
+    let oom = unreported.iter().filter(is_oom).map(|action| draft(row, action, []));
+    let rest = unreported.iter().filter(|action| !is_oom(action)).map(|action| draft(row, action, []));
     let left = endpoints.iter().filter_map(|endpoint| engine.network_draft(row, "disconnect", endpoint));
     let unmounts = row.volumes().map(|mount| {
         let attributes = [("container", row.id.as_str().to_string()), ("driver", mount.driver.clone())];
