@@ -26,6 +26,8 @@ use crate::session::{self, News, Session};
 
 /// How long the daemon may take to record the exit.
 const RELEASE: Duration = Duration::from_secs(10);
+/// How long clients are kept for it.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 const SIGKILL: i32 = 9;
 
@@ -230,7 +232,8 @@ impl Monitor {
     fn timeout(&self) -> Option<Timespec> {
         let now = Instant::now();
         let deadlines = self.sessions().filter_map(|(_, session)| session.deadline());
-        let release = self.ended.map(|ended| ended + RELEASE).filter(|&at| at > now);
+        let bounds = self.ended.map(|ended| [ended + FAREWELL, ended + RELEASE]);
+        let release = bounds.into_iter().flatten().find(|&at| at > now);
         let memory = self.container.as_ref().and_then(|container| container.memory.deadline(now));
         let next = deadlines.chain(release).chain(self.proxies.deadline()).chain(memory).chain(self.births_deadline());
         let next = next.chain(self.resolver.as_ref().and_then(Resolver::deadline));
@@ -660,13 +663,22 @@ impl Monitor {
             }
             if let Some(exit) = container.cleaned() {
                 self.link.tell(Event::Exited { exec: None, exit });
-                container.init.finish();
                 self.ended = Some(now);
             } else if self.ended.is_none() && !container.is_cleaning() && container.memory_has_run_out(now) {
                 self.link.tell(Event::OutOfMemory);
             }
         }
         self.link.finish_round();
+        self.close_clients(now);
+    }
+
+    /// After the container's end: its clients are let go once the daemon has recorded it, so that who sees the end of a stream
+    /// and then asks for the exit code gets it.
+    fn close_clients(&mut self, now: Instant) {
+        let (Some(ended), Some(container)) = (self.ended, &mut self.container) else { return };
+        if self.released || self.link.is_alone() || now >= ended + FAREWELL {
+            container.init.finish();
+        }
     }
 }
 
