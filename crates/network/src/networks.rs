@@ -184,7 +184,9 @@ impl Networks {
         let mut sizes = BTreeMap::from([("endpoints", endpoints), ("joining", books.joining.len())]);
         drop(books);
         sizes.insert("addresses", self.ipams.values().map(|ipam| ipam.taken()).sum());
-        self.drivers.values().for_each(|driver| sizes.extend(driver.sizes()));
+        for (name, size) in self.drivers.values().flat_map(|driver| driver.sizes()) {
+            *sizes.entry(name).or_default() += size;
+        }
         sizes
     }
 

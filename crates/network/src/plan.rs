@@ -7,11 +7,12 @@
 //!
 //! What the rules do:
 //! - traffic to a published port of this host is translated to the container, unless it comes from a container (or goes
-//!   to a loopback address): that goes to the proxy, which sees the right addresses. With the proxy switched off it is
+//!   to a loopback or link-local address): that goes to the proxy, which sees the right addresses. With the proxy switched off it is
 //!   translated too, and masqueraded so that answers come back;
 //! - traffic of containers that leaves by another link is masqueraded, where the network's mode says so;
 //! - traffic to containers from elsewhere, other networks included, is dropped unless it belongs to a connection, was
-//!   translated, or goes to a port that a routed network publishes (with `direct_routing`: to a published port);
+//!   translated, or goes to a port that a routed network publishes (with `direct_routing`, or by a link that the network
+//!   trusts: to a published port);
 //! - of a family for which no rules are kept nothing is dropped or translated;
 //! - an internal network's traffic neither leaves its bridge nor comes to it;
 //! - nothing that comes from a container, or without a proxy from anywhere, is routed to 127.0.0.0/8; with one, nothing from
@@ -119,7 +120,7 @@ pub struct BridgeNetwork {
     pub icc: Enabled,
     /// Nothing leaves it.
     pub internal: Enabled,
-    /// Links whose packets may go to any of its containers.
+    /// Links whose packets may go to published ports by the containers' own addresses.
     pub trusted: Vec<String>,
 }
 
@@ -234,6 +235,7 @@ fn chain_from(bridge: &BridgeNetwork) -> String {
 
 const ANY_LOOPBACK: Prefix = Prefix { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), length: 8 };
 
+const LINK_LOCAL_6: Prefix = Prefix { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), length: 10 };
 const LOOPBACK_6: Prefix = Prefix { address: IpAddr::V6(Ipv6Addr::LOCALHOST), length: 128 };
 
 fn prefix(net: IpNet) -> Prefix {
@@ -262,12 +264,15 @@ fn chains(topology: &Topology) -> Vec<Chain> {
     // A loopback address is the proxy's alone; the one of IPv6 in any case, since it cannot be routed elsewhere.
     let kept = |prefix| vec![Destination(Comparison::Is, prefix), Statement::Return].into();
     let mut output: Vec<Rule> = vec![kept(LOOPBACK_6), local()];
+    let mut prerouting: Vec<Rule> = vec![local()];
     if topology.userland_proxy.yes() {
-        output.insert(0, kept(ANY_LOOPBACK));
+        // Who comes by a link-local address has one, to which a container cannot answer.
+        prerouting.insert(0, kept(LINK_LOCAL_6));
+        output.splice(0..0, [kept(ANY_LOOPBACK), kept(LINK_LOCAL_6)]);
     }
     let mut chains = vec![
         Chain { name: "published".to_owned(), hook: None, rules: published_rules(topology) },
-        hooked("prerouting", HookPoint::NatPrerouting, vec![local()]),
+        hooked("prerouting", HookPoint::NatPrerouting, prerouting),
         hooked("loopback", HookPoint::RawPrerouting, loopback_rules(topology)),
         hooked("output", HookPoint::NatOutput, output),
         hooked("postrouting", HookPoint::NatPostrouting, postrouting_rules(topology)),
@@ -386,16 +391,17 @@ fn to_bridge_rules(topology: &Topology, bridge: &BridgeNetwork) -> Vec<Rule> {
     if let Some(Mark { value, mask }) = topology.accept_mark {
         rules.push(vec![Statement::Mark { value, mask }, Accept].into());
     }
-    rules.extend(bridge.trusted.iter().map(|link| vec![InputLink(Is, link.clone()), Accept].into()));
     for subnet in &bridge.subnets {
         let packets = packets(subnet.net);
+        let trusted = |link: &String| reached_directly(packets, Some(link));
+        rules.extend(bridge.trusted.iter().flat_map(trusted));
         match subnet.mode {
-            GatewayMode::Nat if topology.direct_routing.yes() => rules.extend(reached_directly(packets)),
+            GatewayMode::Nat if topology.direct_routing.yes() => rules.extend(reached_directly(packets, None)),
             GatewayMode::Nat | GatewayMode::Isolated => (),
             GatewayMode::NatUnprotected => rules.push(vec![Statement::Is(packets), Accept].into()),
             GatewayMode::Routed => {
                 rules.push(vec![Statement::Icmp(packets), Accept].into());
-                rules.extend(reached_directly(packets));
+                rules.extend(reached_directly(packets, None));
             }
         }
     }
@@ -403,10 +409,14 @@ fn to_bridge_rules(topology: &Topology, bridge: &BridgeNetwork) -> Vec<Rule> {
     rules
 }
 
-/// Published ports, by the containers' own addresses.
-fn reached_directly(packets: Packets) -> [Rule; 2] {
+/// Published ports, by the containers' own addresses; `by`: for what comes by this link alone.
+fn reached_directly(packets: Packets, by: Option<&String>) -> [Rule; 2] {
     let sets = if packets == Packets::Ipv4 { [ROUTED, ROUTED_RANGES] } else { [ROUTED_6, ROUTED_RANGES_6] };
-    sets.map(|set| vec![Statement::In { key: port_key(set), set: set.to_owned() }, Statement::Accept].into())
+    let by = by.map(|link| Statement::InputLink(Comparison::Is, link.clone()));
+    sets.map(|set| {
+        let published = [Statement::In { key: port_key(set), set: set.to_owned() }, Statement::Accept];
+        by.iter().cloned().chain(published).collect::<Vec<_>>().into()
+    })
 }
 
 /// A mark of the table's rules (not of the published ports): equal marks mean that the rules need no rewriting.

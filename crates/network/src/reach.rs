@@ -106,28 +106,32 @@ pub fn ways(name: &str, rules: &BridgeNetwork, endpoint: &Endpoint, around: Circ
             ways.push(all(Source::Anyone, By::Unprotected));
         }
         if filtered && !rules.internal.yes() {
-            ways.extend(rules.trusted.iter().map(|link| all(Source::Link(link.clone()), By::Trusted)));
             let mark = around.accept_mark.map(|mark| format!("{:#x}/{:#x}", mark.value, mark.mask));
             ways.extend(mark.map(|mark| all(Source::Mark(mark), By::AcceptMark)));
         }
     }
     ways.extend(endpoint.ports.iter().filter_map(|port| published(endpoint, &port, around)));
     if around.direct_routing.yes() && around.publish == PublishMode::Translate {
-        ways.extend(endpoint.ports.iter().filter_map(|port| directly(endpoint, &port, around)));
+        let anyone = (Source::Anyone, By::DirectRouting);
+        ways.extend(endpoint.ports.iter().filter_map(|port| directly(endpoint, &port, around, anyone.clone())));
+    } else if around.publish == PublishMode::Translate && !rules.internal.yes() {
+        for link in &rules.trusted {
+            let trusted = (Source::Link(link.clone()), By::Trusted);
+            ways.extend(endpoint.ports.iter().filter_map(|port| directly(endpoint, &port, around, trusted.clone())));
+        }
     }
     ways
 }
 
 /// A port that is published on an address of the host, at the container's own.
-fn directly(endpoint: &Endpoint, port: &BoundPort, around: Circumstances) -> Option<Way> {
+fn directly(endpoint: &Endpoint, port: &BoundPort, around: Circumstances, (from, by): (Source, By)) -> Option<Way> {
     let family = family::of(port.host_ip);
     let own = endpoint.assigned(family)?;
     if port.host_port == 0 || port.host_ip.is_loopback() || !around.filtered.has(family) {
         return None;
     }
     let (number, protocol) = (Some(port.container_port), Some(port.protocol));
-    let (from, address) = (Source::Anyone, own.address);
-    Some(Way { from, address, port: number, protocol, container_port: None, by: By::DirectRouting })
+    Some(Way { from, address: own.address, port: number, protocol, container_port: None, by })
 }
 
 fn published(endpoint: &Endpoint, port: &BoundPort, around: Circumstances) -> Option<Way> {

@@ -22,6 +22,7 @@ pub mod netlink;
 pub mod nft;
 pub mod note;
 pub mod ns;
+pub mod packet;
 pub mod process;
 pub mod pty;
 pub mod quota;

@@ -15,6 +15,7 @@ use model::{Context, Error, Result};
 use store::Store;
 use sys::netlink::{Socket, link, listen, namespace};
 
+use super::announce::{Announcements, Announcer};
 use super::bridges::{Bridge, Bridges};
 use super::firewalld::{Firewalld, Known};
 use super::gates::Gates;
@@ -23,7 +24,7 @@ use super::lingering::{self, Lingering};
 use super::rules::Rules;
 use super::settings::{self, Settings};
 use super::watch::Watch;
-use super::{Join, NetworkDriver, Publish, announce, device, option};
+use super::{Join, NetworkDriver, Publish, device, option};
 use crate::bound::{BoundPorts, Run};
 use crate::config::{DEFAULT_BRIDGE, DirectRouting, Enabled, NetworkConfig, PublishMode};
 use crate::endpoint::{Assigned, BoundPort, Endpoint, Joined, Protocol, PublishSpec, Sockets};
@@ -56,6 +57,7 @@ pub struct BridgeDriver {
     /// The daemon's namespace: where the bridges are.
     host: OwnedFd,
     lingering: Lingering,
+    announcer: Announcer,
     indices: Indices,
     /// The host has IPv6.
     ipv6: bool,
@@ -95,6 +97,7 @@ impl BridgeDriver {
             forwarding,
             host: namespace::current().context("opening the network namespace")?,
             lingering: Lingering::default(),
+            announcer: Announcer::default(),
             indices: Indices::default(),
             ipv6: listen::has_ipv6(),
             reconciled: AtomicBool::new(false),
@@ -200,7 +203,8 @@ impl BridgeDriver {
                 bridge: device.index,
                 port: device.port,
             };
-            let nature = Nature { ipv6, announces: announce::wanted(&request.network.options) };
+            let announcements = Announcements::of(&request.network.options);
+            let nature = Nature { ipv6, announces: Enabled::from(announcements.count > 0) };
             match inside::furnish(sandbox, &self.indices, nature, CREATION, links.inside(self.host.as_fd())) {
                 Ok(mut inner) => {
                     let gates =
@@ -211,7 +215,9 @@ impl BridgeDriver {
                         let ready = attached.and_then(|()| inner.request(&mut links.await_carrier()));
                         ready.map_err(|error| device::failed(error).prefix(format!("attaching {host_link}")))
                     });
-                    return attached.inspect_err(|_| self.delete_link(&host_link)).map(|()| host_link);
+                    attached.inspect_err(|_| self.delete_link(&host_link))?;
+                    self.announcer.add(request, links.index);
+                    return Ok(host_link);
                 }
                 Err(Refused::Taken) => (),
                 Err(Refused::Failed(error)) => {
@@ -232,8 +238,10 @@ impl BridgeDriver {
     }
 
     fn published(&self, endpoint: &Endpoint) -> Vec<Published> {
-        let direct = self.config.direct_routing != DirectRouting::Forbidden;
-        let mode = self.bridges.known(&endpoint.network).map(|bridge| bridge.publish).unwrap_or_default();
+        let known = self.bridges.known(&endpoint.network);
+        let nothing = (PublishMode::default(), Enabled::No);
+        let (mode, trusts) = known.map_or(nothing, |bridge| (bridge.publish, bridge.trusts));
+        let direct = self.config.direct_routing != DirectRouting::Forbidden || trusts.yes();
         let of_run = |Run { first: port, count }: &Run| {
             let count = *count;
             if self.config.userland_proxy.yes()
@@ -441,6 +449,7 @@ impl NetworkDriver for BridgeDriver {
             addresses: settings.addresses,
             host_binding: settings.host_binding,
             publish: settings.publish,
+            trusts: Enabled::from(!settings.rules.trusted.is_empty()),
             modes,
             port,
             route_localnet: (!self.config.userland_proxy.yes() && self.translates(Family::Ipv4)).into(),
@@ -499,7 +508,11 @@ impl NetworkDriver for BridgeDriver {
         let published = self.published(&endpoint);
         let made = self.build(request, &device, sandbox).and_then(|link| {
             let opened = self.let_in(&sockets, &published);
-            opened.map_err(outside).inspect_err(|_| self.delete_link(&link)).map(|()| link)
+            let undo = |_: &Error| {
+                self.announcer.forget(&request.endpoint.id);
+                self.delete_link(&link);
+            };
+            opened.map_err(outside).inspect_err(undo).map(|()| link)
         });
         let host_link = match made {
             Ok(link) => link,
@@ -515,6 +528,7 @@ impl NetworkDriver for BridgeDriver {
     }
 
     fn leave(&self, _: &NetworkRow, endpoint: &Endpoint, sandbox: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.announcer.forget(&endpoint.id);
         let removed = self.bridges.rules.remove(&self.published(endpoint));
         self.ports.release(endpoint.ports.iter());
         let Some(link) = &endpoint.host_link else { return removed };
@@ -552,6 +566,7 @@ impl NetworkDriver for BridgeDriver {
             ("ports", self.ports.taken()),
             ("links", self.bridges.port_count()),
             ("lingering-links", self.lingering.count()),
+            ("announcements", self.announcer.count()),
             ("translations", self.bridges.rules.published()),
         ]
     }

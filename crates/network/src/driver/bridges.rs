@@ -42,6 +42,8 @@ pub struct Bridge {
     /// Where ports without a host address are published.
     pub host_binding: IpAddr,
     pub publish: PublishMode,
+    /// Some links' packets may go to published ports by the containers' own addresses.
+    pub trusts: Enabled,
     /// By family that the network has.
     pub modes: Vec<(Family, GatewayMode)>,
     pub port: BridgePort,

@@ -16,6 +16,7 @@ use sys::netlink::address::{self, Address};
 use sys::netlink::link::{self, LOOPBACK, OnLink, Upper};
 use sys::netlink::{Batch, Route, Socket};
 
+use super::announce::{Announcements, Announcer};
 use super::inside::{self, Indices};
 use super::{Join, NetworkDriver, announce, device, option, settings};
 use crate::config::Enabled;
@@ -51,6 +52,7 @@ pub struct OnParentDriver {
     links: Mutex<Socket>,
     open: Mutex<BTreeMap<NetworkId, Settings>>,
     indices: Indices,
+    announcer: Announcer,
 }
 
 /// What a network's options say.
@@ -86,7 +88,13 @@ impl OnParentDriver {
     /// Works in the calling thread's namespace.
     pub fn new(kind: Kind) -> Result<OnParentDriver> {
         let links = Mutex::new(Socket::route().context("opening a netlink socket")?);
-        Ok(OnParentDriver { kind, links, open: Mutex::default(), indices: Indices::default() })
+        Ok(OnParentDriver {
+            kind,
+            links,
+            open: Mutex::default(),
+            indices: Indices::default(),
+            announcer: Announcer::default(),
+        })
     }
 
     fn links<T>(&self, call: impl FnOnce(&mut Socket) -> T) -> T {
@@ -297,7 +305,8 @@ impl NetworkDriver for OnParentDriver {
         self.request(&mut outside, &format!("{word} links (module {word})"))
             .map_err(|error| error.prefix(format!("failed to create the {word} port")))?;
         let ipv6 = Enabled::from(place.addresses.iter().any(|assigned| assigned.address.is_ipv6()));
-        let nature = inside::Nature { ipv6, announces: announce::wanted(&request.network.options) };
+        let announcements = Announcements::of(&request.network.options);
+        let nature = inside::Nature { ipv6, announces: Enabled::from(announcements.count > 0) };
         let _ = sys::netlink::namespace::enter(sandbox.fd(), || {
             let value = if nature.announces.yes() { "1" } else { "0" };
             // A kernel without IPv6 has the first one alone.
@@ -306,15 +315,20 @@ impl NetworkDriver for OnParentDriver {
         });
         let furnished =
             inside::furnish(sandbox, &self.indices, nature, NO_CREATION, furniture(request, &settings, index));
-        if let Err(inside::Refused::Failed(error)) = furnished {
-            inside::remove(sandbox.fd(), &place.link);
-            return Err(error);
+        match furnished {
+            Err(inside::Refused::Failed(error)) => {
+                inside::remove(sandbox.fd(), &place.link);
+                return Err(error);
+            }
+            Ok(_) if mac.is_some() => self.announcer.add(request, index),
+            Ok(_) | Err(inside::Refused::Taken) => (),
         }
         Ok(Joined { endpoint: Endpoint { mac, ..request.bare() }, ports: Sockets::default() })
     }
 
     /// A link dies with its namespace.
     fn leave(&self, _: &NetworkRow, endpoint: &Endpoint, sandbox: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.announcer.forget(&endpoint.id);
         if let Some(sandbox) = sandbox {
             inside::remove(sandbox, &endpoint.link);
         }
@@ -322,7 +336,7 @@ impl NetworkDriver for OnParentDriver {
     }
 
     fn sizes(&self) -> Vec<(&'static str, usize)> {
-        Vec::new()
+        vec![("announcements", self.announcer.count())]
     }
 }
 

@@ -1,7 +1,5 @@
-//! The built-in address management: predefined pools, sequential addresses.
-//!
-//! Addresses are given in order, each after the last one given, so that a freed address rests as long as possible:
-//! peers may still have it in their neighbour caches.
+//! The built-in address management: predefined pools, of which the lowest free address is given, as the reference does.
+//! A freed one is soon another's; peers that still know the former owner learn of it by announcements.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -35,8 +33,6 @@ struct Books {
     holders: Vec<Option<IpNet>>,
     /// As numbers.
     taken: BTreeSet<u128>,
-    /// The address given last, by range.
-    last: BTreeMap<IpNet, u128>,
 }
 
 impl DefaultIpam {
@@ -203,17 +199,11 @@ fn hold(pools: &mut BTreeMap<IpNet, Books>, subnet: IpNet, range: Option<IpNet>)
 }
 
 impl Books {
-    /// The next free address after the last, or after the start.
+    /// The lowest free address.
     fn next(&mut self, subnet: IpNet, range: Option<IpNet>) -> Option<IpAddr> {
         let (first, last) = choices(subnet, range);
-        if first > last {
-            return None;
-        }
-        let range = range.unwrap_or(subnet);
-        let after = self.last.get(&range).map_or(first, |given| given.saturating_add(1)).max(first);
-        let free = self.first_free(after, last).or_else(|| self.first_free(first, after.checked_sub(1)?.min(last)))?;
+        let free = self.first_free(first, last)?;
         self.taken.insert(free);
-        self.last.insert(range, free);
         Some(family::of_net(subnet).address(free))
     }
 

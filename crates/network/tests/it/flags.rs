@@ -316,15 +316,16 @@ fn the_default_bridge_of_ipv6_as_it_is_configured() {
 }
 
 #[test]
-fn trusted_links_lead_to_containers() {
+fn trusted_links_lead_to_published_ports() {
     world(NetworkConfig::default(), |world| {
         let outside = outside();
         let other = neighbour("wg0", Ipv4Addr::new(10, 8, 0, 1), Ipv4Addr::new(10, 8, 0, 2));
         enter(&other, || ip("route add 172.16.0.0/12 via 10.8.0.1"));
         both(world, "net", &[("bridge.trusted_host_interfaces", "wg0:wg1")], false);
-        let one = server(world, "net", Vec::new());
+        let one = server(world, "net", vec![publish(8080, 80)]);
         let address = own(&one, Family::Ipv4);
-        assert!(reaches(&other, address, 81) && misses(&outside, address, 81));
+        assert!(reaches(&other, address, 80) && misses(&outside, address, 80));
+        assert!(misses(&other, address, 81), "it is not published");
     });
 }
 
@@ -377,6 +378,32 @@ fn an_address_is_announced_by_its_new_owner() {
         let counted = "com.docker.network.advertise_addr_nmsgs must be in the range 0 to 3";
         assert_eq!(option("advertise_addr_nmsgs", "4"), counted);
         assert!(option("advertise_addr_ms", "x").ends_with("\"x\" must be integer milliseconds"));
+    });
+}
+
+/// Who has learned another owner of the address meanwhile does not keep to that.
+#[test]
+fn addresses_are_announced_again() {
+    world(NetworkConfig::default(), |world| {
+        both(world, "net", &[("advertise_addr_ms", "500")], false);
+        let peer = server(world, "net", Vec::new());
+        eventually("a peer is put right", || {
+            let one = fixed(world, "net", "172.30.0.9", "fd00:1::9");
+            let mac = one.endpoint.mac.expect("an address").to_string();
+            // On a machine that is slow it may come too late.
+            inside(&peer, || ip("neigh replace 172.30.0.9 dev eth0 lladdr 02:00:00:00:00:99 nud stale"));
+            let is_known = || {
+                let out =
+                    inside(&peer, || std::process::Command::new("ip").args(["-4", "neigh"]).output().expect("ip"));
+                String::from_utf8_lossy(&out.stdout).contains(&mac)
+            };
+            let waits = || world.networks.sizes().get("announcements") == Some(&1);
+            while !is_known() && waits() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            world.networks.release(&one.endpoint.container).expect("released");
+            is_known()
+        });
     });
 }
 

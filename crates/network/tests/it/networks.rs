@@ -61,7 +61,7 @@ fn what_is_not_whole_goes_at_the_next_start() {
             assert!(next.find("half").is_err() && !device(&name), "{progress:?}");
             world.networks.remove(&row.id).expect("a world");
         }
-        // A whole one comes back as it was, with the next address.
+        // A whole one comes back as it was.
         let row = world.networks.create(new("whole")).expect("a world");
         let next = Networks::open(NetworkConfig::default(), &world.store).expect("a world");
         assert_eq!(next.look_up("whole").expect("a world"), row);

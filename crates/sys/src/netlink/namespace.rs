@@ -36,6 +36,12 @@ pub fn enter<T: Send>(namespace: BorrowedFd<'_>, inside: impl FnOnce() -> io::Re
     })
 }
 
+/// Moves the calling thread, which should do nothing else, into a namespace.
+pub fn move_into(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
+    Ok(())
+}
+
 /// The calling thread's namespace.
 pub fn current() -> io::Result<OwnedFd> {
     open(Path::new(OWN_NAMESPACE))
