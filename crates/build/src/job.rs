@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bollard_buildkit_proto::pb;
 use image::Transfers;
 use model::digest::Digest;
 use model::id::ContainerId;
@@ -24,6 +25,7 @@ use crate::cancel::Cancel;
 use crate::graph::Vertex;
 use crate::record::{Busy, Chain};
 use crate::result::{Memo, Solved};
+use crate::sources::rules::Rules;
 
 /// What a build tells, at most so many messages ahead of its client.
 pub const EVENTS: usize = 256;
@@ -322,6 +324,8 @@ pub(crate) struct Pending {
     pub(crate) pins: BTreeMap<String, String>,
     /// Caches that it may use.
     pub(crate) imports: Vec<Arc<dyn Imports>>,
+    /// Policies of its client for sources.
+    pub(crate) rules: Vec<Arc<Rules>>,
 }
 
 impl Job {
@@ -351,6 +355,27 @@ impl Job {
     /// Has steps that a cache has not run. To be called before anything is solved.
     pub fn use_cache(&self, cache: Arc<dyn Imports>) {
         self.records.lock().imports.push(cache);
+    }
+
+    /// Obeys policies for sources from now on, besides those that it obeys.
+    pub fn obey(&self, rules: Rules) {
+        if !rules.is_empty() {
+            self.records.lock().rules.push(Arc::new(rules));
+        }
+    }
+
+    /// What its policies make of a source; `None`: it stays as it is.
+    ///
+    /// Errors: `Forbidden` for one that is denied.
+    pub(crate) fn judged(&self, source: &pb::SourceOp) -> Result<Option<pb::SourceOp>> {
+        let rules = self.records.lock().rules.clone();
+        let mut made = None;
+        for rules in rules {
+            if let Some(next) = rules.evaluate(made.as_ref().unwrap_or(source))? {
+                made = Some(next);
+            }
+        }
+        Ok(made)
     }
 
     /// The result of a vertex that this build has solved.

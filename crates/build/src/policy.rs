@@ -34,6 +34,9 @@ pub struct Settings {
     pub history_entries: i64,
     /// And for how long.
     pub history_age: Duration,
+    /// Images of the usual front end (`# syntax=docker/dockerfile:…`) are run, too: the one that is built in does not stand in
+    /// for them.
+    pub runs_usual_frontend: bool,
 }
 
 /// When the cache is collected.
@@ -98,6 +101,7 @@ impl Default for Settings {
             entitlements: Entitlements { network_host: true, insecure: false, device: true },
             history_entries: HISTORY,
             history_age: HISTORY_AGE,
+            runs_usual_frontend: false,
         }
     }
 }
@@ -111,6 +115,13 @@ impl Settings {
                 "gc" => settings.collection = collection(value)?,
                 "entitlements" => settings.entitlements = entitlements(value, settings.entitlements)?,
                 "history" => history(value, &mut settings)?,
+                "dockerfile-frontend" => {
+                    settings.runs_usual_frontend = match value.as_str() {
+                        Some("builtin") => false,
+                        Some("image") => true,
+                        _ => return Err("\"dockerfile-frontend\" is neither \"builtin\" nor \"image\"".into()),
+                    }
+                }
                 _ => return Err(format!("unknown key {name:?}")),
             }
         }

@@ -3,12 +3,11 @@
 //! A client names the build of each call in its metadata; a front end in a container has one build.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::VertexWarning;
-use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_server::{LlbBridge, LlbBridgeServer};
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     self as wire, EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse, NewContainerRequest,
     NewContainerResponse, PingRequest, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
@@ -18,17 +17,21 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     WarnResponse, result,
 };
 use bollard_buildkit_proto::pb;
+use build::sources::rules::Rules;
 use dockerfile::{ImageAnswer, ImageQuestion};
 use model::platform::Platform;
 use model::{Error, Result};
-use tonic::codegen::tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::build::{Build, Definitions, Frontend, Outcome};
+use crate::answers::Messages;
+use crate::build::Build;
 use crate::builds::Builds;
+use crate::connection::MESSAGE;
 use crate::error::{Failed, status};
-use crate::{files, worker};
+use crate::outcome::{Definitions, Frontend, Outcome};
+use crate::scope::{Open, Scope};
+use crate::{files, processes, worker};
 
 /// The field that names the build.
 const BUILD: &str = "buildkit-controlapi-buildid";
@@ -41,40 +44,91 @@ const IMAGE: &str = "docker-image://";
 
 /// See the module.
 #[derive(Clone)]
-pub(crate) struct Bridge {
-    pub(crate) builds: Builds,
+pub(crate) enum Bridge {
+    /// Clients that drive their builds.
+    Client(Builds),
+    /// A front end in a container.
+    Program(Arc<Build>, Arc<Scope>),
+}
+
+/// Whose call is being answered.
+struct Caller {
+    build: Arc<Build>,
+    scope: Arc<Scope>,
+    _open: Open,
 }
 
 impl Bridge {
-    async fn build(&self, fields: &MetadataMap) -> Result<Arc<Build>, Status> {
-        let missing = || Status::invalid_argument("no buildid found in context");
-        let id = fields.get(BUILD).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
-        self.builds.driven(id, ARRIVAL).await.map_err(|error| status(&error))
+    /// The service.
+    pub(crate) fn server(self) -> LlbBridgeServer<Bridge> {
+        LlbBridgeServer::new(self).max_decoding_message_size(MESSAGE).max_encoding_message_size(2 * MESSAGE)
     }
 
-    /// The files of a result of the client's.
-    async fn files(&self, build: &Arc<Build>, id: &str) -> Result<build::record::Chain, Status> {
-        let definition = build.kept(id).map_err(|error| status(&error))?.unwrap_or_default();
-        let solved = build.job.solve_definition(&definition).await;
-        let files = solved.map_err(|failure| build.failed(failure, &[&definition]))?;
-        Ok(files.map(|files| files.chain()).unwrap_or_default())
+    async fn caller(&self, fields: &MetadataMap) -> Result<Caller, Status> {
+        let (build, scope) = match self {
+            Bridge::Program(build, scope) => (build.clone(), scope.clone()),
+            Bridge::Client(builds) => {
+                let missing = || Status::invalid_argument("no buildid found in context");
+                let id = fields.get(BUILD).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+                builds.driven(id, ARRIVAL).await.map_err(|error| status(&error))?
+            }
+        };
+        let _open = scope.call();
+        Ok(Caller { build, scope, _open })
+    }
+}
+
+impl Caller {
+    /// The files of a result that the caller was given.
+    async fn files(&self, id: &str) -> Result<build::record::Chain, Status> {
+        let definition = self.scope.kept(id).map_err(|error| status(&error))?.unwrap_or_default();
+        let (build, open) = (self.build.clone(), self.scope.call());
+        carried(async move {
+            let solved = build.job.solve_definition(&definition).await;
+            let files = solved.map_err(|failure| build.failed(failure, &[&definition]))?;
+            drop(open);
+            Ok(files.map(|files| files.chain()).unwrap_or_default())
+        })
+        .await
     }
 
-    async fn image(&self, build: &Arc<Build>, question: &ImageQuestion) -> Result<ImageAnswer, Status> {
-        let found = build::sources::configuration(&build.job, question).await;
+    /// What a front end makes of a request, with ids for its results.
+    async fn solved(self, frontend: Frontend, evaluates: bool) -> Result<wire::Result, Status> {
+        let build = &self.build;
+        let outcome = build.frontend(frontend).await?;
+        if evaluates {
+            let definitions: Vec<&pb::Definition> = match &outcome.files {
+                Definitions::One(one) => one.iter().collect(),
+                Definitions::Many(many) => many.values().flatten().collect(),
+            };
+            let solved = build::frontend::targets(&build.job, &definitions).await;
+            solved.map_err(|failure| build.failed(failure, &definitions))?;
+        }
+        numbered(&self.scope, outcome).map_err(|error| status(&error))
+    }
+
+    async fn image(&self, question: &ImageQuestion) -> Result<ImageAnswer, Status> {
+        let found = build::sources::configuration(&self.build.job, question).await;
         found.map_err(|error| Failed::new(error.message()).into())
     }
 }
 
+/// Work of a call, in a task of its own: when its caller leaves, what runs for it is ended by the build, not forgotten.
+async fn carried<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::spawn(work).await.map_err(|_| Status::internal("internal error: a call failed"))?
+}
+
 /// A result with ids in the place of definitions.
-fn numbered(build: &Build, outcome: Outcome) -> Result<wire::Result> {
+fn numbered(scope: &Scope, outcome: Outcome) -> Result<wire::Result> {
     let one = |definition: Option<pb::Definition>| -> Result<Ref> {
         // An empty root has no id.
         let Some(mut definition) = definition.filter(|definition| !definition.def.is_empty()) else {
             return Ok(Ref::default());
         };
         drop_empty_locations(&mut definition);
-        Ok(Ref { id: build.keep(Some(definition.clone()))?, def: Some(definition) })
+        Ok(Ref { id: scope.keep(Some(definition.clone()))?, def: Some(definition) })
     };
     let result = match outcome.files {
         Definitions::One(definition) => result::Result::Ref(one(definition)?),
@@ -96,18 +150,18 @@ fn drop_empty_locations(definition: &mut pb::Definition) {
 }
 
 /// What a client returns: ids stand for definitions.
-fn returned(build: &Build, result: wire::Result) -> Result<Outcome> {
+fn returned(scope: &Scope, result: wire::Result) -> Result<Outcome> {
     if !result.attestations.is_empty() {
         return Err(Error::not_implemented("attestations of front ends are not supported"));
     }
     let many = |ids: HashMap<String, String>| {
-        let all = ids.into_iter().map(|(name, id)| Ok((name, build.kept(&id)?)));
+        let all = ids.into_iter().map(|(name, id)| Ok((name, scope.kept(&id)?)));
         all.collect::<Result<BTreeMap<_, _>>>().map(Definitions::Many)
     };
     let files = match result.result {
         None => Definitions::One(None),
-        Some(result::Result::RefDeprecated(id)) => Definitions::One(build.kept(&id)?),
-        Some(result::Result::Ref(one)) => Definitions::One(build.kept(&one.id)?),
+        Some(result::Result::RefDeprecated(id)) => Definitions::One(scope.kept(&id)?),
+        Some(result::Result::Ref(one)) => Definitions::One(scope.kept(&one.id)?),
         Some(result::Result::RefsDeprecated(refs)) => many(refs.refs)?,
         Some(result::Result::Refs(refs)) => many(refs.refs.into_iter().map(|(name, one)| (name, one.id)).collect())?,
     };
@@ -131,17 +185,17 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<ResolveImageConfigRequest>,
     ) -> Result<Response<ResolveImageConfigResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         let request = request.into_inner();
         let layout = (request.resolver_type == 1).then(|| [request.session_id.clone(), request.store_id.clone()]);
         let question = ImageQuestion {
-            platform: platform(&build, request.platform.as_ref()),
+            platform: platform(&caller.build, request.platform.as_ref()),
             reference: request.r#ref.clone(),
             resolve: request.resolve_mode,
             title: request.log_name,
             layout,
         };
-        let ImageAnswer { reference, digest, config } = self.image(&build, &question).await?;
+        let ImageAnswer { reference, digest, config } = caller.image(&question).await?;
         let reference = if reference.is_empty() { request.r#ref } else { reference };
         Ok(Response::new(ResolveImageConfigResponse { digest, config, r#ref: reference }))
     }
@@ -150,55 +204,47 @@ impl LlbBridge for Bridge {
         &self,
         request: Request<ResolveSourceMetaRequest>,
     ) -> Result<Response<ResolveSourceMetaResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         let request = request.into_inner();
         let source = request.source.unwrap_or_default();
         let Some(reference) = source.identifier.strip_prefix(IMAGE) else {
             return unsupported("metadata of sources that are no images, on behalf");
         };
         let question = ImageQuestion {
-            platform: platform(&build, request.platform.as_ref()),
+            platform: platform(&caller.build, request.platform.as_ref()),
             reference: reference.to_owned(),
             resolve: request.resolve_mode,
             title: request.log_name,
             layout: None,
         };
-        let ImageAnswer { digest, config, .. } = self.image(&build, &question).await?;
+        let ImageAnswer { digest, config, .. } = caller.image(&question).await?;
         let image = ResolveSourceImageResponse { digest, config, attestation_chain: None };
         let answer = ResolveSourceMetaResponse { source: Some(source), image: Some(image), ..Default::default() };
         Ok(Response::new(answer))
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         let request = request.into_inner();
-        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-            return unsupported("source policies");
-        }
+        // They hold for the rest of the build.
+        let rules = Rules::read(&request.source_policies).map_err(|error| status(&error))?;
+        caller.build.job.obey(rules);
         let evaluates = request.evaluate;
         let frontend = Frontend {
             name: request.frontend,
             attributes: request.frontend_opt,
             inputs: request.frontend_inputs,
             definition: request.definition,
+            depth: caller.scope.depth,
         };
-        let outcome = build.frontend(frontend).await?;
-        if evaluates {
-            let definitions: Vec<&pb::Definition> = match &outcome.files {
-                Definitions::One(one) => one.iter().collect(),
-                Definitions::Many(many) => many.values().flatten().collect(),
-            };
-            let solved = build::frontend::targets(&build.job, &definitions).await;
-            solved.map_err(|failure| build.failed(failure, &definitions))?;
-        }
-        let result = numbered(&build, outcome).map_err(|error| status(&error))?;
+        let result = carried(caller.solved(frontend, evaluates)).await?;
         Ok(Response::new(SolveResponse { result: Some(result), ..SolveResponse::default() }))
     }
 
     async fn read_file(&self, request: Request<ReadFileRequest>) -> Result<Response<ReadFileResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         let request = request.into_inner();
-        let chain = self.files(&build, &request.r#ref).await?;
+        let chain = caller.files(&request.r#ref).await?;
         let range = match request.range {
             Some(range) => {
                 let start = u64::try_from(range.offset).unwrap_or(0);
@@ -206,95 +252,111 @@ impl LlbBridge for Bridge {
             }
             None => 0..FILE,
         };
-        let read = build::files::read(&build.job, &chain, &request.file_path, range).await;
+        let read = build::files::read(&caller.build.job, &chain, &request.file_path, range).await;
         let missing = || Status::not_found(format!("open {}: no such file or directory", request.file_path));
         let data = read.map_err(|error| status(&error))?.ok_or_else(missing)?;
         Ok(Response::new(ReadFileResponse { data }))
     }
 
     async fn read_dir(&self, request: Request<ReadDirRequest>) -> Result<Response<ReadDirResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         let request = request.into_inner();
-        let chain = self.files(&build, &request.r#ref).await?;
-        let entries = files::list(&build.job, &chain, (&request.dir_path, &request.include_pattern)).await;
+        let chain = caller.files(&request.r#ref).await?;
+        let entries = files::list(&caller.build.job, &chain, (&request.dir_path, &request.include_pattern)).await;
         Ok(Response::new(ReadDirResponse { entries: entries.map_err(|error| status(&error))? }))
     }
 
     async fn stat_file(&self, request: Request<StatFileRequest>) -> Result<Response<StatFileResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         let request = request.into_inner();
-        let chain = self.files(&build, &request.r#ref).await?;
-        let stat = files::stat(&build.job, &chain, &request.path).await.map_err(|error| status(&error))?;
+        let chain = caller.files(&request.r#ref).await?;
+        let stat = files::stat(&caller.build.job, &chain, &request.path).await.map_err(|error| status(&error))?;
         Ok(Response::new(StatFileResponse { stat: Some(stat) }))
     }
 
     async fn evaluate(&self, request: Request<EvaluateRequest>) -> Result<Response<EvaluateResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
-        self.files(&build, &request.into_inner().r#ref).await?;
+        let caller = self.caller(request.metadata()).await?;
+        caller.files(&request.into_inner().r#ref).await?;
         Ok(Response::new(EvaluateResponse {}))
     }
 
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PongResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         Ok(Response::new(PongResponse {
             frontend_api_caps: worker::of_front_ends(),
             llb_caps: worker::of_definitions(),
-            workers: vec![worker::record(&*build.daemon)],
+            workers: vec![worker::record(&*caller.build.daemon)],
         }))
     }
 
     async fn r#return(&self, request: Request<ReturnRequest>) -> Result<Response<ReturnResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         let request = request.into_inner();
         let outcome = match (request.error, request.result) {
             (Some(told), _) if told.code != 0 => Err(Failed::from_status(told)),
-            (_, result) => Ok(returned(&build, result.unwrap_or_default()).map_err(|error| status(&error))?),
+            (_, result) => Ok(returned(&caller.scope, result.unwrap_or_default()).map_err(|error| status(&error))?),
         };
-        build.give(outcome).map_err(|error| status(&error))?;
+        caller.scope.give(outcome).map_err(|error| status(&error))?;
         Ok(Response::new(ReturnResponse {}))
     }
 
     async fn inputs(&self, request: Request<InputsRequest>) -> Result<Response<InputsResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
-        Ok(Response::new(InputsResponse { definitions: build.account.request.frontend_inputs.clone() }))
+        let caller = self.caller(request.metadata()).await?;
+        Ok(Response::new(InputsResponse { definitions: caller.scope.inputs.clone() }))
     }
 
-    async fn new_container(&self, _: Request<NewContainerRequest>) -> Result<Response<NewContainerResponse>, Status> {
-        unsupported("containers")
+    async fn new_container(
+        &self,
+        request: Request<NewContainerRequest>,
+    ) -> Result<Response<NewContainerResponse>, Status> {
+        let caller = self.caller(request.metadata()).await?;
+        let request = request.into_inner();
+        let mut files = Vec::with_capacity(request.mounts.len());
+        for mount in &request.mounts {
+            files.push(caller.files(&mount.result_id).await?);
+        }
+        let cancel = caller.build.job.cancel.part();
+        caller.scope.containers.add(request, files, cancel).map_err(|error| status(&error))?;
+        Ok(Response::new(NewContainerResponse {}))
     }
 
     async fn release_container(
         &self,
-        _: Request<ReleaseContainerRequest>,
+        request: Request<ReleaseContainerRequest>,
     ) -> Result<Response<ReleaseContainerResponse>, Status> {
-        unsupported("containers")
+        let caller = self.caller(request.metadata()).await?;
+        let id = request.into_inner().container_id;
+        caller.scope.containers.release(&id).map_err(|error| status(&error))?;
+        Ok(Response::new(ReleaseContainerResponse {}))
     }
 
-    type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<ExecMessage, Status>> + Send>>;
+    type ExecProcessStream = Messages<ExecMessage>;
 
     async fn exec_process(
         &self,
-        _: Request<Streaming<ExecMessage>>,
+        request: Request<Streaming<ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        unsupported("containers")
+        let Caller { build, scope, _open: open } = self.caller(request.metadata()).await?;
+        let call = processes::Call { job: build.job.clone(), scope, open };
+        Ok(Response::new(call.begin(request.into_inner())))
     }
 
     async fn read_file_container(&self, _: Request<ReadFileRequest>) -> Result<Response<ReadFileResponse>, Status> {
-        unsupported("containers")
+        unsupported("files of containers")
     }
 
     async fn read_dir_container(&self, _: Request<ReadDirRequest>) -> Result<Response<ReadDirResponse>, Status> {
-        unsupported("containers")
+        unsupported("files of containers")
     }
 
     async fn stat_file_container(&self, _: Request<StatFileRequest>) -> Result<Response<StatFileResponse>, Status> {
-        unsupported("containers")
+        unsupported("files of containers")
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {
-        let build = self.build(request.metadata()).await?;
+        let caller = self.caller(request.metadata()).await?;
         let WarnRequest { digest, level, short, detail, url, info, ranges } = request.into_inner();
-        build.account.progress.warn(VertexWarning { vertex: digest, level, short, detail, url, info, ranges });
+        caller.build.account.progress.warn(VertexWarning { vertex: digest, level, short, detail, url, info, ranges });
         Ok(Response::new(WarnResponse {}))
     }
 }

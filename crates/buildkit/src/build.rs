@@ -4,53 +4,36 @@
 //! latest. A build whose request names neither front end nor definition is driven by its client over LLBBridge, until the client
 //! returns a result.
 
-use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, VertexWarning};
 use bollard_buildkit_proto::pb;
 use build::export::{self, Source};
 use build::frontend::{self, Answered, Refused};
-use build::job::{Attributes, Entitlements, Job};
+use build::job::{Answer, Attributes, Entitlements, Job};
 use build::policy;
 use build::record::Chain;
 use build::result::Failure;
+use build::sources::rules::Rules;
 use dockerfile::OwnSyntax;
-use model::lock::Mutex;
+use dockerfile::parse::Syntax;
 use model::time::Timestamp;
 use model::{Error, Result};
-use tokio::sync::oneshot;
 
 use crate::daemon::Daemon;
 use crate::error::Failed;
 use crate::inputs::ClientInputs;
+use crate::outcome::{Definitions, Frontend, Outcome};
 use crate::progress::Progress;
+use crate::scope::{Returned, Scope};
 use crate::wanted::Exports;
 
-/// Results that a client may ask for in one build.
-const REFS: usize = 10_000;
 /// Warnings of lint have this level.
 const LINT: i64 = 1;
 
-/// What a front end has returned.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) files: Definitions,
-    pub(crate) metadata: HashMap<String, Vec<u8>>,
-}
-
-/// Of what a result is; `None`: of nothing, an empty root.
-#[derive(Clone, Debug)]
-pub(crate) enum Definitions {
-    One(Option<pb::Definition>),
-    Many(BTreeMap<String, Option<pb::Definition>>),
-}
-
-impl Default for Definitions {
-    fn default() -> Definitions {
-        Definitions::One(None)
-    }
-}
+/// Runs the front end in an image that a request names.
+pub(crate) type Gateway = for<'f> fn(&'f Arc<Build>, Frontend) -> Answer<'f, Result<Outcome, Failed>>;
 
 /// A build that goes on.
 pub(crate) struct Build {
@@ -61,14 +44,10 @@ pub(crate) struct Build {
     pub(crate) exports: Exports,
     /// What a front end was asked first: its name and attributes.
     pub(crate) asked: OnceLock<(String, Attributes)>,
-    /// Results that were made for the client, by their ids.
-    refs: Mutex<HashMap<String, Option<pb::Definition>>>,
-    /// Takes what the client returns; `None` when a front end here is asked.
-    returned: Option<Once>,
+    /// What the client has of it that is its front end; `None` when another one is asked.
+    pub(crate) client: Option<Arc<Scope>>,
+    gateway: Gateway,
 }
-
-/// Takes one result.
-type Once = Mutex<Option<oneshot::Sender<Result<Outcome, Failed>>>>;
 
 /// What is remembered of a build when it has ended.
 pub(crate) struct Account {
@@ -77,6 +56,8 @@ pub(crate) struct Account {
     pub(crate) started: Timestamp,
     /// When, and with what it ended.
     pub(crate) ended: OnceLock<(Timestamp, Result<export::Response, Failed>)>,
+    /// How often it has changed since it ended, twice, and whether it is not to be forgotten in the lowest bit.
+    kept: AtomicI32,
 }
 
 impl Account {
@@ -84,10 +65,24 @@ impl Account {
     pub(crate) fn id(&self) -> &str {
         &self.request.r#ref
     }
-}
 
-/// What the client returns, when it does.
-pub(crate) type Returned = oneshot::Receiver<Result<Outcome, Failed>>;
+    /// Whether it is not to be forgotten.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) & 1 == 1
+    }
+
+    /// How often it was changed, the first time among them.
+    pub(crate) fn generation(&self) -> i32 {
+        (self.kept.load(Ordering::Relaxed) >> 1) + 1
+    }
+
+    /// Keeps it from being forgotten, or no longer.
+    pub(crate) fn pin(&self, pinned: bool) {
+        let changed = |kept: i32| Some((kept & !1).saturating_add(2) | i32::from(pinned));
+        // It is never refused.
+        let _ = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
+    }
+}
 
 impl Build {
     /// Puts a build together.
@@ -98,25 +93,31 @@ impl Build {
         daemon: Arc<dyn Daemon>,
         mut job: Job,
         inputs: Arc<ClientInputs>,
-        progress: Arc<Progress>,
+        gateway: Gateway,
     ) -> Result<(Arc<Build>, Returned)> {
         refuse(&request)?;
         job.entitlements = entitlements(&request.entitlements, daemon.builder().settings().entitlements)?;
         let exports = Exports::read(&request)?;
+        job.obey(Rules::read(request.source_policy.as_slice())?);
         let job = Arc::new(job);
         inputs.bind(&job);
-        let (sender, returned) = oneshot::channel();
+        let (scope, returned) = Scope::new(request.frontend_inputs.clone(), 0);
         let by_client = request.frontend.is_empty() && request.definition.as_ref().is_none_or(|d| d.def.is_empty());
-        let returns = by_client.then(|| Mutex::new(Some(sender)));
         let build = Build {
-            account: Arc::new(Account { request, progress, started: events::now(), ended: OnceLock::new() }),
+            account: Arc::new(Account {
+                request,
+                progress: inputs.progress.clone(),
+                started: events::now(),
+                ended: OnceLock::new(),
+                kept: AtomicI32::new(0),
+            }),
             daemon,
             job,
             inputs,
             exports,
             asked: OnceLock::new(),
-            refs: Mutex::default(),
-            returned: returns,
+            client: by_client.then_some(scope),
+            gateway,
         };
         Ok((Arc::new(build), returned))
     }
@@ -128,39 +129,52 @@ impl Build {
 
     /// Whether the client is its front end.
     pub(crate) fn is_driven(&self) -> bool {
-        self.returned.is_some()
-    }
-
-    /// Takes what the client returns.
-    pub(crate) fn give(&self, outcome: Result<Outcome, Failed>) -> Result<()> {
-        let refused = || Error::invalid(format!("build {} takes no result", self.id()));
-        let slot = self.returned.as_ref().ok_or_else(refused)?;
-        let sender = slot.lock().take().ok_or_else(refused)?;
-        sender.send(outcome).map_err(|_| refused())
+        self.client.is_some()
     }
 
     /// Asks a front end.
-    pub(crate) async fn frontend(self: &Arc<Build>, request: Frontend) -> Result<Outcome, Failed> {
+    pub(crate) fn frontend<'f>(self: &'f Arc<Build>, request: Frontend) -> Answer<'f, Result<Outcome, Failed>> {
         // What was asked first counts.
         drop(self.asked.set((request.name.clone(), request.attributes.clone().into_iter().collect())));
-        match request.name.as_str() {
-            "" => Ok(Outcome { files: Definitions::One(request.definition), ..Outcome::default() }),
-            "dockerfile.v0" => self.dockerfile(request).await,
-            "gateway.v0" => {
-                let source = request.attributes.get("source").cloned().unwrap_or_default();
-                Err(Failed::new(format!("front ends in images are not supported: {source}")))
+        Box::pin(async move {
+            match request.name.as_str() {
+                "" => Ok(Outcome { files: Definitions::One(request.definition), ..Outcome::default() }),
+                "dockerfile.v0" => self.dockerfile(request).await,
+                "gateway.v0" if self.stands_in(&request) => self.dockerfile(request).await,
+                "gateway.v0" => (self.gateway)(self, request).await,
+                other => Err(Failed::new(format!("frontend {other} not found"))),
             }
-            other => Err(Failed::new(format!("frontend {other} not found"))),
+        })
+    }
+
+    /// Whether the front end that is built in answers for an image.
+    fn stands_in(&self, request: &Frontend) -> bool {
+        let source = request.attributes.get("source").map(String::as_str).unwrap_or_default();
+        dockerfile::is_usual(source) && self.own_syntax() == OwnSyntax::Served
+    }
+
+    fn own_syntax(&self) -> OwnSyntax {
+        match self.daemon.builder().settings().runs_usual_frontend {
+            true => OwnSyntax::Forwarded,
+            false => OwnSyntax::Served,
         }
+    }
+
+    /// Asks the front end that a Dockerfile names.
+    async fn forward(self: &Arc<Build>, mut request: Frontend, syntax: &Syntax) -> Result<Outcome, Failed> {
+        request.name = "gateway.v0".to_owned();
+        request.attributes.insert("source".to_owned(), syntax.image.clone());
+        request.attributes.insert("cmdline".to_owned(), syntax.command.clone());
+        self.frontend(request).await
     }
 
     async fn dockerfile(self: &Arc<Build>, request: Frontend) -> Result<Outcome, Failed> {
         let wanted = dockerfile::Request {
-            attributes: request.attributes.into_iter().collect(),
-            inputs: request.inputs.into_iter().collect(),
+            attributes: request.attributes.clone().into_iter().collect(),
+            inputs: request.inputs.clone().into_iter().collect(),
             session: self.account.request.session.clone(),
             platforms: self.daemon.platforms(),
-            syntax: OwnSyntax::Served,
+            syntax: self.own_syntax(),
         };
         let answered = match frontend::dockerfile(&self.job, &wanted).await {
             Ok(answered) => answered,
@@ -173,8 +187,11 @@ impl Build {
                 return Ok(Outcome { metadata: told.into_iter().collect(), ..Outcome::default() });
             }
             Answered::Forward(syntax, file) => {
-                let text = format!("front ends in images are not supported: {}", syntax.image);
-                return Err(Failed::new(text).about(&file, &syntax.lines.ranges()));
+                let located = |failed: Failed| match failed.has_source() {
+                    true => failed,
+                    false => failed.about(&file, &syntax.lines.ranges()),
+                };
+                return self.forward(request, &syntax).await.map_err(located);
             }
         };
         for warning in &build.warnings {
@@ -216,34 +233,6 @@ impl Build {
         }
         failed
     }
-
-    /// Notes a result for the client; the id by which it asks for it.
-    pub(crate) fn keep(&self, definition: Option<pb::Definition>) -> Result<String> {
-        let mut refs = self.refs.lock();
-        if refs.len() >= REFS {
-            return Err(Error::invalid(format!("more than {REFS} results of one build")));
-        }
-        let id = model::id::ContainerId::from_bytes(sys::random::bytes32()).to_string();
-        refs.insert(id.clone(), definition);
-        Ok(id)
-    }
-
-    /// The result of an id; an empty id is that of an empty root.
-    pub(crate) fn kept(&self, id: &str) -> Result<Option<pb::Definition>> {
-        if id.is_empty() {
-            return Ok(None);
-        }
-        let refs = self.refs.lock();
-        refs.get(id).cloned().ok_or_else(|| Error::not_found(format!("no such ref: {id}")))
-    }
-}
-
-/// A request for a front end.
-pub(crate) struct Frontend {
-    pub(crate) name: String,
-    pub(crate) attributes: HashMap<String, String>,
-    pub(crate) inputs: HashMap<String, pb::Definition>,
-    pub(crate) definition: Option<pb::Definition>,
 }
 
 /// What the front end of Dockerfiles refuses, with lines of the file.
@@ -262,10 +251,8 @@ fn refuse(request: &SolveRequest) -> Result<()> {
     if request.r#ref.is_empty() {
         return Err(Error::invalid("a build without a ref"));
     }
-    if request.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty())
-        || !request.source_policy_session.is_empty()
-    {
-        return Err(Error::not_implemented("source policies are not supported"));
+    if !request.source_policy_session.is_empty() {
+        return Err(Error::not_implemented("source policies of sessions are not supported"));
     }
     Ok(())
 }

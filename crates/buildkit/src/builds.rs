@@ -9,6 +9,7 @@ use model::{Error, Result};
 use tokio::sync::watch;
 
 use crate::build::{Account, Build};
+use crate::scope::Scope;
 
 /// Builds at one time.
 const GOING: usize = 256;
@@ -25,6 +26,8 @@ pub(crate) struct Builds(Arc<Shared>);
 struct Shared {
     all: Mutex<All>,
     arrived: watch::Sender<()>,
+    /// Told of all that happens to builds.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -49,6 +52,7 @@ impl Builds {
         all.going.insert(build.id().to_owned(), build.clone());
         drop(all);
         self.0.arrived.send_replace(());
+        self.0.changed.send_replace(());
         Ok(())
     }
 
@@ -64,10 +68,36 @@ impl Builds {
         let oldest = events::now().unix_nanos().saturating_sub(age);
         let is_old = |ended: &Arc<Account>| ended.ended.get().is_some_and(|(time, _)| time.unix_nanos() < oldest);
         let mut told: usize = all.ended.iter().map(|ended| ended.progress.bytes()).sum();
-        while all.ended.len() > most || told > TOLD || all.ended.front().is_some_and(is_old) {
-            let Some(forgotten) = all.ended.pop_front() else { break };
-            told = told.saturating_sub(forgotten.progress.bytes());
-        }
+        let mut count = all.ended.len();
+        // The oldest come first. As with the reference, one goes that is too old while there are too many; those that are pinned
+        // stay as long as there is room for any.
+        all.ended.retain(|ended| {
+            let is_beyond = count > ENDED || told > TOLD;
+            let goes = is_beyond || (!ended.is_pinned() && count > most && is_old(ended));
+            if goes {
+                count -= 1;
+                told = told.saturating_sub(ended.progress.bytes());
+            }
+            !goes
+        });
+        drop(all);
+        self.0.changed.send_replace(());
+    }
+
+    /// Told of whatever happens to builds.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// Keeps a build that has ended from being forgotten, or no longer; whether there is one.
+    pub(crate) fn pin(&self, id: &str, pinned: bool) -> bool {
+        let all = self.all();
+        let found = all.ended.iter().find(|build| build.id() == id);
+        found.inspect(|build| build.pin(pinned));
+        let is_found = found.is_some();
+        drop(all);
+        self.0.changed.send_replace(());
+        is_found
     }
 
     /// The build of this name, one that has ended as well, waited for until a while has gone.
@@ -82,8 +112,12 @@ impl Builds {
     }
 
     /// The build of this name that goes on, driven by its client.
-    pub(crate) async fn driven(&self, id: &str, wait: Duration) -> Result<Arc<Build>> {
-        self.find(id, wait, |all| all.going.get(id).filter(|build| build.is_driven()).cloned()).await
+    pub(crate) async fn driven(&self, id: &str, wait: Duration) -> Result<(Arc<Build>, Arc<Scope>)> {
+        self.find(id, wait, |all| {
+            let build = all.going.get(id)?;
+            Some((build.clone(), build.client.clone()?))
+        })
+        .await
     }
 
     /// Those that go on, and those that have ended, the oldest first.
@@ -97,7 +131,10 @@ impl Builds {
         let mut all = self.all();
         let before = all.ended.len();
         all.ended.retain(|build| build.id() != id);
-        all.ended.len() < before
+        let is_gone = all.ended.len() < before;
+        drop(all);
+        self.0.changed.send_replace(());
+        is_gone
     }
 
     async fn find<T>(&self, id: &str, wait: Duration, look: impl Fn(&All) -> Option<T>) -> Result<T> {

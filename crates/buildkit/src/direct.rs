@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{Exporter, SolveRequest};
+use build::job::Incoming;
 use model::{Error, Result};
 use prost::Message;
 use tokio::task::JoinHandle;
 
 use crate::control::Watch;
 use crate::error::Failed;
+use crate::inputs::Body;
 use crate::progress::Progress;
 use crate::serve::Buildkit;
 
 /// What is to be built, by the front end of Dockerfiles.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Wanted {
     /// What the build is called.
     pub reference: String,
@@ -26,6 +28,8 @@ pub struct Wanted {
     pub exporter: Option<(String, BTreeMap<String, String>)>,
     /// What it is to be granted.
     pub entitlements: Vec<String>,
+    /// The context, where the client sends it: an archive, or a Dockerfile.
+    pub body: Option<Incoming>,
 }
 
 /// A build that goes on; it is cancelled when this is dropped.
@@ -40,7 +44,11 @@ impl Buildkit {
     /// Begins a build.
     ///
     /// Errors: what the request cannot have.
-    pub fn build(&self, wanted: Wanted) -> Result<Going> {
+    pub fn build(&self, mut wanted: Wanted) -> Result<Going> {
+        let body = wanted.body.take().map(Body::new);
+        if let Some(body) = &body {
+            wanted.attributes.insert("context".into(), body.address.clone());
+        }
         let exporter = |(kind, attributes): (String, BTreeMap<String, String>)| Exporter {
             r#type: kind,
             attrs: attributes.into_iter().collect(),
@@ -54,7 +62,7 @@ impl Buildkit {
             entitlements: wanted.entitlements,
             ..SolveRequest::default()
         };
-        let begun = self.controller.begin(request).map_err(|status| Error::invalid(status.message()));
+        let begun = self.controller.begin(request, body).map_err(|status| Error::invalid(status.message()));
         let (build, returned, events) = begun?;
         let (progress, watch) = (build.account.progress.clone(), Watch(Some(build.job.cancel.clone())));
         let outcome = tokio::spawn(self.controller.clone().finish(build, returned, events));

@@ -95,6 +95,16 @@ impl Failed {
         self
     }
 
+    /// Whether it says of which lines it is.
+    pub(crate) fn has_source(&self) -> bool {
+        self.details.iter().any(|detail| detail.type_url.contains("errdefs.Source"))
+    }
+
+    /// What front ends in containers ask for that this builder or its front end has not.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Failed {
+        Failed { code: Code::Unimplemented, ..Failed::new(message) }
+    }
+
     /// The text.
     pub(crate) fn message(&self) -> &str {
         &self.message

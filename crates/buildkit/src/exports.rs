@@ -10,9 +10,11 @@ use build::{attest, frontend};
 use model::lock::Mutex;
 use model::{Error, Result};
 
-use crate::build::{Build, Definitions, Frontend, Outcome, Returned};
+use crate::build::Build;
 use crate::error::Failed;
 use crate::export::Receiver;
+use crate::outcome::{Definitions, Frontend, Outcome};
+use crate::scope::Returned;
 use crate::wanted::Exports;
 
 /// Builds and exports; the client's answer.
@@ -29,6 +31,7 @@ pub(crate) async fn run(build: &Arc<Build>, returned: Returned) -> Result<export
             attributes: build.account.request.frontend_attrs.clone(),
             inputs: build.account.request.frontend_inputs.clone(),
             definition: build.account.request.definition.clone(),
+            depth: 0,
         };
         build.frontend(request).await?
     };

@@ -15,3 +15,8 @@ pub(crate) fn proto(time: Timestamp) -> protobuf::Timestamp {
 pub(crate) fn now() -> protobuf::Timestamp {
     proto(events::now())
 }
+
+/// Nanoseconds since 1970.
+pub(crate) fn nanos(time: &protobuf::Timestamp) -> i64 {
+    time.seconds.saturating_mul(SECOND).saturating_add(time.nanos.into())
+}

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
 use bollard_buildkit_proto::pb;
+use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 
@@ -93,6 +94,9 @@ const FRONT_ENDS: &[&str] = &[
     "gateway.solve.evaluate",
     "gateway.evaluate",
     "gateway.warnings",
+    "gateway.exec",
+    "gateway.exec.extrahosts",
+    "gateway.exec.secretenv",
     "source.metaresolver",
 ];
 
@@ -133,4 +137,18 @@ pub(crate) fn record(daemon: &dyn Daemon) -> WorkerRecord {
         buildkit_version: Some(version()),
         cdi_devices: Vec::new(),
     }
+}
+
+/// The worker, as front ends in containers are told of it: JSON of BuildKit's `client.WorkerInfo`.
+pub(crate) fn json(daemon: &dyn Daemon) -> String {
+    let record = record(daemon);
+    let platform = |platform: &pb::Platform| {
+        let mut value = json!({"architecture": platform.architecture, "os": platform.os});
+        if !platform.variant.is_empty() {
+            value["variant"] = platform.variant.clone().into();
+        }
+        value
+    };
+    let platforms: Vec<Value> = record.platforms.iter().map(platform).collect();
+    json!([{"ID": record.id, "Labels": record.labels, "Platforms": platforms}]).to_string()
 }

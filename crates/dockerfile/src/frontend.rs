@@ -187,7 +187,7 @@ fn other(request: &Request, text: &str) -> Result<Option<Syntax>, Failure> {
 }
 
 /// Whether an image is the front end that this one is, whatever its version.
-fn is_usual(image: &str) -> bool {
+pub fn is_usual(image: &str) -> bool {
     let name = ImageRef::parse_normalized(image).map(|reference| reference.name()).unwrap_or_default();
     matches!(name.as_str(), "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream")
 }

@@ -26,7 +26,7 @@ mod text;
 
 pub use convert::{Conversion, Entry, Outline};
 pub use error::{Error, Result};
-pub use frontend::{Build, Failure, Outcome, OwnSyntax, Request, Target, answer};
+pub use frontend::{Build, Failure, Outcome, OwnSyntax, Request, Target, answer, is_usual};
 pub use git::GitSource;
 pub use image::{Config, HealthCheck, Image, RootFiles, Row};
 pub use lines::Lines;

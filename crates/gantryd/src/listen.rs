@@ -287,7 +287,10 @@ fn tls_config(tls: &Tls) -> Result<Arc<rustls::ServerConfig>> {
         builder.with_no_client_auth()
     };
     let config = builder.with_single_cert(chain, key);
-    Ok(Arc::new(config.map_err(|e| Error::invalid(format!("invalid TLS configuration: {e}")))?))
+    let mut config = config.map_err(|e| Error::invalid(format!("invalid TLS configuration: {e}")))?;
+    // HTTP/2 is for clients of gRPC, which speak nothing else; whoever speaks both attaches, too.
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// Removes the unix sockets.

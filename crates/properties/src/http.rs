@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use server::connection;
 use server::frame::{Config, Frame};
-use server::listener::Phase;
 use server::peer::Peer;
+use server::phase::Phase;
 use server::stream::Socket;
 
 /// Longest wait for an answer: none of these requests waits for anything.

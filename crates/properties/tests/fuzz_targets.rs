@@ -61,6 +61,8 @@ mod reference;
 mod seccomp;
 #[path = "../../../fuzz/fuzz_targets/signatures.rs"]
 mod signatures;
+#[path = "../../../fuzz/fuzz_targets/source_policy.rs"]
+mod source_policy;
 #[path = "../../../fuzz/fuzz_targets/websocket.rs"]
 mod websocket;
 #[path = "../../../fuzz/fuzz_targets/words.rs"]
@@ -69,7 +71,7 @@ mod words;
 /// A target by its name.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 22] = [
+const TARGETS: [Target; 23] = [
     ("archive", archive::run),
     ("bus_messages", bus_messages::run),
     ("cache_description", cache_description::run),
@@ -90,6 +92,7 @@ const TARGETS: [Target; 22] = [
     ("reference", reference::run),
     ("seccomp", seccomp::run),
     ("signatures", signatures::run),
+    ("source_policy", source_policy::run),
     ("websocket", websocket::run),
     ("words", words::run),
 ];

@@ -101,6 +101,11 @@ fn definitions() {
 }
 
 #[test]
+fn source_policies() {
+    hold("source_policy", properties::source_policy, 2000, "[\\x00-\\x7f]{0,40}");
+}
+
+#[test]
 fn references() {
     hold("reference", properties::reference, 2000, "[a-cA-B0-1._:/@\\[\\] -]{0,32}(@sha256:[0-9a-f]{62,66})?");
 }

@@ -3,6 +3,9 @@
 //! Secrets are never shown by `Debug` and never leave this crate but in a request to the host they are for.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -39,6 +42,51 @@ pub struct Credentials {
     /// The `User-Agent` of the client on whose behalf the registry is asked; empty: nobody's.
     #[serde(skip)]
     pub client_agent: String,
+    /// Who asks token servers in the place of the daemon, if anybody does: the secret is shown to them by its owner.
+    #[serde(skip)]
+    pub delegate: Delegate,
+}
+
+/// Whoever asks token servers in the place of the daemon.
+#[derive(Clone, Default)]
+pub struct Delegate(pub Option<Arc<dyn Tokens>>);
+
+impl PartialEq for Delegate {
+    fn eq(&self, other: &Delegate) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+}
+
+impl Eq for Delegate {}
+
+/// Asks token servers.
+pub trait Tokens: Send + Sync {
+    /// A token.
+    fn fetch<'a>(&'a self, wanted: WantedToken<'a>) -> Pin<Box<dyn Future<Output = Result<FetchedToken>> + Send + 'a>>;
+}
+
+/// What a registry wants to be shown.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedToken<'a> {
+    /// The registry, as it is reached: `host:port`, without the usual port.
+    pub host: &'a str,
+    /// The token server.
+    pub realm: &'a str,
+    /// The name of the registry there.
+    pub service: &'a str,
+    /// `repository:x:pull`, …
+    pub scopes: &'a [String],
+}
+
+/// A token that was given.
+pub struct FetchedToken {
+    /// Itself.
+    pub token: String,
+    /// Seconds that it may be shown; 0: it does not say.
+    pub expires_in: i64,
 }
 
 impl fmt::Debug for Credentials {

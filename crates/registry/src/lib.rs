@@ -38,7 +38,7 @@ use model::Result;
 use model::lock::RwLock;
 use model::reference::ImageRef;
 
-pub use credentials::Credentials;
+pub use credentials::{Credentials, Delegate, FetchedToken, Tokens, WantedToken};
 pub use failure::{Fault, Reason, Result as Outcome, Retry};
 pub use fetch::{Blob, Document, MANIFEST_BYTES, Resolved};
 pub use login::login;

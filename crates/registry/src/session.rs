@@ -23,7 +23,7 @@ use tokio::time::sleep;
 use crate::certs::{self, CertFiles, SystemRoots};
 use crate::challenge::{self, Challenge};
 use crate::connect::Pinned;
-use crate::credentials::{Credentials, meant_for};
+use crate::credentials::{Credentials, WantedToken, meant_for};
 use crate::endpoint::{self, Endpoint};
 use crate::exchange::{Answer, Body, Call, Http, describe, set};
 use crate::failure::{self, Fault, Reason, Result, Retry};
@@ -366,7 +366,7 @@ impl Repository {
         }
         let known = self.grants.lock().get(&endpoint.root.to_string()).cloned();
         let Some(grant) = known else { return Ok(None) };
-        let Challenge::Bearer { scope, .. } = &grant.challenge else {
+        let Challenge::Bearer { scope, realm, service, .. } = &grant.challenge else {
             return Ok(credentials.and_then(Credentials::basic));
         };
         let scopes = self.scopes(scope, more);
@@ -375,7 +375,12 @@ impl Repository {
             return Ok(Some(token.authorization.clone()));
         }
         let request = TokenRequest { scopes: &scopes, credentials, offline: false, registry: endpoint.root.scheme };
-        let token = self.token(endpoint, &grant.challenge, &request).await?;
+        let host = endpoint.root.server.to_string();
+        let wanted = WantedToken { host: &host, realm, service, scopes: &scopes };
+        let token = match token::delegated(credentials, wanted).await {
+            Some(token) => token,
+            None => self.token(endpoint, &grant.challenge, &request).await?,
+        };
         let mut grants = self.grants.lock();
         if let Some(grant) = grants.get_mut(&endpoint.root.to_string()) {
             grant.tokens.insert(key, token.clone());

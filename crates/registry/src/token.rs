@@ -11,7 +11,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 
 use crate::challenge::Challenge;
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, WantedToken};
 use crate::exchange::{Body, Call, Http, set};
 use crate::failure::{self, Fault, Reason, Result};
 use crate::session::Way;
@@ -40,6 +40,12 @@ pub struct Token {
 }
 
 impl Token {
+    fn new(token: &str, expires_in: i64) -> Token {
+        let life = u64::try_from(expires_in).unwrap_or(0).clamp(DEFAULT_LIFE, LONGEST_LIFE);
+        let until = Instant::now() + Duration::from_secs(life);
+        Token { authorization: format!("Bearer {token}"), until, refresh: String::new() }
+    }
+
     /// Whether it may still be shown.
     pub fn is_fresh(&self) -> bool {
         Instant::now() + MARGIN < self.until
@@ -105,12 +111,20 @@ pub async fn fetch(http: &Http, challenge: &Challenge, request: &TokenRequest<'_
     if token.is_empty() {
         return Err(Fault::nonsense("authorization server did not include a token in the response"));
     }
-    let life = u64::try_from(answered.expires_in).unwrap_or(0).clamp(DEFAULT_LIFE, LONGEST_LIFE);
-    Ok(Token {
-        authorization: format!("Bearer {token}"),
-        until: Instant::now() + Duration::from_secs(life),
-        refresh: answered.refresh_token,
-    })
+    Ok(Token { refresh: answered.refresh_token, ..Token::new(&token, answered.expires_in) })
+}
+
+/// A token of the client's own, if it fetches any. One that cannot be had is told of, and no more: the daemon asks by itself.
+pub async fn delegated(credentials: Option<&Credentials>, wanted: WantedToken<'_>) -> Option<Token> {
+    let delegate = credentials?.delegate.0.as_ref()?;
+    match delegate.fetch(wanted).await {
+        Ok(fetched) if !fetched.token.is_empty() => Some(Token::new(&fetched.token, fetched.expires_in)),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::debug!(%error, host = wanted.host, "the client has fetched no token");
+            None
+        }
+    }
 }
 
 fn answered(body: &[u8]) -> Result<Answered> {

@@ -1,4 +1,5 @@
-//! One client: HTTP/1.1 over its connection until it ends, is hijacked, or the daemon shuts down.
+//! One client: HTTP/1.1 over its connection until it ends, is hijacked, or the daemon shuts down. A client that begins with
+//! HTTP/2 is given to [`http2`].
 //!
 //! hyper half-closes with the client (`half_close`), so it does not notice a client that vanished while a handler
 //! works: the task watches the socket itself. When nobody is there any more, it drops everything of the request, but not
@@ -23,9 +24,10 @@ use crate::error;
 use crate::fields;
 use crate::frame::Frame;
 use crate::hijack::{self, Hijack};
+use crate::http2::{self, Spoken};
 use crate::limits;
-use crate::listener::Phase;
 use crate::peer::Peer;
+use crate::phase::Phase;
 use crate::response::{Cut, Response};
 use crate::routes::Outcome;
 use crate::stream::{Io, PeerClosed, Socket};
@@ -94,11 +96,37 @@ async fn encrypted<S: Send + Sync + 'static>(
 /// A connection that left HTTP: its stream, what was read ahead, and who takes it.
 type Taken<T> = Option<(T, Vec<u8>, Hijack)>;
 
+/// Serves what a client speaks.
 async fn http<S, T>(
     frame: &Arc<Frame<S>>,
     socket: &Arc<Socket>,
     peer: Arc<Peer>,
-    stream: T,
+    mut stream: T,
+    phase: watch::Receiver<Phase>,
+) -> io::Result<Taken<T>>
+where
+    S: Send + Sync + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut first = Vec::new();
+    if let Some(calls) = frame.calls() {
+        match http2::spoken(&mut stream, &phase).await? {
+            Spoken::Http1(ahead) => first = ahead,
+            Spoken::Http2(ahead) => {
+                http2::Server { frame: frame.clone(), calls, peer }.serve((ahead, stream), phase).await;
+                return Ok(None);
+            }
+        }
+    }
+    let stream = Targets::new((first, stream), &frame.budgets.heads);
+    http1(frame, socket, peer, stream, phase).await
+}
+
+async fn http1<S, T>(
+    frame: &Arc<Frame<S>>,
+    socket: &Arc<Socket>,
+    peer: Arc<Peer>,
+    stream: Targets<T>,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<Taken<T>>
 where
@@ -110,7 +138,7 @@ where
     let (tell_turn, mut turn) = watch::channel(Turn::Client);
     let (tell_cut, mut cuts) = mpsc::channel::<Cut>(1);
     let mut cut = None;
-    let (stream, begins) = Targets::new(stream, &frame.budgets.heads);
+    let begins = stream.begins();
     let refused = begins.clone();
     let service = service_fn({
         let frame = frame.clone();

@@ -17,6 +17,7 @@ use model::{Error, Result};
 use tokio::sync::watch;
 
 use crate::budget::Budgets;
+use crate::calls::Calls;
 use crate::error;
 use crate::hijack::Head;
 use crate::path;
@@ -65,6 +66,8 @@ pub struct Frame<S: 'static> {
     policies: Policies,
     /// For requests that are being sent.
     pub budgets: Budgets,
+    /// Who answers calls of gRPC; `None`: HTTP/2 is not spoken.
+    calls: Option<Arc<dyn Calls>>,
 }
 
 /// The text of a swarm route while swarm mode is off.
@@ -87,7 +90,28 @@ impl<S: Send + Sync + 'static> Frame<S> {
         standing.insert(EXPERIMENTAL, value(if config.experimental { "true" } else { "false" }));
         standing.insert(OSTYPE, HeaderValue::from_static("linux"));
         standing.insert(SERVER, value(&format!("Docker/{} (linux)", config.version)));
-        Frame { config, routes, state, standing, policies, budgets: Budgets::default() }
+        Frame { config, routes, state, standing, policies, budgets: Budgets::default(), calls: None }
+    }
+
+    /// The same with calls of gRPC besides, which are asked about as requests are.
+    #[must_use]
+    pub fn with_calls(self, calls: Arc<dyn Calls>) -> Frame<S> {
+        Frame { calls: Some(calls), ..self }
+    }
+
+    /// Who answers calls of gRPC, if anybody does.
+    pub fn calls(&self) -> Option<Arc<dyn Calls>> {
+        self.calls.clone()
+    }
+
+    /// What may say no to a request.
+    pub fn policies(&self) -> Policies {
+        self.policies.clone()
+    }
+
+    /// The newest version served.
+    pub fn newest(&self) -> ApiVersion {
+        self.config.max_api
     }
 
     /// Answers one request.

@@ -1,6 +1,6 @@
 //! The API on its sockets: listeners, the routing table, the version gate, streams, and one thin handler per endpoint.
 //!
-//! Layers inside: [`listener`] accepts, [`connection`] speaks HTTP/1.1 and gives hijacked connections away, [`frame`]
+//! Layers inside: [`listener`] accepts, [`connection`] speaks HTTP/1.1 and gives hijacked connections away, [`http2`] those of gRPC to BuildKit's API, [`frame`]
 //! routes and answers, the handlers parse, call one verb of the engine and encode. Nothing here decides what a
 //! container is; nothing below here knows what HTTP is.
 #![forbid(unsafe_code)]
@@ -8,18 +8,21 @@
 
 pub mod accept;
 pub mod budget;
+pub mod calls;
 pub mod connection;
 pub mod error;
 pub mod fields;
 pub mod frame;
 pub mod handler;
 pub mod hijack;
+pub mod http2;
 pub mod limits;
 pub mod listener;
 pub mod media_type;
 pub mod metrics;
 pub mod path;
 pub mod peer;
+pub mod phase;
 pub mod policy;
 pub mod query;
 pub mod request;
@@ -39,12 +42,14 @@ use tokio::sync::watch;
 
 pub use frame::{Config, Frame};
 pub use handler::{State, Successor};
-pub use listener::{Listener, Phase};
+pub use listener::Listener;
+pub use phase::Phase;
 
 /// The API around an engine.
 pub fn frame(config: Config, state: Arc<State>) -> Arc<Frame<State>> {
     let policies = policies(&state);
-    Arc::new(Frame::new(config, handler::table::ROUTES, state, policies))
+    let calls = Arc::new(calls::Builds(state.buildkit.clone()));
+    Arc::new(Frame::new(config, handler::table::ROUTES, state, policies).with_calls(calls))
 }
 
 /// What the control socket serves around an engine.

@@ -15,21 +15,11 @@ use crate::connection;
 use crate::frame::Frame;
 use crate::limits;
 use crate::peer::Peer;
+use crate::phase::Phase;
 use crate::stream::Socket;
 
 /// The one user whom the control socket serves.
 const ROOT: u32 = 0;
-
-/// How far a server is in its life; it only goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Clients and their requests are served.
-    Serving,
-    /// No client and no request is taken any more; those that are here are answered.
-    Closing,
-    /// What is still open gets [`limits::DRAIN_TIME`]; streams end now.
-    Draining,
-}
 
 /// A bound socket to accept from.
 pub enum Listener {

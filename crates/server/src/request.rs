@@ -1,6 +1,9 @@
 //! A request as handlers see it: what was matched, what was asked, and a body that is read on demand.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use api::ApiVersion;
 use api::decode::DecodeError;
@@ -11,6 +14,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, EXPECT, HeaderMap};
 use model::{Error, Result};
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::budget::Share;
@@ -92,6 +96,30 @@ impl Drop for Body {
                 }
             }
         }));
+    }
+}
+
+/// See [`Request::reader`]. A body that breaks off is an error, not an end.
+pub struct BodyReader {
+    chunks: mpsc::Receiver<io::Result<Bytes>>,
+    left: Bytes,
+}
+
+impl AsyncRead for BodyReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.left.is_empty() {
+            match ready!(self.chunks.poll_recv(context)) {
+                Some(chunk) => self.left = chunk?,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let fits = self.left.len().min(buffer.remaining());
+        buffer.put_slice(&self.left.split_to(fits));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -210,6 +238,25 @@ impl Request {
         tokio::time::timeout(limits::JSON_BODY_TIME, reading)
             .await
             .unwrap_or_else(|_| Err(Error::invalid("invalid JSON: the request body did not arrive in time")))
+    }
+
+    /// The body as a reader, read as fast as it is taken.
+    pub fn reader(&mut self) -> BodyReader {
+        let mut body = std::mem::take(&mut self.body);
+        let (sender, chunks) = mpsc::channel(limits::UPLOAD_QUEUE);
+        tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let chunk = match frame.map(hyper::body::Frame::into_data) {
+                    Ok(Ok(data)) => Ok(data),
+                    Ok(Err(_)) => continue,
+                    Err(error) => Err(io::Error::other(error)),
+                };
+                if sender.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+        });
+        BodyReader { chunks, left: Bytes::new() }
     }
 
     /// The body as a stream of chunks, read as fast as they are taken.

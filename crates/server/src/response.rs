@@ -29,6 +29,8 @@ pub enum Body {
     /// The same, of something that may break in the middle: unless its producer says that it is whole, the connection is
     /// cut at the end, so that nobody takes the part for the whole.
     Download(mpsc::Receiver<Bytes>, oneshot::Receiver<Whole>),
+    /// Messages of a call of gRPC, and its status behind them.
+    Call(buildkit::Body),
 }
 
 /// What is dropped when the client has been sent the end.
@@ -50,6 +52,7 @@ impl HttpBody for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
+            Body::Call(body) => Pin::new(body).poll_frame(context).map_err(io::Error::other),
             Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Body::Stream(chunks, _) => chunks.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes)))),
             Body::Download(chunks, whole) => match ready!(chunks.poll_recv(context)) {
@@ -63,12 +66,17 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Body::Whole(None))
+        match self {
+            Body::Whole(bytes) => bytes.is_none(),
+            Body::Call(body) => body.is_end_stream(),
+            Body::Stream(..) | Body::Download(..) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::Call(body) => body.size_hint(),
             Body::Stream(..) | Body::Download(..) => SizeHint::default(),
         }
     }

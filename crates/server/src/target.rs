@@ -108,10 +108,18 @@ pub struct Targets<T> {
 }
 
 impl<T> Targets<T> {
-    /// Around a connection on which nothing has been read.
-    pub fn new(stream: T, heads: &Arc<Semaphore>) -> (Targets<T>, Begins) {
+    /// Around a connection of which `ahead` has been read, less than what a head may have for nothing.
+    pub fn new((ahead, stream): (Vec<u8>, T), heads: &Arc<Semaphore>) -> Targets<T> {
         let (begins, share) = (Begins::new(), Share::new(heads, limits::HEAD_FREE));
-        (Targets { stream, begins: begins.clone(), share, inside: false, left: Vec::new() }, begins)
+        let mut targets = Targets { stream, begins, share, inside: false, left: Vec::new() };
+        targets.begins.count(ahead.len(), &mut targets.share);
+        targets.left = targets.escape(&ahead).unwrap_or(ahead);
+        targets
+    }
+
+    /// What its task tells it.
+    pub fn begins(&self) -> Begins {
+        self.begins.clone()
     }
 
     /// The connection, when nobody speaks HTTP on it any more, and what was read ahead.
@@ -214,12 +222,14 @@ mod tests {
     async fn long_heads_come_out_of_the_budget_and_bodies_do_not() {
         let heads = Arc::new(Semaphore::new(2));
         let long = vec![b'x'; limits::LARGE_REQUEST + 1];
-        let (mut refused, begins) = Targets::new(&long[..], &heads);
+        let mut refused = Targets::new((Vec::new(), &long[..]), &heads);
+        let begins = refused.begins();
         assert!(refused.read_to_end(&mut Vec::new()).await.is_err());
         assert!(begins.is_refused());
         drop(refused);
         assert_eq!(heads.available_permits(), 2);
-        let (mut with_body, begins) = Targets::new(&long[..], &heads);
+        let mut with_body = Targets::new((Vec::new(), &long[..]), &heads);
+        let begins = with_body.begins();
         let mut head = vec![0; limits::HEAD_FREE + 1024];
         let _ = with_body.read_exact(&mut head).await.expect("within the budget");
         assert_eq!(heads.available_permits(), 1);
@@ -235,7 +245,9 @@ mod tests {
 
     /// What hyper reads, `piece` bytes at a time.
     async fn read(sent: &[u8], piece: usize) -> Vec<u8> {
-        let (mut targets, _begins) = Targets::new(sent, &plenty());
+        // Some of it has been read before.
+        let (ahead, sent) = sent.split_at(sent.len().min(piece / 2));
+        let mut targets = Targets::new((ahead.to_vec(), sent), &plenty());
         let (mut all, mut buffer) = (Vec::new(), vec![0; piece]);
         loop {
             match targets.read(&mut buffer).await.expect("a slice") {
@@ -259,7 +271,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_later_request_is_looked_at_when_it_is_announced() {
-        let (mut targets, begins) = Targets::new(&b"GET / HTTP/1.1\n\nGET /\" HTTP/1.1\n\n"[..], &plenty());
+        let mut targets = Targets::new((Vec::new(), &b"GET / HTTP/1.1\n\nGET /\" HTTP/1.1\n\n"[..]), &plenty());
+        let begins = targets.begins();
         let mut first = [0; 16];
         let _ = targets.read_exact(&mut first).await.expect("the first");
         begins.set(true);

@@ -205,6 +205,22 @@ pub fn probe_archive() -> &'static [u8] {
     })
 }
 
+/// `front:latest`: a front end for builds, alone. Without the symbols of its programs it is small enough to be loaded often.
+#[must_use]
+pub fn frontend_archive() -> &'static [u8] {
+    static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a directory for a program");
+        let (built, small) = (places::program("gantry-frontend"), dir.path().join("frontend"));
+        let _ = command::run(Command::new(places::find("strip")).arg("-o").arg(&small).arg(built), b"").ok();
+        let program = std::fs::read(&small).expect("the front end can be read");
+        assert!(!is_dynamic(&program), "gantry-frontend is not static: build it with the workspace's flags");
+        let root = Tar::new().file("front", 0o755, &program).dir("tmp/", 0o1777).bytes();
+        let labels = json!({"moby.buildkit.frontend.caps": "moby.buildkit.frontend.inputs"});
+        docker_archive("front:latest", &[root], &json!({"Entrypoint": ["/front"], "Labels": labels}))
+    })
+}
+
 /// An image of many layers: file `n` holds `n`, file `top` holds the last number, and layer `n` removes file `n - 2`.
 #[must_use]
 pub fn layered_archive(name: &str, count: usize) -> Vec<u8> {

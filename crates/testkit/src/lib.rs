@@ -22,6 +22,7 @@ pub mod command;
 pub mod daemon;
 pub mod dead_mount;
 pub mod fake_registry;
+pub mod grpc;
 pub mod http;
 pub mod images;
 pub mod layouts;

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::files;
 use crate::job::{Event, Job};
+pub use crate::op::process::{Process, run as run_process};
 use crate::result::{Failure, Files};
 use crate::sources;
 

@@ -69,22 +69,7 @@ pub(crate) async fn run(
     inputs: &[Arc<Solved>],
 ) -> Result<Made, Unmade> {
     let meta = exec.meta.clone().unwrap_or_default();
-    allowed(job, exec)?;
-    let taken = Taken::all(job, exec).await?;
-    let (roots, caches) = (job.builder.roots.clone(), job.builder.caches.clone());
-    let (owned, mounted, cwd) = (exec.mounts.clone(), (vertex.clone(), inputs.to_vec()), meta.cwd.clone());
-    let prepare = move |_: &_| {
-        let (vertex, inputs) = mounted;
-        let mut preparation = Preparation::new(&roots, &vertex, &inputs);
-        let top = preparation.root(&owned)?;
-        for mount in owned.iter().filter(|mount| mount.dest != "/") {
-            preparation.mount(&mounts::placed(mount, &cwd)?, &caches, &taken)?;
-        }
-        preparation.note_stubs(top)?;
-        let (written, mounts, sockets) = (preparation.written, preparation.mounts, preparation.sockets);
-        Ok(Prepared { top, written, mounts, sockets, taken })
-    };
-    let mut prepared = job.builder.threads.run(prepare).await?;
+    let mut prepared = prepare(job, vertex, exec, inputs).await?;
     let step = step(job, exec, &meta, &mut prepared);
     let Prepared { written, sockets, taken, .. } = prepared;
     let serving = agent::serve(job, sockets)?;
@@ -110,15 +95,41 @@ pub(crate) async fn run(
     Ok(job.builder.threads.run(move |_| commit(written, &lease)).await?)
 }
 
+/// Makes what the program runs in.
+pub(super) async fn prepare(
+    job: &Arc<Job>,
+    vertex: &Arc<Vertex>,
+    exec: &pb::ExecOp,
+    inputs: &[Arc<Solved>],
+) -> Result<Prepared> {
+    allowed(job, exec)?;
+    let taken = Taken::all(job, exec).await?;
+    let cwd = exec.meta.as_ref().map(|meta| meta.cwd.clone()).unwrap_or_default();
+    let (roots, caches) = (job.builder.roots.clone(), job.builder.caches.clone());
+    let (owned, mounted) = (exec.mounts.clone(), (vertex.clone(), inputs.to_vec()));
+    let prepare = move |_: &_| {
+        let (vertex, inputs) = mounted;
+        let mut preparation = Preparation::new(&roots, &vertex, &inputs);
+        let top = preparation.root(&owned)?;
+        for mount in owned.iter().filter(|mount| mount.dest != "/") {
+            preparation.mount(&mounts::placed(mount, &cwd)?, &caches, &taken)?;
+        }
+        preparation.note_stubs(top)?;
+        let (written, mounts, sockets) = (preparation.written, preparation.mounts, preparation.sockets);
+        Ok(Prepared { top, written, mounts, sockets, taken })
+    };
+    job.builder.threads.run(prepare).await
+}
+
 /// What a step has before its program runs.
-struct Prepared {
+pub(super) struct Prepared {
     /// The root, among what is written.
     top: usize,
-    written: Vec<Written>,
+    pub(super) written: Vec<Written>,
     mounts: Vec<StepMount>,
-    sockets: Vec<Socket>,
+    pub(super) sockets: Vec<Socket>,
     /// Secrets, and the caches that it holds.
-    taken: Taken,
+    pub(super) taken: Taken,
 }
 
 /// Refuses what the build was not granted, and what this engine has not.
@@ -139,7 +150,7 @@ fn allowed(job: &Job, exec: &pb::ExecOp) -> Result<()> {
 }
 
 /// What is run; takes the mounts.
-fn step(job: &Job, exec: &pb::ExecOp, meta: &pb::Meta, prepared: &mut Prepared) -> Step {
+pub(super) fn step(job: &Job, exec: &pb::ExecOp, meta: &pb::Meta, prepared: &mut Prepared) -> Step {
     let root = &prepared.written[prepared.top];
     Step {
         id: root.work.id.clone(),

@@ -6,6 +6,7 @@ pub(crate) mod file;
 mod input;
 pub(crate) mod layers;
 mod mounts;
+pub(crate) mod process;
 
 use std::sync::Arc;
 

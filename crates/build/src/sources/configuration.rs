@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use bollard_buildkit_proto::pb;
 use dockerfile::{ImageAnswer, ImageQuestion};
 use image::oci;
 use model::reference::ImageRef;
 use model::{Error, Kind, Result};
 
-use super::image::{Wanted, find};
+use super::image::{IMAGE, Wanted, find};
 use super::layout;
 use crate::job::Job;
 
@@ -15,6 +16,14 @@ use crate::job::Job;
 ///
 /// Errors: in the reference's words, beginning with `failed to resolve source metadata for`.
 pub async fn configuration(job: &Arc<Job>, question: &ImageQuestion) -> Result<ImageAnswer> {
+    let judged;
+    let question = match of_policy(job, question)? {
+        Some(reference) => {
+            judged = ImageQuestion { reference, ..question.clone() };
+            &judged
+        }
+        None => question,
+    };
     let found = match &question.layout {
         Some([_, store]) => layout::find(job, store, &question.reference, Some(&question.platform), false).await,
         None => {
@@ -33,6 +42,22 @@ pub async fn configuration(job: &Arc<Job>, question: &ImageQuestion) -> Result<I
         digest: found.digest.map(|digest| digest.to_string()).unwrap_or_default(),
         config: job.builder.threads.run(read).await?,
     })
+}
+
+/// The image that policies put in the place of the one that is asked for.
+fn of_policy(job: &Job, question: &ImageQuestion) -> Result<Option<String>> {
+    if question.layout.is_some() {
+        return Ok(None);
+    }
+    let reference = ImageRef::parse_normalized(&question.reference)?.with_default_tag().canonical();
+    let source = pb::SourceOp { identifier: format!("{IMAGE}{reference}"), ..pb::SourceOp::default() };
+    let judged = job.judged(&source).map_err(|error| error.prefix("could not resolve image due to policy"))?;
+    let Some(judged) = judged.filter(|judged| judged.identifier != source.identifier) else { return Ok(None) };
+    let other = || {
+        let text = "could not resolve image due to policy: policy converted image to a source that is none";
+        Error::invalid(format!("{text}: {}", judged.identifier))
+    };
+    judged.identifier.strip_prefix(IMAGE).map(|reference| Some(reference.to_owned())).ok_or_else(other)
 }
 
 /// As BuildKit tells that there is no such image.

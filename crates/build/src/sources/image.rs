@@ -20,6 +20,9 @@ use crate::key::Key;
 use crate::record::{Chain, Layer};
 use crate::result::Solved;
 
+/// In front of the references of images.
+pub(super) const IMAGE: &str = "docker-image://";
+
 /// Lines of a fetch that wait for nobody.
 const LINES: usize = 16;
 /// The mode in which the registry is always asked.

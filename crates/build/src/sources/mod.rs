@@ -5,6 +5,7 @@ mod git;
 mod http;
 pub mod image;
 mod layout;
+pub mod rules;
 pub mod sandbox;
 
 use std::sync::Arc;
@@ -13,17 +14,19 @@ use bollard_buildkit_proto::pb;
 use model::{Error, Result};
 
 pub use self::configuration::configuration;
+use self::image::IMAGE;
 use crate::graph::Vertex;
 use crate::job::Job;
 use crate::result::Solved;
 
 const GIT: &str = "git://";
-const IMAGE: &str = "docker-image://";
 const LAYOUT: &str = "oci-layout://";
 const LOCAL: &str = "local://";
 
 /// The files of a source.
 pub(crate) async fn solve(job: &Arc<Job>, vertex: &Vertex, source: &pb::SourceOp) -> Result<Solved> {
+    let judged = job.judged(source).map_err(|error| error.prefix("error evaluating the source policy"))?;
+    let source = judged.as_ref().unwrap_or(source);
     let name = source.identifier.as_str();
     if let Some(reference) = name.strip_prefix(IMAGE) {
         return image::solve(job, vertex, reference, &source.attrs).await;

@@ -4,6 +4,7 @@
 //! (`local:<directory>`), and one for an export that is not an archive (`export`). Which one is meant is in the metadata of calls.
 
 mod messages;
+pub(crate) mod service;
 
 use std::io;
 

@@ -1,5 +1,6 @@
 //! The service `Control`: builds, what they tell, the cache, sessions, and the builds of the past.
 
+mod filter;
 mod history;
 mod usage;
 
@@ -20,15 +21,16 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::answers::{Messages, answers};
-use crate::build::{Build, Returned};
+use crate::build::Build;
 use crate::builds::Builds;
 use crate::daemon::Daemon;
 use crate::error::{Failed, status};
-use crate::inputs::ClientInputs;
 use crate::inputs::bytes::{self, Queue};
+use crate::inputs::{Body, ClientInputs};
 use crate::progress::Progress;
+use crate::scope::Returned;
 use crate::session::{Offer, Sessions};
-use crate::{exports, worker};
+use crate::{exports, gateway, worker};
 
 /// How long a build is waited for whose progress is asked before it has begun.
 const ARRIVAL: Duration = Duration::from_secs(6);
@@ -56,13 +58,13 @@ impl Drop for Watch {
 type Begun = (Arc<Build>, Returned, mpsc::Receiver<job::Event>);
 
 impl Controller {
-    /// Begins a build; it is found from now on.
-    pub(crate) fn begin(&self, request: SolveRequest) -> Result<Begun, Status> {
+    /// Begins a build; it is found from now on. `body`: a context that came with its request.
+    pub(crate) fn begin(&self, request: SolveRequest, body: Option<Body>) -> Result<Begun, Status> {
         let progress = Arc::new(Progress::default());
-        let inputs = Arc::new(ClientInputs::new(&self.sessions, &request.session, &progress));
+        let inputs = Arc::new(ClientInputs::new(&self.sessions, &request.session, &progress).with_body(body));
         let (events, received) = mpsc::channel(job::EVENTS);
         let job = self.daemon.job(inputs.clone(), events);
-        let begun = Build::new(request, self.daemon.clone(), job, inputs, progress);
+        let begun = Build::new(request, self.daemon.clone(), job, inputs, gateway::run);
         // What a request cannot have BuildKit tells without a kind.
         let (build, returned) = begun.map_err(|error| match error.kind() {
             model::Kind::NotFound | model::Kind::InvalidParameter | model::Kind::Forbidden => {
@@ -137,7 +139,7 @@ impl Control for Controller {
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
-        let (build, returned, events) = self.begin(request.into_inner())?;
+        let (build, returned, events) = self.begin(request.into_inner(), None)?;
         let mut watch = Watch(Some(build.job.cancel.clone()));
         let going = tokio::spawn(self.clone().finish(build, returned, events));
         let outcome = going.await.map_err(|_| Status::internal("internal error: a build failed"))?;

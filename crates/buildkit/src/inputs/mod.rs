@@ -37,11 +37,27 @@ pub(crate) struct ClientInputs {
     sessions: Sessions,
     /// The session of the build.
     session: String,
-    progress: Arc<Progress>,
+    /// What the build tells.
+    pub(crate) progress: Arc<Progress>,
     /// The build itself.
     job: OnceLock<Weak<Job>>,
     /// Directories that were asked for in this build: each is sent once.
     locals: Mutex<HashMap<(String, Attributes), Slot>>,
+    body: Option<Body>,
+}
+
+/// A context that came with the request of a build: it is read once.
+pub(crate) struct Body {
+    /// By which the build asks for it.
+    pub(crate) address: String,
+    content: Mutex<Option<Incoming>>,
+}
+
+impl Body {
+    pub(crate) fn new(content: Incoming) -> Body {
+        let id = model::id::ContainerId::from_bytes(sys::random::bytes32());
+        Body { address: format!("http://build-context-{id}"), content: Mutex::new(Some(content)) }
+    }
 }
 
 /// The files of a directory, held by whoever asks for them.
@@ -55,7 +71,12 @@ impl ClientInputs {
             progress: progress.clone(),
             job: OnceLock::new(),
             locals: Mutex::default(),
+            body: None,
         }
+    }
+
+    pub(crate) fn with_body(self, body: Option<Body>) -> ClientInputs {
+        ClientInputs { body, ..self }
     }
 
     /// Whose inputs they are.
@@ -139,6 +160,9 @@ impl ClientInputs {
 
     async fn pull(&self, address: &str) -> Result<Incoming> {
         let missing = || Error::not_found(format!("the client sends nothing for {address}"));
+        if let Some(body) = self.body.as_ref().filter(|body| body.address == address) {
+            return body.content.lock().take().ok_or_else(missing);
+        }
         let path = address.strip_prefix(UPLOADS).ok_or_else(missing)?;
         let channel = self.calling(PULL).await?;
         // Nothing is sent to it, but its side stays open as long as it is read.
@@ -162,8 +186,16 @@ impl Inputs for ClientInputs {
 
     fn credentials<'a>(&'a self, host: &'a str) -> Answer<'a, Result<Credentials>> {
         Box::pin(async move {
-            match self.calling(auth::CREDENTIALS).await {
-                Ok(channel) => auth::credentials(channel, host).await,
+            let asked = async {
+                let session = self.session().await?;
+                let credentials = auth::credentials(session.calling(auth::CREDENTIALS)?, host).await?;
+                match credentials.is_empty() {
+                    true => Ok::<_, Error>(credentials),
+                    false => Ok(Credentials { delegate: auth::delegate(&session, host).await, ..credentials }),
+                }
+            };
+            match asked.await {
+                Ok(credentials) => Ok(credentials),
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::NotImplemented) => {
                     Ok(Credentials::default())
                 }

@@ -7,12 +7,13 @@ use api::ProgressMessage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use buildkit::{Going, Wanted};
+use hyper::StatusCode;
 use model::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{State, progress};
+use super::{State, done, progress};
 use crate::limits;
 use crate::query::Query;
 use crate::request::Request;
@@ -21,6 +22,8 @@ use crate::routes::Outcome;
 /// What progress and the id of the image are called in the answer.
 const TRACE: &str = "moby.buildkit.trace";
 const IMAGE: &str = "moby.image.id";
+/// As `remote`: the context comes with a request of its own, whose `buildid` begins with this.
+const UPLOAD: &str = "upload-request";
 
 /// One of the parameter `outputs`.
 #[derive(Deserialize)]
@@ -32,8 +35,18 @@ struct Output {
 }
 
 /// Builds; the answer has what `Control.Status` would tell.
-pub async fn build(state: Arc<State>, request: Request) -> Result<Outcome> {
-    let wanted = wanted(&request.query)?;
+pub async fn build(state: Arc<State>, mut request: Request) -> Result<Outcome> {
+    if let Some(id) = request.query.text("buildid").strip_prefix(UPLOAD).and_then(|rest| rest.strip_prefix(':')) {
+        let id = id.to_owned();
+        state.buildkit.uploads.offer(&id, Box::new(request.reader())).await?;
+        return done(StatusCode::OK);
+    }
+    let mut wanted = wanted(&request.query)?;
+    wanted.body = match request.query.text("remote") {
+        "" => Some(Box::new(request.reader())),
+        UPLOAD => Some(state.buildkit.uploads.take(request.query.text("buildid")).await?),
+        _ => None,
+    };
     let going = state.buildkit.build(wanted)?;
     let (lines, messages) = mpsc::channel(limits::STREAM_QUEUE);
     tokio::spawn(tell(going, lines));
@@ -81,10 +94,7 @@ fn wanted(query: &Query) -> Result<Wanted> {
         name => set("filename", name),
     }
     match query.text("remote") {
-        "client-session" => {}
-        "" | "upload-request" => {
-            return Err(Error::not_implemented("builds by BuildKit of a context in the body are not supported"));
-        }
+        "client-session" | "" | UPLOAD => {}
         address => set("context", address),
     }
     if query.flag("nocache") {
@@ -121,6 +131,7 @@ fn wanted(query: &Query) -> Result<Wanted> {
         session: query.text("session").to_owned(),
         attributes,
         exporter: exporter(query)?,
+        body: None,
         entitlements: if query.text("networkmode") == "host" { vec!["network.host".into()] } else { Vec::new() },
     })
 }

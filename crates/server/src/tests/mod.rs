@@ -1,6 +1,7 @@
 //! The frame over a real unix socket: raw bytes in, raw bytes out, compared with what a real engine answered.
 
 mod h2c;
+mod http2;
 mod policy;
 mod tls;
 
@@ -17,7 +18,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::frame::{Config, Frame};
 use crate::hijack::{Head, Hijack, MULTIPLEXED_STREAM, RAW_STREAM};
-use crate::listener::{Listener, Phase, serve};
+use crate::listener::{Listener, serve};
+use crate::phase::Phase;
 use crate::policy::Policies;
 use crate::request::Request;
 use crate::response;
@@ -194,7 +196,8 @@ impl Server {
         let (phase, seen_phase) = watch::channel(Phase::Serving);
         let seen = Arc::new(Seen::default());
         let config = Config { version: "26.1.5".into(), max_api: ApiVersion::v1(45), ..Config::default() };
-        let frame = Arc::new(Frame::new(config, ROUTES, seen.clone(), policies));
+        let frame = Frame::new(config, ROUTES, seen.clone(), policies).with_calls(Arc::new(http2::Echo));
+        let frame = Arc::new(frame);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("runtime").block_on(serve(listener, frame, seen_phase)).expect("served");
