@@ -566,3 +566,28 @@ fn a_daemon_killed_while_networks_change_leaks_nothing() {
     }
     d.finish();
 }
+
+/// A sysctl of the container or of the endpoint takes IPv6 from it: it has no such address, and no name leads to one.
+#[test]
+fn a_container_without_ipv6_gets_no_address_of_it() {
+    let d = with_busybox();
+    let _ = d.docker(&["network", "create", "--ipv6", "--subnet", "fd00:77::/64", "six"]).ok();
+    sleeper(&d, "with", &["--network", "six"]);
+    sleeper(&d, "all", &["--network", "six", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1"]);
+    let option = "name=six,\"driver-opt=com.docker.network.endpoint.sysctls=net.ipv6.conf.IFNAME.disable_ipv6=1\"";
+    sleeper(&d, "link", &["--network", option, "-p", "127.0.0.1:8093:80"]);
+    let address = "{{.NetworkSettings.Networks.six.GlobalIPv6Address}} {{.NetworkSettings.Networks.six.GlobalIPv6PrefixLen}}";
+    assert_eq!(d.inspect("with", address), "fd00:77::2 64");
+    for name in ["all", "link"] {
+        assert_eq!(d.inspect(name, address).trim(), "0", "{name}");
+        assert_eq!(inside(&d, name, "ip -6 addr show dev eth0"), "", "{name}");
+        assert!(!inside(&d, name, "cat /etc/hosts").contains("fd00:77"), "{name}");
+        d.docker(&["exec", "with", "ping", "-6", "-c1", name]).fails(1, "bad address");
+        let _ = d.docker(&["exec", "with", "ping", "-4", "-c1", name]).ok();
+    }
+    // It stays so when the container is connected anew.
+    let _ = d.docker(&["network", "disconnect", "six", "all"]).ok();
+    let _ = d.docker(&["network", "connect", "six", "all"]).ok();
+    assert_eq!(inside(&d, "all", "ip -6 addr show dev eth0"), "");
+    d.finish();
+}

@@ -14,6 +14,7 @@ use sys::fdpass::Parked;
 
 use crate::bound::BoundPorts;
 pub use crate::bound::{BoundPort, Protocol};
+use crate::config::Enabled;
 use crate::family::{self, Family};
 use crate::mac::MacAddress;
 
@@ -48,6 +49,8 @@ pub struct EndpointSpec {
     pub mac: Option<MacAddress>,
     /// Fixed addresses, at most one of a family; of the others the next free ones are taken.
     pub addresses: Vec<IpAddr>,
+    /// It gets an address of IPv6 where the network has that.
+    pub ipv6: Enabled,
     /// Further addresses of the link that no subnet has.
     pub link_local: Vec<IpAddr>,
     /// Name of the link; `None` = the network's prefix and the next number.
@@ -71,6 +74,7 @@ impl EndpointSpec {
             network,
             mac: None,
             addresses: Vec::new(),
+            ipv6: Enabled::Yes,
             link_local: Vec::new(),
             link: None,
             priority: 0,

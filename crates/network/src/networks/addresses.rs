@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use model::{Error, Kind, Result};
 
+use crate::config::Enabled;
 use crate::endpoint::{Assigned, Endpoint};
 use crate::family::{self, Family};
 use crate::ipam::{AddressRequest, Granted, Ipam, Pool, PoolRequest, Purpose, Surroundings, Wanted};
@@ -59,16 +60,19 @@ impl NewPool {
 pub(super) struct Ask<'a> {
     /// At most one of a family.
     pub wanted: &'a [IpAddr],
+    /// Whether an address of IPv6 is asked for.
+    pub ipv6: Enabled,
     /// Of its link.
     pub mac: MacAddress,
     /// Addresses that endpoints of the network have.
     pub in_use: &'a [IpAddr],
 }
 
-/// One address of each family that the network has; all or none.
+/// One address of each family that the network has and that is asked for; all or none.
 pub(super) fn take(ipam: &dyn Ipam, row: &NetworkRow, ask: Ask<'_>) -> Result<Vec<Assigned>> {
     let mut taken = Vec::new();
-    for family in Family::BOTH.into_iter().filter(|family| row.has(*family)) {
+    let is_asked = |family: &Family| row.has(*family) && (*family == Family::Ipv4 || ask.ipv6.yes());
+    for family in Family::BOTH.into_iter().filter(is_asked) {
         let assigned = take_one(ipam, row, family, ask);
         taken.push(assigned.inspect_err(|_| give_addresses_back(ipam, row, &taken))?);
     }

@@ -161,7 +161,7 @@ impl Networks {
             let of_plugin = of_network.filter(|_| asks_plugins("bridge", &row.ipam.driver));
             of_plugin.flat_map(|endpoint| endpoint.addresses.iter().map(|own| own.address)).collect()
         };
-        addresses::take(&*self.ipam(row)?, row, Ask { wanted: &spec.addresses, mac, in_use: &in_use })
+        addresses::take(&*self.ipam(row)?, row, Ask { wanted: &spec.addresses, ipv6: spec.ipv6, mac, in_use: &in_use })
     }
 
     fn give_addresses_back(&self, row: &NetworkRow, given: &[Assigned]) {

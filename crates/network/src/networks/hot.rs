@@ -14,6 +14,7 @@ use sys::netlink::{Batch, Route, Socket, address, link, namespace};
 use super::Networks;
 use super::connect::{Candidate, Duties, Owner, Site, exit};
 use crate::bound::BoundPorts;
+use crate::config::Enabled;
 use crate::driver::{Publish, remove_inside};
 use crate::endpoint::{BoundPort, Changed, Endpoint, EndpointSpec, Joined, PublishSpec, Sockets};
 use crate::family::Family;
@@ -152,6 +153,7 @@ impl Networks {
         let spec = EndpointSpec {
             mac: endpoint.mac,
             addresses: endpoint.addresses.iter().map(|own| own.address).collect(),
+            ipv6: Enabled::from(endpoint.assigned(Family::Ipv6).is_some()),
             link: Some(endpoint.link.clone()),
             priority: endpoint.priority,
             dns_names: endpoint.dns_names.clone(),

@@ -232,6 +232,12 @@ impl Definition {
         }
     }
 
+    /// Whether a sysctl of the container takes IPv6 from a link, or from all (ip-sysctl.rst, `disable_ipv6`).
+    pub fn turns_ipv6_off(&self, link: &str) -> bool {
+        let setting = format!("net.ipv6.conf.{link}.disable_ipv6");
+        self.host_config.sysctls.iter().any(|(name, value)| name.replace('/', ".") == setting && is_on(value))
+    }
+
     /// The volumes among its mounts.
     pub fn volumes(&self) -> impl Iterator<Item = &MountRow> {
         self.mounts.iter().filter(|mount| mount.kind == MountKind::Volume)
@@ -262,4 +268,9 @@ pub fn command_line(config: &api::ContainerConfig) -> Vec<String> {
     let entrypoint = config.entrypoint.iter().flatten();
     let resets = config.entrypoint.as_deref().is_some_and(|e| e == [String::new()]);
     entrypoint.filter(|_| !resets).chain(config.cmd.iter().flatten()).cloned().collect()
+}
+
+/// Whether a sysctl's value switches on.
+fn is_on(value: &str) -> bool {
+    value.trim().parse::<i64>().is_ok_and(|value| value != 0)
 }

@@ -8,7 +8,7 @@ use model::egress::Egress;
 use model::id::ContainerId;
 use model::{Error, Result};
 use network::row::NetworkRow;
-use network::{EndpointSpec, Family, MacAddress, Networks, SandboxSpec};
+use network::{Enabled, EndpointSpec, Family, MacAddress, Networks, SandboxSpec};
 
 use crate::container::definition::Definition;
 use crate::container::definition::modes::NetworkMode;
@@ -125,14 +125,15 @@ impl<'a> Places<'a> {
         let fixed = [parsed(&addresses.ipv4_address), parsed(&addresses.ipv6_address)];
         let options = settings.driver_opts.as_ref();
         let link = options.and_then(|options| options.get(network::option::ENDPOINT_LINK));
+        let sysctls =
+            options.and_then(|options| options.get(ENDPOINT_SYSCTLS)).map_or_else(Vec::new, |all| sysctls(all));
         Ok(EndpointSpec {
             mac: MacAddress::parse(&settings.mac_address),
             addresses: fixed.into_iter().flatten().collect(),
             link_local: addresses.link_local_ips.iter().filter_map(|text| parsed(text)).collect(),
             link: link.filter(|name| !name.is_empty()).cloned(),
-            sysctls: options
-                .and_then(|options| options.get(ENDPOINT_SYSCTLS))
-                .map_or_else(Vec::new, |list| sysctls(list)),
+            ipv6: Enabled::from(!self.row.turns_ipv6_off("all") && !turn_ipv6_off(&sysctls)),
+            sysctls,
             options: options.cloned().unwrap_or_default(),
             priority: settings.gw_priority,
             egress: self.row.own_labels.egress.clone(),
@@ -184,6 +185,12 @@ impl<'a> Places<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether settings of an endpoint's link leave it without IPv6.
+fn turn_ipv6_off(sysctls: &[(String, String)]) -> bool {
+    let is_it = |name: &str| name.eq_ignore_ascii_case("net.ipv6.conf.IFNAME.disable_ipv6");
+    sysctls.iter().any(|(name, value)| is_it(name) && super::is_on(value))
 }
 
 /// `net.ipv4.conf.IFNAME.log_martians=1,…` by name and value.

@@ -151,12 +151,7 @@ fn change_hosts(_on: &Blocking, dir: &Path, change: impl FnOnce(&mut String)) ->
 /// Whether the container's loopback has IPv6 addresses: the kernel has IPv6, and no setting of the container turns it off
 /// on every link or on this one.
 fn loopback_has_ipv6(row: &Definition) -> bool {
-    let turns_off = |(key, value): (&String, &String)| {
-        let key = key.replace('/', ".");
-        let link = key.strip_prefix("net.ipv6.conf.").and_then(|rest| rest.strip_suffix(".disable_ipv6"));
-        matches!(link, Some("all" | "lo")) && value.trim().parse::<i64>().is_ok_and(|value| value != 0)
-    };
-    sys::netlink::listen::has_ipv6() && !row.host_config.sysctls.iter().any(turns_off)
+    sys::netlink::listen::has_ipv6() && !row.turns_ipv6_off("all") && !row.turns_ipv6_off("lo")
 }
 
 /// `name:address` or `name=address`; `host-gateway` is the configured or the bridge's own address.
