@@ -114,9 +114,8 @@ fn encoded(text: &str) -> String {
 #[test]
 fn prometheus_answers_every_query_of_the_dashboard() {
     let d = with_metrics();
-    let _ = d
-        .docker(&["run", "-d", "--name", "busy", "--memory", "64m", "busybox", "sh", "-c", "while true; do :; done"])
-        .ok();
+    let words = ["run", "-d", "--name", "busy", "--memory", "64m", "--health-cmd", "true", "--health-interval", "1s"];
+    let _ = d.docker(&[&words[..], &["busybox", "sh", "-c", "while true; do :; done"]].concat()).ok();
     let _ = d.docker(&["run", "--name", "failed", "busybox", "sh", "-c", "exit 7"]);
     let _ = d.docker(&["run", "--name", "again", "--restart", "on-failure:1", "busybox", "sh", "-c", "exit 3"]);
     let text = d.exec_inside(&["busybox", "wget", "-qO-", &format!("http://{ADDRESS}/metrics")]).ok().stdout;

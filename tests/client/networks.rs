@@ -576,7 +576,8 @@ fn a_container_without_ipv6_gets_no_address_of_it() {
     sleeper(&d, "all", &["--network", "six", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1"]);
     let option = "name=six,\"driver-opt=com.docker.network.endpoint.sysctls=net.ipv6.conf.IFNAME.disable_ipv6=1\"";
     sleeper(&d, "link", &["--network", option, "-p", "127.0.0.1:8093:80"]);
-    let address = "{{.NetworkSettings.Networks.six.GlobalIPv6Address}} {{.NetworkSettings.Networks.six.GlobalIPv6PrefixLen}}";
+    let address =
+        "{{.NetworkSettings.Networks.six.GlobalIPv6Address}} {{.NetworkSettings.Networks.six.GlobalIPv6PrefixLen}}";
     assert_eq!(d.inspect("with", address), "fd00:77::2 64");
     for name in ["all", "link"] {
         assert_eq!(d.inspect(name, address).trim(), "0", "{name}");

@@ -6,14 +6,18 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
+mod boots;
 mod budgets;
 mod builds_killed;
 mod calls;
 mod collector;
 mod commits;
 mod copies_killed;
+mod crowds;
 mod daemon_killed;
+mod descriptors;
 mod disk_full;
+mod execs;
 mod faults;
 mod hostile;
 mod images_killed;
@@ -29,6 +33,7 @@ mod promises;
 mod races;
 mod requests;
 mod run_count;
+mod signals;
 mod slow_clients;
 mod start_errors;
 mod vanished;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use model::lifecycle::{self, Effect, Input, Outcome, State};
+use model::lifecycle::{self, Input, Outcome, State};
 use model::restart::Policy;
 use model::signal;
 use proptest::prelude::*;
@@ -221,7 +221,8 @@ impl Model {
             Call::Start => Input::Start,
             Call::Stop => Input::Stop,
             Call::Kill(signal) => {
-                Input::Kill { signal: signal::parse(signal).unwrap(), ends: matches!(signal, "KILL" | "TERM") }
+                // Any signal counts as a stop: the containers name none.
+                Input::Kill { signal: signal::parse(signal).unwrap(), ends: true }
             }
             Call::Pause => Input::Pause,
             Call::Unpause => Input::Unpause,
@@ -235,7 +236,7 @@ impl Model {
             return vec![one];
         }
         match lifecycle::step(one.state(), input) {
-            Outcome::Accept(next, effects) if status == 204 => self.accepted(one, call, (next, &effects)),
+            Outcome::Accept(next, _) if status == 204 => self.accepted(one, call, next),
             Outcome::Nothing if status == 304 => vec![one],
             Outcome::Refuse(refusal) => {
                 let error = refusal.to_error(&self.name, &self.id);
@@ -247,13 +248,12 @@ impl Model {
         }
     }
 
-    fn accepted(&self, one: Possible, call: Call, (next, effects): (State, &[Effect])) -> Vec<Possible> {
-        let cancelled = effects.contains(&Effect::CancelRestart);
+    fn accepted(&self, one: Possible, call: Call, next: State) -> Vec<Possible> {
         match call {
             Call::Start => vec![one.runs()],
             Call::Stop | Call::Kill("KILL") => vec![Possible { manual: true, doomed: false, ..one.at(State::Exited) }],
             Call::Kill("TERM") => vec![Possible { manual: true, doomed: true, ..one.at(next) }],
-            Call::Kill(_) => vec![Possible { manual: one.manual || cancelled, ..one.at(next) }],
+            Call::Kill(_) => vec![Possible { manual: true, ..one.at(next) }],
             // Gone.
             Call::Remove { .. } => vec![one.at(State::Exited)],
             _ => vec![one.at(next)],

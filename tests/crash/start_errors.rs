@@ -164,3 +164,35 @@ fn many_at_once() {
     assert!(eventually(PATIENCE, back));
     d.finish();
 }
+
+/// An exec whose environment no process can have is refused in the words of runc; one without a `=` is left out.
+#[test]
+fn environments_of_execs() {
+    let d = with_busybox();
+    calls::run(&d, "c", &calls::script("sleep 1000"));
+    let before =
+        "OCI runtime exec failed: exec failed: unable to start container process: invalid environment variable";
+    let cases = [
+        ("=x", ": name cannot be empty: unknown"),
+        ("=", ": name cannot be empty: unknown"),
+        ("A\0=x", " \"A\\x00\": name contains nul byte (\\x00): unknown"),
+        ("A=x\0y", " \"A\": value contains nul byte (\\x00): unknown"),
+    ];
+    for (variable, text) in cases {
+        let body = json!({"Cmd": ["true"], "Env": ["GOOD=1", variable]}).to_string();
+        let made = d.http("POST", "/containers/c/exec", &body).expect(201).json();
+        let path = format!("/exec/{}", made["Id"].as_str().unwrap());
+        let answer = d.http("POST", &format!("{path}/start"), r#"{"Detach":true}"#).expect(500);
+        assert_eq!(answer.message(), format!("{before}{text}"), "{variable:?}");
+        let shown = d.http("GET", &format!("{path}/json"), "").expect(200).json();
+        assert_eq!((&shown["ExitCode"], &shown["Running"]), (&json!(126), &json!(false)), "{variable:?}");
+    }
+    let body = json!({"Cmd": ["sh", "-c", "[ -z \"${A+set}\" ] && [ \"$B\" = = ]"], "Env": ["A", "B=="]}).to_string();
+    let made = d.http("POST", "/containers/c/exec", &body).expect(201).json();
+    let path = format!("/exec/{}", made["Id"].as_str().unwrap());
+    let _ = d.http("POST", &format!("{path}/start"), r#"{"Detach":true}"#).expect(200);
+    let state = || d.http("GET", &format!("{path}/json"), "").expect(200).json();
+    assert!(eventually(PATIENCE, || state()["Running"] == false));
+    assert_eq!(state()["ExitCode"], 0);
+    d.finish();
+}

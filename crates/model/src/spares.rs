@@ -25,6 +25,16 @@ impl<T> Spares<T> {
         self.waiting().pop()
     }
 
+    /// Whether one of them is such.
+    pub fn any(&self, is_such: impl FnMut(&T) -> bool) -> bool {
+        self.waiting().iter().any(is_such)
+    }
+
+    /// Those that are of no use any more.
+    pub fn take_useless(&self, is_useless: impl FnMut(&mut T) -> bool) -> Vec<T> {
+        self.waiting().extract_if(.., is_useless).collect()
+    }
+
     /// One that was taken and is not needed, or one more.
     pub fn put(&self, spare: T) {
         self.waiting().push(spare);
@@ -64,6 +74,8 @@ mod tests {
         assert!(spares.take().is_some() && spares.take().is_some() && spares.take().is_none());
         spares.put(7);
         assert_eq!(spares.refill(|| Err("cannot be made")), Err("cannot be made"));
-        assert_eq!(spares.take(), Some(7));
+        assert!(spares.any(|spare| *spare == 7) && !spares.any(|spare| *spare == 8));
+        assert!(spares.take_useless(|spare: &mut usize| *spare == 8).is_empty());
+        assert_eq!((spares.take_useless(|spare: &mut usize| *spare == 7), spares.take()), (vec![7], None));
     }
 }

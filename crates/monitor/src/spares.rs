@@ -28,9 +28,8 @@ impl Spares {
     /// A monitor: one that waits, or a new one. One that was killed meanwhile is passed over.
     pub fn take(&self) -> io::Result<Spawned> {
         while let Some(spare) = self.waiting.take() {
-            let lives = matches!(spare.client.receive(), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
             // It was started in the background; from now on somebody waits.
-            if lives && sys::sched::same_as_ours(spare.pid).is_ok() {
+            if lives(&spare) && sys::sched::same_as_ours(spare.pid).is_ok() {
                 return Ok(spare);
             }
             client::end(spare);
@@ -53,8 +52,15 @@ impl Spares {
         client::spawn(self.executable.as_fd())
     }
 
-    /// Starts what is missing. Blocks for about a millisecond each. They have the priority of the caller.
+    /// Reaps those that were killed and starts what is missing. Blocks for about a millisecond each. They have the priority of the
+    /// caller.
     pub fn refill(&self) -> io::Result<()> {
+        self.waiting.take_useless(|spare| !lives(spare)).into_iter().for_each(client::end);
         self.waiting.refill(|| self.spawn())
     }
+}
+
+/// It says nothing as long as it waits.
+fn lives(spare: &Spawned) -> bool {
+    matches!(spare.client.receive(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -20,12 +20,13 @@ impl<'a> Undo<'a> {
         self.actions.push((what, Box::new(action)));
     }
 
-    /// Takes everything back, the newest first, and goes on after an error, which is logged.
+    /// Takes everything back, the newest first, and goes on after an error, which is logged. What fails while descriptors are short
+    /// is tried again ([`sys::descriptors`]). Blocks.
     pub fn unwind(self, faults: &Faults) {
         let rounds = if faults.is_armed() { 2 } else { 1 };
         for _ in 0..rounds {
             for (what, action) in self.actions.iter().rev() {
-                if let Err(error) = action() {
+                if let Err(error) = sys::descriptors::persist(action) {
                     tracing::warn!(what, %error, "a failed procedure could not be taken back");
                 }
             }

@@ -3,6 +3,10 @@
 //! The files are read through [`Rooted`], bounded, and parsed leniently: broken lines are skipped. Pure apart from the two
 //! reads.
 
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use sys::clone::Flags;
 use sys::rooted::Rooted;
 
 use crate::error::{Stage, StartError};
@@ -27,6 +31,28 @@ pub struct Resolved {
 pub fn resolve(root: &Rooted, spec: &str, groups: &[String]) -> Result<Resolved, StartError> {
     let (passwd, group) = (database(root, "/etc/passwd"), database(root, "/etc/group"));
     find(&passwd, &group, spec, groups).map_err(|text| StartError::new(Stage::User, 0, text))
+}
+
+/// As [`resolve`], in the mounts of a running container, by a pidfd. The calling thread enters them for good: it is nobody
+/// else's, and ends then.
+///
+/// Errors: those of the kernel; `ESRCH` for a process that has ended.
+pub fn resolve_inside(
+    process: BorrowedFd<'_>,
+    spec: &str,
+    groups: &[String],
+) -> io::Result<Result<Resolved, StartError>> {
+    // A thread that shares its root with others joins no mount namespace (setns(2)).
+    sys::ns::unshare(Flags::NEWNS)?;
+    sys::ns::join(process, Flags::NEWNS)?;
+    Ok(resolve(&Rooted::open_dir("/")?, spec, groups))
+}
+
+/// The same where all are numbers, for which nothing is read; `None` where one is a name.
+pub fn resolve_numbers(spec: &str, groups: &[String]) -> Option<Result<Resolved, StartError>> {
+    let is_number = |text: &str| text.is_empty() || given(text).is_some();
+    let all = spec.splitn(2, ':').chain(groups.iter().map(String::as_str)).all(is_number);
+    all.then(|| find("", "", spec, groups).map_err(|text| StartError::new(Stage::User, 0, text)))
 }
 
 /// The home directory of `uid`, `/` if unknown.

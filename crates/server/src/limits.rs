@@ -56,7 +56,7 @@ pub const REFUSED_UPLOAD: usize = 1 << 30;
 pub const WEBSOCKET_FRAME: usize = 1 << 20;
 /// Longest time that open connections get to finish at shutdown.
 pub const DRAIN_TIME: Duration = Duration::from_secs(5);
-/// Pause after an `accept` that failed for want of descriptors.
+/// Pause after an `accept` that failed, and between two looks for descriptors when they are short.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a half-closed unix connection is looked at for its full end.
 pub const HANG_UP_POLL: Duration = Duration::from_secs(1);

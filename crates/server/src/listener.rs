@@ -127,9 +127,13 @@ pub async fn serve<S: Send + Sync + 'static>(
     Ok(())
 }
 
-/// One client and its place; `None` when accepting failed (the client left, or descriptors are short for a moment).
+/// One client and its place; `None` when accepting failed (the client left). It waits while descriptors are short: those that are left
+/// are for what is under way.
 async fn accept(listener: &Bound, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, (Socket, Peer))> {
     let place = places.clone().acquire_owned().await.ok()?;
+    while sys::descriptors::are_short(sys::descriptors::KEPT_FROM_STARTS) {
+        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+    }
     match listener.accept().await {
         Ok(client) => Some((place, client)),
         Err(error) => {

@@ -60,13 +60,15 @@ impl Blanks {
     /// Makes what is missing: `make` fills a directory that does not exist yet.
     pub(crate) fn refill(&self, make: impl Fn(&Path) -> Result<()>) -> Result<()> {
         self.waiting.refill(|| {
-            // The first name that is free. Only one refills at a time.
+            // The first name that none has. Only one refills at a time.
             let mut names = (0..).map(|n: u32| format!("{PREFIX}{n}"));
             let name = {
                 let _naming = self.naming.lock();
-                names.find(|name| !self.root.join(name).exists()).unwrap_or_default()
+                names.find(|name| !self.waiting.any(|path| path.ends_with(name))).unwrap_or_default()
             };
             let path = self.root.join(&name);
+            // One that could neither be made nor removed.
+            remove_tree(&self.root, &name)?;
             make(&path).inspect_err(|_| drop(remove_tree(&self.root, &name)))?;
             Ok(path)
         })

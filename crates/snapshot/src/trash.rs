@@ -82,7 +82,13 @@ impl Trash {
 
 fn empty(parent: &File, names: &Receiver<CString>, (left, changed): &(Mutex<usize>, Condvar)) {
     while let Ok(name) = names.recv() {
-        if let Err(error) = tree::remove(parent, &name) {
+        let mut removed = tree::remove(parent, &name);
+        // Nobody waits for it.
+        while removed.is_err() && sys::descriptors::are_short(sys::descriptors::KEPT_FROM_STARTS) {
+            std::thread::sleep(sys::descriptors::RETRY_PAUSE);
+            removed = tree::remove(parent, &name);
+        }
+        if let Err(error) = removed {
             tracing::warn!(name = %name.to_string_lossy(), %error, "it stays in the trash until the next start");
         }
         *left.lock() -= 1;

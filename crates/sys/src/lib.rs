@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod clone;
 pub mod datagrams;
+pub mod descriptors;
 pub mod exe;
 pub mod fdpass;
 pub mod file;

@@ -60,7 +60,7 @@ pub struct Created {
 
 /// Creates a container.
 pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
-    engine.containers.ending.refuse()?;
+    engine.containers.refuse_new()?;
     let settings = engine.settings();
     let id = ContainerId::from_bytes(sys::random::bytes32());
     let host = validate::host(&engine.host, &settings.containers);

@@ -159,14 +159,16 @@ impl Environment for Daemon {
         let engine = self.clone();
         Some(async move {
             let (networks, user) = (engine.networks.clone(), id.clone());
-            told(engine.containers.threads.ends.run(move |_| networks.release(&id)).await);
+            let release = move |_: &_| sys::descriptors::persist(|| networks.release(&id));
+            told(engine.containers.threads.ends.run(release).await);
             held::release(&engine.volumes, volumes, user.as_str()).await;
         })
     }
 
     async fn clear_cgroup(&self, row: &ContainerRow) {
         let (engine, row) = (self.clone(), row.clone());
-        let clear = move |_: &_| Ok(run::place::clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?);
+        let clear = move || Ok(run::place::clear(&place::cgroup_of(&engine.host, &engine.settings(), &row)?)?);
+        let clear = move |_: &_| sys::descriptors::persist(clear);
         if let Err(error) = self.containers.threads.ends.run(clear).await {
             tracing::warn!(%error, "clearing a cgroup");
         }

@@ -57,7 +57,7 @@ fn check_limit(actor: &Actor, start: &ExecStart) -> Result<()> {
 }
 
 async fn send(actor: &mut Actor, start: &ExecStart) -> Result<()> {
-    actor.engine.containers.ending.refuse()?;
+    actor.engine.containers.refuse_new()?;
     if start.session.run != actor.exits {
         return Err(exec_bounds::no_such(&start.session.id));
     }

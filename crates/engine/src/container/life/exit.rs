@@ -219,7 +219,7 @@ pub(super) async fn go_on<E: Environment>(actor: &mut Actor<E>, effects: &[Effec
     } else if !actor.waiting.removals.is_empty() {
         remove::remove_now(actor);
     } else if !actor.waiting.restarts.is_empty() {
-        if let Err(error) = actor.engine.containers().ending.refuse() {
+        if let Err(error) = actor.engine.containers().refuse_new() {
             return actor.waiting.restarts.drain(..).for_each(|reply| answer(reply, Err(error.copy())));
         }
         let effects = actor.happened(Input::Start);
@@ -229,10 +229,13 @@ pub(super) async fn go_on<E: Environment>(actor: &mut Actor<E>, effects: &[Effec
     }
 }
 
-/// A restart is due. While the daemon ends it stays due: the next one makes it.
+/// A restart is due. While the daemon ends it stays due: the next one makes it. While descriptors are short it waits.
 pub(super) async fn backoff_over<E: Environment>(actor: &mut Actor<E>) {
     if actor.engine.containers().ending.has_begun() {
         return;
+    }
+    if actor.engine.containers().refuse_new().is_err() {
+        return actor.timers.set(Timer::BackOff, Instant::now() + sys::descriptors::RETRY_PAUSE);
     }
     let effects = actor.happened(Input::BackoffOver);
     drop(actor.perform(&effects).await);

@@ -29,7 +29,7 @@ pub async fn unpause(containers: &Containers, name: &str) -> Result<()> {
 
 /// Sends a signal. SIGKILL is answered when the container has ended, any other signal when it was sent.
 pub(super) async fn send_signal<E: Environment>(actor: &mut Actor<E>, signal: i32, reply: Reply) {
-    let ends = signal == signal::KILL || stop::is_stop_signal(&actor.row, signal);
+    let ends = stop::counts_as_stop(&actor.row, signal);
     let Some(accepted) = actor.step(Input::Kill { signal, ends }, reply) else { return };
     let cancels = accepted.cancels_restart();
     let Accepted { row, effects, reply } = accepted;

@@ -49,8 +49,11 @@ pub struct LaunchUnderWay {
 /// A program that runs and is recorded; where; and the events of its start.
 pub type Launched = (Running, Place, Ride);
 
-/// Makes ready for the next launches: what needs no container is done before there is one.
+/// Makes ready for the next launches: what needs no container is done before there is one. Nothing while descriptors are short.
 pub async fn replenish(engine: &Arc<Engine>) {
+    if sys::descriptors::are_short(sys::descriptors::KEPT_FROM_CLIENTS) {
+        return;
+    }
     let background = &engine.containers.threads.background;
     let engine = engine.clone();
     let made = background.run(move |_| {

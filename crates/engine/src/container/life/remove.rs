@@ -156,7 +156,8 @@ fn delete_own(engine: &Engine, row: &ContainerRow, told: Rows) -> Result<()> {
     // With the writable layer in it.
     engine.containers.trash.take(&settings.roots.container(row.id.as_str()))?;
     faults.pass("remove", "directory")?;
-    run::place::remove_dir(&place::run_dir(&settings.roots, row))?;
+    let run_dir = place::run_dir(&settings.roots, row);
+    sys::descriptors::persist(|| run::place::remove_dir(&run_dir))?;
     faults.pass("remove", "run")
 }
 

@@ -337,6 +337,24 @@ fn throttles(list: Option<&[api::ThrottleDevice]>) -> Result<Vec<oci::ThrottleDe
     list.unwrap_or_default().iter().map(convert).collect()
 }
 
+/// Refuses what no environment can have, in the words of runc; one without a `=` is not passed on.
+fn check_variable(variable: &str) -> Result<()> {
+    let Some((name, value)) = variable.split_once('=') else { return Ok(()) };
+    let quoted = || format!("{name:?}").replace("\\0", "\\x00");
+    let what = if name.is_empty() {
+        ": name cannot be empty".to_owned()
+    } else if name.contains('\0') {
+        format!(" {}: name contains nul byte (\\x00)", quoted())
+    } else if value.contains('\0') {
+        format!(" {}: value contains nul byte (\\x00)", quoted())
+    } else {
+        return Ok(());
+    };
+    let before =
+        "OCI runtime exec failed: exec failed: unable to start container process: invalid environment variable";
+    Err(Error::system(format!("{before}{what}: unknown")))
+}
+
 /// The process of an exec session in this container (B-io-9): the container's own with what the session changes.
 pub fn exec_process(
     engine: &Arc<Engine>,
@@ -354,7 +372,9 @@ pub fn exec_process(
     };
     own.process.args = session.cmd.clone().unwrap_or_default();
     own.process.terminal = session.tty;
-    own.process.env.extend(session.env.iter().flatten().cloned());
+    let env = session.env.as_deref().unwrap_or_default();
+    env.iter().try_for_each(|variable| check_variable(variable))?;
+    own.process.env.extend(env.iter().cloned());
     own.process.console_size = size.map(|[height, width]| oci::ConsoleSize { height, width });
     if !session.user.is_empty() {
         own.process.user.clone_from(&session.user);

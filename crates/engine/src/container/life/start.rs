@@ -23,7 +23,7 @@ pub async fn start(containers: &Containers, name: &str) -> Result<()> {
 
 /// Starts a container that a client wants to run.
 pub(super) fn start_by_hand<E: Environment>(actor: &mut Actor<E>, reply: Reply) {
-    if let Err(error) = actor.engine.containers().ending.refuse() {
+    if let Err(error) = actor.engine.containers().refuse_new() {
         return answer(reply, Err(error));
     }
     let Some(Accepted { row, effects, reply }) = actor.step(Input::Start, reply) else { return };

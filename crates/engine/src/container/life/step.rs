@@ -72,7 +72,7 @@ struct Streams {
 }
 
 async fn run(engine: Arc<Engine>, step: Step, streams: Streams, cancel: Cancel) -> Result<i32> {
-    engine.containers.ending.refuse()?;
+    engine.containers.refuse_new()?;
     cancel.check()?;
     let (own, theirs) = UnixStream::pair().context("making the streams of a step")?;
     own.set_nonblocking(true).context("making the streams of a step")?;

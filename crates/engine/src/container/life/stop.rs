@@ -52,9 +52,11 @@ pub async fn restart(containers: &Containers, defaults: &ContainerDefaults, name
     restarted.map_err(|error| refused(error, format!("Cannot restart container {name}")))
 }
 
-/// Whether this signal, sent by hand, is as good as a stop.
-pub fn is_stop_signal(row: &Definition, number: i32) -> bool {
-    number == signal::parse_any(stop_signal(row)).unwrap_or(signal::TERM)
+/// Whether this signal, sent by hand, counts as a stop: SIGKILL and the stop signal do; of a container that names none, every signal.
+pub fn counts_as_stop(row: &Definition, number: i32) -> bool {
+    row.config.stop_signal.is_empty()
+        || number == signal::KILL
+        || number == signal::parse_any(stop_signal(row)).unwrap_or(signal::TERM)
 }
 
 /// Who ends a run.
@@ -110,7 +112,7 @@ pub(super) async fn stay_down<E: Environment>(actor: &mut Actor<E>, mut row: Con
 
 /// Ends the run, if there is one, then starts the next.
 pub(super) async fn stop_and_start<E: Environment>(actor: &mut Actor<E>, plan: StopPlan, reply: Reply) {
-    if let Err(error) = actor.engine.containers().ending.refuse() {
+    if let Err(error) = actor.engine.containers().refuse_new() {
         return answer(reply, Err(error));
     }
     if actor.row.state.pid().is_none() {

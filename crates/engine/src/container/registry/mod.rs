@@ -116,6 +116,15 @@ impl Containers {
         Containers { index, execs, trash, monitors, logs, claims, threads, ending, probes, unloaded }
     }
 
+    /// Refuses what would begin now: the daemon ends (`Unavailable`), or descriptors are short (`System`).
+    pub(crate) fn refuse_new(&self) -> Result<()> {
+        self.ending.refuse()?;
+        if sys::descriptors::are_short(sys::descriptors::KEPT_FROM_CLIENTS) {
+            return Err(Error::system("too many open files"));
+        }
+        Ok(())
+    }
+
     /// Finds by full id, then exact name (leading slash optional), then unique id prefix (B-id-1); or by a link, `web/alias`.
     pub fn find(&self, key: &str) -> Result<Handle> {
         if key.is_empty() {

@@ -7,6 +7,8 @@ use tokio::sync::Semaphore;
 
 /// Runs of the host's `ps` at one time.
 const PROGRAMS_AT_ONCE: usize = 4;
+/// Threads that look up users of execs in containers at one time.
+const USERS_AT_ONCE: usize = 64;
 
 /// Threads for what blocks, a class for each kind of work: none is exhausted by another's.
 pub(crate) struct Threads {
@@ -22,6 +24,8 @@ pub(crate) struct Threads {
     pub(crate) background: Class,
     /// Places for runs of the host's `ps`, those that cannot be killed included.
     pub(in crate::container) programs_at_once: Arc<Semaphore>,
+    /// Places for looks into containers' files of users, those that a mount in a container holds up included.
+    pub(in crate::container) users_at_once: Arc<Semaphore>,
 }
 
 impl Threads {
@@ -30,7 +34,18 @@ impl Threads {
         let [creates, starts, syncs, ends] = [Work::Creates, Work::Starts, Work::Syncs, Work::Ends].map(Class::new);
         let [networks, removals, processes] = [Work::Networks, Work::Removals, Work::Processes].map(Class::new);
         let [programs, background] = [Work::Programs, Work::Background].map(Class::new);
-        let programs_at_once = Arc::new(Semaphore::new(PROGRAMS_AT_ONCE));
-        Threads { creates, starts, syncs, ends, networks, removals, processes, programs, background, programs_at_once }
+        Threads {
+            creates,
+            starts,
+            syncs,
+            ends,
+            networks,
+            removals,
+            processes,
+            programs,
+            background,
+            programs_at_once: Arc::new(Semaphore::new(PROGRAMS_AT_ONCE)),
+            users_at_once: Arc::new(Semaphore::new(USERS_AT_ONCE)),
+        }
     }
 }

@@ -14,7 +14,7 @@ use events::Events;
 use model::{Error, Kind, Result};
 use run::Attached;
 
-use super::attach;
+use super::{attach, user};
 use crate::container::life::execs::check_running;
 use crate::container::registry::arguments::ExecStart;
 use crate::container::registry::command::Command;
@@ -29,6 +29,8 @@ const RESIZE_WAIT: Duration = Duration::from_secs(10);
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
 
 /// Makes a session in a running container.
+///
+/// Errors: `NotFound`, `Conflict` by the container's state, `InvalidParameter` for a command, user or keys that cannot be.
 pub async fn create(containers: &Containers, events: &Events, name: &str, config: api::ExecConfig) -> Result<String> {
     let handle = containers.find(name)?;
     let view = handle.view();
@@ -36,6 +38,7 @@ pub async fn create(containers: &Containers, events: &Events, name: &str, config
         return Err(Error::invalid("No exec command specified"));
     }
     check_running(&view.row, name)?;
+    user::check(&containers.threads, &view, &config.user).await?;
     let _ = own_detach_keys(&config)?;
     let session = containers.execs.make((handle.id.clone(), view.exits), config);
     let (id, action) = (session.id.clone(), format!("exec_create: {}", session.command_line()));

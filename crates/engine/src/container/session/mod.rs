@@ -3,3 +3,4 @@
 pub mod attach;
 pub mod exec;
 pub mod resize;
+mod user;

@@ -34,7 +34,10 @@ fn a_wall_clock_that_is_set_makes_no_run_shorter() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
         let mut row = sample(1, State::Created);
-        Arc::make_mut(&mut row.definition).host_config.restart_policy.name = "always".into();
+        let definition = Arc::make_mut(&mut row.definition);
+        definition.host_config.restart_policy.name = "always".into();
+        // Another signal than that is no stop.
+        definition.config.stop_signal = "TERM".into();
         let sim = Sim::new(Random::new(7), row.clone());
         sim.heal();
         let (actor, commands) = Actor::new(&sim, row.clone());
