@@ -121,6 +121,25 @@ fn half_close_is_the_end_of_input_and_all_output_still_comes() {
     d.finish();
 }
 
+/// Who is attached and sees the end of the stream then asks for the exit code.
+#[test]
+fn the_exit_code_is_there_when_the_stream_ends() {
+    let d = with_busybox();
+    let body = r#"{"Image":"busybox","Cmd":["sh","-c","exit 7"],"AttachStdout":true}"#;
+    for _ in 0..20 {
+        let id = d.http("POST", "/containers/create", body).expect(201).json()["Id"].as_str().unwrap().to_string();
+        let mut stream = d.connection();
+        let head = stream.upgrade(&format!("/v1.45/containers/{id}/attach?stdout=1&stream=1"), "");
+        assert_eq!(head.status, 101);
+        assert_eq!(d.http("POST", &format!("/containers/{id}/start"), "").status, 204);
+        assert_eq!(stream.rest().unwrap(), b"");
+        let state = d.http("GET", &format!("/containers/{id}/json"), "").expect(200).json()["State"].clone();
+        assert_eq!((state["Status"].as_str(), state["ExitCode"].as_i64()), (Some("exited"), Some(7)));
+        let _ = d.http("DELETE", &format!("/containers/{id}"), "").expect(204);
+    }
+    d.finish();
+}
+
 #[test]
 fn without_an_upgrade_header_the_answer_is_200_and_raw() {
     let d = with_busybox();
