@@ -64,7 +64,7 @@ fn a_container_becomes_healthy_and_unhealthy_and_healthy_again() {
     d.finish();
 }
 
-/// Events of each probe, its environment and user, and its session.
+/// Events of each probe, its environment and user, and its session (B-hc-3).
 #[test]
 fn a_probe_is_an_exec_of_the_containers_user() {
     let d = with_busybox();
@@ -92,6 +92,7 @@ fn a_probe_is_an_exec_of_the_containers_user() {
     d.finish();
 }
 
+/// B-hc-1, B-hc-2
 #[test]
 fn the_start_period_has_its_own_pace_and_forgives() {
     let d = with_busybox();
@@ -107,7 +108,7 @@ fn the_start_period_has_its_own_pace_and_forgives() {
     d.finish();
 }
 
-/// A command that hangs, floods, leaves children, kills its container, or is not there at all.
+/// A command that hangs, floods, leaves children, kills its container, or is not there at all (B-hc-1, B-hc-2).
 #[test]
 fn bad_commands_are_bounded() {
     let d = with_busybox();
@@ -143,6 +144,7 @@ fn bad_commands_are_bounded() {
     d.finish();
 }
 
+/// B-hc-3
 #[test]
 fn none_disables_and_the_images_check_is_inherited() {
     let d = with_busybox();
@@ -163,6 +165,7 @@ fn none_disables_and_the_images_check_is_inherited() {
     d.finish();
 }
 
+/// B-hc-3
 #[test]
 fn a_paused_container_is_not_probed() {
     let d = with_busybox();
@@ -262,6 +265,32 @@ fn a_restart_that_was_due_is_made_by_the_next_daemon() {
     d.again();
     d.until("c1", STATUS, "healthy");
     assert_ne!(d.inspect("c1", "{{.State.Pid}}"), pid);
+    d.finish();
+}
+
+/// Whoever starts it again, a container is what it was at its first start until it has been probed (B-hc-3).
+#[test]
+fn every_run_begins_as_starting() {
+    let mut d = with_busybox();
+    let every = ["--health-cmd", "test -e /run/well", "--health-interval", "50ms", "--health-retries", "1000000"];
+    // The files of each run are its own.
+    let words = ["--tmpfs", "/run", "--restart", "always", "--stop-timeout", "0"];
+    run(&d, "c1", &[&words[..], &every[..]].concat());
+    for (n, by) in ["policy", "hand", "restart", "daemon"].into_iter().enumerate() {
+        assert_eq!(d.inspect("c1", STATUS), "starting", "before {by}");
+        let _ = d.docker(&["exec", "c1", "touch", "/run/well"]).ok();
+        d.until("c1", STATUS, "healthy");
+        let pid = d.inspect("c1", "{{.State.Pid}}");
+        match by {
+            "policy" => assert!(process::signal(pid.parse().unwrap(), rustix::process::Signal::KILL)),
+            "hand" => ["stop", "start"].into_iter().for_each(|verb| drop(d.docker(&[verb, "c1"]).ok())),
+            "restart" => drop(d.docker(&["restart", "c1"]).ok()),
+            _ => d.restart(),
+        }
+        assert!(eventually(|| !["0", &pid].contains(&d.inspect("c1", "{{.State.Pid}}").as_str())), "{by}");
+        d.until("c1", STATUS, "starting");
+        assert_eq!(told(&d, "c1", "event=health_status"), vec!["health_status: healthy"; n + 1], "{by}");
+    }
     d.finish();
 }
 

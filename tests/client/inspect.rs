@@ -105,6 +105,7 @@ fn version_and_info_tell_the_truth() {
     assert_eq!(info["DockerRootDir"], d.data_root().to_str().unwrap());
     assert_eq!(info["NCPU"], std::thread::available_parallelism().unwrap().get());
     assert_eq!(info["DefaultRuntime"], "runc");
+    assert_eq!(info["DriverStatus"], serde_json::json!([["driver-type", "io.containerd.snapshotter.v1"]]));
     assert!(d.docker(&["info"]).text().contains("Server:"));
     d.finish();
 }

@@ -286,6 +286,7 @@ fn removing_itself() {
     d.finish();
 }
 
+/// B-rs-1, B-rs-2
 #[test]
 fn restart_policies() {
     let d = with_busybox();

@@ -30,7 +30,7 @@ fn order(d: &Daemon, switches: &[&str]) -> String {
     testkit::command::run(&mut command, b"").ok().stdout
 }
 
-/// The machine is booted anew: nothing runs, and everything that is due comes back, each behind those that it needs.
+/// The machine is booted anew: nothing runs, and everything that is due comes back, each behind those that it needs (B-rs-4).
 #[test]
 fn containers_come_back_behind_those_that_they_need() {
     let mut d = with_busybox();
@@ -105,7 +105,7 @@ fn composes_conditions_are_obeyed() {
     d.finish();
 }
 
-/// What cannot be waited for is started after the time that its label says; what leads in a circle is named.
+/// What cannot be waited for is started after the time that its label says; what leads in a circle is named (B-rs-4).
 #[test]
 fn waits_have_an_end_and_circles_are_named() {
     let mut d = Options::new().start();

@@ -5,8 +5,11 @@ use std::process::Command;
 use testkit::command::run;
 use testkit::{Daemon, Options, Output, places};
 
-use crate::events::listened;
+use crate::events::{listened, now};
 use crate::{eventually, with_busybox};
+
+/// Files that are put in place while reloads are asked for.
+const RELOADS: usize = 50;
 
 fn gantryd(args: &[&str]) -> Output {
     run(Command::new(places::gantryd()).args(args), b"")
@@ -245,6 +248,37 @@ fn reloading() {
     assert!(eventually(|| d.log().contains(refused)));
     assert_eq!(labels(), "[a=2]");
     drop(events);
+    d.finish();
+}
+
+/// Reloads that are asked for at the same time are made one after the other: none takes a part of one file and a part of another, and
+/// the last file counts.
+#[test]
+fn reloads_at_the_same_time() {
+    let file = |n: usize| format!(r#"{{"labels": ["a={n}"], "shutdown-timeout": {n}}}"#);
+    let d = Options::new().config(&file(1)).start();
+    let put = |n: usize| {
+        std::fs::write(d.path("next.json"), file(n)).unwrap();
+        std::fs::rename(d.path("next.json"), d.path("daemon.json")).unwrap();
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..RELOADS).for_each(|_| d.signal(Signal::HUP)));
+        }
+        (2..RELOADS).for_each(put);
+    });
+    put(RELOADS);
+    d.signal(Signal::HUP);
+    let last = format!("[a={RELOADS}]");
+    assert!(eventually(|| d.docker(&["info", "-f", "{{.Labels}}"]).text() == last));
+    let path = format!("/events?since=0&until={}&filters={{%22type%22:[%22daemon%22]}}", now());
+    let events = d.http("GET", &path, "").expect(200).text();
+    assert!(!events.is_empty());
+    for line in events.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let [labels, timeout] = ["labels", "shutdown-timeout"].map(|name| event["Actor"]["Attributes"][name].clone());
+        assert_eq!(labels, format!(r#"["a={}"]"#, timeout.as_str().unwrap()), "{event}");
+    }
     d.finish();
 }
 

@@ -33,6 +33,7 @@ fn number(sample: &Value, path: &str) -> u64 {
     sample.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} in {sample}"))
 }
 
+/// B-ss-1 to B-ss-4
 #[test]
 fn what_a_container_uses() {
     let d = with_busybox();
@@ -77,7 +78,7 @@ fn what_a_container_uses() {
     d.finish();
 }
 
-/// A stream goes on through stop and start, names the container meanwhile, and ends with it.
+/// A stream goes on through stop and start, names the container meanwhile, and ends with it (B-ss-1).
 #[test]
 fn a_stream_lasts_as_long_as_its_container() {
     let d = with_busybox();

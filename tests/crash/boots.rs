@@ -1,6 +1,6 @@
 //! Which containers a start of the daemon starts, and which of `--rm` it or a restart removes.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::Daemon;
 use testkit::command::{PATIENCE, eventually};
 
@@ -31,7 +31,7 @@ fn stop(d: &Daemon, name: &str, code: i64) {
     calls::until(d, name, "exited", code);
 }
 
-/// A container that was only created is not started, whatever its policy; one that was stopped by hand by some.
+/// A container that was only created is not started, whatever its policy; one that was stopped by hand by some (B-rs-2, B-rs-4).
 #[test]
 fn what_was_never_started_stays_so() {
     let mut d = with_busybox();
@@ -73,5 +73,64 @@ fn a_restart_by_hand_removes_nothing() {
     }
     let _ = d.http("POST", "/containers/c/stop?t=0", "").expect(204);
     assert!(eventually(PATIENCE, || d.http("GET", "/containers/c/json", "").status == 404));
+    d.finish();
+}
+
+/// While a container waits for its restart it is running and restarting to clients, and has no process that they could use; who waits
+/// for its end is told of each (B-rs-3).
+#[test]
+fn what_waits_for_its_restart() {
+    let d = with_busybox();
+    let place = d.path("place");
+    std::fs::create_dir(&place).unwrap();
+    let host = json!({"RestartPolicy": {"Name": "always"}, "Binds": [format!("{}:/place", place.display())]});
+    let id = calls::run(&d, "c", &calls::with_host(calls::script("[ -e /place/go ] || exit 3; exec sleep 1000"), host));
+    let shown = || {
+        let all = calls::inspect(&d, "c");
+        (all["State"].clone(), all["RestartCount"].as_u64().unwrap())
+    };
+    let calls = [
+        ("POST", "/containers/c/attach?stream=1&stdout=1", ""),
+        ("POST", "/containers/c/pause", ""),
+        ("POST", "/containers/c/exec", r#"{"Cmd":["true"]}"#),
+        ("GET", "/containers/c/top", ""),
+    ];
+    let (mut state, mut answers) = (Value::Null, Vec::new());
+    // The pauses grow: one of them is long enough for all these calls.
+    let held = eventually(PATIENCE, || {
+        let before = shown();
+        state = before.0.clone();
+        answers = calls.map(|(method, path, body)| d.http(method, path, body)).into();
+        state["Restarting"] == true && shown() == before
+    });
+    assert!(held, "{state}");
+    for ((method, path, _), answer) in calls.iter().zip(&answers) {
+        // On a connection that was about to become a stream errors are plain text.
+        let (who, told) = match path.contains("attach") {
+            true => ("container c".to_owned(), answer.text().trim_end().to_owned()),
+            false => (format!("Container {id}"), answer.message()),
+        };
+        let text = format!("{who} is restarting, wait until the container is running");
+        assert_eq!((answer.status, told), (409, text), "{method} {path}");
+    }
+    assert_eq!((&state["Status"], &state["Running"], &state["Pid"]), (&json!("restarting"), &json!(true), &json!(0)));
+    assert_eq!((&state["ExitCode"], &state["Paused"]), (&json!(3), &json!(false)));
+    let waiting = calls::aside(&d, "POST", "/containers/c/wait?condition=not-running");
+    let (status, text) = waiting.join().unwrap().unwrap();
+    let code: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!((status, &code["StatusCode"]), (200, &json!(3)));
+    // A stop ends the waiting; nothing comes afterwards.
+    let _ = d.http("POST", "/containers/c/stop", "").expect(204);
+    let (state, restarts) = shown();
+    assert_eq!(
+        (&state["Status"], &state["Restarting"], &state["Running"]),
+        (&json!("exited"), &json!(false), &json!(false))
+    );
+    // A start by hand counts anew.
+    assert!(restarts > 0);
+    std::fs::write(place.join("go"), "").unwrap();
+    calls::start(&d, "c");
+    let (state, restarts) = shown();
+    assert_eq!((&state["Status"], restarts), (&json!("running"), 0));
     d.finish();
 }

@@ -1,5 +1,6 @@
 //! Many containers at once: stops, crash loops, and what waits for the next start while the daemon is replaced.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::process::Signal;
@@ -16,6 +17,8 @@ const OBEDIENT: &str = "trap 'exit 5' TERM; echo ready; while :; do sleep 1000 &
 const STARTS: f64 = 3.0;
 /// Restarts of each crash loop that are counted: at pauses of 100 to 1600 ms.
 const RESTARTS: u64 = 5;
+/// Lists that are looked at while containers come and go.
+const LISTS: usize = 50;
 /// Ticks of a second in `/proc/<pid>/stat`: `USER_HZ`, which never is another.
 const TICKS: f64 = 100.0;
 
@@ -41,6 +44,41 @@ fn a_stop_of_many_waits_for_none_that_ignores_it() {
     names.iter().for_each(|name| assert_eq!(calls::state(&d, name), ("exited".into(), 5, String::new())));
     let _ = d.http("POST", "/containers/deaf/kill", "").expect(204);
     assert_eq!(deaf.join().unwrap().map(|(status, _)| status), Ok(204));
+    d.finish();
+}
+
+/// A list has every container that stays, once, in the order of their making, whatever comes and goes meanwhile.
+#[test]
+fn lists_of_many_are_whole() {
+    let d = with_busybox();
+    let body = calls::script("true");
+    let names: Vec<String> = (0..soak::rounds(200, 1000)).map(|n| format!("c{n}")).collect();
+    names.iter().for_each(|name| drop(calls::create(&d, name, &body)));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for worker in 0..2 {
+            let (d, body, done) = (&d, &body, &done);
+            scope.spawn(move || {
+                for n in (0..).take_while(|_| !done.load(Ordering::Relaxed)) {
+                    let name = format!("other{worker}-{n}");
+                    calls::create(d, &name, body);
+                    calls::remove(d, &name);
+                }
+            });
+        }
+        for _ in 0..LISTS {
+            let list = d.http("GET", "/containers/json?all=1", "").expect(200).json();
+            let shown =
+                list.as_array().unwrap().iter().map(|one| one["Names"][0].as_str().unwrap().trim_start_matches('/'));
+            let shown: Vec<&str> = shown.filter(|name| !name.starts_with("other")).collect();
+            // The newest first.
+            if !shown.iter().rev().eq(&names) {
+                done.store(true, Ordering::Relaxed);
+                panic!("{} of {}: {shown:?}", shown.len(), names.len());
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
     d.finish();
 }
 

@@ -32,7 +32,7 @@ fn kill(d: &Daemon, name: &str, signal: &str) {
     let _ = d.http("POST", &format!("/containers/{name}/kill?signal={signal}"), "").expect(204);
 }
 
-/// SIGKILL and the stop signal count as a stop; where none is named, every signal does. Whatever else it is sent, the policy holds.
+/// SIGKILL and the stop signal count as a stop; where none is named, every signal does. Whatever else it is sent, the policy holds (B-rs-2).
 #[test]
 fn the_signals_that_count_as_a_stop() {
     let d = with_busybox();

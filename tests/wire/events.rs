@@ -4,8 +4,8 @@ use std::io::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use testkit::Daemon;
 use testkit::command::{PATIENCE, eventually};
+use testkit::{Daemon, process};
 
 use crate::normal::Names;
 use crate::raw::{connect, exchange, joined, segment, split, until};
@@ -291,6 +291,7 @@ fn window() {
     d.finish();
 }
 
+/// B-ev-1
 #[test]
 fn filters() {
     // Names that no id begins with: a filter takes a prefix of either.
@@ -325,5 +326,161 @@ fn filters() {
     ] {
         assert_eq!(count(filters), wanted, "{filters}: {:?}", order(&d, filters));
     }
+    d.finish();
+}
+
+/// Attributes of each event but the labels: by type and action; those of containers have `image` and `name`, too.
+const ATTRIBUTES: &[(&str, &str, &[&str])] = &[
+    ("builder", "prune", &["reclaimed"]),
+    ("container", "archive-path", &[]),
+    ("container", "attach", &[]),
+    ("container", "commit", &["comment", "imageID", "imageRef"]),
+    ("container", "create", &[]),
+    ("container", "destroy", &[]),
+    ("container", "detach", &[]),
+    ("container", "die", &["execDuration", "exitCode"]),
+    ("container", "exec_create", &["execID"]),
+    ("container", "exec_detach", &["execID"]),
+    ("container", "exec_die", &["execID", "exitCode"]),
+    ("container", "exec_start", &["execID"]),
+    ("container", "export", &[]),
+    ("container", "extract-to-dir", &[]),
+    ("container", "health_status", &[]),
+    ("container", "kill", &["signal"]),
+    ("container", "oom", &[]),
+    ("container", "pause", &[]),
+    ("container", "prune", &["reclaimed"]),
+    ("container", "rename", &["oldName"]),
+    ("container", "resize", &["height", "width"]),
+    ("container", "restart", &[]),
+    ("container", "start", &[]),
+    ("container", "stop", &[]),
+    ("container", "top", &[]),
+    ("container", "unpause", &[]),
+    ("container", "update", &[]),
+    (
+        "daemon",
+        "reload",
+        &[
+            "debug",
+            "default-cgroupns-mode",
+            "default-ipc-mode",
+            "default-runtime",
+            "default-shm-size",
+            "default-stop-timeout",
+            "features",
+            "insecure-registries",
+            "labels",
+            "live-restore",
+            "max-concurrent-downloads",
+            "max-concurrent-uploads",
+            "max-download-attempts",
+            "name",
+            "registry-mirrors",
+            "runtimes",
+            "shutdown-timeout",
+        ],
+    ),
+    ("image", "create", &["name"]),
+    ("image", "delete", &["name"]),
+    ("image", "import", &["name"]),
+    ("image", "load", &["name"]),
+    ("image", "prune", &["reclaimed"]),
+    ("image", "save", &["name"]),
+    ("image", "tag", &["name"]),
+    ("image", "untag", &["name"]),
+    ("network", "connect", &["container", "name", "type"]),
+    ("network", "create", &["name", "type"]),
+    ("network", "destroy", &["name", "type"]),
+    ("network", "disconnect", &["container", "name", "type"]),
+    ("network", "prune", &["reclaimed"]),
+    ("volume", "create", &["driver"]),
+    ("volume", "destroy", &["driver"]),
+    ("volume", "mount", &["container", "destination", "driver", "propagation", "read/write"]),
+    ("volume", "prune", &["reclaimed"]),
+    ("volume", "unmount", &["container", "driver"]),
+];
+
+/// Whatever a container can be told, until it is gone.
+fn use_a_container(d: &Daemon) {
+    let call = |method: &str, path: &str, body: &str| {
+        let answer = d.http(method, path, body);
+        assert!(answer.status < 300, "{method} {path}: {}", answer.text());
+        answer
+    };
+    let body = json!({
+        "Image": "busybox", "Cmd": ["sleep", "1000"], "Labels": {"k": "v"}, "Tty": true, "OpenStdin": true,
+        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 50_000_000}, "HostConfig": {"Binds": ["v1:/data"]},
+    });
+    run(d, "a", &body.to_string());
+    let detaches = |path: &str, body: &str| {
+        let mut client = d.connection();
+        assert_eq!(client.upgrade(path, body).status, 101, "{path}");
+        client.send(b"x").unwrap();
+        let _ = client.rest();
+    };
+    detaches("/containers/a/attach?stream=1&stdin=1&stdout=1&detachKeys=x", "");
+    let exec = json!({"Cmd": ["sleep", "1000"], "AttachStdin": true, "Tty": true, "DetachKeys": "x"}).to_string();
+    let made = call("POST", "/containers/a/exec", &exec).json();
+    detaches(&format!("/exec/{}/start", made["Id"].as_str().unwrap()), r#"{"Tty":true}"#);
+    for path in ["resize?h=20&w=30", "pause", "unpause", "restart?t=0", "stop?t=0", "start", "rename?name=b"] {
+        let _ = call("POST", &format!("/containers/a/{path}"), "");
+    }
+    let _ = call("POST", "/containers/b/update", r#"{"CpuShares":512}"#);
+    let _ = call("GET", "/containers/b/top", "");
+    let _ = call("GET", "/containers/b/export", "");
+    let archive = call("GET", "/containers/b/archive?path=/etc/passwd", "").body;
+    let put = "PUT /containers/b/archive?path=/tmp HTTP/1.1\r\nHost: d\r\nConnection: close\r\n";
+    let head = format!("{put}Content-Length: {}\r\n\r\n", archive.len());
+    let answer = exchange(d, &[head.as_bytes(), &archive].concat());
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    let _ = call("POST", "/commit?container=b&repo=made&comment=c", "");
+    assert!(eventually(PATIENCE, || order(d, "").contains(&"container health_status: healthy".to_owned())));
+    let _ = call("DELETE", "/containers/b?force=1", "");
+    let memory = json!({"Memory": 8 << 20, "MemorySwap": 8 << 20, "NetworkMode": "none"});
+    run(d, "full", &json!({"Image": "busybox", "Cmd": ["tail", "/dev/zero"], "HostConfig": memory}).to_string());
+    wait(d, "full");
+    let _ = call("POST", "/containers/prune", "");
+}
+
+/// Everything that is told of a host without registries, with its attributes (B-ev-2).
+#[test]
+fn every_event_has_its_attributes() {
+    let d = with_busybox();
+    use_a_container(&d);
+    let words: &[&[&str]] = &[
+        &["network", "create", "n1"],
+        &["network", "rm", "n1"],
+        &["network", "prune", "-f"],
+        &["volume", "rm", "v1"],
+        &["volume", "prune", "-f"],
+        &["tag", "made", "other"],
+        &["rmi", "other"],
+        &["rmi", "made"],
+        &["image", "prune", "-f"],
+        &["builder", "prune", "-f"],
+    ];
+    let _ = d.http("GET", "/images/busybox/get", "").expect(200);
+    words.iter().for_each(|words| drop(d.docker(words).ok()));
+    let _ = d.docker_input(&["import", "-", "brought"], &[0; 1024]).ok();
+    assert!(process::signal(d.pid(), rustix::process::Signal::HUP));
+    assert!(eventually(PATIENCE, || order(&d, "").contains(&"daemon reload".to_owned())));
+    let mut missing: Vec<_> = ATTRIBUTES.iter().map(|(kind, action, _)| (*kind, *action)).collect();
+    let text = d.http("GET", &format!("/events?since=0&until={:.9}", now()), "").expect(200).text();
+    for event in text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let (kind, action) = (event["Type"].as_str().unwrap(), event["Action"].as_str().unwrap());
+        let action = action.split(':').next().unwrap();
+        let row = ATTRIBUTES.iter().find(|(of, told, _)| (*of, *told) == (kind, action));
+        let Some((_, _, wanted)) = row else { panic!("{event}") };
+        let of_container = kind == "container" && action != "prune";
+        let mut wanted: Vec<_> =
+            wanted.iter().copied().chain(["image", "name"].into_iter().filter(|_| of_container)).collect();
+        wanted.sort_unstable();
+        let shown: Vec<_> =
+            event["Actor"]["Attributes"].as_object().unwrap().keys().filter(|key| *key != "k").collect();
+        assert_eq!(shown, wanted, "{event}");
+        missing.retain(|one| *one != (kind, action));
+    }
+    assert_eq!(missing, []);
     d.finish();
 }
