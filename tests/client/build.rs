@@ -318,3 +318,51 @@ fn builds_beside_each_other_run_a_step_once() {
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     d.finish();
 }
+
+/// `--cache-from`: an image that was made elsewhere has the steps, found by its history.
+#[test]
+fn steps_of_a_named_image_are_used() {
+    let d = with_busybox();
+    let dockerfile = "FROM busybox\nARG WORD=one\nENV A=1\nRUN cat /proc/sys/kernel/random/uuid > /id; echo $WORD\n\
+        WORKDIR /w\nCOPY x dir/\nLABEL l=m\nCMD [\"cat\", \"/id\", \"/w/dir/x\"]\n";
+    let context = new_context(&d, "from", dockerfile).file("x", "x\n");
+    let _ = context.build(&d, &["-t", "app"]).ok();
+    let first = d.docker(&["run", "--rm", "app"]).text();
+    // As a client has it that pulled the image: nothing of the build is here.
+    let archive = d.path("app.tar");
+    let _ = d.docker(&["save", "-o", archive.to_str().unwrap(), "app"]).ok();
+    let _ = d.docker(&["rmi", "app"]).ok();
+    let _ = d.docker(&["builder", "prune", "-af"]).ok();
+    let _ = d.docker(&["load", "-i", archive.to_str().unwrap()]).ok();
+    let used = |output: &Output| lines(output).iter().filter(|line| *line == " ---> Using cache").count();
+    let again = context.build(&d, &["--cache-from", "none:1", "--cache-from", "app", "-t", "again"]).ok();
+    assert_eq!(used(&again), 7, "{}", again.stdout);
+    assert_eq!(d.docker(&["run", "--rm", "again"]).text(), first);
+    assert_eq!(d.inspect("again", "{{.Id}}"), d.inspect("app", "{{.Id}}"));
+    // What differs is made anew, and what follows it.
+    context.write("x", "y\n");
+    let changed = context.build(&d, &["--cache-from", "app", "-t", "changed"]).ok();
+    assert_eq!(used(&changed), 4, "{}", changed.stdout);
+    assert_eq!(d.docker(&["run", "--rm", "changed"]).text(), first.replace("\nx", "\ny"));
+    let argument = context.build(&d, &["--cache-from", "app", "--build-arg", "WORD=two", "-t", "argument"]).ok();
+    assert_eq!(used(&argument), 2, "{}", argument.stdout);
+    let not_wanted = context.build(&d, &["--no-cache", "--cache-from", "app"]).ok();
+    assert_eq!(used(&not_wanted), 0, "{}", not_wanted.stdout);
+    d.finish();
+}
+
+/// `--network container:…`
+#[test]
+fn steps_are_in_the_network_of_a_container() {
+    let d = with_busybox();
+    let _ = d.docker(&["run", "-d", "--name", "peer", "busybox", "sleep", "1000"]).ok();
+    let dockerfile = "FROM busybox\nRUN readlink /proc/self/ns/net > /ns; cat /etc/hosts > /names\n";
+    let context = new_context(&d, "joined", dockerfile);
+    let _ = context.build(&d, &["--no-cache", "--network", "container:peer", "-t", "app"]).ok();
+    let of_peer = d.docker(&["exec", "peer", "readlink", "/proc/self/ns/net"]).text();
+    assert_eq!(d.docker(&["run", "--rm", "app", "cat", "/ns"]).text(), of_peer);
+    let _ = d.docker(&["rm", "-f", "peer"]).ok();
+    let gone = context.build(&d, &["--no-cache", "--network", "container:peer"]);
+    assert!(gone.code != 0 && gone.stderr.contains("No such container: peer"), "{}", gone.stderr);
+    d.finish();
+}

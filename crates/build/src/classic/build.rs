@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::args::Arguments;
 use super::context::Context;
+use super::source::Source;
 use super::stage::Stage;
 use crate::job::{Event, Job};
 use crate::result::Unmade;
@@ -36,6 +37,8 @@ pub struct Options {
     pub arguments: BTreeMap<String, Option<String>>,
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
+    /// Images whose steps may be used.
+    pub cache_from: Vec<String>,
     /// No earlier result is used.
     pub no_cache: bool,
     /// Base images are pulled though they are here.
@@ -113,6 +116,8 @@ pub(super) struct Build {
     pub context: Context,
     pub lexer: Lexer,
     pub arguments: Arguments,
+    /// Images whose steps may be used.
+    pub sources: Vec<Source>,
     /// Those that are done, in order.
     pub stages: Vec<Stage>,
     /// Steps that were told of.

@@ -81,6 +81,9 @@ impl Build {
         let chown = if copy.chown.is_empty() { String::new() } else { format!("--chown={} ", copy.chown) };
         let comment = format!("#(nop) {word} {chown}{} in {} ", together(&found), copy.destination);
         let created_by = [stage.shell(), vec![comment]].concat().join(" ");
+        if self.adopt(stage, &created_by).await? {
+            return Ok(());
+        }
         let target = match copy.destination.starts_with('/') {
             true => copy.destination.clone(),
             false => format!("{}/{}", stage.config.working_dir, copy.destination),

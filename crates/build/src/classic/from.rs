@@ -153,7 +153,7 @@ impl Build {
 }
 
 /// The configuration of the manifest that was chosen.
-fn document(build: &Build, found: &ResolvedImage) -> Result<Document> {
+pub(super) fn document(build: &Build, found: &ResolvedImage) -> Result<Document> {
     let catalog = build.job.builder.images.catalog();
     let row = catalog.images.get(&found.id);
     let manifest = found.manifest.as_ref().map(|(_, digest, _)| digest);

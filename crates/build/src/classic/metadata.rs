@@ -106,6 +106,9 @@ impl Build {
     /// Ends an instruction that has changed no file.
     pub(super) async fn commit(&mut self, stage: &mut Stage, comment: &str) -> Result<(), Failed> {
         let created_by = [stage.shell(), vec!["#(nop) ".into(), comment.into()]].concat().join(" ");
+        if self.adopt(stage, &created_by).await? {
+            return Ok(());
+        }
         let key = self.next_key(stage, &created_by, None)?;
         let found = if self.options.no_cache { None } else { self.job.look_up(&key) };
         let created = match found {

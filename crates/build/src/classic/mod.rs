@@ -5,11 +5,13 @@
 
 mod args;
 mod build;
+mod cache;
 pub mod context;
 mod files;
 mod from;
 mod metadata;
 mod run;
+mod source;
 mod stage;
 
 use std::sync::Arc;
@@ -92,6 +94,7 @@ pub async fn build(
         options,
         client,
         context,
+        sources: Vec::new(),
         stages: Vec::new(),
         step: 0,
         total,
@@ -116,6 +119,7 @@ impl Build {
                 self.global_arguments(arguments)?;
             }
         }
+        self.sources = self.cache_sources().await?;
         let mut id = None;
         for (at, stage) in program.stages.iter().enumerate() {
             if self.stages.iter().any(|done| !stage.name.is_empty() && done.name == stage.name) {

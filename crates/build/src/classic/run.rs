@@ -33,6 +33,9 @@ impl Build {
             words = [vec![count], told, args.clone()].concat();
         }
         let created_by = words.join(" ");
+        if self.adopt(stage, &created_by).await? {
+            return Ok(());
+        }
         let exec = self.exec(stage, &args, &free).await?;
         // A proxy that no line names is no part of what the step is known by.
         let mut known = exec.clone();
@@ -94,6 +97,9 @@ impl Build {
         };
         stage.config.working_dir.clone_from(&path);
         let created_by = [stage.shell(), vec![format!("#(nop) WORKDIR {path}")]].concat().join(" ");
+        if self.adopt(stage, &created_by).await? {
+            return Ok(());
+        }
         let make =
             pb::FileActionMkDir { path: path.clone(), mode: 0o755, make_parents: true, owner: None, timestamp: -1 };
         let action = pb::FileAction {

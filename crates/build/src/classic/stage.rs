@@ -70,6 +70,17 @@ impl Stage {
         });
     }
 
+    /// Notes a step as an image tells of it; `whole`: the image, when the stage is all of it now.
+    pub fn adopt(&mut self, step: History, whole: Option<Digest>) {
+        self.created.clone_from(&step.created);
+        self.history.push(step);
+        self.steps += 1;
+        if whole.is_some() {
+            self.base = whole;
+            self.steps = 0;
+        }
+    }
+
     /// As it is written down.
     pub fn document(&self) -> Document {
         Document {

@@ -37,7 +37,7 @@ pub async fn build(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let (events, received) = mpsc::channel(job::EVENTS);
     let mut job = engine::build::job(&state.engine, Arc::new(Nothing), events);
     job.limits = build_limits(&request.query)?;
-    job.network = network(request.query.text("networkmode"))?;
+    job.network = network(request.query.text("networkmode"));
     let job = Arc::new(job);
     let noted = state.engine.builder.going.note(request.query.text("buildid"), &job.cancel);
     let outcome = begin(&state, &mut request, &job, &options).await;
@@ -151,16 +151,14 @@ fn options(state: &State, request: &Request) -> Result<Options> {
     };
     let labels: Option<BTreeMap<String, String>> = json(query, "labels", "labels")?;
     let arguments: Option<BTreeMap<String, Option<String>>> = json(query, "buildargs", "build args")?;
-    let sources: Option<Vec<String>> = json(query, "cachefrom", "cache-from")?;
-    if sources.is_some_and(|sources| !sources.is_empty()) {
-        tracing::debug!("a build names images to take steps from; what was built here is found without them");
-    }
+    let cache_from: Option<Vec<String>> = json(query, "cachefrom", "cache-from")?;
     Ok(Options {
         tags: distinct,
         dockerfile: query.text("dockerfile").to_owned(),
         target: query.text("target").to_owned(),
         arguments: arguments.unwrap_or_default(),
         labels: labels.unwrap_or_default(),
+        cache_from: cache_from.unwrap_or_default(),
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
         quiet: query.flag("q"),
@@ -223,16 +221,13 @@ fn build_limits(query: &Query) -> Result<Limits> {
     })
 }
 
-fn network(mode: &str) -> Result<Network> {
-    Ok(match mode {
+fn network(mode: &str) -> Network {
+    match mode {
         "" | "default" | "bridge" => Network::Default,
         "host" => Network::Host,
         "none" => Network::None,
-        other if other.starts_with("container:") => {
-            return Err(Error::not_implemented("builds on the network of a container are not supported"));
-        }
         other => Network::Named(other.to_owned()),
-    })
+    }
 }
 
 /// What registries are shown; what cannot be read is as good as none, as with the reference.

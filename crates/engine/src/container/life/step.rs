@@ -26,6 +26,7 @@ use runtime::Scope;
 use runtime::spec::{self, Access, Bind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::donors::Donors;
 use super::{files, place, plan, resolver, runtime_spec};
 use crate::Engine;
 use crate::container::definition::places::Places;
@@ -263,6 +264,7 @@ fn spec(engine: &Engine, step: Step, place: Place, client: Attached) -> Result<R
     let settings = &*engine.settings();
     let definition = definition(engine, &step);
     let network = Places::of(&definition).sandbox(&engine.networks)?;
+    let joined = Donors::find(&engine.containers, &definition)?.open()?;
     let mut shown = Shown::new(Held::default());
     let mut narrow = runtime_spec::container_spec(engine, settings, &definition, &place.cgroup, &mut shown)?;
     for mount in step.mounts {
@@ -307,7 +309,7 @@ fn spec(engine: &Engine, step: Step, place: Place, client: Attached) -> Result<R
         files.hosts = Hosts::Step { extra };
     }
     let trees = shown.trees;
-    Ok(RunSpec { id: step.id, place, program, network, joined: Vec::new(), trees, files, clients: vec![client] })
+    Ok(RunSpec { id: step.id, place, program, network, joined, trees, files, clients: vec![client] })
 }
 
 fn kind(source: StepSource, writable: bool, shown: &mut Shown) -> Result<spec::MountKind> {
