@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::caches::Caches;
 use crate::cancel::Cancel;
+use crate::history::History;
 use crate::policy::Settings;
 use crate::record::Records;
 use crate::result::Locks;
@@ -73,6 +74,8 @@ pub struct Builder {
     pub dir: PathBuf,
     /// Threads of steps.
     pub threads: Class,
+    /// Builds of the past.
+    pub history: History,
     /// Builds that go on, by the names that their clients gave them.
     pub going: Going,
     /// The settings of builds; they may be replaced at any time.
@@ -99,6 +102,7 @@ impl Builder {
             roots: Roots { snapshots, containers: data_root.join("containers") },
             records: Arc::new(Records::open(store)?),
             threads: Class::new(Work::Builds),
+            history: History::new(dir.join("history")),
             going: Going::default(),
             settings: RwLock::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),

@@ -17,6 +17,7 @@ pub mod export;
 pub mod files;
 pub mod frontend;
 pub mod graph;
+pub mod history;
 pub mod job;
 pub mod key;
 mod mode;

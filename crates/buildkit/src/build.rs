@@ -4,12 +4,11 @@
 //! latest. A build whose request names neither front end nor definition is driven by its client over LLBBridge, until the client
 //! returns a result.
 
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bollard_buildkit_proto::moby::buildkit::v1::{SolveRequest, VertexWarning};
 use bollard_buildkit_proto::pb;
-use build::export::{self, Source};
+use build::export::Source;
 use build::frontend::{self, Answered, Refused};
 use build::job::{Answer, Attributes, Entitlements, Job};
 use build::policy;
@@ -18,14 +17,13 @@ use build::result::Failure;
 use build::sources::rules::Rules;
 use dockerfile::OwnSyntax;
 use dockerfile::parse::Syntax;
-use model::time::Timestamp;
 use model::{Error, Result};
 
+use crate::account::Account;
 use crate::daemon::Daemon;
 use crate::error::Failed;
 use crate::inputs::ClientInputs;
 use crate::outcome::{Definitions, Frontend, Outcome};
-use crate::progress::Progress;
 use crate::scope::{Returned, Scope};
 use crate::wanted::Exports;
 
@@ -49,41 +47,6 @@ pub(crate) struct Build {
     gateway: Gateway,
 }
 
-/// What is remembered of a build when it has ended.
-pub(crate) struct Account {
-    pub(crate) request: SolveRequest,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) started: Timestamp,
-    /// When, and with what it ended.
-    pub(crate) ended: OnceLock<(Timestamp, Result<export::Response, Failed>)>,
-    /// How often it has changed since it ended, twice, and whether it is not to be forgotten in the lowest bit.
-    kept: AtomicI32,
-}
-
-impl Account {
-    /// What the build is called.
-    pub(crate) fn id(&self) -> &str {
-        &self.request.r#ref
-    }
-
-    /// Whether it is not to be forgotten.
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.kept.load(Ordering::Relaxed) & 1 == 1
-    }
-
-    /// How often it was changed, the first time among them.
-    pub(crate) fn generation(&self) -> i32 {
-        (self.kept.load(Ordering::Relaxed) >> 1) + 1
-    }
-
-    /// Keeps it from being forgotten, or no longer.
-    pub(crate) fn pin(&self, pinned: bool) {
-        let changed = |kept: i32| Some((kept & !1).saturating_add(2) | i32::from(pinned));
-        // It is never refused.
-        let _ = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
-    }
-}
-
 impl Build {
     /// Puts a build together.
     ///
@@ -104,13 +67,7 @@ impl Build {
         let (scope, returned) = Scope::new(request.frontend_inputs.clone(), 0);
         let by_client = request.frontend.is_empty() && request.definition.as_ref().is_none_or(|d| d.def.is_empty());
         let build = Build {
-            account: Arc::new(Account {
-                request,
-                progress: inputs.progress.clone(),
-                started: events::now(),
-                ended: OnceLock::new(),
-                kept: AtomicI32::new(0),
-            }),
+            account: Arc::new(Account::new(request, inputs.progress.clone())),
             daemon,
             job,
             inputs,

@@ -1,14 +1,17 @@
-//! Builds by the names that their clients gave them, those that have ended lately among them.
+//! Builds by the names that their clients gave them, those that have ended among them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::lock::{Mutex, MutexGuard};
+use build::Builder;
+use build::history::History;
 use model::{Error, Result};
 use tokio::sync::watch;
 
-use crate::build::{Account, Build};
+use crate::account::Account;
+use crate::build::Build;
 use crate::scope::Scope;
 
 /// Builds at one time.
@@ -56,8 +59,29 @@ impl Builds {
         Ok(())
     }
 
-    /// Notes that a build has ended; forgets others by the rules of the configuration.
-    pub(crate) fn leave(&self, build: &Arc<Build>) {
+    /// Those that are known of earlier daemons.
+    pub(crate) fn of_past(history: &History) -> Builds {
+        let builds = Builds::default();
+        builds.all().ended = history.load().into_iter().map(|past| Arc::new(Account::of_past(past))).collect();
+        builds
+    }
+
+    /// Makes what is on the disk of a build agree with what is remembered of it.
+    pub(crate) async fn settle(&self, builder: &Arc<Builder>, id: &str) {
+        let (own, shared, id) = (self.clone(), builder.clone(), id.to_owned());
+        let work = move |_: &_| shared.history.settle(&id, || own.ended(&id).map(|build| build.past()));
+        if let Err(error) = builder.threads.run(work).await {
+            tracing::warn!(%error, "the next daemon will not know what this one does of a build");
+        }
+    }
+
+    /// A build that has ended and belongs to the history.
+    fn ended(&self, id: &str) -> Option<Arc<Account>> {
+        self.all().ended.iter().find(|build| build.id() == id && !build.request.internal).cloned()
+    }
+
+    /// Notes that a build has ended; forgets others by the rules of the configuration, which are answered.
+    pub(crate) fn leave(&self, build: &Arc<Build>) -> Vec<String> {
         let mut all = self.all();
         all.going.remove(build.id());
         all.ended.push_back(build.account.clone());
@@ -69,6 +93,7 @@ impl Builds {
         let is_old = |ended: &Arc<Account>| ended.ended.get().is_some_and(|(time, _)| time.unix_nanos() < oldest);
         let mut told: usize = all.ended.iter().map(|ended| ended.progress.bytes()).sum();
         let mut count = all.ended.len();
+        let mut forgotten = Vec::new();
         // The oldest come first. As with the reference, one goes that is too old while there are too many; those that are pinned
         // stay as long as there is room for any.
         all.ended.retain(|ended| {
@@ -77,11 +102,13 @@ impl Builds {
             if goes {
                 count -= 1;
                 told = told.saturating_sub(ended.progress.bytes());
+                forgotten.push(ended.id().to_owned());
             }
             !goes
         });
         drop(all);
         self.0.changed.send_replace(());
+        forgotten
     }
 
     /// Told of whatever happens to builds.

@@ -40,7 +40,7 @@ pub struct Buildkit {
 impl Buildkit {
     /// Around a daemon.
     pub fn new(daemon: Arc<dyn Daemon>) -> Buildkit {
-        let (sessions, builds) = (Sessions::default(), Builds::default());
+        let (sessions, builds) = (Sessions::default(), Builds::of_past(&daemon.builder().history));
         let controller = Controller { daemon, sessions: sessions.clone(), builds: builds.clone() };
         Buildkit {
             sessions,

@@ -20,3 +20,8 @@ pub(crate) fn now() -> protobuf::Timestamp {
 pub(crate) fn nanos(time: &protobuf::Timestamp) -> i64 {
     time.seconds.saturating_mul(SECOND).saturating_add(time.nanos.into())
 }
+
+/// The other way round.
+pub(crate) fn moment(time: &protobuf::Timestamp) -> Timestamp {
+    Timestamp::from_unix_nanos(nanos(time))
+}

@@ -14,6 +14,7 @@ pub mod check;
 pub mod container;
 pub mod disk;
 pub mod dump;
+pub mod emulation;
 pub mod ending;
 pub mod formats;
 mod held;

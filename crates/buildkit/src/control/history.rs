@@ -1,19 +1,20 @@
-//! Builds that go on, and those that have ended lately. They are remembered until the daemon ends.
+//! Builds that go on, and those that have ended.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{
     BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, UpdateBuildHistoryRequest,
 };
+use build::Builder;
 use model::{Error, Result};
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::filter::Filter;
+use crate::account::Account;
 use crate::answers::{Messages, answers};
-use crate::build::Account;
 use crate::builds::Builds;
-use crate::time::proto;
 
 /// Where events for a client are put.
 type Sender = mpsc::Sender<Result<BuildHistoryEvent, Status>>;
@@ -112,45 +113,28 @@ impl Listener {
 /// Forgets a build, or keeps it from being forgotten.
 ///
 /// Errors: `NotFound`.
-pub(super) fn update(builds: &Builds, request: &UpdateBuildHistoryRequest) -> Result<()> {
+pub(super) async fn update(builds: &Builds, builder: &Arc<Builder>, request: &UpdateBuildHistoryRequest) -> Result<()> {
     let id = &request.r#ref;
     if request.delete {
         if builds.forget(id) {
+            builds.settle(builder, id).await;
             return Ok(());
         }
         return Err(Error::not_found(format!("failed to retrieve bucket: build record {id} not found")));
     }
     // What a build tells is at hand when it has ended: there is nothing to be finished first.
-    if request.finalize || builds.pin(id, request.pinned) {
+    if request.finalize {
+        return Ok(());
+    }
+    if builds.pin(id, request.pinned) {
+        builds.settle(builder, id).await;
         return Ok(());
     }
     Err(Error::not_found(format!("failed to retrieve ref {id}: file does not exist")))
 }
 
 fn event(build: &Account) -> BuildHistoryEvent {
-    let counts = build.progress.counts();
-    let ended = build.ended.get();
-    let outcome = ended.map(|(_, outcome)| outcome);
-    let record = BuildHistoryRecord {
-        r#ref: build.id().to_owned(),
-        frontend: build.request.frontend.clone(),
-        frontend_attrs: build.request.frontend_attrs.clone(),
-        exporters: build.request.exporters.clone(),
-        error: outcome.and_then(|outcome| outcome.as_ref().err()).map(crate::error::Failed::to_proto),
-        created_at: Some(proto(build.started)),
-        completed_at: ended.map(|(time, _)| proto(*time)),
-        exporter_response: outcome
-            .and_then(|outcome| outcome.as_ref().ok())
-            .map(|response| response.clone().into_iter().collect())
-            .unwrap_or_default(),
-        generation: build.generation(),
-        pinned: build.is_pinned(),
-        num_cached_steps: counts.cached,
-        num_total_steps: counts.total,
-        num_completed_steps: counts.completed,
-        num_warnings: counts.warnings,
-        ..BuildHistoryRecord::default()
-    };
-    let kind = if ended.is_some() { BuildHistoryEventType::Complete } else { BuildHistoryEventType::Started };
-    BuildHistoryEvent { r#type: kind.into(), record: Some(record) }
+    let is_over = build.ended.get().is_some();
+    let kind = if is_over { BuildHistoryEventType::Complete } else { BuildHistoryEventType::Started };
+    BuildHistoryEvent { r#type: kind.into(), record: Some(build.record()) }
 }

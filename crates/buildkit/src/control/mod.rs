@@ -106,7 +106,10 @@ impl Controller {
         events.close();
         // It is set once, here.
         drop(build.account.ended.set((events::now(), outcome.clone())));
-        self.builds.leave(&build);
+        let forgotten = self.builds.leave(&build);
+        for id in forgotten.iter().map(String::as_str).chain([build.id()]) {
+            self.builds.settle(self.daemon.builder(), id).await;
+        }
         let job = build.job.clone();
         // What it holds goes with the job.
         drop(build);
@@ -223,7 +226,8 @@ impl Control for Controller {
         &self,
         request: Request<UpdateBuildHistoryRequest>,
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
-        history::update(&self.builds, &request.into_inner()).map_err(|error| status(&error))?;
+        let updated = history::update(&self.builds, self.daemon.builder(), &request.into_inner()).await;
+        updated.map_err(|error| status(&error))?;
         Ok(Response::new(UpdateBuildHistoryResponse {}))
     }
 }

@@ -54,6 +54,24 @@ pub(crate) struct Counts {
 }
 
 impl Progress {
+    /// What a build of the past has told.
+    pub(crate) fn of_past(messages: Vec<Arc<StatusResponse>>) -> Progress {
+        let mut told = Told { ended: true, ..Told::default() };
+        for message in &messages {
+            told.bytes += message.encoded_len();
+            told.warnings += message.warnings.len();
+            let vertexes = message.vertexes.iter().map(|vertex| (vertex.digest.clone(), vertex.clone()));
+            told.vertexes.extend(vertexes);
+        }
+        told.messages = messages;
+        Progress { told: Mutex::new(told), changed: watch::Sender::default() }
+    }
+
+    /// All that was told.
+    pub(crate) fn all(&self) -> Vec<Arc<StatusResponse>> {
+        self.told().messages.clone()
+    }
+
     /// Takes what a job tells.
     pub(crate) fn event(&self, event: Event) {
         match event {

@@ -97,7 +97,7 @@ impl Daemon for Host {
     }
 
     fn platforms(&self) -> Vec<Platform> {
-        vec![Platform::new("linux", &self.0.host.architecture, "")]
+        engine::emulation::platforms(&self.0.host.architecture)
     }
 
     fn host_gateway(&self) -> String {
