@@ -130,3 +130,37 @@ fn the_usual_front_end_is_run_where_the_configuration_says_so() {
     assert!(d.docker(&["run", "--rm", "app"]).text().starts_with("solve=true"));
     d.finish();
 }
+
+/// `--print` of the client: what a Dockerfile asks for, its targets, and what is wrong with it, without a build.
+#[test]
+fn a_dockerfile_is_described_and_checked() {
+    let d = with_buildx();
+    let dockerfile = "# syntax=docker/dockerfile:1\nARG WORD=one\nFROM busybox AS base\n# USER is who\nARG USER=me\n\
+        RUN --mount=type=secret,id=key,required true\nFROM base as app\nARG WORD\nMAINTAINER nobody\n";
+    let context = new_context(&d, "described", dockerfile);
+    let print = |what: &str, args: &[&str]| {
+        let words = [&["buildx", "build", "--progress=plain", "--print", what], args, &[context.dir.to_str().unwrap()]];
+        command::run(client(&d, &words.concat()).env("BUILDX_EXPERIMENTAL", "1"), b"")
+    };
+    let outline = print("outline", &["--target", "app", "--build-arg", "USER=you"]).ok().stdout;
+    for part in ["TARGET: app", "BUILD ARG", "WORD", "one", "USER", "you", "is who", "SECRET REQUIRED", "key true"] {
+        let spaced = outline.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(spaced.contains(part), "{part}: {outline}");
+    }
+    let targets = print("targets", &[]).ok().stdout;
+    assert!(targets.contains("base") && targets.contains("app (default)"), "{targets}");
+    let lint = print("lint", &[]);
+    for rule in ["FromAsCasing", "MaintainerDeprecated"] {
+        assert!(lint.stdout.contains(rule), "{rule}: {} {}", lint.stdout, lint.stderr);
+    }
+    let ran = d.http("GET", "/v1.50/system/df?type=build-cache", "").expect(200).json();
+    assert!(!ran.to_string().contains("RUN"), "{ran}");
+    // Rules that a file names are errors where it says so.
+    let strict = new_context(&d, "strict", "# check=error=true\nFROM busybox as base\n").build(&d, &[]);
+    assert!(
+        strict.code != 0 && strict.stderr.contains("lint violation found for rules: FromAsCasing"),
+        "{}",
+        strict.stderr
+    );
+    d.finish();
+}

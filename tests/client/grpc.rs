@@ -7,8 +7,8 @@ use bollard_buildkit_proto::health::health_check_response::ServingStatus;
 use bollard_buildkit_proto::health::health_client::HealthClient;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::buildkit::v1::{
-    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRequest, InfoRequest, ListWorkersRequest, StatusRequest,
-    UpdateBuildHistoryRequest,
+    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, InfoRequest, ListWorkersRequest,
+    StatusRequest, StatusResponse, UpdateBuildHistoryRequest,
 };
 use testkit::Daemon;
 use testkit::command::{self, Output};
@@ -153,6 +153,85 @@ fn builds_of_the_past_are_told_filtered_pinned_and_forgotten() {
         let last = if first.0 == Started { seen(&events.message().await.unwrap().unwrap()) } else { first };
         assert_eq!(last.0, Complete);
     });
+    d.finish();
+}
+
+/// What the history has, as request by request: its record, and all that was told.
+async fn recalled(channel: &Channel, id: &str) -> (BuildHistoryRecord, Vec<StatusResponse>) {
+    let request = BuildHistoryRequest { r#ref: id.to_owned(), ..now() };
+    let mut events = control(channel.clone()).listen_build_history(request).await.unwrap().into_inner();
+    let event = events.message().await.unwrap().expect("it is there");
+    let request = StatusRequest { r#ref: id.to_owned() };
+    let mut told = control(channel.clone()).status(request).await.unwrap().into_inner();
+    let mut messages = Vec::new();
+    while let Some(message) = told.message().await.unwrap() {
+        messages.push(message);
+    }
+    (event.record.unwrap(), messages)
+}
+
+/// The next daemon knows what the one before did, whether it was stopped or killed.
+#[test]
+fn the_history_outlives_the_daemon() {
+    let mut d = with_buildx();
+    let _ = new_context(&d, "past", "FROM busybox\nRUN echo of-the-past\n").build(&d, &[]).ok();
+    assert_ne!(new_context(&d, "fails", "FROM busybox\nRUN exit 3\n").build(&d, &[]).code, 0);
+    let (all, before) = calling(&d, async |channel| {
+        let all = history(&channel, now()).await;
+        let id = all[0].1.clone();
+        let pin = UpdateBuildHistoryRequest { r#ref: id, pinned: true, ..Default::default() };
+        control(channel.clone()).update_build_history(pin).await.unwrap();
+        let mut before = Vec::new();
+        for (_, id, _) in &all {
+            before.push(recalled(&channel, id).await);
+        }
+        (all, before)
+    });
+    assert!(before[0].0.pinned && before[1].0.error.is_some() && before[0].1.len() > 3);
+    d.restart();
+    for round in 0..2 {
+        calling(&d, async |channel| {
+            for ((_, id, _), before) in all.iter().zip(&before).skip(round) {
+                assert_eq!(recalled(&channel, id).await, *before);
+            }
+            let remove = UpdateBuildHistoryRequest { r#ref: all[round].1.clone(), delete: true, ..Default::default() };
+            control(channel.clone()).update_build_history(remove).await.unwrap();
+        });
+        d.crash();
+    }
+    assert_eq!(calling(&d, async |channel| history(&channel, now()).await), []);
+    d.finish();
+}
+
+/// What the kernel is told of programs of other machines (`binfmt_misc`), as it lists it; another directory stands in its place.
+#[test]
+fn workers_tell_the_platforms_whose_programs_run() {
+    let d = with_busybox();
+    let platforms = || {
+        calling(&d, async |channel| {
+            let workers = control(channel).list_workers(ListWorkersRequest::default()).await.unwrap().into_inner();
+            let platforms = workers.record[0].platforms.clone();
+            platforms.into_iter().map(|p| format!("{}/{}{}", p.os, p.architecture, p.variant)).collect::<Vec<_>>()
+        })
+    };
+    let own = platforms();
+    assert_eq!(own.len(), 1, "{own:?}");
+    let registered = d.path("registered");
+    fs::create_dir_all(&registered).unwrap();
+    let entry = |state: &str, machine: &str| {
+        format!(
+            "{state}\ninterpreter /usr/bin/qemu\nflags: F\noffset 0\nmagic 7f454c460201010000000000000000000200{machine}\n\
+             mask ffffffffffffff00fffffffffffffffffeffffff\n"
+        )
+    };
+    fs::write(registered.join("status"), "enabled\n").unwrap();
+    fs::write(registered.join("register"), "").unwrap();
+    fs::write(registered.join("qemu-aarch64"), entry("enabled", "b700")).unwrap();
+    fs::write(registered.join("qemu-riscv64"), entry("disabled", "f300")).unwrap();
+    let place = "/proc/sys/fs/binfmt_misc";
+    let _ = d.namespaces().run(&["mount", "--bind", registered.to_str().unwrap(), place]).ok();
+    assert_eq!(platforms(), [own, vec!["linux/arm64".to_owned()]].concat());
+    let _ = d.namespaces().run(&["umount", place]).ok();
     d.finish();
 }
 

@@ -1,6 +1,9 @@
 //! What builds take of the sessions and requests of their clients besides files: policies for sources, tokens, contexts in bodies.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use testkit::command;
@@ -75,6 +78,83 @@ fn tokens_are_fetched_by_the_client() {
     assert_eq!(d.docker(&["run", "--rm", "app"]).text(), "hello");
     assert!(tokens.seen().iter().any(|seen| seen.path.contains("scope=repository%3Aprivate%3Apull")));
     drop((registry, tokens));
+    d.finish();
+}
+
+/// Messages of agents (draft-ietf-sshm-ssh-agent): a question for its keys, the answer, and a refusal.
+const ASK_KEYS: u8 = 11;
+const KEYS: u8 = 12;
+const REFUSED: u8 = 5;
+
+/// An agent with one key, whose comment is told; it refuses all else. It ends with the process.
+fn agent(path: &Path, comment: &'static str) {
+    let listener = UnixListener::bind(path).unwrap();
+    let text = |text: &[u8]| [&u32::try_from(text.len()).unwrap().to_be_bytes(), text].concat();
+    let key = [text(b"ssh-ed25519"), text(&[7; 32])].concat();
+    let keys = [&[KEYS, 0, 0, 0, 1][..], &text(&key), &text(comment.as_bytes())].concat();
+    let answer = move |mut stream: UnixStream| -> std::io::Result<()> {
+        loop {
+            let mut length = [0; 4];
+            stream.read_exact(&mut length)?;
+            let mut question = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+            stream.read_exact(&mut question)?;
+            let told = if question == [ASK_KEYS] { keys.clone() } else { vec![REFUSED] };
+            stream.write_all(&text(&told))?;
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || answer(stream));
+        }
+    });
+}
+
+/// `--ssh`: a program of a step speaks to the agents of the client, each by its id.
+#[test]
+fn steps_speak_to_the_agents_of_the_client() {
+    let d = with_buildx();
+    let dockerfile = "FROM busybox\nCOPY probe /\nRUN --mount=type=ssh /probe unix-ask $SSH_AUTH_SOCK 000000010b > /usual\n\
+        RUN --mount=type=ssh,id=other,target=/agent,uid=7,mode=0640 stat -c '%u %a' /agent > /mode && \
+        /probe unix-ask /agent 000000010b > /other && /probe unix-ask /agent 0000000113 > /refused\n\
+        RUN test ! -e /agent && test -z \"$SSH_AUTH_SOCK\"\n";
+    let context = new_context(&d, "agents", dockerfile);
+    fs::copy(testkit::places::program("gantry-probe"), context.dir.join("probe")).unwrap();
+    let (usual, other) = (d.path("usual.sock"), d.path("other.sock"));
+    agent(&usual, "the-usual");
+    agent(&other, "the-other");
+    let agents = [format!("default={}", usual.display()), format!("other={}", other.display())];
+    let _ = context.build(&d, &["--ssh", &agents[0], "--ssh", &agents[1], "-t", "app"]).ok();
+    let seen = d.docker(&["run", "--rm", "app", "cat", "/usual", "/other", "/refused", "/mode"]).text();
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(lines[0].starts_with("0c00000001") && lines[0].ends_with(&hex("the-usual")), "{seen}");
+    assert!(lines[1].starts_with("0c00000001") && lines[1].ends_with(&hex("the-other")), "{seen}");
+    assert_eq!(&lines[2..], ["05", "7 640"], "{seen}");
+    // Steps that need an agent that the client has not given.
+    let needs = "FROM busybox\nRUN --mount=type=ssh,id=none,required true\n";
+    let refused = new_context(&d, "needs", needs).build(&d, &["--ssh", &agents[0]]);
+    assert!(refused.code != 0 && refused.stderr.contains("unset ssh forward key none"), "{}", refused.stderr);
+    d.finish();
+}
+
+/// Secrets that are not there, and what a step gets that can do without.
+#[test]
+fn secrets_that_are_missing_are_told_of_by_name() {
+    let d = with_buildx();
+    let build = |dockerfile: &str, args: &[&str]| new_context(&d, "secrets", dockerfile).build(&d, args);
+    let needed = "FROM busybox\nRUN --mount=type=secret,id=key,required true\n";
+    let refused = build(needed, &[]);
+    assert!(refused.code != 0 && refused.stderr.contains("secret key: not found"), "{}", refused.stderr);
+    let refused = build(&needed.replace("id=key,", "id=key,env=KEY,"), &["--secret", "id=other,env=HOME"]);
+    assert!(refused.code != 0 && refused.stderr.contains("secret key: not found"), "{}", refused.stderr);
+    let optional = "FROM busybox\nRUN --mount=type=secret,id=key --mount=type=secret,id=key,env=KEY \
+        test ! -e /run/secrets/key && test -z \"$KEY\"\n";
+    let _ = build(optional, &[]).ok();
+    let large = d.path("large");
+    fs::write(&large, vec![b'x'; 600 << 10]).unwrap();
+    let refused = build(needed, &["--secret", &format!("id=key,src={}", large.display())]);
+    assert!(refused.code != 0 && refused.stderr.contains("secret key too big. max size 500KiB"), "{}", refused.stderr);
     d.finish();
 }
 

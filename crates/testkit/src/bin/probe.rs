@@ -6,6 +6,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         "tcp-drain" => return report(tcp_drain(number(1))),
         "tcp-send" => return report(tcp_send(word(1), Duration::from_secs(number(2)))),
         "udp-ask" => return report(udp_ask(word(1), word(2))),
+        "unix-ask" => return report(unix_ask(word(1), word(2))),
         "socket" => return report(sys::seccomp::socket_of_register(number(1)).map(drop)),
         "allocate" => allocate(number(1)),
         other => {
@@ -154,6 +156,23 @@ fn udp_ask(address: &str, text: &str) -> std::io::Result<()> {
     let mut buffer = [0; 65536];
     let size = socket.recv(&mut buffer)?;
     println!("{}", String::from_utf8_lossy(&buffer[..size]));
+    Ok(())
+}
+
+/// Sends bytes, as hexadecimal digits, over a unix socket and prints the answer the same way: a length of 32 bits and so many bytes.
+fn unix_ask(path: &str, digits: &str) -> std::io::Result<()> {
+    let malformed = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);
+    let pairs = digits.as_bytes().chunks(2).map(|pair| u8::from_str_radix(&String::from_utf8_lossy(pair), 16));
+    let bytes = pairs.collect::<Result<Vec<u8>, _>>().map_err(malformed)?;
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(SERVER))?;
+    stream.write_all(&bytes)?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut answer = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap_or(0).min(BLOCK)];
+    stream.read_exact(&mut answer)?;
+    answer.iter().for_each(|byte| print!("{byte:02x}"));
+    println!();
     Ok(())
 }
 
