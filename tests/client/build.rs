@@ -366,3 +366,51 @@ fn steps_are_in_the_network_of_a_container() {
     assert!(gone.code != 0 && gone.stderr.contains("No such container: peer"), "{}", gone.stderr);
     d.finish();
 }
+
+/// `--rm` and `--force-rm`: which containers of steps stay, and that they can be looked at and gone on from.
+#[test]
+fn containers_of_steps_stay_as_is_asked_for() {
+    let d = with_busybox();
+    let short = |line: &str| line.strip_prefix(" ---> Running in ").map(ToOwned::to_owned);
+    let kept = |exit: u8, args: &[&str]| {
+        let dockerfile = format!("FROM busybox\nENV A=1\nRUN exit 0\nRUN echo told > /f; exit {exit}\n");
+        let output = build(&d, &dockerfile, &[&["--no-cache"], args].concat());
+        assert_eq!(output.code, i32::from(exit), "{}", output.stderr);
+        let all = d.docker(&["ps", "-aq"]).text();
+        let told: Vec<String> = output.stdout.lines().filter_map(short).collect();
+        let kept: Vec<String> = told.into_iter().filter(|id| all.contains(id.as_str())).collect();
+        let removed = output.stdout.matches(" ---> Removed intermediate container ").count();
+        assert_eq!(all.lines().count(), kept.len(), "{all}");
+        (kept, removed)
+    };
+    let clear = || {
+        let all = d.docker(&["ps", "-aq"]).text();
+        let ids: Vec<&str> = all.lines().collect();
+        if !ids.is_empty() {
+            let _ = d.docker(&[&["rm"], &ids[..]].concat()).ok();
+        }
+    };
+    for (exit, args, count, removed) in [
+        (0, &["--rm=false"][..], 2, 0),
+        (0, &[], 0, 3),
+        (0, &["--force-rm"], 0, 3),
+        (3, &["--rm=false"], 2, 0),
+        (3, &["--force-rm"], 0, 3),
+        (3, &[], 1, 2),
+    ] {
+        clear();
+        let (kept, told) = kept(exit, args);
+        assert_eq!((kept.len(), told), (count, removed), "{exit} {args:?}");
+    }
+    let id = d.docker(&["ps", "-aq"]).text();
+    let seen = d.inspect(&id, "{{.State.Status}} {{.State.ExitCode}} {{.Path}} {{.Args}} {{.Config.Env}}");
+    assert!(seen.starts_with("exited 3 /bin/sh [-c echo told > /f; exit 3] ") && seen.contains("A=1"), "{seen}");
+    let copied = d.path("copied");
+    let _ = d.docker(&["cp", &format!("{id}:/f"), copied.to_str().unwrap()]).ok();
+    assert_eq!(fs::read_to_string(&copied).unwrap(), "told\n");
+    let _ = d.docker(&["commit", &id, "left"]).ok();
+    assert_eq!(d.docker(&["run", "--rm", "left", "cat", "/f"]).text(), "told");
+    assert_eq!(d.docker(&["start", "-a", &id]).code, 3);
+    clear();
+    d.finish();
+}

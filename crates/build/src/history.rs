@@ -8,7 +8,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use model::lock::Mutex;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{BuildHistoryRecord, StatusResponse};
 use model::digest::{Algorithm, Digest};
@@ -81,7 +82,7 @@ impl History {
 
     /// Writes the file of a build as it is remembered now, or removes it when it is forgotten. Blocks.
     pub fn settle(&self, id: &str, remembered: impl FnOnce() -> Option<Past>) -> Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         let name = Digest::of(Algorithm::Sha256, id.as_bytes()).hex().to_owned();
         let path = self.dir.join(&name);
         match remembered() {

@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::lock::{Mutex, MutexGuard};
 use build::Builder;
 use build::history::History;
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 use tokio::sync::watch;
 
