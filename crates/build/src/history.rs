@@ -5,11 +5,11 @@
 //!   after a power cut harms nobody; one that is cut off is not read;
 //! - what is remembered in memory decides what is on the disk ([`History::settle`]), whatever order changes come in.
 
+use model::lock::Mutex;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use model::lock::Mutex;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{BuildHistoryRecord, StatusResponse};
 use model::digest::{Algorithm, Digest};

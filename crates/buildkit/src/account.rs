@@ -33,7 +33,7 @@ impl Account {
     /// Of a build of the past.
     pub(crate) fn of_past(Past { record, told }: Past) -> Account {
         let outcome = match record.error {
-            Some(status) => Err(Failed::told(status)),
+            Some(status) => Err(Failed::from_status(status)),
             None => Ok(record.exporter_response.into_iter().collect()),
         };
         let request = SolveRequest {

@@ -54,22 +54,22 @@ pub(crate) struct Counts {
 }
 
 impl Progress {
-    /// What a build of the past has told.
+    /// What a build of the past has record.
     pub(crate) fn of_past(messages: Vec<Arc<StatusResponse>>) -> Progress {
-        let mut told = Told { ended: true, ..Told::default() };
+        let mut record = Record { ended: true, ..Record::default() };
         for message in &messages {
-            told.bytes += message.encoded_len();
-            told.warnings += message.warnings.len();
+            record.bytes += message.encoded_len();
+            record.warnings += message.warnings.len();
             let vertexes = message.vertexes.iter().map(|vertex| (vertex.digest.clone(), vertex.clone()));
-            told.vertexes.extend(vertexes);
+            record.vertexes.extend(vertexes);
         }
-        told.messages = messages;
-        Progress { told: Mutex::new(told), changed: watch::Sender::default() }
+        record.messages = messages;
+        Progress { record: Mutex::new(record), changed: watch::Sender::default() }
     }
 
-    /// All that was told.
+    /// All that was record.
     pub(crate) fn all(&self) -> Vec<Arc<StatusResponse>> {
-        self.told().messages.clone()
+        self.record().messages.clone()
     }
 
     /// Takes what a job tells.
