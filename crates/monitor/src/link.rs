@@ -33,6 +33,8 @@ struct Connection {
     socket: OwnedFd,
     /// Packets, some with a descriptor.
     waiting: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
+    /// The other side takes nothing any more; what it had asked for before may still be there to be read.
+    deaf: bool,
     broken: bool,
 }
 
@@ -68,7 +70,13 @@ impl Link {
             return None;
         }
         self.next_id += 1;
-        self.connections.push(Connection { id: self.next_id, socket, waiting: VecDeque::new(), broken: false });
+        self.connections.push(Connection {
+            id: self.next_id,
+            socket,
+            waiting: VecDeque::new(),
+            deaf: false,
+            broken: false,
+        });
         Some(self.next_id)
     }
 
@@ -77,9 +85,14 @@ impl Link {
         self.connections.is_empty()
     }
 
+    /// All connections, the oldest first.
+    pub fn ids(&self) -> Vec<u32> {
+        self.connections.iter().map(|connection| connection.id).collect()
+    }
+
     /// Whether this connection stands.
     pub fn has(&self, id: u32) -> bool {
-        self.connections.iter().any(|connection| connection.id == id && !connection.broken)
+        self.connections.iter().any(|connection| connection.id == id && !connection.broken && !connection.deaf)
     }
 
     /// Nothing waits to be sent.
@@ -169,6 +182,9 @@ impl Link {
 
 impl Connection {
     fn send(&mut self, packet: Vec<u8>, fd: Option<OwnedFd>) {
+        if self.deaf {
+            return;
+        }
         self.waiting.push_back((packet, fd));
         self.flush();
         self.broken |= self.waiting.len() > MAX_WAITING;
@@ -180,7 +196,8 @@ impl Connection {
                 Ok(()) => drop(self.waiting.pop_front()),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
                 Err(_) => {
-                    self.broken = true;
+                    self.deaf = true;
+                    self.waiting.clear();
                     break;
                 }
             }

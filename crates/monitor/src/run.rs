@@ -29,6 +29,9 @@ const RELEASE: Duration = Duration::from_secs(10);
 /// How long clients are kept for it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Requests that a daemon may have left behind when it died.
+const MAX_LEFT: usize = 4096;
+
 const SIGKILL: i32 = 9;
 
 /// Execs that enter the container at once; further ones wait for their turn, so many of them.
@@ -301,8 +304,14 @@ impl Monitor {
         }
     }
 
-    /// A daemon has connected: it learns everything.
+    /// A daemon has connected: it learns everything. What an earlier one has asked for is done before, and is told.
     fn accept(&mut self) {
+        for older in self.link.ids() {
+            for _ in 0..MAX_LEFT {
+                let Some(incoming) = self.link.handle(older, PollFlags::IN, &mut self.buffer) else { break };
+                self.receive(older, incoming);
+            }
+        }
         if let Some(id) = self.link.accept() {
             let none = State { version: VERSION, ..State::default() };
             let mut state = self.container.as_ref().map_or(none, Container::state);

@@ -414,6 +414,30 @@ fn several_execs_at_once_and_a_daemon_that_comes_back() {
     run.join().unwrap();
 }
 
+/// A daemon that dies has asked for more than the monitor has read, and takes none of its answers.
+#[test]
+fn all_that_a_dead_daemon_has_asked_for_is_done() {
+    const MANY: u16 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut daemon, run) = monitor(dir.path());
+    daemon.started(&spec(dir.path(), "sleep 1000"), &[]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for _ in 0..MANY {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port =
+            crate::proto::Port { transport: crate::proto::Transport::Tcp, target: "127.0.0.1:9".parse().unwrap() };
+        daemon.client.send_by(deadline, &Request::Ports(vec![port]), &[socket.as_fd()]).unwrap();
+    }
+    drop(daemon);
+    let (daemon, state) = Daemon::reconnect(dir.path());
+    assert_eq!(state.ports, u32::from(MANY));
+    let kill = Request::Signal { exec: None, signal: SIGKILL, scope: Scope::All };
+    daemon.client.send(1, &kill, &[]).unwrap();
+    daemon.client.send(2, &Request::Release, &[]).unwrap();
+    drop(daemon);
+    run.join().unwrap();
+}
+
 #[test]
 fn a_container_that_ends_while_no_daemon_is_there_leaves_its_record_and_log() {
     let dir = tempfile::tempdir().unwrap();
