@@ -307,8 +307,6 @@ pub struct Job {
     pub entitlements: Entitlements,
     /// Downloads at one time.
     pub transfers: Transfers,
-    /// What programs that fail have written becomes layers, too.
-    pub keeps_failed: bool,
     /// What it has made or found until it ends.
     pub lease: Arc<Lease>,
     /// Records that are being written, and those that it uses.
@@ -348,7 +346,6 @@ impl Job {
             network: Network::default(),
             entitlements: Entitlements::default(),
             transfers: Transfers { downloads: 0, uploads: 0 },
-            keeps_failed: false,
             lease: Arc::new(builder.images.pins.lease()),
             records: Arc::default(),
             memo: Arc::default(),
@@ -408,7 +405,6 @@ impl Job {
             network: self.network.clone(),
             entitlements: self.entitlements.clone(),
             transfers: self.transfers,
-            keeps_failed: self.keeps_failed,
             lease: self.lease.clone(),
             records: self.records.clone(),
             memo: self.memo.clone(),

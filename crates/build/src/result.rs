@@ -73,13 +73,11 @@ pub(crate) struct Made {
 pub(crate) struct Unmade {
     pub error: Error,
     pub exit_code: Option<i32>,
-    /// What its program has left, where the build wants it ([`crate::job::Job::keeps_failed`]).
-    pub left: Option<Chain>,
 }
 
 impl From<Error> for Unmade {
     fn from(error: Error) -> Unmade {
-        Unmade { error, exit_code: None, left: None }
+        Unmade { error, exit_code: None }
     }
 }
 

@@ -127,7 +127,7 @@ impl Job {
                 }
                 Ok(slot.insert(solved).clone().into())
             }
-            Err(Unmade { error, exit_code, .. }) => Err(Failure { vertex: Some(step), error, exit_code }),
+            Err(Unmade { error, exit_code }) => Err(Failure { vertex: Some(step), error, exit_code }),
         }
     }
 

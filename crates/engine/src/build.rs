@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use api::{BuildCachePruneReport, BuildCacheRecord, Usage};
 use build::Builder;
-use build::classic::{Keeper, Kept};
-use build::job::{self, Answer, Inputs, Job};
+use build::job::{self, Inputs, Job};
 use build::record::Kind;
 use build::usage::{self, Entry, Wanted};
 use events::now;
@@ -15,9 +14,7 @@ use model::{Error, Result};
 use tokio::sync::mpsc;
 
 use crate::Engine;
-use crate::container::create::{CreateArgs, create_as};
 use crate::container::life::step::Steps;
-use crate::container::row::RunRecord;
 
 /// A build whose steps run as containers do.
 pub fn job(engine: &Arc<Engine>, inputs: Arc<dyn Inputs>, events: mpsc::Sender<job::Event>) -> Job {
@@ -39,33 +36,6 @@ pub async fn end(engine: &Arc<Engine>, job: Arc<Job>) {
     });
     if let Err(error) = swept.await {
         tracing::warn!(%error, "what a build has left stays until the next sweep");
-    }
-}
-
-/// Takes containers of steps that stay.
-pub struct Keeping(pub Arc<Engine>);
-
-impl Keeper for Keeping {
-    fn keep(&self, kept: Kept) -> Answer<'_, Result<()>> {
-        Box::pin(async move {
-            let config = api::ContainerConfig {
-                image: kept.image.to_string(),
-                cmd: Some(kept.args),
-                // None, whatever the image has.
-                entrypoint: Some(vec![String::new()]),
-                ..api::ContainerConfig::default()
-            };
-            let log_config = api::LogConfig { kind: "none".to_owned(), ..api::LogConfig::default() };
-            let host_config = api::HostConfig { log_config, ..api::HostConfig::default() };
-            let request = api::CreateRequest {
-                config: Some(config),
-                host_config: Some(host_config),
-                ..api::CreateRequest::default()
-            };
-            let run = RunRecord::ended(kept.started, kept.finished, kept.exit_code);
-            let args = CreateArgs { request, ..CreateArgs::default() };
-            create_as(&self.0, args, kept.id, run).await.map(drop)
-        })
     }
 }
 

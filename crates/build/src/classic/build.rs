@@ -10,7 +10,6 @@ use dockerfile::shell::Lexer;
 use events::Events;
 use image::Transfers;
 use image::pull::Lines;
-use model::id::ContainerId;
 use model::lock::Mutex;
 use model::platform::Platform;
 use model::reference::ImageRef;
@@ -20,7 +19,6 @@ use tokio::sync::mpsc;
 
 use super::args::Arguments;
 use super::context::Context;
-use super::kept::Keeper;
 use super::source::Source;
 use super::stage::Stage;
 use crate::job::{Event, Job};
@@ -47,10 +45,8 @@ pub struct Options {
     pub pull: bool,
     /// Nothing is told but the image's id.
     pub quiet: bool,
-    /// Containers of steps are removed that have done what they were to do.
+    /// It is told that containers of steps are removed.
     pub removes: bool,
-    /// So are those of steps that fail.
-    pub forces: bool,
     /// The platform of base images that say none.
     pub platform: Option<Platform>,
     /// Names and addresses for the hosts files of steps.
@@ -69,8 +65,6 @@ pub struct Client {
     pub bus: Events,
     /// Downloads at one time.
     pub transfers: Transfers,
-    /// Takes the containers of steps that stay.
-    pub keeper: Arc<dyn Keeper>,
 }
 
 /// Why a build failed, and the code of a program that is to blame.
@@ -130,7 +124,7 @@ pub(super) struct Build {
     pub step: usize,
     pub total: usize,
     /// The program that runs, as it is told of.
-    pub running: Option<ContainerId>,
+    pub running: Option<String>,
     /// What a quiet build has not told.
     pub held: Mutex<HeldLines>,
 }
@@ -189,9 +183,8 @@ impl Build {
     pub async fn show(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Running { id, .. } => {
-                let text = format!(" ---> Running in {}\n", id.short());
-                self.running = Some(id);
-                self.say(text).await
+                self.running = Some(id.short().to_owned());
+                self.say(format!(" ---> Running in {}\n", id.short())).await
             }
             Event::Output { stream, bytes, .. } => {
                 let text = String::from_utf8_lossy(&bytes);
@@ -207,9 +200,7 @@ impl Build {
     /// The program of a step is gone.
     pub async fn tell_removed(&mut self) -> Result<()> {
         match self.running.take() {
-            Some(id) if self.options.removes => {
-                self.say(format!(" ---> Removed intermediate container {}\n", id.short())).await
-            }
+            Some(id) if self.options.removes => self.say(format!(" ---> Removed intermediate container {id}\n")).await,
             _ => Ok(()),
         }
     }

@@ -120,7 +120,7 @@ impl Build {
                 // Nothing runs; clients read these lines all the same.
                 let id = ContainerId::from_bytes(sys::random::bytes32());
                 self.say(format!(" ---> Running in {}\n", id.short())).await?;
-                self.running = Some(id);
+                self.running = Some(id.short().to_owned());
                 let now = now();
                 let outputs = stage.files.outputs.iter().map(|(index, chain)| (*index, chain.to_vec())).collect();
                 let description = comment.to_owned();

@@ -9,7 +9,6 @@ mod cache;
 pub mod context;
 mod files;
 mod from;
-mod kept;
 mod metadata;
 mod run;
 mod source;
@@ -31,7 +30,6 @@ use self::args::Arguments;
 use self::build::{Build, environment};
 pub use self::build::{Client, Failed, Options};
 use self::context::Context;
-pub use self::kept::{Keeper, Kept};
 use self::stage::Stage;
 use crate::export::{self, Request};
 use crate::job::Job;
@@ -200,24 +198,19 @@ impl Build {
             self.job.builder.threads.run(tag).await?;
             return Ok(id);
         }
-        let names = self.options.tags.clone().into_iter().map(ImageRef::with_default_tag).collect();
-        let id = self.make(stage, names).await?;
-        stage.exported = Some(id.clone());
-        Ok(id)
-    }
-
-    /// An image of what a stage is.
-    async fn make(&self, stage: &Stage, names: Vec<ImageRef>) -> Result<Digest> {
         let document = stage.document();
-        let (job, bus) = (self.job.clone(), self.client.bus.clone());
+        let (job, bus, tags) = (self.job.clone(), self.client.bus.clone(), self.options.tags.clone());
         let (chain, parent) = (stage.files.chain(0), stage.base.clone());
         let make = move |_: &_| {
             let (builder, lease) = (&job.builder, &job.lease);
             let layers = export::pack(builder, &chain, &Request::default(), (lease, &job.cancel))?;
             let layers = layers.into_iter().map(|layer| (layer.blob, layer.diff_id)).collect();
+            let names = tags.into_iter().map(ImageRef::with_default_tag).collect();
             let config = serde_json::to_value(&document)?;
             built(&builder.images, &bus, BuiltImage { layers, config, names, parent }, lease)
         };
-        self.job.builder.threads.run(make).await
+        let id = self.job.builder.threads.run(make).await?;
+        stage.exported = Some(id.clone());
+        Ok(id)
     }
 }

@@ -9,7 +9,6 @@ use model::{Error, Result};
 use rustix::fs::FileType;
 
 use super::build::{Build, Failed, needs_buildkit};
-use super::kept::Ended;
 use super::metadata::command_line;
 use super::stage::Stage;
 use crate::graph::{Output, Vertex};
@@ -46,27 +45,15 @@ impl Build {
         let known = vertex(pb::op::Op::Exec(known), 1, &created_by, false);
         let content = key::of(&known, std::slice::from_ref(&stage.files.key));
         let vertex = vertex(pb::op::Op::Exec(exec), 1, &created_by, self.options.no_cache);
-        let started = events::now();
         let solved = self.solve(&vertex, std::slice::from_ref(&stage.files), Some(content)).await;
-        let ended = |exit_code, files| Ended { args: &args, created_by: &created_by, started, exit_code, files };
-        match solved {
-            Ok(solved) => {
-                if !self.options.removes && !solved.cached {
-                    self.keep(stage, ended(0, solved.chain(0))).await;
-                }
-                self.done(stage, created_by, solved).await
-            }
-            Err(Unmade { error, exit_code: None, .. }) => Err(error.into()),
-            Err(Unmade { exit_code: Some(code), left, .. }) => {
-                if let Some(left) = left {
-                    self.keep(stage, ended(code, left)).await;
-                } else {
-                    self.tell_removed().await?;
-                }
+        let solved = solved.map_err(|Unmade { error, exit_code }| match exit_code {
+            Some(code) => {
                 let text = format!("The command '{}' returned a non-zero code: {code}", args.join(" "));
-                Err(Failed { error: Error::system(text), code })
+                Failed { error: Error::system(text), code }
             }
-        }
+            None => error.into(),
+        })?;
+        self.done(stage, created_by, solved).await
     }
 
     /// What is run, on the stage's files. Volumes of the image are empty places to which what is written is lost.
@@ -134,9 +121,8 @@ impl Build {
     /// A step that runs nothing is told of as one that does.
     async fn tell_running(&mut self) -> Result<()> {
         let id = model::id::ContainerId::from_bytes(sys::random::bytes32());
-        let text = format!(" ---> Running in {}\n", id.short());
-        self.running = Some(id);
-        self.say(text).await
+        self.running = Some(id.short().to_owned());
+        self.say(format!(" ---> Running in {}\n", id.short())).await
     }
 
     /// The result of a step; `content`: what its inputs count as is known.

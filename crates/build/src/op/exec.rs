@@ -80,26 +80,19 @@ pub(crate) async fn run(
     drop((serving, taken));
     let is_wanted =
         |code| if meta.valid_exit_codes.is_empty() { code == 0 } else { meta.valid_exit_codes.contains(&code) };
-    let is_made = ended.as_ref().is_ok_and(|code| is_wanted(*code));
-    let is_kept = is_made || (job.keeps_failed && ended.is_ok());
-    let lease = job.lease.clone();
-    let made = job.builder.threads.run(move |_| match is_kept {
-        true => commit(written, &lease).map(Some),
+    if !ended.as_ref().is_ok_and(|code| is_wanted(*code)) {
         // What it has written goes, on a thread that may wait for the disk.
-        false => {
+        let removed = move |_: &_| {
             drop(written);
-            Ok(None)
-        }
-    });
-    let (made, code) = (made.await?, ended?);
-    match made {
-        Some(made) if is_made => Ok(made),
-        made => {
-            let text = format!("process \"{}\" did not complete successfully: exit code: {code}", meta.args.join(" "));
-            let left = made.and_then(|made| made.outputs.get(&0).cloned());
-            Err(Unmade { error: Error::system(text), exit_code: Some(code), left })
-        }
+            Ok(())
+        };
+        job.builder.threads.run(removed).await?;
+        let code = ended?;
+        let text = format!("process \"{}\" did not complete successfully: exit code: {code}", meta.args.join(" "));
+        return Err(Unmade { error: Error::system(text), exit_code: Some(code) });
     }
+    let lease = job.lease.clone();
+    Ok(job.builder.threads.run(move |_| commit(written, &lease)).await?)
 }
 
 /// Makes what the program runs in.

@@ -277,12 +277,6 @@ impl RunRecord {
         RunRecord { state: State::Created, run: RunRow::default(), endpoints: Vec::new(), unsettled_link: None }
     }
 
-    /// Of one that ran once, outside of any container, and ended so.
-    pub fn ended(started_at: Timestamp, finished_at: Timestamp, exit_code: i32) -> RunRecord {
-        let run = RunRow { started_at, finished_at, exit_code, was_started: true, ..RunRow::default() };
-        RunRecord { state: State::Exited, run, endpoints: Vec::new(), unsettled_link: None }
-    }
-
     /// Of one that may have run, in place of a record that is gone.
     pub fn lost() -> RunRecord {
         let run = RunRow {

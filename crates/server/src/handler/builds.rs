@@ -38,7 +38,6 @@ pub async fn build(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let mut job = engine::build::job(&state.engine, Arc::new(Nothing), events);
     job.limits = build_limits(&request.query)?;
     job.network = network(request.query.text("networkmode"));
-    job.keeps_failed = !options.forces;
     let job = Arc::new(job);
     let noted = state.engine.builder.going.note(request.query.text("buildid"), &job.cancel);
     let outcome = begin(&state, &mut request, &job, &options).await;
@@ -53,8 +52,7 @@ pub async fn build(state: Arc<State>, mut request: Request) -> Result<Outcome> {
     let engine = state.engine.clone();
     let (bus, transfers) = (engine.events.clone(), engine.settings().services.transfers);
     tokio::spawn(async move {
-        let keeper = Arc::new(engine::build::Keeping(engine.clone()));
-        let client = Client { lines: lines.clone(), events: received, bus, transfers, keeper };
+        let client = Client { lines: lines.clone(), events: received, bus, transfers };
         let mut work = pin!(classic::build(job.clone(), recipe, context, options, client));
         let outcome = tokio::select! {
             outcome = &mut work => outcome,
@@ -165,7 +163,6 @@ fn options(state: &State, request: &Request) -> Result<Options> {
         pull: query.flag("pull"),
         quiet: query.flag("q"),
         removes: query.flag_or("rm", true) || query.flag("forcerm"),
-        forces: query.flag("forcerm"),
         platform,
         extra_hosts: query
             .all("extrahosts")

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{ExecConfig, ExecStart, IdResponse};
-use engine::container::session::exec::{self, ExecSession, ExecStartArgs};
+use engine::container::session::exec::{self, ExecSession, ExecStartArgs, LookUp};
 use hyper::{HeaderMap, StatusCode};
 use model::{Error, Result};
 
@@ -22,7 +22,8 @@ pub async fn create(state: Arc<State>, mut request: Request) -> Result<Outcome> 
     if request.version.before(42) {
         config.console_size = None;
     }
-    let id = exec::create(&state.engine.containers, &state.engine.events, request.name(), config).await?;
+    let users = if request.version.before(52) { LookUp::AtStart } else { LookUp::AtCreate };
+    let id = exec::create(&state.engine.containers, &state.engine.events, request.name(), config, users).await?;
     created(&IdResponse { id })
 }
 

@@ -60,13 +60,9 @@ pub struct Created {
 
 /// Creates a container.
 pub async fn create(engine: &Arc<Engine>, args: CreateArgs) -> Result<Created> {
-    create_as(engine, args, ContainerId::from_bytes(sys::random::bytes32()), RunRecord::created()).await
-}
-
-/// Creates one of this id, which has lived as the record says.
-pub async fn create_as(engine: &Arc<Engine>, args: CreateArgs, id: ContainerId, run: RunRecord) -> Result<Created> {
     engine.containers.refuse_new()?;
     let settings = engine.settings();
+    let id = ContainerId::from_bytes(sys::random::bytes32());
     let host = validate::host(&engine.host, &settings.containers);
     let mut request = args.request;
     let sources = Sources::look(&engine.disk.paths, request.host_config.get_or_insert_default()).await?;
@@ -107,7 +103,6 @@ pub async fn create_as(engine: &Arc<Engine>, args: CreateArgs, id: ContainerId, 
         request,
         sources,
         read_only: args.read_only,
-        run,
     };
     let built = build(engine, &settings, draft).await;
     if built.is_err() {
@@ -139,11 +134,10 @@ struct Draft {
     request: api::CreateRequest,
     sources: Sources,
     read_only: mounts::ReadOnly,
-    run: RunRecord,
 }
 
 async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> Result<()> {
-    let Draft { id, name, merged, own_labels, image, request, sources, read_only, run } = draft;
+    let Draft { id, name, merged, own_labels, image, request, sources, read_only } = draft;
     let mut mounts = mounts::resolve(engine, &id, &merged, read_only, sources).await?;
     let definition = Definition {
         id,
@@ -169,7 +163,7 @@ async fn build(engine: &Arc<Engine>, settings: &Arc<Settings>, draft: Draft) -> 
         storage: engine.snapshots.roots.name().into(),
         parsed: OnceLock::new(),
     };
-    let row = ContainerRow::new(definition, run);
+    let row = ContainerRow::new(definition, RunRecord::created());
     let told = engine.events.ride(vec![registry::draft(&row, "create", [])]);
     let made = make(engine, &row, told.rows()).await;
     held::release_all(&engine.volumes, row.volumes().map(MountRow::part), row.id.as_str()).await;

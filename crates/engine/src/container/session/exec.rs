@@ -28,17 +28,33 @@ const RESIZE_WAIT: Duration = Duration::from_secs(10);
 /// for a slow disk has not heard it yet.
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
 
+/// When the user of an exec is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookUp {
+    AtCreate,
+    /// One that is not there is told of in the stream.
+    AtStart,
+}
+
 /// Makes a session in a running container.
 ///
 /// Errors: `NotFound`, `Conflict` by the container's state, `InvalidParameter` for a command, user or keys that cannot be.
-pub async fn create(containers: &Containers, events: &Events, name: &str, config: api::ExecConfig) -> Result<String> {
+pub async fn create(
+    containers: &Containers,
+    events: &Events,
+    name: &str,
+    config: api::ExecConfig,
+    users: LookUp,
+) -> Result<String> {
     let handle = containers.find(name)?;
     let view = handle.view();
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
     }
     check_running(&view.row, name)?;
-    user::check(&containers.threads, &view, &config.user).await?;
+    if users == LookUp::AtCreate {
+        user::check(&containers.threads, &view, &config.user).await?;
+    }
     let _ = own_detach_keys(&config)?;
     let session = containers.execs.make((handle.id.clone(), view.exits), config);
     let (id, action) = (session.id.clone(), format!("exec_create: {}", session.command_line()));
