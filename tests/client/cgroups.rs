@@ -144,11 +144,12 @@ fn pausing_stops_every_process_by_the_freezer() {
         let v1 = own.iter().any(|dir| read(dir, "freezer.state").trim() == "FROZEN");
         assert_eq!((v1 || v2).to_string(), wanted);
     };
+    let processes = || d.docker(&["top", "c1", "-o", "pid,comm"]).text();
+    assert!(eventually(|| processes().lines().count() == 3), "the shell has begun both");
     frozen("false");
     let _ = d.docker(&["pause", "c1"]).ok();
     frozen("true");
-    let processes = d.docker(&["top", "c1", "-o", "pid,comm"]).text();
-    assert_eq!(processes.lines().count(), 3, "{processes}");
+    assert_eq!(processes().lines().count(), 3, "{}", processes());
     let _ = d.docker(&["unpause", "c1"]).ok();
     frozen("false");
     assert_eq!(exec(&d, "c1", "echo alive").text(), "alive");
