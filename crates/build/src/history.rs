@@ -5,7 +5,6 @@
 //!   after a power cut harms nobody; one that is cut off is not read;
 //! - what is remembered in memory decides what is on the disk ([`History::settle`]), whatever order changes come in.
 
-use model::lock::Mutex;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use std::sync::Arc;
 
 use bollard_buildkit_proto::moby::buildkit::v1::{BuildHistoryRecord, StatusResponse};
 use model::digest::{Algorithm, Digest};
+use model::lock::Mutex;
 use model::{Context, Error, Result};
 use prost::Message;
 

@@ -2,13 +2,13 @@
 //!
 //! Invariant: a container is a description until its program begins; what the program writes to its files goes with it.
 
-use model::lock::{Mutex, MutexGuard};
 use std::collections::HashMap;
 
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{InitMessage, NewContainerRequest};
 use bollard_buildkit_proto::pb;
 use build::cancel::Cancel;
 use build::record::Chain;
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
 
 /// Containers of one front end at one time.

@@ -2,12 +2,12 @@
 //!
 //! A client that drives its build has one, and so has every front end in a container: none finds results of another.
 
-use model::lock::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard_buildkit_proto::pb;
+use model::lock::Mutex;
 use model::{Error, Result};
 use prost::Message;
 use tokio::sync::{oneshot, watch};

@@ -1,17 +1,15 @@
 //! Contexts that come with a request of their own (`buildid=upload-request:<id>`), and the builds that wait for them.
 
-use model::lock::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use build::job::Incoming;
+use model::lock::{Mutex, MutexGuard};
 use model::{Error, Result};
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::{oneshot, watch};
+
+use crate::inputs::bytes::Holding;
 
 /// Contexts that wait for their builds.
 const WAITING: usize = 64;
@@ -28,28 +26,12 @@ struct Shared {
     changed: watch::Sender<()>,
 }
 
-/// A context that tells when nobody reads it any more.
-struct Told {
-    body: Incoming,
-    _done: oneshot::Sender<()>,
-}
-
-impl AsyncRead for Told {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.body).poll_read(context, buffer)
-    }
-}
-
 impl Uploads {
     /// Offers a context to the build of this name; returns when that has read it.
     ///
     /// Errors: `Conflict` for a second one; the reference's, when no build wants it in time.
     pub async fn offer(&self, build: &str, body: Incoming) -> Result<()> {
-        let (done, read) = oneshot::channel();
+        let (done, read) = oneshot::channel::<()>();
         {
             let mut waiting = self.waiting();
             if waiting.contains_key(build) {
@@ -58,7 +40,8 @@ impl Uploads {
             if waiting.len() >= WAITING {
                 return Err(Error::unavailable(format!("more than {WAITING} contexts wait for their builds")));
             }
-            waiting.insert(build.to_owned(), Box::new(Told { body, _done: done }));
+            // It tells when nobody reads it any more.
+            waiting.insert(build.to_owned(), Box::new(Holding { read: body, _held: done }));
         }
         // Whoever offers and leaves takes it back.
         let offered = Offered { uploads: self, build };

@@ -194,8 +194,15 @@ mod tests {
             for b in pieces {
                 for c in pieces {
                     for d in pieces {
-                        let _ = parse_prefix(&format!("{a}{b}{c}{d}"));
-                        let _ = parse_addr(&[a, b, c, d, a, b].concat());
+                        let text = [a, b, c, d, a, b].concat();
+                        assert_eq!(parse_addr(&text).ok(), text.parse().ok(), "{text}");
+                        let text = [a, b, c, d].concat();
+                        let parts = text.rsplit_once('/').and_then(|(address, length)| {
+                            let bits: u8 = length.parse().ok().filter(|bits: &u8| bits.to_string() == length)?;
+                            Some((address.parse::<IpAddr>().ok()?, bits))
+                        });
+                        let parts = parts.filter(|(address, bits)| *bits <= if address.is_ipv4() { 32 } else { 128 });
+                        assert_eq!(parse_prefix(&text).ok(), parts, "{text}");
                     }
                 }
             }

@@ -242,13 +242,23 @@ impl Request {
 
     /// The body as a reader, read as fast as it is taken.
     pub fn reader(&mut self) -> BodyReader {
+        BodyReader { chunks: self.chunks(), left: Bytes::new() }
+    }
+
+    /// The body as a stream of chunks, read as fast as they are taken.
+    pub fn upload(&mut self) -> Upload {
+        Upload { chunks: self.chunks() }
+    }
+
+    /// The data of the body; an error where it breaks off.
+    fn chunks(&mut self) -> mpsc::Receiver<io::Result<Bytes>> {
         let mut body = std::mem::take(&mut self.body);
         let (sender, chunks) = mpsc::channel(limits::UPLOAD_QUEUE);
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
                 let chunk = match frame.map(hyper::body::Frame::into_data) {
                     Ok(Ok(data)) => Ok(data),
-                    Ok(Err(_)) => continue,
+                    Ok(Err(_trailers)) => continue,
                     Err(error) => Err(io::Error::other(error)),
                 };
                 if sender.send(chunk).await.is_err() {
@@ -256,26 +266,7 @@ impl Request {
                 }
             }
         });
-        BodyReader { chunks, left: Bytes::new() }
-    }
-
-    /// The body as a stream of chunks, read as fast as they are taken.
-    pub fn upload(&mut self) -> Upload {
-        let (sender, chunks) = mpsc::channel(limits::UPLOAD_QUEUE);
-        let mut body = std::mem::take(&mut self.body);
-        tokio::spawn(async move {
-            while let Some(frame) = body.frame().await {
-                let chunk = match frame.map(hyper::body::Frame::into_data) {
-                    Ok(Ok(bytes)) => Ok(bytes),
-                    Ok(Err(_trailers)) => continue,
-                    Err(error) => Err(std::io::Error::other(error)),
-                };
-                if sender.send(chunk).await.is_err() {
-                    break;
-                }
-            }
-        });
-        Upload { chunks }
+        chunks
     }
 
     /// Resolves when the client is gone.

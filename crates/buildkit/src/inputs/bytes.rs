@@ -71,13 +71,13 @@ impl<M> Stream for Queue<M> {
     }
 }
 
-/// A reader that keeps the other direction open.
-pub(super) struct Holding {
-    pub(super) _held: DuplexStream,
-    pub(super) read: DuplexStream,
+/// A reader that keeps something for as long as it is read.
+pub(crate) struct Holding<R, T> {
+    pub(crate) _held: T,
+    pub(crate) read: R,
 }
 
-impl AsyncRead for Holding {
+impl<R: AsyncRead + Unpin, T: Unpin> AsyncRead for Holding<R, T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,6 +1,5 @@
 //! HTTP/2 by prior knowledge: calls of gRPC on the sockets of the API.
 
-use model::lock::Mutex;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::Error;
+use model::lock::Mutex;
 
 use super::{LIMIT, Server};
 use crate::calls::{Answering, Calls};

@@ -132,7 +132,7 @@ impl<'a> Places<'a> {
             addresses: fixed.into_iter().flatten().collect(),
             link_local: addresses.link_local_ips.iter().filter_map(|text| parsed(text)).collect(),
             link: link.filter(|name| !name.is_empty()).cloned(),
-            ipv6: Enabled::from(!self.row.turns_ipv6_off("all") && !turn_ipv6_off(&sysctls)),
+            ipv6: Enabled::from(!self.row.turns_ipv6_off("all") && !take_ipv6(&sysctls)),
             sysctls,
             options: options.cloned().unwrap_or_default(),
             priority: settings.gw_priority,
@@ -187,8 +187,8 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Whether settings of an endpoint's link leave it without IPv6.
-fn turn_ipv6_off(sysctls: &[(String, String)]) -> bool {
+/// Whether settings of an endpoint's link take IPv6 from it.
+fn take_ipv6(sysctls: &[(String, String)]) -> bool {
     let is_it = |name: &str| name.eq_ignore_ascii_case("net.ipv6.conf.IFNAME.disable_ipv6");
     sysctls.iter().any(|(name, value)| is_it(name) && super::is_on(value))
 }
