@@ -131,7 +131,7 @@ pub async fn serve<S: Send + Sync + 'static>(
 /// are for what is under way.
 async fn accept(listener: &Bound, places: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, (Socket, Peer))> {
     let place = places.clone().acquire_owned().await.ok()?;
-    while sys::descriptors::are_short(sys::descriptors::KEPT_FROM_STARTS) {
+    while sys::descriptors::are_short(sys::descriptors::KEPT_FROM_CLIENTS) {
         tokio::time::sleep(limits::ACCEPT_PAUSE).await;
     }
     match listener.accept().await {

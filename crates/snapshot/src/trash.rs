@@ -84,7 +84,7 @@ fn empty(parent: &File, names: &Receiver<CString>, (left, changed): &(Mutex<usiz
     while let Ok(name) = names.recv() {
         let mut removed = tree::remove(parent, &name);
         // Nobody waits for it.
-        while removed.is_err() && sys::descriptors::are_short(sys::descriptors::KEPT_FROM_STARTS) {
+        while removed.is_err() && sys::descriptors::are_short(sys::descriptors::KEPT_FROM_CLIENTS) {
             std::thread::sleep(sys::descriptors::RETRY_PAUSE);
             removed = tree::remove(parent, &name);
         }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
-/// Left for what is under way when new clients have taken the others: they wait from then on.
-pub const KEPT_FROM_CLIENTS: u64 = 64;
-/// Left for undoing and removing when creates, starts and execs have taken the others: they are refused from then on.
-pub const KEPT_FROM_STARTS: u64 = 32;
+/// Left for clients and what they ask for when creates, starts and execs have taken the others: these are refused from then on.
+pub const KEPT_FROM_STARTS: u64 = 64;
+/// Left for undoing and removing when new clients have taken the others, too: they wait from then on.
+pub const KEPT_FROM_CLIENTS: u64 = 32;
 /// How often an undoing that failed is tried again while they are short: others are taking back what they have, too.
 pub const RETRIES: usize = 50;
 /// Between two of these.
@@ -41,7 +41,7 @@ fn open() -> Option<u64> {
 pub fn persist<E>(mut attempt: impl FnMut() -> Result<(), E>) -> Result<(), E> {
     for _ in 0..RETRIES {
         match attempt() {
-            Err(_) if are_short(KEPT_FROM_STARTS) => std::thread::sleep(RETRY_PAUSE),
+            Err(_) if are_short(KEPT_FROM_CLIENTS) => std::thread::sleep(RETRY_PAUSE),
             outcome => return outcome,
         }
     }

@@ -51,7 +51,7 @@ pub type Launched = (Running, Place, Ride);
 
 /// Makes ready for the next launches: what needs no container is done before there is one. Nothing while descriptors are short.
 pub async fn replenish(engine: &Arc<Engine>) {
-    if sys::descriptors::are_short(sys::descriptors::KEPT_FROM_CLIENTS) {
+    if sys::descriptors::are_short(sys::descriptors::KEPT_FROM_STARTS) {
         return;
     }
     let background = &engine.containers.threads.background;

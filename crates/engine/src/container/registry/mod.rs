@@ -119,7 +119,7 @@ impl Containers {
     /// Refuses what would begin now: the daemon ends (`Unavailable`), or descriptors are short (`System`).
     pub(crate) fn refuse_new(&self) -> Result<()> {
         self.ending.refuse()?;
-        if sys::descriptors::are_short(sys::descriptors::KEPT_FROM_CLIENTS) {
+        if sys::descriptors::are_short(sys::descriptors::KEPT_FROM_STARTS) {
             return Err(Error::system("too many open files"));
         }
         Ok(())
